@@ -1,0 +1,54 @@
+# Everything a person does with this repository. README.md says more.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+DATA_DIR ?= .data
+VENV := .venv
+BIN := $(VENV)/bin
+export DATA_DIR
+
+.PHONY: help up reset test test-browser check format lock
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+up: $(VENV)/.run ## everything, running at http://127.0.0.1:8000 (PORT, DATA_DIR)
+	@exec $(BIN)/python -m portal.up
+
+reset: ## drop the data of `make up`
+	@$(PYTHON) -m portal.setup reset
+
+test: $(VENV)/.dev ## the whole suite
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-browser: ## install Chromium (Debian's), then run the tests that drive it
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+	$(MAKE) test ARGS="-m browser"
+
+check: $(VENV)/.dev ## formatting, lint, types, templates, migrations, deployment settings
+	@$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/djlint --lint --quiet templates
+	$(BIN)/python -m portal.checks
+
+format: $(VENV)/.dev ## format the code
+	@$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/.dev ## lock the dependencies anew, with hashes
+	@for name in requirements requirements-dev; do
+	  $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
+	    --custom-compile-command "make lock" $$name.in -o $$name.txt
+	done
+
+# The virtual environment, made anew when the locked requirements change.
+$(VENV)/.run: requirements.txt
+	@$(PYTHON) -m portal.setup install requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt
+	@$(PYTHON) -m portal.setup install requirements-dev.txt
+	touch $@ $(VENV)/.run

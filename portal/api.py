@@ -1,0 +1,92 @@
+"""What every API route shares: the session, strict input, the one way to declare a route.
+
+The session routes of spec/api.md section 2 are in accounts_api.py, each app's routes in its own api.py.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from django.http import HttpRequest
+from rest_framework import authentication, serializers
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
+
+from portal.access import Policy, policy
+from portal.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+class SessionAuthentication(authentication.SessionAuthentication):
+    """Django's session. An unrelated `Authorization` header is ignored; anonymous is 401, not DRF's 403."""
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Session"
+
+
+def api_route(*methods: str, allow: Policy) -> Callable[[View], Any]:
+    """Declare an API view: its methods and who may call it."""
+
+    def declare(view: View) -> Any:
+        return policy(allow)(api_view(list(methods))(view))
+
+    return declare
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Input whose unknown fields are refused by name, so that a typing error is never silently ignored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, dict) and not hasattr(data, "keys"):
+            raise serializers.ValidationError({"body": ["Send a JSON object."]})
+        known = set(self.fields)
+        unknown = sorted(str(key) for key in set(data) - known)
+        if unknown:
+            accepted = f"This route takes {', '.join(sorted(known))}." if known else "This route takes none."
+            raise serializers.ValidationError({key: [f"Unknown. {accepted}"] for key in unknown})
+        return super().to_internal_value(data)
+
+
+class NoQuery(StrictSerializer):
+    """A route that takes no query keys."""
+
+
+class PageQuery(StrictSerializer):
+    """`skip` and `limit` of a list."""
+
+    skip = serializers.IntegerField(min_value=0, max_value=MAX_SKIP, default=0)
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=DEFAULT_LIMIT)
+
+
+def read_body(request: Request, serializer: type[StrictSerializer]) -> dict[str, Any]:
+    """The validated JSON body. Raises ValidationError (400) naming each field that is wrong or unknown."""
+    body = serializer(data=request.data)
+    body.is_valid(raise_exception=True)
+    return body.validated_data
+
+
+def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer] = NoQuery) -> dict[str, Any]:
+    """The validated query keys. Raises ValidationError (400) naming each key that is wrong, unknown or given twice."""
+    keys = request.GET
+    repeated = [key for key in keys if len(keys.getlist(key)) > 1]
+    if repeated:
+        raise serializers.ValidationError({key: ["Given more than once."] for key in repeated})
+    query = serializer(data=keys.dict())
+    query.is_valid(raise_exception=True)
+    return query.validated_data
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """The body of every answer that is no success."""
+
+    detail = serializers.CharField()
+    code = serializers.CharField()
+    errors = serializers.DictField(
+        child=serializers.ListField(child=serializers.CharField()), required=False, help_text="By field, for status 400."
+    )
+    upgrade_id = serializers.CharField(required=False, help_text="What blocks, for status 409.")
+
+
+def errors(*statuses: int) -> dict[int, type[ErrorSerializer]]:
+    """The documented refusals of a route, for `extend_schema(responses=...)`."""
+    return dict.fromkeys(statuses, ErrorSerializer)

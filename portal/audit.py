@@ -1,0 +1,64 @@
+"""The audit trail: append-only rows, written in the transaction of the change they tell of.
+
+A trigger in the database refuses to change or delete a row (migration 0002).
+"""
+
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser
+from django.db import models
+from django.db.models.functions import Now
+
+from portal.request_id import request_id_var
+
+
+class AuditKind(models.TextChoices):
+    """What happened; `<subject>.<verb in the past>`."""
+
+    UPGRADE_TRIGGERED = "upgrade.triggered", "Upgrade triggered"
+    UPGRADE_STOP_REQUESTED = "upgrade.stop_requested", "Stop of an upgrade requested"
+    UPGRADE_ENDED = "upgrade.ended", "Upgrade ended"
+    CONNECTION_TESTED = "organization.connection_tested", "AWS connection tested"
+    SIGNED_IN = "session.signed_in", "Signed in"
+    SIGNED_OUT = "session.signed_out", "Signed out"
+
+
+class AuditEvent(models.Model):
+    organization = models.ForeignKey(
+        "portal.Organization", on_delete=models.PROTECT, null=True, related_name="audit_events"
+    )
+    kind = models.CharField(max_length=60, choices=AuditKind.choices)
+    actor = models.ForeignKey("portal.User", on_delete=models.PROTECT, null=True, related_name="+")
+    actor_email = models.CharField(max_length=254, help_text="As it was then; `system` for what nobody asked for.")
+    subject = models.CharField(max_length=120, help_text="Id of what it happened to.")
+    data = models.JSONField(default=dict)
+    request_id = models.CharField(max_length=64)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = [models.Index(fields=["organization", "-created_at", "-id"], name="audit_newest_first")]
+        ordering = ["-created_at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.subject} by {self.actor_email}"
+
+
+def record(
+    kind: AuditKind,
+    *,
+    organization: Any,
+    actor: Any,
+    subject: str,
+    data: dict[str, Any] | None = None,
+) -> AuditEvent:
+    """Write one audit row; call it inside the transaction of the change. `actor` None means the portal itself."""
+    person = None if actor is None or isinstance(actor, AnonymousUser) else actor
+    return AuditEvent.objects.create(
+        organization=organization,
+        kind=kind,
+        actor=person,
+        actor_email=person.email if person else "system",
+        subject=subject,
+        data=data or {},
+        request_id=request_id_var.get(),
+    )

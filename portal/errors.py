@@ -1,0 +1,169 @@
+"""PortalError, the one error that commands raise, and its translators: JSON for clients, a page for people.
+
+Every answer of the API that is no success has the shape of `error_body`; spec/api.md section 1 lists the statuses.
+"""
+
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.db import DatabaseError, InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from redis.exceptions import RedisError
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+
+from portal.request_id import request_id_var
+
+logger = logging.getLogger(__name__)
+
+NOT_FOUND = "There is nothing here, or it is not yours to see."
+DEPENDENCY_DOWN = "A part that the portal needs is down: nothing was changed. Try again in a few seconds."
+API_PREFIXES = ("/api/", "/deployments", "/agents")
+RETRY_AFTER_SECONDS = 5
+
+
+class PortalError(Exception):
+    """A refusal that a person or client can act on.
+
+    `code` is snake_case, `message` one sentence that names the thing, its state and what to do; `extra` goes into the
+    JSON body as it is (the id of what blocks, field errors).
+    """
+
+    def __init__(self, code: str, message: str, status: int, **extra: Any) -> None:
+        super().__init__(message)
+        self.code, self.message, self.status, self.extra = code, message, status, extra
+
+
+def error_body(code: str, detail: str, **extra: Any) -> dict[str, Any]:
+    return {"detail": detail, "code": code, **extra}
+
+
+def is_api(request: HttpRequest) -> bool:
+    return request.path.startswith(API_PREFIXES)
+
+
+class ErrorMiddleware:
+    """Turns what a view raised into the one JSON shape or into error.html, with the request id on both."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        try:
+            return self.get_response(request)
+        except (OperationalError, InterfaceError, RedisError) as error:
+            return respond(request, as_portal_error(error))
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        error = as_portal_error(exception)
+        return respond(request, error) if error else None
+
+
+def as_portal_error(exception: BaseException) -> PortalError | None:
+    """Our error for a foreign one; None for what is a defect of ours (500)."""
+    if isinstance(exception, PortalError):
+        return exception
+    if isinstance(exception, Http404):
+        return PortalError("not_found", NOT_FOUND, 404)
+    if isinstance(exception, PermissionDenied):
+        return PortalError("forbidden", str(exception) or "You may not do this.", 403)
+    if isinstance(exception, RequestDataTooBig):
+        return PortalError("too_large", "The request is larger than 1 MiB.", 413)
+    if isinstance(exception, OperationalError | InterfaceError | RedisError):
+        logger.error("dependency down: %s", type(exception).__name__)
+        return PortalError("dependency_down", DEPENDENCY_DOWN, 503)
+    return None
+
+
+def respond(request: HttpRequest, error: PortalError | None) -> HttpResponse:
+    """Answer with the error as JSON for the API, else as a page. None is an unforeseen error: 500, the id alone."""
+    if error is None:
+        error = PortalError(
+            "internal_error",
+            "The portal failed in a way nobody foresaw; what it was doing was rolled back. "
+            f"Give the request id {request_id_var.get()} to whoever runs it.",
+            500,
+        )
+    response: HttpResponse
+    if is_api(request):
+        response = JsonResponse(error_body(error.code, error.message, **error.extra), status=error.status)
+    else:
+        context = {
+            "error": error,
+            "title": HTTPStatus(error.status).phrase.capitalize(),
+            "request_id": request_id_var.get(),
+        }
+        response = render(request, "error.html", context, status=error.status)
+    if error.status in (429, 503):
+        response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's EXCEPTION_HANDLER: the one JSON shape. None lets Django answer 500 through `server_error`."""
+    if isinstance(exception, drf.ValidationError):
+        return Response(validation_body(exception), status=400)
+    if isinstance(exception, drf.Throttled):
+        headers = {"Retry-After": str(int(exception.wait or RETRY_AFTER_SECONDS))}
+        return Response(error_body("throttled", str(exception.detail)), status=429, headers=headers)
+    if isinstance(exception, drf.APIException):
+        code = {"authentication_failed": "not_authenticated", "permission_denied": "forbidden"}.get(
+            str(exception.default_code), str(exception.default_code)
+        )
+        return Response(error_body(code, str(exception.detail)), status=exception.status_code)
+    error = as_portal_error(exception)
+    if error is None:
+        return None
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if error.status in (429, 503) else {}
+    return Response(error_body(error.code, error.message, **error.extra), status=error.status, headers=headers)
+
+
+def validation_body(exception: drf.ValidationError) -> dict[str, Any]:
+    """`{"detail", "code": "invalid", "errors": {field: [sentence]}}`; the detail names the fields."""
+    detail = exception.detail
+    errors = detail if isinstance(detail, dict) else {"body": detail}
+    fields = {field: [str(s) for s in _flatten(sentences)] for field, sentences in errors.items()}
+    return error_body("invalid", f"Not accepted: {', '.join(fields)}. See errors.", errors=fields)
+
+
+def _flatten(sentences: Any) -> list[Any]:
+    if isinstance(sentences, dict):
+        return [f"{key}: {text}" for key, value in sentences.items() for text in _flatten(value)]
+    if isinstance(sentences, list):
+        return [text for value in sentences for text in _flatten(value)]
+    return [sentences]
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return respond(request, PortalError("not_found", NOT_FOUND, 404))
+
+
+def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return respond(request, PortalError("forbidden", str(exception or "") or "You may not do this.", 403))
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if isinstance(exception, RequestDataTooBig):
+        return respond(request, as_portal_error(exception))
+    return respond(request, PortalError("bad_request", "The request cannot be read.", 400))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return respond(request, None)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    message = "The form's security token is missing or old. Reload the page and send it again; nothing was changed."
+    if is_api(request):
+        message = "Send the csrftoken cookie's value in the X-CSRFToken header."
+    return respond(request, PortalError("csrf_failed", message, 403))
+
+
+def is_unique_violation(error: DatabaseError, constraint: str) -> bool:
+    """Whether PostgreSQL refused a row by this constraint or unique index."""
+    diagnostics = getattr(error.__cause__, "diag", None)
+    return getattr(diagnostics, "constraint_name", None) == constraint

@@ -1,0 +1,112 @@
+"""/health, /livez and /readyz: is the portal fit to work? Names and verdicts only, never an address or an error's text."""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from django.core.cache import cache
+from django.db import DatabaseError, connection
+from django.db.models.functions import Now
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.http import require_GET
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+
+from portal import __version__
+from portal.access import Policy, policy
+from portal.aws.sts import caller_is_known
+from portal.celery import app
+from portal.models import Heartbeat
+
+logger = logging.getLogger(__name__)
+
+HEARTBEATS = ("scheduler", "worker")
+BEAT_FRESH_SECONDS = 30
+AWS_CACHE_SECONDS = 15
+
+
+@policy(Policy.PUBLIC)
+@require_GET
+def livez(request: HttpRequest) -> JsonResponse:
+    """The process answers. Touches nothing else, so that a database outage restarts no web process."""
+    return JsonResponse({"status": "alive"})
+
+
+@policy(Policy.PUBLIC)
+@require_GET
+def readyz(request: HttpRequest) -> JsonResponse:
+    """Requests can be served: the database answers."""
+    ready = database_answers()
+    response = JsonResponse({"status": "ready" if ready else "unready"}, status=200 if ready else 503)
+    if not ready:
+        response["Retry-After"] = "5"
+    return response
+
+
+@policy(Policy.PUBLIC)
+@require_GET
+def health(request: HttpRequest) -> JsonResponse:
+    """Everything that an upgrade needs; 503 when a part is down (spec/api.md section 5)."""
+    checks = {
+        "database": database_answers(),
+        "broker": broker_answers(),
+        "worker": not silent_processes(),
+        "aws": aws_answers(),
+    }
+    healthy = all(checks.values())
+    response = JsonResponse(
+        {
+            "status": "healthy" if healthy else "unhealthy",
+            "version": __version__,
+            "checks": {name: "healthy" if verdict else "unhealthy" for name, verdict in checks.items()},
+        },
+        status=200 if healthy else 503,
+    )
+    if not healthy:
+        response["Retry-After"] = "5"
+    return response
+
+
+def database_answers() -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        logger.warning("health: database does not answer")
+        return False
+    return True
+
+
+def broker_answers() -> bool:
+    try:
+        with app.connection_for_write() as broker:
+            broker.ensure_connection(max_retries=1, interval_start=0, timeout=1)
+    except (BrokerError, OSError):
+        logger.warning("health: broker does not answer")
+        return False
+    return True
+
+
+def silent_processes() -> list[str]:
+    """The background processes that have not been seen for BEAT_FRESH_SECONDS. One query."""
+    try:
+        fresh = set(
+            Heartbeat.objects.filter(beat_at__gt=Now() - timedelta(seconds=BEAT_FRESH_SECONDS)).values_list(
+                "name", flat=True
+            )
+        )
+    except DatabaseError:
+        return list(HEARTBEATS)
+    return [name for name in HEARTBEATS if name not in fresh]
+
+
+def aws_answers() -> bool:
+    """Whether AWS accepts the portal's own credentials; asked at most once in AWS_CACHE_SECONDS."""
+    try:
+        known: Any = cache.get("health:aws")
+        if known is None:
+            known = caller_is_known()
+            cache.set("health:aws", known, AWS_CACHE_SECONDS)
+    except RedisError:
+        known = caller_is_known()
+    return bool(known)

@@ -1,0 +1,41 @@
+"""The scheduler process: calls what settings.SCHEDULE names, each at its own interval, with no broker in between."""
+
+import logging
+import signal
+import threading
+import time
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from django.db import close_old_connections
+from django.utils.module_loading import import_string
+
+logger = logging.getLogger(__name__)
+
+
+class Command(BaseCommand):
+    help = "Run the scheduled work (heartbeat, sweeps) until stopped. Several may run at once."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stopping = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopping.set())
+        jobs = {name: (import_string(name), seconds) for name, seconds in settings.SCHEDULE.items()}
+        due = dict.fromkeys(jobs, 0.0)
+        logger.info("scheduler runs %s", ", ".join(jobs))
+        while not stopping.is_set():
+            for name, (job, seconds) in jobs.items():
+                if time.monotonic() >= due[name]:
+                    due[name] = time.monotonic() + seconds
+                    run_job(name, job)
+            stopping.wait(max(0.05, min(due.values()) - time.monotonic()))
+
+
+def run_job(name: str, job: Any) -> None:
+    """One call. Whatever goes wrong is logged and the loop lives on: one bad row must not stop the others."""
+    try:
+        close_old_connections()
+        job()
+    except Exception:
+        logger.exception("scheduled %s failed; it is tried again at its next turn", name)

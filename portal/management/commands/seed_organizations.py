@@ -1,0 +1,68 @@
+"""The demo's organizations and people (README: Demo). The AWS side of them is seeded by the local AWS itself."""
+
+from typing import Any
+
+from allauth.account.models import EmailAddress
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+
+from portal.models import Membership, Organization, Role, User
+
+PASSWORD = "portal-demo-1"  # noqa: S105 - the demo's, printed by `make up`
+
+ORGANIZATIONS: dict[str, dict[str, str]] = {
+    "acme": {"name": "Acme Robotics", "deployment_stack": "acme-prod", "deployment_region": "eu-central-1"},
+    "globex": {
+        "name": "Globex",
+        "deployment_stack": "globex-prod",
+        "deployment_region": "us-east-1",
+        "deployment_role_arn": "arn:aws:iam::222222222222:role/portal-upgrades",
+        "deployment_external_id": "globex-demo-external-id",
+    },
+    "initech": {"name": "Initech"},
+}
+
+MEMBERS: dict[str, dict[str, Role]] = {
+    "admin@acme.example": {"acme": Role.ADMIN},
+    "operator@acme.example": {"acme": Role.OPERATOR},
+    "viewer@acme.example": {"acme": Role.VIEWER},
+    "admin@globex.example": {"globex": Role.ADMIN},
+    "operator@globex.example": {"globex": Role.OPERATOR},
+    "viewer@globex.example": {"globex": Role.VIEWER},
+    "operator@initech.example": {"initech": Role.OPERATOR},
+    "consultant@portal.example": {"acme": Role.OPERATOR, "globex": Role.OPERATOR},
+    "staff@portal.example": {},
+}
+
+
+class Command(BaseCommand):
+    help = "Make the demo's organizations and people; does nothing where they are. Needs DEMO=1."
+
+    @transaction.atomic
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.DEMO:
+            raise CommandError("Demo people have a known password: seeding needs DEMO=1, never set in production.")
+        foreign = Organization.objects.exclude(slug__in=ORGANIZATIONS).values_list("slug", flat=True)
+        if foreign:
+            raise CommandError(f"This database holds other organizations ({', '.join(foreign[:3])}): nothing was seeded.")
+        organizations = {
+            slug: Organization.objects.get_or_create(slug=slug, defaults=fields)[0]
+            for slug, fields in ORGANIZATIONS.items()
+        }
+        for email, roles in MEMBERS.items():
+            user = self.person(email)
+            for slug, role in roles.items():
+                Membership.objects.get_or_create(
+                    organization=organizations[slug], user=user, defaults={"role": role}
+                )
+
+    def person(self, email: str) -> User:
+        found = User.objects.filter(email=email).first()
+        if found:
+            return found
+        is_staff = email == "staff@portal.example"
+        name = email.partition("@")[0].capitalize()
+        user = User.objects.create_user(email, PASSWORD, name=name, is_staff=is_staff, is_superuser=is_staff)
+        EmailAddress.objects.create(user=user, email=email, verified=True, primary=True)
+        return user

@@ -1,0 +1,60 @@
+"""THE ENVELOPE of every list, for API and pages: `items, total, skip, limit, has_more`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from django.db.models import Model, QuerySet
+
+Row = TypeVar("Row", bound=Model)
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 100
+MAX_SKIP = 2**31
+
+
+@dataclass(frozen=True)
+class Page(Generic[Row]):
+    """One page of a list that has a total order."""
+
+    items: list[Row]
+    total: int
+    skip: int
+    limit: int
+
+    @property
+    def has_more(self) -> bool:
+        return self.skip + len(self.items) < self.total
+
+    @property
+    def first(self) -> int:
+        return self.skip + 1 if self.items else 0
+
+    @property
+    def last(self) -> int:
+        return self.skip + len(self.items)
+
+    @property
+    def next_skip(self) -> int | None:
+        return self.skip + self.limit if self.has_more else None
+
+    @property
+    def previous_skip(self) -> int | None:
+        return max(0, self.skip - self.limit) if self.skip else None
+
+    def envelope(self, represent: Callable[[Row], dict[str, Any]], **filters: Any) -> dict[str, Any]:
+        """The JSON body: the five keys, then the filters that applied (`None` when not given)."""
+        return {
+            "items": [represent(row) for row in self.items],
+            "total": self.total,
+            "skip": self.skip,
+            "limit": self.limit,
+            "has_more": self.has_more,
+            **filters,
+        }
+
+
+def paginate(queryset: QuerySet[Row], *, skip: int, limit: int) -> Page[Row]:
+    """Two queries: a count and the rows. The query set must have a total order."""
+    total = queryset.count()
+    return Page(items=list(queryset[skip : skip + limit]), total=total, skip=skip, limit=limit)

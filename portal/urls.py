@@ -1,0 +1,25 @@
+"""Every address. API routes have no trailing slash; pages have one."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from portal import health, views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("o/<slug:slug>/", views.overview, name="overview"),
+    path("o/<slug:slug>/", include("upgrades.urls")),
+    path("api/v1/auth/", include("portal.accounts_api_urls")),
+    path("api/v1/", include("upgrades.api_urls")),
+    path("api/", include("portal.schema_urls")),
+    path("accounts/", include("allauth.urls")),
+    path("admin/", admin.site.urls),
+    path("health", health.health),
+    path("livez", health.livez),
+    path("readyz", health.readyz),
+]
+
+handler400 = "portal.errors.bad_request"
+handler403 = "portal.errors.permission_denied"
+handler404 = "portal.errors.not_found"
+handler500 = "portal.errors.server_error"

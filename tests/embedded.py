@@ -1,0 +1,41 @@
+"""A pytest plugin (pyproject.toml: addopts) that starts PostgreSQL and Redis before Django reads its settings.
+
+The controller starts them once for the run, on a directory of its own; xdist's workers inherit the addresses.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from portal import embedded
+
+
+def start() -> None:
+    directory = Path(tempfile.mkdtemp(prefix="portal-test-"))
+    directory.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    redis_socket = directory / "redis.sock"
+    redis = embedded.start_redis(directory / "redis", redis_socket)
+    atexit.register(redis.wait)
+    atexit.register(redis.kill)
+    os.environ |= {
+        "PORTAL_TEST_PARTS": str(directory),
+        "DEMO": "1",
+        "DEBUG": "0",
+        "LOG_LEVEL": "WARNING",
+        "DATABASE_URL": embedded.start_postgres(directory / "postgres", durable=False),
+        "CELERY_BROKER_URL": f"redis+socket://{redis_socket}?virtual_host=0",
+        "CACHE_URL": "locmem://",
+        "AWS_ACCESS_KEY_ID": "portal",
+        "AWS_SECRET_ACCESS_KEY": "portal",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+
+if "PORTAL_TEST_PARTS" not in os.environ:
+    start()

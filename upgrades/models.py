@@ -1,0 +1,195 @@
+"""The record of upgrades: one row for each request, one for each service it rolls, ECS's events as they were seen."""
+
+from typing import ClassVar, Self
+
+from django.contrib.auth.models import AnonymousUser
+from django.db import models
+from django.db.models.functions import Now
+
+from portal.models import Organization, User
+from upgrades.states import OPEN, TARGETS, UPGRADE_STATUSES, Outcome, Phase, PlatformService, Status
+
+OPEN_ROLLOUT_CONSTRAINT = "one_open_rollout_per_service"
+
+
+class Kind(models.TextChoices):
+    UPGRADE = "upgrade", "Upgrade"
+    ROLLBACK = "rollback", "Rollback"
+
+
+class UpgradeQuerySet(models.QuerySet["Upgrade"]):
+    def visible_to(self, user: User | AnonymousUser) -> Self:
+        return self.filter(organization__in=Organization.objects.visible_to(user))  # type: ignore[attr-defined]
+
+    def for_record(self) -> Self:
+        """With everything that the record shows: two queries more, whatever the number of services."""
+        return self.select_related("organization", "stop_requested_by").prefetch_related("rollouts")
+
+    def newest_first(self) -> Self:
+        return self.order_by("-created_at", "-id")
+
+    def matching(
+        self,
+        *,
+        status: str | None = None,
+        service: str | None = None,
+        version: str | None = None,
+        initiated_by: str | None = None,
+    ) -> Self:
+        """The history's filters; None does not filter. `service` means: rolled that service, or asked for `all`."""
+        found = self
+        if status:
+            found = found.filter(status=status)
+        if service == "all":
+            found = found.filter(target="all")
+        elif service:
+            found = found.filter(rollouts__service=service)
+        if version:
+            found = found.filter(version=version)
+        if initiated_by:
+            found = found.filter(initiated_by_email__iexact=initiated_by)
+        return found
+
+
+class Upgrade(models.Model):
+    """One recorded request to roll platform services. Once its row is committed it will be carried out."""
+
+    upgrade_id = models.CharField(max_length=100, unique=True)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="upgrades")
+    kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.UPGRADE)
+    target = models.CharField(max_length=20, choices=[(target, target) for target in TARGETS])
+    version = models.CharField(max_length=100)
+    force_new_deployment = models.BooleanField()
+    reason = models.TextField(blank=True)
+    status = models.CharField(max_length=20, choices=Status.choices, default=Status.PENDING)
+    initiated_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    initiated_by_email = models.CharField(max_length=254)
+    success_count = models.IntegerField(default=0)
+    failed_count = models.IntegerField(default=0)
+    estimated_seconds = models.IntegerField(null=True, help_text="From past rollouts, at the trigger; null: no past.")
+    stop_requested_at = models.DateTimeField(null=True)
+    stop_requested_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True)
+    completed_at = models.DateTimeField(null=True)
+
+    objects: ClassVar[models.Manager["Upgrade"]] = UpgradeQuerySet.as_manager()  # type: ignore[assignment]
+
+    class Meta:
+        db_table = "deployment_upgrades"
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["organization", "-created_at", "-id"], name="upgrade_newest_first"),
+            models.Index(fields=["organization", "status", "-created_at", "-id"], name="upgrade_by_status"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(status__in=UPGRADE_STATUSES), name="upgrade_status_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.upgrade_id
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN
+
+
+class RolloutQuerySet(models.QuerySet["Rollout"]):
+    def unfinished(self) -> Self:
+        return self.exclude(phase=Phase.DONE)
+
+
+class Rollout(models.Model):
+    """What one upgrade does to one platform service. Written by rollouts.py alone, under a lease."""
+
+    upgrade = models.ForeignKey(Upgrade, on_delete=models.CASCADE, related_name="rollouts")
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    service = models.CharField(max_length=20, choices=PlatformService.choices)
+    service_name = models.CharField(max_length=255)
+    position = models.SmallIntegerField()
+    status = models.CharField(max_length=20, choices=Status.choices, default=Status.PENDING)
+    outcome = models.CharField(max_length=20, choices=Outcome.choices, null=True)  # noqa: DJ001 - null: no outcome yet
+    phase = models.CharField(max_length=10, choices=Phase.choices)
+
+    # What ECS runs, before and after.
+    from_version = models.CharField(max_length=255, null=True)  # noqa: DJ001 - null is "not known"
+    to_version = models.CharField(max_length=255, null=True)  # noqa: DJ001
+    previous_task_definition = models.CharField(max_length=255, null=True)  # noqa: DJ001
+    task_definition = models.CharField(max_length=255, null=True)  # noqa: DJ001
+
+    # The deployment that is mine, and what there was before it.
+    deployment_id = models.CharField(max_length=100, null=True)  # noqa: DJ001
+    service_deployment_arn = models.CharField(max_length=512, null=True)  # noqa: DJ001
+    baseline = models.JSONField(default=dict, help_text="Deployment ids and ARNs before the call, AWS's time then.")
+    attempts = models.SmallIntegerField(default=0, help_text="UpdateService calls.")
+
+    # What was last seen of it.
+    desired_count = models.IntegerField(null=True)
+    running_count = models.IntegerField(null=True)
+    pending_count = models.IntegerField(null=True)
+    failed_tasks = models.IntegerField(null=True)
+    target_running = models.IntegerField(default=0, help_text="Tasks of the new deployment.")
+    target_pending = models.IntegerField(default=0)
+    source_running = models.IntegerField(default=0, help_text="Tasks of the deployments it replaces.")
+    breaker_failures = models.IntegerField(default=0)
+    breaker_threshold = models.IntegerField(default=0)
+    rollout_reason = models.TextField(null=True)  # noqa: DJ001
+    error_message = models.TextField(null=True)  # noqa: DJ001
+    stopped_tasks = models.JSONField(default=list, help_text="Newest first: id, stopped_at, reason, exit_code.")
+    is_stalled = models.BooleanField(default=False)
+    progressed_at = models.DateTimeField(null=True, help_text="When the counts last moved forward.")
+    missing_since = models.DateTimeField(null=True, help_text="When ECS first said that the service is gone.")
+    check_error = models.TextField(null=True, help_text="Why the newest look at ECS failed.")  # noqa: DJ001
+    last_checked_at = models.DateTimeField(null=True, help_text="The newest look that succeeded.")
+
+    started_at = models.DateTimeField(null=True)
+    completed_at = models.DateTimeField(null=True)
+    deadline_at = models.DateTimeField(null=True)
+
+    # The queue: due when next_check_at has come and nobody holds a lease (the database's clock).
+    next_check_at = models.DateTimeField(null=True)
+    lease_until = models.DateTimeField(null=True)
+    lease_epoch = models.BigIntegerField(default=0, help_text="Fencing: a write with an older epoch changes nothing.")
+
+    objects: ClassVar[models.Manager["Rollout"]] = RolloutQuerySet.as_manager()  # type: ignore[assignment]
+
+    class Meta:
+        db_table = "deployment_upgrade_services"
+        ordering = ["upgrade_id", "position"]
+        indexes = [
+            models.Index(fields=["next_check_at"], condition=~models.Q(phase="done"), name="rollout_due"),
+            models.Index(fields=["organization", "service", "-completed_at"], name="rollout_past"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "service"], condition=~models.Q(phase="done"), name=OPEN_ROLLOUT_CONSTRAINT
+            ),
+            models.UniqueConstraint(fields=["upgrade", "service"], name="rollout_once_per_upgrade"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.service} of {self.upgrade_id}"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.phase == Phase.DONE
+
+
+class RolloutEvent(models.Model):
+    """One of ECS's service events, kept because ECS keeps only the newest hundred."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="events")
+    ecs_event_id = models.CharField(max_length=100)
+    message = models.TextField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "deployment_upgrade_events"
+        ordering = ["-created_at", "-id"]
+        constraints = [models.UniqueConstraint(fields=["rollout", "ecs_event_id"], name="rollout_event_once")]
+
+    def __str__(self) -> str:
+        return self.message

@@ -1,0 +1,160 @@
+"""STATE MACHINE of upgrades: states, outcomes, and how both are judged. Pure: no database, no AWS, no clock.
+
+An upgrade has one rollout for each platform service that it targets. A rollout walks through phases (what the engine
+does next) and shows a status (what people see):
+
+    phase     status        what is true
+    waiting   PENDING       an earlier service of the same upgrade has not ended yet
+    due       PENDING       may start now; nothing was sent to ECS
+    calling   PENDING       the baseline is committed; UpdateService may or may not have happened
+    watching  IN_PROGRESS   the deployment that is mine is known and has not ended (PENDING while ECS says so)
+    done      terminal      written once, never changed again
+
+Rule: spec/upgrade-semantics.md, "Judging a rollout: mine, not the newest".
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from django.db import models
+
+from portal.aws.ecs import ServiceDeployment
+
+
+class PlatformService(models.TextChoices):
+    """The services that an upgrade may target, in the order in which `all` rolls them.
+
+    The agent service goes first, because it runs the migrations; the portal last, because it restarts itself.
+    """
+
+    AGENT = "agent", "Agent service"
+    ORCHESTRATOR = "orchestrator", "Orchestrator"
+    CUSTOMER_PORTAL = "customer-portal", "Customer portal"
+
+
+ALL_SERVICES = "all"
+TARGETS = [*PlatformService.values, ALL_SERVICES]
+
+
+def services_of(target: str) -> list[str]:
+    """The services that a target means, in rolling order."""
+    return list(PlatformService.values) if target == ALL_SERVICES else [target]
+
+
+class Status(models.TextChoices):
+    """Of an upgrade, and of each of its rollouts (a rollout is never PARTIAL, an upgrade never SKIPPED)."""
+
+    PENDING = "PENDING", "Pending"
+    IN_PROGRESS = "IN_PROGRESS", "In progress"
+    SUCCESS = "SUCCESS", "Success"
+    FAILED = "FAILED", "Failed"
+    PARTIAL = "PARTIAL", "Partial"
+    SKIPPED = "SKIPPED", "Skipped"
+
+
+UPGRADE_STATUSES = [Status.PENDING, Status.IN_PROGRESS, Status.SUCCESS, Status.FAILED, Status.PARTIAL]
+TERMINAL = frozenset({Status.SUCCESS, Status.FAILED, Status.PARTIAL, Status.SKIPPED})
+OPEN = frozenset({Status.PENDING, Status.IN_PROGRESS})
+
+
+class Phase(models.TextChoices):
+    WAITING = "waiting"
+    DUE = "due"
+    CALLING = "calling"
+    WATCHING = "watching"
+    DONE = "done"
+
+
+class Outcome(models.TextChoices):
+    """Why a rollout has its status: the second half of every verdict."""
+
+    COMPLETED = "completed", "Completed"
+    NO_CHANGE = "no_change", "Nothing to change"
+    DISABLED = "disabled", "Disabled: desired count is 0"
+    ROLLING_BACK = "rolling_back", "ECS is rolling back"
+    ROLLED_BACK = "rolled_back", "Rolled back by ECS"
+    ROLLBACK_FAILED = "rollback_failed", "Rollback failed"
+    STOPPED_BY_USER = "stopped_by_user", "Stopped by a person"
+    SUPERSEDED = "superseded", "Superseded by another deployment"
+    CIRCUIT_BREAKER = "circuit_breaker", "Stopped by the circuit breaker"
+    ALARM = "alarm", "Stopped by an alarm"
+    STOPPED = "stopped", "Stopped by ECS"
+    ACCESS_DENIED = "access_denied", "AWS denied access"
+    SERVICE_MISSING = "service_missing", "The service does not exist"
+    REFUSED = "refused", "ECS refused the update"
+    TIMED_OUT = "timed_out", "Timed out"
+    NOT_ATTEMPTED = "not_attempted", "Not attempted"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one look at ECS says about my rollout."""
+
+    status: Status
+    outcome: Outcome | None = None
+    reason: str | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status in TERMINAL
+
+
+def judge(mine: ServiceDeployment, *, superseded_by: str | None = None, stopped_by: str | None = None) -> Verdict:
+    """The status and outcome of the service deployment that is mine.
+
+    `superseded_by`: ARN of a deployment that somebody started later, looked up by the caller only when mine is stopping.
+    `stopped_by`: who asked this portal to stop it. Whatever the running counts say, only the deployment's own status
+    counts: after a rollback `running == desired` too.
+    """
+    state = mine.status
+    reason = mine.rollback_reason or mine.status_reason
+    if state == "PENDING":
+        return Verdict(Status.PENDING)
+    if state == "SUCCESSFUL":
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.status_reason)
+    if state in ("ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS"):
+        return Verdict(Status.IN_PROGRESS, Outcome.ROLLING_BACK, reason)
+    if state == "ROLLBACK_SUCCESSFUL":
+        if stopped_by:
+            return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", reason))
+        return Verdict(Status.FAILED, Outcome.ROLLED_BACK, reason)
+    if state == "ROLLBACK_FAILED":
+        return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, reason)
+    if state == "STOPPED":
+        return _judge_stopped(mine, superseded_by=superseded_by, stopped_by=stopped_by)
+    # IN_PROGRESS, STOP_REQUESTED, and whatever ECS may add: not over until ECS says so.
+    return Verdict(Status.IN_PROGRESS, None, mine.status_reason)
+
+
+def _judge_stopped(mine: ServiceDeployment, *, superseded_by: str | None, stopped_by: str | None) -> Verdict:
+    reason = mine.status_reason
+    if superseded_by:
+        return Verdict(Status.FAILED, Outcome.SUPERSEDED, _join(f"Superseded by {superseded_by}.", reason))
+    if mine.triggered_alarms:
+        alarms = ", ".join(mine.triggered_alarms)
+        return Verdict(Status.FAILED, Outcome.ALARM, _join(f"Alarm {alarms} went off.", reason))
+    if mine.breaker_status == "TRIGGERED":
+        return Verdict(Status.FAILED, Outcome.CIRCUIT_BREAKER, reason)
+    if stopped_by:
+        return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", reason))
+    return Verdict(Status.FAILED, Outcome.STOPPED, reason)
+
+
+def _join(ours: str, theirs: str | None) -> str:
+    return f"{ours} {theirs}" if theirs else ours
+
+
+def overall_status(rollouts: Collection[Status]) -> Status:
+    """The upgrade's status, a pure function of its rollouts' (at least one).
+
+    SKIPPED (desired count 0) counts as neither success nor failure. An upgrade that could roll nothing at all is
+    FAILED: nothing it was asked for happened.
+    """
+    if all(status == Status.PENDING for status in rollouts):
+        return Status.PENDING
+    if any(status not in TERMINAL for status in rollouts):
+        return Status.IN_PROGRESS
+    counted = {status for status in rollouts if status != Status.SKIPPED}
+    if counted == {Status.SUCCESS}:
+        return Status.SUCCESS
+    return Status.PARTIAL if Status.SUCCESS in counted else Status.FAILED
