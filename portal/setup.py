@@ -1,5 +1,7 @@
 """Before there is a virtual environment: install into it, or drop the demo's data. The standard library alone.
 
+Written so that an old Python can still read it and say that it is too old.
+
 Every way in which a fresh machine may not be ready is met by a sentence that says what to do.
 """
 
@@ -19,13 +21,12 @@ OLDEST = (3, 11)
 def main(arguments: list[str]) -> None:
     if sys.version_info < OLDEST:
         stop(f"The portal needs Python 3.11 or newer; this is {sys.version.split()[0]}. Name one: make PYTHON=python3.11 up")
-    match arguments:
-        case ["install", requirements]:
-            install(requirements)
-        case ["reset"]:
-            reset()
-        case _:
-            stop("usage: python -m portal.setup install REQUIREMENTS | reset")
+    if len(arguments) == 2 and arguments[0] == "install":
+        install(arguments[1])
+    elif arguments == ["reset"]:
+        reset()
+    else:
+        stop("usage: python -m portal.setup install REQUIREMENTS | reset")
 
 
 def install(requirements: str) -> None:
