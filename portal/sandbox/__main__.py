@@ -1,0 +1,69 @@
+"""`python -m portal.sandbox`: start the local AWS."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+# Before moto is imported: nothing may be fetched, and nothing is to be printed about it.
+os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+os.environ.pop("MOTO_ACCOUNT_ID", None)
+
+
+def main() -> None:
+    options = parse_options()
+    logging.basicConfig(level=logging.WARNING, format="local AWS: %(message)s")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+
+    from werkzeug.serving import make_server
+
+    from portal.sandbox.demo import seed_demo
+    from portal.sandbox.server import Sandbox
+
+    if options.data_dir:
+        options.data_dir.mkdir(parents=True, exist_ok=True)
+    sandbox = Sandbox(data_dir=options.data_dir, speed=options.speed)
+    was_restored = sandbox.restore()
+    if options.demo and not was_restored:
+        seed_demo(sandbox)
+        sandbox.save()
+    try:
+        server = make_server(options.host, options.port, sandbox, threaded=True)
+    except OSError as error:
+        sys.exit(f"local AWS: cannot listen on {options.host}:{options.port}: {error}")
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    print(f"local AWS listening on http://{options.host}:{server.port}", flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        sandbox.save()
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m portal.sandbox", description="A local AWS for the portal.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=5000, help="0 picks a free one")
+    parser.add_argument("--data-dir", type=Path, default=None, help="keep the state here; without it, in memory only")
+    parser.add_argument("--speed", type=positive, default=1.0, help="sandbox seconds per second")
+    parser.add_argument("--demo", action="store_true", help="seed the demo's AWS when there is no state yet")
+    return parser.parse_args()
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
+    return value
+
+
+if __name__ == "__main__":
+    main()

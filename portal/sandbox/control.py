@@ -1,0 +1,177 @@
+"""The control API under `/_sandbox/`: JSON in, JSON out; bad input is a 400 with a sentence that names the field."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from werkzeug.wrappers import Request, Response
+
+from portal.sandbox.demo import seed_demo
+from portal.sandbox.faults import FaultError
+from portal.sandbox.ledger import FILTERS
+from portal.sandbox.seed import SeedError, seed
+from portal.sandbox.server import CONTROL_PREFIX, Sandbox
+
+Json = dict[str, Any]
+
+
+class ControlError(ValueError):
+    """Bad input; the message names the field."""
+
+
+def handle_control(sandbox: Sandbox, environ: Json) -> Response:
+    """Answer one control call."""
+    request = Request(environ)
+    path = request.path.removeprefix(CONTROL_PREFIX).strip("/")
+    methods = ROUTES.get(path)
+    if methods is None:
+        return answer(404, {"error": f"There is no {request.path}; there are: {', '.join(sorted(ROUTES))}."})
+    handler = methods.get(request.method)
+    if handler is None:
+        return answer(405, {"error": f"{request.path} takes {', '.join(sorted(methods))}, not {request.method}."})
+    try:
+        with sandbox.lock:
+            result = handler(sandbox, request)
+            if request.method != "GET":
+                sandbox.save()
+    except (ControlError, FaultError, SeedError) as error:
+        return answer(400, {"error": str(error)})
+    return answer(200, result)
+
+
+def answer(status: int, body: Json) -> Response:
+    return Response(json.dumps(body), status=status, mimetype="application/json")
+
+
+def get_health(sandbox: Sandbox, _request: Request) -> Json:
+    return {"status": "ok", "services": len(sandbox.engine.services), "now": sandbox.clock.now()}
+
+
+def post_reset(sandbox: Sandbox, _request: Request) -> Json:
+    sandbox.reset()
+    return {"status": "reset"}
+
+
+def get_faults(sandbox: Sandbox, _request: Request) -> Json:
+    return {"faults": sandbox.faults.dump()}
+
+
+def post_faults(sandbox: Sandbox, request: Request) -> Json:
+    fault = sandbox.faults.add(body_of(request))
+    return {"fault": vars(fault)}
+
+
+def delete_faults(sandbox: Sandbox, request: Request) -> Json:
+    fault_id = request.args.get("id")
+    removed = sandbox.faults.remove(fault_id)
+    if fault_id and not removed:
+        raise ControlError(f"`id` {fault_id} is not a fault that is switched on.")
+    return {"removed": removed}
+
+
+def get_ledger(sandbox: Sandbox, request: Request) -> Json:
+    filters = request.args.to_dict()
+    for name, value in filters.items():
+        if name not in (*FILTERS, "since"):
+            raise ControlError(f"`{name}` is no filter; there are: since, {', '.join(FILTERS)}.")
+        if name == "since" and not value.isdigit():
+            raise ControlError(f"`since` must be a sequence number, not {value!r}.")
+    return {"entries": sandbox.ledger.select(filters)}
+
+
+def get_clock(sandbox: Sandbox, _request: Request) -> Json:
+    clock = sandbox.clock
+    return {"now": clock.now(), "speed": clock.speed, "frozen": clock.frozen}
+
+
+def post_clock(sandbox: Sandbox, request: Request) -> Json:
+    body = body_of(request, known=("advance_seconds", "speed", "frozen"))
+    advance, speed, frozen = body.get("advance_seconds"), body.get("speed"), body.get("frozen")
+    if advance is not None and (not is_number(advance) or advance < 0):
+        raise ControlError(f"`advance_seconds` must be a number that is not negative, not {advance!r}.")
+    if speed is not None and (not is_number(speed) or speed <= 0):
+        raise ControlError(f"`speed` must be a number above 0, not {speed!r}.")
+    if frozen is not None and not isinstance(frozen, bool):
+        raise ControlError(f"`frozen` must be true or false, not {frozen!r}.")
+    if speed is not None:
+        sandbox.clock.set_speed(float(speed))
+    if frozen is not None:
+        sandbox.clock.set_frozen(frozen)
+    if advance is not None:
+        sandbox.clock.advance(float(advance))
+    return get_clock(sandbox, request)
+
+
+def post_throttling(sandbox: Sandbox, request: Request) -> Json:
+    body = body_of(request, known=("enabled", "scale"))
+    enabled, scale = body.get("enabled"), body.get("scale")
+    if enabled is not None and not isinstance(enabled, bool):
+        raise ControlError(f"`enabled` must be true or false, not {enabled!r}.")
+    if scale is not None and (not is_number(scale) or scale <= 0):
+        raise ControlError(f"`scale` must be a number above 0, not {scale!r}.")
+    sandbox.throttling.reset()
+    sandbox.throttling.enabled = True if enabled is None else enabled
+    sandbox.throttling.scale = 1.0 if scale is None else float(scale)
+    return {"enabled": sandbox.throttling.enabled, "scale": sandbox.throttling.scale}
+
+
+def post_seed(sandbox: Sandbox, request: Request) -> Json:
+    body = body_of(request)
+    if body.get("demo") is True and len(body) == 1:
+        seed_demo(sandbox)
+        return {"status": "seeded"}
+    return seed(sandbox, body)
+
+
+def get_state(sandbox: Sandbox, _request: Request) -> Json:
+    """Every service with its counts and where its newest service deployment stands."""
+    services = []
+    for service in sandbox.engine.all_services():
+        live = [task for task in service.tasks if task.is_live]
+        current = service.service_deployments[0] if service.service_deployments else None
+        services.append(
+            {
+                **vars(service.key),
+                "status": service.status,
+                "desired": service.desired,
+                "running": sum(task.is_running for task in live),
+                "pending": sum(task.is_pending for task in live),
+                "task_definition": service.task_definition,
+                "service_deployment": current.arn if current else None,
+                "service_deployment_status": current.status if current else None,
+            }
+        )
+    return {"services": services}
+
+
+def body_of(request: Request, *, known: tuple[str, ...] | None = None) -> Json:
+    """The request's JSON object; ControlError for anything else, and for fields that are not `known`."""
+    text = request.get_data(as_text=True)
+    try:
+        body = json.loads(text) if text else {}
+    except ValueError as error:
+        raise ControlError("The body must be a JSON object.") from error
+    if not isinstance(body, dict):
+        raise ControlError("The body must be a JSON object.")
+    for name in body:
+        if known is not None and name not in known:
+            raise ControlError(f"`{name}` is not a field here; known are: {', '.join(known)}.")
+    return body
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+Handler = Callable[[Sandbox, Request], Json]
+
+ROUTES: dict[str, dict[str, Handler]] = {
+    "health": {"GET": get_health},
+    "reset": {"POST": post_reset},
+    "faults": {"GET": get_faults, "POST": post_faults, "DELETE": delete_faults},
+    "ledger": {"GET": get_ledger},
+    "clock": {"GET": get_clock, "POST": post_clock},
+    "throttling": {"POST": post_throttling},
+    "seed": {"POST": post_seed},
+    "state": {"GET": get_state},
+}

@@ -1,0 +1,81 @@
+"""The AWS side of the demo organizations: Acme Robotics in the portal's own account, Globex behind an assumed role."""
+
+from typing import Any
+
+from portal.sandbox import moto_state
+from portal.sandbox.moto_state import ImageSeed
+from portal.sandbox.seed import seed
+from portal.sandbox.server import Sandbox
+
+GLOBEX_ROLE = "arn:aws:iam::222222222222:role/portal-upgrades"
+GLOBEX_EXTERNAL_ID = "globex-demo-external-id"
+
+STACKS = (
+    ("acme-prod", "111111111111", "eu-central-1"),
+    ("globex-prod", "222222222222", "us-east-1"),
+)
+
+VERSIONS = (
+    *("v9.4.0", "v9.4.1", "v9.4.2", "v9.5.0", "v9.5.1", "v9.5.2", "v9.5.3", "v9.6.0", "v9.6.1", "v9.6.2"),
+    *("v9.7.0", "v9.7.1", "v9.7.2", "v9.7.3", "v9.8.0", "v9.8.1", "v9.8.2", "v9.8.3", "v9.9.0", "v9.9.1"),
+)
+# Releases that did not change a service were not built for it.
+NOT_BUILT = {
+    "axonflow-agent": ("v9.5.3", "v9.7.3"),
+    "axonflow-orchestrator": ("v9.4.2", "v9.6.2", "v9.8.3"),
+    "axonflow-customer-portal": ("v9.4.1", "v9.5.1", "v9.5.2", "v9.7.1", "v9.8.1"),
+}
+NEWEST_PUSHED_DAYS_AGO, DAYS_BETWEEN_RELEASES = 3, 9
+
+SERVICES: tuple[dict[str, Any], ...] = (
+    {"part": "agent", "desired_count": 4, "cpu": "1024", "memory": "2048", "version": "v9.9.0"},
+    {"part": "orchestrator", "desired_count": 3, "cpu": "1024", "memory": "2048", "version": "v9.9.0"},
+    {"part": "customer-portal", "desired_count": 2, "cpu": "512", "memory": "1024", "version": "v9.8.2"},
+)
+
+
+def seed_demo(sandbox: Sandbox) -> None:
+    """Seed both stacks and their ECR repositories; services run in steady state."""
+    sandbox.identity.register(GLOBEX_ROLE, GLOBEX_EXTERNAL_ID)
+    for stack, account, region in STACKS:
+        put_images(sandbox, account, region)
+        seed(
+            sandbox,
+            {
+                "account": account,
+                "region": region,
+                "cluster": f"{stack}-cluster",
+                "services": [service_seed(stack, account, region, each) for each in SERVICES],
+            },
+        )
+
+
+def put_images(sandbox: Sandbox, account: str, region: str) -> None:
+    """Some twenty versions of each service, the newest also as `latest`."""
+    now = sandbox.clock.now()
+    for repository, missing in NOT_BUILT.items():
+        for number, version in enumerate(reversed(VERSIONS)):
+            if version in missing:
+                continue
+            days_ago = NEWEST_PUSHED_DAYS_AGO + number * DAYS_BETWEEN_RELEASES
+            tags = (version, "latest") if version == VERSIONS[-1] else (version,)
+            moto_state.put_image(account, region, ImageSeed(repository, tags, now - days_ago * 86400))
+
+
+def service_seed(stack: str, account: str, region: str, service: dict[str, Any]) -> dict[str, Any]:
+    part = service["part"]
+    registry = f"{account}.dkr.ecr.{region}.amazonaws.com"
+    secret = f"arn:aws:secretsmanager:{region}:{account}:secret:{stack}/database-url-Ab12Cd"
+    return {
+        "name": f"{stack}-{part}-service",
+        "family": f"{stack}-{part}",
+        "container": part,
+        "image": f"{registry}/axonflow-{part}:{service['version']}",
+        "desired_count": service["desired_count"],
+        "cpu": service["cpu"],
+        "memory": service["memory"],
+        "environment": {"STACK": stack, "AWS_REGION": region, "LOG_LEVEL": "info", "DEPLOYMENT_MODE": "saas"},
+        "secrets": {"DATABASE_URL": secret},
+        "tags": {"stack": stack, "managed-by": "cloudformation"},
+        "age_seconds": 12 * 86400,
+    }

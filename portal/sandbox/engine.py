@@ -1,0 +1,346 @@
+"""The rollout engine: all services of all accounts, and what a call may do to them.
+
+Pure Python with an injected clock; knows no Flask, no moto and no wire format. Every public method brings the services
+it touches up to the present first, so no thread is needed. Errors are `AwsError`, with AWS's own codes and texts.
+"""
+
+import copy
+import secrets
+import string
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from portal.sandbox import rollout, tasks
+from portal.sandbox.errors import AwsError, invalid_parameter, service_not_active, service_not_found
+from portal.sandbox.records import Deployment, Revision, Service, ServiceDeployment, ServiceKey, Task
+
+# Fields of CreateService and UpdateService whose change starts a service deployment, and those whose change does not:
+# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html
+TRIGGERING_FIELDS = (
+    "capacityProviderStrategy",
+    "launchType",
+    "loadBalancers",
+    "networkConfiguration",
+    "platformVersion",
+    "serviceConnectConfiguration",
+    "serviceRegistries",
+    "volumeConfigurations",
+    "vpcLatticeConfigurations",
+)
+ECHOED_FIELDS = (
+    "availabilityZoneRebalancing",
+    "deploymentController",
+    "enableECSManagedTags",
+    "enableExecuteCommand",
+    "healthCheckGracePeriodSeconds",
+    "placementConstraints",
+    "placementStrategy",
+    "propagateTags",
+    "schedulingStrategy",
+)
+
+DEFAULT_CONFIGURATION: dict[str, Any] = {
+    "maximumPercent": 200,
+    "minimumHealthyPercent": 100,
+    "deploymentCircuitBreaker": {"enable": False, "rollback": False},
+    "strategy": "ROLLING",
+}
+
+
+@dataclass(frozen=True)
+class RevisionPlan:
+    """What a service revision will run: the full task-definition ARN and what was read from it.
+
+    `pull_error` is the text of a CannotPullContainerError that its image is bound to meet, or empty.
+    """
+
+    task_definition: str
+    containers: list[dict[str, Any]]
+    cpu: str
+    memory: str
+    pull_error: str = ""
+
+
+class Engine:
+    """Services by key; `now` is the sandbox's clock, `rollout_faults` asks for faults when a deployment starts."""
+
+    def __init__(self, now: Callable[[], float], rollout_faults: rollout.RolloutFaults) -> None:
+        self.now = now
+        self.rollout_faults = rollout_faults
+        self.services: dict[ServiceKey, Service] = {}
+        self.ticks = 0
+        self._hidden: dict[ServiceKey, tuple[Service | None, float]] = {}
+
+    def clear(self) -> None:
+        self.services.clear()
+        self._hidden.clear()
+
+    # Reads
+
+    def get(self, key: ServiceKey) -> Service | None:
+        """The service brought up to the present, or None; INACTIVE ones are still found."""
+        service = self.services.get(key)
+        if service:
+            self.ticks += rollout.advance(service, self.now(), self.rollout_faults)
+        return service
+
+    def read(self, key: ServiceKey) -> Service | None:
+        """The service as a read shows it: the present one, or the one before a write whose effect is still hidden."""
+        service = self.get(key)
+        hidden = self._hidden.get(key)
+        if hidden is None:
+            return service
+        before, until = hidden
+        if self.now() < until:
+            return before
+        del self._hidden[key]
+        return service
+
+    def hide_next_write(self, key: ServiceKey, seconds: float) -> None:
+        """Have reads show the service as it is now for so many seconds, whatever is written."""
+        self._hidden[key] = (copy.deepcopy(self.get(key)), self.now() + seconds)
+
+    def require(self, key: ServiceKey) -> Service:
+        service = self.get(key)
+        if service is None:
+            raise service_not_found()
+        return service
+
+    def require_active(self, key: ServiceKey) -> Service:
+        service = self.require(key)
+        if service.status != "ACTIVE":
+            raise service_not_active()
+        return service
+
+    def in_cluster(self, account: str, region: str, cluster: str) -> list[Service]:
+        """The cluster's services by name, each up to the present."""
+        keys = [key for key in self.services if (key.account, key.region, key.cluster) == (account, region, cluster)]
+        return [self.require(key) for key in sorted(keys)]
+
+    def all_services(self) -> Iterator[Service]:
+        for key in sorted(self.services):
+            yield self.require(key)
+
+    def find_service_deployment(
+        self, account: str, region: str, arn: str, *, as_read: bool = True
+    ) -> tuple[Service, ServiceDeployment] | None:
+        """A service deployment by its ARN, within the caller's account and region only."""
+        parts = arn.split("/")
+        if len(parts) != 4 or not arn.startswith(f"arn:aws:ecs:{region}:{account}:service-deployment/"):
+            return None
+        key = ServiceKey(account, region, parts[1], parts[2])
+        service = self.read(key) if as_read else self.get(key)
+        found = service.find_service_deployment(arn) if service else None
+        return (service, found) if service and found else None
+
+    # Writes
+
+    def create_service(
+        self, key: ServiceKey, plan: RevisionPlan, request: dict[str, Any], *, created_by: str
+    ) -> Service:
+        """Create the service and start its first service deployment; `request` is CreateService's own."""
+        existing = self.get(key)
+        if existing and existing.status == "DRAINING":
+            raise invalid_parameter("Unable to Start a service that is still Draining.")
+        if existing and existing.status == "ACTIVE":
+            if request.get("clientToken") and request["clientToken"] == existing.client_token:
+                return existing
+            raise invalid_parameter("Creation of service was not idempotent.")
+        service = self.new_service(key, request, created_by=created_by)
+        self._start_deployment(service, plan)
+        self.services[key] = service
+        return service
+
+    def new_service(self, key: ServiceKey, request: dict[str, Any], *, created_by: str) -> Service:
+        """A service record without any deployment yet."""
+        now = self.now()
+        fields = TRIGGERING_FIELDS + ECHOED_FIELDS
+        return Service(
+            key=key,
+            created_at=now,
+            advanced_to=now,
+            desired=int(request.get("desiredCount") or 0),
+            settings={name: request[name] for name in fields if request.get(name) is not None},
+            configuration=merged_configuration(DEFAULT_CONFIGURATION, request.get("deploymentConfiguration")),
+            task_definition="",
+            client_token=str(request.get("clientToken") or ""),
+            tags=list(request.get("tags") or []),
+            created_by=created_by,
+        )
+
+    def update_service(self, key: ServiceKey, plan: RevisionPlan | None, request: dict[str, Any]) -> Service:
+        """Change the service; a new service deployment only for `forceNewDeployment` or a changed triggering field.
+
+        `plan` is given when the call names a task definition or forces a deployment.
+        """
+        service = self.require_active(key)
+        service.wake(self.now())
+        changed = {
+            name for name in TRIGGERING_FIELDS if name in request and request[name] != service.settings.get(name)
+        }
+        for name in TRIGGERING_FIELDS + ECHOED_FIELDS:
+            if request.get(name) is not None:
+                service.settings[name] = request[name]
+        if request.get("desiredCount") is not None:
+            service.desired = int(request["desiredCount"])
+        service.configuration = merged_configuration(service.configuration, request.get("deploymentConfiguration"))
+        has_new_definition = plan is not None and plan.task_definition != service.task_definition
+        if request.get("forceNewDeployment") or changed or has_new_definition:
+            self._start_deployment(service, plan or plan_of(service.revisions[service.primary.revision_arn]))
+        return service
+
+    def delete_service(self, key: ServiceKey, *, force: bool) -> Service:
+        """Drain the service; it is INACTIVE once its tasks are gone."""
+        service = self.require(key)
+        if service.status == "INACTIVE":
+            raise service_not_found()
+        if service.desired > 0 and not force and service.status == "ACTIVE":
+            raise invalid_parameter("The service cannot be stopped while it is scaled above 0.")
+        if service.status == "ACTIVE":
+            now = self.now()
+            current = service.open_service_deployment
+            if current:
+                rollout.finish(service, current, now, status="STOPPED", reason="The service was deleted.")
+            service.status, service.desired = "DRAINING", 0
+            service.wake(now)
+            going = [task for task in service.tasks if task.is_live]
+            tasks.stop_tasks(service, going, now, reason="Service deleted")
+        return service
+
+    def stop_service_deployment(self, account: str, region: str, arn: str, *, stop_type: str) -> ServiceDeployment:
+        """Ask for a rollback of a running service deployment.
+
+        https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stop-service-deployment.html says from which states.
+        """
+        if stop_type != "ROLLBACK":
+            raise invalid_parameter(f"The stop type {stop_type} is not supported. The valid value is ROLLBACK.")
+        found = self.find_service_deployment(account, region, arn, as_read=False)
+        if found is None:
+            raise AwsError("ServiceDeploymentNotFoundException", "The service deployment was not found.")
+        service, deployment = found
+        if not deployment.is_open:
+            raise AwsError(
+                "ConflictException", f"The service deployment is in {deployment.status} and cannot be stopped."
+            )
+        if deployment.status in ("PENDING", "IN_PROGRESS"):
+            deployment.status, deployment.updated_at = "ROLLBACK_REQUESTED", self.now()
+            service.wake(self.now())
+        return deployment
+
+    def stop_task(self, account: str, region: str, cluster: str, task_id: str, *, reason: str) -> tuple[Service, Task]:
+        """Stop one task of a service; the scheduler replaces it."""
+        for service in self.in_cluster(account, region, cluster):
+            for task in service.tasks:
+                if task.id == task_id:
+                    if task.is_live:
+                        tasks.stop_task(task, self.now(), code="UserInitiated", reason=reason)
+                        service.steady = False
+                        service.wake(self.now())
+                    return service, task
+        raise invalid_parameter("The referenced task was not found.")
+
+    def put_steady(
+        self, key: ServiceKey, plan: RevisionPlan, request: dict[str, Any], *, age_seconds: float
+    ) -> Service:
+        """Put a service at once into steady state, as of some time ago: one COMPLETED deployment, all tasks running."""
+        service = self.new_service(key, request, created_by=f"arn:aws:iam::{key.account}:root")
+        now = self.now()
+        began = now - age_seconds
+        service.created_at = began
+        self._start_deployment(service, plan, at=began)
+        deployment, current = service.deployments[0], service.service_deployments[0]
+        current.status, current.started_at = "IN_PROGRESS", began
+        for _ in range(service.desired):
+            task = tasks.new_task(deployment, now=began, next_at=None)
+            task.status, task.healthy = "RUNNING", True
+            task.pull_started_at, task.started_at = began + 2, began + 7
+            service.tasks.append(task)
+        rollout.complete(service, deployment, min(now, began + 20))
+        tasks.say(service, min(now, began + 20), "has reached a steady state.")
+        service.steady, service.needs_tick, service.advanced_to = True, False, now
+        self.services[key] = service
+        return service
+
+    def _start_deployment(self, service: Service, plan: RevisionPlan, *, at: float | None = None) -> None:
+        """Start a service deployment: new revision, new PRIMARY deployment; a running one is superseded."""
+        now = self.now() if at is None else at
+        revision = self._new_revision(service, plan, now)
+        sources = list(dict.fromkeys(task.revision_arn for task in service.tasks if task.is_live))
+        supersede(service, now)
+        alarms = service.configuration.get("alarms") or {}
+        breaker = service.configuration.get("deploymentCircuitBreaker") or {}
+        faults = self.rollout_faults(service.key, False)
+        current = ServiceDeployment(
+            arn=f"{service.key.prefix}:service-deployment/{service.key.cluster}/{service.key.name}/{new_short_id()}",
+            created_at=now,
+            updated_at=now,
+            target_revision_arn=revision.arn,
+            source_revision_arns=sources,
+            configuration=service.configuration,
+            threshold=rollout.breaker_threshold(service.desired),
+            breaker_status="MONITORING" if breaker.get("enable") else "DISABLED",
+            alarm_status="MONITORING" if alarms.get("enable") else "DISABLED",
+        )
+        service.service_deployments.insert(0, current)
+        deployment = Deployment(
+            id=rollout.new_deployment_id(),
+            service_deployment_arn=current.arn,
+            revision_arn=revision.arn,
+            created_at=now,
+            updated_at=now,
+            faults=faults,
+        )
+        deployment.rollout_state_reason = f"ECS deployment {deployment.id} in progress."
+        rollout.add_deployment(service, deployment)
+        service.wake(now)
+
+    def _new_revision(self, service: Service, plan: RevisionPlan, now: float) -> Revision:
+        number = secrets.randbelow(9 * 10**18) + 10**18
+        revision = Revision(
+            arn=f"{service.key.prefix}:service-revision/{service.key.cluster}/{service.key.name}/{number}",
+            created_at=now,
+            task_definition=plan.task_definition,
+            settings={name: service.settings[name] for name in TRIGGERING_FIELDS if name in service.settings},
+            containers=plan.containers,
+            cpu=plan.cpu,
+            memory=plan.memory,
+            pull_error=plan.pull_error,
+        )
+        service.revisions[revision.arn] = revision
+        return revision
+
+
+def supersede(service: Service, now: float) -> None:
+    """A new service deployment ends the one that runs; a rollback under way counts as failed."""
+    current = service.open_service_deployment
+    if current is None or current.status == "STOP_REQUESTED":
+        return
+    if current.status == "ROLLBACK_IN_PROGRESS":
+        # The guide lets ROLLBACK_IN_PROGRESS end in ROLLBACK_SUCCESSFUL or ROLLBACK_FAILED only:
+        # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html
+        reason = "The rollback was stopped because a new service deployment was started."
+        rollout.finish(service, current, now, status="ROLLBACK_FAILED", reason=reason)
+        return
+    current.status, current.updated_at = "STOP_REQUESTED", now
+    current.stop_reason = "Service deployment was stopped because a new service deployment was started."
+
+
+def plan_of(revision: Revision) -> RevisionPlan:
+    return RevisionPlan(
+        task_definition=revision.task_definition,
+        containers=revision.containers,
+        cpu=revision.cpu,
+        memory=revision.memory,
+        pull_error=revision.pull_error,
+    )
+
+
+def merged_configuration(current: dict[str, Any], change: dict[str, Any] | None) -> dict[str, Any]:
+    """A new deploymentConfiguration; a service deployment keeps the one it started with."""
+    return {**current, **{name: value for name, value in (change or {}).items() if value is not None}}
+
+
+def new_short_id() -> str:
+    """An id like those of real service deployments: 21 letters, digits, `-` and `_`."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits + "-_") for _ in range(21))

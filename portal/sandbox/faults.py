@@ -1,0 +1,202 @@
+"""Faults that an operator or a test switches on: what goes wrong with rollouts, and what goes wrong with calls.
+
+A rollout fault binds to the service deployments that start while it is on, not to rollbacks (`rollbacks` changes that).
+An API fault meets matching calls. `times` makes a fault end after so many hits; without it, it lasts until cleared.
+"""
+
+import itertools
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from portal.sandbox.errors import AwsError
+from portal.sandbox.identity import access_denied, expired_token
+from portal.sandbox.records import ServiceKey
+from portal.sandbox.wire import ApiRequest
+
+ROLLOUT_KINDS = ("crash", "image_pull", "no_capacity", "stuck", "slow", "alarm", "rollback_fails")
+ERROR_KINDS = ("throttle", "access_denied", "expired_token", "server_error", "error")
+DELIVERY_KINDS = ("timeout_before", "timeout_after", "reply_lost", "delay")
+API_KINDS = (*ERROR_KINDS, *DELIVERY_KINDS, "stale_reads")
+KINDS = (*ROLLOUT_KINDS, *API_KINDS)
+
+NUMBERS = ("times", "seconds", "factor", "exit_code", "task_count", "status")
+DEFAULT_SECONDS = {"timeout_before": 60.0, "timeout_after": 60.0, "delay": 1.0, "stale_reads": 5.0}
+
+
+class FaultError(ValueError):
+    """A fault that cannot be; the message names the field."""
+
+
+@dataclass
+class Fault:
+    """One fault. Empty scope fields match everything; fields that a kind does not use stay None."""
+
+    id: str
+    kind: str
+    account: str | None = None
+    region: str | None = None
+    cluster: str | None = None
+    service: str | None = None
+    action: str = "*"
+    times: int | None = None
+    rollbacks: bool = False
+    task_count: int | None = None
+    factor: float | None = None
+    seconds: float | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    alarm_names: list[str] | None = None
+    code: str | None = None
+    message: str | None = None
+    status: int | None = None
+
+    def covers(self, *, account: str, region: str, cluster: str | None, service: str | None) -> bool:
+        scope = ((self.account, account), (self.region, region), (self.cluster, cluster), (self.service, service))
+        return all(wanted is None or wanted == actual for wanted, actual in scope)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How a reply reaches its caller: seconds to wait before the effect and after it, and whether it arrives."""
+
+    before_seconds: float = 0.0
+    after_seconds: float = 0.0
+    drop_before: bool = False
+    drop_after: bool = False
+
+
+class Faults:
+    """The faults that are switched on, in the order they were added."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)
+        self.active: list[Fault] = []
+
+    def add(self, body: dict[str, Any]) -> Fault:
+        """Switch a fault on from its JSON; raises FaultError with the field at fault."""
+        fault = Fault(id=f"fault-{next(self._ids)}", **checked(body))
+        self.active.append(fault)
+        return fault
+
+    def remove(self, fault_id: str | None) -> int:
+        """Clear one fault, or all; returns how many."""
+        before = len(self.active)
+        self.active = [fault for fault in self.active if fault_id is not None and fault.id != fault_id]
+        return before - len(self.active)
+
+    def for_rollout(self, key: ServiceKey, is_rollback: bool) -> list[dict[str, Any]]:
+        """The faults that bind to a deployment which starts now; counts each as one hit."""
+        bound = []
+        for fault in list(self.active):
+            binds = fault.kind in ROLLOUT_KINDS and (
+                fault.rollbacks or fault.kind == "rollback_fails" if is_rollback else fault.kind != "rollback_fails"
+            )
+            if binds and fault.covers(account=key.account, region=key.region, cluster=key.cluster, service=key.name):
+                bound.append(as_deployment_fault(fault))
+                self._count_hit(fault)
+        return bound
+
+    def raise_for(self, request: ApiRequest) -> None:
+        """Raise the first matching error fault as AWS's own error."""
+        for fault in self._matching(request, ERROR_KINDS):
+            self._count_hit(fault)
+            raise as_error(fault, request)
+
+    def delivery_for(self, request: ApiRequest) -> Delivery:
+        """What happens to the call's reply; one fault of each kind counts."""
+        found = {fault.kind: fault for fault in reversed(list(self._matching(request, DELIVERY_KINDS)))}
+        for fault in found.values():
+            self._count_hit(fault)
+        seconds = {kind: fault.seconds or DEFAULT_SECONDS.get(kind, 0.0) for kind, fault in found.items()}
+        return Delivery(
+            before_seconds=seconds.get("delay", 0.0) + seconds.get("timeout_before", 0.0),
+            after_seconds=seconds.get("timeout_after", 0.0),
+            drop_before="timeout_before" in found,
+            drop_after="timeout_after" in found or "reply_lost" in found,
+        )
+
+    def stale_seconds_for(self, request: ApiRequest) -> float:
+        """How long reads are to show the state before this write; 0 for not at all."""
+        for fault in self._matching(request, ("stale_reads",)):
+            self._count_hit(fault)
+            return fault.seconds or DEFAULT_SECONDS["stale_reads"]
+        return 0.0
+
+    def _matching(self, request: ApiRequest, kinds: tuple[str, ...]) -> list[Fault]:
+        return [
+            fault
+            for fault in self.active
+            if fault.kind in kinds
+            and fault.action in ("*", request.action)
+            and fault.covers(
+                account=request.account, region=request.region, cluster=request.cluster, service=request.ecs_service
+            )
+        ]
+
+    def _count_hit(self, fault: Fault) -> None:
+        if fault.times is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                self.active.remove(fault)
+
+    def clear(self) -> None:
+        self.active = []
+
+    def dump(self) -> list[dict[str, Any]]:
+        return [asdict(fault) for fault in self.active]
+
+    def load(self, state: list[dict[str, Any]]) -> None:
+        self.active = [Fault(**each) for each in state]
+        numbers = [int(fault.id.rsplit("-", 1)[-1]) for fault in self.active]
+        self._ids = itertools.count(max(numbers, default=0) + 1)
+
+
+def checked(body: dict[str, Any]) -> dict[str, Any]:
+    """The body, if it describes a fault; else FaultError."""
+    known = {each.name for each in fields(Fault)} - {"id"}
+    for name, value in body.items():
+        if name not in known:
+            raise FaultError(f"`{name}` is not a field of a fault; known are: {', '.join(sorted(known))}.")
+        if name in NUMBERS and value is not None:
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise FaultError(f"`{name}` must be a number that is not negative, not {value!r}.")
+        elif name == "alarm_names":
+            if value is not None and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+                raise FaultError(f"`alarm_names` must be a list of names, not {value!r}.")
+        elif name == "rollbacks":
+            if not isinstance(value, bool):
+                raise FaultError(f"`rollbacks` must be true or false, not {value!r}.")
+        elif name not in NUMBERS and value is not None and not isinstance(value, str):
+            raise FaultError(f"`{name}` must be a text, not {value!r}.")
+    if body.get("kind") not in KINDS:
+        raise FaultError(f"`kind` must be one of {', '.join(KINDS)}, not {body.get('kind')!r}.")
+    if body.get("times") == 0:
+        raise FaultError("`times` must be at least 1; leave it out for a fault that lasts.")
+    if body["kind"] == "error" and not body.get("code"):
+        raise FaultError("`code` is missing: a fault of kind `error` answers with that AWS error code.")
+    if body["kind"] == "slow" and not body.get("factor"):
+        raise FaultError("`factor` is missing: a fault of kind `slow` makes each stage of a task so many times longer.")
+    return body
+
+
+def as_deployment_fault(fault: Fault) -> dict[str, Any]:
+    """What the engine keeps on a deployment; a failing rollback is one whose tasks crash."""
+    kind = "crash" if fault.kind == "rollback_fails" else fault.kind
+    names = ("task_count", "factor", "exit_code", "reason", "alarm_names")
+    values = {name: getattr(fault, name) for name in names}
+    return {"kind": kind, **{name: value for name, value in values.items() if value is not None}}
+
+
+def as_error(fault: Fault, request: ApiRequest) -> AwsError:
+    if fault.kind == "throttle":
+        # STS and other query services say Throttling, the JSON ones ThrottlingException.
+        code = "Throttling" if request.protocol == "query" else "ThrottlingException"
+        return AwsError(code, fault.message or "Rate exceeded", 400)
+    if fault.kind == "access_denied":
+        return access_denied(request)
+    if fault.kind == "expired_token":
+        return expired_token(request)
+    if fault.kind == "server_error":
+        code = fault.code or ("ServerException" if request.service == "ecs" else "InternalFailure")
+        return AwsError(code, fault.message or "Service Unavailable. Please try again later.", fault.status or 500)
+    return AwsError(fault.code or "ClientException", fault.message or "A fault of the local AWS.", fault.status or 400)

@@ -1,0 +1,224 @@
+"""The one place that reaches into moto: clusters, task definitions and ECR images, to read, to seed and to keep.
+
+moto is pinned exactly; tests/sandbox/test_moto.py fails when something used here has gone.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from moto.cloudwatch.models import cloudwatch_backends
+from moto.ecr.models import Image, Repository, ecr_backends
+from moto.ecs.models import Cluster, TaskDefinition, ecs_backends
+from moto.logs.models import logs_backends
+
+from portal.sandbox.engine import RevisionPlan
+from portal.sandbox.errors import AwsError
+
+Place = tuple[str, str]  # account and region
+
+
+def find_cluster(account: str, region: str, name: str) -> Cluster | None:
+    return ecs_backends[account][region].clusters.get(name)
+
+
+def create_cluster(account: str, region: str, name: str) -> None:
+    if find_cluster(account, region, name) is None:
+        ecs_backends[account][region].create_cluster(name)
+
+
+def set_cluster_counts(cluster: Cluster, *, services: int, running: int, pending: int) -> None:
+    cluster.active_services_count = services
+    cluster.running_tasks_count = running
+    cluster.pending_tasks_count = pending
+
+
+def register_task_definition(account: str, region: str, family: str, **parameters: Any) -> str:
+    """Register a revision by the backend's own parameters and return its full ARN."""
+    return str(ecs_backends[account][region].register_task_definition(family, **parameters).arn)
+
+
+def find_task_definition(account: str, region: str, name: str) -> TaskDefinition:
+    """A task definition by ARN, `family:revision`, or `family` for its newest ACTIVE revision.
+
+    Raises ClientException as ECS does for one that does not exist or is INACTIVE.
+    """
+    short = name.rsplit("/", 1)[-1]
+    revisions = ecs_backends[account][region].task_definitions
+    family, _, number = short.partition(":")
+    if number:
+        found = revisions.get(family, {}).get(int(number)) if number.isdigit() else None
+    else:
+        active = [each for each in revisions.get(family, {}).values() if each.status == "ACTIVE"]
+        found = max(active, key=lambda each: each.revision, default=None)
+    if found is None:
+        raise AwsError("ClientException", "Unable to describe task definition.")
+    if found.status != "ACTIVE":
+        raise AwsError("ClientException", "TaskDefinition is inactive")
+    return found
+
+
+def plan_revision(account: str, region: str, name: str) -> RevisionPlan:
+    """What a service revision on this task definition would run, with each image resolved to its digest."""
+    definition = find_task_definition(account, region, name)
+    containers = []
+    errors = []
+    for container in definition.container_definitions:
+        image = str(container["image"])
+        digest, error = resolve_image(account, region, image)
+        if error:
+            errors.append(error)
+        containers.append(
+            {
+                "name": container["name"],
+                "image": image,
+                "imageDigest": digest,
+                "cpu": str(container.get("cpu") or 0),
+                "memory": str(container["memory"]) if container.get("memory") else "",
+                "logConfiguration": container.get("logConfiguration"),
+            }
+        )
+    return RevisionPlan(
+        task_definition=definition.arn,
+        containers=containers,
+        cpu=str(definition.cpu or "256"),
+        memory=str(definition.memory or "512"),
+        pull_error=errors[0] if errors else "",
+    )
+
+
+def resolve_image(account: str, region: str, image: str) -> tuple[str, str]:
+    """The image's digest, and the error that pulling it would end in, or an empty text.
+
+    Only an image of this account's own registry, in a repository that exists here, can be missing.
+    """
+    location, _, digest = image.partition("@")
+    registry, _, path = location.partition("/")
+    repository_name, _, tag = path.partition(":")
+    invented = digest or "sha256:" + hashlib.sha256(image.encode()).hexdigest()
+    if registry != f"{account}.dkr.ecr.{region}.amazonaws.com":
+        return invented, ""
+    repository = ecr_backends[account][region].repositories.get(repository_name)
+    if repository is None:
+        return invented, ""
+    for each in repository.images:
+        if each.get_image_digest() == digest or (not digest and (tag or "latest") in each.image_tags):
+            return str(each.get_image_digest()), ""
+    return invented, (
+        "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref "
+        f"{image}: {image}: not found"
+    )
+
+
+@dataclass(frozen=True)
+class ImageSeed:
+    """An image to put into ECR: its digest follows from repository and first tag."""
+
+    repository: str
+    tags: tuple[str, ...]
+    pushed_at: float
+
+
+def put_image(account: str, region: str, seed: ImageSeed) -> str:
+    """Put an image with its push time, creating the repository where needed; returns the digest.
+
+    A tag that another image holds moves, as on a mutable repository; an image that is there keeps its digest.
+    """
+    backend = ecr_backends[account][region]
+    repository = backend.repositories.get(seed.repository)
+    if repository is None:
+        # ECR's own defaults: mutable tags, no scan on push.
+        repository = backend.create_repository(seed.repository, None, None, None, "MUTABLE", [])
+    manifest = image_manifest(f"{seed.repository}:{seed.tags[0]}")
+    image = next((each for each in repository.images if each.image_manifest == manifest), None)
+    if image is None:
+        image = backend.put_image(seed.repository, manifest, seed.tags[0])
+        image.image_pushed_at = int(seed.pushed_at)
+    for tag in seed.tags:
+        if tag not in image.image_tags:
+            backend.put_image(seed.repository, manifest, tag)
+    return str(image.get_image_digest())
+
+
+def image_manifest(name: str) -> str:
+    """A manifest whose config and layers are the name's own, so that moto computes a digest of its own for it."""
+
+    def digest(part: str) -> str:
+        return "sha256:" + hashlib.sha256(f"{name} {part}".encode()).hexdigest()
+
+    media = "application/vnd.docker"
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{media}.distribution.manifest.v2+json",
+            "config": {"mediaType": f"{media}.container.image.v1+json", "size": 7023, "digest": digest("config")},
+            "layers": [
+                {"mediaType": f"{media}.image.rootfs.diff.tar.gzip", "size": size, "digest": digest(f"layer {number}")}
+                for number, size in enumerate((31_357_624, 12_652_108, 48_110_245))
+            ],
+        }
+    )
+
+
+def places() -> list[Place]:
+    """Every account and region that holds something worth keeping."""
+    found = {
+        (account, region)
+        for backends in (ecs_backends, ecr_backends)
+        for account, regions in list(backends.items())
+        for region in list(regions)
+    }
+    return sorted(place for place in found if dump_place(place))
+
+
+def dump_place(place: Place) -> dict[str, Any]:
+    """Clusters, task definitions and ECR repositories of one account and region, as JSON; empty when there are none."""
+    account, region = place
+    ecs, ecr = ecs_backends[account][region], ecr_backends[account][region]
+    state = {
+        "clusters": [vars(each) for each in ecs.clusters.values()],
+        "task_definitions": [vars(each) for family in ecs.task_definitions.values() for each in family.values()],
+        "repositories": [dump_repository(each) for each in ecr.repositories.values()],
+    }
+    return state if any(state.values()) else {}
+
+
+def dump_repository(repository: Repository) -> dict[str, Any]:
+    state = dict(vars(repository))
+    state["created_at"] = repository.created_at.isoformat()
+    state["images"] = [{**vars(image), "last_scan": None} for image in repository.images]
+    state["uploads"] = {}
+    return state
+
+
+def load_place(place: Place, state: dict[str, Any]) -> None:
+    """Put back what `dump_place` kept."""
+    account, region = place
+    ecs, ecr = ecs_backends[account][region], ecr_backends[account][region]
+    for each in state["clusters"]:
+        cluster = revived(Cluster, each)
+        ecs.clusters[cluster.name] = cluster
+    for each in state["task_definitions"]:
+        definition = revived(TaskDefinition, each)
+        ecs.task_definitions.setdefault(definition.family, {})[definition.revision] = definition
+    for each in state["repositories"]:
+        repository = revived(Repository, each)
+        repository.created_at = datetime.fromisoformat(each["created_at"])
+        repository.images = [revived(Image, image) for image in each["images"]]
+        ecr.repositories[repository.name] = repository
+
+
+def revived(model: type[Any], state: dict[str, Any]) -> Any:
+    """A moto record from its own attributes, without running its constructor."""
+    record = object.__new__(model)
+    record.__dict__.update(state)
+    return record
+
+
+def reset() -> None:
+    """Drop what moto holds of the services that the portal uses, in every account and region."""
+    for backends in (ecs_backends, ecr_backends, logs_backends, cloudwatch_backends):
+        for account in list(backends.values()):
+            account.reset()

@@ -1,0 +1,206 @@
+"""The rollout engine's records: what it remembers of services, deployments, revisions and tasks.
+
+Plain data, JSON in and out (`dump`, `load_service`), times in seconds since the epoch. No rules live here.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+RUNNING_STAGES = ("PROVISIONING", "PENDING", "RUNNING")
+STOPPING_STAGES = ("DEACTIVATING", "STOPPED")
+
+OPEN_STATUSES = ("PENDING", "IN_PROGRESS", "STOP_REQUESTED", "ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS")
+
+
+@dataclass(frozen=True, order=True)
+class ServiceKey:
+    """One service in one account, region and cluster."""
+
+    account: str
+    region: str
+    cluster: str
+    name: str
+
+    @property
+    def prefix(self) -> str:
+        return f"arn:aws:ecs:{self.region}:{self.account}"
+
+    @property
+    def cluster_arn(self) -> str:
+        return f"{self.prefix}:cluster/{self.cluster}"
+
+    @property
+    def service_arn(self) -> str:
+        return f"{self.prefix}:service/{self.cluster}/{self.name}"
+
+
+@dataclass
+class Task:
+    """One task of a service; `next_at` is when it takes its next step by itself, None when it waits for somebody."""
+
+    id: str
+    deployment_id: str
+    revision_arn: str
+    created_at: float
+    status: str = "PROVISIONING"
+    healthy: bool = False
+    next_at: float | None = None
+    pull_started_at: float | None = None
+    started_at: float | None = None
+    stopping_at: float | None = None
+    stopped_at: float | None = None
+    stop_code: str = ""
+    stopped_reason: str = ""
+    exit_code: int | None = None
+    container_reason: str = ""
+    private_ip: str = "10.0.1.10"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the scheduler counts it: starting or running, and not on its way out."""
+        return self.status in RUNNING_STAGES
+
+    @property
+    def is_running(self) -> bool:
+        return self.status == "RUNNING"
+
+    @property
+    def is_pending(self) -> bool:
+        return self.status in ("PROVISIONING", "PENDING")
+
+
+@dataclass
+class Revision:
+    """A service revision: what one service deployment set out to run. `settings` are the fields that define it."""
+
+    arn: str
+    created_at: float
+    task_definition: str
+    settings: dict[str, Any]
+    containers: list[dict[str, Any]]
+    cpu: str = "256"
+    memory: str = "512"
+    pull_error: str = ""
+
+
+@dataclass
+class Deployment:
+    """One entry of `service.deployments`, the `ecs-svc/...` id; newest first in its service."""
+
+    id: str
+    service_deployment_arn: str
+    revision_arn: str
+    created_at: float
+    updated_at: float
+    status: str = "PRIMARY"
+    rollout_state: str = "IN_PROGRESS"
+    rollout_state_reason: str = ""
+    failed_tasks: int = 0
+    is_rollback: bool = False
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    launch_after: float = 0.0
+    first_running_at: float | None = None
+    steady_since: float | None = None
+
+
+@dataclass
+class ServiceDeployment:
+    """One service deployment, as DescribeServiceDeployments tells it."""
+
+    arn: str
+    created_at: float
+    updated_at: float
+    target_revision_arn: str
+    source_revision_arns: list[str]
+    configuration: dict[str, Any]
+    status: str = "PENDING"
+    status_reason: str = ""
+    stop_reason: str = ""
+    lifecycle_stage: str = "RECONCILE_SERVICE"
+    started_at: float | None = None
+    finished_at: float | None = None
+    stopped_at: float | None = None
+    failure_count: int = 0
+    threshold: int = 3
+    breaker_status: str = "MONITORING"
+    alarm_status: str = "DISABLED"
+    triggered_alarms: list[str] = field(default_factory=list)
+    rollback: dict[str, Any] | None = None
+    final_counts: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN_STATUSES
+
+
+@dataclass
+class Event:
+    id: str
+    created_at: float
+    message: str
+
+
+@dataclass
+class Service:
+    """One service and all about it; `settings` holds the request's fields that the engine does not interpret."""
+
+    key: ServiceKey
+    created_at: float
+    desired: int
+    settings: dict[str, Any]
+    configuration: dict[str, Any]
+    task_definition: str
+    status: str = "ACTIVE"
+    client_token: str = ""
+    tags: list[dict[str, str]] = field(default_factory=list)
+    created_by: str = ""
+    advanced_to: float = 0.0
+    steady: bool = False
+    needs_tick: bool = True
+    next_place_event_at: float = 0.0
+    deployments: list[Deployment] = field(default_factory=list)
+    service_deployments: list[ServiceDeployment] = field(default_factory=list)
+    revisions: dict[str, Revision] = field(default_factory=dict)
+    tasks: list[Task] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    completed: list[list[str]] = field(default_factory=list)  # [revision ARN, deployment id], oldest first
+
+    @property
+    def primary(self) -> Deployment:
+        return self.deployments[0]
+
+    @property
+    def open_service_deployment(self) -> ServiceDeployment | None:
+        newest = self.service_deployments[0] if self.service_deployments else None
+        return newest if newest and newest.is_open else None
+
+    def wake(self, now: float) -> None:
+        """Have the next tick look at this service; called after every change that did not come from a tick."""
+        self.needs_tick = True
+        self.advanced_to = max(self.advanced_to, now)
+
+    def find_service_deployment(self, arn: str) -> ServiceDeployment | None:
+        return next((each for each in self.service_deployments if each.arn == arn), None)
+
+    def tasks_of(self, deployment_id: str) -> list[Task]:
+        """The tasks of one deployment that are not yet stopped."""
+        return [task for task in self.tasks if task.deployment_id == deployment_id and task.status != "STOPPED"]
+
+
+def dump_service(service: Service) -> dict[str, Any]:
+    """A service as JSON can hold it."""
+    return asdict(service)
+
+
+def load_service(state: dict[str, Any]) -> Service:
+    """The service that `dump_service` wrote; raises TypeError or KeyError when it is of another make."""
+    state = dict(state)
+    return Service(
+        key=ServiceKey(**state.pop("key")),
+        deployments=[Deployment(**each) for each in state.pop("deployments")],
+        service_deployments=[ServiceDeployment(**each) for each in state.pop("service_deployments")],
+        revisions={arn: Revision(**each) for arn, each in state.pop("revisions").items()},
+        tasks=[Task(**each) for each in state.pop("tasks")],
+        events=[Event(**each) for each in state.pop("events")],
+        **state,
+    )

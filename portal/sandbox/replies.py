@@ -1,0 +1,298 @@
+"""The engine's records in the shapes of the ECS API.
+
+Shapes: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Types.html. Times are seconds since the epoch, as
+JSON 1.1 has them. A field without a value is left out, as AWS does.
+"""
+
+import zlib
+from typing import Any
+
+from portal.sandbox.records import Deployment, Revision, Service, ServiceDeployment, Task
+from portal.sandbox.rollout import revision_counts
+
+Json = dict[str, Any]
+
+
+def service_reply(service: Service, *, with_tags: bool = True) -> Json:
+    live = [task for task in service.tasks if task.is_live]
+    current = service.service_deployments[0] if service.service_deployments else None
+    return present(
+        {
+            "serviceArn": service.key.service_arn,
+            "serviceName": service.key.name,
+            "clusterArn": service.key.cluster_arn,
+            "loadBalancers": [],
+            "serviceRegistries": [],
+            "status": service.status,
+            "desiredCount": service.desired,
+            "runningCount": sum(task.is_running for task in live),
+            "pendingCount": sum(task.is_pending for task in live),
+            "launchType": "FARGATE",
+            "platformVersion": "LATEST",
+            "platformFamily": "Linux",
+            "taskDefinition": service.task_definition,
+            "deploymentConfiguration": service.configuration,
+            "deployments": [deployment_reply(service, each) for each in service.deployments],
+            "events": [
+                {"id": each.id, "createdAt": each.created_at, "message": each.message} for each in service.events
+            ],
+            "createdAt": service.created_at,
+            "createdBy": service.created_by,
+            "currentServiceDeployment": current.arn if current else None,
+            "currentServiceRevisions": current_revisions(service),
+            "placementConstraints": [],
+            "placementStrategy": [],
+            "schedulingStrategy": "REPLICA",
+            "deploymentController": {"type": "ECS"},
+            "enableECSManagedTags": False,
+            "propagateTags": "NONE",
+            "enableExecuteCommand": False,
+            "availabilityZoneRebalancing": "DISABLED",
+            "tags": service.tags if with_tags else None,
+            **{name: value for name, value in service.settings.items() if name in SERVICE_FIELDS},
+        }
+    )
+
+
+# Of the request's fields, those that the Service shape has too.
+SERVICE_FIELDS = frozenset(
+    {
+        "availabilityZoneRebalancing",
+        "capacityProviderStrategy",
+        "deploymentController",
+        "enableECSManagedTags",
+        "enableExecuteCommand",
+        "healthCheckGracePeriodSeconds",
+        "launchType",
+        "loadBalancers",
+        "networkConfiguration",
+        "placementConstraints",
+        "placementStrategy",
+        "platformVersion",
+        "propagateTags",
+        "schedulingStrategy",
+        "serviceRegistries",
+    }
+)
+
+
+def current_revisions(service: Service) -> list[Json]:
+    """The revisions with tasks, and that of the PRIMARY deployment, newest deployment first."""
+    summaries: dict[str, Json] = {}
+    for deployment in service.deployments:
+        mine = [task for task in service.tasks if task.is_live and task.deployment_id == deployment.id]
+        if deployment.status == "INACTIVE":
+            continue
+        summary = summaries.setdefault(deployment.revision_arn, revision_summary(deployment.revision_arn, [0, 0, 0]))
+        summary["requestedTaskCount"] += service.desired if deployment.status == "PRIMARY" else 0
+        summary["runningTaskCount"] += sum(task.is_running for task in mine)
+        summary["pendingTaskCount"] += sum(task.is_pending for task in mine)
+    return list(summaries.values())
+
+
+def deployment_reply(service: Service, deployment: Deployment) -> Json:
+    revision = service.revisions[deployment.revision_arn]
+    mine = [task for task in service.tasks if task.is_live and task.deployment_id == deployment.id]
+    return present(
+        {
+            "id": deployment.id,
+            "status": deployment.status,
+            "taskDefinition": revision.task_definition,
+            "desiredCount": service.desired if deployment.status == "PRIMARY" else 0,
+            "pendingCount": sum(task.is_pending for task in mine),
+            "runningCount": sum(task.is_running for task in mine),
+            "failedTasks": deployment.failed_tasks,
+            "createdAt": deployment.created_at,
+            "updatedAt": deployment.updated_at,
+            "launchType": revision.settings.get("launchType", "FARGATE"),
+            "platformVersion": "1.4.0",
+            "platformFamily": "Linux",
+            "networkConfiguration": revision.settings.get("networkConfiguration"),
+            "rolloutState": deployment.rollout_state,
+            "rolloutStateReason": deployment.rollout_state_reason,
+        }
+    )
+
+
+def brief_reply(service: Service, deployment: ServiceDeployment) -> Json:
+    """An entry of ListServiceDeployments."""
+    return present(
+        {
+            "serviceDeploymentArn": deployment.arn,
+            "serviceArn": service.key.service_arn,
+            "clusterArn": service.key.cluster_arn,
+            "createdAt": deployment.created_at,
+            "startedAt": deployment.started_at,
+            "finishedAt": deployment.finished_at,
+            "targetServiceRevisionArn": deployment.target_revision_arn,
+            "status": deployment.status,
+            "statusReason": deployment.status_reason or None,
+        }
+    )
+
+
+def service_deployment_reply(service: Service, deployment: ServiceDeployment) -> Json:
+    """An entry of DescribeServiceDeployments."""
+    counts = revision_counts(service, deployment)
+    alarms = deployment.configuration.get("alarms") or {}
+    return present(
+        {
+            **{
+                key: value
+                for key, value in brief_reply(service, deployment).items()
+                if key != "targetServiceRevisionArn"
+            },
+            "stoppedAt": deployment.stopped_at,
+            "updatedAt": deployment.updated_at,
+            "lifecycleStage": deployment.lifecycle_stage,
+            "deploymentConfiguration": deployment.configuration,
+            "sourceServiceRevisions": [
+                revision_summary(arn, counts.get(arn, [0, 0, 0])) for arn in deployment.source_revision_arns
+            ],
+            "targetServiceRevision": revision_summary(
+                deployment.target_revision_arn, counts.get(deployment.target_revision_arn, [0, 0, 0])
+            ),
+            "rollback": deployment.rollback,
+            "deploymentCircuitBreaker": {
+                "status": deployment.breaker_status,
+                "failureCount": deployment.failure_count,
+                "threshold": deployment.threshold,
+            },
+            "alarms": {
+                "status": deployment.alarm_status,
+                "alarmNames": list(alarms.get("alarmNames") or []),
+                "triggeredAlarmNames": deployment.triggered_alarms,
+            },
+        }
+    )
+
+
+def revision_summary(arn: str, counts: list[int]) -> Json:
+    return {
+        "arn": arn,
+        "requestedTaskCount": counts[0],
+        "runningTaskCount": counts[1],
+        "pendingTaskCount": counts[2],
+    }
+
+
+def revision_reply(service: Service, revision: Revision) -> Json:
+    """An entry of DescribeServiceRevisions."""
+    return present(
+        {
+            "serviceRevisionArn": revision.arn,
+            "serviceArn": service.key.service_arn,
+            "clusterArn": service.key.cluster_arn,
+            "taskDefinition": revision.task_definition,
+            "launchType": "FARGATE",
+            "platformVersion": "1.4.0",
+            "platformFamily": "Linux",
+            "containerImages": [
+                {"containerName": each["name"], "image": each["image"], "imageDigest": each["imageDigest"]}
+                for each in revision.containers
+            ],
+            "guardDutyEnabled": False,
+            "createdAt": revision.created_at,
+            **{
+                name: value
+                for name, value in revision.settings.items()
+                if name in ("capacityProviderStrategy", "launchType", "loadBalancers", "networkConfiguration")
+            },
+        }
+    )
+
+
+def task_arn(service: Service, task: Task) -> str:
+    return f"{service.key.prefix}:task/{service.key.cluster}/{task.id}"
+
+
+def task_reply(service: Service, task: Task) -> Json:
+    """An entry of DescribeTasks."""
+    revision = service.revisions[task.revision_arn]
+    return present(
+        {
+            "taskArn": task_arn(service, task),
+            "clusterArn": service.key.cluster_arn,
+            "taskDefinitionArn": revision.task_definition,
+            "group": f"service:{service.key.name}",
+            "startedBy": task.deployment_id,
+            "launchType": "FARGATE",
+            "platformVersion": "1.4.0",
+            "platformFamily": "Linux",
+            "availabilityZone": f"{service.key.region}{'abc'[int(task.id[0], 16) % 3]}",
+            "cpu": revision.cpu,
+            "memory": revision.memory,
+            "desiredStatus": "RUNNING" if task.is_live else "STOPPED",
+            "lastStatus": task.status,
+            "healthStatus": health_of(task),
+            "connectivity": "CONNECTED",
+            "connectivityAt": task.pull_started_at,
+            "createdAt": task.created_at,
+            "pullStartedAt": task.pull_started_at,
+            "pullStoppedAt": task.started_at,
+            "startedAt": task.started_at,
+            "stoppingAt": task.stopping_at,
+            "executionStoppedAt": task.stopping_at if task.status == "STOPPED" else None,
+            "stoppedAt": task.stopped_at,
+            "stopCode": task.stop_code or None,
+            "stoppedReason": task.stopped_reason or None,
+            "version": 1,
+            "overrides": {"containerOverrides": [], "inferenceAcceleratorOverrides": []},
+            "tags": [],
+            "attributes": [],
+            "attachments": [attachment(service, task)],
+            "containers": [container_reply(service, task, each) for each in revision.containers],
+        }
+    )
+
+
+def health_of(task: Task) -> str:
+    return "HEALTHY" if task.healthy else "UNKNOWN"
+
+
+def attachment(service: Service, task: Task) -> Json:
+    subnets = (
+        service.revisions[task.revision_arn]
+        .settings.get("networkConfiguration", {})
+        .get("awsvpcConfiguration", {})
+        .get("subnets")
+    )
+    return {
+        "id": f"{task.id[:8]}-{task.id[8:12]}-{task.id[12:16]}-{task.id[16:20]}-{task.id[20:32]}",
+        "type": "ElasticNetworkInterface",
+        "status": "ATTACHED" if task.is_live else "DELETED",
+        "details": [
+            {"name": "subnetId", "value": (subnets or ["subnet-00000000000000001"])[0]},
+            {"name": "networkInterfaceId", "value": f"eni-{task.id[:17]}"},
+            {"name": "privateIPv4Address", "value": task.private_ip},
+        ],
+    }
+
+
+def container_reply(service: Service, task: Task, container: Json) -> Json:
+    stopped = task.status == "STOPPED"
+    last_status = "RUNNING" if task.status == "DEACTIVATING" else task.status
+    pulled = task.started_at is not None
+    return present(
+        {
+            "containerArn": f"{service.key.prefix}:container/{service.key.cluster}/{task.id}/{container['name']}",
+            "taskArn": task_arn(service, task),
+            "name": container["name"],
+            "image": container["image"],
+            "imageDigest": container["imageDigest"] if pulled else None,
+            "runtimeId": f"{task.id}-{zlib.crc32(container['name'].encode()):010d}" if pulled else None,
+            "lastStatus": "PENDING" if last_status == "PROVISIONING" else last_status,
+            "exitCode": task.exit_code if stopped and pulled else None,
+            "reason": task.container_reason or None,
+            "healthStatus": health_of(task),
+            "networkBindings": [],
+            "networkInterfaces": [{"attachmentId": task.id[:36], "privateIpv4Address": task.private_ip}],
+            "cpu": container["cpu"],
+            "memory": container["memory"] or None,
+        }
+    )
+
+
+def present(fields: Json) -> Json:
+    """The fields that have a value."""
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,307 @@
+"""How one service's rollout goes on in time: the state machine behind every read, in ticks of one sandbox second.
+
+Pure: records and a time go in, changed records come out. Rules follow
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html (threshold, rollback) and
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html (states). Tasks are in `tasks.py`.
+"""
+
+import math
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from portal.sandbox.records import Deployment, Service, ServiceDeployment, ServiceKey
+from portal.sandbox.tasks import (
+    PACE,
+    STOPPED_TASKS_KEPT_SECONDS,
+    advance_tasks,
+    fault_of,
+    pending_alarm,
+    place_tasks,
+    say,
+)
+
+TICK_SECONDS = 1.0
+HISTORY_KEPT_SECONDS = 90 * 86400.0  # .../developerguide/service-deployment.html: "the most recent 90-day history"
+COMPLETED_KEPT = 20
+
+# Asked when a deployment starts: the rollout faults that bind to it. The flag tells a rollback from a new deployment.
+RolloutFaults = Callable[[ServiceKey, bool], list[dict[str, Any]]]
+
+
+def new_deployment_id() -> str:
+    return f"ecs-svc/{secrets.randbelow(9 * 10**18) + 10**18}"
+
+
+def breaker_threshold(desired: int) -> int:
+    """Failed tasks that trip the circuit breaker: half the desired count, at least 3 and at most 200.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentCircuitBreaker.html
+    """
+    return min(max(math.ceil(desired * 0.5), 3), 200)
+
+
+def advance(service: Service, now: float, rollout_faults: RolloutFaults) -> int:
+    """Bring a service to `now`, skipping the time in which nothing can happen; returns how many ticks it took."""
+    ticks = 0
+    while service.status != "INACTIVE":
+        wake = next_wake(service)
+        if wake is None:
+            service.advanced_to = max(service.advanced_to, now)
+            break
+        at = service.advanced_to + math.ceil((wake - service.advanced_to) / TICK_SECONDS) * TICK_SECONDS
+        if at > now:
+            break
+        service.advanced_to = at
+        step(service, at, rollout_faults)
+        ticks += 1
+    prune(service, now)
+    return ticks
+
+
+def next_wake(service: Service) -> float | None:
+    """When something may next happen by itself; None when the service only waits for a call."""
+    soon = service.advanced_to + TICK_SECONDS
+    if service.needs_tick:
+        return soon
+    times = [task.next_at for task in service.tasks if task.next_at is not None]
+    if any(each.status in ("PENDING", "STOP_REQUESTED", "ROLLBACK_REQUESTED") for each in service.service_deployments):
+        times.append(soon)
+    primary = service.primary
+    if primary.launch_after > service.advanced_to:
+        times.append(primary.launch_after)
+    if primary.steady_since is not None:
+        times.append(primary.steady_since + PACE.settle)
+    if primary.first_running_at is not None and pending_alarm(primary):
+        times.append(primary.first_running_at + PACE.alarm_after)
+    if fault_of(primary, "no_capacity") and primary.rollout_state == "IN_PROGRESS":
+        times.append(service.next_place_event_at)
+    return max(min(times), soon) if times else None
+
+
+def step(service: Service, now: float, rollout_faults: RolloutFaults) -> None:
+    """One tick: tasks first, then the service deployments, failure detection, placement, completion."""
+    service.needs_tick = False
+    advance_tasks(service, now)
+    if service.status == "DRAINING":
+        finish_deletion(service)
+        return
+    advance_service_deployments(service, now, rollout_faults)
+    detect_failure(service, now, rollout_faults)
+    place_tasks(service, now)
+    retire_deployments(service)
+    detect_steady_state(service, now)
+
+
+# Service deployments
+
+
+def advance_service_deployments(service: Service, now: float, rollout_faults: RolloutFaults) -> None:
+    for each in service.service_deployments:
+        if each.status == "PENDING":
+            each.status, each.lifecycle_stage = "IN_PROGRESS", "SCALE_UP"
+            each.started_at = each.updated_at = now
+        elif each.status == "STOP_REQUESTED":
+            finish(service, each, now, status="STOPPED", reason=each.stop_reason)
+        elif each.status == "ROLLBACK_REQUESTED":
+            start_rollback(
+                service, each, now, rollout_faults, cause="Service deployment rolled back because of a user request."
+            )
+
+
+def finish(service: Service, service_deployment: ServiceDeployment, now: float, *, status: str, reason: str) -> None:
+    """End a service deployment; from here on its counts stand still."""
+    service_deployment.final_counts = revision_counts(service, service_deployment)
+    service_deployment.status, service_deployment.status_reason = status, reason
+    service_deployment.lifecycle_stage = "CLEAN_UP"
+    service_deployment.finished_at = service_deployment.updated_at = now
+    if status == "STOPPED":
+        service_deployment.stopped_at = now
+    if service_deployment.breaker_status == "MONITORING":
+        service_deployment.breaker_status = "MONITORING_COMPLETE"
+    if service_deployment.alarm_status == "MONITORING":
+        service_deployment.alarm_status = "MONITORING_COMPLETE"
+
+
+def revision_counts(service: Service, service_deployment: ServiceDeployment) -> dict[str, list[int]]:
+    """Requested, running and pending tasks of the target and each source revision, by its ARN."""
+    if not service_deployment.is_open:
+        return service_deployment.final_counts
+    rolled_back_to = (service_deployment.rollback or {}).get("serviceRevisionArn")
+    wanted = rolled_back_to or service_deployment.target_revision_arn
+    counts = {
+        arn: [0, 0, 0] for arn in (service_deployment.target_revision_arn, *service_deployment.source_revision_arns)
+    }
+    counts.setdefault(wanted, [0, 0, 0])[0] = service.desired
+    for task in service.tasks:
+        if task.revision_arn in counts and task.is_live:
+            counts[task.revision_arn][1 if task.is_running else 2] += 1
+    return counts
+
+
+def start_rollback(
+    service: Service, service_deployment: ServiceDeployment, now: float, rollout_faults: RolloutFaults, *, cause: str
+) -> None:
+    """Put a new PRIMARY deployment on the last revision that completed; without one the deployment just stops."""
+    failed = service.primary
+    if failed.rollout_state == "IN_PROGRESS":
+        failed.rollout_state, failed.updated_at = "FAILED", now
+        failed.rollout_state_reason = "ECS deployment stopped: the service deployment is rolled back."
+    target = rollback_target(service, service_deployment)
+    if target is None:
+        finish(service, service_deployment, now, status="STOPPED", reason=f"{cause} No earlier completed revision.")
+        return
+    revision_arn, earlier_id = target
+    service_deployment.status, service_deployment.updated_at = "ROLLBACK_IN_PROGRESS", now
+    service_deployment.status_reason = cause
+    service_deployment.rollback = {"reason": cause, "startedAt": now, "serviceRevisionArn": revision_arn}
+    by_breaker = "circuit breaker" if service_deployment.breaker_status == "TRIGGERED" else "rollback"
+    add_deployment(
+        service,
+        Deployment(
+            id=new_deployment_id(),
+            service_deployment_arn=service_deployment.arn,
+            revision_arn=revision_arn,
+            created_at=now,
+            updated_at=now,
+            rollout_state_reason=f"ECS deployment {by_breaker}: rolling back to deploymentId {earlier_id}.",
+            is_rollback=True,
+            faults=rollout_faults(service.key, True),
+        ),
+    )
+    say(service, now, f"rolling back to deployment {earlier_id}.")
+
+
+def rollback_target(service: Service, service_deployment: ServiceDeployment) -> tuple[str, str] | None:
+    """The last revision that completed before this service deployment, with its deployment's id."""
+    for revision_arn, deployment_id in reversed(service.completed):
+        if revision_arn != service_deployment.target_revision_arn and revision_arn in service.revisions:
+            return revision_arn, deployment_id
+    return None
+
+
+def add_deployment(service: Service, deployment: Deployment) -> None:
+    """Make a deployment the PRIMARY one; the one before becomes ACTIVE and will be drained."""
+    for each in service.deployments:
+        each.status = "ACTIVE"
+    service.deployments.insert(0, deployment)
+    service.task_definition = service.revisions[deployment.revision_arn].task_definition
+    service.steady = False
+
+
+# Failure detection
+
+
+def detect_failure(service: Service, now: float, rollout_faults: RolloutFaults) -> None:
+    """Trip the circuit breaker or the alarm of the PRIMARY deployment, and act on it."""
+    primary = service.primary
+    current = service.find_service_deployment(primary.service_deployment_arn)
+    if primary.rollout_state != "IN_PROGRESS" or current is None or not current.is_open:
+        return
+    if primary.is_rollback:
+        if primary.failed_tasks >= current.threshold:
+            fail_deployment(service, primary, now, why="tasks failed to start")
+            finish(
+                service, current, now, status="ROLLBACK_FAILED", reason="The rollback failed: tasks failed to start."
+            )
+        return
+    if current.status != "IN_PROGRESS":
+        return
+    breaker = current.configuration.get("deploymentCircuitBreaker") or {}
+    if breaker.get("enable") and primary.failed_tasks >= current.threshold:
+        current.breaker_status = "TRIGGERED"
+        fail_deployment(service, primary, now, why="tasks failed to start")
+        give_up(service, current, now, rollout_faults, cause="the circuit breaker threshold was exceeded")
+        return
+    alarm = pending_alarm(primary)
+    if alarm and primary.first_running_at is not None and now >= primary.first_running_at + PACE.alarm_after:
+        alarm["used"] = True
+        current.alarm_status = "TRIGGERED"
+        current.triggered_alarms = list(alarm.get("alarm_names") or [f"{service.key.name}-5xx"])
+        fail_deployment(service, primary, now, why="alarm detected")
+        give_up(service, current, now, rollout_faults, cause="a CloudWatch alarm was in the ALARM state")
+
+
+def fail_deployment(service: Service, deployment: Deployment, now: float, *, why: str) -> None:
+    watcher = "circuit breaker: " if why.startswith("tasks") else "failed: "
+    deployment.rollout_state, deployment.updated_at = "FAILED", now
+    deployment.rollout_state_reason = f"ECS deployment {watcher}{why}."
+    say(service, now, f"(deployment {deployment.id}) deployment failed: {why}.")
+
+
+def give_up(
+    service: Service, service_deployment: ServiceDeployment, now: float, rollout_faults: RolloutFaults, *, cause: str
+) -> None:
+    """Roll back where that is switched on and possible; else stop, and leave the service on the failed revision."""
+    breaker = service_deployment.configuration.get("deploymentCircuitBreaker") or {}
+    alarms = service_deployment.configuration.get("alarms") or {}
+    by_alarm = service_deployment.alarm_status == "TRIGGERED" and alarms.get("enable")
+    wants_rollback = alarms.get("rollback") if by_alarm else breaker.get("rollback")
+    if wants_rollback and rollback_target(service, service_deployment):
+        cause = f"Service deployment rolled back because {cause}."
+        start_rollback(service, service_deployment, now, rollout_faults, cause=cause)
+        return
+    service_deployment.status, service_deployment.updated_at = "STOP_REQUESTED", now
+    service_deployment.stop_reason = f"Service deployment was stopped because {cause}."
+
+
+# Ends
+
+
+def retire_deployments(service: Service) -> None:
+    """An ACTIVE deployment without tasks is INACTIVE; it leaves the list when the PRIMARY one has completed."""
+    for each in service.deployments[1:]:
+        each.status = "ACTIVE" if service.tasks_of(each.id) else "INACTIVE"
+    if service.primary.rollout_state == "COMPLETED":
+        service.deployments[1:] = [each for each in service.deployments[1:] if each.status == "ACTIVE"]
+
+
+def detect_steady_state(service: Service, now: float) -> None:
+    """Complete the PRIMARY deployment once all its tasks are healthy, the old ones gone, and it has settled."""
+    primary = service.primary
+    remaining = [task for task in service.tasks if task.status != "STOPPED"]
+    is_whole = len(remaining) == service.desired and all(
+        task.deployment_id == primary.id and task.healthy for task in remaining
+    )
+    if not is_whole or primary.rollout_state == "FAILED" or service.steady:
+        primary.steady_since = None
+        return
+    if primary.steady_since is None:
+        primary.steady_since = now
+    if now < primary.steady_since + PACE.settle:
+        return
+    primary.steady_since = None
+    if primary.rollout_state == "IN_PROGRESS":
+        complete(service, primary, now)
+    service.steady = True
+    say(service, now, "has reached a steady state.")
+
+
+def complete(service: Service, deployment: Deployment, now: float) -> None:
+    deployment.rollout_state, deployment.updated_at = "COMPLETED", now
+    deployment.rollout_state_reason = f"ECS deployment {deployment.id} completed."
+    service.completed = [*service.completed, [deployment.revision_arn, deployment.id]][-COMPLETED_KEPT:]
+    say(service, now, f"(deployment {deployment.id}) deployment completed.")
+    current = service.find_service_deployment(deployment.service_deployment_arn)
+    if current and current.is_open:
+        status = "ROLLBACK_SUCCESSFUL" if deployment.is_rollback else "SUCCESSFUL"
+        finish(service, current, now, status=status, reason=current.status_reason)
+    service.deployments = [deployment]
+
+
+def finish_deletion(service: Service) -> None:
+    if all(task.status == "STOPPED" for task in service.tasks):
+        service.status = "INACTIVE"
+        service.primary.status = "INACTIVE"
+        # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html:
+        # "Amazon ECS deletes the service deployment when you delete a service."
+        service.service_deployments = []
+
+
+def prune(service: Service, now: float) -> None:
+    service.tasks = [
+        task for task in service.tasks if task.stopped_at is None or task.stopped_at > now - STOPPED_TASKS_KEPT_SECONDS
+    ]
+    service.service_deployments = [
+        each for each in service.service_deployments if each.is_open or each.created_at > now - HISTORY_KEPT_SECONDS
+    ]

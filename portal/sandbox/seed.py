@@ -1,0 +1,175 @@
+"""Put clusters, services, roles and images in place at once, as if they had run for an hour: for tests and the demo."""
+
+from typing import Any
+
+from portal.sandbox import moto_state
+from portal.sandbox.moto_state import ImageSeed
+from portal.sandbox.records import Service, ServiceKey
+from portal.sandbox.server import Sandbox
+
+Json = dict[str, Any]
+
+DEFAULT_AGE_SECONDS = 3600.0
+
+NETWORK = {
+    "awsvpcConfiguration": {
+        "subnets": ["subnet-0a1b2c3d4e5f60001", "subnet-0a1b2c3d4e5f60002"],
+        "securityGroups": ["sg-0a1b2c3d4e5f60001"],
+        "assignPublicIp": "DISABLED",
+    }
+}
+
+FIELDS: dict[str, type | tuple[type, ...]] = {"account": str, "region": str, "cluster": str}
+SERVICE_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "family": str,
+    "image": str,
+    "container": str,
+    "desired_count": int,
+    "breaker": bool,
+    "rollback": bool,
+    "minimum_percent": int,
+    "maximum_percent": int,
+    "cpu": str,
+    "memory": str,
+    "environment": dict,
+    "secrets": dict,
+    "tags": dict,
+    "age_seconds": (int, float),
+}
+
+
+class SeedError(ValueError):
+    """A seed that cannot be; the message names the field."""
+
+
+def seed(sandbox: Sandbox, body: Json) -> Json:
+    """Seed from a body of the control API; returns what was made, services with their ids."""
+    check(body)
+    for role in body.get("roles") or []:
+        sandbox.identity.register(role["arn"], role.get("external_id"))
+    account, region = body.get("account", "111111111111"), body.get("region", "eu-central-1")
+    now = sandbox.clock.now()
+    digests = {
+        f"{image['repository']}:{image['tags'][0]}": moto_state.put_image(
+            account,
+            region,
+            ImageSeed(image["repository"], tuple(image["tags"]), float(image.get("pushed_at") or now - 86400)),
+        )
+        for image in body.get("images") or []
+    }
+    cluster = body.get("cluster")
+    if cluster:
+        moto_state.create_cluster(account, region, cluster)
+    services = [
+        seed_service(sandbox, ServiceKey(account, region, str(cluster), each["name"]), each)
+        for each in body.get("services") or []
+    ]
+    return {
+        "account": account,
+        "region": region,
+        "cluster": cluster,
+        "images": digests,
+        "services": [describe(service) for service in services],
+    }
+
+
+def describe(service: Service) -> Json:
+    return {
+        "name": service.key.name,
+        "service_arn": service.key.service_arn,
+        "task_definition": service.task_definition,
+        "service_deployment_arn": service.service_deployments[0].arn,
+        "deployment_id": service.deployments[0].id,
+    }
+
+
+def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
+    """A task definition and a service on it, with one COMPLETED deployment and all tasks running."""
+    family = body.get("family") or key.name
+    container = body.get("container") or "app"
+    image = body.get("image") or f"{key.account}.dkr.ecr.{key.region}.amazonaws.com/{family}:v1"
+    arn = moto_state.register_task_definition(
+        key.account,
+        key.region,
+        family,
+        container_definitions=[container_definition(key, body, family=family, container=container, image=image)],
+        network_mode="awsvpc",
+        requires_compatibilities=["FARGATE"],
+        cpu=body.get("cpu") or "1024",
+        memory=body.get("memory") or "2048",
+        execution_role_arn=f"arn:aws:iam::{key.account}:role/{family}-execution",
+        task_role_arn=f"arn:aws:iam::{key.account}:role/{family}-task",
+    )
+    request = {
+        "desiredCount": body.get("desired_count", 2),
+        "launchType": "FARGATE",
+        "networkConfiguration": NETWORK,
+        "deploymentConfiguration": {
+            "maximumPercent": body.get("maximum_percent", 200),
+            "minimumHealthyPercent": body.get("minimum_percent", 100),
+            "deploymentCircuitBreaker": {"enable": body.get("breaker", True), "rollback": body.get("rollback", True)},
+        },
+        "tags": [{"key": name, "value": str(value)} for name, value in (body.get("tags") or {}).items()],
+    }
+    plan = moto_state.plan_revision(key.account, key.region, arn)
+    age = float(body.get("age_seconds", DEFAULT_AGE_SECONDS))
+    return sandbox.engine.put_steady(key, plan, request, age_seconds=age)
+
+
+def container_definition(key: ServiceKey, body: Json, *, family: str, container: str, image: str) -> Json:
+    """The container as the platform's own task definitions have it; the log group is `/ecs/<stack>/<container>`."""
+    stack = family.removesuffix(f"-{container}")
+    return {
+        "name": container,
+        "image": image,
+        "essential": True,
+        "portMappings": [{"containerPort": 8080, "hostPort": 8080, "protocol": "tcp"}],
+        "environment": [{"name": name, "value": str(value)} for name, value in (body.get("environment") or {}).items()],
+        "secrets": [{"name": name, "valueFrom": str(value)} for name, value in (body.get("secrets") or {}).items()],
+        "logConfiguration": {
+            "logDriver": "awslogs",
+            "options": {
+                "awslogs-group": f"/ecs/{stack}/{container}",
+                "awslogs-region": key.region,
+                "awslogs-stream-prefix": container,
+            },
+        },
+    }
+
+
+def check(body: Json) -> None:
+    """SeedError when a field is unknown, missing or of the wrong kind."""
+    known = {*FIELDS, "services", "roles", "images"}
+    for name in body:
+        if name not in known:
+            raise SeedError(f"`{name}` is not a field of a seed; known are: {', '.join(sorted(known))}.")
+    for name in ("services", "roles", "images"):
+        if not isinstance(body.get(name, []), list) or not all(isinstance(each, dict) for each in body.get(name, [])):
+            raise SeedError(f"`{name}` must be a list of objects.")
+    check_fields(body, FIELDS, where="")
+    if body.get("services") and not body.get("cluster"):
+        raise SeedError("`cluster` is missing: services need one.")
+    for number, service in enumerate(body.get("services") or []):
+        where = f"services[{number}]."
+        for name in service:
+            if name not in SERVICE_FIELDS:
+                raise SeedError(f"`{where}{name}` is not a field; known are: {', '.join(SERVICE_FIELDS)}.")
+        check_fields(service, SERVICE_FIELDS, where=where)
+        if not service.get("name"):
+            raise SeedError(f"`{where}name` is missing.")
+    for number, role in enumerate(body.get("roles") or []):
+        if not str(role.get("arn", "")).startswith("arn:aws:iam::"):
+            raise SeedError(f"`roles[{number}].arn` must be a role ARN, not {role.get('arn')!r}.")
+    for number, image in enumerate(body.get("images") or []):
+        if not isinstance(image.get("repository"), str) or not image.get("tags") or not isinstance(image["tags"], list):
+            raise SeedError(f"`images[{number}]` needs `repository` and a list of `tags`.")
+
+
+def check_fields(body: Json, fields: dict[str, type | tuple[type, ...]], *, where: str) -> None:
+    for name, kind in fields.items():
+        value = body.get(name)
+        wrong_bool = isinstance(value, bool) and kind is not bool
+        if value is not None and (wrong_bool or not isinstance(value, kind)):
+            expected = getattr(kind, "__name__", "number")
+            raise SeedError(f"`{where}{name}` must be of type {expected}, not {value!r}.")

@@ -1,0 +1,265 @@
+"""The local AWS as one WSGI application: control API, faults, throttling, the engine's ECS actions, moto for the rest.
+
+One lock serializes every call, as the state is one; waiting (delays, hanging replies) happens outside of it.
+"""
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.http import http_date
+
+from portal.sandbox import moto_state
+from portal.sandbox.clock import Clock
+from portal.sandbox.ecs_api import EcsApi
+from portal.sandbox.engine import Engine
+from portal.sandbox.errors import AwsError
+from portal.sandbox.faults import Faults
+from portal.sandbox.identity import Identity
+from portal.sandbox.ledger import Ledger
+from portal.sandbox.records import ServiceKey
+from portal.sandbox.snapshot import Snapshot
+from portal.sandbox.throttling import Throttling
+from portal.sandbox.wire import ApiRequest, Environ, Reply, error_reply, json_reply, parse_request
+
+logger = logging.getLogger(__name__)
+
+CONTROL_PREFIX = "/_sandbox/"
+SAVE_MOVEMENT_EVERY_SECONDS = 1.0
+
+StartResponse = Callable[..., Any]
+
+
+class ConnectionDroppedError(ConnectionAbortedError):
+    """Ends the handling of a call whose connection was closed on purpose; werkzeug keeps quiet about it."""
+
+
+class Sandbox:
+    """The whole local AWS; `data_dir` None keeps it in memory."""
+
+    def __init__(self, *, data_dir: Path | None = None, speed: float = 1.0) -> None:
+        self.lock = threading.RLock()
+        self.clock = Clock(speed=speed)
+        self.faults = Faults()
+        self.identity = Identity()
+        self.throttling = Throttling()
+        self.engine = Engine(self.clock.now, self.faults.for_rollout)
+        self.ecs = EcsApi(self.engine)
+        self.ledger = Ledger(data_dir / "ledger.jsonl" if data_dir else None)
+        self.snapshot = (
+            Snapshot(
+                data_dir / "state.json",
+                clock=self.clock,
+                engine=self.engine,
+                identity=self.identity,
+                faults=self.faults,
+                ledger=self.ledger,
+            )
+            if data_dir
+            else None
+        )
+        self.moto = DomainDispatcherApplication(create_backend_app)
+        self._saved_at, self._saved_ticks = 0.0, 0
+
+    def restore(self) -> bool:
+        """Take up the data folder's state; False when there is none."""
+        found = bool(self.snapshot and self.snapshot.restore())
+        if not found:
+            self.ledger.clear()
+        return found
+
+    def save(self) -> None:
+        if self.snapshot:
+            self.snapshot.save()
+            self._saved_at, self._saved_ticks = time.monotonic(), self.engine.ticks
+
+    def save_movement(self) -> None:
+        """Keep what time alone has changed, now and then; time itself would bring it about again."""
+        moved = self.engine.ticks != self._saved_ticks
+        if moved and time.monotonic() - self._saved_at >= SAVE_MOVEMENT_EVERY_SECONDS:
+            self.save()
+
+    def reset(self) -> None:
+        """Drop everything: state, roles, faults, ledger, buckets, and the clock back to wall time."""
+        self.engine.clear()
+        moto_state.reset()
+        self.identity.roles.clear()
+        self.identity.sessions.clear()
+        self.faults.clear()
+        self.ledger.clear()
+        self.throttling.reset()
+        self.clock.reset()
+        self.save()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        from portal.sandbox.control import handle_control
+
+        if str(environ.get("PATH_INFO", "")).startswith(CONTROL_PREFIX):
+            return handle_control(self, environ)(environ, start_response)
+        reply = self._answer(environ)
+        headers = [(name, value) for name, value in reply.headers if name.lower() not in ("date", "content-length")]
+        headers += [("Date", http_date(self.clock.now())), ("Content-Length", str(len(reply.body)))]
+        start_response(f"{reply.status} {'OK' if reply.status < 400 else 'Error'}", headers)
+        return [reply.body]
+
+    def _answer(self, environ: Environ) -> Reply:
+        """One API call, in the order: who, delivery faults, the call itself, what becomes of its reply."""
+        request = parse_request(environ)
+        try:
+            with self.lock:
+                self.identity.recognize(request)
+                delivery = self.faults.delivery_for(request)
+        except AwsError as error:
+            return error_reply(error, request)
+        time.sleep(delivery.before_seconds)
+        if delivery.drop_before:
+            with self.lock:
+                self._record(request, error=None, effect=False, delivered=False)
+            drop_connection(environ)
+        with self.lock:
+            reply = self._carry_out(environ, request, delivered=not delivery.drop_after)
+        time.sleep(delivery.after_seconds)
+        if delivery.drop_after:
+            drop_connection(environ)
+        return reply
+
+    def _carry_out(self, environ: Environ, request: ApiRequest, *, delivered: bool) -> Reply:
+        """The call with its faults and limits; a write is in ledger and snapshot before this returns."""
+        before = self._newest_service_deployment(request)
+        error = None
+        try:
+            self.faults.raise_for(request)
+            self.throttling.check(request)
+            self._hide_write(request)
+            reply = self._dispatch(environ, request)
+            if reply.status >= 400:
+                error = error_in(reply)
+        except AwsError as raised:
+            error = raised
+            reply = error_reply(raised, request)
+        except Exception:
+            logger.exception("%s %s failed inside the local AWS", request.service, request.action)
+            error = AwsError("InternalFailure", "The local AWS failed; its log has the traceback.", 500)
+            reply = error_reply(error, request)
+        if request.is_read:
+            self.save_movement()
+        else:
+            self._record(request, error=error, effect=error is None, delivered=delivered, before=before, reply=reply)
+            self.save()
+        return reply
+
+    def _dispatch(self, environ: Environ, request: ApiRequest) -> Reply:
+        if request.service == "sts":
+            reply = self.identity.handle(request)
+            if reply:
+                return reply
+        if request.service == "ecs" and request.action in self.ecs.actions:
+            return json_reply(self.ecs.actions[request.action](request), request_id=request.request_id)
+        if request.service == "ecs":
+            self.ecs.prepare_for_moto(request, environ)
+        return call_moto(self.moto, environ, request)
+
+    def _hide_write(self, request: ApiRequest) -> None:
+        key = service_key(request)
+        if key and not request.is_read:
+            seconds = self.faults.stale_seconds_for(request)
+            if seconds:
+                self.engine.hide_next_write(key, seconds)
+
+    def _newest_service_deployment(self, request: ApiRequest) -> tuple[str, str] | None:
+        """The service deployment's ARN and `ecs-svc` id that the named service has now, without advancing it."""
+        key = service_key(request)
+        service = self.engine.services.get(key) if key else None
+        if service is None or not service.service_deployments:
+            return None
+        return service.service_deployments[0].arn, service.deployments[0].id
+
+    def _record(
+        self,
+        request: ApiRequest,
+        *,
+        error: AwsError | None,
+        effect: bool,
+        delivered: bool,
+        before: tuple[str, str] | None = None,
+        reply: Reply | None = None,
+    ) -> None:
+        if not request.belongs_in_ledger:
+            return
+        after = self._newest_service_deployment(request)
+        started = after if effect and after and (before is None or after[0] != before[0]) else None
+        self.ledger.append(
+            {
+                "time": self.clock.now(),
+                "request_id": request.request_id,
+                "account": request.account,
+                "region": request.region,
+                "principal": request.principal,
+                "api": request.service,
+                "action": request.action,
+                "cluster": request.cluster,
+                "service": request.ecs_service,
+                "parameters": request.params,
+                "effect": effect,
+                "delivered": delivered,
+                "error": error.code if error else None,
+                "error_message": error.message if error else None,
+                "service_deployment_arn": started[0] if started else None,
+                "deployment_id": started[1] if started else None,
+                "task_definition_arn": registered_arn(request, reply) if effect else None,
+            }
+        )
+
+
+def service_key(request: ApiRequest) -> ServiceKey | None:
+    if request.service != "ecs" or not request.cluster or not request.ecs_service:
+        return None
+    return ServiceKey(request.account, request.region, request.cluster, request.ecs_service)
+
+
+def registered_arn(request: ApiRequest, reply: Reply | None) -> str | None:
+    if request.action != "RegisterTaskDefinition" or reply is None:
+        return None
+    return str(json.loads(reply.body)["taskDefinition"]["taskDefinitionArn"])
+
+
+def call_moto(app: DomainDispatcherApplication, environ: Environ, request: ApiRequest) -> Reply:
+    """Pass a call on to moto, in the caller's account.
+
+    moto reads the account from this header: https://docs.getmoto.org/en/latest/docs/multi_account.html
+    """
+    environ["HTTP_X_MOTO_ACCOUNT_ID"] = request.account
+    captured: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
+        captured[:] = [status, headers]
+
+    try:
+        body = b"".join(app(environ, start_response))
+    except NotImplementedError as error:
+        raise AwsError("NotImplemented", f"The local AWS does not have {request.action}: {error}", 501) from error
+    return Reply(int(captured[0].split()[0]), list(captured[1]), body)
+
+
+def error_in(reply: Reply) -> AwsError:
+    """The error of a reply that moto made."""
+    try:
+        document = json.loads(reply.body)
+    except ValueError:
+        return AwsError("Error", reply.body.decode("utf-8", "replace")[:300], reply.status)
+    code = str(document.get("__type", "Error")).rsplit("#", 1)[-1]
+    return AwsError(code, str(document.get("message") or document.get("Message") or ""), reply.status)
+
+
+def drop_connection(environ: Environ) -> None:
+    """Close the connection without a reply."""
+    connection = environ.get("werkzeug.socket")
+    if connection is not None:
+        connection.shutdown(socket.SHUT_RDWR)
+    raise ConnectionDroppedError

@@ -1,0 +1,95 @@
+"""Everything the local AWS knows, in one JSON file that is replaced whole: a kill at any moment leaves a good one.
+
+Not kept: what CloudWatch (logs, metrics) holds in moto, and the throttling buckets.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import moto
+
+from portal.sandbox import moto_state
+from portal.sandbox.clock import Clock
+from portal.sandbox.engine import Engine
+from portal.sandbox.faults import Faults
+from portal.sandbox.identity import Identity
+from portal.sandbox.ledger import Ledger
+from portal.sandbox.records import load_service
+
+FORMAT = 1
+
+
+class BadSnapshotError(Exception):
+    """The file is no snapshot of this make; the message says why."""
+
+
+class Snapshot:
+    """The snapshot file of one data folder, and the parts it is made of."""
+
+    def __init__(
+        self, path: Path, *, clock: Clock, engine: Engine, identity: Identity, faults: Faults, ledger: Ledger
+    ) -> None:
+        self.path = path
+        self.clock = clock
+        self.engine = engine
+        self.identity = identity
+        self.faults = faults
+        self.ledger = ledger
+
+    def save(self) -> None:
+        """Write the whole state beside the file and put it in its place."""
+        state = {
+            "format": FORMAT,
+            "moto": moto.__version__,
+            "clock": self.clock.dump(),
+            "identity": self.identity.dump(),
+            "faults": self.faults.dump(),
+            "ledger_sequence": self.ledger.sequence,
+            "services": list(self.engine.services.values()),
+            "places": [[place, moto_state.dump_place(place)] for place in moto_state.places()],
+        }
+        temporary = self.path.with_suffix(".new")
+        temporary.write_text(json.dumps(state, default=vars), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def restore(self) -> bool:
+        """Take the state up again; False when there is none, or only a bad one, which is set aside as `*.bad`."""
+        if not self.path.exists():
+            return False
+        try:
+            self._load(read_state(self.path))
+        except (BadSnapshotError, KeyError, TypeError, ValueError, AttributeError) as error:
+            aside = self.path.with_suffix(".bad")
+            os.replace(self.path, aside)
+            reason = error if isinstance(error, BadSnapshotError) else f"a field is missing or wrong ({error!r})"
+            print(f"local AWS: {self.path} cannot be used: {reason}.", file=sys.stderr)
+            print(f"local AWS: it was set aside as {aside}; starting fresh.", file=sys.stderr)
+            moto_state.reset()
+            self.engine.clear()
+            return False
+        return True
+
+    def _load(self, state: dict[str, Any]) -> None:
+        services = [load_service(each) for each in state["services"]]
+        self.faults.load(state["faults"])
+        self.identity.load(state["identity"])
+        self.clock.load(state["clock"])
+        for place, content in state["places"]:
+            moto_state.load_place((place[0], place[1]), content)
+        self.engine.services.update({service.key: service for service in services})
+        self.ledger.restore(int(state["ledger_sequence"]))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadSnapshotError("it is not JSON") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise BadSnapshotError("it was not written by this version of the local AWS")
+    if state.get("moto") != moto.__version__:
+        raise BadSnapshotError(f"it was written with moto {state.get('moto')}, this is moto {moto.__version__}")
+    return state

@@ -1,0 +1,78 @@
+"""Request throttling at AWS's limits: token buckets per account, region and category, on real wall time.
+
+Burst and sustained rate per second: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from portal.sandbox.errors import AwsError
+from portal.sandbox.wire import ApiRequest
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "service modify": (50, 5),
+    "service read": (100, 20),
+    "service deployment": (50, 20),
+    "service revision": (50, 20),
+    "task definition modify": (20, 1),
+    "task definition read": (50, 20),
+    "cluster resource read": (100, 20),
+    "cluster modify": (20, 1),
+    "cluster read": (50, 20),
+}
+
+CATEGORIES = {
+    "CreateService": "service modify",
+    "UpdateService": "service modify",
+    "DeleteService": "service modify",
+    # In no listed category; counted as what it is.
+    "StopServiceDeployment": "service modify",
+    "DescribeServices": "service read",
+    "ListServices": "service read",
+    "DescribeServiceDeployments": "service deployment",
+    "ListServiceDeployments": "service deployment",
+    "DescribeServiceRevisions": "service revision",
+    "RegisterTaskDefinition": "task definition modify",
+    "DeregisterTaskDefinition": "task definition modify",
+    "DeleteTaskDefinitions": "task definition modify",
+    "DescribeTaskDefinition": "task definition read",
+    "ListTaskDefinitions": "task definition read",
+    "ListTaskDefinitionFamilies": "task definition read",
+    "ListTasks": "cluster resource read",
+    "DescribeTasks": "cluster resource read",
+    "CreateCluster": "cluster modify",
+    "UpdateCluster": "cluster modify",
+    "DeleteCluster": "cluster modify",
+    "DescribeClusters": "cluster read",
+    "ListClusters": "cluster read",
+}
+
+
+@dataclass
+class Throttling:
+    """All buckets; `scale` multiplies burst and rate alike."""
+
+    enabled: bool = True
+    scale: float = 1.0
+    wall: Callable[[], float] = time.monotonic
+    _buckets: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
+
+    def check(self, request: ApiRequest) -> None:
+        """Take one token, or raise ThrottlingException."""
+        category = CATEGORIES.get(request.action) if request.service == "ecs" else None
+        if not self.enabled or category is None:
+            return
+        burst, rate = (limit * self.scale for limit in LIMITS[category])
+        key = (request.account, request.region, category)
+        now = self.wall()
+        tokens, at = self._buckets.get(key, (burst, now))
+        tokens = min(burst, tokens + (now - at) * rate)
+        self._buckets[key] = (tokens - 1 if tokens >= 1 else tokens, now)
+        if tokens < 1:
+            raise AwsError("ThrottlingException", "Rate exceeded")
+
+    def reset(self) -> None:
+        """Full buckets, at AWS's own size."""
+        self.enabled, self.scale = True, 1.0
+        self._buckets.clear()

@@ -1,0 +1,167 @@
+"""A client of the local AWS for tests: starts one in a process of its own, and drives it by its control API."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any, Self
+
+import boto3
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+REGION = "eu-central-1"
+OWN_KEY = "AKIAPORTALOWNKEY0001"
+
+Json = dict[str, Any]
+
+
+class ControlApiError(Exception):
+    """The control API refused; `status` and `message` are its answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+
+
+class LocalAws:
+    """One running local AWS. Each test process starts its own; tests keep apart by cluster names of their own."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+
+    @classmethod
+    def start(cls, data_dir: Path | None = None, *, speed: float = 1.0, demo: bool = False, port: int = 0) -> Self:
+        """Start a server on a free port (or `port`) and wait until it listens."""
+        command = [sys.executable, "-m", "portal.sandbox", "--port", str(port), "--speed", str(speed)]
+        command += ["--data-dir", str(data_dir)] if data_dir else []
+        command += ["--demo"] if demo else []
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if "listening on" not in line:
+            process.kill()
+            raise RuntimeError(f"The local AWS did not start: {line!r}, exit code {process.wait()}.")
+        return cls(process, line.split()[-1])
+
+    def stop(self) -> None:
+        """End the server as an operator would."""
+        self.process.terminate()
+        self._reap()
+
+    def kill(self) -> None:
+        """End the server with SIGKILL, in the middle of whatever it does."""
+        self.process.send_signal(signal.SIGKILL)
+        self._reap()
+
+    def _reap(self) -> None:
+        self.process.wait(timeout=10)
+        if self.process.stdout:
+            self.process.stdout.close()
+
+    # The control API
+
+    def reset(self) -> None:
+        """Drop everything: services, clusters, images, roles, faults, ledger, buckets, clock."""
+        self.call("POST", "reset", {})
+
+    def seed(self, **body: Any) -> Json:
+        """Put a cluster, services, roles and images in place at once, services in steady state.
+
+        `seed(cluster="c1", services=[{"name": "s1", "desired_count": 2}])`; returns ARNs and ids by service.
+        """
+        return self.call("POST", "seed", body)
+
+    def fault(self, kind: str, **fields: Any) -> Json:
+        """Switch a fault on; returns it with its `id`."""
+        return dict(self.call("POST", "faults", {"kind": kind, **fields})["fault"])
+
+    def faults(self) -> list[Json]:
+        return list(self.call("GET", "faults")["faults"])
+
+    def clear_faults(self, fault_id: str | None = None) -> None:
+        self.call("DELETE", f"faults?id={fault_id}" if fault_id else "faults")
+
+    def advance(self, seconds: float) -> float:
+        """Turn the clock on; returns the sandbox's time."""
+        return float(self.call("POST", "clock", {"advance_seconds": seconds})["now"])
+
+    def freeze(self, frozen: bool = True) -> float:
+        """Let the clock stand still (or go on); returns the sandbox's time."""
+        return float(self.call("POST", "clock", {"frozen": frozen})["now"])
+
+    def set_speed(self, speed: float) -> None:
+        self.call("POST", "clock", {"speed": speed})
+
+    def now(self) -> float:
+        return float(self.call("GET", "clock")["now"])
+
+    def throttling(self, *, enabled: bool = True, scale: float = 1.0) -> None:
+        """Switch AWS's request limits on or off, or scale them; full buckets either way."""
+        self.call("POST", "throttling", {"enabled": enabled, "scale": scale})
+
+    def ledger(self, **filters: Any) -> list[Json]:
+        """The write calls so far; filters: account, region, action, cluster, service, error, effect, since."""
+        texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in filters.items()}
+        return list(self.call("GET", f"ledger?{urllib.parse.urlencode(texts)}")["entries"])
+
+    def state(self) -> list[Json]:
+        return list(self.call("GET", "state")["services"])
+
+    def call(self, method: str, path: str, body: Json | None = None) -> Json:
+        """One control call; ControlApiError for anything but 200."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/_sandbox/{path}", data=data, method=method)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
+                return dict(json.loads(reply.read()))
+        except urllib.error.HTTPError as error:
+            raise ControlApiError(error.code, json.loads(error.read())["error"]) from error
+
+    # AWS clients
+
+    def client(
+        self,
+        service: str = "ecs",
+        region: str = REGION,
+        *,
+        role_arn: str | None = None,
+        external_id: str | None = None,
+        read_timeout: float = 10.0,
+    ) -> Any:
+        """A boto3 client without retries, with the portal's own credentials or those of an assumed role."""
+        keys = {"aws_access_key_id": OWN_KEY, "aws_secret_access_key": "own"}
+        if role_arn:
+            keys = self.assume(role_arn, external_id=external_id)
+        config = Config(retries={"total_max_attempts": 1}, read_timeout=read_timeout, connect_timeout=5)
+        return boto3.client(service, region_name=region, endpoint_url=self.url, config=config, **keys)  # type: ignore[call-overload]
+
+    def assume(self, role_arn: str, *, external_id: str | None = None) -> dict[str, str]:
+        """Assume a role and return the session's keys as boto3 takes them."""
+        optional = {"ExternalId": external_id} if external_id else {}
+        reply = self.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="test", **optional)
+        return {
+            "aws_access_key_id": reply["Credentials"]["AccessKeyId"],
+            "aws_secret_access_key": reply["Credentials"]["SecretAccessKey"],
+            "aws_session_token": reply["Credentials"]["SessionToken"],
+        }
+
+    def wait_until(self, condition: Any, *, step: float = 1.0, limit: float = 300.0) -> Any:
+        """Turn the clock second by second until `condition()` is true, and return its value."""
+        deadline = time.monotonic() + 20
+        for _ in range(int(limit / step)):
+            value = condition()
+            if value:
+                return value
+            assert time.monotonic() < deadline, "waited 20 s of real time"
+            self.advance(step)
+        raise AssertionError(f"not true within {limit} sandbox seconds")
