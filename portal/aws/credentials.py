@@ -14,8 +14,11 @@ from botocore.credentials import DeferredRefreshableCredentials
 from botocore.session import get_session
 
 SESSION_SECONDS = 3600
-CONNECT_TIMEOUT_SECONDS = 3
-READ_TIMEOUT_SECONDS = 10
+CONNECT_TIMEOUT_SECONDS = 2
+READ_TIMEOUT_SECONDS = 5
+WRITE_TIMEOUT_SECONDS = 10
+# The longest that one write takes: the engine's lease must outlive it.
+LONGEST_WRITE_SECONDS = CONNECT_TIMEOUT_SECONDS + WRITE_TIMEOUT_SECONDS
 MAX_CLIENTS = 400
 
 
@@ -83,7 +86,7 @@ def _session(target: AwsTarget) -> boto3.Session:
 def _config(*, writes: bool) -> Config:
     return Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        read_timeout=READ_TIMEOUT_SECONDS,
-        retries={"total_max_attempts": 1 if writes else 3, "mode": "standard"},
+        read_timeout=WRITE_TIMEOUT_SECONDS if writes else READ_TIMEOUT_SECONDS,
+        retries={"total_max_attempts": 1 if writes else 2, "mode": "standard"},
         user_agent_appid="operations-portal",
     )

@@ -223,9 +223,7 @@ def revision_task_definitions(target: AwsTarget, revision_arns: list[str]) -> di
     """The task definition of each service revision (20 a call); tells two service deployments' targets apart."""
     found: dict[str, str] = {}
     for batch in _batches(revision_arns, SERVICE_DEPLOYMENTS_A_CALL):
-        reply = _read(
-            target, "ecs:DescribeServiceRevisions", "describe_service_revisions", serviceRevisionArns=batch
-        )
+        reply = _read(target, "ecs:DescribeServiceRevisions", "describe_service_revisions", serviceRevisionArns=batch)
         for raw in reply["serviceRevisions"]:
             found[raw["serviceRevisionArn"]] = raw["taskDefinition"]
     return found

@@ -1,0 +1,177 @@
+"""One cast for all tests, the local AWS, and the engine that a test steps by hand.
+
+Each xdist worker has its own database (pytest-django) and its own local AWS; each test its own clusters in it.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.db.models.functions import Now
+from django.test import Client
+
+from portal.aws import credentials
+from portal.models import Membership, Organization, Role, User
+from tests.local_aws import LocalAws
+from upgrades.models import Rollout, Upgrade
+from upgrades.rollouts import advance
+
+PASSWORD = "portal-test-password-1"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def local_aws_server() -> Iterator[LocalAws]:
+    with LocalAws.start() as server:
+        os.environ["AWS_ENDPOINT_URL"] = server.url
+        yield server
+
+
+@pytest.fixture
+def local_aws(local_aws_server: LocalAws) -> LocalAws:
+    """The local AWS, empty, its clock standing still until the test turns it."""
+    local_aws_server.reset()
+    local_aws_server.freeze()
+    credentials._clients.clear()
+    cache.clear()
+    return local_aws_server
+
+
+@dataclass
+class Cast:
+    """Organizations and people, as in every test: acme and globex run a platform, initech is not set up."""
+
+    acme: Organization
+    globex: Organization
+    initech: Organization
+    viewer: User
+    operator: User
+    admin: User
+    outsider: User  # operator of globex
+    consultant: User  # operator of acme and globex
+    newcomer: User  # operator of initech
+    stranger: User  # member of nothing
+    staff: User
+    password: str = field(default=PASSWORD)
+
+
+def make_person(email: str, **roles: Any) -> User:
+    return User.objects.create_user(email, PASSWORD, name=email.partition("@")[0].capitalize(), **roles)
+
+
+@pytest.fixture
+def cast(db: None) -> Cast:
+    number = next(_numbers)
+    acme = Organization.objects.create(slug="acme", name="Acme Robotics", deployment_stack=f"acme-{number}")
+    globex = Organization.objects.create(
+        slug="globex",
+        name="Globex",
+        deployment_stack=f"globex-{number}",
+        deployment_region="us-east-1",
+        deployment_role_arn="arn:aws:iam::222222222222:role/portal-upgrades",
+        deployment_external_id="globex-external-id",
+    )
+    initech = Organization.objects.create(slug="initech", name="Initech")
+    people = {
+        "viewer": {acme: Role.VIEWER},
+        "operator": {acme: Role.OPERATOR},
+        "admin": {acme: Role.ADMIN},
+        "outsider": {globex: Role.OPERATOR},
+        "consultant": {acme: Role.OPERATOR, globex: Role.OPERATOR},
+        "newcomer": {initech: Role.OPERATOR},
+        "stranger": {},
+    }
+    made: dict[str, User] = {}
+    for name, roles in people.items():
+        made[name] = make_person(f"{name}@example.com")
+        for organization, role in roles.items():
+            Membership.objects.create(organization=organization, user=made[name], role=role)
+    staff = make_person("staff@example.com", is_staff=True, is_superuser=True)
+    return Cast(acme=acme, globex=globex, initech=initech, staff=staff, **made)
+
+
+@pytest.fixture
+def platform(local_aws: LocalAws, cast: Cast) -> LocalAws:
+    """The platforms of acme and globex, steady in ECS: agent 4 tasks, orchestrator 3, customer-portal 2."""
+    seed_platform(local_aws, cast.acme)
+    seed_platform(local_aws, cast.globex)
+    return local_aws
+
+
+def seed_platform(local_aws: LocalAws, organization: Organization, **counts: int) -> None:
+    account = organization.deployment_role_arn.split(":")[4] if organization.deployment_role_arn else "111111111111"
+    stack = organization.deployment_stack
+    desired = {"agent": 4, "orchestrator": 3, "customer-portal": 2} | counts
+    roles = []
+    if organization.deployment_role_arn:
+        roles = [{"arn": organization.deployment_role_arn, "external_id": organization.deployment_external_id}]
+    local_aws.seed(
+        account=account,
+        region=organization.deployment_region,
+        cluster=organization.cluster,
+        services=[
+            {
+                "name": f"{stack}-{service}-service",
+                "family": f"{stack}-{service}",
+                "container": service,
+                "image": f"{account}.dkr.ecr.{organization.deployment_region}.amazonaws.com/axonflow-{service}:v9.9.0",
+                "desired_count": count,
+            }
+            for service, count in desired.items()
+        ],
+        roles=roles,
+    )
+
+
+@pytest.fixture
+def client_for() -> Callable[[User], Client]:
+    """A browser that is signed in, without the sign-in page."""
+
+    def sign_in(user: User) -> Client:
+        client = Client()
+        client.force_login(user, backend="allauth.account.auth_backends.AuthenticationBackend")
+        return client
+
+    return sign_in
+
+
+class Engine:
+    """Stands for worker and sweep: makes due steps when the test says so, and turns AWS's clock between them."""
+
+    def __init__(self, local_aws: LocalAws) -> None:
+        self.local_aws = local_aws
+
+    def step(self) -> int:
+        """Everything that is open becomes due and takes one step. Returns how many steps were made."""
+        Rollout.objects.unfinished().filter(next_check_at__isnull=False).update(next_check_at=Now(), lease_until=None)
+        return sum(advance(pk) for pk in Rollout.objects.due().values_list("pk", flat=True))
+
+    def start(self, upgrade: Upgrade) -> Rollout:
+        """Step until the first rollout watches its deployment."""
+        for _ in range(5):
+            self.step()
+            rollout = upgrade.rollouts.filter(phase="watching").first()
+            if rollout:
+                return rollout
+        raise AssertionError(f"no rollout of {upgrade} started: {list(upgrade.rollouts.values())}")
+
+    def run(self, upgrade: Upgrade, *, seconds: float = 5, steps: int = 200) -> Upgrade:
+        """Step, and let AWS's time pass, until the upgrade has ended."""
+        for _ in range(steps):
+            self.step()
+            upgrade.refresh_from_db()
+            if not upgrade.is_open:
+                return upgrade
+            self.local_aws.advance(seconds)
+        raise AssertionError(f"{upgrade} did not end: {list(upgrade.rollouts.values())}")
+
+
+@pytest.fixture
+def engine(platform: LocalAws, settings: Any) -> Engine:
+    """Time between two looks means nothing here: what must be seen twice is seen twice in a row."""
+    settings.UPGRADE_ADOPT_SECONDS = 0
+    return Engine(platform)

@@ -1,0 +1,147 @@
+"""The upgrade routes of the API (spec/api.md section 4): shape in, one query or command, record out."""
+
+from typing import Any
+
+from django.urls import reverse
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from portal.access import Policy, organization_of_api
+from portal.api import api_route, errors, read_body, read_query
+from portal.errors import NOT_FOUND, PortalError
+from portal.models import User
+from portal.pagination import paginate
+from upgrades import commands, serializers
+from upgrades.estimates import in_words
+from upgrades.models import Upgrade
+from upgrades.states import Status
+from upgrades.versions import known_versions
+
+ORGANIZATION = OpenApiParameter(
+    "X-Organization", str, OpenApiParameter.HEADER, description="Slug; required for people with several memberships."
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="Up to 255 characters. The same key and body give the same upgrade, however often they are sent.",
+)
+
+
+@extend_schema(
+    operation_id="deployments_versions",
+    parameters=[ORGANIZATION],
+    responses={200: serializers.VersionList, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def versions(request: Request) -> Response:
+    """The versions that are known, which runs where, and how far they can be chosen."""
+    read_query(request)
+    organization = organization_of_api(request)
+    known = known_versions(organization)
+    body = {
+        "organization": organization.slug,
+        "versions": known.versions,
+        "current": known.running,
+        "selection": "limited",
+        "message": known.message,
+    }
+    return Response(body)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_trigger",
+    parameters=[ORGANIZATION, IDEMPOTENCY_KEY],
+    request=serializers.TriggerBody,
+    responses={202: serializers.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 503)},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def trigger(request: Request) -> Response:
+    """Record an upgrade. 202 means recorded and certain to be carried out; poll `status_url` for what comes of it."""
+    read_query(request)
+    body = read_body(request, serializers.TriggerBody)
+    upgrade = commands.trigger_upgrade(
+        organization_of_api(request),
+        actor=person(request),
+        idempotency_key=request.headers.get("Idempotency-Key"),
+        **body,
+    )
+    accepted = as_accepted(upgrade)
+    return Response(accepted, status=202, headers={"Location": accepted["status_url"]})
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_status",
+    responses={200: serializers.UpgradeRecord, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def status(request: Request, upgrade_id: str) -> Response:
+    """The recorded upgrade, with what ECS said when it was last asked (`last_checked_at` of each service)."""
+    read_query(request)
+    return Response(serializers.UpgradeRecord(find_upgrade(request, upgrade_id)).data)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_stop",
+    request=None,
+    responses={202: serializers.UpgradeRecord, **errors(400, 401, 403, 404, 409, 503)},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def stop(request: Request, upgrade_id: str) -> Response:
+    """Ask for a stop: ECS rolls the running rollout back, and later services are not attempted."""
+    read_query(request)
+    upgrade = commands.stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
+    return Response(serializers.UpgradeRecord(upgrade).data, status=202)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_history",
+    parameters=[ORGANIZATION, serializers.HistoryQuery],
+    responses={200: serializers.History, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def history(request: Request) -> Response:
+    """Past and running upgrades, newest first."""
+    query = read_query(request, serializers.HistoryQuery)
+    skip, limit = query.pop("skip"), query.pop("limit")
+    organization = organization_of_api(request)
+    upgrades = Upgrade.objects.for_history(request.user, organization, **query)
+    page = paginate(upgrades, skip=skip, limit=limit)
+    return Response(
+        page.envelope(lambda row: serializers.HistoryItem(row).data, organization=organization.slug, **query)
+    )
+
+
+def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
+    """Raises PortalError 404 for an upgrade of another organization as for one that does not exist."""
+    upgrade = Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first()
+    if upgrade is None:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    return upgrade
+
+
+def as_accepted(upgrade: Upgrade) -> dict[str, Any]:
+    """Made of what never changes after the trigger, so that a repeated Idempotency-Key gets the same body."""
+    rollouts = list(upgrade.rollouts.all())
+    names = ", then ".join(rollout.service for rollout in rollouts)
+    return {
+        "success": True,
+        "upgrade_id": upgrade.upgrade_id,
+        "status": Status.PENDING.value,
+        "organization": upgrade.organization.slug,
+        "services": [
+            {"service": rollout.service, "service_name": rollout.service_name, "status": Status.PENDING.value}
+            for rollout in rollouts
+        ],
+        "message": f"Recorded: {names}. Accepted is not complete: poll status_url until the status is final.",
+        "estimated_time": in_words(upgrade.estimated_seconds),
+        "estimated_seconds": upgrade.estimated_seconds,
+        "status_url": reverse("upgrade-status", args=[upgrade.upgrade_id]),
+    }
+
+
+def person(request: Request) -> User:
+    """The signed-in person; AccessMiddleware has turned everybody else away."""
+    assert isinstance(request.user, User)  # noqa: S101
+    return request.user

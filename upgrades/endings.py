@@ -1,0 +1,139 @@
+"""How a rollout ends: its terminal state is written once, the next service has its turn, the upgrade follows."""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+
+from portal.audit import AuditKind, record
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing
+from upgrades.claims import Claim
+from upgrades.looks import cluster_of
+from upgrades.models import Rollout, Upgrade
+from upgrades.states import TERMINAL, Outcome, Phase, Status, Verdict, overall_status
+
+logger = logging.getLogger(__name__)
+
+# After these the next service of `all` still gets its turn; after any other failure it does not.
+GOES_ON = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED, Outcome.SERVICE_MISSING})
+
+
+def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
+    """Write the terminal state, once, and give the next service its turn or end it too. One transaction."""
+    rollout = claim.rollout
+    logger.info("rollout %s ends %s %s", rollout.pk, verdict.status, verdict.outcome)
+    failed = verdict.status == Status.FAILED
+    with transaction.atomic():
+        upgrade = lock_upgrade(rollout)
+        claim.write(
+            **seen
+            | {
+                "status": verdict.status,
+                "outcome": verdict.outcome,
+                "rollout_reason": verdict.reason,
+                "error_message": explain(rollout, verdict, seen) if failed else None,
+                "phase": Phase.DONE,
+                "is_stalled": False,
+                "started_at": rollout.started_at or claim.now,
+                "completed_at": Now(),
+                "next_check_at": None,
+                "lease_until": None,
+            }
+        )
+        hand_on(upgrade, verdict)
+        refresh_upgrade(upgrade)
+
+
+def explain(rollout: Rollout, verdict: Verdict, seen: dict[str, Any]) -> str:
+    """State, ECS's reason, and why the newest task of mine stopped."""
+    parts = [Outcome(verdict.outcome).label + "." if verdict.outcome else "", verdict.reason or ""]
+    stopped = seen.get("stopped_tasks") or rollout.stopped_tasks
+    if stopped:
+        code = stopped[0]["exit_code"]
+        parts.append(
+            f"Last stopped task: {stopped[0]['reason']}" + (f" (exit code {code})." if code is not None else ".")
+        )
+    return " ".join(part for part in parts if part)
+
+
+def hand_on(upgrade: Upgrade, verdict: Verdict) -> None:
+    waiting = Rollout.objects.filter(upgrade=upgrade, phase=Phase.WAITING).order_by("position")
+    following = waiting.first()
+    if following is None:
+        return
+    if verdict.outcome in GOES_ON:
+        Rollout.objects.filter(pk=following.pk).update(
+            phase=Phase.DUE, next_check_at=Now(), deadline_at=Now() + deadline()
+        )
+        return
+    waiting.update(
+        phase=Phase.DONE,
+        status=Status.FAILED,
+        outcome=Outcome.NOT_ATTEMPTED,
+        error_message="Not attempted: a service before it did not succeed. Nothing was changed.",
+        completed_at=Now(),
+    )
+
+
+def lock_upgrade(rollout: Rollout) -> Upgrade:
+    return Upgrade.objects.select_for_update().get(pk=rollout.upgrade_id)
+
+
+def refresh_upgrade(upgrade: Upgrade) -> None:
+    """Bring the upgrade's row in line with its rollouts, under its lock. An ended upgrade is never touched again."""
+    if upgrade.status in TERMINAL:
+        return
+    statuses = [Status(status) for status in upgrade.rollouts.values_list("status", flat=True)]
+    status = overall_status(statuses)
+    fields: dict[str, Any] = {
+        "status": status,
+        "success_count": statuses.count(Status.SUCCESS),
+        "failed_count": statuses.count(Status.FAILED),
+    }
+    if status != Status.PENDING and upgrade.started_at is None:
+        fields["started_at"] = Now()
+    if status in TERMINAL:
+        fields["completed_at"] = Now()
+        record(
+            AuditKind.UPGRADE_ENDED,
+            organization=upgrade.organization,
+            actor=None,
+            subject=upgrade.upgrade_id,
+            data={"status": status, "success_count": fields["success_count"], "failed_count": fields["failed_count"]},
+        )
+    Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
+
+
+def deadline() -> timedelta:
+    return timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS)
+
+
+def timed_out(rollout: Rollout, last_seen: str) -> Verdict:
+    minutes = settings.UPGRADE_DEADLINE_SECONDS // 60
+    return Verdict(Status.FAILED, Outcome.TIMED_OUT, f"No end within {minutes} minutes. Last seen: {last_seen}")
+
+
+def service_missing(rollout: Rollout) -> Verdict:
+    reason = f"Cluster {cluster_of(rollout)} has no active service {rollout.service_name}."
+    return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
+
+
+def refused(rollout: Rollout, error: AwsError) -> Verdict:
+    """A definite refusal at the start, in words that say what to mend."""
+    if isinstance(error, AwsDenied):
+        reason = f"The portal's AWS role may not {error.permission}: {error.message}"
+        return Verdict(Status.FAILED, Outcome.ACCESS_DENIED, reason)
+    if isinstance(error, AwsMissing):
+        return Verdict(
+            Status.FAILED, Outcome.SERVICE_MISSING, f"{service_missing(rollout).reason} AWS: {error.message}"
+        )
+    request = f" (AWS request {error.request_id})" if error.request_id else ""
+    return Verdict(Status.FAILED, Outcome.REFUSED, f"{error.code}: {error.message}{request}")
+
+
+def stopped_by(rollout: Rollout) -> str:
+    person = rollout.upgrade.stop_requested_by
+    return person.email if person else "Somebody"

@@ -1,0 +1,68 @@
+"""The trigger form and the history's filters."""
+
+import secrets
+from typing import Any
+
+from django import forms
+
+from portal.idempotency import MAX_KEY_LENGTH
+from portal.models import Organization
+from upgrades.commands import MAX_REASON_LENGTH
+from upgrades.states import ALL_SERVICES, TARGETS, UPGRADE_STATUSES, PlatformService
+from upgrades.versions import LATEST
+
+TARGET_CHOICES = [*PlatformService.choices, (ALL_SERVICES, "All three, in order")]
+
+
+class TriggerForm(forms.Form):
+    """The slug is typed only for what touches everything or rolls whatever runs (spec/product.md, "Pages")."""
+
+    service = forms.ChoiceField(
+        choices=TARGET_CHOICES,
+        widget=forms.RadioSelect,
+        error_messages={"required": f"Choose what to upgrade: {', '.join(TARGETS)}."},
+    )
+    version = forms.ChoiceField(choices=[(LATEST, "latest: the image that each task definition names")], initial=LATEST)
+    force_new_deployment = forms.BooleanField(
+        required=False,
+        label="Force a new rollout",
+        help_text="Replaces every task even when the image is the same. Without it nothing happens unless it differs.",
+    )
+    reason = forms.CharField(
+        required=False,
+        max_length=MAX_REASON_LENGTH,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="Shown in the history: a ticket, what changed, why now.",
+    )
+    confirmation = forms.CharField(
+        required=False, max_length=60, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
+    )
+    # Sent again by a double click or a reload: the same upgrade comes back.
+    idempotency_key = forms.CharField(widget=forms.HiddenInput, max_length=MAX_KEY_LENGTH, initial=secrets.token_hex)
+
+    def __init__(self, organization: Organization, data: Any = None, **options: Any) -> None:
+        super().__init__(data, **options)
+        self.organization = organization
+        self.fields["confirmation"].label = f"Type {organization.slug} to confirm"
+        self.fields["confirmation"].help_text = "Needed for all three services, or a forced rollout."
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        is_wide = cleaned.get("service") == ALL_SERVICES or cleaned.get("force_new_deployment")
+        if is_wide and cleaned.get("confirmation", "").strip() != self.organization.slug:
+            self.add_error(
+                "confirmation", f"Type {self.organization.slug} to confirm that this is the right organization."
+            )
+        return cleaned
+
+
+class HistoryFilters(forms.Form):
+    """The history's filters, from the address. A value that is unknown is shown and named, never ignored."""
+
+    status = forms.ChoiceField(
+        required=False, choices=[("", "Any status"), *[(status.value, status.label) for status in UPGRADE_STATUSES]]
+    )
+    service = forms.ChoiceField(required=False, choices=[("", "Any service"), *TARGET_CHOICES])
+    version = forms.CharField(required=False, max_length=100)
+    initiated_by = forms.CharField(required=False, max_length=254, label="Who")
+    skip = forms.IntegerField(required=False, min_value=0, max_value=2**31, widget=forms.HiddenInput)

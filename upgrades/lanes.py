@@ -1,0 +1,110 @@
+"""How a rollout is shown: its lane's sentences and its bar of tasks. No rule about state lives here."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.utils import timezone
+
+from upgrades.models import Rollout, RolloutEvent, Upgrade
+from upgrades.states import Outcome, Phase, Status
+
+EVENTS_SHOWN = 20
+
+ADVICE = {
+    Outcome.ROLLED_BACK: "The earlier tasks run again. Read the stopped tasks' reasons, mend the cause, then upgrade this "
+    "service alone.",
+    Outcome.ROLLBACK_FAILED: "ECS could not restore the earlier tasks: look at the service in ECS now.",
+    Outcome.CIRCUIT_BREAKER: "ECS left the service on the failing deployment: roll it to a good one.",
+    Outcome.ALARM: "Look at the alarm before you try again.",
+    Outcome.SUPERSEDED: "Somebody else deployed this service. Ask who, and whether their version is the one you want.",
+    Outcome.STOPPED: "Look at the service in ECS: something outside the portal stopped this deployment.",
+    Outcome.ACCESS_DENIED: "Staff can test the connection in the admin; it names the permission that is missing.",
+    Outcome.SERVICE_MISSING: "Check the organization's stack and cluster in the admin.",
+    Outcome.TIMED_OUT: "The deployment may still be running in ECS: look there before you start another.",
+    Outcome.NOT_ATTEMPTED: "Nothing was changed. Upgrade it once the service before it is well.",
+    Outcome.DISABLED: "Scale the service up in ECS if it should run.",
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the bar, on a scale of 0 to 100. `kind`: new, old, pending, failed."""
+
+    kind: str
+    count: int
+    x: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Lane:
+    rollout: Rollout
+    events: list[RolloutEvent]
+    bar: list[Segment]
+    headline: str
+    advice: str | None
+    checked_ago_seconds: int | None
+
+
+def lanes_of(upgrade: Upgrade, *, now: datetime | None = None) -> list[Lane]:
+    """A lane for each rollout. The upgrade comes from `for_record`, its rollouts' events prefetched."""
+    now = now or timezone.now()
+    return [
+        Lane(
+            rollout=rollout,
+            events=list(rollout.events.all()[:EVENTS_SHOWN]),
+            bar=bar_of(rollout),
+            headline=headline_of(rollout),
+            advice=ADVICE.get(Outcome(rollout.outcome)) if rollout.outcome else None,
+            checked_ago_seconds=int((now - rollout.last_checked_at).total_seconds())
+            if rollout.last_checked_at
+            else None,
+        )
+        for rollout in upgrade.rollouts.all()
+    ]
+
+
+def bar_of(rollout: Rollout) -> list[Segment]:
+    counts = [
+        ("new", rollout.target_running),
+        ("pending", rollout.target_pending),
+        ("old", rollout.source_running),
+        ("failed", rollout.failed_tasks or 0),
+    ]
+    total = sum(count for _, count in counts)
+    segments: list[Segment] = []
+    x = 0.0
+    for kind, count in counts:
+        if count:
+            width = round(100 * count / total, 2)
+            segments.append(Segment(kind, count, round(x, 2), width))
+            x += width
+    return segments
+
+
+def headline_of(rollout: Rollout) -> str:
+    """State before reason."""
+    if rollout.phase == Phase.WAITING:
+        return "Waits for the service before it."
+    if rollout.phase == Phase.DUE:
+        return "About to start."
+    if rollout.phase == Phase.CALLING:
+        return "ECS was asked to start; waiting for the deployment to show."
+    if rollout.phase == Phase.DONE:
+        return ended(rollout)
+    if rollout.outcome == Outcome.ROLLING_BACK:
+        return f"Rolling back. {rollout.rollout_reason or ''}".strip()
+    wanted = rollout.desired_count
+    running = f"{rollout.target_running} of {wanted} new tasks run" if wanted is not None else "New tasks start"
+    old = f", {rollout.source_running} old still run" if rollout.source_running else ""
+    return f"{running}{old}."
+
+
+def ended(rollout: Rollout) -> str:
+    label = Outcome(rollout.outcome).label if rollout.outcome else Status(rollout.status).label
+    if rollout.outcome == Outcome.COMPLETED:
+        return f"Rolled out: {rollout.running_count} of {rollout.desired_count} tasks run."
+    if rollout.outcome == Outcome.NOT_ATTEMPTED:
+        return rollout.error_message or label
+    reason = rollout.rollout_reason or ""
+    return f"{label}. {reason}".strip()

@@ -1,0 +1,210 @@
+"""Bodies and queries of the upgrade routes in, records out. Shapes: spec/api.md section 4."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from portal.api import PageQuery, StrictSerializer
+from upgrades.commands import MAX_REASON_LENGTH
+from upgrades.models import Kind, Rollout, Upgrade
+from upgrades.states import TARGETS, UPGRADE_STATUSES, Outcome, PlatformService, Status
+from upgrades.versions import LATEST
+
+
+def one_of(values: list[str]) -> str:
+    return f"Must be one of {', '.join(values)}."
+
+
+class TriggerBody(StrictSerializer):
+    service = serializers.ChoiceField(
+        choices=TARGETS,
+        error_messages={
+            "required": f"Required: {one_of(TARGETS)}",
+            "null": one_of(TARGETS),
+            "invalid_choice": one_of(TARGETS),
+        },
+    )
+    version = serializers.CharField(max_length=100, default=LATEST)
+    force_new_deployment = serializers.BooleanField(default=False)
+    reason = serializers.CharField(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
+
+    def validate_service(self, value: Any) -> str:
+        return str(value)
+
+
+class HistoryQuery(PageQuery):
+    status = serializers.ChoiceField(
+        choices=[status.value for status in UPGRADE_STATUSES],
+        allow_null=True,
+        default=None,
+        error_messages={"invalid_choice": one_of([status.value for status in UPGRADE_STATUSES])},
+    )
+    service = serializers.ChoiceField(
+        choices=TARGETS, allow_null=True, default=None, error_messages={"invalid_choice": one_of(TARGETS)}
+    )
+    version = serializers.CharField(max_length=100, allow_null=True, default=None)
+    initiated_by = serializers.CharField(max_length=254, allow_null=True, default=None)
+
+
+class UtcDateTimeField(serializers.DateTimeField):
+    """ISO 8601, UTC, `Z`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(format="%Y-%m-%dT%H:%M:%S.%fZ", read_only=True, **options)
+
+
+class ServiceEntry(serializers.ModelSerializer[Rollout]):
+    """One service of an upgrade."""
+
+    service = serializers.ChoiceField(choices=PlatformService.values)
+    status = serializers.ChoiceField(choices=[s.value for s in Status if s != Status.PARTIAL])
+    outcome = serializers.ChoiceField(choices=Outcome.values, allow_null=True)
+    started_at = UtcDateTimeField(allow_null=True)
+    completed_at = UtcDateTimeField(allow_null=True)
+    last_checked_at = UtcDateTimeField(allow_null=True)
+
+    class Meta:
+        model = Rollout
+        fields = [
+            "service",
+            "service_name",
+            "status",
+            "outcome",
+            "desired_count",
+            "running_count",
+            "pending_count",
+            "failed_tasks",
+            "from_version",
+            "to_version",
+            "task_definition",
+            "previous_task_definition",
+            "deployment_id",
+            "rollout_reason",
+            "error_message",
+            "started_at",
+            "completed_at",
+            "last_checked_at",
+        ]
+        read_only_fields = fields
+
+
+class UpgradeSummary(serializers.ModelSerializer[Upgrade]):
+    """What status and history have in common. `success` is true once the whole upgrade is a SUCCESS."""
+
+    success = serializers.SerializerMethodField()
+    organization = serializers.CharField(source="organization.slug")
+    status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
+    kind = serializers.ChoiceField(choices=Kind.values)
+    initiated_by = serializers.CharField(source="initiated_by_email")
+    message = serializers.CharField()
+    error_message = serializers.CharField(allow_null=True)
+    started_at = UtcDateTimeField(allow_null=True)
+    completed_at = UtcDateTimeField(allow_null=True)
+
+    def get_success(self, upgrade: Upgrade) -> bool:
+        return upgrade.status == Status.SUCCESS
+
+
+SUMMARY_FIELDS = [
+    "success",
+    "upgrade_id",
+    "organization",
+    "status",
+    "kind",
+    "version",
+    "force_new_deployment",
+    "reason",
+    "initiated_by",
+    "services",
+    "success_count",
+    "failed_count",
+    "message",
+    "error_message",
+    "started_at",
+    "completed_at",
+]
+
+
+class UpgradeRecord(UpgradeSummary):
+    """One upgrade, with an entry for each service."""
+
+    services = ServiceEntry(source="rollouts", many=True)
+    checks = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Upgrade
+        fields = [*SUMMARY_FIELDS, "checks"]
+
+    @extend_schema_field(serializers.ListField(child=serializers.DictField()))
+    def get_checks(self, upgrade: Upgrade) -> list[dict[str, Any]]:
+        return []
+
+
+class HistoryItem(UpgradeSummary):
+    """One upgrade in the history: the services by name."""
+
+    services = serializers.SerializerMethodField()
+    service_count = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Upgrade
+        fields = [*SUMMARY_FIELDS, "service_count"]
+
+    def get_services(self, upgrade: Upgrade) -> list[str]:
+        return [rollout.service for rollout in upgrade.rollouts.all()]
+
+    def get_service_count(self, upgrade: Upgrade) -> int:
+        return len(upgrade.rollouts.all())
+
+
+class History(serializers.Serializer[Any]):
+    """The envelope, and the organization and filters that applied."""
+
+    items = HistoryItem(many=True)
+    total = serializers.IntegerField()
+    skip = serializers.IntegerField()
+    limit = serializers.IntegerField()
+    has_more = serializers.BooleanField()
+    organization = serializers.CharField()
+    status = serializers.CharField(allow_null=True)
+    service = serializers.CharField(allow_null=True)
+    version = serializers.CharField(allow_null=True)
+    initiated_by = serializers.CharField(allow_null=True)
+
+
+class AcceptedEntry(serializers.Serializer[Any]):
+    service = serializers.ChoiceField(choices=PlatformService.values)
+    service_name = serializers.CharField()
+    status = serializers.ChoiceField(choices=[Status.PENDING.value])
+
+
+class Accepted(serializers.Serializer[Any]):
+    """The body of the trigger's 202: what was recorded, as it was then, so that a repeated key gets the same answer."""
+
+    success = serializers.BooleanField()
+    upgrade_id = serializers.CharField()
+    status = serializers.ChoiceField(choices=[Status.PENDING.value])
+    organization = serializers.CharField()
+    services = AcceptedEntry(many=True)
+    message = serializers.CharField()
+    estimated_time = serializers.CharField()
+    estimated_seconds = serializers.IntegerField(allow_null=True)
+    status_url = serializers.CharField()
+
+
+class CurrentVersions(serializers.Serializer[Any]):
+    agent = serializers.CharField(allow_null=True)
+    orchestrator = serializers.CharField(allow_null=True)
+
+    def get_fields(self) -> dict[str, Any]:
+        # A hyphen is no Python name.
+        return {**super().get_fields(), "customer-portal": serializers.CharField(allow_null=True)}
+
+
+class VersionList(serializers.Serializer[Any]):
+    organization = serializers.CharField()
+    versions = serializers.ListField(child=serializers.CharField())
+    current = CurrentVersions()
+    selection = serializers.ChoiceField(choices=["available", "limited"])
+    message = serializers.CharField()

@@ -1,0 +1,187 @@
+"""The pages of upgrades: what runs, trigger, live page, history. Same queries and commands as the API."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.db.models import Prefetch
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods
+
+from portal.access import Policy, organization_of_page, policy, role_in
+from portal.errors import NOT_FOUND, PortalError
+from portal.health import silent_processes
+from portal.htmx import render_page
+from portal.models import Organization, Role, User
+from portal.pagination import DEFAULT_LIMIT, paginate
+from upgrades import commands
+from upgrades.forms import TARGET_CHOICES, HistoryFilters, TriggerForm
+from upgrades.lanes import lanes_of
+from upgrades.models import Rollout, RolloutEvent, Upgrade
+from upgrades.platform import read_platform
+from upgrades.states import TERMINAL, UPGRADE_STATUSES
+
+# The guide's table "Choosing the Right Upgrade Scope" (spec/source-2).
+SCOPE_TABLE = [
+    {"target": "agent", "label": "Agent service", "when": "Request-path or connector-execution changes"},
+    {"target": "orchestrator", "label": "Orchestrator", "when": "Workflow, provider or orchestration-path changes"},
+    {"target": "customer-portal", "label": "Customer portal", "when": "Control-plane or portal-experience changes"},
+    {"target": "all", "label": "All three", "when": "A coordinated rollout where services must move together"},
+]
+
+
+@policy(Policy.VIEWER)
+@require_GET
+def platform_services(request: HttpRequest, slug: str) -> HttpResponse:
+    """The live block of the overview. Opened by itself it leads back to the page that it belongs to."""
+    organization = organization_of_page(request, slug)
+    if not request.headers.get("HX-Request"):
+        return redirect("overview", slug)
+    context = {"organization": organization, "reading": read_platform(organization)}
+    fragment = "upgrades/_platform_services.html"
+    return render_page(request, fragment, fragment, context)
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def new(request: HttpRequest, slug: str) -> HttpResponse:
+    """The trigger form. Viewers see it with the reason why they may not send it."""
+    organization = organization_of_page(request, slug)
+    form = TriggerForm(organization, request.POST or None, initial=initial_of(request))
+    status, conflict = 200, None
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                return redirect("upgrades:detail", slug, trigger(form, organization, actor=person(request)).upgrade_id)
+            except PortalError as error:
+                if error.status in (403, 404):
+                    raise
+                form.add_error(None, error.message)
+                status, conflict = error.status, error.extra.get("upgrade_id")
+    context = page_context(request, organization) | {
+        "form": form,
+        "conflict": conflict,
+        "scope_table": SCOPE_TABLE,
+        "reading": read_platform(organization),
+        "open_rollouts": open_rollouts(organization),
+    }
+    return render(request, "upgrades/new.html", context, status=status)
+
+
+def initial_of(request: HttpRequest) -> dict[str, Any]:
+    """A link may prefill the form: `?service=orchestrator&force=1`."""
+    return {"service": request.GET.get("service"), "force_new_deployment": request.GET.get("force") == "1"}
+
+
+def trigger(form: TriggerForm, organization: Organization, *, actor: User) -> Upgrade:
+    asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
+    return commands.trigger_upgrade(organization, actor=actor, **asked)
+
+
+def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
+    """The open upgrade of each service that has one."""
+    rollouts = Rollout.objects.unfinished().filter(organization=organization).select_related("upgrade")
+    return {rollout.service: rollout.upgrade for rollout in rollouts}
+
+
+@policy(Policy.VIEWER)
+@require_GET
+def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
+    """One upgrade, live while it is open: the fragment polls until the state is final, then comes without its poll."""
+    organization = organization_of_page(request, slug)
+    upgrade = find_upgrade(request, organization, upgrade_id)
+    context = page_context(request, organization) | {
+        "upgrade": upgrade,
+        "message": upgrade.message,
+        "lanes": lanes_of(upgrade),
+        **stop_rule(request, upgrade),
+    }
+    return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context)
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
+    """Ask first what a stop will do; then ask ECS for it."""
+    organization = organization_of_page(request, slug)
+    upgrade = find_upgrade(request, organization, upgrade_id)
+    if request.method == "POST":
+        commands.stop_upgrade(upgrade, actor=person(request))
+        messages.success(request, "Stop asked for. ECS rolls the running rollout back; watch it here.")
+        return redirect("upgrades:detail", slug, upgrade_id)
+    context = page_context(request, organization) | {
+        "upgrade": upgrade,
+        "lanes": lanes_of(upgrade),
+        **stop_rule(request, upgrade),
+    }
+    return render(request, "upgrades/stop.html", context)
+
+
+@policy(Policy.VIEWER)
+@require_GET
+def history(request: HttpRequest, slug: str) -> HttpResponse:
+    """Who, when, what, how many services, what came of it. The address holds the filters."""
+    organization = organization_of_page(request, slug)
+    form = HistoryFilters(request.GET)
+    given = form.cleaned_data if form.is_valid() else {}
+    filters = {name: given.get(name) or "" for name in ("status", "service", "version", "initiated_by")}
+    upgrades = Upgrade.objects.for_history(request.user, organization, **filters)
+    page = paginate(upgrades if form.is_valid() else upgrades.none(), skip=given.get("skip") or 0, limit=DEFAULT_LIMIT)
+    context = page_context(request, organization) | {
+        "page": page,
+        "form": form,
+        "filters": filters,
+        "statuses": [(status.value, status.label) for status in UPGRADE_STATUSES],
+        "services": TARGET_CHOICES,
+        "query_without_skip": urlencode({name: value for name, value in filters.items() if value}),
+    }
+    return render_page(request, "upgrades/history.html", "upgrades/_history_rows.html", context)
+
+
+def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: str) -> Upgrade:
+    """Raises PortalError 404 for another organization's upgrade as for one that does not exist."""
+    events = Prefetch("rollouts__events", RolloutEvent.objects.order_by("-created_at", "-id"))
+    upgrade = (
+        Upgrade.objects.visible_to(request.user)
+        .for_record()
+        .prefetch_related(events)
+        .filter(organization=organization, upgrade_id=upgrade_id)
+        .first()
+    )
+    if upgrade is None:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    return upgrade
+
+
+def page_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
+    """What every page of an organization needs. Two queries."""
+    role = role_in(request.user, organization)
+    may_act = role is not None and role.includes(Role.OPERATOR)
+    return {
+        "organization": organization,
+        "role": role,
+        "silent_processes": silent_processes(),
+        "may_trigger": may_act,
+        "may_not_reason": None if may_act else f"Your role is {role}: triggering an upgrade needs operator.",
+    }
+
+
+def stop_rule(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
+    """Whether Stop is offered, and why not."""
+    role = role_in(request.user, upgrade.organization)
+    reason = None
+    if upgrade.status in TERMINAL:
+        reason = f"It has ended {upgrade.status}: nothing of it runs any more."
+    elif upgrade.stop_requested_at:
+        reason = "A stop was asked for already."
+    elif role is None or not role.includes(Role.OPERATOR):
+        reason = f"Your role is {role}: stopping an upgrade needs operator."
+    return {"may_stop": reason is None, "stop_blocked_reason": reason}
+
+
+def person(request: HttpRequest) -> User:
+    """The signed-in person; AccessMiddleware has turned everybody else away."""
+    assert isinstance(request.user, User)  # noqa: S101
+    return request.user
