@@ -125,7 +125,8 @@ class LocalAws:
             with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
                 return dict(json.loads(reply.read()))
         except urllib.error.HTTPError as error:
-            raise ControlApiError(error.code, json.loads(error.read())["error"]) from error
+            with error:
+                raise ControlApiError(error.code, json.loads(error.read())["error"]) from error
 
     # AWS clients
 

@@ -22,7 +22,7 @@ def main() -> None:
     from werkzeug.serving import make_server
 
     from portal.sandbox.demo import seed_demo
-    from portal.sandbox.server import Sandbox
+    from portal.sandbox.server import Sandbox, request_handler
 
     if options.data_dir:
         options.data_dir.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,8 @@ def main() -> None:
         seed_demo(sandbox)
         sandbox.save()
     try:
-        server = make_server(options.host, options.port, sandbox, threaded=True)
+        handler = request_handler(sandbox.clock)
+        server = make_server(options.host, options.port, sandbox, threaded=True, request_handler=handler)
     except OSError as error:
         sys.exit(f"local AWS: cannot listen on {options.host}:{options.port}: {error}")
 

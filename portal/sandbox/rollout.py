@@ -249,11 +249,13 @@ def give_up(
 
 
 def retire_deployments(service: Service) -> None:
-    """An ACTIVE deployment without tasks is INACTIVE; it leaves the list when the PRIMARY one has completed."""
+    """A replaced deployment without tasks is INACTIVE; it leaves the list when the PRIMARY one has completed.
+
+    A failed one stays ACTIVE until then.
+    """
     for each in service.deployments[1:]:
-        each.status = "ACTIVE" if service.tasks_of(each.id) else "INACTIVE"
-    if service.primary.rollout_state == "COMPLETED":
-        service.deployments[1:] = [each for each in service.deployments[1:] if each.status == "ACTIVE"]
+        is_kept = each.rollout_state == "FAILED" or service.tasks_of(each.id)
+        each.status = "ACTIVE" if is_kept else "INACTIVE"
 
 
 def detect_steady_state(service: Service, now: float) -> None:
