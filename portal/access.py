@@ -10,11 +10,16 @@ from enum import Enum
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from allauth.mfa.models import Authenticator
+from allauth.mfa.utils import is_mfa_enabled
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import reverse
 
-from portal.errors import NOT_FOUND, PortalError, error_body, is_api
+from portal.errors import NOT_FOUND, PortalError, error_body, is_api, respond
 from portal.models import Membership, Organization, Role, User
 
 Person = User | AnonymousUser
@@ -29,15 +34,43 @@ class Policy(Enum):
     VIEWER = "members of the organization"
     OPERATOR = "operators and admins of the organization"
     ADMIN = "admins of the organization"
-    STAFF = "staff"
+    STAFF = "staff, in production with two-factor authentication"
+    CLOSED = "nobody: a library's route that the portal does not use"
 
 
-# Routes of libraries, by URL namespace or view module; each library keeps its own door, declared here.
+# The views of allauth, one by one: a view that a new release adds is refused until somebody has decided about it.
+# E-mail addresses and names are kept by staff, so allauth's pages about them are closed.
 LIBRARY_POLICIES = {
-    "django.contrib.admin": Policy.STAFF,
-    "allauth.account": Policy.PUBLIC,
-    "allauth.mfa": Policy.PUBLIC,
-    "allauth.usersessions": Policy.SIGNED_IN,
+    "allauth.account.views.LoginView": Policy.PUBLIC,
+    "allauth.account.views.LogoutView": Policy.PUBLIC,
+    "allauth.account.views.AccountInactiveView": Policy.PUBLIC,
+    "allauth.account.views.SignupView": Policy.PUBLIC,  # says that sign-up is closed
+    "allauth.account.views.PasswordResetView": Policy.PUBLIC,
+    "allauth.account.views.PasswordResetDoneView": Policy.PUBLIC,
+    "allauth.account.views.PasswordResetFromKeyView": Policy.PUBLIC,
+    "allauth.account.views.PasswordResetFromKeyDoneView": Policy.PUBLIC,
+    "allauth.account.views.PasswordChangeView": Policy.SIGNED_IN,
+    "allauth.account.views.PasswordSetView": Policy.SIGNED_IN,
+    "allauth.account.views.ReauthenticateView": Policy.SIGNED_IN,
+    "allauth.account.views.EmailView": Policy.CLOSED,
+    "allauth.account.views.ConfirmEmailView": Policy.CLOSED,
+    "allauth.account.views.email_verification_sent": Policy.CLOSED,
+    "allauth.account.views.ConfirmLoginCodeView": Policy.CLOSED,
+    "allauth.mfa.base.views.AuthenticateView": Policy.PUBLIC,  # the second step of a sign-in
+    "allauth.mfa.base.views.IndexView": Policy.SIGNED_IN,
+    "allauth.mfa.base.views.ReauthenticateView": Policy.SIGNED_IN,
+    "allauth.mfa.totp.views.ActivateTOTPView": Policy.SIGNED_IN,
+    "allauth.mfa.totp.views.DeactivateTOTPView": Policy.SIGNED_IN,
+    "allauth.mfa.recovery_codes.views.ViewRecoveryCodesView": Policy.SIGNED_IN,
+    "allauth.mfa.recovery_codes.views.GenerateRecoveryCodesView": Policy.SIGNED_IN,
+    "allauth.mfa.recovery_codes.views.DownloadRecoveryCodesView": Policy.SIGNED_IN,
+    "allauth.mfa.webauthn.views.LoginWebAuthnView": Policy.PUBLIC,
+    "allauth.mfa.webauthn.views.ListWebAuthnView": Policy.SIGNED_IN,
+    "allauth.mfa.webauthn.views.AddWebAuthnView": Policy.SIGNED_IN,
+    "allauth.mfa.webauthn.views.EditWebAuthnView": Policy.SIGNED_IN,
+    "allauth.mfa.webauthn.views.RemoveWebAuthnView": Policy.SIGNED_IN,
+    "allauth.mfa.webauthn.views.ReauthenticateWebAuthnView": Policy.SIGNED_IN,
+    "allauth.usersessions.views.ListUserSessionsView": Policy.SIGNED_IN,
 }
 
 
@@ -52,22 +85,18 @@ def policy(declared: Policy) -> Callable[[View], View]:
 
 
 def policy_of(view: Callable[..., Any]) -> Policy | None:
+    """Who may call the view; None when nobody has declared it, and then nobody may."""
     declared = getattr(view, "policy", None)
     if isinstance(declared, Policy):
         return declared
-    module = getattr(getattr(view, "view_class", view), "__module__", "")
-    for prefix, library_policy in LIBRARY_POLICIES.items():
-        if module.startswith(prefix) or _admin_site_of(view) and prefix == "django.contrib.admin":
-            return library_policy
-    return None
-
-
-def _admin_site_of(view: Callable[..., Any]) -> bool:
-    return hasattr(view, "admin_site") or hasattr(view, "model_admin")
+    if isinstance(getattr(view, "admin_site", None) or getattr(view, "model_admin", None), AdminSite | ModelAdmin):
+        return Policy.STAFF
+    named = getattr(view, "view_class", view)
+    return LIBRARY_POLICIES.get(f"{named.__module__}.{getattr(named, '__qualname__', '')}")
 
 
 class AccessMiddleware:
-    """Refuses a view without a policy, and an anonymous caller of one that is not public."""
+    """Refuses a view without a policy, an anonymous caller of one that is not public, and all but staff in the admin."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -82,12 +111,17 @@ class AccessMiddleware:
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponse | None:
+        # Answered here and not raised: Django turns what process_view raises into a 500.
         declared = policy_of(view)
         if declared is None:
-            raise PortalError("no_policy", "This route declares no policy, so nobody may call it.", 403)
-        if declared in (Policy.PUBLIC, Policy.STAFF) or request.user.is_authenticated:
+            return respond(request, PortalError("no_policy", "This route declares no policy: nobody may call it.", 403))
+        if declared is Policy.CLOSED:
+            return respond(request, PortalError("not_found", NOT_FOUND, 404))
+        if declared is Policy.PUBLIC:
             return None
-        return sign_in_first(request)
+        if not request.user.is_authenticated:
+            return sign_in_first(request)
+        return None if declared is not Policy.STAFF else staff_only(request)
 
 
 def sign_in_first(request: HttpRequest) -> HttpResponse:
@@ -99,6 +133,30 @@ def sign_in_first(request: HttpRequest) -> HttpResponse:
         # A 302 would paste the sign-in page into the fragment.
         return HttpResponse(status=401, headers={"HX-Redirect": login})
     return HttpResponseRedirect(f"{login}?{urlencode({'next': request.get_full_path()})}")
+
+
+def is_staff(user: Person) -> bool:
+    """Whether the person may use Django admin: staff, in production only with two-factor authentication."""
+    if not user.is_authenticated or not user.is_active or not user.is_staff:
+        return False
+    return settings.LOCAL or has_two_factor(user)
+
+
+def has_two_factor(user: User) -> bool:
+    """Whether signing in takes a second step. Recovery codes alone are none. One query."""
+    return bool(is_mfa_enabled(user, [Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN]))
+
+
+def staff_only(request: HttpRequest) -> HttpResponse | None:
+    """None for staff; 403 for others; staff without two-factor authentication are sent to set it up."""
+    if is_staff(request.user):
+        return None
+    if not request.user.is_staff:
+        return respond(request, PortalError("forbidden", "Django admin is for staff; ask one of them.", 403))
+    messages.warning(
+        request, "Django admin needs two-factor authentication: activate one of these, then open it again."
+    )
+    return HttpResponseRedirect(reverse("mfa_index"))
 
 
 def role_in(user: Person, organization: Organization) -> Role | None:

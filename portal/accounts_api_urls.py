@@ -1,3 +1,11 @@
-from django.urls import URLPattern
+"""Under /api/v1/auth/."""
 
-urlpatterns: list[URLPattern] = []
+from django.urls import path
+
+from portal import accounts_api
+
+urlpatterns = [
+    path("session", accounts_api.session),
+    path("login", accounts_api.login),
+    path("logout", accounts_api.logout),
+]

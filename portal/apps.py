@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.contrib.admin import apps as admin_apps
 
 
 class PortalConfig(AppConfig):
@@ -8,3 +9,10 @@ class PortalConfig(AppConfig):
     def ready(self) -> None:
         # Binds shared_task to the configured broker in every process, not only in the worker.
         from portal import celery  # noqa: F401
+
+
+class PortalAdminConfig(admin_apps.AdminConfig):
+    """django.contrib.admin with our site."""
+
+    default = False  # "portal" in INSTALLED_APPS means PortalConfig
+    default_site = "portal.admin_site.PortalAdminSite"

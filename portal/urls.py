@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from portal import health, views
+from portal import accounts_views, health, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -12,6 +12,7 @@ urlpatterns = [
     path("api/v1/auth/", include("portal.accounts_api_urls")),
     path("api/v1/", include("upgrades.api_urls")),
     path("api/", include("portal.schema_urls")),
+    path("account/", accounts_views.account, name="account"),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     path("health", health.health),
@@ -22,4 +23,5 @@ urlpatterns = [
 handler400 = "portal.errors.bad_request"
 handler403 = "portal.errors.permission_denied"
 handler404 = "portal.errors.not_found"
+handler429 = "portal.errors.too_many_requests"  # called by allauth
 handler500 = "portal.errors.server_error"

@@ -12,11 +12,20 @@ from functools import partial
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, client, forget
-from portal.aws.errors import retried_after_expiry, translated
+from portal.aws.errors import AwsMissing, retried_after_expiry, translated
 
 SERVICES_A_CALL = 10
 SERVICE_DEPLOYMENTS_A_CALL = 20
 STOPPED_TASKS_READ = 20
+
+
+@dataclass(frozen=True)
+class Cluster:
+    name: str
+    arn: str
+    status: str
+    active_services: int
+    running_tasks: int
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,23 @@ class StoppedTask:
     stopped_at: datetime | None
     reason: str
     exit_code: int | None
+
+
+def describe_cluster(target: AwsTarget, name: str) -> Cluster:
+    """One call. Raises AwsMissing for a cluster that does not exist or is not ACTIVE."""
+    reply = _read(target, "ecs:DescribeClusters", "describe_clusters", clusters=[name])
+    for raw in reply["clusters"]:
+        if raw["status"] == "ACTIVE":
+            return Cluster(
+                name=raw["clusterName"],
+                arn=raw["clusterArn"],
+                status=raw["status"],
+                active_services=raw.get("activeServicesCount", 0),
+                running_tasks=raw.get("runningTasksCount", 0),
+            )
+    # ECS answers 200 with the name among `failures`.
+    message = f"there is no active cluster {name} in {target.region}."
+    raise AwsMissing("ClusterNotFoundException", message, action="ecs:DescribeClusters")
 
 
 def describe_services(target: AwsTarget, cluster: str, names: list[str]) -> ServicesReading:
@@ -247,6 +273,18 @@ def stopped_tasks(target: AwsTarget, cluster: str, service: str, *, started_by: 
     tasks = [_stopped_task(raw) for raw in reply["tasks"] if raw.get("startedBy") == started_by]
     tasks.sort(key=lambda task: (task.stopped_at or datetime.min.replace(tzinfo=UTC), task.id), reverse=True)
     return tasks[:STOPPED_TASKS_READ]
+
+
+def list_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
+    """The ARNs of the service's running tasks, a hundred at most. One call."""
+    reply = _read(target, "ecs:ListTasks", "list_tasks", cluster=cluster, serviceName=service, maxResults=100)
+    return list(reply["taskArns"])
+
+
+def describe_tasks(target: AwsTarget, cluster: str, arns: list[str]) -> dict[str, str]:
+    """The last status of each task that ECS still knows, by ARN. One call for a hundred."""
+    reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=arns)
+    return {raw["taskArn"]: raw["lastStatus"] for raw in reply["tasks"]}
 
 
 def image_tag(image: str) -> str | None:

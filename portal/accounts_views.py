@@ -1,0 +1,22 @@
+"""The page about the signed-in person; allauth's pages hang below it."""
+
+from allauth.core.internal.httpkit import authenticated_user
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from portal.access import Policy, has_two_factor, policy
+from portal.models import Membership
+
+
+@policy(Policy.SIGNED_IN)
+@require_GET
+def account(request: HttpRequest) -> HttpResponse:
+    """Who this is, where they are a member and as what, and the way to password, two-factor and devices."""
+    person = authenticated_user(request)
+    memberships = Membership.objects.filter(user=person, organization__is_active=True)
+    context = {
+        "memberships": memberships.select_related("organization"),
+        "has_two_factor": has_two_factor(person),
+    }
+    return render(request, "account.html", context)
