@@ -40,3 +40,161 @@ document.addEventListener("keydown", (event) => {
   menu.open = false;
   menu.querySelector("summary").focus();
 });
+
+// Times in words, kept true while the page stands open; portal/templatetags/words.py says the same at first.
+// The server's clock counts: this one may be wrong.
+const clockOffset = Date.parse(document.documentElement.dataset.now) - Date.now();
+
+function ago(iso) {
+  const seconds = Math.floor((Date.now() + clockOffset - Date.parse(iso)) / 1000);
+  if (seconds < 2) return "just now";
+  for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) {
+    if (seconds >= size) return `${Math.floor(seconds / size)} ${unit} ago`;
+  }
+  return `${seconds} s ago`;
+}
+
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+// Live blocks ([data-live] holds the seconds between two refreshes) say how old they are. When refreshing fails they
+// keep the last data, turn amber and say since when.
+const failing = new Set();
+const paused = new Set();
+
+function showFreshness(freshness) {
+  const block = freshness.closest("[data-live]");
+  if (!block) return;
+  const { freshness: what, at } = freshness.dataset;
+  const isLate = Date.now() + clockOffset - Date.parse(at) > (3 * Number(block.dataset.live) + 5) * 1000;
+  const isPaused = paused.has(block.id);
+  const pause = freshness.querySelector("[data-pause]");
+  pause.hidden = false;
+  write(pause, isPaused ? "Go on refreshing" : "Pause refreshing");
+  freshness.classList.toggle("failing", !isPaused && (failing.has(block.id) || isLate));
+  let text = `${what} ${ago(at)}.`;
+  if (isPaused) text = `Paused. ${text}`;
+  else if (failing.has(block.id)) text = `The portal does not answer; it is asked again. ${text}`;
+  write(freshness.querySelector("[data-freshness-text]"), text);
+}
+
+function tick() {
+  for (const time of document.querySelectorAll("time[data-relative]")) write(time, ago(time.dateTime));
+  for (const freshness of document.querySelectorAll("[data-freshness]")) showFreshness(freshness);
+}
+
+function announce(text) {
+  write(document.getElementById("announcer"), text);
+}
+
+function noteFailure(event) {
+  const block = event.target.closest("[data-live]");
+  if (!block) return;
+  if (!failing.has(block.id)) announce("Refreshing fails. The page shows what was last seen.");
+  failing.add(block.id);
+  tick();
+}
+
+for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
+  document.addEventListener(name, noteFailure);
+}
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (paused.has(event.target.id)) event.preventDefault();
+});
+document.addEventListener("click", (event) => {
+  const block = event.target.closest("[data-pause]")?.closest("[data-live]");
+  if (!block) return;
+  if (!paused.delete(block.id)) paused.add(block.id);
+  else htmx.trigger(block, "refresh");
+  tick();
+});
+
+// A tab that was hidden or offline is brought up to date at once.
+function refreshAll() {
+  if (document.hidden) return;
+  for (const block of document.querySelectorAll("[data-live]")) htmx.trigger(block, "refresh");
+}
+document.addEventListener("visibilitychange", refreshAll);
+window.addEventListener("online", refreshAll);
+
+// A swap waits while the pointer is down in the block or text in it is selected: a click must not miss, and an error
+// message must stay selected until it is copied. The next refresh brings what was left out.
+let pressed = null;
+document.addEventListener("pointerdown", (event) => { pressed = event.target; });
+for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, () => { pressed = null; });
+
+function isHeld(block) {
+  const selection = document.getSelection();
+  return block.contains(pressed) || (!selection.isCollapsed && block.contains(selection.anchorNode));
+}
+
+// Over a swap: what a person opened stays open, what changed is marked, a new state is announced once.
+const CHANGED_FOR = 4000; // as long as the mark fades (portal.css: .changed)
+const changedAt = new Map();
+let before = null;
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const block = event.detail.target;
+  failing.delete(block.id);
+  if (block.matches("[data-live]") && isHeld(block)) {
+    event.detail.shouldSwap = false;
+    return;
+  }
+  before = {
+    announced: block.dataset.announce,
+    open: [...block.querySelectorAll("details[data-keep-open][open]")].map((details) => details.id),
+    watched: new Map([...block.querySelectorAll("[data-watch]")].map((each) => [each.dataset.watch, each.textContent])),
+  };
+});
+
+document.addEventListener("htmx:afterSwap", (event) => {
+  const block = document.getElementById(event.detail.target.id);
+  if (!block || !before) return;
+  for (const id of before.open) document.getElementById(id)?.setAttribute("open", "");
+  for (const each of block.querySelectorAll("[data-watch]")) markChange(each, before.watched.get(each.dataset.watch));
+  if (block.dataset.announce && block.dataset.announce !== before.announced) announce(block.dataset.announce);
+  if (block.dataset.title) document.title = block.dataset.title + document.title.slice(document.title.indexOf(" · "));
+  before = null;
+  keepTurning();
+  tick();
+});
+
+function markChange(element, earlier) {
+  const key = element.dataset.watch;
+  if (earlier !== undefined && earlier !== element.textContent) changedAt.set(key, performance.now());
+  const elapsed = performance.now() - (changedAt.get(key) ?? -CHANGED_FOR);
+  if (elapsed >= CHANGED_FOR) return;
+  element.classList.add("changed");
+  for (const animation of element.getAnimations()) animation.currentTime = elapsed;
+}
+
+// Rings of one clock: a ring that a swap replaced goes on where the old one was.
+function keepTurning() {
+  for (const animation of document.getAnimations()) {
+    if (animation.animationName === "turn") animation.startTime = 0;
+  }
+}
+
+// Filters: empty fields stay out of the address, and the way back from an upgrade keeps them.
+document.addEventListener("htmx:configRequest", (event) => {
+  if (!event.target.matches("[data-filters]")) return;
+  for (const [name, value] of [...event.detail.formData]) {
+    if (value === "") event.detail.formData.delete(name);
+  }
+});
+
+function rememberFilters() {
+  if (document.querySelector("[data-filters]")) sessionStorage.setItem(location.pathname, location.search);
+}
+document.addEventListener("htmx:pushedIntoHistory", rememberFilters);
+try {
+  rememberFilters();
+  for (const link of document.querySelectorAll("[data-back]")) link.search = sessionStorage.getItem(link.pathname) ?? "";
+} catch {
+  // Storage is blocked: the link leads to the unfiltered list.
+}
+
+keepTurning();
+tick();
+setInterval(tick, 1000);
