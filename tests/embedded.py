@@ -6,10 +6,16 @@ The controller starts them once for the run, on a directory of its own; xdist's 
 import atexit
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
 from portal import embedded
+
+
+def stop_redis(redis: subprocess.Popen[bytes]) -> None:
+    redis.kill()
+    redis.wait()
 
 
 def start() -> None:
@@ -18,8 +24,7 @@ def start() -> None:
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     redis_socket = directory / "redis.sock"
     redis = embedded.start_redis(directory / "redis", redis_socket)
-    atexit.register(redis.wait)
-    atexit.register(redis.kill)
+    atexit.register(stop_redis, redis)
     os.environ |= {
         "PORTAL_TEST_PARTS": str(directory),
         "DEMO": "1",

@@ -1,0 +1,238 @@
+"""One recorded attempt, one deployment: whatever is lost, killed, doubled or late. The local AWS's ledger is the oracle."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+
+from portal.models import Organization
+from tests.conftest import Cast, Engine
+from tests.local_aws import ROOT, LocalAws
+from upgrades.claims import LeaseLost, take
+from upgrades.commands import trigger_upgrade
+from upgrades.models import Rollout, Upgrade
+from upgrades.rollouts import advance
+from upgrades.states import Outcome, Phase, Status
+from upgrades.tasks import advance_rollout, sweep
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# One step of the engine in a process of its own, so that it can be killed in the middle.
+STEP = "import django; django.setup(); from upgrades.rollouts import advance; advance({pk})"
+
+
+def trigger(cast: Cast, service: str = "agent") -> Upgrade:
+    return trigger_upgrade(cast.acme, actor=cast.operator, service=service, force_new_deployment=True)
+
+
+def service_of(cast: Cast) -> dict[str, str]:
+    return {"cluster": str(cast.acme.cluster), "service": f"{cast.acme.deployment_stack}-agent-service"}
+
+
+def deployments(local_aws: LocalAws, organization: Organization) -> list[dict[str, Any]]:
+    calls = local_aws.ledger(action="UpdateService", cluster=organization.cluster, effect=True)
+    return [call for call in calls if call["deployment_id"]]
+
+
+def assert_one_deployment_mine(local_aws: LocalAws, cast: Cast, upgrade: Upgrade) -> None:
+    (call,) = deployments(local_aws, cast.acme)
+    rollout = upgrade.rollouts.get()
+    assert (rollout.deployment_id, rollout.service_deployment_arn) == (
+        call["deployment_id"],
+        call["service_deployment_arn"],
+    )
+
+
+@pytest.mark.parametrize("stale_seconds", [0, 12])
+def test_a_lost_reply_is_adopted(
+    cast: Cast, engine: Engine, platform: LocalAws, settings: Any, stale_seconds: int
+) -> None:
+    settings.UPGRADE_ADOPT_SECONDS = 15
+    platform.fault("reply_lost", action="UpdateService", times=1)
+    if stale_seconds:
+        platform.fault("stale_reads", seconds=stale_seconds)
+
+    upgrade = engine.run(trigger(cast), seconds=3)
+
+    assert upgrade.status == Status.SUCCESS
+    assert_one_deployment_mine(platform, cast, upgrade)
+
+
+def test_a_call_that_failed_without_effect_is_made_again(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("server_error", action="UpdateService", times=1)
+
+    upgrade = engine.run(trigger(cast))
+
+    assert upgrade.status == Status.SUCCESS
+    assert upgrade.rollouts.get().attempts == 2
+    assert_one_deployment_mine(platform, cast, upgrade)
+
+
+def test_a_throttled_call_waits_for_its_turn(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("throttle", action="UpdateService", times=3)
+
+    upgrade = engine.run(trigger(cast))
+
+    assert upgrade.status == Status.SUCCESS
+    assert upgrade.rollouts.get().attempts == 1
+    assert_one_deployment_mine(platform, cast, upgrade)
+
+
+def test_a_call_that_never_takes_effect_ends_refused(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("server_error", action="UpdateService")
+
+    upgrade = engine.run(trigger(cast))
+
+    rollout = upgrade.rollouts.get()
+    assert (rollout.status, rollout.outcome, rollout.attempts) == (Status.FAILED, Outcome.REFUSED, 3)
+    assert deployments(platform, cast.acme) == []
+
+
+@pytest.mark.parametrize("fault", ["timeout_before", "timeout_after"])
+def test_a_worker_killed_in_the_middle_of_the_call(cast: Cast, engine: Engine, platform: LocalAws, fault: str) -> None:
+    upgrade = trigger(cast)
+    pk = upgrade.rollouts.get().pk
+    platform.fault(fault, action="UpdateService", times=1, seconds=3)
+    worker = subprocess.Popen([sys.executable, "-c", STEP.format(pk=pk)], cwd=ROOT, env=worker_environment())
+    wait_for(lambda: Rollout.objects.get(pk=pk).phase == Phase.CALLING)
+    if fault == "timeout_after":
+        wait_for(lambda: bool(deployments(platform, cast.acme)))
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+
+    engine.run(upgrade)
+
+    assert upgrade.status == Status.SUCCESS
+    assert_one_deployment_mine(platform, cast, upgrade)
+
+
+def worker_environment() -> dict[str, str]:
+    database = connection.settings_dict
+    url = f"postgresql://{database['USER']}:@/{database['NAME']}?host={database['OPTIONS'].get('host', '')}"
+    return {**os.environ, "DJANGO_SETTINGS_MODULE": "portal.settings", "DATABASE_URL": url}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("not true within 10 seconds")
+
+
+def test_a_deployment_of_somebody_else_is_not_adopted(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    other = platform.client().register_task_definition(
+        family="somebody-elses", containerDefinitions=[{"name": "agent", "image": "agent:other", "memory": 512}]
+    )["taskDefinition"]["taskDefinitionArn"]
+    upgrade = trigger(cast)
+    platform.fault("reply_lost", action="UpdateService", times=1)
+    engine.step()
+    platform.client().update_service(**service_of(cast), taskDefinition=other)
+
+    engine.run(upgrade)
+
+    rollout = upgrade.rollouts.get()
+    assert rollout.outcome == Outcome.SUPERSEDED
+    mine, theirs = deployments(platform, cast.acme)
+    assert rollout.service_deployment_arn == mine["service_deployment_arn"]
+    assert theirs["service_deployment_arn"] in (rollout.rollout_reason or "")
+
+
+def test_twenty_workers_at_once_start_one_deployment(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast)
+    pk = upgrade.rollouts.get().pk
+    gate = threading.Barrier(20)
+
+    def work() -> None:
+        try:
+            gate.wait()
+            advance(pk)
+        finally:
+            connection.close()
+
+    workers = [threading.Thread(target=work) for _ in range(20)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    engine.run(upgrade)
+
+    assert upgrade.status == Status.SUCCESS
+    assert_one_deployment_mine(platform, cast, upgrade)
+
+
+def test_doubled_messages_change_nothing(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast)
+    pk = upgrade.rollouts.get().pk
+
+    for _ in range(10):
+        advance_rollout(pk)
+    engine.run(upgrade)
+    for _ in range(10):
+        advance_rollout(pk)
+
+    assert_one_deployment_mine(platform, cast, upgrade)
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(cast: Cast, platform: LocalAws) -> None:
+    pk = trigger(cast).rollouts.get().pk
+    sleeper = take(pk)
+    assert sleeper
+    Rollout.objects.filter(pk=pk).update(lease_until=None)
+    assert take(pk)
+
+    with pytest.raises(LeaseLost):
+        sleeper.write(status=Status.FAILED)
+
+    assert Rollout.objects.get(pk=pk).status == Status.PENDING
+
+
+def test_a_leased_rollout_is_nobody_elses(cast: Cast, platform: LocalAws) -> None:
+    pk = trigger(cast).rollouts.get().pk
+
+    assert take(pk)
+    assert take(pk) is None
+
+
+def test_the_sweep_starts_what_the_broker_lost(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """The message was published and never delivered: there is no worker in this test."""
+    upgrade = trigger(cast)
+    Rollout.objects.filter(upgrade=upgrade).update(next_check_at=Now())
+
+    sweep()
+    assert upgrade.rollouts.get().phase == Phase.DUE  # it rang; a worker has five seconds to come
+    make_overdue(upgrade)
+    sweep()
+
+    assert upgrade.rollouts.get().phase == Phase.WATCHING
+    assert_one_deployment_mine(platform, cast, upgrade)
+
+
+def make_overdue(upgrade: Upgrade) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE deployment_upgrade_services SET next_check_at = now() - interval '10 seconds' WHERE upgrade_id = %s",
+            [upgrade.pk],
+        )
+
+
+def test_a_row_that_no_step_can_handle_ends_at_its_deadline(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    Rollout.objects.filter(upgrade=upgrade).update(baseline={"answered_at": "not a time"})
+
+    engine.step()
+    assert "log says why" in (upgrade.rollouts.get().check_error or "")
+    Rollout.objects.filter(upgrade=upgrade).update(deadline_at=Now())
+    engine.run(upgrade)
+
+    assert upgrade.rollouts.get().outcome == Outcome.TIMED_OUT

@@ -1,0 +1,143 @@
+"""The demo's past upgrades of acme: one of each kind of end, so that history and estimates have something to show."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+from django.utils import timezone
+
+from portal.models import Organization, User
+from upgrades.models import Rollout, RolloutEvent, Upgrade
+from upgrades.platform import service_name
+from upgrades.states import Outcome, Phase, Status, overall_status, services_of
+
+BREAKER = "Service deployment rolled back because the circuit breaker threshold was exceeded."
+CRASH = "Essential container in task exited"
+DESIRED = {"agent": 4, "orchestrator": 3, "customer-portal": 2}
+
+# Hours ago, target, who, reason, then (outcome, seconds) for each service in rolling order.
+PAST: list[tuple[int, str, str, str, list[tuple[Outcome, int]]]] = [
+    (26, "agent", "operator", "OPS-412: connector time-outs", [(Outcome.COMPLETED, 71)]),
+    (
+        49,
+        "all",
+        "admin",
+        "OPS-405: v9.9.0 for everyone",
+        [(Outcome.COMPLETED, 78), (Outcome.COMPLETED, 64), (Outcome.COMPLETED, 52)],
+    ),
+    (74, "orchestrator", "operator", "OPS-398: provider routing", [(Outcome.ROLLED_BACK, 143)]),
+    (98, "all", "operator", "", [(Outcome.COMPLETED, 80), (Outcome.ROLLED_BACK, 151), (Outcome.NOT_ATTEMPTED, 0)]),
+    (150, "customer-portal", "admin", "OPS-377", [(Outcome.STOPPED_BY_USER, 33)]),
+    (170, "agent", "consultant", "", [(Outcome.SUPERSEDED, 41)]),
+    (222, "agent", "operator", "OPS-350", [(Outcome.NO_CHANGE, 1)]),
+    (270, "orchestrator", "operator", "", [(Outcome.TIMED_OUT, 2700)]),
+]
+STATUS = {
+    Outcome.COMPLETED: Status.SUCCESS,
+    Outcome.NO_CHANGE: Status.SUCCESS,
+}
+REASON = {
+    Outcome.ROLLED_BACK: BREAKER,
+    Outcome.STOPPED_BY_USER: "Stopped by admin@acme.example.",
+    Outcome.SUPERSEDED: "Superseded by a deployment that was started outside the portal.",
+    Outcome.TIMED_OUT: "No end within 45 minutes. Last seen: ECS still reports it in progress.",
+    Outcome.NO_CHANGE: "It already ran this image and the rollout was not forced: nothing to change.",
+}
+
+
+class Command(BaseCommand):
+    help = "Make acme's past upgrades; does nothing where it has any. Needs DEMO=1 and seed_organizations."
+
+    @transaction.atomic
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.DEMO:
+            raise CommandError("Made-up history belongs into a demo alone: seeding needs DEMO=1.")
+        acme = Organization.objects.filter(slug="acme").first()
+        if acme is None:
+            raise CommandError("There is no organization acme: run seed_organizations first.")
+        if Upgrade.objects.filter(organization=acme).exists():
+            return
+        for number, (hours, target, who, reason, ends) in enumerate(PAST):
+            self.make_upgrade(acme, number, timezone.now() - timedelta(hours=hours), target, who, reason, ends)
+
+    def make_upgrade(
+        self,
+        acme: Organization,
+        number: int,
+        began: datetime,
+        target: str,
+        who: str,
+        reason: str,
+        ends: list[tuple[Outcome, int]],
+    ) -> None:
+        email = "consultant@portal.example" if who == "consultant" else f"{who}@acme.example"
+        statuses = [STATUS.get(outcome, Status.FAILED) for outcome, _ in ends]
+        ended = began + timedelta(seconds=sum(seconds for _, seconds in ends))
+        upgrade = Upgrade.objects.create(
+            upgrade_id=f"upgrade-{began:%Y-%m%d-%H%M%S}-{number:06x}",
+            organization=acme,
+            target=target,
+            version="latest",
+            force_new_deployment=ends[0][0] != Outcome.NO_CHANGE,
+            reason=reason,
+            status=overall_status(statuses),
+            initiated_by=User.objects.get(email=email),
+            initiated_by_email=email,
+            success_count=statuses.count(Status.SUCCESS),
+            failed_count=statuses.count(Status.FAILED),
+            created_at=began,
+            started_at=began,
+            completed_at=ended,
+        )
+        at = began
+        for position, (service, (outcome, seconds)) in enumerate(zip(services_of(target), ends, strict=True)):
+            self.make_rollout(upgrade, position, service, outcome, at, seconds)
+            at += timedelta(seconds=seconds)
+
+    def make_rollout(
+        self, upgrade: Upgrade, position: int, service: str, outcome: Outcome, at: datetime, seconds: int
+    ) -> None:
+        succeeded = outcome in STATUS
+        attempted = outcome != Outcome.NOT_ATTEMPTED
+        rolled_back = outcome == Outcome.ROLLED_BACK
+        reason = REASON.get(outcome)
+        error = None if succeeded else f"{outcome.label}. {reason or 'A service before it did not succeed.'}"
+        desired = DESIRED[service] if attempted else None
+        ended = at + timedelta(seconds=seconds)
+        rollout = Rollout.objects.create(
+            upgrade=upgrade,
+            organization=upgrade.organization,
+            service=service,
+            service_name=service_name(upgrade.organization, service),
+            position=position,
+            status=STATUS.get(outcome, Status.FAILED),
+            outcome=outcome,
+            phase=Phase.DONE,
+            from_version="v9.9.0" if attempted else None,
+            to_version="v9.9.0" if attempted else None,
+            desired_count=desired,
+            running_count=desired,
+            pending_count=0 if attempted else None,
+            failed_tasks=3 if rolled_back else 0,
+            target_running=desired or 0 if outcome == Outcome.COMPLETED else 0,
+            source_running=0 if outcome == Outcome.COMPLETED else desired or 0,
+            breaker_failures=3 if rolled_back else 0,
+            breaker_threshold=3 if attempted else 0,
+            rollout_reason=reason,
+            error_message=error,
+            stopped_tasks=[{"id": f"{position:032x}", "stopped_at": at.isoformat(), "reason": CRASH, "exit_code": 1}]
+            * rolled_back,
+            started_at=at if attempted else None,
+            completed_at=ended,
+            last_checked_at=ended if attempted else None,
+        )
+        if outcome == Outcome.COMPLETED:
+            RolloutEvent.objects.create(
+                organization=upgrade.organization,
+                rollout=rollout,
+                ecs_event_id=f"seed-{rollout.pk}",
+                message=f"(service {rollout.service_name}) has reached a steady state.",
+                created_at=ended,
+            )
