@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +20,7 @@ def main() -> None:
 
     from werkzeug.serving import make_server
 
+    from portal.sandbox.control import with_control
     from portal.sandbox.demo import seed_demo
     from portal.sandbox.server import Sandbox, request_handler
 
@@ -31,11 +31,8 @@ def main() -> None:
     if options.demo and not was_restored:
         seed_demo(sandbox)
         sandbox.save()
-    try:
-        handler = request_handler(sandbox.clock)
-        server = make_server(options.host, options.port, sandbox, threaded=True, request_handler=handler)
-    except OSError as error:
-        sys.exit(f"local AWS: cannot listen on {options.host}:{options.port}: {error}")
+    handler = request_handler(sandbox.clock)
+    server = make_server(options.host, options.port, with_control(sandbox), threaded=True, request_handler=handler)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(0)

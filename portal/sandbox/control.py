@@ -1,7 +1,7 @@
 """The control API under `/_sandbox/`: JSON in, JSON out; bad input is a 400 with a sentence that names the field."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from werkzeug.wrappers import Request, Response
@@ -10,13 +10,26 @@ from portal.sandbox.demo import seed_demo
 from portal.sandbox.faults import FaultError
 from portal.sandbox.ledger import FILTERS
 from portal.sandbox.seed import SeedError, seed
-from portal.sandbox.server import CONTROL_PREFIX, Sandbox
+from portal.sandbox.server import Sandbox, StartResponse
+
+CONTROL_PREFIX = "/_sandbox/"
 
 Json = dict[str, Any]
 
 
 class ControlError(ValueError):
     """Bad input; the message names the field."""
+
+
+def with_control(sandbox: Sandbox) -> Callable[[Json, StartResponse], Iterable[bytes]]:
+    """The whole local AWS as one WSGI application: this API under its prefix, AWS everywhere else."""
+
+    def application(environ: Json, start_response: StartResponse) -> Iterable[bytes]:
+        if str(environ.get("PATH_INFO", "")).startswith(CONTROL_PREFIX):
+            return handle_control(sandbox, environ)(environ, start_response)
+        return sandbox(environ, start_response)
+
+    return application
 
 
 def handle_control(sandbox: Sandbox, environ: Json) -> Response:

@@ -117,6 +117,10 @@ class Identity:
         )
         return xml_reply("GetCallerIdentity", result, request_id=request.request_id)
 
+    def clear(self) -> None:
+        self.roles.clear()
+        self.sessions.clear()
+
     def dump(self) -> dict[str, Any]:
         """Roles and the sessions that have not ended."""
         live = [asdict(each) for each in self.sessions.values() if each.expires_at > time.time()]

@@ -1,4 +1,4 @@
-"""The local AWS as one WSGI application: control API, faults, throttling, the engine's ECS actions, moto for the rest.
+"""The AWS API as a WSGI application: faults, throttling, the engine's ECS actions, and moto for the rest.
 
 One lock serializes every call, as the state is one; waiting (delays, hanging replies) happens outside of it.
 """
@@ -31,7 +31,6 @@ from portal.sandbox.wire import ApiRequest, Environ, Reply, error_reply, json_re
 
 logger = logging.getLogger(__name__)
 
-CONTROL_PREFIX = "/_sandbox/"
 SAVE_MOVEMENT_EVERY_SECONDS = 1.0
 
 StartResponse = Callable[..., Any]
@@ -90,8 +89,7 @@ class Sandbox:
         """Drop everything: state, roles, faults, ledger, buckets, and the clock back to wall time."""
         self.engine.clear()
         moto_state.reset()
-        self.identity.roles.clear()
-        self.identity.sessions.clear()
+        self.identity.clear()
         self.faults.clear()
         self.ledger.clear()
         self.throttling.reset()
@@ -99,10 +97,6 @@ class Sandbox:
         self.save()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        from portal.sandbox.control import handle_control
-
-        if str(environ.get("PATH_INFO", "")).startswith(CONTROL_PREFIX):
-            return handle_control(self, environ)(environ, start_response)
         reply = self._answer(environ)
         headers = [(name, value) for name, value in reply.headers if name.lower() not in ("date", "content-length")]
         headers.append(("Content-Length", str(len(reply.body))))

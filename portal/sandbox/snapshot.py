@@ -67,20 +67,20 @@ class Snapshot:
             reason = error if isinstance(error, BadSnapshotError) else f"a field is missing or wrong ({error!r})"
             print(f"local AWS: {self.path} cannot be used: {reason}.", file=sys.stderr)
             print(f"local AWS: it was set aside as {aside}; starting fresh.", file=sys.stderr)
+            for part in (self.engine, self.identity, self.faults):
+                part.clear()
             moto_state.reset()
-            self.engine.clear()
             return False
         return True
 
     def _load(self, state: dict[str, Any]) -> None:
-        services = [load_service(each) for each in state["services"]]
-        self.faults.load(state["faults"])
-        self.identity.load(state["identity"])
-        self.clock.load(state["clock"])
+        self.engine.services.update({service.key: service for service in map(load_service, state["services"])})
         for place, content in state["places"]:
             moto_state.load_place((place[0], place[1]), content)
-        self.engine.services.update({service.key: service for service in services})
+        self.faults.load(state["faults"])
+        self.identity.load(state["identity"])
         self.ledger.restore(int(state["ledger_sequence"]))
+        self.clock.load(state["clock"])
 
 
 def read_state(path: Path) -> dict[str, Any]:
