@@ -5,7 +5,6 @@ So its rate limits, its authentication records and two-factor authentication hol
 
 from typing import Any
 
-from allauth.account.forms import LoginForm
 from allauth.account.internal import flows
 from allauth.account.internal.stagekit import get_pending_stage
 from allauth.core.internal import ratelimit
@@ -19,6 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.access import Policy, has_two_factor, sign_in_first
+from portal.accounts_forms import SignInForm
 from portal.api import ErrorSerializer, StrictSerializer, api_route, errors, read_body, read_query
 from portal.errors import PortalError
 from portal.models import Membership, Role, User
@@ -123,7 +123,7 @@ def sign_in(request: HttpRequest, *, email: str, password: str, code: str | None
     Raises PortalError 401 `invalid_credentials`, `mfa_required`, `invalid_code`; 429 `too_many_attempts`.
     """
     consume_sign_in_rate(request)
-    password_form = LoginForm(data={"login": email, "password": password}, request=request)
+    password_form = SignInForm(data={"login": email, "password": password}, request=request)
     check(password_form, refused=PortalError("invalid_credentials", "The e-mail address or password is wrong.", 401))
     person: User = password_form.user
     if not person.is_active:

@@ -2,7 +2,7 @@
 
 from allauth.core.internal.httpkit import authenticated_user
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET
 
 from portal.access import Policy, has_two_factor, policy
@@ -20,3 +20,10 @@ def account(request: HttpRequest) -> HttpResponse:
         "has_two_factor": has_two_factor(person),
     }
     return render(request, "account.html", context)
+
+
+@policy(Policy.SIGNED_IN)
+@require_GET
+def accounts(request: HttpRequest) -> HttpResponse:
+    """The folder of allauth's pages; allauth itself would send people to its closed page of e-mail addresses."""
+    return redirect("account")

@@ -1,11 +1,31 @@
 """How API requests are authenticated: by Django's session alone. In its own module, because DRF imports it by name."""
 
+from typing import Any
+
 from rest_framework import authentication
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
+
+from portal.errors import CSRF_MISSING, PortalError
 
 
 class SessionAuthentication(authentication.SessionAuthentication):
-    """Django's session. An unrelated `Authorization` header is ignored; anonymous is 401, not DRF's 403."""
+    """Django's session. An unrelated `Authorization` header is ignored; anonymous is 401, not DRF's 403.
+
+    Unsafe methods need the CSRF token from everybody: DRF lets anonymous callers off, which would leave sign-in open.
+    """
+
+    def authenticate(self, request: Request) -> tuple[Any, None] | None:
+        found: tuple[Any, None] | None = super().authenticate(request)
+        if found is None:
+            self.enforce_csrf(request)
+        return found
+
+    def enforce_csrf(self, request: Request) -> None:
+        try:
+            super().enforce_csrf(request)
+        except PermissionDenied as error:
+            raise PortalError("csrf_failed", CSRF_MISSING, 403) from error
 
     def authenticate_header(self, request: Request) -> str:
         return "Session"

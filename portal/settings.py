@@ -173,6 +173,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
 ACCOUNT_ADAPTER = "portal.accounts.AccountAdapter"
+ACCOUNT_FORMS = {"login": "portal.accounts_forms.SignInForm"}
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
@@ -276,7 +277,7 @@ CELERY_TASK_PUBLISH_RETRY = False
 # What the scheduler process calls, and how often (seconds). Named by string: portal imports no app.
 SCHEDULE: dict[str, float] = {
     "portal.tasks.beat": 5.0,
-    "upgrades.tasks.sweep": 1.0,
+    "upgrades.tasks.sweep": 0.5,
 }
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ urlpatterns = [
     path("api/v1/", include("upgrades.api_urls")),
     path("api/", include("portal.schema_urls")),
     path("account/", accounts_views.account, name="account"),
+    path("accounts/", accounts_views.accounts),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     path("health", health.health),

@@ -1,0 +1,77 @@
+"""What the tests of sign-in and administration share beside the cast."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.mfa.totp.internal import auth as totp
+from django.core.cache import cache
+from django.http import HttpResponse
+from django.test import Client
+
+from portal.audit import AuditEvent
+from portal.models import User
+
+
+@pytest.fixture(autouse=True)
+def forget_rates() -> None:
+    """allauth counts attempts in the cache, which outlives a test."""
+    cache.clear()
+
+
+class ApiClient(Client):
+    """A client of the session API that sends the CSRF token as spec/api.md asks, and checks that it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(enforce_csrf_checks=True)
+        self.get("/api/v1/auth/session")
+
+    def send(self, path: str, body: Any = None, *, token: str | None = None) -> Any:
+        token = self.cookies["csrftoken"].value if token is None else token
+        data = body if isinstance(body, str) else json.dumps({} if body is None else body)
+        return self.post(path, data, content_type="application/json", headers={"X-CSRFToken": token})
+
+    def sign_in(self, user: User, password: str, **more: Any) -> Any:
+        return self.send("/api/v1/auth/login", {"email": user.email, "password": password, **more})
+
+    def sign_out(self) -> Any:
+        return self.send("/api/v1/auth/logout")
+
+
+@pytest.fixture
+def api() -> ApiClient:
+    return ApiClient()
+
+
+@pytest.fixture
+def authenticator(settings: Any) -> Callable[[User], Callable[[], str]]:
+    """Gives a person an authenticator app; returns what the app shows, a new code for each time it is asked."""
+    # A test may run over the edge of half a minute, and needs more than one code within it.
+    settings.MFA_TOTP_TOLERANCE = 2
+
+    def activate(user: User) -> Callable[[], str]:
+        secret = totp.generate_totp_secret()
+        totp.TOTP.activate(user, secret)
+        counters = totp.yield_hotp_counters_from_time()
+        next(counters)
+        return lambda: totp.format_hotp_value(totp.hotp_value(secret, next(counters)))
+
+    return activate
+
+
+@pytest.fixture
+def recovery_codes() -> Callable[[User], list[str]]:
+    return lambda user: RecoveryCodes.activate(user).get_unused_codes()
+
+
+def audit_kinds() -> list[str]:
+    """What was written to the audit trail, oldest first."""
+    return list(AuditEvent.objects.order_by("id").values_list("kind", flat=True))
+
+
+def main_of(response: HttpResponse) -> str:
+    """The page without its frame."""
+    page = response.content.decode()
+    return page[page.index("<main") : page.index("</main>")]
