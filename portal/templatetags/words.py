@@ -26,15 +26,15 @@ def ago(moment: datetime | None) -> str:
 
 @register.filter
 def duration(seconds: float | None) -> str:
-    """`42 s`, `3 min 5 s`, `2 h 10 min`; empty for None."""
+    """`42 s`, `3 min 5 s`, `7 min`, `2 h 10 min`; empty for None."""
     if seconds is None:
         return ""
     whole = max(0, int(seconds))
     if whole < MINUTE:
         return f"{whole} s"
     if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE} s"
-    return f"{whole // HOUR} h {whole % HOUR // MINUTE} min"
+        return f"{whole // MINUTE} min {whole % MINUTE} s".removesuffix(" 0 s")
+    return f"{whole // HOUR} h {whole % HOUR // MINUTE} min".removesuffix(" 0 min")
 
 
 @register.filter
