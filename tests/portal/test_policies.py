@@ -1,0 +1,177 @@
+"""The first wall: each route declares who may call it, and the declaration is kept (portal/access.py)."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from portal.access import LIBRARY_POLICIES, Policy, policy_of
+from portal.models import User
+from tests.conftest import Cast
+
+SignedIn = Callable[[User], Client]
+View = Callable[..., Any]
+
+EXAMPLES = {"slug": "acme", "int": "1", "uuid": "00000000-0000-4000-8000-000000000000", "str": "x", "path": "x"}
+# Routes that are regular expressions have no converters to fill in.
+EXAMPLE_PATHS = {
+    r"accounts/^confirm-email/(?P<key>[-:\w]+)/$": "accounts/confirm-email/x/",
+    r"accounts/^password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>.+)/$": "accounts/password/reset/key/1-x/",
+    r"admin/(?P<url>.*)$": "admin/x",
+}
+
+
+def routes(patterns: list[Any] | None = None, prefix: str = "") -> Iterator[tuple[str, View]]:
+    """Every route of the URLconf with its view."""
+    for pattern in get_resolver().url_patterns if patterns is None else patterns:
+        if isinstance(pattern, URLResolver):
+            yield from routes(pattern.url_patterns, prefix + str(pattern.pattern))
+        else:
+            assert isinstance(pattern, URLPattern)
+            yield prefix + str(pattern.pattern), pattern.callback
+
+
+def path_of(route: str) -> str:
+    """An address that the route matches."""
+    if route in EXAMPLE_PATHS:
+        return "/" + EXAMPLE_PATHS[route]
+    if route.startswith("admin/^(?P<app_label>"):
+        return "/admin/portal/"
+    filled = re.sub(r"<(?:(\w+):)?\w+>", lambda found: EXAMPLES[found[1] or "str"], route)
+    assert "(?P" not in filled, f"Give an example of {route} in EXAMPLE_PATHS."
+    return "/" + filled
+
+
+def paths_with(*policies: Policy) -> list[str]:
+    return [path_of(route) for route, view in routes() if policy_of(view) in policies]
+
+
+def test_every_route_declares_a_policy() -> None:
+    undeclared = [route for route, view in routes() if policy_of(view) is None]
+
+    assert undeclared == []
+
+
+def test_every_policy_of_a_library_belongs_to_a_route() -> None:
+    views = [getattr(view, "view_class", view) for _, view in routes()]
+    named = {f"{view.__module__}.{getattr(view, '__qualname__', '')}" for view in views}
+
+    assert set(LIBRARY_POLICIES) <= named
+
+
+def test_what_is_public_is_a_short_list() -> None:
+    """Whoever makes one more route public changes this list, and is asked why."""
+    public = {path_of(route) for route, view in routes() if policy_of(view) is Policy.PUBLIC}
+
+    assert public == {
+        "/accounts/login/",
+        "/accounts/logout/",
+        "/accounts/inactive/",
+        "/accounts/signup/",
+        "/accounts/password/reset/",
+        "/accounts/password/reset/done/",
+        "/accounts/password/reset/key/1-x/",
+        "/accounts/password/reset/key/done/",
+        "/accounts/2fa/authenticate/",
+        "/accounts/2fa/webauthn/login/",
+        "/api/v1/auth/session",
+        "/api/v1/auth/login",
+        "/health",
+        "/livez",
+        "/readyz",
+    }
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
+def test_anonymous_gets_nothing_but_the_public_routes(client: Client, db: None, method: str) -> None:
+    for path in paths_with(Policy.SIGNED_IN, Policy.VIEWER, Policy.OPERATOR, Policy.ADMIN, Policy.STAFF):
+        response = getattr(client, method)(path)
+
+        if path.startswith("/api/"):
+            assert (path, response.status_code) == (path, 401)
+            assert response.json()["code"] == "not_authenticated"
+        else:
+            assert (path, response.status_code) == (path, 302)
+            assert response["Location"].startswith("/accounts/login/?next=")
+
+
+def test_anonymous_fragment_moves_the_whole_page_to_sign_in(client: Client, db: None) -> None:
+    response = client.get("/o/acme/", headers={"HX-Request": "true"})
+
+    assert (response.status_code, response["HX-Redirect"]) == (401, "/accounts/login/")
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_nobody_opens_a_closed_route(client_for: SignedIn, cast: Cast, method: str) -> None:
+    for client in (Client(), client_for(cast.operator), client_for(cast.staff)):
+        for path in paths_with(Policy.CLOSED):
+            assert (path, getattr(client, method)(path).status_code) == (path, 404)
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_only_staff_open_the_admin(client_for: SignedIn, cast: Cast, method: str) -> None:
+    client = client_for(cast.admin)
+
+    for path in paths_with(Policy.STAFF):
+        assert (path, getattr(client, method)(path).status_code) == (path, 403)
+
+
+def test_superuser_who_is_no_staff_does_not_open_the_admin(client_for: SignedIn, cast: Cast) -> None:
+    User.objects.filter(pk=cast.admin.pk).update(is_superuser=True)
+
+    assert client_for(cast.admin).get("/admin/").status_code == 403
+
+
+def test_a_stranger_gets_404_for_every_page_of_an_organization(client_for: SignedIn, cast: Cast) -> None:
+    client = client_for(cast.stranger)
+
+    for path in paths_with(Policy.VIEWER, Policy.OPERATOR, Policy.ADMIN):
+        assert (path, client.get(path).status_code) in {(path, 404), (path, 405)}
+
+
+@pytest.mark.parametrize("person", ["stranger", "admin", "staff", None])
+def test_a_view_without_a_policy_is_refused(
+    client_for: SignedIn, cast: Cast, settings: Any, person: str | None
+) -> None:
+    settings.ROOT_URLCONF = "tests.portal.urls_without_policy"
+    client = client_for(getattr(cast, person)) if person else Client()
+
+    page, api = client.get("/undeclared/"), client.get("/api/v1/undeclared")
+
+    assert (page.status_code, api.status_code) == (403, 403)
+    assert api.json()["code"] == "no_policy"
+
+
+def test_staff_need_two_factors_in_production(client_for: SignedIn, cast: Cast, settings: Any) -> None:
+    settings.LOCAL = False
+    client = client_for(cast.staff)
+
+    for path in ("/admin/", "/admin/login/", "/admin/portal/organization/"):
+        assert client.get(path)["Location"] == "/accounts/2fa/"
+    assert b"needs two-factor authentication" in client.get("/accounts/2fa/").content
+
+
+def test_recovery_codes_alone_are_no_second_factor(
+    client_for: SignedIn, cast: Cast, settings: Any, recovery_codes: Callable[[User], list[str]]
+) -> None:
+    settings.LOCAL = False
+    recovery_codes(cast.staff)
+
+    assert client_for(cast.staff).get("/admin/").status_code == 302
+
+
+def test_staff_with_two_factors_open_the_admin_in_production(
+    client_for: SignedIn, cast: Cast, settings: Any, authenticator: Callable[[User], Callable[[], str]]
+) -> None:
+    settings.LOCAL = False
+    authenticator(cast.staff)
+
+    assert client_for(cast.staff).get("/admin/").status_code == 200
+
+
+def test_signed_in_answers_are_never_cached(client_for: SignedIn, cast: Cast) -> None:
+    for path in ("/account/", "/api/v1/auth/session", "/o/acme/"):
+        assert "no-store" in client_for(cast.operator).get(path)["Cache-Control"]
