@@ -39,9 +39,12 @@ class LocalAws:
         self.url = url
 
     @classmethod
-    def start(cls, data_dir: Path | None = None, *, speed: float = 1.0, demo: bool = False, port: int = 0) -> Self:
+    def start(
+        cls, data_dir: Path | None = None, *, speed: float | None = None, demo: bool = False, port: int = 0
+    ) -> Self:
         """Start a server on a free port (or `port`) and wait until it listens."""
-        command = [sys.executable, "-m", "portal.sandbox", "--port", str(port), "--speed", str(speed)]
+        command = [sys.executable, "-m", "portal.sandbox", "--port", str(port)]
+        command += ["--speed", str(speed)] if speed else []
         command += ["--data-dir", str(data_dir)] if data_dir else []
         command += ["--demo"] if demo else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}

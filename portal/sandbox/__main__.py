@@ -26,8 +26,10 @@ def main() -> None:
 
     if options.data_dir:
         options.data_dir.mkdir(parents=True, exist_ok=True)
-    sandbox = Sandbox(data_dir=options.data_dir, speed=options.speed)
+    sandbox = Sandbox(data_dir=options.data_dir)
     was_restored = sandbox.restore()
+    if options.speed:
+        sandbox.clock.set_speed(options.speed)
     if options.demo and not was_restored:
         seed_demo(sandbox)
         sandbox.save()
@@ -51,7 +53,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5000, help="0 picks a free one")
     parser.add_argument("--data-dir", type=Path, default=None, help="keep the state here; without it, in memory only")
-    parser.add_argument("--speed", type=positive, default=1.0, help="sandbox seconds per second")
+    parser.add_argument("--speed", type=positive, help="sandbox seconds per second; as before, or 1")
     parser.add_argument("--demo", action="store_true", help="seed the demo's AWS when there is no state yet")
     return parser.parse_args()
 

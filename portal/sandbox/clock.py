@@ -24,10 +24,12 @@ class Clock:
             self.anchor_wall = self.anchor_sandbox = self.wall()
 
     def now(self) -> float:
-        """The sandbox's time in seconds since the epoch."""
-        if self.frozen:
-            return self.anchor_sandbox
-        return self.anchor_sandbox + max(0.0, self.wall() - self.anchor_wall) * self.speed
+        """The sandbox's time in seconds since the epoch, to the millisecond.
+
+        AWS's times have no finer parts; with them a time would not survive its way through a client and back.
+        """
+        passed = 0.0 if self.frozen else max(0.0, self.wall() - self.anchor_wall) * self.speed
+        return round(self.anchor_sandbox + passed, 3)
 
     def advance(self, seconds: float) -> None:
         """Turn the clock on by so many sandbox seconds."""

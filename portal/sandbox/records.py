@@ -3,7 +3,8 @@
 Plain data, JSON in and out (`dump`, `load_service`), times in seconds since the epoch. No rules live here.
 """
 
-from dataclasses import asdict, dataclass, field
+import json
+from dataclasses import dataclass, field
 from typing import Any
 
 RUNNING_STAGES = ("PROVISIONING", "PENDING", "RUNNING")
@@ -157,6 +158,7 @@ class Service:
     advanced_to: float = 0.0
     steady: bool = False
     needs_tick: bool = True
+    changes: int = 0  # grows with every tick and call that may have changed something
     next_place_event_at: float = 0.0
     deployments: list[Deployment] = field(default_factory=list)
     service_deployments: list[ServiceDeployment] = field(default_factory=list)
@@ -177,6 +179,7 @@ class Service:
     def wake(self, now: float) -> None:
         """Have the next tick look at this service; called after every change that did not come from a tick."""
         self.needs_tick = True
+        self.changes += 1
         self.advanced_to = max(self.advanced_to, now)
 
     def find_service_deployment(self, arn: str) -> ServiceDeployment | None:
@@ -187,9 +190,9 @@ class Service:
         return [task for task in self.tasks if task.deployment_id == deployment_id and task.status != "STOPPED"]
 
 
-def dump_service(service: Service) -> dict[str, Any]:
-    """A service as JSON can hold it."""
-    return asdict(service)
+def dump_service(service: Service) -> str:
+    """A service as JSON text; `asdict` would copy everything first."""
+    return json.dumps(service, default=vars)
 
 
 def load_service(state: dict[str, Any]) -> Service:

@@ -82,6 +82,7 @@ def next_wake(service: Service) -> float | None:
 def step(service: Service, now: float, rollout_faults: RolloutFaults) -> None:
     """One tick: tasks first, then the service deployments, failure detection, placement, completion."""
     service.needs_tick = False
+    service.changes += 1
     advance_tasks(service, now)
     if service.status == "DRAINING":
         finish_deletion(service)

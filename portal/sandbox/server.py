@@ -43,9 +43,9 @@ class ConnectionDroppedError(ConnectionAbortedError):
 class Sandbox:
     """The whole local AWS; `data_dir` None keeps it in memory."""
 
-    def __init__(self, *, data_dir: Path | None = None, speed: float = 1.0) -> None:
+    def __init__(self, *, data_dir: Path | None = None) -> None:
         self.lock = threading.RLock()
-        self.clock = Clock(speed=speed)
+        self.clock = Clock()
         self.faults = Faults()
         self.identity = Identity()
         self.throttling = Throttling()
@@ -74,16 +74,16 @@ class Sandbox:
             self.ledger.clear()
         return found
 
-    def save(self) -> None:
+    def save(self, *, moto_changed: bool = True) -> None:
         if self.snapshot:
-            self.snapshot.save()
+            self.snapshot.save(moto_changed=moto_changed)
             self._saved_at, self._saved_ticks = time.monotonic(), self.engine.ticks
 
     def save_movement(self) -> None:
         """Keep what time alone has changed, now and then; time itself would bring it about again."""
         moved = self.engine.ticks != self._saved_ticks
         if moved and time.monotonic() - self._saved_at >= SAVE_MOVEMENT_EVERY_SECONDS:
-            self.save()
+            self.save(moto_changed=False)
 
     def reset(self) -> None:
         """Drop everything: state, roles, faults, ledger, buckets, and the clock back to wall time."""
@@ -146,7 +146,7 @@ class Sandbox:
             self.save_movement()
         else:
             self._record(request, error=error, effect=error is None, delivered=delivered, before=before, reply=reply)
-            self.save()
+            self.save(moto_changed=not self._is_engines(request))
         return reply
 
     def _dispatch(self, environ: Environ, request: ApiRequest) -> Reply:
@@ -154,11 +154,14 @@ class Sandbox:
             reply = self.identity.handle(request)
             if reply:
                 return reply
-        if request.service == "ecs" and request.action in self.ecs.actions:
+        if self._is_engines(request):
             return json_reply(self.ecs.actions[request.action](request), request_id=request.request_id)
         if request.service == "ecs":
             self.ecs.prepare_for_moto(request, environ)
         return call_moto(self.moto, environ, request)
+
+    def _is_engines(self, request: ApiRequest) -> bool:
+        return request.service == "ecs" and request.action in self.ecs.actions
 
     def _hide_write(self, request: ApiRequest) -> None:
         key = service_key(request)

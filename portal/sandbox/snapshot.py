@@ -17,7 +17,7 @@ from portal.sandbox.engine import Engine
 from portal.sandbox.faults import Faults
 from portal.sandbox.identity import Identity
 from portal.sandbox.ledger import Ledger
-from portal.sandbox.records import load_service
+from portal.sandbox.records import Service, ServiceKey, dump_service, load_service
 
 FORMAT = 1
 
@@ -38,9 +38,16 @@ class Snapshot:
         self.identity = identity
         self.faults = faults
         self.ledger = ledger
+        self._services: dict[ServiceKey, tuple[Service, int, str]] = {}
+        self._places = ""
 
-    def save(self) -> None:
-        """Write the whole state beside the file and put it in its place."""
+    def save(self, *, moto_changed: bool = True) -> None:
+        """Write the whole state beside the file and put it in its place.
+
+        Text is made anew only for services that have changed, and for moto's part only when that may have.
+        """
+        if moto_changed or not self._places:
+            self._places = json.dumps([[place, moto_state.dump_place(place)] for place in moto_state.places()])
         state = {
             "format": FORMAT,
             "moto": moto.__version__,
@@ -48,12 +55,19 @@ class Snapshot:
             "identity": self.identity.dump(),
             "faults": self.faults.dump(),
             "ledger_sequence": self.ledger.sequence,
-            "services": list(self.engine.services.values()),
-            "places": [[place, moto_state.dump_place(place)] for place in moto_state.places()],
         }
+        services = ",".join(self._service_text(service) for service in self.engine.services.values())
+        text = f'{json.dumps(state)[:-1]}, "services": [{services}], "places": {self._places}}}'
         temporary = self.path.with_suffix(".new")
-        temporary.write_text(json.dumps(state, default=vars), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, self.path)
+
+    def _service_text(self, service: Service) -> str:
+        known = self._services.get(service.key)
+        if known is None or known[0] is not service or known[1] != service.changes:
+            known = (service, service.changes, dump_service(service))
+            self._services[service.key] = known
+        return known[2]
 
     def restore(self) -> bool:
         """Take the state up again; False when there is none, or only a bad one, which is set aside as `*.bad`."""

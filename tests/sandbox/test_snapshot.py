@@ -154,7 +154,7 @@ def restarted(tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
 
     def start(*, demo: bool = False) -> Sandbox:
         moto_state.reset()
-        sandbox = Sandbox(data_dir=tmp_path, speed=100)
+        sandbox = Sandbox(data_dir=tmp_path)
         if not sandbox.restore() and demo:
             seed_demo(sandbox)
             sandbox.save()
@@ -166,6 +166,7 @@ def restarted(tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
 
 def test_time_goes_on_while_the_server_is_down(restarted: Callable[..., Sandbox]) -> None:
     sandbox = restarted()
+    sandbox.clock.set_speed(100)
     seed(sandbox, {"cluster": "c", "services": [{"name": "web", "desired_count": 2}]})
     sandbox.engine.update_service(KEY, None, {"forceNewDeployment": True})
     sandbox.save()
