@@ -1,0 +1,446 @@
+"""Django admin: people, organizations and memberships are kept by staff, and every change is in the audit trail."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from allauth.mfa.models import Authenticator as AuthenticatorRow
+from django.contrib import admin
+from django.test import Client
+
+from portal.audit import AuditEvent, AuditKind, record
+from portal.models import Membership, Organization, Role, User
+from tests.conftest import Cast
+from tests.portal.conftest import audit_kinds
+
+SignedIn = Callable[[User], Client]
+ROLE_ARN = "arn:aws:iam::333333333333:role/portal"
+NO_MEMBERS = {"memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}
+NO_AUTHENTICATORS = {"authenticator_set-TOTAL_FORMS": "0", "authenticator_set-INITIAL_FORMS": "0"}
+
+
+@pytest.fixture
+def staff(client_for: SignedIn, cast: Cast) -> Client:
+    return client_for(cast.staff)
+
+
+def organization_form(organization: Organization | None = None, **changes: Any) -> dict[str, Any]:
+    """What the browser sends for the organization's page as it stands, with `changes`."""
+    shown = organization or Organization(name="Umbrella", slug="umbrella")
+    form = {
+        "name": shown.name,
+        "slug": shown.slug,
+        "environment": shown.environment,
+        "is_active": "on" if shown.is_active else "",
+        "deployment_stack": shown.deployment_stack,
+        "deployment_cluster": shown.deployment_cluster,
+        "deployment_region": shown.deployment_region,
+        "deployment_role_arn": shown.deployment_role_arn,
+        "deployment_external_id": shown.deployment_external_id,
+    }
+    return form | NO_MEMBERS | changes
+
+
+def person_form(person: User, **changes: Any) -> dict[str, Any]:
+    form = {"email": person.email, "name": person.name, "is_active": "on" if person.is_active else ""}
+    return form | NO_MEMBERS | NO_AUTHENTICATORS | changes
+
+
+def member_rows(*rows: dict[str, Any]) -> dict[str, Any]:
+    """The memberships' part of a page; a row without an id is new. The rows that are there come first."""
+    initial = sum("id" in row for row in rows)
+    form = {"memberships-TOTAL_FORMS": str(len(rows)), "memberships-INITIAL_FORMS": str(initial)}
+    for number, row in enumerate(rows):
+        form |= {f"memberships-{number}-{name}": str(value) for name, value in row.items()}
+    return form
+
+
+def as_shown(membership: Membership, **changes: Any) -> dict[str, Any]:
+    shown = {"user": membership.user_id, "organization": membership.organization_id, "role": membership.role}
+    return {"id": membership.pk} | shown | changes
+
+
+def change_page(row: Organization | User | Membership) -> str:
+    return f"/admin/portal/{row._meta.model_name}/{row.pk}/change/"
+
+
+# The door
+
+
+def test_the_admin_signs_in_through_the_portal(client: Client, cast: Cast) -> None:
+    credentials = {"username": cast.staff.email, "password": cast.password}
+
+    response = client.post("/admin/login/?next=/admin/", credentials)
+
+    assert response["Location"].startswith("/accounts/login/?next=")
+    assert client.get("/admin/").status_code == 302
+
+
+def test_staff_come_back_to_the_admin_after_signing_in(client: Client, cast: Cast) -> None:
+    asked = client.get("/admin/portal/organization/")
+    credentials = {"login": cast.staff.email, "password": cast.password, "next": "/admin/portal/organization/"}
+
+    response = client.post("/accounts/login/", credentials)
+
+    assert asked["Location"] == "/accounts/login/?next=%2Fadmin%2Fportal%2Forganization%2F"
+    assert response["Location"] == "/admin/portal/organization/"
+
+
+def test_the_admin_signs_out_through_the_portal(staff: Client) -> None:
+    staff.post("/admin/logout/")
+
+    assert audit_kinds() == ["session.signed_out"]
+    assert staff.get("/admin/").status_code == 302
+
+
+def test_the_admin_changes_its_own_password_through_the_portal(staff: Client) -> None:
+    assert staff.get("/admin/password_change/")["Location"] == "/accounts/password/change/"
+
+
+def test_staff_need_not_be_superuser(staff: Client, cast: Cast) -> None:
+    User.objects.filter(pk=cast.staff.pk).update(is_superuser=False)
+
+    assert staff.get("/admin/portal/organization/").status_code == 200
+    assert staff.post(change_page(cast.acme), organization_form(cast.acme, name="Acme")).status_code == 302
+
+
+def test_only_what_staff_keep_is_in_the_admin() -> None:
+    ours = {model._meta.label for model in admin.site._registry if model._meta.app_label != "upgrades"}
+
+    assert ours == {"portal.User", "portal.Organization", "portal.Membership", "portal.AuditEvent"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/admin/",
+        "/admin/portal/",
+        "/admin/portal/user/",
+        "/admin/portal/user/add/",
+        "/admin/portal/user/{user}/change/",
+        "/admin/portal/user/{user}/password/",
+        "/admin/portal/user/{user}/history/",
+        "/admin/portal/organization/",
+        "/admin/portal/organization/?q=acme&is_active__exact=1",
+        "/admin/portal/organization/add/",
+        "/admin/portal/organization/{organization}/change/",
+        "/admin/portal/membership/",
+        "/admin/portal/membership/add/",
+        "/admin/portal/auditevent/?q=acme",
+    ],
+)
+def test_page_keeps_the_policy(staff: Client, cast: Cast, path: str) -> None:
+    response = staff.get(path.format(user=cast.operator.pk, organization=cast.acme.pk))
+
+    page = response.content.decode()
+    assert response.status_code == 200
+    assert 'href="/static/admin.css"' in page
+    assert "style=" not in page
+    assert "<style" not in page
+    assert not re.search(r"\son\w+=", page)
+    assert all("src=" in script or "json" in script for script in re.findall(r"<script[^>]*>", page))
+
+
+# People
+
+
+def test_a_new_person_can_sign_in(staff: Client, client: Client, cast: Cast) -> None:
+    password = "a-long-password-1"
+    member = member_rows({"organization": cast.acme.pk, "role": "operator"})
+    form = {
+        "email": "New@Example.com",
+        "name": "New",
+        "usable_password": "true",
+        "password1": password,
+        "password2": password,
+    }
+
+    response = staff.post("/admin/portal/user/add/", form | member)
+
+    person = User.objects.get(email="new@example.com")
+    assert response["Location"] == change_page(person)
+    assert (person.name, person.is_staff) == ("New", False)
+    assert Membership.objects.get(user=person).role == Role.OPERATOR
+    assert audit_kinds() == ["person.created", "membership.added"]
+    signed_in = client.post("/accounts/login/", {"login": "new@example.com", "password": password})
+    assert signed_in["Location"] == "/"
+
+
+def test_a_person_may_start_without_a_password(staff: Client) -> None:
+    staff.post("/admin/portal/user/add/", {"email": "new@example.com", "usable_password": "false"} | NO_MEMBERS)
+
+    assert not User.objects.get(email="new@example.com").has_usable_password()
+
+
+def test_two_people_never_share_an_address(staff: Client, cast: Cast) -> None:
+    form = {"email": cast.operator.email.upper(), "usable_password": "false"}
+
+    response = staff.post("/admin/portal/user/add/", form | NO_MEMBERS)
+
+    assert b"already exists" in response.content
+    assert audit_kinds() == []
+
+
+def test_people_are_not_deleted(staff: Client, cast: Cast) -> None:
+    page = f"/admin/portal/user/{cast.operator.pk}/delete/"
+    bulk = {"action": "delete_selected", "_selected_action": cast.operator.pk, "post": "yes"}
+
+    assert staff.post(page, {"post": "yes"}).status_code == 403
+    staff.post("/admin/portal/user/", bulk)
+
+    assert User.objects.filter(pk=cast.operator.pk).exists()
+
+
+def test_a_deactivated_person_is_out_at_once(staff: Client, client_for: SignedIn, cast: Cast) -> None:
+    theirs = client_for(cast.operator)
+
+    staff.post(change_page(cast.operator), person_form(cast.operator, is_active=""))
+
+    event = AuditEvent.objects.get()
+    assert (event.kind, event.actor, event.subject) == ("person.changed", cast.staff, cast.operator.email)
+    assert event.data == {"changes": {"is_active": {"before": True, "after": False}}}
+    assert theirs.get("/account/").status_code == 302
+
+
+def test_making_somebody_staff_is_in_the_audit_trail(staff: Client, cast: Cast) -> None:
+    staff.post(change_page(cast.operator), person_form(cast.operator, is_staff="on"))
+
+    assert AuditEvent.objects.get().data["changes"] == {"is_staff": {"before": False, "after": True}}
+
+
+def test_a_password_set_by_staff_is_in_the_audit_trail_without_the_password(staff: Client, cast: Cast) -> None:
+    new = {"usable_password": "true", "password1": "another-long-password-1", "password2": "another-long-password-1"}
+
+    staff.post(f"/admin/portal/user/{cast.operator.pk}/password/", new)
+
+    cast.operator.refresh_from_db()
+    event = AuditEvent.objects.get()
+    assert cast.operator.check_password("another-long-password-1")
+    assert (event.kind, event.subject, event.data) == ("person.password_set", cast.operator.email, {})
+
+
+def test_a_refused_password_writes_nothing(staff: Client, cast: Cast) -> None:
+    staff.post(f"/admin/portal/user/{cast.operator.pk}/password/", {"password1": "short", "password2": "short"})
+
+    assert audit_kinds() == []
+
+
+def test_staff_take_the_lost_second_factor_off(
+    staff: Client,
+    cast: Cast,
+    authenticator: Callable[[User], Callable[[], str]],
+    recovery_codes: Callable[[User], list[str]],
+) -> None:
+    authenticator(cast.operator)
+    recovery_codes(cast.operator)
+    totp = AuthenticatorRow.objects.get(user=cast.operator, type="totp")
+    codes = AuthenticatorRow.objects.get(user=cast.operator, type="recovery_codes")
+    shown = staff.get(change_page(cast.operator)).content.decode()
+    form = person_form(cast.operator) | {
+        "authenticator_set-TOTAL_FORMS": "2",
+        "authenticator_set-INITIAL_FORMS": "2",
+        "authenticator_set-0-id": totp.pk,
+        "authenticator_set-0-user": cast.operator.pk,
+        "authenticator_set-0-DELETE": "on",
+        "authenticator_set-1-id": codes.pk,
+        "authenticator_set-1-user": cast.operator.pk,
+    }
+
+    staff.post(change_page(cast.operator), form)
+
+    assert totp.data["secret"] not in shown
+    assert not AuthenticatorRow.objects.exists()
+    assert AuditEvent.objects.get().kind == "person.two_factor_removed"
+
+
+# Organizations
+
+
+def test_a_new_organization_with_its_first_member(staff: Client, cast: Cast) -> None:
+    member = member_rows({"user": cast.stranger.pk, "role": "admin"})
+
+    staff.post("/admin/portal/organization/add/", organization_form(deployment_stack="umbrella-prod") | member)
+
+    organization = Organization.objects.get(slug="umbrella")
+    added, created = AuditEvent.objects.all()
+    assert organization.cluster == "umbrella-prod-cluster"
+    assert (created.kind, created.organization, created.subject) == ("organization.created", organization, "umbrella")
+    assert created.data["changes"]["deployment_stack"] == {"before": None, "after": "umbrella-prod"}
+    assert (added.kind, added.data) == ("membership.added", {"email": cast.stranger.email, "role": "admin"})
+
+
+def test_a_change_is_in_the_audit_trail_with_before_and_after(staff: Client, cast: Cast) -> None:
+    form = organization_form(cast.acme, deployment_cluster="another", deployment_region="eu-west-1")
+
+    staff.post(change_page(cast.acme), form)
+
+    event = AuditEvent.objects.get()
+    assert (event.kind, event.organization, event.actor) == ("organization.changed", cast.acme, cast.staff)
+    assert event.data["changes"] == {
+        "deployment_cluster": {"before": "", "after": "another"},
+        "deployment_region": {"before": "eu-central-1", "after": "eu-west-1"},
+    }
+
+
+def test_saving_without_a_change_writes_nothing(staff: Client, cast: Cast) -> None:
+    assert staff.post(change_page(cast.globex), organization_form(cast.globex)).status_code == 302
+
+    assert audit_kinds() == []
+
+
+def test_a_role_without_an_external_id_gets_one_that_nobody_guesses(staff: Client, cast: Cast) -> None:
+    response = staff.post(
+        change_page(cast.acme), organization_form(cast.acme, deployment_role_arn=ROLE_ARN), follow=True
+    )
+
+    cast.acme.refresh_from_db()
+    assert len(cast.acme.deployment_external_id) >= 40
+    assert f"The portal made an external id for Acme Robotics: {cast.acme.deployment_external_id}" in (
+        response.content.decode()
+    )
+    assert cast.acme.deployment_external_id not in str(AuditEvent.objects.get().data)
+    assert AuditEvent.objects.get().data["changes"]["deployment_external_id"] == "changed"
+
+
+def test_an_external_id_that_is_given_is_kept(staff: Client, cast: Cast) -> None:
+    form = organization_form(cast.acme, deployment_role_arn=ROLE_ARN, deployment_external_id="agreed-with-acme")
+
+    staff.post(change_page(cast.acme), form)
+
+    cast.acme.refresh_from_db()
+    assert cast.acme.deployment_external_id == "agreed-with-acme"
+    assert "agreed-with-acme" not in str(AuditEvent.objects.get().data)
+
+
+def test_an_external_id_of_another_organization_is_refused(staff: Client, cast: Cast) -> None:
+    globex = cast.globex
+    form = organization_form(
+        cast.acme,
+        deployment_role_arn=globex.deployment_role_arn,
+        deployment_external_id=globex.deployment_external_id,
+    )
+
+    response = staff.post(change_page(cast.acme), form)
+
+    assert b"Another organization uses this external id" in response.content
+    assert audit_kinds() == []
+
+
+def test_an_external_id_without_a_role_is_refused(staff: Client, cast: Cast) -> None:
+    response = staff.post(change_page(cast.acme), organization_form(cast.acme, deployment_external_id="alone"))
+
+    assert b"Give the role to assume and the external id together" in response.content
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("deployment_cluster", "no spaces"),
+        ("deployment_stack", "9starts-with-a-digit"),
+        ("deployment_region", "Frankfurt"),
+        ("deployment_role_arn", "arn:aws:iam::1:role/x"),
+    ],
+)
+def test_a_value_that_aws_would_refuse_is_refused(staff: Client, cast: Cast, field: str, value: str) -> None:
+    response = staff.post(change_page(cast.acme), organization_form(cast.acme, **{field: value}))
+
+    assert response.status_code == 200
+    assert b"errorlist" in response.content
+    assert audit_kinds() == []
+
+
+def test_the_slug_stays(staff: Client, cast: Cast) -> None:
+    staff.post(change_page(cast.acme), organization_form(cast.acme, slug="renamed"))
+
+    cast.acme.refresh_from_db()
+    assert cast.acme.slug == "acme"
+
+
+def test_organizations_are_not_deleted(staff: Client, cast: Cast) -> None:
+    assert staff.post(f"/admin/portal/organization/{cast.initech.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert Organization.objects.filter(pk=cast.initech.pk).exists()
+
+
+def test_a_suspended_organization_is_gone_for_its_members(staff: Client, client_for: SignedIn, cast: Cast) -> None:
+    staff.post(change_page(cast.acme), organization_form(cast.acme, is_active=""))
+
+    assert client_for(cast.operator).get("/o/acme/").status_code == 404
+
+
+# Memberships
+
+
+def test_members_on_the_organization_page(staff: Client, cast: Cast) -> None:
+    viewer, operator = (Membership.objects.get(user=user) for user in (cast.viewer, cast.operator))
+    new = {"user": cast.stranger.pk, "role": "viewer"}
+    rows = member_rows(as_shown(viewer, role="operator"), as_shown(operator, DELETE="on"), new)
+
+    staff.post(change_page(cast.acme), organization_form(cast.acme) | rows)
+
+    events = {event.kind: event for event in AuditEvent.objects.all()}
+    assert set(events) == {"membership.added", "membership.changed", "membership.removed"}
+    assert {event.organization for event in events.values()} == {cast.acme}
+    assert events["membership.changed"].data == {
+        "email": cast.viewer.email,
+        "role": "operator",
+        "before": {"email": cast.viewer.email, "role": "viewer"},
+    }
+    assert events["membership.removed"].subject == cast.operator.email
+
+
+def test_memberships_on_the_person_page(staff: Client, cast: Cast) -> None:
+    rows = member_rows({"organization": cast.globex.pk, "role": "viewer"})
+
+    staff.post(change_page(cast.stranger), person_form(cast.stranger) | rows)
+
+    event = AuditEvent.objects.get()
+    assert (event.kind, event.organization, event.subject) == ("membership.added", cast.globex, cast.stranger.email)
+
+
+def test_a_membership_on_its_own_page(staff: Client, cast: Cast) -> None:
+    new = {"organization": cast.acme.pk, "user": cast.stranger.pk, "role": "viewer"}
+
+    staff.post("/admin/portal/membership/add/", new)
+    membership = Membership.objects.get(user=cast.stranger)
+    staff.post(change_page(membership), {"role": "admin"})
+    staff.post(f"/admin/portal/membership/{membership.pk}/delete/", {"post": "yes"})
+
+    assert audit_kinds() == ["membership.added", "membership.changed", "membership.removed"]
+    assert AuditEvent.objects.all()[1].data["before"] == {"email": cast.stranger.email, "role": "viewer"}
+
+
+def test_memberships_removed_at_once_leave_a_row_each(staff: Client, client_for: SignedIn, cast: Cast) -> None:
+    memberships = Membership.objects.filter(organization=cast.acme)
+    count = memberships.count()
+    form = {"action": "delete_selected", "_selected_action": [row.pk for row in memberships], "post": "yes"}
+
+    staff.post("/admin/portal/membership/", form)
+
+    assert audit_kinds() == ["membership.removed"] * count
+    assert client_for(cast.operator).get("/o/acme/").status_code == 404
+
+
+# The audit trail
+
+
+def test_the_audit_trail_is_there_to_read(staff: Client, cast: Cast) -> None:
+    event = record(AuditKind.CONNECTION_TESTED, organization=cast.acme, actor=cast.staff, subject="acme", data={"a": 1})
+
+    page = staff.get(f"/admin/portal/auditevent/{event.pk}/change/").content.decode()
+
+    assert "&quot;a&quot;: 1" in page
+    assert 'name="_save"' not in page
+
+
+def test_nobody_writes_in_the_audit_trail(staff: Client, cast: Cast) -> None:
+    event = record(AuditKind.CONNECTION_TESTED, organization=cast.acme, actor=cast.staff, subject="acme")
+    bulk = {"action": "delete_selected", "_selected_action": event.pk, "post": "yes"}
+
+    assert staff.get("/admin/portal/auditevent/add/").status_code == 403
+    assert staff.post(f"/admin/portal/auditevent/{event.pk}/change/", {"subject": "x"}).status_code == 403
+    assert staff.post(f"/admin/portal/auditevent/{event.pk}/delete/", {"post": "yes"}).status_code == 403
+    staff.post("/admin/portal/auditevent/", bulk)
+
+    event.refresh_from_db()
+    assert event.subject == "acme"
