@@ -127,13 +127,13 @@ class Tries:
                 self.blocked = "Not tried, because the cluster was not found."
 
 
-def within_time(call: Callable[[], Found], permission: str) -> Found:
-    """Wait STEP_SECONDS at most, whatever the retries below do. Raises AwsUnavailable when AWS takes longer."""
+def within_time(call: Callable[[], Found], permission: str, *, seconds: float = STEP_SECONDS) -> Found:
+    """Wait so many seconds at most, whatever the retries below do. Raises AwsUnavailable when AWS takes longer."""
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="test-connection")
     try:
-        return pool.submit(call).result(timeout=STEP_SECONDS)
+        return pool.submit(call).result(timeout=seconds)
     except TimeoutError as error:
-        message = f"no answer within {STEP_SECONDS} seconds."
+        message = f"no answer within {seconds:g} seconds."
         raise AwsUnavailable("TimedOut", message, action=permission) from error
     finally:
         pool.shutdown(wait=False)

@@ -12,16 +12,16 @@ from django.db.models.functions import Lower, Now
 
 from portal.aws.credentials import AwsTarget
 
-cluster_name = RegexValidator(r"^[A-Za-z0-9_-]{1,255}$", "Use letters, digits, hyphens and underscores, 255 at most.")
+cluster_name = RegexValidator(r"^[A-Za-z0-9_-]{1,255}\Z", "Use letters, digits, hyphens and underscores, 255 at most.")
 stack_name = RegexValidator(
-    r"^[A-Za-z][A-Za-z0-9-]{0,127}$", "Start with a letter; then letters, digits and hyphens, 128 at most."
+    r"^[A-Za-z][A-Za-z0-9-]{0,127}\Z", "Start with a letter; then letters, digits and hyphens, 128 at most."
 )
-region_name = RegexValidator(r"^[a-z]{2}(-[a-z]+)+-\d$", "Name an AWS region such as eu-central-1.")
+region_name = RegexValidator(r"^[a-z]{2}(-[a-z]+)+-[0-9]\Z", "Name an AWS region such as eu-central-1.")
 role_arn = RegexValidator(
-    r"^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]{1,512}$",
+    r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,512}\Z",
     "Give the role's ARN: arn:aws:iam::<account>:role/<name>.",
 )
-external_id = RegexValidator(r"^[\w+=,.@:/-]{2,1224}$", "Use 2 to 1224 letters, digits and _+=,.@:/-")
+external_id = RegexValidator(r"^[A-Za-z0-9_+=,.@:/-]{2,1224}\Z", "Use 2 to 1224 letters, digits and _+=,.@:/-")
 
 
 class UserManager(BaseUserManager["User"]):

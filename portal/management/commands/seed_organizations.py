@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
@@ -45,7 +44,9 @@ class Command(BaseCommand):
             raise CommandError("Demo people have a known password: seeding needs DEMO=1, never set in production.")
         foreign = Organization.objects.exclude(slug__in=ORGANIZATIONS).values_list("slug", flat=True)
         if foreign:
-            raise CommandError(f"This database holds other organizations ({', '.join(foreign[:3])}): nothing was seeded.")
+            raise CommandError(
+                f"This database holds other organizations ({', '.join(foreign[:3])}): nothing was seeded."
+            )
         organizations = {
             slug: Organization.objects.get_or_create(slug=slug, defaults=fields)[0]
             for slug, fields in ORGANIZATIONS.items()
@@ -53,9 +54,7 @@ class Command(BaseCommand):
         for email, roles in MEMBERS.items():
             user = self.person(email)
             for slug, role in roles.items():
-                Membership.objects.get_or_create(
-                    organization=organizations[slug], user=user, defaults={"role": role}
-                )
+                Membership.objects.get_or_create(organization=organizations[slug], user=user, defaults={"role": role})
 
     def person(self, email: str) -> User:
         found = User.objects.filter(email=email).first()
@@ -63,6 +62,4 @@ class Command(BaseCommand):
             return found
         is_staff = email == "staff@portal.example"
         name = email.partition("@")[0].capitalize()
-        user = User.objects.create_user(email, PASSWORD, name=name, is_staff=is_staff, is_superuser=is_staff)
-        EmailAddress.objects.create(user=user, email=email, verified=True, primary=True)
-        return user
+        return User.objects.create_user(email, PASSWORD, name=name, is_staff=is_staff, is_superuser=is_staff)
