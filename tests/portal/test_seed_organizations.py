@@ -50,8 +50,9 @@ def test_only_the_staff_person_opens_the_admin(db: None) -> None:
     assert [user.email for user in User.objects.filter(is_staff=True)] == ["staff@portal.example"]
 
 
-def test_seeding_again_changes_nothing(db: None) -> None:
+def test_seeding_again_changes_nothing_that_people_did_since(db: None) -> None:
     call_command("seed_organizations")
+    Organization.objects.create(slug="added", name="Added by staff")
     Organization.objects.filter(slug="acme").update(name="Renamed")
     counts = (Organization.objects.count(), User.objects.count(), Membership.objects.count())
 

@@ -36,30 +36,28 @@ MEMBERS: dict[str, dict[str, Role]] = {
 
 
 class Command(BaseCommand):
-    help = "Make the demo's organizations and people; does nothing where they are. Needs DEMO=1."
+    help = "Make the demo's organizations and people, once. Needs DEMO=1."
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEMO:
             raise CommandError("Demo people have a known password: seeding needs DEMO=1, never set in production.")
-        foreign = Organization.objects.exclude(slug__in=ORGANIZATIONS).values_list("slug", flat=True)
+        if Organization.objects.filter(slug__in=ORGANIZATIONS).count() == len(ORGANIZATIONS):
+            return  # seeded before; what people made and changed since then stays
+        foreign = Organization.objects.values_list("slug", flat=True)
         if foreign:
             raise CommandError(
                 f"This database holds other organizations ({', '.join(foreign[:3])}): nothing was seeded."
             )
         organizations = {
-            slug: Organization.objects.get_or_create(slug=slug, defaults=fields)[0]
-            for slug, fields in ORGANIZATIONS.items()
+            slug: Organization.objects.create(slug=slug, **fields) for slug, fields in ORGANIZATIONS.items()
         }
         for email, roles in MEMBERS.items():
-            user = self.person(email)
+            person = self.make_person(email)
             for slug, role in roles.items():
-                Membership.objects.get_or_create(organization=organizations[slug], user=user, defaults={"role": role})
+                Membership.objects.create(organization=organizations[slug], user=person, role=role)
 
-    def person(self, email: str) -> User:
-        found = User.objects.filter(email=email).first()
-        if found:
-            return found
+    def make_person(self, email: str) -> User:
         is_staff = email == "staff@portal.example"
         name = email.partition("@")[0].capitalize()
         return User.objects.create_user(email, PASSWORD, name=name, is_staff=is_staff, is_superuser=is_staff)
