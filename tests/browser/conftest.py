@@ -1,0 +1,107 @@
+"""A real browser against the pages. A page that logs an error, breaks the CSP or asks another origin fails its test."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.test import Client
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from portal.models import User
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("There is no Chromium on this machine: `make test-browser` installs it.")
+    # Playwright's loop makes Django believe that it is called from asynchronous code.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@dataclass
+class Guard:
+    """What must not happen on any page; `expected` holds parts of messages that a test brings about itself."""
+
+    origin: str
+    expected: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def watch(self, page: Page) -> None:
+        page.on("console", lambda message: message.type in ("error", "warning") and self.note(message.text))
+        page.on("pageerror", lambda error: self.note(f"uncaught: {error}"))
+        page.on("request", lambda request: self.look_at(request.url))
+
+    def look_at(self, url: str) -> None:
+        if not url.startswith((self.origin, "data:")):
+            self.note(f"another origin: {url}")
+
+    def note(self, problem: str) -> None:
+        if not any(part in problem for part in self.expected):
+            self.problems.append(problem)
+
+
+@pytest.fixture
+def guard(live_server: Any) -> Iterator[Guard]:
+    guard = Guard(live_server.url)
+    yield guard
+    assert guard.problems == []
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(
+    browser: Browser, live_server: Any, guard: Guard, client_for: Callable[[User], Client]
+) -> Iterator[OpenPage]:
+    """`open_page("/o/acme/", user, width=320, javascript=False)`: a guarded page in a browser of its own."""
+    contexts: list[BrowserContext] = []
+
+    def open_(path: str, user: User | None = None, *, width: int = 1280, javascript: bool = True) -> Page:
+        context = browser.new_context(
+            base_url=live_server.url, viewport={"width": width, "height": 800}, java_script_enabled=javascript
+        )
+        contexts.append(context)
+        context.set_default_timeout(5000)
+        if user is not None:
+            session = client_for(user).cookies["sessionid"].value
+            context.add_cookies([{"name": "sessionid", "value": session, "url": live_server.url}])
+        page = context.new_page()
+        guard.watch(page)
+        page.goto(path)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds against WCAG 2.2 AA, one line each."""
+    options = {"runOnly": {"type": "tag", "values": WCAG}, "resultTypes": ["violations"]}
+    found = Axe().run(page, options=options).response["violations"]
+    return [f"{each['id']}: {node['html'][:120]}" for each in found for node in each["nodes"]]
+
+
+def scrolls_sideways(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))

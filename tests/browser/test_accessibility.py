@@ -1,0 +1,149 @@
+"""WCAG 2.2 AA on every page, light and dark, from 320 px on; and what axe cannot see: reflow, focus, the theme."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Guard, OpenPage, scrolls_sideways, violations
+from tests.conftest import Cast, Engine
+from tests.local_aws import LocalAws
+from upgrades.commands import trigger_upgrade
+from upgrades.models import Upgrade
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+FOCUS_IS_SEEN = """() => {
+  const element = document.activeElement;
+  if (element === document.body) return true;
+  const box = element.getBoundingClientRect();
+  const atCentre = document.elementFromPoint(box.x + box.width / 2, box.y + Math.min(box.height / 2, 20));
+  const style = getComputedStyle(element);
+  return Boolean(atCentre) && (element.contains(atCentre) || atCentre.contains(element))
+    && style.outlineStyle !== "none" || element.matches("main");
+}"""
+
+
+@pytest.fixture
+def partial(cast: Cast, engine: Engine, platform: LocalAws) -> Upgrade:
+    """The orchestrator's tasks crash: agent advanced, orchestrator rolled back, customer portal not attempted."""
+    platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-orchestrator-service")
+    upgrade = trigger_upgrade(
+        cast.acme, actor=cast.operator, service="all", force_new_deployment=True, reason="A coordinated rollout"
+    )
+    return engine.run(upgrade, seconds=15)
+
+
+@pytest.fixture
+def rolling(cast: Cast, engine: Engine) -> Upgrade:
+    upgrade = trigger_upgrade(cast.globex, actor=cast.consultant, service="agent", force_new_deployment=True)
+    engine.start(upgrade)
+    engine.local_aws.advance(5)
+    engine.step()
+    return upgrade
+
+
+def check(page: Page, name: str) -> list[str]:
+    """What is wrong with the page as it stands, in both themes and at 320 px."""
+    wrong = []
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        wrong += [f"{name}, {theme}: {each}" for each in violations(page)]
+    page.set_viewport_size({"width": 320, "height": 640})
+    if scrolls_sideways(page):
+        wrong.append(f"{name}: scrolls sideways at 320 px")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    if page.get_by_role("heading", level=1).count() != 1:
+        wrong.append(f"{name}: not one h1")
+    return wrong
+
+
+def open_events(page: Page) -> None:
+    for summary in page.locator("[data-keep-open] summary").all():
+        summary.click()
+
+
+def send_empty_form(page: Page) -> None:
+    page.get_by_label("Force a new rollout").check()
+    page.locator("main form").evaluate("form => { form.noValidate = true; }")
+    page.get_by_role("button", name="Start upgrade").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def open_menu(page: Page) -> None:
+    page.locator("[data-menu] summary").first.click()
+
+
+def test_every_page_meets_wcag_in_both_themes_and_reflows(
+    cast: Cast, partial: Upgrade, rolling: Upgrade, guard: Guard, open_page: OpenPage
+) -> None:
+    guard.expected = ["404 (Not Found)", "422 (Unprocessable"]
+    acme, globex = "/o/acme/", "/o/globex/"
+    pages: list[tuple[str, Callable[[Page], None] | None]] = [
+        (acme, open_menu),
+        ("/", open_menu),
+        (f"{acme}upgrades/new", None),
+        (f"{acme}upgrades/new", send_empty_form),
+        (f"{acme}upgrades/{partial.upgrade_id}/", open_events),
+        (f"{acme}upgrades/", None),
+        (f"{acme}upgrades/?status=PENDING", None),
+        (f"{acme}upgrades/?status=unknown", None),
+        (globex, None),
+        (f"{globex}upgrades/new", None),
+        (f"{globex}upgrades/{rolling.upgrade_id}/", open_events),
+        (f"{globex}upgrades/{rolling.upgrade_id}/stop", None),
+        ("/o/nowhere/", None),
+    ]
+    page = open_page("/", cast.consultant)
+    wrong = []
+    titles = {}
+
+    for path, prepare in pages:
+        page.goto(path)
+        if prepare:
+            prepare(page)
+        wrong += check(page, path)
+        titles[path.partition("?")[0]] = page.title()
+
+    assert wrong == []
+    assert len(set(titles.values())) == len(titles), titles
+
+
+def test_pages_of_newcomers_and_viewers_meet_wcag_too(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
+    wrong = check(open_page("/accounts/login/"), "sign-in")
+    wrong += check(open_page("/o/initech/", cast.newcomer), "not set up")
+    wrong += check(open_page("/", cast.stranger), "no organization")
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_focus_is_visible_and_never_under_a_bar(
+    width: int, cast: Cast, platform: LocalAws, open_page: OpenPage
+) -> None:
+    page = open_page("/o/acme/upgrades/new", cast.operator, width=width)
+    walked = []
+
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        tag = page.evaluate("document.activeElement.outerHTML.slice(0, 90)")
+        if tag.startswith("<body"):
+            break
+        walked.append((tag, page.evaluate(FOCUS_IS_SEEN)))
+
+    assert [tag for tag, is_seen in walked if not is_seen] == []
+    assert len(walked) > 10
+
+
+def test_a_chosen_theme_stays_and_system_gives_it_back(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
+    page = open_page("/o/acme/", cast.operator)
+    scheme = "getComputedStyle(document.documentElement).colorScheme"
+
+    page.get_by_role("button", name="Dark").click()
+    page.reload()
+    assert page.evaluate(scheme) == "dark"
+    expect(page.get_by_role("button", name="Dark")).to_have_attribute("aria-pressed", "true")
+
+    page.get_by_role("button", name="System").click()
+    page.reload()
+    assert page.evaluate(scheme) == "light dark"

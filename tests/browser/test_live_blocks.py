@@ -1,0 +1,99 @@
+"""What a live block does while it refreshes, and while refreshing fails."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Guard, OpenPage
+from tests.conftest import Cast, Engine
+from upgrades.commands import trigger_upgrade
+from upgrades.models import Upgrade
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def rolling(cast: Cast, engine: Engine) -> Upgrade:
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
+    engine.start(upgrade)
+    engine.local_aws.advance(5)
+    engine.step()
+    return upgrade
+
+
+def address(upgrade: Upgrade) -> str:
+    return f"/o/acme/upgrades/{upgrade.upgrade_id}/"
+
+
+def test_a_failing_refresh_turns_amber_and_keeps_the_last_data(
+    cast: Cast, rolling: Upgrade, guard: Guard, open_page: OpenPage
+) -> None:
+    guard.expected = ["net::ERR_FAILED", "htmx:sendError", "htmx:afterRequest"]
+    page = open_page(address(rolling), cast.operator)
+    freshness = page.locator("[data-freshness]")
+    lane = page.get_by_role("region", name="Agent service")
+    seen = lane.get_by_role("list", name="Tasks").inner_text()
+
+    page.route(f"**{address(rolling)}", lambda route: route.abort())
+    expect(freshness).to_contain_text("The portal does not answer")
+    expect(freshness).to_have_class("freshness failing")
+    expect(page.locator("#announcer")).to_have_text("Refreshing fails. The page shows what was last seen.")
+    assert lane.get_by_role("list", name="Tasks").inner_text() == seen
+
+    page.unroute_all()
+    expect(freshness).to_have_class("freshness")
+
+
+def test_what_a_person_opened_or_selected_survives_a_refresh(
+    cast: Cast, rolling: Upgrade, engine: Engine, open_page: OpenPage
+) -> None:
+    page = open_page(address(rolling), cast.operator)
+    lane = page.get_by_role("region", name="Agent service")
+    page.locator("#live").evaluate("block => { block.dataset.first = ''; }")
+
+    summary = lane.locator("summary")
+    summary.click()
+    expect(page.locator("#live[data-first]")).to_have_count(0)
+    expect(lane.get_by_role("heading", name="Events of ECS")).to_be_visible()
+    expect(summary).to_be_focused()
+
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('.headline'))")
+    selected = page.evaluate("String(getSelection())")
+    engine.run(rolling, seconds=15)
+    page.wait_for_timeout(2500)
+    assert page.evaluate("String(getSelection())") == selected
+    page.evaluate("getSelection().empty()")
+    expect(lane).to_contain_text("Rolled out")
+
+
+def test_refreshing_can_be_paused(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:
+    page = open_page(address(rolling), cast.operator)
+    page.get_by_role("button", name="Pause refreshing").click()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    page.wait_for_timeout(2500)
+
+    assert asked == []
+    expect(page.locator("[data-freshness]")).to_contain_text("Paused. Refreshed")
+    page.get_by_role("button", name="Go on refreshing").click()
+    expect(page.get_by_role("button", name="Pause refreshing")).to_be_visible()
+    assert len(asked) >= 1
+
+
+def test_the_ring_stands_still_under_reduced_motion(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:
+    page = open_page(address(rolling), cast.operator)
+    moving = "document.getAnimations().filter((animation) => animation.animationName === 'turn').length"
+    assert page.evaluate(moving) > 0
+
+    page.emulate_media(reduced_motion="reduce")
+
+    assert page.evaluate(moving) == 0
+
+
+def test_a_lost_session_leads_to_the_sign_in(cast: Cast, rolling: Upgrade, guard: Guard, open_page: OpenPage) -> None:
+    guard.expected = ["401 (Unauthorized)", "Response Status Error Code 401"]
+    page = open_page(address(rolling), cast.operator)
+
+    page.context.clear_cookies()
+
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
