@@ -45,7 +45,8 @@ def main() -> None:
     try:
         server.serve_forever()
     finally:
-        sandbox.save()
+        with sandbox.lock:
+            sandbox.save()
 
 
 def parse_options() -> argparse.Namespace:

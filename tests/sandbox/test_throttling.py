@@ -36,12 +36,16 @@ def test_service_modifications_are_limited_and_refused_ones_have_no_effect(ecs: 
 
 
 def test_stopping_a_service_deployment_counts_as_a_modification(ecs: Ecs) -> None:
-    arn = ecs.roll(ecs.service())
+    service = ecs.service()
+    arn = ecs.roll(service)
     ecs.faults().throttling(scale=SCALE)
 
     done = calls_until_throttled(lambda: ecs.client.stop_service_deployment(serviceDeploymentArn=arn))
 
     assert 5 <= done <= 6
+    with pytest.raises(ClientError, match="ThrottlingException"):
+        ecs.roll(service)
+    assert ecs.deployment(arn)["status"] == "ROLLBACK_REQUESTED"
 
 
 def test_registering_task_definitions_is_limited_most_tightly(ecs: Ecs) -> None:
