@@ -37,6 +37,7 @@ class LocalAws:
     def __init__(self, process: subprocess.Popen[str], url: str) -> None:
         self.process = process
         self.url = url
+        self._clients: dict[tuple[str, str, float], Any] = {}
 
     @classmethod
     def start(
@@ -142,10 +143,19 @@ class LocalAws:
         external_id: str | None = None,
         read_timeout: float = 10.0,
     ) -> Any:
-        """A boto3 client without retries, with the portal's own credentials or those of an assumed role."""
-        keys = {"aws_access_key_id": OWN_KEY, "aws_secret_access_key": "own"}
+        """A boto3 client without retries, with the portal's own credentials or those of an assumed role.
+
+        Making one takes some 50 ms, so those with the portal's own credentials are made once.
+        """
         if role_arn:
-            keys = self.assume(role_arn, external_id=external_id)
+            return self._new_client(service, region, self.assume(role_arn, external_id=external_id), read_timeout)
+        wanted = (service, region, read_timeout)
+        if wanted not in self._clients:
+            keys = {"aws_access_key_id": OWN_KEY, "aws_secret_access_key": "own"}
+            self._clients[wanted] = self._new_client(service, region, keys, read_timeout)
+        return self._clients[wanted]
+
+    def _new_client(self, service: str, region: str, keys: dict[str, str], read_timeout: float) -> Any:
         config = Config(retries={"total_max_attempts": 1}, read_timeout=read_timeout, connect_timeout=5)
         return boto3.client(service, region_name=region, endpoint_url=self.url, config=config, **keys)  # type: ignore[call-overload]
 

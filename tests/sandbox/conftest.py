@@ -157,8 +157,10 @@ def ecs(request: pytest.FixtureRequest) -> Iterator[Ecs]:
     cluster = f"c-{uuid.uuid4().hex[:8]}"
     server.seed(cluster=cluster)
     place = Ecs(server.client(), cluster, server)
-    place.client.meta.events.register("after-call.ecs", check_shape(place.unknown_fields))
+    check = check_shape(place.unknown_fields)
+    place.client.meta.events.register("after-call.ecs", check)
     yield place
+    place.client.meta.events.unregister("after-call.ecs", check)
     assert place.unknown_fields == []
 
 
