@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from portal.sandbox import rollout, tasks
+from portal.sandbox import rollout, scheduler
 from portal.sandbox.errors import AwsError, invalid_parameter, service_not_active, service_not_found
 from portal.sandbox.records import Deployment, Revision, Service, ServiceDeployment, ServiceKey, Task
 
@@ -205,7 +205,7 @@ class Engine:
             service.status, service.desired = "DRAINING", 0
             service.wake(now)
             going = [task for task in service.tasks if task.is_live]
-            tasks.stop_tasks(service, going, now, reason="Service deleted")
+            scheduler.stop_tasks(service, going, now, reason="Service deleted")
         return service
 
     def stop_service_deployment(self, account: str, region: str, arn: str, *, stop_type: str) -> ServiceDeployment:
@@ -234,7 +234,7 @@ class Engine:
             for task in service.tasks:
                 if task.id == task_id:
                     if task.is_live:
-                        tasks.stop_task(task, self.now(), code="UserInitiated", reason=reason)
+                        scheduler.stop_task(task, self.now(), code="UserInitiated", reason=reason)
                         service.steady = False
                         service.wake(self.now())
                     return service, task
@@ -252,12 +252,12 @@ class Engine:
         deployment, current = service.deployments[0], service.service_deployments[0]
         current.status, current.started_at = "IN_PROGRESS", began
         for _ in range(service.desired):
-            task = tasks.new_task(deployment, now=began, next_at=None)
+            task = scheduler.new_task(deployment, now=began, next_at=None)
             task.status, task.healthy = "RUNNING", True
             task.pull_started_at, task.started_at = began + 2, began + 7
             service.tasks.append(task)
         rollout.complete(service, deployment, min(now, began + 20))
-        tasks.say(service, min(now, began + 20), "has reached a steady state.")
+        scheduler.say(service, min(now, began + 20), "has reached a steady state.")
         service.steady, service.needs_tick, service.advanced_to = True, False, now
         self.services[key] = service
         return service

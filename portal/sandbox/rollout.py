@@ -2,7 +2,7 @@
 
 Pure: records and a time go in, changed records come out. Rules follow
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html (threshold, rollback) and
-https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html (states). Tasks are in `tasks.py`.
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html (states). Tasks are in `scheduler.py`.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from portal.sandbox.records import Deployment, Service, ServiceDeployment, ServiceKey
-from portal.sandbox.tasks import (
+from portal.sandbox.scheduler import (
     PACE,
     STOPPED_TASKS_KEPT_SECONDS,
     advance_tasks,
