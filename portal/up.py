@@ -4,9 +4,11 @@ PostgreSQL first (it must hold the tables before anything starts), then Redis, t
 under honcho. Ctrl-C stops all of them. The data lives in DATA_DIR; `make reset` drops it.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from honcho.manager import Manager
+from honcho.printer import Printer
 
 from portal import embedded
 
@@ -55,6 +58,8 @@ def main() -> int:
         manager = processes(env, data_dir, sockets, port, aws_port)
         announcer = threading.Thread(target=announce, args=(port, aws_port, started_at), daemon=True)
         announcer.start()
+        # A closed terminal must stop everything just as Ctrl-C does, though nobody reads the output any more.
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         manager.loop()
         return int(manager.returncode or 0)
     finally:
@@ -99,14 +104,29 @@ def processes(env: dict[str, str], data_dir: Path, sockets: Path, port: int, aws
     commands = {
         "redis": " ".join(embedded.redis_command(data_dir / "redis", sockets / "redis.sock")),
         "aws": f"{python} -m portal.sandbox --port {aws_port} --data-dir {data_dir / 'aws'} --speed {speed} --demo",
-        "worker": f"{python} -m celery -A portal worker --concurrency 2 --loglevel WARNING --without-mingle",
+        "worker": f"{python} -m celery --quiet -A portal worker --concurrency 2 --loglevel WARNING --without-mingle",
         "scheduler": f"{python} manage.py run_scheduler",
         "web": f"{python} -m gunicorn portal.wsgi --bind 127.0.0.1:{port} --workers 2 --threads 4 --log-level warning",
     }
-    manager = Manager()
+    manager = Manager(Printer(Output()))
     for name, command in commands.items():
-        manager.add_process(name, command, env=env, cwd=str(ROOT), quiet=False)
+        manager.add_process(name, f"exec {command}", env=env, cwd=str(ROOT), quiet=False)
     return manager
+
+
+class Output:
+    """Standard output that shrugs when its reader has gone: the processes must be stopped in order all the same."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stdout.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        return sys.stdout.isatty()
 
 
 def announce(port: int, aws_port: int, started_at: float) -> None:
