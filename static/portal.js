@@ -184,17 +184,17 @@ document.addEventListener("htmx:configRequest", (event) => {
   }
 });
 
-function rememberFilters() {
-  if (document.querySelector("[data-filters]")) sessionStorage.setItem(location.pathname, location.search);
+function keepFilters() {
+  try {
+    if (document.querySelector("[data-filters]")) sessionStorage.setItem(location.pathname, location.search);
+    for (const link of document.querySelectorAll("[data-back]")) link.search = sessionStorage.getItem(link.pathname) ?? "";
+  } catch {
+    // Storage is blocked: the way back leads to the unfiltered list.
+  }
 }
-document.addEventListener("htmx:pushedIntoHistory", rememberFilters);
-try {
-  rememberFilters();
-  for (const link of document.querySelectorAll("[data-back]")) link.search = sessionStorage.getItem(link.pathname) ?? "";
-} catch {
-  // Storage is blocked: the link leads to the unfiltered list.
-}
+document.addEventListener("htmx:pushedIntoHistory", keepFilters);
 
+keepFilters();
 keepTurning();
 tick();
 setInterval(tick, 1000);
