@@ -219,7 +219,11 @@ class OrganizationForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Organization
         fields = ORGANIZATION_FIELDS
+        # Django admin takes help as HTML.
         help_texts = {
+            "deployment_stack": "Names the services: &lt;stack&gt;-agent-service, &lt;stack&gt;-orchestrator-service, "
+            "&lt;stack&gt;-customer-portal-service.",
+            "deployment_cluster": "Empty: &lt;stack&gt;-cluster.",
             "deployment_external_id": "What the role's trust policy asks for as sts:ExternalId. "
             "Leave it empty beside a role, and the portal makes one that nobody can guess.",
         }
