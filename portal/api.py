@@ -16,12 +16,15 @@ from portal.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+ECHOED_NAME_LENGTH = 100
+
 
 def api_route(*methods: str, allow: Policy) -> Callable[[View], Any]:
-    """Declare an API view: its methods and who may call it."""
+    """Declare an API view: its methods and who may call it. What answers GET answers HEAD."""
+    accepted = [*methods, "HEAD"] if "GET" in methods else list(methods)
 
     def declare(view: View) -> Any:
-        return policy(allow)(api_view(list(methods))(view))
+        return policy(allow)(api_view(accepted)(view))
 
     return declare
 
@@ -33,15 +36,42 @@ class StrictSerializer(serializers.Serializer[Any]):
         if not isinstance(data, dict) and not hasattr(data, "keys"):
             raise serializers.ValidationError({"body": ["Send a JSON object."]})
         known = set(self.fields)
-        unknown = sorted(str(key) for key in set(data) - known)
+        unknown = sorted(printable(str(key)) for key in set(data) - known)
         if unknown:
             accepted = f"This route takes {', '.join(sorted(known))}." if known else "This route takes none."
             raise serializers.ValidationError({key: [f"Unknown. {accepted}"] for key in unknown})
         return super().to_internal_value(data)
 
 
+def printable(name: str) -> str:
+    """A caller's name of a field as it may stand in an answer: a lone surrogate cannot be encoded, and it has an end."""
+    return name[:ECHOED_NAME_LENGTH].encode("utf-8", "backslashreplace").decode()
+
+
 class NoQuery(StrictSerializer):
     """A route that takes no query keys."""
+
+
+class NoBody(StrictSerializer):
+    """A route whose body, where one is sent, is an empty object."""
+
+
+class StrictBoolean(serializers.BooleanField):
+    """JSON's true or false: "no", 0 and "off" are not guessed at."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
+
+
+class StrictString(serializers.CharField):
+    """A JSON string: a number is not turned into one."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
 
 
 class PageQuery(StrictSerializer):

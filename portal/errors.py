@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from redis.exceptions import RedisError
@@ -77,6 +77,10 @@ def as_portal_error(exception: BaseException) -> PortalError | None:
         return PortalError("forbidden", str(exception) or "You may not do this.", 403)
     if isinstance(exception, RequestDataTooBig):
         return PortalError("too_large", "The request is larger than 1 MiB.", 413)
+    if isinstance(exception, DataError):
+        # Fields are checked before; what comes here is a NUL in an address or header, which PostgreSQL cannot hold.
+        logger.warning("refused by the database: %s", exception)
+        return PortalError("bad_request", "The request holds a character or value that cannot be stored.", 400)
     if isinstance(exception, OperationalError | InterfaceError | RedisError):
         logger.error("dependency down: %s", type(exception).__name__)
         return PortalError("dependency_down", DEPENDENCY_DOWN, 503)

@@ -54,8 +54,9 @@ class KeyUse:
 
         Raises PortalError 400 `bad_idempotency_key`.
         """
-        if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
-            raise PortalError("bad_idempotency_key", f"Idempotency-Key takes 1 to {MAX_KEY_LENGTH} characters.", 400)
+        if key is not None and not (1 <= len(key) <= MAX_KEY_LENGTH and key.isprintable()):
+            message = f"Idempotency-Key takes 1 to {MAX_KEY_LENGTH} printable characters."
+            raise PortalError("bad_idempotency_key", message, 400)
         canonical = json.dumps([command, request], sort_keys=True)
         return cls(organization, user, key, hashlib.sha256(canonical.encode()).hexdigest())
 

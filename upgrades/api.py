@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.access import Policy, organization_of_api
-from portal.api import api_route, errors, read_body, read_query
+from portal.api import NoBody, api_route, errors, read_body, read_query
 from portal.errors import NOT_FOUND, PortalError
 from portal.models import User
 from portal.pagination import paginate
@@ -85,12 +85,13 @@ def status(request: Request, upgrade_id: str) -> Response:
 @extend_schema(
     operation_id="deployments_upgrade_stop",
     request=None,
-    responses={202: serializers.UpgradeRecord, **errors(400, 401, 403, 404, 409, 503)},
+    responses={202: serializers.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def stop(request: Request, upgrade_id: str) -> Response:
     """Ask for a stop: ECS rolls the running rollout back, and later services are not attempted."""
     read_query(request)
+    read_body(request, NoBody)
     upgrade = commands.stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
     return Response(serializers.UpgradeRecord(upgrade).data, status=202)
 

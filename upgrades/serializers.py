@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from portal.api import PageQuery, StrictSerializer
+from portal.api import PageQuery, StrictBoolean, StrictSerializer, StrictString
 from upgrades.commands import MAX_REASON_LENGTH
 from upgrades.models import Kind, Rollout, Upgrade
 from upgrades.states import TARGETS, UPGRADE_STATUSES, Outcome, PlatformService, Status
@@ -25,9 +25,9 @@ class TriggerBody(StrictSerializer):
             "invalid_choice": one_of(TARGETS),
         },
     )
-    version = serializers.CharField(max_length=100, default=LATEST)
-    force_new_deployment = serializers.BooleanField(default=False)
-    reason = serializers.CharField(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
+    version = StrictString(max_length=100, default=LATEST)
+    force_new_deployment = StrictBoolean(default=False)
+    reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
 
     def validate_service(self, value: Any) -> str:
         return str(value)
