@@ -55,24 +55,33 @@ def trigger_upgrade(
         "reason": reason,
     }
     key = KeyUse.of("trigger_upgrade", request, organization=organization, user=actor, key=idempotency_key)
-    earlier = key.find_earlier()
+    earlier = earlier_upgrade(organization, key)
     if earlier:
-        return Upgrade.objects.get(upgrade_id=earlier, organization=organization)
+        return earlier
     refuse_impossible(organization, version)
     services = services_of(service)
-    refuse_running(organization, services)
-    if len(services) == 1:
-        refuse_disabled(organization, services[0])
     try:
+        refuse_running(organization, services)
+        if len(services) == 1:
+            refuse_disabled(organization, services[0])
         return record_upgrade(organization, actor, services, request, key)
-    except IntegrityError as error:
-        # Two requests raced; the database let one in. The other gets what it would have got a moment later.
-        earlier = key.find_earlier()
+    except (PortalError, IntegrityError) as error:
+        # Two requests raced; the database let one in. The other gets what it would have got a moment later: where the
+        # two are the same request, sent again, the same upgrade.
+        earlier = earlier_upgrade(organization, key)
         if earlier:
-            return Upgrade.objects.get(upgrade_id=earlier, organization=organization)
-        if is_unique_violation(error, OPEN_ROLLOUT_CONSTRAINT):
-            refuse_running(organization, services)
-        raise
+            return earlier
+        if not isinstance(error, IntegrityError) or not is_unique_violation(error, OPEN_ROLLOUT_CONSTRAINT):
+            raise
+        refuse_running(organization, services)
+        # What blocked has ended in between: the slot is free.
+        return record_upgrade(organization, actor, services, request, key)
+
+
+def earlier_upgrade(organization: Organization, key: KeyUse) -> Upgrade | None:
+    """What the same request made when it was sent before. Raises PortalError 422 `idempotency_mismatch`."""
+    subject = key.find_earlier()
+    return Upgrade.objects.get(upgrade_id=subject, organization=organization) if subject else None
 
 
 def refuse_impossible(organization: Organization, version: str) -> None:

@@ -1,0 +1,172 @@
+"""What the tests of upgrades share: the two doors, page and API, and rows made without an engine."""
+
+import html
+import json
+import secrets
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+from django.http import HttpResponse
+from django.test import Client
+
+from portal.models import Organization, User
+from upgrades.commands import new_upgrade_id
+from upgrades.models import Rollout, Upgrade
+from upgrades.platform import service_name
+from upgrades.states import Outcome, Phase, Status, overall_status, services_of
+
+UPGRADE = "/api/v1/deployments/upgrade"
+UPGRADES = "/api/v1/deployments/upgrades"
+VERSIONS = "/api/v1/deployments/versions"
+
+# Session and person; then allauth's list of devices: two reads and a write in a savepoint.
+SIGNED_IN_QUERIES = 2 + 5
+
+OUTCOMES = {
+    Status.SUCCESS: Outcome.COMPLETED,
+    Status.FAILED: Outcome.ROLLED_BACK,
+    Status.SKIPPED: Outcome.DISABLED,
+}
+PHASES = {Status.PENDING: Phase.DUE, Status.IN_PROGRESS: Phase.WATCHING}
+
+
+def post_json(client: Client, path: str, body: Any, **headers: str) -> Any:
+    """POST a body as JSON; a header's underscores are hyphens."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.post(path, json.dumps(body), content_type="application/json", headers=named)
+
+
+def assert_refused(response: Any, status: int, code: str) -> dict[str, Any]:
+    """The one JSON shape of an error. Returns its body."""
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, body["code"]) == (status, code)
+    assert response.headers["Content-Type"] == "application/json"
+    assert isinstance(body["detail"], str)
+    assert set(body) <= {"detail", "code", "errors", "upgrade_id"}
+    return body
+
+
+def make_upgrade(
+    organization: Organization,
+    *,
+    by: User,
+    target: str = "agent",
+    statuses: list[Status] | None = None,
+    **fields: Any,
+) -> Upgrade:
+    """A recorded upgrade in whatever state, `statuses` in rolling order (default: all SUCCESS)."""
+    services = services_of(target)
+    statuses = statuses or [Status.SUCCESS] * len(services)
+    overall = overall_status(statuses)
+    ended = overall not in (Status.PENDING, Status.IN_PROGRESS)
+    upgrade = Upgrade.objects.create(
+        **{
+            "upgrade_id": new_upgrade_id(),
+            "organization": organization,
+            "target": target,
+            "version": "latest",
+            "force_new_deployment": True,
+            "initiated_by": by,
+            "initiated_by_email": by.email,
+            "status": overall,
+            "success_count": statuses.count(Status.SUCCESS),
+            "failed_count": statuses.count(Status.FAILED),
+            "started_at": None if overall == Status.PENDING else Now() - timedelta(minutes=4),
+            "completed_at": Now() if ended else None,
+        }
+        | fields
+    )
+    for position, (service, status) in enumerate(zip(services, statuses, strict=True)):
+        done = status not in PHASES
+        Rollout.objects.create(
+            upgrade=upgrade,
+            organization=organization,
+            service=service,
+            service_name=service_name(organization, service),
+            position=position,
+            status=status,
+            outcome=OUTCOMES.get(status),
+            phase=Phase.WAITING if position and status == Status.PENDING else PHASES.get(status, Phase.DONE),
+            error_message="Rolled back by ECS." if status == Status.FAILED else None,
+            started_at=None if status == Status.PENDING else Now() - timedelta(minutes=4),
+            completed_at=Now() if done else None,
+        )
+    upgrade.refresh_from_db()
+    return upgrade
+
+
+class Door:
+    """One way to the commands. `accepted` and `bad_input` are the statuses that it answers with."""
+
+    name: str
+    accepted: int
+    bad_input: int
+
+    def trigger(self, client: Client, organization: Organization, *, key: str | None = None, **asked: Any) -> Any:
+        raise NotImplementedError
+
+    def stop(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
+        raise NotImplementedError
+
+    def status(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
+        raise NotImplementedError
+
+    def history(self, client: Client, organization: Organization, **query: Any) -> Any:
+        raise NotImplementedError
+
+    def upgrade_of(self, response: HttpResponse) -> Upgrade:
+        """The upgrade that an accepted request was answered with."""
+        upgrade_id = response.headers["Location"].rstrip("/").rpartition("/")[2]
+        return Upgrade.objects.get(upgrade_id=upgrade_id)
+
+    def text_of(self, response: HttpResponse) -> str:
+        return html.unescape(response.content.decode())
+
+
+class Api(Door):
+    name, accepted, bad_input = "api", 202, 400
+
+    def trigger(self, client: Client, organization: Organization, *, key: str | None = None, **asked: Any) -> Any:
+        keys = {"Idempotency_Key": key} if key else {}
+        return post_json(client, UPGRADE, {"service": "agent"} | asked, X_Organization=organization.slug, **keys)
+
+    def stop(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
+        return client.post(f"{UPGRADE}/{upgrade_id}/stop", content_type="application/json")
+
+    def status(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
+        return client.get(f"{UPGRADE}/{upgrade_id}")
+
+    def history(self, client: Client, organization: Organization, **query: Any) -> Any:
+        return client.get(UPGRADES, query, headers={"X-Organization": organization.slug})
+
+
+class Page(Door):
+    name, accepted, bad_input = "page", 302, 422
+
+    def trigger(self, client: Client, organization: Organization, *, key: str | None = None, **asked: Any) -> Any:
+        forced = {"force_new_deployment": "on"} if asked.pop("force_new_deployment", False) else {}
+        form = {
+            "service": "agent",
+            "version": "latest",
+            "confirmation": organization.slug,
+            "idempotency_key": key or secrets.token_hex(),
+        }
+        return client.post(f"/o/{organization.slug}/upgrades/new", form | forced | asked)
+
+    def stop(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
+        return client.post(f"/o/{organization.slug}/upgrades/{upgrade_id}/stop")
+
+    def status(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
+        return client.get(f"/o/{organization.slug}/upgrades/{upgrade_id}/")
+
+    def history(self, client: Client, organization: Organization, **query: Any) -> Any:
+        return client.get(f"/o/{organization.slug}/upgrades/", query)
+
+
+@pytest.fixture(params=[Api(), Page()], ids=lambda door: door.name)
+def door(request: pytest.FixtureRequest) -> Door:
+    """The test runs through both doors."""
+    chosen: Door = request.param
+    return chosen
