@@ -48,7 +48,7 @@ def platform_services(request: HttpRequest, slug: str) -> HttpResponse:
 def new(request: HttpRequest, slug: str) -> HttpResponse:
     """The trigger form. Viewers see it with the reason why they may not send it."""
     organization = organization_of_page(request, slug)
-    form = TriggerForm(organization, request.POST or None, initial=initial_of(request))
+    form = TriggerForm(organization, request.POST if request.method == "POST" else None, initial=initial_of(request))
     status, conflict = 200, None
     if request.method == "POST":
         status = 422

@@ -1,0 +1,175 @@
+"""The page of one upgrade: whole, as a live fragment, and after its end."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from portal.models import Membership, User
+from tests.conftest import Cast, Engine
+from tests.local_aws import LocalAws
+from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
+from upgrades.commands import trigger_upgrade
+from upgrades.models import Upgrade
+from upgrades.states import Status
+
+SignIn = Callable[[User], Client]
+
+HTMX = {"HX-Request": "true"}
+
+
+def url_of(upgrade: Upgrade) -> str:
+    return f"/o/acme/upgrades/{upgrade.upgrade_id}/"
+
+
+@pytest.fixture
+def running(cast: Cast) -> Upgrade:
+    return make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS], reason="OPS-1 <b>")
+
+
+def test_the_page_tells_the_upgrade(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
+    response = client_for(cast.viewer).get(url_of(running))
+
+    text = response.content.decode()
+    assert response.status_code == 200
+    for said in (running.upgrade_id, "In progress: agent.", cast.operator.email, "OPS-1 &lt;b&gt;", "<!doctype html>"):
+        assert said in text
+    assert "HX-Request" in response.headers["Vary"]
+
+
+def test_the_fragment_polls_while_the_upgrade_is_open(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
+    response = client_for(cast.viewer).get(url_of(running), headers=HTMX)
+
+    text = response.content.decode()
+    assert "<!doctype html>" not in text
+    assert f'hx-get="{url_of(running)}"' in text
+    assert "every 2s" in text
+
+
+def test_the_polling_ends_with_the_upgrade(cast: Cast, client_for: SignIn) -> None:
+    ended = make_upgrade(cast.acme, by=cast.operator)
+    client = client_for(cast.viewer)
+
+    for text in (client.get(url_of(ended), headers=HTMX).content.decode(), client.get(url_of(ended)).content.decode()):
+        assert "every 2s" not in text
+        assert f'hx-get="{url_of(ended)}"' not in text
+
+
+@pytest.mark.parametrize("name", ["HX-Boosted", "HX-History-Restore-Request"])
+def test_a_boosted_or_restored_visit_gets_the_page(cast: Cast, running: Upgrade, client_for: SignIn, name: str) -> None:
+    response = client_for(cast.viewer).get(url_of(running), headers=HTMX | {name: "true"})
+
+    assert "<!doctype html>" in response.content.decode()
+
+
+def test_an_unchanged_fragment_costs_a_304(cast: Cast, client_for: SignIn, time_machine: Any) -> None:
+    time_machine.move_to("2026-05-01T12:00:00Z", tick=False)
+    ended = make_upgrade(cast.acme, by=cast.operator)
+    client = client_for(cast.viewer)
+    first = client.get(url_of(ended), headers=HTMX)
+
+    again = client.get(url_of(ended), headers=HTMX | {"If-None-Match": first.headers["ETag"]})
+
+    assert (again.status_code, again.content) == (304, b"")
+    Upgrade.objects.update(reason="another")
+    assert client.get(url_of(ended), headers=HTMX | {"If-None-Match": first.headers["ETag"]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("person", "statuses", "offered"),
+    [
+        ("operator", [Status.IN_PROGRESS], True),
+        ("viewer", [Status.IN_PROGRESS], False),
+        ("operator", [Status.FAILED], False),
+    ],
+)
+def test_stop_is_offered_to_whom_and_when_it_is_possible(
+    cast: Cast, client_for: SignIn, person: str, statuses: list[Status], offered: bool
+) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=statuses)
+
+    text = client_for(getattr(cast, person)).get(url_of(upgrade)).content.decode()
+
+    assert (f'href="{url_of(upgrade)}stop"' in text) is offered
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_shows_ecs_tasks_and_events(cast: Cast, engine: Engine, platform: LocalAws, client_for: SignIn) -> None:
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
+    engine.start(upgrade)
+    platform.advance(20)
+    engine.step()
+
+    text = client_for(cast.viewer).get(url_of(upgrade), headers=HTMX).content.decode()
+
+    rollout = upgrade.rollouts.get()
+    assert rollout.deployment_id
+    assert rollout.deployment_id in text
+    assert f"{rollout.target_running} of 4 new tasks run" in text
+    assert "has started" in text
+
+
+@pytest.mark.parametrize("target", ["agent", "all"])
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_its_queries_do_not_grow_with_the_services(
+    cast: Cast, client_for: SignIn, django_assert_num_queries: Any, target: str, headers: dict[str, str]
+) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, target=target)
+    client = client_for(cast.viewer)
+    client.get("/api/v1/auth/session")
+
+    # Organization, upgrade, rollouts, events, role twice, heartbeats; the page's frame asks for the organizations too.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + (7 if headers else 8)):
+        client.get(url_of(upgrade), headers=headers)
+
+
+# --- who may not ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+@pytest.mark.parametrize("person", ["outsider", "stranger", "newcomer", "staff"])
+def test_outsider_gets_404(
+    cast: Cast, running: Upgrade, client_for: SignIn, person: str, headers: dict[str, str]
+) -> None:
+    response = client_for(getattr(cast, person)).get(url_of(running), headers=headers)
+
+    assert response.status_code == 404
+    assert running.upgrade_id not in response.content.decode().replace(url_of(running), "")
+    assert "OPS-1" not in response.content.decode()
+
+
+def test_an_upgrade_is_not_found_below_another_organization(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
+    client = client_for(cast.consultant)
+
+    assert client.get(f"/o/globex/upgrades/{running.upgrade_id}/").status_code == 404
+    assert client.get(url_of(running)).status_code == 200
+
+
+def test_a_removed_member_gets_404_at_the_next_poll(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
+    client = client_for(cast.viewer)
+    assert client.get(url_of(running), headers=HTMX).status_code == 200
+
+    Membership.objects.filter(user=cast.viewer).delete()
+
+    assert client.get(url_of(running), headers=HTMX).status_code == 404
+
+
+def test_anonymous_is_sent_to_sign_in(cast: Cast, running: Upgrade) -> None:
+    page, fragment = Client().get(url_of(running)), Client().get(url_of(running), headers=HTMX)
+
+    assert (page.status_code, page.headers["Location"].partition("?")[0]) == (302, "/accounts/login/")
+    assert (fragment.status_code, fragment.headers["HX-Redirect"], fragment.content) == (401, "/accounts/login/", b"")
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("upgrade_id", "status"), [("nothing", 404), ("x" * 3000, 404), ("%00", 400), ("'--", 404)])
+def test_an_id_that_cannot_be_is_refused(cast: Cast, client_for: SignIn, upgrade_id: str, status: int) -> None:
+    assert client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade_id}/").status_code == status
+
+
+@pytest.mark.parametrize("method", ["post", "put", "delete"])
+def test_another_method_is_405(cast: Cast, running: Upgrade, client_for: SignIn, method: str) -> None:
+    assert getattr(client_for(cast.admin), method)(url_of(running)).status_code == 405

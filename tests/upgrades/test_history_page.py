@@ -1,0 +1,177 @@
+"""The history page: filters in the address, pages, the fragment of rows."""
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from portal.models import User
+from tests.conftest import Cast
+from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
+from upgrades.models import Upgrade
+from upgrades.states import Status
+
+SignIn = Callable[[User], Client]
+
+URL = "/o/acme/upgrades/"
+HTMX = {"HX-Request": "true"}
+
+
+def shown(response: Any) -> list[str]:
+    """The ids in the order in which the page lists them."""
+    assert response.status_code == 200
+    text = response.content.decode()
+    found = [(text.find(f"/{upgrade.upgrade_id}/"), upgrade.upgrade_id) for upgrade in Upgrade.objects.all()]
+    return [upgrade_id for at, upgrade_id in sorted(found) if at >= 0]
+
+
+def test_a_row_says_who_when_what_how_many_and_what_came_of_it(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(
+        cast.acme, by=cast.operator, target="all", statuses=[Status.SUCCESS, Status.SUCCESS, Status.FAILED]
+    )
+
+    text = client_for(cast.viewer).get(URL).content.decode()
+
+    for said in (upgrade.upgrade_id, cast.operator.email, "agent, orchestrator, customer-portal", "Partial", "2 / 1"):
+        assert said in text
+
+
+def test_no_upgrade_yet_says_what_to_do(cast: Cast, client_for: SignIn) -> None:
+    assert "No upgrade yet." in client_for(cast.viewer).get(URL).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({}, ["failed", "whole", "old"]),
+        ({"status": "FAILED"}, ["failed"]),
+        ({"service": "orchestrator"}, ["failed", "whole"]),
+        ({"service": "all"}, ["whole"]),
+        ({"version": "v1"}, ["old"]),
+        ({"initiated_by": "ADMIN@example.com"}, ["old"]),
+        ({"status": "SUCCESS", "service": "agent", "initiated_by": "operator@example.com"}, ["whole"]),
+        ({"initiated_by": "outsider@example.com"}, []),
+    ],
+)
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_filters_apply_together_and_stay_in_the_address(
+    cast: Cast, client_for: SignIn, filters: dict[str, str], found: list[str], headers: dict[str, str]
+) -> None:
+    made = {
+        "old": make_upgrade(cast.acme, by=cast.admin, version="v1"),
+        "whole": make_upgrade(cast.acme, by=cast.operator, target="all"),
+        "failed": make_upgrade(cast.acme, by=cast.operator, target="orchestrator", statuses=[Status.FAILED]),
+        "foreign": make_upgrade(cast.globex, by=cast.outsider),
+    }
+
+    response = client_for(cast.viewer).get(URL, filters, headers=headers)
+
+    assert shown(response) == [made[name].upgrade_id for name in found]
+    assert ("<!doctype html>" in response.content.decode()) is not bool(headers)
+
+
+def test_pages_of_a_list_full_of_ties_meet_every_row_once(cast: Cast, client_for: SignIn) -> None:
+    for _ in range(51):
+        make_upgrade(cast.acme, by=cast.operator)
+    Upgrade.objects.update(created_at=timezone.now())
+    client = client_for(cast.viewer)
+
+    first, second = client.get(URL), client.get(URL, {"skip": 50})
+
+    seen = shown(first) + shown(second)
+    assert (len(shown(first)), len(seen), len(set(seen))) == (50, 51, 51)
+    assert 'rel="next" href="?skip=50"' in first.content.decode()
+    assert 'rel="prev" href="?skip=0"' in second.content.decode()
+
+
+def test_the_next_page_keeps_the_filters(cast: Cast, client_for: SignIn) -> None:
+    for _ in range(51):
+        make_upgrade(cast.acme, by=cast.operator)
+
+    text = (
+        client_for(cast.viewer).get(URL, {"status": "SUCCESS", "initiated_by": "operator@example.com"}).content.decode()
+    )
+
+    assert "status=SUCCESS&initiated_by=operator%40example.com&skip=50" in html.unescape(text)
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_its_queries_do_not_grow_with_the_rows(
+    cast: Cast, client_for: SignIn, django_assert_num_queries: Any, rows: int, headers: dict[str, str]
+) -> None:
+    for _ in range(rows):
+        make_upgrade(cast.acme, by=cast.operator, target="all")
+    client = client_for(cast.viewer)
+    client.get("/api/v1/auth/session")
+
+    # Organization, role, heartbeats, count, upgrades, rollouts; the page's frame asks for the organizations too.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + (6 if headers else 7)):
+        client.get(URL, headers=headers)
+
+
+# --- who may not ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+@pytest.mark.parametrize("person", ["outsider", "stranger", "newcomer", "staff"])
+def test_outsider_gets_404(cast: Cast, client_for: SignIn, person: str, headers: dict[str, str]) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+
+    response = client_for(getattr(cast, person)).get(URL, headers=headers)
+
+    assert response.status_code == 404
+    assert upgrade.upgrade_id not in response.content.decode()
+
+
+def test_anonymous_is_sent_to_sign_in(cast: Cast) -> None:
+    page, fragment = Client().get(f"{URL}?status=FAILED"), Client().get(URL, headers=HTMX)
+
+    assert page.headers["Location"] == "/accounts/login/?next=%2Fo%2Facme%2Fupgrades%2F%3Fstatus%3DFAILED"
+    assert (fragment.status_code, fragment.headers["HX-Redirect"]) == (401, "/accounts/login/")
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("status=DONE", "status"),
+        ("service=database", "service"),
+        ("version=%00", "version"),
+        (f"version={'x' * 101}", "version"),
+        (f"initiated_by={'x' * 255}", "initiated_by"),
+        ("skip=-1", "skip"),
+        ("skip=x", "skip"),
+        ("skip=99999999999999999999", "skip"),
+        ("skip=1%00", "skip"),
+    ],
+)
+def test_a_filter_that_cannot_be_is_named_and_shows_no_rows(
+    cast: Cast, client_for: SignIn, query: str, named: str
+) -> None:
+    make_upgrade(cast.acme, by=cast.operator)
+
+    response = client_for(cast.viewer).get(f"{URL}?{query}")
+
+    assert shown(response) == []
+    assert f"<p>{named}: " in response.content.decode()
+
+
+@pytest.mark.parametrize("name", ["status", "service", "version", "initiated_by", "skip", "anything"])
+def test_what_the_address_holds_is_shown_escaped(cast: Cast, client_for: SignIn, name: str) -> None:
+    hostile = "\"'><script>alert(1)</script>"
+
+    response = client_for(cast.viewer).get(URL, {name: hostile})
+
+    assert response.status_code == 200
+    assert "<script>alert" not in response.content.decode()
+
+
+@pytest.mark.parametrize("method", ["post", "put", "delete"])
+def test_another_method_is_405(cast: Cast, client_for: SignIn, method: str) -> None:
+    assert getattr(client_for(cast.admin), method)(URL).status_code == 405

@@ -1,0 +1,160 @@
+"""The trigger form: what only the page has. What it shares with the API is in test_trigger.py."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+
+from portal.models import User
+from tests.conftest import Cast
+from tests.local_aws import LocalAws
+from tests.upgrades.conftest import make_upgrade
+from upgrades.models import Upgrade
+from upgrades.states import Status
+
+SignIn = Callable[[User], Client]
+
+URL = "/o/acme/upgrades/new"
+FORM = {"service": "agent", "version": "latest", "idempotency_key": "key-1"}
+
+
+def test_the_form_says_what_it_would_touch(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    response = client_for(cast.operator).get(URL)
+
+    text = response.content.decode()
+    assert response.status_code == 200
+    assert "Upgrade services of Acme Robotics" in text
+    assert f"{cast.acme.deployment_stack}-cluster" in text
+    for service in ("agent", "orchestrator", "customer-portal"):
+        assert f"{cast.acme.deployment_stack}-{service}-service" in text
+    assert "4 of 4 tasks" in text
+    assert "disabled" not in re.findall(r"<fieldset[^>]*>", text)[0]
+
+
+def test_a_link_may_choose_for_the_person(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    text = client_for(cast.operator).get(URL, {"service": "orchestrator", "force": "1"}).content.decode()
+
+    assert re.search(r'value="orchestrator"[^>]* checked', text)
+    assert re.search(r'name="force_new_deployment"[^>]* checked', text)
+
+
+def test_each_form_carries_a_key_of_its_own(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    client = client_for(cast.operator)
+
+    keys = {re.findall(r'name="idempotency_key" value="([^"]+)"', client.get(URL).content.decode())[0] for _ in "ab"}
+
+    assert len(keys) == 2
+
+
+def test_it_leads_to_the_live_page(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    response = client_for(cast.operator).post(URL, FORM, follow=True)
+
+    upgrade = Upgrade.objects.get()
+    assert response.redirect_chain == [(f"/o/acme/upgrades/{upgrade.upgrade_id}/", 302)]
+    assert response.status_code == 200
+
+
+def test_a_viewer_sees_the_form_and_why_it_cannot_be_sent(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    text = client_for(cast.viewer).get(URL).content.decode()
+
+    assert "You can look, but not start an upgrade. Your role is viewer" in text
+    assert "disabled" in re.findall(r"<fieldset[^>]*>", text)[0]
+
+
+@pytest.mark.parametrize("person", ["outsider", "stranger", "newcomer", "staff"])
+def test_outsider_gets_404(cast: Cast, client_for: SignIn, person: str) -> None:
+    response = client_for(getattr(cast, person)).get(URL)
+
+    assert response.status_code == 404
+    assert "Acme" not in response.content.decode()
+
+
+def test_anonymous_is_sent_to_sign_in_and_back(cast: Cast) -> None:
+    page = Client().get(URL)
+    fragment = Client().post(URL, FORM, headers={"HX-Request": "true"})
+
+    assert (page.status_code, page.headers["Location"]) == (302, "/accounts/login/?next=%2Fo%2Facme%2Fupgrades%2Fnew")
+    assert (fragment.status_code, fragment.headers["HX-Redirect"]) == (401, "/accounts/login/")
+    assert fragment.content == b""
+
+
+def test_without_csrf_token_a_page_says_what_to_do(cast: Cast, platform: LocalAws) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(cast.operator, backend="allauth.account.auth_backends.AuthenticationBackend")
+
+    response = client.post(URL, FORM)
+
+    assert response.status_code == 403
+    assert "Reload the page and send it again" in response.content.decode()
+    assert not Upgrade.objects.exists()
+
+
+def test_a_conflict_links_to_the_blocker_and_keeps_what_was_typed(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    blocker = make_upgrade(cast.acme, by=cast.admin, statuses=[Status.IN_PROGRESS])
+
+    response = client_for(cast.operator).post(URL, FORM | {"reason": "OPS-17"})
+
+    text = response.content.decode()
+    assert response.status_code == 409
+    assert f'href="/o/acme/upgrades/{blocker.upgrade_id}/"' in text
+    assert "OPS-17" in text
+
+
+def test_an_open_service_cannot_be_chosen(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    make_upgrade(cast.acme, by=cast.admin, statuses=[Status.IN_PROGRESS])
+
+    text = client_for(cast.operator).get(URL).content.decode()
+
+    radios = {
+        value: "disabled" in tag
+        for tag, value in re.findall(r'(<input type="radio"[^>]*value="([a-z-]+)"[^>]*>)', text)
+    }
+    assert radios == {"agent": True, "orchestrator": False, "customer-portal": False, "all": True}
+
+
+@pytest.mark.parametrize("wide", [{"service": "all"}, {"force_new_deployment": "on"}])
+@pytest.mark.parametrize("typed", ["", "globex", "Acme"])
+def test_what_touches_much_needs_the_slug_typed(
+    cast: Cast, platform: LocalAws, client_for: SignIn, wide: dict[str, str], typed: str
+) -> None:
+    response = client_for(cast.operator).post(URL, FORM | wide | {"confirmation": typed})
+
+    assert response.status_code == 422
+    assert "Type acme to confirm that this is the right organization." in response.content.decode()
+    assert not Upgrade.objects.exists()
+
+
+def test_a_single_unforced_service_needs_no_confirmation(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    assert client_for(cast.operator).post(URL, FORM).status_code == 302
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"service": "agent"}, FORM | {"idempotency_key": "x" * 256}, FORM | {"idempotency_key": ""}]
+)
+def test_a_broken_form_is_422(cast: Cast, platform: LocalAws, client_for: SignIn, form: dict[str, str]) -> None:
+    response = client_for(cast.operator).post(URL, form)
+
+    assert response.status_code == 422
+    assert "Nothing was started." in response.content.decode()
+    assert not Upgrade.objects.exists()
+
+
+def test_what_was_typed_comes_back_escaped(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    hostile = "</textarea><script>alert(1)</script>"
+
+    response = client_for(cast.operator).post(URL, {"reason": hostile, "service": hostile})
+
+    assert response.status_code == 422
+    assert hostile not in response.content.decode()
+
+
+def test_an_organization_without_cluster_sees_the_form(cast: Cast, client_for: SignIn) -> None:
+    assert client_for(cast.newcomer).get("/o/initech/upgrades/new").status_code == 200
+
+
+@pytest.mark.parametrize("method", ["put", "patch", "delete"])
+def test_another_method_is_405(cast: Cast, client_for: SignIn, method: str) -> None:
+    assert getattr(client_for(cast.operator), method)(URL).status_code == 405
