@@ -136,7 +136,8 @@ let before = null;
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   const block = event.detail.target;
-  failing.delete(block.id);
+  if (!event.detail.shouldSwap) return;
+  if (failing.delete(block.id)) announce("Refreshing works again.");
   if (block.matches("[data-live]") && isHeld(block)) {
     event.detail.shouldSwap = false;
     return;

@@ -41,6 +41,7 @@ def test_a_failing_refresh_turns_amber_and_keeps_the_last_data(
 
     page.unroute_all()
     expect(freshness).to_have_class("freshness")
+    expect(page.locator("#announcer")).to_have_text("Refreshing works again.")
 
 
 def test_what_a_person_opened_or_selected_survives_a_refresh(
