@@ -50,13 +50,17 @@ def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
 def explain(rollout: Rollout, verdict: Verdict, seen: dict[str, Any]) -> str:
     """State, ECS's reason, and why the newest task of mine stopped."""
     parts = [Outcome(verdict.outcome).label + "." if verdict.outcome else "", verdict.reason or ""]
-    stopped = seen.get("stopped_tasks") or rollout.stopped_tasks
-    if stopped:
-        code = stopped[0]["exit_code"]
-        parts.append(
-            f"Last stopped task: {stopped[0]['reason']}" + (f" (exit code {code})." if code is not None else ".")
-        )
+    parts.append(newest_stop(seen.get("stopped_tasks") or rollout.stopped_tasks))
     return " ".join(part for part in parts if part)
+
+
+def newest_stop(stopped_tasks: list[dict[str, Any]]) -> str:
+    """Why the newest of my tasks stopped, in ECS's words; empty when none did."""
+    if not stopped_tasks:
+        return ""
+    code = stopped_tasks[0]["exit_code"]
+    exit_code = f" (exit code {code})" if code is not None else ""
+    return f"Newest stopped task: {stopped_tasks[0]['reason']}{exit_code}."
 
 
 def hand_on(upgrade: Upgrade, verdict: Verdict) -> None:

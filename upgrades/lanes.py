@@ -5,6 +5,7 @@ from datetime import datetime
 
 from django.utils import timezone
 
+from upgrades.endings import newest_stop
 from upgrades.models import Rollout, RolloutEvent, Upgrade
 from upgrades.states import Outcome, Phase, Status
 
@@ -92,19 +93,19 @@ def headline_of(rollout: Rollout) -> str:
         return "ECS was asked to start; waiting for the deployment to show."
     if rollout.phase == Phase.DONE:
         return ended(rollout)
+    newest = newest_stop(rollout.stopped_tasks)
     if rollout.outcome == Outcome.ROLLING_BACK:
-        return f"Rolling back. {rollout.rollout_reason or ''}".strip()
+        return " ".join(part for part in ("Rolling back.", rollout.rollout_reason, newest) if part)
     wanted = rollout.desired_count
     running = f"{rollout.target_running} of {wanted} new tasks run" if wanted is not None else "New tasks start"
     old = f", {rollout.source_running} old still run" if rollout.source_running else ""
-    return f"{running}{old}."
+    return f"{running}{old}. {newest}".strip()
 
 
 def ended(rollout: Rollout) -> str:
-    label = Outcome(rollout.outcome).label if rollout.outcome else Status(rollout.status).label
+    if rollout.error_message:
+        return rollout.error_message  # outcome, ECS's reason, and why the last task stopped
     if rollout.outcome == Outcome.COMPLETED:
         return f"Rolled out: {rollout.running_count} of {rollout.desired_count} tasks run."
-    if rollout.outcome == Outcome.NOT_ATTEMPTED:
-        return rollout.error_message or label
-    reason = rollout.rollout_reason or ""
-    return f"{label}. {reason}".strip()
+    label = Outcome(rollout.outcome).label if rollout.outcome else Status(rollout.status).label
+    return f"{label}. {rollout.rollout_reason or ''}".strip()

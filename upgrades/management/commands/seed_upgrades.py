@@ -15,6 +15,7 @@ from upgrades.states import Outcome, Phase, Status, overall_status, services_of
 
 BREAKER = "Service deployment rolled back because the circuit breaker threshold was exceeded."
 CRASH = "Essential container in task exited"
+VERSIONS = {"agent": "v9.9.0", "orchestrator": "v9.9.0", "customer-portal": "v9.8.2"}
 DESIRED = {"agent": 4, "orchestrator": 3, "customer-portal": 2}
 
 # Hours ago, target, who, reason, then (outcome, seconds) for each service in rolling order.
@@ -115,8 +116,8 @@ class Command(BaseCommand):
             status=STATUS.get(outcome, Status.FAILED),
             outcome=outcome,
             phase=Phase.DONE,
-            from_version="v9.9.0" if attempted else None,
-            to_version="v9.9.0" if attempted else None,
+            from_version=VERSIONS[service] if attempted else None,
+            to_version=VERSIONS[service] if attempted else None,
             desired_count=desired,
             running_count=desired,
             pending_count=0 if attempted else None,
