@@ -1,0 +1,251 @@
+"""The state machine is pure: properties by hypothesis, and the table of spec/upgrade-semantics.md row by row."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portal.aws.ecs import Deployment, Service, ServiceDeployment
+from upgrades.states import (
+    OPEN,
+    TERMINAL,
+    UPGRADE_STATUSES,
+    Outcome,
+    Status,
+    describe_upgrade,
+    judge,
+    judge_by_id,
+    overall_status,
+    services_of,
+)
+
+ROLLOUT_STATUSES = [status for status in Status if status != Status.PARTIAL]
+rollouts = st.lists(st.sampled_from(ROLLOUT_STATUSES), min_size=1, max_size=3)
+
+# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ServiceDeployment.html
+ECS_STATUSES = [
+    "PENDING",
+    "SUCCESSFUL",
+    "STOPPED",
+    "STOP_REQUESTED",
+    "IN_PROGRESS",
+    "ROLLBACK_REQUESTED",
+    "ROLLBACK_IN_PROGRESS",
+    "ROLLBACK_SUCCESSFUL",
+    "ROLLBACK_FAILED",
+]
+AT = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+# --- the whole -----------------------------------------------------------------------------------------------------
+
+
+@given(rollouts)
+def test_the_five_rules_decide_the_whole(statuses: list[Status]) -> None:
+    counted = [status for status in statuses if status != Status.SKIPPED]
+    succeeded = counted.count(Status.SUCCESS)
+
+    overall = overall_status(statuses)
+
+    if all(status == Status.PENDING for status in statuses):
+        assert overall == Status.PENDING
+    elif any(status in OPEN for status in statuses):
+        assert overall == Status.IN_PROGRESS
+    elif succeeded == 0:
+        assert overall == Status.FAILED
+    elif succeeded == len(counted):
+        assert overall == Status.SUCCESS
+    else:
+        assert overall == Status.PARTIAL
+
+
+@given(rollouts, st.randoms())
+def test_the_whole_does_not_depend_on_the_order(statuses: list[Status], random: Any) -> None:
+    shuffled = list(statuses)
+    random.shuffle(shuffled)
+
+    assert overall_status(shuffled) == overall_status(statuses)
+
+
+@given(rollouts)
+def test_the_whole_is_terminal_exactly_when_every_rollout_is(statuses: list[Status]) -> None:
+    overall = overall_status(statuses)
+
+    assert overall in UPGRADE_STATUSES
+    assert (overall in TERMINAL) == all(status in TERMINAL for status in statuses)
+
+
+@given(rollouts)
+def test_disabled_counts_as_neither(statuses: list[Status]) -> None:
+    ended = [status for status in statuses if status in TERMINAL]
+
+    if set(ended) - {Status.SKIPPED}:
+        assert overall_status([*ended, Status.SKIPPED]) == overall_status(ended)
+
+
+@given(rollouts, st.lists(st.sampled_from(services_of("all")), min_size=3, max_size=3), st.sampled_from(Status))
+def test_every_upgrade_can_be_told_in_one_sentence(statuses: list[Status], names: list[str], shown: Status) -> None:
+    pairs = list(zip(names, statuses, strict=False))
+
+    for status in (overall_status(statuses), shown):
+        sentence = describe_upgrade(status, pairs)
+        assert sentence.endswith(".")
+        assert "None" not in sentence
+
+
+# --- mine, by its own status ---------------------------------------------------------------------------------------
+
+
+def mine(status: str, **fields: Any) -> ServiceDeployment:
+    made = ServiceDeployment(
+        arn="arn:mine",
+        status=status,
+        status_reason=None,
+        created_at=AT,
+        finished_at=None,
+        target_revision=None,
+        target_requested=4,
+        target_running=0,
+        target_pending=0,
+        source_running=0,
+        breaker_status="MONITORING",
+        breaker_failures=0,
+        breaker_threshold=3,
+        triggered_alarms=(),
+        rollback_reason=None,
+    )
+    return replace(made, **fields)
+
+
+@pytest.mark.parametrize(
+    ("status", "evidence", "expected"),
+    [
+        ("PENDING", {}, (Status.PENDING, None)),
+        ("IN_PROGRESS", {}, (Status.IN_PROGRESS, None)),
+        ("STOP_REQUESTED", {}, (Status.IN_PROGRESS, None)),
+        ("SUCCESSFUL", {}, (Status.SUCCESS, Outcome.COMPLETED)),
+        ("STOPPED", {"superseded_by": "arn:later"}, (Status.FAILED, Outcome.SUPERSEDED)),
+        ("STOPPED", {"breaker_status": "TRIGGERED"}, (Status.FAILED, Outcome.CIRCUIT_BREAKER)),
+        ("STOPPED", {"triggered_alarms": ("5xx",)}, (Status.FAILED, Outcome.ALARM)),
+        ("STOPPED", {"stopped_by": "ann@example.com"}, (Status.FAILED, Outcome.STOPPED_BY_USER)),
+        ("STOPPED", {}, (Status.FAILED, Outcome.STOPPED)),
+        ("ROLLBACK_REQUESTED", {}, (Status.IN_PROGRESS, Outcome.ROLLING_BACK)),
+        ("ROLLBACK_IN_PROGRESS", {}, (Status.IN_PROGRESS, Outcome.ROLLING_BACK)),
+        ("ROLLBACK_SUCCESSFUL", {}, (Status.FAILED, Outcome.ROLLED_BACK)),
+        ("ROLLBACK_SUCCESSFUL", {"stopped_by": "ann@example.com"}, (Status.FAILED, Outcome.STOPPED_BY_USER)),
+        ("ROLLBACK_FAILED", {}, (Status.FAILED, Outcome.ROLLBACK_FAILED)),
+        ("WHATEVER_ECS_ADDS", {}, (Status.IN_PROGRESS, None)),
+    ],
+)
+@pytest.mark.parametrize(("running", "reason"), [(0, None), (4, "ECS says why.")])
+def test_the_table_of_the_semantics(
+    status: str, evidence: dict[str, Any], expected: tuple[Status, Outcome | None], running: int, reason: str | None
+) -> None:
+    said = {name: evidence[name] for name in ("superseded_by", "stopped_by") if name in evidence}
+    seen = {name: value for name, value in evidence.items() if name not in said}
+
+    verdict = judge(mine(status, target_running=running, status_reason=reason, **seen), **said)
+
+    assert (verdict.status, verdict.outcome) == expected
+
+
+def test_a_person_or_deployment_behind_the_end_is_named() -> None:
+    superseded = judge(mine("STOPPED"), superseded_by="arn:later")
+    stopped = judge(mine("ROLLBACK_SUCCESSFUL"), stopped_by="ann@example.com")
+
+    assert superseded.reason == "Superseded by arn:later."
+    assert stopped.reason == "Stopped by ann@example.com."
+
+
+@given(
+    status=st.sampled_from([*ECS_STATUSES, "NEW", ""]),
+    breaker=st.sampled_from(["TRIGGERED", "MONITORING", "MONITORING_COMPLETE", "DISABLED", None]),
+    alarms=st.sampled_from([(), ("a",), ("a", "b")]),
+    running=st.integers(0, 5),
+    superseded_by=st.sampled_from([None, "arn:later"]),
+    stopped_by=st.sampled_from([None, "ann@example.com"]),
+)
+def test_only_its_own_success_is_a_success_whatever_else_is_seen(
+    status: str, breaker: Any, alarms: tuple[str, ...], running: int, superseded_by: str | None, stopped_by: str | None
+) -> None:
+    seen = mine(status, breaker_status=breaker, triggered_alarms=alarms, target_running=running)
+
+    verdict = judge(seen, superseded_by=superseded_by, stopped_by=stopped_by)
+
+    assert (verdict.status == Status.SUCCESS) == (status == "SUCCESSFUL")
+    assert verdict.is_terminal == (status in ("SUCCESSFUL", "STOPPED", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED"))
+    assert not verdict.is_terminal or verdict.outcome is not None
+
+
+# --- mine, where ECS gives no service deployments ------------------------------------------------------------------
+
+
+def entry(entry_id: str, *, primary: bool, state: str, rollback: bool = False) -> Deployment:
+    reason = "ECS deployment circuit breaker: rolling back to deploymentId ecs-svc/0." if rollback else None
+    return Deployment(
+        id=entry_id,
+        status="PRIMARY" if primary else "ACTIVE",
+        task_definition="td:1",
+        desired_count=2,
+        running_count=2,
+        pending_count=0,
+        failed_tasks=0,
+        rollout_state=state,
+        rollout_state_reason=reason,
+        created_at=AT,
+    )
+
+
+def service_with(*deployments: Deployment) -> Service:
+    return Service(
+        name="s",
+        arn="arn:s",
+        status="ACTIVE",
+        task_definition="td:1",
+        desired_count=2,
+        running_count=2,
+        pending_count=0,
+        deployments=deployments,
+        current_service_deployment=None,
+        breaker_enabled=True,
+        breaker_rolls_back=True,
+        events=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("deployments", "expected"),
+    [
+        ([entry("mine", primary=True, state="IN_PROGRESS")], (Status.IN_PROGRESS, None)),
+        ([entry("mine", primary=True, state="COMPLETED")], (Status.SUCCESS, Outcome.COMPLETED)),
+        ([entry("mine", primary=True, state="FAILED")], (Status.FAILED, Outcome.CIRCUIT_BREAKER)),
+        (
+            [
+                entry("back", primary=True, state="IN_PROGRESS", rollback=True),
+                entry("mine", primary=False, state="FAILED"),
+            ],
+            (Status.IN_PROGRESS, Outcome.ROLLING_BACK),
+        ),
+        ([entry("back", primary=True, state="COMPLETED", rollback=True)], (Status.FAILED, Outcome.ROLLED_BACK)),
+        ([entry("other", primary=True, state="COMPLETED")], (Status.FAILED, Outcome.SUPERSEDED)),
+        ([entry("other", primary=True, state="IN_PROGRESS")], (Status.FAILED, Outcome.SUPERSEDED)),
+        ([], (Status.IN_PROGRESS, None)),
+    ],
+)
+def test_my_entry_among_the_services_deployments(
+    deployments: list[Deployment], expected: tuple[Status, Outcome | None]
+) -> None:
+    verdict = judge_by_id(service_with(*deployments), "mine")
+
+    assert (verdict.status, verdict.outcome) == expected
+
+
+def test_an_entry_that_is_not_there_is_never_a_success() -> None:
+    for state, rollback in product(("COMPLETED", "IN_PROGRESS", "FAILED"), (True, False)):
+        service = service_with(entry("other", primary=True, state=state, rollback=rollback))
+
+        assert judge_by_id(service, "mine").status != Status.SUCCESS
