@@ -173,5 +173,5 @@ def test_staff_with_two_factors_open_the_admin_in_production(
 
 
 def test_signed_in_answers_are_never_cached(client_for: SignedIn, cast: Cast) -> None:
-    for path in ("/account/", "/api/v1/auth/session", "/o/acme/"):
+    for path in ("/account/", "/api/v1/auth/session", "/accounts/2fa/"):
         assert "no-store" in client_for(cast.operator).get(path)["Cache-Control"]
