@@ -13,6 +13,13 @@ from upgrades.models import Upgrade
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
+# WCAG 1.4.12, as a reader's own style sheet would set it.
+SPACE_TEXT = """() => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync("* { line-height: 1.5 !important; letter-spacing: .12em !important; word-spacing: .16em !important }"
+    + " p { margin-block-end: 2em !important }");
+  document.adoptedStyleSheets = [sheet];
+}"""
 FOCUS_IS_SEEN = """() => {
   const element = document.activeElement;
   if (element === document.body) return true;
@@ -52,6 +59,9 @@ def check(page: Page, name: str) -> list[str]:
     page.set_viewport_size({"width": 320, "height": 640})
     if scrolls_sideways(page):
         wrong.append(f"{name}: scrolls sideways at 320 px")
+    page.evaluate(SPACE_TEXT)
+    if scrolls_sideways(page):
+        wrong.append(f"{name}: scrolls sideways at 320 px with text spaced out")
     page.set_viewport_size({"width": 1280, "height": 800})
     if page.get_by_role("heading", level=1).count() != 1:
         wrong.append(f"{name}: not one h1")
