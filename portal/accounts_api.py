@@ -25,6 +25,8 @@ from portal.models import Membership, Role, User
 
 
 class Credentials(StrictSerializer):
+    """Who wants in."""
+
     email = serializers.EmailField()
     password = serializers.CharField(trim_whitespace=False, max_length=128)
     code = serializers.CharField(
