@@ -10,12 +10,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up reset test test-browser check format lock
+.PHONY: help up manage reset test test-browser check format lock
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 up: $(VENV)/.run ## everything, running at http://127.0.0.1:8000 (PORT, DATA_DIR)
 	@exec $(BIN)/python -m portal.up
+
+manage: ## manage.py of the running portal: make manage ARGS="sandbox status"
+	@[ -f $(DATA_DIR)/env ] || { echo "Nothing runs on $(DATA_DIR): start it with make up."; exit 1; }
+	set -a; . $(DATA_DIR)/env; set +a
+	$(BIN)/python manage.py $(ARGS)
 
 reset: ## drop the data of `make up`
 	@$(PYTHON) -m portal.setup reset

@@ -7,6 +7,7 @@ under honcho. Ctrl-C stops all of them. The data lives in DATA_DIR; `make reset`
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -51,7 +52,9 @@ def main() -> int:
     sockets = Path(tempfile.mkdtemp(prefix="portal-"))
     try:
         say("starting PostgreSQL")
-        env = environment(embedded.start_postgres(data_dir / "postgres"), sockets, port, aws_port)
+        settings = environment(embedded.start_postgres(data_dir / "postgres"), sockets, port, aws_port)
+        keep_for_manage(settings, data_dir)
+        env = {**os.environ, **settings}
         for command in (("migrate", "--verbosity", "0"), *((seed,) for seed in SEED_COMMANDS)):
             say(f"manage.py {command[0]}")
             run_manage(env, *command)
@@ -81,7 +84,6 @@ def environment(database_url: str, sockets: Path, port: int, aws_port: int) -> d
     """What every process runs with. The local AWS is nothing but an endpoint and made-up credentials."""
     redis = sockets / "redis.sock"
     return {
-        **os.environ,
         "DEMO": "1",
         "DATABASE_URL": database_url,
         "CELERY_BROKER_URL": f"redis+socket://{redis}?virtual_host=0",
@@ -95,6 +97,13 @@ def environment(database_url: str, sockets: Path, port: int, aws_port: int) -> d
         "PYTHONUNBUFFERED": "1",
         "PORT": str(port),
     }
+
+
+def keep_for_manage(settings: dict[str, str], data_dir: Path) -> None:
+    """Leave the settings in DATA_DIR/env, which `make manage` reads."""
+    path = data_dir / "env"
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items()))
 
 
 def processes(env: dict[str, str], data_dir: Path, sockets: Path, port: int, aws_port: int) -> Manager:
