@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
 from drf_spectacular.types import OpenApiTypes
@@ -47,7 +47,7 @@ def schema(request: Request) -> Response:
 
 
 @policy(Policy.PUBLIC)
-@require_GET
+@require_safe
 def docs(request: HttpRequest) -> HttpResponse:
     """The same contract as a page."""
     base = request.build_absolute_uri("/").rstrip("/")
