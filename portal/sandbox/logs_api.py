@@ -1,6 +1,6 @@
 """The CloudWatch Logs reads: lines of tasks, made as they are asked for, among those that somebody put into moto.
 
-Groups, streams and PutLogEvents are moto's; a task's group and stream are put there when a call comes by. Orders, bounds
+Groups and streams are moto's; a task's group and stream are put there when a call comes by. Orders, bounds
 and tokens: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html and siblings.
 """
 
@@ -26,6 +26,7 @@ MOST_EVENTS, MOST_BYTES, MOST_STREAMS = 10_000, 1_000_000, 50
 LINES_READ_A_CALL = 5_000
 LINES_KEPT_MS = 7 * 86_400_000
 INGESTED_AFTER_MS = 250
+OLDEST_PUT_MS, NEWEST_PUT_MS = 14 * 86_400_000, 7_200_000
 FIRST_NEWEST_FIRST_MS = 1_704_067_200_000  # 2024-01-01: FilterLogEvents, startFromHead
 
 
@@ -38,6 +39,7 @@ class LogsApi:
             "FilterLogEvents": self.filter_log_events,
             "GetLogEvents": self.get_log_events,
             "DescribeLogStreams": self.describe_log_streams,
+            "PutLogEvents": self.put_log_events,
         }
 
     def filter_log_events(self, request: ApiRequest) -> Json:
@@ -130,6 +132,26 @@ class LogsApi:
             _, (start, _, _) = read_token(params["nextToken"])
         token = write_token((start + limit, "", 0), newest_first=False) if start + limit < len(streams) else None
         return {"logStreams": streams[start : start + limit], **({"nextToken": token} if token else {})}
+
+    def put_log_events(self, request: ApiRequest) -> Json:
+        """Put lines into a stream; what is too old or too new by the sandbox's clock is rejected, as moto does by its."""
+        params = request.params
+        group, _ = self._group(request)
+        name, events = str(params.get("logStreamName") or ""), list(params.get("logEvents") or [])
+        if name not in moto_state.log_streams(request.account, request.region, group):
+            raise AwsError("ResourceNotFoundException", "The specified log stream does not exist.")
+        times = [int(event["timestamp"]) for event in events]
+        if times != sorted(times):
+            raise invalid("Log events in a single PutLogEvents request must be in chronological order.")
+        now = int(self.engine.now() * 1000)
+        old = sum(at < now - OLDEST_PUT_MS for at in times)
+        new = sum(at > now + NEWEST_PUT_MS for at in times)
+        taken = events[old : len(events) - new]
+        if taken:
+            moto_state.put_log_events(request.account, request.region, group, name, taken)
+        rejected = {"tooOldLogEventEndIndex": old} if old else {}
+        rejected |= {"tooNewLogEventStartIndex": len(events) - new} if new else {}
+        return {"nextSequenceToken": "1", **({"rejectedLogEventsInfo": rejected} if rejected else {})}
 
     # Moto's own
 

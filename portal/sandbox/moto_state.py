@@ -190,6 +190,10 @@ def ensure_log_stream(account: str, region: str, group: str, name: str, created_
         streams[name].creation_time = created
 
 
+def put_log_events(account: str, region: str, group: str, name: str, events: list[dict[str, Any]]) -> None:
+    logs_backends[account][region].groups[group].streams[name].put_log_events(events)
+
+
 def put_log_lines(account: str, region: str, group: str, name: str) -> list[Line]:
     """What PutLogEvents put into a stream; it sorts behind a task's own lines of the same millisecond."""
     events = logs_backends[account][region].groups[group].streams[name].events
