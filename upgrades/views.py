@@ -19,7 +19,7 @@ from upgrades import commands
 from upgrades.forms import TARGET_CHOICES, HistoryFilters, TriggerForm
 from upgrades.lanes import lanes_of
 from upgrades.models import Rollout, RolloutEvent, Upgrade
-from upgrades.platform import read_platform
+from upgrades.platform import now_context, read_platform
 from upgrades.states import TERMINAL, UPGRADE_STATUSES
 
 # The guide's table "Choosing the Right Upgrade Scope" (spec/source-2).
@@ -38,7 +38,7 @@ def platform_services(request: HttpRequest, slug: str) -> HttpResponse:
     organization = organization_of_page(request, slug)
     if not request.headers.get("HX-Request"):
         return redirect("overview", slug)
-    context = {"organization": organization, "reading": read_platform(organization)}
+    context = now_context(organization)
     fragment = "upgrades/_platform_services.html"
     return render_page(request, fragment, fragment, context)
 
