@@ -74,7 +74,7 @@ def read_platform(organization: Organization) -> Reading | None:
 
 
 def now_context(organization: Organization) -> dict[str, Any]:
-    """What the live block of the overview shows: what happens now and what runs. Every open upgrade: different services may roll at the same time."""
+    """What the live block of the overview shows: every open upgrade (services may roll side by side), and what runs."""
     open_upgrades = Upgrade.objects.filter(organization=organization, status__in=OPEN).for_record().newest_first()
     return {
         "organization": organization,
