@@ -1,4 +1,4 @@
-"""Services as the portal creates them for agents: from images of the demo's `demo-agent`, scaled, stopped, deleted."""
+"""Services as the portal creates them for agents: good, crashing and missing images; scaled, stopped, deleted."""
 
 import uuid
 from typing import Any
@@ -21,14 +21,14 @@ class Agent:
     def __init__(self, ecs: Ecs) -> None:
         self.ecs, self.name = ecs, f"agent-{uuid.uuid4().hex[:6]}"
         self.group, self.token = f"/ecs/{self.name}", uuid.uuid4().hex
-        images = [{"repository": "demo-agent", "tags": [tag]} for tag in ("v1.0.0", "crash")]
+        images = [{"repository": self.name, "tags": [tag]} for tag in ("v1.0.0", "crash")]
         ecs.faults().seed(images=images)
 
     def define(self, tag: str = "v1.0.0") -> str:
         options = {"awslogs-group": self.group, "awslogs-region": "eu-central-1", "awslogs-stream-prefix": "ecs"}
         container = {
             "name": "agent",
-            "image": f"{REGISTRY}/demo-agent:{tag}",
+            "image": f"{REGISTRY}/{self.name}:{tag}",
             "essential": True,
             "logConfiguration": {"logDriver": "awslogs", "options": options},
         }
@@ -58,13 +58,20 @@ class Agent:
         return dict(self.ecs.client.create_service(**self.request(tag, desired=desired))["service"])
 
     def ready(self, count: int) -> None:
-        self.ecs.wait(lambda: self.described()["runningCount"] == count and self.is_steady(), seconds=120)
+        self.ecs.pass_time(60)
+        service = self.described()
+        assert (service["runningCount"], service["pendingCount"]) == (count, 0)
+        assert "steady state" in service["events"][0]["message"]
+
+    def ended(self, arn: str) -> Json:
+        """The service deployment once its circuit breaker has stopped it."""
+        self.ecs.pass_time(60)
+        found = self.ecs.deployment(arn)
+        assert found["status"] == "STOPPED"
+        return found
 
     def described(self) -> Json:
         return self.ecs.describe(self.name)
-
-    def is_steady(self) -> bool:
-        return "steady state" in self.described()["events"][0]["message"]
 
     def messages(self) -> list[str]:
         logs = self.ecs.faults().client("logs")
@@ -139,7 +146,7 @@ def test_token_that_cannot_be_is_refused(agent: Agent, token: str) -> None:
 def test_first_deployment_that_never_worked_ends_failed(agent: Agent, tag: str, code: str, reason: str) -> None:
     arn = agent.create(tag)["currentServiceDeployment"]
 
-    done = agent.ecs.wait_for(arn, "STOPPED")
+    done = agent.ended(arn)
 
     (deployment,) = agent.described()["deployments"]
     assert (deployment["status"], deployment["rolloutState"]) == ("PRIMARY", "FAILED")
@@ -155,17 +162,18 @@ def test_first_deployment_that_never_worked_ends_failed(agent: Agent, tag: str, 
 
 
 def test_crashing_agent_leaves_its_traceback(agent: Agent) -> None:
-    agent.ecs.wait_for(agent.create("crash", desired=1)["currentServiceDeployment"], "STOPPED")
+    agent.ended(agent.create("crash", desired=1)["currentServiceDeployment"])
 
     assert agent.messages().count("Traceback (most recent call last):") == 3
 
 
 def test_failed_agent_works_again_with_a_good_image(agent: Agent) -> None:
-    agent.ecs.wait_for(agent.create("crash")["currentServiceDeployment"], "STOPPED")
+    agent.ended(agent.create("crash")["currentServiceDeployment"])
 
     arn = agent.ecs.roll(agent.name, taskDefinition=agent.define())
-    agent.ecs.wait_for(arn, "SUCCESSFUL")
+    agent.ecs.pass_time(60)
 
+    assert agent.ecs.deployment(arn)["status"] == "SUCCESSFUL"
     assert agent.described()["runningCount"] == 2
 
 
@@ -175,7 +183,7 @@ def test_failed_rollout_of_a_running_agent_can_be_stopped(agent: Agent) -> None:
     agent.ecs.update(
         agent.name, deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
     )
-    agent.ecs.wait_for(agent.ecs.roll(agent.name, taskDefinition=agent.define("crash")), "STOPPED")
+    agent.ended(agent.ecs.roll(agent.name, taskDefinition=agent.define("crash")))
     assert agent.described()["runningCount"] == 2
 
     agent.ecs.update(agent.name, desiredCount=0)
