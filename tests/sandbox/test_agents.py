@@ -220,7 +220,10 @@ def test_service_of_a_deleted_one_s_name_keeps_the_log_of_both(agent: Agent) -> 
 
 def test_demo_has_an_agent_to_deploy_in_both_accounts(aws: LocalAws) -> None:
     aws.seed(demo=True)
-    role = {"role_arn": "arn:aws:iam::222222222222:role/portal-upgrades", "external_id": "globex-demo-external-id"}
+    role: Json = {
+        "role_arn": "arn:aws:iam::222222222222:role/portal-upgrades",
+        "external_id": "globex-demo-external-id",
+    }
 
     for client in (aws.client("ecr"), aws.client("ecr", region="us-east-1", **role)):
         images = client.describe_images(repositoryName="demo-agent")["imageDetails"]

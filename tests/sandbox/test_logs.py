@@ -193,7 +193,7 @@ def test_one_stream_is_read_from_either_end_until_the_token_stays(place: Place) 
     older = place.logs.get_log_events(**asked, nextToken=newest["nextBackwardToken"])
     forward, token = [], None
     while True:
-        options = {"nextToken": token} if token else {}
+        options: Json = {"nextToken": token} if token else {}
         page = place.logs.get_log_events(**asked, startFromHead=True, **options)
         forward += [each["message"] for each in page["events"]]
         if page["nextForwardToken"] == token:
@@ -345,19 +345,16 @@ def test_log_reads_have_limits_of_their_own(place: Place) -> None:
     done: Counter[str] = Counter()
 
     for _ in range(12):
-        for name, call in (
-            ("filter", lambda: place.logs.filter_log_events(logGroupName=place.group, limit=1)),
-            ("streams", lambda: place.logs.describe_log_streams(logGroupName=place.group)),
-        ):
+        for action, options in (("filter_log_events", {"limit": 1}), ("describe_log_streams", {})):
             try:
-                call()
-                done[name] += 1
+                getattr(place.logs, action)(logGroupName=place.group, **options)
+                done[action] += 1
             except ClientError as error:
                 done[error.response["Error"]["Code"]] += 1
 
-    assert 5 <= done["filter"] < 12
-    assert done["streams"] == 12
-    assert done["ThrottlingException"] == 12 - done["filter"]
+    assert 5 <= done["filter_log_events"] < 12
+    assert done["describe_log_streams"] == 12
+    assert done["ThrottlingException"] == 12 - done["filter_log_events"]
 
 
 def test_containers_without_awslogs_have_no_group(ecs: Ecs) -> None:

@@ -157,7 +157,8 @@ def test_pages_make_up_the_whole(place: Place) -> None:
     window = place.window(600)
     whole = place.data(*queries, **window)["MetricDataResults"]
 
-    pages, token = [], {}
+    pages: list[Json] = []
+    token: Json = {}
     while True:
         page = place.data(*queries, **window, MaxDatapoints=7, **token)
         pages.append(page)
