@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 
 from portal.models import User
+from portal.request_id import RequestIdFilter
 from tests.conftest import Cast
 from tests.portal.urls_that_fail import FAILURES
 
@@ -128,6 +129,14 @@ def test_a_hostile_id_is_replaced(hostile: str) -> None:
     response = Client().get("/livez", headers={"X-Request-ID": hostile})
 
     assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
+
+
+def test_the_line_that_django_logs_of_a_refusal_carries_the_id(db: None, caplog: pytest.LogCaptureFixture) -> None:
+    Client().get("/api/v1/nowhere", headers={"X-Request-ID": "request-of-mine"})
+
+    (line,) = [record for record in caplog.records if record.name == "django.request"]
+    RequestIdFilter().filter(line)
+    assert line.__dict__["request_id"] == "request-of-mine"
 
 
 def test_ids_do_not_leak_from_one_request_to_the_next(client: Client) -> None:
