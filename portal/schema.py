@@ -6,6 +6,7 @@ Public: it tells how to sign in, and nothing of any organization.
 import json
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
@@ -133,7 +134,7 @@ def operation_of(document: Json, method: str, path: str, operation: Json, base: 
 def answer_of(document: Json, status: str, answer: Json) -> Answer:
     content = answer.get("content", {}).get("application/json", {}).get("schema", {})
     fields = resolve(document, content).get("properties", {})
-    return Answer(status, answer.get("description", ""), ", ".join(fields))
+    return Answer(status, answer["description"] or HTTPStatus(int(status)).phrase, ", ".join(fields))
 
 
 def body_of(document: Json, operation: Json) -> Json:
