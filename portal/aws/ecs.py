@@ -250,6 +250,26 @@ def list_service_deployments(
             return sorted(briefs, key=lambda brief: (brief.created_at, brief.arn))
 
 
+def as_service_deployment(brief: ServiceDeploymentBrief) -> ServiceDeployment:
+    """What ListServiceDeployments alone tells, for a role that may not describe: the status, no counts, no reasons."""
+    return ServiceDeployment(
+        arn=brief.arn,
+        status=brief.status,
+        status_reason=None,
+        created_at=brief.created_at,
+        finished_at=None,
+        target_revision=brief.target_revision,
+        target_running=0,
+        target_pending=0,
+        source_running=0,
+        breaker_status=None,
+        breaker_failures=0,
+        breaker_threshold=0,
+        triggered_alarms=(),
+        rollback_reason=None,
+    )
+
+
 def describe_task_definition(target: AwsTarget, arn: str) -> TaskDefinition:
     """One call. Raises AwsRefused (ClientException) for a task definition that does not exist."""
     reply = _read(target, "ecs:DescribeTaskDefinition", "describe_task_definition", taskDefinition=arn)
