@@ -1,73 +1,29 @@
-"""The right to advance one rollout: a lease on the database's clock with a fencing counter.
-
-Two workers may want the same rollout, a worker may die or sleep with one in its hands: whoever holds the newest epoch may
-write, everybody else's writes change nothing.
-"""
-
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+"""The right to advance one rollout: portal/leases.py, for rollouts."""
 
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models.functions import Now
 
+from portal import leases
+from portal.leases import LeaseLost
 from upgrades.models import Rollout
 from upgrades.states import Phase
 
-# Renewed before each AWS call, so it outlives the longest one (portal/aws/credentials.py), and the work of a worker that
-# died waits no longer than this.
-LEASE = timedelta(seconds=20)
+__all__ = ["Claim", "LeaseLost", "is_past_deadline", "poll_seconds", "take"]
 
 
-class LeaseLost(Exception):
-    """Another worker holds the rollout now: what this one found must not be written."""
-
-
-@dataclass
-class Claim:
+class Claim(leases.Claim[Rollout]):
     """The right to advance one rollout. `now` is the database's clock when it was claimed."""
 
-    rollout: Rollout
-    now: datetime
-
-    def write(self, **fields: Any) -> None:
-        """Guarded update: raises LeaseLost when the lease is another's, or the rollout done."""
-        rollout = self.rollout
-        mine = Rollout.objects.filter(pk=rollout.pk, lease_epoch=rollout.lease_epoch)
-        if not mine.exclude(phase=Phase.DONE).update(**fields):
-            raise LeaseLost(str(rollout))
-        for name, value in fields.items():
-            setattr(rollout, name, value)
-
-    def renew(self) -> None:
-        """Call before each AWS call; raises LeaseLost."""
-        self.write(lease_until=Now() + LEASE)
-
-    def release(self, *, seconds: float, **fields: Any) -> None:
-        """Write, give the lease back, and be due again in so many seconds."""
-        self.write(lease_until=None, next_check_at=Now() + timedelta(seconds=seconds), **fields)
+    @property
+    def rollout(self) -> Rollout:
+        return self.row
 
 
 def take(rollout_id: int) -> Claim | None:
     """Claim a due rollout: lease on the database's clock, epoch one higher. None when it is not due or taken."""
-    with transaction.atomic():
-        rollout = (
-            Rollout.objects.due()
-            .filter(pk=rollout_id)
-            .exclude(phase=Phase.WAITING)
-            .select_related("organization", "upgrade__stop_requested_by")
-            .select_for_update(skip_locked=True, of=("self",))
-            .first()
-        )
-        if rollout is None:
-            return None
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT now()")
-            (now,) = cursor.fetchone()
-        rollout.lease_epoch += 1
-        Rollout.objects.filter(pk=rollout.pk).update(lease_until=Now() + LEASE, lease_epoch=rollout.lease_epoch)
-    return Claim(rollout=rollout, now=now)
+    rows = Rollout.objects.due().filter(pk=rollout_id).exclude(phase=Phase.WAITING)
+    for claim in leases.take(rows.select_related("organization", "upgrade__stop_requested_by")):
+        return Claim(claim.row, claim.now)
+    return None
 
 
 def is_past_deadline(claim: Claim) -> bool:

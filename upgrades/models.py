@@ -6,6 +6,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models.functions import Now
 
+from portal.leases import Leased, due
 from portal.models import Organization, User
 from upgrades.states import (
     OPEN,
@@ -149,11 +150,10 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
 
     def due(self) -> Self:
         """What may be claimed now: its time has come and nobody holds it. The database's clock decides."""
-        free = models.Q(lease_until__isnull=True) | models.Q(lease_until__lt=Now())
-        return self.unfinished().filter(free, next_check_at__lte=Now()).order_by("next_check_at", "id")
+        return self.unfinished().filter(due()).order_by("next_check_at", "id")
 
 
-class Rollout(models.Model):
+class Rollout(Leased):
     """What one upgrade does to one platform service. Written by rollouts.py alone, under a lease."""
 
     upgrade = models.ForeignKey(Upgrade, on_delete=models.CASCADE, related_name="rollouts")
@@ -202,11 +202,6 @@ class Rollout(models.Model):
     completed_at = models.DateTimeField(null=True)
     deadline_at = models.DateTimeField(null=True)
 
-    # The queue: due when next_check_at has come and nobody holds a lease (the database's clock).
-    next_check_at = models.DateTimeField(null=True)
-    lease_until = models.DateTimeField(null=True)
-    lease_epoch = models.BigIntegerField(default=0, help_text="Fencing: a write with an older epoch changes nothing.")
-
     objects = RolloutQuerySet.as_manager()
 
     class Meta:
@@ -225,6 +220,10 @@ class Rollout(models.Model):
 
     def __str__(self) -> str:
         return f"{self.service} of {self.upgrade_id}"
+
+    @classmethod
+    def unfinished(cls) -> RolloutQuerySet:
+        return cls.objects.unfinished()
 
     @property
     def is_terminal(self) -> bool:
