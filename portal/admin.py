@@ -47,6 +47,7 @@ ORGANIZATION_FIELDS = (
     "deployment_region",
     "deployment_role_arn",
     "deployment_external_id",
+    "deployment_replica_limit",
 )
 
 # Staff keep addresses and roles here, and take two-factor authentication off on a person's page.
@@ -253,6 +254,7 @@ class OrganizationAdmin(AuditedAdmin):
         (None, {"fields": ("name", "slug", "environment", "is_active")}),
         ("Where its platform runs", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
         ("How the portal gets there", {"fields": ("deployment_role_arn", "deployment_external_id")}),
+        ("Limits", {"fields": ("deployment_replica_limit",)}),
     )
 
     @admin.display(description="cluster")

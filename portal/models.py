@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.core.exceptions import ValidationError
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Lower, Now
 
@@ -113,6 +113,12 @@ class Organization(models.Model):
         blank=True,
         validators=[external_id],
         help_text="What the role's trust policy asks for as sts:ExternalId.",
+    )
+    deployment_replica_limit = models.PositiveSmallIntegerField(
+        "most replicas",
+        default=10,
+        validators=[MinValueValidator(1), MaxValueValidator(1000)],
+        help_text="The most tasks that one deployment of an agent may have.",
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

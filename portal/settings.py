@@ -31,6 +31,16 @@ try:
     UPGRADE_POLL_SECONDS: float = env.float("UPGRADE_POLL_SECONDS", 2.0)
     # Seconds after a lost UpdateService reply during which a started deployment may still become visible.
     UPGRADE_ADOPT_SECONDS: float = env.float("UPGRADE_ADOPT_SECONDS", 15.0)
+    # Seconds between two looks at a deployment that changes or that somebody watches.
+    DEPLOYMENTS_POLL_SECONDS: float = env.float("DEPLOYMENTS_POLL_SECONDS", 3.0)
+    # Seconds between two looks at a steady deployment, where the budget below allows it.
+    DEPLOYMENTS_STEADY_SECONDS: float = env.float("DEPLOYMENTS_STEADY_SECONDS", 15.0)
+    # DescribeServices calls a minute for steady deployments, for each AWS account and region; ECS allows 1200 in all.
+    DEPLOYMENTS_READS_PER_MINUTE: int = env.int("DEPLOYMENTS_READS_PER_MINUTE", 60)
+    # Seconds within which a read of ECS may still show the state before a write: what contradicts us is seen twice.
+    DEPLOYMENTS_LAG_SECONDS: float = env.float("DEPLOYMENTS_LAG_SECONDS", 15.0)
+    # Seconds; a deployment of which no task has started by then has failed.
+    DEPLOYMENTS_START_SECONDS: int = env.int("DEPLOYMENTS_START_SECONDS", 20 * 60)
     TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", 0)
     DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "portal@localhost")
     email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "console:" if LOCAL else "smtp://localhost:25")
@@ -45,6 +55,7 @@ for name, value in (("SECRET_KEY", SECRET_KEY), ("ALLOWED_HOSTS", ALLOWED_HOSTS)
 
 INSTALLED_APPS = [
     "portal",
+    "deployments",
     "upgrades",
     "portal.apps.PortalAdminConfig",
     "django.contrib.auth",

@@ -19,6 +19,8 @@ READ_TIMEOUT_SECONDS = 5
 WRITE_TIMEOUT_SECONDS = 10
 # The longest that one write takes: the engine's lease must outlive it.
 LONGEST_WRITE_SECONDS = CONNECT_TIMEOUT_SECONDS + WRITE_TIMEOUT_SECONDS
+# A page waits for these reads, made once: a failed one shows the last data with its age.
+LIVE_CONNECT_SECONDS, LIVE_READ_SECONDS = 1, 4
 MAX_CLIENTS = 400
 
 
@@ -31,18 +33,27 @@ class AwsTarget:
     external_id: str | None = None
 
 
-_clients: dict[tuple[AwsTarget, str, bool], Any] = {}
+_clients: dict[tuple[AwsTarget, str, str], Any] = {}
 _lock = threading.Lock()
 
 
 def client(target: AwsTarget, service: str, *, writes: bool = False) -> Any:
     """A cached boto3 client. `writes=True` never repeats a call by itself. Makes no network call."""
-    key = (target, service, writes)
+    return _cached(target, service, "writes" if writes else "reads")
+
+
+def live_client(target: AwsTarget, service: str) -> Any:
+    """A client for what a page waits for: short time-outs, no repetition. Makes no network call."""
+    return _cached(target, service, "live")
+
+
+def _cached(target: AwsTarget, service: str, manner: str) -> Any:
+    key = (target, service, manner)
     with _lock:
         if key not in _clients:
             if len(_clients) >= MAX_CLIENTS:
                 _clients.pop(next(iter(_clients)))
-            _clients[key] = _session(target).client(service, config=_config(writes=writes))
+            _clients[key] = _session(target).client(service, config=CONFIGS[manner])
         return _clients[key]
 
 
@@ -55,7 +66,7 @@ def forget(target: AwsTarget) -> None:
 
 def assume_role(target: AwsTarget) -> dict[str, str]:
     """STS AssumeRole, as botocore's refreshable credentials want it. Raises botocore's errors."""
-    sts = boto3.Session().client("sts", region_name=target.region, config=_config(writes=False))
+    sts = boto3.Session().client("sts", region_name=target.region, config=CONFIGS["reads"])
     parameters: dict[str, Any] = {
         "RoleArn": target.role_arn,
         "RoleSessionName": "operations-portal",
@@ -83,10 +94,17 @@ def _session(target: AwsTarget) -> boto3.Session:
     return boto3.Session(botocore_session=botocore_session, region_name=target.region)
 
 
-def _config(*, writes: bool) -> Config:
+def _config(connect: float, read: float, *, attempts: int) -> Config:
     return Config(
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        read_timeout=WRITE_TIMEOUT_SECONDS if writes else READ_TIMEOUT_SECONDS,
-        retries={"total_max_attempts": 1 if writes else 2, "mode": "standard"},
+        connect_timeout=connect,
+        read_timeout=read,
+        retries={"total_max_attempts": attempts, "mode": "standard"},
         user_agent_appid="operations-portal",
     )
+
+
+CONFIGS = {
+    "reads": _config(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, attempts=2),
+    "writes": _config(CONNECT_TIMEOUT_SECONDS, WRITE_TIMEOUT_SECONDS, attempts=1),
+    "live": _config(LIVE_CONNECT_SECONDS, LIVE_READ_SECONDS, attempts=1),
+}
