@@ -69,13 +69,14 @@ def read_logs(
     since: datetime | None = None,
     until: datetime | None = None,
     q: str | None = None,
+    node_id: str | None = None,
     cursor: str | None = None,
 ) -> LogPage:
     """The newest matching lines before `cursor` or `until` (not included), not older than `since` (included).
 
-    `level` is one of log_lines.LEVELS; `q` a text that the message or the JSON fields contain, whatever its case.
-    Never raises for AWS: `error` says what went wrong, and the lines are the last that were read. Raises PortalError 400
-    `bad_cursor`. At most five FilterLogEvents reads; none while the shared tail is fresh.
+    `level` is one of log_lines.LEVELS; `q` a text that the message or the JSON fields contain, whatever its case;
+    `node_id` a task. Never raises for AWS: `error` says what went wrong, and the lines are the last that were read.
+    Raises PortalError 400 `bad_cursor`. At most five FilterLogEvents reads; none while the shared tail is fresh.
     """
     before = read_cursor(cursor) if cursor else None
     if until is not None:
@@ -93,6 +94,7 @@ def read_logs(
         and (before is None or (line["at"], line["id"]) < before)
         and (level is None or line["level"] == level)
         and (not q or contains(line, q.casefold()))
+        and (node_id is None or line["node_id"] == node_id)
     ]
     next_cursor = None
     if len(found) > limit:
