@@ -91,11 +91,11 @@ def effects_of(command: Command, deployment: Deployment) -> list[str]:
         return [f"ECS starts {wanted} of {what}.", "Nothing runs that could be interrupted."]
     if command == Command.STOP:
         return [
-            f"ECS ends the {tasks}: what they are doing is interrupted.",
+            f"ECS ends its {tasks}: what they are doing is interrupted.",
             "The way back: restart it, and the same number of tasks starts again.",
         ]
     return [
-        f"ECS ends the {tasks} and deletes the service.",
+        f"ECS ends its {tasks} and deletes the service.",
         "The record, its timeline and its logs stay.",
         "There is no way back: to run the agent again, make a new deployment.",
     ]
