@@ -183,6 +183,7 @@ class Deployment(Leased):
     service_arn = models.CharField(max_length=512, null=True, help_text="Null: never seen.")  # noqa: DJ001
     task_definition = models.CharField(max_length=255, null=True)  # noqa: DJ001
     task_generation = models.IntegerField(default=0, help_text="The generation that task_definition is for.")
+    applied_generation = models.IntegerField(default=0, help_text="The newest generation that ECS was told.")
     log_group = models.CharField(max_length=512, null=True)  # noqa: DJ001
     primary_id = models.CharField(max_length=100, null=True, help_text="Newest ecs-svc/.. seen.")  # noqa: DJ001
     create_called_at = models.DateTimeField(null=True, help_text="When CreateService may last have been on its way.")
@@ -198,6 +199,7 @@ class Deployment(Leased):
     doubted_at = models.DateTimeField(null=True, help_text="When ECS first said what must be seen twice.")
     check_error = models.TextField(null=True, help_text="Why the newest look or write failed.")  # noqa: DJ001
     last_checked_at = models.DateTimeField(null=True, help_text="The newest look that succeeded.")
+    has_read_slot = models.BooleanField(default=False, help_text="Its next look has its place in the budget.")
     watched_until = models.DateTimeField(null=True, help_text="It is on somebody's screen until then.")
 
     events_count = models.IntegerField(default=0)

@@ -24,6 +24,12 @@ role_arn = RegexValidator(
 external_id = RegexValidator(r"^[A-Za-z0-9_+=,.@:/-]{2,1224}\Z", "Use 2 to 1224 letters, digits and _+=,.@:/-")
 
 
+def resource_ids(kind: str) -> RegexValidator:
+    """EC2 ids of one kind, separated by commas."""
+    one = rf"{kind}-[0-9a-f]{{8,17}}"
+    return RegexValidator(rf"^{one}( *, *{one})*\Z", f"Write ids as {kind}-0a1b2c3d, separated by commas.")
+
+
 class UserManager(BaseUserManager["User"]):
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
         if not email:
@@ -113,6 +119,34 @@ class Organization(models.Model):
         blank=True,
         validators=[external_id],
         help_text="What the role's trust policy asks for as sts:ExternalId.",
+    )
+    deployment_subnets = models.CharField(
+        "subnets of agents",
+        max_length=600,
+        blank=True,
+        validators=[resource_ids("subnet")],
+        help_text="Ids, separated by commas. Empty: those of the platform's agent service.",
+    )
+    deployment_security_groups = models.CharField(
+        "security groups of agents",
+        max_length=300,
+        blank=True,
+        validators=[resource_ids("sg")],
+        help_text="Ids, separated by commas. Empty: those of the platform's agent service.",
+    )
+    deployment_execution_role_arn = models.CharField(
+        "execution role of agents",
+        max_length=600,
+        blank=True,
+        validators=[role_arn],
+        help_text="Pulls images, reads secrets, writes logs. Empty: that of the platform's agent service.",
+    )
+    deployment_task_role_arn = models.CharField(
+        "task role of agents",
+        max_length=600,
+        blank=True,
+        validators=[role_arn],
+        help_text="What agents may do in AWS. Empty: that of the platform's agent service.",
     )
     deployment_replica_limit = models.PositiveSmallIntegerField(
         "most replicas",

@@ -289,6 +289,7 @@ CELERY_TASK_PUBLISH_RETRY = False
 SCHEDULE: dict[str, float] = {
     "portal.tasks.beat": 5.0,
     "upgrades.tasks.sweep": 0.5,
+    "deployments.tasks.sweep": 0.5,
 }
 
 # --- Logs ----------------------------------------------------------------------------------------------------------
