@@ -63,7 +63,8 @@ REFUSED_SIGN_IN = OpenApiResponse(
     operation_id="session",
     tags=["session"],
     summary="Who is signed in, and where they are a member",
-    description="Sets the `csrftoken` cookie either way.",
+    description="Sets the CSRF cookie either way.",
+    auth=[],
     responses={200: SessionSerializer, **errors(400, 401)},
 )
 @api_route("GET", allow=Policy.PUBLIC)
@@ -80,6 +81,7 @@ def session(request: Request) -> HttpResponse:
     tags=["session"],
     summary="Sign in",
     description="Needs the CSRF token, as every unsafe method: GET the session first. Whoever was signed in is signed out.",
+    auth=[{"csrf": []}],  # type: ignore[list-item] # typed as names, taken as requirements
     request=Credentials,
     responses={200: SessionSerializer, 401: REFUSED_SIGN_IN, **errors(400, 403, 413, 415, 429, 503)},
 )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from django.http import HttpRequest
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.decorators import api_view
 from rest_framework.request import Request
@@ -121,6 +122,21 @@ class ErrorSerializer(serializers.Serializer[Any]):
         return {**super().get_fields(), "errors": serializers.DictField(child=sentences, required=False)}
 
 
-def errors(*statuses: int) -> dict[int, type[ErrorSerializer]]:
+# What each refusal means on every route (spec/api.md section 1); a route may say more.
+MEANINGS = {
+    400: "Bad input, named in `errors`; or not possible in the present state, told by `code`.",
+    401: "Not signed in.",
+    403: "Your role is too low, or the CSRF token is missing.",
+    404: "It does not exist, or it is another organization's.",
+    409: "In conflict with running work; `upgrade_id` names it.",
+    413: "The body is larger than 1 MiB.",
+    415: "The body is not JSON.",
+    422: "The Idempotency-Key was used for another request.",
+    429: "Too many attempts; `Retry-After` says how many seconds to wait.",
+    503: "The database or another part is down and nothing was changed; `Retry-After` says when to try again.",
+}
+
+
+def errors(*statuses: int) -> dict[int, OpenApiResponse]:
     """The documented refusals of a route, for `extend_schema(responses=...)`."""
-    return dict.fromkeys(statuses, ErrorSerializer)
+    return {status: OpenApiResponse(ErrorSerializer, MEANINGS[status]) for status in statuses}

@@ -34,10 +34,17 @@ class SessionAuthentication(authentication.SessionAuthentication):
 
 
 class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # registers itself
-    """How the OpenAPI schema shows it."""
+    """How the OpenAPI schema shows it: the session, and for unsafe methods the CSRF token beside it."""
 
     target_class = SessionAuthentication
-    name = "session"
+    name = ["session", "csrf"]
 
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, str]]:
+        token = f"The value of the {settings.CSRF_COOKIE_NAME} cookie. Over HTTPS send `Origin` or `Referer` too."
+        return [
+            {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME},
+            {"type": "apiKey", "in": "header", "name": "X-CSRFToken", "description": token},
+        ]
+
+    def get_security_requirement(self, auto_schema: Any) -> dict[str, list[Any]]:
+        return {"session": []} if auto_schema.method == "GET" else {"session": [], "csrf": []}

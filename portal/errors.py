@@ -4,6 +4,7 @@ Every answer of the API that is no success has the shape of `error_body`; spec/a
 """
 
 import logging
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -51,23 +52,23 @@ def is_api(request: HttpRequest) -> bool:
 
 
 class ErrorMiddleware:
-    """Turns what a view raised into the one JSON shape or into error.html, with the request id on both."""
+    """Turns what a view raised into the one JSON shape or into error.html, with the request id on both.
+
+    What another middleware raised (the session's, while the database is down) comes to `server_error`.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        try:
-            return self.get_response(request)
-        except (OperationalError, InterfaceError, RedisError) as error:
-            return respond(request, as_portal_error(error))
+        return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         error = as_portal_error(exception)
         return respond(request, error) if error else None
 
 
-def as_portal_error(exception: BaseException) -> PortalError | None:
+def as_portal_error(exception: BaseException | None) -> PortalError | None:
     """Our error for a foreign one; None for what is a defect of ours (500)."""
     if isinstance(exception, PortalError):
         return exception
@@ -166,7 +167,8 @@ def too_many_requests(request: HttpRequest, exception: Exception | None = None) 
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return respond(request, None)
+    """`handler500`: called where the exception is handled, so it is still known."""
+    return respond(request, as_portal_error(sys.exc_info()[1]))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

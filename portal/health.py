@@ -8,7 +8,7 @@ from django.core.cache import cache
 from django.db import DatabaseError, connection
 from django.db.models.functions import Now
 from django.http import HttpRequest, JsonResponse
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
@@ -26,14 +26,14 @@ AWS_CACHE_SECONDS = 15
 
 
 @policy(Policy.PUBLIC)
-@require_GET
+@require_safe
 def livez(request: HttpRequest) -> JsonResponse:
     """The process answers. Touches nothing else, so that a database outage restarts no web process."""
     return JsonResponse({"status": "alive"})
 
 
 @policy(Policy.PUBLIC)
-@require_GET
+@require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
     """Requests can be served: the database answers."""
     ready = database_answers()
@@ -44,7 +44,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
 
 
 @policy(Policy.PUBLIC)
-@require_GET
+@require_safe
 def health(request: HttpRequest) -> JsonResponse:
     """Everything that an upgrade needs; 503 when a part is down (spec/api.md section 5)."""
     checks = {

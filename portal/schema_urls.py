@@ -1,3 +1,10 @@
-from django.urls import URLPattern
+"""Under /api/: the contract itself."""
 
-urlpatterns: list[URLPattern] = []
+from django.urls import path
+
+from portal import schema
+
+urlpatterns = [
+    path("schema", schema.schema, name="api-schema"),
+    path("docs", schema.docs, name="api-docs"),
+]

@@ -5,10 +5,16 @@ from typing import Any
 
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
-from environs import Env, EnvError
+from environs import Env, EnvError, validate
 
 env = Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
+
+BROKER_URL = validate.Regexp(r"(redis|rediss|redis\+socket|sqs|amqp|amqps)://", error="Not a broker's URL.")
+SHARED_CACHE_URL = validate.Regexp(r"(redis|rediss|unix)://", error="Not the URL of a Redis.")
+ORIGIN = validate.Regexp(r"https?://[^/]+$", error="Give origins such as https://portal.example.")
+POSITIVE = validate.Range(min=0, min_inclusive=False)
+LOG_LEVELS = validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
 
 try:
     DEBUG: bool = env.bool("DEBUG", False)
@@ -17,31 +23,34 @@ try:
     LOCAL: bool = DEBUG or DEMO
     SECRET_KEY: str = env.str("SECRET_KEY", "local-only-key-that-protects-nothing-but-the-demo-data" if LOCAL else "")
     ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "testserver"] if LOCAL else [])
-    CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
+    CSRF_TRUSTED_ORIGINS: list[str] = env.list(
+        "CSRF_TRUSTED_ORIGINS", [], validate=lambda origins: [ORIGIN(origin) for origin in origins]
+    )
     database: dict[str, Any] = env.dj_db_url("DATABASE_URL")
-    CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL")
+    DATABASE_CONN_MAX_AGE: int = env.int("DATABASE_CONN_MAX_AGE", 60, validate=validate.Range(min=0))
+    CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", validate=BROKER_URL)
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
-    cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "")
-    LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO")
+    cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
+    LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
     # Seconds; a rollout that has not ended by then frees its slot as FAILED timed_out.
-    UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60)
+    UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60, validate=POSITIVE)
     # Seconds without a newly running task after which a rollout is flagged `stalled`.
-    UPGRADE_STALL_SECONDS: int = env.int("UPGRADE_STALL_SECONDS", 5 * 60)
+    UPGRADE_STALL_SECONDS: int = env.int("UPGRADE_STALL_SECONDS", 5 * 60, validate=POSITIVE)
     # Seconds between two looks at a rollout while it is young; older ones are looked at less often.
-    UPGRADE_POLL_SECONDS: float = env.float("UPGRADE_POLL_SECONDS", 2.0)
+    UPGRADE_POLL_SECONDS: float = env.float("UPGRADE_POLL_SECONDS", 2.0, validate=POSITIVE)
     # Seconds after a lost UpdateService reply during which a started deployment may still become visible.
-    UPGRADE_ADOPT_SECONDS: float = env.float("UPGRADE_ADOPT_SECONDS", 15.0)
+    UPGRADE_ADOPT_SECONDS: float = env.float("UPGRADE_ADOPT_SECONDS", 15.0, validate=validate.Range(min=0))
     # Seconds between two looks at a deployment that changes or that somebody watches.
-    DEPLOYMENTS_POLL_SECONDS: float = env.float("DEPLOYMENTS_POLL_SECONDS", 3.0)
+    DEPLOYMENTS_POLL_SECONDS: float = env.float("DEPLOYMENTS_POLL_SECONDS", 3.0, validate=POSITIVE)
     # Seconds between two looks at a steady deployment, where the budget below allows it.
-    DEPLOYMENTS_STEADY_SECONDS: float = env.float("DEPLOYMENTS_STEADY_SECONDS", 15.0)
+    DEPLOYMENTS_STEADY_SECONDS: float = env.float("DEPLOYMENTS_STEADY_SECONDS", 15.0, validate=POSITIVE)
     # DescribeServices calls a minute for steady deployments, for each AWS account and region; ECS allows 1200 in all.
-    DEPLOYMENTS_READS_PER_MINUTE: int = env.int("DEPLOYMENTS_READS_PER_MINUTE", 60)
+    DEPLOYMENTS_READS_PER_MINUTE: int = env.int("DEPLOYMENTS_READS_PER_MINUTE", 60, validate=POSITIVE)
     # Seconds within which a read of ECS may still show the state before a write: what contradicts us is seen twice.
-    DEPLOYMENTS_LAG_SECONDS: float = env.float("DEPLOYMENTS_LAG_SECONDS", 15.0)
+    DEPLOYMENTS_LAG_SECONDS: float = env.float("DEPLOYMENTS_LAG_SECONDS", 15.0, validate=POSITIVE)
     # Seconds; a deployment of which no task has started by then has failed.
-    DEPLOYMENTS_START_SECONDS: int = env.int("DEPLOYMENTS_START_SECONDS", 20 * 60)
-    TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", 0)
+    DEPLOYMENTS_START_SECONDS: int = env.int("DEPLOYMENTS_START_SECONDS", 20 * 60, validate=POSITIVE)
+    TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", 0, validate=validate.Range(min=0))
     DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "portal@localhost")
     email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "console:" if LOCAL else "smtp://localhost:25")
 except EnvError as error:
@@ -50,6 +59,10 @@ except EnvError as error:
 for name, value in (("SECRET_KEY", SECRET_KEY), ("ALLOWED_HOSTS", ALLOWED_HOSTS), ("CACHE_URL", cache_url)):
     if not value:
         raise ImproperlyConfigured(f"Set {name}: it is required unless DEMO=1 or DEBUG=1 (README: Settings).")
+if database["ENGINE"] != "django.db.backends.postgresql":
+    raise ImproperlyConfigured("DATABASE_URL: the portal's queue needs PostgreSQL (README: Settings).")
+if "EMAIL_BACKEND" not in email:
+    raise ImproperlyConfigured("EMAIL_URL: give one such as smtp://user:password@host:587 (README: Settings).")
 
 # --- Application ---------------------------------------------------------------------------------------------------
 
@@ -81,6 +94,7 @@ if DEMO:
 MIDDLEWARE = [
     "portal.request_id.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.errors.ErrorMiddleware",
@@ -122,7 +136,7 @@ DATABASES = {
     "default": {
         **database,
         "ATOMIC_REQUESTS": False,
-        "CONN_MAX_AGE": env.int("DATABASE_CONN_MAX_AGE", 60),
+        "CONN_MAX_AGE": DATABASE_CONN_MAX_AGE,
         "CONN_HEALTH_CHECKS": True,
     }
 }
@@ -260,7 +274,9 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_NAME_OVERRIDES": {},
+    # Choices stand where they are used, without components of their own to name.
+    "POSTPROCESSING_HOOKS": [],
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
 }
 
 # --- Work in the background ----------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def install(requirements: str) -> None:
             stop("No virtual environment could be made. On Debian: apt-get install python3-venv")
     print(f"  installing {requirements} (a minute or two the first time) ...", flush=True)
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes"]
-    if subprocess.run([*pip, "--quiet", "--progress-bar", "on", "-r", requirements], check=False, cwd=ROOT).returncode:
+    if subprocess.run([*pip, "-r", requirements], check=False, cwd=ROOT).returncode:
         stop("Installing failed; pip's message stands above. Nothing was started; `make up` again goes on from here.")
 
 

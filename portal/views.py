@@ -2,7 +2,7 @@
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from portal.access import Policy, organization_of_page, policy, role_in
 from portal.health import silent_processes
@@ -10,7 +10,7 @@ from portal.models import Organization
 
 
 @policy(Policy.SIGNED_IN)
-@require_GET
+@require_safe
 def home(request: HttpRequest) -> HttpResponse:
     """To the only organization; with several, the choice; with none, what to do about it."""
     organizations = list(Organization.objects.visible_to(request.user))
@@ -20,7 +20,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 @policy(Policy.VIEWER)
-@require_GET
+@require_safe
 def overview(request: HttpRequest, slug: str) -> HttpResponse:
     """What runs and what happens now. The apps' parts come in through their template tags."""
     organization = organization_of_page(request, slug)

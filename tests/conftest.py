@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from portal.aws import credentials
+from portal.celery import app
 from portal.models import Membership, Organization, Role, User
 from tests.local_aws import LocalAws
 from upgrades.models import Rollout, Upgrade
@@ -148,6 +149,15 @@ def client_for() -> Callable[[User], Client]:
         return client
 
     return sign_in
+
+
+@pytest.fixture
+def broker_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery's broker at a port where nobody listens, and no connection left over from before."""
+    for name in ("broker_url", "broker_write_url", "broker_read_url"):
+        monkeypatch.setitem(app.conf, name, "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(app, "_pool", None)
+    monkeypatch.setattr(app.amqp, "_producer_pool", None)
 
 
 class Engine:

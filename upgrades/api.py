@@ -27,10 +27,15 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="Up to 255 characters. The same key and body give the same upgrade, however often they are sent.",
 )
+LOCATION = OpenApiParameter(
+    "Location", str, OpenApiParameter.HEADER, response=[202], description="The same as `status_url`."
+)
 
 
 @extend_schema(
     operation_id="deployments_versions",
+    tags=["upgrades"],
+    summary="What can be rolled and what runs",
     parameters=[ORGANIZATION],
     responses={200: serializers.VersionList, **errors(400, 401, 404, 503)},
 )
@@ -52,7 +57,9 @@ def versions(request: Request) -> Response:
 
 @extend_schema(
     operation_id="deployments_upgrade_trigger",
-    parameters=[ORGANIZATION, IDEMPOTENCY_KEY],
+    tags=["upgrades"],
+    summary="Trigger an upgrade",
+    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
     request=serializers.TriggerBody,
     responses={202: serializers.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 503)},
 )
@@ -73,6 +80,8 @@ def trigger(request: Request) -> Response:
 
 @extend_schema(
     operation_id="deployments_upgrade_status",
+    tags=["upgrades"],
+    summary="Status of an upgrade",
     responses={200: serializers.UpgradeRecord, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
@@ -84,6 +93,8 @@ def status(request: Request, upgrade_id: str) -> Response:
 
 @extend_schema(
     operation_id="deployments_upgrade_stop",
+    tags=["upgrades"],
+    summary="Stop an upgrade",
     request=None,
     responses={202: serializers.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
@@ -98,6 +109,8 @@ def stop(request: Request, upgrade_id: str) -> Response:
 
 @extend_schema(
     operation_id="deployments_upgrade_history",
+    tags=["upgrades"],
+    summary="History of upgrades",
     parameters=[ORGANIZATION, serializers.HistoryQuery],
     responses={200: serializers.History, **errors(400, 401, 404, 503)},
 )

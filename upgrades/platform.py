@@ -5,6 +5,7 @@ When ECS does not answer, the last reading is shown with its age and the reason;
 
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from django.core.cache import cache
 from django.utils import timezone
@@ -13,8 +14,8 @@ from portal.aws import ecs
 from portal.aws.errors import AwsError
 from portal.models import Organization
 from upgrades.looks import version_of
-from upgrades.models import Rollout
-from upgrades.states import PlatformService
+from upgrades.models import Rollout, Upgrade
+from upgrades.states import OPEN, PlatformService
 
 FRESH_SECONDS = 5
 KEPT_SECONDS = 24 * 60 * 60
@@ -70,6 +71,16 @@ def read_platform(organization: Organization) -> Reading | None:
         return with_last_rollouts(organization, replace(old, error=f"{error.action}: {error.message}"))
     keep(organization, reading)
     return with_last_rollouts(organization, reading)
+
+
+def now_context(organization: Organization) -> dict[str, Any]:
+    """What the live block of the overview shows: every open upgrade (services may roll side by side), and what runs."""
+    open_upgrades = Upgrade.objects.filter(organization=organization, status__in=OPEN).for_record().newest_first()
+    return {
+        "organization": organization,
+        "reading": read_platform(organization),
+        "open_upgrades": list(open_upgrades),
+    }
 
 
 def recall(organization: Organization) -> Reading | None:

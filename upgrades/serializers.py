@@ -36,15 +36,12 @@ class TriggerBody(StrictSerializer):
 class HistoryQuery(PageQuery):
     status = serializers.ChoiceField(
         choices=[status.value for status in UPGRADE_STATUSES],
-        allow_null=True,
         default=None,
         error_messages={"invalid_choice": one_of([status.value for status in UPGRADE_STATUSES])},
     )
-    service = serializers.ChoiceField(
-        choices=TARGETS, allow_null=True, default=None, error_messages={"invalid_choice": one_of(TARGETS)}
-    )
-    version = serializers.CharField(max_length=100, allow_null=True, default=None)
-    initiated_by = serializers.CharField(max_length=254, allow_null=True, default=None)
+    service = serializers.ChoiceField(choices=TARGETS, default=None, error_messages={"invalid_choice": one_of(TARGETS)})
+    version = serializers.CharField(max_length=100, default=None)
+    initiated_by = serializers.CharField(max_length=254, default=None)
 
 
 class UtcDateTimeField(serializers.DateTimeField):

@@ -182,19 +182,16 @@ def overall_status(rollouts: Collection[Status]) -> Status:
 
 def describe_upgrade(status: Status, rollouts: Sequence[tuple[str, Status]]) -> str:
     """One sentence that says what is true of an upgrade now. `rollouts`: service and status, in rolling order."""
-    by_status: dict[Status, list[str]] = {}
-    for service, its_status in rollouts:
-        by_status.setdefault(its_status, []).append(service)
-    done = ", ".join(by_status.get(Status.SUCCESS, []))
-    failed = ", ".join(by_status.get(Status.FAILED, []))
-    skipped = ", ".join(by_status.get(Status.SKIPPED, []))
+
+    def named(wanted: Status) -> str:
+        return ", ".join(in_a_sentence(service) for service, its_status in rollouts if its_status == wanted)
+
+    done, failed, skipped = named(Status.SUCCESS), named(Status.FAILED), named(Status.SKIPPED)
     match status:
         case Status.PENDING:
             return "Recorded; no service has started yet."
         case Status.IN_PROGRESS:
-            running = ", ".join(by_status.get(Status.IN_PROGRESS, [])) or ", ".join(
-                by_status.get(Status.PENDING, [])[:1]
-            )
+            running = named(Status.IN_PROGRESS) or named(Status.PENDING).partition(", ")[0]
             return f"In progress: {running}." + (f" Done: {done}." if done else "")
         case Status.SUCCESS:
             return f"Rolled out: {done}." + (f" Skipped, disabled: {skipped}." if skipped else "")
@@ -202,3 +199,8 @@ def describe_upgrade(status: Status, rollouts: Sequence[tuple[str, Status]]) -> 
             return f"Partial: {done} advanced, {failed} did not."
         case _:
             return f"Failed: {failed}." if failed else f"Nothing was rolled: {skipped} disabled."
+
+
+def in_a_sentence(service: str) -> str:
+    """`agent service`, never just "agent": that is something else here (spec/product.md, "Words")."""
+    return PlatformService(service).label.lower()

@@ -7,7 +7,7 @@ from django.contrib import messages
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_http_methods, require_safe
 
 from portal.access import Policy, organization_of_page, policy, role_in
 from portal.errors import NOT_FOUND, PortalError
@@ -19,7 +19,7 @@ from upgrades import commands
 from upgrades.forms import TARGET_CHOICES, HistoryFilters, TriggerForm
 from upgrades.lanes import lanes_of
 from upgrades.models import Rollout, RolloutEvent, Upgrade
-from upgrades.platform import read_platform
+from upgrades.platform import now_context, read_platform
 from upgrades.states import TERMINAL, UPGRADE_STATUSES
 
 # The guide's table "Choosing the Right Upgrade Scope" (spec/source-2).
@@ -32,13 +32,13 @@ SCOPE_TABLE = [
 
 
 @policy(Policy.VIEWER)
-@require_GET
+@require_safe
 def platform_services(request: HttpRequest, slug: str) -> HttpResponse:
     """The live block of the overview. Opened by itself it leads back to the page that it belongs to."""
     organization = organization_of_page(request, slug)
     if not request.headers.get("HX-Request"):
         return redirect("overview", slug)
-    context = {"organization": organization, "reading": read_platform(organization)}
+    context = now_context(organization)
     fragment = "upgrades/_platform_services.html"
     return render_page(request, fragment, fragment, context)
 
@@ -87,7 +87,7 @@ def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
 
 
 @policy(Policy.VIEWER)
-@require_GET
+@require_safe
 def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """One upgrade, live while it is open: the fragment polls until the state is final, then comes without its poll."""
     organization = organization_of_page(request, slug)
@@ -120,7 +120,7 @@ def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
 
 
 @policy(Policy.VIEWER)
-@require_GET
+@require_safe
 def history(request: HttpRequest, slug: str) -> HttpResponse:
     """Who, when, what, how many services, what came of it. The address holds the filters."""
     organization = organization_of_page(request, slug)

@@ -25,6 +25,9 @@ NOT_BUILT = {
     "axonflow-orchestrator": ("v9.4.2", "v9.6.2", "v9.8.3"),
     "axonflow-customer-portal": ("v9.4.1", "v9.5.1", "v9.5.2", "v9.7.1", "v9.8.1"),
 }
+# What people deploy in the demo; `crash` exits soon after its start, and any other tag cannot be pulled.
+AGENT_REPOSITORY = "demo-agent"
+AGENT_IMAGES = (("crash",), ("v1.0.0",), ("v1.1.0",), ("v1.2.0",), ("v1.3.0", "latest"))
 NEWEST_PUSHED_DAYS_AGO, DAYS_BETWEEN_RELEASES = 3, 9
 
 SERVICES: tuple[dict[str, Any], ...] = (
@@ -51,8 +54,11 @@ def seed_demo(sandbox: Sandbox) -> None:
 
 
 def put_images(sandbox: Sandbox, account: str, region: str) -> None:
-    """Some twenty versions of each service, the newest also as `latest`."""
+    """Some twenty versions of each service, the newest also as `latest`; and the agent that people may deploy."""
     now = sandbox.clock.now()
+    for number, agent_tags in enumerate(reversed(AGENT_IMAGES)):
+        pushed_at = now - (NEWEST_PUSHED_DAYS_AGO + number * DAYS_BETWEEN_RELEASES) * 86400
+        moto_state.put_image(account, region, ImageSeed(AGENT_REPOSITORY, agent_tags, pushed_at))
     for repository, missing in NOT_BUILT.items():
         for number, version in enumerate(reversed(VERSIONS)):
             if version in missing:

@@ -6,6 +6,7 @@ far as ECS's own rules go; botocore has checked their types before they were sen
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from portal.sandbox.wire import ApiRequest, Environ, replace_body, short_name
 Json = dict[str, Any]
 
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeServices.html and its siblings
+CLIENT_TOKEN = re.compile(r"[!-~]{0,36}")
 MOST_SERVICES, MOST_SERVICE_DEPLOYMENTS, MOST_REVISIONS, MOST_TASKS = 10, 20, 20, 100
 
 
@@ -56,6 +58,8 @@ class EcsApi:
             raise invalid_parameter("TaskDefinition cannot be empty.")
         if params.get("schedulingStrategy") != "DAEMON" and params.get("desiredCount") is None:
             raise invalid_parameter("The desired count should be specified.")
+        if not CLIENT_TOKEN.fullmatch(str(params.get("clientToken") or "")):
+            raise invalid_parameter("The client token must be up to 36 ASCII characters in the range of 33-126.")
         plan = self._plan(request, str(params["taskDefinition"]))
         key = ServiceKey(request.account, request.region, cluster, name)
         service = self.engine.create_service(key, plan, params, created_by=request.principal)

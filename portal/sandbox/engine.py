@@ -5,6 +5,8 @@ it touches up to the present first, so no thread is needed. Errors are `AwsError
 """
 
 import copy
+import hashlib
+import json
 import secrets
 import string
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from typing import Any
 
 from portal.sandbox import rollout, scheduler
 from portal.sandbox.errors import AwsError, invalid_parameter, service_not_active, service_not_found
+from portal.sandbox.history import inherit, note_counts, record_counts
 from portal.sandbox.records import Deployment, Revision, Service, ServiceDeployment, ServiceKey, Task
 
 # Fields of CreateService and UpdateService whose change starts a service deployment, and those whose change does not:
@@ -52,7 +55,8 @@ DEFAULT_CONFIGURATION: dict[str, Any] = {
 class RevisionPlan:
     """What a service revision will run: the full task-definition ARN and what was read from it.
 
-    `pull_error` is the text of a CannotPullContainerError that its image is bound to meet, or empty.
+    `pull_error` is the text of a CannotPullContainerError that its image is bound to meet, or empty; an image that
+    `crashes` starts and exits.
     """
 
     task_definition: str
@@ -60,6 +64,7 @@ class RevisionPlan:
     cpu: str
     memory: str
     pull_error: str = ""
+    crashes: bool = False
 
 
 class Engine:
@@ -139,18 +144,38 @@ class Engine:
     def create_service(
         self, key: ServiceKey, plan: RevisionPlan, request: dict[str, Any], *, created_by: str
     ) -> Service:
-        """Create the service and start its first service deployment; `request` is CreateService's own."""
+        """Create the service and start its first service deployment; `request` is CreateService's own.
+
+        A client token belongs to one request in one cluster: the same request again gives the service that it made
+        (https://docs.aws.amazon.com/AmazonECS/latest/APIReference/ECS_Idempotency.html), any other one is refused.
+        """
         existing = self.get(key)
         if existing and existing.status == "DRAINING":
             raise invalid_parameter("Unable to Start a service that is still Draining.")
-        if existing and existing.status == "ACTIVE":
-            if request.get("clientToken") and request["clientToken"] == existing.client_token:
-                return existing
-            raise invalid_parameter("Creation of service was not idempotent.")
         service = self.new_service(key, request, created_by=created_by)
+        made = existing if existing and existing.status == "ACTIVE" else self._made_with(service)
+        if made:
+            is_repeated = service.client_token and service.client_token == made.client_token
+            if made.key == key and is_repeated and service.request_digest == made.request_digest:
+                return made
+            raise invalid_parameter("Creation of service was not idempotent.")
         self._start_deployment(service, plan)
+        if existing:
+            inherit(service, existing, self.now())
+        record_counts(service, self.now())
         self.services[key] = service
         return service
+
+    def _made_with(self, service: Service) -> Service | None:
+        """The service of the same cluster that holds this one's client token."""
+        if not service.client_token:
+            return None
+        place = (service.key.account, service.key.region, service.key.cluster)
+        for each in self.services.values():
+            is_in_place = (each.key.account, each.key.region, each.key.cluster) == place
+            if is_in_place and each.client_token == service.client_token and each.status != "INACTIVE":
+                return each
+        return None
 
     def new_service(self, key: ServiceKey, request: dict[str, Any], *, created_by: str) -> Service:
         """A service record without any deployment yet."""
@@ -165,6 +190,7 @@ class Engine:
             configuration=merged_configuration(DEFAULT_CONFIGURATION, request.get("deploymentConfiguration")),
             task_definition="",
             client_token=str(request.get("clientToken") or ""),
+            request_digest=hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest(),
             tags=list(request.get("tags") or []),
             created_by=created_by,
         )
@@ -258,6 +284,8 @@ class Engine:
             service.tasks.append(task)
         rollout.complete(service, deployment, min(now, began + 20))
         scheduler.say(service, min(now, began + 20), "has reached a steady state.")
+        note_counts(service, began, service.desired, 0, service.desired)
+        note_counts(service, min(now, began + 7), service.desired, service.desired, 0)
         service.steady, service.needs_tick, service.advanced_to = True, False, now
         self.services[key] = service
         return service
@@ -306,6 +334,7 @@ class Engine:
             cpu=plan.cpu,
             memory=plan.memory,
             pull_error=plan.pull_error,
+            crashes=plan.crashes,
         )
         service.revisions[revision.arn] = revision
         return revision
@@ -333,6 +362,7 @@ def plan_of(revision: Revision) -> RevisionPlan:
         cpu=revision.cpu,
         memory=revision.memory,
         pull_error=revision.pull_error,
+        crashes=revision.crashes,
     )
 
 

@@ -6,7 +6,7 @@ moto is pinned exactly; tests/sandbox/test_moto.py fails when something used her
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.cloudwatch.models import cloudwatch_backends
@@ -16,8 +16,11 @@ from moto.logs.models import logs_backends
 
 from portal.sandbox.engine import RevisionPlan
 from portal.sandbox.errors import AwsError
+from portal.sandbox.log_lines import Line
 
 Place = tuple[str, str]  # account and region
+
+CRASHING_TAG = "crash"  # an image with this tag can be pulled, starts, and exits after two seconds
 
 
 def find_cluster(account: str, region: str, name: str) -> Cluster | None:
@@ -86,7 +89,12 @@ def plan_revision(account: str, region: str, name: str) -> RevisionPlan:
         cpu=str(definition.cpu or "256"),
         memory=str(definition.memory or "512"),
         pull_error=errors[0] if errors else "",
+        crashes=any(image_tag(each["image"]) == CRASHING_TAG for each in containers),
     )
+
+
+def image_tag(image: str) -> str:
+    return image.partition("@")[0].rsplit("/", 1)[-1].partition(":")[2]
 
 
 def resolve_image(account: str, region: str, image: str) -> tuple[str, str]:
@@ -160,6 +168,36 @@ def image_manifest(name: str) -> str:
             ],
         }
     )
+
+
+def has_log_group(account: str, region: str, group: str) -> bool:
+    return group in logs_backends[account][region].groups
+
+
+def log_streams(account: str, region: str, group: str) -> list[str]:
+    return sorted(logs_backends[account][region].groups[group].streams)
+
+
+def ensure_log_stream(account: str, region: str, group: str, name: str, created_ms: int) -> None:
+    """Create a log stream, and its group with it, where they are missing."""
+    backend = logs_backends[account][region]
+    created = datetime.fromtimestamp(created_ms / 1000, UTC).replace(tzinfo=None)
+    if group not in backend.groups:
+        backend.create_log_group(group, {}).creation_time = created
+    streams = backend.groups[group].streams
+    if name not in streams:
+        backend.create_log_stream(group, name)
+        streams[name].creation_time = created
+
+
+def put_log_events(account: str, region: str, group: str, name: str, events: list[dict[str, Any]]) -> None:
+    logs_backends[account][region].groups[group].streams[name].put_log_events(events)
+
+
+def put_log_lines(account: str, region: str, group: str, name: str) -> list[Line]:
+    """What PutLogEvents put into a stream; it sorts behind a task's own lines of the same millisecond."""
+    events = logs_backends[account][region].groups[group].streams[name].events
+    return [Line(int(event.timestamp), name, 1_000_000 + number, event.message) for number, event in enumerate(events)]
 
 
 def places() -> list[Place]:

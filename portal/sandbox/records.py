@@ -55,6 +55,7 @@ class Task:
     exit_code: int | None = None
     container_reason: str = ""
     private_ip: str = "10.0.1.10"
+    logs_lost: bool = False  # somebody deleted its log stream
 
     @property
     def is_live(self) -> bool:
@@ -82,6 +83,7 @@ class Revision:
     cpu: str = "256"
     memory: str = "512"
     pull_error: str = ""
+    crashes: bool = False
 
 
 @dataclass
@@ -153,6 +155,7 @@ class Service:
     task_definition: str
     status: str = "ACTIVE"
     client_token: str = ""
+    request_digest: str = ""  # of the CreateService call, for its client token
     tags: list[dict[str, str]] = field(default_factory=list)
     created_by: str = ""
     advanced_to: float = 0.0
@@ -166,6 +169,8 @@ class Service:
     tasks: list[Task] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     completed: list[list[str]] = field(default_factory=list)  # [revision ARN, deployment id], oldest first
+    past_tasks: list[Task] = field(default_factory=list)  # those that ECS has forgotten, for their logs
+    counts: list[list[float]] = field(default_factory=list)  # [at, desired, running, pending], oldest first
 
     @property
     def primary(self) -> Deployment:
@@ -204,6 +209,7 @@ def load_service(state: dict[str, Any]) -> Service:
         service_deployments=[ServiceDeployment(**each) for each in state.pop("service_deployments")],
         revisions={arn: Revision(**each) for arn, each in state.pop("revisions").items()},
         tasks=[Task(**each) for each in state.pop("tasks")],
+        past_tasks=[Task(**each) for each in state.pop("past_tasks", [])],
         events=[Event(**each) for each in state.pop("events")],
         **state,
     )

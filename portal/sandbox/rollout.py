@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from portal.sandbox.history import keep_past_tasks, record_counts
 from portal.sandbox.records import Deployment, Service, ServiceDeployment, ServiceKey
 from portal.sandbox.scheduler import (
     PACE,
@@ -86,12 +87,13 @@ def step(service: Service, now: float, rollout_faults: RolloutFaults) -> None:
     advance_tasks(service, now)
     if service.status == "DRAINING":
         finish_deletion(service)
-        return
-    advance_service_deployments(service, now, rollout_faults)
-    detect_failure(service, now, rollout_faults)
-    place_tasks(service, now)
-    retire_deployments(service)
-    detect_steady_state(service, now)
+    else:
+        advance_service_deployments(service, now, rollout_faults)
+        detect_failure(service, now, rollout_faults)
+        place_tasks(service, now)
+        retire_deployments(service)
+        detect_steady_state(service, now)
+    record_counts(service, now)
 
 
 # Service deployments
@@ -302,9 +304,11 @@ def finish_deletion(service: Service) -> None:
 
 
 def prune(service: Service, now: float) -> None:
-    service.tasks = [
-        task for task in service.tasks if task.stopped_at is None or task.stopped_at > now - STOPPED_TASKS_KEPT_SECONDS
-    ]
+    oldest = now - STOPPED_TASKS_KEPT_SECONDS
+    gone = [task for task in service.tasks if task.stopped_at is not None and task.stopped_at <= oldest]
+    if gone:
+        keep_past_tasks(service, gone, now)
+        service.tasks = [task for task in service.tasks if task.stopped_at is None or task.stopped_at > oldest]
     service.service_deployments = [
         each for each in service.service_deployments if each.is_open or each.created_at > now - HISTORY_KEPT_SECONDS
     ]

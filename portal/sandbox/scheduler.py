@@ -59,7 +59,8 @@ def advance_task(service: Service, deployment: Deployment | None, task: Task, no
         task.next_at = now + PACE.pull * slowness(deployment)
     elif task.status == "PENDING":
         start_or_fail_to_pull(service, deployment, task, now)
-    elif fault := use_up(fault_of(deployment, "crash")):
+    elif (fault := use_up(fault_of(deployment, "crash"))) or service.revisions[task.revision_arn].crashes:
+        fault = fault or {}
         task.exit_code = int(fault.get("exit_code", 1))
         fail_task(
             service,
@@ -89,7 +90,7 @@ def start_or_fail_to_pull(service: Service, deployment: Deployment, task: Task, 
     task.status, task.started_at = "RUNNING", now
     if deployment.first_running_at is None:
         deployment.first_running_at = now
-    if fault_of(deployment, "crash"):
+    if fault_of(deployment, "crash") or service.revisions[task.revision_arn].crashes:
         task.next_at = now + PACE.crash_after
     elif not fault_of(deployment, "stuck"):
         task.next_at = now + PACE.become_healthy * slowness(deployment)
@@ -132,6 +133,9 @@ def place_tasks(service: Service, now: float) -> None:
     upper = math.floor(service.desired * service.configuration["maximumPercent"] / 100)
     lower = math.ceil(service.desired * service.configuration["minimumHealthyPercent"] / 100)
     if primary.rollout_state == "FAILED":
+        # Nothing is started any more, but fewer tasks can still be asked for.
+        surplus = [*mine[service.desired :], *old[service.desired :]]
+        stop_tasks(service, surplus, now, reason=f"Scaling activity initiated by (deployment {primary.id})")
         return
     missing = service.desired - len(mine)
     room = max(0, upper - len(mine) - len(old))

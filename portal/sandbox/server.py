@@ -24,6 +24,8 @@ from portal.sandbox.errors import AwsError
 from portal.sandbox.faults import Faults
 from portal.sandbox.identity import Identity
 from portal.sandbox.ledger import Ledger
+from portal.sandbox.logs_api import LogsApi
+from portal.sandbox.metrics_api import MetricsApi
 from portal.sandbox.records import ServiceKey
 from portal.sandbox.snapshot import Snapshot
 from portal.sandbox.throttling import Throttling
@@ -51,6 +53,9 @@ class Sandbox:
         self.throttling = Throttling()
         self.engine = Engine(self.clock.now, self.faults.for_rollout)
         self.ecs = EcsApi(self.engine)
+        self.logs = LogsApi(self.engine)
+        self.metrics = MetricsApi(self.engine)
+        self.own_actions = {"ecs": self.ecs.actions, "logs": self.logs.actions}
         self.ledger = Ledger(data_dir / "ledger.jsonl" if data_dir else None)
         self.snapshot = (
             Snapshot(
@@ -155,13 +160,23 @@ class Sandbox:
             if reply:
                 return reply
         if self._is_engines(request):
-            return json_reply(self.ecs.actions[request.action](request), request_id=request.request_id)
+            result = self.own_actions[request.service][request.action](request)
+            return json_reply(result, request_id=request.request_id)
+        if request.service == "monitoring":
+            metrics = self.metrics.handle(request)
+            if metrics is not None:
+                return json_reply(metrics, request_id=request.request_id)
         if request.service == "ecs":
             self.ecs.prepare_for_moto(request, environ)
-        return call_moto(self.moto, environ, request)
+        if request.service == "logs":
+            self.logs.prepare_for_moto(request)
+        reply = call_moto(self.moto, environ, request)
+        if request.service == "logs" and reply.status < 400:
+            self.logs.after_moto(request)
+        return reply
 
     def _is_engines(self, request: ApiRequest) -> bool:
-        return request.service == "ecs" and request.action in self.ecs.actions
+        return request.action in self.own_actions.get(request.service, {})
 
     def _hide_write(self, request: ApiRequest) -> None:
         key = service_key(request)

@@ -1,6 +1,7 @@
 """Everything the local AWS knows, in one JSON file that is replaced whole: a kill at any moment leaves a good one.
 
-Not kept: what CloudWatch (logs, metrics) holds in moto, and the throttling buckets.
+Logs and metrics of tasks are made of the services' own history, and so come back with it. Not kept: lines and points that
+somebody put into moto's CloudWatch, and the throttling buckets.
 """
 
 import json

@@ -20,6 +20,11 @@ LIMITS: dict[str, tuple[float, float]] = {
     "cluster resource read": (100, 20),
     "cluster modify": (20, 1),
     "cluster read": (50, 20),
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html
+    "filter log events": (5, 5),
+    "get log events": (10, 10),
+    # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html
+    "get metric data": (50, 50),
 }
 
 CATEGORIES = {
@@ -48,6 +53,13 @@ CATEGORIES = {
     "ListClusters": "cluster read",
 }
 
+# Actions of services other than ECS.
+OTHER_CATEGORIES = {
+    ("logs", "FilterLogEvents"): "filter log events",
+    ("logs", "GetLogEvents"): "get log events",
+    ("monitoring", "GetMetricData"): "get metric data",
+}
+
 
 @dataclass
 class Throttling:
@@ -60,7 +72,8 @@ class Throttling:
 
     def check(self, request: ApiRequest) -> None:
         """Take one token, or raise ThrottlingException."""
-        category = CATEGORIES.get(request.action) if request.service == "ecs" else None
+        is_ecs = request.service == "ecs"
+        category = CATEGORIES.get(request.action) if is_ecs else OTHER_CATEGORIES.get((request.service, request.action))
         if not self.enabled or category is None:
             return
         burst, rate = (limit * self.scale for limit in LIMITS[category])

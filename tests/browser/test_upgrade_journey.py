@@ -48,7 +48,7 @@ def test_sign_in_trigger_and_watch_to_the_end(cast: Cast, engine: Engine, open_p
     engine.run(upgrade, seconds=15)
     expect(lane).to_contain_text("Rolled out: 4 of 4 tasks run.")
     expect(page.get_by_role("heading", name="Rolled out; not validated")).to_be_visible()
-    expect(page.locator("#announcer")).to_have_text("Rolled out: agent.")
+    expect(page.locator("#announcer")).to_have_text("Rolled out: agent service.")
     assert page.evaluate("window.isSamePage")
 
     # The end state asks for nothing more.

@@ -105,6 +105,14 @@ def test_staff_need_not_be_superuser(staff: Client, cast: Cast) -> None:
     assert staff.post(change_page(cast.acme), organization_form(cast.acme, name="Acme")).status_code == 302
 
 
+def test_the_admin_keeps_others_out_by_itself_too(client_for: SignedIn, cast: Cast, settings: Any) -> None:
+    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if each != "portal.access.AccessMiddleware"]
+    client = client_for(cast.admin)
+
+    assert client.get("/admin/portal/organization/")["Location"].startswith("/admin/login/")
+    assert client.get("/admin/login/").status_code == 403
+
+
 def test_only_what_staff_keep_is_in_the_admin() -> None:
     ours = {model._meta.label for model in admin.site._registry if model._meta.app_label != "upgrades"}
 

@@ -100,6 +100,15 @@ def test_the_missing_permission_is_named_and_only_that(platform: LocalAws, cast:
     assert failed.detail.startswith(f"The permission ecs:{action} is missing. AWS says AccessDeniedException")
 
 
+def test_the_permission_that_aws_names_counts(platform: LocalAws, cast: Cast) -> None:
+    message = "User: x is not authorized to perform: ecs:ListTagsForResource on resource: y"
+    platform.fault("error", action="DescribeServices", code="AccessDeniedException", message=message)
+
+    steps = try_connection(cast.acme, actor=cast.staff)
+
+    assert permissions(steps, StepStatus.FAILED) == {"ecs:ListTagsForResource"}
+
+
 def test_all_missing_permissions_are_named_at_once(platform: LocalAws, cast: Cast) -> None:
     for action in ("DescribeServices", "ListServiceDeployments", "ListTasks"):
         platform.fault("access_denied", action=action)

@@ -80,6 +80,8 @@ def test_what_is_public_is_a_short_list() -> None:
         "/accounts/2fa/webauthn/login/",
         "/api/v1/auth/session",
         "/api/v1/auth/login",
+        "/api/schema",
+        "/api/docs",
         "/health",
         "/livez",
         "/readyz",

@@ -204,16 +204,11 @@ def test_created_service_starts_a_deployment_without_a_source(ecs: Ecs) -> None:
         taskDefinition=definition,
         desiredCount=2,
         launchType="FARGATE",
-        clientToken="once",
         tags=[{"key": "stack", "value": "acme"}],
-    )["service"]
-    again = ecs.client.create_service(
-        cluster=ecs.cluster, serviceName="fresh", taskDefinition=definition, desiredCount=2, clientToken="once"
     )["service"]
     done = ecs.wait_for(created["currentServiceDeployment"], "SUCCESSFUL")
 
     assert created["runningCount"] == 0
-    assert again["currentServiceDeployment"] == created["currentServiceDeployment"]
     assert done["sourceServiceRevisions"] == []
     tagged = ecs.client.describe_services(cluster=ecs.cluster, services=["fresh"], include=["TAGS"])["services"][0]
     assert tagged["tags"] == [{"key": "stack", "value": "acme"}]

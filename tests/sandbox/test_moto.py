@@ -7,6 +7,7 @@ import pytest
 from moto.core.responses import BaseResponse
 from moto.ecr.models import ecr_backends
 from moto.ecs.models import ecs_backends
+from moto.logs.models import logs_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
 from portal.sandbox import moto_state
@@ -47,6 +48,20 @@ def test_ecr_backend_has_the_fields_that_we_read_and_write() -> None:
     assert {"image_manifest", "image_tags", "image_pushed_at", "last_scan"} <= set(vars(repository.images[0]))
     assert repository.images[0].image_tags == ["v1", "latest"]
     assert repository.images[0].image_pushed_at == 1_700_000_000
+
+
+def test_logs_backend_has_the_fields_that_we_read_and_write() -> None:
+    at = 1_700_000_000_000
+    moto_state.ensure_log_stream(*PLACE, "g", "s", at)
+    moto_state.ensure_log_stream(*PLACE, "g", "s", at)
+    moto_state.put_log_events(*PLACE, "g", "s", [{"timestamp": at, "message": "hello"}])
+
+    group = logs_backends[PLACE[0]][PLACE[1]].groups["g"]
+
+    assert moto_state.has_log_group(*PLACE, "g")
+    assert moto_state.log_streams(*PLACE, "g") == ["s"]
+    assert group.to_describe_dict()["creationTime"] == group.streams["s"].to_describe_dict()["creationTime"] == at
+    assert [(line.timestamp, line.message) for line in moto_state.put_log_lines(*PLACE, "g", "s")] == [(at, "hello")]
 
 
 def test_images_have_digests_of_their_own() -> None:

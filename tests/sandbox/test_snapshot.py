@@ -67,10 +67,35 @@ def everything(server: LocalAws) -> dict[str, Any]:
         ],
         "images": server.client("ecr").describe_images(repositoryName="agent")["imageDetails"],
         "tasks": client.list_tasks(cluster="c")["taskArns"],
+        "lines": server.client("logs").filter_log_events(logGroupName="/ecs/web/app")["events"],
+        "points": points_of(server),
         "now": server.now(),
         "faults": server.faults(),
         "ledger": server.ledger(),
     }
+
+
+def points_of(server: LocalAws) -> Any:
+    """Every metric of `c/web` in its last hour."""
+    names = (("AWS/ECS", "CPUUtilization"), ("ECS/ContainerInsights", "RunningTaskCount"))
+    dimensions = [{"Name": "ClusterName", "Value": "c"}, {"Name": "ServiceName", "Value": "web"}]
+    queries = [
+        {
+            "Id": f"m{number}",
+            "MetricStat": {
+                "Metric": {"Namespace": namespace, "MetricName": name, "Dimensions": dimensions},
+                "Period": 60,
+                "Stat": "Average",
+            },
+        }
+        for number, (namespace, name) in enumerate(names)
+    ]
+    now = server.now()
+    reply = server.client("cloudwatch").get_metric_data(
+        MetricDataQueries=queries, StartTime=now - 3600, EndTime=now, ScanBy="TimestampAscending"
+    )
+    assert all(each["Values"] for each in reply["MetricDataResults"])
+    return reply["MetricDataResults"]
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +202,17 @@ def test_time_goes_on_while_the_server_is_down(restarted: Callable[..., Sandbox]
     service = sandbox.engine.require(KEY)
     assert service.service_deployments[0].status == "SUCCESSFUL"
     assert sandbox.clock.speed == 100
+
+
+def test_state_from_before_there_were_logs_is_taken_up(restarted: Callable[..., Sandbox], tmp_path: Path) -> None:
+    restarted(demo=True)
+    state = json.loads((tmp_path / "state.json").read_text())
+    for service in state["services"]:
+        for name in ("past_tasks", "counts", "request_digest"):
+            service.pop(name)
+    (tmp_path / "state.json").write_text(json.dumps(state))
+
+    assert len(restarted().engine.services) == 6
 
 
 def test_ledger_line_without_its_effect_is_dropped(restarted: Callable[..., Sandbox]) -> None:

@@ -53,7 +53,7 @@ def test_an_item_is_the_record_with_names_and_count_of_its_services(cast: Cast, 
                 "service_count": 3,
                 "success_count": 1,
                 "failed_count": 2,
-                "message": "Partial: agent advanced, orchestrator, customer-portal did not.",
+                "message": "Partial: agent service advanced, orchestrator, customer portal did not.",
                 "error_message": "orchestrator: Rolled back by ECS. customer-portal: Rolled back by ECS.",
                 **times,
             }

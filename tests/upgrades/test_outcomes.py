@@ -291,18 +291,14 @@ def test_a_role_that_cannot_be_assumed_is_denied_access(cast: Cast, engine: Engi
     Organization.objects.filter(pk=cast.globex.pk).update(deployment_external_id="not-the-one")
     cast.globex.refresh_from_db()
 
-    upgrade = engine.run(
-        trigger_upgrade(cast.globex, actor=cast.outsider, service="agent", force_new_deployment=True)
-    )
+    upgrade = engine.run(trigger_upgrade(cast.globex, actor=cast.outsider, service="agent", force_new_deployment=True))
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ACCESS_DENIED)}
     assert "sts:AssumeRole" in (upgrade.error_message or "")
 
 
 def test_another_account_is_reached_by_its_role(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    upgrade = engine.run(
-        trigger_upgrade(cast.globex, actor=cast.outsider, service="agent", force_new_deployment=True)
-    )
+    upgrade = engine.run(trigger_upgrade(cast.globex, actor=cast.outsider, service="agent", force_new_deployment=True))
 
     assert upgrade.status == Status.SUCCESS
     (call,) = platform.ledger(action="UpdateService", account="222222222222")

@@ -81,7 +81,7 @@ def test_services_stand_in_rolling_order_and_tell_their_own_end(cast: Cast, clie
     ]
     assert (body["status"], body["success"], body["success_count"], body["failed_count"]) == ("PARTIAL", False, 1, 1)
     assert body["error_message"] == "orchestrator: Rolled back by ECS."
-    assert body["message"] == "Partial: agent advanced, orchestrator did not."
+    assert body["message"] == "Partial: agent service advanced, orchestrator did not."
 
 
 def test_success_is_true_only_for_the_whole(cast: Cast, client_for: SignIn) -> None:
@@ -102,7 +102,8 @@ def test_it_shows_ecs_while_the_upgrade_runs(
     body = client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}").json()
 
     (entry,) = body["services"]
-    assert (body["status"], entry["status"], body["message"]) == ("IN_PROGRESS", "IN_PROGRESS", "In progress: agent.")
+    assert (body["status"], entry["status"]) == ("IN_PROGRESS", "IN_PROGRESS")
+    assert body["message"] == "In progress: agent service."
     assert entry["desired_count"] == 4
     assert entry["deployment_id"].startswith("ecs-svc/")
     assert entry["task_definition"].startswith("arn:aws:ecs:eu-central-1:111111111111:task-definition/")

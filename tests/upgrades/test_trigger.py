@@ -7,7 +7,6 @@ import pytest
 from django.test import Client
 
 from portal.audit import AuditEvent
-from portal.celery import app
 from portal.idempotency import IdempotencyKey
 from portal.models import Membership, Organization, User
 from tests.conftest import Cast, seed_platform
@@ -94,15 +93,6 @@ def test_aws_being_down_does_not_refuse(cast: Cast, platform: LocalAws, client_f
     response = door.trigger(client_for(cast.operator), cast.acme)
 
     assert response.status_code == door.accepted
-
-
-@pytest.fixture
-def broker_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Celery's broker at a port where nobody listens, and no connection left over from before."""
-    for name in ("broker_url", "broker_write_url", "broker_read_url"):
-        monkeypatch.setitem(app.conf, name, "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(app, "_pool", None)
-    monkeypatch.setattr(app.amqp, "_producer_pool", None)
 
 
 def test_the_broker_being_down_does_not_refuse(

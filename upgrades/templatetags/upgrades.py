@@ -6,8 +6,7 @@ from django import template
 
 from portal.models import Organization
 from upgrades.models import Upgrade
-from upgrades.platform import read_platform
-from upgrades.states import OPEN
+from upgrades.platform import now_context
 
 register = template.Library()
 
@@ -16,20 +15,11 @@ RECENT = 5
 
 @register.inclusion_tag("upgrades/_platform_services.html", takes_context=True)
 def platform_services(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
-    return {"organization": organization, "reading": read_platform(organization), "request": context["request"]}
-
-
-@register.inclusion_tag("upgrades/_open.html", takes_context=True)
-def open_upgrade(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
-    """What happens now: the newest open upgrade."""
-    upgrades = of(context, organization).filter(status__in=OPEN)
-    return {"organization": organization, "upgrade": upgrades.first()}
+    """What happens now and what runs: the block that refreshes itself (views.platform_services)."""
+    return {**now_context(organization), "user": context["user"], "request": context["request"]}
 
 
 @register.inclusion_tag("upgrades/_recent.html", takes_context=True)
 def recent_upgrades(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
-    return {"organization": organization, "upgrades": of(context, organization)[:RECENT]}
-
-
-def of(context: dict[str, Any], organization: Organization) -> Any:
-    return Upgrade.objects.for_history(context["request"].user, organization)
+    upgrades = Upgrade.objects.for_history(context["request"].user, organization)[:RECENT]
+    return {"organization": organization, "upgrades": upgrades}

@@ -1,0 +1,166 @@
+"""The lines that a task's container writes: a function of task and time, so that nothing is stored and nothing replayed.
+
+Time is cut into slots; a hash of task, container and slot says which lines fall into it. A task writes some ten lines a
+minute in its first hour and two or three later: a long absence costs its reader little. Lines around a start, a crash
+and a stop are the same for every task.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from portal.sandbox.log_texts import CRASH, MESSAGES, OPENING, STOPPING
+
+YOUNG_MS = 3_600_000
+YOUNG_SLOT_MS, OLD_SLOT_MS = 6_000, 24_000
+OPENING_MS = 2_000
+LINES_IN_SLOT = (0, 0, 1, 1, 1, 1, 2, 2)
+
+COLOURS = {"DEBUG": "36", "INFO": "32", "WARN": "33", "ERROR": "31"}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One container of one task, and how its life went; times in milliseconds since the epoch."""
+
+    group: str
+    name: str
+    task_id: str
+    container: str
+    image: str
+    started_ms: int
+    stopping_ms: int | None = None
+    has_crashed: bool = False
+    exit_code: int = 0
+
+
+class Line(NamedTuple):
+    """One line; the order is that of time, then of the stream's name, then of the lines of one millisecond."""
+
+    timestamp: int
+    stream: str
+    number: int
+    message: str
+
+    @property
+    def event_id(self) -> str:
+        """56 digits, as AWS's own have; one for each line, the same at each reading."""
+        return f"{self.timestamp:014d}{stream_number(self.stream):020d}{self.number:022d}"
+
+
+@lru_cache(maxsize=1024)
+def stream_number(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+
+
+def lines(stream: Stream, *, since: int, until: int, newest_first: bool = False) -> Iterator[Line]:
+    """The stream's lines from `since` to `until`, both included, in order or in reverse; made as they are taken."""
+    until = until if stream.stopping_ms is None else min(until, stream.stopping_ms + OPENING_MS)
+    ends = stream.stopping_ms if stream.stopping_ms is not None else until + 1
+    begins = stream.started_ms + OPENING_MS
+    grown = -(-(stream.started_ms + YOUNG_MS) // OLD_SLOT_MS) * OLD_SLOT_MS
+    order = -1 if newest_first else 1
+    slots = [
+        range(max(begins, since) // YOUNG_SLOT_MS * YOUNG_SLOT_MS, min(grown, ends, until + 1), YOUNG_SLOT_MS),
+        range(max(grown, since // OLD_SLOT_MS * OLD_SLOT_MS), min(ends, until + 1), OLD_SLOT_MS),
+    ]
+    blocks: list[Iterator[list[Line]]] = [
+        iter([opening(stream)]),
+        *(slots_lines(stream, each[::order]) for each in slots),
+        iter([closing(stream)]),
+    ]
+    for block in blocks[::order]:
+        for found in block:
+            for line in found[::order]:
+                is_regular = line.number >= 100
+                if since <= line.timestamp <= until and (not is_regular or begins <= line.timestamp < ends):
+                    yield line
+
+
+def opening(stream: Stream) -> list[Line]:
+    """What the container writes as it starts, as far as it lives long enough."""
+    ends = stream.stopping_ms if stream.stopping_ms is not None else stream.started_ms + OPENING_MS
+    found = scripted(stream, OPENING, stream.started_ms, 0)
+    return [line for line in found if line.timestamp < ends]
+
+
+def closing(stream: Stream) -> list[Line]:
+    """What it writes as it crashes or stops, nothing while it runs.
+
+    A crash is known only once it has happened: its lines are of that very moment, so that no reader has passed them.
+    """
+    if stream.stopping_ms is None:
+        return []
+    return scripted(stream, CRASH if stream.has_crashed else STOPPING, stream.stopping_ms, 50)
+
+
+def scripted(stream: Stream, script: tuple[tuple[int, str], ...], at: int, first_number: int) -> list[Line]:
+    found = []
+    for number, (offset, text) in enumerate(script, start=first_number):
+        version = stream.image.partition("@")[0].rpartition(":")[2]
+        message = text.format(
+            time=iso(at + offset),
+            plain_time=plain_time(at + offset),
+            container=stream.container,
+            version=version,
+            task=stream.task_id,
+            exit_code=stream.exit_code,
+        )
+        found.append(Line(at + offset, stream.name, number, message))
+    return found
+
+
+def slots_lines(stream: Stream, slots: range) -> Iterator[list[Line]]:
+    for at in slots:
+        yield slot_lines(stream, at, abs(slots.step))
+
+
+def slot_lines(stream: Stream, at: int, length: int) -> list[Line]:
+    seed = hashlib.blake2b(f"{stream.task_id}/{stream.container}/{at}".encode(), digest_size=32).digest()
+    found = []
+    for number in range(LINES_IN_SLOT[seed[0] % len(LINES_IN_SLOT)]):
+        part = seed[1 + number * 12 : 13 + number * 12]
+        offset = (int.from_bytes(part[:4]) % (length // 2)) + number * (length // 2)
+        found.append(Line(at + offset, stream.name, 100 + number, message_of(stream, at + offset, part)))
+    return found
+
+
+def message_of(stream: Stream, at: int, chance: bytes) -> str:
+    """One line of the running container: JSON mostly, plain text with and without colour; seldom a strange one."""
+    level, logger, text = MESSAGES[chance[4] % len(MESSAGES)]
+    request_id = chance[4:10].hex()
+    text = text.format(request_id=request_id, ms=20 + chance[5] * 7, count=1 + chance[6] % 40, tokens=chance[7] * 31)
+    if chance[10] < 2:
+        text = f"{text} größer als üblich: 日本語, émoji 🤖"
+    elif chance[10] == 2:
+        text = f"{text} payload={chance.hex() * (200 + chance[5] * 3)}"
+    if chance[11] < 150:
+        fields = {"time": iso(at), "level": level.lower(), "logger": logger, "message": text, "request_id": request_id}
+        if chance[11] % 3 == 0:
+            fields["task_id"] = stream.task_id
+        return json.dumps(fields, ensure_ascii=False)
+    if chance[11] < 220:
+        return f"{plain_time(at)} {level} {logger}: {text}"
+    return f"{plain_time(at)} \x1b[{COLOURS[level]}m{level:5}\x1b[0m {logger}: {text}"
+
+
+def iso(at: int) -> str:
+    return f"{date_of(at // 86_400_000)}T{clock_of(at)}.{at % 1000:03d}Z"
+
+
+def plain_time(at: int) -> str:
+    return f"{date_of(at // 86_400_000)} {clock_of(at)},{at % 1000:03d}"
+
+
+@lru_cache(maxsize=64)
+def date_of(day: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(day * 86_400))
+
+
+def clock_of(at: int) -> str:
+    seconds = at // 1000
+    return f"{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

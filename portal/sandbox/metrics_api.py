@@ -1,0 +1,233 @@
+"""The CloudWatch reads of ECS metrics: GetMetricData, GetMetricStatistics and ListMetrics for services of the engine.
+
+Calls about other namespaces stay with moto. Bounds, rounding and order:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html and API_GetMetricStatistics.html.
+"""
+
+import base64
+import binascii
+import re
+from typing import Any
+
+from portal.sandbox.ecs_api import epoch
+from portal.sandbox.engine import Engine
+from portal.sandbox.errors import AwsError
+from portal.sandbox.metrics import DAY, METRICS, MINUTE, Minute, Point, minutes, points
+from portal.sandbox.records import ServiceKey
+from portal.sandbox.wire import ApiRequest
+
+Json = dict[str, Any]
+
+OWN_NAMESPACES = {namespace for namespace, _ in METRICS}
+STATISTICS = ("Average", "Minimum", "Maximum", "Sum", "SampleCount")
+PERCENTILE = re.compile(r"^p(\d{1,2}(?:\.\d+)?|100)$")
+MOST_QUERIES, MOST_DATAPOINTS, MOST_STATISTICS_DATAPOINTS = 500, 100_800, 1_440
+METRICS_A_PAGE = 500
+
+
+class MetricsApi:
+    """The engine's services as metrics."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def handle(self, request: ApiRequest) -> Json | None:
+        """Answer a call about the metrics that are made here; None for the calls that stay with moto."""
+        params = request.params
+        queries = params.get("MetricDataQueries")
+        if request.protocol != "json":
+            return None
+        if request.action == "GetMetricData" and queries and any(namespace_of(each) for each in queries):
+            return self.get_metric_data(request)
+        if request.action == "GetMetricStatistics" and params.get("Namespace") in OWN_NAMESPACES:
+            return self.get_metric_statistics(request)
+        if request.action == "ListMetrics" and params.get("Namespace") in OWN_NAMESPACES:
+            return self.list_metrics(request)
+        return None
+
+    def get_metric_data(self, request: ApiRequest) -> Json:
+        """Points of all queries, up to MaxDatapoints in one page; a query that goes on is `PartialData`."""
+        params = request.params
+        queries = params["MetricDataQueries"]
+        if len(queries) > MOST_QUERIES:
+            raise invalid(f"The collection MetricDataQueries must not have a size greater than {MOST_QUERIES}.")
+        start, end = range_of(params)
+        newest_first = params.get("ScanBy") != "TimestampAscending"
+        page_size = int(params.get("MaxDatapoints") or MOST_DATAPOINTS)
+        offset = read_token(params.get("NextToken"))
+        seen = 0
+        results = []
+        known: dict[ServiceKey, list[Minute]] = {}
+        for query in queries:
+            found = [] if query.get("ReturnData") is False else self._query(request, query, start, end, known)
+            found.sort(reverse=newest_first)
+            page = found[max(0, offset - seen) : max(0, offset + page_size - seen)]
+            is_complete = seen + len(found) <= offset + page_size
+            seen += len(found)
+            if query.get("ReturnData") is not False:
+                results.append(
+                    {
+                        "Id": query["Id"],
+                        "Label": query.get("Label") or query["MetricStat"]["Metric"]["MetricName"],
+                        "Timestamps": [at for at, _ in page],
+                        "Values": [value for _, value in page],
+                        "StatusCode": "Complete" if is_complete else "PartialData",
+                    }
+                )
+        token = {"NextToken": write_token(offset + page_size)} if seen > offset + page_size else {}
+        return {"MetricDataResults": results, "Messages": [], **token}
+
+    def _query(
+        self, request: ApiRequest, query: Json, start: int, end: int, known: dict[ServiceKey, list[Minute]]
+    ) -> list[tuple[int, float]]:
+        if "MetricStat" not in query:
+            raise invalid("The local AWS has no expressions over ECS metrics; ask for each metric by MetricStat.")
+        stat = query["MetricStat"]
+        metric = stat["Metric"]
+        period = period_of(stat.get("Period"))
+        buckets = self._buckets(request, metric, start, end, period=period, unit=stat.get("Unit"), known=known)
+        return [(at, statistic(str(stat["Stat"]), found)) for at, found in buckets]
+
+    def get_metric_statistics(self, request: ApiRequest) -> Json:
+        params = request.params
+        statistics = [*(params.get("Statistics") or []), *(params.get("ExtendedStatistics") or [])]
+        if not statistics:
+            raise AwsError("InvalidParameterCombination", "Must specify either Statistics or ExtendedStatistics")
+        start, end = range_of(params)
+        period = period_of(params.get("Period"))
+        wanted = -(-(end - start) // period)
+        if wanted > MOST_STATISTICS_DATAPOINTS:
+            raise AwsError(
+                "InvalidParameterCombination",
+                f"You have requested up to {wanted:,} datapoints, which exceeds the limit of 1,440. You may reduce the "
+                "datapoints requested by increasing Period, or decreasing the time range.",
+            )
+        unit = METRICS.get((params["Namespace"], params["MetricName"]), "None")
+        datapoints = []
+        for at, found in self._buckets(request, params, start, end, period=period, unit=params.get("Unit"), known={}):
+            values: Json = {name: statistic(name, found) for name in params.get("Statistics") or []}
+            extended = {name: statistic(name, found) for name in params.get("ExtendedStatistics") or []}
+            if extended:
+                values["ExtendedStatistics"] = extended
+            datapoints.append({"Timestamp": at, "Unit": unit, **values})
+        return {"Label": params["MetricName"], "Datapoints": datapoints}
+
+    def list_metrics(self, request: ApiRequest) -> Json:
+        """The metrics of the services that are there, or were, by name."""
+        params = request.params
+        filters = [(each["Name"], each.get("Value")) for each in params.get("Dimensions") or []]
+        found = []
+        for service in list(self.engine.services.values()):
+            key = service.key
+            if (key.account, key.region) != (request.account, request.region):
+                continue
+            dimensions = {"ClusterName": key.cluster, "ServiceName": key.name}
+            if all(name in dimensions and value in (None, dimensions[name]) for name, value in filters):
+                found += [
+                    {
+                        "Namespace": namespace,
+                        "MetricName": name,
+                        "Dimensions": [{"Name": each, "Value": value} for each, value in dimensions.items()],
+                    }
+                    for namespace, name in METRICS
+                    if namespace == params["Namespace"] and params.get("MetricName") in (None, name)
+                ]
+        start = read_token(params.get("NextToken"))
+        end = start + METRICS_A_PAGE
+        return {"Metrics": found[start:end], **({"NextToken": write_token(end)} if end < len(found) else {})}
+
+    def _buckets(
+        self,
+        request: ApiRequest,
+        metric: Json,
+        start: int,
+        end: int,
+        *,
+        period: int,
+        unit: str | None,
+        known: dict[ServiceKey, list[Minute]],
+    ) -> list[tuple[int, list[Point]]]:
+        """The metric's points by period; nothing for a metric, dimensions or a unit that it does not have.
+
+        `known` keeps each service's minutes for the other metrics of the same call.
+        """
+        dimensions = {each["Name"]: each["Value"] for each in metric.get("Dimensions") or []}
+        kind = (metric.get("Namespace"), metric.get("MetricName"))
+        if kind not in METRICS or set(dimensions) != {"ClusterName", "ServiceName"}:
+            return []
+        key = ServiceKey(request.account, request.region, dimensions["ClusterName"], dimensions["ServiceName"])
+        service = self.engine.get(key)
+        if service is None or unit not in (None, METRICS[kind]):
+            return []
+        now = self.engine.now()
+        if key not in known:
+            known[key] = list(minutes(service, start=start, end=end, now=now))
+        # One-minute points live for 15 days, longer periods are made of what was kept then.
+        oldest = now - 15 * DAY if period < 300 else 0
+        buckets: dict[int, list[Point]] = {}
+        for point in points(service, *kind, (minute for minute in known[key] if minute.at >= oldest)):
+            buckets.setdefault(start + (point.at - start) // period * period, []).append(point)
+        return sorted(buckets.items())
+
+
+def namespace_of(query: Json) -> str | None:
+    namespace = ((query.get("MetricStat") or {}).get("Metric") or {}).get("Namespace")
+    return namespace if namespace in OWN_NAMESPACES else None
+
+
+def range_of(params: Json) -> tuple[int, int]:
+    """Start, rounded down to the minute as CloudWatch does, and end."""
+    start, end = epoch(params.get("StartTime")), epoch(params.get("EndTime"))
+    if start is None or end is None:
+        raise invalid("The parameters StartTime and EndTime are required.")
+    if start == end:
+        raise invalid("The parameter StartTime must not equal parameter EndTime.")
+    if start > end:
+        raise invalid("The parameter EndTime must be greater than StartTime.")
+    return int(start) // MINUTE * MINUTE, -int(-end // 1)
+
+
+def period_of(period: Any) -> int:
+    """Seconds; the shorter ones give the minutes that there are, as for every metric without high resolution."""
+    if period in (1, 5, 10, 20, 30):
+        return MINUTE
+    if not isinstance(period, int) or period < MINUTE or period % MINUTE:
+        raise AwsError("InvalidParameterValue", f"Period must be 1, 5, 10, 20, 30 or a multiple of 60, not {period}.")
+    return period
+
+
+def statistic(name: str, found: list[Point]) -> float:
+    """One statistic over the samples of a period."""
+    samples = sum(point.samples for point in found)
+    total = sum(point.average * point.samples for point in found)
+    percentile = PERCENTILE.match(name)
+    if percentile:
+        ordered = sorted(point.average for point in found)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * float(percentile[1]) / 100))]
+    values = {
+        "Average": total / samples,
+        "Minimum": min(point.minimum for point in found),
+        "Maximum": max(point.maximum for point in found),
+        "Sum": total,
+        "SampleCount": float(samples),
+    }
+    if name not in values:
+        raise AwsError("InvalidParameterValue", f"The statistic {name} is not one of {', '.join(STATISTICS)}, pNN.")
+    return round(values[name], 6)
+
+
+def write_token(offset: int) -> str:
+    return base64.b64encode(f"points:{offset}".encode()).decode()
+
+
+def read_token(token: Any) -> int:
+    if not token:
+        return 0
+    try:
+        return int(base64.b64decode(str(token), validate=True).decode().removeprefix("points:"))
+    except (binascii.Error, ValueError) as error:
+        raise AwsError("InvalidNextToken", "The token specified is invalid.") from error
+
+
+def invalid(message: str) -> AwsError:
+    return AwsError("ValidationError", message)

@@ -1,0 +1,145 @@
+"""Errors in their two forms: JSON for clients, a page for people; with the request's id, and never an inside."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from portal.models import User
+from portal.request_id import RequestIdFilter
+from tests.conftest import Cast
+from tests.portal.urls_that_fail import FAILURES
+
+SignIn = Callable[[User], Client]
+
+STATUSES = {
+    "defect": (500, "internal_error"),
+    "database": (503, "dependency_down"),
+    "connection": (503, "dependency_down"),
+    "redis": (503, "dependency_down"),
+    "busy": (429, "busy"),
+    "conflict": (409, "upgrade_in_progress"),
+    "data": (400, "bad_request"),
+    "missing": (404, "not_found"),
+    "denied": (403, "forbidden"),
+}
+
+
+@pytest.fixture
+def client(settings: Any, db: None) -> Client:
+    settings.ROOT_URLCONF = "tests.portal.urls_that_fail"
+    return Client(raise_request_exception=False)
+
+
+def assert_nothing_inside(text: str) -> None:
+    for inside in ("secret", "Traceback", "/work/", ".py", "Error("):
+        assert inside not in text
+
+
+def test_every_failure_is_told() -> None:
+    assert STATUSES.keys() == FAILURES.keys()
+
+
+@pytest.mark.parametrize("failure", STATUSES)
+def test_a_client_gets_json(client: Client, failure: str) -> None:
+    status, code = STATUSES[failure]
+
+    response = client.get(f"/api/v1/fail/{failure}")
+
+    body = response.json()
+    assert (response.status_code, body["code"]) == (status, code)
+    assert isinstance(body["detail"], str)
+    assert_nothing_inside(response.content.decode())
+    assert ("Retry-After" in response.headers) == (status in (429, 503))
+
+
+@pytest.mark.parametrize("failure", STATUSES)
+def test_a_person_gets_a_page_with_the_requests_id(client: Client, failure: str) -> None:
+    status, code = STATUSES[failure]
+
+    response = client.get(f"/fail/{failure}/", headers={"X-Request-ID": "request-of-mine"})
+
+    text = response.content.decode()
+    assert response.status_code == status
+    assert response.headers["Content-Type"].startswith("text/html")
+    assert f"{status} {code}" in text
+    assert "request-of-mine" in text
+    assert_nothing_inside(re.sub(r"<(?:script|link)[^>]*>", "", text))
+    assert ("Retry-After" in response.headers) == (status in (429, 503))
+
+
+def test_what_a_refusal_carries_is_in_the_json(client: Client) -> None:
+    assert client.get("/api/v1/fail/conflict").json()["upgrade_id"] == "upgrade-1"
+    assert client.get("/api/v1/fail/busy").headers["Retry-After"] == "17"
+    assert client.get("/fail/busy/").headers["Retry-After"] == "17"
+
+
+def test_the_page_of_an_outage_asks_the_database_nothing(client: Client, django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        text = client.get("/fail/database/").content.decode()
+
+    assert "Try again" in text
+
+
+def test_a_defect_names_its_id_to_the_client(client: Client) -> None:
+    response = client.get("/api/v1/fail/defect", headers={"X-Request-ID": "request-of-mine"})
+
+    assert "request-of-mine" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_an_address_that_is_not_there(cast: Cast, client_for: SignIn, signed_in: bool) -> None:
+    client = client_for(cast.viewer) if signed_in else Client()
+
+    page, api = client.get("/nowhere/"), client.get("/api/v1/nowhere")
+
+    assert (page.status_code, api.status_code) == (404, 404)
+    assert api.json() == {"detail": "There is nothing here, or it is not yours to see.", "code": "not_found"}
+    assert "There is nothing here, or it is not yours to see." in page.content.decode()
+
+
+def test_a_form_over_one_mebibyte_is_413(cast: Cast, client_for: SignIn) -> None:
+    response = client_for(cast.operator).post(
+        "/o/acme/upgrades/new", "reason=" + "x" * 1024 * 1024, content_type="application/x-www-form-urlencoded"
+    )
+
+    assert response.status_code == 413
+    assert "larger than 1 MiB" in response.content.decode()
+
+
+# --- the request's id ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/livez", "/accounts/login/", "/nowhere/", "/api/v1/deployments/versions"])
+def test_the_id_is_echoed_or_made(db: None, path: str) -> None:
+    given = Client().get(path, headers={"X-Request-ID": "Given-1.2_3"})
+    made = Client().get(path)
+
+    assert given.headers["X-Request-ID"] == "Given-1.2_3"
+    assert re.fullmatch("[0-9a-f]{32}", made.headers["X-Request-ID"])
+
+
+@pytest.mark.parametrize(
+    "hostile", ["a\nlevel=ERROR", "a\r\nSet-Cookie: x=1", "x" * 300, "x" * 65, "<b>", "", " ", "é", "a b"]
+)
+def test_a_hostile_id_is_replaced(hostile: str) -> None:
+    response = Client().get("/livez", headers={"X-Request-ID": hostile})
+
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
+
+
+def test_the_line_that_django_logs_of_a_refusal_carries_the_id(db: None, caplog: pytest.LogCaptureFixture) -> None:
+    Client().get("/api/v1/nowhere", headers={"X-Request-ID": "request-of-mine"})
+
+    (line,) = [record for record in caplog.records if record.name == "django.request"]
+    RequestIdFilter().filter(line)
+    assert line.__dict__["request_id"] == "request-of-mine"
+
+
+def test_ids_do_not_leak_from_one_request_to_the_next(client: Client) -> None:
+    client.get("/api/v1/fail/defect", headers={"X-Request-ID": "the-first"})
+
+    assert "the-first" not in json.dumps(client.get("/api/v1/fail/defect").json())

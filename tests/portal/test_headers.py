@@ -1,0 +1,278 @@
+"""What every answer carries for the browser's sake, and what production turns on."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import Client
+
+from portal.models import User
+from tests.conftest import Cast
+from tests.local_aws import LocalAws
+
+SignIn = Callable[[User], Client]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HTMX = {"HX-Request": "true"}
+CSP = {
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "connect-src 'self'",
+    "img-src 'self' data:",
+    "font-src 'self'",
+    "manifest-src 'self'",
+    "form-action 'self'",
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+    "object-src 'none'",
+}
+TENANT_PAGES = ["/o/acme/", "/o/acme/upgrades/", "/o/acme/upgrades/new", "/api/v1/deployments/upgrades", "/o/nowhere/"]
+
+PRODUCTION = {
+    "SECRET_KEY": "Zx8-only-for-this-test-" + "k" * 50 + "-0123456789",
+    "ALLOWED_HOSTS": "portal.example",
+    "DATABASE_URL": "postgres://portal@127.0.0.1:1/portal",
+    "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
+    "CACHE_URL": "redis://127.0.0.1:1/1",
+    "TRUSTED_PROXY_COUNT": "1",
+    "LOG_LEVEL": "CRITICAL",
+}
+
+
+def assert_guarded(response: Any) -> None:
+    headers = response.headers
+    assert set(headers["Content-Security-Policy"].split("; ")) == CSP
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/accounts/login/",
+        "/",
+        "/o/acme/",
+        "/nowhere/",
+        "/api/docs",
+        "/api/schema",
+        "/livez",
+        "/api/v1/auth/session",
+        "/api/v1/nowhere",
+        "/static/portal.css",
+    ],
+)
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_every_answer_to_anybody_is_guarded(db: None, path: str, headers: dict[str, str]) -> None:
+    response = Client().get(path, headers=headers)
+
+    assert_guarded(response)
+    response.close()  # a file of the static ones
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_every_answer_to_a_member_is_guarded_and_kept_by_no_cache(
+    cast: Cast, platform: LocalAws, client_for: SignIn, headers: dict[str, str]
+) -> None:
+    client = client_for(cast.viewer)
+
+    for path in TENANT_PAGES:
+        response = client.get(path, headers=headers)
+
+        assert_guarded(response)
+        kept = response.headers["Cache-Control"]
+        assert kept == ("private, no-cache" if "ETag" in response.headers else "no-store"), path
+
+
+def test_an_error_of_ours_is_guarded(settings: Any, db: None) -> None:
+    settings.ROOT_URLCONF = "tests.portal.urls_that_fail"
+    client = Client(raise_request_exception=False)
+
+    for path in ("/fail/defect/", "/api/v1/fail/defect", "/fail/database/", "/api/v1/fail/database"):
+        assert_guarded(client.get(path))
+
+
+def test_cookies_are_out_of_reach_of_scripts_and_other_sites(cast: Cast) -> None:
+    client = Client()
+    client.get("/accounts/login/")
+    client.post("/accounts/login/", {"login": cast.viewer.email, "password": cast.password})
+
+    assert {"sessionid", "csrftoken"} <= client.cookies.keys()
+    for name, cookie in client.cookies.items():
+        assert cookie["samesite"] == "Lax", name
+        # The token is what a script of ours sends back in X-CSRFToken; whoever reads it has no session by that.
+        assert bool(cookie["httponly"]) or name == "csrftoken"
+
+
+# --- production ----------------------------------------------------------------------------------------------------
+
+IN_PRODUCTION = """
+import json
+import django
+django.setup()
+from django.conf import settings
+from django.test import Client, override_settings
+
+session = {"Cookie": "__Host-sessionid=" + "a" * 32}
+client = Client(headers={"Host": "portal.example", "X-Forwarded-Proto": "https"}, raise_request_exception=False)
+plain = Client(headers={"Host": "portal.example"})
+answers = {
+    "session": client.get("/api/v1/auth/session"),
+    "live": client.get("/livez"),
+    "plain": plain.get("/api/v1/auth/session"),
+    "plain_live": plain.get("/livez"),
+    "host": Client(headers={"Host": "evil.example", "X-Forwarded-Proto": "https"}).get("/api/v1/auth/session"),
+    "ready": client.get("/readyz"),
+    "health": client.get("/health"),
+    "down": client.get("/api/v1/deployments/upgrades", headers=session),
+}
+# The page of an outage, drawn without the manifest of collected files.
+plain_files = settings.STORAGES | {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
+with override_settings(STORAGES=plain_files):
+    answers["page"] = client.get("/o/acme/", headers=session)
+    answers["sign_in"] = client.post("/accounts/login/", {"login": "a@example.com", "password": "x"})
+print(json.dumps({
+    "answers": {name: [answer.status_code, dict(answer.headers), answer.content.decode(), answer.cookies.output()]
+                for name, answer in answers.items()},
+    "session_cookie": [settings.SESSION_COOKIE_NAME, settings.SESSION_COOKIE_SECURE, settings.SESSION_COOKIE_HTTPONLY],
+}))
+"""
+
+
+def in_production(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "portal.settings", **PRODUCTION}
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.fixture(scope="module")
+def production() -> dict[str, Any]:
+    """What a portal with production's settings answers while its database, broker and cache are all down."""
+    ended = in_production("-c", IN_PRODUCTION)
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def test_production_passes_djangos_own_check() -> None:
+    ended = in_production("-W", "error", "manage.py", "check", "--deploy", "--fail-level", "INFO")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "no issues" in ended.stdout
+
+
+def test_production_binds_cookies_to_its_host_over_https(production: dict[str, Any]) -> None:
+    status, headers, _, cookies = production["answers"]["session"]
+
+    assert status == 401
+    assert "__Host-csrftoken=" in cookies
+    assert "Secure" in cookies
+    assert "Domain" not in cookies
+    assert "Path=/" in cookies
+    assert production["session_cookie"] == ["__Host-sessionid", True, True]
+    assert headers["Strict-Transport-Security"] == "max-age=63072000; includeSubDomains; preload"
+
+
+def test_production_sends_plain_http_to_https_but_not_the_load_balancers_check(production: dict[str, Any]) -> None:
+    status, headers, _, _ = production["answers"]["plain"]
+
+    assert (status, headers["Location"]) == (301, "https://portal.example/api/v1/auth/session")
+    assert production["answers"]["plain_live"][0] == 200
+
+
+def test_production_answers_to_its_own_name_alone(production: dict[str, Any]) -> None:
+    status, _, text, _ = production["answers"]["host"]
+
+    assert status == 400
+    assert "evil.example" not in text
+
+
+def test_production_lives_and_says_that_it_is_not_ready_while_all_is_down(production: dict[str, Any]) -> None:
+    status, headers, text, _ = production["answers"]["ready"]
+
+    assert production["answers"]["live"][0] == 200
+    assert (status, json.loads(text), headers["Retry-After"]) == (503, {"status": "unready"}, "5")
+
+
+def test_production_names_the_parts_that_are_down_and_nothing_internal(production: dict[str, Any]) -> None:
+    status, _, text, _ = production["answers"]["health"]
+
+    body = json.loads(text)
+    assert (status, body["status"]) == (503, "unhealthy")
+    assert body["checks"].keys() == {"database", "broker", "worker", "aws"}
+    assert body["checks"]["database"] == body["checks"]["broker"] == body["checks"]["worker"] == "unhealthy"
+    assert "127.0.0.1" not in text
+
+
+@pytest.mark.parametrize("name", ["down", "page", "sign_in"])
+def test_production_answers_503_while_the_database_is_down(production: dict[str, Any], name: str) -> None:
+    status, headers, text, _ = production["answers"][name]
+
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert "dependency_down" in text
+    for inside in ("127.0.0.1", "psycopg", "Traceback"):
+        assert inside not in text
+
+
+# --- settings that cannot be ---------------------------------------------------------------------------------------
+
+
+def settings_with(monkeypatch: pytest.MonkeyPatch, **changed: str | None) -> dict[str, Any]:
+    """Read settings.py anew in production's environment, with some variables changed (None: not set)."""
+    for name in os.environ.keys() & {*PRODUCTION, "DEMO", "DEBUG"}:
+        monkeypatch.delenv(name)
+    for name, value in (PRODUCTION | changed).items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    return runpy.run_path(str(ROOT / "portal" / "settings.py"))
+
+
+def test_good_settings_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_with(monkeypatch)["DEBUG"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", None),
+        ("SECRET_KEY", ""),
+        ("ALLOWED_HOSTS", None),
+        ("DATABASE_URL", None),
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", "sqlite:///portal.db"),
+        ("CELERY_BROKER_URL", None),
+        ("CELERY_BROKER_URL", ""),
+        ("CELERY_BROKER_URL", "nonsense"),
+        ("CACHE_URL", None),
+        ("CACHE_URL", "locmem://"),
+        ("DEBUG", "maybe"),
+        ("DEMO", "2"),
+        ("LOG_LEVEL", "LOUD"),
+        ("CSRF_TRUSTED_ORIGINS", "portal.example"),
+        ("TRUSTED_PROXY_COUNT", "-1"),
+        ("UPGRADE_DEADLINE_SECONDS", "soon"),
+        ("UPGRADE_STALL_SECONDS", "0"),
+        ("UPGRADE_POLL_SECONDS", "nan"),
+        ("UPGRADE_ADOPT_SECONDS", "-1"),
+        ("DATABASE_CONN_MAX_AGE", "long"),
+        ("EMAIL_URL", "nonsense"),
+    ],
+)
+def test_a_bad_setting_stops_the_start_with_a_sentence_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    with pytest.raises(ImproperlyConfigured) as refused:
+        settings_with(monkeypatch, **{name: value})
+
+    assert name in str(refused.value)
+    assert "README" in str(refused.value)

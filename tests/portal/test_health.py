@@ -1,0 +1,90 @@
+"""/health, /livez and /readyz. With the database down: test_headers.py, in production's settings."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+from django.test import Client
+
+from portal import __version__
+from portal.models import Heartbeat
+from portal.tasks import note_beat
+from tests.local_aws import LocalAws
+
+PARTS = ("database", "broker", "worker", "aws")
+
+
+@pytest.fixture
+def alive(db: None, local_aws: LocalAws) -> None:
+    """Every part is up."""
+    note_beat("scheduler")
+    note_beat("worker")
+
+
+def assert_down(response: Any, part: str) -> None:
+    """503, this part alone is named, and nothing else is said."""
+    verdicts = {name: "unhealthy" if name == part else "healthy" for name in PARTS}
+    assert response.status_code == 503
+    assert response.json() == {"status": "unhealthy", "version": __version__, "checks": verdicts}
+    assert response.headers["Retry-After"] == "5"
+
+
+def test_healthy_when_every_part_is_up(alive: None) -> None:
+    response = Client().get("/health")
+
+    assert response.status_code == 200
+    verdicts = dict.fromkeys(PARTS, "healthy")
+    assert response.json() == {"status": "healthy", "version": __version__, "checks": verdicts}
+
+
+@pytest.mark.parametrize("name", ["scheduler", "worker"])
+def test_a_process_that_was_never_seen_is_down(alive: None, name: str) -> None:
+    Heartbeat.objects.filter(name=name).delete()
+
+    assert_down(Client().get("/health"), "worker")
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(25, 200), (31, 503)])
+def test_a_heartbeat_is_fresh_for_thirty_seconds(alive: None, seconds: int, status: int) -> None:
+    Heartbeat.objects.filter(name="worker").update(beat_at=Now() - timedelta(seconds=seconds))
+
+    assert Client().get("/health").status_code == status
+
+
+def test_a_broker_that_does_not_answer_is_down(alive: None, broker_down: None) -> None:
+    assert_down(Client().get("/health"), "broker")
+
+
+def test_aws_that_refuses_the_portals_credentials_is_down(alive: None, local_aws: LocalAws) -> None:
+    local_aws.fault("access_denied", action="GetCallerIdentity")
+
+    assert_down(Client().get("/health"), "aws")
+
+
+def test_aws_is_not_asked_at_every_call(alive: None, local_aws: LocalAws) -> None:
+    Client().get("/health")
+    local_aws.fault("access_denied", action="GetCallerIdentity")
+
+    assert Client().get("/health").status_code == 200
+
+
+def test_livez_touches_no_database() -> None:
+    response = Client().get("/livez")
+
+    assert (response.status_code, response.json()) == (200, {"status": "alive"})
+
+
+def test_readyz_asks_the_database_alone(db: None, django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(1):
+        response = Client().get("/readyz")
+
+    assert (response.status_code, response.json()) == (200, {"status": "ready"})
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
+def test_they_answer_head_and_refuse_other_methods(alive: None, path: str) -> None:
+    head = Client().head(path)
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert [getattr(Client(), method)(path).status_code for method in ("post", "put", "delete")] == [405, 405, 405]

@@ -1,0 +1,220 @@
+"""The contract at /api/schema and /api/docs: complete, valid, and what the routes really answer."""
+
+import copy
+import html
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from portal.models import User
+from portal.schema import openapi
+from tests.conftest import Cast
+from tests.local_aws import LocalAws
+from tests.portal.test_policies import routes
+from tests.upgrades.conftest import make_upgrade
+from upgrades.states import Status
+
+SignIn = Callable[[User], Client]
+Json = dict[str, Any]
+
+PAGES = {"/api/docs"}
+API = ("api/", "deployments", "agents")
+
+
+def operations() -> Iterator[tuple[str, str, Json]]:
+    """(method, path, operation) of the whole document."""
+    for path, methods in openapi()["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def strict(schema: Any) -> Any:
+    """The schema with no room for a field that it does not name."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: strict(value) for name, value in schema.items()}
+    if closed.get("type") == "object" and isinstance(closed.get("properties"), dict):
+        closed["additionalProperties"] = False
+    return closed
+
+
+def assert_documented(response: Any, method: str, path: str) -> None:
+    """The answer's status is documented for the route, and its body is what the document says, field by field."""
+    documented = openapi()["paths"][path][method.lower()]["responses"]
+    assert str(response.status_code) in documented, f"{method} {path} answered {response.status_code}"
+    content = documented[str(response.status_code)].get("content")
+    if content is None:
+        assert response.content == b""
+        return
+    schema = {**content["application/json"]["schema"], "components": copy.deepcopy(openapi()["components"])}
+    Draft202012Validator(strict(schema)).validate(response.json())
+
+
+# --- the document --------------------------------------------------------------------------------------------------
+
+
+def test_it_is_generated_without_a_warning_and_valid(tmp_path: Path) -> None:
+    call_command("spectacular", "--fail-on-warn", "--validate", "--file", str(tmp_path / "schema.yml"))
+
+    OpenAPIV31SpecValidator(openapi()).validate()
+    assert openapi()["openapi"].startswith("3.1")
+
+
+def test_anybody_may_read_it(db: None) -> None:
+    response = Client().get("/api/schema")
+
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json() == json.loads(json.dumps(openapi()))
+
+
+def test_it_takes_no_query_and_no_other_method(db: None) -> None:
+    assert Client().get("/api/schema?format=yaml").status_code == 400
+    assert Client().delete("/api/schema").status_code == 405
+
+
+def test_every_api_route_is_in_it() -> None:
+    served = {"/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route) for route, _ in routes() if route.startswith(API)}
+
+    assert served - PAGES == set(openapi()["paths"])
+
+
+def test_every_operation_has_a_name_of_its_own_and_a_summary() -> None:
+    names = [operation["operationId"] for _, _, operation in operations()]
+
+    assert len(names) == len(set(names))
+    assert all(operation.get("summary") for _, _, operation in operations())
+
+
+def test_every_documented_refusal_has_the_error_shape_and_a_meaning() -> None:
+    for _, _, operation in operations():
+        for status, answer in operation["responses"].items():
+            if status >= "400":
+                assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+                assert answer["description"]
+
+
+def test_what_needs_a_session_documents_401_and_unsafe_methods_the_token() -> None:
+    for method, path, operation in operations():
+        needed = {name for requirement in operation.get("security", []) for name in requirement}
+
+        assert ("401" in operation["responses"]) or path == "/api/schema"
+        assert ("csrf" in needed) == (method != "GET")
+        assert ("413" in operation["responses"]) or "requestBody" not in operation
+
+
+# --- what the routes answer ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("statuses", [[Status.PENDING], [Status.IN_PROGRESS], [Status.SUCCESS], [Status.FAILED]])
+def test_records_are_as_documented(cast: Cast, platform: LocalAws, client_for: SignIn, statuses: list[Status]) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=statuses)
+    make_upgrade(cast.acme, by=cast.operator, target="orchestrator", statuses=[Status.SKIPPED])
+    client = client_for(cast.viewer)
+    base = "/api/v1/deployments"
+
+    assert_documented(client.get(f"{base}/upgrade/{upgrade.upgrade_id}"), "GET", f"{base}/upgrade/{{upgrade_id}}")
+    assert_documented(client.get(f"{base}/upgrades"), "GET", f"{base}/upgrades")
+    assert_documented(client.get(f"{base}/upgrades?status=FAILED&limit=1"), "GET", f"{base}/upgrades")
+    assert_documented(client.get(f"{base}/versions"), "GET", f"{base}/versions")
+    assert_documented(client.get("/api/v1/auth/session"), "GET", "/api/v1/auth/session")
+    assert_documented(client.get("/api/schema"), "GET", "/api/schema")
+
+
+def test_commands_are_answered_as_documented(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    client, path = client_for(cast.operator), "/api/v1/deployments/upgrade"
+
+    accepted = client.post(path, {"service": "agent"}, content_type="application/json")
+    conflict = client.post(path, {"service": "agent"}, content_type="application/json")
+    stopped = client.post(f"{accepted.json()['status_url']}/stop", content_type="application/json")
+
+    assert (accepted.status_code, conflict.status_code, stopped.status_code) == (202, 409, 202)
+    assert_documented(accepted, "POST", path)
+    assert_documented(conflict, "POST", path)
+    assert_documented(stopped, "POST", f"{path}/{{upgrade_id}}/stop")
+
+
+def test_signing_in_and_out_is_answered_as_documented(cast: Cast) -> None:
+    client, path = Client(), "/api/v1/auth"
+    credentials = {"email": cast.operator.email, "password": cast.password}
+
+    for answer in (
+        client.post(f"{path}/login", credentials | {"password": "wrong"}, content_type="application/json"),
+        client.post(f"{path}/login", {}, content_type="application/json"),
+        client.post(f"{path}/login", credentials, content_type="application/json"),
+    ):
+        assert_documented(answer, "POST", f"{path}/login")
+    assert_documented(client.post(f"{path}/logout", content_type="application/json"), "POST", f"{path}/logout")
+
+
+def test_every_refusal_of_every_route_is_documented(
+    cast: Cast, platform: LocalAws, client_for: SignIn, subtests: Any
+) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    anonymous, viewer, outsider = Client(), client_for(cast.viewer), client_for(cast.outsider)
+    unproven = Client(enforce_csrf_checks=True)
+    unproven.force_login(cast.operator, backend="allauth.account.auth_backends.AuthenticationBackend")
+    acme = {"X-Organization": "acme"}
+
+    for method, path, _ in operations():
+        address = path.replace("{upgrade_id}", upgrade.upgrade_id)
+        body: Json = {"service": "agent"} if path.endswith("/upgrade") else {}
+        with subtests.test(f"{method} {path}"):
+            for client in (anonymous, viewer, outsider, unproven):
+                send = getattr(client, method.lower())
+                answers = [send(f"{address}?unknown=1", headers=acme)]
+                if method == "POST":
+                    answers += [
+                        send(address, body, content_type="application/json", headers=acme),
+                        send(address, {"unknown": 1}, content_type="application/json", headers=acme),
+                        send(address, "x", content_type="text/plain", headers=acme),
+                        send(address, "{", content_type="application/json", headers=acme),
+                    ]
+                for answer in answers:
+                    assert_documented(answer, method, path)
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_tells_every_route(db: None) -> None:
+    response = Client().get("/api/docs")
+
+    text = response.content.decode()
+    assert response.status_code == 200
+    for method, path, operation in operations():
+        assert f'<span class="method">{method}</span> <span class="mono">{path}</span>' in text
+        assert f'href="#{operation["operationId"]}"' in text
+        assert operation["summary"] in text
+    for said in ("Idempotency-Key", "force_new_deployment", "X-CSRFToken", "integer, 1 to 100, default 50", "curl"):
+        assert said in text
+
+
+def test_the_page_keeps_to_the_content_security_policy(db: None) -> None:
+    text = Client().get("/api/docs").content.decode()
+
+    assert "<style" not in text
+    assert "style=" not in text
+    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", text))
+
+
+def test_a_call_stands_as_it_is_typed(db: None) -> None:
+    page = html.unescape(Client().get("/api/docs").content.decode())
+
+    assert (
+        "curl -b jar -c jar -X POST http://testserver/api/v1/deployments/upgrade \\\n"
+        "  -H 'Origin: http://testserver' \\\n"
+        '  -H "X-CSRFToken: $TOKEN" \\\n'
+        "  -H 'Content-Type: application/json' \\\n"
+        """  -d '{"service": "agent"}'"""
+    ) in page
