@@ -13,8 +13,8 @@ from deployments import commands
 from deployments.actions import DONE, LABELS, TYPED_ABOVE, Bulk, BulkRow, act_of, consequence_of, words
 from deployments.forms import FORMS, BulkKillForm, refuse
 from deployments.models import Deployment
+from deployments.pages import find_deployment, page_context, person
 from deployments.states import Command
-from deployments.views import find_deployment, page_context, person
 from portal.access import Policy, organization_of_page, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.htmx import render_page, wants_fragment

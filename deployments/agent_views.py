@@ -14,7 +14,7 @@ from deployments.environment import is_secret_reference
 from deployments.forms import refuse
 from deployments.lists import deployments_page
 from deployments.models import Agent
-from deployments.views import page_context, person
+from deployments.pages import page_context, person
 from portal.access import Policy, organization_of_page, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.htmx import render_page

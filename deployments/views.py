@@ -19,14 +19,14 @@ from deployments.forms import SORT_WORDS, DeploymentForm, ListFilters, refuse
 from deployments.lists import deployments_page
 from deployments.live_regions import exact, log_text, logs_of, metrics_of, newer_lines
 from deployments.models import NEWEST_FIRST, Agent, Deployment, counts_by_status
+from deployments.pages import find_deployment, page_context, person
 from deployments.regions import timeline_of
 from deployments.states import Status
 from deployments.windows import RANGES, Window, moment, window_of
-from portal.access import Policy, organization_of_page, policy, role_in
+from portal.access import Policy, organization_of_page, policy
 from portal.errors import NOT_FOUND, PortalError
-from portal.health import silent_processes
 from portal.htmx import render_page, wants_fragment
-from portal.models import Organization, Role, User
+from portal.models import Organization, User
 from portal.pagination import DEFAULT_LIMIT
 
 # Seconds between two looks at a page: soon while something changes, else now and then.
@@ -198,31 +198,3 @@ def download_logs(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpR
         content_type="text/plain; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"},
     )
-
-
-def find_deployment(request: HttpRequest, organization: Organization, deployment_id: UUID) -> Deployment:
-    """Raises PortalError 404 for another organization's deployment as for one that does not exist."""
-    visible = Deployment.objects.visible_to(request.user).for_detail()
-    deployment = visible.filter(organization=organization, pk=deployment_id).first()
-    if deployment is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return deployment
-
-
-def page_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    """What every page of an organization needs. Two queries."""
-    role = role_in(request.user, organization)
-    may_act = role is not None and role.includes(Role.OPERATOR)
-    return {
-        "organization": organization,
-        "role": role,
-        "silent_processes": silent_processes(),
-        "may_act": may_act,
-        "may_not_reason": None if may_act else f"Your role is {role}: this needs operator.",
-    }
-
-
-def person(request: HttpRequest) -> User:
-    """The signed-in person; AccessMiddleware has turned everybody else away."""
-    assert isinstance(request.user, User)  # noqa: S101
-    return request.user
