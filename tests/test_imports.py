@@ -15,7 +15,8 @@ FORBIDDEN_NAMES = {"utils", "helpers", "common", "services"}
 ORDER = {
     "deployments": "urls agent_urls api_urls | agents_api | admin views act_views agent_views api tasks templatetags "
     "management | pages | live_regions | regions agent_forms serializers | forms | actions timeline charts windows | "
-    "commands | reconcile | steps | looks | budget | lists logs metrics | events | log_lines environment | models | states | apps",
+    "commands | reconcile | steps | looks | budget | lists logs metrics | events | log_lines environment | models | "
+    "states | apps",
     "upgrades": "urls api_urls | admin views api tasks templatetags management | forms serializers lanes | commands | "
     "versions estimates | platform | rollouts | endings | looks | claims | models | states | apps",
 }
