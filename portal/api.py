@@ -133,6 +133,7 @@ MEANINGS = {
     415: "The body is not JSON.",
     422: "The Idempotency-Key was used for another request.",
     429: "Too many attempts; `Retry-After` says how many seconds to wait.",
+    502: "AWS did not answer, and nothing was read before; `detail` says what AWS said.",
     503: "The database or another part is down and nothing was changed; `Retry-After` says when to try again.",
 }
 
