@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from deployments import commands, serializers
-from deployments.api import IDEMPOTENCY_KEY, ORGANIZATION, WRITE_ERRORS, find_agent, key_of, person
+from deployments.api import IDEMPOTENCY_KEY, LOCATION, ORGANIZATION, WRITE_ERRORS, find_agent, key_of, person
 from deployments.models import Agent
 from portal.access import Policy, organization_of_api
 from portal.api import api_route, errors, read_body, read_query
@@ -18,13 +18,17 @@ from portal.pagination import paginate
 @extend_schema(
     methods=["GET"],
     operation_id="agents_list",
+    tags=["agents"],
+    summary="Agents of an organization",
     parameters=[ORGANIZATION, serializers.AgentQuery],
     responses={200: serializers.AgentList, **errors(400, 401, 404, 503)},
 )
 @extend_schema(
     methods=["POST"],
     operation_id="agents_create",
-    parameters=[ORGANIZATION, IDEMPOTENCY_KEY],
+    tags=["agents"],
+    summary="Record an agent",
+    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
     request=serializers.AgentBody,
     responses={201: serializers.AgentRecord, **WRITE_ERRORS},
 )
@@ -52,11 +56,15 @@ def create(request: Request) -> Response:
 @extend_schema(
     methods=["GET"],
     operation_id="agents_read",
+    tags=["agents"],
+    summary="One agent",
     responses={200: serializers.AgentRecord, **errors(400, 401, 404, 503)},
 )
 @extend_schema(
     methods=["PATCH"],
     operation_id="agents_change",
+    tags=["agents"],
+    summary="Change an agent",
     request=serializers.AgentBody(partial=True),
     responses={200: serializers.AgentRecord, **errors(400, 401, 403, 404, 413, 415, 503)},
 )

@@ -33,19 +33,26 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="Up to 255 characters. The same key and body give the same deployment, however often they are sent.",
 )
+LOCATION = OpenApiParameter(
+    "Location", str, OpenApiParameter.HEADER, response=[201], description="Where the new record is."
+)
 WRITE_ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
 
 
 @extend_schema(
     methods=["GET"],
     operation_id="deployments_list",
+    tags=["deployments"],
+    summary="Deployments of an organization",
     parameters=[ORGANIZATION, serializers.DeploymentQuery],
     responses={200: serializers.DeploymentList, **errors(400, 401, 404, 503)},
 )
 @extend_schema(
     methods=["POST"],
     operation_id="deployments_create",
-    parameters=[ORGANIZATION, IDEMPOTENCY_KEY],
+    tags=["deployments"],
+    summary="Deploy an agent",
+    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
     request=serializers.CreateBody,
     responses={201: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
@@ -74,7 +81,9 @@ def create(request: Request) -> Response:
 
 @extend_schema(
     operation_id="agents_deploy",
-    parameters=[IDEMPOTENCY_KEY],
+    tags=["deployments"],
+    summary="Deploy this agent",
+    parameters=[IDEMPOTENCY_KEY, LOCATION],
     request=None,
     responses={201: serializers.Deployed, **WRITE_ERRORS},
 )
@@ -94,10 +103,16 @@ def deploy(request: Request, agent_id: uuid.UUID) -> Response:
 @extend_schema(
     methods=["GET"],
     operation_id="deployments_read",
+    tags=["deployments"],
+    summary="One deployment",
     responses={200: serializers.DeploymentRecord, **errors(400, 401, 404, 503)},
 )
 @extend_schema(
-    methods=["DELETE"], operation_id="deployments_kill", responses={204: None, **errors(400, 401, 403, 404, 422, 503)}
+    methods=["DELETE"],
+    operation_id="deployments_kill",
+    tags=["deployments"],
+    summary="Kill a deployment",
+    responses={204: None, **errors(400, 401, 403, 404, 422, 503)},
 )
 @api_route("GET", "DELETE", allow=Policy.VIEWER)
 def deployment(request: Request, deployment_id: uuid.UUID) -> Response:
@@ -113,6 +128,8 @@ def deployment(request: Request, deployment_id: uuid.UUID) -> Response:
 
 @extend_schema(
     operation_id="deployments_events",
+    tags=["deployments"],
+    summary="History of a deployment",
     parameters=[serializers.EventQuery],
     responses={200: serializers.EventList, **errors(400, 401, 404, 503)},
 )
@@ -128,6 +145,8 @@ def events(request: Request, deployment_id: uuid.UUID) -> Response:
 
 @extend_schema(
     operation_id="deployments_logs",
+    tags=["deployments"],
+    summary="Logs of a deployment",
     parameters=[serializers.LogQuery],
     responses={200: serializers.LogList, **errors(400, 401, 404, 502, 503)},
 )
@@ -147,6 +166,8 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
 
 @extend_schema(
     operation_id="deployments_metrics",
+    tags=["deployments"],
+    summary="Metrics of a deployment",
     parameters=[serializers.MetricQuery],
     responses={200: serializers.MetricList, **errors(400, 401, 404, 502, 503)},
 )
@@ -167,6 +188,8 @@ def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
 
 @extend_schema(
     operation_id="deployments_restart",
+    tags=["deployments"],
+    summary="Restart a deployment",
     parameters=[IDEMPOTENCY_KEY],
     request=None,
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
@@ -181,6 +204,8 @@ def restart(request: Request, deployment_id: uuid.UUID) -> Response:
 
 @extend_schema(
     operation_id="deployments_stop",
+    tags=["deployments"],
+    summary="Stop a deployment",
     parameters=[IDEMPOTENCY_KEY],
     request=None,
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
@@ -195,6 +220,8 @@ def stop(request: Request, deployment_id: uuid.UUID) -> Response:
 
 @extend_schema(
     operation_id="deployments_scale",
+    tags=["deployments"],
+    summary="Scale a deployment",
     parameters=[IDEMPOTENCY_KEY],
     request=serializers.ScaleBody,
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},

@@ -59,12 +59,8 @@ def carry_out(work: Work, service: ecs.Service | None) -> None:
         update(work)
     elif row.service_arn is not None:
         vanished(work)
-    elif row.wanted == Wanted.RUNNING:
-        create(work)
-    elif may_be_on_its_way(work):
-        work.rest(last_checked_at=work.now)
     else:
-        stopped_before_it_began(work)
+        create(work)
 
 
 def create(work: Work) -> None:
@@ -82,14 +78,14 @@ def create(work: Work) -> None:
             row.service_name,
             token=str(row.pk),
             task_definition=task_definition,
-            desired_count=row.replicas,
+            desired_count=wanted_count(row),
             template=template,
         )
     except AwsUnavailable:
         raise
     except AwsError as error:
         return refused(work, error)
-    told(work, service)
+    told(work, service, generation=row.generation)
 
 
 def update(work: Work) -> None:
@@ -108,18 +104,22 @@ def update(work: Work) -> None:
         row.organization.aws_target,
         row.cluster,
         row.service_name,
-        desired_count=row.replicas if row.wanted == Wanted.RUNNING else 0,
+        desired_count=wanted_count(row),
         task_definition=task_definition,
     )
-    told(work, service)
+    told(work, service, generation=row.generation if task_definition else row.applied_generation)
 
 
-def told(work: Work, service: ecs.Service) -> None:
+def wanted_count(row: Deployment) -> int:
+    return row.replicas if row.wanted == Wanted.RUNNING else 0
+
+
+def told(work: Work, service: ecs.Service, *, generation: int) -> None:
     """ECS has taken the newest wish; its reply is fresh, what reads say in the next seconds may be older."""
     row = work.row
     fields = seen_of(work, service) | {
         "carried_out": row.wish,
-        "applied_generation": row.generation if row.wanted == Wanted.RUNNING else row.applied_generation,
+        "applied_generation": generation,
         "applied_at": work.now,
     }
     logger.info("deployment %s: told ECS wish %s", row.pk, row.wish)
@@ -240,27 +240,12 @@ def may_be_on_its_way(work: Work) -> bool:
     return called_at is not None and work.now - called_at < patience
 
 
-def stopped_before_it_began(work: Work) -> None:
-    row = work.row
-    with transaction.atomic():
-        work.finish(
-            status=Status.STOPPED,
-            status_at=work.now,
-            ended_at=work.now,
-            carried_out=row.wish,
-            last_checked_at=work.now,
-            check_error=None,
-        )
-        record_event(row, EventType.STOPPED, actor=SYSTEM, detail="It was stopped before ECS made the service.")
-
-
 # --- what others did --------------------------------------------------------------------------------------------------
 
 
 def outside_change(row: Deployment, service: ecs.Service) -> str | None:
     """What ECS reports that nobody asked for here: `scaled`, `redeployed`, None. A rollback by ECS is its own doing."""
-    expected = row.replicas if row.wanted == Wanted.RUNNING else 0
-    if service.desired_count != expected:
+    if service.desired_count != wanted_count(row):
         return "scaled"
     primary = service.primary
     if primary and row.primary_id and primary.id != row.primary_id and not primary.is_rollback:

@@ -268,12 +268,14 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Operations portal",
-    "DESCRIPTION": "Upgrades of the platform services on Amazon ECS. Sign in with `POST /api/v1/auth/login`; "
-    "unsafe methods need the `csrftoken` cookie's value in `X-CSRFToken`.",
+    "DESCRIPTION": "Deployments of AI agents and upgrades of the platform services on Amazon ECS. Sign in with "
+    "`POST /api/v1/auth/login`; unsafe methods need the `csrftoken` cookie's value in `X-CSRFToken`. Deployments and "
+    "agents are served at `/deployments` and `/agents` as well as under `/api/v1`.",
     "VERSION": "1",
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
+    "PREPROCESSING_HOOKS": ["portal.schema.leave_out_root_paths"],
     # Choices stand where they are used, without components of their own to name.
     "POSTPROCESSING_HOOKS": [],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
