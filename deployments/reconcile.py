@@ -37,6 +37,7 @@ def reconcile(organization_id: str, cluster: str) -> int:
     try:
         services = ecs.describe_services(organization.aws_target, cluster, names).services
     except AwsError as error:
+        logger.warning("cluster %s of %s: %s", cluster, organization.slug, error)
         failure = error
     ends_at = time.monotonic() + TURN_SECONDS
     for work in batch.works:

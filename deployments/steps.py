@@ -353,7 +353,7 @@ def tell_outside(row: Deployment, event: EventType, detail: str, *, error_messag
 def note_failure(work: Work, error: AwsError) -> None:
     """Throttled, denied or unreachable: nothing is concluded, people see since when, and it is tried again."""
     row = work.row
-    logger.warning("deployment %s: %s", row.pk, error)
+    logger.info("deployment %s: %s", row.pk, error)
     if error.code in EXPIRED:
         forget(row.organization.aws_target)
     seconds = settings.DEPLOYMENTS_POLL_SECONDS * (2 if isinstance(error, AwsUnavailable) else 10)

@@ -50,7 +50,7 @@ class Runtime:
                 looked_at += taken
         return looked_at
 
-    def run(self, deployment: Deployment, *statuses: str, seconds: float = 3, turns: int = 100) -> Deployment:
+    def run(self, deployment: Deployment, *statuses: str, seconds: float = 6, turns: int = 60) -> Deployment:
         """Turn, and let AWS's time pass, until the deployment has one of the statuses and ECS was told all."""
         for _ in range(turns):
             self.turn()
@@ -96,6 +96,17 @@ def agent(cast: Cast) -> Agent:
 def deployment(cast: Cast, agent: Agent) -> Deployment:
     """Two replicas of the agent, recorded; nothing of it is in ECS yet."""
     return create_deployment(agent, actor=cast.operator, replicas=2)
+
+
+def make_deployment(cast: Cast, agent: Agent, status: str = "ready", *, replicas: int = 2, **fields: Any) -> Deployment:
+    """A deployment in whatever status, as if the runtime had brought it there; nothing of it is in ECS."""
+    actor = cast.outsider if agent.organization == cast.globex else cast.operator
+    made = create_deployment(agent, actor=actor, replicas=replicas)
+    wanted = {"stopped": "stopped", "killed": "gone"}.get(status, "running")
+    known = {"status": status, "wanted": wanted, "carried_out": made.wish, "service_arn": "arn:aws:ecs:x:1:service/x"}
+    Deployment.objects.filter(pk=made.pk).update(**known | fields)
+    made.refresh_from_db()
+    return made
 
 
 def history(deployment: Deployment) -> list[tuple[str, str]]:
