@@ -47,6 +47,11 @@ ORGANIZATION_FIELDS = (
     "deployment_region",
     "deployment_role_arn",
     "deployment_external_id",
+    "deployment_subnets",
+    "deployment_security_groups",
+    "deployment_execution_role_arn",
+    "deployment_task_role_arn",
+    "deployment_replica_limit",
 )
 
 # Staff keep addresses and roles here, and take two-factor authentication off on a person's page.
@@ -253,6 +258,18 @@ class OrganizationAdmin(AuditedAdmin):
         (None, {"fields": ("name", "slug", "environment", "is_active")}),
         ("Where its platform runs", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
         ("How the portal gets there", {"fields": ("deployment_role_arn", "deployment_external_id")}),
+        (
+            "How its agents run",
+            {
+                "fields": (
+                    "deployment_replica_limit",
+                    "deployment_subnets",
+                    "deployment_security_groups",
+                    "deployment_execution_role_arn",
+                    "deployment_task_role_arn",
+                )
+            },
+        ),
     )
 
     @admin.display(description="cluster")

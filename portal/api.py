@@ -4,6 +4,7 @@ The session routes of spec/api.md section 2 are in accounts_api.py, each app's r
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from django.http import HttpRequest
@@ -82,9 +83,12 @@ class PageQuery(StrictSerializer):
     limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=DEFAULT_LIMIT)
 
 
-def read_body(request: Request, serializer: type[StrictSerializer]) -> dict[str, Any]:
-    """The validated JSON body. Raises ValidationError (400) naming each field that is wrong or unknown."""
-    body = serializer(data=request.data)
+def read_body(request: Request, serializer: type[StrictSerializer], *, partial: bool = False) -> dict[str, Any]:
+    """The validated JSON body. Raises ValidationError (400) naming each field that is wrong or unknown.
+
+    `partial`: required fields may be left out, as in PATCH.
+    """
+    body = serializer(data=request.data, partial=partial)
     body.is_valid(raise_exception=True)
     return dict(body.validated_data)
 
@@ -98,6 +102,11 @@ def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer
     query = serializer(data=keys.dict())
     query.is_valid(raise_exception=True)
     return dict(query.validated_data)
+
+
+def utc(at: datetime | None) -> str | None:
+    """ISO 8601, UTC, `Z`."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at else None
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
@@ -124,6 +133,7 @@ MEANINGS = {
     415: "The body is not JSON.",
     422: "The Idempotency-Key was used for another request.",
     429: "Too many attempts; `Retry-After` says how many seconds to wait.",
+    502: "AWS did not answer, and nothing was read before; `detail` says what AWS said.",
     503: "The database or another part is down and nothing was changed; `Retry-After` says when to try again.",
 }
 

@@ -80,7 +80,7 @@ def take(rows: "models.QuerySet[Row]", *, most: int = 1) -> list[Claim[Row]]:
         if not found:
             return []
         with connection.cursor() as cursor:
-            cursor.execute("SELECT now()")
+            cursor.execute("SELECT statement_timestamp()")  # what Now() is
             (now,) = cursor.fetchone()
         model = type(found[0])
         model._default_manager.filter(pk__in=[row.pk for row in found]).update(

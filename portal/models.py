@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.core.exceptions import ValidationError
-from django.core.validators import RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Lower, Now
 
@@ -22,6 +22,12 @@ role_arn = RegexValidator(
     "Give the role's ARN: arn:aws:iam::<account>:role/<name>.",
 )
 external_id = RegexValidator(r"^[A-Za-z0-9_+=,.@:/-]{2,1224}\Z", "Use 2 to 1224 letters, digits and _+=,.@:/-")
+
+
+def resource_ids(kind: str) -> RegexValidator:
+    """EC2 ids of one kind, separated by commas."""
+    one = rf"{kind}-[0-9a-f]{{8,17}}"
+    return RegexValidator(rf"^{one}( *, *{one})*\Z", f"Write ids as {kind}-0a1b2c3d, separated by commas.")
 
 
 class UserManager(BaseUserManager["User"]):
@@ -113,6 +119,40 @@ class Organization(models.Model):
         blank=True,
         validators=[external_id],
         help_text="What the role's trust policy asks for as sts:ExternalId.",
+    )
+    deployment_subnets = models.CharField(
+        "subnets of agents",
+        max_length=600,
+        blank=True,
+        validators=[resource_ids("subnet")],
+        help_text="Ids, separated by commas. Empty: those of the platform's agent service.",
+    )
+    deployment_security_groups = models.CharField(
+        "security groups of agents",
+        max_length=300,
+        blank=True,
+        validators=[resource_ids("sg")],
+        help_text="Ids, separated by commas. Empty: those of the platform's agent service.",
+    )
+    deployment_execution_role_arn = models.CharField(
+        "execution role of agents",
+        max_length=600,
+        blank=True,
+        validators=[role_arn],
+        help_text="Pulls images, reads secrets, writes logs. Empty: that of the platform's agent service.",
+    )
+    deployment_task_role_arn = models.CharField(
+        "task role of agents",
+        max_length=600,
+        blank=True,
+        validators=[role_arn],
+        help_text="What agents may do in AWS. Empty: that of the platform's agent service.",
+    )
+    deployment_replica_limit = models.PositiveSmallIntegerField(
+        "most replicas",
+        default=10,
+        validators=[MinValueValidator(1), MaxValueValidator(1000)],
+        help_text="The most tasks that one deployment of an agent may have.",
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -26,6 +26,11 @@ from portal.api import api_route, errors, read_query
 Json = dict[str, Any]
 
 
+def leave_out_root_paths(endpoints: list[Any]) -> list[Any]:
+    """The documented root paths (/deployments, /agents) are the same views as under /api/v1: each is described once."""
+    return [endpoint for endpoint in endpoints if endpoint[0].startswith("/api/")]
+
+
 @cache
 def openapi() -> Json:
     """The whole document. Made once for each process: routes do not change while it runs."""

@@ -40,6 +40,16 @@ try:
     UPGRADE_POLL_SECONDS: float = env.float("UPGRADE_POLL_SECONDS", 2.0, validate=POSITIVE)
     # Seconds after a lost UpdateService reply during which a started deployment may still become visible.
     UPGRADE_ADOPT_SECONDS: float = env.float("UPGRADE_ADOPT_SECONDS", 15.0, validate=validate.Range(min=0))
+    # Seconds between two looks at a deployment that changes or that somebody watches.
+    DEPLOYMENTS_POLL_SECONDS: float = env.float("DEPLOYMENTS_POLL_SECONDS", 3.0, validate=POSITIVE)
+    # Seconds between two looks at a steady deployment, where the budget below allows it.
+    DEPLOYMENTS_STEADY_SECONDS: float = env.float("DEPLOYMENTS_STEADY_SECONDS", 15.0, validate=POSITIVE)
+    # DescribeServices calls a minute for steady deployments, for each AWS account and region; ECS allows 1200 in all.
+    DEPLOYMENTS_READS_PER_MINUTE: int = env.int("DEPLOYMENTS_READS_PER_MINUTE", 60, validate=POSITIVE)
+    # Seconds within which a read of ECS may still show the state before a write: what contradicts us is seen twice.
+    DEPLOYMENTS_LAG_SECONDS: float = env.float("DEPLOYMENTS_LAG_SECONDS", 15.0, validate=POSITIVE)
+    # Seconds; a deployment of which no task has started by then has failed.
+    DEPLOYMENTS_START_SECONDS: int = env.int("DEPLOYMENTS_START_SECONDS", 20 * 60, validate=POSITIVE)
     TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", 0, validate=validate.Range(min=0))
     DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "portal@localhost")
     email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "console:" if LOCAL else "smtp://localhost:25")
@@ -58,6 +68,7 @@ if "EMAIL_BACKEND" not in email:
 
 INSTALLED_APPS = [
     "portal",
+    "deployments",
     "upgrades",
     "portal.apps.PortalAdminConfig",
     "django.contrib.auth",
@@ -257,12 +268,14 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Operations portal",
-    "DESCRIPTION": "Upgrades of the platform services on Amazon ECS. Sign in with `POST /api/v1/auth/login`; "
-    "unsafe methods need the `csrftoken` cookie's value in `X-CSRFToken`.",
+    "DESCRIPTION": "Deployments of AI agents and upgrades of the platform services on Amazon ECS. Sign in with "
+    "`POST /api/v1/auth/login`; unsafe methods need the `csrftoken` cookie's value in `X-CSRFToken`. Deployments and "
+    "agents are served at `/deployments` and `/agents` as well as under `/api/v1`.",
     "VERSION": "1",
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
+    "PREPROCESSING_HOOKS": ["portal.schema.leave_out_root_paths"],
     # Choices stand where they are used, without components of their own to name.
     "POSTPROCESSING_HOOKS": [],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
@@ -294,6 +307,7 @@ CELERY_TASK_PUBLISH_RETRY = False
 SCHEDULE: dict[str, float] = {
     "portal.tasks.beat": 5.0,
     "upgrades.tasks.sweep": 0.5,
+    "deployments.tasks.sweep": 0.5,
 }
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

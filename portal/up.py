@@ -26,7 +26,7 @@ from honcho.printer import Printer
 from portal import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
-SEED_COMMANDS = ("seed_organizations", "seed_upgrades")
+SEED_COMMANDS = ("seed_organizations", "seed_upgrades", "seed_deployments")
 PEOPLE = """\
     operator@acme.example        runs upgrades of Acme Robotics
     admin@acme.example           its admin              viewer@acme.example          may only look

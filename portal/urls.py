@@ -9,7 +9,12 @@ urlpatterns = [
     path("", views.home, name="home"),
     path("o/<slug:slug>/", views.overview, name="overview"),
     path("o/<slug:slug>/", include("upgrades.urls")),
+    path("o/<slug:slug>/deployments/", include("deployments.urls")),
+    path("o/<slug:slug>/agents/", include("deployments.agent_urls")),
     path("api/v1/auth/", include("portal.accounts_api_urls")),
+    # The documented root paths (spec/api.md section 3); the same views as below, whose addresses answers name.
+    path("", include("deployments.api_urls")),
+    path("api/v1/", include("deployments.api_urls")),
     path("api/v1/", include("upgrades.api_urls")),
     path("api/", include("portal.schema_urls")),
     path("account/", accounts_views.account, name="account"),

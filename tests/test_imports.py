@@ -13,6 +13,10 @@ FORBIDDEN_NAMES = {"utils", "helpers", "common", "services"}
 
 # Inside an app a file imports only from files further right; those between two bars do not import each other.
 ORDER = {
+    "deployments": "urls agent_urls api_urls | agents_api | admin views act_views agent_views api tasks templatetags "
+    "management | pages | live_regions | regions agent_forms serializers | forms | actions timeline charts windows | "
+    "commands | reconcile | steps | looks | budget | lists logs metrics | events | log_lines environment | models | "
+    "states | apps",
     "upgrades": "urls api_urls | admin views api tasks templatetags management | forms serializers lanes | commands | "
     "versions estimates | platform | rollouts | endings | looks | claims | models | states | apps",
 }

@@ -18,6 +18,8 @@ SESSION_SECONDS = 3600
 CONNECT_TIMEOUT_SECONDS = 2
 READ_TIMEOUT_SECONDS = 5
 WRITE_TIMEOUT_SECONDS = 10
+# A page waits for these reads, made once: a failed one shows the last data with its age.
+LIVE_CONNECT_SECONDS, LIVE_READ_SECONDS = 1, 4
 MAX_TARGETS = 200
 
 
@@ -35,7 +37,7 @@ class _Door:
     """One target's session, whose role is assumed once for all its clients. `lock` is held while a client is made."""
 
     session: boto3.Session
-    clients: dict[tuple[str, bool, ReadOnlyCredentials | None], Any] = field(default_factory=dict)
+    clients: dict[tuple[str, str, ReadOnlyCredentials | None], Any] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -51,17 +53,26 @@ def client(target: AwsTarget, service: str, *, writes: bool = False) -> Any:
     `writes=True` never repeats a call by itself, and signs with credentials that are made sure of here: the role is
     assumed before the call, never inside it, so the call takes no longer than its own time-outs. Raises botocore's errors.
     """
+    return _cached(target, service, "writes" if writes else "reads")
+
+
+def live_client(target: AwsTarget, service: str) -> Any:
+    """A client for what a page waits for: short time-outs, no repetition."""
+    return _cached(target, service, "live")
+
+
+def _cached(target: AwsTarget, service: str, manner: str) -> Any:
     door = _door(target)
     # Outside the lock: readers need not wait for an AssumeRole.
-    fixed = _fresh_credentials(door.session) if writes else None
-    key = (service, writes, fixed)
+    fixed = _fresh_credentials(door.session) if manner == "writes" else None
+    key = (service, manner, fixed)
     with door.lock:
         if key not in door.clients:
             # Without the client that signs with credentials of the hour before.
             door.clients = {old: made for old, made in door.clients.items() if old[:2] != key[:2]}
             door.clients[key] = door.session.client(
                 service,
-                config=_config(writes=writes),
+                config=CONFIGS[manner],
                 aws_access_key_id=fixed and fixed.access_key,
                 aws_secret_access_key=fixed and fixed.secret_key,
                 aws_session_token=fixed and fixed.token,
@@ -124,10 +135,17 @@ def _fresh_credentials(session: boto3.Session) -> ReadOnlyCredentials | None:
     return credentials.get_frozen_credentials() if credentials else None
 
 
-def _config(*, writes: bool) -> Config:
+def _config(connect: float, read: float, *, attempts: int) -> Config:
     return Config(
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        read_timeout=WRITE_TIMEOUT_SECONDS if writes else READ_TIMEOUT_SECONDS,
-        retries={"total_max_attempts": 1 if writes else 2, "mode": "standard"},
+        connect_timeout=connect,
+        read_timeout=read,
+        retries={"total_max_attempts": attempts, "mode": "standard"},
         user_agent_appid="operations-portal",
     )
+
+
+CONFIGS = {
+    "reads": _config(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, attempts=2),
+    "writes": _config(CONNECT_TIMEOUT_SECONDS, WRITE_TIMEOUT_SECONDS, attempts=1),
+    "live": _config(LIVE_CONNECT_SECONDS, LIVE_READ_SECONDS, attempts=1),
+}

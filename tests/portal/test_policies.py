@@ -9,6 +9,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from portal.access import LIBRARY_POLICIES, Policy, policy_of
+from portal.errors import API_PREFIXES
 from portal.models import User
 from tests.conftest import Cast
 
@@ -92,7 +93,7 @@ def test_anonymous_gets_nothing_but_the_public_routes(client: Client, db: None, 
     for path in paths_with(Policy.SIGNED_IN, Policy.VIEWER, Policy.OPERATOR, Policy.ADMIN, Policy.STAFF):
         response = getattr(client, method)(path)
 
-        if path.startswith("/api/"):
+        if path.startswith(API_PREFIXES):
             assert (path, response.status_code) == (path, 401)
             assert response.json()["code"] == "not_authenticated"
         else:

@@ -1,0 +1,38 @@
+"""Agents and deployments to read: people change them through the portal, where rules, events and ECS follow."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from deployments.models import Agent, Deployment
+from portal.admin_site import StaffAdmin
+
+
+class ReadOnlyAdmin(StaffAdmin):
+    show_full_result_count = False
+    actions = None
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    has_delete_permission = has_change_permission
+
+
+@admin.register(Agent)
+class AgentAdmin(ReadOnlyAdmin):
+    list_display = ("name", "organization", "image", "cpu", "memory", "created_at")
+    list_filter = ("organization",)
+    list_select_related = ("organization",)
+    search_fields = ("name", "image")
+
+
+@admin.register(Deployment)
+class DeploymentAdmin(ReadOnlyAdmin):
+    list_display = ("service_name", "organization", "agent", "status", "replicas", "last_checked_at", "check_error")
+    list_filter = ("status", "organization")
+    list_select_related = ("organization", "agent")
+    search_fields = ("service_name", "agent__name")

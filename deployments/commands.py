@@ -1,0 +1,385 @@
+"""What people do to agents and deployments. Both doors, page and API, call these; the rules about role and state are here.
+
+Each command: `require` first, one transaction with a guarded change, its event and audit row in it, then the doorbell.
+A repeated Idempotency-Key gives what its first use gave; without one, a repeated click changes nothing that is so already.
+"""
+
+import re
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from django.core.cache import cache
+from django.db import IntegrityError, transaction
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from deployments.environment import (
+    environment_errors,
+    image_errors,
+    image_version,
+    size_errors,
+    version_errors,
+    with_version,
+)
+from deployments.events import record_event
+from deployments.models import AGENT_NAME_ONCE, Agent, Deployment
+from deployments.states import FROM, Command, EventType, Status, Wanted
+from portal.access import require
+from portal.audit import AuditKind, record
+from portal.doorbell import ring
+from portal.errors import PortalError, is_unique_violation
+from portal.idempotency import KeyUse
+from portal.models import Organization, Role, User
+
+DEFAULT_CPU, DEFAULT_MEMORY = 256, 512
+MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 80, 2000
+# A watched deployment is looked at often for so long after the newest sign of a viewer.
+WATCHED = timedelta(seconds=20)
+WATCH_WRITTEN_EVERY_SECONDS = 5
+
+Made = TypeVar("Made")
+
+
+# --- agents -----------------------------------------------------------------------------------------------------------
+
+
+def create_agent(
+    organization: Organization,
+    *,
+    actor: User,
+    name: str,
+    image: str,
+    cpu: int = DEFAULT_CPU,
+    memory: int = DEFAULT_MEMORY,
+    description: str = "",
+    environment: dict[str, str] | None = None,
+    idempotency_key: str | None = None,
+) -> Agent:
+    """Record an agent. Nothing runs until it is deployed.
+
+    Raises PortalError: 403, 404, 400 `invalid` with `errors` by field, 422 `idempotency_mismatch`.
+    """
+    require(actor, organization, Role.OPERATOR)
+    fields: dict[str, Any] = {
+        "name": name.strip(),
+        "image": image,
+        "cpu": cpu,
+        "memory": memory,
+        "description": description,
+        "environment": environment or {},
+    }
+    key = KeyUse.of("create_agent", fields, organization=organization, user=actor, key=idempotency_key)
+    refuse_invalid(agent_errors(fields))
+
+    def make() -> Agent:
+        agent = Agent.objects.create(organization=organization, **fields)
+        key.keep(str(agent.pk))
+        audit(AuditKind.AGENT_CREATED, agent, actor, {"name": agent.name, "image": agent.image})
+        return agent
+
+    try:
+        return once(key, make, lambda pk: Agent.objects.get(pk=pk, organization=organization))
+    except IntegrityError as error:
+        raise name_taken(error, organization, fields["name"]) from error
+
+
+def update_agent(agent: Agent, *, actor: User, **changes: Any) -> Agent:
+    """Change what the agent's next deployments are made of; those that run keep what they have.
+
+    `changes`: any of name, image, cpu, memory, description, environment. Raises PortalError: 403, 404, 400 `invalid`.
+    """
+    require(actor, agent.organization, Role.OPERATOR)
+    if "name" in changes:
+        changes["name"] = changes["name"].strip()
+    with transaction.atomic():
+        locked = Agent.objects.select_for_update().get(pk=agent.pk)
+        fields = {name: getattr(locked, name) for name in AGENT_FIELDS} | changes
+        refuse_invalid(agent_errors(fields))
+        changed = {name: value for name, value in changes.items() if getattr(locked, name) != value}
+        if changed:
+            for name, value in changed.items():
+                setattr(locked, name, value)
+            try:
+                with transaction.atomic():
+                    locked.save(update_fields=list(changed))
+            except IntegrityError as error:
+                raise name_taken(error, agent.organization, fields["name"]) from error
+            # Names alone: a value may be what somebody should not have put there.
+            audit(AuditKind.AGENT_CHANGED, agent, actor, {"fields": sorted(changed)})
+    agent.refresh_from_db(fields=AGENT_FIELDS)
+    return agent
+
+
+AGENT_FIELDS = ["name", "image", "cpu", "memory", "description", "environment"]
+
+
+def agent_errors(fields: dict[str, Any]) -> dict[str, list[str]]:
+    """Sentences by field; forms and serializers check the shape, this checks the meaning."""
+    found: dict[str, list[str]] = {}
+    if not 1 <= len(fields["name"]) <= MAX_NAME_LENGTH:
+        found["name"] = [f"A name has 1 to {MAX_NAME_LENGTH} characters."]
+    if len(fields["description"]) > MAX_DESCRIPTION_LENGTH:
+        found["description"] = [f"A description has {MAX_DESCRIPTION_LENGTH} characters at most."]
+    if errors := image_errors(fields["image"]):
+        found["image"] = errors
+    if errors := environment_errors(fields["environment"]):
+        found["environment"] = errors
+    return found | size_errors(fields["cpu"], fields["memory"])
+
+
+def refuse_invalid(errors: dict[str, list[str]]) -> None:
+    if errors:
+        raise PortalError("invalid", f"Not accepted: {', '.join(errors)}. See errors.", 400, errors=errors)
+
+
+def name_taken(error: IntegrityError, organization: Organization, name: str) -> Exception:
+    """The refusal for a name that another agent has; the error itself when that is not what it was about."""
+    if not is_unique_violation(error, AGENT_NAME_ONCE):
+        return error
+    sentence = f"{organization.name} already has an agent named {name}."
+    return PortalError("invalid", "Not accepted: name. See errors.", 400, errors={"name": [sentence]})
+
+
+# --- deployments ------------------------------------------------------------------------------------------------------
+
+
+def create_deployment(
+    agent: Agent,
+    *,
+    actor: User,
+    replicas: int = 1,
+    version: str | None = None,
+    idempotency_key: str | None = None,
+) -> Deployment:
+    """Record a deployment of the agent; from the commit on the runtime makes it an ECS service. Status `deploying`.
+
+    `version`: an image tag that takes the place of the agent's own. Raises PortalError: 403, 404, 400 `no_cluster`,
+    400 `invalid`, 422 `idempotency_mismatch`.
+    """
+    organization = agent.organization
+    require(actor, organization, Role.OPERATOR)
+    request = {"agent_id": str(agent.pk), "replicas": replicas, "version": version}
+    key = KeyUse.of("create_deployment", request, organization=organization, user=actor, key=idempotency_key)
+
+    def make() -> Deployment:
+        refuse_bad_replicas(organization, replicas)
+        refuse_invalid({"version": errors} if version and (errors := version_errors(version)) else {})
+        deployment = new_deployment(agent, actor, replicas, version)
+        key.keep(str(deployment.pk))
+        record_event(deployment, EventType.CREATE, actor=actor.email, detail=f"{replicas} of {deployment.image}")
+        audit(AuditKind.DEPLOYMENT_CREATED, deployment, actor, request)
+        ring_for(deployment)
+        return deployment
+
+    deployment = once(key, make, lambda pk: Deployment.objects.get(pk=pk, organization=organization))
+    deployment.refresh_from_db()
+    return deployment
+
+
+def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None) -> Deployment:
+    organization = agent.organization
+    if organization.cluster is None:
+        raise PortalError(
+            "no_cluster",
+            f"{organization.name} has neither an ECS cluster nor a stack. Staff can set them in the admin.",
+            400,
+        )
+    deployment_id = uuid.uuid4()
+    image = with_version(agent.image, version) if version else agent.image
+    return Deployment.objects.create(
+        id=deployment_id,
+        organization=organization,
+        agent=agent,
+        replicas=replicas,
+        version=version or image_version(image),
+        is_version_pinned=bool(version),
+        image=image,
+        cpu=agent.cpu,
+        memory=agent.memory,
+        environment=agent.environment,
+        cluster=organization.cluster,
+        service_name=service_name(agent, deployment_id),
+        created_by=actor,
+        started_at=Now(),
+        next_check_at=Now(),
+    )
+
+
+def service_name(agent: Agent, deployment_id: uuid.UUID) -> str:
+    """`<stack>-agent-<slug>-<short id>`: letters, digits and hyphens, 255 at most, as ECS wants names."""
+    organization = agent.organization
+    slug = re.sub(r"[^a-z0-9]+", "-", agent.name.lower()).strip("-")[:60].strip("-")
+    parts = [organization.deployment_stack or organization.slug, "agent", slug, str(deployment_id)[:8]]
+    return "-".join(part for part in parts if part)
+
+
+def scale_deployment(
+    deployment: Deployment, *, actor: User, replicas: int, idempotency_key: str | None = None
+) -> Deployment:
+    """Want so many replicas. The status stays what ECS says. The number it has already changes nothing.
+
+    Raises PortalError: 403, 404, 400 `invalid` (bounds), 400 `not_running`, 422 `idempotency_mismatch`.
+    """
+
+    def change() -> None:
+        refuse_bad_replicas(deployment.organization, replicas)
+        before = deployment.replicas
+        if guarded(deployment, Command.SCALE, ~Q(replicas=replicas), replicas=replicas):
+            detail = f"from {before} to {replicas}"
+            record_event(deployment, EventType.SCALE, actor=actor.email, detail=detail)
+            audit(AuditKind.DEPLOYMENT_SCALED, deployment, actor, {"before": before, "after": replicas})
+
+    return carry_out(deployment, Command.SCALE, actor, idempotency_key, change, replicas=replicas)
+
+
+def stop_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
+    """Want no tasks. It is `stopped` once ECS says so; until then `is_stopping`. Asking again changes nothing.
+
+    Raises PortalError: 403, 404, 400 `not_running`, 422 `idempotency_mismatch`.
+    """
+
+    def change() -> None:
+        if guarded(deployment, Command.STOP, ~Q(wanted=Wanted.STOPPED), wanted=Wanted.STOPPED):
+            record_event(deployment, EventType.STOP, actor=actor.email)
+            audit(AuditKind.DEPLOYMENT_STOP_REQUESTED, deployment, actor, {})
+
+    return carry_out(deployment, Command.STOP, actor, idempotency_key, change)
+
+
+def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
+    """From stopped: the same tasks again. From failed: a new generation, of the agent as it is now. Status `deploying`.
+
+    Raises PortalError: 403, 404, 400 `not_restartable`, 422 `idempotency_mismatch`.
+    """
+
+    def change() -> None:
+        fields: dict[str, Any] = {
+            "wanted": Wanted.RUNNING,
+            "status": Status.DEPLOYING,
+            "status_at": Now(),
+            "started_at": Now(),
+            "ended_at": None,
+            "error_message": None,
+            "failed_tasks": 0,
+        }
+        if deployment.status == Status.FAILED:
+            fields |= new_generation(deployment)
+        if guarded(deployment, Command.RESTART, Q(status=deployment.status), **fields):
+            record_event(deployment, EventType.RESTART, actor=actor.email)
+            audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, {"generation": fields.get("generation")})
+
+    return carry_out(deployment, Command.RESTART, actor, idempotency_key, change)
+
+
+def new_generation(deployment: Deployment) -> dict[str, Any]:
+    """What a task definition made anew takes from the agent."""
+    agent = deployment.agent
+    pinned = deployment.version if deployment.is_version_pinned else None
+    image = with_version(agent.image, pinned) if pinned else agent.image
+    return {
+        "generation": deployment.generation + 1,
+        "image": image,
+        "version": pinned or image_version(image),
+        "cpu": agent.cpu,
+        "memory": agent.memory,
+        "environment": agent.environment,
+    }
+
+
+def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
+    """`killed` at once, from any status; ECS follows. The record stays. Asking again changes nothing.
+
+    Raises PortalError: 403, 404, 422 `idempotency_mismatch`.
+    """
+
+    def change() -> None:
+        fields = {"wanted": Wanted.GONE, "status": Status.KILLED, "status_at": Now(), "ended_at": Now()}
+        if guarded(deployment, Command.KILL, ~Q(status=Status.KILLED), **fields):
+            record_event(deployment, EventType.KILL, actor=actor.email)
+            audit(AuditKind.DEPLOYMENT_KILLED, deployment, actor, {})
+
+    return carry_out(deployment, Command.KILL, actor, idempotency_key, change)
+
+
+def mark_watched(*deployments: Deployment) -> None:
+    """They are on somebody's screen: look at them every few seconds for a while. At most one write every few seconds.
+
+    Never fails for want of the cache or because a row has gone; costs nothing while the newest mark is young.
+    """
+    unmarked = [each.pk for each in deployments if cache.add(f"watched:{each.pk}", 1, WATCH_WRITTEN_EVERY_SECONDS)]
+    if unmarked:
+        rows = Deployment.unfinished().filter(pk__in=unmarked)
+        rows.filter(Q(watched_until__isnull=True) | Q(watched_until__lt=Now())).update(next_check_at=Now())
+        rows.update(watched_until=Now() + WATCHED)
+
+
+# --- what they share --------------------------------------------------------------------------------------------------
+
+
+def refuse_bad_replicas(organization: Organization, replicas: int) -> None:
+    most = organization.deployment_replica_limit
+    if not 1 <= replicas <= most:
+        refuse_invalid({"replicas": [f"Must be 1 to {most}, the limit of {organization.name}."]})
+
+
+def carry_out(
+    deployment: Deployment,
+    command: Command,
+    actor: User,
+    idempotency_key: str | None,
+    change: Callable[[], None],
+    **request: Any,
+) -> Deployment:
+    """The frame of a command on one deployment: role, key, lock, rule, change. Returns the row as it is afterwards."""
+    organization = deployment.organization
+    require(actor, organization, Role.OPERATOR)
+    asked = {"deployment_id": str(deployment.pk), **request}
+    key = KeyUse.of(f"{command}_deployment", asked, organization=organization, user=actor, key=idempotency_key)
+
+    def make() -> None:
+        locked = Deployment.objects.select_for_update(of=("self",)).select_related("agent", "organization")
+        current = locked.get(pk=deployment.pk)
+        refusal = current.refusal(command)
+        if refusal:
+            raise PortalError(refusal.code, refusal.message, 400)
+        deployment.refresh_from_db(from_queryset=locked)
+        change()
+        key.keep(str(deployment.pk))
+        ring_for(deployment)
+
+    once(key, make, lambda _: None)
+    deployment.refresh_from_db()
+    return deployment
+
+
+def guarded(deployment: Deployment, command: Command, unless: Q, **fields: Any) -> bool:
+    """Change what is wanted, if the status still allows it and it is not so already; the runtime is due at once."""
+    rows = Deployment.objects.filter(unless, pk=deployment.pk, status__in=FROM[command])
+    return bool(rows.update(wish=F("wish") + 1, next_check_at=Now(), doubted_at=None, **fields))
+
+
+def once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made]) -> Made:
+    """Make it in one transaction, or find what the same key made before, also when another request was faster."""
+    earlier = key.find_earlier()
+    if earlier:
+        return find(earlier)
+    try:
+        with transaction.atomic():
+            return make()
+    except (PortalError, IntegrityError):
+        earlier = key.find_earlier()
+        if earlier:
+            return find(earlier)
+        raise
+
+
+def audit(kind: AuditKind, subject: Agent | Deployment, actor: User | None, data: dict[str, Any]) -> None:
+    record(kind, organization=subject.organization, actor=actor, subject=str(subject.pk), data=data)
+
+
+def ring_for(deployment: Deployment) -> None:
+    """Tell a worker once the transaction has committed; the sweep would find the row within a second anyway."""
+    place = (str(deployment.organization_id), deployment.cluster)
+    transaction.on_commit(lambda: ring("deployments.tasks.reconcile", *place))

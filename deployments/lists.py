@@ -1,0 +1,78 @@
+"""Pages of deployments and of their events, in the one envelope, counted without counting rows."""
+
+import uuid
+
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import Sum
+
+from deployments.models import NEWEST_FIRST, Deployment, DeploymentCount, DeploymentEvent
+from portal.models import Organization, User
+from portal.pagination import Page
+
+# A text filter cannot be answered from counters: beyond so many rows the total says only that there are as many.
+MOST_COUNTED = 10_000
+
+
+def deployments_page(
+    user: User | AnonymousUser,
+    organization: Organization,
+    *,
+    skip: int,
+    limit: int,
+    status: str | None = None,
+    agent_id: uuid.UUID | str | None = None,
+    q: str | None = None,
+    sort: str = NEWEST_FIRST,
+) -> Page[Deployment]:
+    """One page of for_list. One query, and one for the total where the page does not tell it by itself."""
+    rows = Deployment.objects.visible_to(user).for_list(organization, status=status, agent_id=agent_id, q=q, sort=sort)
+    items = list(rows[skip : skip + limit])
+    total = total_of(items, skip=skip, limit=limit)
+    if total is None and q:
+        total = Deployment.objects.matching(organization, status=status, agent_id=agent_id, q=q)[:MOST_COUNTED].count()
+    elif total is None:
+        counts = DeploymentCount.objects.filter(organization=organization)
+        counts = counts.filter(status=status) if status else counts
+        counts = counts.filter(agent_id=agent_id) if agent_id else counts
+        total = counts.aggregate(total=Sum("count"))["total"] or 0
+    return Page(items=items, total=total, skip=skip, limit=limit)
+
+
+def events_page(
+    deployment: Deployment,
+    *,
+    skip: int,
+    limit: int,
+    event_type: str | None = None,
+    status: str | None = None,
+) -> Page[DeploymentEvent]:
+    """One page of a deployment's events, newest first. One query; the total is the deployment's own counters.
+
+    Without a filter the page begins at a sequence number, so that skip=150000 costs what skip=0 does.
+    """
+    rows = DeploymentEvent.objects.for_timeline(deployment, event_type=event_type, status=status)
+    total = events_total(deployment, event_type=event_type, status=status)
+    if event_type or status:
+        items = list(rows[skip : skip + limit])
+    else:
+        items = list(rows.filter(sequence__lte=max(total - skip, 0))[:limit])
+    return Page(items=items, total=total, skip=skip, limit=limit)
+
+
+def events_total(deployment: Deployment, *, event_type: str | None = None, status: str | None = None) -> int:
+    """How many events of this type and status there are, from counters. No query."""
+    if not event_type and not status:
+        return deployment.events_count
+    total = 0
+    for key, count in deployment.event_counts.items():
+        its_type, _, its_status = key.partition("|")
+        if event_type in (None, its_type) and status in (None, its_status):
+            total += count
+    return total
+
+
+def total_of(items: list[Deployment], *, skip: int, limit: int) -> int | None:
+    """What a page that is not full tells about the whole list; None when it tells nothing."""
+    if len(items) < limit and (items or skip == 0):
+        return skip + len(items)
+    return None

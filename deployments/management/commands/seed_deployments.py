@@ -1,0 +1,149 @@
+"""The demo's agents and deployments. The rows say what is wanted; the runtime makes it true in the local AWS.
+
+Two run, one is stopped, one names an image that cannot be pulled and one an image that crashes (both end failed, in ECS's
+own words), one was killed days ago; until the worker has seen to them, they are deploying.
+"""
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+from django.utils import timezone
+
+from deployments.commands import new_deployment
+from deployments.events import record_event
+from deployments.models import Agent, Deployment
+from deployments.states import SYSTEM, EventType, Status, Wanted
+from portal.models import Organization, User
+
+REPOSITORY = "demo-agent"
+Past = tuple[float, EventType, Status, str, str]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One agent with one deployment. `past`: hours ago, event, status then, actor, detail."""
+
+    name: str
+    description: str
+    tag: str
+    replicas: int = 1
+    size: tuple[int, int] = (256, 512)
+    environment: dict[str, str] = field(default_factory=dict)
+    status: Status = Status.DEPLOYING
+    wanted: Wanted = Wanted.RUNNING
+    past: tuple[Past, ...] = ()
+
+
+OPERATOR, ADMIN = "operator@acme.example", "admin@acme.example"
+STOPPED_PAST: tuple[Past, ...] = (
+    (122.0, EventType.CREATE, Status.DEPLOYING, OPERATOR, "1 of demo-agent:v1.1.0"),
+    (121.99, EventType.RUNNING, Status.RUNNING, SYSTEM, ""),
+    (121.98, EventType.READY, Status.READY, SYSTEM, ""),
+    (75.5, EventType.SCALE, Status.READY, ADMIN, "from 1 to 2"),
+    (75.49, EventType.RUNNING, Status.RUNNING, SYSTEM, ""),
+    (75.48, EventType.READY, Status.READY, SYSTEM, ""),
+    (26.2, EventType.STOP, Status.READY, OPERATOR, ""),
+    (26.18, EventType.STOPPED, Status.STOPPED, SYSTEM, ""),
+)
+KILLED_PAST: tuple[Past, ...] = (
+    (200.0, EventType.CREATE, Status.DEPLOYING, ADMIN, "1 of demo-agent:v1.0.0"),
+    (199.99, EventType.RUNNING, Status.RUNNING, SYSTEM, ""),
+    (199.98, EventType.READY, Status.READY, SYSTEM, ""),
+    (150.0, EventType.KILL, Status.KILLED, ADMIN, ""),
+)
+
+ACME = [
+    Demo("Support agent", "Answers tickets; hands over to people.", "v1.3.0", 2, environment={"LOG_LEVEL": "info"}),
+    Demo(
+        "Research agent",
+        "Reads sources and writes summaries.",
+        "v1.2.0",
+        3,
+        (512, 1024),
+        {
+            "LOG_LEVEL": "debug",
+            "MODEL_KEY": "arn:aws:secretsmanager:eu-central-1:111111111111:secret:acme-prod/model-Ab1",
+        },
+    ),
+    Demo(
+        "Invoice agent",
+        "Matches invoices with orders, at the end of the month.",
+        "v1.1.0",
+        2,
+        status=Status.STOPPED,
+        wanted=Wanted.STOPPED,
+        past=STOPPED_PAST,
+    ),
+    Demo("Release notes agent", "Names an image that is not in the registry.", "v9.9.9"),
+    Demo("Triage agent", "Exits soon after it has started.", "crash", 2),
+    Demo(
+        "Translation agent",
+        "Was replaced by the support agent.",
+        "v1.0.0",
+        status=Status.KILLED,
+        wanted=Wanted.GONE,
+        past=KILLED_PAST,
+    ),
+]
+GLOBEX = [Demo("Forecast agent", "Forecasts demand, hour by hour.", "v1.3.0", 2)]
+
+
+class Command(BaseCommand):
+    help = "Make the demo's agents and deployments, once. Needs DEMO=1 and seed_organizations."
+
+    @transaction.atomic
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.DEMO:
+            raise CommandError("Made-up deployments belong into a demo alone: seeding needs DEMO=1.")
+        for slug, demos, by in (("acme", ACME, OPERATOR), ("globex", GLOBEX, "operator@globex.example")):
+            organization = Organization.objects.filter(slug=slug).first()
+            if organization is None:
+                raise CommandError(f"There is no organization {slug}: run seed_organizations first.")
+            if not Agent.objects.filter(organization=organization).exists():
+                for demo in demos:
+                    self.make(organization, demo, User.objects.get(email=by))
+
+    def make(self, organization: Organization, demo: Demo, actor: User) -> None:
+        role = organization.deployment_role_arn
+        account = role.split(":")[4] if role else "111111111111"
+        registry = f"{account}.dkr.ecr.{organization.deployment_region}.amazonaws.com"
+        agent = Agent.objects.create(
+            organization=organization,
+            name=demo.name,
+            description=demo.description,
+            image=f"{registry}/{REPOSITORY}:{demo.tag}",
+            cpu=demo.size[0],
+            memory=demo.size[1],
+            environment=demo.environment,
+        )
+        deployment = new_deployment(agent, actor, demo.replicas, None)
+        if not demo.past:
+            record_event(deployment, EventType.CREATE, actor=actor.email, detail=f"{demo.replicas} of {agent.image}")
+            return
+        self.give_past(deployment, demo, timezone.now())
+
+    def give_past(self, deployment: Deployment, demo: Demo, now: datetime) -> None:
+        """A deployment that has been through something: its events, and the row as they left it."""
+        node = uuid.uuid4().hex
+        for hours, event, status, who, detail in demo.past:
+            at = now - timedelta(hours=hours)
+            node_id = node if event in (EventType.RUNNING, EventType.READY) else None
+            record_event(
+                deployment, event, actor=who, status=status.value, node_id=node_id, detail=detail, created_at=at
+            )
+        began, ended = (now - timedelta(hours=demo.past[index][0]) for index in (0, -1))
+        Deployment.objects.filter(pk=deployment.pk).update(
+            status=demo.status,
+            status_at=ended,
+            wanted=demo.wanted,
+            created_at=began,
+            started_at=began,
+            ended_at=ended,
+            # Nothing of a killed one is left to be seen to.
+            **({"next_check_at": None, "carried_out": 1} if demo.wanted == Wanted.GONE else {}),
+        )

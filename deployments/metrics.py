@@ -1,0 +1,137 @@
+"""A deployment's CPU, memory and running tasks over time, read from CloudWatch on demand and kept for a minute."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.core.cache import cache
+from django.utils import timezone
+
+from deployments.models import Deployment
+from portal.aws import metrics
+from portal.aws.errors import AwsError
+from portal.errors import PortalError
+
+FRESH_SECONDS, FAILED_SECONDS = 60, 5
+KEPT_SECONDS = 60 * 60
+DEFAULT_RANGE = timedelta(hours=1)
+# CloudWatch has one-minute points for 15 days, five-minute ones for 63 days, hourly ones for 455 days.
+PERIODS = [60, 300, 900, 3600, 21600, 86400]
+MOST_POINTS = 500
+MAX_RANGE = timedelta(days=455)
+MINUTE_POINTS, FIVE_MINUTE_POINTS = timedelta(days=15), timedelta(days=63)
+
+
+@dataclass(frozen=True)
+class MetricPoint:
+    """One period from `timestamp` on. Percent of what the tasks reserved; None where CloudWatch has no point."""
+
+    timestamp: datetime
+    cpu_usage: float | None
+    memory_usage: float | None
+    running_replicas: float | None
+
+
+@dataclass(frozen=True)
+class MetricSeries:
+    """Points, oldest first, gaps where no task ran. With `error` they are as of `read_at`, None: never read."""
+
+    period_seconds: int
+    since: datetime
+    until: datetime
+    points: list[MetricPoint]
+    read_at: datetime | None
+    error: str | None = None
+
+
+def read_metrics(
+    deployment: Deployment,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    period: int | None = None,
+) -> MetricSeries:
+    """The series from `since` (default: an hour before the end) to `until` (default: now), aligned to the period.
+
+    `period` in seconds, a multiple of 60; None chooses one that gives MOST_POINTS at most. Never raises for AWS. Raises
+    PortalError 400 `invalid` for a range or period that cannot be. One GetMetricData call, none while the kept one is
+    fresh.
+    """
+    follows_now = until is None
+    until = until or timezone.now()
+    since = since or until - DEFAULT_RANGE
+    period = checked_period(since, until, period)
+    since, until = aligned(since, period), aligned(until, period) + timedelta(seconds=period)
+    # Everybody who watches the newest hour shares one entry, which outlives the minute for the case that AWS fails.
+    span = int((until - since).total_seconds())
+    key = f"metrics:{deployment.pk}:{period}:{span}:{'now' if follows_now else int(until.timestamp())}"
+    kept = recall(key)
+    fresh = cache.get(f"{key}:fresh")
+    if fresh is not None and kept and not fresh:
+        return kept
+    if fresh:
+        return with_error(kept, fresh, period, since, until)
+    try:
+        points = ask_cloudwatch(deployment, since, until, period)
+    except AwsError as error:
+        said = f"{error.action}: {error.message}"
+        cache.set(f"{key}:fresh", said, FAILED_SECONDS)
+        return with_error(kept, said, period, since, until)
+    series = MetricSeries(period, since, until, points, read_at=timezone.now())
+    cache.set(key, asdict(series), KEPT_SECONDS)
+    cache.set(f"{key}:fresh", "", FRESH_SECONDS)
+    return series
+
+
+def checked_period(since: datetime, until: datetime, period: int | None) -> int:
+    """The period to ask for. Raises PortalError 400."""
+    span = until - since
+    if span <= timedelta(0) or span > MAX_RANGE:
+        refuse("since", f"The range must be longer than nothing and {MAX_RANGE.days} days at most.")
+    age = timezone.now() - since
+    finest = 60 if age < MINUTE_POINTS else 300 if age < FIVE_MINUTE_POINTS else 3600
+    if period is None:
+        fitting = (each for each in PERIODS if each >= finest and span.total_seconds() / each <= MOST_POINTS)
+        return next(fitting, PERIODS[-1])
+    if period < 60 or period % 60 or period > PERIODS[-1]:
+        refuse("period", f"Must be a multiple of 60 seconds, {PERIODS[-1]} at most.")
+    if span.total_seconds() / period > MOST_POINTS:
+        refuse("period", f"The range would have more than {MOST_POINTS} points: choose a longer period.")
+    return max(period, finest)
+
+
+def refuse(field: str, sentence: str) -> None:
+    raise PortalError("invalid", f"Not accepted: {field}. See errors.", 400, errors={field: [sentence]})
+
+
+def aligned(at: datetime, period: int) -> datetime:
+    return datetime.fromtimestamp(int(at.timestamp()) // period * period, tz=UTC)
+
+
+def recall(key: str) -> MetricSeries | None:
+    """What another release of the portal kept in another shape counts as nothing."""
+    kept: Any = cache.get(key)
+    try:
+        points = [MetricPoint(**point) for point in kept["points"]] if kept else []
+        return MetricSeries(**{**kept, "points": points}) if kept else None
+    except (TypeError, KeyError):
+        return None
+
+
+def with_error(kept: MetricSeries | None, said: str, period: int, since: datetime, until: datetime) -> MetricSeries:
+    if kept is None:
+        return MetricSeries(period, since, until, [], read_at=None, error=said)
+    return MetricSeries(kept.period_seconds, kept.since, kept.until, kept.points, kept.read_at, error=said)
+
+
+def ask_cloudwatch(deployment: Deployment, since: datetime, until: datetime, period: int) -> list[MetricPoint]:
+    """Raises AwsError."""
+    points = metrics.service_metrics(
+        deployment.organization.aws_target,
+        cluster=deployment.cluster,
+        service=deployment.service_name,
+        start=since,
+        end=until,
+        period_seconds=period,
+    )
+    return [MetricPoint(point.at, point.cpu, point.memory, point.running) for point in points]

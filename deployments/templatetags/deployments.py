@@ -1,0 +1,97 @@
+"""What the templates of deployments need beyond if, for and include: `{% load deployments %}`."""
+
+import re
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.http import QueryDict
+from django.utils.html import conditional_escape, format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from deployments.models import DeploymentEvent, counts_by_status
+from deployments.states import Status
+from deployments.windows import Span, around_event
+from portal.models import Organization
+
+register = template.Library()
+
+# What each region of the deployment's page puts into the address; static/deployments.js knows the same.
+OWNED = {
+    "window": ("range", "since", "until", "at"),
+    "timeline": ("event_type", "status", "skip"),
+    "logs": ("q", "level", "task", "follow", "line", "cursor"),
+}
+
+
+@register.simple_tag(takes_context=True)
+def part(context: dict[str, Any], regions: str, anchor: str = "", **changes: Any) -> SafeString:
+    """The attributes of a link that sets what a region shows: an address of its own, and htmx for that region alone.
+
+    `regions` names whose part of the address it sets; the first one is swapped. None drops a parameter.
+    """
+    query = context["request"].GET.copy()
+    for name, value in changes.items():
+        if value is None:
+            query.pop(name, None)
+        else:
+            query[name] = str(value)
+    address = f"{context['here']}?{query.urlencode()}{anchor}"
+    return format_html(
+        'href="{}" data-sets="{}" hx-get="{}" hx-target="#{}" hx-swap="outerHTML" hx-push-url="true"',
+        address,
+        regions,
+        address,
+        regions.split()[0],
+    )
+
+
+@register.simple_tag(takes_context=True)
+def kept(context: dict[str, Any], region: str) -> SafeString:
+    """Hidden fields with what another region is set to, for a form that is sent without JavaScript."""
+    query: QueryDict = context["request"].GET
+    names = [name for name in (*OWNED[region], "whole") if query.get(name)]
+    return format_html_join("", '<input type="hidden" name="{}" value="{}">', ((name, query[name]) for name in names))
+
+
+@register.simple_tag
+def around(event: DeploymentEvent) -> Span:
+    return around_event(event.created_at)
+
+
+@register.filter
+def highlight(message: str, text: str) -> SafeString:
+    """The message with each occurrence of the text marked, whatever its case; everything is escaped."""
+    if not text:
+        return conditional_escape(str(message))
+    pieces = re.split(f"({re.escape(text)})", str(message), flags=re.IGNORECASE)
+    return format_html_join(
+        "",
+        "{}{}",
+        (
+            (before, format_html("<mark>{}</mark>", found) if found else "")
+            for before, found in zip(pieces[::2], [*pieces[1::2], ""], strict=True)
+        ),
+    )
+
+
+@register.filter
+def milliseconds(at: datetime) -> str:
+    return f"{at.microsecond // 1000:03}"
+
+
+@register.filter
+def vcpu(units: int | str) -> str:
+    """
+    >>> vcpu(256), vcpu("1024")
+    ('0.25', '1')
+    """
+    return f"{int(units) / 1024:g}"
+
+
+@register.inclusion_tag("deployments/_by_status.html")
+def deployments_by_status(organization: Organization) -> dict[str, Any]:
+    """The overview's part: how many deployments are in which status. One query."""
+    counts = counts_by_status(organization)
+    statuses = [{"value": status.value, "label": status.label, "count": counts[status]} for status in Status]
+    return {"organization": organization, "statuses": statuses, "total": sum(counts.values())}

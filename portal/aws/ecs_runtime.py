@@ -1,0 +1,174 @@
+"""Amazon ECS for services of the portal's own making: task definitions, create, scale, delete. Each write may be repeated.
+
+Reads that pages and upgrades share are in ecs.py. Functions in, frozen dataclasses out; AwsError for what AWS refuses.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from portal.aws.credentials import AwsTarget, client
+from portal.aws.ecs import Service, _read, _service
+from portal.aws.errors import AwsMissing, AwsRefused, translated
+
+GENERATION_LABEL = "portal.generation"
+CONTAINER = "agent"
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a new service takes from one that runs already: where it runs, as whom, and where it logs.
+
+    The dictionaries are ECS's own, to be handed back as they are.
+    """
+
+    network: dict[str, Any]
+    placement: dict[str, Any]
+    execution_role: str | None
+    task_role: str | None
+    log_options: dict[str, str]
+    runtime_platform: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What one revision of a task definition is made of. `secrets` maps names to ARNs."""
+
+    family: str
+    generation: int
+    image: str
+    cpu: int
+    memory: int
+    environment: dict[str, str]
+    secrets: dict[str, str]
+
+
+def read_template(target: AwsTarget, cluster: str, service: str) -> Template:
+    """Two calls. Raises AwsMissing when the service does not exist or is not active."""
+    reply = _read(target, "ecs:DescribeServices", "describe_services", cluster=cluster, services=[service])
+    raw = next((found for found in reply["services"] if found["status"] == "ACTIVE"), None)
+    if raw is None:
+        message = f"there is no active service {service} in {cluster}."
+        raise AwsMissing("ServiceNotFoundException", message, action="ecs:DescribeServices")
+    definition = _describe(target, raw["taskDefinition"])
+    containers = definition.get("containerDefinitions", [])
+    logging = containers[0].get("logConfiguration", {}) if containers else {}
+    strategy = raw.get("capacityProviderStrategy")
+    return Template(
+        network=raw.get("networkConfiguration", {}),
+        placement={"capacityProviderStrategy": strategy} if strategy else {"launchType": "FARGATE"},
+        execution_role=definition.get("executionRoleArn"),
+        task_role=definition.get("taskRoleArn"),
+        log_options=logging.get("options", {}) if logging.get("logDriver") == "awslogs" else {},
+        runtime_platform=definition.get("runtimePlatform", {}),
+    )
+
+
+def find_task_definition(target: AwsTarget, family: str, *, generation: int) -> str | None:
+    """The ARN of the family's newest revision, if it was made for this generation. One call."""
+    try:
+        raw = _describe(target, family)
+    except AwsRefused:
+        return None  # ClientException: there is no such family yet
+    labels = raw["containerDefinitions"][0].get("dockerLabels", {}) if raw.get("containerDefinitions") else {}
+    return str(raw["taskDefinitionArn"]) if labels.get(GENERATION_LABEL) == str(generation) else None
+
+
+def register_task_definition(target: AwsTarget, spec: TaskSpec, template: Template) -> str:
+    """RegisterTaskDefinition, once; returns the revision's ARN. Its streams of logs begin with the family's name.
+
+    A lost reply leaves a revision that find_task_definition finds by its label.
+    """
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": spec.image,
+        "essential": True,
+        "environment": [{"name": name, "value": value} for name, value in spec.environment.items()],
+        "secrets": [{"name": name, "valueFrom": arn} for name, arn in spec.secrets.items()],
+        "dockerLabels": {GENERATION_LABEL: str(spec.generation)},
+    }
+    if template.log_options:
+        options = {**template.log_options, "awslogs-stream-prefix": spec.family}
+        container["logConfiguration"] = {"logDriver": "awslogs", "options": options}
+    optional = {
+        "executionRoleArn": template.execution_role,
+        "taskRoleArn": template.task_role,
+        "runtimePlatform": template.runtime_platform,
+    }
+    with translated("ecs:RegisterTaskDefinition"):
+        reply = client(target, "ecs", writes=True).register_task_definition(
+            family=spec.family,
+            networkMode="awsvpc",
+            requiresCompatibilities=["FARGATE"],
+            cpu=str(spec.cpu),
+            memory=str(spec.memory),
+            containerDefinitions=[container],
+            **{name: value for name, value in optional.items() if value},
+        )
+    return str(reply["taskDefinition"]["taskDefinitionArn"])
+
+
+def create_service(
+    target: AwsTarget,
+    cluster: str,
+    name: str,
+    *,
+    token: str,
+    task_definition: str,
+    desired_count: int,
+    template: Template,
+) -> Service:
+    """CreateService. Repeat-safe: ECS answers the same `token` with the same service.
+
+    The circuit breaker ends a deployment that cannot start, and does not roll back: what failed shows as failed.
+    """
+    with translated("ecs:CreateService"):
+        reply = client(target, "ecs", writes=True).create_service(
+            cluster=cluster,
+            serviceName=name,
+            clientToken=token,
+            taskDefinition=task_definition,
+            desiredCount=desired_count,
+            deploymentConfiguration={
+                "maximumPercent": 200,
+                "minimumHealthyPercent": 100,
+                "deploymentCircuitBreaker": {"enable": True, "rollback": False},
+            },
+            **({"networkConfiguration": template.network} if template.network else {}),
+            **template.placement,
+        )
+    return _service(reply["service"])
+
+
+def set_service(
+    target: AwsTarget, cluster: str, name: str, *, desired_count: int, task_definition: str | None = None
+) -> Service:
+    """UpdateService to a state, without forcing anything: sent twice it changes nothing the second time."""
+    definition = {"taskDefinition": task_definition} if task_definition else {}
+    with translated("ecs:UpdateService"):
+        reply = client(target, "ecs", writes=True).update_service(
+            cluster=cluster, service=name, desiredCount=desired_count, **definition
+        )
+    return _service(reply["service"])
+
+
+def delete_service(target: AwsTarget, cluster: str, name: str) -> None:
+    """DeleteService with its tasks: it is DRAINING until they have gone, then INACTIVE. Raises AwsMissing afterwards."""
+    with translated("ecs:DeleteService"):
+        client(target, "ecs", writes=True).delete_service(cluster=cluster, service=name, force=True)
+
+
+def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
+    """The ids of the service's running tasks, oldest first, a hundred at most. Two calls."""
+    listed = _read(target, "ecs:ListTasks", "list_tasks", cluster=cluster, serviceName=service, maxResults=100)
+    if not listed["taskArns"]:
+        return []
+    reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=listed["taskArns"])
+    tasks = [raw for raw in reply["tasks"] if raw["lastStatus"] == "RUNNING" and raw.get("startedAt")]
+    tasks.sort(key=lambda raw: (raw["startedAt"], raw["taskArn"]))
+    return [raw["taskArn"].rpartition("/")[2] for raw in tasks]
+
+
+def _describe(target: AwsTarget, name: str) -> dict[str, Any]:
+    reply = _read(target, "ecs:DescribeTaskDefinition", "describe_task_definition", taskDefinition=name)
+    raw: dict[str, Any] = reply["taskDefinition"]
+    return raw

@@ -1,0 +1,64 @@
+"""Amazon CloudWatch: CPU, memory and running tasks of one ECS service. Functions in, frozen dataclasses out.
+
+What ECS reports: docs.aws.amazon.com/AmazonECS/latest/developerguide/available-metrics.html (CPU and memory, no points
+while no task runs) and .../AmazonCloudWatch/latest/monitoring/Container-Insights-metrics-ECS.html (RunningTaskCount, only
+where the cluster has Container Insights switched on).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from portal.aws.credentials import AwsTarget, live_client
+from portal.aws.errors import translated
+
+QUERIES = {
+    "cpu": ("AWS/ECS", "CPUUtilization", "Average"),
+    "memory": ("AWS/ECS", "MemoryUtilization", "Average"),
+    "running": ("ECS/ContainerInsights", "RunningTaskCount", "Average"),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One period, from `at` on. CPU and memory in percent of what the tasks have reserved."""
+
+    at: datetime
+    cpu: float | None
+    memory: float | None
+    running: float | None
+
+
+def service_metrics(
+    target: AwsTarget, *, cluster: str, service: str, start: datetime, end: datetime, period_seconds: int
+) -> list[Point]:
+    """The points of the range, oldest first; a period without any is left out. One call. Raises AwsError."""
+    dimensions = [{"Name": "ClusterName", "Value": cluster}, {"Name": "ServiceName", "Value": service}]
+    queries = [
+        {
+            "Id": name,
+            "MetricStat": {
+                "Metric": {"Namespace": namespace, "MetricName": metric, "Dimensions": dimensions},
+                "Period": period_seconds,
+                "Stat": statistic,
+            },
+        }
+        for name, (namespace, metric, statistic) in QUERIES.items()
+    ]
+    with translated("cloudwatch:GetMetricData"):
+        reply = live_client(target, "cloudwatch").get_metric_data(
+            MetricDataQueries=queries, StartTime=start, EndTime=end, ScanBy="TimestampDescending"
+        )
+    return _points(reply["MetricDataResults"])
+
+
+def _points(results: list[dict[str, Any]]) -> list[Point]:
+    """The series joined by time. The order in which CloudWatch lists them is not relied on."""
+    by_time: dict[datetime, dict[str, float]] = {}
+    for result in results:
+        for at, value in zip(result["Timestamps"], result["Values"], strict=True):
+            by_time.setdefault(at, {})[result["Id"]] = float(value)
+    return [
+        Point(at=at, cpu=values.get("cpu"), memory=values.get("memory"), running=values.get("running"))
+        for at, values in sorted(by_time.items())
+    ]

@@ -1,0 +1,316 @@
+// The pages of deployments: one address for three regions, confirmations in the page, the cursor over the charts,
+// following logs. Everything here is also a link or a form that works without it.
+
+// The address holds what every region shows. A link or form sets only what belongs to its region ([data-sets]); what
+// another region was set to since the page was rendered is taken from the address as it is now.
+const OWNED = {
+  window: ["range", "since", "until", "at"],
+  timeline: ["event_type", "status", "skip"],
+  logs: ["q", "level", "task", "follow", "line", "cursor"],
+  poll: ["after"],
+};
+
+function ownedBy(element) {
+  return (element.dataset.sets ?? "").split(" ").filter(Boolean).flatMap((region) => OWNED[region]);
+}
+
+function mergedQuery(element, search) {
+  const merged = new URLSearchParams(location.search);
+  const own = new URLSearchParams(search);
+  for (const name of ownedBy(element)) {
+    merged.delete(name);
+    if (own.get(name)) merged.set(name, own.get(name));
+  }
+  merged.delete("whole");
+  return merged.size ? `?${merged}` : "";
+}
+
+document.addEventListener("htmx:configRequest", (event) => {
+  const element = event.target;
+  if (element.dataset?.sets === undefined) return;
+  const [address, anchor] = event.detail.path.split("#");
+  const [path, search] = address.split("?");
+  event.detail.path = path + mergedQuery(element, search ?? "") + (anchor ? `#${anchor}` : "");
+  if (!element.matches("form")) return;
+  // The hidden fields that keep the other regions are for a browser without JavaScript.
+  const own = ownedBy(element);
+  for (const [name, value] of [...event.detail.formData]) {
+    if (value === "" || !own.includes(name)) event.detail.formData.delete(name);
+  }
+});
+
+// A link opened in a new tab must lead to what this tab shows.
+function mendLinks() {
+  for (const link of document.querySelectorAll("a[data-sets]")) link.search = mergedQuery(link, link.search);
+}
+
+let shownWindow = windowOf(location.search);
+
+function windowOf(search) {
+  const query = new URLSearchParams(search);
+  return OWNED.window.map((name) => query.get(name) ?? "").join(" ");
+}
+
+document.addEventListener("htmx:pushedIntoHistory", () => {
+  mendLinks();
+  if (windowOf(location.search) === shownWindow) return;
+  shownWindow = windowOf(location.search);
+  for (const region of document.querySelectorAll("#metrics, #logs")) htmx.trigger(region, "refresh");
+});
+
+// Confirmations appear above what they act on, take the focus, and give it back when they are closed.
+let opener = null;
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.detail.target?.id === "act" && !event.target.closest("#act")) opener = event.target.id || document.activeElement?.id;
+});
+
+function closeAct() {
+  document.getElementById("act").replaceChildren();
+  document.getElementById(opener)?.focus();
+}
+
+document.addEventListener("click", (event) => {
+  const close = event.target.closest("#act [data-close]");
+  if (!close) return;
+  event.preventDefault();
+  closeAct();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && event.target.closest?.("#act")) closeAct();
+});
+// A refusal is a page part too: show it, whatever its status.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.target.id === "act" && [400, 403, 409, 422].includes(event.detail.xhr.status)) {
+    event.detail.shouldSwap = event.detail.xhr.getResponseHeader("HX-Part") === "act";
+    event.detail.isError = !event.detail.shouldSwap;
+  }
+});
+
+// A form that must not be sent twice by a double click; the server's idempotency key is the second guard.
+document.addEventListener("submit", (event) => {
+  if (!event.target.matches("[data-once]")) return;
+  for (const button of event.target.querySelectorAll("[type=submit]")) setTimeout(() => { button.disabled = true; });
+});
+window.addEventListener("pageshow", () => {
+  for (const button of document.querySelectorAll("[data-once] fieldset:not([disabled]) [type=submit]")) button.disabled = false;
+});
+
+// The list: boxes stay ticked over a refresh; one box ticks all of the page.
+const ticked = new Set();
+document.addEventListener("change", (event) => {
+  const box = event.target;
+  if (box.matches("[data-check-all]")) {
+    for (const each of box.closest("table").querySelectorAll("tbody [type=checkbox]")) tickBox(each, box.checked);
+  } else if (box.matches(".deployments tbody [type=checkbox]")) {
+    tickBox(box, box.checked);
+  } else if (box.matches("[data-remember]")) {
+    remember(box);
+  }
+  showTicked();
+});
+
+function tickBox(box, isTicked) {
+  box.checked = isTicked;
+  if (isTicked) ticked.add(box.value);
+  else ticked.delete(box.value);
+}
+
+function showTicked() {
+  const boxes = [...document.querySelectorAll(".deployments tbody [type=checkbox]")];
+  const count = boxes.filter((box) => box.checked).length;
+  for (const all of document.querySelectorAll("[data-check-all]")) {
+    all.closest("label").hidden = false;
+    all.checked = count > 0 && count === boxes.length;
+    all.indeterminate = count > 0 && count < boxes.length;
+  }
+  for (const words of document.querySelectorAll(".bulk-chosen")) write(words, `With the ${count} selected:`);
+}
+
+// What a person prefers for logs, kept in this browser.
+function remember(box) {
+  try {
+    localStorage.setItem(box.id, box.checked ? "1" : "0");
+  } catch {
+    // Storage is blocked: the choice holds until the logs are read anew.
+  }
+}
+
+function recall() {
+  try {
+    for (const box of document.querySelectorAll("[data-remember]")) box.checked = localStorage.getItem(box.id) !== "0";
+  } catch {
+    // Storage is blocked: lines are wrapped and have their times.
+  }
+}
+
+// Charts: one cursor over all. The slider is what the keyboard moves and a screen reader hears.
+function pointsOf(chart) {
+  chart.points ??= JSON.parse(chart.dataset.points);
+  return chart.points;
+}
+
+function momentsOf(charts) {
+  const moments = new Map();
+  for (const chart of charts.querySelectorAll("[data-chart]")) {
+    for (const [x, , , clock] of pointsOf(chart)) moments.set(x, clock);
+  }
+  return [...moments].sort(([a], [b]) => a - b);
+}
+
+function setUpCharts() {
+  for (const charts of document.querySelectorAll("[data-charts]")) {
+    charts.moments ??= momentsOf(charts);
+    const cursor = charts.querySelector("[data-cursor]");
+    const slider = cursor.querySelector("input");
+    if (!cursor.hidden || charts.moments.length < 2) continue;
+    cursor.hidden = false;
+    slider.max = String(charts.moments.length - 1);
+    slider.value = slider.max;
+    slider.setAttribute("aria-valuetext", "latest");
+  }
+}
+
+function showCursor(charts, index) {
+  const [x, clock] = charts.moments[index];
+  const words = [];
+  for (const chart of charts.querySelectorAll("[data-chart]")) {
+    const point = pointsOf(chart).find(([at]) => at === x);
+    const line = chart.querySelector("[data-crosshair]");
+    const dot = chart.querySelector("[data-dot]");
+    line.setAttribute("visibility", "visible");
+    line.setAttribute("x1", `${x}%`);
+    line.setAttribute("x2", `${x}%`);
+    dot.setAttribute("visibility", point ? "visible" : "hidden");
+    if (point) {
+      dot.setAttribute("cx", `${x}%`);
+      dot.setAttribute("cy", `${point[1]}%`);
+    }
+    const value = point ? point[2] : "no data";
+    write(chart.querySelector("[data-value]"), value);
+    words.push(`${chart.dataset.chart} ${value}`);
+  }
+  const slider = charts.querySelector("[data-cursor] input");
+  slider.value = String(index);
+  slider.setAttribute("aria-valuetext", `${clock} UTC: ${words.join(", ")}`);
+  write(charts.querySelector("[data-cursor-time]"), `${clock} UTC: ${words.join(", ")}`);
+}
+
+function hideCursor(charts) {
+  for (const each of charts.querySelectorAll("[data-crosshair], [data-dot]")) each.setAttribute("visibility", "hidden");
+  for (const value of charts.querySelectorAll("[data-value]")) write(value, value.dataset.latest);
+}
+
+function nearest(moments, x) {
+  let found = 0;
+  for (const [index, [at]] of moments.entries()) {
+    if (Math.abs(at - x) < Math.abs(moments[found][0] - x)) found = index;
+  }
+  return found;
+}
+
+document.addEventListener("pointermove", (event) => {
+  const plot = event.target.closest?.(".plot");
+  const charts = plot?.closest("[data-charts]");
+  if (!charts?.moments?.length) return;
+  const box = plot.getBoundingClientRect();
+  showCursor(charts, nearest(charts.moments, (100 * (event.clientX - box.left)) / box.width));
+});
+document.addEventListener("pointerout", (event) => {
+  const charts = event.target.closest?.("[data-charts]");
+  const isOnSlider = document.activeElement?.id === "cursor-slider";
+  if (charts && !charts.contains(event.relatedTarget) && !isOnSlider) hideCursor(charts);
+});
+document.addEventListener("input", (event) => {
+  if (event.target.id !== "cursor-slider") return;
+  showCursor(event.target.closest("[data-charts]"), Number(event.target.value));
+});
+document.addEventListener("focusin", (event) => {
+  if (event.target.id === "cursor-slider") showCursor(event.target.closest("[data-charts]"), Number(event.target.value));
+});
+document.addEventListener("focusout", (event) => {
+  if (event.target.id === "cursor-slider") hideCursor(event.target.closest("[data-charts]"));
+});
+
+// Following logs: newer lines go on top; paused, or while somebody reads further down, they wait and are counted.
+const KEPT_LINES = 2000;
+let isLogPaused = false;
+let waiting = [];
+
+function takeNewLines(poll) {
+  const known = new Set(waiting.map((line) => line.id));
+  const fresh = [...poll.querySelectorAll(".log-line")].filter((line) => !known.has(line.id) && !document.querySelector(`#log-lines > [id="${line.id}"]`));
+  poll.querySelector("ol").replaceChildren();
+  waiting = [...fresh, ...waiting];
+  showWaiting();
+}
+
+function showWaiting() {
+  const box = document.getElementById("log-box");
+  if (!box) return;
+  if (!isLogPaused && box.scrollTop < 8 && waiting.length) {
+    for (const line of waiting) line.classList.add("fresh");
+    const lines = document.getElementById("log-lines");
+    lines.prepend(...waiting);
+    while (lines.children.length > KEPT_LINES) lines.lastElementChild.remove();
+    waiting = [];
+  }
+  const pause = document.querySelector("[data-log-pause]");
+  if (pause) {
+    pause.hidden = false;
+    write(pause, isLogPaused ? "Go on" : "Pause");
+  }
+  const words = document.querySelector("[data-log-waiting]");
+  if (!words) return;
+  const why = isLogPaused ? "Paused." : "Scroll up to see them.";
+  const lines = `${waiting.length} newer line${waiting.length === 1 ? "" : "s"} wait${waiting.length === 1 ? "s" : ""}.`;
+  write(words, waiting.length ? `${lines} ${why}` : isLogPaused ? "Paused." : "Following.");
+}
+
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("[data-log-pause]")) return;
+  isLogPaused = !isLogPaused;
+  if (!isLogPaused) document.getElementById("log-box").scrollTop = 0;
+  showWaiting();
+});
+document.addEventListener("scroll", (event) => {
+  if (event.target.id === "log-box" && waiting.length) showWaiting();
+}, { capture: true, passive: true });
+
+function showLine() {
+  const line = document.querySelector(".log-line.here");
+  if (!line || line.dataset.seen) return;
+  line.dataset.seen = "";
+  line.scrollIntoView({ block: "center" });
+}
+
+// After each swap.
+document.addEventListener("htmx:afterSwap", (event) => {
+  const target = event.detail.target.id;
+  if (target === "log-poll") {
+    takeNewLines(document.getElementById("log-poll"));
+    return;
+  }
+  if (target === "act") {
+    const title = document.getElementById("act-title");
+    title?.focus({ preventScroll: true });
+    for (const close of document.querySelectorAll("#act [data-close]")) close.hidden = false;
+  }
+  if (target === "rows") {
+    for (const box of document.querySelectorAll(".deployments tbody [type=checkbox]")) box.checked = ticked.has(box.value);
+  }
+  if (target === "logs") {
+    isLogPaused = false;
+    waiting = [];
+  }
+  setUpPage();
+});
+
+function setUpPage() {
+  recall();
+  setUpCharts();
+  showTicked();
+  showWaiting();
+  showLine();
+}
+
+setUpPage();

@@ -1,0 +1,120 @@
+"""What the tests of deployments share: agents, a runtime that is stepped by hand, and the ledger's words."""
+
+import json
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+from django.test import Client
+
+from deployments.commands import create_agent, create_deployment
+from deployments.models import Agent, Deployment
+from deployments.reconcile import reconcile
+from portal.models import Organization
+from tests.conftest import Cast
+from tests.local_aws import LocalAws
+
+DEPLOYMENTS = "/api/v1/deployments"
+AGENTS = "/api/v1/agents"
+IMAGE = "111111111111.dkr.ecr.eu-central-1.amazonaws.com/support-agent:v1.4.0"
+
+
+def send_json(client: Client, method: str, path: str, body: Any = None, **headers: str) -> Any:
+    """An API call with a JSON body; a header's underscores are hyphens."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    content = "" if body is None else json.dumps(body)
+    return getattr(client, method)(path, content, content_type="application/json", headers=named)
+
+
+def assert_refused(response: Any, status: int, code: str) -> dict[str, Any]:
+    """The one JSON shape of an error. Returns its body."""
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, body["code"]) == (status, code), body
+    assert set(body) <= {"detail", "code", "errors"}
+    return body
+
+
+class Runtime:
+    """Stands for worker and sweep: takes the turns that are due when the test says so, and turns AWS's clock between."""
+
+    def __init__(self, local_aws: LocalAws) -> None:
+        self.local_aws = local_aws
+
+    def turn(self) -> int:
+        """Everything that is not settled becomes due and is looked at once. Returns how many rows were."""
+        Deployment.unfinished().update(next_check_at=Now(), lease_until=None, has_read_slot=True)
+        places = set(Deployment.unfinished().values_list("organization_id", "cluster"))
+        looked_at = 0
+        for organization_id, cluster in places:
+            while taken := reconcile(str(organization_id), cluster):
+                looked_at += taken
+        return looked_at
+
+    def run(self, deployment: Deployment, *statuses: str, seconds: float = 6, turns: int = 60) -> Deployment:
+        """Turn, and let AWS's time pass, until the deployment has one of the statuses and ECS was told all."""
+        for _ in range(turns):
+            self.turn()
+            deployment.refresh_from_db()
+            if deployment.status in statuses and deployment.carried_out == deployment.wish:
+                return deployment
+            self.local_aws.advance(seconds)
+        raise AssertionError(f"still {deployment.status}: {Deployment.objects.filter(pk=deployment.pk).values()}")
+
+    def settle(self, deployment: Deployment, *, seconds: float = 5, turns: int = 60) -> Deployment:
+        """Turn until nothing more is to be done about a killed deployment."""
+        for _ in range(turns):
+            self.turn()
+            deployment.refresh_from_db()
+            if deployment.next_check_at is None:
+                return deployment
+            self.local_aws.advance(seconds)
+        raise AssertionError(f"not settled: {Deployment.objects.filter(pk=deployment.pk).values()}")
+
+
+@pytest.fixture
+def runtime(platform: LocalAws, settings: Any) -> Runtime:
+    """What must be seen twice is seen twice in a row, and steady reads wait for no budget: time means nothing here."""
+    settings.DEPLOYMENTS_LAG_SECONDS = -60
+    settings.DEPLOYMENTS_READS_PER_MINUTE = 10_000_000
+    return Runtime(platform)
+
+
+def make_agent(
+    cast: Cast, name: str = "Support agent", *, organization: Organization | None = None, **fields: Any
+) -> Agent:
+    organization = organization or cast.acme
+    actor = cast.outsider if organization == cast.globex else cast.operator
+    return create_agent(organization, actor=actor, name=name, **{"image": IMAGE} | fields)
+
+
+@pytest.fixture
+def agent(cast: Cast) -> Agent:
+    return make_agent(cast)
+
+
+@pytest.fixture
+def deployment(cast: Cast, agent: Agent) -> Deployment:
+    """Two replicas of the agent, recorded; nothing of it is in ECS yet."""
+    return create_deployment(agent, actor=cast.operator, replicas=2)
+
+
+def make_deployment(cast: Cast, agent: Agent, status: str = "ready", *, replicas: int = 2, **fields: Any) -> Deployment:
+    """A deployment in whatever status, as if the runtime had brought it there; nothing of it is in ECS."""
+    actor = cast.outsider if agent.organization == cast.globex else cast.operator
+    made = create_deployment(agent, actor=actor, replicas=replicas)
+    wanted = {"stopped": "stopped", "killed": "gone"}.get(status, "running")
+    known = {"status": status, "wanted": wanted, "carried_out": made.wish, "service_arn": "arn:aws:ecs:x:1:service/x"}
+    Deployment.objects.filter(pk=made.pk).update(**known | fields)
+    made.refresh_from_db()
+    return made
+
+
+def history(deployment: Deployment) -> list[tuple[str, str]]:
+    """The deployment's events, oldest first: type and status."""
+    return list(deployment.events.order_by("sequence").values_list("event_type", "status"))
+
+
+def services_created(local_aws: LocalAws, deployment: Deployment) -> int:
+    """How many CreateService calls took effect for it, as the ledger has it: those with the same token count once."""
+    calls = local_aws.ledger(action="CreateService", service=deployment.service_name, effect=True)
+    return len({call["service_deployment_arn"] for call in calls if call["service_deployment_arn"]})

@@ -1,0 +1,172 @@
+"""Agents through the API: record, read, change; what an image, a size and an environment may be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from deployments.models import Agent
+from portal.audit import AuditEvent
+from portal.models import User
+from tests.conftest import Cast
+from tests.deployments.conftest import AGENTS, IMAGE, assert_refused, make_agent, make_deployment, send_json
+
+pytestmark = pytest.mark.django_db
+
+SignIn = Callable[[User], Client]
+
+SECRET = "arn:aws:secretsmanager:eu-central-1:111111111111:secret:acme/openai-Ab12Cd"
+
+
+@pytest.fixture
+def client(cast: Cast, client_for: SignIn) -> Client:
+    return client_for(cast.operator)
+
+
+@pytest.mark.parametrize("path", ["/agents", AGENTS])
+def test_an_agent_is_recorded(client: Client, cast: Cast, path: str) -> None:
+    body = {
+        "name": "  Support agent ",
+        "image": IMAGE,
+        "cpu": 512,
+        "memory": 1024,
+        "description": "Answers tickets.",
+        "environment": {"LOG_LEVEL": "info", "OPENAI_API_KEY": SECRET},
+    }
+
+    response = send_json(client, "post", path, body)
+
+    record = response.json()
+    agent = Agent.objects.get()
+    assert response.status_code == 201
+    assert response.headers["Location"] == f"{AGENTS}/{agent.pk}"
+    assert record == body | {
+        "id": str(agent.pk),
+        "name": "Support agent",
+        "status": "stopped",
+        "created_at": record["created_at"],
+    }
+    assert client.get(f"{path}/{agent.pk}").json() == record
+    audit = AuditEvent.objects.get(kind="agent.created")
+    assert (audit.subject, audit.actor) == (str(agent.pk), cast.operator)
+    assert SECRET not in str(audit.data)
+
+
+def test_the_list_has_status_and_total(cast: Cast, client: Client) -> None:
+    first, second = make_agent(cast, "First"), make_agent(cast, "Second")
+    make_agent(cast, "Theirs", organization=cast.globex)
+    make_deployment(cast, first, "deploying")
+    make_deployment(cast, second, "failed")
+
+    answer = client.get(AGENTS).json()
+    found = client.get(AGENTS, {"q": "SEC"}).json()
+
+    assert [(item["name"], item["status"]) for item in answer["items"]] == [("Second", "stopped"), ("First", "running")]
+    assert {**answer, "items": []} == {
+        "items": [],
+        "total": 2,
+        "skip": 0,
+        "limit": 50,
+        "has_more": False,
+        "organization": "acme",
+        "q": None,
+    }
+    assert [item["name"] for item in found["items"]] == ["Second"]
+
+
+def test_a_change_is_for_the_next_deployments(cast: Cast, client: Client, agent: Agent) -> None:
+    deployment = make_deployment(cast, agent)
+
+    response = send_json(client, "patch", f"{AGENTS}/{agent.pk}", {"image": "agent:v2", "environment": {"A": "b"}})
+
+    assert response.status_code == 200
+    assert (response.json()["image"], response.json()["cpu"], response.json()["status"]) == ("agent:v2", 256, "running")
+    deployment.refresh_from_db()
+    assert deployment.image == IMAGE
+    audit = AuditEvent.objects.get(kind="agent.changed")
+    assert audit.data == {"fields": ["environment", "image"]}
+
+
+def test_a_change_of_nothing_leaves_no_audit_row(client: Client, agent: Agent) -> None:
+    assert send_json(client, "patch", f"{AGENTS}/{agent.pk}", {"image": IMAGE}).status_code == 200
+    assert send_json(client, "patch", f"{AGENTS}/{agent.pk}", {}).status_code == 200
+
+    assert not AuditEvent.objects.filter(kind="agent.changed").exists()
+
+
+@pytest.mark.parametrize(("person", "status"), [("viewer", 403), ("outsider", 404), (None, 401)])
+def test_who_may_not_change(cast: Cast, agent: Agent, client_for: SignIn, person: str | None, status: int) -> None:
+    client = client_for(getattr(cast, person)) if person else Client()
+
+    answers = [
+        send_json(client, "post", AGENTS, {"name": "X", "image": "a:1"}, X_Organization="acme"),
+        send_json(client, "patch", f"{AGENTS}/{agent.pk}", {"name": "X"}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [status, status]
+    assert list(Agent.objects.values_list("name", flat=True)) == ["Support agent"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "x" * 81}, "name"),
+        ({"name": 7}, "name"),
+        ({"image": "Not An Image"}, "image"),
+        ({"image": "repo:tag@sha256:short"}, "image"),
+        ({"image": "https://registry/repo"}, "image"),
+        ({"cpu": 100}, "cpu"),
+        ({"cpu": "256"}, "cpu"),
+        ({"memory": 4096}, "memory"),
+        ({"cpu": 1024, "memory": 1024}, "memory"),
+        ({"environment": {"1A": "x"}}, "environment"),
+        ({"environment": {"A": 1}}, "environment"),
+        ({"environment": ["A"]}, "environment"),
+        ({"environment": {"ECS_X": "x"}}, "environment"),
+        ({"environment": {"API_KEY": "plain"}}, "environment"),
+        ({"environment": {"SETTING": "AKIAIOSFODNN7EXAMPLE"}}, "environment"),
+        ({"status": "running"}, "status"),
+        ({"organization": "globex"}, "organization"),
+    ],
+)
+def test_bad_input_is_named(client: Client, agent: Agent, body: dict[str, Any], field: str) -> None:
+    good = {"name": "Another", "image": IMAGE}
+
+    made = assert_refused(send_json(client, "post", AGENTS, good | body), 400, "invalid")
+    changed = assert_refused(send_json(client, "patch", f"{AGENTS}/{agent.pk}", body), 400, "invalid")
+
+    assert set(made["errors"]) == set(changed["errors"]) == {field}
+    assert Agent.objects.count() == 1
+
+
+def test_a_refused_secret_is_named_and_never_repeated(client: Client) -> None:
+    body = {"name": "A", "image": IMAGE, "environment": {"DB_PASSWORD": "hunter2-canary"}}
+
+    response = send_json(client, "post", AGENTS, body)
+
+    (sentence,) = response.json()["errors"]["environment"]
+    assert sentence.startswith("DB_PASSWORD is named like a secret and has a value.")
+    assert "Secrets Manager" in sentence
+    assert "hunter2" not in response.content.decode()
+
+
+def test_names_are_unique_in_an_organization(cast: Cast, client: Client, agent: Agent) -> None:
+    other = make_agent(cast, "Other")
+
+    made = assert_refused(send_json(client, "post", AGENTS, {"name": "SUPPORT agent", "image": IMAGE}), 400, "invalid")
+    changed = send_json(client, "patch", f"{AGENTS}/{other.pk}", {"name": "Support Agent"})
+
+    assert "already has an agent named" in made["errors"]["name"][0]
+    assert_refused(changed, 400, "invalid")
+    make_agent(cast, "Support agent", organization=cast.globex)
+
+
+def test_the_same_key_gives_the_same_agent(client: Client) -> None:
+    body = {"name": "A", "image": IMAGE}
+
+    answers = [send_json(client, "post", AGENTS, body, Idempotency_Key="k").json() for _ in range(2)]
+
+    assert answers[0] == answers[1]
+    assert Agent.objects.count() == 1

@@ -1,0 +1,139 @@
+"""The pages of agents: list, one agent, new, change; refusals of the command at their field."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from deployments.commands import create_deployment
+from deployments.models import Agent
+from portal.models import User
+from tests.conftest import Cast
+from tests.deployments.conftest import IMAGE, make_agent
+
+SignedIn = Callable[[User], Client]
+AGENTS = "/o/acme/agents/"
+SECRET = "arn:aws:secretsmanager:eu-central-1:111111111111:secret:acme/key-Ab12Cd"
+
+
+def form(**changed: str) -> dict[str, str]:
+    return {
+        "name": "Order triage",
+        "description": "",
+        "image": IMAGE,
+        "size": "512/2048",
+        "environment": "LOG_LEVEL=info\n# a comment\n\nMODE = fast",
+        "secrets": f"API_KEY={SECRET}",
+        "idempotency_key": "k1",
+    } | changed
+
+
+def test_create_once_and_read(cast: Cast, client_for: SignedIn) -> None:
+    client = client_for(cast.operator)
+
+    addresses = {client.post(f"{AGENTS}new", form())["Location"] for _ in range(2)}
+
+    agent = Agent.objects.get()
+    assert addresses == {f"{AGENTS}{agent.pk}/"}
+    assert (agent.cpu, agent.memory) == (512, 2048)
+    assert agent.environment == {"LOG_LEVEL": "info", "MODE": "fast", "API_KEY": SECRET}
+    page = client.get(addresses.pop()).content.decode()
+    assert "secret, by reference" in page
+    assert "Not deployed yet." in page
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"image": "not an image"}, "is no image reference"),
+        ({"environment": "API_TOKEN=hunter2hunter2"}, "is named like a secret and has a value"),
+        ({"environment": "no equals sign"}, "Line 1 is not NAME=value."),
+        ({"environment": "A=1\nA=2"}, "Line 2: A is there twice."),
+        ({"secrets": "API_KEY=plain"}, "API_KEY is no reference"),
+        ({"environment": "API_KEY=x", "secrets": f"API_KEY={SECRET}"}, "named as a plain variable too"),
+        ({"size": "256/8192"}, "not one of the available choices"),
+        ({"name": ""}, "This field is required."),
+    ],
+)
+def test_refusals_stand_at_their_field(cast: Cast, client_for: SignedIn, changed: dict[str, str], said: str) -> None:
+    response = client_for(cast.operator).post(f"{AGENTS}new", form(**changed))
+
+    assert response.status_code == 422
+    assert said in response.content.decode()
+    assert "Nothing was saved." in response.content.decode()
+    assert set(response.context["form"].errors) == {"secrets" if "secrets" in changed else next(iter(changed))}
+    assert not Agent.objects.exists()
+
+
+def test_a_value_that_looks_like_a_secret_is_not_named(cast: Cast, client_for: SignedIn) -> None:
+    response = client_for(cast.operator).post(f"{AGENTS}new", form(environment="API_TOKEN=hunter2hunter2"))
+
+    errors = response.context["form"].errors.as_text()
+    assert "hunter2" not in errors
+
+
+def test_taken_name_is_said_at_the_name(cast: Cast, client_for: SignedIn) -> None:
+    make_agent(cast, "Order Triage")
+
+    response = client_for(cast.operator).post(f"{AGENTS}new", form())
+
+    assert "already has an agent named Order triage" in response.context["form"].errors["name"][0]
+
+
+def test_change_shows_what_it_is_and_saves(cast: Cast, client_for: SignedIn) -> None:
+    agent = make_agent(cast, environment={"LOG_LEVEL": "info", "API_KEY": SECRET})
+    client = client_for(cast.operator)
+
+    page = client.get(f"{AGENTS}{agent.pk}/edit").content.decode()
+    response = client.post(f"{AGENTS}{agent.pk}/edit", form(name=agent.name, environment="LOG_LEVEL=debug"))
+
+    agent.refresh_from_db()
+    assert f"API_KEY={SECRET}" in page
+    assert response["Location"] == f"{AGENTS}{agent.pk}/"
+    assert agent.environment["LOG_LEVEL"] == "debug"
+
+
+def test_list_and_detail_show_where_it_runs(cast: Cast, client_for: SignedIn) -> None:
+    agent = make_agent(cast)
+    deployment = create_deployment(agent, actor=cast.operator)
+    client = client_for(cast.viewer)
+
+    assert agent.name in client.get(AGENTS).content.decode()
+    assert f"/o/acme/deployments/{deployment.pk}/" in client.get(f"{AGENTS}{agent.pk}/").content.decode()
+
+
+def test_no_agent_yet_says_what_an_agent_is(cast: Cast, client_for: SignedIn) -> None:
+    assert "Create the first agent" in client_for(cast.operator).get(AGENTS).content.decode()
+
+
+def test_viewer_reads_why_not_and_cannot(cast: Cast, client_for: SignedIn) -> None:
+    agent = make_agent(cast)
+    client = client_for(cast.viewer)
+
+    assert "Your role is viewer: this needs operator." in client.get(f"{AGENTS}{agent.pk}/").content.decode()
+    assert client.post(f"{AGENTS}new", form()).status_code == 403
+    assert client.post(f"{AGENTS}{agent.pk}/edit", form(name="Other")).status_code == 403
+    agent.refresh_from_db()
+    assert (Agent.objects.count(), agent.name) == (1, "Support agent")
+
+
+def test_outsider_gets_404(cast: Cast, client_for: SignedIn) -> None:
+    agent = make_agent(cast)
+    client = client_for(cast.outsider)
+
+    for path in (AGENTS, f"{AGENTS}new", f"{AGENTS}{agent.pk}/", f"/o/globex/agents/{agent.pk}/edit"):
+        assert client.get(path).status_code == 404
+
+
+def test_anonymous_is_sent_to_sign_in(client: Client, cast: Cast) -> None:
+    assert client.get(AGENTS)["Location"].startswith("/accounts/login/?next=")
+
+
+def test_environment_is_escaped(cast: Cast, client_for: SignedIn, settings: Any) -> None:
+    agent = make_agent(cast, description="<script>1</script>", environment={"GREETING": "<b>hi</b>"})
+
+    page = client_for(cast.viewer).get(f"{AGENTS}{agent.pk}/").content.decode()
+
+    assert "&lt;script&gt;1" in page
+    assert "&lt;b&gt;hi" in page

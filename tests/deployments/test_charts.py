@@ -1,0 +1,138 @@
+"""Charts, timeline folds, windows, highlights: pure, without database and AWS."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.http import QueryDict
+
+from deployments.charts import Chart, Point, chart_of, marks_of, nice_top, ticks_of
+from deployments.templatetags.deployments import highlight
+from deployments.timeline import days_of
+from deployments.windows import window_of
+
+NOON = datetime(2026, 3, 12, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def chart(*values: tuple[int, float], unit: str = "%") -> Chart:
+    points = [Point(NOON + minute * MINUTE, value) for minute, value in values]
+    window = {"since": NOON, "until": NOON + timedelta(hours=1), "period": MINUTE}
+    return chart_of(points, name="cpu", title="CPU", unit=unit, **window)  # type: ignore[arg-type]
+
+
+def test_no_data_is_a_gap_and_never_zero() -> None:
+    drawn = chart((0, 50), (1, 50), (30, 25), (31, 25))
+
+    assert drawn.line.count("M") == 2
+    assert "100.0" not in drawn.line
+    assert [round(gap.width) for gap in drawn.gaps] == [48, 48]
+
+
+def test_a_lonely_point_is_a_dot() -> None:
+    assert chart((30, 25)).line == "M500.0 50.0h0"
+
+
+def test_counts_are_steps_on_whole_numbers() -> None:
+    drawn = chart((0, 2), (1, 3), unit="tasks")
+
+    assert drawn.line == "M0.0 50.0H16.7V25.0"
+    assert [line.label for line in drawn.grid] == ["4 tasks", "2 tasks", "0 tasks"]
+    assert drawn.latest == "3 tasks"
+
+
+def test_points_for_the_cursor_and_the_table_agree() -> None:
+    drawn = chart((0, 12.34), (1, 56.0))
+
+    assert [(point[2], point[3]) for point in json.loads(drawn.points)] == [
+        ("12.3 %", "12:00:00"),
+        ("56 %", "12:01:00"),
+    ]
+    assert drawn.rows == [(NOON + MINUTE, "56 %"), (NOON, "12.3 %")]
+
+
+def test_no_points_at_all_is_said() -> None:
+    drawn = chart()
+
+    assert (drawn.latest, drawn.summary) == ("no data", "CPU: no data in this window.")
+
+
+@pytest.mark.parametrize(("highest", "top"), [(0, 2), (3, 4), (11, 20), (1001, 1004)])
+def test_scale_ends_at_a_round_number(highest: float, top: int) -> None:
+    assert nice_top(highest, (2, 4, 10, 20, 1000)) == top
+
+
+@pytest.mark.parametrize("hours", [0.05, 1, 6, 24, 168, 24 * 400])
+def test_ticks_are_few_round_and_inside(hours: float) -> None:
+    ticks = ticks_of(NOON + timedelta(seconds=7), NOON + timedelta(hours=hours))
+
+    assert 1 <= len(ticks) <= 7 or hours > 2000
+    assert all(0 <= tick.x <= 100 for tick in ticks)
+
+
+def test_marks_outside_the_window_are_left_out() -> None:
+    done = [(NOON - MINUTE, "Created"), (NOON + 30 * MINUTE, "Scaled")]
+
+    assert [(mark.label, mark.x) for mark in marks_of(done, NOON, NOON + timedelta(hours=1))] == [("Scaled", 50.0)]
+
+
+def event(minute: int, said: str = "deploy.failed", **fields: Any) -> Any:
+    values = {"event_type": said, "status": "failed", "error_message": None, "actor": "system"} | fields
+    return SimpleNamespace(created_at=NOON + minute * MINUTE, **values)
+
+
+def test_repeats_fold_by_day_and_pairs_stay() -> None:
+    events = [event(50), event(40), event(30), event(20, "create"), event(10), event(5), event(-13 * 60)]
+
+    days = days_of(events)
+
+    assert [day.day.day for day in days] == [12, 11]
+    assert [len(fold.more) for fold in days[0].folds] == [2, 0, 0, 0]
+    assert days[0].folds[0].oldest.created_at == NOON + 30 * MINUTE
+
+
+def test_what_says_something_else_is_not_folded() -> None:
+    events = [event(3), event(2, error_message="exit code 1"), event(1, actor="a@example.com")]
+
+    assert [len(fold.more) for fold in days_of(events)[0].folds] == [0, 0, 0]
+
+
+def test_window_of_a_range_moves_with_now() -> None:
+    window = window_of(QueryDict("range=6h"), now=NOON)
+
+    assert (window.since, window.until, window.is_live) == (NOON - timedelta(hours=6), NOON, True)
+    assert [move.name for move in window.moves] == ["earlier", "closer", "wider"]
+
+
+def test_custom_window_stands_still_and_takes_other_zones() -> None:
+    window = window_of(QueryDict("since=2026-03-12T10:00:00%2B01:00&until=2026-03-12T11:00"), now=NOON)
+
+    assert (window.since.hour, window.until.hour, window.is_live, window.range) == (9, 11, False, "custom")
+    assert {move.name for move in window.moves} == {"earlier", "later", "closer", "wider"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "since=0001-01-01T00:00:00Z",
+        "since=9999-12-31T23:59:59Z",
+        "until=2026-03-12",
+        "since=x",
+        "since=2020-01-01T00:00Z",
+    ],
+)
+def test_impossible_window_is_refused_in_words(query: str) -> None:
+    window = window_of(QueryDict(query), now=NOON)
+
+    assert window.error
+    assert window.range == "1h"
+
+
+def test_highlight_marks_every_case_and_escapes_all() -> None:
+    assert (
+        highlight("<b>Error</b> & error", "ERROR") == "&lt;b&gt;<mark>Error</mark>&lt;/b&gt; &amp; <mark>error</mark>"
+    )
+    assert highlight("a.c abc", ".") == "a<mark>.</mark>c abc"
+    assert highlight("<i>", "") == "&lt;i&gt;"

@@ -1,0 +1,254 @@
+"""One deployment: its state, one window of time over timeline, metrics and logs, and the regions that htmx asks for."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.test import Client
+from django.utils import timezone
+
+from deployments.events import record_event
+from deployments.models import Deployment
+from deployments.states import EventType
+from portal.models import User
+from tests.conftest import Cast
+from tests.deployments.conftest import Runtime
+from tests.local_aws import LocalAws
+
+SignedIn = Callable[[User], Client]
+
+
+def address(deployment: Deployment) -> str:
+    return f"/o/acme/deployments/{deployment.pk}/"
+
+
+def region(client: Client, deployment: Deployment, name: str, query: str = "") -> Any:
+    return client.get(f"{address(deployment)}{query}", headers={"HX-Request": "true", "HX-Target": name})
+
+
+def test_page_stands_without_asking_aws(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    """No local AWS runs in this test: a read would fail, and the region says so when it is asked for."""
+    page = client_for(cast.viewer).get(address(deployment))
+
+    text = page.content.decode()
+    assert page.status_code == 200
+    assert "Reading CloudWatch Logs." in text
+    assert 'hx-trigger="load, refresh"' in text
+    assert "0</span> of" in text
+
+
+@pytest.mark.parametrize("name", ["state", "timeline", "window"])
+def test_each_region_comes_alone(cast: Cast, client_for: SignedIn, deployment: Deployment, name: str) -> None:
+    response = region(client_for(cast.viewer), deployment, name)
+
+    assert "<html" not in response.content.decode()
+    assert f'id="{name}"' in response.content.decode()
+    assert response["Vary"].replace(" ", "").startswith("HX-Request") or "HX-Target" in response["Vary"]
+
+
+def test_unchanged_region_costs_304(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    client = client_for(cast.viewer)
+    window = "?since=2026-01-01T00:00:00Z&until=2026-01-01T01:00:00Z"
+    first = region(client, deployment, "timeline", window)
+
+    headers = {"HX-Request": "true", "HX-Target": "timeline", "If-None-Match": first["ETag"]}
+    again = client.get(f"{address(deployment)}{window}", headers=headers)
+
+    assert again.status_code == 304
+
+
+def test_unknown_region_is_404(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    assert region(client_for(cast.viewer), deployment, "secrets").status_code == 404
+
+
+def test_disabled_actions_say_why_in_the_words_of_the_api(
+    cast: Cast, client_for: SignedIn, deployment: Deployment
+) -> None:
+    Deployment.objects.update(status="stopped", wanted="stopped")
+
+    page = client_for(cast.operator).get(address(deployment)).content.decode()
+
+    assert "Can only scale running deployments." in page
+    assert f'href="{address(deployment)}restart"' in page
+    assert f'href="{address(deployment)}scale"' not in page
+
+
+def test_viewer_looks_and_is_told_why_not_act(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    page = client_for(cast.viewer).get(address(deployment)).content.decode()
+
+    assert page.count("Your role is viewer: this needs operator.") == 4
+    assert f'href="{address(deployment)}kill"' not in page
+
+
+def test_outsider_gets_404_as_for_what_does_not_exist(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    client = client_for(cast.outsider)
+
+    for path in (address(deployment), f"{address(deployment)}kill", f"{address(deployment)}logs.txt"):
+        assert client.get(path).status_code == 404
+        assert client.get(path.replace("/o/acme/", "/o/globex/")).status_code == 404
+
+
+def test_anonymous_is_sent_to_sign_in(client: Client, deployment: Deployment) -> None:
+    fragment = region(client, deployment, "state")
+
+    assert client.get(address(deployment))["Location"].startswith("/accounts/login/?next=")
+    assert (fragment.status_code, fragment["HX-Redirect"]) == (401, "/accounts/login/")
+
+
+def test_failure_shows_the_reason_of_ecs(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    Deployment.objects.update(status="failed", error_message="image pull failed: <b>not found</b>")
+
+    page = client_for(cast.viewer).get(address(deployment)).content.decode()
+
+    assert "It failed." in page
+    assert "image pull failed: &lt;b&gt;not found&lt;/b&gt;" in page
+
+
+def test_timeline_folds_repeats_filters_and_says_who(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    for number in range(5):
+        record_event(deployment, EventType.FAILED, actor="system", status="failed", node_id=f"task-{number}")
+    client = client_for(cast.viewer)
+
+    everything = region(client, deployment, "timeline")
+    creations = region(client, deployment, "timeline", "?event_type=create")
+
+    assert "4 more of the same" in everything.content.decode()
+    assert [(each.value, each.count) for each in everything.context["timeline"].types] == [
+        ("create", "1"),
+        ("deploy.failed", "5"),
+    ]
+    assert "4 more of the same" not in creations.content.decode()
+    assert f"by {cast.operator.email}" in creations.content.decode()
+
+
+def test_timeline_pages_by_skip(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    for number in range(60):
+        record_event(deployment, EventType.READY, actor="system", status="ready", detail=str(number))
+
+    second = region(client_for(cast.viewer), deployment, "timeline", "?skip=50")
+
+    page = second.context["timeline"].page
+    assert (page.first, page.last, page.has_more, page.previous_skip) == (51, 61, False, 0)
+
+
+def test_event_moves_the_window_to_its_surroundings(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    event = deployment.events.get()
+    text = region(client_for(cast.viewer), deployment, "timeline", "?level=ERROR").content.decode()
+
+    since = f"{event.created_at - timedelta(minutes=10):%Y-%m-%dT%H}%3A"
+    assert f"level=ERROR&amp;since={since}" in text
+    assert f"at={event.pk}" in text
+
+
+@pytest.mark.parametrize("query", ["?event_type=nope", "?status=nope"])
+def test_unknown_filter_of_the_timeline_is_named(
+    cast: Cast, client_for: SignedIn, deployment: Deployment, query: str
+) -> None:
+    assert "nope." in region(client_for(cast.viewer), deployment, "timeline", query).content.decode()
+
+
+@pytest.mark.parametrize("query", ["?range=2w", "?since=yesterday", "?since=2026-01-02&until=2026-01-01", "?since=%00"])
+def test_window_without_sense_is_the_newest_hour_and_says_so(
+    cast: Cast, client_for: SignedIn, deployment: Deployment, query: str
+) -> None:
+    response = region(client_for(cast.viewer), deployment, "window", query)
+
+    assert response.context["window"].range == "1h"
+    assert "This is the newest hour." in response.content.decode()
+
+
+def test_window_without_events_leads_to_the_newest(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    text = region(
+        client_for(cast.viewer), deployment, "window", "?since=2026-01-01T00:00:00Z&until=2026-01-01T01:00:00Z"
+    ).content.decode()
+
+    assert "Nothing happened in this window." in text
+    assert "move the window there" in text
+
+
+@pytest.fixture
+def ready(cast: Cast, runtime: Runtime, deployment: Deployment) -> Deployment:
+    runtime.run(deployment, "ready")
+    runtime.local_aws.advance(180)
+    cache.clear()
+    return deployment
+
+
+def test_metrics_and_logs_of_what_runs(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+    now = timezone.now()
+    window = f"?since={now - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}&until={now + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+    client = client_for(cast.viewer)
+
+    metrics = region(client, ready, "metrics", window).content.decode()
+    logs = region(client, ready, "logs", window)
+
+    assert metrics.count("<figure") == 3
+    assert "CPU as table" in metrics
+    assert "style=" not in metrics
+    assert "Created" in metrics  # the mark
+    assert logs.context["logs"].lines
+    assert 'class="log-time"' in logs.content.decode()
+
+
+def test_whole_page_for_a_browser_without_javascript(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+    page = client_for(cast.viewer).get(f"{address(ready)}?whole=1").content.decode()
+
+    assert 'id="log-box"' in page
+    assert "Reading CloudWatch" not in page
+
+
+def test_download_is_what_is_shown_with_times(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+    client = client_for(cast.viewer)
+    shown = region(client, ready, "logs", "?range=6h&level=INFO").context["logs"]
+
+    query = f"?since={shown.lines[-1].line.timestamp:%Y-%m-%dT%H:%M:%SZ}&until={shown.until}&level=INFO"
+    answer = client.get(f"{address(ready)}logs.txt{query}")
+
+    lines = answer.content.decode().splitlines()
+    assert answer["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer["Content-Disposition"].startswith("attachment; filename=")
+    assert answer["X-Content-Type-Options"] == "nosniff"
+    assert len(lines) == len(shown.lines)
+    assert lines[0].startswith(f"{shown.lines[0].line.timestamp:%Y-%m-%dT%H:%M:%S}")
+    assert all(" INFO " in line for line in lines)
+
+
+def test_follower_gets_what_is_newer_and_asks_on(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+    client = client_for(cast.viewer)
+    following = region(client, ready, "logs", "?follow=1").context["logs"]
+
+    polled = region(client, ready, "log-poll", f"?follow=1&after={following.newest}")
+
+    assert following.is_following
+    assert polled.status_code == 200
+    assert "after=" in polled.content.decode()
+
+
+def test_failing_cloudwatch_is_said_and_breaks_nothing(
+    cast: Cast, client_for: SignedIn, ready: Deployment, local_aws: LocalAws
+) -> None:
+    client = client_for(cast.viewer)
+    local_aws.fault("throttle", action="FilterLogEvents")
+    local_aws.fault("access_denied", action="GetMetricData")
+
+    metrics, logs = region(client, ready, "metrics"), region(client, ready, "logs")
+
+    assert "CloudWatch could not be read, so the metrics are not known." in metrics.content.decode()
+    assert "CloudWatch Logs could not be read, so the lines are not known." in logs.content.decode()
+    assert (metrics.status_code, logs.status_code) == (200, 200)
+
+
+def test_last_lines_stay_with_their_age_while_cloudwatch_fails(
+    cast: Cast, client_for: SignedIn, ready: Deployment, local_aws: LocalAws
+) -> None:
+    client = client_for(cast.viewer)
+    seen = region(client, ready, "logs", "?range=6h").context["logs"].lines
+    local_aws.fault("throttle", action="FilterLogEvents")
+    cache.delete(f"logs:{ready.pk}:tail:fresh")
+
+    again = region(client, ready, "logs", "?range=6h")
+
+    assert [each.line.id for each in again.context["logs"].lines] == [each.line.id for each in seen]
+    assert "CloudWatch Logs could not be read again" in again.content.decode()

@@ -1,0 +1,127 @@
+"""What an agent may be made of: images, Fargate's sizes, and which values are taken for secrets."""
+
+import time
+
+import pytest
+
+from deployments.environment import (
+    FARGATE_SIZES,
+    environment_errors,
+    image_errors,
+    image_version,
+    is_secret_reference,
+    looks_like_secret,
+    size_errors,
+    with_version,
+)
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("agent", None),
+        ("agent:v1", "v1"),
+        ("team/agent:1.2.3-rc_1", "1.2.3-rc_1"),
+        ("localhost:5000/agent", None),
+        ("111111111111.dkr.ecr.eu-central-1.amazonaws.com/acme/agent:v1", "v1"),
+        ("ghcr.io/a/b/c__d:latest", "latest"),
+        (f"agent:v1@sha256:{'a' * 64}", "v1"),
+        (f"agent@sha256:{'a' * 64}", None),
+    ],
+)
+def test_image_references_are_known_and_tell_their_version(image: str, version: str | None) -> None:
+    assert image_errors(image) == []
+    assert image_version(image) == version
+    assert with_version(image, "v9").endswith(":v9")
+    assert "@" not in with_version(image, "v9")
+
+
+@pytest.mark.parametrize(
+    "image", ["", "Agent:v1", "agent:", "agent: v1", "http://x/y", "a@sha256:1", "agent:v1\n", "x" * 600]
+)
+def test_what_is_no_image_is_refused(image: str) -> None:
+    assert image_errors(image)
+
+
+def test_every_pair_of_fargate_is_taken_and_its_neighbours_are_not() -> None:
+    for cpu, memories in FARGATE_SIZES.items():
+        for memory in memories:
+            assert size_errors(cpu, memory) == {}
+        assert set(size_errors(cpu, memories[-1] + 1024)) == {"memory"}
+        assert set(size_errors(cpu, memories[0] - 1)) == {"memory"}
+    assert set(size_errors(0, 512)) == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LOG_LEVEL", "info"),
+        ("MAX_TOKENS", "4096"),
+        ("MODEL", "anthropic/claude-3-5-sonnet-20241022"),
+        ("ENDPOINT", "https://bedrock-runtime.eu-central-1.amazonaws.com/model"),
+        ("QUEUE_ARN", "arn:aws:sqs:eu-central-1:111111111111:Orders-Queue-A1b2C3d4E5f6G7"),
+        ("TENANT", "0b0cf2b2-7c1a-4c2f-9d55-0e2c6a1b2c3d"),
+        ("IMAGE", f"sha256:{'0123456789abcdef' * 4}"),
+        ("DATABASE_URL", "postgresql://db.internal:5432/agents"),
+        ("PARTITION_KEY", "customer"),
+        ("SSH_PUBLIC_KEY", "ssh"),
+        ("API_KEY", ""),
+        ("KEYBOARD", "qwerty"),
+        ("GREETING", "Hello, this is a longer sentence with Words and 3 numbers."),
+        ("API_KEY", "arn:aws:secretsmanager:eu-central-1:111111111111:secret:acme/key-Ab12Cd"),
+        ("DB_PASSWORD", "arn:aws:ssm:eu-central-1:111111111111:parameter/acme/password"),
+        ("DB_PASSWORD", "arn:aws:secretsmanager:eu-central-1:111111111111:secret:db-Ab12Cd:password::"),
+    ],
+)
+def test_plain_values_and_references_are_taken(name: str, value: str) -> None:
+    assert environment_errors({name: value}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("API_KEY", "x"),
+        ("STRIPE_SECRET", "x"),
+        ("db_password", "x"),
+        ("GITHUB_TOKEN", "x"),
+        ("AWS_SECRET_ACCESS_KEY", "x"),
+        ("CREDENTIALS", "x"),
+        ("ID", "AKIAIOSFODNN7EXAMPLE"),
+        ("SETTING", "ghp_16C7e42F292c6912E7710c838347Ae178B4a"),
+        ("SETTING", "sk-proj-abcdefghijklmnopqrstuvwx"),
+        ("SETTING", "sk_live_4eC39HqLyjWDarjtT1zdp7dc"),
+        ("SETTING", "xoxb-123456789012-abcdefghijkl"),
+        ("SETTING", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc"),
+        ("SETTING", "-----BEGIN RSA PRIVATE KEY-----"),
+        ("SETTING", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
+        ("SETTING", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
+        ("DATABASE_URL", "postgresql://app:hunter2@db.internal/agents"),
+        ("API_KEY", "arn:aws:s3:::bucket"),
+    ],
+)
+def test_what_looks_like_a_secret_is_refused_with_the_reason(name: str, value: str) -> None:
+    (sentence,) = environment_errors({name: value})
+
+    assert sentence.startswith(name)
+    assert "ARN" in sentence
+    assert value == "x" or value not in sentence
+
+
+def test_references_are_whole_arns() -> None:
+    arn = "arn:aws:ssm:eu-central-1:111111111111:parameter/a"
+
+    assert is_secret_reference(arn)
+    assert not is_secret_reference(f"{arn} ")
+    assert not is_secret_reference(f"{arn}\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 4096, "sk-" * 1300, "x://" + ":" * 4000, "-----BEGIN " + "A " * 2000, "eyJ" * 1300]
+)
+def test_no_value_takes_long(text: str) -> None:
+    began = time.monotonic()
+
+    looks_like_secret("SETTING", text)
+    image_errors(text[:512])
+
+    assert time.monotonic() - began < 0.3

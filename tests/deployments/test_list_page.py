@@ -1,0 +1,210 @@
+"""The list of deployments: filters in the address, counts, live fragment; several at once, each by its own rule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from deployments.commands import create_deployment
+from deployments.models import Deployment
+from portal.models import User
+from tests.conftest import Cast
+from tests.deployments.conftest import make_agent
+
+SignedIn = Callable[[User], Client]
+LIST = "/o/acme/deployments/"
+BULK = "/o/acme/deployments/bulk"
+
+
+def make(cast: Cast, name: str, **state: Any) -> Deployment:
+    """A deployment as ECS is said to have reported it; nothing of it is in ECS."""
+    deployment = create_deployment(make_agent(cast, name), actor=cast.operator, replicas=2)
+    Deployment.objects.filter(pk=deployment.pk).update(**state)
+    deployment.refresh_from_db()
+    return deployment
+
+
+@pytest.fixture
+def three(cast: Cast) -> dict[str, Deployment]:
+    return {status: make(cast, f"Agent {status}", status=status) for status in ("ready", "stopped", "failed")}
+
+
+def ids(response: Any) -> set[str]:
+    return {str(deployment.pk) for deployment in response.context["page"].items}
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", {"ready", "stopped", "failed"}),
+        ("?status=failed", {"failed"}),
+        ("?q=agent+st", {"stopped"}),
+        ("?q=zz", set()),
+    ],
+)
+def test_filters_live_in_the_address(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment], query: str, found: set[str]
+) -> None:
+    response = client_for(cast.viewer).get(LIST + query)
+
+    assert ids(response) == {str(three[status].pk) for status in found}
+
+
+def test_filter_by_agent_and_the_beginning_of_an_id(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
+) -> None:
+    client, ready = client_for(cast.viewer), three["ready"]
+
+    assert ids(client.get(f"{LIST}?agent={ready.agent_id}")) == {str(ready.pk)}
+    assert ids(client.get(f"{LIST}?q={ready.short_id}")) == {str(ready.pk)}
+
+
+def test_chips_count_and_keep_the_other_filters(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
+    response = client_for(cast.viewer).get(f"{LIST}?q=agent&status=ready")
+
+    chips = {chip["value"]: chip for chip in response.context["statuses"]}
+    assert [chips[value]["count"] for value in ("", "ready", "failed", "killed")] == [3, 1, 1, 0]
+    assert chips["failed"]["href"] == f"{LIST}?status=failed&q=agent"
+    assert chips["ready"]["is_chosen"]
+
+
+def test_unknown_filter_is_named_and_not_ignored(cast: Cast, client_for: SignedIn) -> None:
+    response = client_for(cast.viewer).get(f"{LIST}?status=nope")
+
+    assert "nope is not one of the available choices" in response.content.decode()
+
+
+def test_fragment_polls_its_own_address_fast_only_while_something_changes(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
+) -> None:
+    client = client_for(cast.viewer)
+    Deployment.objects.update(carried_out=1)
+    steady = client.get(f"{LIST}?status=ready", headers={"HX-Request": "true"}).content.decode()
+    Deployment.objects.filter(status="ready").update(status="deploying")
+    changing = client.get(f"{LIST}?status=deploying", headers={"HX-Request": "true"}).content.decode()
+
+    assert "<html" not in steady
+    assert f'hx-get="{LIST}?status=ready" hx-trigger="every 15s' in steady
+    assert f'hx-get="{LIST}?status=deploying" hx-trigger="every 2s' in changing
+
+
+def test_empty_lists_name_the_next_step(cast: Cast, client_for: SignedIn) -> None:
+    client = client_for(cast.operator)
+    without_agents = client.get(LIST).content.decode()
+    make_agent(cast)
+
+    assert "Create the first agent" in without_agents
+    assert "Deploy the first agent" in client.get(LIST).content.decode()
+    assert "No deployment matches these filters" in client.get(f"{LIST}?q=zz").content.decode()
+
+
+def test_list_costs_the_same_queries_whatever_its_length(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment], django_assert_max_num_queries: Any
+) -> None:
+    client = client_for(cast.viewer)
+    client.get(LIST)
+
+    with django_assert_max_num_queries(14):
+        client.get(LIST)
+
+
+def test_viewer_may_look_and_is_told_why_not_act(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
+) -> None:
+    page = client_for(cast.viewer).get(LIST).content.decode()
+
+    assert "Your role is viewer: this needs operator." in page
+    assert 'name="id"' not in page
+
+
+def test_outsider_gets_404_and_sees_nothing_of_it(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
+) -> None:
+    client = client_for(cast.outsider)
+
+    assert client.get(LIST).status_code == 404
+    assert client.post(BULK, {"command": "stop"}).status_code == 404
+    assert ids(client.get("/o/globex/deployments/")) == set()
+
+
+def test_anonymous_is_sent_to_sign_in(cast: Cast, client: Client) -> None:
+    fragment = client.get(LIST, headers={"HX-Request": "true"})
+
+    assert client.get(LIST)["Location"].startswith("/accounts/login/?next=")
+    assert (fragment.status_code, fragment["HX-Redirect"]) == (401, "/accounts/login/")
+
+
+def test_bulk_does_what_each_allows_and_says_why_of_the_others(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
+) -> None:
+    chosen = [str(deployment.pk) for deployment in three.values()]
+
+    response = client_for(cast.operator).post(BULK, {"command": "stop", "id": chosen})
+
+    rows = {row.deployment.pk: row for row in response.context["bulk"].rows}
+    assert rows[three["ready"].pk].outcome == "done"
+    refused = rows[three["failed"].pk]
+    assert refused.sentence == "Not done. Can only stop deploying, running or ready deployments."
+    assert list(Deployment.objects.filter(wanted="stopped")) == [three["ready"]]
+    assert response["HX-Trigger"] == "changed"
+
+
+def test_bulk_kill_is_typed_first(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
+    client, chosen = client_for(cast.operator), [str(deployment.pk) for deployment in three.values()]
+
+    asked = client.post(BULK, {"command": "kill", "id": chosen})
+    wrong = client.post(BULK, {"command": "kill", "id": chosen, "is_sure": "1", "confirmation": "yes"})
+    untouched = Deployment.objects.filter(status="killed").count()
+    right = client.post(BULK, {"command": "kill", "id": chosen, "is_sure": "1", "confirmation": "kill 3"})
+
+    assert (asked.status_code, wrong.status_code, right.status_code, untouched) == (200, 422, 200, 0)
+    assert "Type kill 3 to confirm" in asked.content.decode()
+    assert Deployment.objects.filter(status="killed").count() == 3
+
+
+def test_bulk_of_more_than_three_is_typed_first(cast: Cast, client_for: SignedIn) -> None:
+    chosen = [str(make(cast, f"Agent {number}", status="ready").pk) for number in range(4)]
+
+    response = client_for(cast.operator).post(BULK, {"command": "stop", "id": chosen})
+
+    assert "Type stop 4 to confirm" in response.content.decode()
+    assert not Deployment.objects.filter(wanted="stopped").exists()
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"command": "stop"}, "Select at least one"),
+        ({"command": "scale", "id": "x"}, "Choose to restart, stop or kill"),
+    ],
+)
+def test_bulk_without_sense_changes_nothing(cast: Cast, client_for: SignedIn, sent: dict[str, str], said: str) -> None:
+    response = client_for(cast.operator).post(BULK, sent)
+
+    assert response.status_code == 422
+    assert said in response.content.decode()
+
+
+def test_viewer_cannot_act_in_bulk(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
+    response = client_for(cast.viewer).post(BULK, {"command": "stop", "id": str(three["ready"].pk)})
+
+    assert response.status_code == 403
+    assert not Deployment.objects.filter(wanted="stopped").exists()
+
+
+def test_a_foreign_row_is_left_out(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
+    agent = make_agent(cast, "Foreign", organization=cast.globex)
+    foreign = create_deployment(agent, actor=cast.outsider)
+
+    response = client_for(cast.operator).post(BULK, {"command": "stop", "id": [str(foreign.pk), "no-uuid"]})
+
+    assert "Select at least one" in response.content.decode()
+
+
+def test_overview_counts_deployments_by_status(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment], platform: Any
+) -> None:
+    page = client_for(cast.viewer).get("/o/acme/").content.decode()
+
+    assert f'href="{LIST}?status=failed"' in page
