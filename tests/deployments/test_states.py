@@ -38,8 +38,6 @@ def service(desired: int = 2, running: int = 2, pending: int = 0, *deployments: 
         task_definition="td:1",
         deployments=deployments or (entry(),),
         current_service_deployment=None,
-        breaker_enabled=True,
-        breaker_rolls_back=False,
         events=(),
     )
 
