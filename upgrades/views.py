@@ -60,6 +60,7 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
                     raise
                 form.add_error(None, error.message)
                 status, conflict = error.status, error.extra.get("upgrade_id")
+        form.renew_key()
     context = page_context(request, organization) | {
         "form": form,
         "conflict": conflict,
