@@ -201,6 +201,20 @@ def test_confirmation_in_the_page_refuses_and_acts(
     assert stayed(page)
 
 
+def test_a_region_that_never_comes_says_so(cast: Cast, ready: Deployment, guard: Guard, open_page: OpenPage) -> None:
+    guard.expected = ["net::ERR_FAILED", "htmx:sendError", "htmx:afterRequest"]
+    page = open_page(LIST, cast.operator)
+    page.route(
+        f"**{address(ready)}",
+        lambda route: route.abort() if route.request.headers.get("hx-target") == "logs" else route.continue_(),
+    )
+
+    page.goto(address(ready))
+
+    expect(page.locator("#logs")).to_contain_text("The portal did not answer in time, so the logs are not known yet.")
+    expect(page.locator("#metrics")).to_contain_text("CPU")
+
+
 def test_all_of_it_without_javascript(cast: Cast, ready: Deployment, open_page: OpenPage) -> None:
     page = open_page(LIST, cast.operator, javascript=False)
     page.get_by_role("link", name=ready.short_id).click()
