@@ -25,8 +25,9 @@ from deployments.models import Deployment
 from deployments.states import OUTSIDE, SYSTEM, EventType, Status, Wanted
 from portal.audit import AuditKind, record
 from portal.aws import ecs, ecs_runtime
-from portal.aws.credentials import LONGEST_WRITE_SECONDS, forget
+from portal.aws.credentials import forget
 from portal.aws.errors import EXPIRED, AwsDenied, AwsError, AwsMissing, AwsUnavailable
+from portal.leases import LEASE
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ def remove(work: Work, service: ecs.Service | None) -> None:
 def may_be_on_its_way(work: Work) -> bool:
     """CreateService was called so lately that it may still take effect, or its effect not be visible yet."""
     called_at = work.row.create_called_at
-    patience = timedelta(seconds=LONGEST_WRITE_SECONDS + settings.DEPLOYMENTS_LAG_SECONDS)
+    patience = LEASE + timedelta(seconds=settings.DEPLOYMENTS_LAG_SECONDS)
     return called_at is not None and work.now - called_at < patience
 
 

@@ -19,7 +19,7 @@ from rest_framework.response import Response
 
 from portal.access import Policy, has_two_factor, sign_in_first
 from portal.accounts_forms import SignInForm
-from portal.api import ErrorSerializer, StrictSerializer, api_route, errors, read_body, read_query
+from portal.api import ErrorSerializer, NoBody, StrictSerializer, api_route, errors, read_body, read_query
 from portal.errors import PortalError
 from portal.models import Membership, Role, User
 
@@ -32,10 +32,6 @@ class Credentials(StrictSerializer):
     code = serializers.CharField(
         required=False, max_length=32, help_text="Of the authenticator app, or a recovery code; after `mfa_required`."
     )
-
-
-class Nothing(StrictSerializer):
-    """A body without fields."""
 
 
 class PersonSerializer(serializers.Serializer[Any]):
@@ -87,6 +83,7 @@ def session(request: Request) -> HttpResponse:
 )
 @api_route("POST", allow=Policy.PUBLIC)
 def login(request: Request) -> Response:
+    read_query(request)
     credentials = read_body(request, Credentials)
     return Response(session_of(sign_in(request._request, **credentials)))
 
@@ -100,7 +97,8 @@ def login(request: Request) -> Response:
 )
 @api_route("POST", allow=Policy.SIGNED_IN)
 def logout(request: Request) -> Response:
-    read_body(request, Nothing)
+    read_query(request)
+    read_body(request, NoBody)
     flows.logout.logout(request._request)
     return Response(status=204)
 

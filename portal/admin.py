@@ -37,6 +37,7 @@ from portal.connection import test_connection
 from portal.models import Membership, Organization, User
 
 CONNECTIONS_AT_ONCE = 5
+PLACE_FIELDS = ("deployment_stack", "deployment_cluster", "deployment_region", "deployment_role_arn")
 ORGANIZATION_FIELDS = (
     "slug",
     "name",
@@ -239,9 +240,29 @@ class OrganizationForm(forms.ModelForm):  # type: ignore[type-arg]
         if given and Organization.objects.exclude(pk=self.instance.pk).filter(deployment_external_id=given).exists():
             # Sharing one would let an organization be pointed at another one's account (the confused deputy).
             self.add_error("deployment_external_id", "Another organization uses this external id. Each needs its own.")
+        for other in self.at_the_same_place():
+            # Both would roll the same services, each without knowing of the other's upgrades.
+            self.add_error(None, f"{other.name} ({other.slug}) names the same cluster and stack. Each needs its own.")
         if cleaned.get("deployment_role_arn") and not given and "deployment_external_id" not in self.errors:
             cleaned["deployment_external_id"] = secrets.token_urlsafe(32)
         return cleaned
+
+    def at_the_same_place(self) -> list[Organization]:
+        """The organizations with the same account, region, cluster and stack. One query."""
+        given = {name: self.cleaned_data.get(name) or "" for name in PLACE_FIELDS}
+        asked = Organization(**given)
+        if asked.cluster is None:
+            return []
+        near = Organization.objects.exclude(pk=self.instance.pk).filter(
+            deployment_region=asked.deployment_region, deployment_stack=asked.deployment_stack
+        )
+        return [other for other in near if (other.cluster, account_of(other)) == (asked.cluster, account_of(asked))]
+
+
+def account_of(organization: Organization) -> str | None:
+    """The AWS account of the role to assume; None for the portal's own."""
+    arn = organization.deployment_role_arn
+    return arn.split(":")[4] if arn else None
 
 
 @admin.register(Organization)

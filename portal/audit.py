@@ -47,7 +47,8 @@ class AuditEvent(models.Model):
     kind = models.CharField(max_length=60, choices=AuditKind.choices)
     actor = models.ForeignKey("portal.User", on_delete=models.PROTECT, null=True, related_name="+")
     actor_email = models.CharField(max_length=254, help_text="As it was then; `system` for what nobody asked for.")
-    subject = models.CharField(max_length=120, help_text="Id of what it happened to.")
+    # As long as the longest id: an e-mail address.
+    subject = models.CharField(max_length=254, help_text="Id of what it happened to.")
     data = models.JSONField(default=dict)
     request_id = models.CharField(max_length=64)
     created_at = models.DateTimeField(db_default=Now())

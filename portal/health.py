@@ -2,17 +2,14 @@
 
 import logging
 from datetime import timedelta
-from typing import Any
 
-from django.core.cache import cache
 from django.db import DatabaseError, connection
 from django.db.models.functions import Now
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
 from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 
-from portal import __version__
+from portal import __version__, memory
 from portal.access import Policy, policy
 from portal.aws.sts import caller_is_known
 from portal.celery import app
@@ -102,11 +99,8 @@ def silent_processes() -> list[str]:
 
 def aws_answers() -> bool:
     """Whether AWS accepts the portal's own credentials; asked at most once in AWS_CACHE_SECONDS."""
-    try:
-        known: Any = cache.get("health:aws")
-        if known is None:
-            known = caller_is_known()
-            cache.set("health:aws", known, AWS_CACHE_SECONDS)
-    except RedisError:
+    known: bool | None = memory.recall("health:aws")
+    if known is None:
         known = caller_is_known()
-    return bool(known)
+        memory.remember("health:aws", known, seconds=AWS_CACHE_SECONDS)
+    return known

@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 from django.db import connection, models, transaction
 from django.db.models.functions import Now
 
-# Renewed before each AWS call, so it outlives the longest one (portal/aws/credentials.py), and the work of a worker that
-# died waits no longer than this.
-LEASE = timedelta(seconds=20)
+# Renewed before each AWS call, so it outlives the longest one, a role assumed on the way included (a test holds it to
+# portal/aws/credentials.py), and the work of a worker that died waits no longer than this.
+LEASE = timedelta(seconds=30)
 
 
 class LeaseLost(Exception):

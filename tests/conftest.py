@@ -48,8 +48,8 @@ def local_aws(local_aws_server: LocalAws) -> LocalAws:
 
 
 def forget_roles() -> None:
-    """The reset dropped the credentials that were issued for roles; clients with the portal's own are dear to make."""
-    for target in {target for target, _, _ in credentials._clients if target.role_arn}:
+    """The reset dropped the credentials that were issued for roles."""
+    for target in [target for target in credentials._doors if target.role_arn]:
         credentials.forget(target)
 
 

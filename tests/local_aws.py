@@ -141,7 +141,7 @@ class LocalAws:
         *,
         role_arn: str | None = None,
         external_id: str | None = None,
-        read_timeout: float = 10.0,
+        read_timeout: float = 30.0,
     ) -> Any:
         """A boto3 client without retries, with the portal's own credentials or those of an assumed role.
 

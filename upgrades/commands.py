@@ -155,6 +155,9 @@ def record_upgrade(
             initiated_by=actor,
             initiated_by_email=actor.email,
             estimated_seconds=estimate_seconds(organization, services),
+            cluster=organization.cluster or "",
+            region=organization.deployment_region,
+            role_arn=organization.deployment_role_arn,
         )
         # Always in the same order, so that two requests that overlap cannot deadlock on the open-rollout index.
         for position, service in enumerate(services):
@@ -177,7 +180,7 @@ def record_upgrade(
             subject=upgrade.upgrade_id,
             data=request,
         )
-        transaction.on_commit(lambda: ring_for(upgrade))
+        transaction.on_commit(lambda: ring_for(upgrade), robust=True)
     return upgrade
 
 
@@ -200,7 +203,7 @@ def stop_upgrade(upgrade: Upgrade, *, actor: User) -> Upgrade:
                 subject=upgrade.upgrade_id,
             )
             upgrade.rollouts.exclude(phase__in=[Phase.WAITING, Phase.DONE]).update(next_check_at=Now())
-            transaction.on_commit(lambda: ring_for(upgrade))
+            transaction.on_commit(lambda: ring_for(upgrade), robust=True)
     upgrade.refresh_from_db()
     if not upgrade.is_open and not marked:
         raise PortalError(

@@ -11,7 +11,6 @@ from django.db.models.functions import Now
 from portal.audit import AuditKind, record
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing
 from upgrades.claims import Claim
-from upgrades.looks import cluster_of
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import TERMINAL, Outcome, Phase, Status, Verdict, overall_status
 
@@ -50,6 +49,7 @@ def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
 def explain(rollout: Rollout, verdict: Verdict, seen: dict[str, Any]) -> str:
     """State, ECS's reason, and why the newest task of mine stopped."""
     parts = [Outcome(verdict.outcome).label + "." if verdict.outcome else "", verdict.reason or ""]
+    parts.append(rollout.attribution_note or "")
     parts.append(newest_stop(seen.get("stopped_tasks") or rollout.stopped_tasks))
     return " ".join(part for part in parts if part)
 
@@ -121,14 +121,19 @@ def timed_out(rollout: Rollout, last_seen: str) -> Verdict:
 
 
 def service_missing(rollout: Rollout) -> Verdict:
-    reason = f"Cluster {cluster_of(rollout)} has no active service {rollout.service_name}."
+    reason = f"Cluster {rollout.upgrade.cluster} has no active service {rollout.service_name}."
     return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
+
+
+def in_short(error: AwsError) -> str:
+    """What people are shown of a failed call. AWS's own text names principals and accounts: it goes to the log."""
+    return f"{error.action}: {error.code}."
 
 
 def refused(rollout: Rollout, error: AwsError) -> Verdict:
     """A definite refusal at the start, in words that say what to mend."""
     if isinstance(error, AwsDenied):
-        reason = f"The portal's AWS role may not {error.permission}: {error.message}"
+        reason = f"AWS does not allow the portal's role {error.permission}. Staff can test the connection in the admin."
         return Verdict(Status.FAILED, Outcome.ACCESS_DENIED, reason)
     if isinstance(error, AwsMissing):
         return Verdict(

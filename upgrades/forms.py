@@ -38,7 +38,12 @@ class TriggerForm(forms.Form):
         required=False, max_length=60, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
     )
     # Sent again by a double click or a reload: the same upgrade comes back.
-    idempotency_key = forms.CharField(widget=forms.HiddenInput, max_length=MAX_KEY_LENGTH, initial=secrets.token_hex)
+    idempotency_key = forms.CharField(
+        widget=forms.HiddenInput,
+        max_length=MAX_KEY_LENGTH,
+        initial=secrets.token_hex,
+        error_messages={"required": "The form came without its key. It has one now: send it again."},
+    )
 
     def __init__(self, organization: Organization, data: Any = None, **options: Any) -> None:
         super().__init__(data, **options)
@@ -54,6 +59,10 @@ class TriggerForm(forms.Form):
                 "confirmation", f"Type {self.organization.slug} to confirm that this is the right organization."
             )
         return cleaned
+
+    def renew_key(self) -> None:
+        """Before a refused form is shown again: nothing was started, and what is sent next may be another request."""
+        self.data = {**{name: self.data.get(name) for name in self.data}, "idempotency_key": secrets.token_hex()}
 
 
 class HistoryFilters(forms.Form):

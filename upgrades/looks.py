@@ -4,39 +4,61 @@ Each look renews the lease first; each costs the AWS calls that its docstring na
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 
 from portal.aws import ecs
-from portal.aws.errors import AwsError
+from portal.aws.errors import AwsDenied, AwsError, AwsRefused
 from upgrades.claims import Claim
-from upgrades.models import Rollout, RolloutEvent
-from upgrades.states import Verdict
+from upgrades.models import RolloutEvent
+from upgrades.states import Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 
 # AWS's Date header counts whole seconds, so "created after the baseline" needs this much slack.
 DATE_SLACK = timedelta(seconds=2)
 # How much later than my end a deployment may have been created and still be what superseded mine.
-SUPERSESSION_SLACK = timedelta(seconds=60)
+SUPERSESSION_SLACK = timedelta(seconds=5)
 STOPPED_TASKS_KEPT = 5
+
+
+Answer = TypeVar("Answer")
 
 
 def read_service(claim: Claim) -> ecs.ServicesReading:
     claim.renew()
     rollout = claim.rollout
-    return ecs.describe_services(rollout.organization.aws_target, cluster_of(rollout), [rollout.service_name])
+    return ecs.describe_services(rollout.upgrade.aws_target, rollout.upgrade.cluster, [rollout.service_name])
 
 
 def read_mine(claim: Claim) -> ecs.ServiceDeployment | None:
+    """The service deployment that is mine; None when its ARN is not known or ECS does not give it."""
     arn = claim.rollout.service_deployment_arn
     if arn is None:
         return None
     claim.renew()
-    return ecs.describe_service_deployments(claim.rollout.organization.aws_target, [arn]).get(arn)
+    target = claim.rollout.upgrade.aws_target
+    known = unless_refused(lambda: ecs.describe_service_deployments(target, [arn]))
+    if known is not None:
+        return known.get(arn)
+    listed = list_since(claim, baseline_time(claim))
+    return next((ecs.as_service_deployment(brief) for brief in listed if brief.arn == arn), None)
+
+
+def unless_refused(read: Callable[[], Answer]) -> Answer | None:
+    """Reads of service deployments are younger than the others: a role or region may not have them.
+
+    Then DescribeServices alone must do (states.judge_by_id). An AWS that does not answer is another matter: it raises.
+    """
+    try:
+        return read()
+    except (AwsDenied, AwsRefused) as error:
+        logger.info("read without: %s", error)
+        return None
 
 
 @dataclass(frozen=True)
@@ -49,50 +71,65 @@ class Found:
 def find_mine(claim: Claim) -> Found | None:
     """The deployment that my call started: new since the baseline, to my task definition, the oldest such, no rollback.
 
-    The oldest, because whatever superseded mine came after it. Three AWS calls.
+    The oldest, because whatever superseded mine came after it; where there are several the note says so. Three AWS calls.
     """
     rollout = claim.rollout
-    target = rollout.organization.aws_target
-    baseline = rollout.baseline
-    since = datetime.fromisoformat(baseline["answered_at"]) - DATE_SLACK
-    claim.renew()
-    briefs = [
-        brief
-        for brief in ecs.list_service_deployments(
-            target, cluster_of(rollout), rollout.service_name, created_after=since
-        )
-        if brief.arn != baseline["service_deployment"]
-    ]
-    revisions = [brief.target_revision for brief in briefs if brief.target_revision]
-    definitions = ecs.revision_task_definitions(target, revisions) if revisions else {}
-    mine = [
-        brief
-        for brief in briefs
-        if definitions.get(brief.target_revision or "", rollout.task_definition) == rollout.task_definition
-    ]
+    arns = new_arns(claim)
     service = read_service(claim).services.get(rollout.service_name)
     ids = [
-        deployment.id
-        for deployment in sorted(service.deployments if service else (), key=lambda deployment: deployment.created_at)
-        if deployment.id not in baseline["deployment_ids"]
+        deployment
+        for deployment in (service.deployments if service else ())
+        if deployment.id not in rollout.baseline["deployment_ids"]
         and deployment.task_definition == rollout.task_definition
         and not deployment.is_rollback
     ]
-    if not mine and not ids:
+    if not arns and not ids:
         return None
-    several = (
-        f"{len(mine)} deployments started at the time of the call; the first is followed." if len(mine) > 1 else None
-    )
-    return Found(deployment_id=ids[0] if ids else None, arn=mine[0].arn if mine else None, note=several)
+    note = None
+    if max(len(arns), len(ids)) > 1:
+        note = (
+            "Several deployments started at the time of the call whose answer was lost; the first of them was followed."
+        )
+    if not arns:
+        return Found(min(ids, key=lambda each: each.created_at).id, None, note)
+    mine = arns[0]
+    # No documented field joins the two names of a deployment; both are made at the same moment.
+    near = min(ids, key=lambda each: abs(each.created_at - mine.created_at), default=None)
+    return Found(near.id if near else None, mine.arn, note)
 
 
-def find_successor(rollout: Rollout, mine: ecs.ServiceDeployment) -> str | None:
+def new_arns(claim: Claim) -> list[ecs.ServiceDeploymentBrief]:
+    """The service deployments since my baseline that roll to my task definition, oldest first."""
+    rollout = claim.rollout
+    listed = list_since(claim, baseline_time(claim))
+    briefs = [brief for brief in listed if brief.arn != rollout.baseline["service_deployment"]]
+    revisions = [brief.target_revision for brief in briefs if brief.target_revision]
+    if not revisions:
+        return briefs
+    claim.renew()
+    target, wanted = rollout.upgrade.aws_target, rollout.task_definition
+    definitions = unless_refused(lambda: ecs.revision_task_definitions(target, revisions)) or {}
+    return [brief for brief in briefs if definitions.get(brief.target_revision or "", wanted) == wanted]
+
+
+def baseline_time(claim: Claim) -> datetime:
+    """AWS's time just before my call."""
+    return datetime.fromisoformat(claim.rollout.baseline["answered_at"]) - DATE_SLACK
+
+
+def list_since(claim: Claim, since: datetime) -> list[ecs.ServiceDeploymentBrief]:
+    """The service deployments that were created from then on, oldest first; none where ECS does not list them."""
+    rollout = claim.rollout
+    target, cluster, name = rollout.upgrade.aws_target, rollout.upgrade.cluster, rollout.service_name
+    claim.renew()
+    return unless_refused(lambda: ecs.list_service_deployments(target, cluster, name, created_after=since)) or []
+
+
+def find_successor(claim: Claim, mine: ecs.ServiceDeployment) -> str | None:
     """The ARN of the deployment that somebody started over mine; None when there is none to be seen."""
-    ended_at = mine.finished_at or datetime.max.replace(tzinfo=mine.created_at.tzinfo) - SUPERSESSION_SLACK
-    for brief in ecs.list_service_deployments(
-        rollout.organization.aws_target, cluster_of(rollout), rollout.service_name, created_after=mine.created_at
-    ):
-        if brief.arn != mine.arn and mine.created_at <= brief.created_at <= ended_at + SUPERSESSION_SLACK:
+    for brief in list_since(claim, mine.created_at):
+        ended_before = mine.finished_at is not None and brief.created_at > mine.finished_at + SUPERSESSION_SLACK
+        if brief.arn != mine.arn and brief.created_at >= mine.created_at and not ended_before:
             return brief.arn
     return None
 
@@ -112,6 +149,12 @@ def seen_of(
         seen |= counts_of(service)
         entry = service.deployment(rollout.deployment_id) if rollout.deployment_id else None
         seen["failed_tasks"] = max(entry.failed_tasks if entry else 0, rollout.failed_tasks or 0)
+        if entry is not None and mine is None:
+            seen |= {
+                "target_running": entry.running_count,
+                "target_pending": entry.pending_count,
+                "source_running": service.running_count - entry.running_count,
+            }
     if mine is not None:
         seen |= {
             "target_running": mine.target_running,
@@ -129,9 +172,11 @@ def seen_of(
 def progress_of(claim: Claim, seen: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
     """`progressed_at` moves when tasks did; a rollout without progress past the stall limit is flagged."""
     rollout = claim.rollout
+    rolling_back = verdict.outcome == Outcome.ROLLING_BACK
+    source, target = seen.get("source_running", rollout.source_running), seen.get("target_running", 0)
     moved = (
-        seen.get("target_running", 0) > rollout.target_running
-        or seen.get("source_running", 0) < rollout.source_running
+        (source > rollout.source_running if rolling_back else source < rollout.source_running)
+        or target > rollout.target_running
         or verdict.outcome != rollout.outcome
         or rollout.progressed_at is None
     )
@@ -149,8 +194,8 @@ def read_stopped_tasks(claim: Claim) -> list[dict[str, Any]]:
     claim.renew()
     try:
         tasks = ecs.stopped_tasks(
-            rollout.organization.aws_target,
-            cluster_of(rollout),
+            rollout.upgrade.aws_target,
+            rollout.upgrade.cluster,
             rollout.service_name,
             started_by=rollout.deployment_id,
         )
@@ -163,11 +208,12 @@ def read_stopped_tasks(claim: Claim) -> list[dict[str, Any]]:
     ]
 
 
-def keep_events(rollout: Rollout, service: ecs.Service | None) -> None:
+def keep_events(claim: Claim, service: ecs.Service | None) -> None:
     """Copy ECS's events since my baseline; ECS forgets all but the newest hundred."""
     if service is None:
         return
-    since = datetime.fromisoformat(rollout.baseline["answered_at"]) - DATE_SLACK
+    rollout = claim.rollout
+    since = baseline_time(claim)
     RolloutEvent.objects.bulk_create(
         [
             RolloutEvent(
@@ -182,12 +228,6 @@ def keep_events(rollout: Rollout, service: ecs.Service | None) -> None:
         ],
         ignore_conflicts=True,
     )
-
-
-def cluster_of(rollout: Rollout) -> str:
-    cluster = rollout.organization.cluster
-    # The trigger refuses an organization without one, and its record may be emptied afterwards.
-    return cluster or "no-cluster-configured"
 
 
 def counts_of(service: ecs.Service) -> dict[str, Any]:

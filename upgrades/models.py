@@ -6,6 +6,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models.functions import Now
 
+from portal.aws.credentials import AwsTarget
 from portal.leases import Leased, due
 from portal.models import Organization, User
 from upgrades.states import (
@@ -96,6 +97,10 @@ class Upgrade(models.Model):
     success_count = models.IntegerField(default=0)
     failed_count = models.IntegerField(default=0)
     estimated_seconds = models.IntegerField(null=True, help_text="From past rollouts, at the trigger; null: no past.")
+    # Where it rolls, as it was at the trigger: a record that is changed meanwhile moves no rollout to another place.
+    cluster = models.CharField(max_length=255)
+    region = models.CharField(max_length=50)
+    role_arn = models.CharField(max_length=600, blank=True)
     stop_requested_at = models.DateTimeField(null=True)
     stop_requested_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
@@ -121,6 +126,11 @@ class Upgrade(models.Model):
     @property
     def is_open(self) -> bool:
         return self.status in OPEN
+
+    @property
+    def aws_target(self) -> AwsTarget:
+        """Region and role as they were at the trigger; the external id as it is now, for it may have been renewed."""
+        return AwsTarget(self.region, self.role_arn or None, self.organization.deployment_external_id or None)
 
     @property
     def message(self) -> str:
@@ -168,13 +178,15 @@ class Rollout(Leased):
     # What ECS runs, before and after.
     from_version = models.CharField(max_length=255, null=True)  # noqa: DJ001 - null is "not known"
     to_version = models.CharField(max_length=255, null=True)  # noqa: DJ001
-    previous_task_definition = models.CharField(max_length=255, null=True)  # noqa: DJ001
-    task_definition = models.CharField(max_length=255, null=True)  # noqa: DJ001
+    previous_task_definition = models.CharField(max_length=512, null=True)  # noqa: DJ001
+    task_definition = models.CharField(max_length=512, null=True)  # noqa: DJ001
 
     # The deployment that is mine, and what there was before it.
     deployment_id = models.CharField(max_length=100, null=True)  # noqa: DJ001
     service_deployment_arn = models.CharField(max_length=512, null=True)  # noqa: DJ001
     baseline = models.JSONField(default=dict, help_text="Deployment ids and ARNs before the call, AWS's time then.")
+    attribution_note = models.TextField(null=True)  # noqa: DJ001 - said with the verdict when mine was not certain
+    stop_sent_at = models.DateTimeField(null=True, help_text="When StopServiceDeployment was called for it.")
     attempts = models.SmallIntegerField(default=0, help_text="UpdateService calls.")
 
     # What was last seen of it.

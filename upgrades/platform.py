@@ -3,22 +3,32 @@
 When ECS does not answer, the last reading is shown with its age and the reason; a page never hangs and never lies.
 """
 
+import logging
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from django.core.cache import cache
 from django.utils import timezone
 
+from portal import memory
 from portal.aws import ecs
 from portal.aws.errors import AwsError
+from portal.connection import within_time
 from portal.models import Organization
 from upgrades.looks import version_of
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import OPEN, PlatformService
 
+logger = logging.getLogger(__name__)
+
 FRESH_SECONDS = 5
+# After a failure: a page that waits for an ECS that hangs holds one of the web's few threads.
+FAILED_SECONDS = 15
+# For all calls of one reading together, the role's assumption and the repetitions below included.
+LONGEST_WAIT_SECONDS = 3
 KEPT_SECONDS = 24 * 60 * 60
+ASKED_BY_ANOTHER = "another request is asking ECS just now; look again in a few seconds"
 
 
 @dataclass(frozen=True)
@@ -40,11 +50,21 @@ class ServiceNow:
 
 @dataclass(frozen=True)
 class Reading:
-    """`error` is set when the newest attempt failed: then `services` are as of `read_at`, or unknown if that is None."""
+    """`error` is set when the newest attempt failed: then `services` are as of `read_at`, or unknown if that is None.
+
+    It names the call and AWS's code; AWS's own text tells principals and accounts, and stands in the log alone.
+    """
 
     services: list[ServiceNow]
     read_at: datetime | None
+    tried_at: datetime | None = None
     error: str | None = None
+
+    @property
+    def is_recent(self) -> bool:
+        """Nobody needs to ask again yet."""
+        seconds = FAILED_SECONDS if self.error else FRESH_SECONDS
+        return self.tried_at is not None and (timezone.now() - self.tried_at).total_seconds() < seconds
 
     def of(self, service: str) -> ServiceNow:
         return next(row for row in self.services if row.service == service)
@@ -57,20 +77,32 @@ def service_name(organization: Organization, service: str) -> str:
 def read_platform(organization: Organization) -> Reading | None:
     """The three services as they are now; None for an organization that names neither cluster nor stack.
 
-    At most one DescribeServices call in FRESH_SECONDS, and one DescribeTaskDefinition for each that was never seen.
+    At most one DescribeServices call in FRESH_SECONDS (after a failure FAILED_SECONDS), and one DescribeTaskDefinition
+    for each that was never seen; waits LONGEST_WAIT_SECONDS at most. One query.
     """
     if organization.cluster is None:
         return None
-    kept = recall(organization)
-    if kept and kept.read_at and (timezone.now() - kept.read_at).total_seconds() < FRESH_SECONDS:
-        return with_last_rollouts(organization, kept)
-    try:
-        reading = ask_ecs(organization, organization.cluster)
-    except AwsError as error:
-        old = kept or Reading([unknown(organization, service) for service in PlatformService], read_at=None)
-        return with_last_rollouts(organization, replace(old, error=f"{error.action}: {error.message}"))
-    keep(organization, reading)
+    reading = recall(organization)
+    if reading is None or not reading.is_recent:
+        old = reading or Reading([unknown(organization, service) for service in PlatformService], read_at=None)
+        reading = read_anew(organization, organization.cluster, old)
     return with_last_rollouts(organization, reading)
+
+
+def read_anew(organization: Organization, cluster: str, old: Reading) -> Reading:
+    """Ask ECS, one request at a time: the others get the old reading meanwhile. A failure is remembered too."""
+    asking = f"asking:{cache_key(organization)}"
+    if not memory.is_first(asking, seconds=2 * LONGEST_WAIT_SECONDS):
+        return old if old.read_at or old.error else replace(old, error=ASKED_BY_ANOTHER)
+    try:
+        question = partial(ask_ecs, organization, cluster)
+        reading = within_time(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
+    except AwsError as error:
+        logger.warning("platform of %s not read: %s", organization.slug, error)
+        reading = replace(old, tried_at=timezone.now(), error=f"{error.action}: {error.code}")
+    keep(organization, reading)
+    memory.forget(asking)
+    return reading
 
 
 def now_context(organization: Organization) -> dict[str, Any]:
@@ -84,17 +116,16 @@ def now_context(organization: Organization) -> dict[str, Any]:
 
 
 def recall(organization: Organization) -> Reading | None:
-    """The last good reading. What another release of the portal kept in another shape counts as none."""
-    kept = cache.get(cache_key(organization))
+    """The last reading. What another release of the portal kept in another shape counts as none."""
+    kept = memory.recall(cache_key(organization))
     try:
-        return Reading([ServiceNow(**row) for row in kept["services"]], read_at=kept["read_at"]) if kept else None
+        return Reading(**{**kept, "services": [ServiceNow(**row) for row in kept["services"]]}) if kept else None
     except (TypeError, KeyError):
         return None
 
 
 def keep(organization: Organization, reading: Reading) -> None:
-    rows = [asdict(row) for row in reading.services]
-    cache.set(cache_key(organization), {"services": rows, "read_at": reading.read_at}, KEPT_SECONDS)
+    memory.remember(cache_key(organization), asdict(reading), seconds=KEPT_SECONDS)
 
 
 def cache_key(organization: Organization) -> str:
@@ -110,7 +141,7 @@ def ask_ecs(organization: Organization, cluster: str) -> Reading:
         live = found.get(name)
         row = unknown(organization, service)
         rows.append(as_row(organization, row, live) if live else replace(row, state="missing"))
-    return Reading(rows, read_at=timezone.now())
+    return Reading(rows, read_at=timezone.now(), tried_at=timezone.now())
 
 
 def as_row(organization: Organization, row: ServiceNow, live: ecs.Service) -> ServiceNow:
@@ -137,10 +168,10 @@ def state_of(live: ecs.Service) -> str:
 
 def task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:
     """A revision never changes, so it is asked for once. The ARN names its account, so no tenant meets another's."""
-    kept = cache.get(f"task-definition:{arn}")
+    kept = memory.recall(f"task-definition:{arn}")
     if kept is None:
         kept = asdict(ecs.describe_task_definition(organization.aws_target, arn))
-        cache.set(f"task-definition:{arn}", kept, KEPT_SECONDS)
+        memory.remember(f"task-definition:{arn}", kept, seconds=KEPT_SECONDS)
     return ecs.TaskDefinition(**kept)
 
 

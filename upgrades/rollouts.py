@@ -14,15 +14,27 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, transaction
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.models.functions import Now
 
+from portal.access import role_in
 from portal.aws import ecs
 from portal.aws.credentials import forget
-from portal.aws.errors import EXPIRED, AwsDenied, AwsError, AwsMissing, AwsUnavailable
+from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable
+from portal.leases import LEASE
+from portal.models import Role
 from upgrades.claims import Claim, LeaseLost, is_past_deadline, poll_seconds, take
-from upgrades.endings import finish, lock_upgrade, refresh_upgrade, refused, service_missing, stopped_by, timed_out
+from upgrades.endings import (
+    finish,
+    in_short,
+    lock_upgrade,
+    refresh_upgrade,
+    refused,
+    service_missing,
+    stopped_by,
+    timed_out,
+)
 from upgrades.looks import (
-    cluster_of,
     counts_of,
     find_mine,
     find_successor,
@@ -32,17 +44,20 @@ from upgrades.looks import (
     seen_of,
     version_of,
 )
+from upgrades.models import Rollout
 from upgrades.states import Outcome, Phase, Status, Verdict, judge, judge_by_id
 
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
+# How often a lost call's deployment is looked for, at least, before it is believed that it started nothing.
+LOOKS_FOR_LOST = 3
 
 
 def advance(rollout_id: int) -> bool:
     """Do the one next step of the rollout, if it is due and nobody else does. Returns whether a step was made.
 
-    Safe to call at any time, any number of times, from any process. At most five AWS calls.
+    Safe to call at any time, any number of times, from any process. About ten AWS calls at most.
     """
     claim = take(rollout_id)
     if claim is None:
@@ -53,8 +68,8 @@ def advance(rollout_id: int) -> bool:
             step(claim)
         except AwsError as error:
             logger.warning("rollout %s in %s: %s", rollout_id, claim.rollout.phase, error)
-            note_failed_look(claim, f"{error.action}: {error.message}")
-        except (DatabaseError, LeaseLost):
+            note_failed_look(claim, in_short(error))
+        except (OperationalError, InterfaceError, LeaseLost):
             raise
         except Exception:
             # A row that no step can handle must neither stop the others nor stay open beyond its deadline.
@@ -71,10 +86,9 @@ def advance(rollout_id: int) -> bool:
 def start(claim: Claim) -> None:
     """1. Look. 2. End at once where there is nothing to roll. 3. Commit the baseline. 4. Call."""
     rollout = claim.rollout
-    if rollout.upgrade.stop_requested_at:
-        return finish(
-            claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, f"{stopped_by(rollout)} stopped the upgrade.")
-        )
+    why_not = reason_not_to_start(rollout)
+    if why_not:
+        return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, why_not))
     if is_past_deadline(claim):
         return finish(claim, timed_out(rollout, "It was never started."))
     try:
@@ -83,7 +97,7 @@ def start(claim: Claim) -> None:
         if service is None or service.status != "ACTIVE":
             return finish(claim, service_missing(rollout))
         claim.renew()
-        definition = ecs.describe_task_definition(rollout.organization.aws_target, service.task_definition)
+        definition = ecs.describe_task_definition(rollout.upgrade.aws_target, service.task_definition)
     except AwsUnavailable:
         raise
     except AwsError as error:
@@ -103,6 +117,19 @@ def start(claim: Claim) -> None:
     call(claim)
 
 
+def reason_not_to_start(rollout: Rollout) -> str | None:
+    """What changed since the trigger that forbids another write to AWS. What already rolls is watched to its end."""
+    upgrade = rollout.upgrade
+    if upgrade.stop_requested_at:
+        return f"{stopped_by(rollout)} stopped the upgrade."
+    if not rollout.organization.is_active:
+        return f"{rollout.organization.name} was suspended after the upgrade was triggered."
+    role = role_in(upgrade.initiated_by, rollout.organization)
+    if role is None or not role.includes(Role.OPERATOR):
+        return f"{upgrade.initiated_by_email} may no longer upgrade services of {rollout.organization.name}."
+    return None
+
+
 def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesReading, seen: dict[str, Any]) -> None:
     """What there was before my call, so that whoever comes next can tell my deployment from all others."""
     rollout = claim.rollout
@@ -118,7 +145,6 @@ def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesRea
             "deployment_ids": [deployment.id for deployment in service.deployments],
             "service_deployment": service.current_service_deployment,
             "answered_at": reading.answered_at.isoformat(),
-            "called_at": claim.now.isoformat(),
         },
     )
 
@@ -126,12 +152,12 @@ def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesRea
 def call(claim: Claim) -> None:
     """UpdateService, once. A definite refusal ends the rollout; an ambiguous end leaves it to resolve()."""
     rollout = claim.rollout
-    target = rollout.organization.aws_target
+    target = rollout.upgrade.aws_target
     claim.renew()
     try:
         service = ecs.update_service(
             target,
-            cluster_of(rollout),
+            rollout.upgrade.cluster,
             rollout.service_name,
             task_definition=str(rollout.task_definition),
             force_new_deployment=rollout.upgrade.force_new_deployment,
@@ -141,9 +167,11 @@ def call(claim: Claim) -> None:
         if error.code in EXPIRED:
             forget(target)
         if error.may_have_happened:
-            return claim.release(seconds=poll_seconds(), check_error=error.message)
-        # Refused at the door (throttled, not connected): nothing happened, so the next turn begins anew.
-        fields = {"phase": Phase.DUE, "attempts": rollout.attempts - 1, "check_error": error.message}
+            return claim.release(seconds=poll_seconds(), check_error=in_short(error))
+        # Refused at the door (throttled, not connected): nothing happened. The first attempt begins anew; a later one
+        # keeps the first one's baseline, for its lost deployment may yet show.
+        phase = Phase.DUE if rollout.attempts == 1 else Phase.CALLING
+        fields = {"phase": phase, "attempts": rollout.attempts - 1, "check_error": in_short(error)}
         return claim.release(seconds=2 * poll_seconds(), **fields)
     except AwsError as error:
         return finish(claim, refused(rollout, error))
@@ -167,7 +195,7 @@ def follow(claim: Claim, *, deployment_id: str | None, arn: str | None, note: st
         phase=Phase.WATCHING,
         deployment_id=deployment_id,
         service_deployment_arn=arn,
-        rollout_reason=note,
+        attribution_note=note,
         check_error=None,
     )
 
@@ -176,24 +204,38 @@ def follow(claim: Claim, *, deployment_id: str | None, arn: str | None, note: st
 
 
 def resolve(claim: Claim) -> None:
-    """Adopt the deployment that my lost call started; call again only when none became visible in time."""
+    """Adopt the deployment that my lost call started; call again only when it did not show in time.
+
+    The time counts from the first look after the call, and takes several looks: a read may lag behind the call. The
+    baseline of the first attempt stays, so that whatever an attempt of mine started is never taken for somebody else's.
+    """
     rollout = claim.rollout
     if is_past_deadline(claim):
         return finish(
             claim, timed_out(rollout, "UpdateService was called; its answer was lost and no deployment seen.")
         )
-    found = find_mine(claim)
+    try:
+        found = find_mine(claim)
+    except AwsMissing:
+        return doubt(claim, service_missing(rollout))
     if found is not None:
         return follow(claim, deployment_id=found.deployment_id, arn=found.arn, note=found.note)
-    waited = claim.now - datetime.fromisoformat(rollout.baseline["called_at"])
-    if waited < timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS):
-        return claim.release(seconds=poll_seconds())
+    looks = rollout.baseline.get("looks", 0) + 1
+    looked_at = rollout.baseline.get("looked_at") or claim.now.isoformat()
+    waited = claim.now - datetime.fromisoformat(looked_at)
+    if looks < LOOKS_FOR_LOST or waited < timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS):
+        baseline = rollout.baseline | {"looks": looks, "looked_at": looked_at}
+        return claim.release(seconds=poll_seconds(), baseline=baseline)
+    why_not = reason_not_to_start(rollout)
+    if why_not:
+        return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, f"No deployment started. {why_not}"))
     if rollout.attempts >= MAX_ATTEMPTS:
         reason = f"UpdateService was called {rollout.attempts} times; no answer came and no deployment started."
         return finish(claim, Verdict(Status.FAILED, Outcome.REFUSED, reason))
     logger.warning("rollout %s: attempt %s started nothing, calling again", rollout.pk, rollout.attempts)
-    claim.write(phase=Phase.DUE)
-    start(claim)
+    baseline = {name: value for name, value in rollout.baseline.items() if name not in ("looks", "looked_at")}
+    claim.write(attempts=rollout.attempts + 1, baseline=baseline)
+    call(claim)
 
 
 # --- watching: judge the deployment that is mine ---------------------------------------------------------------------
@@ -212,15 +254,13 @@ def watch(claim: Claim) -> None:
     mine = read_mine(claim)
     if mine is None and (service is None or service.status != "ACTIVE"):
         return doubt(claim, service_missing(rollout))
-    if mine is not None and mine.status in ("PENDING", "IN_PROGRESS") and rollout.upgrade.stop_requested_at:
-        claim.renew()
-        request_stop(claim, mine.arn)
+    note = ask_to_stop(claim, mine) if rollout.upgrade.stop_requested_at else None
     verdict = judge_mine(claim, service, mine)
-    seen = seen_of(claim, service, mine, verdict)
-    keep_events(rollout, service)
+    seen = seen_of(claim, service, mine, verdict) | {"check_error": note}
+    keep_events(claim, service)
     if verdict.outcome == Outcome.STOPPED and service is None:
         return doubt(claim, service_missing(rollout))
-    if verdict.outcome == Outcome.STOPPED:
+    if verdict.outcome == Outcome.STOPPED or (verdict.outcome == Outcome.SUPERSEDED and mine is None):
         return doubt(claim, verdict, **seen)
     if verdict.is_terminal:
         return finish(claim, verdict, **seen)
@@ -231,36 +271,48 @@ def watch(claim: Claim) -> None:
 
 def look_up_arn(claim: Claim) -> None:
     """UpdateService's reply named no new service deployment: find it by its time and task definition."""
-    try:
-        found = find_mine(claim)
-    except AwsDenied:
-        return  # DescribeServices alone must do: judge_by_id
+    found = find_mine(claim)
     if found and found.arn:
         claim.write(service_deployment_arn=found.arn)
 
 
-def request_stop(claim: Claim, arn: str) -> None:
-    """StopServiceDeployment; a refusal only means that the deployment ended meanwhile, and the next look says how."""
+def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None) -> str | None:
+    """StopServiceDeployment, when mine can be stopped; the note to show when it could not be asked for."""
+    rollout = claim.rollout
+    if mine is None:
+        return (
+            "The stop cannot be asked for: ECS does not give the ARN of this deployment (ecs:ListServiceDeployments)."
+        )
+    if mine.status not in ("PENDING", "IN_PROGRESS"):
+        return None
+    # Before the call: if its answer is lost, the rollback that follows is still known to be ours.
+    claim.write(lease_until=Now() + LEASE, stop_sent_at=claim.now)
     try:
-        ecs.stop_service_deployment(claim.rollout.organization.aws_target, arn)
-    except (AwsUnavailable, AwsDenied):
-        raise
+        ecs.stop_service_deployment(rollout.upgrade.aws_target, mine.arn)
+    except AwsUnavailable as error:
+        return f"The stop was not answered and is asked for again. {in_short(error)}"
     except AwsError as error:
-        logger.info("rollout %s: stop refused: %s", claim.rollout.pk, error)
+        # Refused: the role may not, or the deployment ended meanwhile, and the next look says how.
+        logger.info("rollout %s: stop refused: %s", rollout.pk, error)
+        claim.write(stop_sent_at=None)
+        return f"The stop was refused. {in_short(error)}"
+    return None
 
 
 def judge_mine(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment | None) -> Verdict:
     rollout = claim.rollout
     if mine is not None:
-        later = None
-        if mine.status == "STOPPED":
-            claim.renew()
-            later = find_successor(rollout, mine)
-        by = stopped_by(rollout) if rollout.upgrade.stop_requested_at else None
+        later = find_successor(claim, mine) if mine.status == "STOPPED" else None
+        by = stopped_by(rollout) if rollout.stop_sent_at else None
         return judge(mine, superseded_by=later, stopped_by=by)
-    if service is not None and rollout.deployment_id and rollout.service_deployment_arn is None:
-        return judge_by_id(service, rollout.deployment_id)
-    # ECS did not name it this time. Nothing is concluded from what is absent; the deadline ends it.
+    if service is not None and rollout.deployment_id:
+        return judge_by_id(
+            service,
+            rollout.deployment_id,
+            baseline=rollout.baseline["deployment_ids"],
+            was_rolling_back=rollout.outcome == Outcome.ROLLING_BACK,
+        )
+    # ECS names it in no way. Nothing is concluded from what is absent; the deadline ends it.
     return Verdict(Status.IN_PROGRESS, None, "ECS did not report this deployment at the newest look.")
 
 

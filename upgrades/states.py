@@ -102,9 +102,9 @@ class Verdict:
 def judge(mine: ServiceDeployment, *, superseded_by: str | None = None, stopped_by: str | None = None) -> Verdict:
     """The status and outcome of the service deployment that is mine.
 
-    `superseded_by`: ARN of a deployment that somebody started later, looked up by the caller only when mine is stopping.
-    `stopped_by`: who asked this portal to stop it. Whatever the running counts say, only the deployment's own status
-    counts: after a rollback `running == desired` too.
+    `superseded_by`: ARN of a deployment that somebody started later, looked up by the caller only when mine has stopped.
+    `stopped_by`: on whose behalf this portal sent StopServiceDeployment. Whatever the running counts say, only the
+    deployment's own status counts: after a rollback `running == desired` too.
     """
     state = mine.status
     reason = mine.rollback_reason or mine.status_reason
@@ -115,7 +115,8 @@ def judge(mine: ServiceDeployment, *, superseded_by: str | None = None, stopped_
     if state in ("ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS"):
         return Verdict(Status.IN_PROGRESS, Outcome.ROLLING_BACK, reason)
     if state == "ROLLBACK_SUCCESSFUL":
-        if stopped_by:
+        # A stop that came after ECS had begun to roll back by itself changes nothing about why.
+        if stopped_by and not _failed_by_itself(mine):
             return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", reason))
         return Verdict(Status.FAILED, Outcome.ROLLED_BACK, reason)
     if state == "ROLLBACK_FAILED":
@@ -126,34 +127,44 @@ def judge(mine: ServiceDeployment, *, superseded_by: str | None = None, stopped_
     return Verdict(Status.IN_PROGRESS, None, mine.status_reason)
 
 
+def _failed_by_itself(mine: ServiceDeployment) -> bool:
+    return mine.breaker_status == "TRIGGERED" or bool(mine.triggered_alarms)
+
+
 def _judge_stopped(mine: ServiceDeployment, *, superseded_by: str | None, stopped_by: str | None) -> Verdict:
     reason = mine.status_reason
-    if superseded_by:
-        return Verdict(Status.FAILED, Outcome.SUPERSEDED, _join(f"Superseded by {superseded_by}.", reason))
     if mine.triggered_alarms:
         alarms = ", ".join(mine.triggered_alarms)
         return Verdict(Status.FAILED, Outcome.ALARM, _join(f"Alarm {alarms} went off.", reason))
     if mine.breaker_status == "TRIGGERED":
         return Verdict(Status.FAILED, Outcome.CIRCUIT_BREAKER, reason)
+    if superseded_by:
+        return Verdict(Status.FAILED, Outcome.SUPERSEDED, _join(f"Superseded by {superseded_by}.", reason))
     if stopped_by:
         return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", reason))
     return Verdict(Status.FAILED, Outcome.STOPPED, reason)
 
 
-def judge_by_id(service: Service, deployment_id: str) -> Verdict:
+def judge_by_id(
+    service: Service, deployment_id: str, *, baseline: Collection[str], was_rolling_back: bool = False
+) -> Verdict:
     """The fallback where ECS gives no service deployments: my `ecs-svc/..` entry among the service's deployments.
 
-    An entry that is gone is never guessed to be a success.
+    `baseline`: the ids that were there before my call. `was_rolling_back`: an earlier look saw ECS roll mine back; a
+    rollback that has ended no longer says that it is one. An entry that is gone is never guessed to be a success, and one
+    that a stale read does not show yet is not superseded by what was there before it.
     """
     mine = service.deployment(deployment_id)
     if mine is not None and mine.rollout_state == "COMPLETED":
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.rollout_state_reason)
     primary = service.primary
-    if primary is None or primary.id == deployment_id:
+    if primary is None or primary.id in baseline:
+        return Verdict(Status.IN_PROGRESS, None, "ECS does not show this deployment yet.")
+    if primary.id == deployment_id:
         if mine is not None and mine.rollout_state == "FAILED":
             return Verdict(Status.FAILED, Outcome.CIRCUIT_BREAKER, mine.rollout_state_reason)
         return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason if mine else None)
-    if primary.is_rollback:
+    if primary.is_rollback or was_rolling_back:
         status = Status.FAILED if primary.rollout_state == "COMPLETED" else Status.IN_PROGRESS
         outcome = Outcome.ROLLED_BACK if status == Status.FAILED else Outcome.ROLLING_BACK
         return Verdict(status, outcome, primary.rollout_state_reason)

@@ -1,27 +1,26 @@
-"""Whose AWS: assumed roles and clients, one client for each target and service.
+"""Whose AWS: assumed roles and clients; one session for each target, one loader of botocore's models for all of them.
 
 Time-outs are short, because pages and leases wait on these calls. Reads are retried by botocore's standard mode (the one
 AWS's SDK reference calls safe for several tenants); writes are made exactly once, the engine decides what to do after.
 """
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.credentials import DeferredRefreshableCredentials
+from botocore.credentials import DeferredRefreshableCredentials, ReadOnlyCredentials
+from botocore.loaders import create_loader
 from botocore.session import get_session
 
 SESSION_SECONDS = 3600
 CONNECT_TIMEOUT_SECONDS = 2
 READ_TIMEOUT_SECONDS = 5
 WRITE_TIMEOUT_SECONDS = 10
-# The longest that one write takes: the engine's lease must outlive it.
-LONGEST_WRITE_SECONDS = CONNECT_TIMEOUT_SECONDS + WRITE_TIMEOUT_SECONDS
 # A page waits for these reads, made once: a failed one shows the last data with its age.
 LIVE_CONNECT_SECONDS, LIVE_READ_SECONDS = 1, 4
-MAX_CLIENTS = 400
+MAX_TARGETS = 200
 
 
 @dataclass(frozen=True)
@@ -33,40 +32,64 @@ class AwsTarget:
     external_id: str | None = None
 
 
-_clients: dict[tuple[AwsTarget, str, str], Any] = {}
+@dataclass
+class _Door:
+    """One target's session, whose role is assumed once for all its clients. `lock` is held while a client is made."""
+
+    session: boto3.Session
+    clients: dict[tuple[str, str, ReadOnlyCredentials | None], Any] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+# A service's model takes 10 MB and a fifth of a second to read; nothing in it depends on the session.
+_loader = create_loader()
+_doors: dict[AwsTarget, _Door] = {}
 _lock = threading.Lock()
 
 
 def client(target: AwsTarget, service: str, *, writes: bool = False) -> Any:
-    """A cached boto3 client. `writes=True` never repeats a call by itself. Makes no network call."""
-    return _cached(target, service, "writes" if writes else "reads")
+    """A cached boto3 client.
+
+    `writes=True` never repeats a call by itself, and signs with credentials that are made sure of here: the role is
+    assumed before the call, never inside it, so the call takes no longer than its own time-outs. Raises botocore's errors.
+    """
+    return _client(target, service, "writes" if writes else "reads")
 
 
 def live_client(target: AwsTarget, service: str) -> Any:
-    """A client for what a page waits for: short time-outs, no repetition. Makes no network call."""
-    return _cached(target, service, "live")
+    """A cached boto3 client for what a page waits for: short time-outs, no repetition. Raises botocore's errors."""
+    return _client(target, service, "live")
 
 
-def _cached(target: AwsTarget, service: str, manner: str) -> Any:
-    key = (target, service, manner)
-    with _lock:
-        if key not in _clients:
-            if len(_clients) >= MAX_CLIENTS:
-                _clients.pop(next(iter(_clients)))
-            _clients[key] = _session(target).client(service, config=CONFIGS[manner])
-        return _clients[key]
+def _client(target: AwsTarget, service: str, manner: str) -> Any:
+    door = _door(target)
+    # Outside the lock: readers need not wait for an AssumeRole.
+    fixed = _fresh_credentials(door.session) if manner == "writes" else None
+    key = (service, manner, fixed)
+    with door.lock:
+        if key not in door.clients:
+            # Without the client that signs with credentials of the hour before.
+            door.clients = {old: made for old, made in door.clients.items() if old[:2] != key[:2]}
+            door.clients[key] = door.session.client(
+                service,
+                config=CONFIGS[manner],
+                aws_access_key_id=fixed and fixed.access_key,
+                aws_secret_access_key=fixed and fixed.secret_key,
+                aws_session_token=fixed and fixed.token,
+            )
+        return door.clients[key]
 
 
 def forget(target: AwsTarget) -> None:
-    """Drop the target's clients, and with them its assumed role: the next call assumes it anew."""
+    """Drop the target's session and clients: the next call assumes its role anew, with the portal's newest credentials."""
     with _lock:
-        for key in [key for key in _clients if key[0] == target]:
-            del _clients[key]
+        _doors.pop(target, None)
+        _doors.pop(AwsTarget(target.region), None)
 
 
 def assume_role(target: AwsTarget) -> dict[str, str]:
     """STS AssumeRole, as botocore's refreshable credentials want it. Raises botocore's errors."""
-    sts = boto3.Session().client("sts", region_name=target.region, config=CONFIGS["reads"])
+    sts = client(AwsTarget(target.region), "sts")
     parameters: dict[str, Any] = {
         "RoleArn": target.role_arn,
         "RoleSessionName": "operations-portal",
@@ -83,15 +106,33 @@ def assume_role(target: AwsTarget) -> dict[str, str]:
     }
 
 
+def _door(target: AwsTarget) -> _Door:
+    with _lock:
+        if target not in _doors:
+            if len(_doors) >= MAX_TARGETS:
+                _doors.pop(next(iter(_doors)))
+            _doors[target] = _Door(_session(target))
+        return _doors[target]
+
+
 def _session(target: AwsTarget) -> boto3.Session:
-    if not target.role_arn:
-        return boto3.Session(region_name=target.region)
+    """Cheap: it reads no file and no network until a client is made."""
     botocore_session = get_session()
-    # botocore has no public door for one's own refreshable credentials; this attribute is what its users set.
-    botocore_session._credentials = DeferredRefreshableCredentials(
-        refresh_using=lambda: assume_role(target), method="sts-assume-role"
-    )
-    return boto3.Session(botocore_session=botocore_session, region_name=target.region)
+    if target.role_arn:
+        # botocore has no public door for one's own refreshable credentials; this attribute is what its users set.
+        botocore_session._credentials = DeferredRefreshableCredentials(
+            refresh_using=lambda: assume_role(target), method="sts-assume-role"
+        )
+    session = boto3.Session(botocore_session=botocore_session, region_name=target.region)
+    # After boto3, which adds its folder to the loader that it finds.
+    botocore_session.register_component("data_loader", _loader)
+    return session
+
+
+def _fresh_credentials(session: boto3.Session) -> ReadOnlyCredentials | None:
+    """As they are now, renewed in their last quarter of an hour. None when the portal has none: the call will say so."""
+    credentials = session.get_credentials()
+    return credentials.get_frozen_credentials() if credentials else None
 
 
 def _config(connect: float, read: float, *, attempts: int) -> Config:

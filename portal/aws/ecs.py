@@ -4,7 +4,7 @@ Field names are ECS's own. Every function costs the calls that its docstring nam
 Reference: docs.aws.amazon.com/AmazonECS/latest/APIReference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, client, forget
-from portal.aws.errors import AwsMissing, retried_after_expiry, translated
+from portal.aws.errors import AwsMissing, AwsUnavailable, retried_after_expiry, translated
 
 SERVICES_A_CALL = 10
 SERVICE_DEPLOYMENTS_A_CALL = 20
@@ -67,8 +67,6 @@ class Service:
     task_definition: str
     deployments: tuple[Deployment, ...]
     current_service_deployment: str | None
-    breaker_enabled: bool
-    breaker_rolls_back: bool
     events: tuple[ServiceEvent, ...]
 
     @property
@@ -100,7 +98,6 @@ class ServiceDeployment:
     created_at: datetime
     finished_at: datetime | None
     target_revision: str | None
-    target_requested: int
     target_running: int
     target_pending: int
     source_running: int
@@ -171,15 +168,29 @@ def describe_services(target: AwsTarget, cluster: str, names: list[str]) -> Serv
     return ServicesReading(services=services, answered_at=answered_at)
 
 
+def nothing_first() -> None:
+    pass
+
+
 def update_service(
-    target: AwsTarget, cluster: str, service: str, *, task_definition: str, force_new_deployment: bool
+    target: AwsTarget,
+    cluster: str,
+    service: str,
+    *,
+    task_definition: str,
+    force_new_deployment: bool,
+    before_call: Callable[[], None] = nothing_first,
 ) -> Service:
     """UpdateService, exactly once: ECS has no idempotency token for it, so nobody may repeat it unseen.
 
+    `before_call` runs when the role is assumed and only the call itself is left to wait for: there a lease is renewed.
     Raises AwsUnavailable; its `may_have_happened` says whether a deployment may have started all the same.
     """
-    with translated("ecs:UpdateService"):
-        reply = client(target, "ecs", writes=True).update_service(
+    action = "ecs:UpdateService"
+    writer = _writer(target, action)
+    before_call()
+    with translated(action):
+        reply = writer.update_service(
             cluster=cluster,
             service=service,
             taskDefinition=task_definition,
@@ -188,10 +199,16 @@ def update_service(
     return _service(reply["service"])
 
 
-def stop_service_deployment(target: AwsTarget, arn: str) -> None:
-    """StopServiceDeployment with a rollback. Safe to repeat: a stopping deployment carries on stopping."""
-    with translated("ecs:StopServiceDeployment"):
-        client(target, "ecs", writes=True).stop_service_deployment(serviceDeploymentArn=arn, stopType="ROLLBACK")
+def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callable[[], None] = nothing_first) -> None:
+    """StopServiceDeployment with a rollback. Safe to repeat: a stopping deployment carries on stopping.
+
+    `before_call` as for update_service.
+    """
+    action = "ecs:StopServiceDeployment"
+    writer = _writer(target, action)
+    before_call()
+    with translated(action):
+        writer.stop_service_deployment(serviceDeploymentArn=arn, stopType="ROLLBACK")
 
 
 def describe_service_deployments(target: AwsTarget, arns: list[str]) -> dict[str, ServiceDeployment]:
@@ -231,6 +248,26 @@ def list_service_deployments(
         token = reply.get("nextToken")
         if not token:
             return sorted(briefs, key=lambda brief: (brief.created_at, brief.arn))
+
+
+def as_service_deployment(brief: ServiceDeploymentBrief) -> ServiceDeployment:
+    """What ListServiceDeployments alone tells, for a role that may not describe: the status, no counts, no reasons."""
+    return ServiceDeployment(
+        arn=brief.arn,
+        status=brief.status,
+        status_reason=None,
+        created_at=brief.created_at,
+        finished_at=None,
+        target_revision=brief.target_revision,
+        target_running=0,
+        target_pending=0,
+        source_running=0,
+        breaker_status=None,
+        breaker_failures=0,
+        breaker_threshold=0,
+        triggered_alarms=(),
+        rollback_reason=None,
+    )
 
 
 def describe_task_definition(target: AwsTarget, arn: str) -> TaskDefinition:
@@ -309,6 +346,16 @@ def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dic
     return reply
 
 
+def _writer(target: AwsTarget, action: str) -> Any:
+    """The client for one write, its role assumed. Whatever fails here, the write was not sent."""
+    try:
+        with translated(action):
+            return client(target, "ecs", writes=True)
+    except AwsUnavailable as error:
+        error.may_have_happened = False
+        raise
+
+
 def _batches(items: list[str], size: int) -> Iterator[list[str]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
@@ -320,7 +367,6 @@ def _answered_at(reply: dict[str, Any]) -> datetime:
 
 
 def _service(raw: dict[str, Any]) -> Service:
-    breaker = raw.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {})
     return Service(
         name=raw["serviceName"],
         arn=raw["serviceArn"],
@@ -331,8 +377,6 @@ def _service(raw: dict[str, Any]) -> Service:
         task_definition=raw["taskDefinition"],
         deployments=tuple(_deployment(entry) for entry in raw.get("deployments", [])),
         current_service_deployment=raw.get("currentServiceDeployment"),
-        breaker_enabled=bool(breaker.get("enable")),
-        breaker_rolls_back=bool(breaker.get("rollback")),
         events=tuple(
             ServiceEvent(id=event["id"], created_at=event["createdAt"], message=event["message"])
             for event in raw.get("events", [])
@@ -365,7 +409,6 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
         created_at=raw["createdAt"],
         finished_at=raw.get("finishedAt"),
         target_revision=target.get("arn"),
-        target_requested=target.get("requestedTaskCount", 0),
         target_running=target.get("runningTaskCount", 0),
         target_pending=target.get("pendingTaskCount", 0),
         source_running=sum(source.get("runningTaskCount", 0) for source in raw.get("sourceServiceRevisions", [])),

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
 # ThrottlingException is not modelled for ECS, so errors are told apart by code, never by class (facts/ecs.md 1.3).
 THROTTLED = {"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException"}
@@ -18,6 +19,14 @@ DENIED = {
     "InvalidClientTokenId",
     "SignatureDoesNotMatch",
 }
+# The call was not sent: no connection, or no credentials to sign it with just now.
+NEVER_SENT = (
+    boto.ConnectTimeoutError,
+    boto.EndpointConnectionError,
+    boto.ProxyConnectionError,
+    boto.CredentialRetrievalError,
+    boto.MetadataRetrievalError,
+)
 MISSING = {"ClusterNotFoundException", "ServiceNotFoundException", "ServiceNotActiveException"}
 
 
@@ -65,11 +74,11 @@ def translated(action: str) -> Iterator[None]:
         yield
     except boto.ClientError as error:
         raise _from_reply(error, action) from error
-    except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
+    except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
         raise AwsDenied("NoCredentials", "The portal has no AWS credentials.", action=action) from error
-    except (boto.ConnectTimeoutError, boto.EndpointConnectionError, boto.ProxyConnectionError) as error:
+    except NEVER_SENT as error:
         raise _unreachable(error, action, may_have_happened=False) from error
-    except (boto.HTTPClientError, boto.ConnectionError, boto.ResponseParserError) as error:
+    except (boto.HTTPClientError, boto.ConnectionError, ResponseParserError) as error:
         raise _unreachable(error, action, may_have_happened=True) from error
     except boto.BotoCoreError as error:
         raise AwsRefused(type(error).__name__, str(error), action=action) from error

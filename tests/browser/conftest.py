@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from django.db import connection
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
@@ -98,6 +100,22 @@ def open_page(
     yield open_
     for context in contexts:
         context.close()
+    wait_until_the_server_is_quiet()
+
+
+def wait_until_the_server_is_quiet() -> None:
+    """A page that polls may have left a request behind, whose queries would deadlock with emptying the tables."""
+    busy = """SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"""
+    quiet = 0
+    for _ in range(200):
+        with connection.cursor() as cursor:
+            cursor.execute(busy)
+            quiet = quiet + 1 if cursor.fetchone() == (0,) else 0
+        if quiet == 3:
+            return
+        time.sleep(0.05)
+    raise AssertionError("requests of a closed page still run after 10 seconds")
 
 
 def violations(page: Page, *, rules: list[str] | None = None) -> list[str]:

@@ -13,6 +13,8 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
+from portal.aws import credentials
+from portal.leases import LEASE
 from portal.models import Organization
 from tests.conftest import Cast, Engine
 from tests.local_aws import ROOT, LocalAws
@@ -236,3 +238,70 @@ def test_a_row_that_no_step_can_handle_ends_at_its_deadline(cast: Cast, engine: 
     engine.run(upgrade)
 
     assert upgrade.rollouts.get().outcome == Outcome.TIMED_OUT
+
+
+def test_a_slow_call_leaves_its_deployment_the_whole_time_to_show(
+    cast: Cast, engine: Engine, platform: LocalAws, settings: Any
+) -> None:
+    """The wait for a lost deployment counts from the first look after the call, not from before it."""
+    settings.UPGRADE_ADOPT_SECONDS = 0
+    platform.fault("reply_lost", action="UpdateService", times=1)
+    platform.fault("stale_reads", seconds=5)
+    upgrade = trigger(cast)
+    for _ in range(3):
+        engine.step()  # the call, and two looks that see nothing yet: never enough to call again
+    assert upgrade.rollouts.get().phase == Phase.CALLING
+    platform.advance(6)
+
+    engine.run(upgrade)
+
+    assert upgrade.rollouts.get().attempts == 1
+    assert_one_deployment_mine(platform, cast, upgrade)
+
+
+def test_the_second_attempt_keeps_the_first_ones_baseline(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("server_error", action="UpdateService", times=2)
+    upgrade = trigger(cast)
+    engine.step()
+    first = upgrade.rollouts.get().baseline["deployment_ids"]
+    for _ in range(4):
+        engine.step()
+
+    assert upgrade.rollouts.get().attempts == 2
+    assert upgrade.rollouts.get().baseline["deployment_ids"] == first
+
+
+def test_a_lost_reply_says_what_was_lost(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("reply_lost", action="UpdateService", times=1)
+    upgrade = trigger(cast)
+
+    engine.step()
+
+    assert upgrade.rollouts.get().check_error == "ecs:UpdateService: ConnectionClosedError."
+
+
+def test_several_candidates_are_told_with_the_verdict(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("reply_lost", action="UpdateService", times=1)
+    platform.fault("stale_reads", seconds=3)
+    upgrade = trigger(cast)
+    engine.step()
+    platform.advance(1)
+    platform.client().update_service(**service_of(cast), forceNewDeployment=True)
+    platform.advance(4)
+
+    engine.run(upgrade)
+
+    rollout = upgrade.rollouts.get()
+    mine, _ = deployments(platform, cast.acme)
+    assert (rollout.deployment_id, rollout.service_deployment_arn) == (
+        mine["deployment_id"],
+        mine["service_deployment_arn"],
+    )
+    assert "Several deployments started" in (rollout.error_message or "")
+
+
+def test_a_lease_outlives_the_longest_write() -> None:
+    assume_role = 2 * (credentials.CONNECT_TIMEOUT_SECONDS + credentials.READ_TIMEOUT_SECONDS)
+    write = credentials.CONNECT_TIMEOUT_SECONDS + credentials.WRITE_TIMEOUT_SECONDS
+
+    assert LEASE.total_seconds() > assume_role + write

@@ -335,6 +335,42 @@ def test_an_external_id_of_another_organization_is_refused(staff: Client, cast: 
     assert audit_kinds() == []
 
 
+@pytest.mark.parametrize("cluster", ["", "{stack}-cluster"])
+def test_the_place_of_another_organization_is_refused(staff: Client, cast: Cast, cluster: str) -> None:
+    stack = cast.acme.deployment_stack
+    form = organization_form(deployment_stack=stack, deployment_cluster=cluster.format(stack=stack))
+
+    response = staff.post("/admin/portal/organization/add/", form)
+
+    assert b"Acme Robotics (acme) names the same cluster and stack" in response.content
+    assert audit_kinds() == []
+
+
+def test_another_role_in_the_same_account_leads_to_the_same_place(staff: Client, cast: Cast) -> None:
+    form = organization_form(cast.globex, slug="umbrella", deployment_external_id="")
+    form["deployment_role_arn"] = cast.globex.deployment_role_arn.replace("portal-upgrades", "another")
+
+    response = staff.post("/admin/portal/organization/add/", form)
+
+    assert b"Globex (globex) names the same cluster and stack" in response.content
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"deployment_region": "us-east-1"},
+        {"deployment_cluster": "another"},
+        {"deployment_stack": "another"},
+        {"deployment_role_arn": ROLE_ARN},
+    ],
+)
+def test_the_same_names_elsewhere_are_another_place(staff: Client, cast: Cast, elsewhere: dict[str, str]) -> None:
+    form = organization_form(cast.acme, slug="umbrella") | elsewhere
+
+    assert staff.post("/admin/portal/organization/add/", form).status_code == 302
+    assert staff.post(change_page(cast.acme), organization_form(cast.acme)).status_code == 302
+
+
 def test_an_external_id_without_a_role_is_refused(staff: Client, cast: Cast) -> None:
     response = staff.post(change_page(cast.acme), organization_form(cast.acme, deployment_external_id="alone"))
 

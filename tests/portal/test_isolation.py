@@ -311,13 +311,21 @@ CANARY = "canary"
 
 @pytest.fixture
 def canaries(cast: Cast) -> Upgrade:
-    """An upgrade of globex whose every text says canary; acme has one like it, as control."""
-    for organization, by, word in ((cast.globex, cast.outsider, CANARY), (cast.acme, cast.admin, "control")):
+    """Upgrades of globex whose every text says canary, the newest of all; acme has some like them, as control."""
+    for organization, by, word in ((cast.acme, cast.admin, "control"), (cast.globex, cast.outsider, CANARY)):
+        make_upgrade(
+            organization,
+            by=by,
+            target="customer-portal",
+            statuses=[Status.IN_PROGRESS],
+            upgrade_id=f"upgrade-{word}-open",
+        )
         Organization.objects.filter(pk=organization.pk).update(name=f"{word} name")
         upgrade = make_upgrade(
             organization,
             by=by,
             statuses=[Status.FAILED],
+            upgrade_id=f"upgrade-{word}-ended",
             reason=f"{word} reason",
             version=f"{word}-version",
             initiated_by_email=f"{word}@example.com",
@@ -338,14 +346,14 @@ def canaries(cast: Cast) -> Upgrade:
             message=f"{word} event",
             created_at=timezone.now(),
         )
-    return Upgrade.objects.get(organization=cast.globex)
+    return upgrade
 
 
 def test_no_answer_to_a_stranger_of_globex_sings(
     cast: Cast, platform: LocalAws, client_for: SignIn, canaries: Upgrade
 ) -> None:
     client = client_for(cast.admin)
-    mine = Upgrade.objects.get(organization=cast.acme)
+    mine = Upgrade.objects.get(upgrade_id="upgrade-control-ended")
     api, heard = "/api/v1/deployments", ""
     addresses = [
         "/",
@@ -375,7 +383,18 @@ def test_no_answer_to_a_stranger_of_globex_sings(
             assert CANARY not in text, (address, headers)
             heard += text
 
-    for word in ("reason", "-service", "-from", " error", " task", " event", " name", "@example.com"):
+    for word in (
+        "reason",
+        "-service",
+        "-from",
+        " error",
+        " task",
+        " event",
+        " name",
+        "@example.com",
+        "-open",
+        "-ended",
+    ):
         assert f"control{word}" in heard.replace("control reason", "controlreason"), word
 
 

@@ -355,6 +355,25 @@ def test_sign_out_takes_no_fields(api: ApiClient, cast: Cast) -> None:
     assert api.send("/api/v1/auth/logout", {"all": True}).status_code == 400
 
 
+@pytest.mark.parametrize("path", ["/api/v1/auth/login?debug=1", "/api/v1/auth/logout?debug=1"])
+def test_an_unknown_query_key_is_named(api: ApiClient, cast: Cast, path: str) -> None:
+    api.sign_in(cast.operator, cast.password)
+
+    response = api.send(path)
+
+    assert (response.status_code, response.json()["code"]) == (400, "invalid")
+    assert list(response.json()["errors"]) == ["debug"]
+    assert api.get("/api/v1/auth/session").status_code == 200
+
+
+def test_the_longest_address_can_sign_in(api: ApiClient, cast: Cast) -> None:
+    User.objects.filter(pk=cast.operator.pk).update(email=f"operator@{'a.' * 120}io")
+    cast.operator.refresh_from_db()
+
+    assert api.sign_in(cast.operator, cast.password).status_code == 200
+    assert AuditEvent.objects.get().subject == cast.operator.email
+
+
 def test_sign_in_and_out_are_in_the_audit_trail(api: ApiClient, cast: Cast, authenticator: Authenticator) -> None:
     code = authenticator(cast.operator)
 

@@ -6,7 +6,7 @@ import pytest
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from portal.models import Organization
+from portal.models import Membership, Organization, Role
 from tests.conftest import Cast, Engine, seed_platform
 from tests.local_aws import LocalAws
 from upgrades.commands import stop_upgrade, trigger_upgrade
@@ -413,3 +413,129 @@ def test_two_organizations_roll_side_by_side(cast: Cast, engine: Engine, local_a
     engine.run(theirs)
 
     assert (mine.status, theirs.status) == (Status.SUCCESS, Status.SUCCESS)
+
+
+def test_a_stop_after_ecs_began_to_roll_back_is_not_blamed(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    for _ in range(120):
+        engine.step()
+        if upgrade.rollouts.get().outcome == Outcome.ROLLING_BACK:
+            break
+        platform.advance(1)
+    stop_upgrade(upgrade, actor=cast.admin)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLED_BACK)}
+    assert cast.admin.email not in (upgrade.error_message or "")
+
+
+@pytest.mark.parametrize("denied", ["DescribeServiceDeployments", "ListServiceDeployments"])
+@pytest.mark.parametrize("fault", [None, "crash"])
+def test_without_service_deployments_describe_services_alone_judges(
+    cast: Cast, engine: Engine, platform: LocalAws, denied: str, fault: str | None
+) -> None:
+    platform.fault("access_denied", action=denied, account="111111111111")
+    if fault:
+        platform.fault(fault, cluster=cast.acme.cluster, service=name_of(cast))
+
+    upgrade = engine.run(trigger(cast))
+
+    expected = (Status.FAILED, Outcome.ROLLED_BACK) if fault else (Status.SUCCESS, Outcome.COMPLETED)
+    assert verdicts(upgrade) == {"agent": expected}
+
+
+def test_a_lost_reply_is_adopted_without_service_deployments(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("access_denied", action="ListServiceDeployments", account="111111111111")
+    platform.fault("reply_lost", action="UpdateService", times=1)
+
+    upgrade = engine.run(trigger(cast))
+
+    assert verdicts(upgrade) == {"agent": (Status.SUCCESS, Outcome.COMPLETED)}
+    assert deployments_started(platform, cast.acme) == 1
+
+
+def test_a_stale_read_does_not_make_mine_superseded(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
+        platform.fault("access_denied", action=action, account="111111111111")
+    platform.fault("stale_reads", seconds=20)
+
+    upgrade = engine.run(trigger(cast))
+
+    assert verdicts(upgrade) == {"agent": (Status.SUCCESS, Outcome.COMPLETED)}
+
+
+def test_a_stop_that_is_denied_is_said_beside_the_look(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("access_denied", action="StopServiceDeployment", account="111111111111")
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    engine.step()
+    before = upgrade.rollouts.get().last_checked_at
+    stop_upgrade(upgrade, actor=cast.admin)
+
+    engine.step()
+
+    rollout = upgrade.rollouts.get()
+    assert rollout.check_error == "The stop was refused. ecs:StopServiceDeployment: AccessDeniedException."
+    assert rollout.last_checked_at != before
+    assert engine.run(upgrade).status == Status.SUCCESS
+
+
+def test_a_record_changed_meanwhile_moves_no_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast, "all")
+    engine.start(upgrade)
+    Organization.objects.filter(pk=cast.acme.pk).update(deployment_region="us-west-2", deployment_cluster="elsewhere")
+
+    engine.run(upgrade)
+
+    assert upgrade.status == Status.SUCCESS
+    assert deployments_started(platform, cast.acme) == 3
+
+
+@pytest.mark.parametrize("change", ["suspended", "demoted"])
+def test_nothing_more_is_started_for_who_may_no_longer(
+    cast: Cast, engine: Engine, platform: LocalAws, change: str
+) -> None:
+    upgrade = trigger(cast, "all")
+    engine.start(upgrade)
+    if change == "suspended":
+        Organization.objects.filter(pk=cast.acme.pk).update(is_active=False)
+    else:
+        Membership.objects.filter(user=cast.operator).update(role=Role.VIEWER)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {
+        "agent": (Status.SUCCESS, Outcome.COMPLETED),  # what already rolled is watched to its end
+        "orchestrator": (Status.FAILED, Outcome.NOT_ATTEMPTED),
+        "customer-portal": (Status.FAILED, Outcome.NOT_ATTEMPTED),
+    }
+    assert deployments_started(platform, cast.acme) == 1
+
+
+def test_a_fix_deployed_after_the_breaker_does_not_hide_it(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.client().update_service(
+        cluster=cast.acme.cluster,
+        service=name_of(cast),
+        deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}},
+    )
+    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.advance(300)
+    platform.client().describe_services(cluster=cast.acme.cluster, services=[name_of(cast)])
+    deploy_from_outside(platform, cast)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.CIRCUIT_BREAKER)}
+
+
+def test_people_are_not_shown_principals_of_aws(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("access_denied", action="UpdateService", account="111111111111")
+
+    upgrade = engine.run(trigger(cast))
+
+    assert "arn:aws" not in (upgrade.error_message or "")

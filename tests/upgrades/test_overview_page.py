@@ -1,17 +1,19 @@
 """The overview: what runs, what happens now, what happened last; and its live block of services."""
 
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from portal.models import Heartbeat, User
+from portal.models import Heartbeat, Organization, User
 from portal.tasks import note_beat
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
-from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
-from upgrades.platform import FRESH_SECONDS
+from tests.upgrades.conftest import SIGNED_IN_QUERIES, VERSIONS, make_upgrade
+from upgrades.platform import FAILED_SECONDS, FRESH_SECONDS, LONGEST_WAIT_SECONDS, Reading, read_anew
 from upgrades.states import Status
 
 SignIn = Callable[[User], Client]
@@ -77,6 +79,86 @@ def test_when_aws_never_answered_nothing_is_made_up(cast: Cast, platform: LocalA
 
     assert "what runs now is not known" in text
     assert "Steady" not in text
+
+
+def test_a_hanging_ecs_is_waited_for_shortly_and_not_again(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    client = client_for(cast.viewer)
+    platform.fault("delay", action="DescribeServices", account="111111111111", seconds=30)
+
+    seconds = []
+    for _ in range(2):
+        began = time.monotonic()
+        text = client.get(LIVE, headers=HTMX).content.decode()
+        seconds.append(time.monotonic() - began)
+        assert "what runs now is not known" in text
+
+    assert seconds[0] < LONGEST_WAIT_SECONDS + 1
+    assert seconds[1] < 1
+
+
+def test_a_failure_is_forgotten_after_a_while(
+    cast: Cast, platform: LocalAws, client_for: SignIn, time_machine: Any
+) -> None:
+    client = client_for(cast.viewer)
+    time_machine.move_to("2026-05-01T12:00:00Z", tick=False)
+    platform.fault("access_denied", action="*", account="111111111111")
+    client.get(LIVE, headers=HTMX)
+    platform.clear_faults()
+
+    assert "could not be read" in client.get(LIVE, headers=HTMX).content.decode()
+    time_machine.shift(FAILED_SECONDS)
+    assert "could not be read" not in client.get(LIVE, headers=HTMX).content.decode()
+
+
+def test_while_one_request_asks_the_others_get_what_is_kept(
+    cast: Cast, platform: LocalAws, client_for: SignIn, time_machine: Any
+) -> None:
+    client = client_for(cast.viewer)
+    time_machine.move_to("2026-05-01T12:00:00Z", tick=False)
+    client.get(LIVE, headers=HTMX)
+    time_machine.shift(FRESH_SECONDS)
+    platform.fault("delay", action="DescribeServices", account="111111111111", seconds=2)
+
+    slow = threading.Thread(target=read_platform_elsewhere, args=(cast.acme,))
+    slow.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    text = client.get(LIVE, headers=HTMX).content.decode()
+    seconds = time.monotonic() - began
+    slow.join()
+
+    assert seconds < 1
+    assert "4 of 4" in text
+
+
+def read_platform_elsewhere(organization: Organization) -> None:
+    read_anew(organization, str(organization.cluster), Reading([], read_at=None))
+
+
+def test_viewers_are_told_the_call_and_the_code_but_no_principal(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    platform.fault("access_denied", action="DescribeServices", account="111111111111")
+
+    text = client_for(cast.viewer).get(URL).content.decode()
+
+    assert "ecs:DescribeServices: AccessDenied" in text
+    assert "arn:aws:iam" not in text
+
+
+@pytest.mark.parametrize("url", [URL, LIVE, "/o/acme/upgrades/new", VERSIONS])
+def test_a_cache_that_is_down_is_only_a_memory_lost(
+    cast: Cast, platform: LocalAws, client_for: SignIn, settings: Any, url: str
+) -> None:
+    client = client_for(cast.operator)
+    settings.CACHES = {
+        "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:1"}
+    }
+
+    response = client.get(url, headers=HTMX)
+
+    assert response.status_code == 200
+    assert "v9.9.0" in response.content.decode()
 
 
 def test_an_organization_without_cluster_is_told_what_comes_next(cast: Cast, client_for: SignIn) -> None:

@@ -108,7 +108,6 @@ def mine(status: str, **fields: Any) -> ServiceDeployment:
         created_at=AT,
         finished_at=None,
         target_revision=None,
-        target_requested=4,
         target_running=0,
         target_pending=0,
         source_running=0,
@@ -211,8 +210,6 @@ def service_with(*deployments: Deployment) -> Service:
         pending_count=0,
         deployments=deployments,
         current_service_deployment=None,
-        breaker_enabled=True,
-        breaker_rolls_back=True,
         events=(),
     )
 
@@ -239,7 +236,7 @@ def service_with(*deployments: Deployment) -> Service:
 def test_my_entry_among_the_services_deployments(
     deployments: list[Deployment], expected: tuple[Status, Outcome | None]
 ) -> None:
-    verdict = judge_by_id(service_with(*deployments), "mine")
+    verdict = judge_by_id(service_with(*deployments), "mine", baseline=["before"])
 
     assert (verdict.status, verdict.outcome) == expected
 
@@ -248,4 +245,18 @@ def test_an_entry_that_is_not_there_is_never_a_success() -> None:
     for state, rollback in product(("COMPLETED", "IN_PROGRESS", "FAILED"), (True, False)):
         service = service_with(entry("other", primary=True, state=state, rollback=rollback))
 
-        assert judge_by_id(service, "mine").status != Status.SUCCESS
+        assert judge_by_id(service, "mine", baseline=[]).status != Status.SUCCESS
+
+
+def test_what_was_there_before_mine_does_not_supersede_it() -> None:
+    service = service_with(entry("before", primary=True, state="COMPLETED", rollback=False))
+
+    assert judge_by_id(service, "mine", baseline=["before"]).status == Status.IN_PROGRESS
+
+
+def test_a_rollback_that_was_seen_is_still_one_when_it_has_ended() -> None:
+    service = service_with(entry("other", primary=True, state="COMPLETED", rollback=False))
+
+    verdict = judge_by_id(service, "mine", baseline=[], was_rolling_back=True)
+
+    assert (verdict.status, verdict.outcome) == (Status.FAILED, Outcome.ROLLED_BACK)

@@ -6,10 +6,12 @@ import pytest
 from django.test import Client
 
 from portal.audit import AuditEvent
+from portal.errors import PortalError
 from portal.models import Membership, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade
+from upgrades.commands import stop_upgrade
 from upgrades.models import Upgrade
 from upgrades.states import Status
 
@@ -91,6 +93,15 @@ def test_a_removed_member_gets_404(cast: Cast, running: Upgrade, client_for: Sig
     Membership.objects.filter(user=cast.operator).delete()
 
     assert door.stop(client, cast.acme, running.upgrade_id).status_code == 404
+    assert_untouched(running)
+
+
+@pytest.mark.parametrize(("person", "status"), [("outsider", 404), ("stranger", 404), ("viewer", 403)])
+def test_the_command_refuses_by_itself(cast: Cast, running: Upgrade, person: str, status: int) -> None:
+    with pytest.raises(PortalError) as refused:
+        stop_upgrade(running, actor=getattr(cast, person))
+
+    assert refused.value.status == status
     assert_untouched(running)
 
 

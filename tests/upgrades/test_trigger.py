@@ -7,11 +7,13 @@ import pytest
 from django.test import Client
 
 from portal.audit import AuditEvent
+from portal.errors import PortalError
 from portal.idempotency import IdempotencyKey
 from portal.models import Membership, Organization, User
 from tests.conftest import Cast, seed_platform
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import Door, make_upgrade
+from upgrades.commands import trigger_upgrade
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Phase, Status
 
@@ -197,6 +199,17 @@ def test_a_suspended_organization_is_not_there(cast: Cast, platform: LocalAws, c
     before = written()
 
     assert door.trigger(client_for(cast.operator), cast.acme).status_code == 404
+    assert written() == before
+
+
+@pytest.mark.parametrize(("person", "status"), [("outsider", 404), ("stranger", 404), ("viewer", 403)])
+def test_the_command_refuses_by_itself(cast: Cast, person: str, status: int) -> None:
+    before = written()
+
+    with pytest.raises(PortalError) as refused:
+        trigger_upgrade(cast.acme, actor=getattr(cast, person), service="all")
+
+    assert refused.value.status == status
     assert written() == before
 
 

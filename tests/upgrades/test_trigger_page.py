@@ -47,6 +47,34 @@ def test_each_form_carries_a_key_of_its_own(cast: Cast, platform: LocalAws, clie
     assert len(keys) == 2
 
 
+def key_in(page: str) -> str:
+    return re.findall(r'name="idempotency_key" value="([^"]*)"', page)[0]
+
+
+def test_a_form_that_went_back_and_chose_another_service_can_be_sent_again(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    client = client_for(cast.operator)
+    client.post(URL, FORM)
+
+    refused = client.post(URL, FORM | {"service": "orchestrator"})
+    key = key_in(refused.content.decode())
+
+    assert (refused.status_code, key != "key-1") == (422, True)
+    assert client.post(URL, FORM | {"service": "orchestrator", "idempotency_key": key}).status_code == 302
+
+
+@pytest.mark.parametrize(("key", "said"), [("", "The form came without its key"), ("x" * 500, "at most")])
+def test_what_is_wrong_with_the_hidden_key_is_told(
+    cast: Cast, platform: LocalAws, client_for: SignIn, key: str, said: str
+) -> None:
+    text = client_for(cast.operator).post(URL, FORM | {"idempotency_key": key}).content.decode()
+
+    assert said in text
+    assert key_in(text) not in ("", key)
+    assert not Upgrade.objects.exists()
+
+
 def test_it_leads_to_the_live_page(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     response = client_for(cast.operator).post(URL, FORM, follow=True)
 

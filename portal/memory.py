@@ -1,0 +1,46 @@
+"""The cache as a memory: while it does not answer the portal has forgotten, and works on.
+
+What must not be forgotten (the rate limits of sign-in) does not come through here.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.cache import cache
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
+
+
+def recall(key: str) -> Any:
+    """What was remembered; None for what was not, or no longer."""
+    with forgetful():
+        return cache.get(key)
+    return None
+
+
+def remember(key: str, value: Any, *, seconds: float) -> None:
+    with forgetful():
+        cache.set(key, value, seconds)
+
+
+def is_first(key: str, *, seconds: float) -> bool:
+    """Whether nobody else came with this key within so many seconds. True for everybody while there is no memory."""
+    with forgetful():
+        return bool(cache.add(key, True, seconds))
+    return True
+
+
+def forget(key: str) -> None:
+    with forgetful():
+        cache.delete(key)
+
+
+@contextmanager
+def forgetful() -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:
+        logger.warning("cache does not answer: %s", type(error).__name__)

@@ -1,0 +1,80 @@
+"""Assumed roles: how often, when, and what a client costs."""
+
+import tracemalloc
+
+import pytest
+
+from portal.aws import credentials, ecs
+from portal.aws.credentials import AwsTarget
+from portal.aws.errors import AwsDenied, AwsUnavailable
+from portal.models import Organization
+from tests.conftest import Cast
+from tests.local_aws import LocalAws
+
+
+def read(organization: Organization) -> ecs.Service:
+    name = f"{organization.deployment_stack}-agent-service"
+    found = ecs.describe_services(organization.aws_target, str(organization.cluster), [name])
+    return found.services[name]
+
+
+def write(organization: Organization, before_call: object = ecs.nothing_first) -> ecs.Service:
+    return ecs.update_service(
+        organization.aws_target,
+        str(organization.cluster),
+        f"{organization.deployment_stack}-agent-service",
+        task_definition=f"{organization.deployment_stack}-agent",
+        force_new_deployment=True,
+        before_call=before_call,  # type: ignore[arg-type] # any callable
+    )
+
+
+def test_reads_and_writes_of_a_target_share_one_assumed_role(platform: LocalAws, cast: Cast) -> None:
+    read(cast.globex)
+    platform.fault("access_denied", action="AssumeRole")
+
+    assert write(cast.globex).deployments
+
+
+def test_forgetting_a_target_drops_the_role_of_reads_and_writes(platform: LocalAws, cast: Cast) -> None:
+    write(cast.globex)
+    platform.fault("access_denied", action="AssumeRole")
+    credentials.forget(cast.globex.aws_target)
+
+    with pytest.raises(AwsDenied):
+        read(cast.globex)
+    with pytest.raises(AwsDenied):
+        write(cast.globex)
+
+
+def test_the_role_is_assumed_before_the_write_and_never_inside_it(platform: LocalAws, cast: Cast) -> None:
+    def no_more_roles() -> None:
+        platform.fault("access_denied", action="AssumeRole")
+
+    assert write(cast.globex, no_more_roles).deployments
+
+
+def test_a_role_that_is_not_answered_for_has_sent_no_write(platform: LocalAws, cast: Cast) -> None:
+    platform.fault("server_error", action="AssumeRole")
+
+    with pytest.raises(AwsUnavailable) as caught:
+        write(cast.globex)
+
+    assert caught.value.action == "sts:AssumeRole"
+    assert caught.value.may_have_happened is False
+    assert platform.ledger(action="UpdateService") == []
+
+
+def test_another_target_costs_no_model_of_its_own(local_aws: LocalAws) -> None:
+    """It took 12 MB and a third of a second for each client."""
+    first, second = (
+        AwsTarget("eu-central-1", f"arn:aws:iam::{n}:role/memory", "external-id") for n in (10**11, 10**11 + 1)
+    )
+    credentials.client(first, "ecs")
+    tracemalloc.start()
+
+    credentials.client(second, "ecs")
+
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 3_000_000
