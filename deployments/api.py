@@ -17,10 +17,10 @@ from deployments.lists import deployments_page, events_page
 from deployments.logs import read_logs
 from deployments.metrics import read_metrics
 from deployments.models import Agent, Deployment
-from portal.access import Policy, organization_of_api
+from portal.access import Policy, organization_of_api, person
 from portal.api import NoBody, api_route, errors, read_body, read_query, utc
 from portal.errors import NOT_FOUND, PortalError
-from portal.models import Organization, User
+from portal.models import Organization
 
 Json = dict[str, Any]
 
@@ -276,9 +276,3 @@ def key_of(request: Request) -> str | None:
 
 def as_text(value: uuid.UUID | None) -> str | None:
     return str(value) if value else None
-
-
-def person(request: Request) -> User:
-    """The signed-in person; AccessMiddleware has turned everybody else away."""
-    assert isinstance(request.user, User)  # noqa: S101
-    return request.user

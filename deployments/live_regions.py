@@ -15,7 +15,7 @@ from deployments.charts import Chart, Mark, Point, Tick, chart_of, marks_of, tic
 from deployments.log_lines import LEVELS
 from deployments.logs import MAX_LIMIT, LogLine, LogPage, read_logs
 from deployments.metrics import MetricPoint, MetricSeries, read_metrics
-from deployments.models import Deployment
+from deployments.models import Deployment, DeploymentEvent
 from deployments.regions import in_window
 from deployments.states import EventType
 from deployments.windows import Span, Window, around_line
@@ -23,6 +23,7 @@ from deployments.windows import Span, Window, around_line
 # What stands on the charts as a mark: what somebody did.
 MARKED = (EventType.CREATE, EventType.SCALE, EventType.RESTART, EventType.STOP, EventType.KILL)
 MOST_MARKS = 40
+LONGEST_MARK_DETAIL = 30
 MEASURES = (
     ("cpu", "CPU", "%", "cpu_usage"),
     ("memory", "Memory", "%", "memory_usage"),
@@ -78,8 +79,13 @@ def value_of(point: MetricPoint, field: str) -> float | None:
 
 def marks(deployment: Deployment, window: Window) -> list[Mark]:
     events = in_window(deployment, window).filter(event_type__in=MARKED)[:MOST_MARKS]
-    done = [(event.created_at, f"{event.get_event_type_display()} {event.detail}".strip()) for event in events]
-    return marks_of(done, window.since, window.until)
+    return marks_of(((event.created_at, mark_words(event)) for event in events), window.since, window.until)
+
+
+def mark_words(event: DeploymentEvent) -> str:
+    """What was done, and how where that is short: `Scaled from 2 to 3`, but no image's name."""
+    is_short = len(event.detail) <= LONGEST_MARK_DETAIL
+    return f"{event.get_event_type_display()} {event.detail if is_short else ''}".strip()
 
 
 @dataclass(frozen=True)

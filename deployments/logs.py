@@ -1,12 +1,12 @@
 """A deployment's logs, read from CloudWatch Logs on demand; the portal keeps no copy.
 
 All tasks of a deployment write to streams that begin with its service's name, so one read sees them all, the stopped ones
-too. The newest lines are one shared tail: however many people look, CloudWatch is asked once in FRESH_SECONDS. Further
-back is read span by span, and a request has an end even where no line matches: it then says how to go on.
+too. The newest lines are one shared tail: however many people look, CloudWatch is asked once in FRESH_SECONDS. A request
+reads one page of lines and has an end even where none of them matches: it then says how to go on.
 """
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.cache import cache
@@ -21,9 +21,8 @@ from portal.errors import PortalError
 FRESH_SECONDS = 3
 KEPT_SECONDS = 60 * 60
 READING_SECONDS = 10  # a reader that takes longer than this is no longer waited for
-# How far back each read of a walk goes; the last one reaches the deployment's beginning.
-SPANS = [timedelta(minutes=2), timedelta(minutes=15), timedelta(hours=2), timedelta(days=1)]
 TAIL_LINES, TAIL_CHARACTERS = 1000, 1_000_000
+SHORT_SPAN_MS = 15 * 60 * 1000
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 
 
@@ -76,7 +75,7 @@ def read_logs(
 
     `level` is one of log_lines.LEVELS; `q` a text that the message or the JSON fields contain, whatever its case;
     `node_id` a task. Never raises for AWS: `error` says what went wrong, and the lines are the last that were read.
-    Raises PortalError 400 `bad_cursor`. At most five FilterLogEvents reads; none while the shared tail is fresh.
+    Raises PortalError 400 `bad_cursor`. One FilterLogEvents call as a rule; none while the shared tail is fresh.
     """
     before = read_cursor(cursor) if cursor else None
     if until is not None:
@@ -160,43 +159,40 @@ def recall(key: str) -> Walk | None:
 
 
 def walk_back(deployment: Deployment, end: int | None) -> Walk:
-    """Read span after span, each longer and further back, until there are lines enough. Raises AwsError."""
+    """Read the newest lines before `end`. One call as a rule. Raises AwsError."""
     read_at = timezone.now()
     began = milliseconds(deployment.created_at) - 60_000
-    reached = milliseconds(read_at) + 60_000 if end is None else end  # tasks' clocks may be ahead of ours
+    upper = milliseconds(read_at) + 60_000 if end is None else end  # tasks' clocks may be ahead of ours
+    reading = read_span(deployment, began, upper)
+    start = began
+    if not reading.events and not reading.is_complete:
+        # CloudWatch searches and searches: a shorter span has an end, and the next page goes on from there.
+        start = max(began, upper - SHORT_SPAN_MS)
+        reading = read_span(deployment, start, upper)
     lines: list[dict[str, Any]] = []
-    for span in [*SPANS, None]:
-        if reached <= began:
-            break
-        start = began if span is None else max(began, reached - int(span.total_seconds() * 1000))
-        reached = read_span(deployment, lines, start, reached)
-        if reached > start or len(lines) >= TAIL_LINES:
-            break
-    return Walk(lines=lines, reached=reached, began=began, read_at=read_at)
+    characters = 0
+    for event in reading.events:
+        line = read_line(event.message)
+        characters += len(line["message"])
+        if characters > TAIL_CHARACTERS and lines and event.at < lines[-1]["at"]:
+            return Walk(lines, int(lines[-1]["at"]), began, read_at)
+        lines.append({"id": event.id, "at": event.at, "node_id": event.stream.rpartition("/")[2], **line})
+    if reading.is_complete or not lines:
+        return Walk(lines, start, began, read_at)
+    # Of the oldest millisecond some lines may be missing.
+    whole = [line for line in lines if line["at"] > lines[-1]["at"]] or lines
+    return Walk(whole, int(whole[-1]["at"]), began, read_at)
 
 
-def read_span(deployment: Deployment, lines: list[dict[str, Any]], start: int, end: int) -> int:
-    """Add the span's lines; returns from when on they are complete, later than `start` where there were too many."""
-    reading = logs.filter_events(
+def read_span(deployment: Deployment, start: int, end: int) -> logs.LogReading:
+    return logs.newest_events(
         deployment.organization.aws_target,
         str(deployment.log_group),
         stream_prefix=f"{deployment.service_name}/",
         start=start,
         end=end,
+        most=TAIL_LINES,
     )
-    characters = sum(len(line["message"]) for line in lines)
-    known = {line["id"] for line in lines}
-    for event in reading.events:
-        if event.id in known:
-            continue
-        line = read_line(event.message)
-        characters += len(line["message"])
-        if lines and event.at < lines[-1]["at"] and (characters > TAIL_CHARACTERS or len(lines) >= TAIL_LINES):
-            return int(lines[-1]["at"])
-        lines.append({"id": event.id, "at": event.at, "node_id": event.stream.rpartition("/")[2], **line})
-    if reading.is_complete or not reading.events:
-        return start
-    return reading.events[-1].at + 1
 
 
 def milliseconds(at: datetime) -> int:

@@ -18,6 +18,7 @@ from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import reverse
+from rest_framework.request import Request
 
 from portal.errors import NOT_FOUND, PortalError, error_body, is_api, respond
 from portal.models import Membership, Organization, Role, User
@@ -133,6 +134,12 @@ def sign_in_first(request: HttpRequest) -> HttpResponse:
         # A 302 would paste the sign-in page into the fragment.
         return HttpResponse(status=401, headers={"HX-Redirect": login})
     return HttpResponseRedirect(f"{login}?{urlencode({'next': request.get_full_path()})}")
+
+
+def person(request: HttpRequest | Request) -> User:
+    """The signed-in person; AccessMiddleware has turned everybody else away."""
+    assert isinstance(request.user, User)  # noqa: S101
+    return request.user
 
 
 def is_staff(user: Person) -> bool:

@@ -58,6 +58,29 @@ document.addEventListener("htmx:pushedIntoHistory", () => {
   for (const region of document.querySelectorAll("#metrics, #logs")) htmx.trigger(region, "refresh");
 });
 
+// A region that never came says so.
+for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
+  document.addEventListener(name, (event) => {
+    const waits = event.target.querySelector?.(":scope > [data-waits]");
+    if (!waits) return;
+    waits.hidden = true;
+    event.target.querySelector(".notice").hidden = false;
+  });
+}
+
+// A refresh of the list gives way to what a person asked for: it neither starts nor swaps while that is under way.
+function isAsking() {
+  return document.querySelector("#filters.htmx-request, .filter-chips .htmx-request, .pagination .htmx-request") !== null;
+}
+
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.target.matches?.("[data-yields]") && isAsking()) event.preventDefault();
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const asked = event.detail.requestConfig.elt;
+  if (!event.detail.target.isConnected || (asked.matches("[data-yields]") && isAsking())) event.detail.shouldSwap = false;
+});
+
 // Confirmations appear above what they act on, take the focus, and give it back when they are closed.
 let opener = null;
 document.addEventListener("htmx:beforeRequest", (event) => {

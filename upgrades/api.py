@@ -7,10 +7,9 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from portal.access import Policy, organization_of_api
+from portal.access import Policy, organization_of_api, person
 from portal.api import NoBody, api_route, errors, read_body, read_query
 from portal.errors import NOT_FOUND, PortalError
-from portal.models import User
 from portal.pagination import paginate
 from upgrades import commands, serializers
 from upgrades.estimates import in_words
@@ -153,9 +152,3 @@ def as_accepted(upgrade: Upgrade) -> dict[str, Any]:
         "estimated_seconds": upgrade.estimated_seconds,
         "status_url": reverse("upgrade-status", args=[upgrade.upgrade_id]),
     }
-
-
-def person(request: Request) -> User:
-    """The signed-in person; AccessMiddleware has turned everybody else away."""
-    assert isinstance(request.user, User)  # noqa: S101
-    return request.user

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from portal.access import Policy, organization_of_page, policy, role_in
+from portal.access import Policy, organization_of_page, person, policy, role_in
 from portal.errors import NOT_FOUND, PortalError
 from portal.health import silent_processes
 from portal.htmx import render_page
@@ -180,9 +180,3 @@ def stop_rule(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
     elif role is None or not role.includes(Role.OPERATOR):
         reason = f"Your role is {role}: stopping an upgrade needs operator."
     return {"may_stop": reason is None, "stop_blocked_reason": reason}
-
-
-def person(request: HttpRequest) -> User:
-    """The signed-in person; AccessMiddleware has turned everybody else away."""
-    assert isinstance(request.user, User)  # noqa: S101
-    return request.user

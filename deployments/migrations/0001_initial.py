@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ('portal', '0005_deployments'),
+        ('portal', '0006_deployments'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

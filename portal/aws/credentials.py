@@ -53,15 +53,15 @@ def client(target: AwsTarget, service: str, *, writes: bool = False) -> Any:
     `writes=True` never repeats a call by itself, and signs with credentials that are made sure of here: the role is
     assumed before the call, never inside it, so the call takes no longer than its own time-outs. Raises botocore's errors.
     """
-    return _cached(target, service, "writes" if writes else "reads")
+    return _client(target, service, "writes" if writes else "reads")
 
 
 def live_client(target: AwsTarget, service: str) -> Any:
-    """A client for what a page waits for: short time-outs, no repetition."""
-    return _cached(target, service, "live")
+    """A cached boto3 client for what a page waits for: short time-outs, no repetition. Raises botocore's errors."""
+    return _client(target, service, "live")
 
 
-def _cached(target: AwsTarget, service: str, manner: str) -> Any:
+def _client(target: AwsTarget, service: str, manner: str) -> Any:
     door = _door(target)
     # Outside the lock: readers need not wait for an AssumeRole.
     fixed = _fresh_credentials(door.session) if manner == "writes" else None

@@ -11,6 +11,8 @@ from portal.aws.credentials import AwsTarget, live_client
 from portal.aws.errors import AwsRefused, translated
 
 PAGES_A_READ = 3
+# FilterLogEvents lists the latest first only from 2024 on; the portal has made nothing before.
+NEWEST_FIRST_SINCE = 1_704_067_200_000
 
 
 @dataclass(frozen=True)
@@ -25,16 +27,17 @@ class LogEvent:
 
 @dataclass(frozen=True)
 class LogReading:
-    """The lines of a span of time, newest first. Not complete: the oldest are missing, there were too many."""
+    """The lines of a span of time, newest first. Not complete: older ones are missing, there were too many to read."""
 
     events: list[LogEvent]
     is_complete: bool
 
 
-def filter_events(target: AwsTarget, group: str, *, stream_prefix: str, start: int, end: int) -> LogReading:
-    """The lines from `start` to `end` (milliseconds, both included). PAGES_A_READ calls at most. Raises AwsError.
+def newest_events(target: AwsTarget, group: str, *, stream_prefix: str, start: int, end: int, most: int) -> LogReading:
+    """The newest lines from `start` to `end` (milliseconds, both included), about `most`. Raises AwsError.
 
-    A group that does not exist yet has no lines.
+    One call as a rule, PAGES_A_READ at most: CloudWatch may answer with pages that are short, or empty, and go on. A group
+    that does not exist yet has no lines.
     """
     events: list[LogEvent] = []
     token: dict[str, Any] = {}
@@ -44,9 +47,10 @@ def filter_events(target: AwsTarget, group: str, *, stream_prefix: str, start: i
                 reply = live_client(target, "logs").filter_log_events(
                     logGroupName=group,
                     logStreamNamePrefix=stream_prefix,
-                    startTime=max(start, 0),
-                    endTime=max(end, 0),
+                    startTime=max(start, NEWEST_FIRST_SINCE),
+                    endTime=max(end, NEWEST_FIRST_SINCE) + 1,
                     startFromHead=False,
+                    limit=most,
                     **token,
                 )
         except AwsRefused as error:
@@ -54,10 +58,10 @@ def filter_events(target: AwsTarget, group: str, *, stream_prefix: str, start: i
                 return LogReading([], is_complete=True)
             raise
         events += [_event(raw) for raw in reply["events"]]
-        if not reply.get("nextToken"):
-            return LogReading(_newest_first(events, stream_prefix, start, end), is_complete=True)
-        token = {"nextToken": reply["nextToken"]}
-    return LogReading(_newest_first(events, stream_prefix, start, end), is_complete=False)
+        token = {"nextToken": reply["nextToken"]} if reply.get("nextToken") else {}
+        if not token or len(events) >= most:
+            break
+    return LogReading(_newest_first(events, stream_prefix, start, end), is_complete=not token)
 
 
 def _event(raw: dict[str, Any]) -> LogEvent:

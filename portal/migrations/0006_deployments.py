@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('portal', '0004_exact_validators'),
+        ('portal', '0005_audit_subject_length'),
     ]
 
     operations = [

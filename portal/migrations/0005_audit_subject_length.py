@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("portal", "0005_deployments")]
+    dependencies = [("portal", "0004_exact_validators")]
 
     operations = [
         migrations.AlterField(

@@ -1,0 +1,269 @@
+"""Deployments in a real browser: nothing reloads, nothing that a person set is lost, all of it by keyboard."""
+
+import re
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from playwright.sync_api import Page, expect
+
+from deployments.commands import create_deployment
+from deployments.models import Deployment
+from tests.browser.conftest import Guard, OpenPage, scrolls_sideways, violations
+from tests.conftest import Cast
+from tests.deployments.conftest import Runtime, make_agent
+from tests.local_aws import LocalAws
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+LIST = "/o/acme/deployments/"
+
+
+@pytest.fixture
+def engine_room(platform: LocalAws, settings: Any) -> Runtime:
+    settings.DEPLOYMENTS_LAG_SECONDS = -60
+    settings.DEPLOYMENTS_READS_PER_MINUTE = 10_000_000
+    return Runtime(platform)
+
+
+@pytest.fixture
+def ready(cast: Cast, engine_room: Runtime) -> Deployment:
+    """Two tasks that run, with some lines."""
+    deployment = create_deployment(make_agent(cast), actor=cast.operator, replicas=2)
+    engine_room.run(deployment, "ready")
+    cache.clear()
+    return deployment
+
+
+@pytest.fixture
+def measured(ready: Deployment, engine_room: Runtime) -> Deployment:
+    """Ten minutes later on the local AWS's clock, which is then ahead of the browser's: look by whole_window."""
+    engine_room.local_aws.advance(600)
+    return ready
+
+
+def address(deployment: Deployment) -> str:
+    return f"{LIST}{deployment.pk}/"
+
+
+def whole_window(deployment: Deployment) -> str:
+    day = f"{deployment.created_at:%Y-%m-%d}"
+    hour = deployment.created_at.hour
+    return f"?since={day}T{hour:02}:00:00Z&until={day}T{min(hour + 2, 23):02}:59:00Z"
+
+
+def stay(page: Page) -> None:
+    page.evaluate("window.isSamePage = true")
+
+
+def stayed(page: Page) -> bool:
+    return bool(page.evaluate("window.isSamePage === true"))
+
+
+def test_list_filters_keep_page_and_selection(cast: Cast, engine_room: Runtime, open_page: OpenPage) -> None:
+    for name in ("Order triage", "Invoice reader", "Fraud watch"):
+        create_deployment(make_agent(cast, name), actor=cast.operator)
+    page = open_page(LIST, cast.operator)
+    stay(page)
+    rows = page.locator("tbody tr")
+    page.get_by_role("checkbox", name=re.compile("Fraud watch")).check()
+    page.locator("#rows").evaluate("block => { block.dataset.first = ''; }")
+
+    expect(page.locator("#rows[data-first]")).to_have_count(0)  # the poll has replaced it
+    expect(page.get_by_role("checkbox", name=re.compile("Fraud watch"))).to_be_checked()
+    expect(page.get_by_text("With the 1 selected:")).to_be_visible()
+
+    page.locator("#filter-q").fill("invoice")
+    expect(rows).to_have_count(1)
+    page.get_by_role("link", name=re.compile("^Deploying")).click()
+    expect(page).to_have_url(re.compile(r"\?.*status=deploying"))
+    expect(page).to_have_url(re.compile("q=invoice"))
+    page.locator("#filter-q").fill("")
+    expect(rows).to_have_count(3)
+    expect(page).to_have_url(re.compile(r"status=deploying"))
+    assert stayed(page)
+
+    rows.first.get_by_role("link").last.click()
+    page.get_by_role("main").get_by_role("link", name="Deployments").click()
+    expect(page).to_have_url(re.compile("status=deploying"))
+
+
+def test_bulk_asks_acts_and_gives_the_focus_back(cast: Cast, engine_room: Runtime, open_page: OpenPage) -> None:
+    for name in ("Order triage", "Invoice reader"):
+        create_deployment(make_agent(cast, name), actor=cast.operator)
+    page = open_page(LIST, cast.operator)
+    stay(page)
+
+    page.get_by_role("checkbox", name="Select all rows").check()
+    page.get_by_role("button", name="Kill").click()
+    expect(page.get_by_role("heading", name="Kill 2 deployments?")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#act")).to_be_empty()
+
+    page.get_by_role("button", name="Kill").click()
+    page.get_by_label("Type kill 2 to confirm").fill("kill 2")
+    page.get_by_role("button", name="Kill 2 deployments").click()
+
+    expect(page.locator("#act .outcome.done")).to_have_count(2)
+    expect(page.locator("#rows .chip.killed")).to_have_count(2)
+    assert stayed(page)
+
+
+def test_one_window_moves_timeline_metrics_and_logs(cast: Cast, measured: Deployment, open_page: OpenPage) -> None:
+    page = open_page(address(measured) + whole_window(measured), cast.operator)
+    stay(page)
+    expect(page.locator("#log-lines .log-line").first).to_be_visible()
+    expect(page.locator("#metrics figure")).to_have_count(3)
+
+    page.get_by_label("Level").select_option("INFO")
+    expect(page).to_have_url(re.compile("level=INFO"))
+    moment = page.locator(".event-time").last
+    moment.click()
+
+    expect(page).to_have_url(re.compile("level=INFO.*at="))
+    expect(page.locator(".events > .here")).to_have_count(1)
+    expect(page.get_by_label("Level")).to_have_value("INFO")
+    since = page.locator(".window-words .mono").first.inner_text()
+    expect(page.locator("#custom-since")).to_have_value(re.compile(since.replace(" ", "T")))
+    page.get_by_role("link", name="6h").click()
+    expect(page).to_have_url(re.compile(r"level=INFO&range=6h$"))
+    assert stayed(page)
+
+
+def test_cursor_reads_all_charts_by_keyboard_and_pointer(cast: Cast, measured: Deployment, open_page: OpenPage) -> None:
+    page = open_page(address(measured) + whole_window(measured), cast.operator)
+    slider = page.get_by_role("slider", name="Cursor over all charts")
+    slider.focus()
+    slider.press("ArrowLeft")
+    slider.press("ArrowLeft")
+
+    expect(slider).to_have_attribute(
+        "aria-valuetext", re.compile(r"\d\d:\d\d:\d\d UTC: CPU .* %, Memory .* %, Running")
+    )
+    expect(page.locator("[data-crosshair][visibility=visible]")).to_have_count(3)
+    before = page.locator("[data-cursor-time]").inner_text()
+    page.locator(".plot").first.hover(position={"x": 5, "y": 20})
+    expect(page.locator("[data-cursor-time]")).not_to_have_text(before)
+
+
+def test_follow_appends_pauses_and_counts(
+    cast: Cast, ready: Deployment, engine_room: Runtime, open_page: OpenPage
+) -> None:
+    page = open_page(f"{address(ready)}?follow=1", cast.operator)
+    lines = page.locator("#log-lines .log-line")
+    expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
+    count = lines.count()
+
+    engine_room.local_aws.freeze(False)
+    expect(lines.nth(count)).to_be_attached(timeout=20_000)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    held = lines.count()
+    expect(page.locator("[data-log-waiting]")).to_have_text(
+        re.compile(r"\d+ newer lines? waits?\. Paused\."), timeout=20_000
+    )
+    assert lines.count() == held
+    page.get_by_role("button", name="Go on", exact=True).click()
+
+    expect(lines.nth(held)).to_be_attached()
+    ids = lines.evaluate_all("lines => lines.map((line) => line.id)")
+    assert len(ids) == len(set(ids))
+
+
+def test_link_to_a_line_shows_it_with_what_stands_around(cast: Cast, ready: Deployment, open_page: OpenPage) -> None:
+    page = open_page(address(ready), cast.operator)
+    line = page.locator("#log-lines .log-line").nth(5)
+    wanted = line.get_attribute("id")
+
+    line.locator(".log-time").click()
+
+    expect(page.locator(".log-line.here")).to_have_attribute("id", wanted or "")
+    page.reload()
+    expect(page.locator(".log-line.here")).to_be_in_viewport()
+
+
+def test_confirmation_in_the_page_refuses_and_acts(
+    cast: Cast, ready: Deployment, guard: Guard, open_page: OpenPage
+) -> None:
+    guard.expected = ["422 (Unprocessable", "Response Status Error Code 422"]
+    page = open_page(address(ready), cast.operator)
+    stay(page)
+
+    page.get_by_role("link", name="Kill").click()
+    page.locator("#act").get_by_role("button", name="Kill").click()
+    expect(page.locator("#act")).to_contain_text("Type Support agent to confirm that this is what you mean.")
+    page.get_by_role("link", name="Keep it").click()
+    expect(page.get_by_role("link", name="Kill")).to_be_focused()
+
+    page.get_by_role("link", name="Scale").click()
+    page.get_by_label("Replicas").fill("3")
+    page.locator("#act").get_by_role("button", name="Scale").click()
+    expect(page.locator("#act")).to_contain_text("Scale asked for")
+    expect(page.locator("#timeline")).to_contain_text("from 2 to 3")
+    assert stayed(page)
+
+
+def test_a_region_that_never_comes_says_so(cast: Cast, ready: Deployment, guard: Guard, open_page: OpenPage) -> None:
+    guard.expected = ["net::ERR_FAILED", "htmx:sendError", "htmx:afterRequest"]
+    page = open_page(LIST, cast.operator)
+    page.route(
+        f"**{address(ready)}",
+        lambda route: route.abort() if route.request.headers.get("hx-target") == "logs" else route.continue_(),
+    )
+
+    page.goto(address(ready))
+
+    expect(page.locator("#logs")).to_contain_text("The portal did not answer in time, so the logs are not known yet.")
+    expect(page.locator("#metrics")).to_contain_text("CPU")
+
+
+def test_all_of_it_without_javascript(cast: Cast, ready: Deployment, open_page: OpenPage) -> None:
+    page = open_page(LIST, cast.operator, javascript=False)
+    page.get_by_role("link", name=ready.short_id).click()
+    page.get_by_role("link", name="Show metrics and logs").first.click()
+    expect(page.locator("#logs")).to_contain_text("Level")
+    page.get_by_role("link", name="Scale").click()
+    page.get_by_label("Replicas").fill("3")
+    page.get_by_role("button", name="Scale").click()
+
+    expect(page.get_by_text("Scale asked for: Support agent to 3.")).to_be_visible()
+    expect(page.locator("#timeline")).to_contain_text("from 2 to 3")
+
+
+def wrong_with(page: Page, name: str) -> list[str]:
+    """What is wrong with the page as it stands, in both themes and at 320 px."""
+    wrong = []
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        wrong += [f"{name}, {theme}: {each}" for each in violations(page)]
+    page.set_viewport_size({"width": 320, "height": 640})
+    if scrolls_sideways(page):
+        wrong.append(f"{name}: scrolls sideways at 320 px")
+    wrong += [f"{name}, 320 px: {each}" for each in violations(page)]
+    page.set_viewport_size({"width": 1280, "height": 800})
+    if page.get_by_role("heading", level=1).count() != 1:
+        wrong.append(f"{name}: not one h1")
+    return wrong
+
+
+def test_pages_meet_wcag_in_both_themes_and_reflow(cast: Cast, measured: Deployment, open_page: OpenPage) -> None:
+    agent = f"/o/acme/agents/{measured.agent_id}/"
+    page = open_page(LIST, cast.operator)
+    wrong = []
+    for path in (
+        LIST,
+        f"{LIST}?q=nothing",
+        f"{LIST}new",
+        address(measured) + whole_window(measured),
+        f"{address(measured)}?follow=1",
+        f"{address(measured)}kill",
+        f"{address(measured)}restart",
+        "/o/acme/agents/",
+        agent,
+        f"{agent}edit",
+    ):
+        page.goto(path)
+        page.wait_for_load_state("networkidle" if "follow" not in path else "load")
+        wrong += wrong_with(page, path)
+    viewer = open_page(address(measured), cast.viewer)
+    wrong += wrong_with(viewer, "as a viewer")
+
+    assert wrong == []

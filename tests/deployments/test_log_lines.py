@@ -1,0 +1,116 @@
+"""From what a task wrote to what may be shown: levels, fields, and nothing that could harm a page or a terminal."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from deployments.log_lines import LEVELS, MAX_LINE, read_line, safe_text
+
+
+@pytest.mark.parametrize(
+    ("raw", "level"),
+    [
+        ("2026-11-21 10:00:00 ERROR pool exhausted", "ERROR"),
+        ("[WARN] slow", "WARNING"),
+        ("level=info WARNING: x", "WARNING"),
+        ("FATAL out of memory", "CRITICAL"),
+        ("TRACE x", "DEBUG"),
+        ("an error occurred", None),
+        ("INFORMATIONAL text", None),
+        ("x" * 200 + " ERROR", None),
+        ('{"level": "warn", "msg": "slow"}', "WARNING"),
+        ('{"severity": "CRITICAL", "message": "x"}', "CRITICAL"),
+        ('{"level": 50, "msg": "pino"}', "ERROR"),
+        ('{"level": ["ERROR"], "msg": "x"}', None),
+        ('{"msg": "x"}', None),
+    ],
+)
+def test_the_level_of_a_line(raw: str, level: str | None) -> None:
+    assert read_line(raw)["level"] == level
+    assert level is None or level in LEVELS
+
+
+def test_a_json_line_has_a_message_and_its_other_fields() -> None:
+    line = read_line('{"level": "info", "message": "job done", "ms": 160, "user": {"id": 7}}')
+
+    assert (line["message"], line["extra_data"]) == ("job done", {"ms": 160, "user": {"id": 7}})
+
+
+@pytest.mark.parametrize("raw", ["plain", "[1, 2]", '"text"', "{broken", "{" * 5000, "[" * 5000, "{}" + "x"])
+def test_what_is_no_json_object_is_text(raw: str) -> None:
+    assert read_line(raw)["message"] == raw
+    assert read_line(raw)["extra_data"] is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b[38;5;196mx\x1b[K", "x"),
+        ("\x1b]0;title\x07after", "after"),
+        ("\x1b]8;;https://evil.example\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x9b31mred", "red"),
+        ("\x1bPdcs\x1b\\x", "x"),
+        ("cut \x1b[31", "cut "),
+        ("nul \x00 here", "nul \ufffd here"),
+        ("bell \x07", "bell \ufffd"),
+        ("over\rwrite", "over\ufffdwrite"),
+        ("\u202etxt.exe", "\ufffdtxt.exe"),
+        ("lone \ud800 surrogate", "lone \ufffd surrogate"),
+        ("tab\tand\nnewline", "tab\tand\nnewline"),
+        ("<script>alert(1)</script>", "<script>alert(1)</script>"),
+        ("日本語 émoji 🙂", "日本語 émoji 🙂"),
+    ],
+)
+def test_text_is_made_safe(raw: str, shown: str) -> None:
+    assert safe_text(raw) == shown
+    safe_text(raw).encode()
+
+
+def test_json_is_made_safe_however_deep() -> None:
+    hostile: Any = {"message": "\u001b[31mx\u0000", "a\u0000": ["\u001b[0m", {"b": "\ud800"}], "n": float("nan")}
+    for _ in range(30):
+        hostile["deep"] = {"deep": hostile.get("deep", "end")}
+
+    line = read_line(json.dumps(hostile))
+
+    text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+    assert "\x1b" not in text
+    assert "\\u0000" not in text
+    text.encode()
+    assert line["message"] == "x\ufffd"
+    assert "…" in text
+
+
+def test_a_line_of_a_megabyte_is_cut_and_says_so() -> None:
+    line = read_line("ERROR " + "x" * 1_000_000)
+
+    assert line["cut"]
+    assert line["level"] == "ERROR"
+    assert len(line["message"]) < MAX_LINE + 100
+    assert line["message"].endswith("(cut: the line has 1,000,006 characters, 16,384 are shown)")
+    assert not read_line("x" * MAX_LINE)["cut"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "\x1b[" * 500_000,
+        "\x1b[" + "0;" * 500_000,
+        "\x1b]" * 500_000,
+        "\x1b]" + "x" * 1_000_000,
+        "{" * 1_000_000,
+        '{"a":' * 200_000,
+        "\x00" * 1_000_000,
+        "\x1bP" * 500_000,
+    ],
+)
+def test_no_line_takes_long(raw: str) -> None:
+    began = time.monotonic()
+
+    read_line(raw)
+    safe_text(raw)
+
+    assert time.monotonic() - began < 1
