@@ -54,6 +54,13 @@ function ago(iso) {
   return `${seconds} s ago`;
 }
 
+function lasting(iso) {
+  const seconds = Math.max(0, Math.floor((Date.now() + clockOffset - Date.parse(iso)) / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`.replace(/ 0 s$/, "");
+  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`.replace(/ 0 min$/, "");
+}
+
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -81,6 +88,7 @@ function showFreshness(freshness) {
 
 function tick() {
   for (const time of document.querySelectorAll("time[data-relative]")) write(time, ago(time.dateTime));
+  for (const time of document.querySelectorAll("time[data-lasting]")) write(time, lasting(time.dateTime));
   for (const freshness of document.querySelectorAll("[data-freshness]")) showFreshness(freshness);
 }
 
@@ -156,6 +164,9 @@ document.addEventListener("htmx:afterSwap", (event) => {
   for (const each of block.querySelectorAll("[data-watch]")) markChange(each, before.watched.get(each.dataset.watch));
   if (block.dataset.announce && block.dataset.announce !== before.announced) announce(block.dataset.announce);
   if (block.dataset.title) document.title = block.dataset.title + document.title.slice(document.title.indexOf(" · "));
+  // An unchanged block comes out of the browser's store (304), with its old age in it.
+  const asOf = event.detail.xhr.getResponseHeader("X-As-Of");
+  for (const freshness of block.querySelectorAll("[data-freshness]")) if (asOf) freshness.dataset.at = asOf;
   before = null;
   keepTurning();
   tick();

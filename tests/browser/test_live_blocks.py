@@ -1,5 +1,7 @@
 """What a live block does while it refreshes, and while refreshing fails."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -68,6 +70,23 @@ def test_what_a_person_opened_or_selected_survives_a_refresh(
     assert page.evaluate("String(getSelection())") == selected
     page.evaluate("getSelection().empty()")
     expect(lane).to_contain_text("Rolled out")
+
+
+def test_an_unchanged_block_stays_fresh_out_of_the_browsers_store(
+    cast: Cast, rolling: Upgrade, open_page: OpenPage
+) -> None:
+    page = open_page(address(rolling), cast.operator)
+    freshness = page.locator("[data-freshness]")
+    first = freshness.get_attribute("data-at")
+    lasting = page.locator(".lane-time time")
+    words = lasting.inner_text()
+
+    page.wait_for_timeout(6500)
+
+    expect(freshness).to_have_class("freshness")
+    assert str(freshness.get_attribute("data-at")) > str(first)
+    expect(freshness).to_contain_text(re.compile("just now|[1-4] s ago"))
+    assert lasting.inner_text() != words
 
 
 def test_refreshing_can_be_paused(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:

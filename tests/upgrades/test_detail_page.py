@@ -1,6 +1,7 @@
 """The page of one upgrade: whole, as a live fragment, and after its end."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -75,6 +76,25 @@ def test_an_unchanged_fragment_costs_a_304(cast: Cast, client_for: SignIn, time_
     assert (again.status_code, again.content) == (304, b"")
     Upgrade.objects.update(reason="another")
     assert client.get(url_of(ended), headers=HTMX | {"If-None-Match": first.headers["ETag"]}).status_code == 200
+
+
+def test_a_poll_of_an_unchanged_open_upgrade_costs_a_304_that_tells_its_age(
+    cast: Cast, running: Upgrade, client_for: SignIn, time_machine: Any
+) -> None:
+    running.rollouts.update(last_checked_at=running.created_at)
+    time_machine.move_to(running.created_at + timedelta(seconds=40), tick=False)
+    client = client_for(cast.viewer)
+    first = client.get(url_of(running), headers=HTMX)
+
+    time_machine.shift(2)
+    again = client.get(url_of(running), headers=HTMX | {"If-None-Match": first.headers["ETag"]})
+
+    assert (again.status_code, again.content) == (304, b"")
+    age = datetime.fromisoformat(again.headers["X-As-Of"]) - datetime.fromisoformat(first.headers["X-As-Of"])
+    assert age == timedelta(seconds=2)
+    running.rollouts.update(last_checked_at=running.created_at + timedelta(seconds=41))
+    changed = client.get(url_of(running), headers=HTMX | {"If-None-Match": first.headers["ETag"]})
+    assert changed.status_code == 200
 
 
 @pytest.mark.parametrize(
