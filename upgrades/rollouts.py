@@ -161,6 +161,7 @@ def call(claim: Claim) -> None:
             rollout.service_name,
             task_definition=str(rollout.task_definition),
             force_new_deployment=rollout.upgrade.force_new_deployment,
+            before_call=claim.renew,
         )
     except AwsUnavailable as error:
         logger.warning("rollout %s attempt %s: %s", rollout.pk, rollout.attempts, error)
@@ -288,7 +289,7 @@ def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None) -> str | None:
     # Before the call: if its answer is lost, the rollback that follows is still known to be ours.
     claim.write(lease_until=Now() + LEASE, stop_sent_at=claim.now)
     try:
-        ecs.stop_service_deployment(rollout.upgrade.aws_target, mine.arn)
+        ecs.stop_service_deployment(rollout.upgrade.aws_target, mine.arn, before_call=claim.renew)
     except AwsUnavailable as error:
         return f"The stop was not answered and is asked for again. {in_short(error)}"
     except AwsError as error:
