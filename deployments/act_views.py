@@ -13,12 +13,13 @@ from deployments import commands
 from deployments.actions import DONE, LABELS, TYPED_ABOVE, Bulk, BulkRow, act_of, consequence_of, words
 from deployments.forms import FORMS, BulkKillForm, refuse
 from deployments.models import Deployment
-from deployments.pages import find_deployment, page_context, person
+from deployments.pages import find_deployment
 from deployments.states import Command
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, organization_of_page, person, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.htmx import render_page, wants_fragment
 from portal.models import Organization, User
+from portal.pages import page_context
 
 BULK_COMMANDS = {Command.RESTART, Command.STOP, Command.KILL}
 MOST_ROWS = 100

@@ -14,11 +14,11 @@ from deployments.environment import is_secret_reference
 from deployments.forms import refuse
 from deployments.lists import deployments_page
 from deployments.models import Agent
-from deployments.pages import page_context, person
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, organization_of_page, person, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.htmx import render_page
 from portal.models import Organization
+from portal.pages import page_context
 from portal.pagination import DEFAULT_LIMIT, paginate
 
 DEPLOYMENTS_SHOWN = 20

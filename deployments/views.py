@@ -19,14 +19,15 @@ from deployments.forms import SORT_WORDS, DeploymentForm, ListFilters, refuse
 from deployments.lists import deployments_page
 from deployments.live_regions import exact, log_text, logs_of, metrics_of, newer_lines
 from deployments.models import NEWEST_FIRST, Agent, Deployment, counts_by_status
-from deployments.pages import find_deployment, page_context, person
+from deployments.pages import find_deployment
 from deployments.regions import timeline_of
 from deployments.states import Status
 from deployments.windows import RANGES, Window, moment, window_of
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, organization_of_page, person, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.htmx import render_page, wants_fragment
 from portal.models import Organization, User
+from portal.pages import page_context
 from portal.pagination import DEFAULT_LIMIT
 
 # Seconds between two looks at a page: soon while something changes, else now and then.

@@ -4,9 +4,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, organization_of_page, policy, role_in
-from portal.health import silent_processes
+from portal.access import Policy, organization_of_page, policy
 from portal.models import Organization
+from portal.pages import page_context
 
 
 @policy(Policy.SIGNED_IN)
@@ -24,9 +24,4 @@ def home(request: HttpRequest) -> HttpResponse:
 def overview(request: HttpRequest, slug: str) -> HttpResponse:
     """What runs and what happens now. The apps' parts come in through their template tags."""
     organization = organization_of_page(request, slug)
-    context = {
-        "organization": organization,
-        "role": role_in(request.user, organization),
-        "silent_processes": silent_processes(),
-    }
-    return render(request, "overview.html", context)
+    return render(request, "overview.html", page_context(request, organization))

@@ -11,9 +11,9 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from portal.access import Policy, organization_of_page, person, policy, role_in
 from portal.errors import NOT_FOUND, PortalError
-from portal.health import silent_processes
 from portal.htmx import render_page
 from portal.models import Organization, Role, User
+from portal.pages import page_context
 from portal.pagination import DEFAULT_LIMIT, paginate
 from upgrades import commands
 from upgrades.forms import TARGET_CHOICES, HistoryFilters, TriggerForm
@@ -154,19 +154,6 @@ def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: s
     if upgrade is None:
         raise PortalError("not_found", NOT_FOUND, 404)
     return upgrade
-
-
-def page_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    """What every page of an organization needs. Two queries."""
-    role = role_in(request.user, organization)
-    may_act = role is not None and role.includes(Role.OPERATOR)
-    return {
-        "organization": organization,
-        "role": role,
-        "silent_processes": silent_processes(),
-        "may_trigger": may_act,
-        "may_not_reason": None if may_act else f"Your role is {role}: triggering an upgrade needs operator.",
-    }
 
 
 def stop_rule(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
