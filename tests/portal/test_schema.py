@@ -18,6 +18,7 @@ from portal.models import User
 from portal.schema import openapi
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
+from tests.portal.isolation_table import PLACEHOLDER, TENANT, address_of, ask, fill, make_place, undone
 from tests.portal.test_policies import routes
 from tests.upgrades.conftest import make_upgrade
 from upgrades.states import Status
@@ -27,6 +28,10 @@ Json = dict[str, Any]
 
 PAGES = {"/api/docs"}
 API = "api/"  # deployments and agents are at the root too: the same views, described once
+
+
+def path_in_document(route: str) -> str:
+    return "/" + PLACEHOLDER.sub(r"{\1}", route)
 
 
 def operations() -> Iterator[tuple[str, str, Json]]:
@@ -84,7 +89,7 @@ def test_it_takes_no_query_and_no_other_method(db: None) -> None:
 
 
 def test_every_api_route_is_in_it() -> None:
-    served = {"/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route) for route, _ in routes() if route.startswith(API)}
+    served = {path_in_document(route) for route, _ in routes() if route.startswith(API)}
 
     assert served - PAGES == set(openapi()["paths"])
 
@@ -144,6 +149,20 @@ def test_commands_are_answered_as_documented(cast: Cast, platform: LocalAws, cli
     assert_documented(stopped, "POST", f"{path}/{{upgrade_id}}/stop")
 
 
+def test_what_an_operator_may_is_answered_as_documented(
+    cast: Cast, platform: LocalAws, client_for: SignIn, subtests: Any
+) -> None:
+    place, client = make_place(cast, cast.acme), client_for(cast.operator)
+
+    for row in TENANT:
+        for method in sorted(row.allowed - {"head"}) if row.route.startswith(API) else ():
+            with subtests.test(f"{method} {row.route}"), undone():
+                answer = ask(client, row, method, place)
+
+                assert answer.status_code < 300
+                assert_documented(answer, method, path_in_document(row.route))
+
+
 def test_signing_in_and_out_is_answered_as_documented(cast: Cast) -> None:
     client, path = Client(), "/api/v1/auth"
     credentials = {"email": cast.operator.email, "password": cast.password}
@@ -160,22 +179,24 @@ def test_signing_in_and_out_is_answered_as_documented(cast: Cast) -> None:
 def test_every_refusal_of_every_route_is_documented(
     cast: Cast, platform: LocalAws, client_for: SignIn, subtests: Any
 ) -> None:
-    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    place = make_place(cast, cast.acme)
+    rows = {path_in_document(row.route): row for row in TENANT}
     anonymous, viewer, outsider = Client(), client_for(cast.viewer), client_for(cast.outsider)
     unproven = Client(enforce_csrf_checks=True)
     unproven.force_login(cast.operator, backend="allauth.account.auth_backends.AuthenticationBackend")
     acme = {"X-Organization": "acme"}
 
     for method, path, _ in operations():
-        address = path.replace("{upgrade_id}", upgrade.upgrade_id)
-        body: Json = {"service": "agent"} if path.endswith("/upgrade") else {}
+        row = rows.get(path)
+        address = address_of(row, place) if row else path
+        body = fill(row.sends.get(method.lower()), place.words(row)) if row else None
         with subtests.test(f"{method} {path}"):
             for client in (anonymous, viewer, outsider, unproven):
                 send = getattr(client, method.lower())
                 answers = [send(f"{address}?unknown=1", headers=acme)]
-                if method == "POST":
+                if method != "GET":
                     answers += [
-                        send(address, body, content_type="application/json", headers=acme),
+                        send(address, body or {}, content_type="application/json", headers=acme),
                         send(address, {"unknown": 1}, content_type="application/json", headers=acme),
                         send(address, "x", content_type="text/plain", headers=acme),
                         send(address, "{", content_type="application/json", headers=acme),

@@ -1,0 +1,271 @@
+"""The table of the isolation matrix: every route of a tenant, who may use it and what it takes; and how a cell is asked.
+
+A route's own words name what it is asked for: `<str:upgrade_id>` in an address and `<agent_id>` in a body are both filled
+in from a Place.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db import transaction
+from django.test import Client
+
+from deployments.models import Agent, Deployment, DeploymentEvent
+from portal.access import Policy
+from portal.audit import AuditEvent
+from portal.errors import API_PREFIXES
+from portal.idempotency import IdempotencyKey
+from portal.models import Membership, Organization
+from tests.conftest import Cast
+from tests.deployments.conftest import make_agent, make_deployment
+from tests.upgrades.conftest import make_upgrade
+from upgrades.models import Rollout, RolloutEvent, Upgrade
+from upgrades.states import Status
+
+METHODS = ["get", "head", "post", "put", "patch", "delete", "options"]
+HTMX = {"HX-Request": "true"}
+PLACEHOLDER = re.compile(r"<(?:\w+:)?(\w+)>")
+
+Body = dict[str, Any] | None
+ONCE = {"idempotency_key": "matrix-1"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tenant's route: who may use it, what it takes by each unsafe method, which queries of it name an id.
+
+    Unsafe methods need an operator, whatever may be read. `command` is the last word of the address where that is open,
+    `status` the one of the deployment that the row is asked for, so that a good request is accepted.
+    """
+
+    route: str
+    policy: Policy
+    get: bool = True
+    sends: dict[str, Body] = field(default_factory=dict)
+    queries: tuple[str, ...] = ()
+    command: str = ""
+    status: str = "ready"
+
+    @property
+    def allowed(self) -> set[str]:
+        """OPTIONS tells of an API route what its documentation tells, and of no object."""
+        return {*(("get", "head") if self.get else ()), *self.sends}
+
+    @property
+    def is_api(self) -> bool:
+        return ("/" + self.route).startswith(API_PREFIXES)
+
+    @property
+    def is_of_an_object(self) -> bool:
+        """Its address names an object; of other API routes X-Organization names the organization."""
+        return "_id>" in self.route
+
+    def names_an_id(self, method: str) -> bool:
+        return self.is_of_an_object or "_id>" in json.dumps(self.sends.get(method))
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an actor reaches for: an organization's address and ids of its objects; deployments by their status."""
+
+    slug: str
+    upgrade_id: str
+    agent_id: str
+    deployments: dict[str, str]
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.upgrade_id, self.agent_id, *self.deployments.values()]
+
+    def words(self, row: Row) -> dict[str, str]:
+        return {
+            "slug": self.slug,
+            "upgrade_id": self.upgrade_id,
+            "agent_id": self.agent_id,
+            "deployment_id": self.deployments[row.status],
+            "command": row.command,
+        }
+
+
+NOWHERE = Place(
+    "nowhere",
+    "upgrade-2026-0101-000000-abcdef",
+    str(uuid.uuid4()),
+    {"ready": str(uuid.uuid4()), "stopped": str(uuid.uuid4())},
+)
+
+AGENT = {"name": "Matrix agent", "image": "registry.example.com/matrix:v1"}
+AGENT_FORM = ONCE | AGENT | {"size": "512/1024", "environment": "LOG_LEVEL=info"}
+
+
+def upgrade_rows() -> Iterator[Row]:
+    trigger = ONCE | {"service": "agent", "version": "latest"}
+    yield Row("o/<slug:slug>/services/", Policy.VIEWER)
+    yield Row("o/<slug:slug>/upgrades/", Policy.VIEWER)
+    yield Row("o/<slug:slug>/upgrades/new", Policy.OPERATOR, sends={"post": trigger})
+    yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/", Policy.VIEWER)
+    yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/stop", Policy.OPERATOR, sends={"post": None})
+    api = "api/v1/deployments"
+    yield Row(f"{api}/versions", Policy.VIEWER)
+    yield Row(f"{api}/upgrade", Policy.OPERATOR, get=False, sends={"post": {"service": "agent"}})
+    yield Row(f"{api}/upgrade/<str:upgrade_id>", Policy.VIEWER)
+    yield Row(f"{api}/upgrade/<str:upgrade_id>/stop", Policy.OPERATOR, get=False, sends={"post": {}})
+    yield Row(f"{api}/upgrades", Policy.VIEWER)
+
+
+def deployment_pages() -> Iterator[Row]:
+    base = "o/<slug:slug>/deployments"
+    one = f"{base}/<uuid:deployment_id>"
+    lists = ("agent=<agent_id>", "q=<deployment_id>")
+    new = ONCE | {"agent": "<agent_id>", "replicas": "2"}
+    yield Row(f"{base}/", Policy.VIEWER, queries=lists)
+    yield Row(f"{base}/new", Policy.OPERATOR, sends={"post": new}, queries=("agent=<agent_id>",))
+    yield Row(f"{one}/", Policy.VIEWER)
+    yield Row(f"{one}/logs.txt", Policy.VIEWER)
+    for command, status, more in (
+        ("scale", "ready", {"replicas": "3"}),
+        ("stop", "ready", {}),
+        ("restart", "stopped", {}),
+        ("kill", "ready", {"confirmation": "Support agent"}),
+    ):
+        sends: dict[str, Body] = {"post": ONCE | more}
+        yield Row(f"{one}/<slug:command>", Policy.OPERATOR, sends=sends, command=command, status=status)
+    for command, status in (("stop", "ready"), ("restart", "stopped"), ("kill", "ready")):
+        several = {"command": command, "id": ["<deployment_id>"], "is_sure": "1", "confirmation": f"{command} 1"}
+        yield Row(f"{base}/bulk", Policy.OPERATOR, get=False, sends={"post": several}, status=status)
+
+
+def agent_pages() -> Iterator[Row]:
+    base = "o/<slug:slug>/agents"
+    yield Row(f"{base}/", Policy.VIEWER)
+    yield Row(f"{base}/new", Policy.OPERATOR, sends={"post": AGENT_FORM})
+    yield Row(f"{base}/<uuid:agent_id>/", Policy.VIEWER)
+    yield Row(f"{base}/<uuid:agent_id>/edit", Policy.OPERATOR, sends={"post": AGENT_FORM})
+
+
+def deployment_api(prefix: str) -> Iterator[Row]:
+    """At the documented root paths, and under /api/v1."""
+    one, agents = f"{prefix}deployments/<uuid:deployment_id>", f"{prefix}agents"
+    create: Body = {"agent_id": "<agent_id>", "replicas": 2}
+    lists = ("agent_id=<agent_id>", "q=<deployment_id>")
+    yield Row(f"{prefix}deployments", Policy.VIEWER, sends={"post": create}, queries=lists)
+    yield Row(one, Policy.VIEWER, sends={"delete": None})
+    for reading in ("events", "logs", "metrics"):
+        yield Row(f"{one}/{reading}", Policy.VIEWER)
+    yield Row(f"{one}/scale", Policy.OPERATOR, get=False, sends={"post": {"replicas": 3}})
+    yield Row(f"{one}/stop", Policy.OPERATOR, get=False, sends={"post": {}})
+    yield Row(f"{one}/restart", Policy.OPERATOR, get=False, sends={"post": {}}, status="stopped")
+    yield Row(agents, Policy.VIEWER, sends={"post": AGENT})
+    yield Row(f"{agents}/<uuid:agent_id>", Policy.VIEWER, sends={"patch": {"name": "Renamed"}})
+    yield Row(f"{agents}/<uuid:agent_id>/deploy", Policy.OPERATOR, get=False, sends={"post": {}})
+
+
+TENANT = [
+    Row("o/<slug:slug>/", Policy.VIEWER),
+    *upgrade_rows(),
+    *deployment_pages(),
+    *agent_pages(),
+    *deployment_api(""),
+    *deployment_api("api/v1/"),
+]
+PERSONAL = {"", "account/", "api/v1/auth/logout"}
+PUBLIC = {"api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz"}
+LIBRARIES = {
+    "accounts/": {Policy.PUBLIC, Policy.SIGNED_IN, Policy.CLOSED},
+    "admin/": {Policy.STAFF},
+}
+
+
+# --- what is reached for -------------------------------------------------------------------------------------------
+
+
+def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
+    """An upgrade under way, an agent (of these fields), a deployment that runs and one that is stopped."""
+    by = cast.outsider if organization == cast.globex else cast.admin
+    upgrade = make_upgrade(organization, by=by, target="orchestrator", statuses=[Status.PENDING])
+    agent = make_agent(cast, organization=organization, **fields)
+    deployments = {status: str(make_deployment(cast, agent, status).pk) for status in ("ready", "stopped")}
+    return Place(organization.slug, upgrade.upgrade_id, str(agent.pk), deployments)
+
+
+def rows_of(organization: Organization) -> list[Any]:
+    """Everything that the organization has, as it is now."""
+    models = (
+        *(Upgrade, Rollout, RolloutEvent),
+        *(Agent, Deployment, DeploymentEvent),
+        *(AuditEvent, IdempotencyKey, Membership),
+    )
+    return [
+        list(model._default_manager.filter(organization=organization).order_by("pk").values()) for model in models
+    ] + [Organization.objects.filter(pk=organization.pk).values().get()]
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """What happens inside has not happened afterwards, so that each cell finds the same state."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+# --- how it is reached for -----------------------------------------------------------------------------------------
+
+
+def fill(value: Any, words: dict[str, str]) -> Any:
+    """The placeholders of an address or body filled in."""
+    if isinstance(value, dict):
+        return {name: fill(each, words) for name, each in value.items()}
+    if isinstance(value, list):
+        return [fill(each, words) for each in value]
+    return PLACEHOLDER.sub(lambda found: words[found[1]], value) if isinstance(value, str) else value
+
+
+def address_of(row: Row, place: Place, query: str = "") -> str:
+    words = place.words(row)
+    return "/" + fill(row.route, words) + (f"?{fill(query, words)}" if query else "")
+
+
+def ask(
+    client: Client,
+    row: Row,
+    method: str,
+    place: Place,
+    *,
+    htmx: bool = False,
+    query: str = "",
+    more: dict[str, Any] | None = None,
+) -> Any:
+    """One cell. `more` comes into the body; ids are always the place's."""
+    headers = (HTMX if htmx else {}) | ({"X-Organization": place.slug} if row.is_api else {})
+    address = address_of(row, place, query)
+    if method in ("get", "head", "options"):
+        return getattr(client, method)(address, headers=headers)
+    body = fill(row.sends.get(method), place.words(row))
+    if more is not None:
+        body = (body or {}) | more
+    if row.is_api:
+        content, content_type = "" if body is None else json.dumps(body), "application/json"
+    else:
+        content, content_type = urlencode(body or {}, doseq=True), "application/x-www-form-urlencoded"
+    return getattr(client, method)(address, content, content_type=content_type, headers=headers)
+
+
+# What differs from answer to answer whatever was asked: the request's id, the masked token, the clock.
+NOISE = re.compile(
+    r'[0-9a-f]{32}|"X-CSRFToken": "\w+"|name="csrfmiddlewaretoken" value="\w+"|data-now="[^"]+"'
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00"
+)
+
+
+def text_of(response: Any, *asked: str) -> str:
+    """What was answered, without noise and without the words that were asked with."""
+    text: str = NOISE.sub("", response.content.decode())
+    for word in asked:
+        text = text.replace(word, "")
+    return text
