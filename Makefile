@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-browser check format lock
+.PHONY: help up manage reset test test-browser check format lock bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -31,6 +31,9 @@ test: $(VENV)/.dev ## the whole suite
 test-browser: ## install Chromium (Debian's), then run the tests that drive it
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 	$(MAKE) test ARGS="-m browser"
+
+bench: $(VENV)/.dev ## calls to ECS a minute, and how soon a change is seen, with 2,000 deployments
+	@$(BIN)/python -m bench.reconcile $(ARGS)
 
 # Settings that let code be looked at without a database, a broker or AWS; and those of a production site.
 LOOK := DEMO=1 DATABASE_URL=postgresql://localhost/none CELERY_BROKER_URL=redis://localhost CACHE_URL=locmem://

@@ -1,19 +1,19 @@
 """When a deployment is looked at next: often while it changes or is watched, else within AWS's budget.
 
 One DescribeServices call reads ten services of one cluster. Calls for steady deployments take slots: for each AWS account
-and region there is one slot every 60 / DEPLOYMENTS_READS_PER_MINUTE seconds, reserved one after the other by all
+and region there are somewhat fewer than DEPLOYMENTS_READS_PER_MINUTE slots a minute, reserved one after the other by all
 processes in one row. So few deployments are read every DEPLOYMENTS_STEADY_SECONDS, and 2,000 in 200 clusters wait in line
 for their turn, in which each cluster's deployments share a call. Calls for changing ones have a lane of their own that
 keeps them below half of what ECS allows (20 a second: facts/ecs.md 1.4).
 """
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Case, Q, When
-from django.db.models.functions import Now
+from django.db.models import Case, Q, Value, When
+from django.db.models.functions import Least, Now
 
 from deployments.models import Deployment
 from deployments.states import Status, Wanted
@@ -29,16 +29,18 @@ CHANGES_FOR = timedelta(minutes=10)
 JUST_TOLD = timedelta(seconds=15)
 # A call that has room left also reads what was not looked at for so long.
 WORTH_READING = timedelta(seconds=10)
-# A slot that was missed by more than this (nothing ran) is given back: the backlog must not be read at once.
-MISSED = timedelta(seconds=30)
-NOW_SECONDS = 1.0
+# A slot that was missed by more than this (nothing ran) is given back: the backlog must not be read at once. What is
+# read that late still counts, so the slots leave room for it in the minute's budget.
+MISSED = timedelta(seconds=5)
+SLOT_MARGIN = 1.1
+SLOT_IS_NOW = timedelta(seconds=1)
 
 RESERVE = """
 INSERT INTO deployments_readslot AS slot (account, region, lane, slot_at)
 VALUES (%(account)s, %(region)s, %(lane)s, clock_timestamp() + make_interval(secs => %(pause)s))
 ON CONFLICT (account, region, lane)
 DO UPDATE SET slot_at = GREATEST(slot.slot_at + make_interval(secs => %(spacing)s), excluded.slot_at)
-RETURNING EXTRACT(EPOCH FROM slot_at - clock_timestamp())
+RETURNING slot_at
 """
 
 
@@ -64,15 +66,15 @@ class Work(Claim[Deployment]):
         for name, value in fields.items():
             setattr(row, name, value)
 
-    def release_at_slot(self, seconds: float, **fields: object) -> None:
-        """Give it back, due in so many seconds; sooner where somebody began to watch it meanwhile."""
+    def release_at(self, at: datetime, **fields: object) -> None:
+        """Give it back, due then; sooner where somebody began to watch it meanwhile."""
         soon = Now() + timedelta(seconds=settings.DEPLOYMENTS_POLL_SECONDS)
-        watched = When(watched_until__gt=Now(), then=soon)
-        self.write(
-            lease_until=None,
-            next_check_at=Case(watched, default=Now() + timedelta(seconds=seconds)),
-            **fields,
-        )
+        watched = When(watched_until__gt=Now(), then=Least(soon, Value(at)))
+        self.write(lease_until=None, next_check_at=Case(watched, default=Value(at)), **fields)
+
+    def release(self, *, seconds: float, **fields: object) -> None:
+        """Give it back, due in so many seconds, outside the budget: its next look has no slot."""
+        super().release(seconds=seconds, has_read_slot=False, **fields)
 
     def finish(self, **fields: object) -> None:
         """Give it back for good: nothing more happens to it by itself."""
@@ -81,7 +83,7 @@ class Work(Claim[Deployment]):
     def let_go(self) -> None:
         """What was found is outdated: whoever comes next looks anew, at once."""
         rows = Deployment.unfinished().filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)
-        rows.update(lease_until=None, next_check_at=Now())
+        rows.update(lease_until=None, next_check_at=Now(), has_read_slot=False)
 
 
 def is_urgent(work: Work) -> bool:
@@ -110,14 +112,14 @@ class Batch:
     cluster: str
     works: list[Work]
     is_steady: bool
-    reserved: dict[str, float] = field(default_factory=dict)
+    reserved: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for work in self.works:
             work.batch = self
 
-    def seconds_to_slot(self, lane: str, pause: float) -> float:
-        """The lane's next slot; all rows of the batch share one."""
+    def slot(self, lane: str, pause: float) -> datetime:
+        """The lane's next slot; all rows of the batch share it to the microsecond, so that one call will read them."""
         if lane not in self.reserved:
             self.reserved[lane] = reserve(self.organization, lane, pause=pause)
         return self.reserved[lane]
@@ -127,14 +129,13 @@ class Batch:
         for name, value in fields.items():
             setattr(work.row, name, value)
         if is_urgent(work):
-            seconds = self.seconds_to_slot(URGENT, settings.DEPLOYMENTS_POLL_SECONDS)
-            return work.release_at_slot(seconds, has_read_slot=False, **fields)
+            at = self.slot(URGENT, settings.DEPLOYMENTS_POLL_SECONDS)
+            return work.release_at(at, has_read_slot=False, **fields)
         due_at = work.row.next_check_at
         if work.row.has_read_slot and not self.is_steady and due_at is not None and due_at > work.now:
             # It was read along with others, before its turn: it keeps its place.
-            return work.release_at_slot((due_at - work.now).total_seconds(), **fields)
-        seconds = self.seconds_to_slot(STEADY, settings.DEPLOYMENTS_STEADY_SECONDS)
-        work.release_at_slot(seconds, has_read_slot=True, **fields)
+            return work.release_at(due_at, **fields)
+        work.release_at(self.slot(STEADY, settings.DEPLOYMENTS_STEADY_SECONDS), has_read_slot=True, **fields)
 
 
 def take_batch(organization: Organization, cluster: str) -> Batch | None:
@@ -142,21 +143,29 @@ def take_batch(organization: Organization, cluster: str) -> Batch | None:
     rows = Deployment.unfinished().filter(free(), organization=organization, cluster=cluster)
     if not rows.filter(next_check_at__lte=Now()).exists():
         return None
-    worth = Q(next_check_at__lte=Now()) | Q(last_checked_at__lt=Now() - WORTH_READING)
-    wanted = rows.filter(worth).select_related("agent", "organization").order_by("next_check_at", "id")
-    works = [Work(claim.row, claim.now) for claim in take(wanted, most=ROWS_A_CALL)]
+    unread = Q(last_checked_at__isnull=True) | Q(last_checked_at__lt=Now() - WORTH_READING)
+    wanted = rows.filter(Q(next_check_at__lte=Now()) | unread).select_related("agent", "organization")
+    works = [Work(claim.row, claim.now) for claim in take(wanted.order_by("next_check_at", "id"), most=ROWS_A_CALL)]
     if not works:
         return None
     due = [work for work in works if work.row.next_check_at and work.row.next_check_at <= work.now]
     batch = Batch(organization, cluster, works, is_steady=not any(is_urgent(work) for work in due))
     if batch.is_steady and not any(has_its_slot(work) for work in due):
-        seconds = batch.seconds_to_slot(STEADY, 0)
-        if seconds > NOW_SECONDS:
+        slot = batch.slot(STEADY, 0)
+        if slot - works[0].now > SLOT_IS_NOW:
             for work in works:
-                work.release_at_slot(seconds, has_read_slot=True)
+                postpone(work, slot)
             return None
         batch.reserved.clear()
     return batch
+
+
+def postpone(work: Work, slot: datetime) -> None:
+    """Back into the line, with a place in it; unless somebody has changed it since it was claimed."""
+    try:
+        work.release_at(slot, has_read_slot=True)
+    except LeaseLost:
+        work.let_go()
 
 
 def has_its_slot(work: Work) -> bool:
@@ -164,9 +173,10 @@ def has_its_slot(work: Work) -> bool:
     return work.row.has_read_slot and due_at is not None and work.now - due_at < MISSED
 
 
-def reserve(organization: Organization, lane: str, *, pause: float) -> float:
-    """Take the next free slot of the organization's AWS account and region, not sooner than `pause`; seconds until then."""
-    calls_a_second = URGENT_CALLS_A_SECOND if lane == URGENT else settings.DEPLOYMENTS_READS_PER_MINUTE / 60
+def reserve(organization: Organization, lane: str, *, pause: float) -> datetime:
+    """Take the next free slot of the organization's AWS account and region, `pause` seconds from now at the earliest."""
+    steady_calls_a_second = settings.DEPLOYMENTS_READS_PER_MINUTE / 60 / SLOT_MARGIN
+    calls_a_second = URGENT_CALLS_A_SECOND if lane == URGENT else steady_calls_a_second
     role = organization.deployment_role_arn
     parameters: dict[str, str | float] = {
         "account": role.split(":")[4] if role else "",
@@ -177,5 +187,5 @@ def reserve(organization: Organization, lane: str, *, pause: float) -> float:
     }
     with connection.cursor() as cursor:
         cursor.execute(RESERVE, parameters)
-        (seconds,) = cursor.fetchone()
-    return max(float(seconds), 0.0)
+        slot: datetime = cursor.fetchone()[0]
+    return slot

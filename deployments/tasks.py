@@ -2,8 +2,10 @@
 
 import logging
 from datetime import timedelta
+from uuid import UUID
 
 from celery import shared_task
+from django.contrib.postgres.aggregates import BoolAnd
 from django.db.models import BooleanField, ExpressionWrapper, Min, Q
 from django.db.models.functions import Now
 
@@ -27,23 +29,22 @@ def reconcile(organization_id: str, cluster: str) -> None:
             return
 
 
+def due_clusters() -> list[tuple[UUID, str, bool]]:
+    """Organization, cluster and whether it has been due too long: what changes or is watched first. One query."""
+    is_overdue = ExpressionWrapper(Q(due_at__lt=Now() - OVERDUE), output_field=BooleanField())
+    places = Deployment.objects.due().order_by().values("organization_id", "cluster")
+    due = places.annotate(due_at=Min("next_check_at"), is_steady=BoolAnd("has_read_slot")).annotate(overdue=is_overdue)
+    due = due.order_by("is_steady", "due_at")
+    return list(due.values_list("organization_id", "cluster", "overdue")[:CLUSTERS_A_SWEEP])
+
+
 def sweep() -> None:
     """Find every cluster with something due: ring for it, and take a turn ourselves where it has been due too long.
 
     After one message that the broker did not take, no more are tried in this sweep: each would cost its time-out.
     """
-    is_overdue = ExpressionWrapper(Q(due_at__lt=Now() - OVERDUE), output_field=BooleanField())
-    due = (
-        Deployment.objects.due()
-        .order_by()
-        .values("organization_id", "cluster")
-        .annotate(due_at=Min("next_check_at"))
-        .annotate(overdue=is_overdue)
-        .order_by("due_at")
-        .values_list("organization_id", "cluster", "overdue")[:CLUSTERS_A_SWEEP]
-    )
     broker_takes = True
-    for organization_id, cluster, overdue in due:
+    for organization_id, cluster, overdue in due_clusters():
         place = (str(organization_id), cluster)
         broker_takes = broker_takes and (overdue or ring("deployments.tasks.reconcile", *place))
         if overdue or not broker_takes:
