@@ -120,6 +120,7 @@ def deployment(request: Request, deployment_id: uuid.UUID) -> Response:
     read_query(request)
     found = find_deployment(request, deployment_id)
     if request.method == "DELETE":
+        read_body(request, NoBody)
         commands.kill_deployment(found, actor=person(request), idempotency_key=key_of(request))
         return Response(status=204)
     commands.mark_watched(found)

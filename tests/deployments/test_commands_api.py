@@ -327,3 +327,12 @@ def test_a_double_click_without_a_key_is_one_event(cast: Cast, client: Client, a
         assert act(client, deployment, "stop").status_code == 200
 
     assert [event for event, _ in history(deployment)] == ["create", "scale", "stop"]
+
+
+def test_a_kill_takes_no_fields(cast: Cast, client: Client, agent: Agent) -> None:
+    deployment = make_deployment(cast, agent, "ready")
+
+    response = send_json(client, "delete", f"{DEPLOYMENTS}/{deployment.pk}", {"force": True})
+
+    assert "force" in assert_refused(response, 400, "invalid")["errors"]
+    assert Deployment.objects.get(pk=deployment.pk).status == "ready"
