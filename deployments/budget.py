@@ -32,7 +32,7 @@ WORTH_READING = timedelta(seconds=10)
 # A slot that was missed by more than this (nothing ran) is given back: the backlog must not be read at once. What is
 # read that late still counts, so the slots leave room for it in the minute's budget.
 MISSED = timedelta(seconds=5)
-SLOT_MARGIN = 1.1
+SLOT_MARGIN = 1.2
 SLOT_IS_NOW = timedelta(seconds=1)
 
 RESERVE = """

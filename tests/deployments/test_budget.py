@@ -1,0 +1,199 @@
+"""When deployments are looked at: the changing and the watched within seconds, the steady within AWS's budget."""
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from deployments import budget
+from deployments.budget import STEADY, reserve, take_batch
+from deployments.commands import mark_watched
+from deployments.models import Agent, Deployment
+from deployments.reconcile import reconcile
+from deployments.tasks import due_clusters
+from tests.conftest import Cast
+from tests.deployments.conftest import make_agent, make_deployment
+from tests.local_aws import LocalAws
+
+pytestmark = pytest.mark.django_db
+
+LONG_AGO = timedelta(hours=1)
+
+
+def make_steady(cast: Cast, agent: Agent, local_aws: LocalAws, count: int = 1) -> list[Deployment]:
+    """Deployments that have been ready for an hour, in the database and in ECS; due now, without a slot."""
+    long_ago = timezone.now() - LONG_AGO
+    made = [make_deployment(cast, agent, replicas=1) for _ in range(count)]
+    services = [{"name": each.service_name, "desired_count": 1} for each in made]
+    local_aws.seed(cluster=agent.organization.cluster, services=services)
+    rows = Deployment.objects.filter(pk__in=[each.pk for each in made])
+    rows.update(running_replicas=1, desired_count=1, status_at=long_ago, next_check_at=Now())
+    return made
+
+
+def turn(deployment: Deployment) -> int:
+    return reconcile(str(deployment.organization_id), deployment.cluster)
+
+
+def seconds_to_next_look(deployment: Deployment) -> float:
+    deployment.refresh_from_db()
+    assert deployment.next_check_at
+    return (deployment.next_check_at - timezone.now()).total_seconds()
+
+
+def make_due(**fields: Any) -> None:
+    Deployment.objects.update(next_check_at=Now(), **fields)
+
+
+def test_few_steady_deployments_are_read_every_fifteen_seconds(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+    (deployment,) = make_steady(cast, agent, platform)
+
+    assert turn(deployment) == 1
+
+    assert 14 < seconds_to_next_look(deployment) <= 15.1
+
+
+def test_ten_of_a_cluster_share_a_call_and_a_slot(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+    made = make_steady(cast, agent, platform, count=12)
+
+    assert turn(made[0]) == 10
+
+    looked_at = Deployment.objects.exclude(last_checked_at=None)
+    assert looked_at.values_list("next_check_at", flat=True).distinct().count() == 1
+    assert looked_at.filter(has_read_slot=True).count() == 10
+    turn(made[0])  # the other two wait for a slot of their own
+    assert Deployment.objects.filter(last_checked_at=None, has_read_slot=True, next_check_at__gt=Now()).count() == 2
+
+
+def test_slots_of_an_account_are_never_closer_than_the_budget(cast: Cast, settings: Any) -> None:
+    slots = [reserve(cast.acme, STEADY, pause=pause) for pause in (15, 0, 15, 0, 15)]
+
+    gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(slots)]
+    assert min(gaps) >= 60 / settings.DEPLOYMENTS_READS_PER_MINUTE
+    other = reserve(cast.globex, STEADY, pause=0)  # another account has a line of its own
+    assert other < slots[0]
+
+
+def test_a_missed_slot_is_given_back(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+    """Nothing ran for an hour: what was due in it is read one after the other, not at once."""
+    (deployment,) = make_steady(cast, agent, platform)
+    reserve(cast.acme, STEADY, pause=60)
+    Deployment.objects.update(next_check_at=Now() - LONG_AGO, has_read_slot=True)
+
+    assert turn(deployment) == 0
+
+    assert 59 < seconds_to_next_look(deployment) < 63
+    assert Deployment.objects.get().last_checked_at is None
+
+
+@pytest.mark.parametrize("status", ["deploying", "running"])
+def test_what_changes_is_looked_at_every_few_seconds(cast: Cast, agent: Agent, platform: LocalAws, status: str) -> None:
+    (deployment,) = make_steady(cast, agent, platform)
+    Deployment.objects.update(status=status, status_at=Now(), replicas=1)
+    platform.fault("server_error", action="DescribeServices")  # it stays as it is
+
+    turn(deployment)
+    platform.clear_faults()
+
+    assert seconds_to_next_look(deployment) <= 6.1
+
+
+def test_what_has_changed_for_too_long_is_looked_at_like_the_steady(
+    cast: Cast, agent: Agent, platform: LocalAws
+) -> None:
+    (deployment,) = make_steady(cast, agent, platform)
+    platform.client().update_service(cluster=deployment.cluster, service=deployment.service_name, desiredCount=2)
+    Deployment.objects.update(status="running", replicas=2)
+
+    turn(deployment)
+
+    assert seconds_to_next_look(deployment) > 14
+
+
+def test_what_is_watched_is_looked_at_every_few_seconds_and_then_no_more(
+    cast: Cast, agent: Agent, platform: LocalAws
+) -> None:
+    (deployment,) = make_steady(cast, agent, platform)
+    turn(deployment)
+
+    mark_watched(deployment)
+    assert seconds_to_next_look(deployment) <= 0
+    turn(deployment)
+    assert seconds_to_next_look(deployment) <= 3.1
+    make_due(watched_until=timezone.now() - LONG_AGO)
+    turn(deployment)
+    turn(deployment)
+
+    assert seconds_to_next_look(deployment) > 10
+
+
+def test_watching_writes_once_in_some_seconds(
+    cast: Cast, agent: Agent, platform: LocalAws, django_assert_num_queries: Any
+) -> None:
+    made = make_steady(cast, agent, platform, count=3)
+
+    with django_assert_num_queries(2):
+        mark_watched(*made)
+    with django_assert_num_queries(0):
+        mark_watched(*made)
+
+
+def test_who_begins_to_watch_in_mid_look_need_not_wait(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+    (deployment,) = make_steady(cast, agent, platform)
+    batch = take_batch(cast.acme, deployment.cluster)
+    assert batch
+
+    mark_watched(deployment)
+    batch.works[0].rest()
+
+    assert seconds_to_next_look(deployment) <= 3.1
+
+
+def test_what_is_read_along_keeps_its_place_in_the_line(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+    steady, watched = make_steady(cast, agent, platform, count=2)
+    place = timezone.now() + timedelta(minutes=3)
+    Deployment.objects.filter(pk=steady.pk).update(
+        next_check_at=place, has_read_slot=True, last_checked_at=timezone.now() - LONG_AGO
+    )
+    mark_watched(watched)
+
+    assert turn(watched) == 2
+
+    steady.refresh_from_db()
+    assert steady.next_check_at == place
+    assert steady.last_checked_at
+    assert steady.last_checked_at > timezone.now() - timedelta(minutes=1)
+
+
+def test_two_thousand_in_two_hundred_clusters_stay_in_the_budget(cast: Cast, settings: Any) -> None:
+    """The line by itself: 200 batches that each reserve their next call, for ten minutes."""
+    began = timezone.now()
+
+    slots = [reserve(cast.acme, STEADY, pause=0) for _ in range(200)]
+
+    in_first_minute = [slot for slot in slots if slot < began + timedelta(minutes=1)]
+    assert len(in_first_minute) <= settings.DEPLOYMENTS_READS_PER_MINUTE
+    assert slots[-1] - began < timedelta(minutes=5)
+
+
+def test_what_changes_comes_before_what_is_steady(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+    make_steady(cast, agent, platform)
+    make_due(has_read_slot=True)
+    theirs = make_deployment(cast, make_agent(cast, organization=cast.globex), "deploying")
+    Deployment.objects.filter(pk=theirs.pk).update(next_check_at=Now())
+    Deployment.objects.exclude(pk=theirs.pk).update(next_check_at=F("next_check_at") - LONG_AGO)
+
+    places = due_clusters()
+
+    assert [(organization, overdue) for organization, _, overdue in places] == [
+        (cast.globex.pk, False),
+        (cast.acme.pk, True),
+    ]
+
+
+def test_the_margin_leaves_room_for_what_is_late() -> None:
+    assert 60 / budget.SLOT_MARGIN + budget.MISSED.total_seconds() <= 60
