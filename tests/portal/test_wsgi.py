@@ -9,6 +9,8 @@ import pytest
 
 from portal.wsgi import application
 
+pytestmark = pytest.mark.django_db
+
 
 def call(path: str, content_type: str) -> tuple[str, dict[str, str], bytes]:
     """Status, headers and body of a GET."""
