@@ -66,9 +66,6 @@ class Reading:
         seconds = FAILED_SECONDS if self.error else FRESH_SECONDS
         return self.tried_at is not None and (timezone.now() - self.tried_at).total_seconds() < seconds
 
-    def of(self, service: str) -> ServiceNow:
-        return next(row for row in self.services if row.service == service)
-
 
 def service_name(organization: Organization, service: str) -> str:
     return f"{organization.deployment_stack}-{service}-service"
