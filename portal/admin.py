@@ -53,6 +53,9 @@ ORGANIZATION_FIELDS = (
     "deployment_execution_role_arn",
     "deployment_task_role_arn",
     "deployment_replica_limit",
+    "platform_agent_url",
+    "platform_orchestrator_url",
+    "platform_portal_url",
 )
 
 # Staff keep addresses and roles here, and take two-factor authentication off on a person's page.
@@ -279,6 +282,10 @@ class OrganizationAdmin(AuditedAdmin):
         (None, {"fields": ("name", "slug", "environment", "is_active")}),
         ("Where its platform runs", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
         ("How the portal gets there", {"fields": ("deployment_role_arn", "deployment_external_id")}),
+        (
+            "Where its health is asked",
+            {"fields": ("platform_agent_url", "platform_orchestrator_url", "platform_portal_url")},
+        ),
         (
             "How its agents run",
             {

@@ -21,6 +21,11 @@ role_arn = RegexValidator(
     r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,512}\Z",
     "Give the role's ARN: arn:aws:iam::<account>:role/<name>.",
 )
+# A base address: host, port and path; no user, query or fragment, nothing that could be mistaken for another host.
+probe_address = RegexValidator(
+    r"^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?\Z",
+    "Give an address such as https://agent.example.com or http://orchestrator.acme.local:8081.",
+)
 external_id = RegexValidator(r"^[A-Za-z0-9_+=,.@:/-]{2,1224}\Z", "Use 2 to 1224 letters, digits and _+=,.@:/-")
 
 
@@ -153,6 +158,34 @@ class Organization(models.Model):
         default=10,
         validators=[MinValueValidator(1), MaxValueValidator(1000)],
         help_text="The most tasks that one deployment of an agent may have.",
+    )
+    # Where pre-flight and validation ask (upgrades/probes.py). Staff alone set them: the portal sends requests there.
+    platform_agent_url = models.CharField(
+        "address of the agent service",
+        max_length=300,
+        blank=True,
+        db_default="",
+        default="",
+        validators=[probe_address],
+        help_text="Base address, asked for /health and /mcp/health. Empty: those checks stay not known.",
+    )
+    platform_orchestrator_url = models.CharField(
+        "address of the orchestrator",
+        max_length=300,
+        blank=True,
+        db_default="",
+        default="",
+        validators=[probe_address],
+        help_text="Base address, asked for /health and /api/v1/llm-providers/status.",
+    )
+    platform_portal_url = models.CharField(
+        "address of the customer portal",
+        max_length=300,
+        blank=True,
+        db_default="",
+        default="",
+        validators=[probe_address],
+        help_text="Base address, asked for /health and /api/v1/auth/session.",
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from django.utils import timezone
 
 from upgrades.endings import newest_stop
-from upgrades.models import Rollout, RolloutEvent, Upgrade
+from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import Outcome, Phase, Status
 
 EVENTS_SHOWN = 20
@@ -40,7 +40,7 @@ class Segment:
 @dataclass(frozen=True)
 class Lane:
     rollout: Rollout
-    events: list[RolloutEvent]
+    events: list[UpgradeEvent]
     bar: list[Segment]
     headline: str
     advice: str | None

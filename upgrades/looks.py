@@ -14,7 +14,7 @@ from django.conf import settings
 from portal.aws import ecs
 from portal.aws.errors import AwsDenied, AwsError, AwsRefused
 from upgrades.claims import Claim
-from upgrades.models import RolloutEvent
+from upgrades.models import UpgradeEvent
 from upgrades.states import Outcome, Verdict
 
 logger = logging.getLogger(__name__)
@@ -214,9 +214,9 @@ def keep_events(claim: Claim, service: ecs.Service | None) -> None:
         return
     rollout = claim.rollout
     since = baseline_time(claim)
-    RolloutEvent.objects.bulk_create(
+    UpgradeEvent.objects.bulk_create(
         [
-            RolloutEvent(
+            UpgradeEvent(
                 organization=rollout.organization,
                 rollout=rollout,
                 ecs_event_id=event.id,

@@ -13,10 +13,14 @@ from upgrades.states import (
     OPEN,
     TARGETS,
     UPGRADE_STATUSES,
+    CheckStatus,
+    EventKind,
     Outcome,
     Phase,
     PlatformService,
+    Stage,
     Status,
+    Validation,
     describe_upgrade,
 )
 
@@ -101,6 +105,17 @@ class Upgrade(models.Model):
     cluster = models.CharField(max_length=255)
     region = models.CharField(max_length=50)
     role_arn = models.CharField(max_length=600, blank=True)
+    # Columns that came after the first release have a default in the database: while the portal upgrades itself, the
+    # release before still writes rows (spec: old and new code share the schema).
+    override_reason = models.TextField(
+        default="", db_default="", help_text="Why it was started although a pre-flight check failed; empty: none did."
+    )
+    rolls_back = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, related_name="rollbacks", help_text="Of a rollback: of what."
+    )
+    validation = models.CharField(
+        max_length=10, choices=Validation.choices, default=Validation.NONE, db_default=Validation.NONE
+    )
     stop_requested_at = models.DateTimeField(null=True)
     stop_requested_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
@@ -115,6 +130,7 @@ class Upgrade(models.Model):
         indexes = [
             models.Index(fields=["organization", "-created_at", "-id"], name="upgrade_newest_first"),
             models.Index(fields=["organization", "status", "-created_at", "-id"], name="upgrade_by_status"),
+            models.Index(fields=["organization", "validation", "-created_at", "-id"], name="upgrade_by_validation"),
         ]
         constraints = [
             models.CheckConstraint(condition=models.Q(status__in=UPGRADE_STATUSES), name="upgrade_status_known"),
@@ -175,7 +191,16 @@ class Rollout(Leased):
     outcome = models.CharField(max_length=20, choices=Outcome.choices, null=True)  # noqa: DJ001 - null: no outcome yet
     phase = models.CharField(max_length=10, choices=Phase.choices)
 
-    # What ECS runs, before and after.
+    # What is to run, decided at the trigger. All null: whatever the service's task definition names.
+    wanted_version = models.CharField(max_length=255, null=True)  # noqa: DJ001
+    wanted_image = models.CharField(  # noqa: DJ001
+        max_length=512, null=True, help_text="`<repository>@sha256:..`: a revision with it is registered."
+    )
+    wanted_task_definition = models.CharField(max_length=512, null=True, help_text="Of a rollback.")  # noqa: DJ001
+
+    # What ECS runs, before and after. Digests are `sha256:..`.
+    from_digest = models.CharField(max_length=80, null=True)  # noqa: DJ001 - null is "not known"
+    to_digest = models.CharField(max_length=80, null=True)  # noqa: DJ001
     from_version = models.CharField(max_length=255, null=True)  # noqa: DJ001 - null is "not known"
     to_version = models.CharField(max_length=255, null=True)  # noqa: DJ001
     previous_task_definition = models.CharField(max_length=512, null=True)  # noqa: DJ001
@@ -202,6 +227,7 @@ class Rollout(Leased):
     rollout_reason = models.TextField(null=True)  # noqa: DJ001
     error_message = models.TextField(null=True)  # noqa: DJ001
     stopped_tasks = models.JSONField(default=list, help_text="Newest first: id, stopped_at, reason, exit_code.")
+    stall_seconds = models.IntegerField(null=True, help_text="Without progress for so long it is flagged as stalled.")
     is_stalled = models.BooleanField(default=False)
     progressed_at = models.DateTimeField(null=True, help_text="When the counts last moved forward.")
     doubted_at = models.DateTimeField(
@@ -242,19 +268,78 @@ class Rollout(Leased):
         return self.phase == Phase.DONE
 
 
-class RolloutEvent(models.Model):
-    """One of ECS's service events, kept because ECS keeps only the newest hundred."""
+class UpgradeEvent(models.Model):
+    """A line of an upgrade's timeline: what the portal did (`upgrade` is set), or one of ECS's events of a rollout.
+
+    ECS's are kept because ECS keeps only the newest hundred of a service.
+    """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
-    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="events")
-    ecs_event_id = models.CharField(max_length=100)
+    upgrade = models.ForeignKey(Upgrade, on_delete=models.CASCADE, null=True, related_name="events")
+    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, null=True, related_name="events")
+    kind = models.CharField(max_length=30, choices=EventKind.choices, default=EventKind.ECS, db_default=EventKind.ECS)
+    actor_email = models.CharField(max_length=254, default="", db_default="", help_text="Empty: the portal, or ECS.")
+    ecs_event_id = models.CharField(max_length=100, null=True)  # noqa: DJ001 - null: not one of ECS's
     message = models.TextField()
-    created_at = models.DateTimeField()
+    created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         db_table = "deployment_upgrade_events"
         ordering = ["-created_at", "-id"]
-        constraints = [models.UniqueConstraint(fields=["rollout", "ecs_event_id"], name="rollout_event_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["rollout", "ecs_event_id"], name="rollout_event_once"),
+            models.CheckConstraint(
+                condition=models.Q(upgrade__isnull=False) | models.Q(rollout__isnull=False), name="event_of_something"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.message
+
+
+class UpgradeCheck(models.Model):
+    """One row of pre-flight (as it was at the trigger, never changed) or of the validation matrix (its newest result)."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    upgrade = models.ForeignKey(Upgrade, on_delete=models.CASCADE, related_name="checks")
+    stage = models.CharField(max_length=10, choices=Stage.choices)
+    name = models.CharField(max_length=40, help_text="`check` in the API.")
+    position = models.SmallIntegerField(help_text="In the order in which people read them.")
+    status = models.CharField(max_length=10, choices=CheckStatus.choices, default=CheckStatus.UNKNOWN)
+    detail = models.TextField(blank=True, help_text="What was found, in a sentence.")
+    evidence = models.JSONField(default=dict, help_text="What it was found from: numbers and names, never a body.")
+    # Null: the portal checked it by itself, or nobody has yet (then checked_at is null as well).
+    checked_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    checked_by_email = models.CharField(max_length=254, blank=True)
+    note = models.TextField(blank=True, help_text="Of the person who signed it.")
+    checked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "deployment_upgrade_checks"
+        ordering = ["upgrade_id", "stage", "position"]
+        constraints = [models.UniqueConstraint(fields=["upgrade", "stage", "name"], name="check_once_per_stage")]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.status}"
+
+
+class ValidationRun(Leased):
+    """The portal's own validation of one upgrade, in the background: when to probe again, and until when."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    upgrade = models.OneToOneField(Upgrade, on_delete=models.CASCADE, related_name="validation_run")
+    ends_at = models.DateTimeField(help_text="Nothing is probed any more after that.")
+    steady_since = models.DateTimeField(null=True, help_text="Since when every look found the services steady.")
+    reminded_at = models.DateTimeField(null=True, help_text="When people were told that its validation is missing.")
+    is_done = models.BooleanField(default=False)
+
+    class Meta:
+        db_table = "deployment_upgrade_validations"
+        indexes = [models.Index(fields=["next_check_at"], condition=models.Q(is_done=False), name="validation_due")]
+
+    def __str__(self) -> str:
+        return f"validation of {self.upgrade_id}"
+
+    @classmethod
+    def unfinished(cls) -> "models.QuerySet[ValidationRun]":
+        return cls.objects.filter(is_done=False)

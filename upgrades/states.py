@@ -86,6 +86,47 @@ class Outcome(models.TextChoices):
     NOT_ATTEMPTED = "not_attempted", "Not attempted"
 
 
+class Stage(models.TextChoices):
+    """When a check is made: before the trigger, or after the rollout."""
+
+    PREFLIGHT = "preflight", "Before"
+    VALIDATION = "validation", "After"
+
+
+class CheckStatus(models.TextChoices):
+    """What a check came to. What was not verified is unknown, never a pass."""
+
+    PASS = "pass", "Pass"
+    FAIL = "fail", "Fail"
+    UNKNOWN = "unknown", "Not known"
+
+
+class Validation(models.TextChoices):
+    """Whether an upgrade is proven good: its third stage."""
+
+    NONE = "none", "Nothing to validate"
+    NEEDED = "needed", "Needs validation"
+    PASSED = "passed", "Validated"
+    FAILED = "failed", "Validation failed"
+
+
+class EventKind(models.TextChoices):
+    """What a line of an upgrade's timeline tells of; `ecs` is ECS's own words."""
+
+    ECS = "ecs", "ECS"
+    TRIGGERED = "upgrade.triggered", "Triggered"
+    STOP_REQUESTED = "upgrade.stop_requested", "Stop asked for"
+    ENDED = "upgrade.ended", "Ended"
+    ROLLED_BACK = "upgrade.rolled_back", "Rollback started"
+    VALIDATED = "upgrade.validated", "Validation"
+    REVISION_REGISTERED = "rollout.revision_registered", "Revision registered"
+    ROLLOUT_STARTED = "rollout.started", "Rollout started"
+    ROLLOUT_STALLED = "rollout.stalled", "Rollout stalled"
+    ROLLOUT_ROLLING_BACK = "rollout.rolling_back", "Rolling back"
+    ROLLOUT_ENDED = "rollout.ended", "Rollout ended"
+    CHECK_RECORDED = "check.recorded", "Check recorded"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one look at ECS says about my rollout."""

@@ -18,7 +18,7 @@ from portal.pagination import DEFAULT_LIMIT, paginate
 from upgrades import commands
 from upgrades.forms import TARGET_CHOICES, HistoryFilters, TriggerForm
 from upgrades.lanes import lanes_of
-from upgrades.models import Rollout, RolloutEvent, Upgrade
+from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.platform import now_context, read_platform
 from upgrades.states import TERMINAL, UPGRADE_STATUSES
 
@@ -143,7 +143,7 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
 
 def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: str) -> Upgrade:
     """Raises PortalError 404 for another organization's upgrade as for one that does not exist."""
-    events = Prefetch("rollouts__events", RolloutEvent.objects.order_by("-created_at", "-id"))
+    events = Prefetch("rollouts__events", UpgradeEvent.objects.order_by("-created_at", "-id"))
     upgrade = (
         Upgrade.objects.visible_to(request.user)
         .for_record()

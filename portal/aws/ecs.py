@@ -68,6 +68,8 @@ class Service:
     deployments: tuple[Deployment, ...]
     current_service_deployment: str | None
     events: tuple[ServiceEvent, ...]
+    breaker_enabled: bool
+    breaker_rolls_back: bool
 
     @property
     def primary(self) -> Deployment | None:
@@ -367,6 +369,7 @@ def _answered_at(reply: dict[str, Any]) -> datetime:
 
 
 def _service(raw: dict[str, Any]) -> Service:
+    breaker = raw.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {})
     return Service(
         name=raw["serviceName"],
         arn=raw["serviceArn"],
@@ -381,6 +384,8 @@ def _service(raw: dict[str, Any]) -> Service:
             ServiceEvent(id=event["id"], created_at=event["createdAt"], message=event["message"])
             for event in raw.get("events", [])
         ),
+        breaker_enabled=bool(breaker.get("enable")),
+        breaker_rolls_back=bool(breaker.get("enable") and breaker.get("rollback")),
     )
 
 

@@ -25,7 +25,7 @@ from portal.models import Membership, Organization
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.upgrades.conftest import make_upgrade
-from upgrades.models import Rollout, RolloutEvent, Upgrade
+from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import Status
 
 METHODS = ["get", "head", "post", "put", "patch", "delete", "options"]
@@ -197,7 +197,7 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
 def rows_of(organization: Organization) -> list[Any]:
     """Everything that the organization has, as it is now."""
     models = (
-        *(Upgrade, Rollout, RolloutEvent),
+        *(Upgrade, Rollout, UpgradeEvent),
         *(Agent, Deployment, DeploymentEvent),
         *(AuditEvent, IdempotencyKey, Membership),
     )

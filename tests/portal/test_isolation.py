@@ -36,7 +36,7 @@ from tests.portal.isolation_table import (
 )
 from tests.portal.test_policies import routes
 from tests.upgrades.conftest import make_upgrade
-from upgrades.models import RolloutEvent
+from upgrades.models import UpgradeEvent
 from upgrades.states import Status
 
 SignIn = Callable[[User], Client]
@@ -304,7 +304,7 @@ def plant(cast: Cast, organization: Organization, word: str) -> Place:
         error_message=f"{word} error",
         stopped_tasks=[{"id": "1", "stopped_at": None, "reason": f"{word} task", "exit_code": 1}],
     )
-    RolloutEvent.objects.create(
+    UpgradeEvent.objects.create(
         organization=organization,
         rollout=upgrade.rollouts.get(),
         ecs_event_id="1",

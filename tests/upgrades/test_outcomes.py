@@ -10,7 +10,7 @@ from portal.models import Membership, Organization, Role
 from tests.conftest import Cast, Engine, seed_platform
 from tests.local_aws import LocalAws
 from upgrades.commands import stop_upgrade, trigger_upgrade
-from upgrades.models import Rollout, RolloutEvent, Upgrade
+from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import Outcome, Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,7 +47,7 @@ def test_a_forced_upgrade_rolls_out_and_succeeds(cast: Cast, engine: Engine, pla
     assert (rollout.desired_count, rollout.running_count, rollout.target_running) == (4, 4, 4)
     assert (rollout.from_version, rollout.to_version) == ("v9.9.0", "v9.9.0")
     assert rollout.previous_task_definition == rollout.task_definition
-    assert RolloutEvent.objects.filter(rollout=rollout, message__contains="has started").exists()
+    assert UpgradeEvent.objects.filter(rollout=rollout, message__contains="has started").exists()
     assert upgrade.started_at
     assert upgrade.completed_at
     assert (upgrade.success_count, upgrade.failed_count) == (1, 0)
@@ -344,7 +344,7 @@ def test_a_rollout_without_progress_is_flagged_stalled(
 
     assert rollout.status == Status.IN_PROGRESS
     assert rollout.is_stalled
-    assert RolloutEvent.objects.filter(rollout=rollout, message__contains="unable to place").exists()
+    assert UpgradeEvent.objects.filter(rollout=rollout, message__contains="unable to place").exists()
 
 
 @pytest.mark.parametrize("fault", ["throttle", "access_denied", "server_error"])

@@ -211,6 +211,8 @@ def service_with(*deployments: Deployment) -> Service:
         deployments=deployments,
         current_service_deployment=None,
         events=(),
+        breaker_enabled=True,
+        breaker_rolls_back=True,
     )
 
 

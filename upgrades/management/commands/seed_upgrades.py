@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from portal.models import Organization, User
-from upgrades.models import Rollout, RolloutEvent, Upgrade
+from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.platform import service_name
 from upgrades.states import Outcome, Phase, Status, overall_status, services_of
 
@@ -138,7 +138,7 @@ class Command(BaseCommand):
             last_checked_at=ended if attempted else None,
         )
         if outcome == Outcome.COMPLETED:
-            RolloutEvent.objects.create(
+            UpgradeEvent.objects.create(
                 organization=upgrade.organization,
                 rollout=rollout,
                 ecs_event_id=f"seed-{rollout.pk}",
