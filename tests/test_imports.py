@@ -18,7 +18,7 @@ ORDER = {
     "commands | reconcile | steps | looks | budget | lists logs metrics | events | log_lines environment | models | "
     "states | apps",
     "upgrades": "urls api_urls | admin views api tasks templatetags management | forms serializers lanes | commands | "
-    "versions estimates | platform | rollouts | endings | looks | claims | events | models | states | apps",
+    "versions estimates | platform | rollouts | endings | looks | claims | events | models | scope | states | apps",
 }
 
 

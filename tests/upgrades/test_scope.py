@@ -1,0 +1,95 @@
+"""What changed -> the smallest safe scope: the guide's table row by row, and by hypothesis what holds for any changes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upgrades.scope import Change, left_out, not_needed, smallest_scope
+from upgrades.states import TARGETS, PlatformService, services_of
+
+AGENT, ORCHESTRATOR, PORTAL = PlatformService
+changes = st.sets(st.sampled_from(Change))
+
+
+@pytest.mark.parametrize(
+    ("changed", "target"),
+    [
+        ({Change.REQUEST_PATH}, "agent"),
+        ({Change.CONNECTORS}, "agent"),
+        ({Change.REQUEST_PATH, Change.CONNECTORS}, "agent"),
+        ({Change.WORKFLOWS}, "orchestrator"),
+        ({Change.PROVIDERS}, "orchestrator"),
+        ({Change.ORCHESTRATION}, "orchestrator"),
+        ({Change.CONTROL_PLANE}, "customer-portal"),
+        ({Change.PORTAL}, "customer-portal"),
+        ({Change.TOGETHER}, "all"),
+        ({Change.TOGETHER, Change.PORTAL}, "all"),
+        ({Change.CONNECTORS, Change.PROVIDERS}, "all"),
+    ],
+)
+def test_the_guides_table(changed: set[Change], target: str) -> None:
+    scope = smallest_scope(changed)
+
+    assert scope is not None
+    assert scope.target == target
+
+
+def test_nothing_changed_needs_nothing() -> None:
+    assert smallest_scope([]) is None
+
+
+def test_two_services_may_be_rolled_one_by_one_in_rolling_order_instead() -> None:
+    scope = smallest_scope([Change.PORTAL, Change.CONNECTORS])
+
+    assert scope is not None
+    assert (scope.needed, scope.spare, scope.one_by_one) == ((AGENT, PORTAL), (ORCHESTRATOR,), (AGENT, PORTAL))
+
+
+def test_what_must_move_together_has_no_alternative() -> None:
+    scope = smallest_scope([Change.TOGETHER])
+
+    assert scope is not None
+    assert (scope.needed, scope.spare, scope.one_by_one) == ((AGENT, ORCHESTRATOR, PORTAL), (), ())
+
+
+@given(changes)
+def test_the_target_covers_what_is_needed_and_no_smaller_one_does(changed: set[Change]) -> None:
+    scope = smallest_scope(changed)
+
+    assert (scope is None) == (not changed)
+    if scope is None:
+        return
+    covering = [target for target in TARGETS if not left_out(scope, target)]
+    assert scope.target in covering
+    assert len(services_of(scope.target)) == min(len(services_of(target)) for target in covering)
+
+
+@given(changes.filter(bool))
+def test_needed_and_spare_are_the_target_and_single_upgrades_roll_nothing_spare(changed: set[Change]) -> None:
+    scope = smallest_scope(changed)
+
+    assert scope is not None
+    assert sorted(scope.needed + scope.spare) == sorted(services_of(scope.target))
+    assert not_needed(scope, scope.target) == scope.spare
+    if scope.one_by_one:
+        assert scope.one_by_one == scope.needed
+        assert list(scope.one_by_one) == [service for service in PlatformService if service in scope.needed]
+
+
+@given(changes.filter(bool), changes.filter(bool))
+def test_more_changes_never_need_less(some: set[Change], more: set[Change]) -> None:
+    small, large = smallest_scope(some), smallest_scope(some | more)
+
+    assert small is not None
+    assert large is not None
+    assert set(small.needed) <= set(large.needed)
+
+
+@given(changes.filter(bool), st.sampled_from(TARGETS))
+def test_any_target_leaves_out_and_adds_exactly_the_difference(changed: set[Change], target: str) -> None:
+    scope = smallest_scope(changed)
+
+    assert scope is not None
+    needed, rolled = set(scope.needed), set(services_of(target))
+    assert set(left_out(scope, target)) == needed - rolled
+    assert set(not_needed(scope, target)) == rolled - needed

@@ -1,0 +1,82 @@
+"""The smallest safe scope: what changed -> which target. Pure: no database, no AWS, no clock.
+
+Rule: the guide's table, "Choosing the Right Upgrade Scope" (spec/source-2):
+
+    agent            request-path or connector-execution changes
+    orchestrator     workflow, provider, or orchestration-path changes
+    customer-portal  control-plane or portal-experience changes
+    all              coordinated platform rollout where services need to move together
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import models
+
+from upgrades.states import ALL_SERVICES, PlatformService, services_of
+
+
+class Change(models.TextChoices):
+    """What may have changed, in the guide's words."""
+
+    REQUEST_PATH = "request-path", "Request path"
+    CONNECTORS = "connectors", "Connector execution"
+    WORKFLOWS = "workflows", "Workflows"
+    PROVIDERS = "providers", "LLM providers"
+    ORCHESTRATION = "orchestration", "Orchestration path"
+    CONTROL_PLANE = "control-plane", "Control plane"
+    PORTAL = "portal", "Portal experience"
+    TOGETHER = "together", "Services must move together"
+
+
+# What must move together has no service of its own: it is all of them, at once.
+SERVICE_OF = {
+    Change.REQUEST_PATH: PlatformService.AGENT,
+    Change.CONNECTORS: PlatformService.AGENT,
+    Change.WORKFLOWS: PlatformService.ORCHESTRATOR,
+    Change.PROVIDERS: PlatformService.ORCHESTRATOR,
+    Change.ORCHESTRATION: PlatformService.ORCHESTRATOR,
+    Change.CONTROL_PLANE: PlatformService.CUSTOMER_PORTAL,
+    Change.PORTAL: PlatformService.CUSTOMER_PORTAL,
+}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a set of changes needs.
+
+    `needed`: the services that they touch. `target`: the smallest target that rolls all of those in one upgrade.
+    `spare`: what the target rolls although nothing of it changed. `one_by_one`: the single upgrades, in the order in
+    which `all` would roll them, that would do instead of a target with spare services; empty where the target is exact.
+    """
+
+    target: str
+    needed: tuple[PlatformService, ...]
+    spare: tuple[PlatformService, ...] = ()
+    one_by_one: tuple[PlatformService, ...] = ()
+
+
+def smallest_scope(changes: Iterable[Change]) -> Scope | None:
+    """The smallest target for the changes; None when nothing is said to have changed."""
+    changed = set(changes)
+    if not changed:
+        return None
+    if Change.TOGETHER in changed:
+        return Scope(ALL_SERVICES, tuple(PlatformService))
+    touched = {SERVICE_OF[change] for change in changed}
+    needed = tuple(service for service in PlatformService if service in touched)
+    if len(needed) == 1:
+        return Scope(needed[0].value, needed)
+    spare = tuple(service for service in PlatformService if service not in touched)
+    return Scope(ALL_SERVICES, needed, spare, one_by_one=needed)
+
+
+def left_out(scope: Scope, target: str) -> tuple[PlatformService, ...]:
+    """The services that the changes need and that the target does not roll."""
+    rolled = services_of(target)
+    return tuple(service for service in scope.needed if service not in rolled)
+
+
+def not_needed(scope: Scope, target: str) -> tuple[PlatformService, ...]:
+    """The services that the target rolls and that the changes do not need."""
+    return tuple(PlatformService(service) for service in services_of(target) if service not in scope.needed)
