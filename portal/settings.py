@@ -1,11 +1,12 @@
 """Every setting, from the environment alone. A bad value stops the start with a sentence (README: Settings)."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
-from environs import Env, EnvError, validate
+from environs import Env, EnvError, ValidationError, validate
 
 env = Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -15,6 +16,15 @@ SHARED_CACHE_URL = validate.Regexp(r"(redis|rediss|unix)://", error="Not the URL
 ORIGIN = validate.Regexp(r"https?://[^/]+$", error="Give origins such as https://portal.example.")
 POSITIVE = validate.Range(min=0, min_inclusive=False)
 LOG_LEVELS = validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
+
+
+def networks(texts: list[str]) -> None:
+    for text in texts:
+        try:
+            ip_network(text)
+        except ValueError as error:
+            raise ValidationError(f"{text} is no network such as 10.1.0.0/16.") from error
+
 
 try:
     DEBUG: bool = env.bool("DEBUG", False)
@@ -50,6 +60,10 @@ try:
     DEPLOYMENTS_LAG_SECONDS: float = env.float("DEPLOYMENTS_LAG_SECONDS", 15.0, validate=POSITIVE)
     # Seconds; a deployment of which no task has started by then has failed.
     DEPLOYMENTS_START_SECONDS: int = env.int("DEPLOYMENTS_START_SECONDS", 20 * 60, validate=POSITIVE)
+    # Networks beyond the public internet in which probes of platforms, and webhooks, may reach addresses; there by http
+    # and on any port too (portal/outbound.py says which are never reached).
+    PROBE_NETWORKS: list[str] = env.list("PROBE_NETWORKS", [], validate=networks)
+    WEBHOOK_NETWORKS: list[str] = env.list("WEBHOOK_NETWORKS", [], validate=networks)
     TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", 0, validate=validate.Range(min=0))
     DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "portal@localhost")
     email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "console:" if LOCAL else "smtp://localhost:25")

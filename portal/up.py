@@ -93,6 +93,9 @@ def environment(database_url: str, sockets: Path, port: int, aws_port: int) -> d
         "AWS_SECRET_ACCESS_KEY": "portal",
         "AWS_DEFAULT_REGION": "eu-central-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        # The platforms' endpoints and the inbox of webhooks, both on the local AWS's port.
+        "PROBE_NETWORKS": "127.0.0.1/32",
+        "WEBHOOK_NETWORKS": "127.0.0.1/32",
         "ALLOWED_HOSTS": os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost"),
         "PYTHONUNBUFFERED": "1",
         "PORT": str(port),

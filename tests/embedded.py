@@ -37,6 +37,8 @@ def start() -> None:
         "AWS_SECRET_ACCESS_KEY": "portal",
         "AWS_DEFAULT_REGION": "eu-central-1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        "PROBE_NETWORKS": "127.0.0.1/32",
+        "WEBHOOK_NETWORKS": "127.0.0.1/32",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }

@@ -1,0 +1,386 @@
+"""THE ONE WAY OUT: HTTP to addresses that people typed (probes of a platform, webhooks), safe against request forgery.
+
+The host is resolved once, every address found must pass, and the connection goes to one of those very addresses, with
+the name in Host, SNI and the certificate's check. Public addresses are reached by https on port 443 alone; anything else
+only where the caller's `networks` contain it, and some addresses never. Redirects are answers, proxies of the
+environment are not asked, the whole has one deadline, and what comes back has a limit.
+
+Built on http.client, which takes a connected socket: everything that a larger client adds (pools, retries, redirects,
+decoding, proxies) would have to be switched off again here.
+"""
+
+import functools
+import http.client
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+DEFAULT_SECONDS = 3.0
+DEFAULT_MOST_BYTES = 64 * 1024
+# Of a name with many addresses, so many are tried within the deadline.
+MOST_ADDRESSES = 4
+SET_HERE = {"host", "accept-encoding", "connection", "content-length", "transfer-encoding"}
+
+# Whatever `networks` says. Sources: IANA's special-purpose registries (iana-ipv4-special-registry,
+# iana-ipv6-special-registry), and the addresses where clouds hand out credentials.
+NEVER: list[Network] = [
+    ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # "this host": Linux connects it to itself
+        "100.100.100.200/32",  # metadata of Alibaba Cloud
+        "168.63.129.16/32",  # metadata of Azure, a public address
+        "169.254.0.0/16",  # link-local: metadata of EC2, credentials of ECS tasks (169.254.170.2)
+        "192.0.0.0/24",  # protocol assignments; metadata of Oracle Cloud
+        "192.88.99.0/24",  # relays of 6to4
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, broadcast
+        "::/128",
+        "::ffff:0:0:0/96",  # IPv4 translated (RFC 2765)
+        "64:ff9b:1::/48",  # local NAT64: where the IPv4 address stands in it is not known
+        "100::/64",  # discarded
+        "2001::/23",  # protocol assignments, Teredo among them
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+        "fd00:ec2::/32",  # metadata of EC2, time and names of AWS
+        "fd20:ce::254/128",  # metadata of Google Cloud
+        "fe80::/10",  # link-local
+        "fec0::/10",  # site-local
+        "ff00::/8",  # multicast
+    )
+]
+# Only where `networks` contains them. Python's `is_global` knows most of these, not all, and not in each version.
+NOT_PUBLIC: list[Network] = [
+    ip_network(text)
+    for text in (
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "172.16.0.0/12",
+        "192.0.2.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+    )
+]
+PUBLIC_IPV6 = IPv6Network("2000::/3")
+LOOPBACK_IPV6 = IPv6Address("::1")
+NAT64 = IPv6Network("64:ff9b::/96")
+IPV4_COMPATIBLE = IPv6Network("::/96")
+ISATAP = {0x00005EFE, 0x02005EFE}  # the third quarter of the address (RFC 5214)
+
+# Stricter than RFC 3986: what two parsers might read differently is refused, not guessed at.
+URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<target>[/?][A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]*)?"
+)
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# A last label that a resolver may read as a number: 127.1, 0x7f000001, 2130706433.
+NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
+MOST_URL = 2000
+
+
+class OutboundRefused(Exception):
+    """The address may not be reached: nothing was connected. `str()` is a sentence that may be shown."""
+
+
+class OutboundFailed(Exception):
+    """There was no answer that can be used. `str()` is a sentence that may be shown; it holds nothing of the answer."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Any answer, whatever its status: a redirect too. `body` is as long as was allowed, never decoded.
+
+    Names of headers are in lower case; of one that came twice the last counts.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """A URL, taken apart once. `host` is in lower case, an IPv6 address without its brackets."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def host_header(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == default_port(self.scheme) else f"{host}:{self.port}"
+
+
+class Deadline:
+    """One time for everything: resolving, connecting, TLS, and each byte of the answer."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.started_at = time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        return time.monotonic() - self.started_at
+
+    @property
+    def left(self) -> float:
+        """Raises OutboundFailed when nothing is left."""
+        self.check()
+        return max(self.seconds - self.spent, 0.001)
+
+    def check(self) -> None:
+        """Raises OutboundFailed when the time is over: that is the reason, whatever else looks like one."""
+        if self.spent >= self.seconds:
+            raise self.missed()
+
+    def missed(self) -> OutboundFailed:
+        return OutboundFailed(f"No whole answer within {self.seconds:g} seconds.")
+
+
+def send(
+    method: str,
+    url: str,
+    *,
+    networks: Iterable[str],
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    seconds: float = DEFAULT_SECONDS,
+    most_bytes: int = DEFAULT_MOST_BYTES,
+) -> Answer:
+    """Send one request and read its answer, within `seconds` in all.
+
+    `networks`: CIDRs beyond the public internet that may be reached, by http and on any port too. Raises OutboundRefused,
+    and then nothing was connected, or OutboundFailed: no name, no connection, TLS, not HTTP, larger than `most_bytes`,
+    compressed although identity was asked for, cut off, too slow.
+    """
+    deadline = Deadline(seconds)
+    place = parse(url)
+    addresses = permitted(place, networks, deadline)
+    wanted = {name.lower(): value for name, value in (headers or {}).items()}
+    if SET_HERE & set(wanted):
+        raise ValueError(f"set by portal.outbound alone: {', '.join(sorted(SET_HERE & set(wanted)))}")
+    connection = connect(place, addresses, deadline)
+    with connection, cut_off_at(deadline, connection), told_safely(deadline):
+        secured = secure(connection, place)
+        with secured:
+            return exchange(secured, method, place, wanted, body, most_bytes, deadline)
+
+
+def parse(url: str) -> Place:
+    """Raises OutboundRefused for everything that is not plainly `http(s)://host[:port][/path][?query]`."""
+    found = URL.fullmatch(url) if len(url) <= MOST_URL else None
+    if found is None:
+        raise OutboundRefused("This is no plain address such as https://name.example/path.")
+    scheme = found["scheme"]
+    host = found["host"].lower()
+    port = int(found["port"]) if found["port"] else default_port(scheme)
+    if not 1 <= port <= 65535:
+        raise OutboundRefused(f"{port} is no port.")
+    target = found["target"] or "/"
+    return Place(scheme, known_host(host), port, target if target.startswith("/") else f"/{target}")
+
+
+def default_port(scheme: str) -> int:
+    return 443 if scheme == "https" else 80
+
+
+def known_host(host: str) -> str:
+    """The name, or the address in its one canonical form. Raises OutboundRefused."""
+    try:
+        if host.startswith("["):
+            return str(IPv6Address(host[1:-1]))
+        labels = host.split(".")
+        if NUMERIC.fullmatch(labels[-1]):
+            # Four decimal numbers without leading zeros; any other way to write it is refused.
+            return str(IPv4Address(host))
+    except ValueError as error:
+        raise OutboundRefused(f"{host} is no IP address as it is usually written.") from error
+    if not all(LABEL.fullmatch(label) for label in labels):
+        raise OutboundRefused(f"{host} is no host name. Names with other letters are written in their xn-- form.")
+    return host
+
+
+def permitted(place: Place, networks: Iterable[str], deadline: Deadline) -> list[Address]:
+    """The addresses to try. Raises OutboundRefused unless every one of them may be reached."""
+    extra = [ip_network(text) for text in networks]
+    addresses = [unmapped(address) for address in resolve(place, deadline)]
+    for address in addresses:
+        if may_never(address):
+            raise OutboundRefused(f"{place.host} leads to an address that the portal never reaches.")
+        if any(address in network for network in extra):
+            continue
+        if not is_public(address):
+            raise OutboundRefused(f"{place.host} leads to an address that is not public, nor allowed by the settings.")
+        if (place.scheme, place.port) != ("https", 443):
+            raise OutboundRefused("Only https on port 443 is reached on the public internet.")
+    return list(dict.fromkeys(addresses))[:MOST_ADDRESSES]
+
+
+def resolve(place: Place, deadline: Deadline) -> list[Address]:
+    """Every address of the host. The system's resolver takes no time limit, so it is asked on a thread of its own."""
+    with suppress(ValueError):
+        return [ip_address(place.host)]
+    found: list[Address] = []
+    problem: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            for family, _, _, _, sockaddr in socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM):
+                if family in (socket.AF_INET, socket.AF_INET6):
+                    found.append(ip_address(str(sockaddr[0])))
+        except (OSError, ValueError) as error:  # ValueError: UnicodeError too
+            problem.append(error)
+
+    asking = threading.Thread(target=ask, name="outbound-resolve", daemon=True)
+    asking.start()
+    asking.join(deadline.left)
+    if asking.is_alive():
+        raise deadline.missed()
+    if problem or not found:
+        raise OutboundFailed(f"The name {place.host} has no address.")
+    return found
+
+
+def unmapped(address: Address) -> Address:
+    """`::ffff:127.0.0.1` is 127.0.0.1, for the decision and for the connection."""
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+def may_never(address: Address) -> bool:
+    if any(address in network for network in NEVER):
+        return True
+    if isinstance(address, IPv4Address):
+        return False
+    if address in NAT64:
+        # The gateway goes on to the IPv4 address; the prefix is for public ones alone (RFC 6052, 3.1).
+        return not is_public(embedded(address))
+    is_isatap = (int(address) >> 32) & 0xFFFFFFFF in ISATAP
+    is_compatible = address in IPV4_COMPATIBLE and address != LOOPBACK_IPV6
+    return bool(address.scope_id) or is_isatap or is_compatible
+
+
+def is_public(address: Address) -> bool:
+    """On the public internet, by our own lists and by Python's. False for what is `never`."""
+    if any(address in network for network in (*NEVER, *NOT_PUBLIC)):
+        return False
+    if isinstance(address, IPv6Address):
+        if address in NAT64:
+            return is_public(embedded(address))
+        return address in PUBLIC_IPV6 and address.is_global
+    return address.is_global
+
+
+def embedded(address: IPv6Address) -> IPv4Address:
+    """The IPv4 address in the last 32 bits."""
+    return IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+def connect(place: Place, addresses: list[Address], deadline: Deadline) -> socket.socket:
+    """A connection to the first address that takes one. Each gets its share of the time that is left."""
+    for position, address in enumerate(addresses):
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(deadline.left / (len(addresses) - position))
+            connection.connect((str(address), place.port))
+            connection.settimeout(deadline.left)
+        except OSError:
+            connection.close()
+        except OutboundFailed:
+            connection.close()
+            raise
+        else:
+            return connection
+    deadline.check()
+    raise OutboundFailed(f"Nothing took the connection at {place.host}, port {place.port}.")
+
+
+@contextmanager
+def cut_off_at(deadline: Deadline, connection: socket.socket) -> Iterator[None]:
+    """Shut the connection down when the time is over, wherever the exchange is: a peer that sends a byte a second meets
+    each single time-out. Through a duplicate, because TLS takes the first one away while it shakes hands.
+    """
+    with connection.dup() as handle:
+
+        def cut() -> None:
+            with suppress(OSError):
+                handle.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(deadline.left, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # it may just be using the handle
+
+
+@contextmanager
+def told_safely(deadline: Deadline) -> Iterator[None]:
+    """What can go wrong on the line, in our words: the library's may hold pieces of the answer."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise OutboundFailed(f"The certificate is not accepted: {error.verify_message}.") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        deadline.check()
+        if isinstance(error, ssl.SSLError):
+            raise OutboundFailed("No TLS connection could be made.") from error
+        raise OutboundFailed("The connection broke, or what answers does not speak HTTP.") from error
+
+
+def secure(connection: socket.socket, place: Place) -> socket.socket:
+    if place.scheme == "http":
+        return connection
+    return tls_context().wrap_socket(connection, server_hostname=place.host)
+
+
+@functools.cache
+def tls_context() -> ssl.SSLContext:
+    """The system's certificate authorities (`SSL_CERT_FILE` names others), the name checked, TLS 1.2 at least."""
+    return ssl.create_default_context()
+
+
+def exchange(
+    connection: socket.socket,
+    method: str,
+    place: Place,
+    headers: dict[str, str],
+    body: bytes | None,
+    most_bytes: int,
+    deadline: Deadline,
+) -> Answer:
+    speaker = http.client.HTTPConnection(place.host, place.port)
+    speaker.sock = connection
+    ours = {"host": place.host_header, "accept-encoding": "identity", "connection": "close"}
+    speaker.request(method, place.target, body=body, headers={"user-agent": "operations-portal", **headers, **ours})
+    with speaker.getresponse() as response:
+        named = {name.lower(): value for name, value in response.getheaders()}
+        if response.getheader("content-encoding", "identity").strip().lower() != "identity":
+            raise OutboundFailed("The answer is compressed, although it was asked for as it is.")
+        if response.getheader("transfer-encoding", "chunked").strip().lower() != "chunked":
+            raise OutboundFailed("The answer comes in an encoding that was not asked for.")
+        read = response.read(most_bytes + 1)
+        if len(read) > most_bytes:
+            raise OutboundFailed(f"The answer is larger than {most_bytes} bytes.")
+        deadline.check()  # an answer that was cut off looks like one that has ended
+        if response.length:
+            raise OutboundFailed("The answer broke off before its end.")
+        return Answer(response.status, named, read, round(deadline.spent, 3))
