@@ -95,6 +95,18 @@ class LocalAws:
     def clear_faults(self, fault_id: str | None = None) -> None:
         self.call("DELETE", f"faults?id={fault_id}" if fault_id else "faults")
 
+    def platform_url(self, stack: str, service: str) -> str:
+        """The base address of a platform service's own endpoints."""
+        return f"{self.url}/_platform/{stack}/{service}"
+
+    def set_platform(self, stack: str, part: str, status: str, **fields: Any) -> None:
+        """Make a part of a stack's platform unhealthy: a service, `mcp`, `component/<name>`, `connector/<name>` or
+        `provider/<name>` (portal/sandbox/platform_switches.py lists the statuses); `healthy` switches it back."""
+        self.call("POST", "platform", {"stack": stack, "part": part, "status": status, **fields})
+
+    def clear_platform(self, stack: str | None = None) -> None:
+        self.call("DELETE", f"platform?{urllib.parse.urlencode({'stack': stack})}" if stack else "platform")
+
     def advance(self, seconds: float) -> float:
         """Turn the clock on; returns the sandbox's time."""
         return float(self.call("POST", "clock", {"advance_seconds": seconds})["now"])

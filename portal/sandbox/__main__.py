@@ -22,6 +22,7 @@ def main() -> None:
 
     from portal.sandbox.control import with_control
     from portal.sandbox.demo import seed_demo
+    from portal.sandbox.platform import with_platform
     from portal.sandbox.server import Sandbox, request_handler
 
     if options.data_dir:
@@ -34,7 +35,8 @@ def main() -> None:
         seed_demo(sandbox)
         sandbox.save()
     handler = request_handler(sandbox.clock)
-    server = make_server(options.host, options.port, with_control(sandbox), threaded=True, request_handler=handler)
+    application = with_platform(sandbox, with_control(sandbox))
+    server = make_server(options.host, options.port, application, threaded=True, request_handler=handler)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(0)

@@ -9,6 +9,7 @@ from werkzeug.wrappers import Request, Response
 from portal.sandbox.demo import seed_demo
 from portal.sandbox.faults import FaultError
 from portal.sandbox.ledger import FILTERS
+from portal.sandbox.platform_switches import STATUSES, SwitchError
 from portal.sandbox.seed import SeedError, seed
 from portal.sandbox.server import Sandbox, StartResponse
 
@@ -47,7 +48,7 @@ def handle_control(sandbox: Sandbox, environ: Json) -> Response:
             result = handler(sandbox, request)
             if request.method != "GET":
                 sandbox.save()
-    except (ControlError, FaultError, SeedError) as error:
+    except (ControlError, FaultError, SeedError, SwitchError) as error:
         return answer(400, {"error": str(error)})
     return answer(200, result)
 
@@ -80,6 +81,18 @@ def delete_faults(sandbox: Sandbox, request: Request) -> Json:
     if fault_id and not removed:
         raise ControlError(f"`id` {fault_id} is not a fault that is switched on.")
     return {"removed": removed}
+
+
+def get_platform(sandbox: Sandbox, _request: Request) -> Json:
+    return {"switches": sandbox.platform.dump(), "parts": STATUSES}
+
+
+def post_platform(sandbox: Sandbox, request: Request) -> Json:
+    return {"switch": vars(sandbox.platform.set(body_of(request)))}
+
+
+def delete_platform(sandbox: Sandbox, request: Request) -> Json:
+    return {"removed": sandbox.platform.clear(request.args.get("stack"))}
 
 
 def get_ledger(sandbox: Sandbox, request: Request) -> Json:
@@ -182,6 +195,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "health": {"GET": get_health},
     "reset": {"POST": post_reset},
     "faults": {"GET": get_faults, "POST": post_faults, "DELETE": delete_faults},
+    "platform": {"GET": get_platform, "POST": post_platform, "DELETE": delete_platform},
     "ledger": {"GET": get_ledger},
     "clock": {"GET": get_clock, "POST": post_clock},
     "throttling": {"POST": post_throttling},

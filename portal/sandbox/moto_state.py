@@ -97,6 +97,15 @@ def image_tag(image: str) -> str:
     return image.partition("@")[0].rsplit("/", 1)[-1].partition(":")[2]
 
 
+def tags_of_digest(account: str, region: str, image: str, digest: str) -> list[str]:
+    """The tags that ECR has for the digest of an image of its own; none for one of another registry."""
+    registry, _, path = image.partition("@")[0].partition("/")
+    repository = ecr_backends[account][region].repositories.get(path.partition(":")[0])
+    if registry != f"{account}.dkr.ecr.{region}.amazonaws.com" or repository is None:
+        return []
+    return [tag for each in repository.images if each.get_image_digest() == digest for tag in each.image_tags]
+
+
 def resolve_image(account: str, region: str, image: str) -> tuple[str, str]:
     """The image's digest, and the error that pulling it would end in, or an empty text.
 

@@ -26,6 +26,7 @@ from portal.sandbox.identity import Identity
 from portal.sandbox.ledger import Ledger
 from portal.sandbox.logs_api import LogsApi
 from portal.sandbox.metrics_api import MetricsApi
+from portal.sandbox.platform_switches import Switches
 from portal.sandbox.records import ServiceKey
 from portal.sandbox.snapshot import Snapshot
 from portal.sandbox.throttling import Throttling
@@ -51,6 +52,7 @@ class Sandbox:
         self.faults = Faults()
         self.identity = Identity()
         self.throttling = Throttling()
+        self.platform = Switches()
         self.engine = Engine(self.clock.now, self.faults.for_rollout)
         self.ecs = EcsApi(self.engine)
         self.logs = LogsApi(self.engine)
@@ -64,6 +66,7 @@ class Sandbox:
                 engine=self.engine,
                 identity=self.identity,
                 faults=self.faults,
+                platform=self.platform,
                 ledger=self.ledger,
             )
             if data_dir
@@ -96,6 +99,7 @@ class Sandbox:
         moto_state.reset()
         self.identity.clear()
         self.faults.clear()
+        self.platform.clear()
         self.ledger.clear()
         self.throttling.reset()
         self.clock.reset()

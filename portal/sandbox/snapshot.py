@@ -18,6 +18,7 @@ from portal.sandbox.engine import Engine
 from portal.sandbox.faults import Faults
 from portal.sandbox.identity import Identity
 from portal.sandbox.ledger import Ledger
+from portal.sandbox.platform_switches import Switches
 from portal.sandbox.records import Service, ServiceKey, dump_service, load_service
 
 FORMAT = 1
@@ -31,13 +32,22 @@ class Snapshot:
     """The snapshot file of one data folder, and the parts it is made of."""
 
     def __init__(
-        self, path: Path, *, clock: Clock, engine: Engine, identity: Identity, faults: Faults, ledger: Ledger
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        engine: Engine,
+        identity: Identity,
+        faults: Faults,
+        platform: Switches,
+        ledger: Ledger,
     ) -> None:
         self.path = path
         self.clock = clock
         self.engine = engine
         self.identity = identity
         self.faults = faults
+        self.platform = platform
         self.ledger = ledger
         self._services: dict[ServiceKey, tuple[Service, int, str]] = {}
         self._places = ""
@@ -55,6 +65,7 @@ class Snapshot:
             "clock": self.clock.dump(),
             "identity": self.identity.dump(),
             "faults": self.faults.dump(),
+            "platform": self.platform.dump(),
             "ledger_sequence": self.ledger.sequence,
         }
         services = ",".join(self._service_text(service) for service in self.engine.services.values())
@@ -82,7 +93,7 @@ class Snapshot:
             reason = error if isinstance(error, BadSnapshotError) else f"a field is missing or wrong ({error!r})"
             print(f"local AWS: {self.path} cannot be used: {reason}.", file=sys.stderr)
             print(f"local AWS: it was set aside as {aside}; starting fresh.", file=sys.stderr)
-            for part in (self.engine, self.identity, self.faults):
+            for part in (self.engine, self.identity, self.faults, self.platform):
                 part.clear()
             moto_state.reset()
             return False
@@ -93,6 +104,7 @@ class Snapshot:
         for place, content in state["places"]:
             moto_state.load_place((place[0], place[1]), content)
         self.faults.load(state["faults"])
+        self.platform.load(state.get("platform", []))
         self.identity.load(state["identity"])
         self.ledger.restore(int(state["ledger_sequence"]))
         self.clock.load(state["clock"])

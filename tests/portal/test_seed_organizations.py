@@ -37,7 +37,39 @@ def test_the_organizations_are_those_of_the_local_aws(db: None) -> None:
     assert initech.cluster is None
 
 
-def test_every_organization_passes_its_own_checks(db: None) -> None:
+def test_their_platforms_are_asked_at_the_local_aws(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:8001")
+
+    call_command("seed_organizations")
+
+    acme, globex, initech = Organization.objects.order_by("slug")
+    assert acme.platform_agent_url == "http://127.0.0.1:8001/_platform/acme-prod/agent"
+    assert acme.platform_portal_url == "http://127.0.0.1:8001/_platform/acme-prod/customer-portal"
+    assert globex.platform_orchestrator_url == "http://127.0.0.1:8001/_platform/globex-prod/orchestrator"
+    assert initech.platform_agent_url == ""
+
+
+def test_a_demo_seeded_earlier_gets_the_addresses_and_keeps_those_that_people_set(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    call_command("seed_organizations")
+    Organization.objects.filter(slug="acme").update(
+        platform_agent_url="https://agent.example.com",
+        platform_portal_url="http://127.0.0.1:9999/_platform/acme-prod/customer-portal",
+    )
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:8001/")
+    call_command("seed_organizations")
+
+    acme = Organization.objects.get(slug="acme")
+    assert acme.platform_agent_url == "https://agent.example.com"
+    assert acme.platform_orchestrator_url == "http://127.0.0.1:8001/_platform/acme-prod/orchestrator"
+    assert acme.platform_portal_url == "http://127.0.0.1:8001/_platform/acme-prod/customer-portal"
+
+
+def test_every_organization_passes_its_own_checks(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:8001")
     call_command("seed_organizations")
 
     for organization in Organization.objects.all():

@@ -46,6 +46,7 @@ def aws(aws_server: LocalAws) -> Iterator[LocalAws]:
     aws_server.freeze()
     yield aws_server
     aws_server.clear_faults()
+    aws_server.clear_platform()
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """The demo's organizations and people (README: Demo). The AWS side of them is seeded by the local AWS itself."""
 
+import os
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -20,6 +22,13 @@ ORGANIZATIONS: dict[str, dict[str, str]] = {
         "deployment_external_id": "globex-demo-external-id",
     },
     "initech": {"name": "Initech"},
+}
+
+# The platform's services of a stack, and the field that says where each answers.
+PLATFORM_FIELDS = {
+    "agent": "platform_agent_url",
+    "orchestrator": "platform_orchestrator_url",
+    "customer-portal": "platform_portal_url",
 }
 
 MEMBERS: dict[str, dict[str, Role]] = {
@@ -43,6 +52,7 @@ class Command(BaseCommand):
         if not settings.DEMO:
             raise CommandError("Demo people have a known password: seeding needs DEMO=1, never set in production.")
         if Organization.objects.filter(slug__in=ORGANIZATIONS).count() == len(ORGANIZATIONS):
+            self.keep_addresses()
             return  # seeded before; what people made and changed since then stays
         foreign = Organization.objects.values_list("slug", flat=True)
         if foreign:
@@ -50,14 +60,40 @@ class Command(BaseCommand):
                 f"This database holds other organizations ({', '.join(foreign[:3])}): nothing was seeded."
             )
         organizations = {
-            slug: Organization.objects.create(slug=slug, **fields) for slug, fields in ORGANIZATIONS.items()
+            slug: Organization.objects.create(
+                slug=slug, **fields, **platform_addresses(fields.get("deployment_stack", ""))
+            )
+            for slug, fields in ORGANIZATIONS.items()
         }
         for email, roles in MEMBERS.items():
             person = self.make_person(email)
             for slug, role in roles.items():
                 Membership.objects.create(organization=organizations[slug], user=person, role=role)
 
+    def keep_addresses(self) -> None:
+        """Give the demo's organizations the local AWS's address of their platform, where nobody has set another one.
+
+        The local AWS may have had another port when they were seeded, or there were no such addresses yet.
+        """
+        for organization in Organization.objects.filter(slug__in=ORGANIZATIONS).order_by("slug"):
+            addresses = platform_addresses(ORGANIZATIONS[organization.slug].get("deployment_stack", ""))
+            stale = {}
+            for field, address in addresses.items():
+                current, path = getattr(organization, field), urlsplit(address).path
+                if current != address and (not current or urlsplit(current).path == path):
+                    stale[field] = address
+            if stale:
+                Organization.objects.filter(pk=organization.pk).update(**stale)
+
     def make_person(self, email: str) -> User:
         is_staff = email == "staff@portal.example"
         name = email.partition("@")[0].capitalize()
         return User.objects.create_user(email, PASSWORD, name=name, is_staff=is_staff, is_superuser=is_staff)
+
+
+def platform_addresses(stack: str) -> dict[str, str]:
+    """Where the local AWS answers for the services of a stack; nothing without a stack, or without a local AWS."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "").rstrip("/")
+    if not stack or not endpoint:
+        return {}
+    return {field: f"{endpoint}/_platform/{stack}/{service}" for service, field in PLATFORM_FIELDS.items()}

@@ -27,6 +27,9 @@ class Command(BaseCommand):
         subcommands.add_parser("reset", help="drop everything")
         subcommands.add_parser("seed", help="seed the demo's clusters, services and images")
         self._add_fault_arguments(subcommands.add_parser("fault", help="switch a fault on, or clear faults"))
+        self._add_platform_arguments(
+            subcommands.add_parser("platform", help="make the platform's own endpoints unhealthy")
+        )
         ledger = subcommands.add_parser("ledger", help="the write calls, oldest first")
         for name in ("account", "region", "action", "cluster", "service", "error"):
             ledger.add_argument(f"--{name}")
@@ -54,6 +57,18 @@ class Command(BaseCommand):
         add.add_argument("--rollbacks", action="store_const", const=True, help="meet rollbacks as well")
         clear = actions.add_parser("clear", help="clear one fault by its id, or all")
         clear.add_argument("id", nargs="?")
+
+    def _add_platform_arguments(self, parser: argparse.ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="platform_action", required=True)
+        actions.add_parser("list", help="what is switched, and what can be")
+        switch = actions.add_parser("set", help="for instance: platform set acme-prod provider/openai unhealthy")
+        switch.add_argument("stack")
+        switch.add_argument("part", help="a service, mcp, component/<name>, connector/<name> or provider/<name>")
+        switch.add_argument("status", help="`healthy` switches it back")
+        switch.add_argument("--message", help="what the answer says as its reason")
+        switch.add_argument("--seconds", type=float, help="how long `slow` takes")
+        clear = actions.add_parser("clear", help="switch all of a stack back, or of every stack")
+        clear.add_argument("stack", nargs="?")
 
     def handle(self, *_args: Any, **options: Any) -> None:
         handler = getattr(self, f"_{options['what']}")
@@ -86,6 +101,23 @@ class Command(BaseCommand):
         names = ("kind", "rollbacks", "alarm_names", *FAULT_TEXTS, *(name.replace("-", "_") for name in FAULT_NUMBERS))
         body = {name: options[name] for name in names if options.get(name) is not None}
         self.stdout.write(fault_text(call("POST", "faults", body)["fault"]))
+
+    def _platform(self, options: Json) -> None:
+        if options["platform_action"] == "list":
+            platform = call("GET", "platform")
+            for switch in platform["switches"]:
+                self.stdout.write(switch_text(switch))
+            if not platform["switches"]:
+                self.stdout.write("all healthy; what can be switched:")
+                for part, statuses in platform["parts"].items():
+                    self.stdout.write(f"  {part}: {', '.join(statuses)}")
+        elif options["platform_action"] == "clear":
+            query = f"?{urllib.parse.urlencode({'stack': options['stack']})}" if options["stack"] else ""
+            self.stdout.write(f"cleared {call('DELETE', f'platform{query}')['removed']}")
+        else:
+            names = ("stack", "part", "status", "message", "seconds")
+            body = {name: options[name] for name in names if options[name] is not None}
+            self.stdout.write(switch_text(call("POST", "platform", body)["switch"]))
 
     def _ledger(self, options: Json) -> None:
         names = ("account", "region", "action", "cluster", "service", "error", "since")
@@ -148,6 +180,11 @@ def refusal(error: urllib.error.HTTPError) -> str:
 def fault_text(fault: Json) -> str:
     details = " ".join(f"{name}={value}" for name, value in fault.items() if show(name, value))
     return f"{fault['id']} {fault['kind']} {details}".rstrip()
+
+
+def switch_text(switch: Json) -> str:
+    reason = f" ({switch['message']})" if switch["message"] else ""
+    return f"{switch['stack']} {switch['part']}: {switch['status']}{reason}"
 
 
 def show(name: str, value: Any) -> bool:

@@ -1,0 +1,93 @@
+"""What is switched on the platforms of the demo and of tests by hand: the parts that are not healthy, by stack.
+
+What they answer then is in `platform.py`.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+COMPONENTS = ("policy_engine", "llm_router", "response_processor", "audit_logger", "workflow_engine", "planning_engine")
+CONNECTORS = {"postgres": "database", "salesforce": "crm", "slack": "messaging"}
+PROVIDERS = {"anthropic": "claude-sonnet-4", "bedrock": "amazon.nova-pro", "openai": "gpt-4o"}
+SLOW_SECONDS = 30.0
+
+# What may be switched, and to what; `healthy` switches back.
+ANY_SERVICE = ("down", "slow", "not_json", "huge", "redirect", "locked")
+STATUSES: dict[str, tuple[str, ...]] = {
+    "agent": ("starting", *ANY_SERVICE),
+    "orchestrator": ANY_SERVICE,
+    "customer-portal": ANY_SERVICE,
+    "mcp": ("down",),
+    **{f"component/{name}": ("unhealthy",) for name in COMPONENTS},
+    **{f"connector/{name}": ("unhealthy", "error") for name in CONNECTORS},
+    **{f"provider/{name}": ("degraded", "unhealthy", "unknown", "unchecked", "test_fails") for name in PROVIDERS},
+}
+
+
+class SwitchError(ValueError):
+    """A switch that cannot be; the message names the field."""
+
+
+@dataclass
+class Switch:
+    """One part of one stack's platform that is not healthy; `seconds` is for `slow`, `message` for what says why."""
+
+    stack: str
+    part: str
+    status: str
+    message: str = ""
+    seconds: float = SLOW_SECONDS
+
+
+class Switches:
+    """The switches by stack and part; everything else is healthy."""
+
+    def __init__(self) -> None:
+        self._by_part: dict[tuple[str, str], Switch] = {}
+
+    def set(self, body: Json) -> Switch:
+        """Switch a part from its JSON; `healthy` switches it back. Raises SwitchError with the field at fault."""
+        switch = Switch(**checked(body))
+        if switch.status == "healthy":
+            self._by_part.pop((switch.stack, switch.part), None)
+        else:
+            self._by_part[switch.stack, switch.part] = switch
+        return switch
+
+    def clear(self, stack: str | None = None) -> int:
+        """Switch everything of a stack back, or of all; returns how much that was."""
+        before = len(self._by_part)
+        self._by_part = {key: each for key, each in self._by_part.items() if stack is not None and key[0] != stack}
+        return before - len(self._by_part)
+
+    def find(self, stack: str, part: str) -> Switch | None:
+        return self._by_part.get((stack, part))
+
+    def dump(self) -> list[Json]:
+        return [asdict(self._by_part[key]) for key in sorted(self._by_part)]
+
+    def load(self, state: list[Json]) -> None:
+        self._by_part = {(each["stack"], each["part"]): Switch(**each) for each in state}
+
+
+def checked(body: Json) -> Json:
+    """The body, if it describes a switch; else SwitchError."""
+    for name, value in body.items():
+        if name not in Switch.__dataclass_fields__:
+            raise SwitchError(f"`{name}` is not a field here; known are: {', '.join(Switch.__dataclass_fields__)}.")
+        if name == "seconds":
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise SwitchError(f"`seconds` must be a number that is not negative, not {value!r}.")
+        elif not isinstance(value, str):
+            raise SwitchError(f"`{name}` must be a text, not {value!r}.")
+    if not body.get("stack"):
+        raise SwitchError("`stack` is missing: each stack has a platform of its own.")
+    part = body.get("part", "")
+    if part not in STATUSES:
+        raise SwitchError(f"`part` must be one of {', '.join(STATUSES)}, not {part!r}.")
+    known = ("healthy", *STATUSES[part])
+    if body.get("status") not in known:
+        raise SwitchError(f"`status` of {part} must be one of {', '.join(known)}, not {body.get('status')!r}.")
+    return body
