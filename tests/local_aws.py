@@ -107,6 +107,18 @@ class LocalAws:
     def clear_platform(self, stack: str | None = None) -> None:
         self.call("DELETE", f"platform?{urllib.parse.urlencode({'stack': stack})}" if stack else "platform")
 
+    def inbox_url(self, name: str) -> str:
+        """Where a webhook may be sent."""
+        return f"{self.url}/_sandbox/inbox/{name}"
+
+    def inbox(self, name: str) -> list[Json]:
+        """The messages that an inbox was sent, oldest first: received_at (wall time), headers, body, answered."""
+        return list(self.call("GET", f"inbox/{name}")["messages"])
+
+    def answer_inbox(self, name: str, status: int, **fields: Any) -> None:
+        """Have an inbox answer with `status`, after `seconds`, for `times` deliveries or for good."""
+        self.call("PUT", f"inbox/{name}", {"status": status, **fields})
+
     def advance(self, seconds: float) -> float:
         """Turn the clock on; returns the sandbox's time."""
         return float(self.call("POST", "clock", {"advance_seconds": seconds})["now"])

@@ -8,6 +8,7 @@ from werkzeug.wrappers import Request, Response
 
 from portal.sandbox.demo import seed_demo
 from portal.sandbox.faults import FaultError
+from portal.sandbox.inbox import INBOX_PREFIX
 from portal.sandbox.ledger import FILTERS
 from portal.sandbox.platform_switches import STATUSES, SwitchError
 from portal.sandbox.seed import SeedError, seed
@@ -26,7 +27,10 @@ def with_control(sandbox: Sandbox) -> Callable[[Json, StartResponse], Iterable[b
     """The whole local AWS as one WSGI application: this API under its prefix, AWS everywhere else."""
 
     def application(environ: Json, start_response: StartResponse) -> Iterable[bytes]:
-        if str(environ.get("PATH_INFO", "")).startswith(CONTROL_PREFIX):
+        path = str(environ.get("PATH_INFO", ""))
+        if path.startswith(INBOX_PREFIX):
+            return sandbox.inboxes.handle(Request(environ))(environ, start_response)
+        if path.startswith(CONTROL_PREFIX):
             return handle_control(sandbox, environ)(environ, start_response)
         return sandbox(environ, start_response)
 

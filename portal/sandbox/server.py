@@ -23,6 +23,7 @@ from portal.sandbox.engine import Engine
 from portal.sandbox.errors import AwsError
 from portal.sandbox.faults import Faults
 from portal.sandbox.identity import Identity
+from portal.sandbox.inbox import Inboxes
 from portal.sandbox.ledger import Ledger
 from portal.sandbox.logs_api import LogsApi
 from portal.sandbox.metrics_api import MetricsApi
@@ -53,6 +54,7 @@ class Sandbox:
         self.identity = Identity()
         self.throttling = Throttling()
         self.platform = Switches()
+        self.inboxes = Inboxes()
         self.engine = Engine(self.clock.now, self.faults.for_rollout)
         self.ecs = EcsApi(self.engine)
         self.logs = LogsApi(self.engine)
@@ -100,6 +102,7 @@ class Sandbox:
         self.identity.clear()
         self.faults.clear()
         self.platform.clear()
+        self.inboxes.clear()
         self.ledger.clear()
         self.throttling.reset()
         self.clock.reset()

@@ -30,6 +30,12 @@ class Command(BaseCommand):
         self._add_platform_arguments(
             subcommands.add_parser("platform", help="make the platform's own endpoints unhealthy")
         )
+        inbox = subcommands.add_parser("inbox", help="what a webhook at /_sandbox/inbox/<name> was sent")
+        inbox.add_argument("name")
+        inbox.add_argument("--answer", type=int, metavar="STATUS", help="answer with it from now on")
+        inbox.add_argument("--times", type=int, help="for so many deliveries only")
+        inbox.add_argument("--seconds", type=float, help="after so long")
+        inbox.add_argument("--clear", action="store_true")
         ledger = subcommands.add_parser("ledger", help="the write calls, oldest first")
         for name in ("account", "region", "action", "cluster", "service", "error"):
             ledger.add_argument(f"--{name}")
@@ -118,6 +124,21 @@ class Command(BaseCommand):
             names = ("stack", "part", "status", "message", "seconds")
             body = {name: options[name] for name in names if options[name] is not None}
             self.stdout.write(switch_text(call("POST", "platform", body)["switch"]))
+
+    def _inbox(self, options: Json) -> None:
+        path = f"inbox/{urllib.parse.quote(options['name'], safe='')}"
+        if options["clear"]:
+            self.stdout.write(f"cleared {call('DELETE', path)['removed']}")
+        elif options["answer"] is not None:
+            body = {"status": options["answer"], "times": options["times"], "seconds": options["seconds"]}
+            call("PUT", path, {name: value for name, value in body.items() if value is not None})
+            self.stdout.write(f"{options['name']} answers {options['answer']}")
+        else:
+            for message in call("GET", path)["messages"]:
+                self.stdout.write(f"{clock_text(message['received_at'])}, answered {message['answered']}")
+                for name, value in sorted(message["headers"].items()):
+                    self.stdout.write(f"  {name}: {value}")
+                self.stdout.write(f"  {message['body']}")
 
     def _ledger(self, options: Json) -> None:
         names = ("account", "region", "action", "cluster", "service", "error", "since")

@@ -1,0 +1,127 @@
+"""Inboxes at `/_sandbox/inbox/<name>`: somebody's webhook receiver, for notifications on one machine and in tests.
+
+POST delivers a message, GET lists them, DELETE empties the inbox, PUT says what it answers from now on. Kept in memory
+only. Any name is an inbox. Times are wall time: a receiver checks a message's timestamp by its own clock.
+"""
+
+import json
+import re
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from werkzeug.wrappers import Request, Response
+
+INBOX_PREFIX = "/_sandbox/inbox/"
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MESSAGES_KEPT = 500
+LONGEST_BODY = 1_000_000
+
+Json = dict[str, Any]
+
+
+class InboxError(ValueError):
+    """Bad input; the message names the field."""
+
+
+@dataclass
+class Message:
+    """One delivery as it came; header names in lower case, `answered` is the status it was answered with."""
+
+    received_at: float
+    headers: dict[str, str]
+    body: str
+    answered: int
+
+
+@dataclass
+class Inbox:
+    """Messages oldest first. It answers `status` after `seconds`, for `times` deliveries, or until told otherwise."""
+
+    messages: list[Message] = field(default_factory=list)
+    status: int = 200
+    seconds: float = 0.0
+    times: int | None = None
+
+    def receive(self, headers: dict[str, str], body: str) -> tuple[int, float]:
+        """Keep a message; the status to answer with, and the seconds to wait before that."""
+        answer = self.status, self.seconds
+        self.messages = [*self.messages, Message(time.time(), headers, body, self.status)][-MESSAGES_KEPT:]
+        if self.times is not None:
+            self.times -= 1
+            if self.times <= 0:
+                self.status, self.seconds, self.times = 200, 0.0, None
+        return answer
+
+    def behave(self, body: Json) -> None:
+        """Answer as the JSON says; what it leaves out is as it was at first. Raises InboxError with the field."""
+        for name, value in body.items():
+            if name not in ("status", "seconds", "times"):
+                raise InboxError(f"`{name}` is not a field here; known are: status, seconds, times.")
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise InboxError(f"`{name}` must be a number that is not negative, not {value!r}.")
+        status, times = body.get("status", 200), body.get("times")
+        if not 200 <= status <= 599:
+            raise InboxError(f"`status` must be from 200 to 599, not {status}.")
+        if times == 0:
+            raise InboxError("`times` must be at least 1; leave it out for an answer that lasts.")
+        self.status, self.seconds, self.times = int(status), float(body.get("seconds", 0)), times
+
+
+class Inboxes:
+    """All inboxes by name; a lock of their own, as deliveries have nothing to do with AWS's state."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.by_name: dict[str, Inbox] = {}
+
+    def clear(self) -> None:
+        with self.lock:
+            self.by_name.clear()
+
+    def handle(self, request: Request) -> Response:
+        """Answer one call about one inbox."""
+        name = request.path.removeprefix(INBOX_PREFIX)
+        if not NAME.fullmatch(name):
+            return answer(404, {"error": "An inbox's name has letters, digits, - and _, 64 at most."})
+        if request.method == "POST":
+            return self._deliver(name, request)
+        with self.lock:
+            if request.method == "GET":
+                return answer(200, asdict(self.by_name.get(name, Inbox())))
+            if request.method == "DELETE":
+                return answer(200, {"removed": len(self.by_name.pop(name, Inbox()).messages)})
+            if request.method == "PUT":
+                try:
+                    self.by_name.setdefault(name, Inbox()).behave(json_object(request))
+                except InboxError as error:
+                    return answer(400, {"error": str(error)})
+                return answer(200, {"status": "set"})
+        return answer(405, {"error": f"{request.path} takes DELETE, GET, POST, PUT, not {request.method}."})
+
+    def _deliver(self, name: str, request: Request) -> Response:
+        """Take a message; a receiver that dawdles does so outside of the lock."""
+        if (request.content_length or 0) > LONGEST_BODY:
+            return answer(413, {"error": f"A message may have {LONGEST_BODY} bytes."})
+        headers = {key.lower(): value for key, value in request.headers.items()}
+        body = request.get_data().decode("utf-8", "replace")
+        with self.lock:
+            status, seconds = self.by_name.setdefault(name, Inbox()).receive(headers, body)
+        time.sleep(seconds)
+        moved = {"Location": f"{INBOX_PREFIX}{name}-elsewhere"} if 300 <= status < 400 else {}
+        return Response("ok" if status < 300 else "not taken", status=status, mimetype="text/plain", headers=moved)
+
+
+def json_object(request: Request) -> Json:
+    try:
+        body = json.loads(request.get_data() or b"{}")
+    except ValueError as error:
+        raise InboxError("The body must be a JSON object.") from error
+    if not isinstance(body, dict):
+        raise InboxError("The body must be a JSON object.")
+    return body
+
+
+def answer(status: int, body: Json) -> Response:
+    return Response(json.dumps(body), status=status, mimetype="application/json")
