@@ -64,6 +64,8 @@ try:
     # and on any port too (portal/outbound.py says which are never reached).
     PROBE_NETWORKS: list[str] = env.list("PROBE_NETWORKS", [], validate=networks)
     WEBHOOK_NETWORKS: list[str] = env.list("WEBHOOK_NETWORKS", [], validate=networks)
+    # What a scraper of /metrics shows as a bearer token; empty: /metrics is closed.
+    METRICS_TOKEN: str = env.str("METRICS_TOKEN", "")
     TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", 0, validate=validate.Range(min=0))
     DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "portal@localhost")
     email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "console:" if LOCAL else "smtp://localhost:25")
@@ -323,6 +325,8 @@ SCHEDULE: dict[str, float] = {
     "upgrades.tasks.sweep": 0.5,
     "deployments.tasks.sweep": 0.5,
 }
+# What /metrics reads, in this order (portal/prometheus.py).
+GAUGES = ["portal.prometheus.heartbeats", "upgrades.gauges.gauges", "deployments.gauges.gauges"]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from portal import accounts_views, health, views
+from portal import accounts_views, health, prometheus, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -24,6 +24,7 @@ urlpatterns = [
     path("health", health.health),
     path("livez", health.livez),
     path("readyz", health.readyz),
+    path("metrics", prometheus.metrics),
 ]
 
 handler400 = "portal.errors.bad_request"

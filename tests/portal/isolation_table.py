@@ -175,7 +175,7 @@ TENANT = [
     *deployment_api("api/v1/"),
 ]
 PERSONAL = {"", "account/", "api/v1/auth/logout"}
-PUBLIC = {"api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz"}
+PUBLIC = {"api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz", "metrics"}
 LIBRARIES = {
     "accounts/": {Policy.PUBLIC, Policy.SIGNED_IN, Policy.CLOSED},
     "admin/": {Policy.STAFF},

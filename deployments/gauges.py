@@ -1,0 +1,17 @@
+"""What /metrics tells of agents' deployments, whoever's they are."""
+
+from django.db.models import Max, Sum
+
+from deployments.models import Deployment, DeploymentCount
+from deployments.states import Status
+from portal.prometheus import Gauges, gauge, gauge_by, seconds_since
+
+
+def gauges() -> Gauges:
+    """Two queries."""
+    counted = dict(DeploymentCount.objects.order_by().values_list("status").annotate(Sum("count")))
+    yield gauge_by(
+        "status", "deployments", "Recorded deployments.", [(status, counted.get(status, 0)) for status in Status.values]
+    )
+    waiting = Deployment.objects.due().aggregate(longest=Max(seconds_since("next_check_at")))["longest"]
+    yield gauge("deployment_due_seconds", "How long the most overdue deployment has waited for a look.", waiting or 0)

@@ -1,0 +1,79 @@
+"""GET /metrics for Prometheus: what the database knows about the work under way, read at each scrape.
+
+Guarded by a token of its own (METRICS_TOKEN), because it tells of all organizations together; without one it is closed.
+Each app names its gauges in settings.GAUGES. No organization's name is a label.
+"""
+
+import hmac
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
+from django.conf import settings
+from django.db.models import DurationField, ExpressionWrapper, F
+from django.db.models.functions import Extract, Now
+from django.http import HttpRequest, HttpResponse
+from django.utils.module_loading import import_string
+from django.views.decorators.http import require_safe
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from portal.access import Policy, policy
+from portal.errors import NOT_FOUND, PortalError, respond
+from portal.models import Heartbeat
+
+Gauges: TypeAlias = Iterator[GaugeMetricFamily]
+
+
+@policy(Policy.PUBLIC)
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """The text format of Prometheus. 404 while METRICS_TOKEN is not set, 401 without it as `Authorization: Bearer`."""
+    if not settings.METRICS_TOKEN:
+        return respond(request, PortalError("not_found", NOT_FOUND, 404))
+    given = request.headers.get("Authorization", "").encode()
+    if not hmac.compare_digest(given, f"Bearer {settings.METRICS_TOKEN}".encode()):
+        answer = HttpResponse("Give the METRICS_TOKEN as a bearer token.\n", status=401, content_type="text/plain")
+        answer["WWW-Authenticate"] = "Bearer"
+        return answer
+    registry = CollectorRegistry()
+    registry.register(DatabaseCollector())
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+class DatabaseCollector(Collector):
+    """Every gauge of settings.GAUGES, a few queries each."""
+
+    def collect(self) -> Gauges:
+        for name in settings.GAUGES:
+            gauges: Callable[[], Gauges] = import_string(name)
+            yield from gauges()
+
+    def describe(self) -> Gauges:
+        """Nothing: the registry would otherwise read everything once more to learn the names."""
+        yield from ()
+
+
+def gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"portal_{name}", help_text, value=value)
+
+
+def gauge_by(label: str, name: str, help_text: str, values: Iterable[tuple[str, float]]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"portal_{name}", help_text, labels=[label])
+    for label_value, value in values:
+        family.add_metric([label_value], value)
+    return family
+
+
+def seconds_since(field: str) -> Extract:
+    """On the database's clock; negative for a time to come."""
+    return Extract(ExpressionWrapper(Now() - F(field), DurationField()), "epoch")
+
+
+def heartbeats() -> Gauges:
+    yield gauge_by(
+        "process",
+        "heartbeat_age_seconds",
+        "Seconds since a background process was last seen at work.",
+        Heartbeat.objects.order_by("name").values_list("name", seconds_since("beat_at")),
+    )
