@@ -256,5 +256,6 @@ class Heartbeat(models.Model):
         return f"{self.name} at {self.beat_at:%H:%M:%S}"
 
 
+import portal.notifications.models  # noqa: E402, F401 - imports from here in turn
 from portal.audit import AuditEvent  # noqa: E402, F401 - Django finds models through this module
 from portal.idempotency import IdempotencyKey  # noqa: E402, F401

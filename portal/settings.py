@@ -14,6 +14,9 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 BROKER_URL = validate.Regexp(r"(redis|rediss|redis\+socket|sqs|amqp|amqps)://", error="Not a broker's URL.")
 SHARED_CACHE_URL = validate.Regexp(r"(redis|rediss|unix)://", error="Not the URL of a Redis.")
 ORIGIN = validate.Regexp(r"https?://[^/]+$", error="Give origins such as https://portal.example.")
+BASE_ADDRESS = validate.Regexp(
+    r"(https?://[^/?#\s]+/?)?$", error="Give the base address, such as https://portal.example."
+)
 POSITIVE = validate.Range(min=0, min_inclusive=False)
 LOG_LEVELS = validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
 
@@ -66,6 +69,8 @@ try:
     WEBHOOK_NETWORKS: list[str] = env.list("WEBHOOK_NETWORKS", [], validate=networks)
     # What a scraper of /metrics shows as a bearer token; empty: /metrics is closed.
     METRICS_TOKEN: str = env.str("METRICS_TOKEN", "")
+    # Where people reach the portal, for links in notifications. Empty: they carry none.
+    PORTAL_URL: str = env.str("PORTAL_URL", "", validate=BASE_ADDRESS).rstrip("/")
     TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", 0, validate=validate.Range(min=0))
     DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "portal@localhost")
     email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "console:" if LOCAL else "smtp://localhost:25")

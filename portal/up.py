@@ -97,6 +97,7 @@ def environment(database_url: str, sockets: Path, port: int, aws_port: int) -> d
         "PROBE_NETWORKS": "127.0.0.1/32",
         "WEBHOOK_NETWORKS": "127.0.0.1/32",
         "ALLOWED_HOSTS": os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost"),
+        "PORTAL_URL": f"http://127.0.0.1:{port}",
         "PYTHONUNBUFFERED": "1",
         "PORT": str(port),
     }

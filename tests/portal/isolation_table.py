@@ -22,6 +22,7 @@ from portal.audit import AuditEvent
 from portal.errors import API_PREFIXES
 from portal.idempotency import IdempotencyKey
 from portal.models import Membership, Organization
+from portal.notifications.models import NotificationChannel, NotificationDelivery
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.upgrades.conftest import make_upgrade
@@ -200,6 +201,7 @@ def rows_of(organization: Organization) -> list[Any]:
         *(Upgrade, Rollout, UpgradeEvent),
         *(Agent, Deployment, DeploymentEvent),
         *(AuditEvent, IdempotencyKey, Membership),
+        *(NotificationChannel, NotificationDelivery),
     )
     return [
         list(model._default_manager.filter(organization=organization).order_by("pk").values()) for model in models
