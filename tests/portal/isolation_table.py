@@ -261,7 +261,7 @@ def ask(
 # What differs from answer to answer whatever was asked: the request's id, the masked token, the clock.
 NOISE = re.compile(
     r'[0-9a-f]{32}|"X-CSRFToken": "\w+"|name="csrfmiddlewaretoken" value="\w+"|data-now="[^"]+"'
-    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00"
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00|\d\d:\d\d:\d\d UTC"
 )
 
 
