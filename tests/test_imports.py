@@ -37,7 +37,7 @@ ORDER = {
     "upgrades": [
         "urls api_urls",
         "admin views api tasks gauges templatetags management",
-        "forms serializers lanes",
+        "forms serializers lanes timeline",
         "commands",
         "versions estimates",
         "platform",

@@ -13,7 +13,7 @@ from portal.errors import NOT_FOUND, PortalError
 from portal.pagination import paginate
 from upgrades import commands, serializers
 from upgrades.estimates import in_words
-from upgrades.models import Upgrade
+from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.states import Status
 from upgrades.versions import known_versions
 
@@ -104,6 +104,28 @@ def stop(request: Request, upgrade_id: str) -> Response:
     read_body(request, NoBody)
     upgrade = commands.stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
     return Response(serializers.UpgradeRecord(upgrade).data, status=202)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_events",
+    tags=["upgrades"],
+    summary="Timeline of an upgrade",
+    parameters=[serializers.TimelineQuery],
+    responses={200: serializers.TimelineList, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def events(request: Request, upgrade_id: str) -> Response:
+    """What people asked for, what the portal did and what ECS told, newest first."""
+    query = read_query(request, serializers.TimelineQuery)
+    kind = query.pop("kind")
+    upgrade = find_upgrade(request, upgrade_id)
+    page = paginate(UpgradeEvent.objects.for_timeline(upgrade, kind=kind), **query)
+    heading = {
+        "upgrade_id": upgrade.upgrade_id,
+        "upgrade_status": upgrade.status,
+        "organization": upgrade.organization.slug,
+    }
+    return Response(heading | page.envelope(lambda row: serializers.TimelineItem(row).data, kind=kind))
 
 
 @extend_schema(

@@ -21,9 +21,10 @@ from portal.errors import PortalError, is_unique_violation
 from portal.idempotency import KeyUse
 from portal.models import Organization, Role, User
 from upgrades.estimates import estimate_seconds
+from upgrades.events import tell
 from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Rollout, Upgrade
 from upgrades.platform import service_name
-from upgrades.states import OPEN, Phase, PlatformService, services_of
+from upgrades.states import OPEN, EventKind, Phase, PlatformService, in_a_sentence, services_of
 from upgrades.versions import LATEST
 
 MAX_REASON_LENGTH = 2000
@@ -180,8 +181,15 @@ def record_upgrade(
             subject=upgrade.upgrade_id,
             data=request,
         )
+        tell(upgrade, EventKind.TRIGGERED, describe_request(request, services), actor=actor)
         transaction.on_commit(lambda: ring_for(upgrade), robust=True)
     return upgrade
+
+
+def describe_request(request: dict[str, Any], services: list[str]) -> str:
+    names = ", then ".join(in_a_sentence(service) for service in services)
+    forced = ", forced" if request["force_new_deployment"] else ""
+    return f"{names.capitalize()} to {request['version']}{forced}. {request['reason']}".strip()
 
 
 def stop_upgrade(upgrade: Upgrade, *, actor: User) -> Upgrade:
@@ -202,6 +210,7 @@ def stop_upgrade(upgrade: Upgrade, *, actor: User) -> Upgrade:
                 actor=actor,
                 subject=upgrade.upgrade_id,
             )
+            tell(upgrade, EventKind.STOP_REQUESTED, "ECS rolls back what still runs.", actor=actor)
             upgrade.rollouts.exclude(phase__in=[Phase.WAITING, Phase.DONE]).update(next_check_at=Now())
             transaction.on_commit(lambda: ring_for(upgrade), robust=True)
     upgrade.refresh_from_db()

@@ -11,13 +11,15 @@ from django.db.models.functions import Now
 from portal.audit import AuditKind, record
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing
 from upgrades.claims import Claim
+from upgrades.events import tell
 from upgrades.models import Rollout, Upgrade
-from upgrades.states import TERMINAL, Outcome, Phase, Status, Verdict, overall_status
+from upgrades.states import TERMINAL, EventKind, Outcome, Phase, Status, Verdict, describe_upgrade, overall_status
 
 logger = logging.getLogger(__name__)
 
 # After these the next service of `all` still gets its turn; after any other failure it does not.
 GOES_ON = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED, Outcome.SERVICE_MISSING})
+NOT_ATTEMPTED = "Not attempted: a service before it did not succeed. Nothing was changed."
 
 
 def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
@@ -42,6 +44,7 @@ def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
                 "lease_until": None,
             }
         )
+        tell(upgrade, EventKind.ROLLOUT_ENDED, describe_end(rollout, verdict), rollout=rollout)
         hand_on(upgrade, verdict)
         refresh_upgrade(upgrade)
 
@@ -52,6 +55,13 @@ def explain(rollout: Rollout, verdict: Verdict, seen: dict[str, Any]) -> str:
     parts.append(rollout.attribution_note or "")
     parts.append(newest_stop(seen.get("stopped_tasks") or rollout.stopped_tasks))
     return " ".join(part for part in parts if part)
+
+
+def describe_end(rollout: Rollout, verdict: Verdict) -> str:
+    """`rollout` as it was written."""
+    outcome = f"{Outcome(verdict.outcome).label}." if verdict.outcome else ""
+    said = rollout.error_message or " ".join(part for part in (outcome, verdict.reason) if part)
+    return f"{verdict.status.label}: {said}"
 
 
 def newest_stop(stopped_tasks: list[dict[str, Any]]) -> str:
@@ -73,11 +83,13 @@ def hand_on(upgrade: Upgrade, verdict: Verdict) -> None:
             phase=Phase.DUE, next_check_at=Now(), deadline_at=Now() + deadline()
         )
         return
+    for rollout in waiting:
+        tell(upgrade, EventKind.ROLLOUT_ENDED, f"{Status.FAILED.label}: {NOT_ATTEMPTED}", rollout=rollout)
     waiting.update(
         phase=Phase.DONE,
         status=Status.FAILED,
         outcome=Outcome.NOT_ATTEMPTED,
-        error_message="Not attempted: a service before it did not succeed. Nothing was changed.",
+        error_message=NOT_ATTEMPTED,
         completed_at=Now(),
     )
 
@@ -90,7 +102,10 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
     """Bring the upgrade's row in line with its rollouts, under its lock. An ended upgrade is never touched again."""
     if upgrade.status in TERMINAL:
         return
-    statuses = [Status(status) for status in upgrade.rollouts.values_list("status", flat=True)]
+    rollouts = [
+        (service, Status(its_status)) for service, its_status in upgrade.rollouts.values_list("service", "status")
+    ]
+    statuses = [its_status for _, its_status in rollouts]
     status = overall_status(statuses)
     fields: dict[str, Any] = {
         "status": status,
@@ -108,6 +123,7 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
             subject=upgrade.upgrade_id,
             data={"status": status, "success_count": fields["success_count"], "failed_count": fields["failed_count"]},
         )
+        tell(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts))
     Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
 
 

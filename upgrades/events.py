@@ -1,8 +1,10 @@
 """An upgrade's timeline: lines are told in the transaction of what they tell of."""
 
+from typing import Any
+
 from portal.models import User
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
-from upgrades.states import EventKind
+from upgrades.states import EventKind, Outcome, Verdict
 
 
 def tell(
@@ -17,3 +19,22 @@ def tell(
         actor_email=actor.email if actor else "",
         message=message,
     )
+
+
+def tell_turns(upgrade: Upgrade, rollout: Rollout, verdict: Verdict, seen: dict[str, Any]) -> None:
+    """What changed from the look before (`rollout`, not written yet) to this one: it stalls, moves again, rolls back."""
+    if verdict.outcome == Outcome.ROLLING_BACK and rollout.outcome != Outcome.ROLLING_BACK:
+        message = f"ECS restores the earlier tasks. {verdict.reason or ''}".strip()
+        tell(upgrade, EventKind.ROLLOUT_ROLLING_BACK, message, rollout=rollout)
+    if seen["is_stalled"] and not rollout.is_stalled:
+        since = f"No task has moved since {seen['progressed_at']:%H:%M:%S} UTC."
+        tell(upgrade, EventKind.ROLLOUT_STALLED, f"{since} {verdict.reason or ''}".strip(), rollout=rollout)
+    if rollout.is_stalled and not seen["is_stalled"]:
+        tell(upgrade, EventKind.ROLLOUT_RESUMED, "A task has moved.", rollout=rollout)
+
+
+def describe_start(rollout: Rollout) -> str:
+    """Which deployment is followed, from what to what. `rollout` as it was written."""
+    name = rollout.deployment_id or (rollout.service_deployment_arn or "").rpartition("/")[2]
+    versions = f", {rollout.from_version} to {rollout.to_version}" if rollout.from_version else ""
+    return f"Deployment {name}{versions}. {rollout.attribution_note or ''}".strip()

@@ -8,7 +8,7 @@ from django import forms
 from portal.idempotency import MAX_KEY_LENGTH
 from portal.models import Organization
 from upgrades.commands import MAX_REASON_LENGTH
-from upgrades.states import ALL_SERVICES, TARGETS, UPGRADE_STATUSES, PlatformService
+from upgrades.states import ALL_SERVICES, TARGETS, UPGRADE_STATUSES, EventKind, PlatformService
 from upgrades.versions import LATEST
 
 TARGET_CHOICES = [*PlatformService.choices, (ALL_SERVICES, "All three, in order")]
@@ -75,3 +75,10 @@ class HistoryFilters(forms.Form):
     version = forms.CharField(required=False, max_length=100)
     initiated_by = forms.CharField(required=False, max_length=254, label="Who")
     skip = forms.IntegerField(required=False, min_value=0, max_value=2**31, widget=forms.HiddenInput)
+
+
+class TimelineFilters(forms.Form):
+    """Which part of the timeline is shown, from the address."""
+
+    kind = forms.ChoiceField(required=False, choices=[("", "All"), *EventKind.choices])
+    skip = forms.IntegerField(required=False, min_value=0, max_value=2**31)

@@ -1,5 +1,6 @@
 """The record of upgrades: one row for each request, one for each service it rolls, ECS's events as they were seen."""
 
+import uuid
 from typing import Self
 
 from django.contrib.auth.models import AnonymousUser
@@ -25,6 +26,7 @@ from upgrades.states import (
 )
 
 OPEN_ROLLOUT_CONSTRAINT = "one_open_rollout_per_service"
+EVENT_IDS = uuid.UUID("9f3f2f36-0a5c-5a41-9a3c-6f0d5a1b7c11")
 
 
 class Kind(models.TextChoices):
@@ -268,6 +270,16 @@ class Rollout(Leased):
         return self.phase == Phase.DONE
 
 
+class UpgradeEventQuerySet(models.QuerySet["UpgradeEvent"]):
+    def for_timeline(self, upgrade: Upgrade, *, kind: str | None = None) -> Self:
+        """What the portal told of the upgrade and ECS of its rollouts, newest first. The upgrade is of `for_record`."""
+        rollouts = [rollout.pk for rollout in upgrade.rollouts.all()]
+        found = self.filter(models.Q(upgrade=upgrade) | models.Q(rollout__in=rollouts))
+        if kind:
+            found = found.filter(kind=kind)
+        return found.select_related("rollout").order_by("-created_at", "-id")
+
+
 class UpgradeEvent(models.Model):
     """A line of an upgrade's timeline: what the portal did (`upgrade` is set), or one of ECS's events of a rollout.
 
@@ -283,6 +295,8 @@ class UpgradeEvent(models.Model):
     message = models.TextField()
     created_at = models.DateTimeField(db_default=Now())
 
+    objects = UpgradeEventQuerySet.as_manager()
+
     class Meta:
         db_table = "deployment_upgrade_events"
         ordering = ["-created_at", "-id"]
@@ -295,6 +309,20 @@ class UpgradeEvent(models.Model):
 
     def __str__(self) -> str:
         return self.message
+
+    @property
+    def uuid(self) -> uuid.UUID:
+        """Its id in the API, where ids are UUIDs."""
+        return uuid.uuid5(EVENT_IDS, str(self.pk))
+
+    @property
+    def service(self) -> str | None:
+        return self.rollout.service if self.rollout else None
+
+    @property
+    def actor(self) -> str:
+        """Who: a person's e-mail, `ecs`, or `system` for the portal itself."""
+        return self.actor_email or ("ecs" if self.kind == EventKind.ECS else "system")
 
 
 class UpgradeCheck(models.Model):

@@ -34,6 +34,7 @@ from upgrades.endings import (
     stopped_by,
     timed_out,
 )
+from upgrades.events import describe_start, tell, tell_turns
 from upgrades.looks import (
     counts_of,
     find_mine,
@@ -45,7 +46,7 @@ from upgrades.looks import (
     version_of,
 )
 from upgrades.models import Rollout
-from upgrades.states import Outcome, Phase, Status, Verdict, judge, judge_by_id
+from upgrades.states import EventKind, Outcome, Phase, Status, Verdict, judge, judge_by_id
 
 logger = logging.getLogger(__name__)
 
@@ -190,15 +191,18 @@ def follow_reply(claim: Claim, service: ecs.Service) -> None:
 
 
 def follow(claim: Claim, *, deployment_id: str | None, arn: str | None, note: str | None = None) -> None:
-    logger.info("rollout %s follows %s %s", claim.rollout.pk, deployment_id, arn)
-    claim.release(
-        seconds=0,
-        phase=Phase.WATCHING,
-        deployment_id=deployment_id,
-        service_deployment_arn=arn,
-        attribution_note=note,
-        check_error=None,
-    )
+    rollout = claim.rollout
+    logger.info("rollout %s follows %s %s", rollout.pk, deployment_id, arn)
+    with transaction.atomic():
+        claim.release(
+            seconds=0,
+            phase=Phase.WATCHING,
+            deployment_id=deployment_id,
+            service_deployment_arn=arn,
+            attribution_note=note,
+            check_error=None,
+        )
+        tell(rollout.upgrade, EventKind.ROLLOUT_STARTED, describe_start(rollout), rollout=rollout)
 
 
 # --- calling: the call's end is not known; look before anybody calls again ------------------------------------------
@@ -326,6 +330,7 @@ def go_on(claim: Claim, verdict: Verdict, seen: dict[str, Any]) -> None:
     status = rollout.status if verdict.status == Status.PENDING else verdict.status
     with transaction.atomic():
         upgrade = lock_upgrade(rollout)
+        tell_turns(upgrade, rollout, verdict, seen)
         claim.release(seconds=seconds_to_next_look(claim), status=status, outcome=verdict.outcome, **seen)
         refresh_upgrade(upgrade)
 

@@ -6,10 +6,13 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from portal.api import PageQuery, StrictBoolean, StrictSerializer, StrictString
+from portal.pagination import MAX_SKIP
 from upgrades.commands import MAX_REASON_LENGTH
-from upgrades.models import Kind, Rollout, Upgrade
-from upgrades.states import TARGETS, UPGRADE_STATUSES, Outcome, PlatformService, Status
+from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
+from upgrades.states import TARGETS, UPGRADE_STATUSES, EventKind, Outcome, PlatformService, Status
 from upgrades.versions import LATEST
+
+DEFAULT_EVENTS, MAX_EVENTS = 100, 500
 
 
 def one_of(values: list[str]) -> str:
@@ -42,6 +45,14 @@ class HistoryQuery(PageQuery):
     service = serializers.ChoiceField(choices=TARGETS, default=None, error_messages={"invalid_choice": one_of(TARGETS)})
     version = serializers.CharField(max_length=100, default=None)
     initiated_by = serializers.CharField(max_length=254, default=None)
+
+
+class TimelineQuery(StrictSerializer):
+    skip = serializers.IntegerField(min_value=0, max_value=MAX_SKIP, default=0)
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_EVENTS, default=DEFAULT_EVENTS)
+    kind = serializers.ChoiceField(
+        choices=EventKind.values, default=None, error_messages={"invalid_choice": one_of(EventKind.values)}
+    )
 
 
 class UtcDateTimeField(serializers.DateTimeField):
@@ -168,6 +179,35 @@ class History(serializers.Serializer[Any]):
     service = serializers.CharField(allow_null=True)
     version = serializers.CharField(allow_null=True)
     initiated_by = serializers.CharField(allow_null=True)
+
+
+class TimelineItem(serializers.ModelSerializer[UpgradeEvent]):
+    """A line of the timeline. `service` is null for what concerns the whole upgrade."""
+
+    id = serializers.UUIDField(source="uuid")
+    kind = serializers.ChoiceField(choices=EventKind.values)
+    service = serializers.ChoiceField(choices=PlatformService.values, allow_null=True)
+    actor = serializers.CharField(help_text="An e-mail address, `system` (the portal) or `ecs`.")
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        model = UpgradeEvent
+        fields = ["id", "kind", "service", "actor", "message", "created_at"]
+        read_only_fields = fields
+
+
+class TimelineList(serializers.Serializer[Any]):
+    """The envelope, led by the upgrade that the events are of."""
+
+    upgrade_id = serializers.CharField()
+    upgrade_status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
+    organization = serializers.CharField()
+    items = TimelineItem(many=True)
+    total = serializers.IntegerField()
+    skip = serializers.IntegerField()
+    limit = serializers.IntegerField()
+    has_more = serializers.BooleanField()
+    kind = serializers.CharField(allow_null=True)
 
 
 class AcceptedEntry(serializers.Serializer[Any]):

@@ -122,6 +122,7 @@ class EventKind(models.TextChoices):
     REVISION_REGISTERED = "rollout.revision_registered", "Revision registered"
     ROLLOUT_STARTED = "rollout.started", "Rollout started"
     ROLLOUT_STALLED = "rollout.stalled", "Rollout stalled"
+    ROLLOUT_RESUMED = "rollout.resumed", "Rollout moves again"
     ROLLOUT_ROLLING_BACK = "rollout.rolling_back", "Rolling back"
     ROLLOUT_ENDED = "rollout.ended", "Rollout ended"
     CHECK_RECORDED = "check.recorded", "Check recorded"

@@ -16,11 +16,12 @@ from portal.models import Organization, Role, User
 from portal.pages import page_context
 from portal.pagination import DEFAULT_LIMIT, paginate
 from upgrades import commands
-from upgrades.forms import TARGET_CHOICES, HistoryFilters, TriggerForm
+from upgrades.forms import TARGET_CHOICES, HistoryFilters, TimelineFilters, TriggerForm
 from upgrades.lanes import lanes_of
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.platform import now_context, read_platform
-from upgrades.states import TERMINAL, UPGRADE_STATUSES
+from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind
+from upgrades.timeline import timeline_of
 
 # The guide's table "Choosing the Right Upgrade Scope" (spec/source-2).
 SCOPE_TABLE = [
@@ -97,9 +98,19 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         "upgrade": upgrade,
         "message": upgrade.message,
         "lanes": lanes_of(upgrade),
+        **timeline_context(request, upgrade),
         **stop_rule(request, upgrade),
     }
     return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context)
+
+
+def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
+    """What the address asks of the timeline. Two queries."""
+    form = TimelineFilters(request.GET)
+    given = form.cleaned_data if form.is_valid() else {}
+    timeline = timeline_of(upgrade, kind=given.get("kind") or "", skip=given.get("skip") or 0)
+    errors = " ".join(f"{name}: {' '.join(str(one) for one in said)}" for name, said in form.errors.items())
+    return {"timeline": timeline, "timeline_errors": errors}
 
 
 @policy(Policy.OPERATOR)
@@ -143,7 +154,8 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
 
 def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: str) -> Upgrade:
     """Raises PortalError 404 for another organization's upgrade as for one that does not exist."""
-    events = Prefetch("rollouts__events", UpgradeEvent.objects.order_by("-created_at", "-id"))
+    of_ecs = UpgradeEvent.objects.filter(kind=EventKind.ECS).order_by("-created_at", "-id")
+    events = Prefetch("rollouts__events", of_ecs)
     upgrade = (
         Upgrade.objects.visible_to(request.user)
         .for_record()

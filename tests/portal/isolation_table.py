@@ -116,6 +116,7 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row(f"{api}/versions", Policy.VIEWER)
     yield Row(f"{api}/upgrade", Policy.OPERATOR, get=False, sends={"post": {"service": "agent"}})
     yield Row(f"{api}/upgrade/<str:upgrade_id>", Policy.VIEWER)
+    yield Row(f"{api}/upgrade/<str:upgrade_id>/events", Policy.VIEWER)
     yield Row(f"{api}/upgrade/<str:upgrade_id>/stop", Policy.OPERATOR, get=False, sends={"post": {}})
     yield Row(f"{api}/upgrades", Policy.VIEWER)
 

@@ -1,0 +1,309 @@
+"""The timeline of an upgrade: a line for each change of state, in the API and on the page."""
+
+import html
+import re
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from portal.models import User
+from tests.conftest import Cast, Engine
+from tests.local_aws import LocalAws
+from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, assert_refused, make_upgrade
+from upgrades.commands import stop_upgrade, trigger_upgrade
+from upgrades.models import Upgrade, UpgradeEvent
+from upgrades.states import EventKind, Status
+
+SignIn = Callable[[User], Client]
+transactional = pytest.mark.django_db(transaction=True)
+
+
+def told(upgrade: Upgrade) -> list[tuple[str, str | None, str]]:
+    """What the portal told, oldest first: kind, service, who."""
+    events = UpgradeEvent.objects.filter(upgrade=upgrade).order_by("created_at", "id")
+    return [(event.kind, event.service, event.actor) for event in events]
+
+
+def message_of(upgrade: Upgrade, kind: EventKind, service: str | None = None) -> str:
+    events = UpgradeEvent.objects.filter(upgrade=upgrade, kind=kind)
+    return str((events.filter(rollout__service=service) if service else events).get().message)
+
+
+def make_events(upgrade: Upgrade, *kinds: EventKind, at: datetime | None = None) -> None:
+    for kind in kinds:
+        UpgradeEvent.objects.create(
+            organization=upgrade.organization,
+            upgrade=upgrade,
+            kind=kind,
+            message=f"{kind} happened",
+            **({"created_at": at} if at else {}),
+        )
+
+
+# --- what is told --------------------------------------------------------------------------------------------------
+
+
+@transactional
+def test_a_rollout_is_told_from_the_request_to_its_end(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = engine.run(
+        trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True, reason="OPS-1")
+    )
+
+    assert told(upgrade) == [
+        ("upgrade.triggered", None, cast.operator.email),
+        ("rollout.started", "agent", "system"),
+        ("rollout.ended", "agent", "system"),
+        ("upgrade.ended", None, "system"),
+    ]
+    assert message_of(upgrade, EventKind.TRIGGERED) == "Agent service to latest, forced. OPS-1"
+    assert str(upgrade.rollouts.get().deployment_id) in message_of(upgrade, EventKind.ROLLOUT_STARTED)
+    assert message_of(upgrade, EventKind.ROLLOUT_ENDED).startswith("Success: Completed.")
+    assert message_of(upgrade, EventKind.ENDED) == "Rolled out: agent service."
+
+
+@transactional
+def test_a_breaker_is_told_with_its_reason_and_what_was_not_attempted(
+    cast: Cast, engine: Engine, platform: LocalAws
+) -> None:
+    platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-agent-service")
+
+    upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="all", force_new_deployment=True))
+
+    assert [(kind, service) for kind, service, _ in told(upgrade)] == [
+        ("upgrade.triggered", None),
+        ("rollout.started", "agent"),
+        ("rollout.rolling_back", "agent"),
+        ("rollout.ended", "agent"),
+        ("rollout.ended", "orchestrator"),
+        ("rollout.ended", "customer-portal"),
+        ("upgrade.ended", None),
+    ]
+    assert "circuit breaker" in message_of(upgrade, EventKind.ROLLOUT_ROLLING_BACK)
+    assert message_of(upgrade, EventKind.ROLLOUT_ENDED, "agent").startswith("Failed: Rolled back by ECS.")
+    assert "Not attempted" in message_of(upgrade, EventKind.ROLLOUT_ENDED, "orchestrator")
+
+
+@transactional
+def test_a_stop_is_told_once_with_who_asked(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
+    engine.start(upgrade)
+
+    stop_upgrade(upgrade, actor=cast.admin)
+    stop_upgrade(upgrade, actor=cast.operator)
+
+    assert [who for kind, _, who in told(upgrade) if kind == "upgrade.stop_requested"] == [cast.admin.email]
+
+
+@transactional
+def test_a_stall_is_told_once_and_so_is_its_end(cast: Cast, engine: Engine, platform: LocalAws, settings: Any) -> None:
+    settings.UPGRADE_STALL_SECONDS = 0
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
+    engine.start(upgrade)
+    for _ in range(4):
+        engine.step()
+    kinds = [kind for kind, _, _ in told(upgrade)]
+    assert kinds.count("rollout.stalled") == 1
+
+    settings.UPGRADE_STALL_SECONDS = 300
+    engine.run(upgrade)
+
+    kinds = [kind for kind, _, _ in told(upgrade)]
+    assert kinds[2:4] == ["rollout.stalled", "rollout.resumed"]
+    assert (kinds.count("rollout.stalled"), kinds.count("rollout.resumed")) == (1, 1)
+
+
+# --- the API -------------------------------------------------------------------------------------------------------
+
+
+@transactional
+def test_the_api_lists_the_portals_lines_and_ecss_in_one_envelope(
+    cast: Cast, engine: Engine, platform: LocalAws, client_for: SignIn
+) -> None:
+    upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True))
+
+    body = client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}/events").json()
+
+    items = body.pop("items")
+    assert body == {
+        "upgrade_id": upgrade.upgrade_id,
+        "upgrade_status": "SUCCESS",
+        "organization": "acme",
+        "total": len(items),
+        "skip": 0,
+        "limit": 100,
+        "has_more": False,
+        "kind": None,
+    }
+    assert {item["kind"] for item in items} == {
+        *("ecs", "upgrade.triggered", "rollout.started", "rollout.ended", "upgrade.ended"),
+    }
+    assert [item["created_at"] for item in items] == sorted((item["created_at"] for item in items), reverse=True)
+    first = next(item for item in items if item["kind"] == "upgrade.triggered")
+    assert uuid.UUID(first.pop("id"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", first.pop("created_at"))
+    assert first == {
+        "kind": "upgrade.triggered",
+        "service": None,
+        "actor": cast.operator.email,
+        "message": "Agent service to latest, forced.",
+    }
+    of_ecs = next(item for item in items if item["kind"] == "ecs")
+    assert (of_ecs["service"], of_ecs["actor"]) == ("agent", "ecs")
+
+
+def test_a_kind_is_filtered_and_echoed(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    make_events(upgrade, EventKind.TRIGGERED, EventKind.ENDED)
+
+    body = client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}/events", {"kind": "upgrade.ended"}).json()
+
+    assert ([item["kind"] for item in body["items"]], body["total"]) == (["upgrade.ended"], 1)
+    assert body["kind"] == "upgrade.ended"
+
+
+def test_pages_of_a_timeline_full_of_ties_meet_every_line_once(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    make_events(upgrade, *[EventKind.CHECK_RECORDED] * 7, at=datetime(2026, 5, 1, tzinfo=UTC))
+    client = client_for(cast.viewer)
+
+    pages = [client.get(f"{UPGRADE}/{upgrade.upgrade_id}/events", {"skip": skip, "limit": 3}) for skip in (0, 3, 6)]
+
+    seen = [item["id"] for page in pages for item in page.json()["items"]]
+    whole = client.get(f"{UPGRADE}/{upgrade.upgrade_id}/events").json()["items"]
+    assert seen == [item["id"] for item in whole]
+    assert (len(set(seen)), [page.json()["has_more"] for page in pages]) == (7, [True, True, False])
+
+
+def test_another_upgrades_lines_are_not_its_own(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    make_events(make_upgrade(cast.acme, by=cast.operator), EventKind.ENDED)
+
+    assert client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}/events").json()["total"] == 0
+
+
+@pytest.mark.parametrize("lines", [1, 9])
+def test_its_queries_do_not_grow_with_the_lines(
+    cast: Cast, client_for: SignIn, django_assert_num_queries: Any, lines: int
+) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, target="all")
+    for rollout in upgrade.rollouts.all():
+        make_events(upgrade, *[EventKind.ROLLOUT_STARTED] * lines)
+        UpgradeEvent.objects.update(rollout=rollout)
+    client = client_for(cast.viewer)
+    client.get("/api/v1/auth/session")
+
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 4):  # upgrade, rollouts, count, lines
+        client.get(f"{UPGRADE}/{upgrade.upgrade_id}/events")
+
+
+@pytest.mark.parametrize("person", ["outsider", "stranger", "newcomer", "staff"])
+def test_outsider_gets_404_as_for_a_random_id(cast: Cast, client_for: SignIn, person: str) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    client = client_for(getattr(cast, person))
+
+    foreign = client.get(f"{UPGRADE}/{upgrade.upgrade_id}/events")
+
+    assert_refused(foreign, 404, "not_found")
+    assert foreign.content == client.get(f"{UPGRADE}/upgrade-2026-0101-000000-abcdef/events").content
+
+
+def test_anonymous_gets_401(cast: Cast) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+
+    assert_refused(Client().get(f"{UPGRADE}/{upgrade.upgrade_id}/events"), 401, "not_authenticated")
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("kind=upgrade", "kind"),
+        ("kind=", "kind"),
+        ("limit=501", "limit"),
+        ("limit=0", "limit"),
+        ("skip=-1", "skip"),
+        ("service=agent", "service"),
+        ("kind=ecs&kind=ecs", "kind"),
+    ],
+)
+def test_a_bad_query_is_400_and_names_the_key(cast: Cast, client_for: SignIn, query: str, named: str) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+
+    response = client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}/events?{query}")
+
+    assert list(assert_refused(response, 400, "invalid")["errors"]) == [named]
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def timeline_on(page: Any) -> str:
+    """The section's text."""
+    text = html.unescape(page.content.decode())
+    section = text[text.index('id="timeline"') :]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", section[: section.index("</main>")]))
+
+
+def test_the_page_shows_days_who_and_what(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    make_events(upgrade, EventKind.TRIGGERED, at=datetime(2026, 4, 30, 23, 59, 30, tzinfo=UTC))
+    make_events(upgrade, EventKind.ENDED, at=datetime(2026, 5, 1, 0, 4, tzinfo=UTC))
+    UpgradeEvent.objects.filter(kind=EventKind.TRIGGERED).update(actor_email=cast.operator.email)
+
+    shown = timeline_on(client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/"))
+
+    said = [
+        "Friday, 1 May 2026",
+        "00:04:00",
+        "upgrade.ended happened",
+        "Thursday, 30 April 2026",
+        "23:59:30",
+        "Triggered by operator@",
+    ]
+    assert [shown.index(each) for each in said] == sorted(shown.index(each) for each in said)
+
+
+def test_the_page_shows_one_kind_and_its_pages(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    make_events(upgrade, *[EventKind.CHECK_RECORDED] * 60, EventKind.ENDED)
+    client, url = client_for(cast.viewer), f"/o/acme/upgrades/{upgrade.upgrade_id}/"
+
+    first, second = client.get(url), client.get(url, {"kind": "check.recorded", "skip": "50"})
+
+    assert timeline_on(first).count("happened") == 50
+    assert "1 to 50 of 61" in timeline_on(first)
+    assert timeline_on(second).count("check.recorded happened") == 10
+    assert "51 to 60 of 60" in timeline_on(second)
+    assert "upgrade.ended happened" not in timeline_on(second)
+
+
+def test_a_live_page_keeps_what_was_chosen(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
+    url = f"/o/acme/upgrades/{upgrade.upgrade_id}/"
+
+    text = client_for(cast.viewer).get(url, {"kind": "ecs"}).content.decode()
+
+    assert f'hx-get="{url}?kind=ecs"' in text
+
+
+@pytest.mark.parametrize("query", ["kind=nothing", "skip=-1", "skip=x"])
+def test_a_choice_that_cannot_be_is_named_on_the_page(cast: Cast, client_for: SignIn, query: str) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+
+    response = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/?{query}")
+
+    assert response.status_code == 200
+    assert f"{query.partition('=')[0]}: " in timeline_on(response)
+
+
+def test_the_lanes_show_ecss_events_alone(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    make_events(upgrade, EventKind.ROLLOUT_ENDED, at=upgrade.created_at + timedelta(minutes=1))
+    UpgradeEvent.objects.update(rollout=upgrade.rollouts.get())
+
+    text = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+
+    assert text.count("rollout.ended happened") == 1

@@ -1,0 +1,41 @@
+"""An upgrade's timeline as the page shows it: one kind or all, with how many there are of each."""
+
+from dataclasses import dataclass
+
+from django.db.models import Count
+
+from portal.pagination import Page
+from upgrades.models import Upgrade, UpgradeEvent
+from upgrades.states import EventKind
+
+EVENTS_A_PAGE = 50
+
+
+@dataclass(frozen=True)
+class KindCount:
+    kind: EventKind
+    count: int
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """`kinds` are those that there are, in the order of states.py; `kind` is the one that is shown, empty for all."""
+
+    page: Page[UpgradeEvent]
+    kinds: list[KindCount]
+    kind: str
+    count: int
+
+
+def timeline_of(upgrade: Upgrade, *, kind: str = "", skip: int = 0) -> Timeline:
+    """The upgrade is of `for_record`. Two queries."""
+    events = UpgradeEvent.objects.for_timeline(upgrade)
+    counts = dict(events.order_by().values_list("kind").annotate(Count("pk")))
+    total = counts.get(kind, 0) if kind else sum(counts.values())
+    rows = UpgradeEvent.objects.for_timeline(upgrade, kind=kind or None)[skip : skip + EVENTS_A_PAGE]
+    return Timeline(
+        page=Page(items=list(rows), total=total, skip=skip, limit=EVENTS_A_PAGE),
+        kinds=[KindCount(each, counts[each]) for each in EventKind if each in counts],
+        kind=kind,
+        count=sum(counts.values()),
+    )
