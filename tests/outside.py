@@ -87,10 +87,11 @@ def as_json(body: Any, *, status: int = 200, seconds: float = 0) -> Talk:
     return talk
 
 
-def drip(answer: bytes, *, seconds: float = 0.05) -> Talk:
+def drip(answer: bytes, *, at_once: bytes = b"", seconds: float = 0.05) -> Talk:
     """A byte at a time: each comes within any time-out, the whole never."""
 
     def talk(connection: socket.socket, request: str) -> None:
+        connection.sendall(at_once)
         for number in range(len(answer)):
             connection.sendall(answer[number : number + 1])
             time.sleep(seconds)

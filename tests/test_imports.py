@@ -47,7 +47,7 @@ ORDER = {
         "claims",
         "events",
         "models",
-        "scope",
+        "scope probes",
         "states",
         "apps",
     ],

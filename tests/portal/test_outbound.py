@@ -1,5 +1,6 @@
 """The one way out: what it refuses to connect to, and what it makes of answers. A canary on loopback counts connections."""
 
+import contextlib
 import gc
 import gzip
 import ipaddress
@@ -196,6 +197,22 @@ def test_the_next_address_is_tried_when_one_takes_no_connection(
     assert send("GET", f"http://two.example:{canary.port}/", networks=["127.0.0.0/30"]).status == 404
 
 
+def test_an_address_that_swallows_everything_leaves_time_for_the_next(
+    canary: Outside, names: dict[str, list[list[str]]]
+) -> None:
+    """A listener whose queue is full drops what comes, as a firewall does."""
+    names["two.example"] = [["127.0.0.2", "127.0.0.1"]]
+    with socket.socket() as listener, contextlib.ExitStack() as queue:
+        listener.bind(("127.0.0.2", canary.port))
+        listener.listen(0)
+        for _ in range(3):
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+
+        assert send("GET", f"http://two.example:{canary.port}/", networks=["127.0.0.0/30"], seconds=2).status == 404
+
+
 # Refused
 
 
@@ -367,15 +384,17 @@ def test_a_name_without_an_address(names: dict[str, list[list[str]]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("at_once", "answer"),
     [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 100,
-        b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 100,
-        b"HTTP/1.1 100 Continue\r\n\r\n" * 100,
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", b"x" * 100),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 100),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n", b"x" * 100),
+        (b"", b"HTTP/1.1 200 OK\r\nX-Header: " + b"x" * 100),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
     ],
 )
-def test_an_answer_that_drips_is_cut_off(canary: Outside, answer: bytes) -> None:
-    canary.answers["/"] = drip(answer)
+def test_an_answer_that_drips_is_cut_off(canary: Outside, at_once: bytes, answer: bytes) -> None:
+    canary.answers["/"] = drip(answer, at_once=at_once)
     began = time.monotonic()
 
     with pytest.raises(OutboundFailed, match=r"No whole answer within 0\.4 seconds"):

@@ -1,0 +1,354 @@
+"""What the platform itself says about its health: each probe asks one of its services and judges the answer.
+
+HTTP 200 is not health: the agent service answers 200 while it starts, the orchestrator says `healthy` whatever its
+components say, and connectors and providers are 200 when they fail. Shapes: platform/agent/run.go and mcp_handler.go,
+platform/orchestrator/run.go and llm_provider_api_handlers.go of https://github.com/getaxonflow/axonflow.
+
+What did not answer fails. What answered, but not what the platform answers, is not known: so is what asks for
+credentials, for the portal has none. Addresses are those that staff set on the organization; nothing here touches the
+database, so probes may run on threads. Evidence names address, status, time and the fields that decided, never a body.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from django.conf import settings
+
+from portal import outbound
+from portal.models import Organization
+from portal.outbound import Answer, OutboundFailed, OutboundRefused
+from upgrades.states import CheckStatus
+
+PROBE_SECONDS = 3.0
+# A request path asks a provider for a completion, or waits for the platform's own 10 seconds (connector_marketplace).
+PATH_SECONDS = 15.0
+MOST_NAMED = 20
+LONGEST_TEXT = 80
+# A name that the platform gave and that goes into an address: nothing that climbs or ends a path.
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a probe came to: a sentence, and the facts that it was concluded from (JSON)."""
+
+    status: CheckStatus
+    detail: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def with_evidence(self, **facts: Any) -> "Finding":
+        return replace(self, evidence={**self.evidence, **facts})
+
+
+Judge = Callable[[Json], Finding]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service of the platform: what it is called in a sentence, and the base address that staff set."""
+
+    label: str
+    address: str
+
+
+def agent_of(organization: Organization) -> Service:
+    return Service("agent service", organization.platform_agent_url)
+
+
+def orchestrator_of(organization: Organization) -> Service:
+    return Service("orchestrator", organization.platform_orchestrator_url)
+
+
+def portal_of(organization: Organization) -> Service:
+    return Service("customer portal", organization.platform_portal_url)
+
+
+# Before an upgrade
+
+
+def probe_agent(organization: Organization) -> Finding:
+    """`GET /health`: `status` is `starting` until the migrations have run, then `healthy`."""
+    return ask(agent_of(organization), "/health", judge_agent)
+
+
+def judge_agent(body: Json) -> Finding:
+    status, facts = shown(body.get("status")), fields_of(body, "status", "version")
+    if status == "healthy":
+        return Finding(CheckStatus.PASS, f"The agent service is healthy{version_words(body)}.", facts)
+    if status is None:
+        return Finding(CheckStatus.UNKNOWN, "The agent service's answer has no `status`.", facts)
+    why = ": its migrations may still be running" if status == "starting" else ""
+    return Finding(CheckStatus.FAIL, f"The agent service says `{status}`{why}.", facts)
+
+
+def probe_orchestrator(organization: Organization) -> Finding:
+    """`GET /health`: its `status` is always `healthy`; each flag of `components` must be true."""
+    return ask(orchestrator_of(organization), "/health", judge_orchestrator)
+
+
+def judge_orchestrator(body: Json) -> Finding:
+    facts = fields_of(body, "status", "version")
+    components = body.get("components")
+    if not isinstance(components, dict) or not components:
+        return Finding(
+            CheckStatus.UNKNOWN, "The orchestrator's answer names no components, which tell its health.", facts
+        )
+    facts["components"] = named(components)
+    down = [name for name, value in components.items() if value is False]
+    odd = [name for name, value in components.items() if not isinstance(value, bool)]
+    if down:
+        return Finding(CheckStatus.FAIL, f"Down in the orchestrator: {listed(down)}.", facts)
+    if facts.get("status") not in (None, "healthy"):
+        return Finding(CheckStatus.FAIL, f"The orchestrator says `{facts['status']}`.", facts)
+    if odd:
+        return Finding(CheckStatus.UNKNOWN, f"Neither up nor down in the orchestrator: {listed(odd)}.", facts)
+    return Finding(CheckStatus.PASS, f"All {len(components)} components are up{version_words(body)}.", facts)
+
+
+def probe_connectors(organization: Organization) -> Finding:
+    """`GET /mcp/health` of the agent service: `healthy` is false with 200 too; 503 before there is a registry."""
+    return ask(agent_of(organization), "/mcp/health", judge_connectors)
+
+
+def judge_connectors(body: Json) -> Finding:
+    facts = fields_of(body, "healthy", "total_connectors", "healthy_count", "unhealthy_count")
+    healthy, total, bad = body.get("healthy"), facts.get("total_connectors"), facts.get("unhealthy_count")
+    if not isinstance(healthy, bool):
+        return Finding(CheckStatus.UNKNOWN, "The answer about connectors has no `healthy`.", facts)
+    if not healthy or bad:
+        counted = f"{bad} of {total} connectors are" if bad and total else "Connectors are"
+        return Finding(CheckStatus.FAIL, f"{counted} not healthy.", facts)
+    if not total:
+        return Finding(CheckStatus.UNKNOWN, "No connector is registered, so there is none to verify.", facts)
+    return Finding(CheckStatus.PASS, f"{counting(total, 'connector')} healthy.", facts)
+
+
+def probe_providers(organization: Organization) -> Finding:
+    """`GET /api/v1/llm-providers/status` of the orchestrator: a provider that fails is 200 with a `status`."""
+    return ask(orchestrator_of(organization), "/api/v1/llm-providers/status", judge_providers)
+
+
+def judge_providers(body: Json) -> Finding:
+    statuses = provider_statuses(body)
+    if statuses is None:
+        return Finding(CheckStatus.UNKNOWN, "The answer about LLM providers names no `providers`.")
+    facts = {"providers": named(statuses)}
+    bad = [f"{name} ({status})" for name, status in statuses.items() if status not in ("healthy", "unknown")]
+    unknown = [name for name, status in statuses.items() if status == "unknown"]
+    if not statuses:
+        return Finding(CheckStatus.UNKNOWN, "No LLM provider is set up, so there is none to verify.", facts)
+    if bad:
+        return Finding(CheckStatus.FAIL, f"LLM providers that are not healthy: {listed(bad)}.", facts)
+    if unknown:
+        return Finding(CheckStatus.UNKNOWN, f"LLM providers that were not checked: {listed(unknown)}.", facts)
+    return Finding(CheckStatus.PASS, f"{counting(len(statuses), 'LLM provider')} healthy.", facts)
+
+
+def provider_statuses(body: Json) -> dict[str, str] | None:
+    """Status by name; null is `unknown`. The code answers with a map, the published OpenAPI file shows an array."""
+    providers = body.get("providers")
+    if isinstance(providers, list):
+        rows = [row for row in providers if isinstance(row, dict)]
+        providers = {str(row.get("name")): row if "status" in row else row.get("health") for row in rows}
+    if not isinstance(providers, dict):
+        return None
+    return {
+        text(name): text(entry.get("status", "unknown")) if isinstance(entry, dict) else "unknown"
+        for name, entry in providers.items()
+    }
+
+
+# After an upgrade
+
+
+def probe_portal_health(organization: Organization) -> Finding:
+    """`GET /health` of the customer portal: the text `healthy`, or JSON with that `status`."""
+    return ask(portal_of(organization), "/health", judge_portal_health, accepts_text=True)
+
+
+def judge_portal_health(body: Json) -> Finding:
+    status, facts = shown(body.get("status")), fields_of(body, "status", "version")
+    if status == "healthy":
+        return Finding(CheckStatus.PASS, f"The customer portal is healthy{version_words(body)}.", facts)
+    if status is None:
+        return Finding(CheckStatus.UNKNOWN, "The customer portal's answer has no `status`.", facts)
+    return Finding(CheckStatus.FAIL, f"The customer portal says `{status}`.", facts)
+
+
+def probe_sign_in(organization: Organization) -> Finding:
+    """`GET /api/v1/auth/session` of the customer portal: it knows sessions, and says so in JSON."""
+    opens = Finding(CheckStatus.PASS, "The customer portal's sign-in answers.")
+    return ask(portal_of(organization), "/api/v1/auth/session", lambda body: opens, expected={200, 401})
+
+
+def probe_portal_views(organization: Organization) -> Finding:
+    """`GET /api/v1/deployments/upgrades` of the customer portal: the view opens, or asks to sign in first."""
+    opens = Finding(CheckStatus.PASS, "The customer portal's deployment view answers.")
+    return ask(portal_of(organization), "/api/v1/deployments/upgrades", lambda body: opens, expected={200, 401})
+
+
+def probe_provider_path(organization: Organization) -> Finding:
+    """One request through an LLM provider: the first healthy one completes a prompt (`POST .../test`, 50 tokens)."""
+    service, what = orchestrator_of(organization), "LLM provider"
+    name, found = first_healthy(service, "/api/v1/llm-providers/status", provider_statuses, what)
+    if name is None:
+        return found
+
+    def judge(body: Json) -> Finding:
+        facts = fields_of(body, "status", "model")
+        if body.get("status") == "success":
+            return Finding(CheckStatus.PASS, f"The {what} {name} completed a prompt.", facts)
+        return Finding(CheckStatus.FAIL, f"The {what} {name} did not complete a prompt.", facts)
+
+    path = f"/api/v1/llm-providers/{name}/test"
+    return ask(service, path, judge, method="POST", seconds=PATH_SECONDS).with_evidence(provider=name)
+
+
+def probe_connector_path(organization: Organization) -> Finding:
+    """One path through a connector: the first healthy one is asked for its health by itself."""
+    service, what = agent_of(organization), "connector"
+    name, found = first_healthy(service, "/mcp/connectors", connector_statuses, what)
+    if name is None:
+        return found
+
+    def judge(body: Json) -> Finding:
+        facts = fields_of(body, "healthy")
+        if body.get("healthy") is True:
+            return Finding(CheckStatus.PASS, f"The {what} {name} answers.", facts)
+        return Finding(CheckStatus.FAIL, f"The {what} {name} is not healthy.", facts)
+
+    path = f"/mcp/connectors/{name}/health"
+    return ask(service, path, judge, seconds=PATH_SECONDS).with_evidence(connector=name)
+
+
+def connector_statuses(body: Json) -> dict[str, str] | None:
+    """`healthy` or `unhealthy` by name."""
+    listing = body.get("connectors")
+    if not isinstance(listing, list):
+        return None
+    rows = [row for row in listing if isinstance(row, dict)]
+    return {text(row.get("name")): "healthy" if row.get("healthy") is True else "unhealthy" for row in rows}
+
+
+def first_healthy(
+    service: Service, path: str, statuses_of: Callable[[Json], dict[str, str] | None], what: str
+) -> tuple[str | None, Finding]:
+    """The name of the first healthy one that the service lists; None with what to say instead."""
+    names: list[str] = []
+
+    def choose(body: Json) -> Finding:
+        statuses = statuses_of(body) or {}
+        names.extend(name for name, status in statuses.items() if status == "healthy" and SAFE_NAME.fullmatch(name))
+        status = CheckStatus.FAIL if statuses else CheckStatus.UNKNOWN
+        return Finding(status, f"No {what} is healthy, so none was asked.", {f"{what}s": named(statuses)})
+
+    found = ask(service, path, choose, seconds=PATH_SECONDS)
+    return (names[0] if names else None), found
+
+
+# Asking
+
+
+def ask(
+    service: Service,
+    path: str,
+    judge: Judge,
+    *,
+    method: str = "GET",
+    seconds: float = PROBE_SECONDS,
+    expected: frozenset[int] | set[int] = frozenset({200}),
+    accepts_text: bool = False,
+) -> Finding:
+    """Ask the service and let `judge` read the JSON object that came with an `expected` status.
+
+    `accepts_text`: an answer of one bare word stands for `{"status": <word>}`.
+    """
+    if not service.address:
+        return Finding(
+            CheckStatus.UNKNOWN, f"Nobody has set the address of the {service.label}: staff can, in the admin."
+        )
+    url = service.address.rstrip("/") + path
+    facts: dict[str, Any] = {"url": url}
+    body = b"{}" if method == "POST" else None
+    headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if body else {})
+    try:
+        answer = outbound.send(
+            method, url, networks=settings.PROBE_NETWORKS, headers=headers, body=body, seconds=seconds
+        )
+    except OutboundRefused as error:
+        return Finding(CheckStatus.UNKNOWN, f"The {service.label} was not asked: {error}", facts)
+    except OutboundFailed as error:
+        return Finding(CheckStatus.FAIL, f"The {service.label} gave no answer. {error}", facts)
+    facts |= {"http_status": answer.status, "ms": round(answer.seconds * 1000)}
+    return judged(service, answer, judge, expected=expected, accepts_text=accepts_text).with_evidence(**facts)
+
+
+def judged(
+    service: Service, answer: Answer, judge: Judge, *, expected: frozenset[int] | set[int], accepts_text: bool
+) -> Finding:
+    status, said = answer.status, f"The {service.label} answers HTTP {answer.status}"
+    if status in expected:
+        body = as_object(answer.body, accepts_text=accepts_text)
+        if body is None:
+            return Finding(CheckStatus.UNKNOWN, f"{said}, but not as the platform does: check the address.")
+        return judge(body)
+    if status >= 500:
+        return Finding(CheckStatus.FAIL, f"{said}.")
+    if status in (401, 403):
+        return Finding(CheckStatus.UNKNOWN, f"{said}: it asks for credentials, and the portal has none for it.")
+    if 300 <= status < 400:
+        return Finding(CheckStatus.UNKNOWN, f"{said}, a redirect, and the portal follows none: set the address itself.")
+    return Finding(CheckStatus.UNKNOWN, f"{said}, which tells nothing of its health: check the address.")
+
+
+def as_object(body: bytes, *, accepts_text: bool) -> Json | None:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        word = body.strip()
+        if accepts_text and re.fullmatch(rb"[A-Za-z]{1,20}", word):
+            return {"status": word.decode()}
+        return None
+    return found if isinstance(found, dict) else None
+
+
+# Foreign values in our words: short, printable, and such as a JSON column takes.
+
+
+def text(value: Any) -> str:
+    cleaned = "".join(character for character in str(value) if character.isprintable())
+    return cleaned if len(cleaned) <= LONGEST_TEXT else f"{cleaned[: LONGEST_TEXT - 1]}…"
+
+
+def shown(value: Any) -> str | int | bool | None:
+    """A value as evidence. A container shows its kind alone."""
+    if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**53):
+        return value
+    return text(value) if isinstance(value, str) else type(value).__name__
+
+
+def fields_of(body: Json, *names: str) -> dict[str, Any]:
+    return {name: shown(body[name]) for name in names if name in body}
+
+
+def named(values: dict[str, Any]) -> dict[str, Any]:
+    return {text(name): shown(value) for name, value in list(values.items())[:MOST_NAMED]}
+
+
+def listed(names: list[str]) -> str:
+    rest = len(names) - MOST_NAMED
+    return ", ".join(text(name) for name in names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def counting(number: Any, what: str) -> str:
+    return f"1 {what} is" if number == 1 else f"All {number} {what}s are"
+
+
+def version_words(body: Json) -> str:
+    version = body.get("version")
+    return f", version {text(version)}" if isinstance(version, str) and version else ""
