@@ -161,9 +161,9 @@ def send(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
     seconds: float = DEFAULT_SECONDS,
-    most_bytes: int = DEFAULT_MOST_BYTES,
+    most_bytes: int | None = DEFAULT_MOST_BYTES,
 ) -> Answer:
-    """Send one request and read its answer, within `seconds` in all.
+    """Send one request and read its answer, within `seconds` in all. `most_bytes` None: its head alone, `body` is empty.
 
     `networks`: CIDRs beyond the public internet that may be reached, by http and on any port too. Raises OutboundRefused,
     and then nothing was connected, or OutboundFailed: no name, no connection, TLS, not HTTP, larger than `most_bytes`,
@@ -364,7 +364,7 @@ def exchange(
     place: Place,
     headers: dict[str, str],
     body: bytes | None,
-    most_bytes: int,
+    most_bytes: int | None,
     deadline: Deadline,
 ) -> Answer:
     speaker = http.client.HTTPConnection(place.host, place.port)
@@ -373,6 +373,9 @@ def exchange(
     speaker.request(method, place.target, body=body, headers={"user-agent": "operations-portal", **headers, **ours})
     with speaker.getresponse() as response:
         named = {name.lower(): value for name, value in response.getheaders()}
+        deadline.check()  # an answer that was cut off looks like one that has ended
+        if most_bytes is None:
+            return Answer(response.status, named, b"", round(deadline.spent, 3))
         if response.getheader("content-encoding", "identity").strip().lower() != "identity":
             raise OutboundFailed("The answer is compressed, although it was asked for as it is.")
         if response.getheader("transfer-encoding", "chunked").strip().lower() != "chunked":
@@ -380,7 +383,7 @@ def exchange(
         read = response.read(most_bytes + 1)
         if len(read) > most_bytes:
             raise OutboundFailed(f"The answer is larger than {most_bytes} bytes.")
-        deadline.check()  # an answer that was cut off looks like one that has ended
+        deadline.check()  # as above
         if response.length:
             raise OutboundFailed("The answer broke off before its end.")
         return Answer(response.status, named, read, round(deadline.spent, 3))

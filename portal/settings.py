@@ -329,9 +329,16 @@ SCHEDULE: dict[str, float] = {
     "portal.tasks.beat": 5.0,
     "upgrades.tasks.sweep": 0.5,
     "deployments.tasks.sweep": 0.5,
+    "portal.tasks.sweep_notifications": 1.0,
+    "portal.tasks.forget_notifications": 3600.0,
 }
 # What /metrics reads, in this order (portal/prometheus.py).
-GAUGES = ["portal.prometheus.heartbeats", "upgrades.gauges.gauges", "deployments.gauges.gauges"]
+GAUGES = [
+    "portal.prometheus.heartbeats",
+    "upgrades.gauges.gauges",
+    "deployments.gauges.gauges",
+    "portal.notifications.gauges.gauges",
+]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,11 @@
-"""Heartbeats: the proof that scheduler and worker are alive, shown by /health and by a banner on every page."""
+"""The portal's own work in the background: heartbeats (shown by /health and by a banner on every page), notifications."""
 
 from celery import shared_task
 from django.db.models.functions import Now
 
 from portal.doorbell import ring
 from portal.models import Heartbeat
+from portal.notifications import delivery
 
 
 def beat() -> None:
@@ -20,3 +21,17 @@ def worker_beat() -> None:
 
 def note_beat(name: str) -> None:
     Heartbeat.objects.update_or_create(name=name, defaults={"beat_at": Now()})
+
+
+@shared_task
+def deliver_notification(delivery_id: str) -> None:
+    """One try of one message. A message that comes late, twice or for nothing changes nothing."""
+    delivery.deliver(delivery_id)
+
+
+def sweep_notifications() -> None:
+    delivery.sweep()
+
+
+def forget_notifications() -> None:
+    delivery.forget_old()

@@ -59,6 +59,7 @@ class Failure(models.TextChoices):
     SWITCHED_OFF = "switched_off", "The channel was switched off before it was sent."
     QUEUE_FULL = "queue_full", "Too many messages were waiting for this channel."
     WORKER_DIED = "worker_died", "The worker died while sending; whether it arrived is not known."
+    PORTAL_FAILED = "portal_failed", "The portal failed to send it; its log says why."
 
 
 class ChannelQuerySet(models.QuerySet["NotificationChannel"]):
@@ -186,7 +187,7 @@ class NotificationDelivery(Leased):
     tries = models.SmallIntegerField(default=0, help_text="Since it was asked for, or asked for again.")
     failure = models.CharField(max_length=20, choices=Failure.choices, null=True)  # noqa: DJ001 - null: none
     http_status = models.SmallIntegerField(null=True)
-    attempts = models.JSONField(default=list, help_text="Oldest first: at, http_status, failure, seconds.")
+    attempts = models.JSONField(default=list, help_text="Oldest first: at, seconds, http_status, failure, detail.")
     created_at = models.DateTimeField(db_default=Now())
     ended_at = models.DateTimeField(null=True)
 

@@ -1,13 +1,22 @@
 """What the tests of notifications share: channels made without a form."""
 
+import base64
+import hashlib
+import hmac
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from django.db import transaction
+from django.db.models.functions import Now
 
 from portal.models import Organization, User
 from portal.notifications import notify
+from portal.notifications.delivery import deliver
 from portal.notifications.models import SUBSCRIBABLE, NotificationChannel, NotificationDelivery, NotificationKind
 from portal.notifications.sealing import seal
+from tests.outside import Outside, Talk, as_json, outside
 
 # 24 bytes, as Standard Webhooks ask for at least.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -49,3 +58,53 @@ def tell(organization: Organization, kind: NotificationKind = NotificationKind.U
 def deliveries(channel: NotificationChannel) -> list[NotificationDelivery]:
     """Oldest first."""
     return list(channel.deliveries.order_by("created_at", "pk"))
+
+
+@pytest.fixture
+def receiver() -> Iterator[Outside]:
+    """Somebody's webhook receiver at 127.0.0.1; it takes what comes to /in."""
+    with outside() as server:
+        server.answers["/in"] = as_json({"ok": True}, status=204)
+        yield server
+
+
+def statuses(*each: int) -> Talk:
+    """One answer after the other; the last one stays."""
+    left = list(each)
+
+    def talk(connection: Any, request: str) -> None:
+        status = left.pop(0) if len(left) > 1 else left[0]
+        as_json({"secret": "of the receiver"}, status=status)(connection, request)
+
+    return talk
+
+
+def deliver_now(delivery: NotificationDelivery) -> NotificationDelivery:
+    """As if its time had come and whoever held it was gone; the row as it is then."""
+    NotificationDelivery.objects.filter(pk=delivery.pk, next_check_at__isnull=False).update(
+        next_check_at=Now(), lease_until=None
+    )
+    assert deliver(delivery.pk)
+    delivery.refresh_from_db()
+    return delivery
+
+
+def head_of(request: str) -> dict[str, str]:
+    lines = request.partition("\r\n\r\n")[0].split("\r\n")[1:]
+    return {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+
+
+def body_of(request: str) -> str:
+    return request.partition("\r\n\r\n")[2]
+
+
+def is_signed(request: str, secret: str) -> bool:
+    """What a receiver checks, by the specification's words and not by our code."""
+    head = head_of(request)
+    sent_at = datetime.fromtimestamp(int(head["webhook-timestamp"]), tz=UTC)
+    assert abs((datetime.now(tz=UTC) - sent_at).total_seconds()) < 60
+    content = f"{head['webhook-id']}.{head['webhook-timestamp']}.{body_of(request)}"
+    key = base64.b64decode(secret.split("_", 1)[1])
+    expected = base64.b64encode(hmac.new(key, content.encode(), hashlib.sha256).digest()).decode()
+    given = [each.split(",", 1) for each in head["webhook-signature"].split(" ")]
+    return any(version == "v1" and hmac.compare_digest(signature, expected) for version, signature in given)

@@ -368,6 +368,22 @@ def test_the_largest_answer_is_still_one(canary: Outside) -> None:
     assert send("GET", canary.url, networks=LOOPBACK, most_bytes=10).body == b"x" * 10
 
 
+def test_of_an_endless_answer_the_head_can_be_had(canary: Outside) -> None:
+    """Who asks for no body gets the status, whatever comes after it."""
+    endless = b"HTTP/1.1 202 Accepted\r\nContent-Encoding: gzip\r\n\r\n"
+
+    def talk(connection: socket.socket, request: str) -> None:
+        connection.sendall(endless)
+        while True:
+            connection.sendall(b"x" * 65536)
+
+    canary.answers["/"] = talk
+
+    answer = send("GET", canary.url, networks=LOOPBACK, seconds=2, most_bytes=None)
+
+    assert (answer.status, answer.body) == (202, b"")
+
+
 def test_nobody_there(canary: Outside) -> None:
     canary.stop()
 

@@ -10,14 +10,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.models import Deployment
 from portal.models import Heartbeat
+from portal.notifications.models import NotificationDelivery
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
+from tests.notifications.conftest import make_channel, tell
 from tests.upgrades.conftest import make_upgrade
 from upgrades.models import Rollout
 from upgrades.states import Status
 
 TOKEN = "a-scrapers-token"
-QUERIES = 8
+QUERIES = 10
 
 
 @pytest.fixture
@@ -83,6 +85,17 @@ def test_deployments_and_heartbeats(cast: Cast, scraped: Any) -> None:
     assert samples["portal_deployments", "ready"] == 1
     assert samples["portal_deployment_due_seconds",] == pytest.approx(40, abs=10)
     assert samples["portal_heartbeat_age_seconds", "worker"] == pytest.approx(20, abs=10)
+
+
+def test_notifications_that_wait(cast: Cast, scraped: Any) -> None:
+    make_channel(cast.acme, by=cast.admin)
+    tell(cast.acme)
+    NotificationDelivery.objects.update(next_check_at=Now() - timedelta(seconds=40))
+
+    samples = scraped()
+
+    assert (samples["portal_notifications", "pending"], samples["portal_notifications", "failed"]) == (1, 0)
+    assert samples["portal_notification_due_seconds",] == pytest.approx(40, abs=10)
 
 
 def test_names_no_organization(cast: Cast, settings: Any) -> None:

@@ -1,0 +1,115 @@
+"""A message that was written is sent, whoever dies: at least once, and always by the same name."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+
+from portal.leases import LeaseLost
+from portal.notifications.delivery import conclude, deliver, may_be_sent, post
+from portal.notifications.models import NotificationDelivery
+from portal.tasks import deliver_notification, sweep_notifications
+from tests.conftest import Cast
+from tests.faults.test_never_doubled import worker_environment
+from tests.local_aws import ROOT
+from tests.notifications.conftest import deliver_now, deliveries, head_of, make_channel, receiver, tell
+from tests.outside import Outside
+
+__all__ = ["receiver"]
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SEND = "import django; django.setup(); from portal.notifications.delivery import deliver; deliver('{pk}')"
+
+
+@pytest.fixture
+def message(cast: Cast, receiver: Outside) -> NotificationDelivery:
+    channel = make_channel(cast.acme, by=cast.admin, target=f"{receiver.url}/in")
+    tell(cast.acme)
+    return deliveries(channel)[0]
+
+
+def test_killed_after_sending_it_is_sent_again_under_its_name(message: NotificationDelivery, receiver: Outside) -> None:
+    arrived, killed = threading.Event(), threading.Event()
+
+    def take_and_wait(connection: Any, request: str) -> None:
+        arrived.set()
+        killed.wait(20)
+
+    answer = receiver.answers["/in"]
+    receiver.answers["/in"] = take_and_wait
+    worker = subprocess.Popen(
+        [sys.executable, "-c", SEND.format(pk=message.pk)],
+        cwd=ROOT,
+        env=worker_environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    assert arrived.wait(30)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    killed.set()
+    message.refresh_from_db()
+    assert (message.status, message.tries, message.attempts) == ("pending", 1, [])
+    assert not deliver(message.pk)  # the dead one's lease
+
+    receiver.answers["/in"] = answer
+    deliver_now(message)
+
+    assert (message.status, message.tries) == ("sent", 2)
+    first, second = (head_of(request)["webhook-id"] for request in receiver.requests)
+    assert first == second == message.message_id
+
+
+def test_whoever_lost_the_lease_writes_nothing(message: NotificationDelivery, receiver: Outside) -> None:
+    """It slept in the middle of sending; meanwhile another has sent it and written so."""
+    from portal.leases import take
+
+    (claim,) = take(NotificationDelivery.objects.ready().select_related("channel__organization"))
+    assert may_be_sent(claim)
+    result = post(claim.row, now=claim.now)
+    deliver_now(message)
+
+    with pytest.raises(LeaseLost):
+        conclude(claim, result, seconds=0)
+
+    message.refresh_from_db()
+    assert len(message.attempts) == 1
+
+
+def test_many_workers_and_sweeps_send_it_once(message: NotificationDelivery, receiver: Outside) -> None:
+    threads = [threading.Thread(target=run, args=(message,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(receiver.requests) == 1
+
+
+def run(message: NotificationDelivery) -> None:
+    from django.db import connection
+
+    try:
+        deliver_notification(str(message.pk))
+        sweep_notifications()
+    finally:
+        connection.close()
+
+
+def test_a_lost_doorbell_costs_a_second(message: NotificationDelivery, receiver: Outside, broker_down: None) -> None:
+    NotificationDelivery.objects.update(next_check_at=Now())
+
+    sweep_notifications()
+
+    assert len(receiver.requests) == 1
+
+
+def test_a_late_doorbell_for_a_removed_channel_changes_nothing(message: NotificationDelivery) -> None:
+    message.channel.delete()
+
+    deliver_notification(str(message.pk))

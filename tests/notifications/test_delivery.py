@@ -1,0 +1,371 @@
+"""What is sent, what an answer makes of it, and that nothing is lost: against a real HTTP server of the test's own."""
+
+import json
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from django.db.models import F
+from django.db.models.functions import Now
+
+from portal.audit import AuditEvent, AuditKind
+from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, deliver, forget_old, sweep
+from portal.notifications.models import Failure, NotificationChannel, NotificationDelivery, NotificationKind
+from portal.notifications.sealing import seal
+from tests.conftest import Cast
+from tests.notifications.conftest import (
+    SECRET,
+    body_of,
+    deliver_now,
+    deliveries,
+    head_of,
+    is_signed,
+    make_channel,
+    statuses,
+    tell,
+)
+from tests.outside import Outside, as_json, raw
+
+
+@pytest.fixture
+def channel(cast: Cast, receiver: Outside) -> NotificationChannel:
+    return make_channel(cast.acme, by=cast.admin, target=f"{receiver.url}/in")
+
+
+@pytest.fixture
+def message(channel: NotificationChannel) -> NotificationDelivery:
+    tell(channel.organization)
+    return deliveries(channel)[0]
+
+
+def wait_of(message: NotificationDelivery) -> float:
+    """Seconds until it is due again, on the database's clock."""
+    now = NotificationDelivery.objects.annotate(now=Now()).values_list("now", flat=True)[0]
+    assert message.next_check_at is not None
+    return (message.next_check_at - now).total_seconds()
+
+
+# --- what is sent --------------------------------------------------------------------------------------------------
+
+
+def test_a_webhook_is_signed_as_the_standard_has_it(message: NotificationDelivery, receiver: Outside) -> None:
+    deliver_now(message)
+
+    (request,) = receiver.requests
+    assert request.startswith("POST /in HTTP/1.1\r\n")
+    assert is_signed(request, SECRET)
+    assert not is_signed(request, SECRET.replace("MfKQ", "AAAA"))
+    assert head_of(request)["webhook-id"] == message.message_id
+    assert head_of(request)["content-type"] == "application/json"
+    body = json.loads(body_of(request))
+    assert (body["type"], body["data"]) == ("upgrade.ended", message.data)
+    assert datetime.fromisoformat(body["timestamp"]) - message.created_at < timedelta(milliseconds=1)
+    assert (message.status, message.http_status, message.failure) == ("sent", 204, None)
+    assert (message.next_check_at, message.lease_until) == (None, None)
+    assert message.ended_at is not None
+
+
+def test_the_secret_before_signs_too_until_its_time_is_over(
+    channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
+) -> None:
+    old = SECRET.replace("MfKQ", "AAAA")
+    channel.sealed_old_secret = seal(old)
+    channel.old_secret_until = message.created_at + timedelta(hours=1)
+    channel.save()
+    tell(channel.organization)
+
+    deliver_now(message)
+    channel.old_secret_until = message.created_at - timedelta(hours=1)
+    channel.save()
+    deliver_now(deliveries(channel)[1])
+
+    before, after = receiver.requests
+    assert is_signed(before, SECRET)
+    assert is_signed(before, old)
+    assert is_signed(after, SECRET)
+    assert not is_signed(after, old)
+
+
+def test_slack_gets_text_in_which_nothing_is_a_link_or_a_mention(cast: Cast, receiver: Outside, settings: Any) -> None:
+    settings.PORTAL_URL = "https://portal.example"
+    channel = make_channel(cast.acme, by=cast.admin, kind="slack", target=f"{receiver.url}/in")
+    tell(cast.acme, title="Ended <!channel>", text="Reason: <https://evil.example|R&D>", path="/o/acme/?a=1&b=2")
+
+    deliver_now(deliveries(channel)[0])
+
+    (request,) = receiver.requests
+    assert json.loads(body_of(request)) == {
+        "text": "*Ended &lt;!channel&gt;*\nReason: &lt;https://evil.example|R&amp;D&gt;\n"
+        "<https://portal.example/o/acme/?a=1&amp;b=2|Open it in the portal>"
+    }
+    assert not [name for name in head_of(request) if name.startswith("webhook-")]
+
+
+# --- what an answer makes of it ------------------------------------------------------------------------------------
+
+
+def test_retries_wait_longer_each_time_keep_their_id_and_end(message: NotificationDelivery, receiver: Outside) -> None:
+    receiver.answers["/in"] = statuses(503)
+
+    for seconds in BACKOFF_SECONDS:
+        deliver_now(message)
+        assert (message.status, message.failure) == ("pending", Failure.BROKEN)
+        assert wait_of(message) == pytest.approx(seconds, abs=3)
+    deliver_now(message)
+
+    assert (message.status, message.failure, message.http_status) == ("failed", Failure.BROKEN, 503)
+    assert message.next_check_at is None
+    assert len(message.attempts) == len(receiver.requests) == 1 + len(BACKOFF_SECONDS)
+    assert {head_of(request)["webhook-id"] for request in receiver.requests} == {message.message_id}
+    assert len({body_of(request) for request in receiver.requests}) == 1
+    assert not deliver(message.pk)
+
+
+def test_a_receiver_that_recovers_gets_it(message: NotificationDelivery, receiver: Outside) -> None:
+    receiver.answers["/in"] = statuses(500, 429, 200)
+
+    for _ in range(3):
+        deliver_now(message)
+
+    assert message.status == "sent"
+    assert [tried["http_status"] for tried in message.attempts] == [500, 429, 200]
+    assert [tried["failure"] for tried in message.attempts] == ["broken", "busy", None]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+def test_a_rejected_message_is_not_sent_again_by_itself(
+    message: NotificationDelivery, receiver: Outside, status: int
+) -> None:
+    receiver.answers["/in"] = statuses(status)
+
+    deliver_now(message)
+
+    assert (message.status, message.failure, message.http_status) == ("failed", Failure.REJECTED, status)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 599])
+def test_a_receiver_that_may_recover_is_asked_again(
+    message: NotificationDelivery, receiver: Outside, status: int
+) -> None:
+    receiver.answers["/in"] = statuses(status)
+
+    deliver_now(message)
+
+    assert (message.status, message.http_status) == ("pending", status)
+
+
+def after(value: str) -> Any:
+    return raw(f"HTTP/1.1 503 Later\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("120", 120), ("3", 10), ("9" * 40, 86400), ("soon", 10), ("-5", 10), ("", 10), ("\u0662".encode().hex(), 10)],
+)
+def test_retry_after_is_honoured_in_seconds(
+    message: NotificationDelivery, receiver: Outside, value: str, seconds: float
+) -> None:
+    """Never sooner than by ourselves, never later than after a day."""
+    receiver.answers["/in"] = after(value)
+
+    deliver_now(message)
+
+    assert wait_of(message) == pytest.approx(seconds, abs=3)
+
+
+def test_retry_after_is_honoured_as_a_date(message: NotificationDelivery, receiver: Outside) -> None:
+    receiver.answers["/in"] = after(format_datetime(datetime.now(UTC) + timedelta(minutes=5), usegmt=True))
+
+    deliver_now(message)
+
+    assert wait_of(message) == pytest.approx(300, abs=3)
+
+
+def test_a_receiver_that_is_gone_switches_its_channel_off(
+    cast: Cast, channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
+) -> None:
+    tell(cast.acme)
+    waiting = deliveries(channel)[1]
+    receiver.answers["/in"] = statuses(410)
+
+    deliver_now(message)
+
+    channel.refresh_from_db()
+    waiting.refresh_from_db()
+    assert (message.status, message.failure) == ("failed", Failure.GONE)
+    assert (waiting.status, waiting.failure) == ("failed", Failure.SWITCHED_OFF)
+    assert (channel.is_active, channel.off_reason) == (
+        False,
+        "The receiver answered 410 Gone: it wants no more messages.",
+    )
+    told = AuditEvent.objects.get(kind=AuditKind.CHANNEL_CHANGED)
+    assert (told.organization, told.actor_email, told.subject) == (cast.acme, "system", str(channel.pk))
+
+
+def test_a_redirect_is_not_followed(message: NotificationDelivery, receiver: Outside) -> None:
+    """Least of all to where only the portal may go."""
+    location = f"Location: {receiver.url}/internal"
+    receiver.answers["/in"] = raw(f"HTTP/1.1 307 Temporary\r\n{location}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    deliver_now(message)
+
+    assert len(receiver.requests) == 1
+    assert (message.status, message.failure, message.http_status) == ("failed", Failure.REDIRECTED, 307)
+
+
+def test_a_receiver_that_hangs_is_left_in_time(message: NotificationDelivery, receiver: Outside) -> None:
+    receiver.answers["/in"] = as_json({}, seconds=SEND_SECONDS + 5)
+    began = time.monotonic()
+
+    deliver_now(message)
+
+    assert time.monotonic() - began < SEND_SECONDS + 3
+    assert (message.status, message.failure, message.http_status) == ("pending", Failure.NO_ANSWER, None)
+
+
+def test_a_huge_answer_is_not_read(message: NotificationDelivery, receiver: Outside) -> None:
+    """Its head says that the message was taken: to send it again would double it."""
+
+    def talk(connection: socket.socket, request: str) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(b"x" * 65536)
+
+    receiver.answers["/in"] = talk
+    began = time.monotonic()
+
+    deliver_now(message)
+
+    assert message.status == "sent"
+    assert time.monotonic() - began < 5
+
+
+def test_nothing_of_an_answer_is_kept(message: NotificationDelivery, receiver: Outside) -> None:
+    secret = "secret of the receiver"
+    head = f"HTTP/1.1 400 {secret}\r\nX-Secret: {secret}\r\n\r\n{secret}"
+    for answer in (head, f"{secret} is no HTTP\r\n\r\n"):
+        receiver.answers["/in"] = raw(answer.encode())
+        NotificationDelivery.objects.update(status="pending", next_check_at=Now())
+        deliver_now(message)
+
+    assert len(message.attempts) == 2
+    assert secret not in str(NotificationDelivery.objects.values().get())
+
+
+def test_an_address_that_may_not_be_reached_is_never_connected(
+    message: NotificationDelivery, receiver: Outside, settings: Any
+) -> None:
+    settings.WEBHOOK_NETWORKS = []
+
+    deliver_now(message)
+
+    assert receiver.connections == 0
+    assert (message.status, message.failure) == ("failed", Failure.REFUSED_ADDRESS)
+    assert "not public" in message.attempts[0]["detail"]
+
+
+# --- who may send it, and when ---------------------------------------------------------------------------------------
+
+
+def test_it_is_sent_once(message: NotificationDelivery, receiver: Outside) -> None:
+    assert deliver(message.pk)
+    assert not deliver(message.pk)
+
+    assert len(receiver.requests) == 1
+
+
+def test_a_channel_sends_one_message_at_a_time_and_an_organization_few(
+    cast: Cast, channel: NotificationChannel, message: NotificationDelivery
+) -> None:
+    """A receiver that hangs keeps one worker, and an organization of such receivers two."""
+    others = [make_channel(cast.acme, by=cast.admin, name=name) for name in ("second", "third")]
+    make_channel(cast.globex, by=cast.outsider)
+    tell(cast.acme)
+    tell(cast.globex)
+    ready = NotificationDelivery.objects.ready()
+    assert ready.count() == 5
+
+    in_flight = Now() + timedelta(minutes=1)
+    NotificationDelivery.objects.filter(pk=message.pk).update(lease_until=in_flight)
+    assert {each.channel.name for each in ready.all()} == {"second", "third", "Our webhook"}
+    assert {each.organization for each in ready.filter(channel__name="Our webhook")} == {cast.globex}
+
+    NotificationDelivery.objects.filter(channel=others[0]).update(lease_until=in_flight)
+    assert {each.organization for each in ready.all()} == {cast.globex}
+
+
+def test_what_waits_for_a_channel_that_was_switched_off_is_not_sent(
+    channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
+) -> None:
+    NotificationChannel.objects.update(is_active=False)
+
+    deliver_now(message)
+
+    assert (message.status, message.failure, receiver.connections) == ("failed", Failure.SWITCHED_OFF, 0)
+
+
+def test_a_test_is_tried_once_and_on_a_channel_that_is_off(
+    channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
+) -> None:
+    NotificationChannel.objects.update(is_active=False)
+    NotificationDelivery.objects.update(kind=NotificationKind.TEST)
+    receiver.answers["/in"] = statuses(503)
+
+    deliver_now(message)
+
+    assert (message.status, message.failure, len(receiver.requests)) == ("failed", Failure.BROKEN, 1)
+
+
+def test_a_target_that_cannot_be_read_is_said_and_not_tried(
+    message: NotificationDelivery, receiver: Outside, settings: Any
+) -> None:
+    settings.SECRET_KEY = "another-secret-key-that-is-long-enough-for-a-test"
+
+    deliver_now(message)
+
+    assert (message.status, message.failure, receiver.connections) == ("failed", Failure.UNREADABLE, 0)
+
+
+def test_a_message_whose_worker_always_dies_ends(message: NotificationDelivery, receiver: Outside) -> None:
+    NotificationDelivery.objects.update(tries=1 + len(BACKOFF_SECONDS))
+
+    deliver_now(message)
+
+    assert (message.status, message.failure, receiver.connections) == ("failed", Failure.WORKER_DIED, 0)
+
+
+# --- the schedule ----------------------------------------------------------------------------------------------------
+
+
+def test_the_sweep_sends_by_itself_what_no_worker_took(
+    message: NotificationDelivery, receiver: Outside, broker_down: None
+) -> None:
+    sweep()
+
+    assert len(receiver.requests) == 1
+
+
+def test_the_sweep_sends_the_longest_overdue_first_and_one_only(
+    cast: Cast, channel: NotificationChannel, message: NotificationDelivery, receiver: Outside, broker_down: None
+) -> None:
+    make_channel(cast.acme, by=cast.admin, name="Second", target=f"{receiver.url}/second")
+    tell(cast.acme)
+    second = NotificationDelivery.objects.filter(channel__name="Second")
+    second.update(next_check_at=F("next_check_at") - timedelta(minutes=1))
+
+    sweep()
+
+    assert [request.split(" ")[1] for request in receiver.requests] == ["/second"]
+
+
+def test_what_ended_long_ago_is_forgotten(message: NotificationDelivery) -> None:
+    tell(message.organization)
+    deliver_now(message)
+    NotificationDelivery.objects.filter(pk=message.pk).update(ended_at=Now() - timedelta(days=31))
+
+    forget_old()
+
+    assert list(NotificationDelivery.objects.values_list("status", flat=True)) == ["pending"]
