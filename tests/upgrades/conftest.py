@@ -21,7 +21,7 @@ UPGRADE = "/api/v1/deployments/upgrade"
 UPGRADES = "/api/v1/deployments/upgrades"
 VERSIONS = "/api/v1/deployments/versions"
 
-# Session and person. Once a minute the list of devices too (portal/activity.py).
+# Session and person. Once a minute the list of devices too (portal/devices.py).
 SIGNED_IN_QUERIES = 2
 
 OUTCOMES = {

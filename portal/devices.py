@@ -11,7 +11,7 @@ from portal import memory
 NOTED_SECONDS = 60
 
 
-class ActivityMiddleware:
+class DevicesMiddleware:
     """Stands for allauth's, which writes at every request: three queries and a transaction for each poll of a live block.
 
     Once a minute for each session is enough; signing in notes it by itself.
@@ -29,4 +29,4 @@ class ActivityMiddleware:
 
 def noted(session_key: str) -> str:
     """Whoever reads the cache must not learn the key of a session."""
-    return f"activity:{hashlib.sha256(session_key.encode()).hexdigest()}"
+    return f"device:{hashlib.sha256(session_key.encode()).hexdigest()}"
