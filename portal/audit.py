@@ -3,7 +3,8 @@
 A trigger in the database refuses to change or delete a row (migration 0002).
 """
 
-from typing import Any
+from datetime import UTC, date, datetime, time
+from typing import Any, Self
 
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
@@ -48,6 +49,32 @@ class AuditKind(models.TextChoices):
     SIGNED_OUT = "session.signed_out", "Signed out"
 
 
+class AuditQuerySet(models.QuerySet["AuditEvent"]):
+    def visible_to(self, user: Any) -> Self:
+        """Those of the person's organizations; what belongs to none (sign-ins) is for staff in the admin."""
+        from portal.models import Organization  # that module ends with importing this one
+
+        return self.filter(organization__in=Organization.objects.visible_to(user))
+
+    def matching(
+        self, *, kind: str | None = None, who: str | None = None, subject: str | None = None, since: date | None = None
+    ) -> Self:
+        """The page's filters; None does not filter. `who` and `subject`: a part of it. `since`: from that day on, UTC."""
+        found = self
+        if kind:
+            found = found.filter(kind=kind)
+        if who:
+            found = found.filter(actor_email__icontains=who)
+        if subject:
+            found = found.filter(subject__icontains=subject)
+        if since:
+            found = found.filter(created_at__gte=datetime.combine(since, time.min, tzinfo=UTC))
+        return found
+
+    def newest_first(self) -> Self:
+        return self.order_by("-created_at", "-id")
+
+
 class AuditEvent(models.Model):
     organization = models.ForeignKey(
         "portal.Organization", on_delete=models.PROTECT, null=True, related_name="audit_events"
@@ -60,6 +87,8 @@ class AuditEvent(models.Model):
     data = models.JSONField(default=dict)
     request_id = models.CharField(max_length=64)
     created_at = models.DateTimeField(db_default=Now())
+
+    objects = AuditQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["organization", "-created_at", "-id"], name="audit_newest_first")]

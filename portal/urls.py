@@ -3,11 +3,13 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from portal import accounts_views, health, prometheus, views
+from portal import accounts_views, activity, health, prometheus, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("o/<slug:slug>/", views.overview, name="overview"),
+    path("o/<slug:slug>/activity/", activity.activity, name="activity"),
+    path("o/<slug:slug>/activity.csv", activity.activity_csv, name="activity_csv"),
     path("o/<slug:slug>/", include("upgrades.urls")),
     path("o/<slug:slug>/deployments/", include("deployments.urls")),
     path("o/<slug:slug>/agents/", include("deployments.agent_urls")),

@@ -170,6 +170,8 @@ def deployment_api(prefix: str) -> Iterator[Row]:
 
 TENANT = [
     Row("o/<slug:slug>/", Policy.VIEWER),
+    Row("o/<slug:slug>/activity/", Policy.VIEWER, queries=("subject=<agent_id>",)),
+    Row("o/<slug:slug>/activity.csv", Policy.VIEWER, queries=("subject=<agent_id>",)),
     *upgrade_rows(),
     *deployment_pages(),
     *agent_pages(),

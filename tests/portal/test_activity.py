@@ -1,0 +1,146 @@
+"""Activity: who did what, of one organization alone, and the same as CSV."""
+
+import csv
+import html
+import io
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from portal.audit import AuditEvent, AuditKind, record
+from portal.exports import MOST_ROWS, as_cell
+from portal.models import User
+from tests.conftest import Cast
+from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
+
+SignIn = Callable[[User], Client]
+
+URL = "/o/acme/activity/"
+CSV = "/o/acme/activity.csv"
+# The organization, the count, the rows, the role, heartbeats, the person's organizations.
+QUERIES = SIGNED_IN_QUERIES + 6
+
+
+def did(cast: Cast, kind: AuditKind, subject: str, *, actor: User | None = None, **data: Any) -> AuditEvent:
+    return record(kind, organization=cast.acme, actor=actor or cast.operator, subject=subject, data=data)
+
+
+def subjects(response: Any) -> list[str]:
+    assert response.status_code == 200
+    return [row["subject"] for row in csv.DictReader(io.StringIO(response.content.decode()))]
+
+
+def test_a_row_says_when_what_of_what_who_and_why(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    event = did(cast, AuditKind.UPGRADE_TRIGGERED, upgrade.upgrade_id, reason="OPS-1 <b>", service="agent")
+
+    text = client_for(cast.viewer).get(URL).content.decode()
+
+    for said in ("Upgrade triggered", cast.operator.email, "OPS-1 &lt;b&gt;", f">{event.pk}<"):
+        assert said in text
+    assert f'href="/o/acme/upgrades/{upgrade.upgrade_id}/"' in text
+
+
+def test_what_the_portal_did_by_itself_is_the_systems(cast: Cast, client_for: SignIn) -> None:
+    record(AuditKind.UPGRADE_ENDED, organization=cast.acme, actor=None, subject="upgrade-1")
+
+    assert ">system<" in client_for(cast.viewer).get(URL).content.decode()
+
+
+def test_nothing_yet_says_what_will_be_here(cast: Cast, client_for: SignIn) -> None:
+    assert "Nobody has done anything yet." in client_for(cast.viewer).get(URL).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({}, ["u-2", "a-1", "u-1"]),
+        ({"kind": "agent.created"}, ["a-1"]),
+        ({"who": "ADMIN@"}, ["u-2"]),
+        ({"subject": "u-"}, ["u-2", "u-1"]),
+        ({"subject": "u-", "who": "operator"}, ["u-1"]),
+        ({"since": f"{timezone.now() + timedelta(days=2):%Y-%m-%d}"}, []),
+        ({"who": "nobody"}, []),
+    ],
+)
+def test_page_and_csv_have_the_same_filters(
+    cast: Cast, client_for: SignIn, filters: dict[str, str], found: list[str]
+) -> None:
+    did(cast, AuditKind.UPGRADE_TRIGGERED, "u-1")
+    did(cast, AuditKind.AGENT_CREATED, "a-1")
+    did(cast, AuditKind.UPGRADE_TRIGGERED, "u-2", actor=cast.admin)
+    client = client_for(cast.viewer)
+
+    text = client.get(URL, filters).content.decode()
+
+    assert subjects(client.get(CSV, filters)) == found
+    assert [
+        subject for subject in ("u-2", "a-1", "u-1") if f'mono">{subject}<' in text or f'/{subject}/">' in text
+    ] == found
+
+
+@pytest.mark.parametrize(
+    ("query", "named"), [("kind=unknown", "kind"), ("since=yesterday", "since"), ("skip=-1", "skip")]
+)
+def test_a_filter_that_makes_no_sense_is_named(cast: Cast, client_for: SignIn, query: str, named: str) -> None:
+    did(cast, AuditKind.UPGRADE_TRIGGERED, "u-1")
+
+    text = html.unescape(client_for(cast.viewer).get(f"{URL}?{query}").content.decode())
+
+    assert f"<p>{named}: " in text
+    assert "u-1" not in text
+
+
+@pytest.mark.parametrize("url", [URL, CSV])
+def test_outsider_gets_404(cast: Cast, client_for: SignIn, url: str) -> None:
+    did(cast, AuditKind.UPGRADE_TRIGGERED, "u-1")
+
+    assert client_for(cast.outsider).get(url).status_code == 404
+
+
+def test_another_organizations_rows_are_not_there(cast: Cast, client_for: SignIn) -> None:
+    record(AuditKind.AGENT_CREATED, organization=cast.globex, actor=cast.outsider, subject="theirs")
+    record(AuditKind.SIGNED_IN, organization=None, actor=cast.staff, subject=cast.staff.email)
+    client = client_for(cast.consultant)
+
+    assert "theirs" not in client.get(URL).content.decode()
+    assert subjects(client.get(CSV)) == []
+    assert subjects(client.get("/o/globex/activity.csv")) == ["theirs"]
+
+
+def test_costs_the_same_whatever_there_is(cast: Cast, client_for: SignIn, django_assert_num_queries: Any) -> None:
+    for number in range(60):
+        did(cast, AuditKind.UPGRADE_TRIGGERED, f"u-{number}")
+    client = client_for(cast.viewer)
+    client.get(URL)  # which notes the session in the list of devices
+
+    with django_assert_num_queries(QUERIES):
+        text = client.get(URL).content.decode()
+
+    assert "1 to 50 of 60" in text
+
+
+def test_the_file_is_a_download_that_no_spreadsheet_computes(cast: Cast, client_for: SignIn) -> None:
+    did(cast, AuditKind.AGENT_CREATED, '=HYPERLINK("https://evil.example")')
+
+    response = client_for(cast.viewer).get(CSV)
+
+    assert response.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert response.headers["Content-Disposition"] == 'attachment; filename="acme-activity.csv"'
+    assert subjects(response) == ['\'=HYPERLINK("https://evil.example")']
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_cell_never_begins_a_formula(begin: str) -> None:
+    assert as_cell(f"{begin}1") == f"'{begin}1"
+
+
+def test_a_file_has_an_end(cast: Cast, client_for: SignIn) -> None:
+    row = {"organization": cast.acme, "kind": AuditKind.AGENT_CREATED, "actor_email": "system", "request_id": ""}
+    AuditEvent.objects.bulk_create(AuditEvent(subject=f"a-{n}", **row) for n in range(MOST_ROWS + 1))
+
+    assert len(subjects(client_for(cast.viewer).get(CSV))) == MOST_ROWS
