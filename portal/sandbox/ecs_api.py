@@ -6,16 +6,17 @@ far as ECS's own rules go; botocore has checked their types before they were sen
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from portal.sandbox import moto_state, replies
+from portal.sandbox import moto_state, replies, task_definitions
 from portal.sandbox.engine import Engine, RevisionPlan
 from portal.sandbox.errors import AwsError, invalid_parameter, service_not_found
 from portal.sandbox.records import Service, ServiceKey, Task
-from portal.sandbox.wire import ApiRequest, Environ, replace_body, short_name
+from portal.sandbox.wire import ApiRequest, Environ, Reply, replace_body, short_name
 
 Json = dict[str, Any]
 
@@ -42,6 +43,7 @@ class EcsApi:
             "ListTasks": self.list_tasks,
             "DescribeTasks": self.describe_tasks,
             "StopTask": self.stop_task,
+            "ListTaskDefinitions": self.list_task_definitions,
             "RunTask": self.refuse,
             "StartTask": self.refuse,
         }
@@ -204,6 +206,18 @@ class EcsApi:
     def refuse(self, request: ApiRequest) -> Json:
         raise AwsError("UnsupportedFeatureException", f"The local AWS has no {request.action}, only services.")
 
+    # Task definitions
+
+    def list_task_definitions(self, request: ApiRequest) -> Json:
+        params = request.params
+        arns = moto_state.task_definition_arns(
+            request.account, request.region, family=params.get("familyPrefix"), status=params.get("status") or "ACTIVE"
+        )
+        if params.get("sort") == "DESC":
+            arns.reverse()
+        page, token = paged(arns, params, default=100, most=100)
+        return replies.present({"taskDefinitionArns": page, "nextToken": token})
+
     # Moto's own
 
     def prepare_for_moto(self, request: ApiRequest, environ: Environ) -> None:
@@ -211,12 +225,37 @@ class EcsApi:
         if request.action in ("DescribeClusters", "DeleteCluster"):
             for name in request.params.get("clusters") or [request.params.get("cluster") or "default"]:
                 self._count_cluster(request, short_name(name) or "default")
+        if request.action == "RegisterTaskDefinition":
+            replace_body(environ, task_definitions.registered(request.params))
         if request.action == "DescribeTaskDefinition":
             name = str(request.params.get("taskDefinition") or "")
             if ":" not in name.rsplit("/", 1)[-1]:
                 # moto takes the newest revision, ACTIVE or not.
                 arn = moto_state.find_task_definition(request.account, request.region, name).arn
                 replace_body(environ, {**request.params, "taskDefinition": arn})
+
+    def after_moto(self, request: ApiRequest, reply: Reply) -> Reply:
+        """Complete what moto says of one task definition by what it does not know."""
+        document = json.loads(reply.body)
+        described = document.get("taskDefinition")
+        if not described:
+            return reply
+        definition = moto_state.known_task_definition(request.account, request.region, described["taskDefinitionArn"])
+        if definition is None:
+            return reply
+        if request.action == "RegisterTaskDefinition":
+            forgotten = {
+                name: request.params[name]
+                for name in task_definitions.FORGOTTEN_FIELDS
+                if request.params.get(name) is not None
+            }
+            own = {"registeredAt": self.engine.now(), "registeredBy": request.principal}
+            moto_state.keep_beside(definition, {**forgotten, **own})
+        if request.action == "DeregisterTaskDefinition":
+            moto_state.keep_beside(definition, {"deregisteredAt": self.engine.now()})
+        described |= moto_state.kept_beside(definition)
+        described["requiresAttributes"] = task_definitions.requires_attributes(described)
+        return Reply(reply.status, reply.headers, json.dumps(document).encode())
 
     def _count_cluster(self, request: ApiRequest, name: str) -> None:
         cluster = moto_state.find_cluster(request.account, request.region, name)

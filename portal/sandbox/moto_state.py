@@ -43,24 +43,48 @@ def register_task_definition(account: str, region: str, family: str, **parameter
     return str(ecs_backends[account][region].register_task_definition(family, **parameters).arn)
 
 
+def keep_beside(definition: TaskDefinition, fields: dict[str, Any]) -> None:
+    """Keep fields of a task definition that moto has no place for; they go into the snapshot with the record."""
+    vars(definition).setdefault("beside", {}).update(fields)
+
+
+def kept_beside(definition: TaskDefinition) -> dict[str, Any]:
+    return dict(vars(definition).get("beside", {}))
+
+
+def task_definition_arns(account: str, region: str, *, family: str | None, status: str) -> list[str]:
+    """By family name, then by revision, oldest first."""
+    families = ecs_backends[account][region].task_definitions
+    return [
+        str(revisions[number].arn)
+        for name, revisions in sorted(families.items())
+        for number in sorted(revisions)
+        if family in (None, name) and revisions[number].status == status
+    ]
+
+
 def find_task_definition(account: str, region: str, name: str) -> TaskDefinition:
     """A task definition by ARN, `family:revision`, or `family` for its newest ACTIVE revision.
 
     Raises ClientException as ECS does for one that does not exist or is INACTIVE.
     """
-    short = name.rsplit("/", 1)[-1]
-    revisions = ecs_backends[account][region].task_definitions
-    family, _, number = short.partition(":")
-    if number:
-        found = revisions.get(family, {}).get(int(number)) if number.isdigit() else None
-    else:
-        active = [each for each in revisions.get(family, {}).values() if each.status == "ACTIVE"]
-        found = max(active, key=lambda each: each.revision, default=None)
+    found = known_task_definition(account, region, name)
     if found is None:
         raise AwsError("ClientException", "Unable to describe task definition.")
     if found.status != "ACTIVE":
         raise AwsError("ClientException", "TaskDefinition is inactive")
     return found
+
+
+def known_task_definition(account: str, region: str, name: str) -> TaskDefinition | None:
+    """As find_task_definition, INACTIVE ones by their number as well; None for one that does not exist."""
+    short = name.rsplit("/", 1)[-1]
+    revisions = ecs_backends[account][region].task_definitions
+    family, _, number = short.partition(":")
+    if number:
+        return revisions.get(family, {}).get(int(number)) if number.isdigit() else None
+    active = [each for each in revisions.get(family, {}).values() if each.status == "ACTIVE"]
+    return max(active, key=lambda each: each.revision, default=None)
 
 
 def plan_revision(account: str, region: str, name: str) -> RevisionPlan:
@@ -131,52 +155,85 @@ def resolve_image(account: str, region: str, image: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ImageSeed:
-    """An image to put into ECR: its digest follows from repository and first tag."""
+    """An image to put into ECR: its digest follows from repository, first tag and `build`.
+
+    Another build of the same tag is another image. `artifact` is what its config says it is: not everything can be run.
+    """
 
     repository: str
     tags: tuple[str, ...]
     pushed_at: float
+    build: str = ""
+    artifact: str = "application/vnd.docker.container.image.v1+json"
+
+    @property
+    def name(self) -> str:
+        return f"{self.repository}:{self.tags[0]}" + (f" {self.build}" if self.build else "")
 
 
 def put_image(account: str, region: str, seed: ImageSeed) -> str:
     """Put an image with its push time, creating the repository where needed; returns the digest.
 
-    A tag that another image holds moves, as on a mutable repository; an image that is there keeps its digest.
+    A tag that another image holds moves, as on a mutable repository, and may leave that image without any; an image that
+    is there keeps its digest.
     """
     backend = ecr_backends[account][region]
     repository = backend.repositories.get(seed.repository)
     if repository is None:
         # ECR's own defaults: mutable tags, no scan on push.
         repository = backend.create_repository(seed.repository, None, None, None, "MUTABLE", [])
-    manifest = image_manifest(f"{seed.repository}:{seed.tags[0]}")
-    image = next((each for each in repository.images if each.image_manifest == manifest), None)
+    digest = manifest_digest(seed)
+    image = next((each for each in repository.images if each.get_image_digest() == digest), None)
     if image is None:
-        image = backend.put_image(seed.repository, manifest, seed.tags[0])
+        manifest = image_manifest(seed)
+        image = Image(account, seed.tags[0], manifest, seed.repository, json.loads(manifest)["mediaType"], digest)
         image.image_pushed_at = int(seed.pushed_at)
+        repository.images.append(image)
     for tag in seed.tags:
+        for other in repository.images:
+            if other is not image and tag in other.image_tags:
+                other.remove_tag(tag)
         if tag not in image.image_tags:
-            backend.put_image(seed.repository, manifest, tag)
-    return str(image.get_image_digest())
+            image.update_tag(tag)
+    return digest
 
 
-def image_manifest(name: str) -> str:
-    """A manifest whose config and layers are the name's own, so that moto computes a digest of its own for it."""
+def repositories(account: str, region: str) -> list[Repository]:
+    known = ecr_backends[account][region].repositories
+    return [known[name] for name in sorted(known)]
 
-    def digest(part: str) -> str:
-        return "sha256:" + hashlib.sha256(f"{name} {part}".encode()).hexdigest()
 
+def parsed_manifest(image: Image) -> dict[str, Any]:
+    return dict(json.loads(image.get_image_manifest()))
+
+
+def image_manifest(seed: ImageSeed) -> str:
+    """A manifest whose config and layers are the image's own; compressed sizes differ from image to image."""
     media = "application/vnd.docker"
+    own_size = 40_000_000 + int(part_digest(seed, "size")[-6:], 16)
     return json.dumps(
         {
             "schemaVersion": 2,
             "mediaType": f"{media}.distribution.manifest.v2+json",
-            "config": {"mediaType": f"{media}.container.image.v1+json", "size": 7023, "digest": digest("config")},
+            "config": {"mediaType": seed.artifact, "size": 7023, "digest": part_digest(seed, "config")},
             "layers": [
-                {"mediaType": f"{media}.image.rootfs.diff.tar.gzip", "size": size, "digest": digest(f"layer {number}")}
-                for number, size in enumerate((31_357_624, 12_652_108, 48_110_245))
+                {"mediaType": f"{media}.image.rootfs.diff.tar.gzip", "size": size, "digest": digest}
+                for size, digest in zip((31_357_624, 12_652_108, own_size), layer_digests(seed), strict=True)
             ],
         }
     )
+
+
+def manifest_digest(seed: ImageSeed) -> str:
+    return "sha256:" + hashlib.sha256("".join(layer_digests(seed)).encode()).hexdigest()
+
+
+def layer_digests(seed: ImageSeed) -> list[str]:
+    return [part_digest(seed, f"layer {number}") for number in range(3)]
+
+
+def part_digest(seed: ImageSeed, part: str) -> str:
+    return "sha256:" + hashlib.sha256(f"{seed.name} {part}".encode()).hexdigest()
 
 
 def has_log_group(account: str, region: str, group: str) -> bool:

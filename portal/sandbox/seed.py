@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from portal.sandbox import moto_state
+from portal.sandbox import moto_state, task_definitions
 from portal.sandbox.moto_state import ImageSeed
 from portal.sandbox.records import Service, ServiceKey
 from portal.sandbox.server import Sandbox
@@ -37,6 +37,13 @@ SERVICE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "tags": dict,
     "age_seconds": (int, float),
 }
+IMAGE_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "repository": str,
+    "tags": list,
+    "pushed_at": (int, float),
+    "build": str,
+    "artifact": str,
+}
 
 
 class SeedError(ValueError):
@@ -54,7 +61,7 @@ def seed(sandbox: Sandbox, body: Json) -> Json:
         f"{image['repository']}:{image['tags'][0]}": moto_state.put_image(
             account,
             region,
-            ImageSeed(image["repository"], tuple(image["tags"]), float(image.get("pushed_at") or now - 86400)),
+            image_seed(image, pushed_at=now - 86400),
         )
         for image in body.get("images") or []
     }
@@ -72,6 +79,11 @@ def seed(sandbox: Sandbox, body: Json) -> Json:
         "images": digests,
         "services": [describe(service) for service in services],
     }
+
+
+def image_seed(body: Json, *, pushed_at: float) -> ImageSeed:
+    optional = {name: body[name] for name in ("build", "artifact") if body.get(name)}
+    return ImageSeed(body["repository"], tuple(body["tags"]), float(body.get("pushed_at") or pushed_at), **optional)
 
 
 def describe(service: Service) -> Json:
@@ -93,8 +105,17 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
         key.account,
         key.region,
         family,
-        container_definitions=[container_definition(key, body, family=family, container=container, image=image)],
+        container_definitions=[
+            task_definitions.container(
+                container_definition(key, body, family=family, container=container, image=image), "awsvpc"
+            )
+        ],
         network_mode="awsvpc",
+        runtime_platform={"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"},
+        tags=[
+            {"key": "aws:cloudformation:stack-name", "value": family.removesuffix(f"-{container}")},
+            *({"key": name, "value": str(value)} for name, value in (body.get("tags") or {}).items()),
+        ],
         requires_compatibilities=["FARGATE"],
         cpu=body.get("cpu") or "1024",
         memory=body.get("memory") or "2048",
@@ -114,6 +135,9 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
     }
     plan = moto_state.plan_revision(key.account, key.region, arn)
     age = float(body.get("age_seconds", DEFAULT_AGE_SECONDS))
+    definition = moto_state.find_task_definition(key.account, key.region, arn)
+    owner = f"arn:aws:iam::{key.account}:root"
+    moto_state.keep_beside(definition, {"registeredAt": sandbox.clock.now() - age, "registeredBy": owner})
     return sandbox.engine.put_steady(key, plan, request, age_seconds=age)
 
 
@@ -124,7 +148,15 @@ def container_definition(key: ServiceKey, body: Json, *, family: str, container:
         "name": container,
         "image": image,
         "essential": True,
-        "portMappings": [{"containerPort": 8080, "hostPort": 8080, "protocol": "tcp"}],
+        "portMappings": [{"containerPort": 8080}],
+        "healthCheck": {
+            "command": ["CMD-SHELL", "curl -fs http://localhost:8080/health || exit 1"],
+            "interval": 30,
+            "timeout": 5,
+            "retries": 10,
+            "startPeriod": 180,
+        },
+        "ulimits": [{"name": "nofile", "softLimit": 65536, "hardLimit": 65536}],
         "environment": [{"name": name, "value": str(value)} for name, value in (body.get("environment") or {}).items()],
         "secrets": [{"name": name, "valueFrom": str(value)} for name, value in (body.get("secrets") or {}).items()],
         "logConfiguration": {
@@ -164,6 +196,10 @@ def check(body: Json) -> None:
     for number, image in enumerate(body.get("images") or []):
         if not isinstance(image.get("repository"), str) or not image.get("tags") or not isinstance(image["tags"], list):
             raise SeedError(f"`images[{number}]` needs `repository` and a list of `tags`.")
+        for name in image:
+            if name not in IMAGE_FIELDS:
+                raise SeedError(f"`images[{number}].{name}` is not a field; known are: {', '.join(IMAGE_FIELDS)}.")
+        check_fields(image, IMAGE_FIELDS, where=f"images[{number}].")
 
 
 def check_fields(body: Json, fields: dict[str, type | tuple[type, ...]], *, where: str) -> None:

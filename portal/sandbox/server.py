@@ -18,6 +18,7 @@ from werkzeug.serving import WSGIRequestHandler
 
 from portal.sandbox import moto_state
 from portal.sandbox.clock import Clock
+from portal.sandbox.ecr_api import EcrApi
 from portal.sandbox.ecs_api import EcsApi
 from portal.sandbox.engine import Engine
 from portal.sandbox.errors import AwsError
@@ -57,9 +58,10 @@ class Sandbox:
         self.inboxes = Inboxes()
         self.engine = Engine(self.clock.now, self.faults.for_rollout)
         self.ecs = EcsApi(self.engine)
+        self.ecr = EcrApi()
         self.logs = LogsApi(self.engine)
         self.metrics = MetricsApi(self.engine)
-        self.own_actions = {"ecs": self.ecs.actions, "logs": self.logs.actions}
+        self.own_actions = {"ecs": self.ecs.actions, "ecr": self.ecr.actions, "logs": self.logs.actions}
         self.ledger = Ledger(data_dir / "ledger.jsonl" if data_dir else None)
         self.snapshot = (
             Snapshot(
@@ -178,6 +180,8 @@ class Sandbox:
         if request.service == "logs":
             self.logs.prepare_for_moto(request)
         reply = call_moto(self.moto, environ, request)
+        if request.service == "ecs" and reply.status < 400:
+            reply = self.ecs.after_moto(request, reply)
         if request.service == "logs" and reply.status < 400:
             self.logs.after_moto(request)
         return reply

@@ -1,0 +1,162 @@
+"""The ECR reads that moto is too kind about: paging, limits, filters, what a missing image is. Writes stay moto's.
+
+Images come sorted by digest, as ECR promises no order: who wants the newest first must sort.
+https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html and its siblings
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from moto.ecr.models import Image, Repository
+
+from portal.sandbox import moto_state
+from portal.sandbox.ecs_api import paged
+from portal.sandbox.errors import AwsError, invalid_parameter
+from portal.sandbox.wire import ApiRequest
+
+Json = dict[str, Any]
+
+DEFAULT_PAGE, LARGEST_PAGE, MOST_IMAGE_IDS = 100, 1000, 100
+
+
+class EcrApi:
+    """ECR's reads by their action names, over what moto keeps."""
+
+    def __init__(self) -> None:
+        self.actions: dict[str, Callable[[ApiRequest], Json]] = {
+            "DescribeImages": self.describe_images,
+            "DescribeRepositories": self.describe_repositories,
+            "ListImages": self.list_images,
+        }
+
+    def describe_repositories(self, request: ApiRequest) -> Json:
+        names = request.params.get("repositoryNames")
+        refuse_paging_with(request, names, "repositoryNames")
+        if names:
+            found = [find_repository(request, name) for name in dict.fromkeys(names)]
+            return {"repositories": [repository_reply(each) for each in found]}
+        check_registry(request, "")
+        known = moto_state.repositories(request.account, request.region)
+        page, token = page_of([repository_reply(each) for each in known], request)
+        return with_token("repositories", page, token)
+
+    def describe_images(self, request: ApiRequest) -> Json:
+        repository = find_repository(request, str(request.params.get("repositoryName", "")))
+        wanted = request.params.get("imageIds")
+        refuse_paging_with(request, wanted, "imageIds")
+        if wanted:
+            if len(wanted) > MOST_IMAGE_IDS:
+                raise unsatisfied("imageIds", f"Member must have length less than or equal to {MOST_IMAGE_IDS}")
+            images = {each.image_digest: each for each in (find_image(repository, image_id) for image_id in wanted)}
+            return {"imageDetails": [image_reply(each) for each in images.values()]}
+        page, token = page_of([image_reply(each) for each in filtered(repository, request)], request)
+        return with_token("imageDetails", page, token)
+
+    def list_images(self, request: ApiRequest) -> Json:
+        repository = find_repository(request, str(request.params.get("repositoryName", "")))
+        ids: list[Json] = []
+        for image in filtered(repository, request):
+            ids += [{"imageDigest": image.image_digest, "imageTag": tag} for tag in sorted(image.image_tags)]
+            if not image.image_tags:
+                ids.append({"imageDigest": image.image_digest})
+        page, token = page_of(ids, request)
+        return with_token("imageIds", page, token)
+
+
+def find_repository(request: ApiRequest, name: str) -> Repository:
+    check_registry(request, name)
+    for each in moto_state.repositories(request.account, request.region):
+        if each.name == name:
+            return each
+    raise repository_not_found(name, request.account)
+
+
+def check_registry(request: ApiRequest, name: str) -> None:
+    """Nothing here is shared with another account, whose repositories look as if they were not there."""
+    registry = request.params.get("registryId")
+    if registry and registry != request.account:
+        raise repository_not_found(name, registry)
+
+
+def repository_not_found(name: str, registry: str) -> AwsError:
+    return AwsError(
+        "RepositoryNotFoundException",
+        f"The repository with name '{name}' does not exist in the registry with id '{registry}'",
+    )
+
+
+def find_image(repository: Repository, image_id: Json) -> Image:
+    tag, digest = image_id.get("imageTag"), image_id.get("imageDigest")
+    if not tag and not digest:
+        raise unsatisfied("imageIds", "ImageId must have an imageDigest or an imageTag")
+    for image in repository.images:
+        if (not tag or tag in image.image_tags) and (not digest or digest == image.image_digest):
+            return image
+    wanted = f"{{imageDigest:'{digest or 'null'}', imageTag:'{tag or 'null'}'}}"
+    raise AwsError(
+        "ImageNotFoundException",
+        f"The image with imageId {wanted} does not exist within the repository with name '{repository.name}' "
+        f"in the registry with id '{repository.registry_id}'",
+    )
+
+
+def filtered(repository: Repository, request: ApiRequest) -> list[Image]:
+    wanted = request.params.get("filter") or {}
+    tag_status, image_status = wanted.get("tagStatus", "ANY"), wanted.get("imageStatus", "ACTIVE")
+    return [
+        image
+        for image in sorted(repository.images, key=lambda each: str(each.image_digest))
+        if tag_status in ("ANY", "TAGGED" if image.image_tags else "UNTAGGED") and image_status in ("ANY", "ACTIVE")
+    ]
+
+
+def refuse_paging_with(request: ApiRequest, names: Any, field: str) -> None:
+    paging = [name for name in ("maxResults", "nextToken") if request.params.get(name) is not None]
+    if names and paging:
+        raise invalid_parameter(f"{paging[0]} cannot be used together with {field}.")
+
+
+def page_of(items: list[Any], request: ApiRequest) -> tuple[list[Any], str | None]:
+    size = request.params.get("maxResults")
+    if size is not None and not 1 <= int(size) <= LARGEST_PAGE:
+        bound = "greater than or equal to 1" if int(size) < 1 else f"less than or equal to {LARGEST_PAGE}"
+        raise unsatisfied("maxResults", f"Member must have value {bound}")
+    return paged(items, request.params, default=DEFAULT_PAGE, most=LARGEST_PAGE)
+
+
+def unsatisfied(field: str, constraint: str) -> AwsError:
+    return invalid_parameter(f"Invalid parameter at '{field}' failed to satisfy constraint: '{constraint}'")
+
+
+def with_token(name: str, page: list[Any], token: str | None) -> Json:
+    return {name: page, "nextToken": token} if token else {name: page}
+
+
+def repository_reply(repository: Repository) -> Json:
+    return {
+        "repositoryArn": repository.arn,
+        "registryId": repository.registry_id,
+        "repositoryName": repository.name,
+        "repositoryUri": repository.uri,
+        "createdAt": repository.created_at.timestamp(),
+        "imageTagMutability": str(getattr(repository.image_tag_mutability, "value", repository.image_tag_mutability)),
+        "imageScanningConfiguration": repository.image_scanning_configuration,
+        "encryptionConfiguration": repository.encryption_configuration,
+    }
+
+
+def image_reply(image: Image) -> Json:
+    """An image without tags has no `imageTags` at all."""
+    manifest = moto_state.parsed_manifest(image)
+    reply = {
+        "registryId": image.registry_id,
+        "repositoryName": image.repository_name,
+        "imageDigest": image.image_digest,
+        "imageTags": sorted(image.image_tags),
+        "imageSizeInBytes": sum(layer["size"] for layer in manifest.get("layers", [])),
+        "imagePushedAt": image.image_pushed_at,
+        "imageManifestMediaType": manifest.get("mediaType"),
+        "artifactMediaType": manifest.get("config", {}).get("mediaType"),
+        "imageStatus": "ACTIVE",
+    }
+    return {name: value for name, value in reply.items() if value not in (None, [])}
