@@ -46,6 +46,7 @@ ORDER = {
         "looks",
         "claims",
         "events",
+        "announcements",
         "models",
         "scope probes",
         "states",

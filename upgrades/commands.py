@@ -20,6 +20,7 @@ from portal.doorbell import ring
 from portal.errors import PortalError, is_unique_violation
 from portal.idempotency import KeyUse
 from portal.models import Organization, Role, User
+from upgrades.announcements import announce_started
 from upgrades.estimates import estimate_seconds
 from upgrades.events import tell
 from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Rollout, Upgrade
@@ -182,6 +183,7 @@ def record_upgrade(
             data=request,
         )
         tell(upgrade, EventKind.TRIGGERED, describe_request(request, services), actor=actor)
+        announce_started(upgrade)
         transaction.on_commit(lambda: ring_for(upgrade), robust=True)
     return upgrade
 

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from portal.audit import AuditKind, record
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing
+from upgrades.announcements import announce_ended
 from upgrades.claims import Claim
 from upgrades.events import tell
 from upgrades.models import Rollout, Upgrade
@@ -124,6 +125,7 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
             data={"status": status, "success_count": fields["success_count"], "failed_count": fields["failed_count"]},
         )
         tell(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts))
+        announce_ended(upgrade, status)
     Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
 
 

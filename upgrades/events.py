@@ -3,6 +3,7 @@
 from typing import Any
 
 from portal.models import User
+from upgrades.announcements import announce_stalled
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import EventKind, Outcome, Verdict
 
@@ -27,8 +28,9 @@ def tell_turns(upgrade: Upgrade, rollout: Rollout, verdict: Verdict, seen: dict[
         message = f"ECS restores the earlier tasks. {verdict.reason or ''}".strip()
         tell(upgrade, EventKind.ROLLOUT_ROLLING_BACK, message, rollout=rollout)
     if seen["is_stalled"] and not rollout.is_stalled:
-        since = f"No task has moved since {seen['progressed_at']:%H:%M:%S} UTC."
-        tell(upgrade, EventKind.ROLLOUT_STALLED, f"{since} {verdict.reason or ''}".strip(), rollout=rollout)
+        message = f"No task has moved since {seen['progressed_at']:%H:%M:%S} UTC. {verdict.reason or ''}".strip()
+        announce_stalled(upgrade, rollout, message)
+        tell(upgrade, EventKind.ROLLOUT_STALLED, message, rollout=rollout)
     if rollout.is_stalled and not seen["is_stalled"]:
         tell(upgrade, EventKind.ROLLOUT_RESUMED, "A task has moved.", rollout=rollout)
 

@@ -155,7 +155,10 @@ class DeliveryQuerySet(models.QuerySet["NotificationDelivery"]):
         return self.filter(status=DeliveryStatus.PENDING)
 
     def ready(self) -> Self:
-        """What may be claimed now: due, its channel sends nothing else, its organization not too much at once."""
+        """What may be claimed now: due, its channel sends nothing else, its organization not too much at once.
+
+        What waits for a suspended organization goes on waiting.
+        """
         in_flight = NotificationDelivery.objects.pending().filter(lease_until__gt=Now())
         crowded = (
             in_flight.values("organization")
@@ -164,7 +167,7 @@ class DeliveryQuerySet(models.QuerySet["NotificationDelivery"]):
         )
         return (
             self.pending()
-            .filter(due())
+            .filter(due(), organization__is_active=True)
             .exclude(channel__in=in_flight.values("channel"))
             .exclude(organization__in=crowded.values("organization"))
         )

@@ -38,11 +38,13 @@ def notify(
 
     `subject`: id of what it is about. `title`: one line, `text`: sentences, both plain. `path`: of the page about it,
     from the root. `data`: more of a webhook's `data`; `organization`, `url` and the title come into it here. Absent
-    values are None. Two queries at most; the doorbell rings after the commit.
+    values are None. A suspended organization is told nothing. Two queries at most; the doorbell rings after the commit.
     """
     # The lock keeps a channel from being removed until the caller has committed, and the count below true.
     channels = (
-        NotificationChannel.objects.filter(organization=organization, is_active=True, events__contains=[kind.value])
+        NotificationChannel.objects.filter(
+            organization=organization, organization__is_active=True, is_active=True, events__contains=[kind.value]
+        )
         .annotate(pending=pending_of_channel())
         .select_for_update(of=("self",), no_key=True)
         .order_by("pk")

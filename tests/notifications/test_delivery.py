@@ -12,6 +12,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from portal.audit import AuditEvent, AuditKind
+from portal.models import Organization
 from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, deliver, forget_old, sweep
 from portal.notifications.models import Failure, NotificationChannel, NotificationDelivery, NotificationKind
 from portal.notifications.sealing import seal
@@ -305,6 +306,17 @@ def test_what_waits_for_a_channel_that_was_switched_off_is_not_sent(
     deliver_now(message)
 
     assert (message.status, message.failure, receiver.connections) == ("failed", Failure.SWITCHED_OFF, 0)
+
+
+def test_what_waits_for_a_suspended_organization_goes_on_waiting(
+    cast: Cast, message: NotificationDelivery, receiver: Outside
+) -> None:
+    Organization.objects.filter(pk=cast.acme.pk).update(is_active=False)
+    assert not deliver(message.pk)
+
+    Organization.objects.filter(pk=cast.acme.pk).update(is_active=True)
+    assert deliver(message.pk)
+    assert len(receiver.requests) == 1
 
 
 def test_a_test_is_tried_once_and_on_a_channel_that_is_off(

@@ -1,0 +1,127 @@
+"""What is announced outside about upgrades (portal/notifications): started, ended, stalled. The words, and who calls.
+
+Each is called in the transaction of the change that it tells of, after the guard that lets the change happen once: a
+step that is repeated announces nothing twice.
+"""
+
+from typing import Any
+
+from django.urls import reverse
+
+from portal.notifications import notify
+from portal.notifications.models import NotificationKind
+from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
+from upgrades.states import EventKind, Outcome, Status, describe_upgrade, in_a_sentence
+
+# Outcomes after which the portal does not know what ECS will do next.
+UNSETTLED = frozenset({Outcome.TIMED_OUT, Outcome.ROLLBACK_FAILED, Outcome.SUPERSEDED})
+
+
+def announce_started(upgrade: Upgrade) -> None:
+    rollouts = rollouts_of(upgrade)
+    names = ", then ".join(in_a_sentence(rollout.service) for rollout in rollouts)
+    forced = ", forced" if upgrade.force_new_deployment else ""
+    reason = f"\nReason: {upgrade.reason}" if upgrade.reason else ""
+    announce(
+        upgrade,
+        NotificationKind.UPGRADE_STARTED,
+        rollouts,
+        what=f"{noun(upgrade)} started",
+        text=f"{upgrade.initiated_by_email} started {upgrade.upgrade_id}: {names} to {upgrade.version}{forced}.{reason}",
+    )
+
+
+def announce_ended(upgrade: Upgrade, status: Status) -> None:
+    """`status`: what is about to be written; the rollouts have theirs."""
+    rollouts = rollouts_of(upgrade)
+    summary = describe_upgrade(status, [(rollout.service, Status(rollout.status)) for rollout in rollouts])
+    lines = [summary, *(line_of(rollout) for rollout in rollouts), f"Next: {next_action(status, rollouts)}"]
+    announce(
+        upgrade,
+        NotificationKind.UPGRADE_ENDED,
+        rollouts,
+        what=f"{noun(upgrade)} ended {status}",
+        text="\n".join(lines),
+        status=status,
+    )
+
+
+def announce_stalled(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
+    """Once in a rollout, however often it stalls: call it before the timeline's own line is told."""
+    if UpgradeEvent.objects.filter(rollout=rollout, kind=EventKind.ROLLOUT_STALLED).exists():
+        return
+    service = in_a_sentence(rollout.service)
+    text = f"{service.capitalize()} of {upgrade.upgrade_id}: {message}\nNext: see why; a stop lets ECS roll it back."
+    announce(
+        upgrade, NotificationKind.UPGRADE_STALLED, rollouts_of(upgrade), what=f"rollout of {service} stalled", text=text
+    )
+
+
+def announce(
+    upgrade: Upgrade,
+    kind: NotificationKind,
+    rollouts: list[Rollout],
+    *,
+    what: str,
+    text: str,
+    status: Status | None = None,
+) -> None:
+    organization = upgrade.organization
+    notify(
+        organization,
+        kind,
+        subject=upgrade.upgrade_id,
+        title=f"{organization.name} ({organization.environment}): {what}",
+        text=text,
+        path=reverse("upgrades:detail", args=[organization.slug, upgrade.upgrade_id]),
+        data={
+            "upgrade_id": upgrade.upgrade_id,
+            "kind": upgrade.kind,
+            "status": status or upgrade.status,
+            "version": upgrade.version,
+            "force_new_deployment": upgrade.force_new_deployment,
+            "reason": upgrade.reason,
+            "actor": upgrade.initiated_by_email,
+            "services": [service_data(rollout) for rollout in rollouts],
+        },
+    )
+
+
+def service_data(rollout: Rollout) -> dict[str, Any]:
+    return {
+        "service": rollout.service,
+        "status": rollout.status,
+        "outcome": rollout.outcome,
+        "from_version": rollout.from_version,
+        "to_version": rollout.to_version,
+        "error_message": rollout.error_message,
+    }
+
+
+def rollouts_of(upgrade: Upgrade) -> list[Rollout]:
+    """In rolling order, as they are in this transaction."""
+    return list(Rollout.objects.filter(upgrade=upgrade).order_by("position"))
+
+
+def noun(upgrade: Upgrade) -> str:
+    return Kind(upgrade.kind).label.lower()
+
+
+def line_of(rollout: Rollout) -> str:
+    """`Orchestrator: Failed. Rolled back by ECS. Tasks failed to start.`"""
+    outcome = f" {Outcome(rollout.outcome).label}." if rollout.outcome and not rollout.error_message else ""
+    said = f" {rollout.error_message}" if rollout.error_message else ""
+    return f"{rollout.get_service_display()}: {Status(rollout.status).label}.{outcome}{said}"
+
+
+def next_action(status: Status, rollouts: list[Rollout]) -> str:
+    """What a person does now, in a sentence."""
+    if any(rollout.outcome in UNSETTLED for rollout in rollouts):
+        return "look at the service in ECS first, what runs there is not what the upgrade wanted."
+    if status == Status.PARTIAL:
+        return "see why the rest did not advance; then retry that alone, or roll back what advanced."
+    if status == Status.FAILED:
+        return "see why, mend it, and start it again."
+    if any(rollout.outcome == Outcome.COMPLETED for rollout in rollouts):
+        return "validate it: rolled out is not proven good."
+    return "nothing was changed, so there is nothing to validate."
