@@ -39,7 +39,7 @@ ORDER = {
         "admin views api tasks gauges templatetags management",
         "forms serializers lanes timeline",
         "commands",
-        "versions estimates",
+        "versions estimates rollback",
         "platform",
         "rollouts",
         "endings",

@@ -129,6 +129,33 @@ def events(request: Request, upgrade_id: str) -> Response:
 
 
 @extend_schema(
+    operation_id="deployments_upgrade_rollback",
+    tags=["upgrades"],
+    summary="Roll an upgrade back",
+    parameters=[IDEMPOTENCY_KEY, LOCATION],
+    request=serializers.RollbackBody,
+    responses={202: serializers.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 503)},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def rollback(request: Request, upgrade_id: str) -> Response:
+    """A new upgrade of kind `rollback`: each service that completed goes back to its recorded previous task definition.
+
+    What cannot go back stays as it is; 400 `rollback_impossible` says why when nothing can. 409 while it runs. `services`
+    of the answer are those that roll. A service that no longer runs what the upgrade left is not touched.
+    """
+    read_query(request)
+    body = read_body(request, serializers.RollbackBody)
+    upgrade = commands.rollback_upgrade(
+        find_upgrade(request, upgrade_id),
+        actor=person(request),
+        idempotency_key=request.headers.get("Idempotency-Key"),
+        **body,
+    )
+    accepted = as_accepted(upgrade)
+    return Response(accepted, status=202, headers={"Location": accepted["status_url"]})
+
+
+@extend_schema(
     operation_id="deployments_upgrade_history",
     tags=["upgrades"],
     summary="History of upgrades",

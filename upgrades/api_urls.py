@@ -8,5 +8,6 @@ urlpatterns = [
     path("deployments/upgrade/<str:upgrade_id>", api.status, name="upgrade-status"),
     path("deployments/upgrade/<str:upgrade_id>/stop", api.stop, name="upgrade-stop"),
     path("deployments/upgrade/<str:upgrade_id>/events", api.events, name="upgrade-events"),
+    path("deployments/upgrade/<str:upgrade_id>/rollback", api.rollback, name="upgrade-rollback"),
     path("deployments/upgrades", api.history, name="upgrade-history"),
 ]

@@ -4,6 +4,7 @@ Each command: `require` first, one transaction, the audit row in it, then the do
 """
 
 import secrets
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -23,9 +24,10 @@ from portal.models import Organization, Role, User
 from upgrades.announcements import announce_started
 from upgrades.estimates import estimate_seconds
 from upgrades.events import tell
-from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Rollout, Upgrade
+from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Kind, Rollout, Upgrade
 from upgrades.platform import service_name
-from upgrades.states import OPEN, EventKind, Phase, PlatformService, in_a_sentence, services_of
+from upgrades.rollback import plan_rollback, services_that_advanced
+from upgrades.states import ALL_SERVICES, OPEN, EventKind, Phase, PlatformService, in_a_sentence, services_of
 from upgrades.versions import LATEST
 
 MAX_REASON_LENGTH = 2000
@@ -60,16 +62,77 @@ def trigger_upgrade(
     earlier = earlier_upgrade(organization, key)
     if earlier:
         return earlier
-    refuse_impossible(organization, version)
+    refuse_unplaced(organization)
+    refuse_version(version)
     services = services_of(service)
-    try:
-        refuse_running(organization, services)
+
+    def make() -> Upgrade:
         if len(services) == 1:
             refuse_disabled(organization, services[0])
         return record_upgrade(organization, actor, services, request, key)
+
+    return make_once(organization, services, key, make)
+
+
+def rollback_upgrade(
+    upgrade: Upgrade,
+    *,
+    actor: User,
+    reason: str = "",
+    services: list[str] | None = None,
+    idempotency_key: str | None = None,
+) -> Upgrade:
+    """Record a rollback of an ended upgrade: a new upgrade to the task definitions that it recorded as the previous ones.
+
+    What cannot be rolled back stays as it is (rollback.py says why); where ECS does not say, the rollback is recorded and
+    the engine looks before it touches anything. `services`: what a person was shown and agreed to; another plan by now
+    is refused.
+
+    Raises PortalError: 403, 404, 400 `rollback_impossible`, `no_cluster`, 409 `upgrade_in_progress` (with `upgrade_id`),
+    `plan_changed`, 422 `idempotency_mismatch`. Costs the AWS calls of plan_rollback.
+    """
+    organization = upgrade.organization
+    require(actor, organization, Role.OPERATOR)
+    asked = {"rolls_back": upgrade.upgrade_id, "reason": reason}
+    key = KeyUse.of("rollback_upgrade", asked, organization=organization, user=actor, key=idempotency_key)
+    earlier = earlier_upgrade(organization, key)
+    if earlier:
+        return earlier
+    refuse_unplaced(organization)
+    refuse_open(upgrade)
+    touched = services_that_advanced(upgrade)
+
+    def make() -> Upgrade:
+        plan = plan_rollback(upgrade)
+        if plan.blocker:
+            refuse_running(organization, touched)
+        if plan.refusal:
+            raise PortalError("rollback_impossible", plan.refusal, 400)
+        if services is not None and services != plan.services:
+            raise PortalError("plan_changed", "What a rollback would do has changed since. Look at it again.", 409)
+        request = asked | {
+            "service": plan.services[0] if len(plan.services) == 1 else ALL_SERVICES,
+            "version": plan.version,
+            "force_new_deployment": False,
+        }
+        wanted = {
+            line.service: {"wanted_task_definition": line.rollout.previous_task_definition} for line in plan.going
+        }
+        return record_upgrade(organization, actor, plan.services, request, key, wanted=wanted, rolls_back=upgrade)
+
+    return make_once(organization, touched, key, make)
+
+
+def make_once(organization: Organization, services: list[str], key: KeyUse, make: Callable[[], Upgrade]) -> Upgrade:
+    """Make an upgrade of these services, if none of them is rolled and the same request has not made it already.
+
+    Two requests may race; the database lets one in. The other gets what it would have got a moment later: where the two
+    are the same request, sent again, the same upgrade.
+    """
+    try:
+        refuse_running(organization, services)
+        return make()
     except (PortalError, IntegrityError) as error:
-        # Two requests raced; the database let one in. The other gets what it would have got a moment later: where the
-        # two are the same request, sent again, the same upgrade.
         earlier = earlier_upgrade(organization, key)
         if earlier:
             return earlier
@@ -77,7 +140,7 @@ def trigger_upgrade(
             raise
         refuse_running(organization, services)
         # What blocked has ended in between: the slot is free.
-        return record_upgrade(organization, actor, services, request, key)
+        return make()
 
 
 def earlier_upgrade(organization: Organization, key: KeyUse) -> Upgrade | None:
@@ -86,7 +149,7 @@ def earlier_upgrade(organization: Organization, key: KeyUse) -> Upgrade | None:
     return Upgrade.objects.get(upgrade_id=subject, organization=organization) if subject else None
 
 
-def refuse_impossible(organization: Organization, version: str) -> None:
+def refuse_unplaced(organization: Organization) -> None:
     if organization.cluster is None:
         raise PortalError(
             "no_cluster",
@@ -99,6 +162,9 @@ def refuse_impossible(organization: Organization, version: str) -> None:
             f"{organization.name} has no stack, so its services cannot be named. Staff can set it in the admin.",
             400,
         )
+
+
+def refuse_version(version: str) -> None:
     if version != LATEST:
         raise PortalError(
             "version_unavailable",
@@ -108,14 +174,19 @@ def refuse_impossible(organization: Organization, version: str) -> None:
         )
 
 
+def refuse_open(upgrade: Upgrade) -> None:
+    if upgrade.is_open:
+        raise PortalError(
+            "upgrade_in_progress",
+            f"{upgrade.upgrade_id} has not ended, so it cannot be rolled back yet. Stop it, and ECS rolls back what runs.",
+            409,
+            upgrade_id=upgrade.upgrade_id,
+        )
+
+
 def refuse_running(organization: Organization, services: list[str]) -> None:
     """409 naming the upgrade that blocks, when any of the services has an open rollout."""
-    blocker = (
-        Rollout.objects.unfinished()
-        .filter(organization=organization, service__in=services)
-        .select_related("upgrade")
-        .first()
-    )
+    blocker = Rollout.objects.in_use(organization, services).first()
     if blocker:
         label = PlatformService(blocker.service).label
         raise PortalError(
@@ -143,13 +214,25 @@ def refuse_disabled(organization: Organization, service: str) -> None:
 
 
 def record_upgrade(
-    organization: Organization, actor: User, services: list[str], request: dict[str, Any], key: KeyUse
+    organization: Organization,
+    actor: User,
+    services: list[str],
+    request: dict[str, Any],
+    key: KeyUse,
+    *,
+    wanted: dict[str, dict[str, Any]] | None = None,
+    rolls_back: Upgrade | None = None,
 ) -> Upgrade:
-    """The one transaction: all rows or none. Raises IntegrityError when another request was faster."""
+    """The one transaction: all rows or none. `wanted`: by service, the rollout's fields that say what is to run.
+
+    Raises IntegrityError when another request was faster.
+    """
     with transaction.atomic():
         upgrade = Upgrade.objects.create(
             upgrade_id=new_upgrade_id(),
             organization=organization,
+            kind=Kind.ROLLBACK if rolls_back else Kind.UPGRADE,
+            rolls_back=rolls_back,
             target=request["service"],
             version=request["version"],
             force_new_deployment=request["force_new_deployment"],
@@ -173,10 +256,13 @@ def record_upgrade(
                 phase=Phase.DUE if is_first else Phase.WAITING,
                 next_check_at=Now() if is_first else None,
                 deadline_at=Now() + timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS) if is_first else None,
+                **(wanted or {}).get(service, {}),
             )
+        if rolls_back:
+            tell(rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} rolls it back.", actor=actor)
         key.keep(upgrade.upgrade_id)
         record(
-            AuditKind.UPGRADE_TRIGGERED,
+            AuditKind.UPGRADE_ROLLBACK_TRIGGERED if rolls_back else AuditKind.UPGRADE_TRIGGERED,
             organization=organization,
             actor=actor,
             subject=upgrade.upgrade_id,
@@ -190,8 +276,9 @@ def record_upgrade(
 
 def describe_request(request: dict[str, Any], services: list[str]) -> str:
     names = ", then ".join(in_a_sentence(service) for service in services)
+    goal = f"back to {request['version']}" if "rolls_back" in request else f"to {request['version']}"
     forced = ", forced" if request["force_new_deployment"] else ""
-    return f"{names.capitalize()} to {request['version']}{forced}. {request['reason']}".strip()
+    return f"{names.capitalize()} {goal}{forced}. {request['reason']}".strip()
 
 
 def stop_upgrade(upgrade: Upgrade, *, actor: User) -> Upgrade:

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from portal.audit import AuditKind, record
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing
+from portal.templatetags.words import last_part
 from upgrades.announcements import announce_ended
 from upgrades.claims import Claim
 from upgrades.events import tell
@@ -141,6 +142,16 @@ def timed_out(rollout: Rollout, last_seen: str) -> Verdict:
 def service_missing(rollout: Rollout) -> Verdict:
     reason = f"Cluster {rollout.upgrade.cluster} has no active service {rollout.service_name}."
     return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
+
+
+def changed_since(rollout: Rollout, runs: str, version: str | None) -> Verdict:
+    """Of a rollback: undoing now would undo somebody else's work."""
+    running = last_part(runs) + (f" ({version})" if version else "")
+    reason = (
+        f"{rollout.service_name} runs {running}, which is not what the upgrade left. Nothing was touched. "
+        "Ask who deployed it, and whether it should stay."
+    )
+    return Verdict(Status.FAILED, Outcome.CHANGED_SINCE, reason)
 
 
 def in_short(error: AwsError) -> str:

@@ -65,6 +65,58 @@ class TriggerForm(forms.Form):
         self.data = {**{name: self.data.get(name) for name in self.data}, "idempotency_key": secrets.token_hex()}
 
 
+class RollbackForm(forms.Form):
+    """The slug is typed where several services go back. `services`: what the page said would."""
+
+    reason = forms.CharField(
+        required=False,
+        max_length=MAX_REASON_LENGTH,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="Shown in the history: what was wrong, a ticket.",
+    )
+    confirmation = forms.CharField(
+        required=False, max_length=60, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
+    )
+    services = forms.CharField(
+        widget=forms.HiddenInput,
+        max_length=100,
+        error_messages={
+            "required": "The form came without the services that it was shown for: look, and send it again."
+        },
+    )
+    # Sent again by a double click or a reload: the same rollback comes back.
+    idempotency_key = forms.CharField(
+        widget=forms.HiddenInput,
+        max_length=MAX_KEY_LENGTH,
+        initial=secrets.token_hex,
+        error_messages={"required": "The form came without its key. It has one now: send it again."},
+    )
+
+    def __init__(self, organization: Organization, data: Any = None, **options: Any) -> None:
+        super().__init__(data, **options)
+        self.organization = organization
+        self.fields["confirmation"].label = f"Type {organization.slug} to confirm"
+        self.fields["confirmation"].help_text = "Needed where more than one service goes back."
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        services = cleaned.get("services", "").split()
+        if len(services) > 1 and cleaned.get("confirmation", "").strip() != self.organization.slug:
+            self.add_error(
+                "confirmation", f"Type {self.organization.slug} to confirm that this is the right organization."
+            )
+        return cleaned | {"services": services}
+
+    def show(self, services: list[str]) -> None:
+        """Before it is shown: for what would go back now, and under a new key, for nothing was started."""
+        now = {"services": " ".join(services), "idempotency_key": secrets.token_hex()}
+        self.initial = {**self.initial, **now}
+        if self.is_bound:
+            self.data = {**{name: self.data.get(name) for name in self.data}, **now}
+        if len(services) < 2:
+            del self.fields["confirmation"]
+
+
 class HistoryFilters(forms.Form):
     """The history's filters, from the address. A value that is unknown is shown and named, never ignored."""
 

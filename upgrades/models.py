@@ -154,7 +154,9 @@ class Upgrade(models.Model):
     def message(self) -> str:
         """One sentence: what is true now. Uses the prefetched rollouts."""
         return describe_upgrade(
-            Status(self.status), [(rollout.service, Status(rollout.status)) for rollout in self.rollouts.all()]
+            Status(self.status),
+            [(rollout.service, Status(rollout.status)) for rollout in self.rollouts.all()],
+            is_rollback=self.kind == Kind.ROLLBACK,
         )
 
     @property
@@ -175,6 +177,10 @@ class Upgrade(models.Model):
 class RolloutQuerySet(models.QuerySet["Rollout"]):
     def unfinished(self) -> Self:
         return self.exclude(phase=Phase.DONE)
+
+    def in_use(self, organization: Organization, services: list[str]) -> Self:
+        """The open rollouts of these services: each of them blocks another."""
+        return self.unfinished().filter(organization=organization, service__in=services).select_related("upgrade")
 
     def due(self) -> Self:
         """What may be claimed now: its time has come and nobody holds it. The database's clock decides."""

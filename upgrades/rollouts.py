@@ -25,6 +25,7 @@ from portal.leases import LEASE
 from portal.models import Role
 from upgrades.claims import Claim, LeaseLost, is_past_deadline, poll_seconds, take
 from upgrades.endings import (
+    changed_since,
     finish,
     in_short,
     lock_upgrade,
@@ -85,7 +86,10 @@ def advance(rollout_id: int) -> bool:
 
 
 def start(claim: Claim) -> None:
-    """1. Look. 2. End at once where there is nothing to roll. 3. Commit the baseline. 4. Call."""
+    """1. Look. 2. End at once where there is nothing to roll, or a rollback would undo what others did since.
+
+    3. Commit the baseline. 4. Call.
+    """
     rollout = claim.rollout
     why_not = reason_not_to_start(rollout)
     if why_not:
@@ -97,8 +101,10 @@ def start(claim: Claim) -> None:
         service = reading.services.get(rollout.service_name)
         if service is None or service.status != "ACTIVE":
             return finish(claim, service_missing(rollout))
-        claim.renew()
-        definition = ecs.describe_task_definition(rollout.upgrade.aws_target, service.task_definition)
+        definition = read_definition(claim, service.task_definition)
+        wanted = (
+            read_definition(claim, rollout.wanted_task_definition) if rollout.wanted_task_definition else definition
+        )
     except AwsUnavailable:
         raise
     except AwsError as error:
@@ -108,14 +114,27 @@ def start(claim: Claim) -> None:
     if service.desired_count == 0:
         reason = f"{service.name} has a desired count of 0: it is disabled, there is nothing to roll."
         return finish(claim, Verdict(Status.SKIPPED, Outcome.DISABLED, reason), **seen)
-    if not rollout.upgrade.force_new_deployment:
+    goal = {"to_version": version_of(wanted, rollout.service), "task_definition": wanted.arn}
+    if wanted.arn == service.task_definition and not rollout.upgrade.force_new_deployment:
         reason = (
             f"{service.name} already runs {version or 'this image'} and the rollout was not forced: nothing to change."
         )
-        unchanged = {"to_version": version, "task_definition": service.task_definition}
-        return finish(claim, Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason), **seen, **unchanged)
-    commit_baseline(claim, service, reading, {**seen, "to_version": version})
+        return finish(claim, Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason), **seen, **goal)
+    if rollout.wanted_task_definition and service.task_definition != left_by_upgrade(rollout):
+        return finish(claim, changed_since(rollout, service.task_definition, version), **seen)
+    commit_baseline(claim, service, reading, {**seen, **goal})
     call(claim)
+
+
+def read_definition(claim: Claim, arn: str) -> ecs.TaskDefinition:
+    claim.renew()
+    return ecs.describe_task_definition(claim.rollout.upgrade.aws_target, arn)
+
+
+def left_by_upgrade(rollout: Rollout) -> str | None:
+    """The task definition that the upgrade which is rolled back left the service with."""
+    original = Rollout.objects.filter(upgrade=rollout.upgrade.rolls_back_id, service=rollout.service).first()
+    return original.task_definition if original else None
 
 
 def reason_not_to_start(rollout: Rollout) -> str | None:
@@ -138,7 +157,6 @@ def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesRea
         **seen,
         phase=Phase.CALLING,
         attempts=rollout.attempts + 1,
-        task_definition=service.task_definition,
         started_at=rollout.started_at or claim.now,
         progressed_at=claim.now,
         check_error=None,

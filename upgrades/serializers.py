@@ -36,6 +36,10 @@ class TriggerBody(StrictSerializer):
         return str(value)
 
 
+class RollbackBody(StrictSerializer):
+    reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
+
+
 class HistoryQuery(PageQuery):
     status = serializers.ChoiceField(
         choices=[status.value for status in UPGRADE_STATUSES],

@@ -76,6 +76,8 @@ class Outcome(models.TextChoices):
     ROLLBACK_FAILED = "rollback_failed", "Rollback failed"
     STOPPED_BY_USER = "stopped_by_user", "Stopped by a person"
     SUPERSEDED = "superseded", "Superseded by another deployment"
+    # Of a rollback alone: when its turn came, the service no longer ran what the upgrade had left. Nothing was touched.
+    CHANGED_SINCE = "changed_since", "Something else runs since"
     CIRCUIT_BREAKER = "circuit_breaker", "Stopped by the circuit breaker"
     ALARM = "alarm", "Stopped by an alarm"
     STOPPED = "stopped", "Stopped by ECS"
@@ -233,7 +235,7 @@ def overall_status(rollouts: Collection[Status]) -> Status:
     return Status.PARTIAL if Status.SUCCESS in counted else Status.FAILED
 
 
-def describe_upgrade(status: Status, rollouts: Sequence[tuple[str, Status]]) -> str:
+def describe_upgrade(status: Status, rollouts: Sequence[tuple[str, Status]], *, is_rollback: bool = False) -> str:
     """One sentence that says what is true of an upgrade now. `rollouts`: service and status, in rolling order."""
 
     def named(wanted: Status) -> str:
@@ -247,9 +249,11 @@ def describe_upgrade(status: Status, rollouts: Sequence[tuple[str, Status]]) -> 
             running = named(Status.IN_PROGRESS) or named(Status.PENDING).partition(", ")[0]
             return f"In progress: {running}." + (f" Done: {done}." if done else "")
         case Status.SUCCESS:
-            return f"Rolled out: {done}." + (f" Skipped, disabled: {skipped}." if skipped else "")
+            return f"Rolled {'back' if is_rollback else 'out'}: {done}." + (
+                f" Skipped, disabled: {skipped}." if skipped else ""
+            )
         case Status.PARTIAL:
-            return f"Partial: {done} advanced, {failed} did not."
+            return f"Partial: {done} {'went back' if is_rollback else 'advanced'}, {failed} did not."
         case _:
             return f"Failed: {failed}." if failed else f"Nothing was rolled: {skipped} disabled."
 

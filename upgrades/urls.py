@@ -9,4 +9,5 @@ urlpatterns = [
     path("upgrades/new", views.new, name="new"),
     path("upgrades/<str:upgrade_id>/", views.detail, name="detail"),
     path("upgrades/<str:upgrade_id>/stop", views.stop, name="stop"),
+    path("upgrades/<str:upgrade_id>/rollback", views.rollback, name="rollback"),
 ]

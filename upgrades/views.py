@@ -16,10 +16,12 @@ from portal.models import Organization, Role, User
 from portal.pages import page_context
 from portal.pagination import DEFAULT_LIMIT, paginate
 from upgrades import commands
-from upgrades.forms import TARGET_CHOICES, HistoryFilters, TimelineFilters, TriggerForm
+from upgrades.estimates import estimate_seconds
+from upgrades.forms import TARGET_CHOICES, HistoryFilters, RollbackForm, TimelineFilters, TriggerForm
 from upgrades.lanes import lanes_of
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.platform import now_context, read_platform
+from upgrades.rollback import plan_rollback, services_that_advanced
 from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind
 from upgrades.timeline import timeline_of
 
@@ -99,6 +101,7 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         "message": upgrade.message,
         "lanes": lanes_of(upgrade),
         **timeline_context(request, upgrade),
+        "may_roll_back": not upgrade.is_open and bool(services_that_advanced(upgrade)),
         **stop_rule(request, upgrade),
     }
     return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context)
@@ -131,6 +134,42 @@ def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     return render(request, "upgrades/stop.html", context)
 
 
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def rollback(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
+    """Say first what a rollback will do, service by service, and what it cannot; then record it."""
+    organization = organization_of_page(request, slug)
+    upgrade = find_upgrade(request, organization, upgrade_id)
+    form = RollbackForm(organization, request.POST if request.method == "POST" else None)
+    status, refused, conflict = 200, None, None
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                made = roll_back(form, upgrade, actor=person(request))
+                return redirect("upgrades:detail", slug, made.upgrade_id)
+            except PortalError as error:
+                if error.status in (403, 404):
+                    raise
+                status, refused, conflict = error.status, error.message, error.extra.get("upgrade_id")
+    plan = plan_rollback(upgrade)
+    form.show(plan.services)
+    context = page_context(request, organization) | {
+        "upgrade": upgrade,
+        "plan": plan,
+        "form": form,
+        "refused": refused,
+        "conflict": conflict,
+        "expected_seconds": estimate_seconds(organization, plan.services),
+    }
+    return render(request, "upgrades/rollback.html", context, status=status)
+
+
+def roll_back(form: RollbackForm, upgrade: Upgrade, *, actor: User) -> Upgrade:
+    asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
+    return commands.rollback_upgrade(upgrade, actor=actor, **asked)
+
+
 @policy(Policy.VIEWER)
 @require_safe
 def history(request: HttpRequest, slug: str) -> HttpResponse:
@@ -159,7 +198,8 @@ def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: s
     upgrade = (
         Upgrade.objects.visible_to(request.user)
         .for_record()
-        .prefetch_related(events)
+        .select_related("rolls_back")
+        .prefetch_related(events, "rollbacks__rollouts")
         .filter(organization=organization, upgrade_id=upgrade_id)
         .first()
     )

@@ -122,12 +122,16 @@ class ServiceDeploymentBrief:
 
 @dataclass(frozen=True)
 class TaskDefinition:
-    """`images` by container name."""
+    """`images` by container name. To a revision that is not active (deregistered) nothing can be rolled any more.
+
+    All but `is_active` never changes.
+    """
 
     arn: str
     family: str
     revision: int
     images: dict[str, str]
+    is_active: bool = True
 
 
 @dataclass(frozen=True)
@@ -281,6 +285,7 @@ def describe_task_definition(target: AwsTarget, arn: str) -> TaskDefinition:
         family=raw["family"],
         revision=raw["revision"],
         images={container["name"]: container["image"] for container in raw["containerDefinitions"]},
+        is_active=raw.get("status", "ACTIVE") == "ACTIVE",
     )
 
 

@@ -42,7 +42,8 @@ class Row:
     """A tenant's route: who may use it, what it takes by each unsafe method, which queries of it name an id.
 
     Unsafe methods need an operator, whatever may be read. `command` is the last word of the address where that is open,
-    `status` the one of the deployment that the row is asked for, so that a good request is accepted.
+    `status` the one of the deployment that the row is asked for, `is_ended` says which upgrade, so that a good request is
+    accepted.
     """
 
     route: str
@@ -52,6 +53,7 @@ class Row:
     queries: tuple[str, ...] = ()
     command: str = ""
     status: str = "ready"
+    is_ended: bool = False
 
     @property
     def allowed(self) -> set[str]:
@@ -73,21 +75,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Place:
-    """What an actor reaches for: an organization's address and ids of its objects; deployments by their status."""
+    """What an actor reaches for: an organization's address and ids of its objects; deployments by their status.
+
+    Of the two upgrades one is open, the other has ended.
+    """
 
     slug: str
     upgrade_id: str
+    ended_id: str
     agent_id: str
     deployments: dict[str, str]
 
     @property
     def ids(self) -> list[str]:
-        return [self.upgrade_id, self.agent_id, *self.deployments.values()]
+        return [self.upgrade_id, self.ended_id, self.agent_id, *self.deployments.values()]
 
     def words(self, row: Row) -> dict[str, str]:
         return {
             "slug": self.slug,
-            "upgrade_id": self.upgrade_id,
+            "upgrade_id": self.ended_id if row.is_ended else self.upgrade_id,
             "agent_id": self.agent_id,
             "deployment_id": self.deployments[row.status],
             "command": row.command,
@@ -97,6 +103,7 @@ class Place:
 NOWHERE = Place(
     "nowhere",
     "upgrade-2026-0101-000000-abcdef",
+    "upgrade-2026-0101-000000-fedcba",
     str(uuid.uuid4()),
     {"ready": str(uuid.uuid4()), "stopped": str(uuid.uuid4())},
 )
@@ -112,12 +119,16 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row("o/<slug:slug>/upgrades/new", Policy.OPERATOR, sends={"post": trigger})
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/stop", Policy.OPERATOR, sends={"post": None})
+    rollback: dict[str, Body] = {"post": ONCE | {"services": "agent"}}
+    yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/rollback", Policy.OPERATOR, sends=rollback, is_ended=True)
     api = "api/v1/deployments"
     yield Row(f"{api}/versions", Policy.VIEWER)
     yield Row(f"{api}/upgrade", Policy.OPERATOR, get=False, sends={"post": {"service": "agent"}})
     yield Row(f"{api}/upgrade/<str:upgrade_id>", Policy.VIEWER)
     yield Row(f"{api}/upgrade/<str:upgrade_id>/events", Policy.VIEWER)
     yield Row(f"{api}/upgrade/<str:upgrade_id>/stop", Policy.OPERATOR, get=False, sends={"post": {}})
+    undo: dict[str, Body] = {"post": {}}
+    yield Row(f"{api}/upgrade/<str:upgrade_id>/rollback", Policy.OPERATOR, get=False, sends=undo, is_ended=True)
     yield Row(f"{api}/upgrades", Policy.VIEWER)
 
 
@@ -190,12 +201,19 @@ LIBRARIES = {
 
 
 def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
-    """An upgrade under way, an agent (of these fields), a deployment that runs and one that is stopped."""
+    """An upgrade under way and one that has ended, an agent (of these fields), deployments that run and are stopped."""
     by = cast.outsider if organization == cast.globex else cast.admin
     upgrade = make_upgrade(organization, by=by, target="orchestrator", statuses=[Status.PENDING])
+    ended = make_upgrade(
+        organization, by=by, target="agent", cluster=organization.cluster, region=organization.deployment_region
+    )
+    # It left what the agent service runs (tests/conftest.py); any other revision that exists will do for the one before.
+    account = organization.deployment_role_arn.split(":")[4] if organization.deployment_role_arn else "111111111111"
+    stack = f"arn:aws:ecs:{organization.deployment_region}:{account}:task-definition/{organization.deployment_stack}"
+    ended.rollouts.update(task_definition=f"{stack}-agent:1", previous_task_definition=f"{stack}-orchestrator:1")
     agent = make_agent(cast, organization=organization, **fields)
     deployments = {status: str(make_deployment(cast, agent, status).pk) for status in ("ready", "stopped")}
-    return Place(organization.slug, upgrade.upgrade_id, str(agent.pk), deployments)
+    return Place(organization.slug, upgrade.upgrade_id, ended.upgrade_id, str(agent.pk), deployments)
 
 
 def rows_of(organization: Organization) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import secrets
 from datetime import timedelta
 from typing import Any
@@ -110,6 +111,11 @@ class Door:
     def stop(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         raise NotImplementedError
 
+    def rollback(
+        self, client: Client, organization: Organization, upgrade_id: str, *, key: str | None = None, **asked: Any
+    ) -> Any:
+        raise NotImplementedError
+
     def status(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         raise NotImplementedError
 
@@ -135,6 +141,12 @@ class Api(Door):
     def stop(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         return client.post(f"{UPGRADE}/{upgrade_id}/stop", content_type="application/json")
 
+    def rollback(
+        self, client: Client, organization: Organization, upgrade_id: str, *, key: str | None = None, **asked: Any
+    ) -> Any:
+        keys = {"Idempotency_Key": key} if key else {}
+        return post_json(client, f"{UPGRADE}/{upgrade_id}/rollback", asked, **keys)
+
     def status(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         return client.get(f"{UPGRADE}/{upgrade_id}")
 
@@ -157,6 +169,19 @@ class Page(Door):
 
     def stop(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         return client.post(f"/o/{organization.slug}/upgrades/{upgrade_id}/stop")
+
+    def rollback(
+        self, client: Client, organization: Organization, upgrade_id: str, *, key: str | None = None, **asked: Any
+    ) -> Any:
+        """As a person: open the page, type the name, send what the form holds."""
+        path = f"/o/{organization.slug}/upgrades/{upgrade_id}/rollback"
+        shown = re.search(r'name="services" value="([^"]*)"', client.get(path).content.decode())
+        form = {
+            "services": shown[1] if shown else "agent",
+            "confirmation": organization.slug,
+            "idempotency_key": key or secrets.token_hex(),
+        }
+        return client.post(path, form | asked)
 
     def status(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         return client.get(f"/o/{organization.slug}/upgrades/{upgrade_id}/")
