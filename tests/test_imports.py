@@ -37,7 +37,8 @@ ORDER = {
     "upgrades": [
         "urls api_urls",
         "admin views api tasks gauges templatetags management",
-        "forms serializers lanes timeline",
+        "forms",
+        "serializers lanes timeline plans",
         "commands",
         "versions estimates rollback",
         "platform",

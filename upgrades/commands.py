@@ -206,11 +206,15 @@ def refuse_disabled(organization: Organization, service: str) -> None:
         return
     found = reading.services.get(name)
     if found is not None and found.desired_count == 0:
-        raise PortalError(
-            "service_disabled",
-            f"{name} has a desired count of 0: it is disabled, so there is nothing to roll. Scale it up in ECS first.",
-            400,
-        )
+        raise service_disabled(name)
+
+
+def service_disabled(name: str) -> PortalError:
+    return PortalError(
+        "service_disabled",
+        f"{name} has a desired count of 0: it is disabled, so there is nothing to roll. Scale it up in ECS first.",
+        400,
+    )
 
 
 def record_upgrade(

@@ -1,33 +1,64 @@
-"""The trigger form and the history's filters."""
+"""The choices of an upgrade as the address holds them, the form that starts it, and the history's filters."""
 
 import secrets
 from typing import Any
 
 from django import forms
+from django.http import QueryDict
 
 from portal.idempotency import MAX_KEY_LENGTH
 from portal.models import Organization
 from upgrades.commands import MAX_REASON_LENGTH
+from upgrades.plans import Choices, needs_typing
+from upgrades.scope import Change
 from upgrades.states import ALL_SERVICES, TARGETS, UPGRADE_STATUSES, EventKind, PlatformService
 from upgrades.versions import LATEST
 
 TARGET_CHOICES = [*PlatformService.choices, (ALL_SERVICES, "All three, in order")]
+MAX_VERSION_LENGTH = 100
+
+
+class ChoicesForm(forms.Form):
+    """What changed, what to upgrade, to which version: what the plan is made from. Nothing of it is required.
+
+    A value that is unknown is shown and named, never ignored; the others count.
+    """
+
+    changed = forms.MultipleChoiceField(required=False, choices=Change.choices, label="What changed?")
+    service = forms.ChoiceField(required=False, choices=[("", ""), *TARGET_CHOICES], label="What to upgrade")
+    version = forms.CharField(required=False, max_length=MAX_VERSION_LENGTH)
+    force = forms.ChoiceField(required=False, choices=[("", ""), ("1", "1")], label="Force a new rollout")
+
+    @classmethod
+    def of_trigger(cls, posted: QueryDict) -> "ChoicesForm":
+        """The choices that came with a trigger."""
+        query = QueryDict(mutable=True)
+        query.setlist("changed", posted.getlist("changed"))
+        query["service"], query["version"] = posted.get("service", ""), posted.get("version", "")
+        query["force"] = "1" if posted.get("force_new_deployment") else ""
+        return cls(query)
+
+    def choices(self) -> Choices:
+        self.full_clean()
+        valid = self.cleaned_data
+        return Choices(
+            changed=tuple(Change(value) for value in valid.get("changed", [])),
+            service=valid.get("service") or None,
+            version=valid.get("version") or LATEST,
+            force=valid.get("force") == "1",
+        )
 
 
 class TriggerForm(forms.Form):
-    """The slug is typed only for what touches everything or rolls whatever runs (spec/product.md, "Pages")."""
+    """Starts what the plan shows. The slug is typed only for what touches everything or rolls whatever runs."""
 
     service = forms.ChoiceField(
         choices=TARGET_CHOICES,
-        widget=forms.RadioSelect,
+        label="What to upgrade",
         error_messages={"required": f"Choose what to upgrade: {', '.join(TARGETS)}."},
     )
-    version = forms.ChoiceField(choices=[(LATEST, "latest: the image that each task definition names")], initial=LATEST)
-    force_new_deployment = forms.BooleanField(
-        required=False,
-        label="Force a new rollout",
-        help_text="Replaces every task even when the image is the same. Without it nothing happens unless it differs.",
-    )
+    version = forms.CharField(max_length=MAX_VERSION_LENGTH)
+    force_new_deployment = forms.BooleanField(required=False, label="Force a new rollout")
     reason = forms.CharField(
         required=False,
         max_length=MAX_REASON_LENGTH,
@@ -53,7 +84,7 @@ class TriggerForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
-        is_wide = cleaned.get("service") == ALL_SERVICES or cleaned.get("force_new_deployment")
+        is_wide = needs_typing(cleaned.get("service"), force=bool(cleaned.get("force_new_deployment")))
         if is_wide and cleaned.get("confirmation", "").strip() != self.organization.slug:
             self.add_error(
                 "confirmation", f"Type {self.organization.slug} to confirm that this is the right organization."

@@ -17,20 +17,28 @@ from portal.pages import page_context
 from portal.pagination import DEFAULT_LIMIT, paginate
 from upgrades import commands
 from upgrades.estimates import estimate_seconds
-from upgrades.forms import TARGET_CHOICES, HistoryFilters, RollbackForm, TimelineFilters, TriggerForm
+from upgrades.forms import TARGET_CHOICES, ChoicesForm, HistoryFilters, RollbackForm, TimelineFilters, TriggerForm
 from upgrades.lanes import lanes_of
-from upgrades.models import Rollout, Upgrade, UpgradeEvent
-from upgrades.platform import now_context, read_platform
+from upgrades.models import Upgrade, UpgradeEvent
+from upgrades.plans import plan_of
+from upgrades.platform import now_context
 from upgrades.rollback import plan_rollback, services_that_advanced
-from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind
+from upgrades.scope import SERVICE_OF, Change
+from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind, PlatformService
 from upgrades.timeline import timeline_of
 
-# The guide's table "Choosing the Right Upgrade Scope" (spec/source-2).
-SCOPE_TABLE = [
-    {"target": "agent", "label": "Agent service", "when": "Request-path or connector-execution changes"},
-    {"target": "orchestrator", "label": "Orchestrator", "when": "Workflow, provider or orchestration-path changes"},
-    {"target": "customer-portal", "label": "Customer portal", "when": "Control-plane or portal-experience changes"},
-    {"target": "all", "label": "All three", "when": "A coordinated rollout where services must move together"},
+# Where a refusal of the command is said: beside the field that has to do with it.
+FIELD_OF = {"version_unavailable": "version", "service_disabled": "service", "upgrade_in_progress": "service"}
+# What each change needs, under the service that it is about.
+CHANGES = [
+    (service.label, [change for change in Change if SERVICE_OF.get(change) == service]) for service in PlatformService
+] + [("All three", [Change.TOGETHER])]
+# The guide's table "Choosing the Right Upgrade Scope" (spec/source-2), in rolling order.
+TARGETS = [
+    ("agent", "Agent service", "request-path or connector-execution changes"),
+    ("orchestrator", "Orchestrator", "workflow, provider or orchestration-path changes"),
+    ("customer-portal", "Customer portal", "control-plane or portal-experience changes"),
+    ("all", "All three", "a coordinated rollout where services must move together"),
 ]
 
 
@@ -49,45 +57,59 @@ def platform_services(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(Policy.OPERATOR)
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest, slug: str) -> HttpResponse:
-    """The trigger form. Viewers see it with the reason why they may not send it."""
+    """Is it safe? The address holds the choices, the fragment is their plan; POST starts the plan that was shown.
+
+    Viewers see everything with the reason why they may not send it.
+    """
     organization = organization_of_page(request, slug)
-    form = TriggerForm(organization, request.POST if request.method == "POST" else None, initial=initial_of(request))
-    status, conflict = 200, None
     if request.method == "POST":
-        status = 422
-        if form.is_valid():
-            try:
-                return redirect("upgrades:detail", slug, trigger(form, organization, actor=person(request)).upgrade_id)
-            except PortalError as error:
-                if error.status in (403, 404):
-                    raise
-                form.add_error(None, error.message)
-                status, conflict = error.status, error.extra.get("upgrade_id")
-        form.renew_key()
+        return start(request, organization)
+    return show_plan(request, organization, ChoicesForm(request.GET), TriggerForm(organization))
+
+
+def start(request: HttpRequest, organization: Organization) -> HttpResponse:
+    """Refused, the page comes back with all that was chosen and typed, and says what refused beside its field."""
+    form = TriggerForm(organization, request.POST)
+    status, blocker = 422, None
+    if form.is_valid():
+        try:
+            upgrade = trigger(form, organization, actor=person(request))
+            return redirect("upgrades:detail", organization.slug, upgrade.upgrade_id)
+        except PortalError as error:
+            if error.status in (403, 404):
+                raise
+            form.add_error(FIELD_OF.get(error.code), error.message)
+            status, blocker = error.status, error.extra.get("upgrade_id")
+    form.renew_key()
+    return show_plan(
+        request, organization, ChoicesForm.of_trigger(request.POST), form, status=status, extra={"blocker": blocker}
+    )
+
+
+def show_plan(
+    request: HttpRequest,
+    organization: Organization,
+    asked: ChoicesForm,
+    form: TriggerForm,
+    *,
+    status: int = 200,
+    extra: dict[str, Any] | None = None,
+) -> HttpResponse:
     context = page_context(request, organization) | {
+        "asked": asked,
         "form": form,
-        "conflict": conflict,
-        "scope_table": SCOPE_TABLE,
-        "reading": read_platform(organization),
-        "open_rollouts": open_rollouts(organization),
+        "errors": form.errors if form.is_bound else asked.errors,
+        "plan": plan_of(organization, asked.choices()),
+        "changes": CHANGES,
+        "targets": TARGETS,
+        **(extra or {}),
     }
-    return render(request, "upgrades/new.html", context, status=status)
-
-
-def initial_of(request: HttpRequest) -> dict[str, Any]:
-    """A link may prefill the form: `?service=orchestrator&force=1`."""
-    return {"service": request.GET.get("service"), "force_new_deployment": request.GET.get("force") == "1"}
+    return render_page(request, "upgrades/new.html", "upgrades/_plan.html", context, status=status)
 
 
 def trigger(form: TriggerForm, organization: Organization, *, actor: User) -> Upgrade:
     asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
     return commands.trigger_upgrade(organization, actor=actor, **asked)
-
-
-def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
-    """The open upgrade of each service that has one."""
-    rollouts = Rollout.objects.unfinished().filter(organization=organization).select_related("upgrade")
-    return {rollout.service: rollout.upgrade for rollout in rollouts}
 
 
 @policy(Policy.VIEWER)

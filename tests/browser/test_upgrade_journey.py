@@ -1,9 +1,11 @@
 """From the sign-in to an upgrade's end, as an operator does it, with JavaScript and without."""
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import Guard, OpenPage
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from upgrades.commands import trigger_upgrade
@@ -12,21 +14,28 @@ from upgrades.models import Upgrade
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 
+# What htmx says of a plan that was asked for and gave way to the next choice's.
+GAVE_WAY = ["htmx:afterRequest", "htmx:sendAbort"]
+
+
 def sign_in(page: Page, cast: Cast) -> None:
     page.get_by_label("E-mail").fill(cast.operator.email)
     page.get_by_label("Password").fill(cast.password)
     page.get_by_role("main").get_by_role("button", name="Sign in", exact=True).click()
 
 
-def fill_trigger_form(page: Page, *, service: str) -> None:
+def fill_trigger_form(page: Page, *, service: str, javascript: bool = True) -> None:
     page.get_by_role("radio", name=service).check()
     page.get_by_label("Force a new rollout").check()
+    if not javascript:
+        page.get_by_role("button", name="Show plan").click()
     page.get_by_label("Reason").fill("OPS-412: pick up the connector fix")
     page.get_by_label("Type acme to confirm").fill("acme")
     page.get_by_role("button", name="Start upgrade").click()
 
 
-def test_sign_in_trigger_and_watch_to_the_end(cast: Cast, engine: Engine, open_page: OpenPage) -> None:
+def test_sign_in_trigger_and_watch_to_the_end(cast: Cast, engine: Engine, guard: Guard, open_page: OpenPage) -> None:
+    guard.expected = GAVE_WAY
     page = open_page("/")
     sign_in(page, cast)
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
@@ -63,7 +72,7 @@ def test_trigger_watch_and_stop_without_javascript(cast: Cast, engine: Engine, o
     page = open_page("/", javascript=False)
     sign_in(page, cast)
     page.get_by_role("main").get_by_role("link", name="Upgrade services").click()
-    fill_trigger_form(page, service="Orchestrator")
+    fill_trigger_form(page, service="Orchestrator", javascript=False)
     upgrade = Upgrade.objects.get()
     expect(page.locator("head meta[http-equiv=refresh]")).to_have_attribute("content", "5")
 
@@ -94,16 +103,50 @@ def test_a_target_in_use_is_disabled_with_its_reason(cast: Cast, platform: Local
     expect(page.get_by_role("heading", level=1)).to_have_text("Upgrade of agent service")
 
 
-def test_the_typed_confirmation_is_asked_for_only_when_needed(
-    cast: Cast, platform: LocalAws, open_page: OpenPage
+def test_the_plan_follows_the_choices_and_keeps_what_was_typed(
+    cast: Cast, platform: LocalAws, guard: Guard, open_page: OpenPage
 ) -> None:
+    guard.expected = GAVE_WAY
     page = open_page("/o/acme/upgrades/new", cast.operator)
-    confirmation = page.get_by_label("Type acme to confirm")
+    plan, confirmation = page.locator("#plan"), page.get_by_label("Type acme to confirm")
 
-    page.get_by_role("radio", name="Agent service").check()
-    expect(confirmation).to_be_hidden()
+    page.get_by_label("Connector execution").check()
+    expect(page.get_by_role("radio", name="Agent service")).to_be_checked()
+    expect(plan.get_by_role("button")).to_have_text("Start upgrade of agent service")
+    expect(page).to_have_url(re.compile(r"\?changed=connectors$"))
+    expect(page.locator("#announcer")).to_have_text("Plan for agent service: nothing would change.")
+    expect(confirmation).to_have_count(0)
+
+    page.get_by_label("Reason").fill("OPS-412")
     page.get_by_label("Force a new rollout").check()
     expect(confirmation).to_be_visible()
-    page.get_by_label("Force a new rollout").uncheck()
-    page.get_by_role("radio", name="All three").check()
-    expect(confirmation).to_be_visible()
+    expect(page.get_by_label("Force a new rollout")).to_be_focused()
+    page.get_by_label("LLM providers").check()
+    expect(page.get_by_role("radio", name="All three")).to_be_checked()
+    page.get_by_role("link", name="Choose the orchestrator").click()
+    expect(page.get_by_role("radio", name="Orchestrator")).to_be_checked()
+    expect(plan.get_by_role("button")).to_have_text("Start upgrade of orchestrator")
+    expect(page.get_by_label("Reason")).to_have_value("OPS-412")
+
+    page.go_back()
+    expect(page.get_by_role("radio", name="All three")).to_be_checked()
+    expect(plan.get_by_role("button")).to_have_text("Start upgrade of all three services")
+
+
+def test_only_the_plan_that_is_shown_can_be_started(
+    cast: Cast, platform: LocalAws, guard: Guard, open_page: OpenPage
+) -> None:
+    guard.expected = ["ERR_FAILED", "htmx:sendError", *GAVE_WAY]
+    page = open_page("/o/acme/upgrades/new?service=agent&force=1", cast.operator)
+    start = page.get_by_role("button", name="Start upgrade")
+    expect(start).to_be_enabled()
+
+    page.route("**/upgrades/new?*", lambda route: route.abort())
+    page.get_by_role("radio", name="Orchestrator").check()
+    expect(page.get_by_text("this plan is not for what is chosen now")).to_be_visible()
+    expect(start).to_be_disabled()
+
+    page.unroute("**/upgrades/new?*")
+    page.get_by_role("radio", name="Customer portal").check()
+    expect(start).to_have_text("Start upgrade of customer portal")
+    expect(start).to_be_enabled()

@@ -1,4 +1,5 @@
-"""The trigger form: what only the page has. What it shares with the API is in test_trigger.py."""
+"""Starting an upgrade by the page: what only the page has. What it shares with the API is in test_trigger.py, what it
+shows before anything is started in test_plan_page.py."""
 
 import re
 from collections.abc import Callable
@@ -17,26 +18,6 @@ SignIn = Callable[[User], Client]
 
 URL = "/o/acme/upgrades/new"
 FORM = {"service": "agent", "version": "latest", "idempotency_key": "key-1"}
-
-
-def test_the_form_says_what_it_would_touch(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
-    response = client_for(cast.operator).get(URL)
-
-    text = response.content.decode()
-    assert response.status_code == 200
-    assert "Upgrade services of Acme Robotics" in text
-    assert f"{cast.acme.deployment_stack}-cluster" in text
-    for service in ("agent", "orchestrator", "customer-portal"):
-        assert f"{cast.acme.deployment_stack}-{service}-service" in text
-    assert "4 of 4 tasks" in text
-    assert "disabled" not in re.findall(r"<fieldset[^>]*>", text)[0]
-
-
-def test_a_link_may_choose_for_the_person(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
-    text = client_for(cast.operator).get(URL, {"service": "orchestrator", "force": "1"}).content.decode()
-
-    assert re.search(r'value="orchestrator"[^>]* checked', text)
-    assert re.search(r'name="force_new_deployment"[^>]* checked', text)
 
 
 def test_each_form_carries_a_key_of_its_own(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
@@ -83,13 +64,6 @@ def test_it_leads_to_the_live_page(cast: Cast, platform: LocalAws, client_for: S
     assert response.status_code == 200
 
 
-def test_a_viewer_sees_the_form_and_why_it_cannot_be_sent(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
-    text = client_for(cast.viewer).get(URL).content.decode()
-
-    assert "You can look, but not start an upgrade. Your role is viewer" in text
-    assert "disabled" in re.findall(r"<fieldset[^>]*>", text)[0]
-
-
 @pytest.mark.parametrize("person", ["outsider", "stranger", "newcomer", "staff"])
 def test_outsider_gets_404(cast: Cast, client_for: SignIn, person: str) -> None:
     response = client_for(getattr(cast, person)).get(URL)
@@ -123,24 +97,17 @@ def test_a_conflict_links_to_the_blocker_and_keeps_what_was_typed(
 ) -> None:
     blocker = make_upgrade(cast.acme, by=cast.admin, statuses=[Status.IN_PROGRESS])
 
-    response = client_for(cast.operator).post(URL, FORM | {"reason": "OPS-17"})
+    chosen = {"reason": "OPS-17", "changed": ["connectors", "request-path"], "force_new_deployment": "on"}
+
+    response = client_for(cast.operator).post(URL, FORM | chosen | {"confirmation": "acme"})
 
     text = response.content.decode()
+    alert = text.partition('role="alert"')[2].partition("</div>")[0]
     assert response.status_code == 409
-    assert f'href="/o/acme/upgrades/{blocker.upgrade_id}/"' in text
+    assert f'href="/o/acme/upgrades/{blocker.upgrade_id}/"' in alert
     assert "OPS-17" in text
-
-
-def test_an_open_service_cannot_be_chosen(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
-    make_upgrade(cast.acme, by=cast.admin, statuses=[Status.IN_PROGRESS])
-
-    text = client_for(cast.operator).get(URL).content.decode()
-
-    radios = {
-        value: "disabled" in tag
-        for tag, value in re.findall(r'(<input type="radio"[^>]*value="([a-z-]+)"[^>]*>)', text)
-    }
-    assert radios == {"agent": True, "orchestrator": False, "customer-portal": False, "all": True}
+    for kept in ('value="connectors"', 'value="request-path"', 'value="agent"', 'name="force"', 'name="force_new_dep'):
+        assert re.search(rf'<input[^>]*{kept}[^>]*(checked|type="hidden")|<input type="hidden"[^>]*{kept}', text), kept
 
 
 @pytest.mark.parametrize("wide", [{"service": "all"}, {"force_new_deployment": "on"}])
@@ -177,10 +144,6 @@ def test_what_was_typed_comes_back_escaped(cast: Cast, platform: LocalAws, clien
 
     assert response.status_code == 422
     assert hostile not in response.content.decode()
-
-
-def test_an_organization_without_cluster_sees_the_form(cast: Cast, client_for: SignIn) -> None:
-    assert client_for(cast.newcomer).get("/o/initech/upgrades/new").status_code == 200
 
 
 @pytest.mark.parametrize("method", ["put", "patch", "delete"])

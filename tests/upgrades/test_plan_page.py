@@ -1,0 +1,382 @@
+"""Is it safe? What the form shows before anything is started: choices in the address, plan, blast radius, reasons."""
+
+import html
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+from django.test import Client
+
+from portal.audit import AuditEvent
+from portal.models import User
+from tests.conftest import Cast, seed_platform
+from tests.local_aws import LocalAws
+from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
+from upgrades.models import Rollout, Upgrade
+from upgrades.platform import FRESH_SECONDS
+from upgrades.states import Status
+
+SignIn = Callable[[User], Client]
+
+URL = "/o/acme/upgrades/new"
+HTMX = {"HX-Request": "true"}
+
+
+def words(page: str) -> str:
+    """What a person reads: no tags, single spaces."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
+
+
+def inputs(page: str) -> list[dict[str, str]]:
+    """The attributes of every input, in order; those without a value are empty."""
+    return [
+        {name: html.unescape(value) for name, value in re.findall(r'([\w-]+)(?:="([^"]*)")?', tag)}
+        for tag in re.findall(r"<input([^>]*)>", page)
+    ]
+
+
+def radios(page: str, state: str) -> list[str]:
+    """The targets whose radio is `checked` or `disabled`."""
+    return [each["value"] for each in inputs(page) if each.get("type") == "radio" and state in each]
+
+
+def would_send(page: str) -> dict[str, str]:
+    """What the start form carries without a person's doing."""
+    hidden = {each["name"]: each["value"] for each in inputs(page) if each.get("type") == "hidden"}
+    return {name: hidden[name] for name in ("service", "version", "force_new_deployment", "changed") if name in hidden}
+
+
+def row_of(page: str, label: str) -> str:
+    """The words of one service's row of the plan."""
+    found = re.search(rf'<li class="plan-row[^>]*aria-label="{label}">(.*?)</li>', page, re.DOTALL)
+    assert found, label
+    return words(found[1])
+
+
+def ask(client: Client, query: str = "", **headers: str) -> str:
+    response = client.get(f"{URL}?{query}", headers=headers)
+    assert response.status_code == 200
+    return str(response.content.decode())
+
+
+# --- choices in the address ----------------------------------------------------------------------------------------
+
+
+def test_nothing_chosen_shows_what_runs_and_starts_nothing(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    page = ask(client_for(cast.operator))
+
+    assert "Upgrade services of Acme Robotics" in page
+    assert f"{cast.acme.deployment_stack}-cluster" in page
+    for label, service, count in (
+        ("Agent service", "agent", 4),
+        ("Orchestrator", "orchestrator", 3),
+        ("Customer portal", "customer-portal", 2),
+    ):
+        row = row_of(page, label)
+        assert "Steady" in row
+        assert f"{count} of {count} tasks" in row
+        assert f"{cast.acme.deployment_stack}-{service}-service" in row
+    assert radios(page, "checked") == []
+    assert "Start upgrade" not in page
+    assert would_send(page) == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "target"),
+    [
+        ("changed=connectors", "agent"),
+        ("changed=providers&changed=workflows", "orchestrator"),
+        ("changed=portal", "customer-portal"),
+        ("changed=together", "all"),
+        ("changed=connectors&changed=portal", "all"),
+    ],
+)
+def test_what_changed_proposes_the_smallest_safe_scope(
+    cast: Cast, platform: LocalAws, client_for: SignIn, changed: str, target: str
+) -> None:
+    page = ask(client_for(cast.operator), changed)
+
+    assert radios(page, "checked") == [target]
+    assert would_send(page)["service"] == target
+
+
+def test_a_chosen_target_counts_more_than_the_proposed_one(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    page = ask(client_for(cast.operator), "changed=connectors&service=all")
+
+    assert radios(page, "checked") == ["all"]
+    assert "Wider than needed: the agent service alone would do." in words(page)
+    assert 'href="?changed=connectors&amp;service=agent"' in page
+
+
+def test_a_target_that_leaves_out_what_changed_is_told(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    page = ask(client_for(cast.operator), "changed=connectors&changed=providers&service=agent&force=1")
+
+    assert "This leaves out the orchestrator, which these changes need." in words(page)
+    assert 'href="?changed=connectors&amp;changed=providers&amp;service=all&amp;force=1"' in page
+
+
+def test_two_services_may_be_upgraded_one_after_the_other_instead(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    page = ask(client_for(cast.operator), "changed=providers&changed=request-path")
+
+    said = words(page)
+    assert "These changes need the agent service and the orchestrator." in said
+    assert "rolls the customer portal for nothing" in said
+    assert "Choose the agent service , then Choose the orchestrator" in said
+
+
+@pytest.mark.parametrize("path", [URL, "/o/globex/upgrades/new"])
+def test_a_shared_link_is_the_same_view_for_another_person(
+    cast: Cast, platform: LocalAws, client_for: SignIn, path: str
+) -> None:
+    query = "changed=connectors&service=all&version=v9.9.0&force=1"
+
+    pages = [
+        client_for(person).get(f"{path}?{query}").content.decode()
+        for person in ([cast.operator, cast.admin] if path == URL else [cast.outsider, cast.consultant])
+    ]
+
+    for page in pages:
+        assert would_send(page) == {
+            "service": "all",
+            "version": "v9.9.0",
+            "force_new_deployment": "on",
+            "changed": "connectors",
+        }
+        boxes = [each for each in inputs(page) if each.get("type") == "checkbox" and "checked" in each]
+        assert [(box["name"], box["value"]) for box in boxes] == [("changed", "connectors"), ("force", "1")]
+
+
+@pytest.mark.parametrize("query", ["changed=nonsense", "service=database", "force=yes", f"version={'x' * 101}"])
+def test_a_value_that_there_is_not_is_named_and_the_others_count(
+    cast: Cast, platform: LocalAws, client_for: SignIn, query: str
+) -> None:
+    page = ask(client_for(cast.operator), f"{query}&service=agent" if "service" not in query else f"{query}&force=1")
+
+    assert "This link asks for something that there is not." in page
+    assert ("service" in query) == (would_send(page) == {})
+
+
+def test_hostile_choices_come_back_escaped(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    hostile = '"><script>alert(1)</script>'
+
+    page = client_for(cast.operator).get(URL, dict.fromkeys(["changed", "service", "version", "force"], hostile))
+
+    assert page.status_code == 200
+    assert "<script>alert" not in page.content.decode()
+
+
+def test_the_fragment_is_the_plan_alone_from_the_same_address(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    client = client_for(cast.operator)
+
+    response = client.get(f"{URL}?service=agent&force=1", headers=HTMX)
+
+    text = response.content.decode()
+    assert text.count("<form") == 1
+    assert "<html" not in text
+    assert "HX-Request" in response.headers["Vary"]
+    assert would_send(text) == would_send(ask(client, "service=agent&force=1"))
+
+
+# --- the plan ------------------------------------------------------------------------------------------------------
+
+
+def test_a_forced_rollout_replaces_the_targets_tasks_and_no_others(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    page = ask(client_for(cast.operator), "service=orchestrator&force=1")
+
+    assert "v9.9.0 , every task replaced" in row_of(page, "Orchestrator")
+    assert "not touched" in row_of(page, "Agent service")
+    assert "Services 1 of 3" in words(page)
+    assert "Tasks replaced 3" in words(page)
+    assert 'data-announce="Plan for orchestrator: 3 tasks are replaced, 2-5 minutes."' in page
+
+
+def test_all_tells_of_each_service(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    page = ask(client_for(cast.operator), "service=all&force=1")
+
+    assert "Services 3 of 3, one after the other" in words(page)
+    assert "Tasks replaced 9" in words(page)
+
+
+def test_nothing_to_change_is_told_before_the_start(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    page = ask(client_for(cast.operator), "service=agent")
+
+    assert "v9.9.0 , nothing to change" in row_of(page, "Agent service")
+    assert "No task would be touched" in page
+    assert "Tasks replaced 0" in words(page)
+
+
+def test_a_disabled_service_is_skipped_under_all_and_refused_alone(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    seed_platform(platform, cast.acme, orchestrator=0)
+    client = client_for(cast.operator)
+
+    alone, among = ask(client, "service=orchestrator&force=1"), ask(client, "service=all&force=1")
+
+    assert "nothing to roll" in row_of(alone, "Orchestrator")
+    assert "It cannot be started." in alone
+    assert re.search(r'id="start" disabled', alone)
+    assert "skipped: disabled" in row_of(among, "Orchestrator")
+    assert "Tasks replaced 6" in words(among)
+    assert re.search(r'id="start">', among)
+
+
+def test_a_missing_service_is_told(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    cast.acme.deployment_stack = "elsewhere"
+    cast.acme.deployment_cluster = f"{cast.globex.deployment_stack}-cluster"
+    cast.acme.deployment_region, cast.acme.deployment_role_arn = "us-east-1", cast.globex.deployment_role_arn
+    cast.acme.deployment_external_id = cast.globex.deployment_external_id
+    cast.acme.save()
+
+    page = ask(client_for(cast.operator), "service=agent")
+
+    assert "missing in the cluster: it would fail" in row_of(page, "Agent service")
+
+
+def test_an_ecs_that_is_down_leaves_the_plan_unknown_and_says_so(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    platform.fault("server_error", action="*", account="111111111111")
+
+    page = ask(client_for(cast.operator), "service=agent&force=1")
+
+    assert "ECS could not be read, so what runs now is not known." in words(page)
+    assert "what would change is not known" in row_of(page, "Agent service")
+    assert re.search(r'id="start">', page)
+
+
+def test_an_old_reading_says_its_age(cast: Cast, platform: LocalAws, client_for: SignIn, time_machine: Any) -> None:
+    time_machine.move_to("2026-05-01T12:00:00Z", tick=False)
+    client = client_for(cast.operator)
+    ask(client)
+    time_machine.shift(FRESH_SECONDS + 60)
+    platform.fault("access_denied", action="DescribeServices", account="111111111111")
+
+    page = ask(client, "service=agent&force=1")
+
+    assert "ECS could not be read again; this is what it said 1 min ago" in words(page)
+    assert "ecs:DescribeServices: AccessDenied" in page
+    assert "4 of 4 tasks" in row_of(page, "Agent service")
+
+
+# --- the blast radius ----------------------------------------------------------------------------------------------
+
+
+def test_the_expected_time_comes_from_the_organizations_own_past(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    client = client_for(cast.operator)
+    before = words(ask(client, "service=all&force=1"))
+    make_upgrade(cast.globex, by=cast.outsider, target="all")
+    foreign = words(ask(client, "service=all&force=1"))
+    make_upgrade(cast.acme, by=cast.operator, target="all")
+
+    own = words(ask(client, "service=all&force=1"))
+
+    assert "Expected 2-5 minutes" in before
+    assert "Expected 2-5 minutes" in foreign
+    assert "Expected about 12 minutes, by past rollouts" in own
+
+
+def test_the_last_result_of_this_scope_is_told_and_no_other(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    client = client_for(cast.operator)
+    failed = make_upgrade(cast.acme, by=cast.admin, statuses=[Status.FAILED], created_at=Now() - timedelta(hours=1))
+    make_upgrade(cast.acme, by=cast.admin, statuses=[Status.SUCCESS], created_at=Now() - timedelta(days=1))
+    make_upgrade(cast.globex, by=cast.outsider, target="orchestrator")
+
+    agent, orchestrator = ask(client, "service=agent"), ask(client, "service=orchestrator")
+
+    assert "Last time in this scope Failed" in words(agent)
+    assert f"/o/acme/upgrades/{failed.upgrade_id}/" in agent
+    assert "never upgraded in this scope" in orchestrator
+
+
+def test_open_upgrades_are_told_and_block_their_services_alone(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    blocker = make_upgrade(cast.acme, by=cast.admin, statuses=[Status.IN_PROGRESS])
+    client = client_for(cast.operator)
+
+    free, used = ask(client, "service=orchestrator&force=1"), ask(client, "service=all&force=1")
+
+    assert radios(free, "disabled") == ["agent", "all"]
+    assert free.count("which has not ended") == 2
+    assert "Open upgrades agent service" in words(free)
+    assert re.search(r'id="start">', free)
+    assert f"Agent service is part of {blocker.upgrade_id}, which has not ended. Wait for it or stop it." in used
+    assert f'href="/o/acme/upgrades/{blocker.upgrade_id}/"' in used
+    assert re.search(r'id="start" disabled', used)
+
+
+# --- who may not ---------------------------------------------------------------------------------------------------
+
+
+def test_a_viewer_sees_every_plan_and_why_it_cannot_be_started(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    page = ask(client_for(cast.viewer), "changed=connectors&force=1")
+
+    assert "every task replaced" in row_of(page, "Agent service")
+    assert "not start an upgrade. Your role is viewer: this needs operator." in words(page)
+    start = page.partition('id="start-title"')[2]
+    assert "disabled" in re.findall(r"<fieldset[^>]*>", start)[0]
+    assert "disabled" not in re.findall(r"<fieldset[^>]*>", page)[0]
+
+
+@pytest.mark.parametrize("query", ["", "service=agent&force=1"])
+def test_an_organization_without_cluster_sees_what_is_missing(cast: Cast, client_for: SignIn, query: str) -> None:
+    response = client_for(cast.newcomer).get(f"/o/initech/upgrades/new?{query}")
+
+    assert response.status_code == 200
+    assert "Initech names no ECS cluster yet," in response.content.decode()
+    assert "Start upgrade" not in response.content.decode()
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+@pytest.mark.parametrize("person", ["outsider", "stranger", "newcomer", "staff"])
+def test_outsider_gets_404(
+    cast: Cast, platform: LocalAws, client_for: SignIn, person: str, headers: dict[str, str]
+) -> None:
+    response = client_for(getattr(cast, person)).get(f"{URL}?service=agent", headers=headers)
+
+    assert response.status_code == 404
+    assert "Acme" not in response.content.decode()
+
+
+# --- what it costs -------------------------------------------------------------------------------------------------
+
+
+def test_looking_at_plans_writes_nothing(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    client = client_for(cast.operator)
+
+    for query in ("", "service=all&force=1", "changed=portal"):
+        ask(client, query)
+
+    assert (Upgrade.objects.count(), Rollout.objects.count(), AuditEvent.objects.count()) == (0, 0, 0)
+    assert platform.ledger(cluster=cast.acme.cluster) == []
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_its_queries_do_not_grow_with_the_past(
+    cast: Cast, platform: LocalAws, client_for: SignIn, django_assert_num_queries: Any, rows: int
+) -> None:
+    for _ in range(rows):
+        make_upgrade(cast.acme, by=cast.operator, target="all")
+    for service in ("agent", "orchestrator")[: 1 + rows // 5]:
+        make_upgrade(cast.acme, by=cast.operator, target=service, statuses=[Status.IN_PROGRESS])
+    client = client_for(cast.viewer)
+    ask(client)
+
+    # Organization, role, heartbeats, last rollouts, open rollouts (with those of their upgrades), what blocks, an
+    # estimate for each service, the last of this scope (with its rollouts), the frame.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 13):
+        ask(client, "service=all&force=1")

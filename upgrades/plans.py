@@ -1,0 +1,222 @@
+"""What an upgrade would do, told before anybody asks for it. No rule lives here: what refuses is the commands'."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from portal.errors import PortalError
+from portal.models import Organization
+from upgrades.commands import refuse_impossible, refuse_running, service_disabled
+from upgrades.estimates import estimate_seconds, in_words
+from upgrades.models import Rollout, Upgrade
+from upgrades.platform import Reading, ServiceNow, read_platform
+from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
+from upgrades.states import ALL_SERVICES, OPEN, PlatformService, in_a_sentence, services_of
+from upgrades.versions import LATEST
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a person chose; the address of the page holds it. `service` None: whatever the changes need."""
+
+    changed: tuple[Change, ...] = ()
+    service: str | None = None
+    version: str = LATEST
+    force: bool = False
+
+    def query(self, service: str | None = None) -> str:
+        """The address's query for these choices, or for the same with another target."""
+        chosen = [("changed", change.value) for change in self.changed]
+        target = service or self.service
+        chosen += [("service", target)] if target else []
+        chosen += [("version", self.version)] if self.version != LATEST else []
+        chosen += [("force", "1")] if self.force else []
+        return urlencode(chosen)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another target for the same changes, and the address's query that chooses it."""
+
+    service: PlatformService
+    query: str
+
+
+@dataclass(frozen=True)
+class PlannedRollout:
+    """What the upgrade would do to one service.
+
+    `effect`: untouched (not a target), replace (its tasks are replaced, the image stays), none (nothing differs),
+    skip (disabled, under `all`), refuse (disabled, named alone), missing, unknown (ECS has not said what runs).
+    """
+
+    now: ServiceNow
+    effect: str
+    in_use_by: Upgrade | None
+
+    @property
+    def is_targeted(self) -> bool:
+        return self.effect != "untouched"
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks would be replaced."""
+        return (self.now.desired_count or 0) if self.effect == "replace" else 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`target` None: nothing is chosen yet. `reading` None: the organization names no cluster."""
+
+    choices: Choices
+    target: str | None
+    scope: Scope | None
+    reading: Reading | None
+    rollouts: list[PlannedRollout]
+    open_upgrades: list[Upgrade]
+    refusals: list[PortalError]
+    estimated_seconds: int | None
+    last: Upgrade | None
+
+    @property
+    def is_proposed(self) -> bool:
+        """The target follows from what changed: nobody has chosen it."""
+        return self.target is not None and self.choices.service is None
+
+    @property
+    def is_wide(self) -> bool:
+        """It touches everything or rolls whatever runs: then the organization's slug is typed."""
+        return needs_typing(self.target, force=self.choices.force)
+
+    @property
+    def target_words(self) -> str:
+        return target_words(self.target) if self.target else ""
+
+    @property
+    def targeted(self) -> list[PlannedRollout]:
+        return [rollout for rollout in self.rollouts if rollout.is_targeted]
+
+    @property
+    def tasks(self) -> int:
+        return sum(rollout.tasks for rollout in self.rollouts)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """As far as is known no service would be touched."""
+        return bool(self.targeted) and all(rollout.effect in ("none", "skip") for rollout in self.targeted)
+
+    @property
+    def expected(self) -> str:
+        return in_words(self.estimated_seconds)
+
+    @property
+    def left_out(self) -> tuple[PlatformService, ...]:
+        return left_out(self.scope, self.target) if self.scope and self.target else ()
+
+    @property
+    def not_needed(self) -> tuple[PlatformService, ...]:
+        return not_needed(self.scope, self.target) if self.scope and self.target else ()
+
+    @property
+    def one_by_one(self) -> list[Alternative]:
+        """The single upgrades that would do instead of one that rolls a service for nothing."""
+        if self.scope is None or not self.not_needed:
+            return []
+        return [Alternative(service, self.choices.query(service)) for service in self.scope.needed]
+
+    @property
+    def query_of_scope(self) -> str:
+        """The address's query that chooses the smallest safe target."""
+        return self.choices.query(self.scope.target) if self.scope else ""
+
+    @property
+    def sentence(self) -> str:
+        """What is said aloud when the plan has changed."""
+        if self.target is None:
+            return "Nothing is chosen yet."
+        if self.refusals:
+            return f"This cannot be started. {self.refusals[0].message}"
+        if self.changes_nothing:
+            return f"Plan for {target_words(self.target)}: nothing would change."
+        return f"Plan for {target_words(self.target)}: {self.tasks} tasks are replaced, {self.expected}."
+
+
+def plan_of(organization: Organization, choices: Choices) -> Plan:
+    """What the choices would do now. ECS as read_platform asks it; five queries, one more for each service rolled."""
+    scope = smallest_scope(choices.changed)
+    target = choices.service or (scope.target if scope else None)
+    services = services_of(target) if target else []
+    reading = read_platform(organization)
+    in_use = open_rollouts(organization)
+    rows = reading.services if reading else []
+    return Plan(
+        choices=choices,
+        target=target,
+        scope=scope,
+        reading=reading,
+        rollouts=[PlannedRollout(row, effect_on(row, services, choices), in_use.get(row.service)) for row in rows],
+        open_upgrades=list({upgrade.pk: upgrade for upgrade in in_use.values()}.values()),
+        refusals=list(refusals(organization, services, choices, rows)) if target else [],
+        estimated_seconds=estimate_seconds(organization, services) if target else None,
+        last=last_of(organization, target) if target else None,
+    )
+
+
+def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
+    """The open upgrade of each service that has one. Two queries."""
+    rollouts = (
+        Rollout.objects.unfinished()
+        .filter(organization=organization)
+        .select_related("upgrade")
+        .prefetch_related("upgrade__rollouts")
+        .order_by("position", "id")
+    )
+    return {rollout.service: rollout.upgrade for rollout in rollouts}
+
+
+def effect_on(now: ServiceNow, services: list[str], choices: Choices) -> str:
+    if now.service not in services:
+        return "untouched"
+    if now.state in ("missing", "unknown"):
+        return now.state
+    if now.state == "disabled":
+        return "skip" if len(services) > 1 else "refuse"
+    return "replace" if choices.force else "none"
+
+
+def refusals(
+    organization: Organization, services: list[str], choices: Choices, rows: list[ServiceNow]
+) -> Iterator[PortalError]:
+    """What the trigger would answer with, in its own words, as far as it can be told without asking AWS."""
+    try:
+        refuse_impossible(organization, choices.version)
+    except PortalError as error:
+        yield error
+        if organization.cluster is None:
+            return
+    try:
+        refuse_running(organization, services)
+    except PortalError as error:
+        yield error
+    if len(services) == 1:
+        yield from (
+            service_disabled(row.service_name) for row in rows if row.service == services[0] and row.state == "disabled"
+        )
+
+
+def last_of(organization: Organization, target: str) -> Upgrade | None:
+    """The newest upgrade of the same scope that has ended. Two queries."""
+    ended = Upgrade.objects.filter(organization=organization, target=target).exclude(status__in=OPEN)
+    return ended.for_record().newest_first().first()
+
+
+def needs_typing(target: str | None, *, force: bool) -> bool:
+    return target is not None and (target == ALL_SERVICES or force)
+
+
+def target_words(target: str) -> str:
+    """
+    >>> target_words("agent"), target_words("all")
+    ('agent service', 'all three services')
+    """
+    return "all three services" if target == ALL_SERVICES else in_a_sentence(target)
