@@ -1,12 +1,13 @@
 """What an upgrade would do, told before anybody asks for it. No rule lives here: what refuses is the commands'."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlencode
 
 from portal.errors import PortalError
 from portal.models import Organization
-from upgrades.commands import refuse_impossible, refuse_running, service_disabled
+from upgrades.commands import refuse_running, refuse_unplaced, refuse_version, service_disabled
 from upgrades.estimates import estimate_seconds, in_words
 from upgrades.models import Rollout, Upgrade
 from upgrades.platform import Reading, ServiceNow, read_platform
@@ -188,20 +189,26 @@ def refusals(
     organization: Organization, services: list[str], choices: Choices, rows: list[ServiceNow]
 ) -> Iterator[PortalError]:
     """What the trigger would answer with, in its own words, as far as it can be told without asking AWS."""
-    try:
-        refuse_impossible(organization, choices.version)
-    except PortalError as error:
-        yield error
-        if organization.cluster is None:
-            return
-    try:
-        refuse_running(organization, services)
-    except PortalError as error:
-        yield error
+    unplaced = refusal_of(partial(refuse_unplaced, organization))
+    if unplaced:
+        yield unplaced
+        return
+    for rule in (partial(refuse_version, choices.version), partial(refuse_running, organization, services)):
+        refused = refusal_of(rule)
+        if refused:
+            yield refused
     if len(services) == 1:
         yield from (
             service_disabled(row.service_name) for row in rows if row.service == services[0] and row.state == "disabled"
         )
+
+
+def refusal_of(rule: Callable[[], None]) -> PortalError | None:
+    try:
+        rule()
+    except PortalError as error:
+        return error
+    return None
 
 
 def last_of(organization: Organization, target: str) -> Upgrade | None:
