@@ -36,7 +36,7 @@ ORDER = {
     ],
     "upgrades": [
         "urls api_urls",
-        "admin views api tasks gauges templatetags management",
+        "admin views form_views api tasks gauges templatetags management",
         "forms",
         "serializers lanes timeline plans",
         "commands",

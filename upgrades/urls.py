@@ -1,12 +1,12 @@
 from django.urls import path
 
-from upgrades import views
+from upgrades import form_views, views
 
 app_name = "upgrades"
 urlpatterns = [
     path("services/", views.platform_services, name="platform_services"),
     path("upgrades/", views.history, name="history"),
-    path("upgrades/new", views.new, name="new"),
+    path("upgrades/new", form_views.new, name="new"),
     path("upgrades/<str:upgrade_id>/", views.detail, name="detail"),
     path("upgrades/<str:upgrade_id>/stop", views.stop, name="stop"),
     path("upgrades/<str:upgrade_id>/rollback", views.rollback, name="rollback"),

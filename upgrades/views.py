@@ -1,4 +1,4 @@
-"""The pages of upgrades: what runs, trigger, live page, history. Same queries and commands as the API."""
+"""The pages of upgrades: what runs, live page, history. Same queries and commands as the API."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -17,29 +17,13 @@ from portal.pages import page_context
 from portal.pagination import DEFAULT_LIMIT, paginate
 from upgrades import commands
 from upgrades.estimates import estimate_seconds
-from upgrades.forms import TARGET_CHOICES, ChoicesForm, HistoryFilters, RollbackForm, TimelineFilters, TriggerForm
+from upgrades.forms import TARGET_CHOICES, HistoryFilters, RollbackForm, TimelineFilters
 from upgrades.lanes import lanes_of
 from upgrades.models import Upgrade, UpgradeEvent
-from upgrades.plans import plan_of
 from upgrades.platform import now_context
 from upgrades.rollback import plan_rollback, services_that_advanced
-from upgrades.scope import SERVICE_OF, Change
-from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind, PlatformService
+from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind
 from upgrades.timeline import timeline_of
-
-# Where a refusal of the command is said: beside the field that has to do with it.
-FIELD_OF = {"version_unavailable": "version", "service_disabled": "service", "upgrade_in_progress": "service"}
-# What each change needs, under the service that it is about.
-CHANGES = [
-    (service.label, [change for change in Change if SERVICE_OF.get(change) == service]) for service in PlatformService
-] + [("All three", [Change.TOGETHER])]
-# The guide's table "Choosing the Right Upgrade Scope" (spec/source-2), in rolling order.
-TARGETS = [
-    ("agent", "Agent service", "request-path or connector-execution changes"),
-    ("orchestrator", "Orchestrator", "workflow, provider or orchestration-path changes"),
-    ("customer-portal", "Customer portal", "control-plane or portal-experience changes"),
-    ("all", "All three", "a coordinated rollout where services must move together"),
-]
 
 
 @policy(Policy.VIEWER)
@@ -52,64 +36,6 @@ def platform_services(request: HttpRequest, slug: str) -> HttpResponse:
     context = now_context(organization)
     fragment = "upgrades/_platform_services.html"
     return render_page(request, fragment, fragment, context)
-
-
-@policy(Policy.OPERATOR)
-@require_http_methods(["GET", "HEAD", "POST"])
-def new(request: HttpRequest, slug: str) -> HttpResponse:
-    """Is it safe? The address holds the choices, the fragment is their plan; POST starts the plan that was shown.
-
-    Viewers see everything with the reason why they may not send it.
-    """
-    organization = organization_of_page(request, slug)
-    if request.method == "POST":
-        return start(request, organization)
-    return show_plan(request, organization, ChoicesForm(request.GET), TriggerForm(organization))
-
-
-def start(request: HttpRequest, organization: Organization) -> HttpResponse:
-    """Refused, the page comes back with all that was chosen and typed, and says what refused beside its field."""
-    form = TriggerForm(organization, request.POST)
-    status, blocker = 422, None
-    if form.is_valid():
-        try:
-            upgrade = trigger(form, organization, actor=person(request))
-            return redirect("upgrades:detail", organization.slug, upgrade.upgrade_id)
-        except PortalError as error:
-            if error.status in (403, 404):
-                raise
-            form.add_error(FIELD_OF.get(error.code), error.message)
-            status, blocker = error.status, error.extra.get("upgrade_id")
-    form.renew_key()
-    return show_plan(
-        request, organization, ChoicesForm.of_trigger(request.POST), form, status=status, extra={"blocker": blocker}
-    )
-
-
-def show_plan(
-    request: HttpRequest,
-    organization: Organization,
-    asked: ChoicesForm,
-    form: TriggerForm,
-    *,
-    status: int = 200,
-    extra: dict[str, Any] | None = None,
-) -> HttpResponse:
-    context = page_context(request, organization) | {
-        "asked": asked,
-        "form": form,
-        "errors": form.errors if form.is_bound else asked.errors,
-        "plan": plan_of(organization, asked.choices()),
-        "changes": CHANGES,
-        "targets": TARGETS,
-        **(extra or {}),
-    }
-    return render_page(request, "upgrades/new.html", "upgrades/_plan.html", context, status=status)
-
-
-def trigger(form: TriggerForm, organization: Organization, *, actor: User) -> Upgrade:
-    asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
-    return commands.trigger_upgrade(organization, actor=actor, **asked)
 
 
 @policy(Policy.VIEWER)
