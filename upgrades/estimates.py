@@ -1,31 +1,120 @@
-"""How long an upgrade will take, from this organization's own past rollouts and nothing else."""
+"""How long an upgrade will take, and when a rollout stands still for too long: from this organization's own past alone."""
 
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
 
+from django.conf import settings
+from django.db.models import DurationField, ExpressionWrapper, F, Window
+from django.db.models.functions import RowNumber
+
 from portal.models import Organization
-from upgrades.models import Rollout
-from upgrades.states import Outcome
+from portal.templatetags.words import MINUTE, duration
+from upgrades.models import Rollout, Upgrade
+from upgrades.states import Outcome, Phase, in_a_sentence
 
 PAST_ROLLOUTS = 20
 BEFORE_ANY = "2-5 minutes"
+# A rollout that is usually over sooner than this may still stand still for so long: starting one task takes its time.
+SHORTEST_STALL_SECONDS = 60
+
+
+def usual_seconds(organization: Organization, services: Iterable[str]) -> dict[str, float]:
+    """The median duration of each service's newest completed rollouts; a service without a past is left out. One query."""
+    newest_first = [F("completed_at").desc(), F("id").desc()]
+    past = (
+        Rollout.objects.filter(
+            organization=organization,
+            service__in=list(services),
+            outcome=Outcome.COMPLETED,
+            started_at__isnull=False,
+            completed_at__isnull=False,
+        )
+        .annotate(
+            age=Window(RowNumber(), partition_by=F("service"), order_by=newest_first),
+            took=ExpressionWrapper(F("completed_at") - F("started_at"), output_field=DurationField()),
+        )
+        .filter(age__lte=PAST_ROLLOUTS)
+        .values_list("service", "took")
+    )
+    durations: dict[str, list[float]] = defaultdict(list)
+    for service, took in past:
+        durations[service].append(took.total_seconds())
+    return {service: median(seconds) for service, seconds in durations.items()}
 
 
 def estimate_seconds(organization: Organization, services: list[str]) -> int | None:
-    """The sum over the services of their median past duration; None when one of them has no past. One query a service."""
-    total = 0.0
-    for service in services:
-        past = Rollout.objects.filter(
-            organization=organization, service=service, outcome=Outcome.COMPLETED, started_at__isnull=False
-        ).order_by("-completed_at", "-id")[:PAST_ROLLOUTS]
-        durations = [
-            (rollout.completed_at - rollout.started_at).total_seconds()
-            for rollout in past
-            if rollout.completed_at and rollout.started_at
-        ]
-        if not durations:
-            return None
-        total += median(durations)
-    return round(total)
+    """The sum over the services of what they usually take; None when one of them has no past. One query."""
+    usual = usual_seconds(organization, services)
+    return round(sum(usual.values())) if set(usual) == set(services) else None
+
+
+def stall_seconds(organization: Organization, service: str) -> int | None:
+    """Without progress for as long as a whole rollout usually takes, it has stalled. None: there is no past. One query."""
+    usual = usual_seconds(organization, [service]).get(service)
+    if usual is None:
+        return None
+    return min(max(round(usual), SHORTEST_STALL_SECONDS), settings.UPGRADE_STALL_SECONDS)
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """Of an open upgrade, by its past.
+
+    `longer_than`: what the service that rolls now usually takes, when it has taken longer already; `seconds` is then what
+    is left for those after it. `unknown`: services without a past; nothing can be said then.
+    """
+
+    seconds: int = 0
+    longer_than: int | None = None
+    service: str = ""
+    unknown: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """
+        >>> str(TimeLeft(125))
+        'About 2 minutes left, by past rollouts.'
+        >>> str(TimeLeft(20))
+        'Less than a minute left, by past rollouts.'
+        >>> str(TimeLeft(longer_than=70, service="orchestrator"))
+        'The orchestrator takes longer than its usual 1 min 10 s.'
+        >>> str(TimeLeft(250, longer_than=70, service="orchestrator"))
+        'The orchestrator takes longer than its usual 1 min 10 s; then about 4 minutes.'
+        >>> str(TimeLeft(unknown=("agent service",)))
+        'How long it takes is not known: no past rollout of agent service.'
+        """
+        if self.unknown:
+            return f"How long it takes is not known: no past rollout of {' and '.join(self.unknown)}."
+        if self.longer_than is not None:
+            then = f"; then {in_words(self.seconds)}" if self.seconds else ""
+            return f"The {self.service} takes longer than its usual {duration(self.longer_than)}{then}."
+        left = in_words(self.seconds) if self.seconds >= MINUTE else "less than a minute"
+        return f"{left.capitalize()} left, by past rollouts."
+
+
+def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
+    """What is left of an open upgrade; None for an ended one, and while ECS takes it back. One query at most."""
+    if not upgrade.is_open or upgrade.stop_requested_at:
+        return None
+    left = [rollout for rollout in upgrade.rollouts.all() if not rollout.is_terminal]
+    if any(rollout.outcome == Outcome.ROLLING_BACK for rollout in left):
+        return None
+    usual = usual_seconds(upgrade.organization, [rollout.service for rollout in left])
+    unknown = tuple(in_a_sentence(rollout.service) for rollout in left if rollout.service not in usual)
+    if unknown:
+        return TimeLeft(unknown=unknown)
+    seconds, current = 0.0, None
+    for rollout in left:
+        expected = usual[rollout.service]
+        passed = (now - rollout.started_at).total_seconds() if rollout.started_at else 0.0
+        if rollout.phase != Phase.WAITING and passed > expected:
+            current = rollout
+        seconds += max(0.0, expected - passed)
+    if current:
+        return TimeLeft(round(seconds), round(usual[current.service]), in_a_sentence(current.service))
+    return TimeLeft(round(seconds))
 
 
 def in_words(seconds: int | None) -> str:

@@ -28,11 +28,19 @@ def tell_turns(upgrade: Upgrade, rollout: Rollout, verdict: Verdict, seen: dict[
         message = f"ECS restores the earlier tasks. {verdict.reason or ''}".strip()
         tell(upgrade, EventKind.ROLLOUT_ROLLING_BACK, message, rollout=rollout)
     if seen["is_stalled"] and not rollout.is_stalled:
-        message = f"No task has moved since {seen['progressed_at']:%H:%M:%S} UTC. {verdict.reason or ''}".strip()
+        message = (
+            f"No task has moved since {seen['progressed_at']:%H:%M:%S} UTC. {newest_word(rollout, verdict)}".strip()
+        )
         announce_stalled(upgrade, rollout, message)
         tell(upgrade, EventKind.ROLLOUT_STALLED, message, rollout=rollout)
     if rollout.is_stalled and not seen["is_stalled"]:
         tell(upgrade, EventKind.ROLLOUT_RESUMED, "A task has moved.", rollout=rollout)
+
+
+def newest_word(rollout: Rollout, verdict: Verdict) -> str:
+    """What ECS told last of the service, which says more than its reason for the whole deployment; one query."""
+    newest = rollout.events.filter(kind=EventKind.ECS).order_by("-created_at", "-id").first()
+    return newest.message if newest else verdict.reason or ""
 
 
 def describe_start(rollout: Rollout) -> str:

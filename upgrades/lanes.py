@@ -10,6 +10,7 @@ from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import Outcome, Phase, Status
 
 EVENTS_SHOWN = 20
+STALL_REASONS_SHOWN = 3
 
 ADVICE = {
     Outcome.ROLLED_BACK: "The earlier tasks run again. Read the stopped tasks' reasons, mend the cause, then upgrade this "
@@ -45,6 +46,7 @@ class Lane:
     headline: str
     advice: str | None
     checked_ago_seconds: int | None
+    stall_reasons: list[UpgradeEvent]
 
 
 def lanes_of(upgrade: Upgrade, *, now: datetime | None = None) -> list[Lane]:
@@ -60,9 +62,18 @@ def lanes_of(upgrade: Upgrade, *, now: datetime | None = None) -> list[Lane]:
             checked_ago_seconds=int((now - rollout.last_checked_at).total_seconds())
             if rollout.last_checked_at
             else None,
+            stall_reasons=newest_words(rollout) if rollout.is_stalled else [],
         )
         for rollout in upgrade.rollouts.all()
     ]
+
+
+def newest_words(rollout: Rollout) -> list[UpgradeEvent]:
+    """What ECS told last, each sentence once, newest first."""
+    distinct: dict[str, UpgradeEvent] = {}
+    for event in rollout.events.all():
+        distinct.setdefault(event.message, event)
+    return list(distinct.values())[:STALL_REASONS_SHOWN]
 
 
 def bar_of(rollout: Rollout) -> list[Segment]:

@@ -170,7 +170,7 @@ def seen_of(
 
 
 def progress_of(claim: Claim, seen: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """`progressed_at` moves when tasks did; a rollout without progress past the stall limit is flagged."""
+    """`progressed_at` moves when tasks did; a rollout without progress past its stall limit is flagged."""
     rollout = claim.rollout
     rolling_back = verdict.outcome == Outcome.ROLLING_BACK
     source, target = seen.get("source_running", rollout.source_running), seen.get("target_running", 0)
@@ -182,7 +182,8 @@ def progress_of(claim: Claim, seen: dict[str, Any], verdict: Verdict) -> dict[st
     )
     progressed_at = claim.now if moved else rollout.progressed_at
     still_for = claim.now - progressed_at if progressed_at else timedelta(0)
-    stalled = not verdict.is_terminal and still_for > timedelta(seconds=settings.UPGRADE_STALL_SECONDS)
+    limit = settings.UPGRADE_STALL_SECONDS if rollout.stall_seconds is None else rollout.stall_seconds
+    stalled = not verdict.is_terminal and still_for > timedelta(seconds=limit)
     return {"progressed_at": progressed_at, "is_stalled": stalled}
 
 

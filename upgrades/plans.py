@@ -143,7 +143,7 @@ class Plan:
 
 
 def plan_of(organization: Organization, choices: Choices) -> Plan:
-    """What the choices would do now. ECS as read_platform asks it; five queries, one more for each service rolled."""
+    """What the choices would do now. ECS as read_platform asks it; six queries."""
     scope = smallest_scope(choices.changed)
     target = choices.service or (scope.target if scope else None)
     services = services_of(target) if target else []

@@ -35,6 +35,7 @@ from upgrades.endings import (
     stopped_by,
     timed_out,
 )
+from upgrades.estimates import stall_seconds
 from upgrades.events import describe_start, tell, tell_turns
 from upgrades.looks import (
     counts_of,
@@ -159,6 +160,7 @@ def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesRea
         attempts=rollout.attempts + 1,
         started_at=rollout.started_at or claim.now,
         progressed_at=claim.now,
+        stall_seconds=stall_seconds(rollout.organization, rollout.service),
         check_error=None,
         baseline={
             "deployment_ids": [deployment.id for deployment in service.deployments],

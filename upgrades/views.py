@@ -7,6 +7,7 @@ from django.contrib import messages
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from portal.access import Policy, organization_of_page, person, policy, role_in
@@ -16,7 +17,7 @@ from portal.models import Organization, Role, User
 from portal.pages import page_context
 from portal.pagination import DEFAULT_LIMIT, paginate
 from upgrades import commands
-from upgrades.estimates import estimate_seconds
+from upgrades.estimates import estimate_seconds, time_left
 from upgrades.forms import TARGET_CHOICES, HistoryFilters, RollbackForm, TimelineFilters
 from upgrades.lanes import lanes_of
 from upgrades.models import Upgrade, UpgradeEvent
@@ -48,6 +49,7 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         "upgrade": upgrade,
         "message": upgrade.message,
         "lanes": lanes_of(upgrade),
+        "time_left": time_left(upgrade, now=timezone.now()),
         **timeline_context(request, upgrade),
         "may_roll_back": not upgrade.is_open and bool(services_that_advanced(upgrade)),
         **stop_rule(request, upgrade),

@@ -1,0 +1,186 @@
+"""What the past tells about a rollout under way: how long it will take, and from when on it stands still for too long."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models.functions import Now
+from django.test import Client
+from django.utils import timezone
+
+from portal.models import Organization, User
+from tests.conftest import Cast, Engine
+from tests.local_aws import LocalAws
+from tests.upgrades.conftest import make_upgrade
+from upgrades.commands import trigger_upgrade
+from upgrades.estimates import PAST_ROLLOUTS, TimeLeft, estimate_seconds, time_left
+from upgrades.models import Rollout, Upgrade, UpgradeEvent
+from upgrades.states import EventKind, Outcome, Phase, Status
+
+SignIn = Callable[[User], Client]
+
+
+@pytest.fixture
+def past(cast: Cast) -> None:
+    """Of acme: the agent service took 70 s, the orchestrator 100 s, the customer portal 200 s."""
+    rolled(cast.acme, cast.operator, {"agent": 70, "orchestrator": 100, "customer-portal": 200})
+
+
+def rolled(organization: Organization, by: User, seconds: dict[str, int]) -> None:
+    upgrade = make_upgrade(organization, by=by, target="all")
+    for service, took in seconds.items():
+        took_all = Now() - timedelta(seconds=took)
+        upgrade.rollouts.filter(service=service).update(started_at=took_all, completed_at=Now())
+
+
+def under_way(cast: Cast, *, for_seconds: float, **fields: Any) -> Upgrade:
+    """All three of acme; the agent service has rolled for so long."""
+    statuses = [Status.IN_PROGRESS, Status.PENDING, Status.PENDING]
+    upgrade = make_upgrade(cast.acme, by=cast.operator, target="all", statuses=statuses, **fields)
+    started_at = timezone.now() - timedelta(seconds=for_seconds)
+    upgrade.rollouts.filter(service="agent").update(started_at=started_at)
+    return Upgrade.objects.for_record().get(pk=upgrade.pk)
+
+
+def left(upgrade: Upgrade) -> TimeLeft | None:
+    return time_left(upgrade, now=timezone.now())
+
+
+# --- how long ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_counts_down_with_the_service_that_rolls(cast: Cast, past: None) -> None:
+    found = left(under_way(cast, for_seconds=30))
+
+    assert found == TimeLeft(340)
+    assert str(found) == "About 6 minutes left, by past rollouts."
+
+
+def test_the_last_seconds_are_not_counted(cast: Cast, past: None) -> None:
+    upgrade = under_way(cast, for_seconds=30)
+    upgrade.rollouts.exclude(service="agent").update(phase=Phase.DONE)
+
+    assert str(left(Upgrade.objects.for_record().get(pk=upgrade.pk))) == "Less than a minute left, by past rollouts."
+
+
+def test_a_service_that_takes_longer_than_usual_is_named(cast: Cast, past: None) -> None:
+    found = left(under_way(cast, for_seconds=95))
+
+    assert found == TimeLeft(300, 70, "agent service")
+    assert str(found) == "The agent service takes longer than its usual 1 min 10 s; then about 5 minutes."
+
+
+def test_a_service_without_a_past_is_named(cast: Cast) -> None:
+    make_upgrade(cast.acme, by=cast.operator)
+    rolled(cast.globex, cast.outsider, {"agent": 70, "orchestrator": 100, "customer-portal": 200})
+
+    found = str(left(under_way(cast, for_seconds=5)))
+
+    assert found == "How long it takes is not known: no past rollout of orchestrator and customer portal."
+
+
+def test_nothing_is_told_of_what_ecs_takes_back(cast: Cast, past: None) -> None:
+    upgrade = under_way(cast, for_seconds=5)
+    upgrade.rollouts.filter(service="agent").update(outcome=Outcome.ROLLING_BACK)
+
+    assert left(Upgrade.objects.for_record().get(pk=upgrade.pk)) is None
+
+
+def test_nothing_is_told_after_a_stop_or_the_end(cast: Cast, past: None) -> None:
+    stopped = under_way(cast, for_seconds=5, stop_requested_at=Now())
+    ended = Upgrade.objects.for_record().filter(status=Status.SUCCESS).first()
+
+    assert ended
+    assert (left(stopped), left(ended)) == (None, None)
+
+
+def test_failed_rollouts_and_old_ones_do_not_count(cast: Cast) -> None:
+    rolled(cast.acme, cast.operator, {"agent": 9000})
+    for _ in range(PAST_ROLLOUTS):
+        rolled(cast.acme, cast.operator, {"agent": 70})
+    rolled(cast.acme, cast.operator, {"agent": 5})
+    Rollout.objects.filter(pk=Rollout.objects.filter(service="agent").latest("completed_at").pk).update(
+        outcome=Outcome.ROLLED_BACK
+    )
+
+    assert estimate_seconds(cast.acme, ["agent"]) == 70
+
+
+def test_it_costs_one_query_whatever_the_number_of_services(
+    cast: Cast, past: None, django_assert_num_queries: Any
+) -> None:
+    upgrade = under_way(cast, for_seconds=5)
+
+    with django_assert_num_queries(1):
+        left(upgrade)
+
+
+def test_the_page_tells_what_is_left(cast: Cast, past: None, client_for: SignIn) -> None:
+    upgrade = under_way(cast, for_seconds=30)
+
+    text = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+
+    assert "About 6 minutes left, by past rollouts." in text
+
+
+# --- when it stands still ------------------------------------------------------------------------------------------
+
+
+def started(cast: Cast, engine: Engine) -> Rollout:
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
+    return engine.start(upgrade)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("usual", "limit"), [(20, 60), (90, 90), (1000, 300)])
+def test_the_limit_is_what_a_rollout_of_the_service_usually_takes(
+    cast: Cast, engine: Engine, usual: int, limit: int
+) -> None:
+    rolled(cast.acme, cast.operator, {"agent": usual, "orchestrator": 7})
+
+    assert started(cast, engine).stall_seconds == limit
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_a_past_the_setting_is_the_limit(cast: Cast, engine: Engine) -> None:
+    assert started(cast, engine).stall_seconds is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rollout_is_flagged_early_with_what_ecs_told_last(
+    cast: Cast, engine: Engine, platform: LocalAws, client_for: SignIn
+) -> None:
+    rolled(cast.acme, cast.operator, {"agent": 70})
+    platform.fault("no_capacity", cluster=cast.acme.cluster)
+    rollout = started(cast, engine)
+    platform.advance(30)
+    engine.step()
+    moved_at = timezone.now() - timedelta(seconds=75)
+    Rollout.objects.filter(pk=rollout.pk).update(progressed_at=moved_at)
+
+    engine.step()
+
+    rollout.refresh_from_db()
+    assert rollout.is_stalled
+    told = UpgradeEvent.objects.get(rollout=rollout, kind=EventKind.ROLLOUT_STALLED)
+    assert "unable to place a task" in told.message
+    text = client_for(cast.viewer).get(f"/o/acme/upgrades/{rollout.upgrade.upgrade_id}/").content.decode()
+    notice = text.partition("No task has moved since")[2].partition("</div>")[0]
+    assert "for longer than 1 min 10 s" in notice
+    assert "unable to place a task" in notice
+    assert "a stop lets ECS roll it back" in notice
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rollout_that_stands_still_for_less_is_not_flagged(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    rolled(cast.acme, cast.operator, {"agent": 70})
+    platform.fault("no_capacity", cluster=cast.acme.cluster)
+    rollout = started(cast, engine)
+    engine.step()
+    Rollout.objects.filter(pk=rollout.pk).update(progressed_at=timezone.now() - timedelta(seconds=60))
+
+    engine.step()
+
+    rollout.refresh_from_db()
+    assert not rollout.is_stalled
