@@ -60,7 +60,7 @@ def versions(request: Request) -> Response:
     summary="Trigger an upgrade",
     parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
     request=serializers.TriggerBody,
-    responses={202: serializers.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 503)},
+    responses={202: serializers.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 502, 503)},
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def trigger(request: Request) -> Response:

@@ -24,11 +24,12 @@ from portal.models import Organization, Role, User
 from upgrades.announcements import announce_started
 from upgrades.estimates import estimate_seconds
 from upgrades.events import tell
+from upgrades.images import LATEST
 from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Kind, Rollout, Upgrade
 from upgrades.platform import service_name
 from upgrades.rollback import plan_rollback, services_that_advanced
 from upgrades.states import ALL_SERVICES, OPEN, EventKind, Phase, PlatformService, in_a_sentence, services_of
-from upgrades.versions import LATEST
+from upgrades.versions import resolve
 
 MAX_REASON_LENGTH = 2000
 
@@ -46,10 +47,11 @@ def trigger_upgrade(
     """Record an upgrade; from the commit on it will be carried out, whatever the broker does.
 
     1. Role, key, and what can be said without AWS. 2. One look at ECS, when a single service is named: a disabled one is
-    refused. 3. One transaction: upgrade, rollouts, key, audit row. 4. The doorbell.
+    refused. 3. The version becomes an image with its digest, for each service. 4. One transaction: upgrade, rollouts, key,
+    audit row. 5. The doorbell.
 
     Raises PortalError: 403, 404, 400 `no_cluster`, `version_unavailable`, `service_disabled`, 409 `upgrade_in_progress`
-    (with `upgrade_id`), 422 `idempotency_mismatch`. Costs at most one AWS call.
+    (with `upgrade_id`), 422 `idempotency_mismatch`, 502 `registry_unavailable`. Costs some three AWS calls a service.
     """
     require(actor, organization, Role.OPERATOR)
     request = {
@@ -63,13 +65,16 @@ def trigger_upgrade(
     if earlier:
         return earlier
     refuse_unplaced(organization)
-    refuse_version(version)
     services = services_of(service)
 
     def make() -> Upgrade:
         if len(services) == 1:
             refuse_disabled(organization, services[0])
-        return record_upgrade(organization, actor, services, request, key)
+        wanted = {
+            name: {"wanted_version": what.version, "wanted_image": what.image}
+            for name, what in resolve(organization, services, version).items()
+        }
+        return record_upgrade(organization, actor, services, request, key, wanted=wanted)
 
     return make_once(organization, services, key, make)
 
@@ -164,16 +169,6 @@ def refuse_unplaced(organization: Organization) -> None:
         )
 
 
-def refuse_version(version: str) -> None:
-    if version != LATEST:
-        raise PortalError(
-            "version_unavailable",
-            f"Version {version} cannot be chosen: version selection is limited to `latest` "
-            "(GET /api/v1/deployments/versions).",
-            400,
-        )
-
-
 def refuse_open(upgrade: Upgrade) -> None:
     if upgrade.is_open:
         raise PortalError(
@@ -224,7 +219,7 @@ def record_upgrade(
     request: dict[str, Any],
     key: KeyUse,
     *,
-    wanted: dict[str, dict[str, Any]] | None = None,
+    wanted: dict[str, dict[str, Any]],
     rolls_back: Upgrade | None = None,
 ) -> Upgrade:
     """The one transaction: all rows or none. `wanted`: by service, the rollout's fields that say what is to run.
@@ -260,7 +255,7 @@ def record_upgrade(
                 phase=Phase.DUE if is_first else Phase.WAITING,
                 next_check_at=Now() if is_first else None,
                 deadline_at=Now() + timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS) if is_first else None,
-                **(wanted or {}).get(service, {}),
+                **wanted[service],
             )
         if rolls_back:
             tell(rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} rolls it back.", actor=actor)

@@ -43,6 +43,13 @@ def newest_word(rollout: Rollout, verdict: Verdict) -> str:
     return newest.message if newest else verdict.reason or ""
 
 
+def describe_revision(rollout: Rollout) -> str:
+    """Which revision names the image. `rollout` as it was written."""
+    arn = rollout.task_definition or ""
+    image = f"{rollout.to_version} ({rollout.to_digest})"
+    return f"{arn.rpartition('/')[2]} names {image}; nothing else differs from the revision before."
+
+
 def describe_start(rollout: Rollout) -> str:
     """Which deployment is followed, from what to what. `rollout` as it was written."""
     name = rollout.deployment_id or (rollout.service_deployment_arn or "").rpartition("/")[2]

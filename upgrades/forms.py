@@ -9,10 +9,10 @@ from django.http import QueryDict
 from portal.idempotency import MAX_KEY_LENGTH
 from portal.models import Organization
 from upgrades.commands import MAX_REASON_LENGTH
+from upgrades.images import LATEST
 from upgrades.plans import Choices, needs_typing
 from upgrades.scope import Change
 from upgrades.states import ALL_SERVICES, TARGETS, UPGRADE_STATUSES, EventKind, PlatformService
-from upgrades.versions import LATEST
 
 TARGET_CHOICES = [*PlatformService.choices, (ALL_SERVICES, "All three, in order")]
 MAX_VERSION_LENGTH = 100

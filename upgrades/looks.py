@@ -14,6 +14,7 @@ from django.conf import settings
 from portal.aws import ecs
 from portal.aws.errors import AwsDenied, AwsError, AwsRefused
 from upgrades.claims import Claim
+from upgrades.images import running_digests
 from upgrades.models import UpgradeEvent
 from upgrades.states import Outcome, Verdict
 
@@ -33,6 +34,35 @@ def read_service(claim: Claim) -> ecs.ServicesReading:
     claim.renew()
     rollout = claim.rollout
     return ecs.describe_services(rollout.upgrade.aws_target, rollout.upgrade.cluster, [rollout.service_name])
+
+
+def read_digests(claim: Claim, definition: ecs.TaskDefinition, *, started_by: str | None = None) -> set[str]:
+    """The digests that the service's running tasks run (of one deployment alone: `started_by`); empty: not known.
+
+    They tell more exactly what a task definition's tag only names; a failure to read them must not hold a rollout up.
+    """
+    rollout = claim.rollout
+    claim.renew()
+    try:
+        tasks = ecs.running_tasks(rollout.upgrade.aws_target, rollout.upgrade.cluster, rollout.service_name)
+    except AwsError as error:
+        logger.info("rollout %s: running tasks not read: %s", rollout.pk, error)
+        return set()
+    mine = [task for task in tasks if started_by is None or task.started_by == started_by]
+    return set(running_digests(definition, mine, rollout.service))
+
+
+def read_new_digest(claim: Claim) -> str | None:
+    """The digest that the tasks of my deployment run, where all of them run one; for a task definition that names none."""
+    rollout = claim.rollout
+    claim.renew()
+    try:
+        definition = ecs.describe_task_definition(rollout.upgrade.aws_target, str(rollout.task_definition))
+    except AwsError as error:
+        logger.info("rollout %s: task definition not read: %s", rollout.pk, error)
+        return None
+    digests = read_digests(claim, definition, started_by=rollout.deployment_id)
+    return next(iter(digests)) if len(digests) == 1 else None
 
 
 def read_mine(claim: Claim) -> ecs.ServiceDeployment | None:
@@ -237,9 +267,3 @@ def counts_of(service: ecs.Service) -> dict[str, Any]:
         "running_count": service.running_count,
         "pending_count": service.pending_count,
     }
-
-
-def version_of(definition: ecs.TaskDefinition, service: str) -> str | None:
-    """The image tag of the service's own container; of the only container where it is named otherwise."""
-    image = definition.images.get(service) or next(iter(definition.images.values()), "")
-    return ecs.image_tag(image)

@@ -7,13 +7,14 @@ from urllib.parse import urlencode
 
 from portal.errors import PortalError
 from portal.models import Organization
-from upgrades.commands import refuse_running, refuse_unplaced, refuse_version, service_disabled
+from upgrades.commands import refuse_running, refuse_unplaced, service_disabled
 from upgrades.estimates import estimate_seconds, in_words
+from upgrades.images import LATEST, Wanted
 from upgrades.models import Rollout, Upgrade
 from upgrades.platform import Reading, ServiceNow, read_platform
 from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
 from upgrades.states import ALL_SERVICES, OPEN, PlatformService, in_a_sentence, services_of
-from upgrades.versions import LATEST
+from upgrades.versions import resolve
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,20 @@ class Alternative:
 class PlannedRollout:
     """What the upgrade would do to one service.
 
-    `effect`: untouched (not a target), replace (its tasks are replaced, the image stays), none (nothing differs),
-    skip (disabled, under `all`), refuse (disabled, named alone), missing, unknown (ECS has not said what runs).
+    `effect`: untouched (not a target), replace (its tasks are replaced), none (nothing differs), skip (disabled, under
+    `all`), refuse (disabled, named alone), missing, unknown (AWS has not said what runs, or what the version is).
     """
 
     now: ServiceNow
     effect: str
     in_use_by: Upgrade | None
+    wanted: Wanted | None = None
+
+    @property
+    def new_version(self) -> str | None:
+        """The version that would run instead of the present one; None where it stays."""
+        version = self.wanted.version if self.wanted and self.wanted.image else None
+        return version if version != self.now.version else None
 
     @property
     def is_targeted(self) -> bool:
@@ -143,21 +151,30 @@ class Plan:
 
 
 def plan_of(organization: Organization, choices: Choices) -> Plan:
-    """What the choices would do now. ECS as read_platform asks it; six queries."""
+    """What the choices would do now. ECS as read_platform asks it, the registries as resolve; six queries."""
     scope = smallest_scope(choices.changed)
     target = choices.service or (scope.target if scope else None)
     services = services_of(target) if target else []
     reading = read_platform(organization)
     in_use = open_rollouts(organization)
     rows = reading.services if reading else []
+    wanted, refused = wanted_of(organization, services, choices.version)
     return Plan(
         choices=choices,
         target=target,
         scope=scope,
         reading=reading,
-        rollouts=[PlannedRollout(row, effect_on(row, services, choices), in_use.get(row.service)) for row in rows],
+        rollouts=[
+            PlannedRollout(
+                row,
+                effect_on(row, services, choices, wanted.get(row.service)),
+                in_use.get(row.service),
+                wanted.get(row.service),
+            )
+            for row in rows
+        ],
         open_upgrades=list({upgrade.pk: upgrade for upgrade in in_use.values()}.values()),
-        refusals=list(refusals(organization, services, choices, rows)) if target else [],
+        refusals=[*refused, *refusals(organization, services, rows)] if target else [],
         estimated_seconds=estimate_seconds(organization, services) if target else None,
         last=last_of(organization, target) if target else None,
     )
@@ -175,28 +192,41 @@ def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
     return {rollout.service: rollout.upgrade for rollout in rollouts}
 
 
-def effect_on(now: ServiceNow, services: list[str], choices: Choices) -> str:
+def wanted_of(
+    organization: Organization, services: list[str], version: str
+) -> tuple[dict[str, Wanted], list[PortalError]]:
+    """What each service would run, and why the version cannot be had."""
+    if not services or organization.cluster is None or not organization.deployment_stack:
+        return {}, []
+    try:
+        return resolve(organization, services, version), []
+    except PortalError as error:
+        return {}, [error]
+
+
+def effect_on(now: ServiceNow, services: list[str], choices: Choices, wanted: Wanted | None) -> str:
     if now.service not in services:
         return "untouched"
     if now.state in ("missing", "unknown"):
         return now.state
     if now.state == "disabled":
         return "skip" if len(services) > 1 else "refuse"
-    return "replace" if choices.force else "none"
+    if choices.force:
+        return "replace"
+    if wanted is None or (wanted.image is None and wanted.version is not None):
+        return "unknown"
+    return "none" if wanted.image is None or wanted.version == now.version else "replace"
 
 
-def refusals(
-    organization: Organization, services: list[str], choices: Choices, rows: list[ServiceNow]
-) -> Iterator[PortalError]:
+def refusals(organization: Organization, services: list[str], rows: list[ServiceNow]) -> Iterator[PortalError]:
     """What the trigger would answer with, in its own words, as far as it can be told without asking AWS."""
     unplaced = refusal_of(partial(refuse_unplaced, organization))
     if unplaced:
         yield unplaced
         return
-    for rule in (partial(refuse_version, choices.version), partial(refuse_running, organization, services)):
-        refused = refusal_of(rule)
-        if refused:
-            yield refused
+    running = refusal_of(partial(refuse_running, organization, services))
+    if running:
+        yield running
     if len(services) == 1:
         yield from (
             service_disabled(row.service_name) for row in rows if row.service == services[0] and row.state == "disabled"

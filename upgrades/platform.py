@@ -16,7 +16,7 @@ from portal.aws import ecs
 from portal.aws.errors import AwsError
 from portal.connection import within_time
 from portal.models import Organization
-from upgrades.looks import version_of
+from upgrades.images import Names, own_image, recorded_names, version_of
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import OPEN, PlatformService
 
@@ -75,24 +75,27 @@ def read_platform(organization: Organization) -> Reading | None:
     """The three services as they are now; None for an organization that names neither cluster nor stack.
 
     At most one DescribeServices call in FRESH_SECONDS (after a failure FAILED_SECONDS), and one DescribeTaskDefinition
-    for each that was never seen; waits LONGEST_WAIT_SECONDS at most. One query.
+    for each that was never seen; waits LONGEST_WAIT_SECONDS at most. Two queries.
     """
     if organization.cluster is None:
         return None
     reading = recall(organization)
     if reading is None or not reading.is_recent:
         old = reading or Reading([unknown(organization, service) for service in PlatformService], read_at=None)
-        reading = read_anew(organization, organization.cluster, old)
+        reading = read_anew(organization, organization.cluster, old, recorded_names(organization))
     return with_last_rollouts(organization, reading)
 
 
-def read_anew(organization: Organization, cluster: str, old: Reading) -> Reading:
-    """Ask ECS, one request at a time: the others get the old reading meanwhile. A failure is remembered too."""
+def read_anew(organization: Organization, cluster: str, old: Reading, recorded: Names) -> Reading:
+    """Ask ECS, one request at a time: the others get the old reading meanwhile. A failure is remembered too.
+
+    Without the database, as the question is asked in a thread of its own. `recorded`: names of digests.
+    """
     asking = f"asking:{cache_key(organization)}"
     if not memory.is_first(asking, seconds=2 * LONGEST_WAIT_SECONDS):
         return old if old.read_at or old.error else replace(old, error=ASKED_BY_ANOTHER)
     try:
-        question = partial(ask_ecs, organization, cluster)
+        question = partial(ask_ecs, organization, cluster, recorded)
         reading = within_time(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.warning("platform of %s not read: %s", organization.slug, error)
@@ -129,25 +132,26 @@ def cache_key(organization: Organization) -> str:
     return f"platform:{organization.pk}:{organization.deployment_region}:{organization.cluster}"
 
 
-def ask_ecs(organization: Organization, cluster: str) -> Reading:
-    """Raises AwsError."""
+def ask_ecs(organization: Organization, cluster: str, recorded: Names) -> Reading:
+    """`recorded`: the versions of digests that past rollouts recorded. Raises AwsError."""
     names = {service: service_name(organization, service) for service in PlatformService}
     found = ecs.describe_services(organization.aws_target, cluster, list(names.values())).services
     rows = []
     for service, name in names.items():
         live = found.get(name)
         row = unknown(organization, service)
-        rows.append(as_row(organization, row, live) if live else replace(row, state="missing"))
+        rows.append(as_row(organization, row, live, recorded) if live else replace(row, state="missing"))
     return Reading(rows, read_at=timezone.now(), tried_at=timezone.now())
 
 
-def as_row(organization: Organization, row: ServiceNow, live: ecs.Service) -> ServiceNow:
+def as_row(organization: Organization, row: ServiceNow, live: ecs.Service, recorded: Names) -> ServiceNow:
     definition = task_definition(organization, live.task_definition)
+    image = own_image(definition.images, row.service)
     return replace(
         row,
         state=state_of(live),
-        version=version_of(definition, row.service),
-        image=definition.images.get(row.service) or next(iter(definition.images.values()), None),
+        version=version_of(organization.aws_target, image, row.service, names=recorded),
+        image=image,
         task_definition=live.task_definition,
         desired_count=live.desired_count,
         running_count=live.running_count,

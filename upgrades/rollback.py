@@ -16,6 +16,7 @@ from portal.aws.errors import AwsError, AwsRefused
 from portal.connection import within_time
 from portal.models import Organization
 from portal.templatetags.words import last_part
+from upgrades.images import recorded_names
 from upgrades.models import Rollout, Upgrade
 from upgrades.platform import LONGEST_WAIT_SECONDS, ServiceNow, ask_ecs
 from upgrades.states import Outcome
@@ -105,7 +106,7 @@ def plan_rollback(upgrade: Upgrade) -> Plan:
     """Ask ECS what runs and whether the earlier revisions can still be rolled to, and say what a rollback would do.
 
     One DescribeServices and one DescribeTaskDefinition for each service that advanced; waits twice LONGEST_WAIT_SECONDS at
-    most and never raises for AWS. One query, and one for each service that runs something else.
+    most and never raises for AWS. Two queries, and one for each service that runs something else.
     """
     lines = [Line(rollout, Can.NO, why_nothing_to_undo(rollout) or "") for rollout in upgrade.rollouts.all()]
     if upgrade.is_open or all(line.why for line in lines):
@@ -146,7 +147,7 @@ def why_nothing_to_undo(rollout: Rollout) -> str | None:
 def read_services(upgrade: Upgrade) -> dict[str, ServiceNow]:
     """What runs now, asked afresh: what somebody decides on must not be some seconds old. Raises AwsError."""
     organization = upgrade.organization
-    question = partial(ask_ecs, organization, upgrade.cluster)
+    question = partial(ask_ecs, organization, upgrade.cluster, recorded_names(organization))
     reading = within_time(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
     return {row.service: row for row in reading.services}
 

@@ -36,16 +36,18 @@ from upgrades.endings import (
     timed_out,
 )
 from upgrades.estimates import stall_seconds
-from upgrades.events import describe_start, tell, tell_turns
+from upgrades.events import describe_revision, describe_start, tell, tell_turns
+from upgrades.goals import named, revision_for, what_is_wanted, what_runs
+from upgrades.images import VersionMissing
 from upgrades.looks import (
     counts_of,
     find_mine,
     find_successor,
     keep_events,
     read_mine,
+    read_new_digest,
     read_service,
     seen_of,
-    version_of,
 )
 from upgrades.models import Rollout
 from upgrades.states import EventKind, Outcome, Phase, Status, Verdict, judge, judge_by_id
@@ -71,6 +73,8 @@ def advance(rollout_id: int) -> bool:
             step(claim)
         except AwsError as error:
             logger.warning("rollout %s in %s: %s", rollout_id, claim.rollout.phase, error)
+            if error.code in EXPIRED:
+                forget(claim.rollout.upgrade.aws_target)
             note_failed_look(claim, in_short(error))
         except (OperationalError, InterfaceError, LeaseLost):
             raise
@@ -87,9 +91,10 @@ def advance(rollout_id: int) -> bool:
 
 
 def start(claim: Claim) -> None:
-    """1. Look. 2. End at once where there is nothing to roll, or a rollback would undo what others did since.
+    """1. Look. 2. Find out what is wanted. 3. End at once where there is nothing to roll, or a rollback would undo what
+    others did since. 4. Make sure of the revision that names the image. 5. Commit the baseline. 6. Call.
 
-    3. Commit the baseline. 4. Call.
+    Killed anywhere before 5, it begins anew and finds the revision that it registered.
     """
     rollout = claim.rollout
     why_not = reason_not_to_start(rollout)
@@ -103,27 +108,31 @@ def start(claim: Claim) -> None:
         if service is None or service.status != "ACTIVE":
             return finish(claim, service_missing(rollout))
         definition = read_definition(claim, service.task_definition)
-        wanted = (
-            read_definition(claim, rollout.wanted_task_definition) if rollout.wanted_task_definition else definition
-        )
+        seen = {**counts_of(service), "previous_task_definition": definition.arn}
+        if service.desired_count == 0:
+            seen |= {"from_version": named(claim, definition)}
+            reason = f"{service.name} has a desired count of 0: it is disabled, there is nothing to roll."
+            return finish(claim, Verdict(Status.SKIPPED, Outcome.DISABLED, reason), **seen)
+        now = what_runs(claim, definition)
+        goal = what_is_wanted(claim, definition, now)
+        seen |= {"from_version": now.version, "from_digest": now.digest}
+        if goal.is_no_change and not rollout.upgrade.force_new_deployment:
+            reason = f"{service.name} already runs {now.version or 'this image'} and the rollout was not forced: "
+            unchanged = {"to_version": goal.version, "to_digest": now.digest, "task_definition": definition.arn}
+            verdict = Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason + "nothing to change.")
+            return finish(claim, verdict, **seen, **unchanged)
+        if rollout.wanted_task_definition and definition.arn != left_by_upgrade(rollout):
+            return finish(claim, changed_since(rollout, definition.arn, now.version), **seen)
+        seen |= {"to_version": goal.version, "to_digest": goal.digest}
+        seen |= {"task_definition": revision_for(claim, definition, goal)}
     except AwsUnavailable:
         raise
+    except VersionMissing as error:
+        reason = f"{rollout.wanted_version} is not there: {error}. Nothing was changed."
+        return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, reason))
     except AwsError as error:
         return finish(claim, refused(rollout, error))
-    version = version_of(definition, rollout.service)
-    seen = {**counts_of(service), "from_version": version, "previous_task_definition": service.task_definition}
-    if service.desired_count == 0:
-        reason = f"{service.name} has a desired count of 0: it is disabled, there is nothing to roll."
-        return finish(claim, Verdict(Status.SKIPPED, Outcome.DISABLED, reason), **seen)
-    goal = {"to_version": version_of(wanted, rollout.service), "task_definition": wanted.arn}
-    if wanted.arn == service.task_definition and not rollout.upgrade.force_new_deployment:
-        reason = (
-            f"{service.name} already runs {version or 'this image'} and the rollout was not forced: nothing to change."
-        )
-        return finish(claim, Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason), **seen, **goal)
-    if rollout.wanted_task_definition and service.task_definition != left_by_upgrade(rollout):
-        return finish(claim, changed_since(rollout, service.task_definition, version), **seen)
-    commit_baseline(claim, service, reading, {**seen, **goal})
+    commit_baseline(claim, service, reading, seen)
     call(claim)
 
 
@@ -154,20 +163,24 @@ def reason_not_to_start(rollout: Rollout) -> str | None:
 def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesReading, seen: dict[str, Any]) -> None:
     """What there was before my call, so that whoever comes next can tell my deployment from all others."""
     rollout = claim.rollout
-    claim.write(
-        **seen,
-        phase=Phase.CALLING,
-        attempts=rollout.attempts + 1,
-        started_at=rollout.started_at or claim.now,
-        progressed_at=claim.now,
-        stall_seconds=stall_seconds(rollout.organization, rollout.service),
-        check_error=None,
-        baseline={
-            "deployment_ids": [deployment.id for deployment in service.deployments],
-            "service_deployment": service.current_service_deployment,
-            "answered_at": reading.answered_at.isoformat(),
-        },
-    )
+    is_new = seen["task_definition"] not in (seen["previous_task_definition"], rollout.task_definition)
+    with transaction.atomic():
+        claim.write(
+            **seen,
+            phase=Phase.CALLING,
+            attempts=rollout.attempts + 1,
+            started_at=rollout.started_at or claim.now,
+            progressed_at=claim.now,
+            stall_seconds=stall_seconds(rollout.organization, rollout.service),
+            check_error=None,
+            baseline={
+                "deployment_ids": [deployment.id for deployment in service.deployments],
+                "service_deployment": service.current_service_deployment,
+                "answered_at": reading.answered_at.isoformat(),
+            },
+        )
+        if is_new and not rollout.wanted_task_definition:
+            tell(rollout.upgrade, EventKind.REVISION_REGISTERED, describe_revision(rollout), rollout=rollout)
 
 
 def call(claim: Claim) -> None:
@@ -282,6 +295,8 @@ def watch(claim: Claim) -> None:
     note = ask_to_stop(claim, mine) if rollout.upgrade.stop_requested_at else None
     verdict = judge_mine(claim, service, mine)
     seen = seen_of(claim, service, mine, verdict) | {"check_error": note}
+    if verdict.status == Status.SUCCESS and rollout.to_digest is None:
+        seen |= {"to_digest": read_new_digest(claim)}
     keep_events(claim, service)
     if verdict.outcome == Outcome.STOPPED and service is None:
         return doubt(claim, service_missing(rollout))

@@ -8,9 +8,9 @@ from rest_framework import serializers
 from portal.api import PageQuery, StrictBoolean, StrictSerializer, StrictString
 from portal.pagination import MAX_SKIP
 from upgrades.commands import MAX_REASON_LENGTH
+from upgrades.images import LATEST
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
 from upgrades.states import TARGETS, UPGRADE_STATUSES, EventKind, Outcome, PlatformService, Status
-from upgrades.versions import LATEST
 
 DEFAULT_EVENTS, MAX_EVENTS = 100, 500
 

@@ -135,6 +135,18 @@ class TaskDefinition:
 
 
 @dataclass(frozen=True)
+class RunningTask:
+    """What one running task runs: the digest (`sha256:..`) of each container's image, by the container's name.
+
+    `started_by` is the `ecs-svc/..` id of its deployment.
+    """
+
+    task_definition: str
+    started_by: str | None
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True)
 class StoppedTask:
     """Why a task stopped: ECS's reason, and each container's that ended badly."""
 
@@ -319,6 +331,23 @@ def stopped_tasks(target: AwsTarget, cluster: str, service: str, *, started_by: 
     return tasks[:STOPPED_TASKS_READ]
 
 
+def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[RunningTask]:
+    """The service's running tasks, a hundred at most. Two calls."""
+    arns = list_tasks(target, cluster, service)
+    if not arns:
+        return []
+    reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=arns)
+    return [
+        RunningTask(
+            task_definition=raw["taskDefinitionArn"],
+            started_by=raw.get("startedBy"),
+            digests={each["name"]: each["imageDigest"] for each in raw["containers"] if each.get("imageDigest")},
+        )
+        for raw in reply["tasks"]
+        if raw["lastStatus"] == "RUNNING"
+    ]
+
+
 def list_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
     """The ARNs of the service's running tasks, a hundred at most. One call."""
     reply = _read(target, "ecs:ListTasks", "list_tasks", cluster=cluster, serviceName=service, maxResults=100)
@@ -329,16 +358,6 @@ def describe_tasks(target: AwsTarget, cluster: str, arns: list[str]) -> dict[str
     """The last status of each task that ECS still knows, by ARN. One call for a hundred."""
     reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=arns)
     return {raw["taskArn"]: raw["lastStatus"] for raw in reply["tasks"]}
-
-
-def image_tag(image: str) -> str | None:
-    """The tag of an image reference, without its digest; None when it has none.
-
-    >>> image_tag("111111111111.dkr.ecr.eu-central-1.amazonaws.com/axonflow-agent:v9.9.0")
-    'v9.9.0'
-    """
-    name = image.partition("@")[0].rpartition("/")[2]
-    return name.partition(":")[2] or None
 
 
 def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def test_while_one_request_asks_the_others_get_what_is_kept(
 
 
 def read_platform_elsewhere(organization: Organization) -> None:
-    read_anew(organization, str(organization.cluster), Reading([], read_at=None))
+    read_anew(organization, str(organization.cluster), Reading([], read_at=None), {})
 
 
 def test_viewers_are_told_the_call_and_the_code_but_no_principal(

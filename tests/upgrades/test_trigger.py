@@ -326,14 +326,54 @@ def test_bad_input_is_refused_and_nothing_written(
     assert written() == before
 
 
-def test_a_version_other_than_latest_is_refused(cast: Cast, platform: LocalAws, client_for: SignIn, door: Door) -> None:
+def test_where_the_registry_is_limited_a_version_is_refused(
+    cast: Cast, platform: LocalAws, client_for: SignIn, door: Door
+) -> None:
     before = written()
 
     response = door.trigger(client_for(cast.operator), cast.acme, version="v9.9.1")
 
     assert response.status_code == 400
-    assert "v9.9.1" in door.text_of(response)
+    assert "version v9.9.1 cannot be rolled (agent service: Amazon ECR has no repository" in door.text_of(response)
     assert written() == before
+
+
+def test_a_version_that_a_targeted_service_lacks_is_refused_naming_it(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn, door: Door
+) -> None:
+    platform.client("ecr").batch_delete_image(repositoryName="axonflow-orchestrator", imageIds=[{"imageTag": "v9.8.0"}])
+    before = written()
+
+    response = door.trigger(client_for(cast.operator), cast.acme, service="all", version="v9.8.0")
+
+    assert response.status_code == 400
+    assert "orchestrator: the repository axonflow-orchestrator has no image v9.8.0" in door.text_of(response)
+    assert written() == before
+
+
+def test_a_version_whose_registry_does_not_answer_is_refused(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn, door: Door
+) -> None:
+    platform.fault("throttle", action="DescribeImages")
+    before = written()
+
+    response = door.trigger(client_for(cast.operator), cast.acme, version="v9.9.1")
+
+    assert response.status_code == 502
+    assert "ecr:DescribeImages: ThrottlingException" in door.text_of(response)
+    assert written() == before
+
+
+def test_a_version_is_recorded_with_its_digest(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn, door: Door
+) -> None:
+    response = door.trigger(client_for(cast.operator), cast.acme, version="v9.8.0")
+
+    assert response.status_code == door.accepted
+    upgrade = door.upgrade_of(response)
+    rollout = upgrade.rollouts.get()
+    assert (upgrade.version, rollout.wanted_version) == ("v9.8.0", "v9.8.0")
+    assert str(rollout.wanted_image).endswith(f"/axonflow-agent@{registry['agent:v9.8.0']}")
 
 
 def test_a_reason_of_2000_characters_is_kept_as_it_is(

@@ -1,0 +1,152 @@
+"""Amazon ECR: which images a repository holds, and what an image reference means. Functions in, frozen dataclasses out."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from portal.aws.credentials import AwsTarget, client, forget
+from portal.aws.errors import AwsRefused, retried_after_expiry, translated
+
+# https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html and .../ecr-requests.html (dual-stack)
+REGISTRY = re.compile(
+    r"(?P<account>[0-9]{12})\.dkr[.-]ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.(amazonaws\.com(\.cn)?|on\.aws)"
+)
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# ECR's own maximum; twenty pages are as many images as a repository may hold
+# (https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html).
+IMAGES_A_CALL = 1000
+PAGES_A_READ = 20
+# What runs; a repository may also hold signatures, charts and other artifacts.
+IMAGE_CONFIGS = {
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.oci.image.config.v1+json",
+}
+
+
+@dataclass(frozen=True)
+class ImageReference:
+    """An image as a task definition names it. `repository` is host and path: what a tag or digest is put behind."""
+
+    repository: str
+    tag: str | None
+    digest: str | None
+
+    def pinned_to(self, digest: str) -> str:
+        """The form that Amazon ECS documents for an exact image: `<repository>@<digest>`, without a tag."""
+        return f"{self.repository}@{digest}"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of Amazon ECR. Account and region are the registry's own, wherever the service runs."""
+
+    registry_id: str
+    region: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """`digest` is `sha256:..`. `size_bytes` is what is pulled, compressed; of a multi-platform image the largest."""
+
+    digest: str
+    tags: tuple[str, ...]
+    pushed_at: datetime
+    size_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """The images of a repository, newest first, ties by digest. Not complete: it holds more than may be read at once."""
+
+    images: list[Image]
+    is_complete: bool
+
+
+def parse_image(reference: str) -> ImageReference:
+    """Split `[host[:port]/]path[:tag][@digest]`.
+
+    >>> parse_image("localhost:5000/team/agent:v1@sha256:" + 64 * "0").repository
+    'localhost:5000/team/agent'
+    """
+    located, _, digest = reference.partition("@")
+    folder, slash, last = located.rpartition("/")
+    name, _, tag = last.partition(":")
+    return ImageReference(f"{folder}{slash}{name}", tag or None, digest or None)
+
+
+def ecr_repository(reference: ImageReference) -> Repository | None:
+    """The repository of Amazon ECR that the image is in; None when its registry is another."""
+    host, _, name = reference.repository.partition("/")
+    registry = REGISTRY.fullmatch(host)
+    return Repository(registry["account"], registry["region"], name) if registry and name else None
+
+
+def find_image(target: AwsTarget, repository: Repository, name: str) -> Image | None:
+    """The image with this tag or digest (`sha256:..`); None when the repository has none. One call. Raises AwsError.
+
+    AwsRefused `RepositoryNotFoundException`: the registry has no such repository.
+    """
+    if DIGEST.fullmatch(name):
+        wanted = {"imageDigest": name}
+    elif TAG.fullmatch(name):
+        wanted = {"imageTag": name}
+    else:
+        return None
+    try:
+        reply = _describe_images(target, repository, imageIds=[wanted])
+    except AwsRefused as error:
+        if error.code == "ImageNotFoundException":
+            return None
+        raise
+    return next(_images(reply), None)
+
+
+def list_images(target: AwsTarget, repository: Repository) -> ImageReading:
+    """All images, tagged and untagged. One call for a thousand, PAGES_A_READ at most. Raises AwsError as find_image."""
+    images: list[Image] = []
+    token: dict[str, str] = {}
+    for _ in range(PAGES_A_READ):
+        reply = _describe_images(target, repository, maxResults=IMAGES_A_CALL, **token)
+        images += _images(reply)
+        token = {"nextToken": reply["nextToken"]} if reply.get("nextToken") else {}
+        if not token:
+            break
+    images.sort(key=lambda image: image.digest)
+    images.sort(key=lambda image: image.pushed_at, reverse=True)
+    return ImageReading(images, is_complete=not token)
+
+
+def _describe_images(target: AwsTarget, repository: Repository, **parameters: Any) -> dict[str, Any]:
+    """One read in the registry's region, repeated once with a newly assumed role when the old credentials had expired."""
+    there = replace(target, region=repository.region)
+
+    def call() -> dict[str, Any]:
+        reply: dict[str, Any] = client(there, "ecr").describe_images(
+            registryId=repository.registry_id, repositoryName=repository.name, **parameters
+        )
+        return reply
+
+    with translated("ecr:DescribeImages"):
+        reply: dict[str, Any] = retried_after_expiry(call, renew=partial(forget, there))
+    return reply
+
+
+def _images(reply: dict[str, Any]) -> Iterator[Image]:
+    """What can be run: no signatures or other artifacts, and nothing that was archived."""
+    for raw in reply["imageDetails"]:
+        artifact = raw.get("artifactMediaType") or ""
+        if (artifact and artifact not in IMAGE_CONFIGS) or raw.get("subjectManifestDigest"):
+            continue
+        if raw.get("imageStatus", "ACTIVE") != "ACTIVE":
+            continue
+        yield Image(
+            digest=raw["imageDigest"],
+            tags=tuple(sorted(raw.get("imageTags", []))),
+            pushed_at=raw["imagePushedAt"].astimezone(UTC),
+            size_bytes=raw.get("imageSizeInBytes"),
+        )

@@ -1,0 +1,94 @@
+"""Revisions of task definitions: read one whole, register one that differs in an image, find it again.
+
+A revision never changes, and RegisterTaskDefinition has no idempotency token: what was registered by a call whose answer
+was lost is found by its content.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from portal.aws.credentials import AwsTarget, client
+from portal.aws.ecs import _read, _writer, nothing_first
+from portal.aws.errors import AwsRefused, translated
+
+
+@dataclass(frozen=True)
+class Revision:
+    """`content` is all that RegisterTaskDefinition takes, in ECS's own words: to be handed back, not to be looked into."""
+
+    arn: str
+    content: dict[str, Any]
+
+    @property
+    def family(self) -> str:
+        return str(self.content["family"])
+
+    def with_image(self, container: str, image: str) -> dict[str, Any]:
+        """The content with another image in this one container."""
+        containers = [
+            {**each, "image": image} if each["name"] == container else each
+            for each in self.content["containerDefinitions"]
+        ]
+        return {**self.content, "containerDefinitions": containers}
+
+
+def read_revision(target: AwsTarget, name: str) -> Revision | None:
+    """The revision of this ARN; for a family its newest ACTIVE one, None when there is none. One call."""
+    try:
+        reply = _read(
+            target,
+            "ecs:DescribeTaskDefinition",
+            "describe_task_definition",
+            taskDefinition=name,
+            include=["TAGS"],
+        )
+    except AwsRefused as error:
+        if error.code == "ClientException":
+            return None
+        raise
+    raw = {**reply["taskDefinition"], "tags": [tag for tag in reply.get("tags", []) if not is_aws_own(tag)]}
+    # Read from botocore's model, so that a member that ECS gets later is copied too.
+    model = client(target, "ecs").meta.service_model
+    members = model.operation_model("RegisterTaskDefinition").input_shape.members
+    content = {name: raw[name] for name in members if name in raw}
+    if not content["tags"]:
+        del content["tags"]
+    return Revision(arn=raw["taskDefinitionArn"], content=content)
+
+
+def is_aws_own(tag: dict[str, str]) -> bool:
+    """Tags that AWS puts there by itself (CloudFormation's `aws:..`); nobody else may register them."""
+    return tag["key"].lower().startswith("aws:")
+
+
+def register_revision(
+    target: AwsTarget, content: dict[str, Any], *, before_call: Callable[[], None] = nothing_first
+) -> str:
+    """RegisterTaskDefinition, once; returns the revision's ARN. `before_call` as for update_service.
+
+    Raises AwsUnavailable; then the revision may be there all the same.
+    """
+    action = "ecs:RegisterTaskDefinition"
+    writer = _writer(target, action)
+    before_call()
+    with translated(action):
+        reply = writer.register_task_definition(**content)
+    return str(reply["taskDefinition"]["taskDefinitionArn"])
+
+
+def is_same(content: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether both mean the same revision. ECS keeps no order of environment, secrets, tags and the like."""
+    return bool(_canonical(content) == _canonical(other))
+
+
+def _canonical(value: Any) -> Any:
+    """Objects in a list in one order; words (a command's) as they stand."""
+    if isinstance(value, dict):
+        return {name: _canonical(each) for name, each in value.items()}
+    if isinstance(value, list):
+        inner = [_canonical(each) for each in value]
+        is_objects = any(isinstance(each, dict) for each in inner)
+        return sorted(inner, key=lambda each: json.dumps(each, sort_keys=True)) if is_objects else inner
+    return value
