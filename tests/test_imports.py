@@ -37,7 +37,7 @@ ORDER = {
     "upgrades": [
         "urls api_urls",
         "admin views form_views api tasks gauges templatetags management",
-        "forms",
+        "forms next_steps",
         "serializers lanes timeline plans",
         "commands",
         "versions rollback",

@@ -34,8 +34,8 @@ def announce_started(upgrade: Upgrade) -> None:
 def announce_ended(upgrade: Upgrade, status: Status) -> None:
     """`status`: what is about to be written; the rollouts have theirs."""
     rollouts = rollouts_of(upgrade)
-    statuses = [(rollout.service, Status(rollout.status)) for rollout in rollouts]
-    summary = describe_upgrade(status, statuses, is_rollback=upgrade.kind == Kind.ROLLBACK)
+    parts = [(rollout.service, Status(rollout.status), rollout.outcome) for rollout in rollouts]
+    summary = describe_upgrade(status, parts, is_rollback=upgrade.is_rollback)
     lines = [summary, *(line_of(rollout) for rollout in rollouts), f"Next: {next_action(status, rollouts)}"]
     announce(
         upgrade,

@@ -105,9 +105,10 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
     if upgrade.status in TERMINAL:
         return
     rollouts = [
-        (service, Status(its_status)) for service, its_status in upgrade.rollouts.values_list("service", "status")
+        (service, Status(its_status), outcome)
+        for service, its_status, outcome in upgrade.rollouts.values_list("service", "status", "outcome")
     ]
-    statuses = [its_status for _, its_status in rollouts]
+    statuses = [its_status for _, its_status, _ in rollouts]
     status = overall_status(statuses)
     fields: dict[str, Any] = {
         "status": status,
@@ -125,7 +126,7 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
             subject=upgrade.upgrade_id,
             data={"status": status, "success_count": fields["success_count"], "failed_count": fields["failed_count"]},
         )
-        tell(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts))
+        tell(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts, is_rollback=upgrade.is_rollback))
         announce_ended(upgrade, status)
     Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
 

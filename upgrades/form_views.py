@@ -12,6 +12,7 @@ from portal.htmx import render_page
 from portal.models import Organization, User
 from portal.pages import page_context
 from upgrades import commands
+from upgrades.commands import MAX_REASON_LENGTH
 from upgrades.forms import ChoicesForm, TriggerForm
 from upgrades.models import Upgrade
 from upgrades.plans import plan_of
@@ -43,7 +44,10 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
     organization = organization_of_page(request, slug)
     if request.method == "POST":
         return start(request, organization)
-    return show_plan(request, organization, ChoicesForm(request.GET), TriggerForm(organization))
+    reason = request.GET.get("reason", "")[:MAX_REASON_LENGTH]
+    return show_plan(
+        request, organization, ChoicesForm(request.GET), TriggerForm(organization, initial={"reason": reason})
+    )
 
 
 def start(request: HttpRequest, organization: Organization) -> HttpResponse:

@@ -12,19 +12,26 @@ from upgrades.states import Outcome, Phase, Status
 EVENTS_SHOWN = 20
 STALL_REASONS_SHOWN = 3
 
-ADVICE = {
-    Outcome.ROLLED_BACK: "The earlier tasks run again. Read the stopped tasks' reasons, mend the cause, then upgrade this "
-    "service alone.",
-    Outcome.ROLLBACK_FAILED: "ECS could not restore the earlier tasks: look at the service in ECS now.",
-    Outcome.CIRCUIT_BREAKER: "ECS left the service on the failing deployment: roll it to a good one.",
-    Outcome.ALARM: "Look at the alarm before you try again.",
-    Outcome.SUPERSEDED: "Somebody else deployed this service. Ask who, and whether their version is the one you want.",
-    Outcome.STOPPED: "Look at the service in ECS: something outside the portal stopped this deployment.",
-    Outcome.ACCESS_DENIED: "Staff can test the connection in the admin; it names the permission that is missing.",
-    Outcome.SERVICE_MISSING: "Check the organization's stack and cluster in the admin.",
-    Outcome.TIMED_OUT: "The deployment may still be running in ECS: look there before you start another.",
-    Outcome.NOT_ATTEMPTED: "Nothing was changed. Upgrade it once the service before it is well.",
-    Outcome.DISABLED: "Scale the service up in ECS if it should run.",
+# What is true of a service after each end that is not plain success: what it runs, and whether anything still happens.
+# What may be done about it: next_steps.py.
+LEFT_AS = {
+    Outcome.NO_CHANGE: "No task was touched. Force a new rollout where its tasks should be replaced all the same.",
+    Outcome.DISABLED: "Nothing was changed. Scale the service up in ECS if it should run.",
+    Outcome.ROLLED_BACK: "ECS has put the earlier tasks back: the service runs what it ran before.",
+    Outcome.STOPPED_BY_USER: "As asked for, ECS stopped it and went back to the earlier tasks.",
+    Outcome.ROLLBACK_FAILED: "ECS could not put the earlier tasks back. Too few may run; nothing more happens by itself.",
+    Outcome.CIRCUIT_BREAKER: "ECS gave up and left it so: the failing deployment stays the newest, beside what "
+    "earlier tasks still run. It is not set to roll back by itself.",
+    Outcome.ALARM: "ECS stopped there and left it so: new and earlier tasks may run side by side. It is not set "
+    "to roll back by itself.",
+    Outcome.SUPERSEDED: "It runs, or rolls to, what somebody else deployed; the portal no longer watches it.",
+    Outcome.CHANGED_SINCE: "It runs on as somebody else deployed it.",
+    Outcome.STOPPED: "The portal does not know why, nor what runs now.",
+    Outcome.ACCESS_DENIED: "Nothing was changed in ECS: the service runs what it ran before.",
+    Outcome.REFUSED: "Nothing was changed in ECS: the service runs what it ran before.",
+    Outcome.SERVICE_MISSING: "There is nothing left to watch.",
+    Outcome.TIMED_OUT: "The portal has stopped watching, and its slot is free. ECS may still be rolling it.",
+    Outcome.NOT_ATTEMPTED: "The service runs what it ran before.",
 }
 
 
@@ -44,7 +51,7 @@ class Lane:
     events: list[UpgradeEvent]
     bar: list[Segment]
     headline: str
-    advice: str | None
+    left_as: str | None
     checked_ago_seconds: int | None
     stall_reasons: list[UpgradeEvent]
 
@@ -58,7 +65,7 @@ def lanes_of(upgrade: Upgrade, *, now: datetime | None = None) -> list[Lane]:
             events=list(rollout.events.all()[:EVENTS_SHOWN]),
             bar=bar_of(rollout),
             headline=headline_of(rollout),
-            advice=ADVICE.get(Outcome(rollout.outcome)) if rollout.outcome else None,
+            left_as=LEFT_AS.get(Outcome(rollout.outcome)) if rollout.is_terminal and rollout.outcome else None,
             checked_ago_seconds=int((now - rollout.last_checked_at).total_seconds())
             if rollout.last_checked_at
             else None,

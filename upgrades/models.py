@@ -146,6 +146,10 @@ class Upgrade(models.Model):
         return self.status in OPEN
 
     @property
+    def is_rollback(self) -> bool:
+        return self.kind == Kind.ROLLBACK
+
+    @property
     def aws_target(self) -> AwsTarget:
         """Region and role as they were at the trigger; the external id as it is now, for it may have been renewed."""
         return AwsTarget(self.region, self.role_arn or None, self.organization.deployment_external_id or None)
@@ -155,8 +159,8 @@ class Upgrade(models.Model):
         """One sentence: what is true now. Uses the prefetched rollouts."""
         return describe_upgrade(
             Status(self.status),
-            [(rollout.service, Status(rollout.status)) for rollout in self.rollouts.all()],
-            is_rollback=self.kind == Kind.ROLLBACK,
+            [(rollout.service, Status(rollout.status), rollout.outcome) for rollout in self.rollouts.all()],
+            is_rollback=self.is_rollback,
         )
 
     @property

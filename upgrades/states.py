@@ -183,7 +183,7 @@ def _judge_stopped(mine: ServiceDeployment, *, superseded_by: str | None, stoppe
     if mine.breaker_status == "TRIGGERED":
         return Verdict(Status.FAILED, Outcome.CIRCUIT_BREAKER, reason)
     if superseded_by:
-        return Verdict(Status.FAILED, Outcome.SUPERSEDED, _join(f"Superseded by {superseded_by}.", reason))
+        return Verdict(Status.FAILED, Outcome.SUPERSEDED, _join(f"{superseded_by} took its place.", reason))
     if stopped_by:
         return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", reason))
     return Verdict(Status.FAILED, Outcome.STOPPED, reason)
@@ -212,7 +212,7 @@ def judge_by_id(
         status = Status.FAILED if primary.rollout_state == "COMPLETED" else Status.IN_PROGRESS
         outcome = Outcome.ROLLED_BACK if status == Status.FAILED else Outcome.ROLLING_BACK
         return Verdict(status, outcome, primary.rollout_state_reason)
-    return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Superseded by {primary.id}.")
+    return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"{primary.id} took its place.")
 
 
 def _join(ours: str, theirs: str | None) -> str:
@@ -235,27 +235,42 @@ def overall_status(rollouts: Collection[Status]) -> Status:
     return Status.PARTIAL if Status.SUCCESS in counted else Status.FAILED
 
 
-def describe_upgrade(status: Status, rollouts: Sequence[tuple[str, Status]], *, is_rollback: bool = False) -> str:
-    """One sentence that says what is true of an upgrade now. `rollouts`: service and status, in rolling order."""
+def describe_upgrade(
+    status: Status, rollouts: Sequence[tuple[str, Status, str | None]], *, is_rollback: bool = False
+) -> str:
+    """What is true of an upgrade now, in a sentence or two. `rollouts`: service, status and outcome, in rolling order."""
 
-    def named(wanted: Status) -> str:
-        return ", ".join(in_a_sentence(service) for service, its_status in rollouts if its_status == wanted)
+    def named(wanted: Status, *, but: Outcome | None = None, only: Outcome | None = None) -> str:
+        return ", ".join(
+            in_a_sentence(service)
+            for service, its_status, outcome in rollouts
+            if its_status == wanted and (but is None or outcome != but) and (only is None or outcome == only)
+        )
 
-    done, failed, skipped = named(Status.SUCCESS), named(Status.FAILED), named(Status.SKIPPED)
+    done = named(Status.SUCCESS, but=Outcome.NO_CHANGE)
+    failed = named(Status.FAILED, but=Outcome.NOT_ATTEMPTED)
     match status:
         case Status.PENDING:
             return "Recorded; no service has started yet."
         case Status.IN_PROGRESS:
             running = named(Status.IN_PROGRESS) or named(Status.PENDING).partition(", ")[0]
-            return f"In progress: {running}." + (f" Done: {done}." if done else "")
+            ended = named(Status.SUCCESS)
+            return f"In progress: {running}." + (f" Done: {ended}." if ended else "")
         case Status.SUCCESS:
-            return f"Rolled {'back' if is_rollback else 'out'}: {done}." + (
-                f" Skipped, disabled: {skipped}." if skipped else ""
-            )
+            first = f"Rolled {'back' if is_rollback else 'out'}: {done}." if done else "Nothing was rolled."
         case Status.PARTIAL:
-            return f"Partial: {done} {'went back' if is_rollback else 'advanced'}, {failed} did not."
+            moved = "went back" if is_rollback else "advanced"
+            still = "" if done else " go back" if is_rollback else " advance"
+            halted = f"{failed} did not{still}" if failed else ""
+            first = f"Partial: {', '.join(part for part in (done and f'{done} {moved}', halted) if part)}."
         case _:
-            return f"Failed: {failed}." if failed else f"Nothing was rolled: {skipped} disabled."
+            first = f"Failed: {failed}." if failed else "Nothing was rolled."
+    others = {
+        "Nothing to change": named(Status.SUCCESS, only=Outcome.NO_CHANGE),
+        "Not attempted": named(Status.FAILED, only=Outcome.NOT_ATTEMPTED),
+        "Skipped, disabled": named(Status.SKIPPED),
+    }
+    return " ".join([first, *(f"{what}: {names}." for what, names in others.items() if names)])
 
 
 def in_a_sentence(service: str) -> str:

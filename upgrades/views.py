@@ -21,6 +21,7 @@ from upgrades.estimates import estimate_seconds, time_left
 from upgrades.forms import TARGET_CHOICES, HistoryFilters, RollbackForm, TimelineFilters
 from upgrades.lanes import lanes_of
 from upgrades.models import Upgrade, UpgradeEvent
+from upgrades.next_steps import next_steps
 from upgrades.platform import now_context
 from upgrades.rollback import plan_rollback, services_that_advanced
 from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind
@@ -49,6 +50,7 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         "upgrade": upgrade,
         "message": upgrade.message,
         "lanes": lanes_of(upgrade),
+        "next": next_steps(upgrade),
         "time_left": time_left(upgrade, now=timezone.now()),
         **timeline_context(request, upgrade),
         "may_roll_back": not upgrade.is_open and bool(services_that_advanced(upgrade)),

@@ -89,12 +89,54 @@ def test_disabled_counts_as_neither(statuses: list[Status]) -> None:
 
 @given(rollouts, st.lists(st.sampled_from(services_of("all")), min_size=3, max_size=3), st.sampled_from(Status))
 def test_every_upgrade_can_be_told_in_one_sentence(statuses: list[Status], names: list[str], shown: Status) -> None:
-    pairs = list(zip(names, statuses, strict=False))
+    parts = [(name, status, None) for name, status in zip(names, statuses, strict=False)]
 
     for status in (overall_status(statuses), shown):
-        sentence = describe_upgrade(status, pairs)
+        sentence = describe_upgrade(status, parts)
         assert sentence.endswith(".")
         assert "None" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("status", "ends", "sentence"),
+    [
+        (Status.SUCCESS, ["completed"], "Rolled out: agent service."),
+        (Status.SUCCESS, ["no_change"], "Nothing was rolled. Nothing to change: agent service."),
+        (
+            Status.SUCCESS,
+            ["completed", "no_change", "disabled"],
+            "Rolled out: agent service. Nothing to change: orchestrator. Skipped, disabled: customer portal.",
+        ),
+        (
+            Status.PARTIAL,
+            ["completed", "rolled_back", "not_attempted"],
+            "Partial: agent service advanced, orchestrator did not. Not attempted: customer portal.",
+        ),
+        (
+            Status.PARTIAL,
+            ["no_change", "rolled_back", "not_attempted"],
+            "Partial: orchestrator did not advance. Nothing to change: agent service. Not attempted: customer portal.",
+        ),
+        (
+            Status.PARTIAL,
+            ["completed", "not_attempted", "not_attempted"],
+            "Partial: agent service advanced. Not attempted: orchestrator, customer portal.",
+        ),
+        (Status.FAILED, ["rolled_back", "not_attempted"], "Failed: agent service. Not attempted: orchestrator."),
+        (Status.FAILED, ["not_attempted"], "Nothing was rolled. Not attempted: agent service."),
+        (Status.FAILED, ["disabled"], "Nothing was rolled. Skipped, disabled: agent service."),
+    ],
+)
+def test_the_sentence_says_what_became_of_each_service(status: Status, ends: list[str], sentence: str) -> None:
+    of_end = {"completed": Status.SUCCESS, "no_change": Status.SUCCESS, "disabled": Status.SKIPPED}
+    parts = [
+        (service, of_end.get(end, Status.FAILED), end) for service, end in zip(services_of("all"), ends, strict=False)
+    ]
+
+    assert describe_upgrade(status, parts) == sentence
+    assert describe_upgrade(status, parts, is_rollback=True) == sentence.replace("Rolled out", "Rolled back").replace(
+        "advanced", "went back"
+    ).replace("not advance", "not go back")
 
 
 # --- mine, by its own status ---------------------------------------------------------------------------------------
@@ -156,7 +198,7 @@ def test_a_person_or_deployment_behind_the_end_is_named() -> None:
     superseded = judge(mine("STOPPED"), superseded_by="arn:later")
     stopped = judge(mine("ROLLBACK_SUCCESSFUL"), stopped_by="ann@example.com")
 
-    assert superseded.reason == "Superseded by arn:later."
+    assert superseded.reason == "arn:later took its place."
     assert stopped.reason == "Stopped by ann@example.com."
 
 

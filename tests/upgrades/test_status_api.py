@@ -81,7 +81,9 @@ def test_services_stand_in_rolling_order_and_tell_their_own_end(cast: Cast, clie
     ]
     assert (body["status"], body["success"], body["success_count"], body["failed_count"]) == ("PARTIAL", False, 1, 1)
     assert body["error_message"] == "orchestrator: Rolled back by ECS."
-    assert body["message"] == "Partial: agent service advanced, orchestrator did not."
+    assert (
+        body["message"] == "Partial: agent service advanced, orchestrator did not. Skipped, disabled: customer portal."
+    )
 
 
 def test_success_is_true_only_for_the_whole(cast: Cast, client_for: SignIn) -> None:

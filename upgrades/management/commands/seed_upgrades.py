@@ -42,7 +42,7 @@ STATUS = {
 REASON = {
     Outcome.ROLLED_BACK: BREAKER,
     Outcome.STOPPED_BY_USER: "Stopped by admin@acme.example.",
-    Outcome.SUPERSEDED: "Superseded by a deployment that was started outside the portal.",
+    Outcome.SUPERSEDED: "A deployment that was started outside the portal took its place.",
     Outcome.TIMED_OUT: "No end within 45 minutes. Last seen: ECS still reports it in progress.",
     Outcome.NO_CHANGE: "It already ran this image and the rollout was not forced: nothing to change.",
 }
