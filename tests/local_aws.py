@@ -145,6 +145,10 @@ class LocalAws:
     def state(self) -> list[Json]:
         return list(self.call("GET", "state")["services"])
 
+    def deployments(self, cluster: str) -> dict[str, Json]:
+        """The services of a cluster by name: status and service deployments, newest first, as they truly are."""
+        return dict(self.call("GET", f"deployments?{urllib.parse.urlencode({'cluster': cluster})}")["services"])
+
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """One control call; ControlApiError for anything but 200."""
         data = None if body is None else json.dumps(body).encode()

@@ -174,6 +174,32 @@ def get_state(sandbox: Sandbox, _request: Request) -> Json:
     return {"services": services}
 
 
+def get_deployments(sandbox: Sandbox, request: Request) -> Json:
+    """Every service of a cluster with its service deployments, newest first: the truth, whatever reads are made to show."""
+    cluster = request.args.get("cluster")
+    if not cluster:
+        raise ControlError("`cluster` is missing: /_sandbox/deployments?cluster=<name>.")
+    return {
+        "services": {
+            service.key.name: {
+                "status": service.status,
+                "deployments": [
+                    {
+                        "arn": each.arn,
+                        "status": each.status,
+                        "breaker": each.breaker_status,
+                        "alarm": each.alarm_status,
+                        "created_at": each.created_at,
+                        "finished_at": each.finished_at,
+                    }
+                    for each in service.service_deployments
+                ],
+            }
+            for service in sandbox.engine.all_services(cluster)
+        }
+    }
+
+
 def body_of(request: Request, *, known: tuple[str, ...] | None = None) -> Json:
     """The request's JSON object; ControlError for anything else, and for fields that are not `known`."""
     text = request.get_data(as_text=True)
@@ -205,4 +231,5 @@ ROUTES: dict[str, dict[str, Handler]] = {
     "throttling": {"POST": post_throttling},
     "seed": {"POST": post_seed},
     "state": {"GET": get_state},
+    "deployments": {"GET": get_deployments},
 }

@@ -123,8 +123,9 @@ class Engine:
         keys = [key for key in self.services if (key.account, key.region, key.cluster) == (account, region, cluster)]
         return [self.require(key) for key in sorted(keys)]
 
-    def all_services(self) -> Iterator[Service]:
-        for key in sorted(self.services):
+    def all_services(self, cluster: str | None = None) -> Iterator[Service]:
+        """Of every account and region; of the clusters of this name."""
+        for key in sorted(key for key in self.services if cluster in (None, key.cluster)):
             yield self.require(key)
 
     def find_service_deployment(

@@ -96,6 +96,27 @@ def test_state_lists_services_with_counts(aws: LocalAws) -> None:
     assert service["service_deployment_status"] == "SUCCESSFUL"
 
 
+def test_deployments_are_told_as_they_are_whatever_reads_show(aws: LocalAws) -> None:
+    cluster = f"c-{uuid.uuid4().hex[:8]}"
+    seeded = aws.seed(cluster=cluster, services=[{"name": "web"}])["services"][0]["service_deployment_arn"]
+    aws.fault("stale_reads", cluster=cluster, seconds=90)
+    aws.fault("crash", cluster=cluster)
+    client = aws.client()
+    arn = client.update_service(cluster=cluster, service="web", forceNewDeployment=True)["service"]
+    aws.advance(80)
+
+    web = aws.deployments(cluster)["web"]
+    shown = client.describe_services(cluster=cluster, services=["web"])["services"][0]
+
+    assert [each["arn"] for each in web["deployments"]] == [arn["currentServiceDeployment"], seeded]
+    assert (web["status"], web["deployments"][1]["status"]) == ("ACTIVE", "SUCCESSFUL")
+    assert web["deployments"][0]["status"] == "ROLLBACK_SUCCESSFUL"
+    assert web["deployments"][0]["breaker"] == "TRIGGERED"
+    assert shown["currentServiceDeployment"] == seeded
+    with pytest.raises(ControlApiError, match="`cluster`"):
+        aws.call("GET", "deployments")
+
+
 def test_clock_stands_still_turns_and_runs_faster(aws: LocalAws) -> None:
     frozen = aws.freeze()
 
