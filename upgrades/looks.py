@@ -155,13 +155,29 @@ def list_since(claim: Claim, since: datetime) -> list[ecs.ServiceDeploymentBrief
     return unless_refused(lambda: ecs.list_service_deployments(target, cluster, name, created_after=since)) or []
 
 
-def find_successor(claim: Claim, mine: ecs.ServiceDeployment) -> str | None:
-    """The ARN of the deployment that somebody started over mine; None when there is none to be seen."""
+def find_successor(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment) -> str | None:
+    """The deployment that somebody started over mine: its ARN, or its id where ECS does not list service deployments.
+
+    None when there is none to be seen. One AWS call.
+    """
+
+    def came_over_mine(created_at: datetime) -> bool:
+        ended_before = mine.finished_at is not None and created_at > mine.finished_at + SUPERSESSION_SLACK
+        return created_at >= mine.created_at and not ended_before
+
     for brief in list_since(claim, mine.created_at):
-        ended_before = mine.finished_at is not None and brief.created_at > mine.finished_at + SUPERSESSION_SLACK
-        if brief.arn != mine.arn and brief.created_at >= mine.created_at and not ended_before:
+        if brief.arn != mine.arn and came_over_mine(brief.created_at):
             return brief.arn
-    return None
+    rollout = claim.rollout
+    if service is None or rollout.deployment_id is None:
+        return None
+    known = {rollout.deployment_id, *rollout.baseline["deployment_ids"]}
+    later = [
+        entry
+        for entry in service.deployments
+        if entry.id not in known and not entry.is_rollback and came_over_mine(entry.created_at)
+    ]
+    return min(later, key=lambda entry: (entry.created_at, entry.id)).id if later else None
 
 
 def seen_of(

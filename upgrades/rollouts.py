@@ -342,7 +342,7 @@ def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None) -> str | None:
 def judge_mine(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment | None) -> Verdict:
     rollout = claim.rollout
     if mine is not None:
-        later = find_successor(claim, mine) if mine.status == "STOPPED" else None
+        later = find_successor(claim, service, mine) if mine.status == "STOPPED" else None
         by = stopped_by(rollout) if rollout.stop_sent_at else None
         return judge(mine, superseded_by=later, stopped_by=by)
     if service is not None and rollout.deployment_id:

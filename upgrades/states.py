@@ -195,8 +195,8 @@ def judge_by_id(
     """The fallback where ECS gives no service deployments: my `ecs-svc/..` entry among the service's deployments.
 
     `baseline`: the ids that were there before my call. `was_rolling_back`: an earlier look saw ECS roll mine back; a
-    rollback that has ended no longer says that it is one. An entry that is gone is never guessed to be a success, and one
-    that a stale read does not show yet is not superseded by what was there before it.
+    rollback that has ended no longer says that it is one. An entry that is gone is never guessed to be a success, but ECS's
+    events may tell; and one that a stale read does not show yet is not superseded by what was there before it.
     """
     mine = service.deployment(deployment_id)
     if mine is not None and mine.rollout_state == "COMPLETED":
@@ -206,13 +206,45 @@ def judge_by_id(
         return Verdict(Status.IN_PROGRESS, None, "ECS does not show this deployment yet.")
     if primary.id == deployment_id:
         if mine is not None and mine.rollout_state == "FAILED":
-            return Verdict(Status.FAILED, Outcome.CIRCUIT_BREAKER, mine.rollout_state_reason)
+            return Verdict(Status.FAILED, _failure_named(mine.rollout_state_reason), mine.rollout_state_reason)
         return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason if mine else None)
+    if was_rolling_back and primary.rollout_state == "FAILED":
+        return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, primary.rollout_state_reason)
     if primary.is_rollback or was_rolling_back:
         status = Status.FAILED if primary.rollout_state == "COMPLETED" else Status.IN_PROGRESS
         outcome = Outcome.ROLLED_BACK if status == Status.FAILED else Outcome.ROLLING_BACK
         return Verdict(status, outcome, primary.rollout_state_reason)
-    return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"{primary.id} took its place.")
+    return _told_by_events(service, deployment_id) or Verdict(
+        Status.FAILED, Outcome.SUPERSEDED, f"{primary.id} took its place."
+    )
+
+
+def _told_by_events(service: Service, deployment_id: str) -> Verdict | None:
+    """How a deployment that was replaced since had ended, in ECS's own words; None when its events do not say.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html
+    """
+    mine = f"(deployment {deployment_id})"
+    failed: str | None = None
+    # ECS gives the newest first, and several of one moment: sorting keeps their order.
+    oldest_first = list(reversed(service.events))
+    oldest_first.sort(key=lambda event: event.created_at)
+    for event in oldest_first:
+        text = event.message.lower()
+        if "deployment completed" in text and mine in event.message and failed is None:
+            return Verdict(Status.SUCCESS, Outcome.COMPLETED, event.message)
+        if "deployment failed" in text and failed is not None:
+            break  # another one's, later
+        if "deployment failed" in text and mine in event.message:
+            failed = event.message
+        elif "rolling back to" in text and failed is not None:
+            return Verdict(Status.FAILED, Outcome.ROLLED_BACK, failed)
+    return None if failed is None else Verdict(Status.FAILED, _failure_named(failed), failed)
+
+
+def _failure_named(reason: str | None) -> Outcome:
+    """Which of ECS's two watchers gave a deployment up."""
+    return Outcome.ALARM if "alarm" in (reason or "").lower() else Outcome.CIRCUIT_BREAKER
 
 
 def _join(ours: str, theirs: str | None) -> str:

@@ -38,6 +38,12 @@ def deploy_from_outside(local_aws: LocalAws, cast: Cast) -> None:
     local_aws.client().update_service(cluster=cast.acme.cluster, service=name_of(cast), forceNewDeployment=True)
 
 
+def configure(local_aws: LocalAws, cast: Cast, **configuration: Any) -> None:
+    local_aws.client().update_service(
+        cluster=cast.acme.cluster, service=name_of(cast), deploymentConfiguration=configuration
+    )
+
+
 def test_a_forced_upgrade_rolls_out_and_succeeds(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = engine.run(trigger(cast))
 
@@ -188,6 +194,25 @@ def test_a_deployment_from_outside_supersedes_mine(cast: Cast, engine: Engine, p
     reason = upgrade.rollouts.get().rollout_reason or ""
     assert "service-deployment" in reason
     assert str(mine.service_deployment_arn) not in reason
+
+
+@pytest.mark.parametrize("fault", [None, "crash"])
+def test_where_deployments_are_not_listed_mine_is_still_superseded(
+    cast: Cast, engine: Engine, platform: LocalAws, fault: str | None
+) -> None:
+    platform.fault("access_denied", action="ListServiceDeployments", account="111111111111")
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.advance(5)
+    if fault:
+        platform.fault(fault, cluster=cast.acme.cluster)
+    deploy_from_outside(platform, cast)
+    theirs = platform.ledger(action="UpdateService", cluster=cast.acme.cluster)[-1]["deployment_id"]
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.SUPERSEDED)}
+    assert theirs in (upgrade.rollouts.get().rollout_reason or "")
 
 
 def test_a_later_deployment_does_not_touch_my_success(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -445,6 +470,59 @@ def test_without_service_deployments_describe_services_alone_judges(
 
     expected = (Status.FAILED, Outcome.ROLLED_BACK) if fault else (Status.SUCCESS, Outcome.COMPLETED)
     assert verdicts(upgrade) == {"agent": expected}
+
+
+@pytest.mark.parametrize(
+    ("fault", "rolls_back", "expected"),
+    [
+        (None, True, (Status.SUCCESS, Outcome.COMPLETED)),
+        ("crash", True, (Status.FAILED, Outcome.ROLLED_BACK)),
+        ("crash", False, (Status.FAILED, Outcome.CIRCUIT_BREAKER)),
+    ],
+)
+def test_without_service_deployments_an_end_that_nobody_saw_is_told_by_ecs_events(
+    cast: Cast, engine: Engine, platform: LocalAws, fault: str | None, rolls_back: bool, expected: tuple[str, str]
+) -> None:
+    """Worker and scheduler are down; meanwhile mine ends and somebody deploys after it."""
+    configure(platform, cast, deploymentCircuitBreaker={"enable": True, "rollback": rolls_back})
+    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
+        platform.fault("access_denied", action=action, account="111111111111")
+    if fault:
+        platform.fault(fault, cluster=cast.acme.cluster, service=name_of(cast), times=1)
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.advance(300)
+    deploy_from_outside(platform, cast)
+    platform.advance(300)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": expected}
+
+
+def test_without_service_deployments_an_alarm_is_no_breaker(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    alarms = {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False}
+    configure(platform, cast, deploymentCircuitBreaker={"enable": False, "rollback": False}, alarms=alarms)
+    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
+        platform.fault("access_denied", action=action, account="111111111111")
+    platform.fault("alarm", cluster=cast.acme.cluster, service=name_of(cast))
+
+    upgrade = engine.run(trigger(cast))
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ALARM)}
+
+
+def test_without_service_deployments_a_failed_rollback_is_told_as_such(
+    cast: Cast, engine: Engine, platform: LocalAws
+) -> None:
+    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
+        platform.fault("access_denied", action=action, account="111111111111")
+    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=name_of(cast))
+
+    upgrade = engine.run(trigger(cast), seconds=2)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
 
 
 def test_a_lost_reply_is_adopted_without_service_deployments(cast: Cast, engine: Engine, platform: LocalAws) -> None:
