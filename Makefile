@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-browser check format lock bench
+.PHONY: help up manage reset test test-browser check format lock bench bench-verdicts
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -34,6 +34,9 @@ test-browser: ## install Chromium (Debian's), then run the tests that drive it
 
 bench: $(VENV)/.dev ## calls to ECS a minute, and how soon a change is seen, with 2,000 deployments
 	@$(BIN)/python -m bench.reconcile $(ARGS)
+
+bench-verdicts: $(VENV)/.dev ## 1,000 scripted rollouts of mixed fates: is any verdict wrong? (ARGS="--rollouts 100 --seed 2")
+	@$(BIN)/python -m bench.verdicts $(ARGS)
 
 # Settings that let code be looked at without a database, a broker or AWS; and those of a production site.
 LOOK := DEMO=1 DATABASE_URL=postgresql://localhost/none CELERY_BROKER_URL=redis://localhost CACHE_URL=locmem://

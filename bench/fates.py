@@ -1,0 +1,567 @@
+"""The scripts of `make bench-verdicts`: what happens to a rollout, and to which ends that may lead.
+
+A script only arranges; what truly came of it is the oracle's to say (oracle.py). Where chance decides between ends (an
+outsider may come too late), all of them are named: an end that is not named is a fault of script or oracle.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+Json = dict[str, Any]
+
+
+class Case(Protocol):
+    """One organization with one upgrade, to be arranged by a script before it begins."""
+
+    chance: Random
+    target: str
+    seeded: Json  # of the service that is rolled
+    options: Json  # of the trigger
+    seconds_asleep: float  # for so long after the call nobody looks
+    loses_real_time: bool  # a call waits for its time-out on the wall's clock
+
+    def fault(self, kind: str, *, service: str | None = None, **fields: Any) -> None:
+        """Switch a fault on when the upgrade is recorded, before anything is done for it."""
+
+    def later(self, low: float, high: float, action: Callable[[], None]) -> None:
+        """Some time after the portal's call has started a deployment."""
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """As soon as the upgrade is recorded."""
+
+    def early(self, action: Callable[[], None]) -> None:
+        """Before the upgrade is triggered."""
+
+    def failing(self, kind: str, action: str, low: float, high: float) -> None:
+        """Some time after the call, let calls of this action fail for a while."""
+
+    # What others do
+
+    def outsider_deploys(self) -> None: ...
+    def outsider_deploys_another_definition(self) -> None: ...
+    def outsider_stops(self) -> None: ...
+    def outsider_scales(self) -> None: ...
+    def outsider_configures(self, **configuration: Any) -> None: ...
+    def outsider_deletes(self, service: str | None = None) -> None: ...
+    def outsider_disables(self, service: str) -> None: ...
+    def person_stops(self) -> None: ...
+    def forget_cluster(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Fate:
+    """`share`: of some thousand rollouts. `ends`: the outcomes that it may lead to."""
+
+    name: str
+    share: int
+    ends: frozenset[str]
+    arrange: Callable[[Case], None]
+
+
+FATES: list[Fate] = []
+
+
+def fate(share: int, *ends: str) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
+    def kept(arrange: Callable[[Case], None]) -> Callable[[Case], None]:
+        FATES.append(Fate(arrange.__name__.replace("_", " "), share, frozenset(ends), arrange))
+        return arrange
+
+    return kept
+
+
+BREAKER_ONLY = {"breaker": True, "rollback": False}
+ALARMS = {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False}
+READS = ("DescribeServices", "DescribeServiceDeployments")
+
+
+# Nobody meddles: what ECS makes of it
+
+
+@fate(110, "completed")
+def success(case: Case) -> None:
+    pass
+
+
+@fate(25, "completed")
+def slow_tasks(case: Case) -> None:
+    case.fault("slow", times=1, factor=case.chance.choice([2, 3, 5]))
+
+
+@fate(20, "completed")
+def some_tasks_crash(case: Case) -> None:
+    case.seeded["desired_count"] = 4
+    case.fault("crash", times=1, task_count=case.chance.choice([1, 2]))
+
+
+@fate(20, "no_change")
+def nothing_to_change(case: Case) -> None:
+    case.options["force_new_deployment"] = False
+
+
+@fate(60, "rolled_back")
+def crash(case: Case) -> None:
+    case.fault("crash", times=1)
+
+
+@fate(40, "rolled_back")
+def image_cannot_be_pulled(case: Case) -> None:
+    case.fault("image_pull", times=1)
+
+
+@fate(40, "circuit_breaker")
+def crash_without_rollback(case: Case) -> None:
+    case.seeded.update(BREAKER_ONLY)
+    case.fault("crash", times=1)
+
+
+@fate(25, "rollback_failed")
+def rollback_fails(case: Case) -> None:
+    case.fault("crash", times=1)
+    case.fault("rollback_fails", times=1)
+
+
+@fate(30, "rolled_back")
+def alarm_with_rollback(case: Case) -> None:
+    case.early(lambda: case.outsider_configures(alarms={**ALARMS, "rollback": True}))
+    case.fault("alarm", times=1)
+
+
+@fate(30, "alarm")
+def alarm_without_rollback(case: Case) -> None:
+    case.early(lambda: case.outsider_configures(alarms=ALARMS))
+    case.fault("alarm", times=1)
+
+
+@fate(20, "timed_out")
+def stuck(case: Case) -> None:
+    case.fault("stuck", times=1)
+
+
+@fate(15, "timed_out")
+def no_capacity(case: Case) -> None:
+    case.fault("no_capacity", times=1)
+
+
+@fate(8, "timed_out")
+def crash_without_breaker(case: Case) -> None:
+    case.seeded.update(breaker=False, rollback=False)
+    case.fault("crash", times=1)
+
+
+# An outsider meddles
+
+
+@fate(40, "superseded", "completed")
+def superseded_by_another_definition(case: Case) -> None:
+    case.later(1, 35, case.outsider_deploys_another_definition)
+
+
+@fate(40, "superseded", "completed")
+def superseded_by_the_same_definition(case: Case) -> None:
+    case.later(1, 35, case.outsider_deploys)
+
+
+@fate(15, "superseded")
+def superseded_at_once(case: Case) -> None:
+    case.later(0, 0, case.outsider_deploys)
+
+
+@fate(15, "superseded", "completed")
+def superseded_twice(case: Case) -> None:
+    case.later(1, 20, case.outsider_deploys)
+    case.later(20, 40, case.outsider_deploys_another_definition)
+
+
+@fate(20, "rollback_failed", "rolled_back", "superseded")
+def superseded_while_crashing(case: Case) -> None:
+    case.fault("crash", times=1)
+    case.later(10, 60, case.outsider_deploys)
+
+
+@fate(20, "completed")
+def supersedes_an_outsider(case: Case) -> None:
+    case.early(case.outsider_deploys)
+
+
+@fate(20, "rolled_back", "completed")
+def stopped_by_an_outsider(case: Case) -> None:
+    case.later(1, 35, case.outsider_stops)
+
+
+@fate(20, "completed")
+def scaled_by_an_outsider(case: Case) -> None:
+    case.later(1, 35, case.outsider_scales)
+
+
+@fate(25, "service_missing")
+def deleted_in_mid_rollout(case: Case) -> None:
+    case.later(1, 20, case.outsider_deletes)
+
+
+@fate(10, "service_missing")
+def deleted_before(case: Case) -> None:
+    case.soon(case.outsider_deletes)
+
+
+@fate(5, "service_missing")
+def cluster_missing(case: Case) -> None:
+    case.forget_cluster()
+
+
+# A person stops it
+
+
+@fate(40, "stopped_by_user", "completed")
+def stopped(case: Case) -> None:
+    case.later(0, 35, case.person_stops)
+
+
+@fate(20, "stopped_by_user", "rolled_back")
+def stopped_while_crashing(case: Case) -> None:
+    case.fault("crash", times=1)
+    case.later(5, 45, case.person_stops)
+
+
+@fate(10, "rollback_failed")
+def stopped_and_the_rollback_fails(case: Case) -> None:
+    case.fault("rollback_fails", times=1)
+    case.later(2, 10, case.person_stops)
+
+
+@fate(15, "superseded", "stopped_by_user", "rollback_failed", "completed")
+def stopped_and_superseded(case: Case) -> None:
+    case.later(3, 25, case.person_stops)
+    case.later(3, 25, case.outsider_deploys)
+
+
+@fate(10, "rolled_back", "stopped_by_user", "completed")
+def stopped_by_both(case: Case) -> None:
+    case.later(3, 25, case.person_stops)
+    case.later(3, 25, case.outsider_stops)
+
+
+@fate(10, "not_attempted")
+def stopped_before_the_start(case: Case) -> None:
+    case.soon(case.person_stops)
+
+
+@fate(10, "completed")
+def stop_denied(case: Case) -> None:
+    case.fault("access_denied", action="StopServiceDeployment")
+    case.later(1, 25, case.person_stops)
+
+
+@fate(15, "stopped_by_user", "completed")
+def reply_to_the_stop_lost(case: Case) -> None:
+    case.fault("reply_lost", action="StopServiceDeployment", times=1)
+    case.later(1, 25, case.person_stops)
+
+
+# The call's reply is lost
+
+
+@fate(50, "completed")
+def reply_lost(case: Case) -> None:
+    case.fault("reply_lost", action="UpdateService", times=1)
+
+
+@fate(25, "rolled_back")
+def reply_lost_and_crash(case: Case) -> None:
+    case.fault("reply_lost", action="UpdateService", times=1)
+    case.fault("crash", times=1)
+
+
+@fate(20, "superseded", "completed")
+def reply_lost_and_another_definition(case: Case) -> None:
+    case.fault("reply_lost", action="UpdateService", times=1)
+    case.later(0, 30, case.outsider_deploys_another_definition)
+
+
+@fate(20, "superseded", "completed")
+def reply_lost_and_the_same_definition(case: Case) -> None:
+    case.fault("reply_lost", action="UpdateService", times=1)
+    case.later(0, 30, case.outsider_deploys)
+
+
+@fate(25, "completed")
+def reply_lost_and_stale_reads(case: Case) -> None:
+    case.fault("reply_lost", action="UpdateService", times=1)
+    case.fault("stale_reads", seconds=case.chance.uniform(1, 12))
+
+
+@fate(10, "superseded", "completed")
+def reply_lost_stale_reads_and_the_same_definition(case: Case) -> None:
+    case.fault("reply_lost", action="UpdateService", times=1)
+    case.fault("stale_reads", seconds=case.chance.uniform(1, 12), times=1)
+    case.later(1, 20, case.outsider_deploys)
+
+
+@fate(10, "stopped_by_user", "completed")
+def reply_lost_and_stopped(case: Case) -> None:
+    case.fault("reply_lost", action="UpdateService", times=1)
+    case.later(0, 25, case.person_stops)
+
+
+@fate(10, "completed")
+def reply_lost_twice(case: Case) -> None:
+    case.fault("timeout_before", action="UpdateService", times=1, seconds=0.01)
+    case.fault("reply_lost", action="UpdateService", times=2)  # the first of the two goes with the call before
+
+
+@fate(15, "completed")
+def connection_lost_before_the_effect(case: Case) -> None:
+    case.fault("timeout_before", action="UpdateService", times=1, seconds=0.01)
+
+
+@fate(6, "completed")
+def times_out_before_the_effect(case: Case) -> None:
+    case.fault("timeout_before", action="UpdateService", times=1, seconds=11)
+    case.loses_real_time = True
+
+
+@fate(6, "completed")
+def times_out_after_the_effect(case: Case) -> None:
+    case.fault("timeout_after", action="UpdateService", times=1, seconds=11)
+    case.loses_real_time = True
+
+
+@fate(6, "completed")
+def takes_effect_when_nobody_waits_any_more(case: Case) -> None:
+    case.fault("delay", action="UpdateService", times=1, seconds=11)
+    case.loses_real_time = True
+
+
+@fate(20, "completed")
+def server_error_once(case: Case) -> None:
+    case.fault("server_error", action="UpdateService", times=1)
+
+
+@fate(8, "refused")
+def server_error_always(case: Case) -> None:
+    case.fault("server_error", action="UpdateService")
+
+
+@fate(20, "completed")
+def throttled_at_the_start(case: Case) -> None:
+    case.fault("throttle", action="UpdateService", times=case.chance.randint(1, 4))
+
+
+@fate(10, "refused")
+def refused_by_ecs(case: Case) -> None:
+    case.fault("error", action="UpdateService", code="InvalidParameterException", message="Bad subnet.")
+
+
+# Reads lag, fail, or are not allowed
+
+
+@fate(40, "completed")
+def stale_reads(case: Case) -> None:
+    case.fault("stale_reads", seconds=case.chance.uniform(1, 12))
+
+
+@fate(20, "rolled_back")
+def stale_reads_and_crash(case: Case) -> None:
+    case.fault("stale_reads", seconds=case.chance.uniform(1, 12))
+    case.fault("crash", times=1)
+
+
+@fate(20, "superseded", "completed")
+def stale_reads_and_superseded(case: Case) -> None:
+    case.fault("stale_reads", seconds=case.chance.uniform(1, 12))
+    case.later(1, 35, case.chance.choice([case.outsider_deploys, case.outsider_deploys_another_definition]))
+
+
+@fate(10, "service_missing")
+def stale_reads_and_deleted(case: Case) -> None:
+    case.fault("stale_reads", seconds=case.chance.uniform(1, 12))
+    case.later(1, 20, case.outsider_deletes)
+
+
+@fate(20, "completed")
+def reads_throttled(case: Case) -> None:
+    case.failing("throttle", case.chance.choice(READS), 5, 30)
+
+
+@fate(20, "completed")
+def reads_fail(case: Case) -> None:
+    case.failing("server_error", case.chance.choice(READS), 5, 30)
+
+
+@fate(10, "rolled_back")
+def reads_fail_and_crash(case: Case) -> None:
+    case.fault("crash", times=1)
+    case.failing("server_error", case.chance.choice(READS), 10, 60)
+
+
+@fate(15, "completed")
+def reads_denied_for_a_while(case: Case) -> None:
+    case.failing("access_denied", case.chance.choice(READS), 5, 30)
+
+
+@fate(15, "completed")
+def replies_to_reads_lost(case: Case) -> None:
+    case.failing("reply_lost", case.chance.choice(READS), 5, 30)
+
+
+@fate(15, "completed")
+def credentials_expire(case: Case) -> None:
+    case.later(1, 30, lambda: case.fault("expired_token", action="DescribeServices", times=1))
+
+
+@fate(20, "completed")
+def no_service_deployments(case: Case) -> None:
+    without_service_deployments(case)
+
+
+@fate(15, "rolled_back")
+def no_service_deployments_and_crash(case: Case) -> None:
+    without_service_deployments(case)
+    case.fault("crash", times=1)
+
+
+@fate(15, "superseded", "completed")
+def no_service_deployments_and_superseded(case: Case) -> None:
+    without_service_deployments(case)
+    case.later(1, 35, case.chance.choice([case.outsider_deploys, case.outsider_deploys_another_definition]))
+
+
+@fate(10, "completed")
+def no_service_deployments_and_reply_lost(case: Case) -> None:
+    without_service_deployments(case)
+    case.fault("reply_lost", action="UpdateService", times=1)
+
+
+@fate(10, "rollback_failed")
+def no_service_deployments_and_the_rollback_fails(case: Case) -> None:
+    without_service_deployments(case)
+    case.fault("crash", times=1)
+    case.fault("rollback_fails", times=1)
+
+
+@fate(10, "circuit_breaker", "alarm")
+def no_service_deployments_and_no_rollback(case: Case) -> None:
+    without_service_deployments(case)
+    case.seeded.update(BREAKER_ONLY)
+    kind = case.chance.choice(["crash", "alarm"])
+    if kind == "alarm":
+        case.early(lambda: case.outsider_configures(alarms=ALARMS))
+    case.fault(kind, times=1)
+
+
+@fate(10, "completed", "rolled_back", "circuit_breaker")
+def no_service_deployments_and_asleep(case: Case) -> None:
+    without_service_deployments(case)
+    kind = case.chance.choice(["success", "crash", "breaker"])
+    if kind != "success":
+        case.fault("crash", times=1)
+    if kind == "breaker":
+        case.seeded.update(BREAKER_ONLY)
+    case.seconds_asleep = 200
+    case.later(150, 180, case.outsider_deploys)
+
+
+@fate(10, "superseded", "completed")
+def no_list_and_superseded(case: Case) -> None:
+    case.fault("access_denied", action="ListServiceDeployments")
+    case.later(1, 35, case.outsider_deploys_another_definition)
+
+
+@fate(10, "rolled_back")
+def no_describe_and_crash(case: Case) -> None:
+    case.fault("access_denied", action="DescribeServiceDeployments")
+    case.fault("crash", times=1)
+
+
+@fate(15, "access_denied")
+def update_denied(case: Case) -> None:
+    case.fault("access_denied", action="UpdateService")
+
+
+@fate(10, "access_denied")
+def reads_denied_from_the_start(case: Case) -> None:
+    case.fault("access_denied", action="DescribeServices")
+
+
+# Nobody looks for a while: worker and scheduler are down
+
+
+@fate(15, "completed")
+def asleep_while_an_outsider_deploys_after_its_end(case: Case) -> None:
+    case.seconds_asleep = 200
+    case.later(150, 180, case.outsider_deploys)
+
+
+@fate(10, "superseded")
+def asleep_while_superseded(case: Case) -> None:
+    case.seconds_asleep = 200
+    case.later(5, 15, case.outsider_deploys)
+
+
+@fate(10, "circuit_breaker")
+def asleep_while_it_is_mended_after_the_breaker(case: Case) -> None:
+    case.seeded.update(BREAKER_ONLY)
+    case.fault("crash", times=1)
+    case.seconds_asleep = 200
+    case.later(150, 180, case.outsider_deploys)
+
+
+@fate(10, "rolled_back")
+def asleep_while_it_is_mended_after_the_rollback(case: Case) -> None:
+    case.fault("crash", times=1)
+    case.seconds_asleep = 200
+    case.later(150, 180, case.outsider_deploys)
+
+
+@fate(10, "completed", "rolled_back")
+def asleep_past_the_deadline(case: Case) -> None:
+    if case.chance.random() < 0.5:
+        case.fault("crash", times=1)
+    case.seconds_asleep = 400
+
+
+# All three services
+
+
+@fate(30, "completed")
+def all_succeed(case: Case) -> None:
+    case.target = "all"
+
+
+@fate(30, "completed", "rolled_back", "not_attempted")
+def all_with_a_crash(case: Case) -> None:
+    case.target = "all"
+    case.fault("crash", times=1, service=case.chance.choice(["agent", "orchestrator", "customer-portal"]))
+
+
+@fate(12, "completed", "service_missing")
+def all_with_a_missing_service(case: Case) -> None:
+    case.target = "all"
+    gone = case.chance.choice(["orchestrator", "customer-portal"])
+    case.soon(lambda: case.outsider_deletes(gone))
+
+
+@fate(12, "completed", "disabled")
+def all_with_a_disabled_service(case: Case) -> None:
+    case.target = "all"
+    off = case.chance.choice(["agent", "orchestrator", "customer-portal"])
+    case.early(lambda: case.outsider_disables(off))
+
+
+@fate(12, "completed", "stopped_by_user", "not_attempted")
+def all_stopped(case: Case) -> None:
+    case.target = "all"
+    case.later(2, 80, case.person_stops)
+
+
+@fate(12, "completed", "superseded", "not_attempted")
+def all_with_an_outsider(case: Case) -> None:
+    case.target = "all"
+    case.later(2, 30, case.outsider_deploys)
+
+
+def without_service_deployments(case: Case) -> None:
+    """A role or region that does not have the younger calls."""
+    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
+        case.fault("access_denied", action=action)

@@ -1,0 +1,133 @@
+"""What a rollout's verdict must be, from the local AWS's ledger and its own records: nothing of the portal is used here.
+
+The ledger says which UpdateService call of the portal's started which service deployment, and what others did to the
+service; the record of that service deployment says what became of it. Words are those of the API.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+# Status and outcome, as `GET /api/v1/deployments/upgrade/{id}` gives them.
+Verdict = tuple[str, str | None]
+
+UNTOLD: Verdict = ("", None)
+OUTSIDER = "outsider"
+OPEN = ("PENDING", "IN_PROGRESS", "STOP_REQUESTED", "ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS")
+# AWS took so many calls without doing anything before the portal gave up: it says so itself (README, "stuck").
+GIVES_UP_AFTER = 3
+
+
+@dataclass
+class Service:
+    """One service and all write calls about it so far, oldest first."""
+
+    cluster: str
+    name: str
+    entries: list[Json] = field(default_factory=list)
+
+    @property
+    def mine(self) -> list[Json]:
+        """The portal's calls that started a service deployment."""
+        return [each for each in self.updates(by_portal=True) if started(each)]
+
+    def updates(self, *, by_portal: bool) -> list[Json]:
+        return [each for each in self.entries if each["action"] == "UpdateService" and is_portals(each) == by_portal]
+
+
+def is_portals(entry: Json) -> bool:
+    return OUTSIDER not in entry["principal"]
+
+
+def started(entry: Json) -> bool:
+    return bool(entry["effect"] and entry["service_deployment_arn"])
+
+
+def verdict_of(service: Service, truth: Json | None, *, is_past_deadline: bool) -> Verdict | None:
+    """The verdict that is true now; None while none is due. `truth`: the local AWS's record of the service, if any.
+
+    What the portal decides by itself before it calls (nothing to change, not attempted) cannot be told from here: then it
+    is UNTOLD, and the script must say it.
+    """
+    if not service.mine:
+        return without_deployment(service, is_past_deadline=is_past_deadline)
+    mine = service.mine[0]
+    record = next(
+        (each for each in (truth or {}).get("deployments", []) if each["arn"] == mine["service_deployment_arn"]), None
+    )
+    if record is None or (record["status"] == "STOPPED" and is_deleted(service)):
+        return "FAILED", "service_missing"
+    if record["status"] in OPEN:
+        return ("FAILED", "timed_out") if is_past_deadline else None
+    return judged(service, mine, record)
+
+
+def without_deployment(service: Service, *, is_past_deadline: bool) -> Verdict | None:
+    calls = service.updates(by_portal=True)
+    if not calls:
+        return untouched(service)
+    last = calls[-1]["error"]
+    if last == "AccessDeniedException":
+        return "FAILED", "access_denied"
+    if last == "InvalidParameterException" or len(calls) >= GIVES_UP_AFTER:
+        return "FAILED", "refused"
+    return ("FAILED", "timed_out") if is_past_deadline else None
+
+
+def untouched(service: Service) -> Verdict:
+    """What is true of a service that the portal never tried to update."""
+    if is_deleted(service):
+        return "FAILED", "service_missing"
+    if any(each["effect"] and each["parameters"].get("desiredCount") == 0 for each in service.updates(by_portal=False)):
+        return "SKIPPED", "disabled"
+    return UNTOLD
+
+
+def judged(service: Service, mine: Json, record: Json) -> Verdict:
+    by_itself = record["breaker"] == "TRIGGERED" or record["alarm"] == "TRIGGERED"
+    match record["status"]:
+        case "SUCCESSFUL":
+            return "SUCCESS", "completed"
+        case "ROLLBACK_SUCCESSFUL":
+            return "FAILED", "stopped_by_user" if not by_itself and is_stopped_by_portal(
+                service, mine
+            ) else "rolled_back"
+        case "ROLLBACK_FAILED":
+            return "FAILED", "rollback_failed"
+        case "STOPPED" if record["alarm"] == "TRIGGERED":
+            return "FAILED", "alarm"
+        case "STOPPED" if record["breaker"] == "TRIGGERED":
+            return "FAILED", "circuit_breaker"
+        case "STOPPED" if is_superseded(service, mine, record):
+            return "FAILED", "superseded"
+        case other:
+            raise AssertionError(f"{service.name} in {service.cluster}: nobody can have made its deployment {other}")
+
+
+def is_stopped_by_portal(service: Service, mine: Json) -> bool:
+    """Whether the first StopServiceDeployment that mine met was the portal's."""
+    stops = [
+        each
+        for each in service.entries
+        if each["action"] == "StopServiceDeployment"
+        and each["effect"]
+        and each["parameters"]["serviceDeploymentArn"] == mine["service_deployment_arn"]
+    ]
+    return bool(stops) and is_portals(stops[0])
+
+
+def is_superseded(service: Service, mine: Json, record: Json) -> bool:
+    later = [each for each in service.entries if started(each) and each["sequence"] > mine["sequence"]]
+    return any(each["time"] <= record["finished_at"] for each in later)
+
+
+def is_deleted(service: Service) -> bool:
+    return any(each["action"] == "DeleteService" and each["effect"] for each in service.entries)
+
+
+def overall(verdicts: list[Verdict]) -> str:
+    """Of an upgrade whose services have ended so: `disabled` counts as neither."""
+    counted = {status for status, _ in verdicts if status != "SKIPPED"}
+    if counted == {"SUCCESS"}:
+        return "SUCCESS"
+    return "PARTIAL" if "SUCCESS" in counted else "FAILED"

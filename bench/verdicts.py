@@ -1,0 +1,484 @@
+"""Is any verdict wrong? A thousand scripted rollouts of mixed fates, judged by the engine and, apart from it, by an oracle.
+
+    make bench-verdicts      (python -m bench.verdicts [--rollouts 1000] [--seed 1])
+
+Each rollout is an organization's of its own; many run side by side, through the real commands, the real engine and the
+local AWS over HTTP. Time is turned by hand: the local AWS's clock and the database's stand still while everybody who is
+due takes a step, and are then turned on together, so that minutes take moments and the engine keeps its own intervals.
+Whenever a rollout ends, the oracle (oracle.py) says from the local AWS's ledger and records, at that very moment of the
+clock, what its verdict must be. Prints what became of each fate (fates.py), and ends with 1 when a verdict is wrong.
+"""
+
+import argparse
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import tests.embedded  # noqa: F401 - starts PostgreSQL and Redis, and sets the environment
+
+os.environ |= {
+    "DJANGO_SETTINGS_MODULE": "portal.settings",
+    "LOG_LEVEL": "CRITICAL",  # what goes wrong here was arranged
+    # Shorter than in production: what never ends is looked at until then.
+    "UPGRADE_DEADLINE_SECONDS": "240",
+    "UPGRADE_POLL_SECONDS": "8",
+}
+
+import django
+
+django.setup()
+
+from botocore.exceptions import ClientError
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection
+from django.db.models import Min
+
+from bench.fates import FATES, Fate
+from bench.oracle import UNTOLD, Service, Verdict, overall, verdict_of
+from portal.errors import PortalError
+from portal.models import Membership, Organization, Role, User
+from tests.local_aws import ControlApiError, LocalAws
+from upgrades.commands import stop_upgrade, trigger_upgrade
+from upgrades.models import Rollout, Upgrade
+from upgrades.rollouts import advance
+
+THREADS = 8
+STARTS_A_SECOND = 8
+MOST_STEPS_AT_ONCE = 6
+GIVEN_UP_AFTER_SECONDS = 3600
+REGION = "eu-central-1"
+OWN_ACCOUNT, OTHER_ACCOUNT = "111111111111", "222222222222"
+PLATFORM = ("agent", "orchestrator", "customer-portal")
+# What the portal may say of a service that it never tried to update, as far as its script says so too.
+SAID_BY_PORTAL = {
+    "no_change": "SUCCESS",
+    "not_attempted": "FAILED",
+    "service_missing": "FAILED",
+    "access_denied": "FAILED",
+}
+
+Json = dict[str, Any]
+Action = Callable[[], None]
+
+# Now() is statement_timestamp(): this one is found before PostgreSQL's own.
+TURNED_CLOCK = """
+CREATE SCHEMA turned;
+CREATE TABLE turned.clock (at timestamptz NOT NULL);
+INSERT INTO turned.clock VALUES (now());
+CREATE FUNCTION turned.statement_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM turned.clock';
+DO $$ BEGIN
+  EXECUTE format('ALTER DATABASE %I SET search_path = turned, pg_catalog, public', current_database());
+END $$;
+"""
+
+
+class World:
+    """The local AWS, the one clock, and the ledger as far as it was read."""
+
+    def __init__(self, aws: LocalAws, seed: int) -> None:
+        self.aws = aws
+        self.seed = seed
+        self.sequence = 0
+        self.now = 0.0
+        with connection.cursor() as cursor:
+            cursor.execute(TURNED_CLOCK)
+        connection.close()
+        aws.throttling(enabled=False)
+        self.began_at = aws.freeze()
+        self.turn_to(self.began_at + 1)
+        self.roles = {account: f"arn:aws:iam::{account}:role/{{}}" for account in (OWN_ACCOUNT, OTHER_ACCOUNT)}
+        aws.seed(roles=[{"arn": role.format("outsider")} for role in self.roles.values()])
+        aws.seed(roles=[{"arn": self.role(OTHER_ACCOUNT), "external_id": "bench-external-id"}])
+        self.outsiders = {
+            account: aws.client(region=REGION, role_arn=role.format("outsider")) for account, role in self.roles.items()
+        }
+        self.actor = User.objects.create_user("bench@example.com", "bench-password-1")
+
+    def role(self, account: str) -> str:
+        return self.roles[account].format("portal")
+
+    def turn_to(self, moment: float) -> None:
+        """Both clocks at once; never back."""
+        self.now = moment
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE turned.clock SET at = to_timestamp(%s)", [moment])
+        self.aws.advance(moment - self.aws.now())
+
+    def new_entries(self) -> list[Json]:
+        entries = self.aws.ledger(since=self.sequence)
+        self.sequence = entries[-1]["sequence"] if entries else self.sequence
+        return entries
+
+
+@dataclass(eq=False)
+class Case:
+    """One organization, one upgrade, one script; fates.py says what a script may call."""
+
+    world: World
+    number: int
+    fate: Fate
+    start_at: float
+    chance: Random
+    target: str = ""
+    seeded: Json = field(default_factory=dict)
+    options: Json = field(default_factory=lambda: {"force_new_deployment": True})
+    seconds_asleep: float = 0
+    loses_real_time: bool = False
+    upgrade: Upgrade | None = None
+    called_at: float | None = None
+    services: dict[str, Service] = field(default_factory=dict)
+    moments: list[tuple[float, Action]] = field(default_factory=list)
+    _before: list[Action] = field(default_factory=list)
+    _at_start: list[Action] = field(default_factory=list)
+    _after_call: list[tuple[float, Action]] = field(default_factory=list)
+    _faults: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.target = self.chance.choice(PLATFORM)
+        self.stack = f"bench-{self.number}"
+        self.cluster = f"{self.stack}-cluster"
+        self.account = OTHER_ACCOUNT if self.chance.random() < 0.15 else OWN_ACCOUNT
+        self.organization = Organization(slug=self.stack, name=self.stack, deployment_stack=self.stack)
+        if self.account == OTHER_ACCOUNT:
+            self.organization.deployment_role_arn = self.world.role(OTHER_ACCOUNT)
+            self.organization.deployment_external_id = "bench-external-id"
+        self.fate.arrange(self)
+
+    @property
+    def recorded(self) -> Upgrade:
+        if self.upgrade is None:
+            raise RuntimeError(f"case {self.number} was not triggered yet")
+        return self.upgrade
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return PLATFORM if self.target == "all" else (self.target,)
+
+    def name_of(self, service: str | None = None) -> str:
+        return f"{self.stack}-{service or self.targets[0]}-service"
+
+    # What a script may call
+
+    def fault(self, kind: str, *, service: str | None = None, **fields: Any) -> None:
+        def switch_on() -> None:
+            scope = {"cluster": self.cluster, "service": self.name_of(service) if service else None}
+            self._faults.append(self.world.aws.fault(kind, **scope, **fields)["id"])
+
+        if self.upgrade:
+            switch_on()
+        else:
+            self._at_start.append(switch_on)
+
+    def failing(self, kind: str, action: str, low: float, high: float) -> None:
+        def switch_on() -> None:
+            self.fault(kind, action=action)
+            fault = self._faults[-1]
+            ends_at = self.world.now + self.chance.uniform(5, 25)
+            self.moments.append((ends_at, lambda: self.switch_off(fault)))
+
+        self.later(low, high, switch_on)
+
+    def switch_off(self, fault: str) -> None:
+        with suppress(ControlApiError):  # it was used up
+            self.world.aws.clear_faults(fault)
+
+    def later(self, low: float, high: float, action: Action) -> None:
+        self._after_call.append((self.chance.uniform(low, high), action))
+
+    def soon(self, action: Action) -> None:
+        self._at_start.append(action)
+
+    def early(self, action: Action) -> None:
+        self._before.append(action)
+
+    def outsider_deploys(self) -> None:
+        self._as_outsider("update_service", service=self.name_of(), forceNewDeployment=True)
+
+    def outsider_deploys_another_definition(self) -> None:
+        container = {"name": self.targets[0], "image": "example.org/other:v1", "memory": 512}
+        client = self.world.outsiders[self.account]
+        made = client.register_task_definition(family=f"{self.stack}-other", containerDefinitions=[container])
+        arn = made["taskDefinition"]["taskDefinitionArn"]
+        self._as_outsider("update_service", service=self.name_of(), taskDefinition=arn)
+
+    def outsider_stops(self) -> None:
+        newest = self.world.aws.deployments(self.cluster)[self.name_of()]["deployments"][0]["arn"]
+        with suppress(ClientError):  # it has ended
+            self.world.outsiders[self.account].stop_service_deployment(serviceDeploymentArn=newest)
+
+    def outsider_scales(self) -> None:
+        self._as_outsider("update_service", service=self.name_of(), desiredCount=self.chance.randint(0, 5))
+
+    def outsider_configures(self, **configuration: Any) -> None:
+        self._as_outsider("update_service", service=self.name_of(), deploymentConfiguration=configuration)
+
+    def outsider_deletes(self, service: str | None = None) -> None:
+        self._as_outsider("delete_service", service=self.name_of(service), force=True)
+
+    def outsider_disables(self, service: str) -> None:
+        self._as_outsider("update_service", service=self.name_of(service), desiredCount=0)
+
+    def person_stops(self) -> None:
+        with suppress(PortalError):  # it has ended
+            stop_upgrade(self.recorded, actor=self.world.actor)
+
+    def forget_cluster(self) -> None:
+        self.organization.deployment_cluster = f"{self.stack}-gone"
+
+    def _as_outsider(self, call: str, **parameters: Any) -> None:
+        getattr(self.world.outsiders[self.account], call)(cluster=self.cluster, **parameters)
+
+    # What the run calls
+
+    def seed(self) -> None:
+        services = [
+            {
+                "name": self.name_of(service),
+                "family": f"{self.stack}-{service}",
+                "container": service,
+                "desired_count": self.chance.randint(1, 4),
+                **self.seeded,
+            }
+            for service in self.targets
+        ]
+        self.world.aws.seed(account=self.account, region=REGION, cluster=self.cluster, services=services)
+        self.services = {service: Service(self.cluster, self.name_of(service)) for service in self.targets}
+
+    def start(self) -> None:
+        for action in self._before:
+            action()
+        self.upgrade = trigger_upgrade(self.organization, actor=self.world.actor, service=self.target, **self.options)
+        for action in self._at_start:
+            action()
+
+    def note(self, entry: Json) -> None:
+        """Keep an entry of the ledger; the first deployment of mine starts the script's clock."""
+        service = next((each for each in self.services.values() if each.name == entry["service"]), None)
+        if service is None:
+            return
+        service.entries.append(entry)
+        if service.mine and self.called_at is None:
+            self.called_at = entry["time"]
+            self.moments += [(entry["time"] + seconds, action) for seconds, action in self._after_call]
+
+    def play(self) -> None:
+        """Do what is due by the script."""
+        due = sorted((each for each in self.moments if each[0] <= self.world.now), key=lambda each: each[0])
+        self.moments = [each for each in self.moments if each[0] > self.world.now]
+        for _, action in due:
+            action()
+
+    @property
+    def is_asleep(self) -> bool:
+        return self.called_at is not None and self.world.now < self.called_at + self.seconds_asleep
+
+    def clean_up(self) -> None:
+        for fault in self._faults:
+            self.switch_off(fault)
+
+
+@dataclass
+class Run:
+    """All cases, and what was found wrong so far."""
+
+    world: World
+    cases: list[Case]
+    pool: ThreadPoolExecutor
+    wrong: list[str] = field(default_factory=list)
+    ends: dict[str, Counter[str]] = field(default_factory=dict)
+    steps: int = 0
+    _open: dict[int, Case] = field(default_factory=dict)  # by rollout
+    _due_since: dict[int, float] = field(default_factory=dict)
+    _told: dict[int, list[Verdict]] = field(default_factory=dict)  # by case
+
+    def carry_out(self) -> None:
+        waiting = sorted(self.cases, key=lambda case: case.start_at)
+        while waiting or self._open:
+            starting = [case for case in waiting if case.start_at <= self.world.now]
+            waiting = [case for case in waiting if case.start_at > self.world.now]
+            list(self.pool.map(Case.start, starting))
+            for case in starting:
+                self._watch(case)
+            self._read_ledger()
+            running = set(self._open.values())
+            for case in running:
+                case.play()
+            if any(case.loses_real_time for case in starting):
+                self._steps()
+                time.sleep(2)  # a call that nobody waits for any more takes its effect
+            self._steps()
+            self._settle()
+            if self.world.now > self.world.began_at + GIVEN_UP_AFTER_SECONDS:
+                self.wrong += [f"{case.fate.name}: rollout {pk} never ended" for pk, case in self._open.items()]
+                return
+            self.world.turn_to(self._next_moment(waiting))
+
+    def _watch(self, case: Case) -> None:
+        for pk, position in case.recorded.rollouts.values_list("pk", "position"):
+            self._open[pk] = case
+            if position == 0:
+                self._due_since[pk] = self.world.now
+
+    def _read_ledger(self) -> None:
+        by_cluster = {case.cluster: case for case in self._open.values()}
+        for entry in self.world.new_entries():
+            if entry["cluster"] in by_cluster:
+                by_cluster[entry["cluster"]].note(entry)
+
+    def _steps(self) -> None:
+        """Whoever is due takes a step, and again if that made it due at once."""
+        for _ in range(MOST_STEPS_AT_ONCE):
+            asleep = {pk for pk, case in self._open.items() if case.is_asleep}
+            due = [pk for pk in Rollout.objects.due().values_list("pk", flat=True) if pk not in asleep]
+            if not due:
+                return
+            self.steps += sum(self.pool.map(advance, due))
+
+    def _settle(self) -> None:
+        """Hold what ended in this moment against the truth of this moment."""
+        self._read_ledger()
+        ended = Rollout.objects.filter(pk__in=list(self._open), phase="done").order_by("upgrade", "position")
+        for rollout in ended.select_related("upgrade"):
+            case = self._open.pop(rollout.pk)
+            self._hold(case, rollout)
+            following = case.recorded.rollouts.filter(position=rollout.position + 1).first()
+            if following:
+                self._due_since[following.pk] = self.world.now
+            if case not in self._open.values():
+                self._hold_upgrade(case, rollout.upgrade)
+                case.clean_up()
+
+    def _hold(self, case: Case, rollout: Rollout) -> None:
+        service = case.services[rollout.service]
+        truth = self.world.aws.deployments(case.cluster).get(service.name)
+        began = self._due_since.get(rollout.pk)
+        deadline = None if began is None else began + settings.UPGRADE_DEADLINE_SECONDS
+        expected = verdict_of(service, truth, is_past_deadline=deadline is not None and self.world.now >= deadline)
+        told: Verdict = (rollout.status, rollout.outcome)
+        earlier = self._told.setdefault(case.number, [])
+        if expected == UNTOLD:
+            expected = scripted(case, told, earlier)
+        earlier.append(told)
+        self.ends.setdefault(case.fate.name, Counter())[str(rollout.outcome)] += 1
+        if told != expected:
+            self._blame(case, rollout, f"told {told}, true is {expected}")
+        elif rollout.outcome not in case.fate.ends:
+            self._blame(case, rollout, f"{told} is none of the script's ends: script or oracle is at fault")
+        elif len(service.mine) > 1:
+            self._blame(case, rollout, f"doubled: {len(service.mine)} deployments of the portal's")
+        elif service.mine and rollout.service_deployment_arn not in (None, service.mine[0]["service_deployment_arn"]):
+            self._blame(case, rollout, f"judged by {rollout.service_deployment_arn}, which is not its own")
+
+    def _hold_upgrade(self, case: Case, upgrade: Upgrade) -> None:
+        expected = overall(self._told[case.number])
+        if upgrade.status != expected:
+            self.wrong.append(f"{case.fate.name}: {upgrade.upgrade_id} told {upgrade.status}, true is {expected}")
+
+    def _blame(self, case: Case, rollout: Rollout, what: str) -> None:
+        calls = "; ".join(
+            f"+{entry['time'] - case.start_at:.0f} s {entry['principal'].rsplit('/', 1)[0].rsplit('/', 1)[-1]} "
+            f"{entry['action']} {entry['error'] or ('ok' if entry['delivered'] else 'reply lost')}"
+            for entry in case.services[rollout.service].entries
+        )
+        self.wrong.append(
+            f"{case.fate.name} (case {case.number}, {rollout.service}, ended +{self.world.now - case.start_at:.0f} s): "
+            f"{what}. It said: {rollout.error_message or rollout.rollout_reason}. Calls: {calls}"
+        )
+
+    def _next_moment(self, waiting: list[Case]) -> float:
+        moments = [case.start_at for case in waiting[:1]]
+        for case in set(self._open.values()):
+            moments += [moment for moment, _ in case.moments]
+            if case.is_asleep and case.called_at is not None:
+                moments.append(case.called_at + case.seconds_asleep)
+        awake = [pk for pk, case in self._open.items() if not case.is_asleep]
+        due = Rollout.objects.filter(pk__in=awake).aggregate(at=Min("next_check_at"))["at"]
+        moments += [due.timestamp()] if due else []
+        return max(self.world.now + 1, min(moments, default=self.world.now + 1))
+
+
+def scripted(case: Case, told: Verdict, earlier: list[Verdict]) -> Verdict | None:
+    """The verdict on a service that the portal never tried to update, where its script allows it; None otherwise."""
+    outcome = str(told[1])
+    if outcome not in case.fate.ends or outcome not in SAID_BY_PORTAL:
+        return None
+    is_stopped = Upgrade.objects.get(pk=case.recorded.pk).stop_requested_at is not None
+    if outcome == "not_attempted" and not is_stopped and not any(status == "FAILED" for status, _ in earlier):
+        return None
+    return SAID_BY_PORTAL[outcome], outcome
+
+
+def deal(world: World, rollouts: int) -> list[Case]:
+    """The cases, each fate with its share of the rollouts, in an order that the seed decides."""
+    chance = Random(world.seed)  # noqa: S311 - to be the same again for the same seed
+    total = sum(fate.share for fate in FATES)
+    parts = [(fate.share * rollouts / total, fate) for fate in FATES]
+    deck = [fate for part, fate in parts for _ in range(int(part))]
+    rest = sorted(parts, key=lambda each: (each[0] - int(each[0]), chance.random()), reverse=True)
+    deck += [fate for _, fate in rest[: rollouts - len(deck)]]
+    chance.shuffle(deck)
+    cases: list[Case] = []
+    left = rollouts
+    for number, fate in enumerate(deck):
+        if left <= 0:
+            break
+        start_at = world.now + 5 + number // STARTS_A_SECOND
+        case = Case(world, number, fate, start_at, Random(f"{world.seed} {number}"))  # noqa: S311
+        if case.loses_real_time:
+            case.start_at = world.now + 5
+        left -= len(case.targets)
+        cases.append(case)
+    return cases
+
+
+def report(run: Run, seconds: float) -> bool:
+    rollouts = sum(sum(ends.values()) for ends in run.ends.values())
+    outcomes = sum(run.ends.values(), Counter[str]())
+    print(f"{rollouts} rollouts of {len(run.ends)} fates, {run.world.now - run.world.began_at:.0f} s of ECS's time")
+    for fate in FATES:
+        ends = run.ends.get(fate.name)
+        if ends:
+            print(f"  {fate.name:52} {', '.join(f'{count} {outcome}' for outcome, count in ends.most_common())}")
+    print(f"  {'in all':52} {', '.join(f'{count} {outcome}' for outcome, count in outcomes.most_common())}")
+    for line in run.wrong:
+        print(f"WRONG {line}")
+    print(f"{run.steps} steps of the engine in {seconds:.0f} s; seed {run.world.seed}.")
+    print(f"{len(run.wrong)} wrong verdicts in {rollouts} rollouts.")
+    return not run.wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rollouts", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1, help="decides what meets whom, and when")
+    options = parser.parse_args()
+    call_command("migrate", verbosity=0)
+    local_aws = LocalAws.start()
+    os.environ["AWS_ENDPOINT_URL"] = local_aws.url
+    began = time.monotonic()
+    try:
+        world = World(local_aws, options.seed)
+        cases = deal(world, options.rollouts)
+        Organization.objects.bulk_create([case.organization for case in cases])
+        Membership.objects.bulk_create(
+            Membership(organization=case.organization, user=world.actor, role=Role.OPERATOR) for case in cases
+        )
+        for case in cases:
+            case.seed()
+        with ThreadPoolExecutor(THREADS) as pool:
+            run = Run(world, cases, pool)
+            run.carry_out()
+        return 0 if report(run, time.monotonic() - began) else 1
+    finally:
+        local_aws.stop()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
