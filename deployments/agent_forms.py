@@ -6,8 +6,8 @@ from typing import Any
 from django import forms
 
 from deployments.environment import FARGATE_SIZES, MAX_IMAGE_LENGTH, is_secret_reference
-from deployments.forms import QUIET, OnceForm
 from deployments.models import Agent
+from portal.forms import QUIET, OnceForm
 
 CODE = {**QUIET, "class": "code", "rows": 6, "autocapitalize": "off"}
 

@@ -1,6 +1,5 @@
 """The forms of deployments and agents, and the list's filters. Rules about state and role are the commands'."""
 
-import secrets
 from typing import Any
 
 from django import forms
@@ -8,7 +7,8 @@ from django import forms
 from deployments.models import Agent, Deployment
 from deployments.states import Command, Status
 from portal.errors import PortalError
-from portal.idempotency import MAX_KEY_LENGTH
+from portal.forms import QUIET, OnceForm
+from portal.forms import refuse as portal_refuse
 from portal.models import Organization
 
 # The words for the keys of models.SORTS.
@@ -19,13 +19,6 @@ SORT_WORDS = {
     "status": "Status",
     "-replicas": "Most tasks first",
 }
-QUIET = {"autocomplete": "off", "spellcheck": "false"}
-
-
-class OnceForm(forms.Form):
-    """Sent again by a double click or a reload, it does nothing twice."""
-
-    idempotency_key = forms.CharField(widget=forms.HiddenInput, max_length=MAX_KEY_LENGTH, initial=secrets.token_hex)
 
 
 class ListFilters(forms.Form):
@@ -129,12 +122,4 @@ FIELDS_OF_COMMANDS = {"agent_id": "agent", "cpu": "size", "memory": "size"}
 
 def refuse(form: forms.Form, error: PortalError) -> int:
     """Show a command's refusal at its field, or above the form. Returns the status of the answer; raises 403 and 404."""
-    if error.status in (403, 404):
-        raise error
-    errors: dict[str, list[str]] = error.extra.get("errors") or {}
-    for name, sentences in errors.items():
-        field = FIELDS_OF_COMMANDS.get(name, name)
-        form.add_error(field if field in form.fields else None, sentences)
-    if not errors:
-        form.add_error(None, error.message)
-    return 422 if error.status == 400 else error.status
+    return portal_refuse(form, error, names=FIELDS_OF_COMMANDS)

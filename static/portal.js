@@ -206,6 +206,15 @@ function keepFilters() {
 }
 document.addEventListener("htmx:pushedIntoHistory", keepFilters);
 
+// A form that must not be sent twice by a double click; the server's idempotency key is the second guard.
+document.addEventListener("submit", (event) => {
+  if (!event.target.matches("[data-once]")) return;
+  for (const button of event.target.querySelectorAll("[type=submit]")) setTimeout(() => { button.disabled = true; });
+});
+window.addEventListener("pageshow", () => {
+  for (const button of document.querySelectorAll("[data-once] fieldset:not([disabled]) [type=submit]")) button.disabled = false;
+});
+
 keepFilters();
 keepTurning();
 tick();

@@ -109,10 +109,12 @@ def noun(upgrade: Upgrade) -> str:
 
 
 def line_of(rollout: Rollout) -> str:
-    """`Orchestrator: Failed. Rolled back by ECS. Tasks failed to start.`"""
+    """`Orchestrator, v9.9.0 to v9.9.1: Failed. Rolled back by ECS. Tasks failed to start.`"""
+    moves = rollout.from_version and rollout.to_version and rollout.from_version != rollout.to_version
+    versions = f", {rollout.from_version} to {rollout.to_version}" if moves else ""
     outcome = f" {Outcome(rollout.outcome).label}." if rollout.outcome and not rollout.error_message else ""
     said = f" {rollout.error_message}" if rollout.error_message else ""
-    return f"{rollout.get_service_display()}: {Status(rollout.status).label}.{outcome}{said}"
+    return f"{rollout.get_service_display()}{versions}: {Status(rollout.status).label}.{outcome}{said}"
 
 
 def next_action(status: Status, rollouts: list[Rollout]) -> str:

@@ -14,8 +14,10 @@ from email.utils import parseaddr
 
 from django.conf import settings
 from django.core.mail import EmailMessage
+from django.urls import reverse
 
 from portal.notifications.models import NotificationDelivery
+from portal.notifications.outbox import link_to
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
 # The specification asks for 24 to 64.
@@ -73,9 +75,9 @@ def escape_slack(text: str) -> str:
 def email_of(delivery: NotificationDelivery) -> EmailMessage:
     """Plain text. Its Message-ID is the same over all tries, so that a mail program can tell a double."""
     channel = delivery.channel
-    foot = (
-        f"{channel.organization.name} sends this to its channel {channel.name}. Its admins can change that: Settings."
-    )
+    page = link_to(reverse("settings:index", args=[channel.organization.slug]))
+    where = f": {page}" if page else " in its settings."
+    foot = f"{channel.organization.name} sends this to its channel {channel.name}; its admins can change that{where}"
     lines = [delivery.text, "", *([delivery.data["url"], ""] if delivery.data.get("url") else []), "-- ", foot]
     domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2]
     headers = {"Message-ID": f"<{delivery.message_id}@{domain}>", "Auto-Submitted": "auto-generated"}

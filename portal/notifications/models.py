@@ -1,6 +1,8 @@
 """Where an organization wants to be told, and the outbox: one row for each message to each channel."""
 
 import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -22,6 +24,10 @@ class ChannelKind(models.TextChoices):
     WEBHOOK = "webhook", "Webhook"
     SLACK = "slack", "Slack"
     EMAIL = "email", "E-mail"
+
+    @property
+    def in_a_sentence(self) -> str:
+        return self.label if self == ChannelKind.SLACK else self.label.lower()
 
 
 class NotificationKind(models.TextChoices):
@@ -215,3 +221,46 @@ class NotificationDelivery(Leased):
     @property
     def message_id(self) -> str:
         return f"msg_{self.id.hex}"
+
+    def happens_within(self, seconds: float, *, now: datetime) -> bool:
+        """Whether it is being sent, or will be so soon."""
+        if self.status != DeliveryStatus.PENDING or self.next_check_at is None:
+            return False
+        return self.next_check_at < now + timedelta(seconds=seconds)
+
+    @property
+    def is_retried(self) -> bool:
+        """Its newest try failed, and another will come."""
+        return self.status == DeliveryStatus.PENDING and self.failure is not None
+
+    @property
+    def newest_attempts(self) -> list["Attempt"]:
+        return [Attempt(**tried) for tried in reversed(self.attempts)]
+
+    @property
+    def result(self) -> str:
+        """What came of it until now, in a sentence; empty while nothing has."""
+        if self.attempts and self.failure == self.attempts[-1]["failure"]:
+            return self.newest_attempts[0].result
+        return Failure(self.failure).label if self.failure else ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try: an entry of `NotificationDelivery.attempts`. `at` is ISO 8601, `detail` says more than `failure`."""
+
+    at: str
+    seconds: float
+    http_status: int | None
+    failure: str | None
+    detail: str
+
+    @property
+    def moment(self) -> datetime:
+        return datetime.fromisoformat(self.at)
+
+    @property
+    def result(self) -> str:
+        code = f"HTTP {self.http_status}." if self.http_status else ""
+        said = self.detail or (Failure(self.failure).label if self.failure else "Delivered." if not code else "")
+        return f"{code} {said}".strip()

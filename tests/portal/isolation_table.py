@@ -21,10 +21,11 @@ from portal.access import Policy
 from portal.audit import AuditEvent
 from portal.errors import API_PREFIXES
 from portal.idempotency import IdempotencyKey
-from portal.models import Membership, Organization
+from portal.models import Membership, Organization, Role
 from portal.notifications.models import NotificationChannel, NotificationDelivery
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
+from tests.notifications.conftest import make_channel
 from tests.upgrades.conftest import make_upgrade
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import Status
@@ -41,9 +42,9 @@ ONCE = {"idempotency_key": "matrix-1"}
 class Row:
     """A tenant's route: who may use it, what it takes by each unsafe method, which queries of it name an id.
 
-    Unsafe methods need an operator, whatever may be read. `command` is the last word of the address where that is open,
-    `status` the one of the deployment that the row is asked for, `is_ended` says which upgrade, so that a good request is
-    accepted.
+    Unsafe methods need an operator, or an admin where the policy says so, whatever may be read. `command` is the last word
+    of the address where that is open, `status` the one of the deployment that the row is asked for, `is_ended` says which
+    upgrade, so that a good request is accepted.
     """
 
     route: str
@@ -59,6 +60,11 @@ class Row:
     def allowed(self) -> set[str]:
         """OPTIONS tells of an API route what its documentation tells, and of no object."""
         return {*(("get", "head") if self.get else ()), *self.sends}
+
+    @property
+    def sender(self) -> Role:
+        """The lowest role that may use unsafe methods."""
+        return Role.ADMIN if self.policy is Policy.ADMIN else Role.OPERATOR
 
     @property
     def is_api(self) -> bool:
@@ -85,10 +91,13 @@ class Place:
     ended_id: str
     agent_id: str
     deployments: dict[str, str]
+    channel_id: str
+    delivery_id: str
 
     @property
     def ids(self) -> list[str]:
-        return [self.upgrade_id, self.ended_id, self.agent_id, *self.deployments.values()]
+        upgrades = [self.upgrade_id, self.ended_id]
+        return [*upgrades, self.agent_id, *self.deployments.values(), self.channel_id, self.delivery_id]
 
     def words(self, row: Row) -> dict[str, str]:
         return {
@@ -96,16 +105,21 @@ class Place:
             "upgrade_id": self.ended_id if row.is_ended else self.upgrade_id,
             "agent_id": self.agent_id,
             "deployment_id": self.deployments[row.status],
+            "channel_id": self.channel_id,
+            "delivery_id": self.delivery_id,
+            "kind": "webhook",
             "command": row.command,
         }
 
 
 NOWHERE = Place(
-    "nowhere",
-    "upgrade-2026-0101-000000-abcdef",
-    "upgrade-2026-0101-000000-fedcba",
-    str(uuid.uuid4()),
-    {"ready": str(uuid.uuid4()), "stopped": str(uuid.uuid4())},
+    slug="nowhere",
+    upgrade_id="upgrade-2026-0101-000000-abcdef",
+    ended_id="upgrade-2026-0101-000000-fedcba",
+    agent_id=str(uuid.uuid4()),
+    deployments={"ready": str(uuid.uuid4()), "stopped": str(uuid.uuid4())},
+    channel_id=str(uuid.uuid4()),
+    delivery_id=str(uuid.uuid4()),
 )
 
 AGENT = {"name": "Matrix agent", "image": "registry.example.com/matrix:v1"}
@@ -179,6 +193,21 @@ def deployment_api(prefix: str) -> Iterator[Row]:
     yield Row(f"{agents}/<uuid:agent_id>/deploy", Policy.OPERATOR, get=False, sends={"post": {}})
 
 
+def settings_pages() -> Iterator[Row]:
+    base = "o/<slug:slug>/settings"
+    one = f"{base}/channels/<uuid:channel_id>"
+    form = ONCE | {"name": "Matrix", "target": "https://hooks.example.com/", "events": ["upgrade.ended"]}
+    yield Row(f"{base}/", Policy.VIEWER)
+    yield Row(f"{base}/channels/new/<slug:kind>", Policy.ADMIN, sends={"post": form})
+    yield Row(f"{one}/", Policy.VIEWER)
+    yield Row(f"{one}/edit", Policy.ADMIN, sends={"post": form})
+    yield Row(f"{one}/switch", Policy.ADMIN, get=False, sends={"post": {"on": "0"}})
+    yield Row(f"{one}/secret", Policy.ADMIN, sends={"post": ONCE})
+    yield Row(f"{one}/remove", Policy.ADMIN, sends={"post": None})
+    yield Row(f"{one}/test", Policy.ADMIN, get=False, sends={"post": None})
+    yield Row(f"{one}/deliveries/<uuid:delivery_id>/again", Policy.ADMIN, get=False, sends={"post": None})
+
+
 TENANT = [
     Row("o/<slug:slug>/", Policy.VIEWER),
     Row("o/<slug:slug>/activity/", Policy.VIEWER, queries=("subject=<agent_id>",)),
@@ -186,6 +215,7 @@ TENANT = [
     *upgrade_rows(),
     *deployment_pages(),
     *agent_pages(),
+    *settings_pages(),
     *deployment_api(""),
     *deployment_api("api/v1/"),
 ]
@@ -201,7 +231,9 @@ LIBRARIES = {
 
 
 def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
-    """An upgrade under way and one that has ended, an agent (of these fields), deployments that run and are stopped."""
+    """An upgrade under way and one that has ended, an agent (of these fields), deployments that run and are stopped, a
+    channel with a message that failed.
+    """
     by = cast.outsider if organization == cast.globex else cast.admin
     upgrade = make_upgrade(organization, by=by, target="orchestrator", statuses=[Status.PENDING])
     ended = make_upgrade(
@@ -213,7 +245,19 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
     ended.rollouts.update(task_definition=f"{stack}-agent:1", previous_task_definition=f"{stack}-orchestrator:1")
     agent = make_agent(cast, organization=organization, **fields)
     deployments = {status: str(make_deployment(cast, agent, status).pk) for status in ("ready", "stopped")}
-    return Place(organization.slug, upgrade.upgrade_id, ended.upgrade_id, str(agent.pk), deployments)
+    channel = make_channel(organization, by=by)
+    delivery = NotificationDelivery.objects.create(
+        organization=organization, channel=channel, kind="upgrade.ended", status="failed", failure="broken"
+    )
+    return Place(
+        slug=organization.slug,
+        upgrade_id=upgrade.upgrade_id,
+        ended_id=ended.upgrade_id,
+        agent_id=str(agent.pk),
+        deployments=deployments,
+        channel_id=str(channel.pk),
+        delivery_id=str(delivery.pk),
+    )
 
 
 def rows_of(organization: Organization) -> list[Any]:

@@ -1,0 +1,34 @@
+"""What the forms of all pages share: being sent twice, and showing what a command refused."""
+
+import secrets
+from collections.abc import Mapping
+
+from django import forms
+
+from portal.errors import PortalError
+from portal.idempotency import MAX_KEY_LENGTH
+
+# For fields in which a browser has nothing to suggest or correct.
+QUIET = {"autocomplete": "off", "spellcheck": "false"}
+
+
+class OnceForm(forms.Form):
+    """Sent again by a double click or a reload, it does nothing twice."""
+
+    idempotency_key = forms.CharField(widget=forms.HiddenInput, max_length=MAX_KEY_LENGTH, initial=secrets.token_hex)
+
+
+def refuse(form: forms.Form, error: PortalError, *, names: Mapping[str, str] | None = None) -> int:
+    """Show a command's refusal at its field, or above the form. Returns the status of the answer; raises 403 and 404.
+
+    `names`: the form's names of fields that the command calls otherwise.
+    """
+    if error.status in (403, 404):
+        raise error
+    errors: dict[str, list[str]] = error.extra.get("errors") or {}
+    for name, sentences in errors.items():
+        field = (names or {}).get(name, name)
+        form.add_error(field if field in form.fields else None, sentences)
+    if not errors:
+        form.add_error(None, error.message)
+    return 422 if error.status == 400 else error.status

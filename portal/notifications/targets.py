@@ -1,0 +1,43 @@
+"""What a target may look like, checked when it is saved. Whether it may be reached is decided at each sending, by address
+(portal/outbound.py): a name may lead elsewhere tomorrow.
+"""
+
+import re
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+
+from portal import outbound
+from portal.notifications.models import ChannelKind
+
+MOST_ADDRESSES = 5
+MOST_ADDRESS_LENGTH = 254
+
+
+def read_target(kind: ChannelKind, text: str) -> str:
+    """The target as it is kept. Raises ValidationError."""
+    return read_addresses(text) if kind == ChannelKind.EMAIL else read_url(text)
+
+
+def read_url(text: str) -> str:
+    url = text.strip()
+    try:
+        outbound.parse(url)
+    except outbound.OutboundRefused as error:
+        raise ValidationError(str(error)) from error
+    return url
+
+
+def read_addresses(text: str) -> str:
+    """E-mail addresses, separated by commas, semicolons or white space; each once, whatever its case."""
+    found = {address.lower(): address for address in re.split(r"[,;\s]+", text) if address}
+    if not 1 <= len(found) <= MOST_ADDRESSES:
+        raise ValidationError(f"Give 1 to {MOST_ADDRESSES} addresses; these are {len(found)}.")
+    for address in found.values():
+        try:
+            validate_email(address)
+        except ValidationError:
+            raise ValidationError(f"{address[:80]} is no e-mail address.") from None
+        if len(address) > MOST_ADDRESS_LENGTH:
+            raise ValidationError(f"{address[:80]}… is longer than {MOST_ADDRESS_LENGTH} characters.")
+    return ",".join(found.values())

@@ -1,0 +1,244 @@
+"""The settings page of an organization: who its members are, where it is told what happens, and what became of it.
+
+Everybody in the organization reads; its admins act. Nobody is shown Slack's URLs, nor a signing secret a second time.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from portal.access import Policy, organization_of_page, person, policy
+from portal.errors import NOT_FOUND, PortalError
+from portal.forms import OnceForm, refuse
+from portal.htmx import render_page
+from portal.models import Membership, Organization, Role
+from portal.notifications import commands
+from portal.notifications.forms import ChannelForm
+from portal.notifications.models import ChannelKind, NotificationChannel, NotificationDelivery
+from portal.pages import page_context
+from portal.pagination import DEFAULT_LIMIT, paginate
+
+DELIVERIES_SHOWN = 20
+# A log in which something happens within so many seconds refreshes itself.
+SOON_SECONDS = 30
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def index(request: HttpRequest, slug: str) -> HttpResponse:
+    organization = organization_of_page(request, slug)
+    members = Membership.objects.filter(organization=organization).select_related("user").order_by("user__email", "pk")
+    context = settings_context(request, organization) | {
+        "page": paginate(members, skip=skip_of(request), limit=DEFAULT_LIMIT),
+        "query_without_skip": "",
+        "channels": NotificationChannel.objects.visible_to(request.user).for_list(organization),
+        "kinds": ChannelKind,
+    }
+    return render(request, "settings/index.html", context)
+
+
+@policy(Policy.ADMIN)
+@require_http_methods(["GET", "HEAD", "POST"])
+def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
+    """A new channel of one kind. A webhook's secret is in the answer, and in no other."""
+    organization = organization_of_page(request, slug)
+    if kind not in ChannelKind.values:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    form = ChannelForm(ChannelKind(kind), request.POST or None)
+    status = 200
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                made = commands.create_channel(
+                    organization, actor=person(request), kind=ChannelKind(kind), **form.cleaned_data
+                )
+            except PortalError as error:
+                status = refuse(form, error)
+            else:
+                return created(request, made)
+    context = settings_context(request, organization) | {"form": form, "kind": ChannelKind(kind)}
+    return render(request, "settings/form.html", context, status=status)
+
+
+def created(request: HttpRequest, made: commands.Created) -> HttpResponse:
+    channel = made.channel
+    if made.secret:
+        return show_secret(request, channel, made.secret)
+    if channel.kind == ChannelKind.WEBHOOK:
+        messages.warning(
+            request,
+            "This channel was created by the same form a moment ago, and its signing secret shown then. "
+            "If nobody copied it, make a new one.",
+        )
+    else:
+        messages.success(request, f"{channel.name} is told from now on. Send a test to see that it arrives.")
+    return redirect("settings:channel", channel.organization.slug, channel.pk)
+
+
+def show_secret(request: HttpRequest, channel: NotificationChannel, secret: str) -> HttpResponse:
+    context = settings_context(request, channel.organization) | {
+        "channel": channel,
+        "secret": secret,
+        "is_renewed": bool(channel.old_secret_until),
+    }
+    return render(request, "settings/secret_shown.html", context)
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def channel(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
+    """One channel and its log; the log alone refreshes itself while something is under way."""
+    return channel_page(request, find_channel(request, slug, channel_id))
+
+
+def channel_page(
+    request: HttpRequest, channel: NotificationChannel, *, refused: str | None = None, status: int = 200
+) -> HttpResponse:
+    deliveries = NotificationDelivery.objects.visible_to(request.user).filter(channel=channel).newest_first()
+    page = paginate(deliveries.select_related("channel"), skip=skip_of(request), limit=DELIVERIES_SHOWN)
+    now = timezone.now()
+    context = settings_context(request, channel.organization) | {
+        "channel": channel,
+        "page": page,
+        "query_without_skip": "",
+        "is_live": any(each.happens_within(SOON_SECONDS, now=now) for each in page.items),
+        "refused": refused,
+        "test_seconds": commands.TEST_SECONDS,
+    }
+    return render_page(request, "settings/channel.html", "settings/_deliveries.html", context, status=status)
+
+
+@policy(Policy.ADMIN)
+@require_http_methods(["GET", "HEAD", "POST"])
+def edit(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
+    channel = find_channel(request, slug, channel_id)
+    context = settings_context(request, channel.organization)
+    # Who may not change it is not handed a form with the target in it.
+    initial_of = channel if context["may_act"] else None
+    form = ChannelForm(ChannelKind(channel.kind), request.POST or None, channel=initial_of)
+    status = 200
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            asked = {name: form.cleaned_data[name] for name in ("name", "target", "events")}
+            try:
+                commands.change_channel(channel, actor=person(request), **asked)
+            except PortalError as error:
+                status = refuse(form, error)
+            else:
+                messages.success(request, "The changes are saved. They apply to what is sent from now on.")
+                return redirect("settings:channel", slug, channel.pk)
+    context |= {"form": form, "channel": channel, "kind": ChannelKind(channel.kind)}
+    return render(request, "settings/form.html", context, status=status)
+
+
+@policy(Policy.ADMIN)
+@require_POST
+def switch(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
+    """`on` 1 or 0 says which is wanted, so that a second click switches nothing back."""
+    channel = find_channel(request, slug, channel_id)
+    wanted = request.POST.get("on") == "1"
+    commands.switch_channel(channel, actor=person(request), is_active=wanted)
+    messages.success(request, f"{channel.name} is switched {'on' if wanted else 'off'}.")
+    return redirect("settings:channel", slug, channel.pk)
+
+
+@policy(Policy.ADMIN)
+@require_http_methods(["GET", "HEAD", "POST"])
+def secret(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
+    """Ask first; then make another signing secret and show it once."""
+    channel = find_channel(request, slug, channel_id)
+    form = OnceForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        renewed = commands.renew_secret(channel, actor=person(request), **form.cleaned_data)
+        if renewed:
+            channel.refresh_from_db()
+            return show_secret(request, channel, renewed)
+        messages.warning(request, "The same form made a new secret a moment ago, and it was shown then.")
+        return redirect("settings:channel", slug, channel.pk)
+    context = settings_context(request, channel.organization) | {"channel": channel, "form": form}
+    return render(request, "settings/secret.html", context, status=422 if form.errors else 200)
+
+
+@policy(Policy.ADMIN)
+@require_http_methods(["GET", "HEAD", "POST"])
+def remove(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
+    """Ask first; then remove the channel with its log."""
+    channel = find_channel(request, slug, channel_id)
+    if request.method == "POST":
+        commands.remove_channel(channel, actor=person(request))
+        messages.success(request, f"{channel.name} is removed.")
+        return redirect("settings:index", slug)
+    context = settings_context(request, channel.organization) | {
+        "channel": channel,
+        "waiting": channel.deliveries.pending().count(),
+    }
+    return render(request, "settings/remove.html", context)
+
+
+@policy(Policy.ADMIN)
+@require_POST
+def test(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
+    """Write a test to the outbox; the log shows live what becomes of it."""
+    channel = find_channel(request, slug, channel_id)
+    try:
+        commands.test_channel(channel, actor=person(request))
+    except PortalError as error:
+        return refused_on_page(request, channel, error)
+    return redirect("settings:channel", slug, channel.pk)
+
+
+@policy(Policy.ADMIN)
+@require_POST
+def again(request: HttpRequest, slug: str, channel_id: UUID, delivery_id: UUID) -> HttpResponse:
+    """Put a failed message back into the outbox."""
+    channel = find_channel(request, slug, channel_id)
+    deliveries = NotificationDelivery.objects.visible_to(request.user).select_related("channel", "organization")
+    delivery = deliveries.filter(channel=channel, pk=delivery_id).first()
+    if delivery is None:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    try:
+        commands.send_again(delivery, actor=person(request))
+    except PortalError as error:
+        return refused_on_page(request, channel, error)
+    return redirect("settings:channel", slug, channel.pk)
+
+
+def refused_on_page(request: HttpRequest, channel: NotificationChannel, error: PortalError) -> HttpResponse:
+    """The channel's page with why nothing was done. Raises 403 and 404, which have pages of their own."""
+    if error.status in (403, 404):
+        raise error
+    response = channel_page(request, channel, refused=error.message, status=error.status)
+    for name, value in error.headers.items():
+        response[name] = value
+    return response
+
+
+def settings_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
+    """Of every page here: admins act, others read and are told why they may not."""
+    context = page_context(request, organization)
+    role = context["role"]
+    may_act = role is not None and role.includes(Role.ADMIN)
+    reason = None if may_act else f"Your role is {role}: this needs admin."
+    return context | {"may_act": may_act, "may_not_reason": reason}
+
+
+def find_channel(request: HttpRequest, slug: str, channel_id: UUID) -> NotificationChannel:
+    """Raises PortalError 404 for another organization's channel as for one that does not exist."""
+    organization = organization_of_page(request, slug)
+    visible = NotificationChannel.objects.visible_to(request.user).select_related("organization", "created_by")
+    found = visible.filter(organization=organization, pk=channel_id).first()
+    if found is None:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    return found
+
+
+def skip_of(request: HttpRequest) -> int:
+    skip = request.GET.get("skip", "0")
+    return int(skip) if skip.isascii() and skip.isdecimal() and len(skip) < 9 else 0

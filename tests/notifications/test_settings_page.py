@@ -1,0 +1,556 @@
+"""The settings page: what each role sees, and what admins do to channels, through HTTP."""
+
+import html
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from portal.audit import AuditEvent, AuditKind
+from portal.models import Membership, User
+from portal.notifications.commands import MOST_CHANNELS
+from portal.notifications.models import Failure, NotificationChannel, NotificationDelivery
+from portal.notifications.outbox import MOST_PENDING
+from portal.notifications.sealing import unseal
+from tests.conftest import Cast
+from tests.notifications.conftest import (
+    SECRET,
+    TARGETS,
+    deliver_now,
+    deliveries,
+    is_signed,
+    make_channel,
+    statuses,
+    tell,
+)
+from tests.outside import Outside
+from tests.portal.conftest import main_of
+
+SignIn = Callable[[User], Client]
+
+SETTINGS = "/o/acme/settings/"
+# Session, person, organization, membership, heartbeats; and the switcher's organizations.
+PAGE_QUERIES = 6
+EVENTS = ["upgrade.started", "upgrade.ended"]
+SHOWN_SECRET = re.compile(r"whsec_[A-Za-z0-9+/]+=*")
+
+
+@pytest.fixture
+def admin(cast: Cast, client_for: SignIn) -> Client:
+    return client_for(cast.admin)
+
+
+@pytest.fixture
+def webhook(cast: Cast) -> NotificationChannel:
+    return make_channel(cast.acme, by=cast.admin)
+
+
+def page_of(channel: NotificationChannel, *rest: str) -> str:
+    return f"{SETTINGS}channels/{channel.pk}/{'/'.join(rest)}"
+
+
+def form(**fields: Any) -> dict[str, Any]:
+    return {"idempotency_key": "form-1", "name": "Ops", "target": TARGETS["webhook"], "events": EVENTS} | fields
+
+
+def text_of(response: Any) -> str:
+    return html.unescape(response.content.decode())
+
+
+def audited() -> list[tuple[str, str, Any]]:
+    """Kind, who and what, oldest first."""
+    return list(AuditEvent.objects.order_by("id").values_list("kind", "actor_email", "data"))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_page_says_what_will_be_here(admin: Client) -> None:
+    page = text_of(admin.get(SETTINGS))
+
+    assert "Nobody is told yet" in page
+    for kind in TARGETS:
+        assert f'href="{SETTINGS}channels/new/{kind}"' in page
+
+
+def test_members_are_listed_with_their_roles(cast: Cast, client_for: SignIn) -> None:
+    User.objects.filter(pk=cast.operator.pk).update(is_active=False)
+
+    page = " ".join(main_of(client_for(cast.viewer).get(SETTINGS)).split())
+
+    for person, role in (("viewer", "Viewer"), ("operator", "Operator, may not sign in"), ("admin", "Admin")):
+        row = page[page.index(f"{person}@example.com</th>") :]
+        assert f">{role}</td>" in row[: row.index("</tr>")]
+    assert "outsider@example.com" not in page
+
+
+def test_more_members_than_a_page_holds_are_paged(cast: Cast, admin: Client) -> None:
+    for number in range(60):
+        person = User.objects.create_user(f"zz-{number:02}@example.com")
+        Membership.objects.create(organization=cast.acme, user=person, role="viewer")
+
+    first, second = text_of(admin.get(SETTINGS)), text_of(admin.get(f"{SETTINGS}?skip=50"))
+
+    assert "1 to 50 of 64" in first
+    assert "zz-59@example.com" not in first
+    assert "zz-59@example.com" in second
+    assert admin.get(f"{SETTINGS}?skip=900").status_code == admin.get(f"{SETTINGS}?skip=x").status_code == 200
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_who_may_not_act_sees_channels_without_their_secrets_and_why(cast: Cast, client_for: SignIn, role: str) -> None:
+    channels = [make_channel(cast.acme, by=cast.admin, kind=kind) for kind in TARGETS]
+    tell(cast.acme)
+    client = client_for(getattr(cast, role))
+    pages = [SETTINGS, *(page_of(each, *rest) for each in channels for rest in ((), ("edit",), ("remove",)))]
+    pages += [page_of(channels[0], "secret"), f"{SETTINGS}channels/new/slack"]
+
+    for path in pages:
+        page = text_of(client.get(path))
+        assert f"Your role is {role}: this needs admin." in page, path
+        for secret in ("target-secret", SECRET, "/services/T000"):
+            assert secret not in page, path
+        assert not re.search(r'<form[^>]*action="/o/acme/settings', page), path
+    page = text_of(client.get(SETTINGS))
+    assert "https://hooks.example.com/…" in page
+    assert "https://hooks.slack.com/…" in page
+    assert "Upgrade started, Upgrade ended, Rollout stalled, Validation missing" in page
+
+
+def test_an_admin_sees_a_webhooks_url_but_never_slacks_nor_a_secret(cast: Cast, admin: Client) -> None:
+    webhook, slack = make_channel(cast.acme, by=cast.admin), make_channel(cast.acme, by=cast.admin, kind="slack")
+
+    for path in ((), ("edit",)):
+        assert "webhook-target-secret" in text_of(admin.get(page_of(webhook, *path)))
+        assert "slack-target-secret" not in text_of(admin.get(page_of(slack, *path)))
+    for path in (SETTINGS, page_of(webhook), page_of(webhook, "edit"), page_of(webhook, "secret")):
+        assert SECRET not in text_of(admin.get(path))
+
+
+def test_the_log_shows_each_try_newest_message_first(
+    cast: Cast, admin: Client, webhook: NotificationChannel, receiver: Outside
+) -> None:
+    webhook.target = f"{receiver.url}/in"
+    webhook.save()
+    receiver.answers["/in"] = statuses(503, 404)
+    tell(cast.acme, subject="upgrade-first")
+    tell(cast.acme, subject="upgrade-second")
+    first, _ = deliveries(webhook)
+    deliver_now(first)
+    deliver_now(first)
+
+    page = " ".join(main_of(admin.get(page_of(webhook))).split())
+
+    assert page.index("upgrade-second") < page.index("upgrade-first")
+    row = page[page.index("upgrade-first") :]
+    assert "Failed</span>" in row
+    assert "HTTP 404. The receiver rejected it." in row
+    assert row.index("HTTP 404.") < row.index("HTTP 503. The receiver failed.")
+    assert "Send again" in row
+
+
+def test_the_log_is_paged(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
+    for number in range(23):
+        tell(cast.acme, subject=f"upgrade-{number:02}")
+
+    first, second = text_of(admin.get(page_of(webhook))), text_of(admin.get(page_of(webhook) + "?skip=20"))
+
+    assert "1 to 20 of 23" in first
+    assert "upgrade-22" in first
+    assert "upgrade-02" not in first
+    assert "upgrade-02" in second
+
+
+def test_the_log_refreshes_itself_only_while_something_happens(
+    cast: Cast, admin: Client, webhook: NotificationChannel, receiver: Outside
+) -> None:
+    webhook.target = f"{receiver.url}/in"
+    webhook.save()
+    tell(cast.acme)
+    htmx = {"HX-Request": "true"}
+    live = admin.get(page_of(webhook), headers=htmx)
+    assert 'hx-trigger="every 2s' in live.content.decode()
+    assert "<html" not in live.content.decode()
+
+    deliver_now(deliveries(webhook)[0])
+
+    assert "hx-trigger" not in admin.get(page_of(webhook), headers=htmx).content.decode()
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_reading_costs_the_same_however_much_there_is(
+    cast: Cast, admin: Client, django_assert_num_queries: Any, channels: int
+) -> None:
+    made = [make_channel(cast.acme, by=cast.admin, name=f"Channel {number}") for number in range(channels)]
+    for _ in range(channels):
+        tell(cast.acme)
+    admin.get(SETTINGS)
+
+    with django_assert_num_queries(PAGE_QUERIES + 3):  # members and their count, channels
+        admin.get(SETTINGS)
+    with django_assert_num_queries(PAGE_QUERIES + 3):  # channel, deliveries and their count
+        admin.get(page_of(made[0]))
+
+
+# --- adding ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_webhook_gets_a_secret_that_is_shown_once(cast: Cast, admin: Client) -> None:
+    response = admin.post(f"{SETTINGS}channels/new/webhook", form())
+
+    channel = NotificationChannel.objects.get()
+    secret = SHOWN_SECRET.findall(text_of(response))
+    assert (response.status_code, secret) == (200, [unseal(channel.sealed_secret)])
+    assert response.headers["Cache-Control"] == "no-store"
+    assert (channel.name, channel.kind, channel.target) == ("Ops", "webhook", TARGETS["webhook"])
+    assert (channel.events, channel.is_active, channel.created_by) == (EVENTS, True, cast.admin)
+    data = {"name": "Ops", "kind": "webhook", "target": "https://hooks.example.com/…", "events": EVENTS}
+    assert audited() == [(AuditKind.CHANNEL_CREATED, cast.admin.email, data)]
+    for path in (SETTINGS, page_of(channel), page_of(channel, "edit")):
+        assert not SHOWN_SECRET.search(text_of(admin.get(path)))
+
+
+def test_a_double_click_makes_one_channel_and_shows_no_secret_twice(admin: Client) -> None:
+    admin.post(f"{SETTINGS}channels/new/webhook", form())
+    again = admin.post(f"{SETTINGS}channels/new/webhook", form(), follow=True)
+
+    assert NotificationChannel.objects.count() == AuditEvent.objects.count() == 1
+    assert "created by the same form a moment ago" in text_of(again)
+    assert not SHOWN_SECRET.search(text_of(again))
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "kept"),
+    [
+        ("slack", TARGETS["slack"], TARGETS["slack"]),
+        ("slack", "  http://mattermost.acme.local:8065/hooks/x  ", "http://mattermost.acme.local:8065/hooks/x"),
+        ("email", "a@example.com; b@example.com\tA@example.com", "A@example.com,b@example.com"),
+    ],
+)
+def test_slack_and_email_are_added(admin: Client, kind: str, target: str, kept: str) -> None:
+    response = admin.post(f"{SETTINGS}channels/new/{kind}", form(target=target), follow=True)
+
+    channel = NotificationChannel.objects.get()
+    assert (channel.kind, channel.target, channel.sealed_secret) == (kind, kept, "")
+    assert "Send a test to see that it arrives." in text_of(response)
+
+
+BAD_TARGETS = [
+    ("webhook", "not a url", "This is no plain address"),
+    ("webhook", "ftp://example.com/", "This is no plain address"),
+    ("webhook", "https://user:password@example.com/", "This is no plain address"),
+    ("webhook", "https://2130706433/", "is no IP address as it is usually written"),
+    ("slack", "javascript:alert(1)", "This is no plain address"),
+    ("email", "nobody", "nobody is no e-mail address."),
+    ("email", "a@example.com\r\nBcc: all@example.com", "Bcc: is no e-mail address."),
+    ("email", ", ".join(f"p{number}@example.com" for number in range(6)), "Give 1 to 5 addresses; these are 6."),
+    ("email", ";,", "Give 1 to 5 addresses; these are 0."),
+    ("email", f"{'x' * 60}@{'y' * 60}.{'z' * 60}.{'w' * 60}.{'v' * 60}.com", "is longer than 254"),
+]
+
+
+@pytest.mark.parametrize(("kind", "target", "sentence"), BAD_TARGETS)
+def test_a_target_that_cannot_be_one_is_refused_at_its_field(
+    admin: Client, kind: str, target: str, sentence: str
+) -> None:
+    response = admin.post(f"{SETTINGS}channels/new/{kind}", form(target=target))
+
+    assert response.status_code == 422
+    assert sentence in text_of(response)
+    assert 'aria-describedby="id_target_helptext id_target_error"' in text_of(response)
+    assert not NotificationChannel.objects.exists()
+    assert audited() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"name": ""}, "This field is required"),
+        ({"name": "x" * 81}, "at most 80 characters"),
+        ({"name": "a\x00b"}, "Null characters are not allowed"),
+        ({"events": []}, "Choose at least one"),
+        ({"events": ["notification.test"]}, "Select a valid choice"),
+        ({"target": ""}, "This field is required"),
+        ({"target": "https://example.com/" + "x" * 2000}, "at most 2000 characters"),
+        ({"name": "OUR WEBHOOK"}, "There is a channel called OUR WEBHOOK already"),
+    ],
+)
+def test_other_bad_input_is_refused(
+    admin: Client, webhook: NotificationChannel, fields: dict[str, Any], sentence: str
+) -> None:
+    response = admin.post(f"{SETTINGS}channels/new/webhook", form(**fields))
+
+    assert response.status_code in (409, 422)
+    assert sentence in text_of(response)
+    assert NotificationChannel.objects.get() == webhook
+    assert audited() == []
+
+
+def test_an_organization_has_a_limited_number_of_channels(cast: Cast, admin: Client) -> None:
+    for number in range(MOST_CHANNELS):
+        make_channel(cast.acme, by=cast.admin, name=f"Channel {number}")
+
+    response = admin.post(f"{SETTINGS}channels/new/webhook", form())
+
+    assert response.status_code == 409
+    assert f"has {MOST_CHANNELS} channels, and may not have more" in text_of(response)
+    assert audited() == []
+
+
+def test_a_kind_that_there_is_not(admin: Client) -> None:
+    assert admin.get(f"{SETTINGS}channels/new/pager").status_code == 404
+
+
+# --- changing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_change_is_audited_with_what_was_before_and_without_secrets(
+    cast: Cast, admin: Client, webhook: NotificationChannel
+) -> None:
+    changed = form(name="Renamed", target="https://other.example.com/very-secret-path", events=["upgrade.ended"])
+
+    assert admin.post(page_of(webhook, "edit"), changed).status_code == 302
+
+    before = webhook.events
+    webhook.refresh_from_db()
+    assert (webhook.name, webhook.target) == ("Renamed", "https://other.example.com/very-secret-path")
+    ((kind, who, data),) = audited()
+    assert (kind, who) == (AuditKind.CHANNEL_CHANGED, cast.admin.email)
+    assert data["changes"] == {
+        "name": {"before": "Our webhook", "after": "Renamed"},
+        "events": {"before": before, "after": ["upgrade.ended"]},
+        "target": {"before": "https://hooks.example.com/…", "after": "https://other.example.com/…"},
+    }
+
+
+def test_what_is_the_same_changes_nothing(cast: Cast, admin: Client) -> None:
+    """Of Slack's URL nobody types what is there already."""
+    slack = make_channel(cast.acme, by=cast.admin, kind="slack")
+
+    admin.post(page_of(slack, "edit"), form(name=slack.name, target="", events=slack.events))
+
+    slack.refresh_from_db()
+    assert slack.target == TARGETS["slack"]
+    assert audited() == []
+
+
+def test_a_target_that_cannot_be_read_any_more_is_typed_again(
+    cast: Cast, admin: Client, client_for: SignIn, settings: Any
+) -> None:
+    slack = make_channel(cast.acme, by=cast.admin, kind="slack")
+    settings.SECRET_KEY = "another-secret-key-that-is-long-enough-for-a-test"
+    admin = client_for(cast.admin)
+    assert "not readable: SECRET_KEY was changed" in text_of(admin.get(page_of(slack)))
+
+    refused = admin.post(page_of(slack, "edit"), form(target=""))
+    accepted = admin.post(page_of(slack, "edit"), form(target=TARGETS["slack"]))
+
+    assert (refused.status_code, accepted.status_code) == (422, 302)
+    assert NotificationChannel.objects.get().target == TARGETS["slack"]
+
+
+def test_a_name_that_is_taken_is_refused_at_a_change_too(
+    cast: Cast, admin: Client, webhook: NotificationChannel
+) -> None:
+    make_channel(cast.acme, by=cast.admin, name="Taken")
+    make_channel(cast.globex, by=cast.outsider, name="Free")
+
+    refused = admin.post(page_of(webhook, "edit"), form(name="taken"))
+    accepted = admin.post(page_of(webhook, "edit"), form(name="Free"))
+
+    assert (refused.status_code, accepted.status_code) == (409, 302)
+
+
+def test_off_and_on_again(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
+    tell(cast.acme)
+    NotificationChannel.objects.update(off_reason="earlier")
+
+    for _ in range(2):
+        admin.post(page_of(webhook, "switch"), {"on": "0"})
+    tell(cast.acme)
+    webhook.refresh_from_db()
+    (waited,) = deliveries(webhook)
+    assert (webhook.is_active, webhook.off_reason) == (False, "")
+    assert (waited.status, waited.failure) == ("failed", Failure.SWITCHED_OFF)
+
+    admin.post(page_of(webhook, "switch"), {"on": "1"})
+    tell(cast.acme)
+    assert len(deliveries(webhook)) == 2
+    assert [data["is_active"] for _, _, data in audited()] == [False, True]
+
+
+def test_a_channel_that_the_receiver_switched_off_says_why(admin: Client, webhook: NotificationChannel) -> None:
+    NotificationChannel.objects.update(is_active=False, off_reason="The receiver answered 410 Gone.")
+
+    assert "The receiver answered 410 Gone." in text_of(admin.get(page_of(webhook)))
+
+
+def test_a_new_secret_is_shown_once_and_the_old_one_signs_for_a_day(
+    cast: Cast, admin: Client, webhook: NotificationChannel, receiver: Outside
+) -> None:
+    webhook.target = f"{receiver.url}/in"
+    webhook.save()
+    once = {"idempotency_key": "secret-1"}
+
+    response = admin.post(page_of(webhook, "secret"), once)
+    again = admin.post(page_of(webhook, "secret"), once, follow=True)
+
+    (secret,) = SHOWN_SECRET.findall(text_of(response))
+    assert not SHOWN_SECRET.search(text_of(again))
+    tell(cast.acme)
+    deliver_now(deliveries(webhook)[0])
+    assert is_signed(receiver.requests[0], secret)
+    assert is_signed(receiver.requests[0], SECRET)
+    assert [data["secret"] for _, _, data in audited()] == ["renewed"]
+    assert secret not in str(audited())
+
+
+def test_only_a_webhook_has_a_secret(cast: Cast, admin: Client) -> None:
+    email = make_channel(cast.acme, by=cast.admin, kind="email")
+
+    assert admin.post(page_of(email, "secret"), {"idempotency_key": "1"}).status_code == 409
+    assert audited() == []
+
+
+def test_a_removed_channel_takes_its_log_along(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
+    tell(cast.acme)
+    assert "and 1 waiting message will not be sent" in " ".join(text_of(admin.get(page_of(webhook, "remove"))).split())
+
+    assert admin.post(page_of(webhook, "remove")).headers["Location"] == SETTINGS
+
+    assert not NotificationChannel.objects.exists()
+    assert not NotificationDelivery.objects.exists()
+    data = {"name": "Our webhook", "kind": "webhook", "target": "https://hooks.example.com/…"}
+    assert audited() == [(AuditKind.CHANNEL_REMOVED, cast.admin.email, data)]
+    assert admin.post(page_of(webhook, "remove")).status_code == 404
+
+
+# --- test and again --------------------------------------------------------------------------------------------------
+
+
+def test_a_test_goes_through_the_outbox(
+    cast: Cast, admin: Client, webhook: NotificationChannel, receiver: Outside
+) -> None:
+    webhook.target = f"{receiver.url}/in"
+    webhook.save()
+
+    response = admin.post(page_of(webhook, "test"), follow=True)
+    (test,) = deliveries(webhook)
+    assert "Waiting" in text_of(response)
+    deliver_now(test)
+
+    assert (test.kind, test.status) == ("notification.test", "sent")
+    assert is_signed(receiver.requests[0], SECRET)
+    assert "HTTP 204." in text_of(admin.get(page_of(webhook)))
+    assert [(kind, data["delivery"]) for kind, _, data in audited()] == [(AuditKind.CHANNEL_TESTED, str(test.pk))]
+
+
+def test_one_test_each_ten_seconds(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
+    other = make_channel(cast.acme, by=cast.admin, name="Other")
+    admin.post(page_of(webhook, "test"))
+
+    refused = admin.post(page_of(webhook, "test"))
+    elsewhere = admin.post(page_of(other, "test"))
+
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
+    assert "was tested a moment ago" in text_of(refused)
+    assert elsewhere.status_code == 302
+    assert len(deliveries(webhook)) == len(deliveries(other)) == 1
+
+
+@pytest.fixture
+def failed(cast: Cast, webhook: NotificationChannel) -> NotificationDelivery:
+    tell(cast.acme)
+    webhook.deliveries.update(
+        status="failed", failure="broken", http_status=503, tries=7, next_check_at=None, ended_at="2026-01-01T00:00:00Z"
+    )
+    return deliveries(webhook)[0]
+
+
+def send_again(client: Client, delivery: NotificationDelivery) -> Any:
+    return client.post(page_of(delivery.channel, "deliveries", str(delivery.pk), "again"))
+
+
+def test_a_failed_message_is_sent_again_under_its_id(
+    cast: Cast, admin: Client, failed: NotificationDelivery, receiver: Outside
+) -> None:
+    channel = failed.channel
+    channel.target = f"{receiver.url}/in"
+    channel.save()
+
+    assert send_again(admin, failed).status_code == 302
+    deliver_now(failed)
+
+    assert (failed.status, failed.tries) == ("sent", 1)
+    assert failed.message_id in receiver.requests[0]
+    assert [data["sent_again"] for _, _, data in audited()] == [str(failed.pk)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"status": "sent"}, "It is sent: there is nothing to send again."),
+        ({"status": "pending"}, "It is pending"),
+        ({"kind": "notification.test"}, "Send a new one."),
+    ],
+)
+def test_what_did_not_fail_is_not_sent_again(
+    admin: Client, failed: NotificationDelivery, fields: dict[str, str], sentence: str
+) -> None:
+    NotificationDelivery.objects.update(**fields)
+
+    response = send_again(admin, failed)
+
+    assert response.status_code == 409
+    assert sentence in text_of(response)
+    assert audited() == []
+
+
+def test_nothing_is_sent_again_to_a_channel_that_is_off_or_full(
+    cast: Cast, admin: Client, failed: NotificationDelivery
+) -> None:
+    NotificationChannel.objects.update(is_active=False)
+    assert "Switch it on first." in text_of(send_again(admin, failed))
+
+    NotificationChannel.objects.update(is_active=True)
+    for _ in range(MOST_PENDING):
+        tell(cast.acme)
+    assert f"{MOST_PENDING} messages wait" in text_of(send_again(admin, failed))
+    assert audited() == []
+
+
+def test_a_message_of_another_channel_is_not_found_here(
+    cast: Cast, admin: Client, failed: NotificationDelivery
+) -> None:
+    other = make_channel(cast.acme, by=cast.admin, name="Other")
+
+    assert admin.post(page_of(other, "deliveries", str(failed.pk), "again")).status_code == 404
+
+
+# --- who may ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["viewer", "operator", "consultant"])
+def test_who_is_no_admin_changes_nothing(
+    cast: Cast, client_for: SignIn, failed: NotificationDelivery, who: str
+) -> None:
+    """Outsiders, people without a session and all other routes: the isolation matrix."""
+    channel, client = failed.channel, client_for(getattr(cast, who))
+    before = NotificationChannel.objects.values().get()
+
+    answers = [
+        client.post(f"{SETTINGS}channels/new/webhook", form()),
+        client.post(page_of(channel, "edit"), form()),
+        client.post(page_of(channel, "switch"), {"on": "0"}),
+        client.post(page_of(channel, "secret"), {"idempotency_key": "1"}),
+        client.post(page_of(channel, "test")),
+        client.post(page_of(channel, "remove")),
+        send_again(client, failed),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403] * 7
+    assert NotificationChannel.objects.values().get() == before
+    assert NotificationDelivery.objects.count() == 1
+    assert audited() == []
