@@ -17,8 +17,8 @@ class Case(Protocol):
 
     chance: Random
     target: str
+    kind: str  # what is asked for: verdicts.KINDS
     seeded: Json  # of the service that is rolled
-    options: Json  # of the trigger
     seconds_asleep: float  # for so long after the call nobody looks
     loses_real_time: bool  # a call waits for its time-out on the wall's clock
 
@@ -36,6 +36,9 @@ class Case(Protocol):
 
     def failing(self, kind: str, action: str, low: float, high: float) -> None:
         """Some time after the call, let calls of this action fail for a while."""
+
+    def then_rolled_back(self, arrange: Callable[[], None]) -> None:
+        """Once it has succeeded a person rolls it back; to that the arrangement applies."""
 
     # What others do
 
@@ -97,7 +100,7 @@ def some_tasks_crash(case: Case) -> None:
 
 @fate(20, "no_change")
 def nothing_to_change(case: Case) -> None:
-    case.options["force_new_deployment"] = False
+    case.kind = "unchanged"
 
 
 @fate(60, "rolled_back")
@@ -351,6 +354,62 @@ def throttled_at_the_start(case: Case) -> None:
 @fate(10, "refused")
 def refused_by_ecs(case: Case) -> None:
     case.fault("error", action="UpdateService", code="InvalidParameterException", message="Bad subnet.")
+
+
+# The revision that names the image
+
+
+@fate(15, "completed")
+def reply_to_the_registration_lost(case: Case) -> None:
+    case.kind = "version"
+    case.fault("reply_lost", action="RegisterTaskDefinition", times=1)
+
+
+@fate(10, "completed")
+def registration_throttled(case: Case) -> None:
+    case.kind = "version"
+    case.fault("throttle", action="RegisterTaskDefinition", times=case.chance.randint(1, 2))
+
+
+@fate(10, "completed")
+def registration_and_call_fail_once(case: Case) -> None:
+    case.kind = "version"
+    case.fault("server_error", action="RegisterTaskDefinition", times=1)
+    case.fault("server_error", action="UpdateService", times=1)
+
+
+@fate(8, "access_denied")
+def registration_denied(case: Case) -> None:
+    case.kind = "version"
+    case.fault("access_denied", action="RegisterTaskDefinition")
+
+
+# A person rolls it back afterwards
+
+
+@fate(20, "completed")
+def rolled_back_by_a_person(case: Case) -> None:
+    case.then_rolled_back(lambda: None)
+
+
+@fate(15, "completed", "rolled_back")
+def the_rollback_crashes(case: Case) -> None:
+    case.then_rolled_back(lambda: case.fault("crash", times=1))
+
+
+@fate(15, "completed")
+def reply_to_the_rollback_lost(case: Case) -> None:
+    case.then_rolled_back(lambda: case.fault("reply_lost", action="UpdateService", times=1))
+
+
+@fate(10, "completed", "changed_since")
+def an_outsider_deploys_before_the_rollback(case: Case) -> None:
+    case.then_rolled_back(lambda: case.soon(case.outsider_deploys_another_definition))
+
+
+@fate(10, "completed", "superseded")
+def the_rollback_is_superseded(case: Case) -> None:
+    case.then_rolled_back(lambda: case.later(1, 30, case.outsider_deploys))
 
 
 # Reads lag, fail, or are not allowed

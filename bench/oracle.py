@@ -46,8 +46,8 @@ def started(entry: Json) -> bool:
 def verdict_of(service: Service, truth: Json | None, *, is_past_deadline: bool) -> Verdict | None:
     """The verdict that is true now; None while none is due. `truth`: the local AWS's record of the service, if any.
 
-    What the portal decides by itself before it calls (nothing to change, not attempted) cannot be told from here: then it
-    is UNTOLD, and the script must say it.
+    What the portal decides by itself before it calls (nothing to change, not attempted, changed since) cannot be told from
+    here: then it is UNTOLD, and the script must say it.
     """
     if not service.mine:
         return without_deployment(service, is_past_deadline=is_past_deadline)

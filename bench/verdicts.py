@@ -41,11 +41,11 @@ from django.db import connection
 from django.db.models import Min
 
 from bench.fates import FATES, Fate
-from bench.oracle import UNTOLD, Service, Verdict, overall, verdict_of
+from bench.oracle import UNTOLD, Service, Verdict, is_portals, overall, verdict_of
 from portal.errors import PortalError
 from portal.models import Membership, Organization, Role, User
 from tests.local_aws import ControlApiError, LocalAws
-from upgrades.commands import stop_upgrade, trigger_upgrade
+from upgrades.commands import rollback_upgrade, stop_upgrade, trigger_upgrade
 from upgrades.models import Rollout, Upgrade
 from upgrades.rollouts import advance
 
@@ -62,6 +62,16 @@ SAID_BY_PORTAL = {
     "not_attempted": "FAILED",
     "service_missing": "FAILED",
     "access_denied": "FAILED",
+    "changed_since": "FAILED",
+}
+
+RUNNING, NEWEST = "v9.9.0", "v9.9.1"
+# What a trigger asks for: a version, a new rollout to the newest image, the same of an image outside of ECR, nothing new.
+KINDS: dict[str, dict[str, Any]] = {
+    "version": {"version": NEWEST},
+    "forced": {"force_new_deployment": True},
+    "elsewhere": {"force_new_deployment": True},
+    "unchanged": {"version": RUNNING},
 }
 
 Json = dict[str, Any]
@@ -99,6 +109,16 @@ class World:
         self.outsiders = {
             account: aws.client(region=REGION, role_arn=role.format("outsider")) for account, role in self.roles.items()
         }
+        for account in self.roles:
+            aws.seed(
+                account=account,
+                region=REGION,
+                images=[
+                    {"repository": f"axonflow-{service}", "tags": tags, "pushed_at": self.began_at - age}
+                    for service in PLATFORM
+                    for tags, age in (([RUNNING], 86400), ([NEWEST, "latest"], 3600))
+                ],
+            )
         self.actor = User.objects.create_user("bench@example.com", "bench-password-1")
 
     def role(self, account: str) -> str:
@@ -127,13 +147,15 @@ class Case:
     start_at: float
     chance: Random
     target: str = ""
+    kind: str = ""
     seeded: Json = field(default_factory=dict)
-    options: Json = field(default_factory=lambda: {"force_new_deployment": True})
     seconds_asleep: float = 0
     loses_real_time: bool = False
     upgrade: Upgrade | None = None
     called_at: float | None = None
     services: dict[str, Service] = field(default_factory=dict)
+    registered: Counter[str] = field(default_factory=Counter)  # revisions by the portal, by family
+    second_act: Action | None = None
     moments: list[tuple[float, Action]] = field(default_factory=list)
     _before: list[Action] = field(default_factory=list)
     _at_start: list[Action] = field(default_factory=list)
@@ -142,6 +164,7 @@ class Case:
 
     def __post_init__(self) -> None:
         self.target = self.chance.choice(PLATFORM)
+        self.kind = self.chance.choice(["version", "version", "forced", "elsewhere"])
         self.stack = f"bench-{self.number}"
         self.cluster = f"{self.stack}-cluster"
         self.account = OTHER_ACCOUNT if self.chance.random() < 0.15 else OWN_ACCOUNT
@@ -168,7 +191,9 @@ class Case:
 
     def fault(self, kind: str, *, service: str | None = None, **fields: Any) -> None:
         def switch_on() -> None:
-            scope = {"cluster": self.cluster, "service": self.name_of(service) if service else None}
+            scope: Json = {"cluster": self.cluster, "service": self.name_of(service) if service else None}
+            if fields.get("action") == "RegisterTaskDefinition":
+                scope = {"family": f"{self.stack}-{self.targets[0]}"}
             self._faults.append(self.world.aws.fault(kind, **scope, **fields)["id"])
 
         if self.upgrade:
@@ -197,6 +222,10 @@ class Case:
 
     def early(self, action: Action) -> None:
         self._before.append(action)
+
+    def then_rolled_back(self, arrange: Action) -> None:
+        self.kind = "version"
+        self.second_act = arrange
 
     def outsider_deploys(self) -> None:
         self._as_outsider("update_service", service=self.name_of(), forceNewDeployment=True)
@@ -238,9 +267,11 @@ class Case:
     # What the run calls
 
     def seed(self) -> None:
+        registry = "example.org" if self.kind == "elsewhere" else f"{self.account}.dkr.ecr.{REGION}.amazonaws.com"
         services = [
             {
                 "name": self.name_of(service),
+                "image": f"{registry}/axonflow-{service}:{RUNNING}",
                 "family": f"{self.stack}-{service}",
                 "container": service,
                 "desired_count": self.chance.randint(1, 4),
@@ -254,12 +285,33 @@ class Case:
     def start(self) -> None:
         for action in self._before:
             action()
-        self.upgrade = trigger_upgrade(self.organization, actor=self.world.actor, service=self.target, **self.options)
+        self.upgrade = trigger_upgrade(
+            self.organization, actor=self.world.actor, service=self.target, **KINDS[self.kind]
+        )
         for action in self._at_start:
             action()
 
+    def start_second_act(self) -> bool:
+        """Roll back what has just succeeded, if the script says so. What was noted so far belongs to the first act."""
+        arrange, first = self.second_act, Upgrade.objects.get(pk=self.recorded.pk)
+        if arrange is None or first.status != "SUCCESS":
+            return False
+        self.second_act, self.upgrade, self.called_at, self.moments = None, None, None, []
+        self._before, self._at_start, self._after_call = [], [], []
+        self.registered.clear()
+        for service in self.services.values():
+            service.entries.clear()
+        arrange()
+        self.start_at = self.world.now
+        self.upgrade = rollback_upgrade(first, actor=self.world.actor)
+        for action in self._at_start:
+            action()
+        return True
+
     def note(self, entry: Json) -> None:
         """Keep an entry of the ledger; the first deployment of mine starts the script's clock."""
+        if entry["action"] == "RegisterTaskDefinition" and entry["effect"] and is_portals(entry):
+            self.registered[entry["parameters"]["family"]] += 1
         service = next((each for each in self.services.values() if each.name == entry["service"]), None)
         if service is None:
             return
@@ -327,10 +379,11 @@ class Run:
                 self._due_since[pk] = self.world.now
 
     def _read_ledger(self) -> None:
-        by_cluster = {case.cluster: case for case in self._open.values()}
+        by_stack = {case.stack: case for case in self._open.values()}
         for entry in self.world.new_entries():
-            if entry["cluster"] in by_cluster:
-                by_cluster[entry["cluster"]].note(entry)
+            case = by_stack.get(stack_of(entry))
+            if case:
+                case.note(entry)
 
     def _steps(self) -> None:
         """Whoever is due takes a step, and again if that made it due at once."""
@@ -353,7 +406,10 @@ class Run:
                 self._due_since[following.pk] = self.world.now
             if case not in self._open.values():
                 self._hold_upgrade(case, rollout.upgrade)
-                case.clean_up()
+                if case.start_second_act():
+                    self._watch(case)
+                else:
+                    case.clean_up()
 
     def _hold(self, case: Case, rollout: Rollout) -> None:
         service = case.services[rollout.service]
@@ -373,11 +429,13 @@ class Run:
             self._blame(case, rollout, f"{told} is none of the script's ends: script or oracle is at fault")
         elif len(service.mine) > 1:
             self._blame(case, rollout, f"doubled: {len(service.mine)} deployments of the portal's")
+        elif case.registered[f"{case.stack}-{rollout.service}"] > 1:
+            self._blame(case, rollout, "registered several revisions")
         elif service.mine and rollout.service_deployment_arn not in (None, service.mine[0]["service_deployment_arn"]):
             self._blame(case, rollout, f"judged by {rollout.service_deployment_arn}, which is not its own")
 
     def _hold_upgrade(self, case: Case, upgrade: Upgrade) -> None:
-        expected = overall(self._told[case.number])
+        expected = overall(self._told.pop(case.number))
         if upgrade.status != expected:
             self.wrong.append(f"{case.fate.name}: {upgrade.upgrade_id} told {upgrade.status}, true is {expected}")
 
@@ -402,6 +460,12 @@ class Run:
         due = Rollout.objects.filter(pk__in=awake).aggregate(at=Min("next_check_at"))["at"]
         moments += [due.timestamp()] if due else []
         return max(self.world.now + 1, min(moments, default=self.world.now + 1))
+
+
+def stack_of(entry: Json) -> str:
+    """`bench-7`, of a call about its cluster or a task definition of its own."""
+    name = entry["cluster"] or entry["parameters"].get("family") or ""
+    return "-".join(name.split("-")[:2])
 
 
 def scripted(case: Case, told: Verdict, earlier: list[Verdict]) -> Verdict | None:

@@ -38,6 +38,7 @@ class Fault:
     cluster: str | None = None
     service: str | None = None
     action: str = "*"
+    family: str | None = None  # of a call that names no cluster: RegisterTaskDefinition
     times: int | None = None
     rollbacks: bool = False
     task_count: int | None = None
@@ -128,6 +129,7 @@ class Faults:
             for fault in self.active
             if fault.kind in kinds
             and fault.action in ("*", request.action)
+            and fault.family in (None, request.params.get("family"))
             and fault.covers(
                 account=request.account, region=request.region, cluster=request.cluster, service=request.ecs_service
             )

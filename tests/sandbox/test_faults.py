@@ -71,6 +71,17 @@ def test_fault_without_times_lasts_until_cleared(ecs: Ecs) -> None:
     assert ecs.describe(service)["serviceName"] == service
 
 
+def test_fault_of_a_family_meets_only_its_registrations(ecs: Ecs) -> None:
+    ecs.faults().fault("throttle", family="meant")
+
+    with pytest.raises(ClientError) as refused:
+        ecs.register("meant")
+
+    assert code_of(refused) == "ThrottlingException"
+    assert ecs.register("other").endswith("task-definition/other:1")
+    assert ecs.describe(ecs.service())["status"] == "ACTIVE"
+
+
 def test_fault_meets_only_its_service_action_account_and_region(ecs: Ecs) -> None:
     meant, other = ecs.service(), ecs.service()
     local = ecs.faults()
