@@ -50,7 +50,7 @@ ORDER = {
         "events estimates",
         "announcements",
         "models",
-        "scope probes",
+        "scope probes advice",
         "states",
         "apps",
     ],

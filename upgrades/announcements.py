@@ -10,25 +10,27 @@ from django.urls import reverse
 
 from portal.notifications import notify
 from portal.notifications.models import NotificationKind
+from upgrades.advice import LOOK, UNCLEAR
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
 from upgrades.states import EventKind, Outcome, Status, describe_upgrade, in_a_sentence
 
-# Outcomes after which the portal does not know what ECS will do next.
-UNSETTLED = frozenset({Outcome.TIMED_OUT, Outcome.ROLLBACK_FAILED, Outcome.SUPERSEDED})
+NEXT_AFTER_A_STALL = "Next: See why on its page; a stop lets ECS roll it back."
 
 
 def announce_started(upgrade: Upgrade) -> None:
     rollouts = rollouts_of(upgrade)
     names = ", then ".join(in_a_sentence(rollout.service) for rollout in rollouts)
-    forced = ", forced" if upgrade.force_new_deployment else ""
-    reason = f"\nReason: {upgrade.reason}" if upgrade.reason else ""
-    announce(
-        upgrade,
-        NotificationKind.UPGRADE_STARTED,
-        rollouts,
-        what=f"{noun(upgrade)} started",
-        text=f"{upgrade.initiated_by_email} started {upgrade.upgrade_id}: {names} to {upgrade.version}{forced}.{reason}",
-    )
+    goal = f"to {upgrade.version}"
+    if upgrade.rolls_back:
+        goal = f"back to {upgrade.version}, which undoes {upgrade.rolls_back.upgrade_id}"
+    lines = [
+        f"{upgrade.initiated_by_email} started {upgrade.upgrade_id}: {names} {goal}"
+        f"{', forced' if upgrade.force_new_deployment else ''}.",
+        f"Reason: {upgrade.reason}" if upgrade.reason else "",
+        f"A failed check was overridden: {upgrade.override_reason}" if upgrade.override_reason else "",
+    ]
+    text = "\n".join(line for line in lines if line)
+    announce(upgrade, NotificationKind.UPGRADE_STARTED, rollouts, what=f"{noun(upgrade)} started", text=text)
 
 
 def announce_ended(upgrade: Upgrade, status: Status) -> None:
@@ -52,10 +54,9 @@ def announce_stalled(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
     if UpgradeEvent.objects.filter(rollout=rollout, kind=EventKind.ROLLOUT_STALLED).exists():
         return
     service = in_a_sentence(rollout.service)
-    text = f"{service.capitalize()} of {upgrade.upgrade_id}: {message}\nNext: see why; a stop lets ECS roll it back."
-    announce(
-        upgrade, NotificationKind.UPGRADE_STALLED, rollouts_of(upgrade), what=f"rollout of {service} stalled", text=text
-    )
+    lines = [f"{service.capitalize()} of {upgrade.upgrade_id}: {message}", NEXT_AFTER_A_STALL]
+    what, text = f"rollout of {service} stalled", "\n".join(lines)
+    announce(upgrade, NotificationKind.UPGRADE_STALLED, rollouts_of(upgrade), what=what, text=text)
 
 
 def announce(
@@ -82,6 +83,8 @@ def announce(
             "version": upgrade.version,
             "force_new_deployment": upgrade.force_new_deployment,
             "reason": upgrade.reason,
+            "override_reason": upgrade.override_reason,
+            "rolls_back": upgrade.rolls_back.upgrade_id if upgrade.rolls_back else None,
             "actor": upgrade.initiated_by_email,
             "services": [service_data(rollout) for rollout in rollouts],
         },
@@ -118,13 +121,14 @@ def line_of(rollout: Rollout) -> str:
 
 
 def next_action(status: Status, rollouts: list[Rollout]) -> str:
-    """What a person does now, in a sentence."""
-    if any(rollout.outcome in UNSETTLED for rollout in rollouts):
-        return "look at the service in ECS first, what runs there is not what the upgrade wanted."
-    if status == Status.PARTIAL:
-        return "see why the rest did not advance; then retry that alone, or roll back what advanced."
+    """What a person does now, in a sentence or two."""
+    causes = [each for each in rollouts if each.status == Status.FAILED and each.outcome != Outcome.NOT_ATTEMPTED]
+    if causes:
+        look = LOOK.get(Outcome(str(causes[0].outcome)), "See why it failed.")
+        is_unclear = any(each.outcome in UNCLEAR for each in causes)
+        return look if is_unclear else f"{look} What is safe to do then, the page has filled in."
     if status == Status.FAILED:
-        return "see why, mend it, and start it again."
+        return "Nothing was changed: see why, and start it again."
     if any(rollout.outcome == Outcome.COMPLETED for rollout in rollouts):
-        return "validate it: rolled out is not proven good."
-    return "nothing was changed, so there is nothing to validate."
+        return "Validate it: rolled out is not proven good."
+    return "Nothing was changed, so there is nothing to validate."

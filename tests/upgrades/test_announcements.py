@@ -13,7 +13,8 @@ from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.notifications.conftest import make_channel
 from tests.upgrades.conftest import Door, make_upgrade
-from upgrades.commands import stop_upgrade, trigger_upgrade
+from tests.upgrades.test_rollback import upgraded
+from upgrades.commands import rollback_upgrade, stop_upgrade, trigger_upgrade
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Status
 
@@ -62,6 +63,8 @@ def test_a_start_is_announced_whatever_the_door(cast: Cast, platform: LocalAws, 
         "version": "latest",
         "force_new_deployment": True,
         "reason": "OPS-1 <b>",
+        "override_reason": "",
+        "rolls_back": None,
         "actor": cast.operator.email,
         "url": f"https://portal.example/o/acme/upgrades/{upgrade.upgrade_id}/",
     }
@@ -101,7 +104,9 @@ def test_an_end_says_what_became_of_each_service_and_what_to_do(cast: Cast, engi
     assert orchestrator.startswith("Orchestrator: Failed. Rolled back by ECS.")
     assert "exit code" in orchestrator
     assert portal == "Customer portal: Failed. Not attempted: a service before it did not succeed. Nothing was changed."
-    assert following.startswith("Next: see why the rest did not advance")
+    assert following == (
+        "Next: Read why its new tasks stopped, and mend that. What is safe to do then, the page has filled in."
+    )
     assert message.data["status"] == "PARTIAL"
     outcomes = [(each["service"], each["status"], each["outcome"]) for each in message.data["services"]]
     assert outcomes == [
@@ -115,7 +120,7 @@ def test_an_end_says_what_became_of_each_service_and_what_to_do(cast: Cast, engi
 def test_a_success_asks_for_its_validation(cast: Cast, engine: Engine) -> None:
     engine.run(trigger(cast))
 
-    assert announced(cast.acme)[-1].text.endswith("Next: validate it: rolled out is not proven good.")
+    assert announced(cast.acme)[-1].text.endswith("Next: Validate it: rolled out is not proven good.")
 
 
 @transactional
@@ -148,6 +153,17 @@ def test_a_rollout_that_stalls_twice_is_announced_once(
     assert message.title == "Acme Robotics (production): rollout of agent service stalled"
     assert "No task has moved since" in message.text
     assert message.data["reason"] == "OPS-2"
+
+
+def test_a_rollback_says_what_it_undoes(cast: Cast, platform: LocalAws) -> None:
+    done = upgraded(cast, platform, "agent")
+
+    upgrade = rollback_upgrade(done, actor=cast.operator)
+
+    (message,) = announced(cast.acme)
+    assert message.title == "Acme Robotics (production): rollback started"
+    assert f"agent service back to v9.9.0, which undoes {done.upgrade_id}" in message.text
+    assert (message.subject, message.data["rolls_back"]) == (upgrade.upgrade_id, done.upgrade_id)
 
 
 def test_a_suspended_organization_is_told_nothing(cast: Cast, platform: LocalAws) -> None:
