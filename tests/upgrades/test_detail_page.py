@@ -140,9 +140,9 @@ def test_its_queries_do_not_grow_with_the_services(
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 
-    # Organization, upgrade, rollouts, ECS's events, rollbacks, timeline twice, role twice, heartbeats; the page's frame
-    # asks for the organizations too.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + (10 if headers else 11)):
+    # Organization, upgrade, rollouts, ECS's events, checks, rollbacks, validation run, timeline twice, role twice,
+    # heartbeats; the page's frame asks for the organizations too.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + (12 if headers else 13)):
         client.get(url_of(upgrade), headers=headers)
 
 
