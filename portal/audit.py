@@ -22,7 +22,7 @@ class AuditKind(models.TextChoices):
     UPGRADE_ROLLBACK_TRIGGERED = "upgrade.rollback_triggered", "Rollback triggered"
     UPGRADE_CHECK_SIGNED = "upgrade.check_signed", "Validation check signed"
     UPGRADE_VALIDATED = "upgrade.validated", "Upgrade validated"
-    UPGRADE_EVIDENCE_TAKEN = "upgrade.evidence_taken", "Evidence of an upgrade taken"
+    UPGRADE_PROBED_AGAIN = "upgrade.probed_again", "Probes of an upgrade asked for again"
     CHANNEL_CREATED = "channel.created", "Notification channel created"
     CHANNEL_CHANGED = "channel.changed", "Notification channel changed"
     CHANNEL_REMOVED = "channel.removed", "Notification channel removed"

@@ -53,6 +53,13 @@ try:
     UPGRADE_POLL_SECONDS: float = env.float("UPGRADE_POLL_SECONDS", 2.0, validate=POSITIVE)
     # Seconds after a lost UpdateService reply during which a started deployment may still become visible.
     UPGRADE_ADOPT_SECONDS: float = env.float("UPGRADE_ADOPT_SECONDS", 15.0, validate=validate.Range(min=0))
+    # Seconds for which the services must run steadily before an upgrade counts as good; for which the portal probes; and
+    # after which people are told that an upgrade is not validated.
+    UPGRADE_STEADY_SECONDS: int = env.int("UPGRADE_STEADY_SECONDS", 5 * 60, validate=POSITIVE)
+    UPGRADE_VALIDATION_SECONDS: int = env.int("UPGRADE_VALIDATION_SECONDS", 30 * 60, validate=POSITIVE)
+    UPGRADE_VALIDATION_REMINDER_SECONDS: int = env.int(
+        "UPGRADE_VALIDATION_REMINDER_SECONDS", 60 * 60, validate=POSITIVE
+    )
     # Seconds between two looks at a deployment that changes or that somebody watches.
     DEPLOYMENTS_POLL_SECONDS: float = env.float("DEPLOYMENTS_POLL_SECONDS", 3.0, validate=POSITIVE)
     # Seconds between two looks at a steady deployment, where the budget below allows it.
@@ -328,6 +335,8 @@ CELERY_TASK_PUBLISH_RETRY = False
 SCHEDULE: dict[str, float] = {
     "portal.tasks.beat": 5.0,
     "upgrades.tasks.sweep": 0.5,
+    "upgrades.tasks.sweep_validations": 2.0,
+    "upgrades.tasks.look_after_validations": 30.0,
     "deployments.tasks.sweep": 0.5,
     "portal.tasks.sweep_notifications": 1.0,
     "portal.tasks.forget_notifications": 3600.0,

@@ -59,6 +59,22 @@ def announce_stalled(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
     announce(upgrade, NotificationKind.UPGRADE_STALLED, rollouts_of(upgrade), what=what, text=text)
 
 
+def announce_validation_missing(upgrade: Upgrade, open_rows: list[str]) -> None:
+    """`open_rows`: the checks that have not passed."""
+    since = f" at {upgrade.completed_at:%Y-%m-%d %H:%M} UTC" if upgrade.completed_at else ""
+    text = (
+        f"{upgrade.upgrade_id} ended{since} and is not validated. Open: {', '.join(open_rows)}.\n"
+        "Next: make these checks and sign them, or roll back."
+    )
+    announce(
+        upgrade,
+        NotificationKind.UPGRADE_VALIDATION_MISSING,
+        rollouts_of(upgrade),
+        what=f"validation of {noun(upgrade)} missing",
+        text=text,
+    )
+
+
 def announce(
     upgrade: Upgrade,
     kind: NotificationKind,

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from upgrades import api
+from upgrades import api, validation_api
 
 urlpatterns = [
     path("deployments/versions", api.versions, name="versions"),
@@ -9,5 +9,7 @@ urlpatterns = [
     path("deployments/upgrade/<str:upgrade_id>/stop", api.stop, name="upgrade-stop"),
     path("deployments/upgrade/<str:upgrade_id>/events", api.events, name="upgrade-events"),
     path("deployments/upgrade/<str:upgrade_id>/rollback", api.rollback, name="upgrade-rollback"),
+    path("deployments/upgrade/<str:upgrade_id>/validation", validation_api.validation, name="upgrade-validation"),
+    path("deployments/upgrade/<str:upgrade_id>/validation/probe", validation_api.probe, name="upgrade-probe"),
     path("deployments/upgrades", api.history, name="upgrade-history"),
 ]

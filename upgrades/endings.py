@@ -14,6 +14,7 @@ from portal.templatetags.words import last_part
 from upgrades.announcements import announce_ended
 from upgrades.claims import Claim
 from upgrades.events import tell
+from upgrades.matrix import open_matrix, settle
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import TERMINAL, EventKind, Outcome, Phase, Status, Verdict, describe_upgrade, overall_status
 
@@ -129,6 +130,9 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
         tell(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts, is_rollback=upgrade.is_rollback))
         announce_ended(upgrade, status)
     Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
+    if status in TERMINAL and any(outcome == Outcome.COMPLETED for _, _, outcome in rollouts):
+        open_matrix(upgrade)
+        settle(upgrade, actor=None)
 
 
 def deadline() -> timedelta:

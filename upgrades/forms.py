@@ -12,7 +12,16 @@ from upgrades.commands import MAX_REASON_LENGTH
 from upgrades.images import LATEST
 from upgrades.plans import Choices, needs_typing
 from upgrades.scope import Change
-from upgrades.states import ALL_SERVICES, TARGETS, UPGRADE_STATUSES, EventKind, PlatformService
+from upgrades.signing import MAX_NOTE_LENGTH
+from upgrades.states import (
+    ALL_SERVICES,
+    TARGETS,
+    UPGRADE_STATUSES,
+    CheckStatus,
+    EventKind,
+    PlatformService,
+    Validation,
+)
 
 TARGET_CHOICES = [*PlatformService.choices, (ALL_SERVICES, "All three, in order")]
 MAX_VERSION_LENGTH = 100
@@ -148,6 +157,23 @@ class RollbackForm(forms.Form):
             del self.fields["confirmation"]
 
 
+class SignForm(forms.Form):
+    """A person's word about one row of the validation matrix. When a note is needed the command says."""
+
+    status = forms.ChoiceField(
+        choices=[(CheckStatus.PASS, "It passes"), (CheckStatus.FAIL, "It fails")],
+        widget=forms.RadioSelect,
+        label="What did you find?",
+        error_messages={"required": "Choose whether it passes or fails."},
+    )
+    note = forms.CharField(
+        required=False,
+        max_length=MAX_NOTE_LENGTH,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="What you did and saw. Needed for a failure, and for a pass against the portal's own check.",
+    )
+
+
 class HistoryFilters(forms.Form):
     """The history's filters, from the address. A value that is unknown is shown and named, never ignored."""
 
@@ -157,6 +183,7 @@ class HistoryFilters(forms.Form):
     service = forms.ChoiceField(required=False, choices=[("", "Any service"), *TARGET_CHOICES])
     version = forms.CharField(required=False, max_length=100)
     initiated_by = forms.CharField(required=False, max_length=254, label="Who")
+    validation = forms.ChoiceField(required=False, choices=[("", "Any"), *Validation.choices])
     skip = forms.IntegerField(required=False, min_value=0, max_value=2**31, widget=forms.HiddenInput)
 
 

@@ -1,8 +1,10 @@
 """The record of upgrades: one row for each request, one for each service it rolls, ECS's events as they were seen."""
 
 import uuid
+from datetime import timedelta
 from typing import Self
 
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models.functions import Now
@@ -16,6 +18,7 @@ from upgrades.states import (
     UPGRADE_STATUSES,
     CheckStatus,
     EventKind,
+    MatrixRow,
     Outcome,
     Phase,
     PlatformService,
@@ -52,6 +55,7 @@ class UpgradeQuerySet(models.QuerySet["Upgrade"]):
         service: str | None = None,
         version: str | None = None,
         initiated_by: str | None = None,
+        validation: str | None = None,
     ) -> Self:
         """The history's filters; None does not filter. `service` means: rolled that service, or asked for `all`."""
         found = self
@@ -65,6 +69,8 @@ class UpgradeQuerySet(models.QuerySet["Upgrade"]):
             found = found.filter(version=version)
         if initiated_by:
             found = found.filter(initiated_by_email__iexact=initiated_by)
+        if validation:
+            found = found.filter(validation=validation)
         return found
 
     def for_history(
@@ -76,12 +82,13 @@ class UpgradeQuerySet(models.QuerySet["Upgrade"]):
         service: str | None = None,
         version: str | None = None,
         initiated_by: str | None = None,
+        validation: str | None = None,
     ) -> Self:
         """The organization's upgrades for API and page: filtered, in a total order, with what a row shows."""
         return (
             self.visible_to(user)
             .filter(organization=organization)
-            .matching(status=status, service=service, version=version, initiated_by=initiated_by)
+            .matching(status=status, service=service, version=version, initiated_by=initiated_by, validation=validation)
             .for_record()
             .newest_first()
         )
@@ -365,6 +372,20 @@ class UpgradeCheck(models.Model):
     def __str__(self) -> str:
         return f"{self.name}: {self.status}"
 
+    @property
+    def label(self) -> str:
+        return str(MatrixRow(self.name).label)
+
+    @property
+    def is_signed(self) -> bool:
+        return self.checked_by_id is not None
+
+    @property
+    def is_against_probe(self) -> bool:
+        """Whether a person signed another thing than the portal's own check found."""
+        probed = self.evidence.get("probed", CheckStatus.UNKNOWN)
+        return self.is_signed and probed not in (CheckStatus.UNKNOWN, self.status)
+
 
 class ValidationRun(Leased):
     """The portal's own validation of one upgrade, in the background: when to probe again, and until when."""
@@ -386,3 +407,8 @@ class ValidationRun(Leased):
     @classmethod
     def unfinished(cls) -> "models.QuerySet[ValidationRun]":
         return cls.objects.filter(is_done=False)
+
+    def found(self, check: UpgradeCheck) -> bool:
+        """Whether the row's result is of this run; a run that is begun again takes nothing from before."""
+        began_at = self.ends_at - timedelta(seconds=settings.UPGRADE_VALIDATION_SECONDS)
+        return check.checked_at is not None and check.checked_at >= began_at

@@ -9,10 +9,24 @@ from portal.api import PageQuery, StrictBoolean, StrictSerializer, StrictString
 from portal.pagination import MAX_SKIP
 from upgrades.commands import MAX_REASON_LENGTH
 from upgrades.images import LATEST
-from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
-from upgrades.states import TARGETS, UPGRADE_STATUSES, EventKind, Outcome, PlatformService, Status
+from upgrades.matrix import rows_of, run_of
+from upgrades.models import Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
+from upgrades.signing import MAX_NOTE_LENGTH
+from upgrades.states import (
+    AUTOMATIC,
+    TARGETS,
+    UPGRADE_STATUSES,
+    CheckStatus,
+    EventKind,
+    MatrixRow,
+    Outcome,
+    PlatformService,
+    Status,
+    Validation,
+)
 
 DEFAULT_EVENTS, MAX_EVENTS = 100, 500
+SIGNABLE = [CheckStatus.PASS.value, CheckStatus.FAIL.value]
 
 
 def one_of(values: list[str]) -> str:
@@ -49,6 +63,30 @@ class HistoryQuery(PageQuery):
     service = serializers.ChoiceField(choices=TARGETS, default=None, error_messages={"invalid_choice": one_of(TARGETS)})
     version = serializers.CharField(max_length=100, default=None)
     initiated_by = serializers.CharField(max_length=254, default=None)
+    validation = serializers.ChoiceField(
+        choices=Validation.values, default=None, error_messages={"invalid_choice": one_of(Validation.values)}
+    )
+
+
+class SignBody(StrictSerializer):
+    check = serializers.ChoiceField(
+        choices=MatrixRow.values,
+        error_messages={
+            "required": f"Required: {one_of(MatrixRow.values)}",
+            "invalid_choice": one_of(MatrixRow.values),
+        },
+    )
+    status = serializers.ChoiceField(
+        choices=SIGNABLE,
+        error_messages={"required": f"Required: {one_of(SIGNABLE)}", "invalid_choice": one_of(SIGNABLE)},
+    )
+    note = StrictString(max_length=MAX_NOTE_LENGTH, allow_blank=True, default="")
+
+    def validate_check(self, value: Any) -> str:
+        return str(value)
+
+    def validate_status(self, value: Any) -> CheckStatus:
+        return CheckStatus(value)
 
 
 class TimelineQuery(StrictSerializer):
@@ -108,6 +146,7 @@ class UpgradeSummary(serializers.ModelSerializer[Upgrade]):
     organization = serializers.CharField(source="organization.slug")
     status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
     kind = serializers.ChoiceField(choices=Kind.values)
+    validation = serializers.ChoiceField(choices=Validation.values)
     initiated_by = serializers.CharField(source="initiated_by_email")
     message = serializers.CharField()
     error_message = serializers.CharField(allow_null=True)
@@ -131,6 +170,7 @@ SUMMARY_FIELDS = [
     "services",
     "success_count",
     "failed_count",
+    "validation",
     "message",
     "error_message",
     "started_at",
@@ -183,6 +223,7 @@ class History(serializers.Serializer[Any]):
     service = serializers.CharField(allow_null=True)
     version = serializers.CharField(allow_null=True)
     initiated_by = serializers.CharField(allow_null=True)
+    validation = serializers.CharField(allow_null=True)
 
 
 class TimelineItem(serializers.ModelSerializer[UpgradeEvent]):
@@ -212,6 +253,64 @@ class TimelineList(serializers.Serializer[Any]):
     limit = serializers.IntegerField()
     has_more = serializers.BooleanField()
     kind = serializers.CharField(allow_null=True)
+
+
+class MatrixEntry(serializers.ModelSerializer[UpgradeCheck]):
+    """A row of the matrix. `checked_by` is null where the portal checked it, or nobody has yet."""
+
+    check = serializers.ChoiceField(source="name", choices=MatrixRow.values)
+    title = serializers.SerializerMethodField()
+    automatic = serializers.SerializerMethodField(help_text="Whether the portal checks it by itself.")
+    status = serializers.ChoiceField(choices=CheckStatus.values)
+    checked_by = serializers.SerializerMethodField()
+    note = serializers.SerializerMethodField()
+    checked_at = UtcDateTimeField(allow_null=True)
+
+    class Meta:
+        model = UpgradeCheck
+        fields = ["check", "title", "automatic", "status", "detail", "evidence", "checked_by", "note", "checked_at"]
+        read_only_fields = fields
+
+    def get_title(self, check: UpgradeCheck) -> str:
+        return check.label
+
+    def get_automatic(self, check: UpgradeCheck) -> bool:
+        return check.name in AUTOMATIC
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_checked_by(self, check: UpgradeCheck) -> str | None:
+        return check.checked_by_email or None
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_note(self, check: UpgradeCheck) -> str | None:
+        return check.note or None
+
+
+class Matrix(serializers.Serializer[Any]):
+    """The validation of an upgrade. `probes_until`: until when the portal checks by itself; null: it does not, now."""
+
+    upgrade_id = serializers.CharField()
+    upgrade_status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
+    organization = serializers.CharField()
+    validation = serializers.ChoiceField(choices=Validation.values)
+    probes_until = UtcDateTimeField(allow_null=True)
+    checks = MatrixEntry(many=True)
+
+
+def matrix_record(upgrade: Upgrade) -> dict[str, Any]:
+    run = run_of(upgrade)
+    return dict(
+        Matrix(
+            {
+                "upgrade_id": upgrade.upgrade_id,
+                "upgrade_status": upgrade.status,
+                "organization": upgrade.organization.slug,
+                "validation": upgrade.validation,
+                "probes_until": run.ends_at if run and not run.is_done else None,
+                "checks": rows_of(upgrade),
+            }
+        ).data
+    )
 
 
 class AcceptedEntry(serializers.Serializer[Any]):

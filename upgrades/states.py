@@ -112,6 +112,48 @@ class Validation(models.TextChoices):
     FAILED = "failed", "Validation failed"
 
 
+class MatrixRow(models.TextChoices):
+    """The post-upgrade matrix of the guide (spec/source-2), in the order in which people read it.
+
+    What a person must see (somebody signs in, the licence and usage views) has a row of its own beside what a probe sees.
+    """
+
+    SIGN_IN_PAGE = "sign_in_page", "Sign-in page answers"
+    SIGN_IN = "sign_in", "Signing in works"
+    PLATFORM_HEALTH = "platform_health", "Platform is healthy"
+    PROVIDER_PATH = "provider_path", "One path through an LLM provider works"
+    CONNECTOR_PATH = "connector_path", "One path through a connector works"
+    MONITORING = "monitoring", "Services run steadily"
+    PORTAL_VIEWS = "portal_views", "Deployment views open"
+    LICENCE_USAGE = "licence_usage", "Licence and usage views open"
+
+
+# What the portal checks by itself; the others a person signs. A person may sign any.
+AUTOMATIC = frozenset(MatrixRow) - {MatrixRow.SIGN_IN, MatrixRow.LICENCE_USAGE}
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a row of the matrix stands at. `is_signed`: by a person, which no probe changes."""
+
+    status: CheckStatus
+    is_signed: bool = False
+
+
+def validation_of(rows: Collection[CheckResult], *, is_probing: bool) -> Validation:
+    """Whether an upgrade is proven good, a pure function of its matrix (no rows: it advanced nothing).
+
+    A probe that fails is tried again while `is_probing`, so until then it proves nothing; a person's word is final.
+    """
+    if not rows:
+        return Validation.NONE
+    if any(row.status == CheckStatus.FAIL and (row.is_signed or not is_probing) for row in rows):
+        return Validation.FAILED
+    if all(row.status == CheckStatus.PASS for row in rows):
+        return Validation.PASSED
+    return Validation.NEEDED
+
+
 class EventKind(models.TextChoices):
     """What a line of an upgrade's timeline tells of; `ecs` is ECS's own words."""
 

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from upgrades import form_views, views
+from upgrades import form_views, validation_views, views
 
 app_name = "upgrades"
 urlpatterns = [
@@ -10,4 +10,6 @@ urlpatterns = [
     path("upgrades/<str:upgrade_id>/", views.detail, name="detail"),
     path("upgrades/<str:upgrade_id>/stop", views.stop, name="stop"),
     path("upgrades/<str:upgrade_id>/rollback", views.rollback, name="rollback"),
+    path("upgrades/<str:upgrade_id>/probe", validation_views.probe, name="probe"),
+    path("upgrades/<str:upgrade_id>/validation/<str:check>", validation_views.sign, name="sign"),
 ]

@@ -20,11 +20,12 @@ from upgrades import commands
 from upgrades.estimates import estimate_seconds, time_left
 from upgrades.forms import TARGET_CHOICES, HistoryFilters, RollbackForm, TimelineFilters
 from upgrades.lanes import lanes_of
-from upgrades.models import Upgrade, UpgradeEvent
+from upgrades.matrix import rows_of, run_of
+from upgrades.models import Upgrade, UpgradeEvent, ValidationRun
 from upgrades.next_steps import next_steps
 from upgrades.platform import now_context
 from upgrades.rollback import plan_rollback, services_that_advanced
-from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind
+from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind, Validation
 from upgrades.timeline import timeline_of
 
 
@@ -52,6 +53,7 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         "lanes": lanes_of(upgrade),
         "next": next_steps(upgrade),
         "time_left": time_left(upgrade, now=timezone.now()),
+        **validation_context(upgrade),
         **timeline_context(request, upgrade),
         "may_roll_back": not upgrade.is_open and bool(services_that_advanced(upgrade)),
         **stop_rule(request, upgrade),
@@ -66,6 +68,25 @@ def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
     timeline = timeline_of(upgrade, kind=given.get("kind") or "", skip=given.get("skip") or 0)
     errors = " ".join(f"{name}: {' '.join(str(one) for one in said)}" for name, said in form.errors.items())
     return {"timeline": timeline, "timeline_errors": errors}
+
+
+def validation_context(upgrade: Upgrade) -> dict[str, Any]:
+    """The matrix, and whether the portal still checks by itself. Two queries."""
+    run = run_of(upgrade)
+    return {
+        "matrix": rows_of(upgrade),
+        "run": run,
+        "is_probing": run is not None and not run.is_done,
+        "may_validate": not upgrade.is_open and upgrade.has_advanced,
+        "live_seconds": live_seconds(upgrade, run),
+    }
+
+
+def live_seconds(upgrade: Upgrade, run: ValidationRun | None) -> int | None:
+    """How often the page asks again: while tasks move, and while the portal still checks what they do; then never."""
+    if upgrade.is_open:
+        return 2
+    return 5 if run is not None and not run.is_done else None
 
 
 @policy(Policy.OPERATOR)
@@ -129,7 +150,7 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
     organization = organization_of_page(request, slug)
     form = HistoryFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
-    filters = {name: given.get(name) or "" for name in ("status", "service", "version", "initiated_by")}
+    filters = {name: given.get(name) or "" for name in ("status", "service", "version", "initiated_by", "validation")}
     upgrades = Upgrade.objects.for_history(request.user, organization, **filters)
     page = paginate(upgrades if form.is_valid() else upgrades.none(), skip=given.get("skip") or 0, limit=DEFAULT_LIMIT)
     context = page_context(request, organization) | {
@@ -138,6 +159,7 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
         "filters": filters,
         "statuses": [(status.value, status.label) for status in UPGRADE_STATUSES],
         "services": TARGET_CHOICES,
+        "validations": Validation.choices,
         "query_without_skip": urlencode({name: value for name, value in filters.items() if value}),
     }
     return render_page(request, "upgrades/history.html", "upgrades/_history_rows.html", context)
@@ -151,7 +173,7 @@ def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: s
         Upgrade.objects.visible_to(request.user)
         .for_record()
         .select_related("rolls_back")
-        .prefetch_related(events, "rollbacks__rollouts")
+        .prefetch_related(events, "rollbacks__rollouts", "checks")
         .filter(organization=organization, upgrade_id=upgrade_id)
         .first()
     )

@@ -9,7 +9,7 @@ from tests.browser.conftest import Guard, OpenPage
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from upgrades.commands import trigger_upgrade
-from upgrades.models import Upgrade
+from upgrades.models import Upgrade, ValidationRun
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -56,11 +56,13 @@ def test_sign_in_trigger_and_watch_to_the_end(cast: Cast, engine: Engine, guard:
     expect(page).to_have_title(f"In progress: {upgrade.upgrade_id} · Acme Robotics · Operations portal")
     engine.run(upgrade, seconds=15)
     expect(lane).to_contain_text("Rolled out: 4 of 4 tasks run.")
-    expect(page.get_by_role("heading", name="Rolled out; not validated")).to_be_visible()
-    expect(page.locator("#announcer")).to_have_text("Rolled out: agent service.")
+    expect(page.get_by_role("region", name="Validation", exact=True)).to_contain_text("Needs validation")
+    expect(page.locator("#announcer")).to_have_text("Rolled out: agent service. Needs validation.")
     assert page.evaluate("window.isSamePage")
 
-    # The end state asks for nothing more.
+    # When the portal has checked what it can, the page asks for nothing more.
+    ValidationRun.objects.update(is_done=True)
+    expect(page.get_by_role("button", name="Check again")).to_be_visible(timeout=10_000)
     expect(page.get_by_role("link", name="Stop upgrade")).to_be_hidden()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

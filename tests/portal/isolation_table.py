@@ -27,7 +27,7 @@ from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.notifications.conftest import make_channel
 from tests.upgrades.conftest import make_upgrade
-from upgrades.models import Rollout, Upgrade, UpgradeEvent
+from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
 from upgrades.states import Status
 
 METHODS = ["get", "head", "post", "put", "patch", "delete", "options"]
@@ -109,6 +109,7 @@ class Place:
             "delivery_id": self.delivery_id,
             "kind": "webhook",
             "command": row.command,
+            "check": "sign_in",
         }
 
 
@@ -135,6 +136,10 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/stop", Policy.OPERATOR, sends={"post": None})
     rollback: dict[str, Body] = {"post": ONCE | {"services": "agent"}}
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/rollback", Policy.OPERATOR, sends=rollback, is_ended=True)
+    signed: dict[str, Body] = {"post": {"status": "pass", "note": "Seen."}}
+    one = "o/<slug:slug>/upgrades/<str:upgrade_id>"
+    yield Row(f"{one}/validation/<str:check>", Policy.OPERATOR, sends=signed, is_ended=True)
+    yield Row(f"{one}/probe", Policy.OPERATOR, get=False, sends={"post": None}, is_ended=True)
     api = "api/v1/deployments"
     yield Row(f"{api}/versions", Policy.VIEWER)
     yield Row(f"{api}/upgrade", Policy.OPERATOR, get=False, sends={"post": {"service": "agent"}})
@@ -143,6 +148,9 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row(f"{api}/upgrade/<str:upgrade_id>/stop", Policy.OPERATOR, get=False, sends={"post": {}})
     undo: dict[str, Body] = {"post": {}}
     yield Row(f"{api}/upgrade/<str:upgrade_id>/rollback", Policy.OPERATOR, get=False, sends=undo, is_ended=True)
+    sign: dict[str, Body] = {"post": {"check": "sign_in", "status": "pass"}}
+    yield Row(f"{api}/upgrade/<str:upgrade_id>/validation", Policy.VIEWER, sends=sign, is_ended=True)
+    yield Row(f"{api}/upgrade/<str:upgrade_id>/validation/probe", Policy.OPERATOR, get=False, sends=undo, is_ended=True)
     yield Row(f"{api}/upgrades", Policy.VIEWER)
 
 
@@ -263,7 +271,7 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
 def rows_of(organization: Organization) -> list[Any]:
     """Everything that the organization has, as it is now."""
     models = (
-        *(Upgrade, Rollout, UpgradeEvent),
+        *(Upgrade, Rollout, UpgradeEvent, UpgradeCheck, ValidationRun),
         *(Agent, Deployment, DeploymentEvent),
         *(AuditEvent, IdempotencyKey, Membership),
         *(NotificationChannel, NotificationDelivery),

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.db.models.functions import Now
 from django.http import HttpResponse
 from django.test import Client
@@ -16,9 +17,10 @@ from portal.models import Organization, User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from upgrades.commands import new_upgrade_id
-from upgrades.models import Rollout, Upgrade
+from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun
 from upgrades.platform import service_name
-from upgrades.states import Outcome, Phase, Status, overall_status, services_of
+from upgrades.states import Outcome, Phase, Stage, Status, overall_status, services_of
+from upgrades.validation import validate
 
 UPGRADE = "/api/v1/deployments/upgrade"
 UPGRADES = "/api/v1/deployments/upgrades"
@@ -135,6 +137,45 @@ def make_upgrade(
     return upgrade
 
 
+class Validator:
+    """Stands for worker and sweep of validation runs: makes due steps when the test says so, and lets time pass."""
+
+    def step(self) -> int:
+        """Every run that is not done becomes due and takes one step. Returns how many steps were made."""
+        ValidationRun.unfinished().update(next_check_at=Now(), lease_until=None)
+        return sum(validate(pk) for pk in ValidationRun.unfinished().values_list("pk", flat=True))
+
+    def elapse(self, seconds: float) -> None:
+        """What runs and rows remember moves so far into the past."""
+        past = timedelta(seconds=seconds)
+        ValidationRun.objects.update(ends_at=F("ends_at") - past, steady_since=F("steady_since") - past)
+        UpgradeCheck.objects.update(checked_at=F("checked_at") - past)
+
+    def run(self, *, seconds: float, every: float = 20) -> None:
+        """A step now, then one after each interval of `every` seconds, for so long."""
+        self.step()
+        for _ in range(round(seconds / every)):
+            self.elapse(every)
+            self.step()
+
+
+@pytest.fixture
+def validator(platform: LocalAws, cast: Cast) -> Validator:
+    """Acme's platform answers at the local AWS's own addresses."""
+    stack = cast.acme.deployment_stack
+    cast.acme.platform_agent_url = platform.platform_url(stack, "agent")
+    cast.acme.platform_orchestrator_url = platform.platform_url(stack, "orchestrator")
+    cast.acme.platform_portal_url = platform.platform_url(stack, "customer-portal")
+    cast.acme.save()
+    return Validator()
+
+
+def matrix(upgrade: Upgrade) -> dict[str, str]:
+    """Status by row of the validation matrix."""
+    rows = UpgradeCheck.objects.filter(upgrade=upgrade, stage=Stage.VALIDATION).order_by("position")
+    return dict(rows.values_list("name", "status"))
+
+
 class Door:
     """One way to the commands. `accepted` and `bad_input` are the statuses that it answers with."""
 
@@ -157,6 +198,13 @@ class Door:
         raise NotImplementedError
 
     def history(self, client: Client, organization: Organization, **query: Any) -> Any:
+        raise NotImplementedError
+
+    def sign(self, client: Client, organization: Organization, upgrade_id: str, **body: Any) -> Any:
+        """`check`, `status`, `note`."""
+        raise NotImplementedError
+
+    def probe_again(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         raise NotImplementedError
 
     def upgrade_of(self, response: HttpResponse) -> Upgrade:
@@ -189,6 +237,12 @@ class Api(Door):
 
     def history(self, client: Client, organization: Organization, **query: Any) -> Any:
         return client.get(UPGRADES, query, headers={"X-Organization": organization.slug})
+
+    def sign(self, client: Client, organization: Organization, upgrade_id: str, **body: Any) -> Any:
+        return post_json(client, f"{UPGRADE}/{upgrade_id}/validation", body)
+
+    def probe_again(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
+        return client.post(f"{UPGRADE}/{upgrade_id}/validation/probe", content_type="application/json")
 
 
 class Page(Door):
@@ -225,6 +279,13 @@ class Page(Door):
 
     def history(self, client: Client, organization: Organization, **query: Any) -> Any:
         return client.get(f"/o/{organization.slug}/upgrades/", query)
+
+    def sign(self, client: Client, organization: Organization, upgrade_id: str, **body: Any) -> Any:
+        check = body.pop("check")
+        return client.post(f"/o/{organization.slug}/upgrades/{upgrade_id}/validation/{check}", body)
+
+    def probe_again(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
+        return client.post(f"/o/{organization.slug}/upgrades/{upgrade_id}/probe")
 
 
 @pytest.fixture(params=[Api(), Page()], ids=lambda door: door.name)

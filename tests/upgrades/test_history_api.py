@@ -53,6 +53,7 @@ def test_an_item_is_the_record_with_names_and_count_of_its_services(cast: Cast, 
                 "service_count": 3,
                 "success_count": 1,
                 "failed_count": 2,
+                "validation": "none",
                 "message": "Partial: agent service advanced, orchestrator, customer portal did not.",
                 "error_message": "orchestrator: Rolled back by ECS. customer-portal: Rolled back by ECS.",
                 **times,
@@ -67,6 +68,7 @@ def test_an_item_is_the_record_with_names_and_count_of_its_services(cast: Cast, 
         "service": None,
         "version": None,
         "initiated_by": None,
+        "validation": None,
     }
 
 
@@ -119,6 +121,9 @@ def test_skip_beyond_the_end_is_an_empty_page(cast: Cast, client_for: SignIn) ->
         ({"version": "v1"}, ["old"]),
         ({"initiated_by": "ADMIN@example.com"}, ["old"]),
         ({"initiated_by": "outsider@example.com"}, []),
+        ({"validation": "needed"}, ["whole"]),
+        ({"validation": "passed"}, []),
+        ({"validation": "none", "status": "SUCCESS"}, ["old"]),
         ({"status": "SUCCESS", "service": "agent", "initiated_by": "operator@example.com"}, ["whole"]),
     ],
 )
@@ -126,7 +131,7 @@ def test_filters_apply_together_and_are_echoed(
     cast: Cast, client_for: SignIn, filters: dict[str, str], found: list[str]
 ) -> None:
     make_upgrade(cast.acme, by=cast.admin, version="v1", reason="old")
-    make_upgrade(cast.acme, by=cast.operator, target="all", reason="whole")
+    make_upgrade(cast.acme, by=cast.operator, target="all", reason="whole", validation="needed")
     make_upgrade(cast.acme, by=cast.operator, target="orchestrator", statuses=[Status.FAILED], reason="failed")
     make_upgrade(cast.globex, by=cast.outsider, reason="foreign")
 
@@ -134,7 +139,7 @@ def test_filters_apply_together_and_are_echoed(
 
     assert [item["reason"] for item in body["items"]] == found
     assert body["total"] == len(found)
-    echoed = {name: body[name] for name in ("status", "service", "version", "initiated_by")}
+    echoed = {name: body[name] for name in ("status", "service", "version", "initiated_by", "validation")}
     assert echoed == dict.fromkeys(echoed) | filters
 
 
@@ -215,6 +220,8 @@ def test_anonymous_gets_401(cast: Cast) -> None:
         ("status=", "status"),
         ("status=FAILED%27--", "status"),
         ("service=database", "service"),
+        ("validation=open", "validation"),
+        ("validation=", "validation"),
         ("version=", "version"),
         ("version=a%00", "version"),
         (f"version={'x' * 101}", "version"),

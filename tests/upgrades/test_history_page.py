@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from portal.models import User
 from tests.conftest import Cast
+from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
 from upgrades.models import Upgrade
 from upgrades.states import Status
@@ -39,6 +40,30 @@ def test_a_row_says_who_when_what_how_many_and_what_came_of_it(cast: Cast, clien
         assert said in text
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"validation": "passed"}, "Validated"),
+        ({"validation": "needed"}, "Needs validation"),
+        ({"validation": "failed"}, "Validation failed"),
+        ({"validation": "none"}, "Success, not validated"),
+        ({"validation": "needed", "statuses": [Status.SUCCESS, Status.FAILED, Status.FAILED]}, "Partial"),
+    ],
+)
+@pytest.mark.parametrize("url", [URL, "/o/acme/"])
+def test_a_success_is_plainly_green_only_when_it_is_validated(
+    cast: Cast, platform: LocalAws, client_for: SignIn, url: str, fields: dict[str, Any], said: str
+) -> None:
+    make_upgrade(cast.acme, by=cast.operator, target="all", **fields)
+
+    text = client_for(cast.viewer).get(url).content.decode()
+
+    results = text[text.index('data-label="Result"') :].partition("</td>")[0]
+    assert said in results
+    assert ('class="chip success"' in results) is (said == "Validated")
+    assert ("Needs validation" in results) is (fields["validation"] == "needed")
+
+
 def test_no_upgrade_yet_says_what_to_do(cast: Cast, client_for: SignIn) -> None:
     assert "No upgrade yet." in client_for(cast.viewer).get(URL).content.decode()
 
@@ -54,6 +79,7 @@ def test_no_upgrade_yet_says_what_to_do(cast: Cast, client_for: SignIn) -> None:
         ({"initiated_by": "ADMIN@example.com"}, ["old"]),
         ({"status": "SUCCESS", "service": "agent", "initiated_by": "operator@example.com"}, ["whole"]),
         ({"initiated_by": "outsider@example.com"}, []),
+        ({"validation": "needed"}, ["whole"]),
     ],
 )
 @pytest.mark.parametrize("headers", [{}, HTMX])
@@ -62,7 +88,7 @@ def test_filters_apply_together_and_stay_in_the_address(
 ) -> None:
     made = {
         "old": make_upgrade(cast.acme, by=cast.admin, version="v1"),
-        "whole": make_upgrade(cast.acme, by=cast.operator, target="all"),
+        "whole": make_upgrade(cast.acme, by=cast.operator, target="all", validation="needed"),
         "failed": make_upgrade(cast.acme, by=cast.operator, target="orchestrator", statuses=[Status.FAILED]),
         "foreign": make_upgrade(cast.globex, by=cast.outsider),
     }
@@ -142,6 +168,7 @@ def test_anonymous_is_sent_to_sign_in(cast: Cast) -> None:
     [
         ("status=DONE", "status"),
         ("service=database", "service"),
+        ("validation=open", "validation"),
         ("version=%00", "version"),
         (f"version={'x' * 101}", "version"),
         (f"initiated_by={'x' * 255}", "initiated_by"),
@@ -162,7 +189,7 @@ def test_a_filter_that_cannot_be_is_named_and_shows_no_rows(
     assert f"<p>{named}: " in response.content.decode()
 
 
-@pytest.mark.parametrize("name", ["status", "service", "version", "initiated_by", "skip", "anything"])
+@pytest.mark.parametrize("name", ["status", "service", "version", "initiated_by", "validation", "skip", "anything"])
 def test_what_the_address_holds_is_shown_escaped(cast: Cast, client_for: SignIn, name: str) -> None:
     hostile = "\"'><script>alert(1)</script>"
 

@@ -14,13 +14,17 @@ from upgrades.states import (
     OPEN,
     TERMINAL,
     UPGRADE_STATUSES,
+    CheckResult,
+    CheckStatus,
     Outcome,
     Status,
+    Validation,
     describe_upgrade,
     judge,
     judge_by_id,
     overall_status,
     services_of,
+    validation_of,
 )
 
 ROLLOUT_STATUSES = [status for status in Status if status != Status.PARTIAL]
@@ -304,3 +308,29 @@ def test_a_rollback_that_was_seen_is_still_one_when_it_has_ended() -> None:
     verdict = judge_by_id(service, "mine", baseline=[], was_rolling_back=True)
 
     assert (verdict.status, verdict.outcome) == (Status.FAILED, Outcome.ROLLED_BACK)
+
+
+# --- validation ------------------------------------------------------------------------------------------------------
+
+RESULTS = st.lists(st.builds(CheckResult, status=st.sampled_from(CheckStatus), is_signed=st.booleans()), max_size=8)
+
+
+@given(RESULTS, st.booleans())
+def test_validation_is_a_pure_function_of_the_matrix(rows: list[CheckResult], is_probing: bool) -> None:
+    validation = validation_of(rows, is_probing=is_probing)
+
+    statuses = {row.status for row in rows}
+    signed_fail = any(row.status == CheckStatus.FAIL and row.is_signed for row in rows)
+    assert (validation == Validation.NONE) is (not rows)
+    assert (validation == Validation.PASSED) is (statuses == {CheckStatus.PASS})
+    assert (validation == Validation.FAILED) is (signed_fail or (CheckStatus.FAIL in statuses and not is_probing))
+    assert validation_of(rows[::-1], is_probing=is_probing) == validation
+
+
+@given(RESULTS)
+def test_what_was_not_verified_never_passes_and_the_end_of_probing_changes_fails_alone(rows: list[CheckResult]) -> None:
+    during, after = validation_of(rows, is_probing=True), validation_of(rows, is_probing=False)
+
+    if any(row.status == CheckStatus.UNKNOWN for row in rows):
+        assert Validation.PASSED not in (during, after)
+    assert during == after or (during, after) == (Validation.NEEDED, Validation.FAILED)

@@ -59,6 +59,7 @@ def test_a_fresh_upgrade_has_every_key_and_null_where_nothing_is_known(cast: Cas
         ],
         "success_count": 0,
         "failed_count": 0,
+        "validation": "none",
         "message": "Recorded; no service has started yet.",
         "error_message": None,
         "started_at": None,

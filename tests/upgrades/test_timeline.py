@@ -261,7 +261,7 @@ def test_the_page_shows_days_who_and_what(cast: Cast, client_for: SignIn) -> Non
         "upgrade.ended happened",
         "Thursday, 30 April 2026",
         "23:59:30",
-        "Triggered by operator@",
+        "Triggered : upgrade.triggered happened by operator@",
     ]
     assert [shown.index(each) for each in said] == sorted(shown.index(each) for each in said)
 

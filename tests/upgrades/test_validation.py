@@ -1,0 +1,584 @@
+"""The portal's own validation of an upgrade: what it probes, how it judges, when it ends. Through the local AWS."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models.functions import Now
+
+from portal.audit import AuditEvent
+from portal.leases import LeaseLost
+from portal.notifications.models import NotificationDelivery
+from tests.conftest import Cast, Engine
+from tests.local_aws import ROOT, LocalAws
+from tests.notifications.conftest import make_channel
+from tests.outside import Outside, outside
+from tests.upgrades.conftest import Validator, make_upgrade, matrix
+from upgrades.commands import trigger_upgrade
+from upgrades.models import Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
+from upgrades.signing import probe_again, sign_check
+from upgrades.states import CheckStatus, Status, Validation
+from upgrades.tasks import look_after_validations, sweep_validations
+from upgrades.validation import step, take, validate
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+AUTOMATIC = ["sign_in_page", "platform_health", "provider_path", "connector_path", "monitoring", "portal_views"]
+
+
+def roll_out(cast: Cast, engine: Engine, service: str = "agent") -> Upgrade:
+    return engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service=service, force_new_deployment=True))
+
+
+def row(upgrade: Upgrade, name: str) -> UpgradeCheck:
+    return UpgradeCheck.objects.get(upgrade=upgrade, stage="validation", name=name)
+
+
+def run_of(upgrade: Upgrade) -> ValidationRun:
+    return ValidationRun.objects.get(upgrade=upgrade)
+
+
+def validation(upgrade: Upgrade) -> str:
+    upgrade.refresh_from_db()
+    return upgrade.validation
+
+
+def told(upgrade: Upgrade, kind: str) -> list[str]:
+    events = UpgradeEvent.objects.filter(upgrade=upgrade, kind=kind).order_by("created_at", "id")
+    return list(events.values_list("message", flat=True))
+
+
+def sign(upgrade: Upgrade, cast: Cast, check: str, status: CheckStatus = CheckStatus.PASS, note: str = "") -> None:
+    sign_check(upgrade, actor=cast.operator, check=check, status=status, note=note)
+
+
+# --- it works --------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_upgrade_is_validated_by_probes_and_two_signatures(
+    cast: Cast, engine: Engine, validator: Validator
+) -> None:
+    upgrade = roll_out(cast, engine)
+    assert (validation(upgrade), set(matrix(upgrade).values())) == (Validation.NEEDED, {"unknown"})
+
+    validator.run(seconds=300)
+
+    passed = dict.fromkeys(AUTOMATIC, "pass")
+    assert matrix(upgrade) == {**passed, "sign_in": "unknown", "licence_usage": "unknown"}
+    assert (run_of(upgrade).is_done, validation(upgrade)) == (True, Validation.NEEDED)
+
+    sign(upgrade, cast, "sign_in")
+    assert validation(upgrade) == Validation.NEEDED
+    sign(upgrade, cast, "licence_usage")
+
+    assert validation(upgrade) == Validation.PASSED
+    assert told(upgrade, "upgrade.validated") == ["Needs validation.", "Validated."]
+    audited = AuditEvent.objects.get(kind="upgrade.validated")
+    assert (audited.subject, audited.actor, audited.data) == (
+        upgrade.upgrade_id,
+        cast.operator,
+        {"validation": "passed", "was": "needed"},
+    )
+
+
+def test_each_row_says_what_it_was_concluded_from(cast: Cast, engine: Engine, validator: Validator) -> None:
+    upgrade = roll_out(cast, engine)
+
+    validator.step()
+
+    health, provider, views = (
+        row(upgrade, "platform_health"),
+        row(upgrade, "provider_path"),
+        row(upgrade, "portal_views"),
+    )
+    assert [fact["http_status"] for fact in health.evidence["asked"]] == [200, 200, 200]
+    assert "completed a prompt" in provider.detail
+    assert provider.evidence["url"].endswith("/test")
+    assert views.evidence["own_views"] == ["/o/acme/", "/o/acme/upgrades/", f"/o/acme/upgrades/{upgrade.upgrade_id}/"]
+    assert all(check.checked_at and not check.is_signed for check in (health, provider, views))
+
+
+def test_each_new_result_is_told_once(cast: Cast, engine: Engine, validator: Validator) -> None:
+    upgrade = roll_out(cast, engine)
+
+    validator.run(seconds=120)
+
+    recorded = told(upgrade, "check.recorded")
+    assert len(recorded) == len(set(recorded)) == len(AUTOMATIC)
+    assert "Sign-in page answers: pass. The customer portal's sign-in answers." in recorded
+
+
+def test_nothing_is_left_to_validate_where_nothing_advanced(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-agent-service")
+    failed = roll_out(cast, engine)
+    unchanged = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="orchestrator"))
+
+    assert [validation(failed), validation(unchanged)] == [Validation.NONE, Validation.NONE]
+    assert not ValidationRun.objects.exists()
+
+
+def test_a_partial_upgrade_is_validated_for_what_advanced(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-orchestrator-service")
+    upgrade = roll_out(cast, engine, "all")
+    assert upgrade.status == Status.PARTIAL
+
+    validator.run(seconds=300)
+
+    monitoring = row(upgrade, "monitoring")
+    assert (monitoring.status, list(monitoring.evidence["services"])) == (CheckStatus.PASS, ["agent"])
+
+
+# --- probes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_that_fails_is_made_again_until_it_passes(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    upgrade = roll_out(cast, engine)
+    platform.set_platform(cast.acme.deployment_stack, "component/llm_router", "unhealthy")
+    validator.step()
+    assert matrix(upgrade)["platform_health"] == "fail"
+    assert "llm_router" in row(upgrade, "platform_health").detail
+    assert validation(upgrade) == Validation.NEEDED
+
+    platform.clear_platform()
+    validator.elapse(20)
+    validator.step()
+
+    assert matrix(upgrade)["platform_health"] == "pass"
+
+
+def test_what_still_fails_at_the_end_fails_the_validation(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    upgrade = roll_out(cast, engine)
+    platform.set_platform(cast.acme.deployment_stack, "component/llm_router", "unhealthy")
+    validator.run(seconds=300)
+    assert (validation(upgrade), run_of(upgrade).is_done) == (Validation.NEEDED, False)
+
+    validator.elapse(1800)
+    validator.step()
+
+    assert (validation(upgrade), run_of(upgrade).is_done) == (Validation.FAILED, True)
+    audited = AuditEvent.objects.get(kind="upgrade.validated")
+    assert (audited.actor, audited.data["validation"]) == (None, "failed")
+
+
+def test_without_addresses_the_rows_wait_for_people(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    type(cast.acme).objects.update(platform_agent_url="", platform_orchestrator_url="", platform_portal_url="")
+    upgrade = roll_out(cast, engine)
+
+    validator.run(seconds=300)
+    validator.elapse(1800)
+    validator.step()
+
+    assert [name for name, status in matrix(upgrade).items() if status == "pass"] == ["monitoring"]
+    assert "Nobody has set the address" in row(upgrade, "sign_in_page").detail
+    assert (validation(upgrade), run_of(upgrade).is_done) == (Validation.NEEDED, True)
+    for name in ("sign_in_page", "sign_in", "platform_health", "provider_path", "connector_path", "portal_views"):
+        sign(upgrade, cast, name)
+    sign(upgrade, cast, "licence_usage")
+    assert validation(upgrade) == Validation.PASSED
+
+
+@pytest.fixture
+def provider(cast: Cast, validator: Validator) -> Iterator[Outside]:
+    """An orchestrator of the test's own: a healthy provider, whose test fails."""
+    with outside() as server:
+        type(cast.acme).objects.filter(pk=cast.acme.pk).update(platform_orchestrator_url=server.url)
+        server.answer("/api/v1/llm-providers/status", {"providers": {"openai": {"status": "healthy"}}})
+        server.answer("/api/v1/llm-providers/openai/test", {"error": {"code": "TEST_FAILED"}}, status=500)
+        yield server
+
+
+def completions(server: Outside) -> int:
+    return sum(1 for request in server.requests if request.startswith("POST "))
+
+
+def test_a_paid_completion_is_repeated_at_growing_intervals_and_five_times_at_most(
+    cast: Cast, engine: Engine, validator: Validator, provider: Outside
+) -> None:
+    upgrade = roll_out(cast, engine)
+    made, since_last, gaps = 0, 0, []
+    validator.step()
+    for _ in range(85):
+        if completions(provider) > made:
+            made = completions(provider)
+            gaps.append(since_last)
+            since_last = 0
+        validator.elapse(20)
+        since_last += 20
+        validator.step()
+
+    assert gaps == [0, 60, 120, 240, 480]
+    assert (made, completions(provider)) == (5, 5)
+    assert (row(upgrade, "provider_path").status, row(upgrade, "provider_path").evidence["tries"]) == ("fail", 5)
+
+
+def test_a_completion_that_succeeded_is_made_once_for_each_run(
+    cast: Cast, engine: Engine, validator: Validator, provider: Outside
+) -> None:
+    provider.answer("/api/v1/llm-providers/openai/test", {"status": "success", "provider": "openai"})
+    upgrade = roll_out(cast, engine)
+    validator.run(seconds=200)
+    assert completions(provider) == 1
+    validator.elapse(1800)
+    validator.step()
+
+    probe_again(upgrade, actor=cast.admin)
+    validator.run(seconds=100)
+
+    assert completions(provider) == 2
+    assert row(upgrade, "provider_path").evidence["tries"] == 1
+
+
+# --- monitoring ------------------------------------------------------------------------------------------------------
+
+
+def test_steadiness_is_counted_in_the_row(cast: Cast, engine: Engine, validator: Validator) -> None:
+    upgrade = roll_out(cast, engine)
+
+    validator.run(seconds=120)
+
+    monitoring = row(upgrade, "monitoring")
+    assert monitoring.status == CheckStatus.UNKNOWN
+    assert re.fullmatch(r"Steady for 2 min( \d+ s)? of 5 min\.", monitoring.detail)
+    assert 120 <= monitoring.evidence["steady_seconds"] < 150
+    validator.run(seconds=180)
+    assert row(upgrade, "monitoring").status == CheckStatus.PASS
+
+
+def test_a_disturbance_begins_anew_and_is_named(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    upgrade = roll_out(cast, engine, "agent")
+    validator.run(seconds=200)
+    name = f"{cast.acme.deployment_stack}-agent-service"
+    platform.client().update_service(cluster=cast.acme.cluster, service=name, desiredCount=6)
+
+    validator.step()
+
+    monitoring = row(upgrade, "monitoring")
+    assert monitoring.status == CheckStatus.FAIL
+    assert monitoring.detail == "Agent service: 4 of 6 tasks run. Steady for 0 s of 5 min."
+    assert (run_of(upgrade).steady_since, monitoring.evidence["disturbances"]) == (None, 1)
+
+    platform.advance(60)
+    validator.run(seconds=280)
+    assert row(upgrade, "monitoring").status == CheckStatus.UNKNOWN
+    validator.run(seconds=40)
+    assert row(upgrade, "monitoring").status == CheckStatus.PASS
+
+
+def test_a_deployment_from_outside_is_not_what_the_upgrade_left(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    upgrade = roll_out(cast, engine)
+    validator.step()
+    name = f"{cast.acme.deployment_stack}-agent-service"
+    platform.client().update_service(cluster=cast.acme.cluster, service=name, forceNewDeployment=True)
+    platform.advance(120)
+
+    validator.run(seconds=400)
+    assert row(upgrade, "monitoring").detail.startswith("Agent service: it was deployed again outside this upgrade.")
+
+    validator.elapse(1800)
+    validator.step()
+    assert (row(upgrade, "monitoring").status, validation(upgrade)) == (CheckStatus.FAIL, Validation.FAILED)
+
+
+@pytest.mark.parametrize("fault", ["server_error", "access_denied", "throttle"])
+def test_a_look_that_aws_does_not_answer_neither_counts_nor_resets(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws, fault: str
+) -> None:
+    upgrade = roll_out(cast, engine)
+    validator.run(seconds=120)
+    since = run_of(upgrade).steady_since
+
+    platform.fault(fault, action="DescribeServices")
+    validator.elapse(20)
+    validator.step()
+
+    monitoring = row(upgrade, "monitoring")
+    assert monitoring.status == CheckStatus.UNKNOWN
+    said = r"Steady for 2 min( \d+ s)? of 5 min\. AWS did not answer the newest look: ecs:Describe"
+    assert re.match(said, monitoring.detail)
+    now = run_of(upgrade).steady_since
+    assert since
+    assert now == since - timedelta(seconds=20)  # as the test moved it
+    platform.clear_faults()
+    validator.elapse(20)
+    validator.step()
+    assert 160 <= row(upgrade, "monitoring").evidence["steady_seconds"] < 190
+
+
+def test_time_that_nobody_watched_does_not_count_as_steady(cast: Cast, engine: Engine, validator: Validator) -> None:
+    upgrade = roll_out(cast, engine)
+    validator.run(seconds=60)
+
+    validator.elapse(600)
+    validator.step()
+
+    assert 80 <= row(upgrade, "monitoring").evidence["steady_seconds"] < 110
+
+
+def test_the_run_ends_when_a_later_upgrade_rolls_what_this_one_left(
+    cast: Cast, engine: Engine, validator: Validator
+) -> None:
+    upgrade = roll_out(cast, engine)
+    validator.step()
+    later = roll_out(cast, engine)
+
+    validator.step()
+
+    monitoring = row(upgrade, "monitoring")
+    assert monitoring.status == CheckStatus.UNKNOWN
+    assert monitoring.detail.startswith(f"Agent service was rolled again by {later.upgrade_id}")
+    assert (run_of(upgrade).is_done, run_of(later).is_done) == (True, False)
+    assert validation(upgrade) == Validation.NEEDED
+
+
+# --- person against probe --------------------------------------------------------------------------------------------
+
+
+def test_a_probe_never_overwrites_a_signature(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    upgrade = roll_out(cast, engine)
+    sign(upgrade, cast, "sign_in_page", CheckStatus.FAIL, "The page shows an error to Safari.")
+    assert validation(upgrade) == Validation.FAILED
+
+    validator.run(seconds=40)
+
+    signed = row(upgrade, "sign_in_page")
+    assert (signed.status, signed.checked_by, signed.note) == (
+        CheckStatus.FAIL,
+        cast.operator,
+        "The page shows an error to Safari.",
+    )
+    assert validation(upgrade) == Validation.FAILED
+
+
+def test_a_signature_given_while_its_probe_is_under_way_stays(cast: Cast, engine: Engine, validator: Validator) -> None:
+    upgrade = roll_out(cast, engine)
+    with outside() as portal:
+        type(cast.acme).objects.filter(pk=cast.acme.pk).update(platform_portal_url=portal.url)
+        portal.answer("/api/v1/auth/session", {"detail": "Sign in first."}, status=401, seconds=2)
+        worker = threading.Thread(target=validate_on_thread, args=(run_of(upgrade).pk,))
+        worker.start()
+        wait_for(lambda: any("/auth/session" in request for request in portal.requests))
+
+        sign(upgrade, cast, "sign_in_page", CheckStatus.FAIL, "Seen failing.")
+        worker.join()
+
+    assert (row(upgrade, "sign_in_page").status, row(upgrade, "sign_in_page").note) == (
+        CheckStatus.FAIL,
+        "Seen failing.",
+    )
+    assert matrix(upgrade)["platform_health"] == "unknown"  # the others of the same step were written
+    assert row(upgrade, "platform_health").checked_at
+
+
+def validate_on_thread(pk: int) -> None:
+    try:
+        validate(pk)
+    finally:
+        connection.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("not true within 20 seconds")
+
+
+def test_a_pass_against_the_probe_counts_and_is_shown_as_such(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    upgrade = roll_out(cast, engine)
+    platform.set_platform(cast.acme.deployment_stack, "component/llm_router", "unhealthy")
+    validator.step()
+
+    sign(upgrade, cast, "platform_health", note="The router is switched off on purpose.")
+
+    signed = row(upgrade, "platform_health")
+    assert (signed.status, signed.evidence["probed"], signed.is_against_probe) == (CheckStatus.PASS, "fail", True)
+
+
+# --- again -----------------------------------------------------------------------------------------------------------
+
+
+def test_probing_again_mends_what_had_failed_for_good(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    upgrade = roll_out(cast, engine)
+    sign(upgrade, cast, "sign_in")
+    sign(upgrade, cast, "licence_usage")
+    platform.set_platform(cast.acme.deployment_stack, "component/llm_router", "unhealthy")
+    validator.run(seconds=300)
+    validator.elapse(1800)
+    validator.step()
+    assert validation(upgrade) == Validation.FAILED
+
+    platform.clear_platform()
+    probe_again(upgrade, actor=cast.operator)
+    assert validation(upgrade) == Validation.NEEDED
+    validator.run(seconds=300)
+
+    assert validation(upgrade) == Validation.PASSED
+    assert row(upgrade, "sign_in").checked_by == cast.operator
+
+
+# --- leases ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_held_by_one_worker(cast: Cast, engine: Engine, validator: Validator) -> None:
+    pk = run_of(roll_out(cast, engine)).pk
+
+    assert take(pk)
+    assert take(pk) is None
+    assert validate(pk) is False
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(cast: Cast, engine: Engine, validator: Validator) -> None:
+    upgrade = roll_out(cast, engine)
+    sleeper = take(run_of(upgrade).pk)
+    assert sleeper
+    ValidationRun.objects.update(lease_until=None)
+    assert take(run_of(upgrade).pk)
+
+    with pytest.raises(LeaseLost):
+        step(sleeper)
+
+    assert set(matrix(upgrade).values()) == {"unknown"}
+    assert told(upgrade, "check.recorded") == []
+
+
+def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
+    cast: Cast, engine: Engine, validator: Validator, provider: Outside
+) -> None:
+    upgrade = roll_out(cast, engine)
+    provider.answer("/api/v1/llm-providers/openai/test", {"status": "success"}, seconds=5)
+    step_alone = (
+        f"import django; django.setup(); from upgrades.validation import validate; validate({run_of(upgrade).pk})"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", step_alone], cwd=ROOT, env=worker_environment())
+    wait_for(lambda: completions(provider) == 1)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert set(matrix(upgrade).values()) == {"unknown"}
+    assert row(upgrade, "provider_path").evidence["tries"] == 1
+
+    provider.answer("/api/v1/llm-providers/openai/test", {"status": "success"})
+    validator.run(seconds=40)
+    assert completions(provider) == 1  # the first one is counted: it was paid for
+    validator.run(seconds=20)
+
+    assert completions(provider) == 2
+    assert matrix(upgrade)["provider_path"] == "pass"
+
+
+def worker_environment() -> dict[str, str]:
+    database = connection.settings_dict
+    url = f"postgresql://{database['USER']}:@/{database['NAME']}?host={database['OPTIONS'].get('host', '')}"
+    return {**os.environ, "DJANGO_SETTINGS_MODULE": "portal.settings", "DATABASE_URL": url}
+
+
+def test_the_sweep_carries_out_what_no_worker_took(
+    cast: Cast, engine: Engine, validator: Validator, broker_down: None
+) -> None:
+    upgrade = roll_out(cast, engine)
+
+    sweep_validations()
+
+    assert matrix(upgrade)["sign_in_page"] == "pass"
+    assert run_of(upgrade).lease_until is None
+
+
+def test_a_suspended_organization_is_probed_no_more(cast: Cast, engine: Engine, validator: Validator) -> None:
+    upgrade = roll_out(cast, engine)
+    type(cast.acme).objects.filter(pk=cast.acme.pk).update(is_active=False)
+
+    validator.step()
+
+    assert run_of(upgrade).is_done
+    assert matrix(upgrade)["sign_in_page"] == "unknown"
+
+
+# --- what no run does ------------------------------------------------------------------------------------------------
+
+
+def test_an_upgrade_that_the_release_before_ended_gets_its_matrix(cast: Cast, validator: Validator) -> None:
+    lately = make_upgrade(cast.acme, by=cast.operator)
+    long_ago = make_upgrade(cast.acme, by=cast.operator, completed_at=Now() - timedelta(days=2))
+    failed = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.FAILED])
+
+    look_after_validations()
+    look_after_validations()
+
+    assert [len(matrix(each)) for each in (lately, long_ago, failed)] == [8, 0, 0]
+    assert (validation(lately), validation(long_ago)) == (Validation.NEEDED, Validation.NONE)
+    assert ValidationRun.objects.count() == 1
+
+
+def late(upgrade: Upgrade, *, minutes: int) -> None:
+    Upgrade.objects.filter(pk=upgrade.pk).update(completed_at=Now() - timedelta(minutes=minutes))
+
+
+def test_people_are_reminded_once_of_a_validation_that_is_missing(
+    cast: Cast, engine: Engine, validator: Validator
+) -> None:
+    channel = make_channel(cast.acme, by=cast.admin, events=["upgrade.validation_missing"])
+    upgrade = roll_out(cast, engine)
+    look_after_validations()
+    assert not channel.deliveries.exists()
+
+    late(upgrade, minutes=61)
+    look_after_validations()
+    look_after_validations()
+
+    delivery = channel.deliveries.get()
+    assert (delivery.kind, delivery.subject) == ("upgrade.validation_missing", upgrade.upgrade_id)
+    assert "Signing in works" in delivery.text
+
+
+def test_nobody_is_reminded_of_what_is_validated_or_rolled_over(
+    cast: Cast, engine: Engine, validator: Validator
+) -> None:
+    make_channel(cast.acme, by=cast.admin, events=["upgrade.validation_missing"])
+    rolled_over, validated = roll_out(cast, engine), roll_out(cast, engine)
+    Upgrade.objects.filter(pk=validated.pk).update(validation=Validation.PASSED)
+    late(rolled_over, minutes=61)
+    late(validated, minutes=61)
+
+    look_after_validations()
+
+    assert not NotificationDelivery.objects.exists()
+
+
+def test_a_lasting_look_costs_one_call_and_no_query_for_each_service(
+    cast: Cast, engine: Engine, validator: Validator, django_assert_max_num_queries: Any
+) -> None:
+    roll_out(cast, engine, "all")
+    validator.step()
+    validator.elapse(20)
+
+    with django_assert_max_num_queries(22):
+        validator.step()

@@ -1,0 +1,56 @@
+"""The routes of the validation (spec/api.md section 4, "Extensions")."""
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from portal.access import Policy, person
+from portal.api import NoBody, api_route, errors, read_body, read_query
+from upgrades import serializers
+from upgrades.api import find_upgrade
+from upgrades.signing import probe_again, sign_check
+
+
+@extend_schema(
+    methods=["GET"],
+    operation_id="deployments_upgrade_validation",
+    tags=["upgrades"],
+    summary="Validation of an upgrade",
+    responses={200: serializers.Matrix, **errors(400, 401, 404, 503)},
+)
+@extend_schema(
+    methods=["POST"],
+    operation_id="deployments_upgrade_sign",
+    tags=["upgrades"],
+    summary="Sign a check of the validation",
+    request=serializers.SignBody,
+    responses={200: serializers.Matrix, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
+)
+@api_route("GET", "POST", allow=Policy.VIEWER)
+def validation(request: Request, upgrade_id: str) -> Response:
+    """The post-upgrade matrix: what the portal found, what people signed. POST signs one row, as operator.
+
+    A note is needed for a failure, and for a pass where the portal's own check failed.
+    """
+    read_query(request)
+    if request.method != "POST":
+        return Response(serializers.matrix_record(find_upgrade(request, upgrade_id)))
+    body = read_body(request, serializers.SignBody)
+    upgrade = sign_check(find_upgrade(request, upgrade_id), actor=person(request), **body)
+    return Response(serializers.matrix_record(upgrade))
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_probe_again",
+    tags=["upgrades"],
+    summary="Probe an upgrade again",
+    request=None,
+    responses={202: serializers.Matrix, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def probe(request: Request, upgrade_id: str) -> Response:
+    """Begin the portal's own checks of the validation anew; what people signed stays."""
+    read_query(request)
+    read_body(request, NoBody)
+    upgrade = probe_again(find_upgrade(request, upgrade_id), actor=person(request))
+    return Response(serializers.matrix_record(upgrade), status=202)

@@ -1,0 +1,60 @@
+"""The pages of the validation: a row to sign, the button that has the portal check again."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST
+
+from portal.access import Policy, organization_of_page, person, policy
+from portal.errors import NOT_FOUND, PortalError
+from portal.pages import page_context
+from upgrades.forms import SignForm
+from upgrades.matrix import rows_of
+from upgrades.signing import probe_again, sign_check
+from upgrades.states import CheckStatus
+from upgrades.views import find_upgrade, validation_context
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpResponse:
+    """One row of the matrix: what the portal found, and a person's word about it."""
+    organization = organization_of_page(request, slug)
+    upgrade = find_upgrade(request, organization, upgrade_id)
+    row = next((each for each in rows_of(upgrade) if each.name == check), None)
+    if row is None:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    form = SignForm(request.POST if request.method == "POST" else None)
+    status = 200
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                found = CheckStatus(form.cleaned_data["status"])
+                sign_check(upgrade, actor=person(request), check=check, status=found, note=form.cleaned_data["note"])
+            except PortalError as error:
+                if error.status in (403, 404):
+                    raise
+                form.add_error("note" if error.code == "note_required" else None, error.message)
+                status = 422 if error.status == 400 else error.status
+            else:
+                messages.success(request, f"Signed: {row.label.lower()}.")
+                return redirect(f"{reverse('upgrades:detail', args=[slug, upgrade_id])}#validation")
+    context = page_context(request, organization) | {
+        "upgrade": upgrade,
+        "check": row,
+        "form": form,
+        **validation_context(upgrade),
+    }
+    return render(request, "upgrades/sign.html", context, status=status)
+
+
+@policy(Policy.OPERATOR)
+@require_POST
+def probe(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
+    """Begin the portal's own checks anew."""
+    organization = organization_of_page(request, slug)
+    probe_again(find_upgrade(request, organization, upgrade_id), actor=person(request))
+    messages.success(request, "The portal checks again; results come in below.")
+    return redirect(f"{reverse('upgrades:detail', args=[slug, upgrade_id])}#validation")
