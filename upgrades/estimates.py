@@ -95,11 +95,11 @@ class TimeLeft:
 
 
 def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
-    """What is left of an open upgrade; None for an ended one, and while ECS takes it back. One query at most."""
+    """What is left of an open upgrade; None for an ended one, and while it stalls or goes back. One query at most."""
     if not upgrade.is_open or upgrade.stop_requested_at:
         return None
     left = [rollout for rollout in upgrade.rollouts.all() if not rollout.is_terminal]
-    if any(rollout.outcome == Outcome.ROLLING_BACK for rollout in left):
+    if any(rollout.is_stalled or rollout.outcome == Outcome.ROLLING_BACK for rollout in left):
         return None
     usual = usual_seconds(upgrade.organization, [rollout.service for rollout in left])
     unknown = tuple(in_a_sentence(rollout.service) for rollout in left if rollout.service not in usual)

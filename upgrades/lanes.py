@@ -18,15 +18,16 @@ LEFT_AS = {
     Outcome.NO_CHANGE: "No task was touched. Force a new rollout where its tasks should be replaced all the same.",
     Outcome.DISABLED: "Nothing was changed. Scale the service up in ECS if it should run.",
     Outcome.ROLLED_BACK: "ECS has put the earlier tasks back: the service runs what it ran before.",
-    Outcome.STOPPED_BY_USER: "As asked for, ECS stopped it and went back to the earlier tasks.",
+    Outcome.STOPPED_BY_USER: "As asked for, ECS stopped it. It goes back to the earlier tasks wherever a deployment had "
+    "completed before.",
     Outcome.ROLLBACK_FAILED: "ECS could not put the earlier tasks back. Too few may run; nothing more happens by itself.",
-    Outcome.CIRCUIT_BREAKER: "ECS gave up and left it so: the failing deployment stays the newest, beside what "
-    "earlier tasks still run. It is not set to roll back by itself.",
-    Outcome.ALARM: "ECS stopped there and left it so: new and earlier tasks may run side by side. It is not set "
-    "to roll back by itself.",
+    Outcome.CIRCUIT_BREAKER: "ECS gave up and left it so: the failing deployment stays the newest, beside what earlier "
+    "tasks still run. It is not set to roll back, or has nothing to go back to.",
+    Outcome.ALARM: "ECS stopped there and left it so: new and earlier tasks may run side by side. It is not set to roll "
+    "back, or has nothing to go back to.",
     Outcome.SUPERSEDED: "It runs, or rolls to, what somebody else deployed; the portal no longer watches it.",
     Outcome.CHANGED_SINCE: "It runs on as somebody else deployed it.",
-    Outcome.STOPPED: "The portal does not know why, nor what runs now.",
+    Outcome.STOPPED: "ECS stopped it and had nothing to go back to: new and earlier tasks may run side by side.",
     Outcome.ACCESS_DENIED: "Nothing was changed in ECS: the service runs what it ran before.",
     Outcome.REFUSED: "Nothing was changed in ECS: the service runs what it ran before.",
     Outcome.SERVICE_MISSING: "There is nothing left to watch.",

@@ -165,10 +165,11 @@ def find_successor(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceD
         ended_before = mine.finished_at is not None and created_at > mine.finished_at + SUPERSESSION_SLACK
         return created_at >= mine.created_at and not ended_before
 
-    for brief in list_since(claim, mine.created_at):
-        if brief.arn != mine.arn and came_over_mine(brief.created_at):
-            return brief.arn
     rollout = claim.rollout
+    not_later = (mine.arn, rollout.baseline["service_deployment"])
+    for brief in list_since(claim, mine.created_at):
+        if brief.arn not in not_later and came_over_mine(brief.created_at):
+            return brief.arn
     if service is None or rollout.deployment_id is None:
         return None
     known = {rollout.deployment_id, *rollout.baseline["deployment_ids"]}

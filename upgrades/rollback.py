@@ -133,7 +133,7 @@ def why_nothing_to_undo(rollout: Rollout) -> str | None:
     organization = upgrade.organization
     if rollout.outcome != Outcome.COMPLETED:
         label = Outcome(rollout.outcome).label if rollout.outcome else rollout.get_status_display()
-        return f"it did not advance ({label.lower()}), so there is nothing to roll back."
+        return f"it did not advance ({label}), so there is nothing to roll back."
     if not rollout.previous_task_definition or not rollout.task_definition:
         return "its earlier task definition was not recorded."
     if rollout.previous_task_definition == rollout.task_definition:
@@ -189,7 +189,7 @@ def why_service_stays(rollout: Rollout, now: ServiceNow) -> str | None:
     if now.state == "disabled":
         return f"{rollout.service_name} has a desired count of 0: it is disabled."
     if now.task_definition == rollout.previous_task_definition:
-        return f"it runs {last_part(now.task_definition)} already."
+        return f"it runs {last_part(now.task_definition)} already. {who_since(rollout, now)}"
     if now.task_definition != rollout.task_definition:
         runs = last_part(now.task_definition) + (f" ({now.version})" if now.version else "")
         left = last_part(rollout.task_definition)

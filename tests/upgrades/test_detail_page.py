@@ -1,5 +1,6 @@
 """The page of one upgrade: whole, as a live fragment, and after its end."""
 
+import html
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,9 +12,11 @@ from portal.models import Membership, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
+from upgrades.advice import LOOK
 from upgrades.commands import trigger_upgrade
+from upgrades.lanes import LEFT_AS
 from upgrades.models import Upgrade
-from upgrades.states import Status
+from upgrades.states import Outcome, Status
 
 SignIn = Callable[[User], Client]
 
@@ -144,6 +147,72 @@ def test_its_queries_do_not_grow_with_the_services(
     # heartbeats; the page's frame asks for the organizations too.
     with django_assert_num_queries(SIGNED_IN_QUERIES + (12 if headers else 13)):
         client.get(url_of(upgrade), headers=headers)
+
+
+# --- every outcome is explained ------------------------------------------------------------------------------------
+
+SUCCESSES = [Outcome.COMPLETED, Outcome.NO_CHANGE]
+FAILURES = [outcome for outcome in Outcome if outcome not in (*SUCCESSES, Outcome.ROLLING_BACK, Outcome.DISABLED)]
+
+
+def ended(cast: Cast, outcome: Outcome, status: Status) -> Upgrade:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, target="orchestrator", statuses=[status])
+    error = f"{outcome.label}. As ECS says." if status == Status.FAILED else None
+    upgrade.rollouts.update(outcome=outcome, error_message=error, running_count=3, desired_count=3, target_running=3)
+    return upgrade
+
+
+@pytest.mark.parametrize("outcome", FAILURES)
+def test_a_failure_says_what_happened_what_is_left_and_what_to_do(
+    cast: Cast, client_for: SignIn, outcome: Outcome
+) -> None:
+    upgrade = ended(cast, outcome, Status.FAILED)
+
+    text = html.unescape(client_for(cast.operator).get(url_of(upgrade)).content.decode())
+
+    assert f"{outcome.label}. As ECS says." in text
+    assert LEFT_AS[outcome] in text
+    assert LOOK[outcome] in text
+    assert "Not rolled out" in text
+    assert "every 2s" not in text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "message", "headline"),
+    [
+        (Outcome.COMPLETED, Status.SUCCESS, "Rolled out: orchestrator.", "Rolled out: 3 of 3 tasks run."),
+        (
+            Outcome.NO_CHANGE,
+            Status.SUCCESS,
+            "Nothing was rolled. Nothing to change: orchestrator.",
+            "No task was touched.",
+        ),
+        (
+            Outcome.DISABLED,
+            Status.SKIPPED,
+            "Nothing was rolled. Skipped, disabled: orchestrator.",
+            "Nothing was changed.",
+        ),
+    ],
+)
+def test_an_end_without_failure_says_whether_anything_was_rolled(
+    cast: Cast, client_for: SignIn, outcome: Outcome, status: Status, message: str, headline: str
+) -> None:
+    text = client_for(cast.operator).get(url_of(ended(cast, outcome, status))).content.decode()
+
+    assert message in text
+    assert headline in text
+    assert ("Nothing to roll out" in text) is (outcome == Outcome.NO_CHANGE)
+
+
+def test_a_rollback_by_ecs_under_way_says_why(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
+    running.rollouts.update(outcome=Outcome.ROLLING_BACK, rollout_reason="The circuit breaker went off.")
+
+    text = client_for(cast.operator).get(url_of(running)).content.decode()
+
+    assert "Rolling back. The circuit breaker went off." in text
+    assert "every 2s" in text
+    assert 'id="next"' not in text
 
 
 # --- who may not ---------------------------------------------------------------------------------------------------

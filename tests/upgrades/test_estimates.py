@@ -80,9 +80,10 @@ def test_a_service_without_a_past_is_named(cast: Cast) -> None:
     assert found == "How long it takes is not known: no past rollout of orchestrator and customer portal."
 
 
-def test_nothing_is_told_of_what_ecs_takes_back(cast: Cast, past: None) -> None:
+@pytest.mark.parametrize("seen", [{"outcome": Outcome.ROLLING_BACK}, {"is_stalled": True}])
+def test_nothing_is_told_while_it_goes_back_or_stands_still(cast: Cast, past: None, seen: dict[str, Any]) -> None:
     upgrade = under_way(cast, for_seconds=5)
-    upgrade.rollouts.filter(service="agent").update(outcome=Outcome.ROLLING_BACK)
+    upgrade.rollouts.filter(service="agent").update(**seen)
 
     assert left(Upgrade.objects.for_record().get(pk=upgrade.pk)) is None
 

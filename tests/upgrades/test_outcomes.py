@@ -246,6 +246,25 @@ def test_a_stop_rolls_back_and_names_who(cast: Cast, engine: Engine, platform: L
     assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster, effect=True)) == 1
 
 
+def test_a_deployment_that_somebody_stopped_in_ecs_with_nothing_to_go_back_to(
+    cast: Cast, engine: Engine, platform: LocalAws
+) -> None:
+    client, name = platform.client(), name_of(cast)
+    definition = client.describe_services(cluster=cast.acme.cluster, services=[name])["services"][0]["taskDefinition"]
+    client.delete_service(cluster=cast.acme.cluster, service=name, force=True)
+    platform.advance(600)
+    platform.fault("stuck", cluster=cast.acme.cluster)
+    client.create_service(cluster=cast.acme.cluster, serviceName=name, taskDefinition=definition, desiredCount=4)
+    upgrade = trigger(cast)
+    mine = engine.start(upgrade)
+    client.stop_service_deployment(serviceDeploymentArn=mine.service_deployment_arn)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.STOPPED)}
+    assert "No earlier completed revision" in (upgrade.error_message or "")
+
+
 def test_a_stop_before_the_start_changes_nothing_in_ecs(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     stop_upgrade(upgrade, actor=cast.operator)

@@ -457,6 +457,22 @@ def test_a_viewer_reads_the_plan_and_why_not(cast: Cast, done: Upgrade, client_f
     assert "</button>" not in text.partition("What it does")[2].partition("</section>")[0]
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("registry")
+def test_from_a_version_up_and_back_down_again(
+    cast: Cast, engine: Engine, platform: LocalAws, client_for: SignIn, door: Door
+) -> None:
+    client = client_for(cast.operator)
+    before = {service: running(platform, cast.acme, service) for service in services_of("all")}
+    up = engine.run(door.upgrade_of(door.trigger(client, cast.acme, service="all", version="v9.9.1")))
+
+    down = engine.run(door.upgrade_of(door.rollback(client, cast.acme, up.upgrade_id)))
+
+    assert (up.status, down.status, down.version) == (Status.SUCCESS, Status.SUCCESS, "v9.9.0")
+    assert [(rollout.from_version, rollout.to_version) for rollout in down.rollouts.all()] == [("v9.9.1", "v9.9.0")] * 3
+    assert {service: running(platform, cast.acme, service) for service in services_of("all")} == before
+
+
 # --- the engine ----------------------------------------------------------------------------------------------------
 
 
