@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 from django.db.models import Model, QuerySet
 
 Row = TypeVar("Row", bound=Model)
+Item = TypeVar("Item")
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 100
@@ -14,10 +15,10 @@ MAX_SKIP = 2**31
 
 
 @dataclass(frozen=True)
-class Page(Generic[Row]):
+class Page(Generic[Item]):
     """One page of a list that has a total order."""
 
-    items: list[Row]
+    items: list[Item]
     total: int
     skip: int
     limit: int
@@ -42,7 +43,7 @@ class Page(Generic[Row]):
     def previous_skip(self) -> int | None:
         return max(0, self.skip - self.limit) if self.skip else None
 
-    def envelope(self, represent: Callable[[Row], dict[str, Any]], **filters: Any) -> dict[str, Any]:
+    def envelope(self, represent: Callable[[Item], dict[str, Any]], **filters: Any) -> dict[str, Any]:
         """The JSON body: the five keys, then the filters that applied (`None` when not given)."""
         return {
             "items": [represent(row) for row in self.items],
@@ -58,3 +59,8 @@ def paginate(queryset: QuerySet[Row], *, skip: int, limit: int) -> Page[Row]:
     """Two queries: a count and the rows. The query set must have a total order."""
     total = queryset.count()
     return Page(items=list(queryset[skip : skip + limit]), total=total, skip=skip, limit=limit)
+
+
+def paginate_list(items: list[Item], *, skip: int, limit: int) -> Page[Item]:
+    """Of what is no table's: the items in their order."""
+    return Page(items=items[skip : skip + limit], total=len(items), skip=skip, limit=limit)

@@ -15,7 +15,7 @@ from upgrades import commands, serializers
 from upgrades.estimates import in_words
 from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.states import Status
-from upgrades.versions import known_versions
+from upgrades.versions import read_catalogue
 
 ORGANIZATION = OpenApiParameter(
     "X-Organization", str, OpenApiParameter.HEADER, description="Slug; required for people with several memberships."
@@ -40,16 +40,21 @@ LOCATION = OpenApiParameter(
 )
 @api_route("GET", allow=Policy.VIEWER)
 def versions(request: Request) -> Response:
-    """The versions that are known, which runs where, and how far they can be chosen."""
+    """What the registries of the three services have, newest first, and what runs where.
+
+    `selection` is `available` where Amazon ECR can be read: then each version tells which service has it, by digest. It is
+    `limited` where no registry can be read (`message` says why): then only `latest` can be chosen, and the versions are
+    those that run now and those of past upgrades, without digests.
+    """
     read_query(request)
     organization = organization_of_api(request)
-    known = known_versions(organization)
+    catalogue = read_catalogue(organization)
     body = {
         "organization": organization.slug,
-        "versions": known.versions,
-        "current": known.running,
-        "selection": "limited",
-        "message": known.message,
+        "versions": serializers.VersionItem(catalogue.versions, many=True).data,
+        "current": catalogue.running,
+        "selection": catalogue.selection,
+        "message": catalogue.message,
     }
     return Response(body)
 

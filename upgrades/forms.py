@@ -192,3 +192,9 @@ class TimelineFilters(forms.Form):
 
     kind = forms.ChoiceField(required=False, choices=[("", "All"), *EventKind.choices])
     skip = forms.IntegerField(required=False, min_value=0, max_value=2**31)
+
+
+class PageNumber(forms.Form):
+    """How far into a list without filters, from the address."""
+
+    skip = forms.IntegerField(required=False, min_value=0, max_value=2**31)

@@ -158,12 +158,8 @@ def running_digests(definition: ecs.TaskDefinition, tasks: Iterable[ecs.RunningT
     return dict(Counter(digest for digest in digests if digest))
 
 
-def look_up(target: AwsTarget, image: str | None, service: str, version: str) -> Wanted:
-    """The image of this version, in the repository that the service's own image comes from, pinned by its digest.
-
-    `latest`: the image with that tag, else the newest that has a tag. One call; for a repository without `latest` one more
-    for each thousand images. Raises RegistryLimited, VersionMissing, and AwsUnavailable when ECR does not answer.
-    """
+def locate(image: str | None, service: str) -> tuple[ecr.ImageReference, ecr.Repository]:
+    """Where in Amazon ECR the service's own image comes from. Raises RegistryLimited."""
     if image is None:
         label = PlatformService(service).label.lower()
         raise RegistryLimited(f"it is not certain which container of the task definition is the {label}")
@@ -171,6 +167,16 @@ def look_up(target: AwsTarget, image: str | None, service: str, version: str) ->
     repository = ecr.ecr_repository(reference)
     if repository is None:
         raise RegistryLimited(f"{reference.repository} is not in Amazon ECR")
+    return reference, repository
+
+
+def look_up(target: AwsTarget, image: str | None, service: str, version: str) -> Wanted:
+    """The image of this version, in the repository that the service's own image comes from, pinned by its digest.
+
+    `latest`: the image with that tag, else the newest that has a tag. One call; for a repository without `latest` one more
+    for each thousand images. Raises RegistryLimited, VersionMissing, and AwsUnavailable when ECR does not answer.
+    """
+    reference, repository = locate(image, service)
     try:
         found = ecr.find_image(target, repository, version)
         if found is None and version == LATEST:

@@ -215,7 +215,7 @@ def effect_on(now: ServiceNow, services: list[str], choices: Choices, wanted: Wa
         return "replace"
     if wanted is None or (wanted.image is None and wanted.version is not None):
         return "unknown"
-    return "none" if wanted.image is None or wanted.version == now.version else "replace"
+    return "none" if now.runs_already(wanted) else "replace"
 
 
 def refusals(organization: Organization, services: list[str], rows: list[ServiceNow]) -> Iterator[PortalError]:

@@ -4,7 +4,8 @@ When ECS does not answer, the last reading is shown with its age and the reason;
 """
 
 import logging
-from dataclasses import asdict, dataclass, replace
+import time
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -13,10 +14,12 @@ from django.utils import timezone
 
 from portal import memory
 from portal.aws import ecs
+from portal.aws.ecr import parse_image
 from portal.aws.errors import AwsError
 from portal.connection import within_time
 from portal.models import Organization
-from upgrades.images import Names, own_image, recorded_names, version_of
+from upgrades.drift import Drift, Recorded, find_drift, recorded_of
+from upgrades.images import Names, Wanted, own_image, recorded_names, running_digests, version_of
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import OPEN, PlatformService
 
@@ -27,13 +30,20 @@ FRESH_SECONDS = 5
 FAILED_SECONDS = 15
 # For all calls of one reading together, the role's assumption and the repetitions below included.
 LONGEST_WAIT_SECONDS = 3
+LEAST_WAIT_SECONDS = 0.5
 KEPT_SECONDS = 24 * 60 * 60
+TASKS_SECONDS = 60
 ASKED_BY_ANOTHER = "another request is asking ECS just now; look again in a few seconds"
 
 
 @dataclass(frozen=True)
 class ServiceNow:
-    """`state`: steady, rolling, degraded (fewer run than should), disabled (desired 0), missing, unknown."""
+    """`state`: steady, rolling, failed (its deployment, and ECS left it so), degraded (fewer run than should), disabled
+    (desired 0), missing, unknown.
+
+    `digests`: how many running tasks run which image; empty: not known. `pinned`: the digest that the task definition
+    names, if it does. `names`: the versions that these digests are known by. Settled: no deployment is under way.
+    """
 
     service: str
     label: str
@@ -45,7 +55,27 @@ class ServiceNow:
     desired_count: int | None = None
     running_count: int | None = None
     pending_count: int | None = None
+    is_settled: bool = False
+    pinned: str | None = None
+    digests: dict[str, int] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     last_rollout: Rollout | None = None
+    drift: Drift | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """The one image that it runs; while its tasks do not tell, the one that its task definition names."""
+        if self.digests:
+            return next(iter(self.digests)) if len(self.digests) == 1 else None
+        return self.pinned
+
+    def runs_already(self, wanted: Wanted) -> bool:
+        """Whether an upgrade that is not forced would change nothing; the engine looks again (goals.py)."""
+        if wanted.image is None:
+            return True
+        if self.digests:
+            return set(self.digests) == {wanted.digest}
+        return self.pinned == wanted.digest if self.pinned else self.version == wanted.version
 
 
 @dataclass(frozen=True)
@@ -75,7 +105,7 @@ def read_platform(organization: Organization) -> Reading | None:
     """The three services as they are now; None for an organization that names neither cluster nor stack.
 
     At most one DescribeServices call in FRESH_SECONDS (after a failure FAILED_SECONDS), and one DescribeTaskDefinition
-    for each that was never seen; waits LONGEST_WAIT_SECONDS at most. Two queries.
+    for each that was never seen; waits LONGEST_WAIT_SECONDS at most. Three queries.
     """
     if organization.cluster is None:
         return None
@@ -94,15 +124,68 @@ def read_anew(organization: Organization, cluster: str, old: Reading, recorded: 
     asking = f"asking:{cache_key(organization)}"
     if not memory.is_first(asking, seconds=2 * LONGEST_WAIT_SECONDS):
         return old if old.read_at or old.error else replace(old, error=ASKED_BY_ANOTHER)
+    began = time.monotonic()
     try:
         question = partial(ask_ecs, organization, cluster, recorded)
         reading = within_time(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
+        left = max(LEAST_WAIT_SECONDS, LONGEST_WAIT_SECONDS - (time.monotonic() - began))
+        reading = with_digests(organization, cluster, reading, recorded, seconds=left)
     except AwsError as error:
         logger.warning("platform of %s not read: %s", organization.slug, error)
         reading = replace(old, tried_at=timezone.now(), error=f"{error.action}: {error.code}")
     keep(organization, reading)
     memory.forget(asking)
     return reading
+
+
+def with_digests(
+    organization: Organization, cluster: str, reading: Reading, recorded: Names, *, seconds: float
+) -> Reading:
+    """With what the running tasks run, where they tell within so many seconds: what else was read stands without it."""
+    try:
+        question = partial(ask_tasks, organization, cluster, reading.services, recorded)
+        found = within_time(question, "ecs:DescribeTasks", seconds=seconds)
+    except AwsError as error:
+        logger.info("tasks of %s not read: %s", organization.slug, error)
+        found = {}
+    rows = [replace(row, **found.get(row.service, {})) for row in reading.services]
+    return replace(reading, services=rows)
+
+
+def ask_tasks(
+    organization: Organization, cluster: str, rows: list[ServiceNow], recorded: Names
+) -> dict[str, dict[str, Any]]:
+    """`digests` and `names` of each service. Two calls for each, the answer kept for TASKS_SECONDS while nothing is seen to
+    change; one more for each digest that nothing names. Raises AwsError.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if not row.running_count or row.task_definition is None:
+            continue
+        key = f"running:{cache_key(organization)}:{row.task_definition}:{row.running_count}:{row.is_settled}"
+        digests: dict[str, int] | None = memory.recall(key)
+        if digests is None:
+            definition = task_definition(organization, row.task_definition)
+            tasks = ecs.running_tasks(organization.aws_target, cluster, row.service_name)
+            digests = running_digests(definition, tasks, row.service)
+            memory.remember(key, digests, seconds=TASKS_SECONDS if row.is_settled else FRESH_SECONDS)
+        names = {digest: name_of(organization, row, digest, digests, recorded) for digest in digests}
+        if row.pinned and row.version:
+            names[row.pinned] = row.version
+        found[row.service] = {"digests": digests, "names": {digest: name for digest, name in names.items() if name}}
+    return found
+
+
+def name_of(
+    organization: Organization, row: ServiceNow, digest: str, digests: dict[str, int], recorded: Names
+) -> str | None:
+    """A tag names what it stands for now: of a service that runs one image, it is taken for that one's name."""
+    if row.image is None:
+        return None
+    if row.pinned is None and len(digests) == 1:
+        return row.version
+    exact = parse_image(row.image).pinned_to(digest)
+    return version_of(organization.aws_target, exact, row.service, names=recorded)
 
 
 def now_context(organization: Organization) -> dict[str, Any]:
@@ -152,6 +235,8 @@ def as_row(organization: Organization, row: ServiceNow, live: ecs.Service, recor
         state=state_of(live),
         version=version_of(organization.aws_target, image, row.service, names=recorded),
         image=image,
+        pinned=parse_image(image).digest if image else None,
+        is_settled=is_settled(live),
         task_definition=live.task_definition,
         desired_count=live.desired_count,
         running_count=live.running_count,
@@ -162,9 +247,18 @@ def as_row(organization: Organization, row: ServiceNow, live: ecs.Service, recor
 def state_of(live: ecs.Service) -> str:
     if live.desired_count == 0:
         return "disabled"
-    if len(live.deployments) > 1 or any(entry.rollout_state == "IN_PROGRESS" for entry in live.deployments):
+    if not is_settled(live):
         return "rolling"
+    if live.primary is not None and live.primary.rollout_state == "FAILED":
+        return "failed"
     return "steady" if live.running_count >= live.desired_count else "degraded"
+
+
+def is_settled(live: ecs.Service) -> bool:
+    """Nothing moves: one deployment that has completed, or a failed one that ECS leaves as it is."""
+    states = {entry.rollout_state for entry in live.deployments}
+    failed = live.primary is not None and live.primary.rollout_state == "FAILED"
+    return "IN_PROGRESS" not in states and (failed or len(live.deployments) == 1)
 
 
 def task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:
@@ -181,7 +275,7 @@ def unknown(organization: Organization, service: PlatformService) -> ServiceNow:
 
 
 def with_last_rollouts(organization: Organization, reading: Reading) -> Reading:
-    """One query: the newest ended rollout of each service."""
+    """The newest ended rollout of each service, and whether it drifted since. Two queries."""
     newest = {
         rollout.service: rollout
         for rollout in Rollout.objects.filter(organization=organization, completed_at__isnull=False)
@@ -190,4 +284,16 @@ def with_last_rollouts(organization: Organization, reading: Reading) -> Reading:
         .distinct("service")
         .select_related("upgrade")
     }
-    return replace(reading, services=[replace(row, last_rollout=newest.get(row.service)) for row in reading.services])
+    recorded = recorded_of(organization)
+    rows = [
+        replace(row, last_rollout=newest.get(row.service), drift=drift_of(row, recorded)) for row in reading.services
+    ]
+    return replace(reading, services=rows)
+
+
+def drift_of(row: ServiceNow, recorded: dict[str, Recorded | None]) -> Drift | None:
+    """Nothing is said of a service that is being rolled, by the portal or by anybody else."""
+    under_way = row.service in recorded and recorded[row.service] is None
+    if under_way or not row.is_settled:
+        return None
+    return find_drift(row.digests, pinned=row.pinned, recorded=recorded.get(row.service), names=row.names)

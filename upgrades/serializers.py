@@ -333,18 +333,41 @@ class Accepted(serializers.Serializer[Any]):
     status_url = serializers.CharField()
 
 
-class CurrentVersions(serializers.Serializer[Any]):
-    agent = serializers.CharField(allow_null=True)
-    orchestrator = serializers.CharField(allow_null=True)
+def by_service(child: type[serializers.Field[Any, Any, Any, Any]], **options: Any) -> dict[str, Any]:
+    """A field for each platform service. A hyphen is no Python name, so they are not declared one by one."""
+    return {service: child(**options) for service in PlatformService.values}
 
+
+class CurrentVersions(serializers.Serializer[Any]):
     def get_fields(self) -> dict[str, Any]:
-        # A hyphen is no Python name.
-        return {**super().get_fields(), "customer-portal": serializers.CharField(allow_null=True)}
+        return by_service(serializers.CharField, allow_null=True)
+
+
+class Digests(serializers.Serializer[Any]):
+    def get_fields(self) -> dict[str, Any]:
+        return by_service(serializers.CharField, allow_null=True, help_text="`sha256:..`; null: it has no such image.")
+
+
+class VersionItem(serializers.Serializer[Any]):
+    """One version. Where `selection` is `limited` no digest and no time of its push is known."""
+
+    version = serializers.CharField(source="name", help_text="A tag; of an image without one its digest.")
+    tags = serializers.ListField(child=serializers.CharField(), help_text="Other tags of the same images.")
+    digests = Digests()
+    pushed_at = UtcDateTimeField(allow_null=True)
+    services = serializers.ListField(
+        child=serializers.ChoiceField(choices=PlatformService.values), help_text="The services that have it."
+    )
+    running = serializers.ListField(
+        child=serializers.ChoiceField(choices=PlatformService.values), help_text="The services that run it now."
+    )
 
 
 class VersionList(serializers.Serializer[Any]):
+    """Versions newest first; what runs; whether and why not others than `latest` can be chosen."""
+
     organization = serializers.CharField()
-    versions = serializers.ListField(child=serializers.CharField())
+    versions = VersionItem(many=True)
     current = CurrentVersions()
     selection = serializers.ChoiceField(choices=["available", "limited"])
     message = serializers.CharField()

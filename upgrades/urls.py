@@ -1,10 +1,11 @@
 from django.urls import path
 
-from upgrades import form_views, validation_views, views
+from upgrades import form_views, validation_views, version_views, views
 
 app_name = "upgrades"
 urlpatterns = [
     path("services/", views.platform_services, name="platform_services"),
+    path("versions/", version_views.versions, name="versions"),
     path("upgrades/", views.history, name="history"),
     path("upgrades/new", form_views.new, name="new"),
     path("upgrades/<str:upgrade_id>/", views.detail, name="detail"),

@@ -1,37 +1,314 @@
-"""Which versions can be told: those that run and those that past rollouts recorded. Says that it is limited.
+"""The catalogue of versions: what the registries have, which service has which, what runs where; and what a trigger rolls.
 
-The registry is not read, so no other version can be chosen than the one that the task definition names: `latest`.
+Registries are read for pages and API alike, kept a minute for all viewers. Where one cannot be read, the versions that run
+and those of past rollouts are told, and it is said that they are limited.
 """
 
-from dataclasses import dataclass
+import hashlib
+import logging
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from functools import partial
+from typing import Any
 
-from portal.aws import ecs
-from portal.aws.errors import AwsError, AwsUnavailable
+from django.utils import timezone
+
+from portal import memory
+from portal.aws import ecr, ecs
+from portal.aws.credentials import AwsTarget
+from portal.aws.errors import AwsDenied, AwsError, AwsRefused, AwsUnavailable
 from portal.connection import within_time
 from portal.errors import PortalError
 from portal.models import Organization
-from upgrades.images import LATEST, RegistryLimited, VersionMissing, Wanted, look_up, own_image
+from upgrades.images import (
+    LATEST,
+    RegistryLimited,
+    VersionMissing,
+    Wanted,
+    best_tag,
+    locate,
+    look_up,
+    own_image,
+    why_limited,
+)
 from upgrades.models import Rollout
-from upgrades.platform import read_platform, service_name, task_definition
-from upgrades.states import PlatformService, in_a_sentence
+from upgrades.platform import (
+    FAILED_SECONDS,
+    KEPT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    Reading,
+    ServiceNow,
+    read_platform,
+    service_name,
+    task_definition,
+)
+from upgrades.states import ALL_SERVICES, PlatformService, in_a_sentence
 
+logger = logging.getLogger(__name__)
+
+FRESH_SECONDS = 60
+# A repository of many thousand images takes longer than a page waits: it is read to its end all the same.
+ASKING_SECONDS = 30
+# Of each service: the newest that have a tag, and a few of those that have none.
+TAGGED_KEPT, UNTAGGED_KEPT = 300, 20
+KNOWN_VERSIONS = 50
 # A trigger waits for these reads of ECS and ECR.
 RESOLVE_SECONDS = 4
+
+AVAILABLE = "These are the versions that Amazon ECR has for the platform's services, newest first."
 LIMITED = (
     "Version selection is limited: these are the versions that run now and those of past upgrades. "
     "An upgrade rolls `latest`, the image that the service's task definition names."
 )
-KNOWN_VERSIONS = 50
+ASKED_BY_ANOTHER = "another request is asking Amazon ECR just now; look again in a few seconds"
 
 
 @dataclass(frozen=True)
-class Versions:
-    """`running` maps each platform service to its version, None where that is not known."""
+class Registry:
+    """What the repositories of the services hold, by service.
 
-    versions: list[str]
-    running: dict[str, str | None]
+    `left_out`: how many more images a service has. `error` is set when the newest attempt failed: then the images are as of
+    `read_at`, or unknown if that is None; it names the call and AWS's code alone.
+    """
+
+    images: dict[str, list[ecr.Image]] = field(default_factory=dict)
+    limited: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    read_at: datetime | None = None
+    tried_at: datetime | None = None
+    error: str | None = None
+
+    @property
+    def is_recent(self) -> bool:
+        """Nobody needs to ask again yet."""
+        seconds = FAILED_SECONDS if self.error else FRESH_SECONDS
+        return self.tried_at is not None and (timezone.now() - self.tried_at).total_seconds() < seconds
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version: what the images of the services are known by. An image without a tag is a version by its digest.
+
+    `images` by service; empty where the registries cannot be read. `running`: the services that run it now.
+    """
+
+    name: str
+    tags: tuple[str, ...] = ()
+    images: dict[str, ecr.Image] = field(default_factory=dict)
+    running: tuple[str, ...] = ()
+
+    @property
+    def digests(self) -> dict[str, str | None]:
+        return {service: getattr(self.images.get(service), "digest", None) for service in PlatformService.values}
+
+    @property
+    def pushed_at(self) -> datetime | None:
+        """When the last of its images was pushed."""
+        return max((image.pushed_at for image in self.images.values()), default=None)
+
+    @property
+    def services(self) -> list[str]:
+        """The services that have it, in rolling order."""
+        return [service for service in PlatformService.values if service in self.images]
+
+    @property
+    def has_tag(self) -> bool:
+        return not ecr.DIGEST.fullmatch(self.name)
+
+    @property
+    def target(self) -> str | None:
+        """What an upgrade to it would be about: the service that has it and does not run it, `all` where none runs it."""
+        missing = [service for service in self.services if service not in self.running]
+        if len(missing) == len(PlatformService.values):
+            return ALL_SERVICES
+        return missing[0] if len(missing) == 1 else None
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """`selection`: available where the registry of at least one service can be read, else limited. `limited`: why, by
+    service. `platform` None: the organization names neither cluster nor stack.
+    """
+
+    versions: list[Version]
+    selection: str
     message: str
+    limited: dict[str, str]
+    platform: Reading | None
+    registry: Registry
+
+    @property
+    def is_available(self) -> bool:
+        return self.selection == "available"
+
+    @property
+    def running(self) -> dict[str, str | None]:
+        """The version of each service; None where that is not known."""
+        rows = self.platform.services if self.platform else []
+        return dict.fromkeys(PlatformService.values) | {row.service: row.version for row in rows}
+
+    def is_gone(self, row: ServiceNow) -> bool:
+        """The image that the service runs is no longer in its repository: ECS cannot start another task of it."""
+        images = self.registry.images.get(row.service)
+        if images is None or row.digest is None or self.registry.left_out.get(row.service):
+            return False
+        return all(image.digest != row.digest for image in images)
+
+
+def read_catalogue(organization: Organization) -> Catalogue:
+    """What exists, newest first, and what runs where. ECS as read_platform asks it, ECR at most once in FRESH_SECONDS.
+
+    Waits twice LONGEST_WAIT_SECONDS at most. Four queries.
+    """
+    platform = read_platform(organization)
+    rows = platform.services if platform else []
+    repositories, limited = repositories_of(rows)
+    registry = read_registry(organization, repositories) if repositories else Registry()
+    limited |= registry.limited
+    versions = versions_in(registry, rows)
+    selection = "available" if registry.images else "limited"
+    if not registry.images:
+        versions = versions_known(organization, rows)
+    message = message_of(platform, registry, limited)
+    return Catalogue(versions, selection, message, limited, platform, registry)
+
+
+def repositories_of(rows: list[ServiceNow]) -> tuple[dict[str, ecr.Repository], dict[str, str]]:
+    """Where the images of the services come from, and why that cannot be told; of services whose image is known."""
+    repositories: dict[str, ecr.Repository] = {}
+    limited: dict[str, str] = {}
+    for row in rows:
+        if row.task_definition is None:
+            continue
+        try:
+            _, repositories[row.service] = locate(row.image, row.service)
+        except RegistryLimited as error:
+            limited[row.service] = str(error)
+    return repositories, limited
+
+
+def read_registry(organization: Organization, repositories: dict[str, ecr.Repository]) -> Registry:
+    """One request at a time asks; the others get what was read before. A failure is remembered too."""
+    named = "".join(f"{service}={repository}" for service, repository in sorted(repositories.items()))
+    key = f"registry:{organization.pk}:{hashlib.sha256(named.encode()).hexdigest()[:16]}"
+    kept = recall(key)
+    if kept and kept.is_recent:
+        return kept
+    old = kept or Registry()
+    if not memory.is_first(f"asking:{key}", seconds=ASKING_SECONDS):
+        return old if old.read_at or old.error else replace(old, error=ASKED_BY_ANOTHER)
+    try:
+        question = partial(ask_and_keep, key, organization.aws_target, repositories)
+        return within_time(question, "ecr:DescribeImages", seconds=LONGEST_WAIT_SECONDS)
+    except AwsError as error:
+        logger.warning("registry of %s not read: %s", organization.slug, error)
+        failed = replace(old, tried_at=timezone.now(), error=f"{error.action}: {error.code}")
+        memory.remember(key, asdict(failed), seconds=KEPT_SECONDS)
+        return failed
+
+
+def ask_and_keep(key: str, target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
+    """Raises AwsUnavailable. What comes when nobody waits any more is kept for the next who asks."""
+    try:
+        registry = ask_ecr(target, repositories)
+        memory.remember(key, asdict(registry), seconds=KEPT_SECONDS)
+        return registry
+    finally:
+        memory.forget(f"asking:{key}")
+
+
+def ask_ecr(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
+    """One call for a thousand images. Raises AwsUnavailable."""
+    images: dict[str, list[ecr.Image]] = {}
+    limited: dict[str, str] = {}
+    left_out: dict[str, int] = {}
+    for service, repository in repositories.items():
+        try:
+            reading = ecr.list_images(target, repository)
+        except (AwsDenied, AwsRefused) as error:
+            limited[service] = why_limited(error, repository)
+            continue
+        tagged = [image for image in reading.images if image.tags][:TAGGED_KEPT]
+        untagged = [image for image in reading.images if not image.tags][:UNTAGGED_KEPT]
+        images[service] = sorted([*tagged, *untagged], key=lambda image: (-image.pushed_at.timestamp(), image.digest))
+        left_out[service] = len(reading.images) - len(images[service]) + (not reading.is_complete)
+    return Registry(images, limited, left_out, read_at=timezone.now(), tried_at=timezone.now())
+
+
+def recall(key: str) -> Registry | None:
+    """What was read before. What another release of the portal kept in another shape counts as none."""
+    kept: dict[str, Any] | None = memory.recall(key)
+    try:
+        images = (
+            {
+                service: [ecr.Image(**{**image, "tags": tuple(image["tags"])}) for image in found]
+                for service, found in kept["images"].items()
+            }
+            if kept
+            else {}
+        )
+        return Registry(**{**kept, "images": images}) if kept else None
+    except (TypeError, KeyError):
+        return None
+
+
+def versions_in(registry: Registry, rows: list[ServiceNow]) -> list[Version]:
+    """The images of all services, those of one name together, newest first, ties by digest."""
+    images: dict[str, dict[str, ecr.Image]] = {}
+    for service, found in registry.images.items():
+        for image in found:
+            images.setdefault(best_tag(image.tags) or image.digest, {})[service] = image
+    versions = [
+        Version(
+            name,
+            tuple(sorted({tag for image in by_service.values() for tag in image.tags} - {name})),
+            by_service,
+            tuple(row.service for row in rows if runs(row, name, by_service.get(row.service), registry)),
+        )
+        for name, by_service in images.items()
+    ]
+    versions.sort(key=lambda version: min(image.digest for image in version.images.values()))
+    versions.sort(key=lambda version: max(image.pushed_at for image in version.images.values()), reverse=True)
+    return versions
+
+
+def runs(row: ServiceNow, name: str, image: ecr.Image | None, registry: Registry) -> bool:
+    """By digest; of a service whose registry cannot be read by the name of its tag."""
+    if image is None:
+        return row.service not in registry.images and row.version == name
+    return image.digest in row.digests or image.digest == row.digest
+
+
+def versions_known(organization: Organization, rows: list[ServiceNow]) -> list[Version]:
+    """Without a registry: running versions first, then those of past rollouts, newest first. One query."""
+    past = (
+        Rollout.objects.filter(organization=organization, to_version__isnull=False)
+        .order_by("-completed_at", "-id")
+        .values_list("to_version", flat=True)[: 10 * KNOWN_VERSIONS]
+    )
+    names = dict.fromkeys(name for name in [*(row.version for row in rows), *past] if name)
+    return [
+        Version(name, running=tuple(row.service for row in rows if row.version == name))
+        for name in list(names)[:KNOWN_VERSIONS]
+    ]
+
+
+def message_of(platform: Reading | None, registry: Registry, limited: dict[str, str]) -> str:
+    """What the list is, what is missing in it and why."""
+    said = [AVAILABLE if registry.images else LIMITED]
+    if platform is None:
+        said.append("The organization has neither cluster nor stack, so nothing runs.")
+    elif platform.error:
+        said.append(f"What runs now could not be read ({platform.error}).")
+    for service, reason in limited.items():
+        said.append(f"For the {in_a_sentence(service)} only `latest` can be chosen: {reason}.")
+    if registry.error:
+        when = f"; as read at {registry.read_at:%Y-%m-%d %H:%M:%S} UTC" if registry.read_at else ""
+        said.append(f"Amazon ECR could not be read ({registry.error}){when}.")
+    for service, count in registry.left_out.items():
+        if count:
+            said.append(f"Of the {in_a_sentence(service)} the newest are listed; {count} or more can still be named.")
+    return " ".join(said)
 
 
 def resolve(organization: Organization, services: list[str], version: str) -> dict[str, Wanted]:
@@ -103,23 +380,3 @@ def registry_unavailable(version: str, error: AwsError) -> PortalError:
         "Try again in a minute.",
         502,
     )
-
-
-def known_versions(organization: Organization) -> Versions:
-    """One query, and ECS as read_platform asks it. Running versions first, then past ones, newest first."""
-    reading = read_platform(organization)
-    running: dict[str, str | None] = dict.fromkeys(PlatformService.values)
-    message = LIMITED
-    if reading is None:
-        message += " The organization has neither cluster nor stack, so nothing runs."
-    else:
-        running |= {row.service: row.version for row in reading.services}
-        if reading.error:
-            message += f" What runs now could not be read ({reading.error})."
-    past = (
-        Rollout.objects.filter(organization=organization, to_version__isnull=False)
-        .order_by("-completed_at", "-id")
-        .values_list("to_version", flat=True)[: 10 * KNOWN_VERSIONS]
-    )
-    versions = dict.fromkeys(version for version in [*running.values(), *past] if version)
-    return Versions(list(versions)[:KNOWN_VERSIONS], running, message)

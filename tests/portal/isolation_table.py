@@ -130,6 +130,7 @@ AGENT_FORM = ONCE | AGENT | {"size": "512/1024", "environment": "LOG_LEVEL=info"
 def upgrade_rows() -> Iterator[Row]:
     trigger = ONCE | {"service": "agent", "version": "latest"}
     yield Row("o/<slug:slug>/services/", Policy.VIEWER)
+    yield Row("o/<slug:slug>/versions/", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/new", Policy.OPERATOR, sends={"post": trigger})
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/", Policy.VIEWER)

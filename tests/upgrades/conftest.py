@@ -72,6 +72,20 @@ def seed_images(
     return {name.removeprefix("axonflow-"): digest for name, digest in seeded["images"].items()}
 
 
+def push_untagged(local_aws: LocalAws) -> str:
+    """Push an image of the agent service without a tag; returns its digest."""
+    media = "application/vnd.docker"
+    layer = {"mediaType": f"{media}.image.rootfs.diff.tar.gzip", "size": 1, "digest": "sha256:" + 64 * "1"}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{media}.distribution.manifest.v2+json",
+        "config": {"mediaType": f"{media}.container.image.v1+json", "size": 1, "digest": "sha256:" + 64 * "2"},
+        "layers": [layer],
+    }
+    reply = local_aws.client("ecr").put_image(repositoryName="axonflow-agent", imageManifest=json.dumps(manifest))
+    return str(reply["image"]["imageId"]["imageDigest"])
+
+
 def post_json(client: Client, path: str, body: Any, **headers: str) -> Any:
     """POST a body as JSON; a header's underscores are hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -197,9 +197,9 @@ def test_its_queries_do_not_grow_with_the_upgrades(
     client = client_for(cast.viewer)
     client.get(URL)
 
-    # Organization, role, heartbeats, open upgrade, last rollouts, recent upgrades (with their
+    # Organization, role, heartbeats, open upgrade, last rollouts and what they left, recent upgrades (with their
     # rollouts), deployments by status, the frame.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 8 + bool(rows)):
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 9 + bool(rows)):
         client.get(URL)
 
 

@@ -376,7 +376,7 @@ def test_its_queries_do_not_grow_with_the_past(
     client = client_for(cast.viewer)
     ask(client)
 
-    # Organization, role, heartbeats, last rollouts, open rollouts (with those of their upgrades), what blocks,
-    # the estimate, the last of this scope (with its rollouts), the frame.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 11):
+    # Organization, role, heartbeats, last rollouts and what they left, open rollouts (with those of their upgrades),
+    # what blocks, the estimate, the last of this scope (with its rollouts), the frame.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 12):
         ask(client, "service=all&force=1")

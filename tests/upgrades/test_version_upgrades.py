@@ -13,6 +13,7 @@ from portal.errors import PortalError
 from tests.conftest import Cast, Engine
 from tests.faults.test_never_doubled import STEP, deployments, wait_for, worker_environment
 from tests.local_aws import ROOT, LocalAws
+from tests.upgrades.conftest import push_untagged
 from upgrades.commands import rollback_upgrade, trigger_upgrade
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import EventKind, Outcome, Phase, Status
@@ -67,20 +68,6 @@ def plain_definition(cast: Cast, image: str, service: str = "agent", **fields: A
     container = {"name": service, "image": image, "essential": True, "memory": 512}
     family = f"{cast.acme.deployment_stack}-{service}"
     return {"family": family, "containerDefinitions": [container], **fields}
-
-
-def put_untagged(local_aws: LocalAws) -> str:
-    """Push an image of the agent service without a tag; returns its digest."""
-    media = "application/vnd.docker"
-    layer = {"mediaType": f"{media}.image.rootfs.diff.tar.gzip", "size": 1, "digest": "sha256:" + 64 * "1"}
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": f"{media}.distribution.manifest.v2+json",
-        "config": {"mediaType": f"{media}.container.image.v1+json", "size": 1, "digest": "sha256:" + 64 * "2"},
-        "layers": [layer],
-    }
-    reply = local_aws.client("ecr").put_image(repositoryName="axonflow-agent", imageManifest=json.dumps(manifest))
-    return str(reply["image"]["imageId"]["imageDigest"])
 
 
 def put_image(local_aws: LocalAws, tags: list[str], *, repository: str = "axonflow-agent") -> str:
@@ -265,7 +252,7 @@ def test_another_account_has_a_registry_of_its_own(cast: Cast, engine: Engine, p
 def test_an_image_without_a_tag_is_chosen_by_its_digest(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
 ) -> None:
-    nameless = put_untagged(platform)
+    nameless = push_untagged(platform)
 
     upgrade = engine.run(trigger(cast, version=nameless))
 
@@ -636,7 +623,7 @@ def test_a_pinned_image_is_known_by_what_was_rolled(cast: Cast, engine: Engine, 
 def test_what_others_pinned_is_known_by_its_best_tag_or_its_digest(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str], known: bool
 ) -> None:
-    digest = registry["agent:v9.9.1"] if known else put_untagged(platform)
+    digest = registry["agent:v9.9.1"] if known else push_untagged(platform)
     deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent@{digest}"))
 
     upgrade = trigger(cast, version="v9.8.0")

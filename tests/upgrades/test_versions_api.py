@@ -1,6 +1,8 @@
 """GET /api/v1/deployments/versions (spec/api.md section 4)."""
 
+import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -8,7 +10,9 @@ from django.test import Client
 from portal.models import User
 from tests.conftest import Cast, seed_platform
 from tests.local_aws import LocalAws
-from tests.upgrades.conftest import VERSIONS, assert_refused, make_upgrade
+from tests.upgrades.conftest import SERVICES, VERSIONS, assert_refused, make_upgrade, push_untagged, seed_images
+from upgrades.platform import LONGEST_WAIT_SECONDS
+from upgrades.versions import FRESH_SECONDS, TAGGED_KEPT
 
 SignIn = Callable[[User], Client]
 
@@ -23,10 +27,15 @@ def test_what_runs_and_what_ran(cast: Cast, platform: LocalAws, client_for: Sign
     body = response.json()
     assert list(body) == ["organization", "versions", "current", "selection", "message"]
     assert body["organization"] == "acme"
-    assert body["versions"] == ["v9.9.0", "v9.8.0"]
+    nothing = {"tags": [], "digests": dict.fromkeys(SERVICES), "pushed_at": None, "services": []}
+    assert body["versions"] == [
+        {"version": "v9.9.0", **nothing, "running": list(SERVICES)},
+        {"version": "v9.8.0", **nothing, "running": []},
+    ]
     assert body["current"] == {"agent": "v9.9.0", "orchestrator": "v9.9.0", "customer-portal": "v9.9.0"}
     assert body["selection"] == "limited"
     assert body["message"].startswith("Version selection is limited")
+    assert "For the orchestrator only `latest` can be chosen: Amazon ECR has no repository" in body["message"]
 
 
 def test_a_service_that_is_missing_has_null(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
@@ -45,9 +54,207 @@ def test_aws_being_down_is_said_and_history_still_told(cast: Cast, platform: Loc
 
     body = client_for(cast.viewer).get(VERSIONS).json()
 
-    assert body["versions"] == ["v9.8.0"]
+    assert names(body) == ["v9.8.0"]
     assert body["current"] == {"agent": None, "orchestrator": None, "customer-portal": None}
     assert "could not be read" in body["message"]
+
+
+def names(body: Any) -> list[str]:
+    return [version["version"] for version in body["versions"]]
+
+
+def test_what_the_registry_has_newest_first(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    body = client_for(cast.viewer).get(VERSIONS).json()
+
+    assert names(body) == ["v9.9.1", "v9.9.0", "v9.8.0"]
+    assert body["selection"] == "available"
+    assert body["message"] == "These are the versions that Amazon ECR has for the platform's services, newest first."
+    newest, running, _ = body["versions"]
+    assert newest == {
+        "version": "v9.9.1",
+        "tags": ["latest"],
+        "digests": {service: registry[f"{service}:v9.9.1"] for service in SERVICES},
+        "pushed_at": newest["pushed_at"],
+        "services": list(SERVICES),
+        "running": [],
+    }
+    assert newest["pushed_at"].endswith("Z")
+    assert (running["running"], running["digests"]["agent"]) == (list(SERVICES), registry["agent:v9.9.0"])
+    assert body["current"] == dict.fromkeys(SERVICES, "v9.9.0")
+
+
+def test_a_version_that_a_service_lacks(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
+    seed_images(local_aws, cast.acme, lacking={"orchestrator": "v9.8.0"})
+    seed_platform(local_aws, cast.acme)
+
+    oldest = client_for(cast.viewer).get(VERSIONS).json()["versions"][-1]
+
+    assert (oldest["version"], oldest["services"]) == ("v9.8.0", ["agent", "customer-portal"])
+    assert oldest["digests"]["orchestrator"] is None
+
+
+def test_images_pushed_at_once_are_in_the_order_of_their_digests(
+    cast: Cast, local_aws: LocalAws, client_for: SignIn
+) -> None:
+    images = [{"repository": "axonflow-agent", "tags": [f"v1.{n}.0"], "pushed_at": local_aws.now()} for n in range(8)]
+    local_aws.seed(images=images)
+    seed_platform(local_aws, cast.acme)
+
+    body = client_for(cast.viewer).get(VERSIONS).json()
+
+    digests = [version["digests"]["agent"] for version in body["versions"]]
+    assert (len(digests), digests) == (8, sorted(digests))
+
+
+def test_an_image_without_a_tag_is_a_version_by_its_digest(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    digest = push_untagged(platform)
+
+    body = client_for(cast.viewer).get(VERSIONS).json()
+
+    assert {"version": digest, "tags": [], "services": ["agent"]}.items() <= next(
+        version for version in body["versions"] if version["version"] == digest
+    ).items()
+
+
+def test_all_pages_of_a_repository_are_read(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
+    now = local_aws.now()
+    images = [{"repository": "axonflow-agent", "tags": [f"v1.{n}.0"], "pushed_at": now - n} for n in range(1500)]
+    local_aws.seed(images=list(reversed(images)))
+    seed_platform(local_aws, cast.acme)
+
+    body = client_for(cast.viewer).get(VERSIONS).json()
+
+    assert names(body) == [f"v1.{n}.0" for n in range(TAGGED_KEPT)]
+    assert "Of the agent service the newest are listed; 1200 or more can still be named." in body["message"]
+
+
+def test_a_registry_of_one_service_alone_can_be_chosen_from(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    platform.client("ecr").delete_repository(repositoryName="axonflow-orchestrator", force=True)
+
+    body = client_for(cast.viewer).get(VERSIONS).json()
+
+    assert body["selection"] == "available"
+    assert "For the orchestrator only `latest` can be chosen: Amazon ECR has no repository" in body["message"]
+    assert body["versions"][0]["services"] == ["agent", "customer-portal"]
+    assert body["versions"][1]["running"] == list(SERVICES)
+
+
+def test_a_foreign_registry_is_named(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    image = "ghcr.io/getaxonflow/axonflow-agent:v9.9.0"
+    container = {"name": "agent", "image": image, "essential": True, "memory": 512}
+    family = f"{cast.acme.deployment_stack}-agent"
+    ecs = platform.client()
+    arn = ecs.register_task_definition(family=family, containerDefinitions=[container])["taskDefinition"]
+    ecs.update_service(cluster=cast.acme.cluster, service=f"{family}-service", taskDefinition=arn["taskDefinitionArn"])
+    platform.advance(300)
+
+    body = client_for(cast.viewer).get(VERSIONS).json()
+
+    assert body["selection"] == "limited"
+    assert "ghcr.io/getaxonflow/axonflow-agent is not in Amazon ECR" in body["message"]
+
+
+def test_a_registry_that_may_not_be_read_is_limited_and_names_the_permission(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    platform.fault("access_denied", action="DescribeImages")
+
+    response = client_for(cast.viewer).get(VERSIONS)
+
+    assert response.json()["selection"] == "limited"
+    assert "the portal's role ecr:DescribeImages" in response.json()["message"]
+    assert "arn:aws" not in response.content.decode()
+
+
+@pytest.mark.parametrize("fault", ["throttle", "server_error", "timeout_before"])
+def test_a_registry_that_does_not_answer_keeps_the_last_reading_with_its_age(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn, time_machine: Any, fault: str
+) -> None:
+    client = client_for(cast.viewer)
+    time_machine.move_to("2026-05-01T12:00:00Z", tick=False)
+    client.get(VERSIONS)
+    platform.fault(fault, action="DescribeImages")
+    time_machine.shift(FRESH_SECONDS)
+
+    body = client.get(VERSIONS).json()
+
+    assert names(body) == ["v9.9.1", "v9.9.0", "v9.8.0"]
+    assert body["selection"] == "available"
+    assert "Amazon ECR could not be read (ecr:DescribeImages: " in body["message"]
+    assert "as read at 2026-05-01 12:00:00 UTC" in body["message"]
+
+
+def test_a_registry_that_never_answered_is_limited(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    platform.fault("throttle", action="DescribeImages")
+
+    body = client_for(cast.viewer).get(VERSIONS).json()
+
+    assert (body["selection"], names(body)) == ("limited", ["v9.9.0"])
+    assert "Amazon ECR could not be read (ecr:DescribeImages: ThrottlingException)." in body["message"]
+
+
+def test_a_hanging_registry_is_waited_for_shortly_and_not_again(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    client = client_for(cast.viewer)
+    platform.fault("delay", action="DescribeImages", seconds=4)
+
+    seconds = []
+    for _ in range(2):
+        began = time.monotonic()
+        assert "TimedOut" in client.get(VERSIONS).json()["message"]
+        seconds.append(time.monotonic() - began)
+
+    assert seconds[0] < LONGEST_WAIT_SECONDS + 1.5
+    assert seconds[1] < 1
+
+
+def test_what_comes_after_the_wait_is_kept_for_the_next_who_asks(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    client = client_for(cast.viewer)
+    platform.fault("delay", action="DescribeImages", seconds=3.5, times=1)
+    assert client.get(VERSIONS).json()["selection"] == "limited"
+
+    for _ in range(40):
+        time.sleep(0.1)
+        body = client.get(VERSIONS).json()
+        if body["selection"] == "available":
+            break
+
+    assert names(body) == ["v9.9.1", "v9.9.0", "v9.8.0"]
+
+
+def test_viewers_share_one_reading_of_the_registry(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    client_for(cast.viewer).get(VERSIONS)
+    platform.fault("throttle", action="DescribeImages")
+
+    assert client_for(cast.operator).get(VERSIONS).json()["selection"] == "available"
+
+
+def test_another_organizations_registry_is_not_told(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    seeded = platform.seed(
+        account="222222222222", region="us-east-1", images=[{"repository": "axonflow-agent", "tags": ["v-of-globex"]}]
+    )
+    client = client_for(cast.consultant)
+
+    acme = client.get(VERSIONS, headers={"X-Organization": "acme"}).content.decode()
+    globex = client.get(VERSIONS, headers={"X-Organization": "globex"}).content.decode()
+
+    assert "v-of-globex" not in acme
+    assert seeded["images"]["axonflow-agent:v-of-globex"] in globex
 
 
 def test_an_organization_without_cluster_is_told_so(cast: Cast, client_for: SignIn, local_aws: LocalAws) -> None:

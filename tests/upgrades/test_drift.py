@@ -1,0 +1,239 @@
+"""Drift: what runs is not what was recorded, not what the task definition names, or not one thing. Said on both pages."""
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from portal.models import Organization, User
+from tests.conftest import Cast, Engine
+from tests.local_aws import LocalAws
+from tests.upgrades.test_version_upgrades import (
+    REGISTRY,
+    deploy,
+    place_of,
+    plain_definition,
+    put_image,
+    service_now,
+    trigger,
+)
+from upgrades.models import Rollout
+
+SignIn = Callable[[User], Client]
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("registry")]
+
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture(params=["/o/acme/services/", "/o/acme/versions/"])
+def shown(request: pytest.FixtureRequest, cast: Cast, client_for: SignIn) -> Callable[[], str]:
+    """What a viewer reads, on the overview's live block and on the page of versions."""
+
+    def read() -> str:
+        response = client_for(cast.viewer).get(request.param, headers=HTMX)
+        return html.unescape(" ".join(response.content.decode().split()))
+
+    return read
+
+
+def test_what_was_rolled_and_runs_is_no_drift(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
+) -> None:
+    engine.run(trigger(cast))
+
+    assert "v9.9.1" in shown()
+    assert "Drift" not in shown()
+
+
+def test_a_service_that_was_never_rolled_has_not_drifted(platform: LocalAws, shown: Callable[[], str]) -> None:
+    assert "Drift" not in shown()
+
+
+def test_a_deployment_from_outside_is_told_with_what_to_do(
+    cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str], shown: Callable[[], str]
+) -> None:
+    upgrade = engine.run(trigger(cast))
+    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0"))
+
+    text = shown()
+
+    running, left = registry["agent:v9.8.0"][:19], registry["agent:v9.9.1"][:19]
+    assert f"It runs v9.8.0 ({running}); {upgrade.upgrade_id} left it on v9.9.1 ({left})." in text
+    assert "Somebody deployed it outside the portal" in text
+    assert "if not, upgrade it to v9.9.1." in text
+    assert 'href="/o/acme/upgrades/new?service=agent&version=v9.9.1"' in text
+    assert text.count("Drift: ") == 1
+
+
+def test_a_tag_that_moved_is_drift_although_the_name_is_the_same(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
+) -> None:
+    engine.run(trigger(cast, version="v9.9.0"))  # no change: recorded with its digest
+    put_image(platform, ["rebuilt", "v9.9.0"])
+    platform.client().update_service(**place_of(cast), forceNewDeployment=True)
+    platform.advance(300)
+
+    assert "Drift: agent service." in shown()
+
+
+def test_upgrading_to_what_runs_settles_it(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
+) -> None:
+    engine.run(trigger(cast))
+    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0"))
+    assert "Drift" in shown()
+
+    engine.run(trigger(cast, version="v9.8.0"))
+
+    assert "Drift" not in shown()
+
+
+def test_a_rolled_back_service_runs_what_it_ran_before(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
+) -> None:
+    platform.fault("crash", **place_of(cast))
+
+    assert engine.run(trigger(cast)).rollouts.get().outcome == "rolled_back"
+
+    assert "Drift" not in shown()
+
+
+def test_nothing_is_said_while_a_rollout_is_under_way(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
+) -> None:
+    engine.run(trigger(cast))
+    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0"))
+    upgrade = trigger(cast)
+
+    assert "Drift" not in shown()
+    engine.start(upgrade)
+    platform.advance(8)
+    assert "Drift" not in shown()
+
+
+def test_nothing_is_said_while_somebody_else_rolls_it(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
+) -> None:
+    engine.run(trigger(cast))
+    arn = platform.client().register_task_definition(**plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0"))[
+        "taskDefinition"
+    ]["taskDefinitionArn"]
+    platform.client().update_service(**place_of(cast), taskDefinition=arn)
+    platform.advance(8)
+
+    assert "Drift" not in shown()
+
+
+def test_a_deployment_that_was_left_half_done_runs_two_images(
+    cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str], shown: Callable[[], str]
+) -> None:
+    leave_half_done(platform, cast, registry)
+
+    text = shown()
+
+    assert "Drift: agent service.</strong> Its tasks run 2 different images: " in text
+    assert f"of v9.9.0 ({registry['agent:v9.9.0'][:19]})" in text
+    assert "Upgrade it to the version that you want" in text
+
+
+def leave_half_done(local_aws: LocalAws, cast: Cast, registry: dict[str, str]) -> None:
+    """An alarm stops somebody's deployment, and nothing rolls it back: old tasks and new ones run."""
+    local_aws.client().update_service(
+        **place_of(cast),
+        deploymentConfiguration={
+            "minimumHealthyPercent": 100,
+            "maximumPercent": 125,
+            "deploymentCircuitBreaker": {"enable": False, "rollback": False},
+            "alarms": {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False},
+        },
+    )
+    local_aws.fault("alarm", **place_of(cast))
+    image = f"{REGISTRY}/axonflow-agent@{registry['agent:v9.9.1']}"
+    arn = local_aws.client().register_task_definition(**plain_definition(cast, image))["taskDefinition"]
+    local_aws.client().update_service(**place_of(cast), taskDefinition=arn["taskDefinitionArn"])
+    local_aws.advance(30)
+
+
+def test_a_deployment_that_failed_and_was_not_rolled_back_is_not_what_runs(
+    cast: Cast, platform: LocalAws, registry: dict[str, str], shown: Callable[[], str]
+) -> None:
+    platform.client().update_service(
+        **place_of(cast), deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
+    )
+    platform.fault("crash", **place_of(cast))
+    image = f"{REGISTRY}/axonflow-agent@{registry['agent:v9.9.1']}"
+    deploy(platform, cast, plain_definition(cast, image))
+    wait_for_the_last_crash(platform, cast)
+
+    text = shown()
+
+    running, pinned = registry["agent:v9.9.0"][:19], registry["agent:v9.9.1"][:19]
+    assert f"Its tasks run v9.9.0 ({running}), its task definition names v9.9.1 ({pinned})." in text
+    assert "Deployment failed" in text
+    assert "did not finish and was not rolled back" in text
+
+
+def wait_for_the_last_crash(local_aws: LocalAws, cast: Cast) -> None:
+    """ECS goes on starting tasks that crash; between two of them none of the new ones runs."""
+    local_aws.wait_until(lambda: service_now(local_aws, cast)["deployments"][0]["runningCount"] == 0)
+
+
+def test_rows_without_digests_say_nothing(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
+) -> None:
+    engine.run(trigger(cast))
+    Rollout.objects.update(from_digest=None, to_digest=None)
+    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0"))
+
+    assert "Drift" not in shown()
+
+
+def test_another_clusters_past_says_nothing(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
+) -> None:
+    upgrade = engine.run(trigger(cast))
+    type(upgrade).objects.update(cluster="before")
+    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0"))
+
+    assert "Drift" not in shown()
+
+
+@pytest.mark.parametrize("fault", ["access_denied", "throttle"])
+def test_where_tasks_cannot_be_read_nothing_is_said_and_the_rest_is_shown(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str], fault: str
+) -> None:
+    engine.run(trigger(cast))
+    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0"))
+    platform.fault(fault, action="DescribeTasks")
+
+    text = shown()
+
+    assert "Drift" not in text
+    assert "Steady" in text
+
+
+def test_tasks_are_read_once_a_minute_while_nothing_changes(
+    cast: Cast, platform: LocalAws, client_for: SignIn, time_machine: Any, registry: dict[str, str]
+) -> None:
+    client = client_for(cast.viewer)
+    time_machine.move_to("2026-05-01T12:00:00Z", tick=False)
+    client.get("/o/acme/versions/", headers=HTMX)
+    platform.fault("access_denied", action="DescribeTasks")
+    time_machine.shift(10)
+
+    text = client.get("/o/acme/versions/", headers=HTMX).content.decode()
+
+    assert registry["agent:v9.9.0"][:19] in text
+
+
+def test_another_organizations_record_says_nothing(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
+) -> None:
+    engine.run(trigger(cast))
+    Rollout.objects.update(organization=Organization.objects.get(slug="globex"))
+    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0"))
+
+    assert "Drift" not in shown()
