@@ -6,6 +6,7 @@ read of tenant data starts with `visible_to(user)`, so another organization's ob
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from enum import Enum
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -16,6 +17,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.models import Session
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import reverse
 from rest_framework.request import Request
@@ -140,6 +142,12 @@ def person(request: HttpRequest | Request) -> User:
     """The signed-in person; AccessMiddleware has turned everybody else away."""
     assert isinstance(request.user, User)  # noqa: S101
     return request.user
+
+
+def session_ends_at(request: HttpRequest | Request) -> datetime | None:
+    """When the caller's session ends, as it is stored: being used does not prolong it. One query."""
+    key = request.session.session_key
+    return Session.objects.filter(session_key=key).values_list("expire_date", flat=True).first() if key else None
 
 
 def is_staff(user: Person) -> bool:

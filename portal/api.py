@@ -110,11 +110,12 @@ def utc(at: datetime | None) -> str | None:
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
-    """The body of every answer that is no success: `errors` by field for 400, `upgrade_id` of what blocks for 409."""
+    """The body of every answer that is no success: `errors` by field for 400, what blocks for 409."""
 
     detail = serializers.CharField()
     code = serializers.CharField()
     upgrade_id = serializers.CharField(required=False)
+    checks = serializers.ListField(child=serializers.CharField(), required=False)
 
     def get_fields(self) -> dict[str, Any]:
         # Declared here, because a serializer has an attribute `errors` of its own.
@@ -128,7 +129,7 @@ MEANINGS = {
     401: "Not signed in.",
     403: "Your role is too low, or the CSRF token is missing.",
     404: "It does not exist, or it is another organization's.",
-    409: "In conflict with running work; `upgrade_id` names it.",
+    409: "In conflict with running work, which `upgrade_id` names; or `checks` of pre-flight failed.",
     413: "The body is larger than 1 MiB.",
     415: "The body is not JSON.",
     422: "The Idempotency-Key was used for another request.",

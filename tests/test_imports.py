@@ -41,6 +41,7 @@ ORDER = {
         "forms next_steps",
         "serializers lanes timeline plans",
         "commands signing",
+        "preflight",
         "versions rollback",
         "platform",
         "drift rollouts validation",

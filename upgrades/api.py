@@ -7,14 +7,15 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from portal.access import Policy, organization_of_api, person
+from portal.access import Policy, organization_of_api, person, session_ends_at
 from portal.api import NoBody, api_route, errors, read_body, read_query
 from portal.errors import NOT_FOUND, PortalError
 from portal.pagination import paginate
 from upgrades import commands, serializers
 from upgrades.estimates import in_words
 from upgrades.models import Upgrade, UpgradeEvent
-from upgrades.states import Status
+from upgrades.preflight import run as run_preflight
+from upgrades.states import Status, services_of
 from upgrades.versions import read_catalogue
 
 ORGANIZATION = OpenApiParameter(
@@ -60,6 +61,24 @@ def versions(request: Request) -> Response:
 
 
 @extend_schema(
+    operation_id="deployments_preflight",
+    tags=["upgrades"],
+    summary="Whether an upgrade may start",
+    parameters=[ORGANIZATION, serializers.PreflightQuery],
+    responses={200: serializers.PreflightRecord, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def preflight(request: Request) -> Response:
+    """The checks before an upgrade, as of some seconds ago at most. One that fails blocks; one not known does not."""
+    query = read_query(request, serializers.PreflightQuery)
+    organization = organization_of_api(request)
+    checked = run_preflight(organization, services_of(query["service"]), session_ends_at=session_ends_at(request))
+    body = {"organization": organization.slug, "service": query["service"], "checks": checked.checks}
+    record = serializers.PreflightRecord(body | {"may_start": checked.may_start, "checked_at": checked.checked_at})
+    return Response(record.data)
+
+
+@extend_schema(
     operation_id="deployments_upgrade_trigger",
     tags=["upgrades"],
     summary="Trigger an upgrade",
@@ -75,6 +94,7 @@ def trigger(request: Request) -> Response:
     upgrade = commands.trigger_upgrade(
         organization_of_api(request),
         actor=person(request),
+        session_ends_at=session_ends_at(request),
         idempotency_key=request.headers.get("Idempotency-Key"),
         **body,
     )
@@ -153,6 +173,7 @@ def rollback(request: Request, upgrade_id: str) -> Response:
     upgrade = commands.rollback_upgrade(
         find_upgrade(request, upgrade_id),
         actor=person(request),
+        session_ends_at=session_ends_at(request),
         idempotency_key=request.headers.get("Idempotency-Key"),
         **body,
     )

@@ -4,6 +4,7 @@ from upgrades import api, validation_api
 
 urlpatterns = [
     path("deployments/versions", api.versions, name="versions"),
+    path("deployments/preflight", api.preflight, name="preflight"),
     path("deployments/upgrade", api.trigger, name="upgrade-trigger"),
     path("deployments/upgrade/<str:upgrade_id>", api.status, name="upgrade-status"),
     path("deployments/upgrade/<str:upgrade_id>/stop", api.stop, name="upgrade-stop"),

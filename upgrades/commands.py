@@ -5,7 +5,8 @@ Each command: `require` first, one transaction, the audit row in it, then the do
 
 import secrets
 from collections.abc import Callable
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -15,8 +16,6 @@ from django.utils import timezone
 
 from portal.access import require
 from portal.audit import AuditKind, record
-from portal.aws import ecs
-from portal.aws.errors import AwsError
 from portal.doorbell import ring
 from portal.errors import PortalError, is_unique_violation
 from portal.idempotency import KeyUse
@@ -25,13 +24,15 @@ from upgrades.announcements import announce_started
 from upgrades.estimates import estimate_seconds
 from upgrades.events import tell
 from upgrades.images import LATEST
-from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Kind, Rollout, Upgrade
-from upgrades.platform import service_name
+from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Kind, Rollout, Upgrade, UpgradeCheck
+from upgrades.platform import FRESH_SECONDS, read_platform, service_name
+from upgrades.preflight import BLOCKING_SECONDS, Preflight, preflight_to_start
 from upgrades.rollback import plan_rollback, services_that_advanced
-from upgrades.states import ALL_SERVICES, OPEN, EventKind, Phase, PlatformService, in_a_sentence, services_of
+from upgrades.states import ALL_SERVICES, OPEN, EventKind, Phase, PlatformService, Stage, in_a_sentence, services_of
 from upgrades.versions import resolve
 
 MAX_REASON_LENGTH = 2000
+SHORTEST_OVERRIDE = 5
 
 
 def trigger_upgrade(
@@ -42,16 +43,21 @@ def trigger_upgrade(
     version: str = LATEST,
     force_new_deployment: bool = False,
     reason: str = "",
+    override_reason: str = "",
+    session_ends_at: datetime | None = None,
     idempotency_key: str | None = None,
 ) -> Upgrade:
     """Record an upgrade; from the commit on it will be carried out, whatever the broker does.
 
-    1. Role, key, and what can be said without AWS. 2. One look at ECS, when a single service is named: a disabled one is
-    refused. 3. The version becomes an image with its digest, for each service. 4. One transaction: upgrade, rollouts, key,
-    audit row. 5. The doorbell.
+    1. Role, key, and what can be said without AWS. 2. The version becomes an image with its digest, for each service.
+    3. ECS and the platform are asked: a disabled service that is named alone is refused, and so is what fails in
+    pre-flight, unless `override_reason` says why it is to start all the same. 4. One transaction: upgrade, rollouts,
+    checks, key, audit row. 5. The doorbell.
 
-    Raises PortalError: 403, 404, 400 `no_cluster`, `version_unavailable`, `service_disabled`, 409 `upgrade_in_progress`
-    (with `upgrade_id`), 422 `idempotency_mismatch`, 502 `registry_unavailable`. Costs some three AWS calls a service.
+    `session_ends_at`: of the session behind it; None for a command without one. Raises PortalError: 403, 404, 400
+    `no_cluster`, `version_unavailable`, `service_disabled`, `override_reason_too_short`, 409 `upgrade_in_progress` (with
+    `upgrade_id`), `preflight_failed` (with `checks`), 422 `idempotency_mismatch`, 502 `registry_unavailable`. Costs some
+    three AWS calls a service and waits for pre-flight, 4 s at most.
     """
     require(actor, organization, Role.OPERATOR)
     request = {
@@ -59,22 +65,28 @@ def trigger_upgrade(
         "version": version,
         "force_new_deployment": force_new_deployment,
         "reason": reason,
-    }
+    } | override_of(override_reason)
     key = KeyUse.of("trigger_upgrade", request, organization=organization, user=actor, key=idempotency_key)
     earlier = earlier_upgrade(organization, key)
     if earlier:
         return earlier
     refuse_unplaced(organization)
+    refuse_empty_words(override_reason)
     services = services_of(service)
 
     def make() -> Upgrade:
-        if len(services) == 1:
-            refuse_disabled(organization, services[0])
-        wanted = {
-            name: {"wanted_version": what.version, "wanted_image": what.image}
-            for name, what in resolve(organization, services, version).items()
-        }
-        return record_upgrade(organization, actor, services, request, key, wanted=wanted)
+        # Both wait for others, so they do it side by side; resolving a version does without the database.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="resolve") as pool:
+            resolving = pool.submit(resolve, organization, services, version)
+            checked = preflight_to_start(organization, services, session_ends_at=session_ends_at)
+            if len(services) == 1:
+                refuse_disabled(organization, services[0])
+            wanted = {
+                name: {"wanted_version": what.version, "wanted_image": what.image}
+                for name, what in resolving.result().items()
+            }
+        refuse_failed(checked, override_reason)
+        return record_upgrade(organization, actor, services, request, key, checked, wanted=wanted)
 
     return make_once(organization, services, key, make)
 
@@ -85,6 +97,8 @@ def rollback_upgrade(
     actor: User,
     reason: str = "",
     services: list[str] | None = None,
+    override_reason: str = "",
+    session_ends_at: datetime | None = None,
     idempotency_key: str | None = None,
 ) -> Upgrade:
     """Record a rollback of an ended upgrade: a new upgrade to the task definitions that it recorded as the previous ones.
@@ -94,17 +108,19 @@ def rollback_upgrade(
     is refused.
 
     Raises PortalError: 403, 404, 400 `rollback_impossible`, `no_cluster`, 409 `upgrade_in_progress` (with `upgrade_id`),
-    `plan_changed`, 422 `idempotency_mismatch`. Costs the AWS calls of plan_rollback.
+    `plan_changed`, `preflight_failed` (with `checks`), 422 `idempotency_mismatch`. Costs the AWS calls of plan_rollback
+    and waits for pre-flight, 4 s at most.
     """
     organization = upgrade.organization
     require(actor, organization, Role.OPERATOR)
-    asked = {"rolls_back": upgrade.upgrade_id, "reason": reason}
+    asked = {"rolls_back": upgrade.upgrade_id, "reason": reason} | override_of(override_reason)
     key = KeyUse.of("rollback_upgrade", asked, organization=organization, user=actor, key=idempotency_key)
     earlier = earlier_upgrade(organization, key)
     if earlier:
         return earlier
     refuse_unplaced(organization)
     refuse_open(upgrade)
+    refuse_empty_words(override_reason)
     touched = services_that_advanced(upgrade)
 
     def make() -> Upgrade:
@@ -123,7 +139,11 @@ def rollback_upgrade(
         wanted = {
             line.service: {"wanted_task_definition": line.rollout.previous_task_definition} for line in plan.going
         }
-        return record_upgrade(organization, actor, plan.services, request, key, wanted=wanted, rolls_back=upgrade)
+        checked = preflight_to_start(organization, plan.services, session_ends_at=session_ends_at)
+        refuse_failed(checked, override_reason)
+        return record_upgrade(
+            organization, actor, plan.services, request, key, checked, wanted=wanted, rolls_back=upgrade
+        )
 
     return make_once(organization, touched, key, make)
 
@@ -194,14 +214,13 @@ def refuse_running(organization: Organization, services: list[str]) -> None:
 
 def refuse_disabled(organization: Organization, service: str) -> None:
     """400 for a service whose desired count is 0. ECS not answering is no reason to refuse: the engine looks again."""
-    name = service_name(organization, service)
-    try:
-        reading = ecs.describe_services(organization.aws_target, str(organization.cluster), [name])
-    except AwsError:
-        return
-    found = reading.services.get(name)
-    if found is not None and found.desired_count == 0:
-        raise service_disabled(name)
+    for fresh_seconds in (FRESH_SECONDS, BLOCKING_SECONDS):
+        reading = read_platform(organization, fresh_seconds=fresh_seconds)
+        rows = reading.services if reading and not reading.error else []
+        disabled = [row for row in rows if row.service == service and row.state == "disabled"]
+        if not disabled:
+            return
+    raise service_disabled(disabled[0].service_name)
 
 
 def service_disabled(name: str) -> PortalError:
@@ -212,12 +231,42 @@ def service_disabled(name: str) -> PortalError:
     )
 
 
+def override_of(reason: str) -> dict[str, str]:
+    """An override as part of a request; none adds nothing, so that keys of requests without one stay what they were."""
+    return {"override_reason": reason} if reason else {}
+
+
+def refuse_empty_words(override_reason: str) -> None:
+    """400 for a reason that says nothing: an override is read by those who look for what went wrong."""
+    if override_reason and sum(character.isalnum() for character in override_reason) < SHORTEST_OVERRIDE:
+        raise PortalError(
+            "override_reason_too_short",
+            f"The reason to start in spite of failed checks needs at least {SHORTEST_OVERRIDE} letters or digits.",
+            400,
+        )
+
+
+def refuse_failed(checked: Preflight, override_reason: str) -> None:
+    """409 with the names of the checks that failed, unless a reason overrides them."""
+    if checked.may_start or override_reason:
+        return
+    said = " ".join(f"{check.label}: {check.detail}" for check in checked.failed)
+    raise PortalError(
+        "preflight_failed",
+        f"Pre-flight failed. {said} Mend that and try again, or start all the same and say why (override_reason); it is "
+        "recorded and shown.",
+        409,
+        checks=[check.name for check in checked.failed],
+    )
+
+
 def record_upgrade(
     organization: Organization,
     actor: User,
     services: list[str],
     request: dict[str, Any],
     key: KeyUse,
+    checked: Preflight,
     *,
     wanted: dict[str, dict[str, Any]],
     rolls_back: Upgrade | None = None,
@@ -226,6 +275,7 @@ def record_upgrade(
 
     Raises IntegrityError when another request was faster.
     """
+    overridden = [check.name for check in checked.failed]
     with transaction.atomic():
         upgrade = Upgrade.objects.create(
             upgrade_id=new_upgrade_id(),
@@ -236,6 +286,7 @@ def record_upgrade(
             version=request["version"],
             force_new_deployment=request["force_new_deployment"],
             reason=request["reason"],
+            override_reason=request.get("override_reason", "") if overridden else "",
             initiated_by=actor,
             initiated_by_email=actor.email,
             estimated_seconds=estimate_seconds(organization, services),
@@ -257,6 +308,7 @@ def record_upgrade(
                 deadline_at=Now() + timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS) if is_first else None,
                 **wanted[service],
             )
+        record_checks(upgrade, checked)
         if rolls_back:
             tell(rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} rolls it back.", actor=actor)
         key.keep(upgrade.upgrade_id)
@@ -265,19 +317,40 @@ def record_upgrade(
             organization=organization,
             actor=actor,
             subject=upgrade.upgrade_id,
-            data=request,
+            data=request | ({"failed_checks": overridden} if overridden else {}),
         )
-        tell(upgrade, EventKind.TRIGGERED, describe_request(request, services), actor=actor)
+        tell(upgrade, EventKind.TRIGGERED, describe_request(request, services, overridden), actor=actor)
         announce_started(upgrade)
         transaction.on_commit(lambda: ring_for(upgrade), robust=True)
     return upgrade
 
 
-def describe_request(request: dict[str, Any], services: list[str]) -> str:
+def record_checks(upgrade: Upgrade, checked: Preflight) -> None:
+    """Pre-flight as it was at the trigger; never changed afterwards."""
+    UpgradeCheck.objects.bulk_create(
+        UpgradeCheck(
+            organization_id=upgrade.organization_id,
+            upgrade=upgrade,
+            stage=Stage.PREFLIGHT,
+            name=check.name,
+            position=position,
+            status=check.status,
+            detail=check.detail,
+            evidence=check.evidence,
+            checked_at=check.checked_at,
+        )
+        for position, check in enumerate(checked.checks)
+    )
+
+
+def describe_request(request: dict[str, Any], services: list[str], overridden: list[str]) -> str:
     names = ", then ".join(in_a_sentence(service) for service in services)
     goal = f"back to {request['version']}" if "rolls_back" in request else f"to {request['version']}"
     forced = ", forced" if request["force_new_deployment"] else ""
-    return f"{names.capitalize()} {goal}{forced}. {request['reason']}".strip()
+    said = f"{names.capitalize()} {goal}{forced}. {request['reason']}".strip()
+    if overridden:
+        said += f" Although pre-flight failed ({', '.join(overridden)}): {request['override_reason']}"
+    return said
 
 
 def stop_upgrade(upgrade: Upgrade, *, actor: User) -> Upgrade:

@@ -6,10 +6,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods
 
-from portal.access import Policy, organization_of_page, person, policy
+from portal.access import Policy, organization_of_page, person, policy, session_ends_at
 from portal.errors import PortalError
 from portal.htmx import render_page
-from portal.models import Organization, User
+from portal.models import Organization
 from portal.pages import page_context
 from upgrades import commands
 from upgrades.commands import MAX_REASON_LENGTH
@@ -56,7 +56,7 @@ def start(request: HttpRequest, organization: Organization) -> HttpResponse:
     status, blocker = 422, None
     if form.is_valid():
         try:
-            upgrade = trigger(form, organization, actor=person(request))
+            upgrade = trigger(request, form, organization)
             return redirect("upgrades:detail", organization.slug, upgrade.upgrade_id)
         except PortalError as error:
             if error.status in (403, 404):
@@ -90,6 +90,8 @@ def show_plan(
     return render_page(request, "upgrades/new.html", "upgrades/_plan.html", context, status=status)
 
 
-def trigger(form: TriggerForm, organization: Organization, *, actor: User) -> Upgrade:
+def trigger(request: HttpRequest, form: TriggerForm, organization: Organization) -> Upgrade:
     asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
-    return commands.trigger_upgrade(organization, actor=actor, **asked)
+    return commands.trigger_upgrade(
+        organization, actor=person(request), session_ends_at=session_ends_at(request), **asked
+    )

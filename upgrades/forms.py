@@ -58,6 +58,16 @@ class ChoicesForm(forms.Form):
         )
 
 
+def override_field() -> forms.CharField:
+    return forms.CharField(
+        required=False,
+        max_length=MAX_REASON_LENGTH,
+        label="Why to start although pre-flight fails",
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="Recorded, and shown with the upgrade.",
+    )
+
+
 class TriggerForm(forms.Form):
     """Starts what the plan shows. The slug is typed only for what touches everything or rolls whatever runs."""
 
@@ -74,6 +84,7 @@ class TriggerForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 2}),
         help_text="Shown in the history: a ticket, what changed, why now.",
     )
+    override_reason = override_field()
     confirmation = forms.CharField(
         required=False, max_length=60, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
     )
@@ -114,6 +125,7 @@ class RollbackForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 2}),
         help_text="Shown in the history: what was wrong, a ticket.",
     )
+    override_reason = override_field()
     confirmation = forms.CharField(
         required=False, max_length=60, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
     )

@@ -22,6 +22,7 @@ from upgrades.states import (
     Outcome,
     Phase,
     PlatformService,
+    PreflightCheck,
     Stage,
     Status,
     Validation,
@@ -184,6 +185,18 @@ class Upgrade(models.Model):
     def has_advanced(self) -> bool:
         """Whether it left anything that may be validated. Uses the prefetched rollouts."""
         return any(rollout.outcome == Outcome.COMPLETED for rollout in self.rollouts.all())
+
+    @property
+    def preflight_checks(self) -> list["UpgradeCheck"]:
+        """As they were at the trigger; none for an upgrade of before there were any. Uses the prefetched checks."""
+        return [check for check in self.checks.all() if check.stage == Stage.PREFLIGHT]
+
+    @property
+    def preflight_counts(self) -> list[tuple[str, int]]:
+        """How many of them came to what, in words; statuses without any are left out."""
+        statuses = [check.status for check in self.preflight_checks]
+        words = {CheckStatus.FAIL: "failed", CheckStatus.UNKNOWN: "not known", CheckStatus.PASS: "passed"}
+        return [(word, statuses.count(status)) for status, word in words.items() if status in statuses]
 
     @property
     def services_text(self) -> str:
@@ -374,7 +387,8 @@ class UpgradeCheck(models.Model):
 
     @property
     def label(self) -> str:
-        return str(MatrixRow(self.name).label)
+        names = PreflightCheck if self.stage == Stage.PREFLIGHT else MatrixRow
+        return str(names(self.name).label)
 
     @property
     def is_signed(self) -> bool:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from portal import memory
 from portal.aws import ecs
 from portal.aws.ecr import parse_image
-from portal.aws.errors import AwsError
+from portal.aws.errors import AwsError, AwsUnavailable
 from portal.connection import within_time
 from portal.models import Organization
 from upgrades.drift import Drift, Recorded, find_drift, recorded_of
@@ -55,6 +55,8 @@ class ServiceNow:
     desired_count: int | None = None
     running_count: int | None = None
     pending_count: int | None = None
+    breaker_enabled: bool | None = None
+    breaker_rolls_back: bool | None = None
     is_settled: bool = False
     pinned: str | None = None
     digests: dict[str, int] = field(default_factory=dict)
@@ -83,17 +85,18 @@ class Reading:
     """`error` is set when the newest attempt failed: then `services` are as of `read_at`, or unknown if that is None.
 
     It names the call and AWS's code; AWS's own text tells principals and accounts, and stands in the log alone.
+    `is_refused`: AWS answered, with a refusal (no such cluster, no permission); else it did not answer.
     """
 
     services: list[ServiceNow]
     read_at: datetime | None
     tried_at: datetime | None = None
     error: str | None = None
+    is_refused: bool = False
 
-    @property
-    def is_recent(self) -> bool:
+    def is_recent(self, fresh_seconds: float) -> bool:
         """Nobody needs to ask again yet."""
-        seconds = FAILED_SECONDS if self.error else FRESH_SECONDS
+        seconds = FAILED_SECONDS if self.error else fresh_seconds
         return self.tried_at is not None and (timezone.now() - self.tried_at).total_seconds() < seconds
 
 
@@ -101,16 +104,16 @@ def service_name(organization: Organization, service: str) -> str:
     return f"{organization.deployment_stack}-{service}-service"
 
 
-def read_platform(organization: Organization) -> Reading | None:
+def read_platform(organization: Organization, *, fresh_seconds: float = FRESH_SECONDS) -> Reading | None:
     """The three services as they are now; None for an organization that names neither cluster nor stack.
 
-    At most one DescribeServices call in FRESH_SECONDS (after a failure FAILED_SECONDS), and one DescribeTaskDefinition
+    At most one DescribeServices call in `fresh_seconds` (after a failure FAILED_SECONDS), and one DescribeTaskDefinition
     for each that was never seen; waits LONGEST_WAIT_SECONDS at most. Three queries.
     """
     if organization.cluster is None:
         return None
     reading = recall(organization)
-    if reading is None or not reading.is_recent:
+    if reading is None or not reading.is_recent(fresh_seconds):
         old = reading or Reading([unknown(organization, service) for service in PlatformService], read_at=None)
         reading = read_anew(organization, organization.cluster, old, recorded_names(organization))
     return with_last_rollouts(organization, reading)
@@ -132,7 +135,8 @@ def read_anew(organization: Organization, cluster: str, old: Reading, recorded: 
         reading = with_digests(organization, cluster, reading, recorded, seconds=left)
     except AwsError as error:
         logger.warning("platform of %s not read: %s", organization.slug, error)
-        reading = replace(old, tried_at=timezone.now(), error=f"{error.action}: {error.code}")
+        said, is_refused = f"{error.action}: {error.code}", not isinstance(error, AwsUnavailable)
+        reading = replace(old, tried_at=timezone.now(), error=said, is_refused=is_refused)
     keep(organization, reading)
     memory.forget(asking)
     return reading
@@ -241,6 +245,8 @@ def as_row(organization: Organization, row: ServiceNow, live: ecs.Service, recor
         desired_count=live.desired_count,
         running_count=live.running_count,
         pending_count=live.pending_count,
+        breaker_enabled=live.breaker_enabled,
+        breaker_rolls_back=live.breaker_rolls_back,
     )
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from portal.api import PageQuery, StrictBoolean, StrictSerializer, StrictString
@@ -13,6 +12,7 @@ from upgrades.matrix import rows_of, run_of
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
 from upgrades.signing import MAX_NOTE_LENGTH
 from upgrades.states import (
+    ALL_SERVICES,
     AUTOMATIC,
     TARGETS,
     UPGRADE_STATUSES,
@@ -21,6 +21,8 @@ from upgrades.states import (
     MatrixRow,
     Outcome,
     PlatformService,
+    PreflightCheck,
+    Stage,
     Status,
     Validation,
 )
@@ -31,6 +33,15 @@ SIGNABLE = [CheckStatus.PASS.value, CheckStatus.FAIL.value]
 
 def one_of(values: list[str]) -> str:
     return f"Must be one of {', '.join(values)}."
+
+
+def override_field() -> StrictString:
+    return StrictString(
+        max_length=MAX_REASON_LENGTH,
+        allow_blank=True,
+        default="",
+        help_text="Why to start although pre-flight fails; recorded and shown.",
+    )
 
 
 class TriggerBody(StrictSerializer):
@@ -45,13 +56,21 @@ class TriggerBody(StrictSerializer):
     version = StrictString(max_length=100, default=LATEST)
     force_new_deployment = StrictBoolean(default=False)
     reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
+    override_reason = override_field()
 
     def validate_service(self, value: Any) -> str:
         return str(value)
 
 
+class PreflightQuery(StrictSerializer):
+    service = serializers.ChoiceField(
+        choices=TARGETS, default=ALL_SERVICES, error_messages={"invalid_choice": one_of(TARGETS)}
+    )
+
+
 class RollbackBody(StrictSerializer):
     reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
+    override_reason = override_field()
 
 
 class HistoryQuery(PageQuery):
@@ -139,6 +158,55 @@ class ServiceEntry(serializers.ModelSerializer[Rollout]):
         read_only_fields = fields
 
 
+class PreflightEntry(serializers.Serializer[Any]):
+    check = serializers.ChoiceField(source="name", choices=PreflightCheck.values)
+    title = serializers.CharField(source="label")
+    status = serializers.ChoiceField(choices=CheckStatus.values)
+    detail = serializers.CharField()
+    evidence = serializers.DictField()
+    checked_at = UtcDateTimeField()
+
+
+class PreflightRecord(serializers.Serializer[Any]):
+    """`may_start` is false when a check fails: then the trigger wants an `override_reason`."""
+
+    organization = serializers.CharField()
+    service = serializers.ChoiceField(choices=TARGETS)
+    may_start = serializers.BooleanField()
+    checks = PreflightEntry(many=True)
+    checked_at = UtcDateTimeField()
+
+
+class CheckEntry(serializers.ModelSerializer[UpgradeCheck]):
+    """A check of pre-flight, as it was at the trigger, or of the validation.
+
+    `checked_by` is null where the portal checked it, or nobody has yet.
+    """
+
+    check = serializers.ChoiceField(source="name", choices=[*PreflightCheck.values, *MatrixRow.values])
+    stage = serializers.ChoiceField(choices=Stage.values)
+    title = serializers.SerializerMethodField()
+    status = serializers.ChoiceField(choices=CheckStatus.values)
+    evidence = serializers.DictField()
+    checked_by = serializers.SerializerMethodField()
+    note = serializers.SerializerMethodField()
+    checked_at = UtcDateTimeField(allow_null=True)
+
+    class Meta:
+        model = UpgradeCheck
+        fields = ["stage", "check", "title", "status", "detail", "evidence", "checked_by", "note", "checked_at"]
+        read_only_fields = fields
+
+    def get_title(self, check: UpgradeCheck) -> str:
+        return check.label
+
+    def get_checked_by(self, check: UpgradeCheck) -> str | None:
+        return check.checked_by_email or None
+
+    def get_note(self, check: UpgradeCheck) -> str | None:
+        return check.note or None
+
+
 class UpgradeSummary(serializers.ModelSerializer[Upgrade]):
     """What status and history have in common. `success` is true once the whole upgrade is a SUCCESS."""
 
@@ -182,15 +250,15 @@ class UpgradeRecord(UpgradeSummary):
     """One upgrade, with an entry for each service."""
 
     services = ServiceEntry(source="rollouts", many=True)
-    checks = serializers.SerializerMethodField()
+    checks = CheckEntry(many=True)
+    override_reason = serializers.SerializerMethodField(help_text="Null: no check failed.")
 
     class Meta:
         model = Upgrade
-        fields = [*SUMMARY_FIELDS, "checks"]
+        fields = [*SUMMARY_FIELDS, "override_reason", "checks"]
 
-    @extend_schema_field(serializers.ListField(child=serializers.DictField()))
-    def get_checks(self, upgrade: Upgrade) -> list[dict[str, Any]]:
-        return []
+    def get_override_reason(self, upgrade: Upgrade) -> str | None:
+        return upgrade.override_reason or None
 
 
 class HistoryItem(UpgradeSummary):
@@ -255,35 +323,17 @@ class TimelineList(serializers.Serializer[Any]):
     kind = serializers.CharField(allow_null=True)
 
 
-class MatrixEntry(serializers.ModelSerializer[UpgradeCheck]):
-    """A row of the matrix. `checked_by` is null where the portal checked it, or nobody has yet."""
+class MatrixEntry(CheckEntry):
+    """A row of the matrix."""
 
     check = serializers.ChoiceField(source="name", choices=MatrixRow.values)
-    title = serializers.SerializerMethodField()
     automatic = serializers.SerializerMethodField(help_text="Whether the portal checks it by itself.")
-    status = serializers.ChoiceField(choices=CheckStatus.values)
-    checked_by = serializers.SerializerMethodField()
-    note = serializers.SerializerMethodField()
-    checked_at = UtcDateTimeField(allow_null=True)
 
-    class Meta:
-        model = UpgradeCheck
+    class Meta(CheckEntry.Meta):
         fields = ["check", "title", "automatic", "status", "detail", "evidence", "checked_by", "note", "checked_at"]
-        read_only_fields = fields
-
-    def get_title(self, check: UpgradeCheck) -> str:
-        return check.label
 
     def get_automatic(self, check: UpgradeCheck) -> bool:
         return check.name in AUTOMATIC
-
-    @extend_schema_field(serializers.CharField(allow_null=True))
-    def get_checked_by(self, check: UpgradeCheck) -> str | None:
-        return check.checked_by_email or None
-
-    @extend_schema_field(serializers.CharField(allow_null=True))
-    def get_note(self, check: UpgradeCheck) -> str | None:
-        return check.note or None
 
 
 class Matrix(serializers.Serializer[Any]):

@@ -95,6 +95,21 @@ class Stage(models.TextChoices):
     VALIDATION = "validation", "After"
 
 
+class PreflightCheck(models.TextChoices):
+    """What is checked before an upgrade, in the order in which people read it (spec/source-2, "Before starting")."""
+
+    ENVIRONMENT = "environment", "Tenant and environment"
+    SESSION = "session", "Portal session"
+    CLUSTER_AND_SERVICES = "cluster_and_services", "Cluster and services"
+    STEADY = "steady", "Services run steadily"
+    CIRCUIT_BREAKER = "circuit_breaker", "Circuit breaker"
+    PERMISSION = "permission", "Permission to update"
+    AGENT_HEALTH = "agent_health", "Health of the agent service"
+    ORCHESTRATOR_HEALTH = "orchestrator_health", "Health of the orchestrator"
+    CONNECTORS = "connectors", "Connectors"
+    PROVIDERS = "providers", "LLM providers"
+
+
 class CheckStatus(models.TextChoices):
     """What a check came to. What was not verified is unknown, never a pass."""
 

@@ -52,8 +52,8 @@ ASKING_SECONDS = 30
 # Of each service: the newest that have a tag, and a few of those that have none.
 TAGGED_KEPT, UNTAGGED_KEPT = 300, 20
 KNOWN_VERSIONS = 50
-# A trigger waits for these reads of ECS and ECR.
-RESOLVE_SECONDS = 4
+# A trigger waits for these reads of ECS and ECR, beside pre-flight; 4 seconds at most in all.
+RESOLVE_SECONDS = 3.5
 
 AVAILABLE = "These are the versions that Amazon ECR has for the platform's services, newest first."
 LIMITED = (

@@ -10,10 +10,10 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
-from portal.access import Policy, organization_of_page, person, policy, role_in
+from portal.access import Policy, organization_of_page, person, policy, role_in, session_ends_at
 from portal.errors import NOT_FOUND, PortalError
 from portal.htmx import render_page
-from portal.models import Organization, Role, User
+from portal.models import Organization, Role
 from portal.pages import page_context
 from portal.pagination import DEFAULT_LIMIT, paginate
 from upgrades import commands
@@ -24,6 +24,7 @@ from upgrades.matrix import rows_of, run_of
 from upgrades.models import Upgrade, UpgradeEvent, ValidationRun
 from upgrades.next_steps import next_steps
 from upgrades.platform import now_context
+from upgrades.preflight import run as run_preflight
 from upgrades.rollback import plan_rollback, services_that_advanced
 from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind, Validation
 from upgrades.timeline import timeline_of
@@ -119,7 +120,7 @@ def rollback(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         status = 422
         if form.is_valid():
             try:
-                made = roll_back(form, upgrade, actor=person(request))
+                made = roll_back(request, form, upgrade)
                 return redirect("upgrades:detail", slug, made.upgrade_id)
             except PortalError as error:
                 if error.status in (403, 404):
@@ -127,20 +128,24 @@ def rollback(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
                 status, refused, conflict = error.status, error.message, error.extra.get("upgrade_id")
     plan = plan_rollback(upgrade)
     form.show(plan.services)
+    preflight = None
+    if not plan.refusal:
+        preflight = run_preflight(organization, plan.services, session_ends_at=session_ends_at(request))
     context = page_context(request, organization) | {
         "upgrade": upgrade,
         "plan": plan,
         "form": form,
         "refused": refused,
         "conflict": conflict,
+        "preflight": preflight,
         "expected_seconds": estimate_seconds(organization, plan.services),
     }
     return render(request, "upgrades/rollback.html", context, status=status)
 
 
-def roll_back(form: RollbackForm, upgrade: Upgrade, *, actor: User) -> Upgrade:
+def roll_back(request: HttpRequest, form: RollbackForm, upgrade: Upgrade) -> Upgrade:
     asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
-    return commands.rollback_upgrade(upgrade, actor=actor, **asked)
+    return commands.rollback_upgrade(upgrade, actor=person(request), session_ends_at=session_ends_at(request), **asked)
 
 
 @policy(Policy.VIEWER)

@@ -143,6 +143,7 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row(f"{one}/probe", Policy.OPERATOR, get=False, sends={"post": None}, is_ended=True)
     api = "api/v1/deployments"
     yield Row(f"{api}/versions", Policy.VIEWER)
+    yield Row(f"{api}/preflight", Policy.VIEWER)
     yield Row(f"{api}/upgrade", Policy.OPERATOR, get=False, sends={"post": {"service": "agent"}})
     yield Row(f"{api}/upgrade/<str:upgrade_id>", Policy.VIEWER)
     yield Row(f"{api}/upgrade/<str:upgrade_id>/events", Policy.VIEWER)

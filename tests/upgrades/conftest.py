@@ -25,6 +25,7 @@ from upgrades.validation import validate
 UPGRADE = "/api/v1/deployments/upgrade"
 UPGRADES = "/api/v1/deployments/upgrades"
 VERSIONS = "/api/v1/deployments/versions"
+PREFLIGHT = "/api/v1/deployments/preflight"
 
 # Session and person. Once a minute the list of devices too (portal/devices.py).
 SIGNED_IN_QUERIES = 2
@@ -98,7 +99,7 @@ def assert_refused(response: Any, status: int, code: str) -> dict[str, Any]:
     assert (response.status_code, body["code"]) == (status, code)
     assert response.headers["Content-Type"] == "application/json"
     assert isinstance(body["detail"], str)
-    assert set(body) <= {"detail", "code", "errors", "upgrade_id"}
+    assert set(body) <= {"detail", "code", "errors", "upgrade_id", "checks"}
     return body
 
 
@@ -151,6 +152,15 @@ def make_upgrade(
     return upgrade
 
 
+def at_local_aws(local_aws: LocalAws, organization: Organization) -> None:
+    """Give the organization the addresses at which the local AWS answers for its platform."""
+    stack = organization.deployment_stack
+    organization.platform_agent_url = local_aws.platform_url(stack, "agent")
+    organization.platform_orchestrator_url = local_aws.platform_url(stack, "orchestrator")
+    organization.platform_portal_url = local_aws.platform_url(stack, "customer-portal")
+    organization.save()
+
+
 class Validator:
     """Stands for worker and sweep of validation runs: makes due steps when the test says so, and lets time pass."""
 
@@ -176,11 +186,7 @@ class Validator:
 @pytest.fixture
 def validator(platform: LocalAws, cast: Cast) -> Validator:
     """Acme's platform answers at the local AWS's own addresses."""
-    stack = cast.acme.deployment_stack
-    cast.acme.platform_agent_url = platform.platform_url(stack, "agent")
-    cast.acme.platform_orchestrator_url = platform.platform_url(stack, "orchestrator")
-    cast.acme.platform_portal_url = platform.platform_url(stack, "customer-portal")
-    cast.acme.save()
+    at_local_aws(platform, cast.acme)
     return Validator()
 
 

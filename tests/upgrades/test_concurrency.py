@@ -16,6 +16,7 @@ from portal.audit import AuditEvent
 from portal.models import User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
+from tests.outside import as_json, outside
 from tests.upgrades.conftest import UPGRADE
 from upgrades.models import Rollout, Upgrade
 
@@ -99,6 +100,22 @@ def test_of_forty_at_once_exactly_one_gets_in(cast: Cast, crowd: Crowd) -> None:
     assert {answer.body["upgrade_id"] for answer in answers} == {upgrade.upgrade_id}
     assert Rollout.objects.count() == 1
     assert AuditEvent.objects.count() == 1
+
+
+def test_a_platform_that_is_not_healthy_refuses_all_of_forty_and_is_asked_twice(
+    cast: Cast, crowd: Crowd, platform: LocalAws
+) -> None:
+    """Once as it is shown, once more before anybody is refused; one request asks and the others wait for its answer."""
+    with outside() as server:
+        server.otherwise = as_json({"status": "starting", "healthy": False}, seconds=0.5)
+        cast.acme.platform_agent_url = cast.acme.platform_orchestrator_url = server.url
+        cast.acme.save()
+
+        answers = crowd.trigger([(cast.operator, {"service": "agent"}, {})] * 40)
+
+        assert {(answer.status, answer.body["code"]) for answer in answers} == {(409, "preflight_failed")}
+        assert len(server.requests) <= 3 * 4
+    assert Upgrade.objects.count() == 0
 
 
 def test_the_same_key_twenty_times_at_once_is_one_upgrade(cast: Cast, crowd: Crowd) -> None:

@@ -177,7 +177,7 @@ def test_an_alarm_without_rollback_is_told_as_such(cast: Cast, engine: Engine, p
     )
     platform.fault("alarm", cluster=cast.acme.cluster, service=name_of(cast))
 
-    upgrade = engine.run(trigger(cast))
+    upgrade = engine.run(trigger(cast, override_reason="the alarm watches over it"))
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ALARM)}
 
@@ -291,7 +291,7 @@ def test_a_missing_service_fails_and_the_others_go_on(cast: Cast, engine: Engine
     platform.client().delete_service(cluster=cast.acme.cluster, service=name_of(cast, "orchestrator"), force=True)
     platform.advance(600)
 
-    upgrade = engine.run(trigger(cast, "all"))
+    upgrade = engine.run(trigger(cast, "all", override_reason="made anew later"))
 
     assert upgrade.status == Status.PARTIAL
     assert verdicts(upgrade) == {
@@ -305,7 +305,7 @@ def test_a_missing_cluster_is_named(cast: Cast, engine: Engine) -> None:
     Organization.objects.filter(pk=cast.acme.pk).update(deployment_cluster="gone")
     cast.acme.refresh_from_db()
 
-    upgrade = engine.run(trigger(cast))
+    upgrade = engine.run(trigger(cast, override_reason="to see what ECS says"))
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.SERVICE_MISSING)}
     assert "gone" in (upgrade.error_message or "")
@@ -335,7 +335,15 @@ def test_a_role_that_cannot_be_assumed_is_denied_access(cast: Cast, engine: Engi
     Organization.objects.filter(pk=cast.globex.pk).update(deployment_external_id="not-the-one")
     cast.globex.refresh_from_db()
 
-    upgrade = engine.run(trigger_upgrade(cast.globex, actor=cast.outsider, service="agent", force_new_deployment=True))
+    upgrade = engine.run(
+        trigger_upgrade(
+            cast.globex,
+            actor=cast.outsider,
+            service="agent",
+            force_new_deployment=True,
+            override_reason="to see what AWS says",
+        )
+    )
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ACCESS_DENIED)}
     assert "sts:AssumeRole" in (upgrade.error_message or "")

@@ -15,6 +15,7 @@ from portal.models import Organization
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.outside import Outside, as_json, drip, outside, raw
+from tests.upgrades.conftest import at_local_aws
 from upgrades import probes
 from upgrades.probes import Finding
 from upgrades.states import CheckStatus
@@ -127,13 +128,6 @@ def test_a_part_of_the_platform_is_not_healthy(
     platform.set_platform(cast.acme.deployment_stack, part, state)
 
     assert_found(probe(cast.acme), status, sentence)
-
-
-def at_local_aws(local_aws: LocalAws, organization: Organization) -> None:
-    stack = organization.deployment_stack
-    organization.platform_agent_url = local_aws.platform_url(stack, "agent")
-    organization.platform_orchestrator_url = local_aws.platform_url(stack, "orchestrator")
-    organization.platform_portal_url = local_aws.platform_url(stack, "customer-portal")
 
 
 def assert_found(finding: Finding, status: CheckStatus, sentence: str) -> None:

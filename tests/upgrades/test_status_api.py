@@ -64,6 +64,7 @@ def test_a_fresh_upgrade_has_every_key_and_null_where_nothing_is_known(cast: Cas
         "error_message": None,
         "started_at": None,
         "completed_at": None,
+        "override_reason": None,
         "checks": [],
     }
 
@@ -137,7 +138,7 @@ def test_its_queries_do_not_grow_with_the_services(
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 2):  # upgrade, rollouts
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 3):  # upgrade, rollouts, checks
         client.get(f"{UPGRADE}/{upgrade.upgrade_id}")
 
 

@@ -10,6 +10,8 @@ from upgrades.platform import now_context
 
 register = template.Library()
 
+WORDS = {True: "yes", False: "no", None: "not known"}
+
 RECENT = 5
 
 
@@ -23,3 +25,23 @@ def platform_services(context: dict[str, Any], organization: Organization) -> di
 def recent_upgrades(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
     upgrades = Upgrade.objects.for_history(context["request"].user, organization)[:RECENT]
     return {"organization": organization, "upgrades": upgrades}
+
+
+@register.filter
+def facts(evidence: dict[str, Any]) -> list[tuple[str, str]]:
+    """A check's evidence as pairs of name and text.
+
+    >>> facts({"http_status": 200, "components": {"router": True, "cache": None}, "missing": ["a", "b"]})
+    [('http status', '200'), ('components', 'router yes, cache not known'), ('missing', 'a, b')]
+    """
+    return [(name.replace("_", " "), in_words(value)) for name, value in evidence.items()]
+
+
+def in_words(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return WORDS[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {in_words(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(in_words(part) for part in value) or "none"
+    return str(value)

@@ -1,0 +1,565 @@
+"""Pre-flight: what it finds, what it blocks through page and API alike, and what an override leaves behind."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.sessions.models import Session
+from django.core.cache import cache
+from django.test import Client
+from django.utils import timezone
+
+from portal.audit import AuditEvent
+from portal.errors import PortalError
+from portal.idempotency import IdempotencyKey
+from portal.models import Organization, User
+from tests.conftest import Cast, Engine, seed_platform
+from tests.local_aws import LocalAws
+from tests.outside import Outside, as_json, outside
+from tests.upgrades.conftest import PREFLIGHT, UPGRADE, Door, assert_refused, at_local_aws, make_upgrade, post_json
+from tests.upgrades.test_rollback import upgraded
+from upgrades import preflight
+from upgrades.commands import rollback_upgrade, trigger_upgrade
+from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent
+from upgrades.platform import service_name
+from upgrades.states import CheckStatus, Outcome, PreflightCheck, Stage, Status
+
+SignIn = Callable[[User], Client]
+REASON = "the vendor asked for it"
+PROBES = ["agent_health", "orchestrator_health", "connectors", "providers"]
+
+
+@pytest.fixture
+def healthy(cast: Cast, platform: LocalAws) -> LocalAws:
+    """The platforms of acme and globex, steady, healthy, and with their addresses."""
+    at_local_aws(platform, cast.acme)
+    at_local_aws(platform, cast.globex)
+    return platform
+
+
+def ask(client: Client, **query: str) -> dict[str, dict[str, Any]]:
+    """The checks of the API by name."""
+    response = client.get(PREFLIGHT, query)
+    assert response.status_code == 200, response.content
+    return {check["check"]: check for check in response.json()["checks"]}
+
+
+def statuses(checks: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: check["status"] for name, check in checks.items()}
+
+
+def written() -> tuple[int, ...]:
+    return tuple(model.objects.count() for model in (Upgrade, Rollout, UpgradeCheck, IdempotencyKey, AuditEvent))
+
+
+# --- what it finds -------------------------------------------------------------------------------------------------
+
+
+def test_a_healthy_platform_passes_everything_that_can_be_tried(
+    cast: Cast, healthy: LocalAws, client_for: SignIn
+) -> None:
+    body = client_for(cast.viewer).get(PREFLIGHT, {"service": "agent"}).json()
+
+    assert (body["organization"], body["service"], body["may_start"]) == ("acme", "agent", True)
+    assert [check["check"] for check in body["checks"]] == PreflightCheck.values
+    found = {check["check"]: check["status"] for check in body["checks"]}
+    assert found == dict.fromkeys(PreflightCheck.values, "pass") | {"permission": "unknown"}
+    for check in body["checks"]:
+        assert set(check) == {"check", "title", "status", "detail", "evidence", "checked_at"}
+        assert check["detail"].endswith(".")
+        assert check["checked_at"].endswith("Z")
+
+
+def test_the_evidence_names_what_was_found(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
+    checks = ask(client_for(cast.viewer))
+
+    assert checks["environment"]["evidence"] == {
+        "organization": "acme",
+        "environment": "production",
+        "region": "eu-central-1",
+        "cluster": cast.acme.cluster,
+        "stack": cast.acme.deployment_stack,
+    }
+    assert checks["steady"]["evidence"]["orchestrator"] == {"state": "steady", "running": 3, "desired": 3}
+    assert checks["circuit_breaker"]["evidence"]["agent"] == {"enabled": True, "rolls_back": True}
+    assert len(checks["cluster_and_services"]["evidence"]["services"]) == 3
+    assert checks["session"]["evidence"]["needed_seconds"] == 2700
+    assert checks["agent_health"]["evidence"]["status"] == "healthy"
+    assert checks["providers"]["evidence"]["url"].endswith("/orchestrator/api/v1/llm-providers/status")
+
+
+def test_without_a_service_it_is_for_all(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
+    assert len(ask(client_for(cast.viewer))["steady"]["evidence"]) == 3
+    assert list(ask(client_for(cast.viewer), service="agent")["steady"]["evidence"]) == ["agent"]
+
+
+def test_without_addresses_the_platform_is_not_known(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    checks = ask(client_for(cast.viewer))
+
+    assert [checks[name]["status"] for name in PROBES] == ["unknown"] * 4
+    assert "staff can, in the admin" in checks["agent_health"]["detail"]
+
+
+def test_an_organization_that_is_not_set_up_fails(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
+    checks = ask(client_for(cast.newcomer))
+
+    assert checks["environment"]["status"] == "fail"
+    assert "neither cluster nor stack" in checks["environment"]["detail"]
+    assert checks["steady"]["status"] == "unknown"
+    Organization.objects.filter(pk=cast.initech.pk).update(deployment_cluster="somewhere")
+    assert "no stack" in ask(client_for(cast.newcomer))["environment"]["detail"]
+
+
+def degraded(cast: Cast, platform: LocalAws) -> None:
+    seed_platform(platform, cast.acme)
+    platform.client().update_service(cluster=cast.acme.cluster, service=agent_of(cast), desiredCount=9)
+
+
+def rolling(cast: Cast, platform: LocalAws) -> None:
+    platform.client().update_service(cluster=cast.acme.cluster, service=agent_of(cast), forceNewDeployment=True)
+    platform.advance(1)
+
+
+def missing(cast: Cast, platform: LocalAws) -> None:
+    platform.client().delete_service(cluster=cast.acme.cluster, service=agent_of(cast), force=True)
+    platform.advance(600)
+
+
+def no_cluster(cast: Cast, platform: LocalAws) -> None:
+    Organization.objects.filter(pk=cast.acme.pk).update(deployment_cluster="gone")
+
+
+def unreadable(cast: Cast, platform: LocalAws) -> None:
+    platform.fault("access_denied", action="DescribeServices", account="111111111111")
+
+
+def breaker_off(cast: Cast, platform: LocalAws) -> None:
+    breaker = {"enable": False, "rollback": False}
+    platform.client().update_service(
+        cluster=cast.acme.cluster,
+        service=agent_of(cast),
+        deploymentConfiguration={"deploymentCircuitBreaker": breaker},
+    )
+
+
+def part(name: str, status: str) -> Callable[[Cast, LocalAws], None]:
+    def switch(cast: Cast, platform: LocalAws) -> None:
+        platform.set_platform(cast.acme.deployment_stack, name, status)
+
+    return switch
+
+
+def agent_of(cast: Cast) -> str:
+    return service_name(cast.acme, "agent")
+
+
+FAILING: dict[str, tuple[Callable[[Cast, LocalAws], None], set[str], str]] = {
+    "too few tasks": (degraded, {"steady"}, "Agent service"),
+    "rolling": (rolling, {"steady"}, "Agent service is rolling"),
+    "missing": (missing, {"cluster_and_services", "steady", "agent_health", "connectors"}, "Not in the cluster"),
+    "no cluster": (no_cluster, {"cluster_and_services"}, "ClusterNotFoundException"),
+    "unreadable": (unreadable, {"cluster_and_services"}, "AccessDeniedException"),
+    "breaker off": (breaker_off, {"circuit_breaker"}, "Off for: Agent service"),
+    "agent starts": (part("agent", "starting"), {"agent_health", "connectors"}, "says `starting`"),
+    "agent down": (part("agent", "down"), {"agent_health", "connectors"}, "HTTP 503"),
+    "no router": (part("component/llm_router", "unhealthy"), {"orchestrator_health"}, "llm_router"),
+    "a connector": (part("connector/slack", "unhealthy"), {"connectors"}, "1 of 3 connectors"),
+    "a provider": (part("provider/openai", "unhealthy"), {"providers"}, "openai (unhealthy)"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_what_fails_blocks_both_doors(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, kind: str) -> None:
+    breaks, failed, sentence = FAILING[kind]
+    breaks(cast, healthy)
+    before = written()
+
+    response = door.trigger(client_for(cast.operator), cast.acme)
+
+    assert response.status_code == 409
+    assert sentence in door.text_of(response)
+    assert "start all the same and say why" in door.text_of(response)
+    if door.name == "api":
+        assert set(assert_refused(response, 409, "preflight_failed")["checks"]) == failed
+    assert written() == before
+    assert healthy.ledger(cluster=cast.acme.cluster, action="RegisterTaskDefinition") == []
+
+
+@pytest.mark.parametrize("kind", ["rolling", "agent starts"])
+def test_an_override_starts_it_all_the_same(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, kind: str
+) -> None:
+    breaks, failed, sentence = FAILING[kind]
+    breaks(cast, healthy)
+
+    response = door.trigger(client_for(cast.operator), cast.acme, override_reason=REASON)
+
+    assert response.status_code == door.accepted
+    upgrade = door.upgrade_of(response)
+    assert upgrade.override_reason == REASON
+    recorded = upgrade.checks.filter(stage=Stage.PREFLIGHT)
+    assert [check.name for check in recorded] == PreflightCheck.values
+    assert {check.name for check in recorded if check.status == CheckStatus.FAIL} == failed
+    assert sentence in " ".join(check.detail for check in recorded)
+    data = AuditEvent.objects.get().data
+    assert (data["override_reason"], set(data["failed_checks"])) == (REASON, failed)
+    assert f"{REASON}" in UpgradeEvent.objects.get(upgrade=upgrade, kind="upgrade.triggered").message
+
+
+def test_what_was_checked_is_recorded_and_shown(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
+    upgrade = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme))
+
+    assert upgrade.override_reason == ""
+    assert [check.status for check in upgrade.checks.all()].count(CheckStatus.PASS) == 9
+    assert all(check.checked_at and check.checked_by is None for check in upgrade.checks.all())
+    record = client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}").json()
+    assert record["override_reason"] is None
+    assert [check["check"] for check in record["checks"]] == PreflightCheck.values
+    assert record["checks"][3] | {"checked_at": ""} == {
+        "stage": "preflight",
+        "check": "steady",
+        "title": "Services run steadily",
+        "status": "pass",
+        "detail": "Steady: Agent service (4 of 4).",
+        "evidence": {"agent": {"state": "steady", "running": 4, "desired": 4}},
+        "checked_by": None,
+        "note": None,
+        "checked_at": "",
+    }
+    page = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+    assert "Pre-flight, as it was at the start" in page
+    assert "1 not known, 9 passed" in page
+    assert "Started although checks failed" not in page
+
+
+def test_an_override_is_shown(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
+    part("connector/slack", "unhealthy")(cast, healthy)
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", override_reason="<b>urgent</b> fix")
+
+    page = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+    record = client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}").json()
+
+    assert "Started although checks failed" in page
+    assert "&lt;b&gt;urgent&lt;/b&gt; fix" in page
+    assert "1 failed, 2 not known, 7 passed" in page
+    assert record["override_reason"] == "<b>urgent</b> fix"
+
+
+def test_an_override_of_nothing_is_not_one(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
+    upgrade = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme, override_reason=REASON))
+
+    assert upgrade.override_reason == ""
+    assert "failed_checks" not in AuditEvent.objects.get().data
+
+
+def test_a_disabled_service_of_all_has_nothing_to_be_steady(
+    cast: Cast, local_aws: LocalAws, client_for: SignIn, door: Door
+) -> None:
+    seed_platform(local_aws, cast.acme, orchestrator=0)
+
+    upgrade = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme, service="all"))
+
+    steady = upgrade.checks.get(name="steady")
+    assert (steady.status, "Orchestrator" in steady.detail) == (CheckStatus.PASS, False)
+
+
+def test_only_the_services_that_are_rolled_must_be_steady(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
+    rolling(cast, healthy)
+    client = client_for(cast.viewer)
+
+    assert ask(client, service="orchestrator")["steady"]["status"] == "pass"
+    assert ask(client, service="all")["steady"]["status"] == "fail"
+
+
+def test_a_breaker_without_rollback_passes_and_says_so(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
+    breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
+    healthy.client().update_service(cluster=cast.acme.cluster, service=agent_of(cast), deploymentConfiguration=breaker)
+
+    check = ask(client_for(cast.viewer))["circuit_breaker"]
+
+    assert (check["status"], check["detail"]) == ("pass", "On, but without a rollback for: Agent service.")
+
+
+# --- what is not known does not block ------------------------------------------------------------------------------
+
+
+def test_ecs_that_does_not_answer_is_not_known(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
+    healthy.fault("server_error", action="*", account="111111111111")
+
+    response = door.trigger(client_for(cast.operator), cast.acme)
+
+    assert response.status_code == door.accepted
+    found = dict(door.upgrade_of(response).checks.values_list("name", "status"))
+    assert {found[name] for name in ("cluster_and_services", "steady", "circuit_breaker")} == {"unknown"}
+
+
+def test_permission_is_never_a_pass(cast: Cast, healthy: LocalAws, engine: Engine, client_for: SignIn) -> None:
+    client = client_for(cast.operator)
+    assert "nobody has done it here before" in ask(client, service="agent")["permission"]["detail"]
+
+    upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True))
+    had = ask(client, service="agent")["permission"]
+    make_upgrade(cast.acme, by=cast.operator, statuses=[Status.FAILED])
+    Rollout.objects.filter(upgrade__status=Status.FAILED).update(outcome=Outcome.ACCESS_DENIED)
+    denied = ask(client, service="agent")["permission"]
+
+    assert (had["status"], denied["status"]) == ("unknown", "unknown")
+    assert f"{upgrade.upgrade_id}, had it for the agent service" in had["detail"]
+    assert had["evidence"]["outcome"] == "completed"
+    assert "was denied it for the agent service" in denied["detail"]
+    assert "nobody has done it" in ask(client, service="orchestrator")["permission"]["detail"]
+
+
+# --- the session ---------------------------------------------------------------------------------------------------
+
+
+def let_sessions_end_in(**left: float) -> None:
+    Session.objects.update(expire_date=timezone.now() + timedelta(**left))
+
+
+def test_a_session_that_ends_before_the_deadline_fails(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door
+) -> None:
+    client = client_for(cast.operator)
+    let_sessions_end_in(minutes=44)
+
+    response = door.trigger(client, cast.acme)
+
+    assert response.status_code == 409
+    assert "Your session ends in 43 minutes, and a rollout may take 45: sign in again first." in door.text_of(response)
+    let_sessions_end_in(minutes=46)
+    assert door.trigger(client, cast.acme).status_code == door.accepted
+
+
+def test_a_command_without_a_session_does_not_know(cast: Cast, healthy: LocalAws) -> None:
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent")
+
+    assert upgrade.checks.get(name="session").status == CheckStatus.UNKNOWN
+
+
+# --- a rollback passes the same ------------------------------------------------------------------------------------
+
+
+def test_a_rollback_is_blocked_and_overridden_alike(
+    cast: Cast, healthy: LocalAws, engine: Engine, client_for: SignIn, door: Door
+) -> None:
+    done = upgraded(cast, healthy, "agent")
+    part("connector/slack", "unhealthy")(cast, healthy)
+    client = client_for(cast.operator)
+    before = written()
+
+    refused = door.rollback(client, cast.acme, done.upgrade_id)
+    assert refused.status_code == 409
+    assert "1 of 3 connectors are not healthy" in door.text_of(refused)
+    assert written() == before
+
+    made = door.rollback(client, cast.acme, done.upgrade_id, override_reason=REASON)
+    assert made.status_code == door.accepted
+    rollback = door.upgrade_of(made)
+    assert (rollback.rolls_back, rollback.override_reason) == (done, REASON)
+    assert rollback.checks.get(name="connectors").status == CheckStatus.FAIL
+    assert AuditEvent.objects.latest("id").data["failed_checks"] == ["connectors"]
+
+
+# --- who may not, bad input ----------------------------------------------------------------------------------------
+
+
+def test_outsider_gets_404(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
+    for person in (cast.outsider, cast.stranger, cast.staff):
+        response = client_for(person).get(PREFLIGHT, headers={"X-Organization": "acme"})
+        assert_refused(response, 404, "not_found")
+
+
+def test_anonymous_gets_401(cast: Cast) -> None:
+    assert_refused(Client().get(PREFLIGHT), 401, "not_authenticated")
+
+
+def test_an_override_is_no_way_round_the_role(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
+    part("agent", "starting")(cast, healthy)
+    before = written()
+
+    assert door.trigger(client_for(cast.viewer), cast.acme, override_reason=REASON).status_code == 403
+    assert door.trigger(client_for(cast.outsider), cast.acme, override_reason=REASON).status_code == 404
+    assert written() == before
+
+
+@pytest.mark.parametrize("query", [{"service": "database"}, {"service": ""}, {"services": "agent"}, {"q": "x"}])
+def test_bad_queries_are_refused(cast: Cast, client_for: SignIn, query: dict[str, str]) -> None:
+    assert_refused(client_for(cast.viewer).get(PREFLIGHT, query), 400, "invalid")
+
+
+@pytest.mark.parametrize("reason", ["x", "ok", "!!!!!!!!!!", " a b c d ", "....1234"])
+def test_an_override_that_says_nothing_is_refused(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, reason: str
+) -> None:
+    part("agent", "starting")(cast, healthy)
+    before = written()
+
+    response = door.trigger(client_for(cast.operator), cast.acme, override_reason=reason)
+
+    assert response.status_code == 400
+    assert "needs at least 5 letters or digits" in door.text_of(response)
+    assert written() == before
+
+
+def test_an_override_of_the_wrong_shape_is_refused(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door
+) -> None:
+    for reason in ("x" * 2001, "a\x00bcdef"):
+        response = door.trigger(client_for(cast.operator), cast.acme, override_reason=reason)
+        assert response.status_code == door.bad_input
+    for body in ({"override_reason": 12345}, {"override_reason": None}, {"override_reason": ["because of it"]}):
+        assert_refused(post_json(client_for(cast.operator), UPGRADE, {"service": "agent"} | body), 400, "invalid")
+
+
+# --- keys ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_is_sent_again_is_not_checked_again(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door
+) -> None:
+    client = client_for(cast.operator)
+    first = door.upgrade_of(door.trigger(client, cast.acme, key="once"))
+    part("agent", "down")(cast, healthy)
+    cache.clear()
+
+    again = door.trigger(client, cast.acme, key="once")
+
+    assert (again.status_code, door.upgrade_of(again)) == (door.accepted, first)
+
+
+def test_another_override_is_another_request(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
+    client = client_for(cast.operator)
+    door.trigger(client, cast.acme, key="once")
+
+    assert door.trigger(client, cast.acme, key="once", override_reason=REASON).status_code == 422
+
+
+# --- time ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[Outside]:
+    with outside() as running:
+        yield running
+
+
+HEALTHY = {
+    "/health": {"status": "healthy", "components": {"llm_router": True}},
+    "/mcp/health": {"healthy": True, "total_connectors": 1},
+    "/api/v1/llm-providers/status": {"providers": {"openai": {"status": "healthy"}}},
+}
+
+
+def stand_in(server: Outside, organization: Organization, *, seconds: float = 0, healthy: bool = True) -> None:
+    """The test's own server as the organization's platform."""
+    organization.platform_agent_url = organization.platform_orchestrator_url = server.url
+    organization.save()
+    for path, body in HEALTHY.items():
+        server.answers[path] = as_json(body, status=200 if healthy else 503, seconds=seconds)
+
+
+def test_nobody_waits_longer_than_four_seconds(
+    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
+) -> None:
+    stand_in(server, cast.acme, seconds=20)
+    platform.fault("delay", action="DescribeServices", account="111111111111", seconds=20)
+    client = client_for(cast.operator)
+    client.get("/api/v1/auth/session")
+    began = time.monotonic()
+
+    response = post_json(client, UPGRADE, {"service": "agent"})
+
+    assert time.monotonic() - began < 6  # one after the other they take 10; a busy machine adds to the 4
+    assert "No whole answer within 3 seconds" in assert_refused(response, 409, "preflight_failed")["detail"]
+
+
+def test_the_probes_run_side_by_side(cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn) -> None:
+    stand_in(server, cast.acme, seconds=1)
+    began = time.monotonic()
+
+    checks = ask(client_for(cast.viewer))
+
+    assert time.monotonic() - began < 2.5
+    assert [checks[name]["status"] for name in PROBES] == ["pass"] * 4
+
+
+def test_what_was_found_is_kept_for_everybody(
+    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
+) -> None:
+    stand_in(server, cast.acme)
+    for person in (cast.viewer, cast.operator, cast.admin):
+        ask(client_for(person))
+        ask(client_for(person), service="agent")
+
+    assert len(server.requests) == 4
+
+
+def test_another_organization_or_address_is_asked_by_itself(
+    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
+) -> None:
+    stand_in(server, cast.acme, healthy=False)
+    with outside() as other:
+        stand_in(other, cast.globex)
+        assert [ask(client_for(cast.outsider))[name]["status"] for name in PROBES] == ["pass"] * 4
+        assert [ask(client_for(cast.viewer))[name]["status"] for name in PROBES] == ["fail"] * 4
+        stand_in(other, cast.acme)
+        assert [ask(client_for(cast.viewer))[name]["status"] for name in PROBES] == ["pass"] * 4
+
+
+def test_what_would_block_is_asked_for_anew(
+    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn, door: Door
+) -> None:
+    """What the page showed some seconds ago may have been mended since."""
+    stand_in(server, cast.acme, healthy=False)
+    client = client_for(cast.operator)
+    assert ask(client)["agent_health"]["status"] == "fail"
+    stand_in(server, cast.acme)
+    time.sleep(1.1)
+
+    assert door.trigger(client, cast.acme).status_code == door.accepted
+
+    assert len(server.requests) == 8
+
+
+def test_a_crowd_waits_for_one_reading(cast: Cast, platform: LocalAws, server: Outside) -> None:
+    stand_in(server, cast.acme, seconds=0.5)
+    found: list[list[CheckStatus]] = []
+
+    def look() -> None:
+        asking = preflight.Asking(cast.acme, fresh_seconds=5)
+        found.append([dated.finding.status for dated in asking.answers(time.monotonic() + 3).values()])
+
+    threads = [threading.Thread(target=look) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert found == [[CheckStatus.PASS] * 4] * 20
+    assert len(server.requests) == 4
+
+
+def test_a_platform_that_is_asked_by_a_request_that_died_is_not_known_for_some_seconds(
+    cast: Cast, platform: LocalAws, server: Outside
+) -> None:
+    stand_in(server, cast.acme, seconds=5)
+    preflight.Asking(cast.acme, fresh_seconds=5)  # and nobody collects its answers
+
+    late = preflight.Asking(cast.acme, fresh_seconds=5).answers(time.monotonic() + 0.2)
+
+    assert {dated.finding.detail for dated in late.values()} == {preflight.TOO_LATE}
+
+
+def test_the_rollback_command_refuses_by_itself(cast: Cast, healthy: LocalAws) -> None:
+    done = upgraded(cast, healthy, "agent")
+    part("agent", "starting")(cast, healthy)
+
+    with pytest.raises(PortalError) as refused:
+        rollback_upgrade(done, actor=cast.operator)
+
+    assert (refused.value.status, refused.value.code) == (409, "preflight_failed")
+    assert refused.value.extra == {"checks": ["agent_health", "connectors"]}
