@@ -35,6 +35,28 @@ for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
   });
 }
 
+// Pre-flight comes after the page; it is said aloud when it has come, and asked for anew on demand.
+document.addEventListener("htmx:afterSwap", (event) => {
+  const panel = event.detail.target;
+  if (!panel.matches(".preflight-panel")) return;
+  announce(`Pre-flight: ${panel.querySelector("#preflight .notice, #preflight > p")?.textContent.trim()}`);
+});
+document.addEventListener("click", (event) => {
+  const panel = event.target.closest("[data-check-again]")?.closest(".preflight-panel");
+  if (!panel) return;
+  event.preventDefault();
+  htmx.trigger(panel, "refresh");
+});
+for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
+  document.addEventListener(name, (event) => {
+    const panel = event.target.closest?.(".preflight-panel");
+    if (!panel) return;
+    panel.querySelector("[data-waits]")?.setAttribute("hidden", "");
+    panel.querySelector("[data-unanswered]")?.removeAttribute("hidden");
+    announce("The portal did not answer, so the checks are not known.");
+  });
+}
+
 // A double click starts one upgrade: the server's key is the second guard.
 document.addEventListener("submit", (event) => {
   if (event.target.id === "plan") setTimeout(() => { document.getElementById("start").disabled = true; });

@@ -1,26 +1,32 @@
 """The page "is it safe?": choices, their plan, and the start of what the plan shows."""
 
-from typing import Any
-
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.views.decorators.http import require_http_methods
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_safe
 
 from portal.access import Policy, organization_of_page, person, policy, session_ends_at
 from portal.errors import PortalError
-from portal.htmx import render_page
+from portal.htmx import render_page, wants_fragment
 from portal.models import Organization
 from portal.pages import page_context
-from upgrades import commands
+from upgrades import commands, preflight
 from upgrades.commands import MAX_REASON_LENGTH
 from upgrades.forms import ChoicesForm, TriggerForm
 from upgrades.models import Upgrade
 from upgrades.plans import plan_of
+from upgrades.preflight import Preflight
 from upgrades.scope import SERVICE_OF, Change
-from upgrades.states import PlatformService
+from upgrades.states import PlatformService, services_of
 
 # Where a refusal of the command is said: beside the field that has to do with it.
-FIELD_OF = {"version_unavailable": "version", "service_disabled": "service", "upgrade_in_progress": "service"}
+FIELD_OF = {
+    "version_unavailable": "version",
+    "registry_unavailable": "version",
+    "service_disabled": "service",
+    "upgrade_in_progress": "service",
+    "override_reason_too_short": "override_reason",
+}
 # What each change needs, under the service that it is about.
 CHANGES = [
     (service.label, [change for change in Change if SERVICE_OF.get(change) == service]) for service in PlatformService
@@ -44,16 +50,16 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
     organization = organization_of_page(request, slug)
     if request.method == "POST":
         return start(request, organization)
-    reason = request.GET.get("reason", "")[:MAX_REASON_LENGTH]
-    return show_plan(
-        request, organization, ChoicesForm(request.GET), TriggerForm(organization, initial={"reason": reason})
-    )
+    form = TriggerForm(organization, initial={"reason": request.GET.get("reason", "")[:MAX_REASON_LENGTH]})
+    # Without JavaScript the checks are in the page; with it they come after the page.
+    checks_now = request.GET.get("checks") == "1" and not wants_fragment(request)
+    return show_plan(request, organization, ChoicesForm(request.GET), form, checks_now=checks_now)
 
 
 def start(request: HttpRequest, organization: Organization) -> HttpResponse:
     """Refused, the page comes back with all that was chosen and typed, and says what refused beside its field."""
     form = TriggerForm(organization, request.POST)
-    status, blocker = 422, None
+    status, blocker, checks_now = 422, None, False
     if form.is_valid():
         try:
             upgrade = trigger(request, form, organization)
@@ -63,10 +69,10 @@ def start(request: HttpRequest, organization: Organization) -> HttpResponse:
                 raise
             form.add_error(FIELD_OF.get(error.code), error.message)
             status, blocker = error.status, error.extra.get("upgrade_id")
+            checks_now = error.code in ("preflight_failed", "override_reason_too_short")
     form.renew_key()
-    return show_plan(
-        request, organization, ChoicesForm.of_trigger(request.POST), form, status=status, extra={"blocker": blocker}
-    )
+    asked = ChoicesForm.of_trigger(request.POST)
+    return show_plan(request, organization, asked, form, status=status, checks_now=checks_now, blocker=blocker)
 
 
 def show_plan(
@@ -76,18 +82,44 @@ def show_plan(
     form: TriggerForm,
     *,
     status: int = 200,
-    extra: dict[str, Any] | None = None,
+    checks_now: bool = False,
+    blocker: str | None = None,
 ) -> HttpResponse:
+    """`checks_now`: pre-flight is in the page, which then waits for it; else the page asks for it. `blocker`: the upgrade
+    that refused this one."""
+    plan = plan_of(organization, asked.choices())
     context = page_context(request, organization) | {
-        "asked": asked,
         "form": form,
         "errors": form.errors if form.is_bound else asked.errors,
-        "plan": plan_of(organization, asked.choices()),
+        "plan": plan,
+        "preflight": preflight_of(request, organization, plan.target) if checks_now and plan.target else None,
+        "blocker": blocker,
         "changes": CHANGES,
         "targets": TARGETS,
-        **(extra or {}),
     }
     return render_page(request, "upgrades/new.html", "upgrades/_plan.html", context, status=status)
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def preflight_panel(request: HttpRequest, slug: str) -> HttpResponse:
+    """The pre-flight of the target in the address, for the form. Opened by itself it leads to the form that shows it."""
+    organization = organization_of_page(request, slug)
+    choices = ChoicesForm(request.GET).choices()
+    if not wants_fragment(request) or choices.service is None:
+        query = "&".join(part for part in (choices.query(), "checks=1") if part)
+        return redirect(f"{reverse('upgrades:new', args=[slug])}?{query}")
+    context = page_context(request, organization) | {
+        "form": TriggerForm(organization),
+        "plan": {"target": choices.service, "choices": choices},
+        "preflight": preflight_of(request, organization, choices.service),
+    }
+    fragment = "upgrades/_preflight_now.html"
+    return render_page(request, fragment, fragment, context)
+
+
+def preflight_of(request: HttpRequest, organization: Organization, target: str) -> Preflight:
+    return preflight.run(organization, services_of(target), session_ends_at=session_ends_at(request))
 
 
 def trigger(request: HttpRequest, form: TriggerForm, organization: Organization) -> Upgrade:

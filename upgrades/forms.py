@@ -59,11 +59,12 @@ class ChoicesForm(forms.Form):
 
 
 def override_field() -> forms.CharField:
+    """Shown only where pre-flight fails: there the browser does not send the form without it."""
     return forms.CharField(
         required=False,
         max_length=MAX_REASON_LENGTH,
         label="Why to start although pre-flight fails",
-        widget=forms.Textarea(attrs={"rows": 2}),
+        widget=forms.Textarea(attrs={"rows": 2, "required": True}),
         help_text="Recorded, and shown with the upgrade.",
     )
 

@@ -89,6 +89,8 @@ def open_page(
         )
         contexts.append(context)
         context.set_default_timeout(5000)
+        # The first page of a process loads what AWS can be asked for.
+        context.set_default_navigation_timeout(20000)
         if user is not None:
             session = client_for(user).cookies["sessionid"].value
             context.add_cookies([{"name": "sessionid", "value": session, "url": live_server.url}])

@@ -8,8 +8,10 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Guard, OpenPage
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
+from tests.upgrades.conftest import at_local_aws
 from upgrades.commands import trigger_upgrade
 from upgrades.models import Upgrade, ValidationRun
+from upgrades.platform import FRESH_SECONDS
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -152,3 +154,41 @@ def test_only_the_plan_that_is_shown_can_be_started(
     page.get_by_role("radio", name="Customer portal").check()
     expect(start).to_have_text("Start upgrade of customer portal")
     expect(start).to_be_enabled()
+
+
+def test_pre_flight_comes_after_the_page_and_asks_for_a_reason_while_something_fails(
+    cast: Cast, platform: LocalAws, guard: Guard, open_page: OpenPage
+) -> None:
+    guard.expected = GAVE_WAY
+    at_local_aws(platform, cast.acme)
+    platform.set_platform(cast.acme.deployment_stack, "component/llm_router", "unhealthy")
+    page = open_page("/o/acme/upgrades/new?service=orchestrator", cast.operator)
+    checks, override = page.get_by_role("region", name="Pre-flight"), page.get_by_label("Why to start although")
+    expect(checks).to_contain_text("1 of 10 checks fail.")
+    expect(page.locator("#announcer")).to_contain_text("Pre-flight: 1 of 10 checks fail.")
+
+    # It stays over a change of the plan that keeps the target, with what was typed and opened.
+    override.fill("the vendor asked for it")
+    checks.get_by_text("Evidence").first.click()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.get_by_label("Force a new rollout").check()
+    expect(page.get_by_label("Type acme to confirm")).to_be_visible()
+    expect(override).to_have_value("the vendor asked for it")
+    expect(checks.get_by_text("organization", exact=True)).to_be_visible()
+    assert [url for url in asked if "preflight" in url] == []
+
+    # The browser does not send it without a reason.
+    override.fill("")
+    page.get_by_label("Type acme to confirm").fill("acme")
+    page.get_by_role("button", name="Start upgrade").click()
+    expect(override).to_be_focused()
+    assert not Upgrade.objects.exists()
+
+    platform.clear_platform()
+    page.wait_for_timeout(FRESH_SECONDS * 1000)
+    page.get_by_role("link", name="Check again").click()
+    expect(checks).to_contain_text("Nothing fails.")
+    expect(override).to_have_count(0)
+    page.get_by_role("button", name="Start upgrade").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Upgrade of orchestrator")

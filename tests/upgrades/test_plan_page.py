@@ -14,7 +14,7 @@ from portal.audit import AuditEvent
 from portal.models import User
 from tests.conftest import Cast, seed_platform
 from tests.local_aws import LocalAws
-from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
+from tests.upgrades.conftest import SIGNED_IN_QUERIES, at_local_aws, make_upgrade
 from upgrades.models import Rollout, Upgrade
 from upgrades.platform import FRESH_SECONDS
 from upgrades.states import Status
@@ -380,3 +380,70 @@ def test_its_queries_do_not_grow_with_the_past(
     # what blocks, the estimate, the last of this scope (with its rollouts), the frame.
     with django_assert_num_queries(SIGNED_IN_QUERIES + 12):
         ask(client, "service=all&force=1")
+
+
+# --- pre-flight ----------------------------------------------------------------------------------------------------
+
+
+def panel(client: Client, **query: str) -> str:
+    response = client.get("/o/acme/upgrades/preflight", query, headers=HTMX)
+    assert response.status_code == 200
+    return str(response.content.decode())
+
+
+def test_the_page_does_not_wait_for_pre_flight_but_asks_for_it(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    page = ask(client_for(cast.operator), "service=agent&force=1")
+
+    assert 'hx-get="/o/acme/upgrades/preflight?service=agent" hx-trigger="load, refresh"' in page
+    assert "Asking ECS and the platform how they are." in page
+    assert 'href="?service=agent&amp;force=1&amp;checks=1"' in page
+
+
+def test_without_javascript_the_checks_are_in_the_page(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    page = ask(client_for(cast.operator), "service=agent&force=1&checks=1")
+
+    assert "Services run steadily Steady: Agent service (4 of 4)." in words(page)
+    assert 'hx-trigger="refresh"' in page
+
+
+def test_the_panel_shows_each_check_and_where_it_comes_from(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    at_local_aws(platform, cast.acme)
+
+    said = words(panel(client_for(cast.viewer), service="orchestrator"))
+
+    assert "Steady: Orchestrator (3 of 3)." in said
+    assert "Nothing fails. 1 of 10 checks could not be verified" in said
+    assert "Checked just now" in said
+    assert "Why to start although pre-flight fails" not in said
+
+
+def test_the_reason_to_start_all_the_same_is_asked_for_only_where_something_fails(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    at_local_aws(platform, cast.acme)
+    platform.set_platform(cast.acme.deployment_stack, "component/llm_router", "unhealthy")
+
+    found = panel(client_for(cast.operator), service="agent")
+
+    assert "1 of 10 checks fail" in words(found)
+    assert re.search(r'<textarea name="override_reason"[^>]* required', found)
+
+
+@pytest.mark.parametrize("query", ["", "service=database", "service=agent"])
+def test_the_panel_opened_by_itself_leads_to_the_form_that_shows_it(
+    cast: Cast, platform: LocalAws, client_for: SignIn, query: str
+) -> None:
+    response = client_for(cast.viewer).get(f"/o/acme/upgrades/preflight?{query}")
+
+    chosen = "service=agent&" if query == "service=agent" else ""
+    assert (response.status_code, response.headers["Location"]) == (302, f"{URL}?{chosen}checks=1")
+
+
+def test_the_panel_of_an_organization_is_for_its_members(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    for person in (cast.outsider, cast.stranger, cast.newcomer, cast.staff):
+        response = client_for(person).get("/o/acme/upgrades/preflight?service=agent", headers=HTMX)
+
+        assert response.status_code == 404
+        assert "acme" not in response.content.decode()

@@ -10,7 +10,7 @@ from django.test import Client
 from portal.models import User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
-from tests.upgrades.conftest import make_upgrade
+from tests.upgrades.conftest import at_local_aws, make_upgrade
 from upgrades.models import Upgrade
 from upgrades.states import Status
 
@@ -149,3 +149,54 @@ def test_what_was_typed_comes_back_escaped(cast: Cast, platform: LocalAws, clien
 @pytest.mark.parametrize("method", ["put", "patch", "delete"])
 def test_another_method_is_405(cast: Cast, client_for: SignIn, method: str) -> None:
     assert getattr(client_for(cast.operator), method)(URL).status_code == 405
+
+
+# --- pre-flight ----------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_check_blocks_and_the_page_asks_for_a_reason_and_keeps_the_choices(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    at_local_aws(platform, cast.acme)
+    platform.set_platform(cast.acme.deployment_stack, "agent", "starting")
+    client = client_for(cast.operator)
+
+    refused = client.post(URL, FORM | {"reason": "OPS-17", "changed": "connectors"})
+    text = refused.content.decode()
+
+    assert refused.status_code == 409
+    assert "Pre-flight failed." in text.partition('role="alert"')[2].partition("</div>")[0]
+    assert re.search(r'id="preflight-agent_health">\s*<span class="chip failed"', text)
+    assert re.search(r'<textarea name="override_reason"[^>]* required', text)
+    assert re.search(r'value="connectors"[^>]* checked', text)
+    assert "OPS-17" in text
+    assert not Upgrade.objects.exists()
+
+    overridden = FORM | {"override_reason": "the vendor asked for it", "idempotency_key": key_in(text)}
+    assert client.post(URL, overridden).status_code == 302
+    assert Upgrade.objects.get().override_reason == "the vendor asked for it"
+
+
+def test_a_reason_that_says_nothing_is_refused_beside_its_field_and_comes_back(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    at_local_aws(platform, cast.acme)
+    platform.set_platform(cast.acme.deployment_stack, "agent", "starting")
+
+    response = client_for(cast.operator).post(URL, FORM | {"override_reason": "..."})
+
+    text = response.content.decode()
+    assert response.status_code == 400
+    assert "at least 5 letters" in text.partition('id="id_override_reason_error"')[2]
+    assert re.search(r"<textarea name=\"override_reason\"[^>]*>\s*\.\.\.</textarea>", text)
+
+
+def test_a_reason_that_was_sent_is_kept_when_something_else_is_refused(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    chosen = {"service": "all", "override_reason": "the vendor asked for it", "confirmation": "wrong"}
+
+    text = client_for(cast.operator).post(URL, FORM | chosen).content.decode()
+
+    assert "the vendor asked for it</textarea>" in text
+    assert 'hx-trigger="load, refresh"' in text
