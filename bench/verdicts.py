@@ -14,9 +14,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
 from random import Random
 from typing import Any
 
@@ -27,7 +29,7 @@ os.environ |= {
     "LOG_LEVEL": "CRITICAL",  # what goes wrong here was arranged
     # Shorter than in production: what never ends is looked at until then.
     "UPGRADE_DEADLINE_SECONDS": "240",
-    "UPGRADE_POLL_SECONDS": "8",
+    "UPGRADE_POLL_SECONDS": "10",
 }
 
 import django
@@ -49,7 +51,7 @@ from upgrades.commands import rollback_upgrade, stop_upgrade, trigger_upgrade
 from upgrades.models import Rollout, Upgrade
 from upgrades.rollouts import advance
 
-THREADS = 8
+WORKERS, THREADS = 2, 8
 STARTS_A_SECOND = 8
 MOST_STEPS_AT_ONCE = 6
 GIVEN_UP_AFTER_SECONDS = 3600
@@ -346,11 +348,12 @@ class Case:
 
 @dataclass
 class Run:
-    """All cases, and what was found wrong so far."""
+    """All cases, and what was found wrong so far. Steps are taken by `workers`, processes as in production."""
 
     world: World
     cases: list[Case]
     pool: ThreadPoolExecutor
+    workers: ProcessPoolExecutor
     wrong: list[str] = field(default_factory=list)
     ends: dict[str, Counter[str]] = field(default_factory=dict)
     steps: int = 0
@@ -400,7 +403,8 @@ class Run:
             due = [pk for pk in Rollout.objects.due().values_list("pk", flat=True) if pk not in asleep]
             if not due:
                 return
-            self.steps += sum(self.pool.map(advance, due))
+            parts = [due[number::WORKERS] for number in range(WORKERS) if due[number::WORKERS]]
+            self.steps += sum(self.workers.map(advance_all, parts))
 
     def _settle(self) -> None:
         """Hold what ended in this moment against the truth of this moment."""
@@ -468,6 +472,16 @@ class Run:
         due = Rollout.objects.filter(pk__in=awake).aggregate(at=Min("next_check_at"))["at"]
         moments += [due.timestamp()] if due else []
         return max(self.world.now + 1, min(moments, default=self.world.now + 1))
+
+
+def advance_all(rollouts: list[int]) -> int:
+    """In a worker: one step of each, side by side; returns how many were made."""
+    return sum(worker_threads().map(advance, rollouts))
+
+
+@cache
+def worker_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS)
 
 
 def stack_of(entry: Json) -> str:
@@ -544,9 +558,13 @@ def main() -> int:
         )
         for case in cases:
             case.seed()
-        with ThreadPoolExecutor(THREADS) as pool:
-            run = Run(world, cases, pool)
-            run.carry_out()
+        # Before any thread is: a worker is a copy of this process. It opens connections of its own.
+        connection.close()
+        with ProcessPoolExecutor(WORKERS, mp_context=get_context("fork")) as workers:
+            list(workers.map(advance_all, [[]] * WORKERS))
+            with ThreadPoolExecutor(THREADS) as pool:
+                run = Run(world, cases, pool, workers)
+                run.carry_out()
         return 0 if report(run, time.monotonic() - began) else 1
     finally:
         local_aws.stop()
