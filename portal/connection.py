@@ -13,7 +13,7 @@ from typing import TypeVar
 from django.db import models, transaction
 
 from portal.audit import AuditKind, record
-from portal.aws import ecs
+from portal.aws import ecr, ecs
 from portal.aws.credentials import AwsTarget, forget
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsUnavailable
 from portal.aws.sts import caller_account
@@ -32,6 +32,7 @@ UNTRIED = {
 }
 UNTRIED_DETAIL = "Cannot be tested without doing it; the first upgrade will show it."
 NO_CLUSTER = "There is neither a cluster nor a stack. Fill in the stack; the cluster too, if it is not <stack>-cluster."
+NO_IMAGES = "Not tried: the step before found no image."
 NO_STACK = "The services are named after the stack (<stack>-agent-service), and the stack is empty. Fill it in."
 
 Found = TypeVar("Found")
@@ -166,13 +167,14 @@ def read_services(tries: Tries, target: AwsTarget, cluster: str, stack: str) -> 
     for name in names if reading else []:
         add_service(tries, name, services.get(name), cluster)
     service = next(iter(services), names[0])
-    definition = services[service].task_definition if services else f"{stack}-agent"
-    tries.take(
+    name = services[service].task_definition if services else f"{stack}-agent"
+    definition = tries.take(
         "Read a task definition",
         "ecs:DescribeTaskDefinition",
-        partial(ecs.describe_task_definition, target, definition),
+        partial(ecs.describe_task_definition, target, name),
         lambda found: f"{found.family}:{found.revision}.",
     )
+    read_images(tries, target, list(definition.images.values()) if definition else [])
     read_rollouts(tries, target, cluster, service)
     read_tasks(tries, target, cluster, service)
 
@@ -184,6 +186,23 @@ def add_service(tries: Tries, name: str, service: ecs.Service | None, cluster: s
         return
     detail = f"{service.status}, {service.running_count} of {service.desired_count} tasks run."
     tries.add(f"Find {name}", StepStatus.OK, detail, "ecs:DescribeServices")
+
+
+def read_images(tries: Tries, target: AwsTarget, images: list[str]) -> None:
+    """The repository of the first image that is in Amazon ECR; one that is not there is no missing permission."""
+    name, permission = "List the versions of an image", "ecr:DescribeImages"
+    found = (ecr.ecr_repository(ecr.parse_image(image)) for image in images)
+    repository = next((each for each in found if each), None)
+    if repository is None:
+        why = "Not tried: no image of the service is in Amazon ECR, so no version can be chosen but latest."
+        tries.add(name, StepStatus.UNKNOWN, tries.blocked or (why if images else NO_IMAGES), permission)
+        return
+    tries.take(
+        name,
+        permission,
+        partial(ecr.list_images, target, repository),
+        lambda reading: f"{len(reading.images)} images in {repository.name}, {repository.region}.",
+    )
 
 
 def read_rollouts(tries: Tries, target: AwsTarget, cluster: str, service: str) -> None:

@@ -3,6 +3,7 @@
 What must not be forgotten (the rate limits of sign-in) does not come through here.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,15 @@ from django.core.cache import cache
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
+
+
+def key_of(kind: str, *parts: object) -> str:
+    """A key of bounded length for parts that may be long: ARNs, images.
+
+    >>> key_of("diff", "a" * 1000) == key_of("diff", "a" * 1000), len(key_of("diff", "a" * 1000))
+    (True, 37)
+    """
+    return f"{kind}:{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
 
 
 def recall(key: str) -> Any:

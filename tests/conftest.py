@@ -26,6 +26,7 @@ from upgrades.rollouts import advance
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 PASSWORD = "portal-test-password-1"
+SERVICES = ("agent", "orchestrator", "customer-portal")
 _numbers = itertools.count(1)
 
 
@@ -137,6 +138,38 @@ def seed_platform(local_aws: LocalAws, organization: Organization, **counts: int
         ],
         roles=roles,
     )
+
+
+@pytest.fixture
+def registry(local_aws: LocalAws, cast: Cast) -> dict[str, str]:
+    """The registries of acme and globex: v9.8.0, v9.9.0 and v9.9.1, which is `latest`, of each platform service.
+
+    Ask for it by `usefixtures`, so that it is there before the services start. Returns acme's digests by
+    `<service>:<version>`.
+    """
+    seed_images(local_aws, cast.globex)
+    return seed_images(local_aws, cast.acme)
+
+
+def seed_images(
+    local_aws: LocalAws, organization: Organization, *, lacking: dict[str, str] | None = None
+) -> dict[str, str]:
+    """`lacking`: the version that a service does not have."""
+    days = {"v9.8.0": 30, "v9.9.0": 12, "v9.9.1": 3}
+    now = local_aws.now()
+    images = [
+        {
+            "repository": f"axonflow-{service}",
+            "tags": [version, "latest"] if version == "v9.9.1" else [version],
+            "pushed_at": now - 86400 * ago,
+        }
+        for service in SERVICES
+        for version, ago in days.items()
+        if (lacking or {}).get(service) != version
+    ]
+    account = organization.deployment_role_arn.split(":")[4] if organization.deployment_role_arn else "111111111111"
+    seeded = local_aws.seed(account=account, region=organization.deployment_region, images=images)
+    return {name.removeprefix("axonflow-"): digest for name, digest in seeded["images"].items()}
 
 
 @pytest.fixture

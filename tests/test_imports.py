@@ -42,7 +42,7 @@ ORDER = {
         "serializers lanes timeline plans",
         "commands signing",
         "preflight",
-        "versions rollback",
+        "versions rollback diffs",
         "platform",
         "drift rollouts validation",
         "goals steadiness",

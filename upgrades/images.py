@@ -130,7 +130,7 @@ def tag_in_registry(target: AwsTarget, reference: ecr.ImageReference) -> str | N
     repository = ecr.ecr_repository(reference)
     if repository is None or reference.digest is None:
         return None
-    key = f"image-name:{reference.pinned_to(reference.digest)}"
+    key = memory.key_of("image-name", reference.pinned_to(reference.digest))
     kept: str | None = memory.recall(key)
     if kept is None:
         kept, seconds = "", NAME_FAILED_SECONDS

@@ -166,7 +166,8 @@ def ask_tasks(
     for row in rows:
         if not row.running_count or row.task_definition is None:
             continue
-        key = f"running:{cache_key(organization)}:{row.task_definition}:{row.running_count}:{row.is_settled}"
+        seen = (row.service, row.task_definition, row.running_count, row.is_settled)
+        key = memory.key_of("running", cache_key(organization), *seen)
         digests: dict[str, int] | None = memory.recall(key)
         if digests is None:
             definition = task_definition(organization, row.task_definition)

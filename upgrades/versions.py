@@ -4,7 +4,6 @@ Registries are read for pages and API alike, kept a minute for all viewers. Wher
 and those of past rollouts are told, and it is said that they are limited.
 """
 
-import hashlib
 import logging
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -189,8 +188,7 @@ def repositories_of(rows: list[ServiceNow]) -> tuple[dict[str, ecr.Repository], 
 
 def read_registry(organization: Organization, repositories: dict[str, ecr.Repository]) -> Registry:
     """One request at a time asks; the others get what was read before. A failure is remembered too."""
-    named = "".join(f"{service}={repository}" for service, repository in sorted(repositories.items()))
-    key = f"registry:{organization.pk}:{hashlib.sha256(named.encode()).hexdigest()[:16]}"
+    key = memory.key_of("registry", organization.pk, sorted(repositories.items()))
     kept = recall(key)
     if kept and kept.is_recent:
         return kept

@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import OF_COLOUR, Guard, OpenPage, scrolls_sideways, violations
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
+from tests.upgrades.conftest import push_untagged
 from upgrades.commands import trigger_upgrade
 from upgrades.models import Upgrade
 
@@ -99,6 +100,7 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
         (f"{acme}upgrades/?status=unknown", None),
         (globex, None),
         (f"{globex}upgrades/new", None),
+        (f"{globex}versions/", None),
         (f"{globex}upgrades/{rolling.upgrade_id}/", open_events),
         (f"{globex}upgrades/{rolling.upgrade_id}/stop", None),
         ("/o/nowhere/", None),
@@ -116,6 +118,29 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
 
     assert wrong == []
     assert len(set(titles.values())) == len(titles), titles
+
+
+def test_versions_meet_wcag_too(
+    cast: Cast, registry: dict[str, str], engine: Engine, platform: LocalAws, open_page: OpenPage
+) -> None:
+    engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="agent", version="v9.9.1"))
+    image = "111111111111.dkr.ecr.eu-central-1.amazonaws.com/axonflow-agent:v9.8.0"
+    family = f"{cast.acme.deployment_stack}-agent"
+    container = {"name": "agent", "image": image, "essential": True, "memory": 512}
+    drifted = platform.client().register_task_definition(family=family, containerDefinitions=[container])
+    platform.client().update_service(
+        cluster=cast.acme.cluster,
+        service=f"{family}-service",
+        taskDefinition=drifted["taskDefinition"]["taskDefinitionArn"],
+    )
+    platform.advance(300)
+    push_untagged(platform)
+
+    page = open_page("/o/acme/versions/", cast.viewer)
+    expect(page.get_by_text("Drift: agent service.")).to_be_visible()
+    page.get_by_text("1 image without a tag").click()
+
+    assert check(page, "versions") == []
 
 
 def test_pages_of_newcomers_and_viewers_meet_wcag_too(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:

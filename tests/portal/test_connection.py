@@ -19,6 +19,8 @@ from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.portal.conftest import audit_kinds
 
+pytestmark = pytest.mark.usefixtures("registry")
+
 SignedIn = Callable[[User], Client]
 WRITES = {"ecs:UpdateService", "ecs:RegisterTaskDefinition", "iam:PassRole", "ecs:StopServiceDeployment"}
 
@@ -39,6 +41,7 @@ def test_a_connection_that_works(platform: LocalAws, cast: Cast) -> None:
         "ecs:DescribeClusters",
         "ecs:DescribeServices",
         "ecs:DescribeTaskDefinition",
+        "ecr:DescribeImages",
         "ecs:ListServiceDeployments",
         "ecs:DescribeServiceDeployments",
         "ecs:DescribeServiceRevisions",
@@ -83,6 +86,7 @@ def test_a_role_that_does_not_trust_the_portal_ends_the_test(platform: LocalAws,
         "DescribeClusters",
         "DescribeServices",
         "DescribeTaskDefinition",
+        "DescribeImages",
         "ListServiceDeployments",
         "DescribeServiceDeployments",
         "DescribeServiceRevisions",
@@ -96,8 +100,28 @@ def test_the_missing_permission_is_named_and_only_that(platform: LocalAws, cast:
     steps = try_connection(cast.acme, actor=cast.staff)
 
     (failed,) = [step for step in steps if step.status == StepStatus.FAILED]
-    assert failed.permission == f"ecs:{action}"
-    assert failed.detail.startswith(f"The permission ecs:{action} is missing. AWS says AccessDeniedException")
+    permission = "ecr:DescribeImages" if action == "DescribeImages" else f"ecs:{action}"
+    assert failed.permission == permission
+    assert failed.detail.startswith(f"The permission {permission} is missing. AWS says AccessDeniedException")
+
+
+def test_a_repository_that_is_not_there_is_named(platform: LocalAws, cast: Cast) -> None:
+    platform.client("ecr").delete_repository(repositoryName="axonflow-agent", force=True)
+
+    (failed,) = [step for step in try_connection(cast.acme, actor=cast.staff) if step.status == StepStatus.FAILED]
+
+    assert failed.permission == "ecr:DescribeImages"
+    assert "RepositoryNotFoundException" in failed.detail
+
+
+def test_images_elsewhere_cannot_be_listed(local_aws: LocalAws, cast: Cast) -> None:
+    service = {"name": f"{cast.acme.deployment_stack}-agent-service", "image": "ghcr.io/getaxonflow/axonflow-agent:v1"}
+    local_aws.seed(cluster=cast.acme.cluster, services=[service])
+
+    (step,) = [step for step in try_connection(cast.acme, actor=cast.staff) if step.permission == "ecr:DescribeImages"]
+
+    assert step.status == StepStatus.UNKNOWN
+    assert "no version can be chosen but latest" in step.detail
 
 
 def test_the_permission_that_aws_names_counts(platform: LocalAws, cast: Cast) -> None:
@@ -140,7 +164,9 @@ def test_a_cluster_that_is_not_there_ends_the_test(platform: LocalAws, cast: Cas
 
 def test_a_service_that_is_not_there_is_named(local_aws: LocalAws, cast: Cast) -> None:
     stack = cast.acme.deployment_stack
-    local_aws.seed(cluster=cast.acme.cluster, services=[{"name": f"{stack}-orchestrator-service"}])
+    image = "111111111111.dkr.ecr.eu-central-1.amazonaws.com/axonflow-orchestrator:v9.9.0"
+    service = {"name": f"{stack}-orchestrator-service", "image": image}
+    local_aws.seed(cluster=cast.acme.cluster, services=[service])
 
     steps = try_connection(cast.acme, actor=cast.staff)
 

@@ -8,9 +8,9 @@ import pytest
 from django.test import Client
 
 from portal.models import User
-from tests.conftest import Cast, seed_platform
+from tests.conftest import SERVICES, Cast, seed_images, seed_platform
 from tests.local_aws import LocalAws
-from tests.upgrades.conftest import SERVICES, VERSIONS, assert_refused, make_upgrade, push_untagged, seed_images
+from tests.upgrades.conftest import VERSIONS, assert_refused, make_upgrade, push_untagged
 from upgrades.platform import LONGEST_WAIT_SECONDS
 from upgrades.versions import FRESH_SECONDS, TAGGED_KEPT
 

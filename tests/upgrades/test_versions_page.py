@@ -9,9 +9,9 @@ import pytest
 from django.test import Client
 
 from portal.models import User
-from tests.conftest import Cast, seed_platform
+from tests.conftest import Cast, seed_images, seed_platform
 from tests.local_aws import LocalAws
-from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade, push_untagged, seed_images
+from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade, push_untagged
 from upgrades.versions import FRESH_SECONDS
 
 SignIn = Callable[[User], Client]
