@@ -157,8 +157,8 @@ def check_session(ends_at: datetime | None) -> Finding:
     facts = {"ends_at": ends_at.isoformat(), "left_seconds": left, "needed_seconds": needed}
     if left < needed:
         minutes = f"{max(left, 0) // 60} minutes, and a rollout may take {needed // 60}"
-        return Finding(FAIL, f"Your session ends in {minutes}: sign in again first.", facts)
-    return Finding(PASS, f"Your session lasts {left // 60} minutes more.", facts)
+        return Finding(FAIL, f"The session ends in {minutes}: sign in again first.", facts)
+    return Finding(PASS, f"The session lasts {left // 60} minutes more.", facts)
 
 
 # ECS

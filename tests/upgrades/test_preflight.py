@@ -329,7 +329,7 @@ def test_a_session_that_ends_before_the_deadline_fails(
     response = door.trigger(client, cast.acme)
 
     assert response.status_code == 409
-    assert "Your session ends in 43 minutes, and a rollout may take 45: sign in again first." in door.text_of(response)
+    assert "The session ends in 43 minutes, and a rollout may take 45: sign in again first." in door.text_of(response)
     let_sessions_end_in(minutes=46)
     assert door.trigger(client, cast.acme).status_code == door.accepted
 
@@ -523,6 +523,21 @@ def test_what_would_block_is_asked_for_anew(
     assert door.trigger(client, cast.acme).status_code == door.accepted
 
     assert len(server.requests) == 8
+
+
+def test_what_failed_and_cannot_be_told_now_still_blocks(
+    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
+) -> None:
+    stand_in(server, cast.acme, healthy=False)
+    client = client_for(cast.operator)
+    assert ask(client)["agent_health"]["status"] == "fail"
+    stand_in(server, cast.acme, seconds=9)
+    time.sleep(1.1)
+    preflight.Asking(cast.acme, fresh_seconds=1)  # another request asks, and has no answer yet
+
+    response = post_json(client, UPGRADE, {"service": "agent"})
+
+    assert "agent_health" in assert_refused(response, 409, "preflight_failed")["checks"]
 
 
 def test_a_crowd_waits_for_one_reading(cast: Cast, platform: LocalAws, server: Outside) -> None:
