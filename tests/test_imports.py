@@ -37,6 +37,7 @@ ORDER = {
     "upgrades": [
         "urls api_urls",
         "validation_views validation_api",
+        "evidence",
         "admin views form_views version_views api tasks gauges templatetags management",
         "forms next_steps",
         "serializers lanes timeline plans",

@@ -12,5 +12,6 @@ urlpatterns = [
     path("deployments/upgrade/<str:upgrade_id>/rollback", api.rollback, name="upgrade-rollback"),
     path("deployments/upgrade/<str:upgrade_id>/validation", validation_api.validation, name="upgrade-validation"),
     path("deployments/upgrade/<str:upgrade_id>/validation/probe", validation_api.probe, name="upgrade-probe"),
+    path("deployments/upgrade/<str:upgrade_id>/evidence", validation_api.evidence, name="upgrade-evidence"),
     path("deployments/upgrades", api.history, name="upgrade-history"),
 ]

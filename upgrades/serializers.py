@@ -5,6 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from portal.api import PageQuery, StrictBoolean, StrictSerializer, StrictString
+from portal.audit import AuditEvent
 from portal.pagination import MAX_SKIP
 from upgrades.commands import MAX_REASON_LENGTH
 from upgrades.images import LATEST
@@ -360,6 +361,107 @@ def matrix_record(upgrade: Upgrade) -> dict[str, Any]:
                 "checks": rows_of(upgrade),
             }
         ).data
+    )
+
+
+class EvidenceService(ServiceEntry):
+    """What was wanted of a service, what ran before and after, by digest; and how it ended."""
+
+    class Meta:
+        model = Rollout
+        fields = [
+            *ServiceEntry.Meta.fields,
+            "wanted_version",
+            "wanted_image",
+            "from_digest",
+            "to_digest",
+            "service_deployment_arn",
+            "attribution_note",
+            "attempts",
+            "stopped_tasks",
+        ]
+        read_only_fields = fields
+
+
+class EvidenceRequest(serializers.ModelSerializer[Upgrade]):
+    """What was asked for, and where it rolled."""
+
+    service = serializers.ChoiceField(source="target", choices=TARGETS)
+    rolls_back = serializers.CharField(source="rolls_back.upgrade_id", allow_null=True, default=None)
+    requested_at = UtcDateTimeField(source="created_at")
+    started_at = UtcDateTimeField(allow_null=True)
+    completed_at = UtcDateTimeField(allow_null=True)
+
+    class Meta:
+        model = Upgrade
+        fields = [
+            "service",
+            "version",
+            "force_new_deployment",
+            "reason",
+            "rolls_back",
+            "cluster",
+            "region",
+            "estimated_seconds",
+            "requested_at",
+            "started_at",
+            "completed_at",
+        ]
+        read_only_fields = fields
+
+
+class EvidenceStop(serializers.Serializer[Any]):
+    requested_by = serializers.CharField(source="stop_requested_by.email")
+    requested_at = UtcDateTimeField(source="stop_requested_at")
+
+
+class EvidencePlace(serializers.Serializer[Any]):
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    environment = serializers.CharField()
+
+
+class EvidenceAudit(serializers.ModelSerializer[AuditEvent]):
+    """A row of the audit trail that names the upgrade."""
+
+    actor = serializers.CharField(source="actor_email")
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        model = AuditEvent
+        fields = ["id", "kind", "actor", "request_id", "created_at"]
+        read_only_fields = fields
+
+
+class EvidenceFacts(serializers.Serializer[Any]):
+    """Everything about one upgrade. `timeline` and `audit` are oldest first."""
+
+    upgrade_id = serializers.CharField()
+    organization = EvidencePlace()
+    kind = serializers.ChoiceField(choices=Kind.values)
+    status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
+    validation = serializers.ChoiceField(choices=Validation.values)
+    message = serializers.CharField()
+    actor = serializers.CharField()
+    request = EvidenceRequest()
+    stop = EvidenceStop(allow_null=True)
+    override_reason = serializers.CharField(allow_null=True)
+    preflight = CheckEntry(many=True)
+    services = EvidenceService(many=True)
+    checks = MatrixEntry(many=True, help_text="The validation matrix.")
+    rollbacks = serializers.ListField(
+        child=serializers.CharField(), help_text="Ids of the upgrades that rolled it back."
+    )
+    timeline = TimelineItem(many=True)
+    audit = EvidenceAudit(many=True)
+
+
+class Evidence(EvidenceFacts):
+    """The document: the facts, when they were taken, and their sum."""
+
+    generated_at = serializers.CharField()
+    sha256 = serializers.CharField(
+        help_text="Over the canonical JSON (keys sorted, no spaces, UTF-8) without `sha256` and `generated_at`."
     )
 
 

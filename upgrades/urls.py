@@ -13,5 +13,6 @@ urlpatterns = [
     path("upgrades/<str:upgrade_id>/stop", views.stop, name="stop"),
     path("upgrades/<str:upgrade_id>/rollback", views.rollback, name="rollback"),
     path("upgrades/<str:upgrade_id>/probe", validation_views.probe, name="probe"),
+    path("upgrades/<str:upgrade_id>/evidence", validation_views.evidence, name="evidence"),
     path("upgrades/<str:upgrade_id>/validation/<str:check>", validation_views.sign, name="sign"),
 ]

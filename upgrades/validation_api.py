@@ -8,6 +8,7 @@ from portal.access import Policy, person
 from portal.api import NoBody, api_route, errors, read_body, read_query
 from upgrades import serializers
 from upgrades.api import find_upgrade
+from upgrades.evidence import evidence_of
 from upgrades.signing import probe_again, sign_check
 
 
@@ -54,3 +55,16 @@ def probe(request: Request, upgrade_id: str) -> Response:
     read_body(request, NoBody)
     upgrade = probe_again(find_upgrade(request, upgrade_id), actor=person(request))
     return Response(serializers.matrix_record(upgrade), status=202)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_evidence",
+    tags=["upgrades"],
+    summary="Evidence of an upgrade",
+    responses={200: serializers.Evidence, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def evidence(request: Request, upgrade_id: str) -> Response:
+    """Everything about it in one document for an auditor; at any time, best after its validation."""
+    read_query(request)
+    return Response(evidence_of(find_upgrade(request, upgrade_id)))

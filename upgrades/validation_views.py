@@ -1,14 +1,15 @@
-"""The pages of the validation: a row to sign, the button that has the portal check again."""
+"""The pages of the validation: a row to sign, the button that has the portal check again, the evidence to print."""
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from portal.access import Policy, organization_of_page, person, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.pages import page_context
+from upgrades.evidence import evidence_of
 from upgrades.forms import SignForm
 from upgrades.matrix import rows_of
 from upgrades.signing import probe_again, sign_check
@@ -58,3 +59,13 @@ def probe(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     probe_again(find_upgrade(request, organization, upgrade_id), actor=person(request))
     messages.success(request, "The portal checks again; results come in below.")
     return redirect(f"{reverse('upgrades:detail', args=[slug, upgrade_id])}#validation")
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def evidence(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
+    """The evidence as a page to read and print; the same document as the API's."""
+    organization = organization_of_page(request, slug)
+    upgrade = find_upgrade(request, organization, upgrade_id)
+    context = page_context(request, organization) | {"upgrade": upgrade, "document": evidence_of(upgrade)}
+    return render(request, "upgrades/evidence.html", context)

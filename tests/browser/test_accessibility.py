@@ -79,6 +79,12 @@ def send_empty_form(page: Page) -> None:
     expect(page.get_by_role("alert")).to_be_visible()
 
 
+def sign_without_a_word(page: Page) -> None:
+    page.get_by_label("It fails").check()
+    page.get_by_role("button", name="Sign", exact=True).click()
+    expect(page.get_by_text("Say in a note what failed")).to_be_visible()
+
+
 def open_menu(page: Page) -> None:
     page.locator("[data-menu] summary").first.click()
 
@@ -95,6 +101,9 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
         (f"{acme}upgrades/new?changed=connectors&changed=providers&force=1", send_empty_form),
         (f"{acme}upgrades/new?service=orchestrator&version=v0", None),
         (f"{acme}upgrades/{partial.upgrade_id}/", open_events),
+        (f"{acme}upgrades/{partial.upgrade_id}/evidence", None),
+        (f"{acme}upgrades/{partial.upgrade_id}/validation/sign_in", None),
+        (f"{acme}upgrades/{partial.upgrade_id}/validation/platform_health", sign_without_a_word),
         (f"{acme}upgrades/", None),
         (f"{acme}upgrades/?status=PENDING", None),
         (f"{acme}upgrades/?status=unknown", None),

@@ -141,6 +141,7 @@ def upgrade_rows() -> Iterator[Row]:
     signed: dict[str, Body] = {"post": {"status": "pass", "note": "Seen."}}
     one = "o/<slug:slug>/upgrades/<str:upgrade_id>"
     yield Row(f"{one}/validation/<str:check>", Policy.OPERATOR, sends=signed, is_ended=True)
+    yield Row(f"{one}/evidence", Policy.VIEWER)
     yield Row(f"{one}/probe", Policy.OPERATOR, get=False, sends={"post": None}, is_ended=True)
     api = "api/v1/deployments"
     yield Row(f"{api}/versions", Policy.VIEWER)
@@ -148,6 +149,7 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row(f"{api}/upgrade", Policy.OPERATOR, get=False, sends={"post": {"service": "agent"}})
     yield Row(f"{api}/upgrade/<str:upgrade_id>", Policy.VIEWER)
     yield Row(f"{api}/upgrade/<str:upgrade_id>/events", Policy.VIEWER)
+    yield Row(f"{api}/upgrade/<str:upgrade_id>/evidence", Policy.VIEWER)
     yield Row(f"{api}/upgrade/<str:upgrade_id>/stop", Policy.OPERATOR, get=False, sends={"post": {}})
     undo: dict[str, Body] = {"post": {}}
     yield Row(f"{api}/upgrade/<str:upgrade_id>/rollback", Policy.OPERATOR, get=False, sends=undo, is_ended=True)

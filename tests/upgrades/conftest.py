@@ -138,7 +138,7 @@ class Validator:
         """What runs and rows remember moves so far into the past."""
         past = timedelta(seconds=seconds)
         ValidationRun.objects.update(ends_at=F("ends_at") - past, steady_since=F("steady_since") - past)
-        UpgradeCheck.objects.update(checked_at=F("checked_at") - past)
+        UpgradeCheck.objects.filter(stage=Stage.VALIDATION).update(checked_at=F("checked_at") - past)
 
     def run(self, *, seconds: float, every: float = 20) -> None:
         """A step now, then one after each interval of `every` seconds, for so long."""

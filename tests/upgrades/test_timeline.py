@@ -58,6 +58,7 @@ def test_a_rollout_is_told_from_the_request_to_its_end(cast: Cast, engine: Engin
         ("rollout.started", "agent", "system"),
         ("rollout.ended", "agent", "system"),
         ("upgrade.ended", None, "system"),
+        ("upgrade.validated", None, "system"),
     ]
     assert message_of(upgrade, EventKind.TRIGGERED) == "Agent service to latest, forced. OPS-1"
     assert str(upgrade.rollouts.get().deployment_id) in message_of(upgrade, EventKind.ROLLOUT_STARTED)
@@ -139,7 +140,7 @@ def test_the_api_lists_the_portals_lines_and_ecss_in_one_envelope(
         "kind": None,
     }
     assert {item["kind"] for item in items} == {
-        *("ecs", "upgrade.triggered", "rollout.started", "rollout.ended", "upgrade.ended"),
+        *("ecs", "upgrade.triggered", "rollout.started", "rollout.ended", "upgrade.ended", "upgrade.validated"),
     }
     assert [item["created_at"] for item in items] == sorted((item["created_at"] for item in items), reverse=True)
     first = next(item for item in items if item["kind"] == "upgrade.triggered")

@@ -45,3 +45,15 @@ def in_words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(in_words(part) for part in value) or "none"
     return str(value)
+
+
+@register.filter
+def moment(at: str | None) -> str:
+    """The API's time for a page: `2026-05-01T12:00:00.123456Z` is `2026-05-01 12:00:00`; empty for None."""
+    return at[:19].replace("T", " ") if at else ""
+
+
+@register.filter
+def spaced(name: str | None) -> str:
+    """`circuit_breaker` is `circuit breaker`."""
+    return (name or "").replace("_", " ")

@@ -9,9 +9,22 @@ from django.db import transaction
 from django.utils import timezone
 
 from portal.models import Organization, User
-from upgrades.models import Rollout, Upgrade, UpgradeEvent
+from upgrades.matrix import blank_rows
+from upgrades.models import Rollout, Upgrade, UpgradeEvent, ValidationRun
 from upgrades.platform import service_name
-from upgrades.states import Outcome, Phase, Status, overall_status, services_of
+from upgrades.states import (
+    AUTOMATIC,
+    CheckResult,
+    CheckStatus,
+    EventKind,
+    MatrixRow,
+    Outcome,
+    Phase,
+    Status,
+    overall_status,
+    services_of,
+    validation_of,
+)
 
 BREAKER = "Service deployment rolled back because the circuit breaker threshold was exceeded."
 CRASH = "Essential container in task exited"
@@ -35,6 +48,12 @@ PAST: list[tuple[int, str, str, str, list[tuple[Outcome, int]]]] = [
     (222, "agent", "operator", "OPS-350", [(Outcome.NO_CHANGE, 1)]),
     (270, "orchestrator", "operator", "", [(Outcome.TIMED_OUT, 2700)]),
 ]
+# What was signed of those that advanced something, by hours ago: who, and what did not pass with its note.
+VALIDATED: dict[int, tuple[str, dict[MatrixRow, str]]] = {
+    26: ("operator", {}),
+    98: ("admin", {MatrixRow.LICENCE_USAGE: "Usage stays empty since the upgrade: OPS-391."}),
+}
+FOUND = "Answered as it should, some minutes after the rollout."
 STATUS = {
     Outcome.COMPLETED: Status.SUCCESS,
     Outcome.NO_CHANGE: Status.SUCCESS,
@@ -61,18 +80,19 @@ class Command(BaseCommand):
         if Upgrade.objects.filter(organization=acme).exists():
             return
         for number, (hours, target, who, reason, ends) in enumerate(PAST):
-            self.make_upgrade(acme, number, timezone.now() - timedelta(hours=hours), target, who, reason, ends)
+            self.make_upgrade(acme, number, hours, target, who, reason, ends)
 
     def make_upgrade(
         self,
         acme: Organization,
         number: int,
-        began: datetime,
+        hours: int,
         target: str,
         who: str,
         reason: str,
         ends: list[tuple[Outcome, int]],
     ) -> None:
+        began = timezone.now() - timedelta(hours=hours)
         email = "consultant@portal.example" if who == "consultant" else f"{who}@acme.example"
         statuses = [STATUS.get(outcome, Status.FAILED) for outcome, _ in ends]
         ended = began + timedelta(seconds=sum(seconds for _, seconds in ends))
@@ -99,6 +119,9 @@ class Command(BaseCommand):
         for position, (service, (outcome, seconds)) in enumerate(zip(services_of(target), ends, strict=True)):
             self.make_rollout(upgrade, position, service, outcome, at, seconds)
             at += timedelta(seconds=seconds)
+        if upgrade.has_advanced:
+            self.make_validation(upgrade, *VALIDATED.get(hours, ("", None)), at=ended + timedelta(minutes=8))
+        self.make_timeline(upgrade)
 
     def make_rollout(
         self, upgrade: Upgrade, position: int, service: str, outcome: Outcome, at: datetime, seconds: int
@@ -144,4 +167,52 @@ class Command(BaseCommand):
                 ecs_event_id=f"seed-{rollout.pk}",
                 message=f"(service {rollout.service_name}) has reached a steady state.",
                 created_at=ended,
+            )
+
+    def make_validation(self, upgrade: Upgrade, who: str, failed: dict[MatrixRow, str] | None, *, at: datetime) -> None:
+        """`failed` None: the portal has checked what it can, and nobody has signed the rest."""
+        signer = User.objects.get(email=f"{who}@acme.example") if who else None
+        for check in blank_rows(upgrade):
+            row = MatrixRow(check.name)
+            if row in AUTOMATIC:
+                check.status, check.detail, check.evidence = CheckStatus.PASS, FOUND, {"probed": CheckStatus.PASS}
+                check.checked_at = at
+            if failed is not None and (row not in AUTOMATIC or row in failed):
+                check.status = CheckStatus.FAIL if row in failed else CheckStatus.PASS
+                check.checked_by, check.checked_by_email = signer, signer.email if signer else ""
+                check.note, check.checked_at = failed.get(row, ""), at
+            check.save()
+        ValidationRun.objects.create(
+            organization=upgrade.organization, upgrade=upgrade, ends_at=at, reminded_at=at, is_done=True
+        )
+        results = [CheckResult(CheckStatus(check.status), check.is_signed) for check in upgrade.checks.all()]
+        Upgrade.objects.filter(pk=upgrade.pk).update(validation=validation_of(results, is_probing=False))
+
+    def make_timeline(self, upgrade: Upgrade) -> None:
+        """What the portal would have told, at the times of the rows."""
+        reason = f" {upgrade.reason}" if upgrade.reason else ""
+        asked = f"{upgrade.target} to {upgrade.version}.{reason}"
+        told = [(upgrade.created_at, EventKind.TRIGGERED, None, asked, upgrade.initiated_by_email)]
+        for rollout in upgrade.rollouts.all():
+            if rollout.started_at:
+                told.append((rollout.started_at, EventKind.ROLLOUT_STARTED, rollout, "Deployment started.", ""))
+            if rollout.completed_at:
+                outcome = Outcome(rollout.outcome).label if rollout.outcome else ""
+                said = f"{Status(rollout.status).label}: {rollout.error_message or f'{outcome}.'}"
+                told.append((rollout.completed_at, EventKind.ROLLOUT_ENDED, rollout, said, ""))
+        if upgrade.completed_at:
+            told.append((upgrade.completed_at, EventKind.ENDED, None, upgrade.message, ""))
+        for check in upgrade.checks.all():
+            if check.is_signed and check.checked_at:
+                said = f"{check.label}: {CheckStatus(check.status).label.lower()}. {check.note}".strip()
+                told.append((check.checked_at, EventKind.CHECK_RECORDED, None, said, check.checked_by_email))
+        for at, kind, of, message, actor in told:
+            UpgradeEvent.objects.create(
+                organization=upgrade.organization,
+                upgrade=upgrade,
+                rollout=of,
+                kind=kind,
+                message=message,
+                actor_email=actor,
+                created_at=at,
             )

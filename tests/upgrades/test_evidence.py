@@ -1,0 +1,220 @@
+"""The evidence of an upgrade: one document, as JSON and as a page to print."""
+
+import hashlib
+import html
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from portal.audit import AuditEvent
+from portal.models import User
+from tests.conftest import Cast, Engine
+from tests.local_aws import LocalAws
+from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, Validator, assert_refused, make_upgrade
+from upgrades.commands import stop_upgrade, trigger_upgrade
+from upgrades.models import Upgrade, UpgradeCheck, UpgradeEvent
+from upgrades.signing import sign_check
+from upgrades.states import CheckStatus, EventKind, MatrixRow, Status
+from upgrades.validation import open_missing
+
+SignIn = Callable[[User], Client]
+transactional = pytest.mark.django_db(transaction=True)
+UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+def take(client: Client, upgrade: Upgrade) -> dict[str, Any]:
+    response = client.get(f"{UPGRADE}/{upgrade.upgrade_id}/evidence")
+    assert response.status_code == 200, response.content
+    return dict(response.json())
+
+
+def page(client: Client, upgrade: Upgrade) -> str:
+    response = client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/evidence")
+    assert response.status_code == 200
+    return html.unescape(response.content.decode())
+
+
+def sum_of(document: dict[str, Any]) -> str:
+    """As an auditor makes it, from what the document itself says."""
+    facts = {name: value for name, value in document.items() if name not in ("sha256", "generated_at")}
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def times(value: Any, name: str = "") -> list[str]:
+    if isinstance(value, dict):
+        return [time for key, each in value.items() for time in times(each, key)]
+    if isinstance(value, list):
+        return [time for each in value for time in times(each, name)]
+    return [value] if name.endswith("_at") and value is not None else []
+
+
+@transactional
+def test_it_tells_the_whole_upgrade(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws, client_for: SignIn
+) -> None:
+    platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-orchestrator-service")
+    upgrade = engine.run(
+        trigger_upgrade(cast.acme, actor=cast.operator, service="all", force_new_deployment=True, reason="Ünit OPS-1")
+    )
+    validator.step()
+    sign_check(upgrade, actor=cast.admin, check="sign_in", status=CheckStatus.PASS, note="Signed in.")
+
+    document = take(client_for(cast.viewer), upgrade)
+
+    assert (document["upgrade_id"], document["actor"], document["status"]) == (
+        upgrade.upgrade_id,
+        cast.operator.email,
+        "PARTIAL",
+    )
+    assert document["organization"] == {"slug": "acme", "name": "Acme Robotics", "environment": cast.acme.environment}
+    asked = {name: document["request"][name] for name in ("service", "version", "force_new_deployment", "reason")}
+    assert asked == {"service": "all", "version": "latest", "force_new_deployment": True, "reason": "Ünit OPS-1"}
+    agent, orchestrator, portal = document["services"]
+    assert [each["outcome"] for each in document["services"]] == ["completed", "rolled_back", "not_attempted"]
+    assert agent["from_version"] == "v9.9.0"
+    assert agent["service_deployment_arn"].startswith("arn:aws:ecs:")
+    assert orchestrator["stopped_tasks"][0]["exit_code"] == 1
+    assert portal["deployment_id"] is None
+    kinds = [event["kind"] for event in document["timeline"] if event["kind"] != "ecs"]
+    assert (kinds[0], kinds[-1]) == ("upgrade.triggered", "check.recorded")
+    assert any(event["kind"] == "ecs" for event in document["timeline"])
+    assert [check["check"] for check in document["checks"]] == MatrixRow.values
+    (signed,) = (check for check in document["checks"] if check["checked_by"])
+    assert (signed["check"], signed["checked_by"], signed["note"]) == ("sign_in", cast.admin.email, "Signed in.")
+    audited = AuditEvent.objects.filter(subject=upgrade.upgrade_id).order_by("pk")
+    assert [(row["id"], row["kind"]) for row in document["audit"]] == [(event.pk, event.kind) for event in audited]
+    assert {row["kind"] for row in document["audit"]} == {
+        *("upgrade.triggered", "upgrade.ended", "upgrade.check_signed"),
+    }
+    assert all(UTC.fullmatch(time) for time in times({**document, "services": None}))
+    assert document["sha256"] == sum_of(document)
+
+
+@transactional
+def test_the_sum_stays_until_a_fact_changes(
+    cast: Cast, engine: Engine, validator: Validator, client_for: SignIn
+) -> None:
+    upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True))
+    client = client_for(cast.viewer)
+    first, second = take(client, upgrade), take(client, upgrade)
+    assert first["generated_at"] != second["generated_at"]
+    assert first["sha256"] == second["sha256"]
+    assert first["sha256"] in page(client, upgrade)
+
+    sign_check(upgrade, actor=cast.admin, check="sign_in", status=CheckStatus.PASS)
+
+    third = take(client, upgrade)
+    assert third["sha256"] == sum_of(third) != first["sha256"]
+
+
+def test_an_open_upgrade_has_evidence_that_says_so(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
+    stop_upgrade(upgrade, actor=cast.admin)
+    client = client_for(cast.viewer)
+
+    document = take(client, upgrade)
+
+    assert (document["status"], document["checks"], document["request"]["completed_at"]) == ("IN_PROGRESS", [], None)
+    assert document["stop"]["requested_by"] == cast.admin.email
+    assert "has not ended: this evidence is not complete" in page(client, upgrade)
+
+
+def test_preflight_and_override_are_in_it(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, override_reason="The probe is behind the VPN.")
+    UpgradeCheck.objects.create(
+        organization=cast.acme,
+        upgrade=upgrade,
+        stage="preflight",
+        name="agent_health",
+        position=6,
+        status="fail",
+        detail="The agent service gave no answer.",
+        evidence={"url": "https://agent.example.com/health"},
+        checked_at=upgrade.created_at,
+    )
+    client = client_for(cast.viewer)
+
+    document = take(client, upgrade)
+
+    assert document["override_reason"] == "The probe is behind the VPN."
+    assert [(check["check"], check["status"]) for check in document["preflight"]] == [("agent_health", "fail")]
+    text = page(client, upgrade)
+    assert "The probe is behind the VPN." in text
+    assert "The agent service gave no answer." in text
+
+
+def test_another_upgrades_facts_are_not_in_it(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    other = make_upgrade(cast.acme, by=cast.operator, target="orchestrator", reason="another")
+    open_missing()
+    UpgradeEvent.objects.create(organization=cast.acme, upgrade=other, kind=EventKind.ENDED, message="another ended")
+
+    assert "another" not in json.dumps(take(client_for(cast.viewer), upgrade))
+
+
+def test_the_page_downloads_the_json_and_reads_without_it(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, reason="<script>alert(1)</script>")
+
+    response = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/evidence")
+
+    text = response.content.decode()
+    assert f'href="{UPGRADE}/{upgrade.upgrade_id}/evidence" download="evidence-{upgrade.upgrade_id}.json"' in text
+    assert "<script>alert" not in text
+
+
+def test_reading_evidence_writes_nothing(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    client = client_for(cast.viewer)
+
+    take(client, upgrade)
+    page(client, upgrade)
+
+    assert not AuditEvent.objects.exists()
+    assert not UpgradeEvent.objects.exists()
+
+
+@pytest.mark.parametrize(("target", "lines"), [("agent", 1), ("all", 40)])
+def test_its_queries_do_not_grow_with_what_it_tells(
+    cast: Cast, client_for: SignIn, django_assert_num_queries: Any, target: str, lines: int
+) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, target=target)
+    open_missing()
+    for number in range(lines):
+        sign_check(upgrade, actor=cast.operator, check="sign_in", status=CheckStatus.PASS, note=str(number))
+    client = client_for(cast.viewer)
+    client.get("/api/v1/auth/session")
+
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 6):  # upgrade, rollouts, checks, rollbacks, timeline, audit
+        take(client, upgrade)
+
+
+@pytest.mark.parametrize("person", ["outsider", "stranger", "newcomer", "staff"])
+def test_outsider_gets_404_as_for_a_random_id(cast: Cast, client_for: SignIn, person: str) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    client = client_for(getattr(cast, person))
+
+    foreign = client.get(f"{UPGRADE}/{upgrade.upgrade_id}/evidence")
+
+    assert_refused(foreign, 404, "not_found")
+    assert foreign.content == client.get(f"{UPGRADE}/upgrade-2026-0101-000000-abcdef/evidence").content
+    assert client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/evidence").status_code == 404
+
+
+def test_anonymous_is_turned_away(cast: Cast) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+
+    assert_refused(Client().get(f"{UPGRADE}/{upgrade.upgrade_id}/evidence"), 401, "not_authenticated")
+    assert Client().get(f"/o/acme/upgrades/{upgrade.upgrade_id}/evidence").status_code == 302
+
+
+def test_an_unknown_query_key_is_400(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+
+    response = client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}/evidence?format=pdf")
+
+    assert list(assert_refused(response, 400, "invalid")["errors"]) == ["format"]
