@@ -192,7 +192,9 @@ class Command(BaseCommand):
         """What the portal would have told, at the times of the rows."""
         reason = f" {upgrade.reason}" if upgrade.reason else ""
         asked = f"{upgrade.target} to {upgrade.version}.{reason}"
-        told = [(upgrade.created_at, EventKind.TRIGGERED, None, asked, upgrade.initiated_by_email)]
+        told: list[tuple[datetime, EventKind, Rollout | None, str, str]] = [
+            (upgrade.created_at, EventKind.TRIGGERED, None, asked, upgrade.initiated_by_email)
+        ]
         for rollout in upgrade.rollouts.all():
             if rollout.started_at:
                 told.append((rollout.started_at, EventKind.ROLLOUT_STARTED, rollout, "Deployment started.", ""))
