@@ -255,7 +255,7 @@ def test_a_deployment_that_somebody_stopped_in_ecs_with_nothing_to_go_back_to(
     platform.advance(600)
     platform.fault("stuck", cluster=cast.acme.cluster)
     client.create_service(cluster=cast.acme.cluster, serviceName=name, taskDefinition=definition, desiredCount=4)
-    upgrade = trigger(cast)
+    upgrade = trigger(cast, override_reason="it was made anew just now")
     mine = engine.start(upgrade)
     client.stop_service_deployment(serviceDeploymentArn=mine.service_deployment_arn)
 
@@ -534,7 +534,7 @@ def test_without_service_deployments_an_alarm_is_no_breaker(cast: Cast, engine: 
         platform.fault("access_denied", action=action, account="111111111111")
     platform.fault("alarm", cluster=cast.acme.cluster, service=name_of(cast))
 
-    upgrade = engine.run(trigger(cast))
+    upgrade = engine.run(trigger(cast, override_reason="the alarm watches over it"))
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ALARM)}
 
