@@ -293,9 +293,20 @@ def with_last_rollouts(organization: Organization, reading: Reading) -> Reading:
     }
     recorded = recorded_of(organization)
     rows = [
-        replace(row, last_rollout=newest.get(row.service), drift=drift_of(row, recorded)) for row in reading.services
+        replace(
+            row,
+            last_rollout=newest.get(row.service),
+            drift=None if is_older(reading, newest.get(row.service)) else drift_of(row, recorded),
+        )
+        for row in reading.services
     ]
     return replace(reading, services=rows)
+
+
+def is_older(reading: Reading, newest: Rollout | None) -> bool:
+    """Whether the rollout ended after ECS was read: then what was read tells nothing about what it left."""
+    ended_at = newest.completed_at if newest else None
+    return reading.read_at is not None and ended_at is not None and ended_at > reading.read_at
 
 
 def drift_of(row: ServiceNow, recorded: dict[str, Recorded | None]) -> Drift | None:
