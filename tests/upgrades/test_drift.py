@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 
 from portal.models import Organization, User
@@ -33,6 +34,7 @@ def shown(request: pytest.FixtureRequest, cast: Cast, client_for: SignIn) -> Cal
     """What a viewer reads, on the overview's live block and on the page of versions."""
 
     def read() -> str:
+        cache.clear()  # a reading of ECS is kept for some seconds
         response = client_for(cast.viewer).get(request.param, headers=HTMX)
         return html.unescape(" ".join(response.content.decode().split()))
 
