@@ -40,7 +40,7 @@ ORDER = {
         "evidence",
         "admin views form_views version_views api tasks gauges templatetags management",
         "forms next_steps",
-        "serializers lanes timeline plans",
+        "serializers lanes timeline plans version_options",
         "commands signing",
         "preflight",
         "versions rollback diffs",

@@ -18,6 +18,8 @@ from upgrades.plans import plan_of
 from upgrades.preflight import Preflight
 from upgrades.scope import SERVICE_OF, Change
 from upgrades.states import PlatformService, services_of
+from upgrades.version_options import version_options
+from upgrades.versions import read_catalogue
 
 # Where a refusal of the command is said: beside the field that has to do with it.
 FIELD_OF = {
@@ -88,12 +90,17 @@ def show_plan(
     """`checks_now`: pre-flight is in the page, which then waits for it; else the page asks for it. `blocker`: the upgrade
     that refused this one."""
     plan = plan_of(organization, asked.choices())
+    # The plan changes with the choices; what may be chosen does not.
+    may_read = plan.reading is not None and not plan.reading.error and not wants_fragment(request)
+    catalogue = read_catalogue(organization) if may_read else None
     context = page_context(request, organization) | {
         "form": form,
         "errors": form.errors if form.is_bound else asked.errors,
         "plan": plan,
         "preflight": preflight_of(request, organization, plan.target) if checks_now and plan.target else None,
         "blocker": blocker,
+        "catalogue": catalogue,
+        "versions": version_options(catalogue, plan.choices.version),
         "changes": CHANGES,
         "targets": TARGETS,
     }

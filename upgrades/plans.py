@@ -1,13 +1,14 @@
 """What an upgrade would do, told before anybody asks for it. No rule lives here: what refuses is the commands'."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import urlencode
 
 from portal.errors import PortalError
 from portal.models import Organization
 from upgrades.commands import refuse_running, refuse_unplaced, service_disabled
+from upgrades.diffs import Diff, diff_of
 from upgrades.estimates import estimate_seconds, in_words
 from upgrades.images import LATEST, Wanted
 from upgrades.models import Rollout, Upgrade
@@ -56,6 +57,7 @@ class PlannedRollout:
     effect: str
     in_use_by: Upgrade | None
     wanted: Wanted | None = None
+    diff: Diff | None = None
 
     @property
     def new_version(self) -> str | None:
@@ -151,28 +153,32 @@ class Plan:
 
 
 def plan_of(organization: Organization, choices: Choices) -> Plan:
-    """What the choices would do now. ECS as read_platform asks it, the registries as resolve; six queries."""
+    """What the choices would do now. ECS as read_platform asks it, the registries as resolve() does, the rest as diff_of.
+
+    While AWS hangs it waits for one of them, not for all. Eight queries, one more for each service that would change.
+    """
     scope = smallest_scope(choices.changed)
     target = choices.service or (scope.target if scope else None)
     services = services_of(target) if target else []
     reading = read_platform(organization)
     in_use = open_rollouts(organization)
     rows = reading.services if reading else []
-    wanted, refused = wanted_of(organization, services, choices.version)
+    wanted, refused = wanted_of(organization, services, choices.version, reading)
+    planned = [
+        PlannedRollout(
+            row,
+            effect_on(row, services, choices, wanted.get(row.service)),
+            in_use.get(row.service),
+            wanted.get(row.service),
+        )
+        for row in rows
+    ]
     return Plan(
         choices=choices,
         target=target,
         scope=scope,
         reading=reading,
-        rollouts=[
-            PlannedRollout(
-                row,
-                effect_on(row, services, choices, wanted.get(row.service)),
-                in_use.get(row.service),
-                wanted.get(row.service),
-            )
-            for row in rows
-        ],
+        rollouts=with_diffs(organization, reading, planned),
         open_upgrades=list({upgrade.pk: upgrade for upgrade in in_use.values()}.values()),
         refusals=[*refused, *refusals(organization, services, rows)] if target else [],
         estimated_seconds=estimate_seconds(organization, services) if target else None,
@@ -193,10 +199,10 @@ def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
 
 
 def wanted_of(
-    organization: Organization, services: list[str], version: str
+    organization: Organization, services: list[str], version: str, reading: Reading | None
 ) -> tuple[dict[str, Wanted], list[PortalError]]:
-    """What each service would run, and why the version cannot be had."""
-    if not services or organization.cluster is None or not organization.deployment_stack:
+    """What each service would run, and why the version cannot be had. Nothing is known while ECS does not say what runs."""
+    if not services or reading is None or reading.error or not organization.deployment_stack:
         return {}, []
     try:
         return resolve(organization, services, version), []
@@ -216,6 +222,21 @@ def effect_on(now: ServiceNow, services: list[str], choices: Choices, wanted: Wa
     if wanted is None or (wanted.image is None and wanted.version is not None):
         return "unknown"
     return "none" if now.runs_already(wanted) else "replace"
+
+
+def with_diffs(
+    organization: Organization, reading: Reading | None, planned: list[PlannedRollout]
+) -> list[PlannedRollout]:
+    """With what would differ in each service that gets another image. The first that cannot be read ends the reading."""
+    diffs: dict[str, Diff] = {}
+    for rollout in planned:
+        wanted = rollout.wanted
+        if rollout.effect != "replace" or wanted is None or wanted.image is None or rollout.now.runs_already(wanted):
+            continue
+        diffs[rollout.now.service] = found = diff_of(organization, rollout.now.service, wanted, reading=reading)
+        if found.error:
+            break
+    return [replace(rollout, diff=diffs.get(rollout.now.service)) for rollout in planned]
 
 
 def refusals(organization: Organization, services: list[str], rows: list[ServiceNow]) -> Iterator[PortalError]:

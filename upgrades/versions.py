@@ -362,7 +362,7 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
         reasons = "; ".join(f"{in_a_sentence(service)}: {reason}" for service, reason in lacking.items())
         raise PortalError(
             "version_unavailable",
-            f"Nothing was started: version {version} cannot be rolled ({reasons}). The versions page, and GET "
+            f"Version {version} cannot be rolled ({reasons}). The versions page, and GET "
             "/api/v1/deployments/versions, list what each service has.",
             400,
         )
@@ -374,7 +374,6 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
 def registry_unavailable(version: str, error: AwsError) -> PortalError:
     return PortalError(
         "registry_unavailable",
-        f"Nothing was started: whether {version} exists could not be read ({error.action}: {error.code}). "
-        "Try again in a minute.",
+        f"Whether {version} exists could not be read ({error.action}: {error.code}). Try again in a minute.",
         502,
     )

@@ -268,6 +268,161 @@ def test_an_old_reading_says_its_age(cast: Cast, platform: LocalAws, client_for:
     assert "4 of 4 tasks" in row_of(page, "Agent service")
 
 
+# --- versions ------------------------------------------------------------------------------------------------------
+
+
+def options(page: str) -> dict[str, str]:
+    """The label of each version that is offered, by its value; in order."""
+    select = page.partition('<select name="version"')[2].partition("</select>")[0]
+    return {value: html.unescape(label) for value, label in re.findall(r'<option value="([^"]*)"[^>]*>([^<]*)', select)}
+
+
+@pytest.mark.usefixtures("registry")
+def test_versions_are_offered_newest_first_with_what_is_known_of_them(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    found = options(ask(client_for(cast.operator)))
+
+    assert list(found) == ["", "v9.9.1", "v9.9.0", "v9.8.0"]
+    assert found[""] == "latest (v9.9.1)"
+    assert found["v9.9.1"] == "v9.9.1, pushed 3 d ago, all three"
+    assert found["v9.9.0"].endswith("all three, runs: agent service and orchestrator and customer portal")
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_version_says_which_services_have_it_and_latest_what_it_is_for_each(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    for tag in ("v9.9.1", "latest"):
+        platform.client("ecr").batch_delete_image(repositoryName="axonflow-orchestrator", imageIds=[{"imageTag": tag}])
+
+    found = options(ask(client_for(cast.operator)))
+
+    assert found["v9.9.1"] == "v9.9.1, pushed 3 d ago, only agent service and customer portal"
+    assert found[""] == "latest (agent service v9.9.1, orchestrator v9.9.0, customer portal v9.9.1)"
+
+
+def test_a_limited_registry_offers_latest_alone_and_says_why(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    page = ask(client_for(cast.operator), "service=agent")
+
+    assert options(page) == {"": "latest: the image that each task definition names"}
+    assert "Version selection is limited" in page
+    assert "Amazon ECR has no repository axonflow-agent" in page
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_fragment_offers_no_versions_for_they_stay_as_they_are(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    assert "<select" not in client_for(cast.operator).get(f"{URL}?service=agent", headers=HTMX).content.decode()
+
+
+def test_another_version_says_what_exactly_would_change(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    page = ask(client_for(cast.operator), "service=agent&version=v9.8.0")
+
+    row = row_of(page, "Agent service")
+    assert "v9.9.0 → v9.8.0 , every task replaced" in row
+    assert "Only the image changes" in row
+    assert f"{registry['agent:v9.9.0'][:19]} → {registry['agent:v9.8.0'][:19]}" in row
+    assert re.search(r"Size of the image [\d.]+\s.B → [\d.]+\s.B", row)
+    assert "Environment stays as it is" in row
+    assert "a new revision of it" in row
+    assert would_send(page)["version"] == "v9.8.0"
+    assert "Tasks replaced 4" in words(page)
+
+
+@pytest.mark.usefixtures("registry")
+def test_latest_says_what_it_resolves_to_and_is_asked_for_as_latest(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    page = ask(client_for(cast.operator), "service=all")
+
+    for label in ("Agent service", "Orchestrator", "Customer portal"):
+        assert "v9.9.0 → v9.9.1" in row_of(page, label)
+    assert would_send(page)["version"] == "latest"
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_version_that_runs_already_changes_nothing(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    page = ask(client_for(cast.operator), "service=agent&version=v9.9.0")
+
+    assert "v9.9.0 , nothing to change" in row_of(page, "Agent service")
+    assert "Only the image changes" not in page
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_a_version_that_a_service_lacks_cannot_be_started_and_stays_chosen(
+    cast: Cast, platform: LocalAws, client_for: SignIn, headers: dict[str, str]
+) -> None:
+    platform.client("ecr").batch_delete_image(repositoryName="axonflow-orchestrator", imageIds=[{"imageTag": "v9.8.0"}])
+
+    page = ask(client_for(cast.operator), "service=all&version=v9.8.0", **headers)
+
+    assert "It cannot be started. Version v9.8.0 cannot be rolled (orchestrator: the repository" in words(page)
+    assert re.search(r'id="start" disabled', page)
+    if not headers:
+        assert re.search(r'<option value="v9.8.0" selected', page)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_version_that_is_not_listed_is_shown_as_chosen(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    page = ask(client_for(cast.operator), "service=agent&version=v1")
+
+    assert options(page)["v1"] == "v1, not listed here"
+    assert re.search(r'<option value="v1" selected', page)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_registry_that_does_not_answer_leaves_the_change_unknown(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    platform.fault("throttle", action="DescribeImages")
+    client = client_for(cast.operator)
+
+    latest, named = ask(client, "service=agent"), ask(client, "service=agent&version=v9.9.1")
+
+    assert "what would change is not known" in row_of(latest, "Agent service")
+    assert re.search(r'id="start">', latest)
+    assert "It cannot be started. Whether v9.9.1 exists could not be read" in words(named)
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_task_definition_that_cannot_be_read_whole_leaves_the_rest_unknown(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    client = client_for(cast.operator)
+    ask(client)
+    platform.fault("access_denied", action="DescribeTaskDefinition", account="111111111111")
+
+    row = row_of(ask(client, "service=agent"), "Agent service")
+
+    assert "What else would differ is not known: ecs:DescribeTaskDefinition: AccessDenied" in row
+
+
+@pytest.mark.usefixtures("registry")
+def test_no_value_of_the_environment_is_shown(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    ecs = platform.client()
+    name = f"{cast.acme.deployment_stack}-agent"
+    now = ecs.describe_task_definition(taskDefinition=name)["taskDefinition"]
+    secret = {"memory": 256, "environment": [{"name": "TOKEN", "value": "canary"}]}
+    containers = [each | secret for each in now["containerDefinitions"]]
+    revision = ecs.register_task_definition(family=name, containerDefinitions=containers)["taskDefinition"]
+    ecs.update_service(
+        cluster=cast.acme.cluster, service=f"{name}-service", taskDefinition=revision["taskDefinitionArn"]
+    )
+    platform.advance(600)
+
+    page = ask(client_for(cast.operator), "service=agent")
+
+    assert "Only the image changes" in page
+    assert "canary" not in page
+
+
 # --- the blast radius ----------------------------------------------------------------------------------------------
 
 
@@ -376,9 +531,10 @@ def test_its_queries_do_not_grow_with_the_past(
     client = client_for(cast.viewer)
     ask(client)
 
-    # Organization, role, heartbeats, last rollouts and what they left, open rollouts (with those of their upgrades),
-    # what blocks, the estimate, the last of this scope (with its rollouts), the frame.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 12):
+    # Organization, role, heartbeats, last rollouts and what they left (twice, for the plan and for the versions),
+    # past versions, open rollouts (with those of their upgrades), what blocks, the estimate, the last of this scope
+    # (with its rollouts), the frame.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 15):
         ask(client, "service=all&force=1")
 
 
