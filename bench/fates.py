@@ -76,6 +76,9 @@ def fate(share: int, *ends: str) -> Callable[[Callable[[Case], None]], Callable[
 
 BREAKER_ONLY = {"breaker": True, "rollback": False}
 ALARMS = {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False}
+# How long reads may show the state before a write: some less, some more than the time to the engine's next look, and none
+# longer than it waits for a lost deployment to show (UPGRADE_ADOPT_SECONDS).
+LAG_SECONDS = (4, 14)
 READS = ("DescribeServices", "DescribeServiceDeployments")
 
 
@@ -291,13 +294,13 @@ def reply_lost_and_the_same_definition(case: Case) -> None:
 @fate(25, "completed")
 def reply_lost_and_stale_reads(case: Case) -> None:
     case.fault("reply_lost", action="UpdateService", times=1)
-    case.fault("stale_reads", seconds=case.chance.uniform(1, 12))
+    case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
 
 
 @fate(10, "superseded", "completed")
 def reply_lost_stale_reads_and_the_same_definition(case: Case) -> None:
     case.fault("reply_lost", action="UpdateService", times=1)
-    case.fault("stale_reads", seconds=case.chance.uniform(1, 12), times=1)
+    case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS), times=1)
     case.later(1, 20, case.outsider_deploys)
 
 
@@ -417,24 +420,24 @@ def the_rollback_is_superseded(case: Case) -> None:
 
 @fate(40, "completed")
 def stale_reads(case: Case) -> None:
-    case.fault("stale_reads", seconds=case.chance.uniform(1, 12))
+    case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
 
 
 @fate(20, "rolled_back")
 def stale_reads_and_crash(case: Case) -> None:
-    case.fault("stale_reads", seconds=case.chance.uniform(1, 12))
+    case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
     case.fault("crash", times=1)
 
 
 @fate(20, "superseded", "completed")
 def stale_reads_and_superseded(case: Case) -> None:
-    case.fault("stale_reads", seconds=case.chance.uniform(1, 12))
+    case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
     case.later(1, 35, case.chance.choice([case.outsider_deploys, case.outsider_deploys_another_definition]))
 
 
 @fate(10, "service_missing")
 def stale_reads_and_deleted(case: Case) -> None:
-    case.fault("stale_reads", seconds=case.chance.uniform(1, 12))
+    case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
     case.later(1, 20, case.outsider_deletes)
 
 

@@ -1,6 +1,6 @@
 """Is any verdict wrong? A thousand scripted rollouts of mixed fates, judged by the engine and, apart from it, by an oracle.
 
-    make bench-verdicts      (python -m bench.verdicts [--rollouts 1000] [--seed 1])
+    make bench-verdicts      (python -m bench.verdicts [--rollouts 1000] [--seed 1] [--fates ""])
 
 Each rollout is an organization's of its own; many run side by side, through the real commands, the real engine and the
 local AWS over HTTP. Time is turned by hand: the local AWS's clock and the database's stand still while everybody who is
@@ -501,11 +501,11 @@ def scripted(case: Case, told: Verdict, earlier: list[Verdict]) -> Verdict | Non
     return SAID_BY_PORTAL[outcome], outcome
 
 
-def deal(world: World, rollouts: int) -> list[Case]:
+def deal(world: World, rollouts: int, fates: list[Fate]) -> list[Case]:
     """The cases, each fate with its share of the rollouts, in an order that the seed decides."""
     chance = Random(world.seed)  # noqa: S311 - to be the same again for the same seed
-    total = sum(fate.share for fate in FATES)
-    parts = [(fate.share * rollouts / total, fate) for fate in FATES]
+    total = sum(fate.share for fate in fates)
+    parts = [(fate.share * rollouts / total, fate) for fate in fates]
     deck = [fate for part, fate in parts for _ in range(int(part))]
     rest = sorted(parts, key=lambda each: (each[0] - int(each[0]), chance.random()), reverse=True)
     deck += [fate for _, fate in rest[: rollouts - len(deck)]]
@@ -544,14 +544,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rollouts", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1, help="decides what meets whom, and when")
+    parser.add_argument("--fates", default="", help="only those whose names contain this text")
     options = parser.parse_args()
+    fates = [fate for fate in FATES if options.fates in fate.name]
+    if not fates:
+        parser.error(f"no fate's name contains {options.fates!r}; there are: {', '.join(fate.name for fate in FATES)}")
     call_command("migrate", verbosity=0)
     local_aws = LocalAws.start()
     os.environ["AWS_ENDPOINT_URL"] = local_aws.url
     began = time.monotonic()
     try:
         world = World(local_aws, options.seed)
-        cases = deal(world, options.rollouts)
+        cases = deal(world, options.rollouts, fates)
         Organization.objects.bulk_create([case.organization for case in cases])
         Membership.objects.bulk_create(
             Membership(organization=case.organization, user=world.actor, role=Role.OPERATOR) for case in cases
