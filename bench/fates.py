@@ -259,6 +259,13 @@ def stop_denied(case: Case) -> None:
     case.later(1, 25, case.person_stops)
 
 
+@fate(15, "stopped_by_user", "rolled_back")
+def stop_that_never_arrives_while_crashing(case: Case) -> None:
+    case.fault("crash", times=1)
+    case.fault("timeout_before", action="StopServiceDeployment", times=4, seconds=0.01)
+    case.later(0, 15, case.person_stops)
+
+
 @fate(15, "stopped_by_user", "completed")
 def reply_to_the_stop_lost(case: Case) -> None:
     case.fault("reply_lost", action="StopServiceDeployment", times=1)
