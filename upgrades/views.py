@@ -26,7 +26,7 @@ from upgrades.next_steps import next_steps
 from upgrades.platform import now_context
 from upgrades.preflight import run as run_preflight
 from upgrades.rollback import plan_rollback, services_that_advanced
-from upgrades.states import TERMINAL, UPGRADE_STATUSES, EventKind, Validation
+from upgrades.states import OPEN, TERMINAL, UPGRADE_STATUSES, EventKind, Status, Validation
 from upgrades.timeline import timeline_of
 
 
@@ -56,10 +56,17 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         "time_left": time_left(upgrade, now=timezone.now()),
         **validation_context(upgrade),
         **timeline_context(request, upgrade),
-        "may_roll_back": not upgrade.is_open and bool(services_that_advanced(upgrade)),
+        "may_roll_back": may_roll_back(upgrade),
         **stop_rule(request, upgrade),
     }
     return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context)
+
+
+def may_roll_back(upgrade: Upgrade) -> bool:
+    """As far as the record says: something advanced, and no rollback of it rolls or has succeeded."""
+    newest = next(iter(upgrade.rollbacks.all()), None)
+    went_back = newest is not None and newest.status in (*OPEN, Status.SUCCESS)
+    return not upgrade.is_open and not went_back and bool(services_that_advanced(upgrade))
 
 
 def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:

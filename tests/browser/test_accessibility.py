@@ -112,6 +112,7 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
         (f"{globex}versions/", None),
         (f"{globex}upgrades/{rolling.upgrade_id}/", open_events),
         (f"{globex}upgrades/{rolling.upgrade_id}/stop", None),
+        (f"{acme}upgrades/{partial.upgrade_id}/rollback", None),
         ("/o/nowhere/", None),
     ]
     page = open_page("/", cast.consultant)

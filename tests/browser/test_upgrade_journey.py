@@ -193,3 +193,47 @@ def test_pre_flight_comes_after_the_page_and_asks_for_a_reason_while_something_f
     expect(override).to_have_count(0)
     page.get_by_role("button", name="Start upgrade").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Upgrade of orchestrator")
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_version_up_and_back_down_by_its_page(cast: Cast, engine: Engine, guard: Guard, open_page: OpenPage) -> None:
+    guard.expected = ["422 (Unprocessable"]
+    upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="all", version="v9.9.1"), seconds=15)
+    page = open_page(f"/o/acme/upgrades/{upgrade.upgrade_id}/", cast.operator)
+
+    page.get_by_role("link", name="Roll back").click()
+    row = page.get_by_role("row", name="Orchestrator")
+    expect(row).to_contain_text("v9.9.1")
+    expect(row).to_contain_text("v9.9.0")
+    button = page.get_by_role("button", name="Roll back agent service, orchestrator and customer portal")
+    button.click()
+    expect(page.get_by_role("alert")).to_contain_text("Type acme to confirm")
+    page.get_by_label("Reason", exact=True).fill("OPS-413: sign-in fails")
+    page.get_by_label("Type acme to confirm").fill("acme")
+    button.click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text(
+        "Rollback of agent service, orchestrator and customer portal"
+    )
+    rollback = Upgrade.objects.get(kind="rollback")
+    engine.run(rollback, seconds=15)
+    expect(page.get_by_text("Rolled back: agent service, orchestrator, customer portal.").first).to_be_visible()
+    page.get_by_role("link", name=upgrade.upgrade_id).click()
+    expect(page.get_by_text("Rolled back: agent service, orchestrator, customer portal.")).to_be_visible()
+    expect(page.get_by_role("link", name="Roll back", exact=True)).to_have_count(0)
+
+
+def test_after_a_partial_upgrade_the_next_step_is_filled_in(
+    cast: Cast, engine: Engine, platform: LocalAws, open_page: OpenPage
+) -> None:
+    platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-orchestrator-service")
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="all", force_new_deployment=True, reason="OPS-7")
+    engine.run(upgrade, seconds=15)
+    page = open_page(f"/o/acme/upgrades/{upgrade.upgrade_id}/", cast.operator)
+
+    page.get_by_role("link", name="Retry the orchestrator").click()
+
+    expect(page.get_by_role("radio", name="Orchestrator")).to_be_checked()
+    expect(page.get_by_label("Force a new rollout")).to_be_checked()
+    expect(page.get_by_label("Reason", exact=True)).to_have_value("OPS-7")
+    expect(page.get_by_role("button", name="Start upgrade")).to_have_text("Start upgrade of orchestrator")
