@@ -5,6 +5,7 @@ When ECS does not answer, the last reading is shown with its age and the reason;
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -107,16 +108,17 @@ def service_name(organization: Organization, service: str) -> str:
 def read_platform(organization: Organization, *, fresh_seconds: float = FRESH_SECONDS) -> Reading | None:
     """The three services as they are now; None for an organization that names neither cluster nor stack.
 
-    At most one DescribeServices call in `fresh_seconds` (after a failure FAILED_SECONDS), and one DescribeTaskDefinition
-    for each that was never seen; waits LONGEST_WAIT_SECONDS at most. Three queries.
+    At most one DescribeServices call in `fresh_seconds` (after a failure FAILED_SECONDS) or since the newest end of a
+    rollout, and one DescribeTaskDefinition for each that was never seen; waits LONGEST_WAIT_SECONDS at most. Three queries.
     """
     if organization.cluster is None:
         return None
+    newest = last_rollouts(organization)
     reading = recall(organization)
-    if reading is None or not reading.is_recent(fresh_seconds):
+    if reading is None or not reading.is_recent(fresh_seconds) or ended_since(reading.tried_at, newest.values()):
         old = reading or Reading([unknown(organization, service) for service in PlatformService], read_at=None)
         reading = read_anew(organization, organization.cluster, old, recorded_names(organization))
-    return with_last_rollouts(organization, reading)
+    return with_last_rollouts(organization, reading, newest)
 
 
 def read_anew(organization: Organization, cluster: str, old: Reading, recorded: Names) -> Reading:
@@ -212,6 +214,11 @@ def recall(organization: Organization) -> Reading | None:
         return None
 
 
+def is_kept(organization: Organization) -> bool:
+    """Whether somebody has read it, lately or not."""
+    return recall(organization) is not None
+
+
 def keep(organization: Organization, reading: Reading) -> None:
     memory.remember(cache_key(organization), asdict(reading), seconds=KEPT_SECONDS)
 
@@ -281,32 +288,32 @@ def unknown(organization: Organization, service: PlatformService) -> ServiceNow:
     return ServiceNow(service.value, service.label, service_name(organization, service))
 
 
-def with_last_rollouts(organization: Organization, reading: Reading) -> Reading:
-    """The newest ended rollout of each service, and whether it drifted since. Two queries."""
-    newest = {
-        rollout.service: rollout
-        for rollout in Rollout.objects.filter(organization=organization, completed_at__isnull=False)
+def last_rollouts(organization: Organization) -> dict[str, Rollout]:
+    """The newest ended rollout of each service that had one. One query."""
+    ended = (
+        Rollout.objects.filter(organization=organization, completed_at__isnull=False)
         .exclude(outcome="not_attempted")
         .order_by("service", "-completed_at", "-id")
         .distinct("service")
         .select_related("upgrade")
-    }
+    )
+    return {rollout.service: rollout for rollout in ended}
+
+
+def ended_since(moment: datetime | None, rollouts: Iterable[Rollout]) -> bool:
+    """Whether one of them ended after this reading of ECS, which then tells nothing about what it left."""
+    return moment is not None and any(each.completed_at is not None and each.completed_at > moment for each in rollouts)
+
+
+def with_last_rollouts(organization: Organization, reading: Reading, newest: dict[str, Rollout]) -> Reading:
+    """The newest ended rollout of each service, and whether it drifted since. One query."""
     recorded = recorded_of(organization)
-    rows = [
-        replace(
-            row,
-            last_rollout=newest.get(row.service),
-            drift=None if is_older(reading, newest.get(row.service)) else drift_of(row, recorded),
-        )
-        for row in reading.services
-    ]
+    rows = []
+    for row in reading.services:
+        last = newest.get(row.service)
+        drift = None if last and ended_since(reading.read_at, [last]) else drift_of(row, recorded)
+        rows.append(replace(row, last_rollout=last, drift=drift))
     return replace(reading, services=rows)
-
-
-def is_older(reading: Reading, newest: Rollout | None) -> bool:
-    """Whether the rollout ended after ECS was read: then what was read tells nothing about what it left."""
-    ended_at = newest.completed_at if newest else None
-    return reading.read_at is not None and ended_at is not None and ended_at > reading.read_at
 
 
 def drift_of(row: ServiceNow, recorded: dict[str, Recorded | None]) -> Drift | None:

@@ -21,13 +21,13 @@ from django.utils import timezone
 from portal import memory
 from portal.models import Organization
 from upgrades.models import Rollout
-from upgrades.platform import ASKED_BY_ANOTHER, FRESH_SECONDS, Reading, ServiceNow, read_platform
+from upgrades.platform import ASKED_BY_ANOTHER, FRESH_SECONDS, Reading, ServiceNow, is_kept, read_platform
 from upgrades.probes import Finding, probe_agent, probe_connectors, probe_orchestrator, probe_providers
 from upgrades.states import CheckStatus, Outcome, PreflightCheck, in_a_sentence
 
 # A page or request waits no longer, whoever asks.
 LONGEST_WAIT_SECONDS = 3.6
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
 # What refuses a request was read at most so long ago, where there is time to ask; pages show what is some seconds old.
 BLOCKING_SECONDS = 1.0
 QUICK_SECONDS = 0.5
@@ -166,11 +166,12 @@ def check_session(ends_at: datetime | None) -> Finding:
 
 def read_ecs(organization: Organization, fresh_seconds: float, until: float) -> Reading | None:
     """The reading that the pages share. While another request takes the very first one, wait for it."""
-    while True:
-        reading = read_platform(organization, fresh_seconds=fresh_seconds)
-        if reading is None or reading.error != ASKED_BY_ANOTHER or time.monotonic() >= until:
-            return reading
+    reading = read_platform(organization, fresh_seconds=fresh_seconds)
+    while reading is not None and reading.error == ASKED_BY_ANOTHER and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
+        if is_kept(organization):
+            reading = read_platform(organization, fresh_seconds=fresh_seconds)
+    return reading
 
 
 def check_ecs(
