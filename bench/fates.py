@@ -37,6 +37,9 @@ class Case(Protocol):
     def failing(self, kind: str, action: str, low: float, high: float) -> None:
         """Some time after the call, let calls of this action fail for a while."""
 
+    def meanwhile(self, real_seconds: float, action: Callable[[], None]) -> None:
+        """So soon on the wall's clock, whatever the portal waits for."""
+
     def then_rolled_back(self, arrange: Callable[[], None]) -> None:
         """Once it has succeeded a person rolls it back; to that the arrangement applies."""
 
@@ -343,6 +346,14 @@ def times_out_after_the_effect(case: Case) -> None:
 @fate(6, "completed")
 def takes_effect_when_nobody_waits_any_more(case: Case) -> None:
     case.fault("delay", action="UpdateService", times=1, seconds=11)
+    case.loses_real_time = True
+
+
+@fate(6, "completed", "superseded")
+def an_outsider_slips_in_before_the_call_whose_reply_is_lost(case: Case) -> None:
+    case.fault("delay", action="UpdateService", times=1, seconds=4)
+    case.fault("reply_lost", action="UpdateService", times=1)
+    case.soon(lambda: case.meanwhile(2.5, case.outsider_deploys_another_definition))
     case.loses_real_time = True
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing import get_context
 from random import Random
+from threading import Timer
 from typing import Any
 
 import tests.embedded  # noqa: F401 - starts PostgreSQL and Redis, and sets the environment
@@ -36,7 +37,7 @@ import django
 
 django.setup()
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
@@ -162,6 +163,7 @@ class Case:
     services: dict[str, Service] = field(default_factory=dict)
     registered: Counter[str] = field(default_factory=Counter)  # revisions by the portal, by family
     second_act: Action | None = None
+    timer: Timer | None = None
     moments: list[tuple[float, Action]] = field(default_factory=list)
     _before: list[Action] = field(default_factory=list)
     _at_start: list[Action] = field(default_factory=list)
@@ -228,6 +230,14 @@ class Case:
 
     def early(self, action: Action) -> None:
         self._before.append(action)
+
+    def meanwhile(self, real_seconds: float, action: Action) -> None:
+        def act() -> None:
+            with suppress(BotoCoreError, ClientError):  # a fault that was meant for the portal
+                action()
+
+        self.timer = Timer(real_seconds, act)
+        self.timer.start()
 
     def then_rolled_back(self, arrange: Action) -> None:
         self.kind = "version"
@@ -376,6 +386,9 @@ class Run:
             if any(case.loses_real_time for case in starting):
                 self._steps()
                 time.sleep(2)  # a call that nobody waits for any more takes its effect
+            for case in starting:
+                if case.timer:
+                    case.timer.join()
             self._steps()
             self._settle()
             if self.world.now > self.world.began_at + GIVEN_UP_AFTER_SECONDS:
