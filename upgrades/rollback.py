@@ -16,6 +16,7 @@ from portal.aws.errors import AwsError, AwsRefused
 from portal.connection import within_time
 from portal.models import Organization
 from portal.templatetags.words import last_part
+from upgrades.diffs import Diff, diff_of
 from upgrades.images import recorded_names
 from upgrades.models import Rollout, Upgrade
 from upgrades.platform import LONGEST_WAIT_SECONDS, ServiceNow, ask_ecs
@@ -36,12 +37,16 @@ class Can(models.TextChoices):
 
 @dataclass(frozen=True)
 class Line:
-    """One service of the upgrade. `why`: why not, or what could not be found out. `now`: None where ECS did not say."""
+    """One service of the upgrade. `why`: why not, or what could not be found out. `now`: None where ECS did not say.
+
+    `diff` is filled by with_diffs.
+    """
 
     rollout: Rollout
     can: Can
     why: str = ""
     now: ServiceNow | None = None
+    diff: Diff | None = None
 
     @property
     def service(self) -> str:
@@ -50,6 +55,12 @@ class Line:
     @property
     def is_going(self) -> bool:
         return self.can != Can.NO
+
+    @property
+    def moved_to(self) -> str | None:
+        """The digest that would run instead of the one that ran: the earlier revision names a tag that has moved since."""
+        after, ran = self.diff.after if self.diff else None, self.rollout.from_digest
+        return after.digest if after and after.digest and ran and after.digest != ran else None
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,17 @@ def plan_rollback(upgrade: Upgrade) -> Plan:
         logger.warning("rollback of %s planned without ECS: %s", upgrade.upgrade_id, failed)
         error = f"{failed.action}: {failed.code}"
     return Plan(upgrade, [line if line.why else judge_line(line.rollout, services, usable) for line in lines], error)
+
+
+def with_diffs(plan: Plan) -> Plan:
+    """With what would differ in each service that goes back, for people. The first that cannot be read ends the reading."""
+    diffs: dict[str, Diff] = {}
+    for line in plan.lines:
+        if line.can != Can.YES or any(diff.error for diff in diffs.values()):
+            continue
+        earlier = str(line.rollout.previous_task_definition)
+        diffs[line.service] = diff_of(plan.upgrade.organization, line.service, earlier)
+    return replace(plan, lines=[replace(line, diff=diffs.get(line.service)) for line in plan.lines])
 
 
 def why_nothing_to_undo(rollout: Rollout) -> str | None:

@@ -25,7 +25,7 @@ from upgrades.models import Upgrade, UpgradeEvent, ValidationRun
 from upgrades.next_steps import next_steps
 from upgrades.platform import now_context
 from upgrades.preflight import run as run_preflight
-from upgrades.rollback import plan_rollback, services_that_advanced
+from upgrades.rollback import plan_rollback, services_that_advanced, with_diffs
 from upgrades.states import OPEN, TERMINAL, UPGRADE_STATUSES, EventKind, Status, Validation
 from upgrades.timeline import timeline_of
 
@@ -133,7 +133,7 @@ def rollback(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
                 if error.status in (403, 404):
                     raise
                 status, refused, conflict = error.status, error.message, error.extra.get("upgrade_id")
-    plan = plan_rollback(upgrade)
+    plan = with_diffs(plan_rollback(upgrade))
     form.show(plan.services)
     preflight = None
     if not plan.refusal:

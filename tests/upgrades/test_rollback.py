@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 
 from portal.audit import AuditEvent
@@ -411,6 +412,33 @@ def test_the_page_says_what_it_will_do(cast: Cast, platform: LocalAws, client_fo
         assert said in text
     assert "to confirm" not in text
     assert not Upgrade.objects.filter(kind=Kind.ROLLBACK).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("registry")
+def test_the_page_says_what_would_differ_and_warns_where_the_earlier_tag_has_moved(
+    cast: Cast, engine: Engine, registry: dict[str, str], platform: LocalAws, client_for: SignIn, door: Door
+) -> None:
+    client = client_for(cast.operator)
+    done = engine.run(door.upgrade_of(door.trigger(client, cast.acme, service="agent", version="v9.9.1")))
+    before = client.get(page_of(done)).content.decode()
+    assert "Only the image changes" in before
+    assert "would not run what ran before" not in before
+
+    moved = move_tag(platform, "axonflow-agent", registry["agent:v9.8.0"], "v9.9.0")
+    cache.clear()  # what was read of the registry is kept for a minute
+
+    text = " ".join(client.get(page_of(done)).content.decode().split())
+    assert "Agent service would not run what ran before." in text
+    assert f'{moved[:19]}</span>, not <span class="mono">{registry["agent:v9.9.0"][:19]}</span>' in text
+
+
+def move_tag(platform: LocalAws, repository: str, digest: str, tag: str) -> str:
+    """Somebody tags another image so. Returns the digest that the tag stands for now."""
+    ecr = platform.client("ecr")
+    found = ecr.batch_get_image(repositoryName=repository, imageIds=[{"imageDigest": digest}])["images"][0]
+    put = ecr.put_image(repositoryName=repository, imageManifest=found["imageManifest"], imageTag=tag)
+    return str(put["image"]["imageId"]["imageDigest"])
 
 
 def test_the_page_says_that_ecs_does_not_answer(
