@@ -1,5 +1,6 @@
 """What an upgrade would do, told before anybody asks for it. No rule lives here: what refuses is the commands'."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,7 @@ from portal.models import Organization
 from upgrades.commands import refuse_running, refuse_unplaced, service_disabled
 from upgrades.diffs import Diff, diff_of
 from upgrades.estimates import estimate_seconds, in_words
-from upgrades.images import LATEST, Wanted
+from upgrades.images import LATEST, VERSION_LIKE, Wanted
 from upgrades.models import Rollout, Upgrade
 from upgrades.platform import Reading, ServiceNow, read_platform
 from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
@@ -66,6 +67,11 @@ class PlannedRollout:
         return version if version != self.now.version else None
 
     @property
+    def goes_back(self) -> bool:
+        """The new version is earlier than the present one, as far as their names tell."""
+        return bool(self.new_version and self.now.version) and is_earlier(str(self.new_version), str(self.now.version))
+
+    @property
     def is_targeted(self) -> bool:
         return self.effect != "untouched"
 
@@ -102,6 +108,19 @@ class Plan:
     @property
     def target_words(self) -> str:
         return target_words(self.target) if self.target else ""
+
+    @property
+    def goal(self) -> str | None:
+        """The version that all its services would run, where that is one and known."""
+        if self.choices.version != LATEST:
+            return self.choices.version
+        versions = {rollout.wanted.version if rollout.wanted else None for rollout in self.targeted}
+        version = versions.pop() if len(versions) == 1 else None
+        return version if version != LATEST else None
+
+    @property
+    def going_back(self) -> list[PlannedRollout]:
+        return [rollout for rollout in self.rollouts if rollout.goes_back]
 
     @property
     def targeted(self) -> list[PlannedRollout]:
@@ -266,6 +285,20 @@ def last_of(organization: Organization, target: str) -> Upgrade | None:
     """The newest upgrade of the same scope that has ended. Two queries."""
     ended = Upgrade.objects.filter(organization=organization, target=target).exclude(status__in=OPEN)
     return ended.for_record().newest_first().first()
+
+
+def is_earlier(version: str, than: str) -> bool:
+    """By the numbers of both, where both are versions; what comes behind the numbers is not compared.
+
+    >>> is_earlier("v9.8.2", "v9.10.0"), is_earlier("v9.9.0", "v9.9.0-rc.1"), is_earlier("a1b2c3d", "v9.9.0")
+    (True, False, False)
+    """
+    found, other = VERSION_LIKE.fullmatch(version), VERSION_LIKE.fullmatch(than)
+    return found is not None and other is not None and numbers_of(found) < numbers_of(other)
+
+
+def numbers_of(version: re.Match[str]) -> list[int]:
+    return [int(number) for number in version["numbers"].lstrip("v").split(".")]
 
 
 def needs_typing(target: str | None, *, force: bool) -> bool:

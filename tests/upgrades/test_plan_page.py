@@ -333,6 +333,8 @@ def test_another_version_says_what_exactly_would_change(
     assert "a new revision of it" in row
     assert would_send(page)["version"] == "v9.8.0"
     assert "Tasks replaced 4" in words(page)
+    assert "Start upgrade of agent service to v9.8.0" in page
+    assert "A step back: agent service from v9.9.0 to v9.8.0. The database does not go back with it" in words(page)
 
 
 @pytest.mark.usefixtures("registry")
@@ -343,6 +345,8 @@ def test_latest_says_what_it_resolves_to_and_is_asked_for_as_latest(
 
     for label in ("Agent service", "Orchestrator", "Customer portal"):
         assert "v9.9.0 → v9.9.1" in row_of(page, label)
+    assert "Start upgrade of all three services to v9.9.1" in page
+    assert "A step back" not in page
     assert would_send(page)["version"] == "latest"
 
 
@@ -388,7 +392,7 @@ def test_a_registry_that_does_not_answer_leaves_the_change_unknown(
 
     assert "what would change is not known" in row_of(latest, "Agent service")
     assert re.search(r'id="start">', latest)
-    assert "It cannot be started. Whether v9.9.1 exists could not be read" in words(named)
+    assert "It cannot be started. Whether version v9.9.1 exists could not be read" in words(named)
 
 
 @pytest.mark.usefixtures("registry")
