@@ -88,9 +88,8 @@ def what_is_wanted(claim: Claim, definition: ecs.TaskDefinition, now: Now) -> Go
     image = own_image(definition.images, rollout.service)
     wanted = Wanted(rollout.wanted_version, rollout.wanted_image)
     if wanted.image is None and wanted.version is not None:
-        claim.renew()
         try:
-            wanted = look_up(target, image, rollout.service, wanted.version)
+            wanted = look_up(target, image, rollout.service, wanted.version, before_call=claim.renew)
         except RegistryLimited as error:
             if wanted.version != LATEST:
                 raise VersionMissing(str(error)) from error

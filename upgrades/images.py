@@ -6,7 +6,7 @@ The whole catalogue, and what is wanted of several services, is in versions.py.
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from django.db.models import Q
@@ -170,7 +170,14 @@ def locate(image: str | None, service: str) -> tuple[ecr.ImageReference, ecr.Rep
     return reference, repository
 
 
-def look_up(target: AwsTarget, image: str | None, service: str, version: str) -> Wanted:
+def look_up(
+    target: AwsTarget,
+    image: str | None,
+    service: str,
+    version: str,
+    *,
+    before_call: Callable[[], None] = ecs.nothing_first,
+) -> Wanted:
     """The image of this version, in the repository that the service's own image comes from, pinned by its digest.
 
     `latest`: the image with that tag, else the newest that has a tag. One call; for a repository without `latest` one more
@@ -178,10 +185,10 @@ def look_up(target: AwsTarget, image: str | None, service: str, version: str) ->
     """
     reference, repository = locate(image, service)
     try:
-        found = ecr.find_image(target, repository, version)
+        found = ecr.find_image(target, repository, version, before_call=before_call)
         if found is None and version == LATEST:
-            tagged = (each for each in ecr.list_images(target, repository).images if each.tags)
-            found = next(tagged, None)
+            reading = ecr.list_images(target, repository, before_call=before_call)
+            found = next((each for each in reading.images if each.tags), None)
     except (AwsDenied, AwsRefused) as error:
         raise RegistryLimited(why_limited(error, repository)) from error
     if found is None and version == LATEST:

@@ -54,7 +54,11 @@ class TriggerBody(StrictSerializer):
             "invalid_choice": one_of(TARGETS),
         },
     )
-    version = StrictString(max_length=100, default=LATEST)
+    version = StrictString(
+        max_length=100,
+        default=LATEST,
+        help_text="`latest`, a tag that each targeted service has, or the digest of an image without one.",
+    )
     force_new_deployment = StrictBoolean(default=False)
     reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
     override_reason = override_field()

@@ -27,8 +27,8 @@ def versions(request: HttpRequest, slug: str) -> HttpResponse:
     context = page_context(request, organization) | {
         "catalogue": catalogue,
         "page": page,
-        "rows": [as_row(version) for version in page.items],
-        "untagged": [as_row(version) for version in catalogue.versions if not version.has_tag],
+        "rows": [as_row(catalogue, version) for version in page.items],
+        "untagged": [as_row(catalogue, version) for version in catalogue.versions if not version.has_tag],
         "services": PlatformService,
         "running": [
             (row, catalogue.is_gone(row)) for row in (catalogue.platform.services if catalogue.platform else [])
@@ -38,12 +38,13 @@ def versions(request: HttpRequest, slug: str) -> HttpResponse:
     return render_page(request, "upgrades/versions.html", "upgrades/_versions_live.html", context)
 
 
-def as_row(version: Version) -> dict[str, Any]:
-    """With a cell for each platform service, in rolling order."""
+def as_row(catalogue: Catalogue, version: Version) -> dict[str, Any]:
+    """With a cell for each platform service, in rolling order. Missing is what a repository that was read does not have."""
     cells = [
         {
             "label": service.label,
             "image": version.images.get(service.value),
+            "is_missing": service.value in catalogue.registry.images and service.value not in version.images,
             "runs": service.value in version.running,
         }
         for service in PlatformService

@@ -115,12 +115,16 @@ class Version:
         return not ecr.DIGEST.fullmatch(self.name)
 
     @property
+    def not_running(self) -> list[str]:
+        """The services that have it and run another."""
+        return [service for service in self.services if service not in self.running]
+
+    @property
     def target(self) -> str | None:
-        """What an upgrade to it would be about: the service that has it and does not run it, `all` where none runs it."""
-        missing = [service for service in self.services if service not in self.running]
-        if len(missing) == len(PlatformService.values):
+        """What an upgrade to it would be about: the one service that has it and runs another, `all` where all three do."""
+        if len(self.not_running) == len(PlatformService.values):
             return ALL_SERVICES
-        return missing[0] if len(missing) == 1 else None
+        return self.not_running[0] if len(self.not_running) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -362,8 +366,8 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
         reasons = "; ".join(f"{in_a_sentence(service)}: {reason}" for service, reason in lacking.items())
         raise PortalError(
             "version_unavailable",
-            f"Version {version} cannot be rolled ({reasons}). The versions page, and GET "
-            "/api/v1/deployments/versions, list what each service has.",
+            f"Version {version} cannot be rolled ({reasons}). The versions page, and GET /api/v1/deployments/versions, "
+            "list what each service has.",
             400,
         )
     for answer in answers.values():
@@ -374,6 +378,6 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
 def registry_unavailable(version: str, error: AwsError) -> PortalError:
     return PortalError(
         "registry_unavailable",
-        f"Whether {version} exists could not be read ({error.action}: {error.code}). Try again in a minute.",
+        f"Whether version {version} exists could not be read ({error.action}: {error.code}). Try again in a minute.",
         502,
     )

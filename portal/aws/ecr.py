@@ -1,13 +1,14 @@
 """Amazon ECR: which images a repository holds, and what an image reference means. Functions in, frozen dataclasses out."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, client, forget
+from portal.aws.ecs import nothing_first
 from portal.aws.errors import AwsRefused, retried_after_expiry, translated
 
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html and .../ecr-requests.html (dual-stack)
@@ -86,10 +87,12 @@ def ecr_repository(reference: ImageReference) -> Repository | None:
     return Repository(registry["account"], registry["region"], name) if registry and name else None
 
 
-def find_image(target: AwsTarget, repository: Repository, name: str) -> Image | None:
+def find_image(
+    target: AwsTarget, repository: Repository, name: str, *, before_call: Callable[[], None] = nothing_first
+) -> Image | None:
     """The image with this tag or digest (`sha256:..`); None when the repository has none. One call. Raises AwsError.
 
-    AwsRefused `RepositoryNotFoundException`: the registry has no such repository.
+    AwsRefused `RepositoryNotFoundException`: the registry has no such repository. `before_call`: there a lease is renewed.
     """
     if DIGEST.fullmatch(name):
         wanted = {"imageDigest": name}
@@ -97,6 +100,7 @@ def find_image(target: AwsTarget, repository: Repository, name: str) -> Image | 
         wanted = {"imageTag": name}
     else:
         return None
+    before_call()
     try:
         reply = _describe_images(target, repository, imageIds=[wanted])
     except AwsRefused as error:
@@ -106,11 +110,17 @@ def find_image(target: AwsTarget, repository: Repository, name: str) -> Image | 
     return next(_images(reply), None)
 
 
-def list_images(target: AwsTarget, repository: Repository) -> ImageReading:
-    """All images, tagged and untagged. One call for a thousand, PAGES_A_READ at most. Raises AwsError as find_image."""
+def list_images(
+    target: AwsTarget, repository: Repository, *, before_call: Callable[[], None] = nothing_first
+) -> ImageReading:
+    """All images, tagged and untagged. One call for a thousand, PAGES_A_READ at most; before each `before_call`.
+
+    Raises AwsError as find_image.
+    """
     images: list[Image] = []
     token: dict[str, str] = {}
     for _ in range(PAGES_A_READ):
+        before_call()
         reply = _describe_images(target, repository, maxResults=IMAGES_A_CALL, **token)
         images += _images(reply)
         token = {"nextToken": reply["nextToken"]} if reply.get("nextToken") else {}

@@ -540,6 +540,16 @@ def test_an_explicit_version_needs_aws_to_answer(cast: Cast, platform: LocalAws,
     assert (refused.code, refused.status) == ("registry_unavailable", 502)
 
 
+def test_what_was_resolved_needs_no_registry_any_more(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast)
+    platform.fault("throttle", action="DescribeImages")
+
+    engine.run(upgrade)
+
+    assert upgrade.rollouts.get().outcome == Outcome.COMPLETED
+    assert upgrade.rollouts.get().to_version == "v9.9.1"
+
+
 def test_latest_is_left_to_the_engine_while_the_registry_does_not_answer(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
 ) -> None:
@@ -668,7 +678,7 @@ def test_the_lease_is_renewed_before_each_call(cast: Cast, engine: Engine, platf
     """A lease that was lost before the registration ends the step: nothing is registered, nothing written."""
     upgrade = trigger(cast)
     pk = upgrade.rollouts.get().pk
-    platform.fault("delay", action="DescribeTaskDefinition", seconds=1, times=1)
+    platform.fault("delay", action="DescribeTaskDefinition", seconds=2, times=1)
     worker = subprocess.Popen([sys.executable, "-c", STEP.format(pk=pk)], cwd=ROOT, env=worker_environment())
     wait_for(lambda: platform.faults() == [])
     Rollout.objects.filter(pk=pk).update(lease_epoch=100, lease_until=Now())

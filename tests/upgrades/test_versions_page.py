@@ -56,6 +56,19 @@ def test_what_a_service_lacks_is_said(cast: Cast, local_aws: LocalAws, client_fo
     assert "missing" not in row_of(text, "v9.9.1")
 
 
+def test_what_a_registry_does_not_tell_is_not_called_missing(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    platform.client("ecr").delete_repository(repositoryName="axonflow-orchestrator", force=True)
+
+    text = read(client_for(cast.viewer))
+
+    assert "missing" not in row_of(text, "v9.8.0")
+    assert row_of(text, "v9.8.0").count("not known") == 1
+    assert "For these services only" in text
+    assert "runs wherever it exists" in row_of(text, "v9.9.0")
+
+
 def test_each_version_leads_to_its_upgrade(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
     seed_images(local_aws, cast.acme, lacking={"orchestrator": "v9.8.0", "customer-portal": "v9.9.0"})
     seed_platform(local_aws, cast.acme)
