@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.hashers import make_password
 from django.core.cache import cache
 from django.db.models.functions import Now
 from django.test import Client
@@ -24,6 +25,8 @@ from upgrades.rollouts import advance
 
 # Real hashing costs a third of a second for each person of the cast.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# WhiteNoise finds a static file when it is asked for, not all of them for each client that a test makes.
+settings.WHITENOISE_AUTOREFRESH = True
 
 PASSWORD = "portal-test-password-1"
 SERVICES = ("agent", "orchestrator", "customer-portal")
@@ -72,15 +75,22 @@ class Cast:
     password: str = field(default=PASSWORD)
 
 
-def make_person(email: str, **roles: Any) -> User:
-    return User.objects.create_user(email, PASSWORD, name=email.partition("@")[0].capitalize(), **roles)
+def make_person(email: str, **fields: Any) -> User:
+    person = new_person(email, **fields)
+    person.save()
+    return person
+
+
+def new_person(email: str, **fields: Any) -> User:
+    name = email.partition("@")[0].capitalize()
+    return User(email=email, name=name, password=make_password(PASSWORD), **fields)
 
 
 @pytest.fixture
 def cast(db: None) -> Cast:
     number = next(_numbers)
-    acme = Organization.objects.create(slug="acme", name="Acme Robotics", deployment_stack=f"acme-{number}")
-    globex = Organization.objects.create(
+    acme = Organization(slug="acme", name="Acme Robotics", deployment_stack=f"acme-{number}")
+    globex = Organization(
         slug="globex",
         name="Globex",
         deployment_stack=f"globex-{number}",
@@ -88,8 +98,9 @@ def cast(db: None) -> Cast:
         deployment_role_arn="arn:aws:iam::222222222222:role/portal-upgrades",
         deployment_external_id="globex-external-id",
     )
-    initech = Organization.objects.create(slug="initech", name="Initech")
-    people = {
+    initech = Organization(slug="initech", name="Initech")
+    Organization.objects.bulk_create([acme, globex, initech])
+    roles: dict[str, dict[Organization, Role]] = {
         "viewer": {acme: Role.VIEWER},
         "operator": {acme: Role.OPERATOR},
         "admin": {acme: Role.ADMIN},
@@ -98,13 +109,15 @@ def cast(db: None) -> Cast:
         "newcomer": {initech: Role.OPERATOR},
         "stranger": {},
     }
-    made: dict[str, User] = {}
-    for name, roles in people.items():
-        made[name] = make_person(f"{name}@example.com")
-        for organization, role in roles.items():
-            Membership.objects.create(organization=organization, user=made[name], role=role)
-    staff = make_person("staff@example.com", is_staff=True, is_superuser=True)
-    return Cast(acme=acme, globex=globex, initech=initech, staff=staff, **made)
+    people = {name: new_person(f"{name}@example.com") for name in roles}
+    people["staff"] = new_person("staff@example.com", is_staff=True, is_superuser=True)
+    User.objects.bulk_create(people.values())
+    Membership.objects.bulk_create(
+        Membership(organization=organization, user=people[name], role=role)
+        for name, held in roles.items()
+        for organization, role in held.items()
+    )
+    return Cast(acme=acme, globex=globex, initech=initech, **people)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
+from portal.models import Heartbeat
 from tests.conftest import Cast
 from tests.local_aws import ROOT, LocalAws
 from upgrades.models import Rollout, Upgrade
@@ -212,7 +213,7 @@ def test_nothing_is_held_after_a_stop(
     upgrade = trigger(client_for(cast.operator), cast)
     platform.fault("stuck")
     old = release()
-    wait_for(lambda: upgrade.rollouts.get().phase == "watching")
+    wait_for(lambda: upgrade.rollouts.get().phase == "watching" and Heartbeat.objects.filter(name="worker").exists())
 
     old.end(signal.SIGTERM)
 

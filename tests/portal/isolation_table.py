@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
 
 from deployments.models import Agent, Deployment, DeploymentEvent
@@ -273,17 +273,20 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
     )
 
 
-def rows_of(organization: Organization) -> list[Any]:
-    """Everything that the organization has, as it is now."""
+def rows_of(organization: Organization) -> dict[str, str]:
+    """Everything that the organization has, as it is now: a digest of its rows, by table. One query: it is asked often."""
     models = (
         *(Upgrade, Rollout, UpgradeEvent, UpgradeCheck, ValidationRun),
         *(Agent, Deployment, DeploymentEvent),
         *(AuditEvent, IdempotencyKey, Membership),
         *(NotificationChannel, NotificationDelivery),
     )
-    return [
-        list(model._default_manager.filter(organization=organization).order_by("pk").values()) for model in models
-    ] + [Organization.objects.filter(pk=organization.pk).values().get()]
+    owners = {Organization._meta.db_table: "id"} | {model._meta.db_table: "organization_id" for model in models}
+    digest = "SELECT '{0}', md5(coalesce(string_agg({0}::text, '|' ORDER BY {0}::text), '')) FROM {0} WHERE {1} = %s"
+    tables = " UNION ALL ".join(digest.format(table, column) for table, column in owners.items())
+    with connection.cursor() as cursor:
+        cursor.execute(tables, [organization.pk] * len(owners))
+        return dict(cursor.fetchall())
 
 
 @contextmanager
