@@ -205,7 +205,12 @@ def check_steady(rows: list[ServiceNow]) -> Finding:
     facts = {
         row.service: {"state": row.state, "running": row.running_count, "desired": row.desired_count} for row in rows
     }
-    said = {"rolling": "is rolling", "degraded": "runs too few tasks", "missing": "is missing"}
+    said = {
+        "rolling": "is rolling",
+        "failed": "was left by a deployment that failed",
+        "degraded": "runs too few tasks",
+        "missing": "is missing",
+    }
     bad = [f"{row.label} {said[row.state]}{counts_of(row)}" for row in rows if row.state in said]
     if bad:
         return Finding(FAIL, f"{'; '.join(bad)}.", facts)

@@ -123,6 +123,19 @@ def rolling(cast: Cast, platform: LocalAws) -> None:
     platform.advance(1)
 
 
+def left_failed(cast: Cast, platform: LocalAws) -> None:
+    """A new deployment crashes, and ECS is not set to roll it back."""
+    breaker = {"enable": True, "rollback": False}
+    platform.fault("crash", cluster=cast.acme.cluster, service=agent_of(cast))
+    platform.client().update_service(
+        cluster=cast.acme.cluster,
+        service=agent_of(cast),
+        deploymentConfiguration={"deploymentCircuitBreaker": breaker},
+        forceNewDeployment=True,
+    )
+    platform.advance(600)
+
+
 def missing(cast: Cast, platform: LocalAws) -> None:
     platform.client().delete_service(cluster=cast.acme.cluster, service=agent_of(cast), force=True)
     platform.advance(600)
@@ -159,6 +172,7 @@ def agent_of(cast: Cast) -> str:
 FAILING: dict[str, tuple[Callable[[Cast, LocalAws], None], set[str], str]] = {
     "too few tasks": (degraded, {"steady"}, "Agent service"),
     "rolling": (rolling, {"steady"}, "Agent service is rolling"),
+    "left failed": (left_failed, {"steady"}, "Agent service was left by a deployment that failed (4 of 4)"),
     "missing": (missing, {"cluster_and_services", "steady", "agent_health", "connectors"}, "Not in the cluster"),
     "no cluster": (no_cluster, {"cluster_and_services"}, "ClusterNotFoundException"),
     "unreadable": (unreadable, {"cluster_and_services"}, "AccessDeniedException"),
