@@ -271,6 +271,9 @@ class Rollout(Leased):
         null=True, help_text="When ECS first said what must be seen twice to be believed."
     )
     check_error = models.TextField(null=True, help_text="Why the newest look at ECS failed.")  # noqa: DJ001
+    stop_error = models.TextField(  # noqa: DJ001
+        null=True, help_text="Why the stop that was asked for was not carried out, at the newest look."
+    )
     last_checked_at = models.DateTimeField(null=True, help_text="The newest look that succeeded.")
 
     started_at = models.DateTimeField(null=True)

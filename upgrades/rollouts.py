@@ -294,7 +294,7 @@ def watch(claim: Claim) -> None:
         return doubt(claim, service_missing(rollout))
     note = ask_to_stop(claim, mine) if rollout.upgrade.stop_requested_at else None
     verdict = judge_mine(claim, service, mine)
-    seen = seen_of(claim, service, mine, verdict) | {"check_error": note}
+    seen = seen_of(claim, service, mine, verdict) | {"stop_error": note}
     if verdict.status == Status.SUCCESS and rollout.to_digest is None:
         seen |= {"to_digest": read_new_digest(claim)}
     keep_events(claim, service)

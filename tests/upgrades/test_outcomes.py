@@ -1,12 +1,14 @@
 """Every outcome of spec/upgrade-semantics.md's table, reached through the local AWS and judged by the engine."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.db.models.functions import Now
+from django.test import Client
 from django.utils import timezone
 
-from portal.models import Membership, Organization, Role
+from portal.models import Membership, Organization, Role, User
 from tests.conftest import Cast, Engine, seed_platform
 from tests.local_aws import LocalAws
 from upgrades.commands import stop_upgrade, trigger_upgrade
@@ -572,7 +574,9 @@ def test_a_stale_read_does_not_make_mine_superseded(cast: Cast, engine: Engine, 
     assert verdicts(upgrade) == {"agent": (Status.SUCCESS, Outcome.COMPLETED)}
 
 
-def test_a_stop_that_is_denied_is_said_beside_the_look(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_stop_that_is_denied_is_said_beside_the_look(
+    cast: Cast, engine: Engine, platform: LocalAws, client_for: Callable[[User], Client]
+) -> None:
     platform.fault("access_denied", action="StopServiceDeployment", account="111111111111")
     upgrade = trigger(cast)
     engine.start(upgrade)
@@ -583,8 +587,13 @@ def test_a_stop_that_is_denied_is_said_beside_the_look(cast: Cast, engine: Engin
     engine.step()
 
     rollout = upgrade.rollouts.get()
-    assert rollout.check_error == "The stop was refused. ecs:StopServiceDeployment: AccessDeniedException."
+    assert rollout.stop_error == "The stop was refused. ecs:StopServiceDeployment: AccessDeniedException."
+    assert rollout.check_error is None
     assert rollout.last_checked_at != before
+    page = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+    assert "The stop has not been carried out" in page
+    assert rollout.stop_error in page
+    assert "AWS has not answered" not in page
     assert engine.run(upgrade).status == Status.SUCCESS
 
 
