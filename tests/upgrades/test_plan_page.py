@@ -237,9 +237,13 @@ def test_a_missing_service_is_told(cast: Cast, platform: LocalAws, client_for: S
     cast.acme.deployment_external_id = cast.globex.deployment_external_id
     cast.acme.save()
 
-    page = ask(client_for(cast.operator), "service=agent")
+    page, whole = ask(client_for(cast.operator), "service=agent"), ask(client_for(cast.operator), "service=all")
 
-    assert "missing in the cluster: it would fail" in row_of(page, "Agent service")
+    alone = row_of(page, "Agent service")
+    assert "missing in the cluster: it would fail" in alone
+    assert "the others" not in alone
+    # As the engine does: upgrades/endings.py, GOES_ON.
+    assert "it would fail; the others are rolled all the same" in row_of(whole, "Agent service")
 
 
 def test_an_ecs_that_is_down_leaves_the_plan_unknown_and_says_so(
