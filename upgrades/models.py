@@ -198,10 +198,6 @@ class Upgrade(models.Model):
         words = {CheckStatus.FAIL: "failed", CheckStatus.UNKNOWN: "not known", CheckStatus.PASS: "passed"}
         return [(word, statuses.count(status)) for status, word in words.items() if status in statuses]
 
-    @property
-    def services_text(self) -> str:
-        return ", ".join(rollout.service for rollout in self.rollouts.all())
-
 
 class RolloutQuerySet(models.QuerySet["Rollout"]):
     def unfinished(self) -> Self:

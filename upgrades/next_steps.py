@@ -13,7 +13,7 @@ from upgrades.advice import LOOK, UNCLEAR
 from upgrades.models import Rollout, Upgrade
 from upgrades.plans import Choices
 from upgrades.rollback import services_that_advanced
-from upgrades.states import ALL_SERVICES, Outcome, Status, in_a_sentence
+from upgrades.states import ALL_SERVICES, Outcome, PlatformService, Status, in_a_sentence
 
 # ECS gave up and left the service on what failed: the way on is what ran before.
 LEFT_BROKEN = frozenset({Outcome.CIRCUIT_BREAKER, Outcome.ALARM})
@@ -109,7 +109,7 @@ def again(upgrade: Upgrade, rollouts: list[Rollout]) -> Action:
     """The same request for these services alone; where ECS left a broken one, what it ran before."""
     first = rollouts[0]
     target = first.service if len(rollouts) == 1 else ALL_SERVICES
-    name = f"the {in_a_sentence(target)}" if len(rollouts) == 1 else "all three services"
+    name = the_services([rollout.service for rollout in rollouts])
     if upgrade.rolls_back:
         return Action(f"Try to roll back {name} again", rollback_url(upgrade.rolls_back))
     if first.outcome in LEFT_BROKEN and first.from_version and first.from_version != first.to_version:
@@ -125,9 +125,16 @@ def again(upgrade: Upgrade, rollouts: list[Rollout]) -> Action:
 def undo_of(upgrade: Upgrade, services: list[str]) -> Action | None:
     if not services:
         return None
-    names = " and ".join(in_a_sentence(service) for service in services)
-    label = f"Take the {names} forward again" if upgrade.is_rollback else f"Roll back the {names}"
+    names = the_services(services)
+    label = f"Take {names} forward again" if upgrade.is_rollback else f"Roll back {names}"
     return Action(label, rollback_url(upgrade))
+
+
+def the_services(services: list[str]) -> str:
+    """`the agent service and orchestrator`; a rollback may be of two."""
+    if len(services) == len(PlatformService):
+        return "all three services"
+    return f"the {' and '.join(in_a_sentence(service) for service in services)}"
 
 
 def new_url(upgrade: Upgrade, choices: Choices) -> str:

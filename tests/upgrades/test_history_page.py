@@ -1,6 +1,7 @@
 """The history page: filters in the address, pages, the fragment of rows."""
 
 import html
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from portal.models import User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
-from upgrades.models import Upgrade
+from upgrades.models import Kind, Upgrade
 from upgrades.states import Status
 
 SignIn = Callable[[User], Client]
@@ -36,7 +37,7 @@ def test_a_row_says_who_when_what_how_many_and_what_came_of_it(cast: Cast, clien
 
     text = client_for(cast.viewer).get(URL).content.decode()
 
-    for said in (upgrade.upgrade_id, cast.operator.email, "agent, orchestrator, customer-portal", "Partial", "2 / 1"):
+    for said in (upgrade.upgrade_id, cast.operator.email, "all three", "Partial", "2 / 1"):
         assert said in text
 
 
@@ -62,6 +63,18 @@ def test_a_success_is_plainly_green_only_when_it_is_validated(
     assert said in results
     assert ('class="chip success"' in results) is (said == "Validated")
     assert ("Needs validation" in results) is (fields["validation"] == "needed")
+
+
+@pytest.mark.parametrize("url", [URL, "/o/acme/"])
+def test_a_row_names_its_services_in_words(cast: Cast, platform: LocalAws, client_for: SignIn, url: str) -> None:
+    two = make_upgrade(cast.acme, by=cast.operator, target="all", kind=Kind.ROLLBACK)
+    two.rollouts.filter(service="customer-portal").delete()
+    make_upgrade(cast.acme, by=cast.operator)
+
+    text = client_for(cast.viewer).get(url).content.decode()
+
+    cells = re.findall(r'data-label="Services"[^>]*>\s*([^<]*?)\s*</td>', text)
+    assert cells == ["agent service", "agent service and orchestrator"]
 
 
 def test_no_upgrade_yet_says_what_to_do(cast: Cast, client_for: SignIn) -> None:

@@ -218,6 +218,17 @@ def test_a_rollback_that_failed_leads_to_its_plan_again(cast: Cast, client_for: 
     }
 
 
+def test_a_rollback_of_two_names_the_two(cast: Cast, client_for: SignIn) -> None:
+    original = ended(cast, Outcome.COMPLETED, Outcome.COMPLETED, Outcome.COMPLETED)
+    failed = (Outcome.ROLLED_BACK, Outcome.NOT_ATTEMPTED, Outcome.NOT_ATTEMPTED)
+    rollback = ended(cast, *failed, kind=Kind.ROLLBACK, rolls_back=original)
+    rollback.rollouts.filter(service="customer-portal").delete()
+
+    offered = buttons(card(client_for(cast.operator), rollback))
+
+    assert list(offered) == ["Try to roll back the agent service and orchestrator again"]
+
+
 # --- who may -------------------------------------------------------------------------------------------------------
 
 
