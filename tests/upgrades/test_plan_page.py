@@ -251,11 +251,16 @@ def test_an_ecs_that_is_down_leaves_the_plan_unknown_and_says_so(
 ) -> None:
     platform.fault("server_error", action="*", account="111111111111")
 
-    page = ask(client_for(cast.operator), "service=agent&force=1")
+    client = client_for(cast.operator)
+    page, other = ask(client, "service=agent&force=1"), ask(client, "service=agent&version=v9.9.1")
 
     assert "ECS could not be read, so what runs now is not known." in words(page)
+    assert "is recorded, and carried out when ECS answers" in words(page)
     assert "what would change is not known" in row_of(page, "Agent service")
     assert re.search(r'id="start">', page)
+    # Another version's image cannot be found without AWS: the trigger refuses it.
+    assert "An upgrade to v9.9.1 cannot be started until AWS answers" in words(other)
+    assert "is recorded, and carried out" not in words(other)
 
 
 def test_an_old_reading_says_its_age(cast: Cast, platform: LocalAws, client_for: SignIn, time_machine: Any) -> None:
