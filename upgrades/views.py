@@ -103,16 +103,24 @@ def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Ask first what a stop will do; then ask ECS for it."""
     organization = organization_of_page(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
+    status, refused = 200, {}
     if request.method == "POST":
-        commands.stop_upgrade(upgrade, actor=person(request))
-        messages.success(request, "Stop asked for. ECS rolls the running rollout back; watch it here.")
-        return redirect("upgrades:detail", slug, upgrade_id)
+        try:
+            commands.stop_upgrade(upgrade, actor=person(request))
+            messages.success(request, "Stop asked for. ECS rolls the running rollout back; watch it here.")
+            return redirect("upgrades:detail", slug, upgrade_id)
+        except PortalError as error:
+            if error.status != 409:
+                raise
+            status, refused = 409, {"stop_blocked_reason": error.message}
+            upgrade = find_upgrade(request, organization, upgrade_id)
     context = page_context(request, organization) | {
         "upgrade": upgrade,
         "lanes": lanes_of(upgrade),
         **stop_rule(request, upgrade),
+        **refused,
     }
-    return render(request, "upgrades/stop.html", context)
+    return render(request, "upgrades/stop.html", context, status=status)
 
 
 @policy(Policy.OPERATOR)

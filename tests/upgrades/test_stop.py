@@ -209,6 +209,29 @@ def test_the_page_says_why_there_is_nothing_to_stop(cast: Cast, client_for: Sign
     assert "Stop and roll back" not in text
 
 
+@pytest.mark.parametrize(("first", "ends"), [(Status.SUCCESS, "partial"), (Status.FAILED, "failed")])
+def test_the_page_says_how_the_upgrade_would_end(cast: Cast, client_for: SignIn, first: Status, ends: str) -> None:
+    upgrade = make_upgrade(
+        cast.acme, by=cast.operator, target="all", statuses=[first, Status.IN_PROGRESS, Status.PENDING]
+    )
+
+    text = client_for(cast.operator).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/stop").content.decode()
+
+    assert f"stopped by you, and the upgrade as {ends}." in text
+
+
+def test_a_stop_that_comes_too_late_shows_the_page_again(cast: Cast, client_for: SignIn) -> None:
+    ended = make_upgrade(cast.acme, by=cast.operator)
+
+    response = client_for(cast.operator).post(f"/o/acme/upgrades/{ended.upgrade_id}/stop")
+
+    text = response.content.decode()
+    assert response.status_code == 409
+    assert f"It cannot be stopped. {ended.upgrade_id} has ended SUCCESS" in text
+    assert "Go back to the upgrade" in text
+    assert "Stop and roll back" not in text
+
+
 def test_the_page_leads_back_to_the_upgrade_and_says_that_it_was_asked(
     cast: Cast, running: Upgrade, client_for: SignIn
 ) -> None:
