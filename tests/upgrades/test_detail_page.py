@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 
 from portal.models import Membership, User
+from portal.tasks import note_beat
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
@@ -59,6 +60,18 @@ def test_the_polling_ends_with_the_upgrade(cast: Cast, client_for: SignIn) -> No
     for text in (client.get(url_of(ended), headers=HTMX).content.decode(), client.get(url_of(ended)).content.decode()):
         assert "every 2s" not in text
         assert f'hx-get="{url_of(ended)}"' not in text
+
+
+def test_a_silent_runner_is_told_while_the_page_is_watched(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
+    client = client_for(cast.viewer)
+
+    page, fragment = client.get(url_of(running)), client.get(url_of(running), headers=HTMX)
+
+    for response in (page, fragment):
+        assert response.content.decode().count("The upgrade runner (scheduler and worker) has not been seen") == 1
+    note_beat("scheduler")
+    note_beat("worker")
+    assert "has not been seen" not in client.get(url_of(running), headers=HTMX).content.decode()
 
 
 @pytest.mark.parametrize("name", ["HX-Boosted", "HX-History-Restore-Request"])
