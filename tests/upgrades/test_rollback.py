@@ -243,6 +243,19 @@ def test_a_service_in_use_names_what_blocks(cast: Cast, done: Upgrade, client_fo
     assert_nothing_goes_back(response, door, blocker.upgrade_id, 409)
 
 
+def test_the_page_leads_to_what_blocks_and_comes_without_the_form(
+    cast: Cast, done: Upgrade, client_for: SignIn
+) -> None:
+    blocker = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
+
+    text = client_for(cast.operator).get(page_of(done)).content.decode()
+
+    assert f"{blocker.upgrade_id} rolls its services now. Wait for it or stop it." in text
+    assert f'<a href="/o/acme/upgrades/{blocker.upgrade_id}/">Watch {blocker.upgrade_id}</a>' in text
+    assert "Nothing of it can be rolled back." not in text
+    assert 'id="start-title"' not in text
+
+
 @pytest.mark.parametrize("status", [Status.FAILED, Status.SKIPPED])
 def test_what_did_not_advance_cannot_go_back(
     cast: Cast, platform: LocalAws, client_for: SignIn, door: Door, status: Status
