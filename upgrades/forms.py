@@ -194,8 +194,8 @@ class HistoryFilters(forms.Form):
         required=False, choices=[("", "Any status"), *[(status.value, status.label) for status in UPGRADE_STATUSES]]
     )
     service = forms.ChoiceField(required=False, choices=[("", "Any service"), *TARGET_CHOICES])
-    version = forms.CharField(required=False, max_length=100)
-    initiated_by = forms.CharField(required=False, max_length=254, label="Who")
+    version = forms.CharField(required=False, max_length=100, label="Version asked for")
+    initiated_by = forms.CharField(required=False, max_length=254, label="Who (e-mail)")
     validation = forms.ChoiceField(required=False, choices=[("", "Any"), *Validation.choices])
     skip = forms.IntegerField(required=False, min_value=0, max_value=2**31, widget=forms.HiddenInput)
 

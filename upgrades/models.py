@@ -187,6 +187,12 @@ class Upgrade(models.Model):
         return any(rollout.outcome == Outcome.COMPLETED for rollout in self.rollouts.all())
 
     @property
+    def version_steps(self) -> list[tuple[str, str | None]]:
+        """From which version to which its services went, as far as it is known, each once. Uses the prefetched rollouts."""
+        steps = [(each.from_version, each.to_version) for each in self.rollouts.all() if each.from_version]
+        return list(dict.fromkeys(steps))
+
+    @property
     def preflight_checks(self) -> list["UpgradeCheck"]:
         """As they were at the trigger; none for an upgrade of before there were any. Uses the prefetched checks."""
         return [check for check in self.checks.all() if check.stage == Stage.PREFLIGHT]

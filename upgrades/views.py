@@ -170,7 +170,11 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
     organization = organization_of_page(request, slug)
     form = HistoryFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
-    filters = {name: given.get(name) or "" for name in ("status", "service", "version", "initiated_by", "validation")}
+    # A filter that cannot be shows no rows; all that was typed stays in the form, to be mended.
+    filters = {
+        name: given.get(name) or request.GET.get(name, "")
+        for name in ("status", "service", "version", "initiated_by", "validation")
+    }
     upgrades = Upgrade.objects.for_history(request.user, organization, **filters)
     page = paginate(upgrades if form.is_valid() else upgrades.none(), skip=given.get("skip") or 0, limit=DEFAULT_LIMIT)
     context = page_context(request, organization) | {

@@ -51,6 +51,15 @@ def test_what_the_portal_did_by_itself_is_the_systems(cast: Cast, client_for: Si
     assert ">system<" in client_for(cast.viewer).get(URL).content.decode()
 
 
+def test_beyond_the_end_leads_back_to_the_newest(cast: Cast, client_for: SignIn) -> None:
+    did(cast, AuditKind.UPGRADE_TRIGGERED, "upgrade-1")
+
+    text = client_for(cast.viewer).get(f"{URL}?skip=50").content.decode()
+
+    assert f'No more entries. <a href="{URL}">Back to the newest</a>' in text
+    assert "Nobody has done anything yet" not in text
+
+
 def test_nothing_yet_says_what_will_be_here(cast: Cast, client_for: SignIn) -> None:
     assert "Nobody has done anything yet." in client_for(cast.viewer).get(URL).content.decode()
 

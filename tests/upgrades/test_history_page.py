@@ -77,6 +77,31 @@ def test_a_row_names_its_services_in_words(cast: Cast, platform: LocalAws, clien
     assert cells == ["agent service", "agent service and orchestrator"]
 
 
+def test_a_row_says_which_version_was_asked_for_until_ecs_says_what_runs(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, version="v9.9.1", statuses=[Status.PENDING])
+    client = client_for(cast.viewer)
+
+    asked = version_cell(client)
+    upgrade.rollouts.update(from_version="v9.9.0", to_version="v9.9.1")
+
+    assert asked == "v9.9.1"
+    assert version_cell(client) == "v9.9.0 → to v9.9.1"
+
+
+def test_services_that_take_the_same_step_tell_it_once(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, target="all", statuses=[Status.SUCCESS] * 3)
+    upgrade.rollouts.update(from_version="v9.9.0", to_version="v9.9.1")
+    upgrade.rollouts.filter(service="orchestrator").update(from_version="v9.8.0")
+
+    assert version_cell(client_for(cast.viewer)) == "v9.9.0 → to v9.9.1 v9.8.0 → to v9.9.1"
+
+
+def version_cell(client: Client) -> str:
+    """The version of the only row, without tags."""
+    cell = client.get(URL).content.decode().partition('data-label="Version"')[2].partition("</td>")[0]
+    return " ".join(re.sub(r"<[^>]+>", " ", cell.partition(">")[2]).split())
+
+
 def test_no_upgrade_yet_says_what_to_do(cast: Cast, client_for: SignIn) -> None:
     assert "No upgrade yet." in client_for(cast.viewer).get(URL).content.decode()
 
@@ -137,6 +162,16 @@ def test_the_next_page_keeps_the_filters(cast: Cast, client_for: SignIn) -> None
     assert "status=SUCCESS&initiated_by=operator%40example.com&skip=50" in html.unescape(text)
 
 
+@pytest.mark.parametrize(("query", "back"), [("", ""), ("status=SUCCESS&", "?status=SUCCESS")])
+def test_beyond_the_end_leads_back_to_the_newest(cast: Cast, client_for: SignIn, query: str, back: str) -> None:
+    make_upgrade(cast.acme, by=cast.operator)
+
+    text = client_for(cast.viewer).get(f"{URL}?{query}skip=50").content.decode()
+
+    assert f'No more upgrades. <a href="{URL}{back}">Back to the newest</a>' in text
+    assert "No upgrade yet" not in text
+
+
 @pytest.mark.parametrize("rows", [1, 6])
 @pytest.mark.parametrize("headers", [{}, HTMX])
 def test_its_queries_do_not_grow_with_the_rows(
@@ -179,16 +214,16 @@ def test_anonymous_is_sent_to_sign_in(cast: Cast) -> None:
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("status=DONE", "status"),
-        ("service=database", "service"),
-        ("validation=open", "validation"),
-        ("version=%00", "version"),
-        (f"version={'x' * 101}", "version"),
-        (f"initiated_by={'x' * 255}", "initiated_by"),
-        ("skip=-1", "skip"),
-        ("skip=x", "skip"),
-        ("skip=99999999999999999999", "skip"),
-        ("skip=1%00", "skip"),
+        ("status=DONE", "Status"),
+        ("service=database", "Service"),
+        ("validation=open", "Validation"),
+        ("version=%00", "Version asked for"),
+        (f"version={'x' * 101}", "Version asked for"),
+        (f"initiated_by={'x' * 255}", "Who (e-mail)"),
+        ("skip=-1", "Skip"),
+        ("skip=x", "Skip"),
+        ("skip=99999999999999999999", "Skip"),
+        ("skip=1%00", "Skip"),
     ],
 )
 def test_a_filter_that_cannot_be_is_named_and_shows_no_rows(
@@ -200,6 +235,16 @@ def test_a_filter_that_cannot_be_is_named_and_shows_no_rows(
 
     assert shown(response) == []
     assert f"<p>{named}: " in response.content.decode()
+
+
+def test_beside_a_filter_that_cannot_be_the_others_stay_in_the_form(cast: Cast, client_for: SignIn) -> None:
+    typed = {"status": "FAILED", "version": "v" * 101, "initiated_by": "<b>"}
+
+    text = client_for(cast.viewer).get(URL, typed).content.decode()
+
+    assert '<option value="FAILED" selected>' in text
+    assert f'value="{typed["version"]}"' in text
+    assert 'value="&lt;b&gt;"' in text
 
 
 @pytest.mark.parametrize("name", ["status", "service", "version", "initiated_by", "validation", "skip", "anything"])

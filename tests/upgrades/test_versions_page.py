@@ -46,6 +46,15 @@ def test_versions_newest_first_with_a_column_for_each_service(
     assert "Amazon ECR" in text
 
 
+def test_beyond_the_end_leads_back_to_the_newest(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    text = read(client_for(cast.viewer), f"{URL}?skip=50")
+
+    assert f'No more versions. <a href="{URL}">Back to the newest</a>' in text
+    assert "No version is known yet." not in text
+
+
 def test_what_a_service_lacks_is_said(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
     seed_images(local_aws, cast.acme, lacking={"orchestrator": "v9.8.0"})
     seed_platform(local_aws, cast.acme)
