@@ -331,14 +331,16 @@ CELERY_BROKER_TRANSPORT_OPTIONS = (
     else {}
 )
 CELERY_TASK_PUBLISH_RETRY = False
-# What the scheduler process calls, and how often (seconds). Named by string: portal imports no app.
+# What the scheduler process calls, and how often (seconds). All on one thread, so each returns soon: sends of
+# notifications, which wait for whatever receiver people typed in, go to threads of their own. Named by string: portal
+# imports no app.
 SCHEDULE: dict[str, float] = {
     "portal.tasks.beat": 5.0,
     "upgrades.tasks.sweep": 0.5,
     "upgrades.tasks.sweep_validations": 2.0,
     "upgrades.tasks.look_after_validations": 30.0,
     "deployments.tasks.sweep": 0.5,
-    "portal.tasks.sweep_notifications": 1.0,
+    "portal.tasks.sweep_notifications": 0.5,
     "portal.tasks.forget_notifications": 3600.0,
 }
 # What /metrics reads, in this order (portal/prometheus.py).

@@ -23,12 +23,6 @@ def note_beat(name: str) -> None:
     Heartbeat.objects.update_or_create(name=name, defaults={"beat_at": Now()})
 
 
-@shared_task
-def deliver_notification(delivery_id: str) -> None:
-    """One try of one message. A message that comes late, twice or for nothing changes nothing."""
-    delivery.deliver(delivery_id)
-
-
 def sweep_notifications() -> None:
     delivery.sweep()
 

@@ -33,8 +33,6 @@ from portal.notifications.outbox import (
     delivery_for,
     link_to,
     pending_of_channel,
-    ring_for,
-    write_rows,
 )
 from portal.notifications.sealing import seal
 
@@ -203,7 +201,7 @@ def test_channel(channel: NotificationChannel, *, actor: User) -> NotificationDe
                 "data": {"organization": organization.slug, "title": title, "actor": actor.email, "url": link_to(path)},
             },
         )
-        write_rows([message_row])
+        message_row.save(force_insert=True)
         audit(AuditKind.CHANNEL_TESTED, channel, actor, {"delivery": str(message_row.pk)})
     return message_row
 
@@ -226,7 +224,6 @@ def send_again(delivery: NotificationDelivery, *, actor: User) -> None:
         if not again:
             raise PortalError("not_failed", "It has not failed, or not any more: there is nothing to send again.", 409)
         audit(AuditKind.CHANNEL_CHANGED, channel, actor, {"sent_again": str(delivery.pk), "subject": delivery.subject})
-        transaction.on_commit(lambda: ring_for([str(delivery.pk)]), robust=True)
 
 
 def why_not_again(delivery: NotificationDelivery) -> tuple[str, str] | None:

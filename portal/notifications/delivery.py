@@ -1,7 +1,10 @@
 """Sending what waits in the outbox: claim it, send it once, write what came of it.
 
+Senders are threads of the scheduler process: a receiver that hangs costs one of them its time, never a worker nor the
+scheduler, which carry rollouts. Several schedulers may run at once.
+
 Never lost: a row that has not ended is due again and again, whoever dies. It may come twice: a message that was sent by a
-worker that died before it wrote so is sent again, with the same `webhook-id` (of an e-mail: Message-ID), by which the
+process that died before it wrote so is sent again, with the same `webhook-id` (of an e-mail: Message-ID), by which the
 receiver can tell. No network inside a transaction; every write carries the lease's epoch. The order of a channel's
 messages is not kept: one that is retried is overtaken.
 
@@ -20,21 +23,21 @@ Retries come after 10 s, 1 min, 5 min, 30 min, 2 h and 6 h. A test is tried once
 import logging
 import smtplib
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from threading import BoundedSemaphore
 from typing import Any
-from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
-from django.db.models import BooleanField, Case, Value, When
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from portal import outbound
 from portal.audit import AuditKind, record
-from portal.doorbell import ring
 from portal.leases import Claim, LeaseLost, free, take
 from portal.notifications.messages import email_of, slack_body, webhook_body, webhook_headers
 from portal.notifications.models import (
@@ -45,7 +48,6 @@ from portal.notifications.models import (
     NotificationDelivery,
     NotificationKind,
 )
-from portal.notifications.outbox import TASK
 from portal.notifications.sealing import unseal
 
 logger = logging.getLogger(__name__)
@@ -53,17 +55,19 @@ logger = logging.getLogger(__name__)
 BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 60 * 60, 6 * 60 * 60)
 SEND_SECONDS = 10.0
 MOST_RETRY_AFTER = 24 * 60 * 60
-# Longer than any send: a worker's task is ended before (CELERY_TASK_TIME_LIMIT).
-SEND_LEASE = timedelta(seconds=settings.CELERY_TASK_TIME_LIMIT)
+# Longer than any send: an e-mail has up to EMAIL_TIMEOUT for each of the steps that a mail server is led through.
+SEND_LEASE = timedelta(seconds=90)
 ATTEMPTS_KEPT = 20
 RETRIED = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 GONE_REASON = "The receiver answered 410 Gone: it wants no more messages."
 
-# A due delivery that no worker took within this time is sent by the sweep itself, broker or no broker.
-OVERDUE = timedelta(seconds=10)
-CHANNELS_A_SWEEP = 200
+# Messages that one scheduler process sends at the same moment. One organization has IN_FLIGHT_PER_ORGANIZATION of them.
+SENDERS = 8
 KEPT_DAYS = 30
 ROWS_FORGOTTEN_AT_ONCE = 5000
+
+senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="sender")
+idle = BoundedSemaphore(SENDERS)
 
 
 @dataclass(frozen=True)
@@ -77,25 +81,49 @@ class Result:
     retry_after: float = 0
 
 
-def deliver(delivery_id: UUID | str) -> bool:
-    """Send one message, if it is due and nobody else does. Returns whether it was tried.
+def sweep() -> None:
+    """Hand what may be sent now to idle senders, what has been due longest first. Waits for none of them."""
+    while idle.acquire(blocking=False):
+        with ExitStack() as unless_handed_over:
+            unless_handed_over.callback(idle.release)
+            claim = claim_next()
+            if claim is None:
+                return
+            senders.submit(send_aside, claim)
+            unless_handed_over.pop_all()
 
-    Safe to call at any time, any number of times, from any process. Takes SEND_SECONDS at most, an e-mail longer.
-    """
-    rows = NotificationDelivery.objects.ready().filter(pk=delivery_id).select_related("channel__organization")
-    for claim in take(rows):
-        try:
-            if may_be_sent(claim):
-                began = time.monotonic()
-                conclude(claim, attempt(claim), seconds=time.monotonic() - began)
-        except LeaseLost:
-            logger.warning("notification %s: lease lost, nothing written", delivery_id)
-        return True
-    return False
+
+def claim_next() -> Claim[NotificationDelivery] | None:
+    """One at a time, so that each sees what is in flight already. (Two schedulers at the same moment may not.)"""
+    ready = NotificationDelivery.objects.ready().order_by("next_check_at", "pk")
+    for claim in take(ready.select_related("channel__organization")):
+        return claim
+    return None
+
+
+def send_aside(claim: Claim[NotificationDelivery]) -> None:
+    """On a sender's thread: whatever goes wrong is logged, and the message is due again when its lease has run out."""
+    try:
+        send(claim)
+    except Exception:
+        logger.exception("notification %s: nothing written", claim.row.pk)
+    finally:
+        connection.close()
+        idle.release()
+
+
+def send(claim: Claim[NotificationDelivery]) -> None:
+    """One try of one message. Takes SEND_SECONDS at most, an e-mail longer."""
+    try:
+        if may_be_sent(claim):
+            began = time.monotonic()
+            conclude(claim, attempt(claim), seconds=time.monotonic() - began)
+    except LeaseLost:
+        logger.warning("notification %s: lease lost, nothing written", claim.row.pk)
 
 
 def may_be_sent(claim: Claim[NotificationDelivery]) -> bool:
-    """Count the try, before it is made: a message that kills its worker must not do so for ever. Or end it."""
+    """Count the try, before it is made: a message that kills its sender must not do so for ever. Or end it."""
     delivery = claim.row
     why_not = None
     if delivery.tries >= most_tries(delivery):
@@ -269,26 +297,7 @@ def end_waiting(channel: NotificationChannel) -> None:
     )
 
 
-# --- the schedule --------------------------------------------------------------------------------------------------
-
-
-def sweep() -> None:
-    """Ring for the next message of each channel; send one by ourselves that no worker took.
-
-    One only, because it may take its time and the rollouts' sweep waits for this one's end: the longest overdue.
-    """
-    is_overdue = Case(
-        When(next_check_at__lt=Now() - OVERDUE, then=True), default=Value(False), output_field=BooleanField()
-    )
-    next_of_each = (
-        NotificationDelivery.objects.ready().order_by("channel_id", "next_check_at", "pk").distinct("channel_id")
-    )
-    due = sorted(next_of_each.values_list("next_check_at", "pk", is_overdue))[:CHANNELS_A_SWEEP]
-    for _, pk, overdue in due:
-        if overdue or not ring(TASK, str(pk)):
-            logger.warning("sweep sends notification %s itself", pk)
-            deliver(pk)
-            return
+# --- the log -------------------------------------------------------------------------------------------------------
 
 
 def forget_old() -> None:

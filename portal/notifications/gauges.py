@@ -12,4 +12,5 @@ def gauges() -> Gauges:
     by_status = [(status, counted.get(status, 0)) for status in DeliveryStatus.values]
     yield gauge_by("status", "notifications", "Messages of the last 30 days, and those that wait.", by_status)
     waiting = NotificationDelivery.objects.ready().aggregate(longest=Max(seconds_since("next_check_at")))["longest"]
-    yield gauge("notification_due_seconds", "How long the most overdue message has waited for a worker.", waiting or 0)
+    help_text = "How long the message has been due that waits longest of those that could be sent now."
+    yield gauge("notification_due_seconds", help_text, waiting or 0)

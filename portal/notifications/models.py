@@ -15,8 +15,8 @@ from portal.models import Organization, User
 from portal.notifications.sealing import seal, unseal
 
 UNREADABLE = "not readable: SECRET_KEY was changed since it was saved. Type it in again."
-# Deliveries of one channel, and of one organization, that are being sent at the same moment: a receiver that answers to
-# nobody holds up neither its siblings for long nor other organizations.
+# Deliveries of one organization that are being sent at the same moment (of one channel: one). Receivers that answer to
+# nobody keep so many of the senders (delivery.py), and hold up neither their siblings for long nor other organizations.
 IN_FLIGHT_PER_ORGANIZATION = 2
 
 

@@ -6,10 +6,9 @@ Either both are there or neither. From the commit on delivery.py sends it, whoev
 from typing import Any
 
 from django.conf import settings
-from django.db import models, transaction
+from django.db import models
 from django.db.models.functions import Coalesce, Now
 
-from portal.doorbell import ring
 from portal.models import Organization
 from portal.notifications.models import (
     DeliveryStatus,
@@ -21,7 +20,6 @@ from portal.notifications.models import (
 
 # Of one channel. What comes when so many wait is recorded as failed, and can be sent by hand when the line is short.
 MOST_PENDING = 100
-TASK = "portal.tasks.deliver_notification"
 
 
 def notify(
@@ -38,7 +36,7 @@ def notify(
 
     `subject`: id of what it is about. `title`: one line, `text`: sentences, both plain. `path`: of the page about it,
     from the root. `data`: more of a webhook's `data`; `organization`, `url` and the title come into it here. Absent
-    values are None. A suspended organization is told nothing. Two queries at most; the doorbell rings after the commit.
+    values are None. A suspended organization is told nothing. Two queries at most.
     """
     # The lock keeps a channel from being removed until the caller has committed, and the count below true.
     channels = (
@@ -57,23 +55,7 @@ def notify(
         "path": path,
         "data": {"organization": organization.slug, "title": one_line(title), **data, "url": link_to(path)},
     }
-    write_rows([delivery_for(channel, message) for channel in channels])
-
-
-def write_rows(deliveries: list[NotificationDelivery]) -> None:
-    """Into the outbox, in the caller's transaction; the doorbell after its commit."""
-    if not deliveries:
-        return
-    NotificationDelivery.objects.bulk_create(deliveries)
-    waiting = [str(each.pk) for each in deliveries if each.status == DeliveryStatus.PENDING]
-    transaction.on_commit(lambda: ring_for(waiting), robust=True)
-
-
-def ring_for(waiting: list[str]) -> None:
-    """Stops at the first that the broker does not take: each would cost its time-out, and the sweep finds them all."""
-    for pk in waiting:
-        if not ring(TASK, pk):
-            return
+    NotificationDelivery.objects.bulk_create([delivery_for(channel, message) for channel in channels])
 
 
 def pending_of_channel() -> Coalesce:

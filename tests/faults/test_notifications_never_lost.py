@@ -8,23 +8,31 @@ import threading
 from typing import Any
 
 import pytest
-from django.db.models.functions import Now
 
 from portal.leases import LeaseLost
-from portal.notifications.delivery import conclude, deliver, may_be_sent, post
+from portal.notifications.delivery import conclude, may_be_sent, post
 from portal.notifications.models import NotificationDelivery
-from portal.tasks import deliver_notification, sweep_notifications
+from portal.tasks import sweep_notifications
 from tests.conftest import Cast
 from tests.faults.test_never_doubled import worker_environment
 from tests.local_aws import ROOT
-from tests.notifications.conftest import deliver_now, deliveries, head_of, make_channel, receiver, tell
+from tests.notifications.conftest import (
+    deliver,
+    deliver_now,
+    deliveries,
+    head_of,
+    make_channel,
+    receiver,
+    tell,
+    wait_for_senders,
+)
 from tests.outside import Outside
 
 __all__ = ["receiver"]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-SEND = "import django; django.setup(); from portal.notifications.delivery import deliver; deliver('{pk}')"
+SCHEDULER = [sys.executable, "manage.py", "run_scheduler"]
 
 
 @pytest.fixture
@@ -43,19 +51,16 @@ def test_killed_after_sending_it_is_sent_again_under_its_name(message: Notificat
 
     answer = receiver.answers["/in"]
     receiver.answers["/in"] = take_and_wait
-    worker = subprocess.Popen(
-        [sys.executable, "-c", SEND.format(pk=message.pk)],
-        cwd=ROOT,
-        env=worker_environment(),
-        stderr=subprocess.DEVNULL,
+    scheduler = subprocess.Popen(
+        SCHEDULER, cwd=ROOT, env=worker_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     assert arrived.wait(30)
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.wait()
+    os.kill(scheduler.pid, signal.SIGKILL)
+    scheduler.wait()
     killed.set()
     message.refresh_from_db()
     assert (message.status, message.tries, message.attempts) == ("pending", 1, [])
-    assert not deliver(message.pk)  # the dead one's lease
+    assert not deliver(message)  # the dead one's lease
 
     receiver.answers["/in"] = answer
     deliver_now(message)
@@ -81,35 +86,41 @@ def test_whoever_lost_the_lease_writes_nothing(message: NotificationDelivery, re
     assert len(message.attempts) == 1
 
 
-def test_many_workers_and_sweeps_send_it_once(message: NotificationDelivery, receiver: Outside) -> None:
-    threads = [threading.Thread(target=run, args=(message,)) for _ in range(8)]
+def test_many_schedulers_send_it_once(message: NotificationDelivery, receiver: Outside) -> None:
+    threads = [threading.Thread(target=run) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    wait_for_senders()
 
     assert len(receiver.requests) == 1
 
 
-def run(message: NotificationDelivery) -> None:
+def run() -> None:
     from django.db import connection
 
     try:
-        deliver_notification(str(message.pk))
         sweep_notifications()
     finally:
         connection.close()
 
 
-def test_a_lost_doorbell_costs_a_second(message: NotificationDelivery, receiver: Outside, broker_down: None) -> None:
-    NotificationDelivery.objects.update(next_check_at=Now())
+def test_a_scheduler_that_is_stopped_ends_its_sends_first(message: NotificationDelivery, receiver: Outside) -> None:
+    arrived, stopped = threading.Event(), threading.Event()
+    answer = receiver.answers["/in"]
 
-    sweep_notifications()
+    def take_and_wait(connection: Any, request: str) -> None:
+        arrived.set()
+        stopped.wait(20)
+        answer(connection, request)
 
-    assert len(receiver.requests) == 1
+    receiver.answers["/in"] = take_and_wait
+    scheduler = subprocess.Popen(SCHEDULER, cwd=ROOT, env=worker_environment())
+    assert arrived.wait(30)
+    scheduler.terminate()
+    stopped.set()
 
-
-def test_a_late_doorbell_for_a_removed_channel_changes_nothing(message: NotificationDelivery) -> None:
-    message.channel.delete()
-
-    deliver_notification(str(message.pk))
+    assert scheduler.wait(20) == 0
+    message.refresh_from_db()
+    assert (message.status, len(receiver.requests)) == ("sent", 1)

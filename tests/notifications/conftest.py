@@ -11,9 +11,10 @@ import pytest
 from django.db import transaction
 from django.db.models.functions import Now
 
+from portal.leases import take
 from portal.models import Organization, User
 from portal.notifications import notify
-from portal.notifications.delivery import deliver
+from portal.notifications.delivery import SEND_SECONDS, SENDERS, idle, send, sweep
 from portal.notifications.models import SUBSCRIBABLE, NotificationChannel, NotificationDelivery, NotificationKind
 from portal.notifications.sealing import seal
 from tests.outside import Outside, Talk, as_json, outside
@@ -79,12 +80,33 @@ def statuses(*each: int) -> Talk:
     return talk
 
 
+def deliver(delivery: NotificationDelivery) -> bool:
+    """What a sender does with it, on this thread; whether it might be sent now."""
+    ready = NotificationDelivery.objects.ready().filter(pk=delivery.pk).select_related("channel__organization")
+    for claim in take(ready):
+        send(claim)
+        return True
+    return False
+
+
+def sweep_and_wait() -> None:
+    """One sweep, until its senders are idle again."""
+    sweep()
+    wait_for_senders()
+
+
+def wait_for_senders() -> None:
+    for _ in range(SENDERS):
+        assert idle.acquire(timeout=SEND_SECONDS + 5)
+    idle.release(SENDERS)
+
+
 def deliver_now(delivery: NotificationDelivery) -> NotificationDelivery:
     """As if its time had come and whoever held it was gone; the row as it is then."""
     NotificationDelivery.objects.filter(pk=delivery.pk, next_check_at__isnull=False).update(
         next_check_at=Now(), lease_until=None
     )
-    assert deliver(delivery.pk)
+    assert deliver(delivery)
     delivery.refresh_from_db()
     return delivery
 

@@ -2,7 +2,9 @@
 
 import json
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -13,20 +15,29 @@ from django.db.models.functions import Now
 
 from portal.audit import AuditEvent, AuditKind
 from portal.models import Organization
-from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, deliver, forget_old, sweep
-from portal.notifications.models import Failure, NotificationChannel, NotificationDelivery, NotificationKind
+from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, SENDERS, forget_old, sweep
+from portal.notifications.models import (
+    IN_FLIGHT_PER_ORGANIZATION,
+    Failure,
+    NotificationChannel,
+    NotificationDelivery,
+    NotificationKind,
+)
 from portal.notifications.sealing import seal
 from tests.conftest import Cast
 from tests.notifications.conftest import (
     SECRET,
     body_of,
+    deliver,
     deliver_now,
     deliveries,
     head_of,
     is_signed,
     make_channel,
     statuses,
+    sweep_and_wait,
     tell,
+    wait_for_senders,
 )
 from tests.outside import Outside, as_json, raw
 
@@ -40,6 +51,27 @@ def channel(cast: Cast, receiver: Outside) -> NotificationChannel:
 def message(channel: NotificationChannel) -> NotificationDelivery:
     tell(channel.organization)
     return deliveries(channel)[0]
+
+
+@pytest.fixture
+def hanging(receiver: Outside) -> Iterator[threading.Event]:
+    """What comes to /hangs is answered when the event is set."""
+    ends = threading.Event()
+
+    def talk(connection: socket.socket, request: str) -> None:
+        ends.wait(SEND_SECONDS)
+        as_json({}, status=204)(connection, request)
+
+    receiver.answers["/hangs"] = talk
+    yield ends
+    ends.set()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + SEND_SECONDS
+    while not condition():
+        assert time.monotonic() < ends_at
+        time.sleep(0.02)
 
 
 def wait_of(message: NotificationDelivery) -> float:
@@ -122,7 +154,7 @@ def test_retries_wait_longer_each_time_keep_their_id_and_end(message: Notificati
     assert len(message.attempts) == len(receiver.requests) == 1 + len(BACKOFF_SECONDS)
     assert {head_of(request)["webhook-id"] for request in receiver.requests} == {message.message_id}
     assert len({body_of(request) for request in receiver.requests}) == 1
-    assert not deliver(message.pk)
+    assert not deliver(message)
 
 
 def test_a_receiver_that_recovers_gets_it(message: NotificationDelivery, receiver: Outside) -> None:
@@ -272,8 +304,8 @@ def test_an_address_that_may_not_be_reached_is_never_connected(
 
 
 def test_it_is_sent_once(message: NotificationDelivery, receiver: Outside) -> None:
-    assert deliver(message.pk)
-    assert not deliver(message.pk)
+    assert deliver(message)
+    assert not deliver(message)
 
     assert len(receiver.requests) == 1
 
@@ -281,7 +313,7 @@ def test_it_is_sent_once(message: NotificationDelivery, receiver: Outside) -> No
 def test_a_channel_sends_one_message_at_a_time_and_an_organization_few(
     cast: Cast, channel: NotificationChannel, message: NotificationDelivery
 ) -> None:
-    """A receiver that hangs keeps one worker, and an organization of such receivers two."""
+    """A receiver that hangs keeps one sender, and an organization of such receivers two."""
     others = [make_channel(cast.acme, by=cast.admin, name=name) for name in ("second", "third")]
     make_channel(cast.globex, by=cast.outsider)
     tell(cast.acme)
@@ -312,10 +344,10 @@ def test_what_waits_for_a_suspended_organization_goes_on_waiting(
     cast: Cast, message: NotificationDelivery, receiver: Outside
 ) -> None:
     Organization.objects.filter(pk=cast.acme.pk).update(is_active=False)
-    assert not deliver(message.pk)
+    assert not deliver(message)
 
     Organization.objects.filter(pk=cast.acme.pk).update(is_active=True)
-    assert deliver(message.pk)
+    assert deliver(message)
     assert len(receiver.requests) == 1
 
 
@@ -341,7 +373,7 @@ def test_a_target_that_cannot_be_read_is_said_and_not_tried(
     assert (message.status, message.failure, receiver.connections) == ("failed", Failure.UNREADABLE, 0)
 
 
-def test_a_message_whose_worker_always_dies_ends(message: NotificationDelivery, receiver: Outside) -> None:
+def test_a_message_whose_sender_always_dies_ends(message: NotificationDelivery, receiver: Outside) -> None:
     NotificationDelivery.objects.update(tries=1 + len(BACKOFF_SECONDS))
 
     deliver_now(message)
@@ -352,25 +384,80 @@ def test_a_message_whose_worker_always_dies_ends(message: NotificationDelivery, 
 # --- the schedule ----------------------------------------------------------------------------------------------------
 
 
-def test_the_sweep_sends_by_itself_what_no_worker_took(
-    message: NotificationDelivery, receiver: Outside, broker_down: None
+@pytest.mark.django_db(transaction=True)
+def test_the_sweep_sends_what_is_due_and_needs_no_broker(
+    cast: Cast, channel: NotificationChannel, receiver: Outside, broker_down: None
 ) -> None:
-    sweep()
+    for _ in range(3):
+        tell(cast.acme)
 
-    assert len(receiver.requests) == 1
+    for _ in range(3):
+        sweep_and_wait()
+
+    assert [each.status for each in deliveries(channel)] == ["sent"] * 3
+    assert len(receiver.requests) == 3
 
 
-def test_the_sweep_sends_the_longest_overdue_first_and_one_only(
-    cast: Cast, channel: NotificationChannel, message: NotificationDelivery, receiver: Outside, broker_down: None
+@pytest.mark.django_db(transaction=True)
+def test_the_sweep_waits_for_no_receiver(
+    cast: Cast, channel: NotificationChannel, receiver: Outside, hanging: threading.Event
 ) -> None:
-    make_channel(cast.acme, by=cast.admin, name="Second", target=f"{receiver.url}/second")
+    """Dead receivers keep two senders for each organization: neither the sweeps of rollouts nor others wait for them."""
+    for number in range(4):
+        make_channel(cast.acme, by=cast.admin, name=f"Dead {number}", target=f"{receiver.url}/hangs")
     tell(cast.acme)
-    second = NotificationDelivery.objects.filter(channel__name="Second")
-    second.update(next_check_at=F("next_check_at") - timedelta(minutes=1))
+    NotificationDelivery.objects.update(next_check_at=Now() - timedelta(hours=1))
+    NotificationDelivery.objects.filter(channel=channel).delete()
+    theirs = make_channel(cast.globex, by=cast.outsider, target=f"{receiver.url}/in")
+    began = time.monotonic()
+
+    sweep()
+    tell(cast.globex)
+    sweep()
+
+    assert time.monotonic() - began < 1
+    in_flight = NotificationDelivery.objects.filter(lease_until__gt=Now(), organization=cast.acme)
+    assert in_flight.count() == IN_FLIGHT_PER_ORGANIZATION
+    wait_for(lambda: deliveries(theirs)[0].status == "sent")
+    hanging.set()
+    wait_for_senders()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_message_is_not_claimed_before_a_sender_is_idle(
+    cast: Cast, receiver: Outside, hanging: threading.Event
+) -> None:
+    """Its lease would run out in a line."""
+    organizations = [
+        Organization.objects.create(slug=f"other-{number}", name=f"Other {number}")
+        for number in range(SENDERS // 2 + 1)
+    ]
+    for organization in organizations:
+        for name in ("one", "two"):
+            make_channel(organization, by=cast.staff, name=name, target=f"{receiver.url}/hangs")
+        tell(organization)
 
     sweep()
 
-    assert [request.split(" ")[1] for request in receiver.requests] == ["/second"]
+    assert NotificationDelivery.objects.filter(lease_until__gt=Now()).count() == SENDERS
+    hanging.set()
+    wait_for_senders()
+    sweep_and_wait()
+    assert {each.status for each in NotificationDelivery.objects.all()} == {"sent"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_sweep_sends_the_longest_due_first(cast: Cast, channel: NotificationChannel, receiver: Outside) -> None:
+    tell(cast.acme)
+    tell(cast.acme)
+    second = deliveries(channel)[1]
+    NotificationDelivery.objects.filter(pk=second.pk).update(next_check_at=F("next_check_at") - timedelta(minutes=1))
+
+    sweep_and_wait()
+
+    second.refresh_from_db()
+    assert (second.status, deliveries(channel)[0].status) == ("sent", "pending")
+    assert len(receiver.requests) == 1
 
 
 def test_what_ended_long_ago_is_forgotten(message: NotificationDelivery) -> None:
