@@ -16,7 +16,7 @@ from django.urls import reverse
 
 from portal.access import require
 from portal.audit import AuditKind, record
-from portal.errors import PortalError, is_unique_violation
+from portal.errors import NOT_FOUND, PortalError, is_unique_violation
 from portal.idempotency import KeyUse
 from portal.models import Organization, Role, User
 from portal.notifications.delivery import end_waiting
@@ -61,7 +61,7 @@ def create_channel(
 ) -> Created:
     """Add a channel; it is told from then on.
 
-    Raises PortalError: 403, 404, 409 `name_taken`, `too_many_channels`, 422 `idempotency_mismatch`.
+    Raises PortalError: 403, 404, 409 `name_taken`, `too_many_channels`, `already_removed`, 422 `idempotency_mismatch`.
     """
     require(actor, organization, Role.ADMIN)
     request = {"kind": kind, "name": name, "target": target, "events": events}
@@ -76,7 +76,7 @@ def create_channel(
         events=events,
         created_by=actor,
     )
-    with unique_name(channel), transaction.atomic():
+    with unique_name(name), transaction.atomic():
         # One at a time: of a request that comes twice at once the second finds what the first made, and the count is true.
         Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         earlier = earlier_channel(organization, key)
@@ -92,9 +92,17 @@ def create_channel(
 
 
 def earlier_channel(organization: Organization, key: KeyUse) -> NotificationChannel | None:
-    """What the same request made before; None too when that was removed since."""
+    """What the same request made before. Raises PortalError 409 `already_removed`."""
     subject = key.find_earlier()
-    return NotificationChannel.objects.filter(organization=organization, pk=subject).first() if subject else None
+    if subject is None:
+        return None
+    earlier = NotificationChannel.objects.filter(organization=organization, pk=subject).first()
+    if earlier is None:
+        message = (
+            "This request made its channel already, and that was removed since. Open the form anew to add another."
+        )
+        raise PortalError("already_removed", message, 409)
+    return earlier
 
 
 def change_channel(
@@ -105,39 +113,40 @@ def change_channel(
     Raises PortalError: 403, 404, 409 `name_taken`.
     """
     require(actor, channel.organization, Role.ADMIN)
-    changes: dict[str, Any] = {}
-    if name != channel.name:
-        changes["name"] = {"before": channel.name, "after": name}
-    if events != channel.events:
-        changes["events"] = {"before": channel.events, "after": events}
-    if target is not None and target != channel.target:
-        before = channel.masked_target
-        channel.target = target
-        changes["target"] = {"before": before, "after": channel.masked_target}
-    if not changes:
-        return
-    channel.name, channel.events = name, events
-    with unique_name(channel), transaction.atomic():
-        channel.save(update_fields=["name", "events", "sealed_target"])
-        audit(AuditKind.CHANNEL_CHANGED, channel, actor, {"changes": changes})
+    with unique_name(name), transaction.atomic():
+        locked = lock(channel)
+        changes: dict[str, Any] = {}
+        if name != locked.name:
+            changes["name"] = {"before": locked.name, "after": name}
+        if events != locked.events:
+            changes["events"] = {"before": locked.events, "after": events}
+        if target is not None and target != locked.target:
+            before = locked.masked_target
+            locked.target = target
+            changes["target"] = {"before": before, "after": locked.masked_target}
+        if not changes:
+            return
+        locked.name, locked.events = name, events
+        locked.save(update_fields=["name", "events", "sealed_target"])
+        audit(AuditKind.CHANNEL_CHANGED, locked, actor, {"changes": changes})
 
 
 def switch_channel(channel: NotificationChannel, *, actor: User, is_active: bool) -> None:
     """On or off. What waits for a channel that is switched off is not sent any more. Raises PortalError: 403, 404."""
     require(actor, channel.organization, Role.ADMIN)
     with transaction.atomic():
-        switched = NotificationChannel.objects.filter(pk=channel.pk, is_active=not is_active).update(
-            is_active=is_active, off_reason=""
-        )
-        if not switched:
+        locked = lock(channel)
+        if locked.is_active == is_active:
             return
+        locked.is_active, locked.off_reason = is_active, ""
+        locked.save(update_fields=["is_active", "off_reason"])
         if not is_active:
-            end_waiting(channel)
-        audit(AuditKind.CHANNEL_CHANGED, channel, actor, {"is_active": is_active})
+            end_waiting(locked)
+        audit(AuditKind.CHANNEL_CHANGED, locked, actor, {"is_active": is_active})
 
 
 def renew_secret(channel: NotificationChannel, *, actor: User, idempotency_key: str | None = None) -> str | None:
-    """Another signing secret, to be shown this once; the one before signs too for a day.
+    """Another signing secret, to be shown this once; the one before signs too for a day, if it can be read.
 
     None for a request that was sent again: a double click must not push out the secret that receivers have. Raises
     PortalError: 403, 404, 409 `no_secret` for what is no webhook, 422 `idempotency_mismatch`.
@@ -150,15 +159,14 @@ def renew_secret(channel: NotificationChannel, *, actor: User, idempotency_key: 
     key = KeyUse.of("renew_secret", request, organization=organization, user=actor, key=idempotency_key)
     secret = new_secret()
     with transaction.atomic():
-        locked = NotificationChannel.objects.select_for_update().filter(pk=channel.pk)
-        signs_now = locked.values_list("sealed_secret", flat=True).first()
-        if signs_now is None or key.find_earlier():
+        locked = lock(channel)
+        if key.find_earlier():
             return None
         key.keep(str(channel.pk))
-        NotificationChannel.objects.filter(pk=channel.pk).update(
-            sealed_secret=seal(secret), sealed_old_secret=signs_now, old_secret_until=Now() + OLD_SECRET_LASTS
-        )
-        audit(AuditKind.CHANNEL_CHANGED, channel, actor, {"secret": "renewed"})
+        old = (locked.sealed_secret, Now() + OLD_SECRET_LASTS) if locked.can_sign else ("", None)
+        locked.sealed_secret, (locked.sealed_old_secret, locked.old_secret_until) = seal(secret), old
+        locked.save(update_fields=["sealed_secret", "sealed_old_secret", "old_secret_until"])
+        audit(AuditKind.CHANNEL_CHANGED, locked, actor, {"secret": "renewed"})
     return secret
 
 
@@ -184,7 +192,7 @@ def test_channel(channel: NotificationChannel, *, actor: User) -> NotificationDe
     path = reverse("settings:channel", args=[organization.slug, channel.pk])
     title = f"{organization.name} ({organization.environment}): test"
     with transaction.atomic():
-        # The guard and the mark are one statement, and its lock keeps the channel from being removed meanwhile.
+        lock(channel)
         long_ago = Q(tested_at__isnull=True) | Q(tested_at__lt=Now() - timedelta(seconds=TEST_SECONDS))
         if not NotificationChannel.objects.filter(long_ago, pk=channel.pk).update(tested_at=Now()):
             message = f"{channel.name} was tested a moment ago. One test each {TEST_SECONDS} seconds; wait, and look."
@@ -239,15 +247,24 @@ def why_not_again(delivery: NotificationDelivery) -> tuple[str, str] | None:
     return None
 
 
+def lock(channel: NotificationChannel) -> NotificationChannel:
+    """As it is now, and nobody else changes or removes it in this transaction. Raises PortalError 404 when it is gone."""
+    rows = NotificationChannel.objects.select_related("organization").select_for_update(of=("self",), no_key=True)
+    locked = rows.filter(pk=channel.pk).first()
+    if locked is None:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    return locked
+
+
 @contextmanager
-def unique_name(channel: NotificationChannel) -> Iterator[None]:
+def unique_name(name: str) -> Iterator[None]:
     """Turns the database's refusal of a name that the organization has already into ours."""
     try:
         yield
     except IntegrityError as error:
         if not is_unique_violation(error, "channel_name_once"):
             raise
-        message = f"There is a channel called {channel.name} already. Choose another name."
+        message = f"There is a channel called {name} already. Choose another name."
         raise PortalError("name_taken", message, 409, errors={"name": [message]}) from error
 
 

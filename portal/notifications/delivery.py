@@ -130,7 +130,7 @@ def may_be_sent(claim: Claim[NotificationDelivery]) -> bool:
         why_not = Failure.WORKER_DIED
     elif not delivery.channel.is_active and delivery.kind != NotificationKind.TEST:
         why_not = Failure.SWITCHED_OFF
-    elif delivery.channel.target is None:
+    elif delivery.channel.target is None or not delivery.channel.can_sign:
         why_not = Failure.UNREADABLE
     if why_not:
         end(claim, DeliveryStatus.FAILED, failure=why_not)
@@ -216,7 +216,7 @@ def seconds_of(retry_after: str, *, now: datetime) -> float:
         return float(min(int(text[:9]), MOST_RETRY_AFTER))
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a zone of many digits
         return 0
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return min(max((aware - now).total_seconds(), 0), MOST_RETRY_AFTER)
@@ -272,11 +272,15 @@ def end(claim: Claim[NotificationDelivery], status: DeliveryStatus, **seen: Any)
 
 
 def switch_off_gone(claim: Claim[NotificationDelivery], **seen: Any) -> None:
-    """410: the channel is switched off, with the reason shown; what else waits for it ends as well."""
+    """410: the channel is switched off, with the reason shown; what else waits for it ends as well.
+
+    Not where its target was corrected meanwhile: the new one did not say so.
+    """
+    sent_to = claim.row.channel.sealed_target
     with transaction.atomic():
         channel = NotificationChannel.objects.select_for_update().filter(pk=claim.row.channel_id).first()
         end(claim, DeliveryStatus.FAILED, **seen)
-        if channel is None or not channel.is_active:
+        if channel is None or not channel.is_active or channel.sealed_target != sent_to:
             return
         NotificationChannel.objects.filter(pk=channel.pk).update(is_active=False, off_reason=GONE_REASON)
         end_waiting(channel)

@@ -61,10 +61,13 @@ class Failure(models.TextChoices):
     GONE = "gone", "The receiver said it is gone for good: the channel was switched off."
     MAIL_REJECTED = "mail_rejected", "The mail server rejected the message or its addresses."
     MAIL_DOWN = "mail_down", "The mail server could not be used."
-    UNREADABLE = "unreadable", "The target cannot be read: SECRET_KEY was changed. Type it in again."
+    UNREADABLE = (
+        "unreadable",
+        "Target or signing secret cannot be read: SECRET_KEY was changed. Type the target in again, make a new secret.",
+    )
     SWITCHED_OFF = "switched_off", "The channel was switched off before it was sent."
     QUEUE_FULL = "queue_full", "Too many messages were waiting for this channel."
-    WORKER_DIED = "worker_died", "The worker died while sending; whether it arrived is not known."
+    WORKER_DIED = "worker_died", "The portal died while sending; whether it arrived is not known."
     PORTAL_FAILED = "portal_failed", "The portal failed to send it; its log says why."
 
 
@@ -123,6 +126,11 @@ class NotificationChannel(models.Model):
     @target.setter
     def target(self, value: str) -> None:
         self.sealed_target = seal(value)
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether what signs its messages can be unsealed. What is no webhook has nothing to sign with, and need not."""
+        return self.kind != ChannelKind.WEBHOOK or unseal(self.sealed_secret) is not None
 
     @property
     def addresses(self) -> list[str]:

@@ -2,7 +2,8 @@
 
 A database dump alone does not give them away: they are encrypted (Fernet: AES-128-CBC with HMAC-SHA256) under a key that
 is derived from SECRET_KEY, which is not in the database. Whoever has both has the secrets. When SECRET_KEY is changed,
-nothing that was sealed before opens any more: each channel says so, and its target is typed in again.
+nothing that was sealed before opens any more: each channel says so, its target is typed in again, and a webhook gets a
+new signing secret.
 """
 
 import base64

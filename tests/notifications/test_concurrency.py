@@ -9,6 +9,7 @@ from django.db import connection, transaction
 
 from portal.audit import AuditEvent
 from portal.errors import PortalError
+from portal.models import User
 from portal.notifications import commands
 from portal.notifications.models import ChannelKind, NotificationChannel, NotificationDelivery
 from tests.conftest import Cast
@@ -75,6 +76,32 @@ def test_who_writes_to_a_channel_that_is_being_removed_writes_nothing(cast: Cast
 
     assert others.wait() == [None]
     assert not NotificationDelivery.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda channel, admin: commands.change_channel(channel, actor=admin, name="Renamed", events=["upgrade.ended"]),
+        lambda channel, admin: commands.switch_channel(channel, actor=admin, is_active=False),
+        lambda channel, admin: commands.renew_secret(channel, actor=admin),
+        lambda channel, admin: commands.test_channel(channel, actor=admin),
+    ],
+    ids=["change", "switch", "renew", "test"],
+)
+def test_who_acts_on_a_channel_that_is_being_removed_is_told_that_it_is_gone(
+    cast: Cast, command: Callable[[NotificationChannel, User], Any]
+) -> None:
+    channel = make_channel(cast.acme, by=cast.admin)
+    others = Others()
+
+    with transaction.atomic():
+        commands.remove_channel(channel, actor=cast.admin)
+        assert waits_for_a_lock(others.start(lambda: command(channel, cast.admin)))
+
+    (error,) = others.wait()
+    assert isinstance(error, PortalError)
+    assert (error.code, error.status) == ("not_found", 404)
+    assert [event.kind for event in AuditEvent.objects.all()] == ["channel.removed"]
 
 
 def test_a_form_sent_eight_times_at_once_makes_one_channel_and_shows_one_secret(cast: Cast) -> None:

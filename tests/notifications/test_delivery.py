@@ -14,8 +14,9 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from portal.audit import AuditEvent, AuditKind
+from portal.leases import take
 from portal.models import Organization
-from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, SENDERS, forget_old, sweep
+from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, SENDERS, forget_old, send, sweep
 from portal.notifications.models import (
     IN_FLIGHT_PER_ORGANIZATION,
     Failure,
@@ -209,6 +210,14 @@ def test_retry_after_is_honoured_in_seconds(
     assert wait_of(message) == pytest.approx(seconds, abs=5)
 
 
+def test_a_retry_after_that_no_date_can_hold_is_not_heeded(message: NotificationDelivery, receiver: Outside) -> None:
+    receiver.answers["/in"] = after("Thu, 01 Jan 2026 00:01:00 +99999999999999")
+
+    deliver_now(message)
+
+    assert (message.failure, wait_of(message)) == (Failure.BROKEN, pytest.approx(10, abs=5))
+
+
 def test_retry_after_is_honoured_as_a_date(message: NotificationDelivery, receiver: Outside) -> None:
     receiver.answers["/in"] = after(format_datetime(datetime.now(UTC) + timedelta(minutes=5), usegmt=True))
 
@@ -236,6 +245,22 @@ def test_a_receiver_that_is_gone_switches_its_channel_off(
     )
     told = AuditEvent.objects.get(kind=AuditKind.CHANNEL_CHANGED)
     assert (told.organization, told.actor_email, told.subject) == (cast.acme, "system", str(channel.pk))
+
+
+def test_a_target_that_was_corrected_meanwhile_is_not_switched_off(
+    channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
+) -> None:
+    receiver.answers["/in"] = statuses(410)
+    (claim,) = take(NotificationDelivery.objects.ready().select_related("channel__organization"))
+    channel.target = f"{receiver.url}/corrected"
+    channel.save()
+
+    send(claim)
+
+    channel.refresh_from_db()
+    message.refresh_from_db()
+    assert (message.status, message.failure) == ("failed", Failure.GONE)
+    assert (channel.is_active, channel.off_reason) == (True, "")
 
 
 def test_a_redirect_is_not_followed(message: NotificationDelivery, receiver: Outside) -> None:
@@ -371,6 +396,20 @@ def test_a_target_that_cannot_be_read_is_said_and_not_tried(
     deliver_now(message)
 
     assert (message.status, message.failure, receiver.connections) == ("failed", Failure.UNREADABLE, 0)
+
+
+def test_a_webhook_that_cannot_be_signed_is_not_sent(
+    channel: NotificationChannel, message: NotificationDelivery, receiver: Outside, settings: Any
+) -> None:
+    """Its target was typed in again after SECRET_KEY was changed, but it got no new secret."""
+    settings.SECRET_KEY = "another-secret-key-that-is-long-enough-for-a-test"
+    channel.target = f"{receiver.url}/in"
+    channel.save()
+
+    deliver_now(message)
+
+    assert (message.status, message.failure, receiver.connections) == ("failed", Failure.UNREADABLE, 0)
+    assert "make a new secret" in message.result
 
 
 def test_a_message_whose_sender_always_dies_ends(message: NotificationDelivery, receiver: Outside) -> None:

@@ -221,6 +221,17 @@ def test_a_double_click_makes_one_channel_and_shows_no_secret_twice(admin: Clien
     assert not SHOWN_SECRET.search(text_of(again))
 
 
+def test_a_form_whose_channel_was_removed_since_says_so(admin: Client) -> None:
+    admin.post(f"{SETTINGS}channels/new/webhook", form())
+    admin.post(page_of(NotificationChannel.objects.get(), "remove"))
+
+    again = admin.post(f"{SETTINGS}channels/new/webhook", form())
+
+    assert again.status_code == 409
+    assert "that was removed since. Open the form anew" in text_of(again)
+    assert not NotificationChannel.objects.exists()
+
+
 @pytest.mark.parametrize(
     ("kind", "target", "kept"),
     [
@@ -405,6 +416,26 @@ def test_a_new_secret_is_shown_once_and_the_old_one_signs_for_a_day(
     assert is_signed(receiver.requests[0], SECRET)
     assert [data["secret"] for _, _, data in audited()] == ["renewed"]
     assert secret not in str(audited())
+
+
+def test_a_secret_that_cannot_be_read_is_said_and_the_new_one_signs_alone(
+    cast: Cast, webhook: NotificationChannel, client_for: SignIn, settings: Any
+) -> None:
+    settings.SECRET_KEY = "another-secret-key-that-is-long-enough-for-a-test"
+    webhook.target = TARGETS["webhook"]
+    webhook.save()
+    admin = client_for(cast.admin)
+    assert "until you make a new secret" in text_of(admin.get(page_of(webhook)))
+    assert "make a new secret" in text_of(admin.get(SETTINGS))
+    assert "Only the new one will sign" in text_of(admin.get(page_of(webhook, "secret")))
+
+    shown = text_of(admin.post(page_of(webhook, "secret"), {"idempotency_key": "secret-1"}))
+
+    webhook.refresh_from_db()
+    assert [unseal(webhook.sealed_secret)] == SHOWN_SECRET.findall(shown)
+    assert (webhook.sealed_old_secret, webhook.old_secret_until) == ("", None)
+    assert "signs as well" not in shown
+    assert "make a new secret" not in text_of(admin.get(page_of(webhook)))
 
 
 def test_only_a_webhook_has_a_secret(cast: Cast, admin: Client) -> None:
