@@ -4,7 +4,7 @@ Names of the environment alone, never a value: whoever may look at an upgrade ne
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -77,7 +77,7 @@ def diff_of(
         return Diff(service, error=(reading.error if reading else None) or "what runs is not known")
     goal = wanted if isinstance(wanted, str) else wanted.image or now.task_definition
     key = memory.key_of("diff", organization.pk, now.task_definition, now.digest, goal)
-    kept: Diff | None = memory.recall(key)
+    kept = recall(key)
     if kept is not None:
         return kept
     question = partial(ask, organization.aws_target, now, wanted, recorded_names(organization))
@@ -86,8 +86,17 @@ def diff_of(
     except AwsError as error:
         logger.info("diff of %s of %s not read: %s", service, organization.slug, error)
         return Diff(service, error=f"{error.action}: {error.code}")
-    memory.remember(key, diff, seconds=KEPT_SECONDS)
+    memory.remember(key, asdict(diff), seconds=KEPT_SECONDS)
     return diff
+
+
+def recall(key: str) -> Diff | None:
+    """What was found lately. What another release of the portal kept in another shape counts as nothing."""
+    kept = memory.recall(key)
+    try:
+        return Diff(**{**kept, "before": Side(**kept["before"]), "after": Side(**kept["after"])}) if kept else None
+    except (TypeError, KeyError):
+        return None
 
 
 def ask(target: AwsTarget, now: ServiceNow, wanted: Wanted | str, names: Names) -> Diff:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from django.db.models import F, Q
 
 from portal.models import Organization
-from upgrades.images import short
+from upgrades.images import exact, short
 from upgrades.models import Rollout
 from upgrades.states import Outcome, Phase
 
@@ -28,7 +28,8 @@ UNSETTLED = {
 
 @dataclass(frozen=True)
 class Drift:
-    """`what` is so, what it `means`, and what `to_do`. `version`: the one that the record or the definition names."""
+    """`what` is so, what it `means`, and what `to_do`. `version`: of what the record or the definition names, as a trigger
+    takes it."""
 
     what: str
     means: str
@@ -48,9 +49,13 @@ class Recorded:
 def recorded_of(organization: Organization) -> dict[str, Recorded | None]:
     """By service what the newest rollout that touched it left there; None while one is under way. One query.
 
-    What was done in another cluster, before staff changed the organization's record, says nothing about this one.
+    What was done in another cluster or stack, before staff changed the organization's record, says nothing about this one.
     """
-    here = {"upgrade__cluster": organization.cluster or "", "upgrade__region": organization.deployment_region}
+    here = {
+        "upgrade__cluster": organization.cluster or "",
+        "upgrade__region": organization.deployment_region,
+        "service_name__startswith": f"{organization.deployment_stack}-",
+    }
     newest = (
         Rollout.objects.filter(organization=organization, **here)
         .filter(~Q(phase=Phase.DONE) | Q(outcome__in=ADVANCED | RESTORED | UNSETTLED))
@@ -96,7 +101,7 @@ def find_drift(
             "A deployment of that task definition did not finish and was not rolled back: the next task that ECS starts "
             "runs the other image.",
             "Look at the service in ECS, then upgrade it to the version that you want.",
-            names.get(pinned),
+            exact(names.get(pinned), pinned),
         )
     if recorded and recorded.digest and running != recorded.digest:
         left = in_full(recorded.digest, {recorded.digest: recorded.version} if recorded.version else {})
@@ -105,7 +110,7 @@ def find_drift(
             "Somebody deployed it outside the portal, or a tag moved and tasks were replaced since.",
             "If that was meant, upgrade it to what it runs, so that the record says so; if not, upgrade it to "
             f"{recorded.version or 'the version that you want'}.",
-            recorded.version,
+            exact(recorded.version, recorded.digest),
         )
     return None
 

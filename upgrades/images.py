@@ -96,6 +96,16 @@ def short(digest: str) -> str:
     return digest[:19]
 
 
+def exact(version: str | None, digest: str | None) -> str | None:
+    """How a trigger asks for just this image again: by its version where that is a tag of its own, else by its digest.
+
+    >>> exact("v9.9.0", None), exact("latest", "sha256:0123"), exact("sha256:0123", None)
+    ('v9.9.0', 'sha256:0123', None)
+    """
+    has_tag = version and version != LATEST and not version.startswith("sha256:")
+    return version if has_tag else digest
+
+
 def recorded_names(organization: Organization) -> Names:
     """The version of each service and digest that past rollouts recorded. One query."""
     rows = (

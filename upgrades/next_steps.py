@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from django.urls import reverse
 
 from upgrades.advice import LOOK, UNCLEAR
+from upgrades.images import exact
 from upgrades.models import Rollout, Upgrade
 from upgrades.plans import Choices
 from upgrades.rollback import services_that_advanced
@@ -112,8 +113,9 @@ def again(upgrade: Upgrade, rollouts: list[Rollout]) -> Action:
     name = the_services([rollout.service for rollout in rollouts])
     if upgrade.rolls_back:
         return Action(f"Try to roll back {name} again", rollback_url(upgrade.rolls_back))
-    if first.outcome in LEFT_BROKEN and first.from_version and first.from_version != first.to_version:
-        choices = Choices(service=target, version=first.from_version, force=True)
+    ran = exact(first.from_version, first.from_digest)
+    if first.outcome in LEFT_BROKEN and ran and first.from_version != first.to_version:
+        choices = Choices(service=target, version=ran, force=True)
         return Action(f"Return {name} to {first.from_version}", new_url(upgrade, choices))
     versions = {rollout.wanted_version or upgrade.version for rollout in rollouts}
     version = versions.pop() if len(versions) == 1 else upgrade.version

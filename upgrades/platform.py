@@ -6,6 +6,7 @@ When ECS does not answer, the last reading is shown with its age and the reason;
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -224,7 +225,9 @@ def keep(organization: Organization, reading: Reading) -> None:
 
 
 def cache_key(organization: Organization) -> str:
-    return f"platform:{organization.pk}:{organization.deployment_region}:{organization.cluster}"
+    """A place and what is in it: a record that names another stack has another reading."""
+    place = (organization.deployment_region, organization.cluster, organization.deployment_stack)
+    return memory.key_of("platform", organization.pk, *place)
 
 
 def ask_ecs(organization: Organization, cluster: str, recorded: Names) -> Reading:
@@ -276,12 +279,19 @@ def is_settled(live: ecs.Service) -> bool:
 
 
 def task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:
-    """A revision never changes, so it is asked for once. The ARN names its account, so no tenant meets another's."""
-    kept = memory.recall(f"task-definition:{arn}")
-    if kept is None:
-        kept = asdict(ecs.describe_task_definition(organization.aws_target, arn))
-        memory.remember(f"task-definition:{arn}", kept, seconds=KEPT_SECONDS)
-    return ecs.TaskDefinition(**kept)
+    """A revision never changes, so it is asked for once. The ARN names its account, so no tenant meets another's.
+
+    Whether it is active is left out: that changes, and the release before does not know it.
+    """
+    key = f"task-definition:{arn}"
+    kept = memory.recall(key)
+    with suppress(TypeError):  # kept by another release in another shape
+        if kept:
+            return ecs.TaskDefinition(**kept)
+    definition = ecs.describe_task_definition(organization.aws_target, arn)
+    lasting = {name: value for name, value in asdict(definition).items() if name != "is_active"}
+    memory.remember(key, lasting, seconds=KEPT_SECONDS)
+    return definition
 
 
 def unknown(organization: Organization, service: PlatformService) -> ServiceNow:

@@ -20,7 +20,8 @@ from tests.upgrades.test_version_upgrades import (
     service_now,
     trigger,
 )
-from upgrades.models import Rollout
+from upgrades.models import Rollout, Upgrade
+from upgrades.states import Outcome
 
 SignIn = Callable[[User], Client]
 
@@ -178,6 +179,26 @@ def test_a_deployment_that_failed_and_was_not_rolled_back_is_not_what_runs(
     assert "did not finish and was not rolled back" in text
 
 
+def test_upgrading_to_what_the_task_definition_names_replaces_the_tasks(
+    cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
+) -> None:
+    """ECS starts nothing for a task definition that the service has, unless it is told to."""
+    breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
+    platform.client().update_service(**place_of(cast), deploymentConfiguration=breaker)
+    platform.fault("crash", **place_of(cast))
+    failed = plain_definition(cast, f"{REGISTRY}/axonflow-agent@{registry['agent:v9.9.1']}")
+    deploy(platform, cast, failed)
+    wait_for_the_last_crash(platform, cast)
+    platform.clear_faults()
+    before = service_now(platform, cast)["taskDefinition"]
+
+    upgrade = engine.run(trigger(cast, version="v9.9.1", override_reason="this mends it"))
+
+    rollout = upgrade.rollouts.get()
+    assert (upgrade.status, rollout.outcome, rollout.attempts) == ("SUCCESS", Outcome.COMPLETED, 1)
+    assert rollout.task_definition == before
+
+
 def wait_for_the_last_crash(local_aws: LocalAws, cast: Cast) -> None:
     """ECS goes on starting tasks that crash; between two of them none of the new ones runs."""
     local_aws.wait_until(lambda: service_now(local_aws, cast)["deployments"][0]["runningCount"] == 0)
@@ -193,11 +214,15 @@ def test_rows_without_digests_say_nothing(
     assert "Drift" not in shown()
 
 
-def test_another_clusters_past_says_nothing(
-    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
+@pytest.mark.parametrize("place", ["cluster", "stack"])
+def test_the_past_of_another_place_says_nothing(
+    cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str], place: str
 ) -> None:
-    upgrade = engine.run(trigger(cast))
-    type(upgrade).objects.update(cluster="before")
+    engine.run(trigger(cast))
+    if place == "cluster":
+        Upgrade.objects.update(cluster="before")
+    else:
+        Rollout.objects.update(service_name="before-agent-service")
     deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0"))
 
     assert "Drift" not in shown()
