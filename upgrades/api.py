@@ -194,7 +194,7 @@ def history(request: Request) -> Response:
     query = read_query(request, serializers.HistoryQuery)
     skip, limit = query.pop("skip"), query.pop("limit")
     organization = organization_of_api(request)
-    upgrades = Upgrade.objects.for_history(request.user, organization, **query)
+    upgrades = Upgrade.objects.for_history(request.user, organization, **query).prefetch_related("checks")
     page = paginate(upgrades, skip=skip, limit=limit)
     return Response(
         page.envelope(lambda row: serializers.HistoryItem(row).data, organization=organization.slug, **query)

@@ -23,7 +23,7 @@ from portal.models import Organization, Role, User
 from upgrades.announcements import announce_started
 from upgrades.estimates import estimate_seconds
 from upgrades.events import tell
-from upgrades.images import LATEST
+from upgrades.images import LATEST, Wanted, short
 from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Kind, Rollout, Upgrade, UpgradeCheck
 from upgrades.platform import FRESH_SECONDS, read_platform, service_name
 from upgrades.preflight import BLOCKING_SECONDS, Preflight, preflight_to_start
@@ -44,6 +44,7 @@ def trigger_upgrade(
     force_new_deployment: bool = False,
     reason: str = "",
     override_reason: str = "",
+    images: dict[str, str] | None = None,
     session_ends_at: datetime | None = None,
     idempotency_key: str | None = None,
 ) -> Upgrade:
@@ -54,10 +55,12 @@ def trigger_upgrade(
     pre-flight, unless `override_reason` says why it is to start all the same. 4. One transaction: upgrade, rollouts,
     checks, key, audit row. 5. The doorbell.
 
-    `session_ends_at`: of the session behind it; None for a command without one. Raises PortalError: 403, 404, 400
-    `no_cluster`, `version_unavailable`, `service_disabled`, `override_reason_too_short`, 409 `upgrade_in_progress` (with
-    `upgrade_id`), `preflight_failed` (with `checks`), 422 `idempotency_mismatch`, 502 `registry_unavailable`. Costs some
-    three AWS calls a service and waits for pre-flight, 4 s at most.
+    `images`: the digests that a person was shown and agreed to, by service; where a tag stands for another by now it is
+    refused. `session_ends_at`: of the session behind it; None for a command without one. Raises PortalError: 403, 404, 400
+    `no_cluster`, `no_stack`, `version_unavailable`, `service_disabled`, `override_reason_too_short`, 409
+    `upgrade_in_progress` (with `upgrade_id`), `plan_changed`, `preflight_failed` (with `checks`), 422
+    `idempotency_mismatch`, 502 `registry_unavailable`. Costs some three AWS calls a service and waits for pre-flight, 4 s
+    at most.
     """
     require(actor, organization, Role.OPERATOR)
     request = {
@@ -81,10 +84,9 @@ def trigger_upgrade(
             checked = preflight_to_start(organization, services, session_ends_at=session_ends_at)
             if len(services) == 1:
                 refuse_disabled(organization, services[0])
-            wanted = {
-                name: {"wanted_version": what.version, "wanted_image": what.image}
-                for name, what in resolving.result().items()
-            }
+            found = resolving.result()
+        refuse_moved(images or {}, found)
+        wanted = {name: {"wanted_version": what.version, "wanted_image": what.image} for name, what in found.items()}
         refuse_failed(checked, override_reason)
         return record_upgrade(organization, actor, services, request, key, checked, wanted=wanted)
 
@@ -229,6 +231,20 @@ def service_disabled(name: str) -> PortalError:
         f"{name} has a desired count of 0: it is disabled, so there is nothing to roll. Scale it up in ECS first.",
         400,
     )
+
+
+def refuse_moved(shown: dict[str, str], found: dict[str, Wanted]) -> None:
+    """409 where a version stands for another image than the one that was shown."""
+    moved = [
+        service for service, what in found.items() if what.digest and shown.get(service, what.digest) != what.digest
+    ]
+    if moved:
+        said = "; ".join(f"{in_a_sentence(service)}: {short(str(found[service].digest))}" for service in moved)
+        raise PortalError(
+            "plan_changed",
+            f"The version stands for another image than was shown ({said}). Look at the plan again.",
+            409,
+        )
 
 
 def override_of(reason: str) -> dict[str, str]:

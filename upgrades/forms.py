@@ -10,6 +10,7 @@ from portal.idempotency import MAX_KEY_LENGTH
 from portal.models import Organization
 from upgrades.commands import MAX_REASON_LENGTH
 from upgrades.images import LATEST
+from upgrades.models import MAX_VERSION_LENGTH
 from upgrades.plans import Choices, needs_typing
 from upgrades.scope import Change
 from upgrades.signing import MAX_NOTE_LENGTH
@@ -24,7 +25,6 @@ from upgrades.states import (
 )
 
 TARGET_CHOICES = [*PlatformService.choices, (ALL_SERVICES, "All three, in order")]
-MAX_VERSION_LENGTH = 100
 
 
 class ChoicesForm(forms.Form):
@@ -78,6 +78,8 @@ class TriggerForm(forms.Form):
         error_messages={"required": f"Choose what to upgrade: {', '.join(TARGETS)}."},
     )
     version = forms.CharField(max_length=MAX_VERSION_LENGTH)
+    # What the plan showed: `service=digest`, divided by spaces (Plan.images).
+    images = forms.CharField(required=False, max_length=1000, widget=forms.HiddenInput)
     force_new_deployment = forms.BooleanField(required=False, label="Force a new rollout")
     reason = forms.CharField(
         required=False,
@@ -105,6 +107,8 @@ class TriggerForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
+        pairs = (pair.partition("=") for pair in cleaned.get("images", "").split())
+        cleaned["images"] = {service: digest for service, _, digest in pairs}
         is_wide = needs_typing(cleaned.get("service"), force=bool(cleaned.get("force_new_deployment")))
         if is_wide and cleaned.get("confirmation", "").strip() != self.organization.slug:
             self.add_error(
@@ -194,7 +198,7 @@ class HistoryFilters(forms.Form):
         required=False, choices=[("", "Any status"), *[(status.value, status.label) for status in UPGRADE_STATUSES]]
     )
     service = forms.ChoiceField(required=False, choices=[("", "Any service"), *TARGET_CHOICES])
-    version = forms.CharField(required=False, max_length=100, label="Version asked for")
+    version = forms.CharField(required=False, max_length=MAX_VERSION_LENGTH, label="Version asked for")
     initiated_by = forms.CharField(required=False, max_length=254, label="Who (e-mail)")
     validation = forms.ChoiceField(required=False, choices=[("", "Any"), *Validation.choices])
     skip = forms.IntegerField(required=False, min_value=0, max_value=2**31, widget=forms.HiddenInput)

@@ -29,6 +29,7 @@ from upgrades.states import (
     describe_upgrade,
 )
 
+MAX_VERSION_LENGTH = 128  # of a tag: https://docs.docker.com/reference/cli/docker/image/tag/
 OPEN_ROLLOUT_CONSTRAINT = "one_open_rollout_per_service"
 EVENT_IDS = uuid.UUID("9f3f2f36-0a5c-5a41-9a3c-6f0d5a1b7c11")
 
@@ -102,7 +103,7 @@ class Upgrade(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="upgrades")
     kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.UPGRADE)
     target = models.CharField(max_length=20, choices=[(target, target) for target in TARGETS])
-    version = models.CharField(max_length=100)
+    version = models.CharField(max_length=MAX_VERSION_LENGTH)
     force_new_deployment = models.BooleanField()
     reason = models.TextField(blank=True)
     status = models.CharField(max_length=20, choices=Status.choices, default=Status.PENDING)
@@ -296,6 +297,19 @@ class Rollout(Leased):
                 fields=["organization", "service"], condition=~models.Q(phase="done"), name=OPEN_ROLLOUT_CONSTRAINT
             ),
             models.UniqueConstraint(fields=["upgrade", "service"], name="rollout_once_per_upgrade"),
+            # The release before knows nothing of what is wanted: whatever it would call for or conclude is refused, and
+            # this one's workers carry the rollout out.
+            models.CheckConstraint(
+                condition=~(models.Q(phase=Phase.CALLING) | models.Q(outcome=Outcome.NO_CHANGE))
+                | (
+                    (models.Q(wanted_image__isnull=True) | models.Q(to_digest__isnull=False))
+                    & (
+                        models.Q(wanted_task_definition__isnull=True)
+                        | models.Q(task_definition=models.F("wanted_task_definition"))
+                    )
+                ),
+                name="rollout_does_what_is_wanted",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -119,6 +119,12 @@ class Plan:
         return version if version != LATEST else None
 
     @property
+    def images(self) -> str:
+        """What the form sends back, so that what was shown is what starts: `service=digest`, where one is known."""
+        known = [(each.now.service, each.wanted.digest) for each in self.targeted if each.wanted]
+        return " ".join(f"{service}={digest}" for service, digest in known if digest)
+
+    @property
     def going_back(self) -> list[PlannedRollout]:
         return [rollout for rollout in self.rollouts if rollout.goes_back]
 

@@ -18,7 +18,7 @@ from portal.models import Organization
 from portal.templatetags.words import last_part
 from upgrades.diffs import Diff, diff_of
 from upgrades.images import recorded_names
-from upgrades.models import Rollout, Upgrade
+from upgrades.models import MAX_VERSION_LENGTH, Rollout, Upgrade
 from upgrades.platform import LONGEST_WAIT_SECONDS, ServiceNow, ask_ecs
 from upgrades.states import Outcome
 
@@ -92,8 +92,9 @@ class Plan:
     @property
     def version(self) -> str:
         """The earlier version where all go back to the same one, else `previous`."""
-        versions = {line.rollout.from_version for line in self.going}
-        return versions.pop() or PREVIOUS if len(versions) == 1 else PREVIOUS
+        versions = {line.rollout.from_version or PREVIOUS for line in self.going}
+        version = versions.pop() if len(versions) == 1 else PREVIOUS
+        return version if len(version) <= MAX_VERSION_LENGTH else PREVIOUS
 
     @property
     def refusal(self) -> str | None:

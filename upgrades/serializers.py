@@ -10,7 +10,7 @@ from portal.pagination import MAX_SKIP
 from upgrades.commands import MAX_REASON_LENGTH
 from upgrades.images import LATEST
 from upgrades.matrix import rows_of, run_of
-from upgrades.models import Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
+from upgrades.models import MAX_VERSION_LENGTH, Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
 from upgrades.signing import MAX_NOTE_LENGTH
 from upgrades.states import (
     ALL_SERVICES,
@@ -55,7 +55,7 @@ class TriggerBody(StrictSerializer):
         },
     )
     version = StrictString(
-        max_length=100,
+        max_length=MAX_VERSION_LENGTH,
         default=LATEST,
         help_text="`latest`, a tag that each targeted service has, or the digest of an image without one.",
     )
@@ -85,7 +85,7 @@ class HistoryQuery(PageQuery):
         error_messages={"invalid_choice": one_of([status.value for status in UPGRADE_STATUSES])},
     )
     service = serializers.ChoiceField(choices=TARGETS, default=None, error_messages={"invalid_choice": one_of(TARGETS)})
-    version = serializers.CharField(max_length=100, default=None)
+    version = serializers.CharField(max_length=MAX_VERSION_LENGTH, default=None)
     initiated_by = serializers.CharField(max_length=254, default=None)
     validation = serializers.ChoiceField(
         choices=Validation.values, default=None, error_messages={"invalid_choice": one_of(Validation.values)}
@@ -223,11 +223,16 @@ class UpgradeSummary(serializers.ModelSerializer[Upgrade]):
     initiated_by = serializers.CharField(source="initiated_by_email")
     message = serializers.CharField()
     error_message = serializers.CharField(allow_null=True)
+    override_reason = serializers.SerializerMethodField(help_text="Null: no check failed.")
     started_at = UtcDateTimeField(allow_null=True)
     completed_at = UtcDateTimeField(allow_null=True)
+    checks = CheckEntry(many=True)
 
     def get_success(self, upgrade: Upgrade) -> bool:
         return upgrade.status == Status.SUCCESS
+
+    def get_override_reason(self, upgrade: Upgrade) -> str | None:
+        return upgrade.override_reason or None
 
 
 SUMMARY_FIELDS = [
@@ -246,8 +251,10 @@ SUMMARY_FIELDS = [
     "validation",
     "message",
     "error_message",
+    "override_reason",
     "started_at",
     "completed_at",
+    "checks",
 ]
 
 
@@ -255,15 +262,10 @@ class UpgradeRecord(UpgradeSummary):
     """One upgrade, with an entry for each service."""
 
     services = ServiceEntry(source="rollouts", many=True)
-    checks = CheckEntry(many=True)
-    override_reason = serializers.SerializerMethodField(help_text="Null: no check failed.")
 
     class Meta:
         model = Upgrade
-        fields = [*SUMMARY_FIELDS, "override_reason", "checks"]
-
-    def get_override_reason(self, upgrade: Upgrade) -> str | None:
-        return upgrade.override_reason or None
+        fields = SUMMARY_FIELDS
 
 
 class HistoryItem(UpgradeSummary):

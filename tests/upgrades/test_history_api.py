@@ -56,6 +56,8 @@ def test_an_item_is_the_record_with_names_and_count_of_its_services(cast: Cast, 
                 "validation": "none",
                 "message": "Partial: agent service advanced, orchestrator, customer portal did not.",
                 "error_message": "orchestrator: Rolled back by ECS. customer-portal: Rolled back by ECS.",
+                "override_reason": None,
+                "checks": [],
                 **times,
             }
         ],
@@ -162,7 +164,7 @@ def test_its_queries_do_not_grow_with_the_rows(
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 4):  # organization, count, upgrades, rollouts
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 5):  # organization, count, upgrades, rollouts, checks
         client.get(UPGRADES)
 
 
@@ -224,7 +226,7 @@ def test_anonymous_gets_401(cast: Cast) -> None:
         ("validation=", "validation"),
         ("version=", "version"),
         ("version=a%00", "version"),
-        (f"version={'x' * 101}", "version"),
+        (f"version={'x' * 129}", "version"),
         (f"initiated_by={'x' * 255}", "initiated_by"),
         ("initiated_by=%00", "initiated_by"),
         ("organization=globex", "organization"),

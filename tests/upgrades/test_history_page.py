@@ -218,7 +218,7 @@ def test_anonymous_is_sent_to_sign_in(cast: Cast) -> None:
         ("service=database", "Service"),
         ("validation=open", "Validation"),
         ("version=%00", "Version asked for"),
-        (f"version={'x' * 101}", "Version asked for"),
+        (f"version={'x' * 129}", "Version asked for"),
         (f"initiated_by={'x' * 255}", "Who (e-mail)"),
         ("skip=-1", "Skip"),
         ("skip=x", "Skip"),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.db.models.functions import Now
 from django.test import Client
 
@@ -15,6 +16,7 @@ from portal.models import User
 from tests.conftest import Cast, seed_platform
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, at_local_aws, make_upgrade
+from tests.upgrades.test_version_upgrades import put_image
 from upgrades.models import Rollout, Upgrade
 from upgrades.platform import FRESH_SECONDS
 from upgrades.states import Status
@@ -45,8 +47,12 @@ def radios(page: str, state: str) -> list[str]:
 
 def would_send(page: str) -> dict[str, str]:
     """What the start form carries without a person's doing."""
-    hidden = {each["name"]: each["value"] for each in inputs(page) if each.get("type") == "hidden"}
+    hidden = all_hidden(page)
     return {name: hidden[name] for name in ("service", "version", "force_new_deployment", "changed") if name in hidden}
+
+
+def all_hidden(page: str) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in inputs(page) if each.get("type") == "hidden"}
 
 
 def row_of(page: str, label: str) -> str:
@@ -151,7 +157,7 @@ def test_a_shared_link_is_the_same_view_for_another_person(
         assert [(box["name"], box["value"]) for box in boxes] == [("changed", "connectors"), ("force", "1")]
 
 
-@pytest.mark.parametrize("query", ["changed=nonsense", "service=database", "force=yes", f"version={'x' * 101}"])
+@pytest.mark.parametrize("query", ["changed=nonsense", "service=database", "force=yes", f"version={'x' * 129}"])
 def test_a_value_that_there_is_not_is_named_and_the_others_count(
     cast: Cast, platform: LocalAws, client_for: SignIn, query: str
 ) -> None:
@@ -344,6 +350,22 @@ def test_another_version_says_what_exactly_would_change(
     assert "Tasks replaced 4" in words(page)
     assert "Start upgrade of agent service to v9.8.0" in page
     assert "A step back: agent service from v9.9.0 to v9.8.0. The database does not go back with it" in words(page)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("registry")
+def test_another_image_than_was_shown_is_not_started(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    client = client_for(cast.operator)
+    sent = all_hidden(ask(client, "service=agent&version=v9.9.1"))
+    moved = put_image(platform, ["rebuilt", "v9.9.1"])
+    cache.clear()
+
+    refused = client.post(URL, sent)
+
+    assert refused.status_code == 409
+    assert f"another image than was shown (agent service: {moved[:19]})" in words(refused.content.decode())
+    assert Upgrade.objects.count() == 0
+    assert client.post(URL, all_hidden(refused.content.decode())).status_code == 302
 
 
 @pytest.mark.usefixtures("registry")

@@ -8,16 +8,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.db.migrations.loader import MigrationLoader
 from django.db.models.functions import Now
 
+from portal import memory
 from portal.celery import app
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from upgrades.commands import new_upgrade_id, trigger_upgrade
 from upgrades.models import Rollout, Upgrade
-from upgrades.platform import service_name
+from upgrades.platform import read_platform, service_name
 from upgrades.states import Outcome, Phase, Status
 
 # The newest migrations of the release before this one. Move them on with each release.
@@ -109,6 +110,41 @@ def test_a_rollout_that_the_release_before_watched_is_watched_on(
     engine.run(upgrade)
 
     assert (upgrade.status, upgrade.rollouts.get().outcome) == (Status.SUCCESS, Outcome.COMPLETED)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"phase": Phase.DONE, "status": Status.SUCCESS, "outcome": Outcome.NO_CHANGE},
+        {"phase": Phase.CALLING, "attempts": 1},
+    ],
+    ids=["nothing to change", "about to call"],
+)
+@pytest.mark.parametrize("wanted", ["wanted_image", "wanted_task_definition"])
+def test_what_it_does_not_know_of_it_cannot_end(
+    models_before: Any, cast: Cast, platform: LocalAws, wanted: str, written: dict[str, Any]
+) -> None:
+    """To its engine a version or a rollback is a rollout of what runs: refused by the database, it lets go of the row."""
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
+    upgrade.rollouts.update(wanted_image=None, wanted_task_definition=None)
+    upgrade.rollouts.update(**{wanted: "whatever:2"})
+    rows = models_before.get_model("upgrades", "Rollout").objects.filter(upgrade_id=upgrade.pk)
+
+    with pytest.raises(IntegrityError, match="rollout_does_what_is_wanted"), transaction.atomic():
+        rows.update(**written, task_definition="arn:aws:ecs:::task-definition/acme-agent:1")
+
+
+def test_it_reads_what_is_kept_of_a_task_definition(cast: Cast, platform: LocalAws) -> None:
+    """In the shared cache; and what it kept itself, or a later release in another shape, harms nobody."""
+    row = read_platform(cast.acme).services[0]  # type: ignore[union-attr]
+    key = f"task-definition:{row.task_definition}"
+    assert set(memory.recall(key)) == {"arn", "family", "revision", "images"}
+
+    memory.remember(key, {"arn": row.task_definition, "of_a_later_release": True}, seconds=60)
+
+    reading = read_platform(cast.acme, fresh_seconds=0)
+    assert reading
+    assert (reading.error, reading.services[0].version) == (None, "v9.9.0")
 
 
 def columns_since(model: type[Rollout]) -> set[str]:

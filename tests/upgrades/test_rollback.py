@@ -14,6 +14,7 @@ from portal.models import Membership, Organization, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade, post_json
+from tests.upgrades.test_version_upgrades import put_image
 from upgrades.commands import rollback_upgrade
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
 from upgrades.platform import service_name
@@ -438,20 +439,12 @@ def test_the_page_says_what_would_differ_and_warns_where_the_earlier_tag_has_mov
     assert "Only the image changes" in before
     assert "would not run what ran before" not in before
 
-    moved = move_tag(platform, "axonflow-agent", registry["agent:v9.8.0"], "v9.9.0")
+    moved = put_image(platform, ["rebuilt", "v9.9.0"])
     cache.clear()  # what was read of the registry is kept for a minute
 
     text = " ".join(client.get(page_of(done)).content.decode().split())
     assert "Agent service would not run what ran before." in text
     assert f'{moved[:19]}</span>, not <span class="mono">{registry["agent:v9.9.0"][:19]}</span>' in text
-
-
-def move_tag(platform: LocalAws, repository: str, digest: str, tag: str) -> str:
-    """Somebody tags another image so. Returns the digest that the tag stands for now."""
-    ecr = platform.client("ecr")
-    found = ecr.batch_get_image(repositoryName=repository, imageIds=[{"imageDigest": digest}])["images"][0]
-    put = ecr.put_image(repositoryName=repository, imageManifest=found["imageManifest"], imageTag=tag)
-    return str(put["image"]["imageId"]["imageDigest"])
 
 
 def test_the_page_says_that_ecs_does_not_answer(
