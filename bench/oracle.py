@@ -69,6 +69,10 @@ def without_deployment(service: Service, *, is_past_deadline: bool) -> Verdict |
     last = calls[-1]["error"]
     if last == "AccessDeniedException":
         return "FAILED", "access_denied"
+    if any(
+        started(each) and not is_portals(each) and each["sequence"] > calls[0]["sequence"] for each in service.entries
+    ):
+        return "FAILED", "superseded"  # nobody calls again over what somebody else deployed
     if last == "InvalidParameterException" or len(calls) >= GIVES_UP_AFTER:
         return "FAILED", "refused"
     return ("FAILED", "timed_out") if is_past_deadline else None

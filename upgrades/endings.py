@@ -21,7 +21,7 @@ from upgrades.states import TERMINAL, EventKind, Outcome, Phase, Status, Verdict
 logger = logging.getLogger(__name__)
 
 # After these the next service of `all` still gets its turn; after any other failure it does not.
-GOES_ON = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED, Outcome.SERVICE_MISSING})
+GOES_ON = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED})
 NOT_ATTEMPTED = "Not attempted: a service before it did not succeed. Nothing was changed."
 
 
@@ -48,7 +48,9 @@ def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
             }
         )
         tell(upgrade, EventKind.ROLLOUT_ENDED, describe_end(rollout, verdict), rollout=rollout)
-        hand_on(upgrade, verdict)
+        # A service that was not there from the start holds nobody up; one that went while it was rolled does.
+        was_never_there = verdict.outcome == Outcome.SERVICE_MISSING and not rollout.attempts
+        hand_on(upgrade, goes_on=verdict.outcome in GOES_ON or was_never_there)
         refresh_upgrade(upgrade)
 
 
@@ -76,12 +78,12 @@ def newest_stop(stopped_tasks: list[dict[str, Any]]) -> str:
     return f"Newest stopped task: {stopped_tasks[0]['reason']}{exit_code}."
 
 
-def hand_on(upgrade: Upgrade, verdict: Verdict) -> None:
+def hand_on(upgrade: Upgrade, *, goes_on: bool) -> None:
     waiting = Rollout.objects.filter(upgrade=upgrade, phase=Phase.WAITING).order_by("position")
     following = waiting.first()
     if following is None:
         return
-    if verdict.outcome in GOES_ON:
+    if goes_on:
         Rollout.objects.filter(pk=following.pk).update(
             phase=Phase.DUE, next_check_at=Now(), deadline_at=Now() + deadline()
         )
@@ -157,6 +159,15 @@ def changed_since(rollout: Rollout, runs: str, version: str | None) -> Verdict:
         "Ask who deployed it, and whether it should stay."
     )
     return Verdict(Status.FAILED, Outcome.CHANGED_SINCE, reason)
+
+
+def overtaken(runs: str) -> Verdict:
+    """Of a lost call: calling again would undo somebody else's work."""
+    reason = (
+        f"UpdateService was called and its answer lost; no deployment of it is to be seen, and {last_part(runs)} was "
+        "deployed since by somebody else. It was not called again."
+    )
+    return Verdict(Status.FAILED, Outcome.SUPERSEDED, reason)
 
 
 def in_short(error: AwsError) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 
 from portal.aws import ecs
-from portal.aws.errors import AwsDenied, AwsError, AwsRefused
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused
 from upgrades.claims import Claim
 from upgrades.images import running_digests
 from upgrades.models import UpgradeEvent
@@ -82,11 +82,12 @@ def read_mine(claim: Claim) -> ecs.ServiceDeployment | None:
 def unless_refused(read: Callable[[], Answer]) -> Answer | None:
     """Reads of service deployments are younger than the others: a role or region may not have them.
 
-    Then DescribeServices alone must do (states.judge_by_id). An AWS that does not answer is another matter: it raises.
+    Then DescribeServices alone must do (states.judge_by_id), as it must where the service is gone or the cluster. An AWS
+    that does not answer is another matter: it raises.
     """
     try:
         return read()
-    except (AwsDenied, AwsRefused) as error:
+    except (AwsDenied, AwsMissing, AwsRefused) as error:
         logger.info("read without: %s", error)
         return None
 

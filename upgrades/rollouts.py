@@ -15,6 +15,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from portal.access import role_in
@@ -29,6 +30,7 @@ from upgrades.endings import (
     finish,
     in_short,
     lock_upgrade,
+    overtaken,
     refresh_upgrade,
     refused,
     service_missing,
@@ -118,7 +120,8 @@ def start(claim: Claim) -> None:
         seen |= {"from_version": now.version, "from_digest": now.digest}
         if goal.is_no_change and not rollout.upgrade.force_new_deployment:
             reason = f"{service.name} already runs {now.version or 'this image'} and the rollout was not forced: "
-            unchanged = {"to_version": goal.version, "to_digest": now.digest, "task_definition": definition.arn}
+            unchanged = {"to_version": goal.version, "to_digest": now.digest or goal.digest}
+            unchanged |= {"task_definition": definition.arn}
             verdict = Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason + "nothing to change.")
             return finish(claim, verdict, **seen, **unchanged)
         if rollout.wanted_task_definition and definition.arn != left_by_upgrade(rollout):
@@ -163,7 +166,7 @@ def reason_not_to_start(rollout: Rollout) -> str | None:
 def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesReading, seen: dict[str, Any]) -> None:
     """What there was before my call, so that whoever comes next can tell my deployment from all others."""
     rollout = claim.rollout
-    is_new = seen["task_definition"] not in (seen["previous_task_definition"], rollout.task_definition)
+    is_new = not rollout.wanted_task_definition and is_first_of(rollout, seen)
     with transaction.atomic():
         claim.write(
             **seen,
@@ -179,13 +182,27 @@ def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesRea
                 "answered_at": reading.answered_at.isoformat(),
             },
         )
-        if is_new and not rollout.wanted_task_definition:
+        if is_new:
             tell(rollout.upgrade, EventKind.REVISION_REGISTERED, describe_revision(rollout), rollout=rollout)
 
 
+def is_first_of(rollout: Rollout, seen: dict[str, Any]) -> bool:
+    """Whether the revision was registered for this rollout: the service did not run it, and no rollout named it before."""
+    arn = seen["task_definition"]
+    if arn == seen["previous_task_definition"]:
+        return False
+    rolled = Rollout.objects.filter(organization=rollout.organization_id, service=rollout.service)
+    return not rolled.filter(Q(task_definition=arn) | Q(previous_task_definition=arn)).exists()
+
+
 def call(claim: Claim) -> None:
-    """UpdateService, once. A definite refusal ends the rollout; an ambiguous end leaves it to resolve()."""
+    """UpdateService, once. A definite refusal ends the rollout; an ambiguous end leaves it to resolve().
+
+    Forced too where the task definition stays and other tasks are wanted: what ran is not what it names, and unforced ECS
+    would start nothing.
+    """
     rollout = claim.rollout
+    stays = rollout.task_definition == rollout.previous_task_definition
     target = rollout.upgrade.aws_target
     claim.renew()
     try:
@@ -194,7 +211,7 @@ def call(claim: Claim) -> None:
             rollout.upgrade.cluster,
             rollout.service_name,
             task_definition=str(rollout.task_definition),
-            force_new_deployment=rollout.upgrade.force_new_deployment,
+            force_new_deployment=rollout.upgrade.force_new_deployment or stays,
             before_call=claim.renew,
         )
     except AwsUnavailable as error:
@@ -205,8 +222,8 @@ def call(claim: Claim) -> None:
             return claim.release(seconds=poll_seconds(), check_error=in_short(error))
         # Refused at the door (throttled, not connected): nothing happened. The first attempt begins anew; a later one
         # keeps the first one's baseline, for its lost deployment may yet show.
-        phase = Phase.DUE if rollout.attempts == 1 else Phase.CALLING
-        fields = {"phase": phase, "attempts": rollout.attempts - 1, "check_error": in_short(error)}
+        fields = {"attempts": rollout.attempts - 1, "check_error": in_short(error)}
+        fields |= {"phase": Phase.DUE, "to_digest": None} if rollout.attempts == 1 else {}
         return claim.release(seconds=2 * poll_seconds(), **fields)
     except AwsError as error:
         return finish(claim, refused(rollout, error))
@@ -244,20 +261,21 @@ def follow(claim: Claim, *, deployment_id: str | None, arn: str | None, note: st
 def resolve(claim: Claim) -> None:
     """Adopt the deployment that my lost call started; call again only when it did not show in time.
 
-    The time counts from the first look after the call, and takes several looks: a read may lag behind the call. The
-    baseline of the first attempt stays, so that whatever an attempt of mine started is never taken for somebody else's.
+    The time counts from the first look after the call, and takes several looks: a read may lag behind the call. Nobody
+    calls again over what somebody else deployed meanwhile. The baseline of the first attempt stays, so that whatever an
+    attempt of mine started is never taken for somebody else's.
     """
     rollout = claim.rollout
-    if is_past_deadline(claim):
-        return finish(
-            claim, timed_out(rollout, "UpdateService was called; its answer was lost and no deployment seen.")
-        )
     try:
         found = find_mine(claim)
     except AwsMissing:
         return doubt(claim, service_missing(rollout))
     if found is not None:
         return follow(claim, deployment_id=found.deployment_id, arn=found.arn, note=found.note)
+    if is_past_deadline(claim):
+        return finish(
+            claim, timed_out(rollout, "UpdateService was called; its answer was lost, and no deployment seen.")
+        )
     looks = rollout.baseline.get("looks", 0) + 1
     looked_at = rollout.baseline.get("looked_at") or claim.now.isoformat()
     waited = claim.now - datetime.fromisoformat(looked_at)
@@ -270,6 +288,9 @@ def resolve(claim: Claim) -> None:
     if rollout.attempts >= MAX_ATTEMPTS:
         reason = f"UpdateService was called {rollout.attempts} times; no answer came and no deployment started."
         return finish(claim, Verdict(Status.FAILED, Outcome.REFUSED, reason))
+    service = read_service(claim).services.get(rollout.service_name)
+    if service and service.task_definition not in (rollout.previous_task_definition, rollout.task_definition):
+        return finish(claim, overtaken(service.task_definition))
     logger.warning("rollout %s: attempt %s started nothing, calling again", rollout.pk, rollout.attempts)
     baseline = {name: value for name, value in rollout.baseline.items() if name not in ("looks", "looked_at")}
     claim.write(attempts=rollout.attempts + 1, baseline=baseline)
@@ -319,31 +340,36 @@ def look_up_arn(claim: Claim) -> None:
 def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None) -> str | None:
     """StopServiceDeployment, when mine can be stopped; the note to show when it could not be asked for."""
     rollout = claim.rollout
-    if mine is None:
+    arn = mine.arn if mine else rollout.service_deployment_arn
+    if arn is None:
         return (
             "The stop cannot be asked for: ECS does not give the ARN of this deployment (ecs:ListServiceDeployments)."
         )
-    if mine.status not in ("PENDING", "IN_PROGRESS"):
+    rolls = mine.status in ("PENDING", "IN_PROGRESS") if mine else rollout.outcome != Outcome.ROLLING_BACK
+    if not rolls:
         return None
     # Before the call: if its answer is lost, the rollback that follows is still known to be ours.
+    sent_before = rollout.stop_sent_at
     claim.write(lease_until=Now() + LEASE, stop_sent_at=claim.now)
     try:
-        ecs.stop_service_deployment(rollout.upgrade.aws_target, mine.arn, before_call=claim.renew)
+        ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=claim.renew)
     except AwsUnavailable as error:
+        if not error.may_have_happened:
+            claim.write(stop_sent_at=sent_before)
         return f"The stop was not answered and is asked for again. {in_short(error)}"
     except AwsError as error:
         # Refused: the role may not, or the deployment ended meanwhile, and the next look says how.
         logger.info("rollout %s: stop refused: %s", rollout.pk, error)
-        claim.write(stop_sent_at=None)
+        claim.write(stop_sent_at=sent_before)
         return f"The stop was refused. {in_short(error)}"
     return None
 
 
 def judge_mine(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment | None) -> Verdict:
     rollout = claim.rollout
+    by = stopped_by(rollout) if rollout.stop_sent_at else None
     if mine is not None:
         later = find_successor(claim, service, mine) if mine.status == "STOPPED" else None
-        by = stopped_by(rollout) if rollout.stop_sent_at else None
         return judge(mine, superseded_by=later, stopped_by=by)
     if service is not None and rollout.deployment_id:
         return judge_by_id(
@@ -351,6 +377,7 @@ def judge_mine(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeplo
             rollout.deployment_id,
             baseline=rollout.baseline["deployment_ids"],
             was_rolling_back=rollout.outcome == Outcome.ROLLING_BACK,
+            stopped_by=by,
         )
     # ECS names it in no way. Nothing is concluded from what is absent; the deadline ends it.
     return Verdict(Status.IN_PROGRESS, None, "ECS did not report this deployment at the newest look.")

@@ -247,13 +247,19 @@ def _judge_stopped(mine: ServiceDeployment, *, superseded_by: str | None, stoppe
 
 
 def judge_by_id(
-    service: Service, deployment_id: str, *, baseline: Collection[str], was_rolling_back: bool = False
+    service: Service,
+    deployment_id: str,
+    *,
+    baseline: Collection[str],
+    was_rolling_back: bool = False,
+    stopped_by: str | None = None,
 ) -> Verdict:
     """The fallback where ECS gives no service deployments: my `ecs-svc/..` entry among the service's deployments.
 
     `baseline`: the ids that were there before my call. `was_rolling_back`: an earlier look saw ECS roll mine back; a
-    rollback that has ended no longer says that it is one. An entry that is gone is never guessed to be a success, but ECS's
-    events may tell; and one that a stale read does not show yet is not superseded by what was there before it.
+    rollback that has ended no longer says that it is one. `stopped_by`: as for judge. An entry that is gone is never
+    guessed to be a success, but ECS's events may tell; and one that a stale read does not show yet is not superseded by
+    what was there before it.
     """
     mine = service.deployment(deployment_id)
     if mine is not None and mine.rollout_state == "COMPLETED":
@@ -268,9 +274,12 @@ def judge_by_id(
     if was_rolling_back and primary.rollout_state == "FAILED":
         return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, primary.rollout_state_reason)
     if primary.is_rollback or was_rolling_back:
-        status = Status.FAILED if primary.rollout_state == "COMPLETED" else Status.IN_PROGRESS
-        outcome = Outcome.ROLLED_BACK if status == Status.FAILED else Outcome.ROLLING_BACK
-        return Verdict(status, outcome, primary.rollout_state_reason)
+        if primary.rollout_state != "COMPLETED":
+            return Verdict(Status.IN_PROGRESS, Outcome.ROLLING_BACK, primary.rollout_state_reason)
+        if stopped_by:
+            reason = _join(f"Stopped by {stopped_by}.", primary.rollout_state_reason)
+            return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, reason)
+        return Verdict(Status.FAILED, Outcome.ROLLED_BACK, primary.rollout_state_reason)
     return _told_by_events(service, deployment_id) or Verdict(
         Status.FAILED, Outcome.SUPERSEDED, f"{primary.id} took its place."
     )

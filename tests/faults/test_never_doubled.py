@@ -148,6 +148,39 @@ def test_a_deployment_of_somebody_else_is_not_adopted(cast: Cast, engine: Engine
     assert theirs["service_deployment_arn"] in (rollout.rollout_reason or "")
 
 
+def test_nobody_calls_again_over_what_somebody_else_deployed(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    other = platform.client().register_task_definition(
+        family="somebody-elses", containerDefinitions=[{"name": "agent", "image": "agent:other", "memory": 512}]
+    )["taskDefinition"]["taskDefinitionArn"]
+    upgrade = trigger(cast)
+    platform.fault("server_error", action="UpdateService", times=1)
+    engine.step()
+    platform.client().update_service(**service_of(cast), taskDefinition=other)
+
+    engine.run(upgrade)
+
+    rollout = upgrade.rollouts.get()
+    assert (rollout.outcome, rollout.attempts) == (Outcome.SUPERSEDED, 1)
+    assert "somebody-elses:1 was deployed since by somebody else" in (rollout.rollout_reason or "")
+    assert len(deployments(platform, cast.acme)) == 1
+
+
+def test_a_lost_call_is_looked_for_although_its_deadline_has_passed(
+    cast: Cast, engine: Engine, platform: LocalAws
+) -> None:
+    """No worker ran meanwhile."""
+    upgrade = trigger(cast)
+    platform.fault("reply_lost", action="UpdateService", times=1)
+    engine.step()
+    platform.advance(600)
+    Rollout.objects.filter(upgrade=upgrade).update(deadline_at=Now())
+
+    engine.run(upgrade)
+
+    assert upgrade.status == Status.SUCCESS
+    assert_one_deployment_mine(platform, cast, upgrade)
+
+
 def test_twenty_workers_at_once_start_one_deployment(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     pk = upgrade.rollouts.get().pk

@@ -324,6 +324,25 @@ def test_a_service_deleted_in_mid_rollout_is_missing(cast: Cast, engine: Engine,
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.SERVICE_MISSING)}
 
 
+def test_after_a_service_that_went_while_it_was_rolled_the_others_are_not_attempted(
+    cast: Cast, engine: Engine, platform: LocalAws
+) -> None:
+    """ECS does not list the deployments of what is gone, either."""
+    upgrade = trigger(cast, "all")
+    engine.start(upgrade)
+    platform.client().delete_service(cluster=cast.acme.cluster, service=name_of(cast), force=True)
+    platform.fault("error", action="ListServiceDeployments", code="ServiceNotFoundException", status=400)
+    platform.advance(600)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {
+        "agent": (Status.FAILED, Outcome.SERVICE_MISSING),
+        "orchestrator": (Status.FAILED, Outcome.NOT_ATTEMPTED),
+        "customer-portal": (Status.FAILED, Outcome.NOT_ATTEMPTED),
+    }
+
+
 def test_denied_access_names_the_missing_permission(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("access_denied", action="UpdateService", account="111111111111")
 
@@ -552,6 +571,52 @@ def test_without_service_deployments_a_failed_rollback_is_told_as_such(
     upgrade = engine.run(trigger(cast), seconds=2)
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
+
+
+def test_without_service_deployments_a_stop_is_asked_for_by_the_arn_of_the_reply(
+    cast: Cast, engine: Engine, platform: LocalAws
+) -> None:
+    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
+        platform.fault("access_denied", action=action, account="111111111111")
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.advance(5)
+    stop_upgrade(upgrade, actor=cast.admin)
+
+    engine.run(upgrade, seconds=2)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.STOPPED_BY_USER)}
+    assert cast.admin.email in (upgrade.rollouts.get().rollout_reason or "")
+    assert platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster, effect=True)
+
+
+def test_a_stop_that_was_not_taken_names_nobody(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("throttle", action="StopServiceDeployment")
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    stop_upgrade(upgrade, actor=cast.admin)
+
+    engine.step()
+
+    assert upgrade.rollouts.get().stop_sent_at is None
+
+
+def test_a_stop_that_was_taken_names_who_although_a_second_is_refused(
+    cast: Cast, engine: Engine, platform: LocalAws
+) -> None:
+    """A stale read still shows mine in progress."""
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.advance(20)
+    stop_upgrade(upgrade, actor=cast.admin)
+    platform.fault("stale_reads", seconds=10)
+    engine.step()
+    platform.fault("error", action="StopServiceDeployment", code="ConflictException", status=400)
+    engine.step()
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.STOPPED_BY_USER)}
 
 
 def test_a_lost_reply_is_adopted_without_service_deployments(cast: Cast, engine: Engine, platform: LocalAws) -> None:

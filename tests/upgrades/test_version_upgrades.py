@@ -15,7 +15,7 @@ from tests.faults.test_never_doubled import STEP, deployments, wait_for, worker_
 from tests.local_aws import ROOT, LocalAws
 from tests.upgrades.conftest import push_untagged
 from upgrades.commands import rollback_upgrade, trigger_upgrade
-from upgrades.models import Rollout, Upgrade
+from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import EventKind, Outcome, Phase, Status
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("registry")]
@@ -331,6 +331,20 @@ def test_a_version_that_was_rolled_is_not_rolled_again(cast: Cast, engine: Engin
     rollout = upgrade.rollouts.get()
     assert (rollout.outcome, rollout.from_version, rollout.to_version) == (Outcome.NO_CHANGE, "v9.9.1", "v9.9.1")
     assert len(registrations(platform)) == len(deployments(platform, cast.acme)) == 1
+
+
+def test_a_revision_that_is_used_again_is_not_told_as_registered(
+    cast: Cast, engine: Engine, platform: LocalAws
+) -> None:
+    before = service_now(platform, cast)["taskDefinition"]
+    engine.run(trigger(cast))
+    platform.client().update_service(**place_of(cast), taskDefinition=before)
+    platform.advance(300)
+
+    again = engine.run(trigger(cast))
+
+    assert again.rollouts.get().outcome == Outcome.COMPLETED
+    assert UpgradeEvent.objects.filter(kind=EventKind.REVISION_REGISTERED).count() == 1
 
 
 def test_forced_it_is_rolled_again_on_the_same_revision(cast: Cast, engine: Engine, platform: LocalAws) -> None:
