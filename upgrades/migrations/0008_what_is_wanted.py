@@ -6,8 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('portal', '0009_audit_probed_again'),
-        ('upgrades', '0006_changed_since'),
+        ('upgrades', '0007_stop_error'),
     ]
 
     operations = [
