@@ -87,6 +87,11 @@ except EnvError as error:
 for name, value in (("SECRET_KEY", SECRET_KEY), ("ALLOWED_HOSTS", ALLOWED_HOSTS), ("CACHE_URL", cache_url)):
     if not value:
         raise ImproperlyConfigured(f"Set {name}: it is required unless DEMO=1 or DEBUG=1 (README: Settings).")
+if UPGRADE_STEADY_SECONDS >= UPGRADE_VALIDATION_SECONDS:
+    raise ImproperlyConfigured(
+        "UPGRADE_STEADY_SECONDS must be less than UPGRADE_VALIDATION_SECONDS, or no service proves steady in time "
+        "(README: Settings)."
+    )
 if database["ENGINE"] != "django.db.backends.postgresql":
     raise ImproperlyConfigured("DATABASE_URL: the portal's queue needs PostgreSQL (README: Settings).")
 if "EMAIL_BACKEND" not in email:

@@ -56,6 +56,14 @@ class Service:
     address: str
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which one is asked. `name` None: none, and the row's finding is `otherwise`."""
+
+    name: str | None
+    otherwise: Finding
+
+
 def agent_of(organization: Organization) -> Service:
     return Service("agent service", organization.platform_agent_url)
 
@@ -181,49 +189,75 @@ def judge_portal_health(body: Json) -> Finding:
 
 
 def probe_sign_in(organization: Organization) -> Finding:
-    """`GET /api/v1/auth/session` of the customer portal: it knows sessions, and says so in JSON."""
-    opens = Finding(CheckStatus.PASS, "The customer portal's sign-in answers.")
-    return ask(portal_of(organization), "/api/v1/auth/session", lambda body: opens, expected={200, 401})
+    """`GET /api/v1/auth/session` of the customer portal: it tells who is signed in, or 401 in its own words."""
+    return ask(portal_of(organization), "/api/v1/auth/session", judge_session, expected={200, 401})
+
+
+def judge_session(body: Json) -> Finding:
+    """What this portal and the platform's own answer. A proxy before it, or another application, answers in JSON too."""
+    facts = fields_of(body, "code")
+    says_who = isinstance(body.get("user"), dict)
+    is_ours = body.get("code") == "not_authenticated"
+    if says_who or is_ours or "session" in text(body.get("error", "")).lower():
+        return Finding(CheckStatus.PASS, "The customer portal's sign-in answers.", facts)
+    detail = "What answers is not known as the customer portal's sign-in: open it and sign this row."
+    return Finding(CheckStatus.UNKNOWN, detail, facts)
 
 
 def probe_portal_views(organization: Organization) -> Finding:
-    """`GET /api/v1/deployments/upgrades` of the customer portal: the view opens, or asks to sign in first."""
-    opens = Finding(CheckStatus.PASS, "The customer portal's deployment view answers.")
-    return ask(portal_of(organization), "/api/v1/deployments/upgrades", lambda body: opens, expected={200, 401})
+    """`GET /api/v1/deployments/upgrades` of the customer portal. As a rule it asks to sign in: then a person looks."""
+    path, what = "/api/v1/deployments/upgrades", "customer portal's deployment view"
+    found = ask(portal_of(organization), path, judge_portal_views)
+    if found.evidence.get("http_status") == 401:
+        return replace(found, detail=f"The {what} asks to sign in, which the portal cannot: open it and sign this row.")
+    return found
 
 
-def probe_provider_path(organization: Organization) -> Finding:
-    """One request through an LLM provider: the first healthy one completes a prompt (`POST .../test`, 50 tokens)."""
-    service, what = orchestrator_of(organization), "LLM provider"
-    name, found = first_healthy(service, "/api/v1/llm-providers/status", provider_statuses, what)
-    if name is None:
-        return found
+def judge_portal_views(body: Json) -> Finding:
+    listing = next((body[name] for name in ("items", "upgrades") if isinstance(body.get(name), list)), None)
+    if listing is None:
+        detail = "What answers is not known as the customer portal's deployment view: open it and sign this row."
+        return Finding(CheckStatus.UNKNOWN, detail)
+    facts = {"upgrades": len(listing)}
+    return Finding(CheckStatus.PASS, "The customer portal's deployment view answers.", facts)
+
+
+def choose_provider(organization: Organization) -> Choice:
+    """The first LLM provider that the orchestrator calls healthy. Costs nothing, unlike what it is asked then."""
+    return first_healthy(
+        orchestrator_of(organization), "/api/v1/llm-providers/status", provider_statuses, "LLM provider"
+    )
+
+
+def probe_provider_path(organization: Organization, name: str) -> Finding:
+    """One request through an LLM provider: it completes a prompt (`POST .../test`, 50 tokens), which is paid for."""
 
     def judge(body: Json) -> Finding:
         facts = fields_of(body, "status", "model")
         if body.get("status") == "success":
-            return Finding(CheckStatus.PASS, f"The {what} {name} completed a prompt.", facts)
-        return Finding(CheckStatus.FAIL, f"The {what} {name} did not complete a prompt.", facts)
+            return Finding(CheckStatus.PASS, f"The LLM provider {name} completed a prompt.", facts)
+        return Finding(CheckStatus.FAIL, f"The LLM provider {name} did not complete a prompt.", facts)
 
     path = f"/api/v1/llm-providers/{name}/test"
-    return ask(service, path, judge, method="POST", seconds=PATH_SECONDS).with_evidence(provider=name)
+    found = ask(orchestrator_of(organization), path, judge, method="POST", seconds=PATH_SECONDS)
+    return found.with_evidence(provider=name)
 
 
 def probe_connector_path(organization: Organization) -> Finding:
     """One path through a connector: the first healthy one is asked for its health by itself."""
     service, what = agent_of(organization), "connector"
-    name, found = first_healthy(service, "/mcp/connectors", connector_statuses, what)
-    if name is None:
-        return found
+    chosen = first_healthy(service, "/mcp/connectors", connector_statuses, what)
+    if chosen.name is None:
+        return chosen.otherwise
 
     def judge(body: Json) -> Finding:
         facts = fields_of(body, "healthy")
         if body.get("healthy") is True:
-            return Finding(CheckStatus.PASS, f"The {what} {name} answers.", facts)
-        return Finding(CheckStatus.FAIL, f"The {what} {name} is not healthy.", facts)
+            return Finding(CheckStatus.PASS, f"The {what} {chosen.name} answers.", facts)
+        return Finding(CheckStatus.FAIL, f"The {what} {chosen.name} is not healthy.", facts)
 
-    path = f"/mcp/connectors/{name}/health"
-    return ask(service, path, judge, seconds=PATH_SECONDS).with_evidence(connector=name)
+    path = f"/mcp/connectors/{chosen.name}/health"
+    return ask(service, path, judge, seconds=PATH_SECONDS).with_evidence(connector=chosen.name)
 
 
 def connector_statuses(body: Json) -> dict[str, str] | None:
@@ -237,18 +271,25 @@ def connector_statuses(body: Json) -> dict[str, str] | None:
 
 def first_healthy(
     service: Service, path: str, statuses_of: Callable[[Json], dict[str, str] | None], what: str
-) -> tuple[str | None, Finding]:
-    """The name of the first healthy one that the service lists; None with what to say instead."""
+) -> Choice:
+    """The first healthy one that the service lists, of those whose names can go into an address."""
     names: list[str] = []
 
     def choose(body: Json) -> Finding:
         statuses = statuses_of(body) or {}
-        names.extend(name for name, status in statuses.items() if status == "healthy" and SAFE_NAME.fullmatch(name))
+        healthy = [name for name, status in statuses.items() if status == "healthy"]
+        names.extend(name for name in healthy if SAFE_NAME.fullmatch(name))
+        facts = {f"{what}s": named(statuses)}
+        if healthy:
+            detail = f"No healthy {what} can be asked by its name: {listed(healthy)}."
+            return Finding(CheckStatus.UNKNOWN, detail, facts)
+        if "unknown" in statuses.values():
+            return Finding(CheckStatus.UNKNOWN, f"No {what} is known to be healthy, so none was asked.", facts)
         status = CheckStatus.FAIL if statuses else CheckStatus.UNKNOWN
-        return Finding(status, f"No {what} is healthy, so none was asked.", {f"{what}s": named(statuses)})
+        return Finding(status, f"No {what} is healthy, so none was asked.", facts)
 
     found = ask(service, path, choose, seconds=PATH_SECONDS)
-    return (names[0] if names else None), found
+    return Choice(names[0] if names else None, found)
 
 
 # Asking

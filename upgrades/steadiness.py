@@ -61,14 +61,23 @@ def disturbance_of(rollout: Rollout, service: ecs.Service | None) -> str | None:
         return f"{label}: the service is gone."
     if service.task_definition != rollout.task_definition:
         return f"{label}: it runs {last_part(service.task_definition)}, not {last_part(rollout.task_definition)}."
-    primary = service.primary
-    if primary is None or (rollout.deployment_id and primary.id != rollout.deployment_id):
+    if not is_mine(rollout, service):
         return f"{label}: it was deployed again outside this upgrade."
     if len(service.deployments) > 1:
         return f"{label}: another deployment is under way."
     if service.running_count != service.desired_count or service.desired_count == 0:
         return f"{label}: {service.running_count} of {service.desired_count} tasks run."
     return None
+
+
+def is_mine(rollout: Rollout, service: ecs.Service) -> bool:
+    """Whether its newest deployment is the rollout's: by id, or by ARN where that alone was found (looks.find_mine)."""
+    if service.primary is None:
+        return False
+    if rollout.deployment_id:
+        return service.primary.id == rollout.deployment_id
+    known = (rollout.service_deployment_arn, service.current_service_deployment)
+    return None in known or known[0] == known[1]
 
 
 def facts_of(service: ecs.Service) -> dict[str, Any]:

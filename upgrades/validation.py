@@ -9,9 +9,11 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.urls import reverse
 
@@ -21,10 +23,12 @@ from portal.models import Organization
 from portal.templatetags.words import duration
 from upgrades.announcements import announce_validation_missing
 from upgrades.events import tell
-from upgrades.matrix import open_matrix, rows_of, settle, write_row
+from upgrades.matrix import NOT_YET, open_matrix, rows_of, settle, write_row
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun
 from upgrades.probes import (
+    Choice,
     Finding,
+    choose_provider,
     probe_agent,
     probe_connector_path,
     probe_orchestrator,
@@ -47,8 +51,11 @@ from upgrades.steadiness import LOOK_SECONDS, Look, disturbances_so_far, judge_l
 
 logger = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
 # Once the services have proven steady nothing is waited for by the second.
 LATER_SECONDS = 60
+BROKEN = Finding(CheckStatus.UNKNOWN, "The portal failed to make this probe; its log says why.")
 # The lease is renewed while probes take their time (a path through a provider takes up to 30 s).
 RENEW_SECONDS = 5
 ROWS_A_SWEEP = 50
@@ -56,10 +63,10 @@ ROWS_A_SWEEP = 50
 PROBES: dict[MatrixRow, tuple[Callable[[Organization], Finding], ...]] = {
     MatrixRow.SIGN_IN_PAGE: (probe_sign_in,),
     MatrixRow.PLATFORM_HEALTH: (probe_agent, probe_orchestrator, probe_portal_health),
-    MatrixRow.PROVIDER_PATH: (probe_provider_path,),
     MatrixRow.CONNECTOR_PATH: (probe_connector_path,),
     MatrixRow.PORTAL_VIEWS: (probe_portal_views,),
 }
+PROBED = {*PROBES, MatrixRow.PROVIDER_PATH}
 # A provider is paid for its completion: seconds to wait after each try that failed, and no more tries than these.
 WAITS_AFTER_PROVIDER = [60, 120, 240, 480]
 
@@ -105,9 +112,11 @@ def step(claim: Claim[ValidationRun]) -> None:
     successor = find_successor(run.upgrade, completed)
     if successor:
         return end(claim, checks, words_of(successor))
-    if claim.now >= run.ends_at or not run.organization.is_active:
+    if not run.organization.is_active:
+        return end(claim, checks, f"{run.organization.name} was suspended: nothing of it is probed.")
+    if claim.now >= run.ends_at:
         return end(claim, checks, None)
-    findings = ask(claim, [row for row in open_rows if row in PROBES and is_due(claim, checks[row])], checks)
+    findings = ask(claim, [row for row in open_rows if row in PROBED and is_due(claim, checks[row])], checks)
     look = look_at(claim, completed) if MatrixRow.MONITORING in open_rows else None
     write(claim, checks, findings, look)
 
@@ -121,22 +130,28 @@ def is_open(run: ValidationRun, check: UpgradeCheck) -> bool:
 
 def is_due(claim: Claim[ValidationRun], check: UpgradeCheck) -> bool:
     """Whether the row may be probed now: always, but for what costs money."""
-    if check.name != MatrixRow.PROVIDER_PATH or not claim.row.found(check):
+    tries = tries_of(claim.row, check) if check.name == MatrixRow.PROVIDER_PATH else 0
+    if tries == 0:
         return True
-    tries = check.evidence.get("tries", 0)
     if tries > len(WAITS_AFTER_PROVIDER) or check.checked_at is None:
         return False
     return claim.now >= check.checked_at + timedelta(seconds=WAITS_AFTER_PROVIDER[tries - 1])
+
+
+def tries_of(run: ValidationRun, check: UpgradeCheck) -> int:
+    """How many completions this run has asked for."""
+    return int(check.evidence.get("tries", 0)) if run.found(check) else 0
 
 
 def find_successor(upgrade: Upgrade, completed: list[Rollout]) -> Rollout | None:
     """The rollout of a later upgrade that touched a service which this one completed. One query."""
     services = [rollout.service for rollout in completed]
     later = Rollout.objects.filter(
+        # Of a call whose answer was lost ECS may show one of the two names alone.
+        Q(deployment_id__isnull=False) | Q(service_deployment_arn__isnull=False),
         organization=upgrade.organization_id,
         service__in=services,
         upgrade_id__gt=upgrade.pk,
-        deployment_id__isnull=False,
     )
     return later.select_related("upgrade").order_by("upgrade_id", "position").first()
 
@@ -156,37 +171,56 @@ def ask(
     if not rows:
         return {}
     organization = claim.row.organization
-    if MatrixRow.PROVIDER_PATH in rows:
-        count_try(claim, checks[MatrixRow.PROVIDER_PATH])
-    asked: dict[MatrixRow, list[Future[Finding]]] = {}
     with ThreadPoolExecutor(max_workers=8) as pool:
-        for row in rows:
-            asked[row] = [pool.submit(probe, organization) for probe in PROBES[row]]
-        left = {future for futures in asked.values() for future in futures}
-        while left:
-            left = wait(left, timeout=RENEW_SECONDS).not_done
-            claim.renew()
-    return {row: combine([finding_of(future) for future in futures]) for row, futures in asked.items()}
+        asked = {row: [pool.submit(probe, organization) for probe in PROBES[row]] for row in rows if row in PROBES}
+        found = {}
+        if MatrixRow.PROVIDER_PATH in rows:
+            found[MatrixRow.PROVIDER_PATH] = ask_provider(claim, pool, checks[MatrixRow.PROVIDER_PATH])
+        wait_for(claim, {future for futures in asked.values() for future in futures})
+    return found | {row: combine([result_of(each, BROKEN) for each in futures]) for row, futures in asked.items()}
 
 
-def count_try(claim: Claim[ValidationRun], check: UpgradeCheck) -> None:
-    """Committed before the call, so that a worker that dies in it does not make it free."""
-    before = check.evidence.get("tries", 0) if claim.row.found(check) else 0
-    check.evidence = {**check.evidence, "tries": before + 1}
+def ask_provider(claim: Claim[ValidationRun], pool: ThreadPoolExecutor, check: UpgradeCheck) -> Finding:
+    """Choose a provider, count the try, have it complete a prompt. What is not asked is not counted."""
+    organization, tries = claim.row.organization, tries_of(claim.row, check)
+    choosing = pool.submit(choose_provider, organization)
+    wait_for(claim, {choosing})
+    chosen = result_of(choosing, Choice(None, BROKEN))
+    if chosen.name is None:
+        return chosen.otherwise.with_evidence(tries=tries)
+    count_try(claim, check, tries + 1)
+    completing = pool.submit(probe_provider_path, organization, chosen.name)
+    wait_for(claim, {completing})
+    return result_of(completing, BROKEN).with_evidence(tries=tries + 1)
+
+
+def wait_for(claim: Claim[ValidationRun], futures: set[Future[Any]]) -> None:
+    """The lease renewed meanwhile."""
+    while futures:
+        futures = wait(futures, timeout=RENEW_SECONDS).not_done
+        claim.renew()
+
+
+def count_try(claim: Claim[ValidationRun], check: UpgradeCheck, tries: int) -> None:
+    """Committed before the call, so that a worker that dies in it does not make it free.
+
+    What the row holds of an earlier run goes in the same statement: the time of the try makes it a row of this one.
+    """
+    fields = {"evidence": {**check.evidence, "tries": tries}, "checked_at": claim.now}
+    if not claim.row.found(check):
+        fields |= {"status": CheckStatus.UNKNOWN, "detail": NOT_YET, "evidence": {"tries": tries}}
     with transaction.atomic():
         claim.renew()
-        UpgradeCheck.objects.filter(pk=check.pk, checked_by__isnull=True).update(
-            evidence=check.evidence, checked_at=claim.now
-        )
+        UpgradeCheck.objects.filter(pk=check.pk, checked_by__isnull=True).update(**fields)
 
 
-def finding_of(future: Future[Finding]) -> Finding:
+def result_of(future: Future[Answer], otherwise: Answer) -> Answer:
     """A probe that is broken must not keep the others from being written."""
     error = future.exception()
     if error is None:
         return future.result()
     logger.error("a probe failed", exc_info=error)
-    return Finding(CheckStatus.UNKNOWN, "The portal failed to make this probe; its log says why.", {})
+    return otherwise
 
 
 def combine(findings: list[Finding]) -> Finding:
@@ -217,7 +251,7 @@ def write(
             since, finding = judge_look(claim, monitoring, look)
             put(upgrade, monitoring, finding, checked_at=monitoring.checked_at if look.error else claim.now)
         for row, finding in findings.items():
-            put(upgrade, checks[row], with_more(claim, row, checks[row], finding), checked_at=claim.now)
+            put(upgrade, checks[row], with_views(claim, row, finding), checked_at=claim.now)
         left = [row for row, check in checks.items() if is_open(claim.row, check)]
         if left:
             seconds = LOOK_SECONDS if MatrixRow.MONITORING in left else LATER_SECONDS
@@ -227,20 +261,18 @@ def write(
         settle(upgrade, actor=None)
 
 
-def with_more(claim: Claim[ValidationRun], row: MatrixRow, check: UpgradeCheck, finding: Finding) -> Finding:
-    """What a probe does not know: how often it was made, and where the portal's own views are."""
-    if row == MatrixRow.PROVIDER_PATH:
-        return Finding(finding.status, finding.detail, {**finding.evidence, "tries": check.evidence.get("tries", 1)})
-    if row == MatrixRow.PORTAL_VIEWS:
-        slug, upgrade_id = claim.row.organization.slug, claim.row.upgrade.upgrade_id
-        own = [
-            reverse("overview", args=[slug]),
-            reverse("upgrades:history", args=[slug]),
-            reverse("upgrades:detail", args=[slug, upgrade_id]),
-        ]
-        detail = f"{finding.detail} This portal's own: overview, history, this upgrade's page."
-        return Finding(finding.status, detail, {**finding.evidence, "own_views": own})
-    return finding
+def with_views(claim: Claim[ValidationRun], row: MatrixRow, finding: Finding) -> Finding:
+    """Where this portal's own views are, which no probe opens."""
+    if row != MatrixRow.PORTAL_VIEWS or finding.status == CheckStatus.FAIL:
+        return finding
+    slug, upgrade_id = claim.row.organization.slug, claim.row.upgrade.upgrade_id
+    own = [
+        reverse("overview", args=[slug]),
+        reverse("upgrades:history", args=[slug]),
+        reverse("upgrades:detail", args=[slug, upgrade_id]),
+    ]
+    detail = f"{finding.detail} Look at this portal's own as well: overview, history, this upgrade's page."
+    return Finding(finding.status, detail, {**finding.evidence, "look_at": own})
 
 
 def put(upgrade: Upgrade, check: UpgradeCheck, finding: Finding, *, checked_at: datetime | None) -> None:
@@ -297,11 +329,12 @@ def remind() -> None:
 
     Not of one that a later upgrade rolled over: nobody can validate it any more.
     """
+    reminded_after = timedelta(seconds=settings.UPGRADE_VALIDATION_REMINDER_SECONDS)
     late = ValidationRun.objects.filter(
         reminded_at__isnull=True,
-        ends_at__gt=Now() - timedelta(days=1),
+        ends_at__gt=Now() - reminded_after - timedelta(days=1),
         upgrade__validation=Validation.NEEDED,
-        upgrade__completed_at__lt=Now() - timedelta(seconds=settings.UPGRADE_VALIDATION_REMINDER_SECONDS),
+        upgrade__completed_at__lt=Now() - reminded_after,
         organization__is_active=True,
     )
     for run in late.select_related("upgrade__organization").order_by("pk")[:ROWS_A_SWEEP]:

@@ -264,6 +264,8 @@ def test_good_settings_start(monkeypatch: pytest.MonkeyPatch) -> None:
         ("UPGRADE_STALL_SECONDS", "0"),
         ("UPGRADE_POLL_SECONDS", "nan"),
         ("UPGRADE_ADOPT_SECONDS", "-1"),
+        ("UPGRADE_STEADY_SECONDS", "1800"),
+        ("UPGRADE_VALIDATION_SECONDS", "300"),
         ("DATABASE_CONN_MAX_AGE", "long"),
         ("EMAIL_URL", "nonsense"),
     ],

@@ -23,6 +23,13 @@ from upgrades.states import CheckStatus
 PASS, FAIL, UNKNOWN = CheckStatus.PASS, CheckStatus.FAIL, CheckStatus.UNKNOWN
 Probe = Callable[[Organization], Finding]
 
+
+def provider_path(organization: Organization) -> Finding:
+    """Both halves, as the validation makes them."""
+    chosen = probes.choose_provider(organization)
+    return probes.probe_provider_path(organization, chosen.name) if chosen.name else chosen.otherwise
+
+
 ALL_PROBES: list[Probe] = [
     probes.probe_agent,
     probes.probe_orchestrator,
@@ -31,7 +38,7 @@ ALL_PROBES: list[Probe] = [
     probes.probe_portal_health,
     probes.probe_sign_in,
     probes.probe_portal_views,
-    probes.probe_provider_path,
+    provider_path,
     probes.probe_connector_path,
 ]
 HEALTH = {
@@ -69,10 +76,9 @@ def test_a_healthy_platform_passes(cast: Cast, platform: LocalAws, probe: Probe)
 
     finding = probe(cast.acme)
 
-    assert (finding.status, finding.evidence["http_status"]) == (
-        PASS,
-        401 if probe in (probes.probe_sign_in, probes.probe_portal_views) else 200,
-    )
+    asks_to_sign_in = probe in (probes.probe_sign_in, probes.probe_portal_views)
+    assert finding.evidence["http_status"] == (401 if asks_to_sign_in else 200)
+    assert finding.status == (UNKNOWN if probe == probes.probe_portal_views else PASS)
     assert finding.evidence["url"].startswith(f"{platform.url}/_platform/{cast.acme.deployment_stack}/")
     assert 0 <= finding.evidence["ms"] < 3000
 
@@ -92,7 +98,7 @@ def test_the_fields_that_decided_are_evidence(cast: Cast, platform: LocalAws) ->
     assert probes.probe_providers(cast.acme).evidence["providers"] == dict.fromkeys(
         ["anthropic", "bedrock", "openai"], "healthy"
     )
-    assert probes.probe_provider_path(cast.acme).evidence["provider"] == "anthropic"
+    assert provider_path(cast.acme).evidence["provider"] == "anthropic"
     assert probes.probe_connector_path(cast.acme).evidence["connector"] == "postgres"
 
 
@@ -110,7 +116,7 @@ def test_the_fields_that_decided_are_evidence(cast: Cast, platform: LocalAws) ->
         ("provider/openai", "unhealthy", probes.probe_providers, FAIL, r"not healthy: openai \(unhealthy\)"),
         ("provider/openai", "unknown", probes.probe_providers, UNKNOWN, "not checked: openai"),
         ("provider/openai", "unchecked", probes.probe_providers, UNKNOWN, "not checked: openai"),
-        ("provider/anthropic", "test_fails", probes.probe_provider_path, FAIL, "HTTP 500"),
+        ("provider/anthropic", "test_fails", provider_path, FAIL, "HTTP 500"),
         ("orchestrator", "redirect", probes.probe_orchestrator, UNKNOWN, "a redirect"),
         ("orchestrator", "not_json", probes.probe_orchestrator, UNKNOWN, "not as the platform does"),
         ("orchestrator", "huge", probes.probe_orchestrator, FAIL, "larger than 65536 bytes"),
@@ -175,6 +181,13 @@ ODD: list[tuple[Probe, Any, CheckStatus, str]] = [
     (probes.probe_portal_health, {"status": "healthy"}, PASS, "is healthy"),
     (probes.probe_portal_health, {"status": "unhealthy"}, FAIL, "says `unhealthy`"),
     (probes.probe_portal_health, {}, UNKNOWN, "no `status`"),
+    (probes.probe_sign_in, {"user": {"email": "a@example.com"}}, PASS, "sign-in answers"),
+    (probes.probe_sign_in, {}, UNKNOWN, "not known as the customer portal's sign-in: open it and sign"),
+    (probes.probe_sign_in, {"user": None, "error": None}, UNKNOWN, "not known as"),
+    (probes.probe_portal_views, {"items": [], "total": 0}, PASS, "deployment view answers"),
+    (probes.probe_portal_views, {"upgrades": [{}]}, PASS, "deployment view answers"),
+    (probes.probe_portal_views, {}, UNKNOWN, "not known as the customer portal's deployment view"),
+    (probes.probe_portal_views, {"items": None}, UNKNOWN, "not known as"),
 ]
 
 
@@ -183,6 +196,30 @@ def test_an_odd_answer(
     server: Outside, organization: Organization, probe: Probe, body: Any, status: CheckStatus, sentence: str
 ) -> None:
     server.otherwise = as_json(body)
+
+    assert_found(probe(organization), status, sentence)
+
+
+@pytest.mark.parametrize(
+    ("probe", "body", "status", "sentence"),
+    [
+        (probes.probe_sign_in, {"detail": "Sign in first.", "code": "not_authenticated"}, PASS, "sign-in answers"),
+        (probes.probe_sign_in, {"error": "No active session"}, PASS, "sign-in answers"),
+        (probes.probe_sign_in, {"message": "Unauthorized"}, UNKNOWN, "open it and sign this row"),
+        (probes.probe_sign_in, {"error": {"code": 401}}, UNKNOWN, "open it and sign this row"),
+        (
+            probes.probe_portal_views,
+            {"error": "No active session"},
+            UNKNOWN,
+            "asks to sign in.* open it and sign this row",
+        ),
+    ],
+)
+def test_a_customer_portal_that_asks_to_sign_in(
+    server: Outside, organization: Organization, probe: Probe, body: Any, status: CheckStatus, sentence: str
+) -> None:
+    """Whatever stands before it answers 401 in JSON as well."""
+    server.otherwise = as_json(body, status=401)
 
     assert_found(probe(organization), status, sentence)
 
@@ -277,9 +314,9 @@ def test_a_name_that_would_lead_elsewhere_is_not_asked(server: Outside, organiza
     server.answers["/api/v1/llm-providers/status"] = as_json({"providers": {name: {"status": "healthy"}}})
     server.answers["/mcp/connectors"] = as_json({"connectors": [{"name": name, "healthy": True}]})
 
-    found = [probe(organization).status for probe in (probes.probe_provider_path, probes.probe_connector_path)]
+    for probe in (provider_path, probes.probe_connector_path):
+        assert_found(probe(organization), UNKNOWN, "can be asked by its name")
 
-    assert PASS not in found
     assert len(server.requests) == 2
 
 
@@ -291,7 +328,7 @@ def test_the_paths_take_the_first_that_is_healthy(server: Outside, organization:
     server.answers["/mcp/connectors"] = as_json({"connectors": rows})
     server.answers["/mcp/connectors/b.c-1/health"] = as_json({"healthy": True, "latency": 5})
 
-    provider, connector = probes.probe_provider_path(organization), probes.probe_connector_path(organization)
+    provider, connector = provider_path(organization), probes.probe_connector_path(organization)
 
     assert_found(provider, PASS, "LLM provider c completed a prompt")
     assert_found(connector, PASS, "connector b.c-1 answers")
@@ -324,6 +361,8 @@ def test_a_connector_path_that_does_not_work(
         ({"a": {"status": "healthy"}}, as_json({}, status=500), FAIL, "HTTP 500"),
         ({"a": {"status": "healthy"}}, as_json({}, status=401), UNKNOWN, "asks for credentials"),
         ({"a": {"status": "degraded"}}, None, FAIL, "No LLM provider is healthy"),
+        ({"a": None, "b": {}}, None, UNKNOWN, "No LLM provider is known to be healthy"),
+        ({"a": {"status": "degraded"}, "b": None}, None, UNKNOWN, "No LLM provider is known to be healthy"),
         ({}, None, UNKNOWN, "No LLM provider is healthy"),
     ],
 )
@@ -334,4 +373,4 @@ def test_a_provider_path_that_does_not_work(
     if answer:
         server.answers["/api/v1/llm-providers/a/test"] = answer
 
-    assert_found(probes.probe_provider_path(organization), status, sentence)
+    assert_found(provider_path(organization), status, sentence)

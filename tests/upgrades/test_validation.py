@@ -24,11 +24,11 @@ from tests.notifications.conftest import make_channel
 from tests.outside import Outside, outside
 from tests.upgrades.conftest import Validator, make_upgrade, matrix
 from upgrades.commands import trigger_upgrade
-from upgrades.models import Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
+from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
 from upgrades.signing import probe_again, sign_check
 from upgrades.states import CheckStatus, Status, Validation
 from upgrades.tasks import look_after_validations, sweep_validations
-from upgrades.validation import step, take, validate
+from upgrades.validation import count_try, step, take, validate
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -64,7 +64,7 @@ def sign(upgrade: Upgrade, cast: Cast, check: str, status: CheckStatus = CheckSt
 # --- it works --------------------------------------------------------------------------------------------------------
 
 
-def test_a_good_upgrade_is_validated_by_probes_and_two_signatures(
+def test_a_good_upgrade_is_validated_by_probes_and_three_signatures(
     cast: Cast, engine: Engine, validator: Validator
 ) -> None:
     upgrade = roll_out(cast, engine)
@@ -73,9 +73,13 @@ def test_a_good_upgrade_is_validated_by_probes_and_two_signatures(
     validator.run(seconds=300)
 
     passed = dict.fromkeys(AUTOMATIC, "pass")
-    assert matrix(upgrade) == {**passed, "sign_in": "unknown", "licence_usage": "unknown"}
-    assert (run_of(upgrade).is_done, validation(upgrade)) == (True, Validation.NEEDED)
+    by_people = dict.fromkeys(["portal_views", "sign_in", "licence_usage"], "unknown")
+    assert matrix(upgrade) == passed | by_people
+    assert (run_of(upgrade).is_done, validation(upgrade)) == (False, Validation.NEEDED)
 
+    sign(upgrade, cast, "portal_views")
+    validator.step()
+    assert (run_of(upgrade).is_done, validation(upgrade)) == (True, Validation.NEEDED)
     sign(upgrade, cast, "sign_in")
     assert validation(upgrade) == Validation.NEEDED
     sign(upgrade, cast, "licence_usage")
@@ -103,8 +107,22 @@ def test_each_row_says_what_it_was_concluded_from(cast: Cast, engine: Engine, va
     assert [fact["http_status"] for fact in health.evidence["asked"]] == [200, 200, 200]
     assert "completed a prompt" in provider.detail
     assert provider.evidence["url"].endswith("/test")
-    assert views.evidence["own_views"] == ["/o/acme/", "/o/acme/upgrades/", f"/o/acme/upgrades/{upgrade.upgrade_id}/"]
+    assert views.detail.endswith("Look at this portal's own as well: overview, history, this upgrade's page.")
+    assert views.evidence["look_at"] == ["/o/acme/", "/o/acme/upgrades/", f"/o/acme/upgrades/{upgrade.upgrade_id}/"]
     assert all(check.checked_at and not check.is_signed for check in (health, provider, views))
+
+
+def test_views_that_fail_are_not_mixed_with_the_portals_own(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    platform.set_platform(cast.acme.deployment_stack, "customer-portal", "down")
+    upgrade = roll_out(cast, engine)
+
+    validator.step()
+
+    views = row(upgrade, "portal_views")
+    assert (views.status, views.detail) == (CheckStatus.FAIL, "The customer portal answers HTTP 503.")
+    assert "look_at" not in views.evidence
 
 
 def test_each_new_result_is_told_once(cast: Cast, engine: Engine, validator: Validator) -> None:
@@ -247,6 +265,21 @@ def test_a_completion_that_succeeded_is_made_once_for_each_run(
     assert row(upgrade, "provider_path").evidence["tries"] == 1
 
 
+def test_what_was_not_asked_is_not_counted(cast: Cast, engine: Engine, validator: Validator, provider: Outside) -> None:
+    provider.answer("/api/v1/llm-providers/status", {"providers": {"openai": None}})
+    upgrade = roll_out(cast, engine)
+    validator.run(seconds=100)
+    checked = row(upgrade, "provider_path")
+    assert (checked.status, checked.evidence["tries"], completions(provider)) == (CheckStatus.UNKNOWN, 0, 0)
+
+    provider.answer("/api/v1/llm-providers/status", {"providers": {"openai": {"status": "healthy"}}})
+    provider.answer("/api/v1/llm-providers/openai/test", {"status": "success"})
+    validator.run(seconds=0)
+
+    checked = row(upgrade, "provider_path")
+    assert (checked.status, checked.evidence["tries"], completions(provider)) == (CheckStatus.PASS, 1, 1)
+
+
 # --- monitoring ------------------------------------------------------------------------------------------------------
 
 
@@ -302,6 +335,26 @@ def test_a_deployment_from_outside_is_not_what_the_upgrade_left(
     assert (row(upgrade, "monitoring").status, validation(upgrade)) == (CheckStatus.FAIL, Validation.FAILED)
 
 
+def test_a_rollout_known_by_its_arn_alone_is_told_from_one_from_outside(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    """It was adopted after a lost reply, and ECS showed but one of its two names."""
+    upgrade = roll_out(cast, engine)
+    Rollout.objects.filter(upgrade=upgrade).update(deployment_id=None)
+    validator.step()
+    assert row(upgrade, "monitoring").status == CheckStatus.UNKNOWN
+    name = f"{cast.acme.deployment_stack}-agent-service"
+    platform.client().update_service(cluster=cast.acme.cluster, service=name, forceNewDeployment=True)
+    platform.advance(120)
+
+    validator.elapse(20)
+    validator.step()
+
+    monitoring = row(upgrade, "monitoring")
+    assert monitoring.status == CheckStatus.FAIL
+    assert monitoring.detail.startswith("Agent service: it was deployed again outside this upgrade.")
+
+
 @pytest.mark.parametrize("fault", ["server_error", "access_denied", "throttle"])
 def test_a_look_that_aws_does_not_answer_neither_counts_nor_resets(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws, fault: str
@@ -337,12 +390,15 @@ def test_time_that_nobody_watched_does_not_count_as_steady(cast: Cast, engine: E
     assert 80 <= row(upgrade, "monitoring").evidence["steady_seconds"] < 110
 
 
+@pytest.mark.parametrize("missing", ["deployment_id", "service_deployment_arn"])
 def test_the_run_ends_when_a_later_upgrade_rolls_what_this_one_left(
-    cast: Cast, engine: Engine, validator: Validator
+    cast: Cast, engine: Engine, validator: Validator, missing: str
 ) -> None:
+    """By whichever of its two names the later deployment is known."""
     upgrade = roll_out(cast, engine)
     validator.step()
     later = roll_out(cast, engine)
+    Rollout.objects.filter(upgrade=later).update(**{missing: None})
 
     validator.step()
 
@@ -429,8 +485,8 @@ def test_probing_again_mends_what_had_failed_for_good(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
 ) -> None:
     upgrade = roll_out(cast, engine)
-    sign(upgrade, cast, "sign_in")
-    sign(upgrade, cast, "licence_usage")
+    for name in ("sign_in", "licence_usage", "portal_views"):
+        sign(upgrade, cast, name)
     platform.set_platform(cast.acme.deployment_stack, "component/llm_router", "unhealthy")
     validator.run(seconds=300)
     validator.elapse(1800)
@@ -495,6 +551,30 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
     assert matrix(upgrade)["provider_path"] == "pass"
 
 
+def test_a_worker_killed_in_a_later_run_leaves_no_pass_of_the_run_before(
+    cast: Cast, engine: Engine, validator: Validator, provider: Outside
+) -> None:
+    provider.answer("/api/v1/llm-providers/openai/test", {"status": "success"})
+    upgrade = roll_out(cast, engine)
+    validator.run(seconds=20)
+    assert matrix(upgrade)["provider_path"] == "pass"
+    validator.elapse(1800)
+    validator.step()
+    probe_again(upgrade, actor=cast.admin)
+    claim = take(run_of(upgrade).pk)
+    assert claim
+
+    count_try(claim, row(upgrade, "provider_path"), 1)  # and the worker dies
+
+    assert (row(upgrade, "provider_path").status, row(upgrade, "provider_path").detail) == (
+        "unknown",
+        "Not checked yet.",
+    )
+    provider.answer("/api/v1/llm-providers/openai/test", {"error": {"code": "TEST_FAILED"}}, status=500)
+    validator.run(seconds=60)
+    assert (matrix(upgrade)["provider_path"], completions(provider)) == ("fail", 2)
+
+
 def worker_environment() -> dict[str, str]:
     database = connection.settings_dict
     url = f"postgresql://{database['USER']}:@/{database['NAME']}?host={database['OPTIONS'].get('host', '')}"
@@ -520,6 +600,9 @@ def test_a_suspended_organization_is_probed_no_more(cast: Cast, engine: Engine, 
 
     assert run_of(upgrade).is_done
     assert matrix(upgrade)["sign_in_page"] == "unknown"
+    assert row(upgrade, "monitoring").detail == "Acme Robotics was suspended: nothing of it is probed."
+    assert any("Acme Robotics was suspended" in line for line in told(upgrade, "upgrade.validated"))
+    assert not any("30 min" in line for line in told(upgrade, "upgrade.validated"))
 
 
 # --- what no run does ------------------------------------------------------------------------------------------------
@@ -557,6 +640,18 @@ def test_people_are_reminded_once_of_a_validation_that_is_missing(
     delivery = channel.deliveries.get()
     assert (delivery.kind, delivery.subject) == ("upgrade.validation_missing", upgrade.upgrade_id)
     assert "Signing in works" in delivery.text
+
+
+def test_a_late_reminder_is_given_too(cast: Cast, engine: Engine, validator: Validator, settings: Any) -> None:
+    settings.UPGRADE_VALIDATION_REMINDER_SECONDS = 3 * 86400
+    channel = make_channel(cast.acme, by=cast.admin, events=["upgrade.validation_missing"])
+    upgrade = roll_out(cast, engine)
+    late(upgrade, minutes=3 * 1440 + 1)
+    validator.elapse(3 * 86400)
+
+    look_after_validations()
+
+    assert channel.deliveries.count() == 1
 
 
 def test_nobody_is_reminded_of_what_is_validated_or_rolled_over(
