@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.auth.hashers import make_password
+from django.contrib.contenttypes.management import create_contenttypes
+from django.contrib.contenttypes.models import ContentType
 from django.core.cache import cache
 from django.db.models.functions import Now
+from django.db.models.signals import post_migrate
 from django.test import Client
 
 from portal.aws import credentials
@@ -31,6 +34,15 @@ settings.WHITENOISE_AUTOREFRESH = True
 PASSWORD = "portal-test-password-1"
 SERVICES = ("agent", "orchestrator", "customer-portal")
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> None:
+    """A flush, after each test with real transactions, need not make content types and permissions anew: nobody asks for
+    them before they are made."""
+    post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+    post_migrate.disconnect(create_contenttypes)
+    post_migrate.connect(lambda **_: ContentType.objects.clear_cache(), weak=False)
 
 
 @pytest.fixture(scope="session")
