@@ -238,7 +238,7 @@ class Engine:
                 return rollout
         raise AssertionError(f"no rollout of {upgrade} started: {list(upgrade.rollouts.values())}")
 
-    def run(self, upgrade: Upgrade, *, seconds: float = 5, steps: int = 200) -> Upgrade:
+    def run(self, upgrade: Upgrade, *, seconds: float = 10, steps: int = 200) -> Upgrade:
         """Step, and let AWS's time pass, until the upgrade has ended."""
         for _ in range(steps):
             self.step()
