@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods
 
 from deployments import commands
 from deployments.actions import DONE, LABELS, TYPED_ABOVE, Bulk, BulkRow, act_of, consequence_of, words
-from deployments.forms import FORMS, BulkKillForm, refuse
+from deployments.forms import FORMS, TypedForm, refuse
 from deployments.models import Deployment
 from deployments.pages import find_deployment
 from deployments.states import Command
@@ -115,7 +115,7 @@ def bulk_of(request: HttpRequest, organization: Organization, may_not_reason: st
     if command != Command.KILL and count <= TYPED_ABOVE:
         return Bulk(name, title, rows=carry_out(command, deployments, person(request)), is_done=True), True, 200
     wanted = f"{command.value} {count}"
-    form = BulkKillForm(wanted, request.POST if request.POST.get("is_sure") else None)
+    form = TypedForm(wanted, request.POST if request.POST.get("is_sure") else None)
     if form.is_bound and form.is_valid():
         return Bulk(name, title, rows=carry_out(command, deployments, person(request)), is_done=True), True, 200
     asking = Bulk(

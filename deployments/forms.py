@@ -67,24 +67,10 @@ class PlainForm(OnceForm):
         super().__init__(data)
 
 
-class KillForm(OnceForm):
-    """What cannot be undone is typed: the agent's name, so that the hand does not outrun the eye."""
+class TypedForm(forms.Form):
+    """What cannot be undone, or is done to many, is typed, so that the hand does not outrun the eye."""
 
     confirmation = forms.CharField(required=False, max_length=200, widget=forms.TextInput(attrs=QUIET))
-
-    def __init__(self, deployment: Deployment, data: Any = None) -> None:
-        super().__init__(data)
-        self.wanted = deployment.agent.name
-        self.fields["confirmation"].label = f"Type {self.wanted} to confirm"
-
-    def clean_confirmation(self) -> str:
-        return typed(self.cleaned_data["confirmation"], self.wanted)
-
-
-class BulkKillForm(forms.Form):
-    """Kill, or more than a few at once: how many they are is typed, with the command."""
-
-    confirmation = forms.CharField(required=False, max_length=60, widget=forms.TextInput(attrs=QUIET))
 
     def __init__(self, wanted: str, data: Any = None) -> None:
         super().__init__(data)
@@ -92,7 +78,15 @@ class BulkKillForm(forms.Form):
         self.fields["confirmation"].label = f"Type {wanted} to confirm"
 
     def clean_confirmation(self) -> str:
-        return typed(self.cleaned_data["confirmation"], self.wanted)
+        text = str(self.cleaned_data["confirmation"])
+        if text.strip() != self.wanted:
+            raise forms.ValidationError(f"Type {self.wanted} to confirm that this is what you mean.")
+        return text
+
+
+class KillForm(TypedForm, OnceForm):
+    def __init__(self, deployment: Deployment, data: Any = None) -> None:
+        super().__init__(deployment.agent.name, data)
 
 
 FORMS: dict[str, Any] = {
@@ -108,12 +102,6 @@ def bound_replicas(field: forms.Field, organization: Organization) -> None:
     limit = organization.deployment_replica_limit
     field.help_text = f"1 to {limit}, the limit of {organization.name}."
     field.widget.attrs |= {"min": 1, "max": limit, "inputmode": "numeric"}
-
-
-def typed(text: str, wanted: str) -> str:
-    if text.strip() != wanted:
-        raise forms.ValidationError(f"Type {wanted} to confirm that this is what you mean.")
-    return text
 
 
 # The commands name fields as the API does.

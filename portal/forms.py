@@ -2,6 +2,8 @@
 
 import secrets
 from collections.abc import Mapping
+from copy import copy
+from typing import Any
 
 from django import forms
 
@@ -15,7 +17,28 @@ QUIET = {"autocomplete": "off", "spellcheck": "false"}
 class OnceForm(forms.Form):
     """Sent again by a double click or a reload, it does nothing twice."""
 
-    idempotency_key = forms.CharField(widget=forms.HiddenInput, max_length=MAX_KEY_LENGTH, initial=secrets.token_hex)
+    idempotency_key = forms.CharField(
+        widget=forms.HiddenInput,
+        max_length=MAX_KEY_LENGTH,
+        initial=secrets.token_hex,
+        error_messages={"required": "The form came without its key. It has one now: send it again."},
+    )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if "idempotency_key" in self.errors:
+            self.renew_key()
+        return cleaned
+
+    def renew_key(self, **others: str) -> None:
+        """Before a refused form is shown again: nothing was done, and what is sent next may be another request.
+
+        `others`: what else it is shown with, whatever was sent.
+        """
+        data: Any = copy(self.data)
+        for name, value in (others | {"idempotency_key": secrets.token_hex()}).items():
+            data[name] = value
+        self.data = data
 
 
 def refuse(form: forms.Form, error: PortalError, *, names: Mapping[str, str] | None = None) -> int:

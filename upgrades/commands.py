@@ -33,6 +33,7 @@ from upgrades.versions import resolve
 
 MAX_REASON_LENGTH = 2000
 SHORTEST_OVERRIDE = 5
+OVERRIDE_RULE = f"At least {SHORTEST_OVERRIDE} letters or digits; recorded and shown where a check failed."
 
 
 def trigger_upgrade(
@@ -109,9 +110,9 @@ def rollback_upgrade(
     the engine looks before it touches anything. `services`: what a person was shown and agreed to; another plan by now
     is refused.
 
-    Raises PortalError: 403, 404, 400 `rollback_impossible`, `no_cluster`, 409 `upgrade_in_progress` (with `upgrade_id`),
-    `plan_changed`, `preflight_failed` (with `checks`), 422 `idempotency_mismatch`. Costs the AWS calls of plan_rollback
-    and waits for pre-flight, 4 s at most.
+    Raises PortalError: 403, 404, 400 `rollback_impossible`, `no_cluster`, `no_stack`,
+    `override_reason_too_short`, 409 `upgrade_in_progress` (with `upgrade_id`), `plan_changed`, `preflight_failed` (with
+    `checks`), 422 `idempotency_mismatch`. Costs the AWS calls of plan_rollback and waits for pre-flight, 4 s at most.
     """
     organization = upgrade.organization
     require(actor, organization, Role.OPERATOR)

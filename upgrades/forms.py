@@ -1,14 +1,13 @@
 """The choices of an upgrade as the address holds them, the form that starts it, and the history's filters."""
 
-import secrets
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.http import QueryDict
 
-from portal.idempotency import MAX_KEY_LENGTH
+from portal.forms import QUIET, OnceForm
 from portal.models import Organization
-from upgrades.commands import MAX_REASON_LENGTH
+from upgrades.commands import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.images import LATEST
 from upgrades.models import MAX_VERSION_LENGTH
 from upgrades.plans import Choices, needs_typing
@@ -58,19 +57,48 @@ class ChoicesForm(forms.Form):
         )
 
 
-def override_field() -> forms.CharField:
-    """Shown only where pre-flight fails: there the browser does not send the form without it."""
-    return forms.CharField(
+class StartForm(OnceForm):
+    """What starts an upgrade or a rollback: why, and for what is wide the organization's slug, typed."""
+
+    reason_help: ClassVar[str]
+    wide_help: ClassVar[str]
+
+    reason = forms.CharField(required=False, max_length=MAX_REASON_LENGTH, widget=forms.Textarea(attrs={"rows": 2}))
+    override_reason = forms.CharField(
         required=False,
         max_length=MAX_REASON_LENGTH,
         label="Why to start although pre-flight fails",
+        # Shown only where pre-flight fails: there the browser does not send the form without it.
         widget=forms.Textarea(attrs={"rows": 2, "required": True}),
-        help_text="Recorded, and shown with the upgrade.",
+        help_text=OVERRIDE_RULE,
     )
+    confirmation = forms.CharField(required=False, max_length=60, widget=forms.TextInput(attrs=QUIET))
+
+    def __init__(self, organization: Organization, data: Any = None, **options: Any) -> None:
+        super().__init__(data, **options)
+        self.organization = organization
+        self.fields["reason"].help_text = self.reason_help
+        self.fields["confirmation"].label = f"Type {organization.slug} to confirm"
+        self.fields["confirmation"].help_text = self.wide_help
+
+    def is_wide(self, cleaned: dict[str, Any]) -> bool:
+        """Whether it touches so much that the slug is typed."""
+        raise NotImplementedError
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean()
+        if self.is_wide(cleaned) and cleaned.get("confirmation", "").strip() != self.organization.slug:
+            self.add_error(
+                "confirmation", f"Type {self.organization.slug} to confirm that this is the right organization."
+            )
+        return cleaned
 
 
-class TriggerForm(forms.Form):
+class TriggerForm(StartForm):
     """Starts what the plan shows. The slug is typed only for what touches everything or rolls whatever runs."""
+
+    reason_help = "Shown in the history: a ticket, what changed, why now."
+    wide_help = "Needed for all three services, or a forced rollout."
 
     service = forms.ChoiceField(
         choices=TARGET_CHOICES,
@@ -81,59 +109,22 @@ class TriggerForm(forms.Form):
     # What the plan showed: `service=digest`, divided by spaces (Plan.images).
     images = forms.CharField(required=False, max_length=1000, widget=forms.HiddenInput)
     force_new_deployment = forms.BooleanField(required=False, label="Force a new rollout")
-    reason = forms.CharField(
-        required=False,
-        max_length=MAX_REASON_LENGTH,
-        widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="Shown in the history: a ticket, what changed, why now.",
-    )
-    override_reason = override_field()
-    confirmation = forms.CharField(
-        required=False, max_length=60, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
-    )
-    # Sent again by a double click or a reload: the same upgrade comes back.
-    idempotency_key = forms.CharField(
-        widget=forms.HiddenInput,
-        max_length=MAX_KEY_LENGTH,
-        initial=secrets.token_hex,
-        error_messages={"required": "The form came without its key. It has one now: send it again."},
-    )
 
-    def __init__(self, organization: Organization, data: Any = None, **options: Any) -> None:
-        super().__init__(data, **options)
-        self.organization = organization
-        self.fields["confirmation"].label = f"Type {organization.slug} to confirm"
-        self.fields["confirmation"].help_text = "Needed for all three services, or a forced rollout."
+    def is_wide(self, cleaned: dict[str, Any]) -> bool:
+        return needs_typing(cleaned.get("service"), force=bool(cleaned.get("force_new_deployment")))
 
     def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
+        cleaned = super().clean()
         pairs = (pair.partition("=") for pair in cleaned.get("images", "").split())
-        cleaned["images"] = {service: digest for service, _, digest in pairs}
-        is_wide = needs_typing(cleaned.get("service"), force=bool(cleaned.get("force_new_deployment")))
-        if is_wide and cleaned.get("confirmation", "").strip() != self.organization.slug:
-            self.add_error(
-                "confirmation", f"Type {self.organization.slug} to confirm that this is the right organization."
-            )
-        return cleaned
-
-    def renew_key(self) -> None:
-        """Before a refused form is shown again: nothing was started, and what is sent next may be another request."""
-        self.data = {**{name: self.data.get(name) for name in self.data}, "idempotency_key": secrets.token_hex()}
+        return cleaned | {"images": {service: digest for service, _, digest in pairs}}
 
 
-class RollbackForm(forms.Form):
+class RollbackForm(StartForm):
     """The slug is typed where several services go back. `services`: what the page said would."""
 
-    reason = forms.CharField(
-        required=False,
-        max_length=MAX_REASON_LENGTH,
-        widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="Shown in the history: what was wrong, a ticket.",
-    )
-    override_reason = override_field()
-    confirmation = forms.CharField(
-        required=False, max_length=60, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"})
-    )
+    reason_help = "Shown in the history: what was wrong, a ticket."
+    wide_help = "Needed where more than one service goes back."
+
     services = forms.CharField(
         widget=forms.HiddenInput,
         max_length=100,
@@ -141,35 +132,20 @@ class RollbackForm(forms.Form):
             "required": "The form came without the services that it was shown for: look, and send it again."
         },
     )
-    # Sent again by a double click or a reload: the same rollback comes back.
-    idempotency_key = forms.CharField(
-        widget=forms.HiddenInput,
-        max_length=MAX_KEY_LENGTH,
-        initial=secrets.token_hex,
-        error_messages={"required": "The form came without its key. It has one now: send it again."},
-    )
 
-    def __init__(self, organization: Organization, data: Any = None, **options: Any) -> None:
-        super().__init__(data, **options)
-        self.organization = organization
-        self.fields["confirmation"].label = f"Type {organization.slug} to confirm"
-        self.fields["confirmation"].help_text = "Needed where more than one service goes back."
+    def is_wide(self, cleaned: dict[str, Any]) -> bool:
+        return len(cleaned.get("services", "").split()) > 1
 
     def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
-        services = cleaned.get("services", "").split()
-        if len(services) > 1 and cleaned.get("confirmation", "").strip() != self.organization.slug:
-            self.add_error(
-                "confirmation", f"Type {self.organization.slug} to confirm that this is the right organization."
-            )
-        return cleaned | {"services": services}
+        cleaned = super().clean()
+        return cleaned | {"services": cleaned.get("services", "").split()}
 
     def show(self, services: list[str]) -> None:
         """Before it is shown: for what would go back now, and under a new key, for nothing was started."""
-        now = {"services": " ".join(services), "idempotency_key": secrets.token_hex()}
-        self.initial = {**self.initial, **now}
+        now = " ".join(services)
+        self.initial = {**self.initial, "services": now}
         if self.is_bound:
-            self.data = {**{name: self.data.get(name) for name in self.data}, **now}
+            self.renew_key(services=now)
         if len(services) < 2:
             del self.fields["confirmation"]
 

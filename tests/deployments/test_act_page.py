@@ -1,5 +1,6 @@
 """What people do to one deployment from its page: first what it will touch, then the command; deploying an agent."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -75,6 +76,17 @@ def test_bounds_stand_at_their_field(cast: Cast, client_for: SignedIn, ready: De
     ready.refresh_from_db()
     assert (response.status_code, ready.replicas, response["HX-Part"]) == (422, 2, "act")
     assert 'class="field-error"' in response.content.decode()
+
+
+def test_a_form_without_its_key_comes_back_with_one(cast: Cast, ready: Deployment, client_for: SignedIn) -> None:
+    client = client_for(cast.operator)
+
+    refused = client.post(address(ready, "scale"), {"replicas": "3"})
+    text = refused.content.decode()
+
+    assert refused.status_code == 422
+    assert "The form came without its key. It has one now: send it again." in text
+    assert re.search(r'name="idempotency_key" value="[0-9a-f]{32,}"', text)
 
 
 def test_kill_wants_the_name_typed(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
