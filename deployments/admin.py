@@ -1,25 +1,9 @@
 """Agents and deployments to read: people change them through the portal, where rules, events and ECS follow."""
 
-from typing import Any
-
 from django.contrib import admin
-from django.http import HttpRequest
 
 from deployments.models import Agent, Deployment
-from portal.admin_site import StaffAdmin
-
-
-class ReadOnlyAdmin(StaffAdmin):
-    show_full_result_count = False
-    actions = None
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    has_delete_permission = has_change_permission
+from portal.admin_site import ReadOnlyAdmin
 
 
 @admin.register(Agent)

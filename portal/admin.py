@@ -31,7 +31,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_POST
 
 from portal.access import Policy, policy
-from portal.admin_site import StaffAdmin
+from portal.admin_site import ReadOnlyAdmin, StaffAdmin
 from portal.audit import AuditEvent, AuditKind, record
 from portal.connection import test_connection
 from portal.models import Membership, Organization, User
@@ -385,20 +385,10 @@ class MembershipAdmin(StaffAdmin):
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(StaffAdmin):
+class AuditEventAdmin(ReadOnlyAdmin):
     """To read: the database itself refuses to change a row."""
 
     list_display = ("created_at", "kind", "organization", "actor_email", "subject", "request_id")
     list_filter = ("kind", "organization", "created_at")
     list_select_related = ("organization",)
     search_fields = ("subject", "actor_email", "request_id")
-    show_full_result_count = False
-    actions = None
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    has_delete_permission = has_change_permission

@@ -57,3 +57,18 @@ class StaffAdmin(ModelAdmin):  # type: ignore[type-arg] # generic for the type c
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return is_staff(request.user)
+
+
+class ReadOnlyAdmin(StaffAdmin):
+    """To look at: what is changed elsewhere, by its own rules, or never."""
+
+    show_full_result_count = False
+    actions = None
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    has_delete_permission = has_change_permission
