@@ -31,7 +31,7 @@ def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
     logger.info("rollout %s ends %s %s", rollout.pk, verdict.status, verdict.outcome)
     failed = verdict.status == Status.FAILED
     with transaction.atomic():
-        upgrade = lock_upgrade(rollout)
+        upgrade = Upgrade.objects.locked(rollout.upgrade_id)
         claim.write(
             **seen
             | {
@@ -97,10 +97,6 @@ def hand_on(upgrade: Upgrade, *, goes_on: bool) -> None:
         error_message=NOT_ATTEMPTED,
         completed_at=Now(),
     )
-
-
-def lock_upgrade(rollout: Rollout) -> Upgrade:
-    return Upgrade.objects.select_for_update().get(pk=rollout.upgrade_id)
 
 
 def refresh_upgrade(upgrade: Upgrade) -> None:
@@ -178,7 +174,7 @@ def in_short(error: AwsError) -> str:
 def refused(rollout: Rollout, error: AwsError) -> Verdict:
     """A definite refusal at the start, in words that say what to mend."""
     if isinstance(error, AwsDenied):
-        reason = f"AWS does not allow the portal's role {error.permission}. Staff can test the connection in the admin."
+        reason = f"AWS does not allow the portal's role {error.permission}. Staff can give it that permission in AWS."
         return Verdict(Status.FAILED, Outcome.ACCESS_DENIED, reason)
     if isinstance(error, AwsMissing):
         return Verdict(

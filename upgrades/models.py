@@ -50,6 +50,10 @@ class UpgradeQuerySet(models.QuerySet["Upgrade"]):
     def newest_first(self) -> Self:
         return self.order_by("-created_at", "-id")
 
+    def locked(self, pk: int) -> "Upgrade":
+        """With its organization, under the lock of its row: there engine, validation and signers take turns."""
+        return self.select_related("organization").select_for_update(of=("self",)).get(pk=pk)
+
     def matching(
         self,
         *,

@@ -29,7 +29,6 @@ from upgrades.endings import (
     changed_since,
     finish,
     in_short,
-    lock_upgrade,
     overtaken,
     refresh_upgrade,
     refused,
@@ -51,7 +50,7 @@ from upgrades.looks import (
     read_service,
     seen_of,
 )
-from upgrades.models import Rollout
+from upgrades.models import Rollout, Upgrade
 from upgrades.states import EventKind, Outcome, Phase, Status, Verdict, judge, judge_by_id
 
 logger = logging.getLogger(__name__)
@@ -391,7 +390,7 @@ def go_on(claim: Claim, verdict: Verdict, seen: dict[str, Any]) -> None:
     rollout = claim.rollout
     status = rollout.status if verdict.status == Status.PENDING else verdict.status
     with transaction.atomic():
-        upgrade = lock_upgrade(rollout)
+        upgrade = Upgrade.objects.locked(rollout.upgrade_id)
         tell_turns(upgrade, rollout, verdict, seen)
         claim.release(seconds=seconds_to_next_look(claim), status=status, outcome=verdict.outcome, **seen)
         refresh_upgrade(upgrade)

@@ -27,7 +27,7 @@ def sign_check(upgrade: Upgrade, *, actor: User, check: str, status: CheckStatus
     """
     require(actor, upgrade.organization, Role.OPERATOR)
     with transaction.atomic():
-        locked = Upgrade.objects.select_related("organization").select_for_update(of=("self",)).get(pk=upgrade.pk)
+        locked = Upgrade.objects.locked(upgrade.pk)
         refuse_validation(locked)
         open_matrix(locked)
         row = locked.checks.get(stage=Stage.VALIDATION, name=check)
@@ -81,7 +81,7 @@ def probe_again(upgrade: Upgrade, *, actor: User) -> Upgrade:
     """
     require(actor, upgrade.organization, Role.OPERATOR)
     with transaction.atomic():
-        locked = Upgrade.objects.select_related("organization").select_for_update(of=("self",)).get(pk=upgrade.pk)
+        locked = Upgrade.objects.locked(upgrade.pk)
         refuse_validation(locked)
         run = run_of(locked)
         if run is None:
