@@ -9,6 +9,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import DatabaseError, DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 NOT_FOUND = "There is nothing here, or it is not yours to see."
 DEPENDENCY_DOWN = "A part that the portal needs is down: nothing was changed. Try again in a few seconds."
-CSRF_MISSING = "Send the csrftoken cookie's value in the X-CSRFToken header."
+CSRF_MISSING = f"Send the {settings.CSRF_COOKIE_NAME} cookie's value in the X-CSRFToken header."
 API_PREFIXES = ("/api/", "/deployments", "/agents")
 RETRY_AFTER_SECONDS = 5
 

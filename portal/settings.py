@@ -160,10 +160,6 @@ TEMPLATES = [
     },
 ]
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
-SILENCED_SYSTEM_CHECKS = [
-    # The portal's own static files are few and unhashed admin files are served beside them.
-    "account.W001",
-]
 
 DATABASES = {
     "default": {
@@ -256,9 +252,9 @@ CSRF_FAILURE_VIEW = "portal.errors.csrf_failure"
 # --- Security ------------------------------------------------------------------------------------------------------
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = not LOCAL
+CSRF_COOKIE_NAME = "csrftoken" if LOCAL else "__Host-csrftoken"
 if not LOCAL:
     SESSION_COOKIE_NAME = "__Host-sessionid"
-    CSRF_COOKIE_NAME = "__Host-csrftoken"
     SECURE_HSTS_SECONDS = 2 * 365 * 24 * 60 * 60
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
@@ -302,8 +298,8 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Operations portal",
     "DESCRIPTION": "Deployments of AI agents and upgrades of the platform services on Amazon ECS. Sign in with "
-    "`POST /api/v1/auth/login`; unsafe methods need the `csrftoken` cookie's value in `X-CSRFToken`. Deployments and "
-    "agents are served at `/deployments` and `/agents` as well as under `/api/v1`.",
+    f"`POST /api/v1/auth/login`; unsafe methods need the `{CSRF_COOKIE_NAME}` cookie's value in `X-CSRFToken`. "
+    "Deployments and agents are served at `/deployments` and `/agents` as well as under `/api/v1`.",
     "VERSION": "1",
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,

@@ -134,6 +134,10 @@ answers = {
     "ready": client.get("/readyz"),
     "health": client.get("/health"),
     "down": client.get("/api/v1/deployments/upgrades", headers=session),
+    "schema": client.get("/api/schema"),
+    "unproven": Client(
+        enforce_csrf_checks=True, headers={"Host": "portal.example", "X-Forwarded-Proto": "https"}
+    ).post("/api/v1/auth/login"),
 }
 # The page of an outage, drawn without the manifest of collected files.
 plain_files = settings.STORAGES | {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
@@ -181,6 +185,14 @@ def test_production_binds_cookies_to_its_host_over_https(production: dict[str, A
     assert "Path=/" in cookies
     assert production["session_cookie"] == ["__Host-sessionid", True, True]
     assert headers["Strict-Transport-Security"] == "max-age=63072000; includeSubDomains; preload"
+
+
+def test_production_tells_clients_the_name_of_its_own_csrf_cookie(production: dict[str, Any]) -> None:
+    refused, document = (json.loads(production["answers"][name][2]) for name in ("unproven", "schema"))
+
+    assert refused["code"] == "csrf_failed"
+    assert "the __Host-csrftoken cookie's value" in refused["detail"]
+    assert "the `__Host-csrftoken` cookie's value" in document["info"]["description"]
 
 
 def test_production_sends_plain_http_to_https_but_not_the_load_balancers_check(production: dict[str, Any]) -> None:
