@@ -8,10 +8,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from deployments import commands, serializers
-from deployments.api import IDEMPOTENCY_KEY, LOCATION, ORGANIZATION, WRITE_ERRORS, find_agent, key_of
+from deployments.api import LOCATION, WRITE_ERRORS, find_agent
 from deployments.models import Agent
 from portal.access import Policy, organization_of_api, person
-from portal.api import api_route, errors, read_body, read_query
+from portal.api import IDEMPOTENCY_KEY, ORGANIZATION, api_route, errors, key_of, read_body, read_query
 from portal.pagination import paginate
 
 

@@ -18,21 +18,12 @@ from deployments.logs import read_logs
 from deployments.metrics import read_metrics
 from deployments.models import Agent, Deployment
 from portal.access import Policy, organization_of_api, person
-from portal.api import NoBody, api_route, errors, read_body, read_query, utc
+from portal.api import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, errors, key_of, read_body, read_query, utc
 from portal.errors import NOT_FOUND, PortalError
 from portal.models import Organization
 
 Json = dict[str, Any]
 
-ORGANIZATION = OpenApiParameter(
-    "X-Organization", str, OpenApiParameter.HEADER, description="Slug; required for people with several memberships."
-)
-IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key",
-    str,
-    OpenApiParameter.HEADER,
-    description="Up to 255 characters. The same key and body give the same deployment, however often they are sent.",
-)
 LOCATION = OpenApiParameter(
     "Location", str, OpenApiParameter.HEADER, response=[201], description="Where the new record is."
 )
@@ -112,7 +103,9 @@ def deploy(request: Request, agent_id: uuid.UUID) -> Response:
     operation_id="deployments_kill",
     tags=["deployments"],
     summary="Kill a deployment",
-    responses={204: None, **errors(400, 401, 403, 404, 422, 503)},
+    parameters=[IDEMPOTENCY_KEY],
+    request=None,
+    responses={204: None, **WRITE_ERRORS},
 )
 @api_route("GET", "DELETE", allow=Policy.VIEWER)
 def deployment(request: Request, deployment_id: uuid.UUID) -> Response:
@@ -269,10 +262,6 @@ def refuse_unread(what: str, is_unread: bool, error: str | None) -> None:
     """502 where AWS did not answer and nothing was read before; older data is answered, with its age."""
     if is_unread:
         raise PortalError("aws_unavailable", f"The {what} could not be read from AWS. {error} Try again soon.", 502)
-
-
-def key_of(request: Request) -> str | None:
-    return request.headers.get("Idempotency-Key")
 
 
 def as_text(value: uuid.UUID | None) -> str | None:

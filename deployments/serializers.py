@@ -16,21 +16,10 @@ from deployments.logs import DEFAULT_LIMIT, MAX_LIMIT, LogLine
 from deployments.metrics import MetricPoint
 from deployments.models import Agent, Deployment, DeploymentEvent
 from deployments.states import EventType, Status
-from portal.api import PageQuery, StrictSerializer, StrictString, utc
+from portal.api import PageQuery, StrictSerializer, StrictString, choice, utc
 from portal.pagination import MAX_SKIP
 
 Json = dict[str, Any]
-
-
-def one_of(values: list[str]) -> str:
-    return f"Must be one of {', '.join(values)}."
-
-
-def choice(values: list[str]) -> serializers.ChoiceField:
-    """An optional filter over a closed set; anything else is refused with the set."""
-    return serializers.ChoiceField(
-        choices=values, allow_null=True, default=None, error_messages={"invalid_choice": one_of(values)}
-    )
 
 
 class StrictInteger(serializers.IntegerField):

@@ -93,7 +93,7 @@ def login(request: Request) -> Response:
     tags=["session"],
     summary="Sign out",
     request=None,
-    responses={204: None, **errors(400, 401, 403, 415)},
+    responses={204: None, **errors(400, 401, 403, 413, 415, 503)},
 )
 @api_route("POST", allow=Policy.SIGNED_IN)
 def logout(request: Request) -> Response:

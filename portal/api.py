@@ -8,17 +8,30 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from django.http import HttpRequest
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 from rest_framework.decorators import api_view
 from rest_framework.request import Request
 
 from portal.access import Policy, policy
+from portal.idempotency import MAX_KEY_LENGTH
 from portal.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 ECHOED_NAME_LENGTH = 100
+
+# Headers, for `extend_schema(parameters=...)`.
+ORGANIZATION = OpenApiParameter(
+    "X-Organization", str, OpenApiParameter.HEADER, description="Slug; required for people with several memberships."
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description=f"Up to {MAX_KEY_LENGTH} characters. A request that is sent again with its key is not carried out again, "
+    "and is answered with what the first one made or changed.",
+)
 
 
 def api_route(*methods: str, allow: Policy) -> Callable[[View], Any]:
@@ -76,6 +89,17 @@ class StrictString(serializers.CharField):
         return super().to_internal_value(data)
 
 
+def one_of(values: list[str]) -> str:
+    return f"Must be one of {', '.join(values)}."
+
+
+def choice(values: list[str]) -> serializers.ChoiceField:
+    """An optional filter over a closed set; anything else is refused with the set."""
+    return serializers.ChoiceField(
+        choices=values, allow_null=True, default=None, error_messages={"invalid_choice": one_of(values)}
+    )
+
+
 class PageQuery(StrictSerializer):
     """`skip` and `limit` of a list."""
 
@@ -104,6 +128,11 @@ def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer
     return dict(query.validated_data)
 
 
+def key_of(request: Request) -> str | None:
+    """The request's Idempotency-Key, as it came."""
+    return request.headers.get("Idempotency-Key")
+
+
 def utc(at: datetime | None) -> str | None:
     """ISO 8601, UTC, `Z`."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at else None
@@ -129,7 +158,8 @@ MEANINGS = {
     401: "Not signed in.",
     403: "Your role is too low, or the CSRF token is missing.",
     404: "It does not exist, or it is another organization's.",
-    409: "In conflict with running work, which `upgrade_id` names; or `checks` of pre-flight failed.",
+    409: "Not in this state, told by `code`: running work (`upgrade_id` names it), checks of pre-flight that failed "
+    "(`checks`), nothing to stop or validate, or a plan that changed.",
     413: "The body is larger than 1 MiB.",
     415: "The body is not JSON.",
     422: "The Idempotency-Key was used for another request.",

@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.access import Policy, organization_of_api, person, session_ends_at
-from portal.api import NoBody, api_route, errors, read_body, read_query
+from portal.api import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, errors, key_of, read_body, read_query
 from portal.errors import NOT_FOUND, PortalError
 from portal.pagination import paginate
 from upgrades import commands, serializers
@@ -18,15 +18,6 @@ from upgrades.preflight import run as run_preflight
 from upgrades.states import Status, services_of
 from upgrades.versions import read_catalogue
 
-ORGANIZATION = OpenApiParameter(
-    "X-Organization", str, OpenApiParameter.HEADER, description="Slug; required for people with several memberships."
-)
-IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key",
-    str,
-    OpenApiParameter.HEADER,
-    description="Up to 255 characters. The same key and body give the same upgrade, however often they are sent.",
-)
 LOCATION = OpenApiParameter(
     "Location", str, OpenApiParameter.HEADER, response=[202], description="The same as `status_url`."
 )
@@ -95,7 +86,7 @@ def trigger(request: Request) -> Response:
         organization_of_api(request),
         actor=person(request),
         session_ends_at=session_ends_at(request),
-        idempotency_key=request.headers.get("Idempotency-Key"),
+        idempotency_key=key_of(request),
         **body,
     )
     accepted = as_accepted(upgrade)
@@ -174,7 +165,7 @@ def rollback(request: Request, upgrade_id: str) -> Response:
         find_upgrade(request, upgrade_id),
         actor=person(request),
         session_ends_at=session_ends_at(request),
-        idempotency_key=request.headers.get("Idempotency-Key"),
+        idempotency_key=key_of(request),
         **body,
     )
     accepted = as_accepted(upgrade)

@@ -4,10 +4,10 @@ from typing import Any
 
 from rest_framework import serializers
 
-from portal.api import PageQuery, StrictBoolean, StrictSerializer, StrictString
+from portal.api import PageQuery, StrictBoolean, StrictSerializer, StrictString, choice, one_of
 from portal.audit import AuditEvent
 from portal.pagination import MAX_SKIP
-from upgrades.commands import MAX_REASON_LENGTH
+from upgrades.commands import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.images import LATEST
 from upgrades.matrix import rows_of, run_of
 from upgrades.models import MAX_VERSION_LENGTH, Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
@@ -32,16 +32,12 @@ DEFAULT_EVENTS, MAX_EVENTS = 100, 500
 SIGNABLE = [CheckStatus.PASS.value, CheckStatus.FAIL.value]
 
 
-def one_of(values: list[str]) -> str:
-    return f"Must be one of {', '.join(values)}."
-
-
 def override_field() -> StrictString:
     return StrictString(
         max_length=MAX_REASON_LENGTH,
         allow_blank=True,
         default="",
-        help_text="Why to start although pre-flight fails; recorded and shown.",
+        help_text=f"Why to start although pre-flight fails. {OVERRIDE_RULE}",
     )
 
 
@@ -79,17 +75,11 @@ class RollbackBody(StrictSerializer):
 
 
 class HistoryQuery(PageQuery):
-    status = serializers.ChoiceField(
-        choices=[status.value for status in UPGRADE_STATUSES],
-        default=None,
-        error_messages={"invalid_choice": one_of([status.value for status in UPGRADE_STATUSES])},
-    )
-    service = serializers.ChoiceField(choices=TARGETS, default=None, error_messages={"invalid_choice": one_of(TARGETS)})
+    status = choice([status.value for status in UPGRADE_STATUSES])
+    service = choice(TARGETS)
     version = serializers.CharField(max_length=MAX_VERSION_LENGTH, default=None)
     initiated_by = serializers.CharField(max_length=254, default=None)
-    validation = serializers.ChoiceField(
-        choices=Validation.values, default=None, error_messages={"invalid_choice": one_of(Validation.values)}
-    )
+    validation = choice(Validation.values)
 
 
 class SignBody(StrictSerializer):
@@ -116,9 +106,7 @@ class SignBody(StrictSerializer):
 class TimelineQuery(StrictSerializer):
     skip = serializers.IntegerField(min_value=0, max_value=MAX_SKIP, default=0)
     limit = serializers.IntegerField(min_value=1, max_value=MAX_EVENTS, default=DEFAULT_EVENTS)
-    kind = serializers.ChoiceField(
-        choices=EventKind.values, default=None, error_messages={"invalid_choice": one_of(EventKind.values)}
-    )
+    kind = choice(EventKind.values)
 
 
 class UtcDateTimeField(serializers.DateTimeField):

@@ -118,6 +118,23 @@ def test_what_needs_a_session_documents_401_and_unsafe_methods_the_token() -> No
         assert ("413" in operation["responses"]) or "requestBody" not in operation
 
 
+def test_what_takes_an_idempotency_key_documents_it_and_the_mismatch() -> None:
+    keyed = {
+        (method, path)
+        for method, path, operation in operations()
+        if "Idempotency-Key" in [parameter["name"] for parameter in operation.get("parameters", [])]
+    }
+
+    mismatched = {(method, path) for method, path, operation in operations() if "422" in operation["responses"]}
+    assert keyed == mismatched
+    assert ("DELETE", "/api/v1/deployments/{deployment_id}") in keyed
+
+
+def test_what_reads_a_body_documents_its_size_and_type() -> None:
+    for method, path, operation in operations():
+        assert ({"413", "415"} <= operation["responses"].keys()) == (method != "GET"), f"{method} {path}"
+
+
 # --- what the routes answer ----------------------------------------------------------------------------------------
 
 
