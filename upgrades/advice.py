@@ -9,7 +9,7 @@ LOOK = {
     Outcome.CIRCUIT_BREAKER: "Read why its new tasks stopped: they are still what ECS tries to run.",
     Outcome.ALARM: "Look at the alarm: the new tasks may still run.",
     Outcome.REFUSED: "Mend what ECS refused.",
-    Outcome.ACCESS_DENIED: "Let staff give the portal's role the permission; Test connection in the admin names it.",
+    Outcome.ACCESS_DENIED: "Let staff give the portal's AWS role the permission that the error names.",
     Outcome.SERVICE_MISSING: "Create the service in ECS, or let staff correct stack and cluster in the admin.",
     Outcome.NOT_ATTEMPTED: "Nothing of it was changed.",
     Outcome.TIMED_OUT: "ECS may still be rolling it: see there whether it is.",

@@ -1,4 +1,5 @@
-"""What is announced outside about upgrades (portal/notifications): started, ended, stalled. The words, and who calls.
+"""What is announced outside about upgrades (portal/notifications): started, ended, stalled, not validated. The
+words, and who calls.
 
 Each is called in the transaction of the change that it tells of, after the guard that lets the change happen once: a
 step that is repeated announces nothing twice.

@@ -1,4 +1,4 @@
-"""The demo's organizations and people (README: Demo). The AWS side of them is seeded by the local AWS itself."""
+"""The demo's organizations and people (README: Run it). The AWS side of them is seeded by the local AWS itself."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""The demo's past upgrades of acme: one of each kind of end, so that history and estimates have something to show."""
+"""The demo's past upgrades of acme: ends of several kinds, so that history and estimates have something to show."""
 
 from datetime import datetime, timedelta
 from typing import Any
