@@ -34,6 +34,7 @@ from portal.access import Policy, policy
 from portal.admin_site import ReadOnlyAdmin, StaffAdmin
 from portal.audit import AuditEvent, AuditKind, record
 from portal.connection import test_connection
+from portal.members import record_membership
 from portal.models import Membership, Organization, User
 
 CONNECTIONS_AT_ONCE = 5
@@ -140,21 +141,12 @@ class AuditedAdmin(StaffAdmin):
 
 def tell_memberships(request: HttpRequest, formset: Any, before: dict[int, Membership]) -> None:
     for membership in formset.new_objects:
-        tell_membership(request, AuditKind.MEMBERSHIP_ADDED, membership)
+        record_membership(AuditKind.MEMBERSHIP_ADDED, membership, actor=request.user)
     for membership, _ in formset.changed_objects:
-        tell_membership(request, AuditKind.MEMBERSHIP_CHANGED, membership, before[membership.pk])
+        kind, was = AuditKind.MEMBERSHIP_CHANGED, before[membership.pk]
+        record_membership(kind, membership, actor=request.user, before=was)
     for membership in formset.deleted_objects:
-        tell_membership(request, AuditKind.MEMBERSHIP_REMOVED, membership)
-
-
-def tell_membership(
-    request: HttpRequest, kind: AuditKind, membership: Membership, before: Membership | None = None
-) -> None:
-    data: dict[str, Any] = {"email": membership.user.email, "role": membership.role}
-    if before:
-        data["before"] = {"email": before.user.email, "role": before.role}
-    organization = membership.organization
-    record(kind, organization=organization, actor=request.user, subject=membership.user.email, data=data)
+        record_membership(AuditKind.MEMBERSHIP_REMOVED, membership, actor=request.user)
 
 
 def tell_two_factor_removed(request: HttpRequest, authenticator: Authenticator) -> None:
@@ -369,7 +361,7 @@ class MembershipAdmin(StaffAdmin):
         before = Membership.objects.select_related("user").get(pk=obj.pk) if change else None
         super().save_model(request, obj, form, change)
         kind = AuditKind.MEMBERSHIP_CHANGED if change else AuditKind.MEMBERSHIP_ADDED
-        tell_membership(request, kind, obj, before)
+        record_membership(kind, obj, actor=request.user, before=before)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Membership | None = None) -> tuple[str, ...]:
         return ("organization", "user") if obj else ()
@@ -380,7 +372,7 @@ class MembershipAdmin(StaffAdmin):
             self.delete_model(request, membership)
 
     def delete_model(self, request: HttpRequest, obj: Membership) -> None:
-        tell_membership(request, AuditKind.MEMBERSHIP_REMOVED, obj)
+        record_membership(AuditKind.MEMBERSHIP_REMOVED, obj, actor=request.user)
         super().delete_model(request, obj)
 
 

@@ -1,6 +1,7 @@
 """Who may act and for whom: people, organizations, memberships. Audit rows are in audit.py, keys in idempotency.py."""
 
 import uuid
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -229,11 +230,29 @@ class Role(models.TextChoices):
         return order.index(self) >= order.index(needed)
 
 
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    def visible_to(self, user: "User | AnonymousUser") -> Self:
+        return self.filter(organization__in=Organization.objects.visible_to(user))
+
+    def for_list(self, organization: Organization) -> Self:
+        """The organization's members with their people, by e-mail address. One query."""
+        return self.filter(organization=organization).select_related("user").order_by("user__email", "pk")
+
+    def count_by_role(self, organization: Organization) -> dict["Role", int]:
+        """How many of the organization's members have each role, admins first; only roles that somebody has. One query."""
+        counts = dict(
+            self.filter(organization=organization).values_list("role").annotate(models.Count("pk")).order_by()
+        )
+        return {role: counts[role] for role in reversed(Role) if role in counts}
+
+
 class Membership(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.VIEWER)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints = [
@@ -244,6 +263,15 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} as {self.role} of {self.organization}"
+
+    @property
+    def signed_in_at(self) -> datetime | None:
+        """When the person last signed in, if that was since they became a member.
+
+        What they did before is other organizations' business; it would tell whoever adds an address that it has an account.
+        """
+        at = self.user.last_login
+        return at if at and at >= self.created_at else None
 
 
 class Heartbeat(models.Model):

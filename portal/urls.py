@@ -14,6 +14,7 @@ urlpatterns = [
     path("o/<slug:slug>/deployments/", include("deployments.urls")),
     path("o/<slug:slug>/agents/", include("deployments.agent_urls")),
     path("o/<slug:slug>/settings/", include("portal.notifications.urls")),
+    path("o/<slug:slug>/settings/members/", include("portal.members_urls")),
     path("api/v1/auth/", include("portal.accounts_api_urls")),
     # The documented root paths (spec/api.md section 3); the same views as below, whose addresses answers name.
     path("", include("deployments.api_urls")),

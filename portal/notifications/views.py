@@ -1,9 +1,8 @@
-"""The settings page of an organization: who its members are, where it is told what happens, and what became of it.
+"""The settings of an organization: where it is told what happens, and what became of it. Its members: members_views.py.
 
 Everybody in the organization reads; its admins act. Nobody is shown Slack's URLs, nor a signing secret a second time.
 """
 
-from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
@@ -16,12 +15,12 @@ from portal.access import Policy, organization_of_page, person, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.forms import OnceForm, refuse
 from portal.htmx import render_page
-from portal.models import Membership, Organization, Role
+from portal.models import Membership
 from portal.notifications import commands
 from portal.notifications.forms import ChannelForm
 from portal.notifications.models import ChannelKind, NotificationChannel, NotificationDelivery
-from portal.pages import page_context
-from portal.pagination import DEFAULT_LIMIT, paginate
+from portal.pages import settings_context, skip_of
+from portal.pagination import paginate
 
 DELIVERIES_SHOWN = 20
 # A log in which something happens within so many seconds refreshes itself.
@@ -32,10 +31,8 @@ SOON_SECONDS = 30
 @require_safe
 def index(request: HttpRequest, slug: str) -> HttpResponse:
     organization = organization_of_page(request, slug)
-    members = Membership.objects.filter(organization=organization).select_related("user").order_by("user__email", "pk")
     context = settings_context(request, organization) | {
-        "page": paginate(members, skip=skip_of(request), limit=DEFAULT_LIMIT),
-        "query_without_skip": "",
+        "members": Membership.objects.count_by_role(organization),
         "channels": NotificationChannel.objects.visible_to(request.user).for_list(organization),
         "kinds": ChannelKind,
     }
@@ -220,15 +217,6 @@ def refused_on_page(request: HttpRequest, channel: NotificationChannel, error: P
     return response
 
 
-def settings_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    """Of every page here: admins act, others read and are told why they may not."""
-    context = page_context(request, organization)
-    role = context["role"]
-    may_act = role is not None and role.includes(Role.ADMIN)
-    reason = None if may_act else f"Your role is {role}: this needs admin."
-    return context | {"may_act": may_act, "may_not_reason": reason}
-
-
 def find_channel(request: HttpRequest, slug: str, channel_id: UUID) -> NotificationChannel:
     """Raises PortalError 404 for another organization's channel as for one that does not exist."""
     organization = organization_of_page(request, slug)
@@ -237,8 +225,3 @@ def find_channel(request: HttpRequest, slug: str, channel_id: UUID) -> Notificat
     if found is None:
         raise PortalError("not_found", NOT_FOUND, 404)
     return found
-
-
-def skip_of(request: HttpRequest) -> int:
-    skip = request.GET.get("skip", "0")
-    return int(skip) if skip.isascii() and skip.isdecimal() and len(skip) < 9 else 0

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from portal.audit import AuditEvent, AuditKind
-from portal.models import Membership, User
+from portal.models import User
 from portal.notifications.commands import MOST_CHANNELS
 from portal.notifications.models import Failure, NotificationChannel, NotificationDelivery
 from portal.notifications.outbox import MOST_PENDING
@@ -75,28 +75,11 @@ def test_an_empty_page_says_what_will_be_here(admin: Client) -> None:
         assert f'href="{SETTINGS}channels/new/{kind}"' in page
 
 
-def test_members_are_listed_with_their_roles(cast: Cast, client_for: SignIn) -> None:
-    User.objects.filter(pk=cast.operator.pk).update(is_active=False)
-
+def test_members_are_counted_by_role_and_linked(cast: Cast, client_for: SignIn) -> None:
     page = " ".join(main_of(client_for(cast.viewer).get(SETTINGS)).split())
 
-    for person, role in (("viewer", "Viewer"), ("operator", "Operator, may not sign in"), ("admin", "Admin")):
-        row = page[page.index(f"{person}@example.com</th>") :]
-        assert f">{role}</td>" in row[: row.index("</tr>")]
-    assert "outsider@example.com" not in page
-
-
-def test_more_members_than_a_page_holds_are_paged(cast: Cast, admin: Client) -> None:
-    for number in range(60):
-        person = User.objects.create_user(f"zz-{number:02}@example.com")
-        Membership.objects.create(organization=cast.acme, user=person, role="viewer")
-
-    first, second = text_of(admin.get(SETTINGS)), text_of(admin.get(f"{SETTINGS}?skip=50"))
-
-    assert "1 to 50 of 64" in first
-    assert "zz-59@example.com" not in first
-    assert "zz-59@example.com" in second
-    assert admin.get(f"{SETTINGS}?skip=900").status_code == admin.get(f"{SETTINGS}?skip=x").status_code == 200
+    assert "<p>1 admin, 2 operators, 1 viewer.</p>" in page
+    assert f'href="{SETTINGS}members/"' in page
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
@@ -188,7 +171,7 @@ def test_reading_costs_the_same_however_much_there_is(
         tell(cast.acme)
     admin.get(SETTINGS)
 
-    with django_assert_num_queries(PAGE_QUERIES + 3):  # members and their count, channels
+    with django_assert_num_queries(PAGE_QUERIES + 2):  # members by role, channels
         admin.get(SETTINGS)
     with django_assert_num_queries(PAGE_QUERIES + 3):  # channel, deliveries and their count
         admin.get(page_of(made[0]))

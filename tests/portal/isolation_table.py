@@ -23,7 +23,7 @@ from portal.errors import API_PREFIXES
 from portal.idempotency import IdempotencyKey
 from portal.models import Membership, Organization, Role
 from portal.notifications.models import NotificationChannel, NotificationDelivery
-from tests.conftest import Cast
+from tests.conftest import Cast, make_person
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.notifications.conftest import make_channel
 from tests.upgrades.conftest import make_upgrade
@@ -93,9 +93,11 @@ class Place:
     deployments: dict[str, str]
     channel_id: str
     delivery_id: str
+    membership_id: str
 
     @property
     def ids(self) -> list[str]:
+        """Not the membership's: a number that stands on every page."""
         upgrades = [self.upgrade_id, self.ended_id]
         return [*upgrades, self.agent_id, *self.deployments.values(), self.channel_id, self.delivery_id]
 
@@ -107,6 +109,7 @@ class Place:
             "deployment_id": self.deployments[row.status],
             "channel_id": self.channel_id,
             "delivery_id": self.delivery_id,
+            "membership_id": self.membership_id,
             "kind": "webhook",
             "command": row.command,
             "check": "sign_in",
@@ -121,6 +124,7 @@ NOWHERE = Place(
     deployments={"ready": str(uuid.uuid4()), "stopped": str(uuid.uuid4())},
     channel_id=str(uuid.uuid4()),
     delivery_id=str(uuid.uuid4()),
+    membership_id="987654321",
 )
 
 AGENT = {"name": "Matrix agent", "image": "registry.example.com/matrix:v1"}
@@ -219,6 +223,12 @@ def settings_pages() -> Iterator[Row]:
     yield Row(f"{one}/remove", Policy.ADMIN, sends={"post": None})
     yield Row(f"{one}/test", Policy.ADMIN, get=False, sends={"post": None})
     yield Row(f"{one}/deliveries/<uuid:delivery_id>/again", Policy.ADMIN, get=False, sends={"post": None})
+    member = f"{base}/members/<int:membership_id>"
+    yield Row(f"{base}/members/", Policy.VIEWER)
+    added = ONCE | {"email": "matrix@example.com", "role": "viewer"}
+    yield Row(f"{base}/members/new", Policy.ADMIN, sends={"post": added})
+    yield Row(f"{member}/role", Policy.ADMIN, get=False, sends={"post": {"role": "operator"}})
+    yield Row(f"{member}/remove", Policy.ADMIN, sends={"post": None})
 
 
 TENANT = [
@@ -245,7 +255,7 @@ LIBRARIES = {
 
 def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
     """An upgrade under way and one that has ended, an agent (of these fields), deployments that run and are stopped, a
-    channel with a message that failed.
+    channel with a message that failed, a member more.
     """
     by = cast.outsider if organization == cast.globex else cast.admin
     upgrade = make_upgrade(organization, by=by, target="orchestrator", statuses=[Status.PENDING])
@@ -262,6 +272,8 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
     delivery = NotificationDelivery.objects.create(
         organization=organization, channel=channel, kind="upgrade.ended", status="failed", failure="broken"
     )
+    member = make_person(f"member@{organization.slug}.example.com")
+    membership = Membership.objects.create(organization=organization, user=member, role=Role.VIEWER)
     return Place(
         slug=organization.slug,
         upgrade_id=upgrade.upgrade_id,
@@ -270,6 +282,7 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
         deployments=deployments,
         channel_id=str(channel.pk),
         delivery_id=str(delivery.pk),
+        membership_id=str(membership.pk),
     )
 
 

@@ -275,7 +275,7 @@ CANARY = "canary"
 HEARD = [
     *("reason", "-service", "-from", " error", " task", " event", " name", "@example.com", "-open", "-ended"),
     *(" agent", "/image", " description", " value", "-node", " deployment failed", " happened", "-actor"),
-    *(" channel", "-target", " gone", "-subject", " detail of a try"),
+    *(" channel", "-target", " gone", "-subject", " detail of a try", " member"),
 ]
 
 
@@ -340,6 +340,7 @@ def plant(cast: Cast, organization: Organization, word: str) -> Place:
     NotificationDelivery.objects.filter(organization=organization).update(
         subject=f"{word}-subject", attempts=[tried | {"detail": f"{word} detail of a try"}]
     )
+    User.objects.filter(memberships=made.membership_id).update(name=f"{word} member", last_login=timezone.now())
     return replace(made, upgrade_id=upgrade.upgrade_id)
 
 

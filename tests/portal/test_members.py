@@ -1,0 +1,511 @@
+"""The members of an organization: everybody in it looks, its admins add, change and remove; through HTTP."""
+
+import html
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.db import transaction
+from django.test import Client
+from django.utils import timezone
+
+from portal.audit import AuditEvent, AuditKind
+from portal.errors import PortalError
+from portal.members import MOST_MEMBERS, Added, add_member, change_role, remove_member
+from portal.models import Membership, Organization, Role, User
+from tests.conftest import Cast, make_person
+from tests.notifications.test_concurrency import Others, waits_for_a_lock
+from tests.portal.conftest import main_of
+
+SignIn = Callable[[User], Client]
+
+MEMBERS = "/o/acme/settings/members/"
+NEW = f"{MEMBERS}new"
+# Session, person, organization, membership, heartbeats; and the switcher's organizations.
+PAGE_QUERIES = 6
+
+
+@pytest.fixture
+def admin(cast: Cast, client_for: SignIn) -> Client:
+    return client_for(cast.admin)
+
+
+def membership_of(user: User, organization: Organization | None = None) -> Membership:
+    found = Membership.objects.select_related("organization", "user").filter(user=user)
+    return found.get(organization=organization) if organization else found.get()
+
+
+def page_of(user: User, command: str) -> str:
+    return f"{MEMBERS}{Membership.objects.get(user=user, organization__slug='acme').pk}/{command}"
+
+
+def form(email: str = "new@example.com", **fields: str) -> dict[str, str]:
+    return {"idempotency_key": "form-1", "email": email, "role": "operator"} | fields
+
+
+def text_of(response: Any) -> str:
+    return " ".join(html.unescape(main_of(response)).split())
+
+
+def row_of(page: str, email: str) -> str:
+    row = page[page.index(f'<div class="cell">{email}') :]
+    return row[: row.index("</tr>")]
+
+
+def roles() -> dict[str, str]:
+    return {
+        each.user.email.partition("@")[0]: each.role for each in Membership.objects.filter(organization__slug="acme")
+    }
+
+
+def audited() -> list[tuple[str, str, str, Any]]:
+    """Kind, who, whom and what, oldest first; of acme."""
+    events = AuditEvent.objects.filter(organization__slug="acme").order_by("id")
+    return list(events.values_list("kind", "actor_email", "subject", "data"))
+
+
+def nothing_happened() -> bool:
+    return roles() == {"viewer": "viewer", "operator": "operator", "admin": "admin", "consultant": "operator"} and (
+        not AuditEvent.objects.exists() and not mail.outbox
+    )
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_members_are_listed_with_their_roles(cast: Cast, client_for: SignIn) -> None:
+    User.objects.filter(pk=cast.operator.pk).update(is_active=False)
+
+    page = text_of(client_for(cast.viewer).get(MEMBERS))
+
+    for person, role in (("viewer", "Viewer"), ("operator", "Operator"), ("admin", "Admin")):
+        assert f'<td data-label="Role"> {role} </td>' in row_of(page, f"{person}@example.com")
+    assert "(you)" in row_of(page, "viewer@example.com")
+    assert "switched off: may not sign in" in row_of(page, "operator@example.com")
+    assert "outsider@example.com" not in page
+
+
+def test_what_somebody_did_before_they_were_a_member_is_not_shown(cast: Cast, admin: Client) -> None:
+    """Neither a name nor a sign-in, from which an admin would learn that the address had an account before."""
+    User.objects.filter(pk=cast.stranger.pk).update(last_login=timezone.now())
+    admin.post(NEW, form(cast.stranger.email))
+    admin.post(NEW, form("new@example.com", idempotency_key="form-2"))
+
+    page = text_of(admin.get(MEMBERS))
+    known, unknown = row_of(page, cast.stranger.email), row_of(page, "new@example.com")
+
+    assert "Stranger" not in known
+    assert re.sub(r"\d+", "", known).replace(cast.stranger.email, "") == re.sub(r"\d+", "", unknown).replace(
+        "new@example.com", ""
+    )
+    User.objects.filter(pk=cast.stranger.pk).update(last_login=timezone.now())
+    assert "Stranger" in row_of(text_of(admin.get(MEMBERS)), cast.stranger.email)
+
+
+def test_more_members_than_a_page_holds_are_paged(cast: Cast, admin: Client) -> None:
+    for number in range(60):
+        person = User.objects.create_user(f"zz-{number:02}@example.com")
+        Membership.objects.create(organization=cast.acme, user=person, role="viewer")
+
+    first, second = text_of(admin.get(MEMBERS)), text_of(admin.get(f"{MEMBERS}?skip=50"))
+
+    assert "1 to 50 of 64" in first
+    assert "zz-59@example.com" not in first
+    assert "zz-59@example.com" in second
+    assert "No more members." in text_of(admin.get(f"{MEMBERS}?skip=900"))
+    assert admin.get(f"{MEMBERS}?skip=x").status_code == 200
+    changed = admin.post(page_of(User.objects.get(email="zz-59@example.com"), "role") + "?skip=50", {"role": "admin"})
+    assert changed["Location"] == f"{MEMBERS}?skip=50"
+
+
+@pytest.mark.parametrize("members", [1, 4])
+def test_reading_costs_the_same_however_many_there_are(
+    cast: Cast, admin: Client, django_assert_num_queries: Any, members: int
+) -> None:
+    for number in range(members):
+        Membership.objects.create(organization=cast.acme, user=make_person(f"{number}@example.com"), role="viewer")
+    admin.get(MEMBERS)
+
+    with django_assert_num_queries(PAGE_QUERIES + 2):  # members and their count
+        admin.get(MEMBERS)
+
+
+def test_the_only_member_is_told_so(cast: Cast, admin: Client) -> None:
+    Membership.objects.filter(organization=cast.acme).exclude(user=cast.admin).delete()
+
+    assert "You are the only member." in text_of(admin.get(MEMBERS))
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_who_may_not_act_looks_and_is_told_why(cast: Cast, client_for: SignIn, role: str) -> None:
+    client = client_for(getattr(cast, role))
+
+    for path in (MEMBERS, NEW, page_of(cast.admin, "remove")):
+        page = text_of(client.get(path))
+        assert f"Your role is {role}: this needs admin." in page, path
+        assert not re.search(r'<form[^>]*action="/o/acme/settings', page), path
+    assert re.search(r"<button[^>]*disabled[^>]*>Add a member", text_of(client.get(MEMBERS)))
+
+
+# --- adding ----------------------------------------------------------------------------------------------------------
+
+
+def test_somebody_with_an_account_is_a_member_at_once(cast: Cast, admin: Client, client_for: SignIn) -> None:
+    theirs = client_for(cast.stranger)
+    assert theirs.get("/o/acme/").status_code == 404
+
+    response = admin.post(NEW, form(cast.stranger.email.upper()))
+
+    assert (response.status_code, response["Location"]) == (302, MEMBERS)
+    assert theirs.get("/o/acme/settings/").status_code == 200
+    data = {"email": cast.stranger.email, "role": "operator"}
+    assert audited() == [(AuditKind.MEMBERSHIP_ADDED, cast.admin.email, cast.stranger.email, data)]
+    (told,) = mail.outbox
+    assert told.to == [cast.stranger.email]
+    assert "admin@example.com has made you a member of Acme Robotics (production)" in told.body
+    assert "http://testserver/o/acme/" in told.body
+    assert "password" not in told.body
+
+
+def test_an_address_without_an_account_gets_one_and_a_mail_to_set_a_password(
+    cast: Cast, admin: Client, client: Client
+) -> None:
+    admin.post(NEW, form("New@Example.com"))
+
+    person = User.objects.get(email="new@example.com")
+    assert (person.has_usable_password(), person.is_staff, person.is_active) == (False, False, True)
+    assert membership_of(person).role == Role.OPERATOR
+    (told,) = mail.outbox
+    assert told.to == ["new@example.com"]
+    link = re.search(r"http://testserver(/accounts/password/reset/key/\S+)", told.body)
+    assert link
+    shown = client.get(link[1], follow=True)
+    password = "a-long-password-of-mine-1"
+    client.post(shown.redirect_chain[-1][0], {"password1": password, "password2": password})
+    signed_in = client.post("/accounts/login/", {"login": "new@example.com", "password": password})
+    assert signed_in["Location"] == "/"
+    assert client.get("/o/acme/settings/").status_code == 200
+    again = Client().get(link[1], follow=True)
+    assert "password1" not in again.content.decode()
+
+
+def test_that_an_account_was_made_is_for_staff_to_read(cast: Cast, admin: Client) -> None:
+    admin.post(NEW, form())
+
+    made = AuditEvent.objects.get(kind=AuditKind.PERSON_CREATED)
+    assert (made.organization, made.actor, made.subject) == (None, cast.admin, "new@example.com")
+    assert made.data == {"added_to": "acme"}
+    page = main_of(admin.get("/o/acme/activity/"))
+    assert "Member added" in page
+    assert 'fixed">Person created<' not in page
+
+
+def test_the_answer_does_not_say_who_had_an_account(cast: Cast, admin: Client) -> None:
+    def said(email: str, key: str) -> str:
+        page = text_of(admin.post(NEW, form(email, idempotency_key=key), follow=True))
+        return page[: page.index("<table")].replace(email, "somebody")
+
+    known, unknown = said(cast.stranger.email, "form-1"), said("new@example.com", "form-2")
+
+    assert known == unknown
+    assert "somebody is now a member, with the role operator." in known
+    assert len(mail.outbox) == 2
+    first, second = audited()
+    assert {**first[3], "email": ""} == {**second[3], "email": ""}
+
+
+def test_a_mail_that_cannot_be_sent_is_told_and_undoes_nothing(cast: Cast, admin: Client, settings: Any) -> None:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT, settings.EMAIL_USE_TLS = "127.0.0.1", 1, False
+
+    page = text_of(admin.post(NEW, form(), follow=True))
+
+    assert "new@example.com is now a member, with the role operator. The mail that says so could not be sent" in page
+    assert roles()["new"] == "operator"
+
+
+def test_a_double_click_adds_and_tells_once(cast: Cast, admin: Client) -> None:
+    admin.post(NEW, form())
+    again = admin.post(NEW, form(), follow=True)
+
+    assert "new@example.com is now a member" in text_of(again)
+    assert len(mail.outbox) == len(audited()) == 1
+
+
+def test_the_form_of_somebody_who_was_removed_since_adds_nobody(cast: Cast, admin: Client) -> None:
+    admin.post(NEW, form(cast.stranger.email))
+    admin.post(page_of(cast.stranger, "remove"))
+
+    response = admin.post(NEW, form(cast.stranger.email))
+
+    assert response.status_code == 409
+    assert "removed since" in text_of(response)
+    assert admin.post(NEW, form(cast.stranger.email, idempotency_key="form-2")).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "sentence"),
+    [
+        ({"email": "nobody"}, 422, "Enter a valid email address."),
+        ({"email": ""}, 422, "This field is required."),
+        ({"role": "owner"}, 422, "Select a valid choice."),
+        ({"email": "Viewer@example.com"}, 409, "viewer@example.com is a member already, with the role viewer."),
+    ],
+)
+def test_who_cannot_be_added(cast: Cast, admin: Client, fields: dict[str, str], status: int, sentence: str) -> None:
+    response = admin.post(NEW, form(**fields))
+
+    assert response.status_code == status
+    assert sentence in text_of(response)
+    assert nothing_happened()
+
+
+def test_an_account_that_is_switched_off_cannot_be_added(cast: Cast, admin: Client) -> None:
+    User.objects.filter(pk=cast.stranger.pk).update(is_active=False)
+
+    response = admin.post(NEW, form(cast.stranger.email))
+
+    assert response.status_code == 409
+    assert "is switched off, so nobody can sign in with it. Ask staff to switch it on." in text_of(response)
+    assert nothing_happened()
+
+
+def test_an_organization_has_so_many_members_at_most(cast: Cast, admin: Client) -> None:
+    people = User.objects.bulk_create(User(email=f"{number}@example.com") for number in range(MOST_MEMBERS - 4))
+    Membership.objects.bulk_create(Membership(organization=cast.acme, user=each) for each in people)
+
+    response = admin.post(NEW, form())
+
+    assert response.status_code == 409
+    assert f"Acme Robotics has {MOST_MEMBERS} members, and may not have more." in text_of(response)
+    assert not User.objects.filter(email="new@example.com").exists()
+
+
+def test_so_many_are_added_within_an_hour_by_each_organization(cast: Cast, admin: Client, client_for: SignIn) -> None:
+    Membership.objects.filter(user=cast.outsider).update(role="admin")
+    viewer = client_for(cast.viewer)
+    for number in range(20):
+        assert viewer.post(NEW, form(idempotency_key=f"mine-{number}")).status_code == 403
+        assert admin.post(NEW, form(f"{number}@example.com", idempotency_key=f"form-{number}")).status_code == 302
+
+    refused = admin.post(NEW, form())
+    elsewhere = client_for(cast.outsider).post("/o/globex/settings/members/new", form())
+
+    assert (refused.status_code, refused["Retry-After"]) == (429, "3600")
+    assert "Too many people were added to Acme Robotics" in text_of(refused)
+    assert "new" not in roles()
+    assert elsewhere.status_code == 302
+
+
+# --- roles -----------------------------------------------------------------------------------------------------------
+
+
+def test_another_role_counts_from_the_next_request_on(cast: Cast, admin: Client, client_for: SignIn) -> None:
+    theirs = client_for(cast.viewer)
+    assert theirs.post(NEW, form()).status_code == 403
+
+    response = admin.post(page_of(cast.viewer, "role"), {"role": "admin"}, follow=True)
+
+    assert "The role of viewer@example.com is admin." in text_of(response)
+    before = {"email": cast.viewer.email, "role": "viewer"}
+    data = {"email": cast.viewer.email, "role": "admin", "before": before}
+    assert audited() == [(AuditKind.MEMBERSHIP_CHANGED, cast.admin.email, cast.viewer.email, data)]
+    assert theirs.post(NEW, form()).status_code == 302
+    theirs.post(page_of(cast.admin, "role"), {"role": "viewer"})
+    assert admin.post(NEW, form("another@example.com")).status_code == 403
+    assert "Membership changed" in main_of(admin.get("/o/acme/activity/"))
+
+
+def test_the_same_role_changes_nothing(cast: Cast, admin: Client) -> None:
+    assert admin.post(page_of(cast.viewer, "role"), {"role": "viewer"}).status_code == 302
+    assert admin.post(page_of(cast.admin, "role"), {"role": "admin"}).status_code == 302
+
+    assert nothing_happened()
+
+
+@pytest.mark.parametrize("role", ["", "owner", "Admin"])
+def test_a_role_that_does_not_exist_is_refused(cast: Cast, admin: Client, role: str) -> None:
+    response = admin.post(page_of(cast.viewer, "role"), {"role": role})
+
+    assert response.status_code == 422
+    assert "Nothing was changed. Choose one of the roles." in text_of(response)
+    assert nothing_happened()
+
+
+# --- removing --------------------------------------------------------------------------------------------------------
+
+
+def test_removing_asks_first_and_then_shuts_the_door(cast: Cast, admin: Client, client_for: SignIn) -> None:
+    theirs = client_for(cast.operator)
+
+    asked = text_of(admin.get(page_of(cast.operator, "remove")))
+    removal = page_of(cast.operator, "remove")
+    still_there = theirs.get("/o/acme/settings/").status_code
+    response = admin.post(removal, follow=True)
+
+    assert "what already rolls is watched to its end; services that have not started are left as they are" in asked
+    assert still_there == 200
+    assert "operator@example.com is no member of Acme Robotics any more." in text_of(response)
+    assert theirs.get("/o/acme/settings/").status_code == 404
+    data = {"email": cast.operator.email, "role": "operator"}
+    assert audited() == [(AuditKind.MEMBERSHIP_REMOVED, cast.admin.email, cast.operator.email, data)]
+    assert User.objects.get(pk=cast.operator.pk).is_active
+    assert admin.post(removal).status_code == 404
+
+
+def test_an_admin_who_has_a_successor_goes(cast: Cast, admin: Client) -> None:
+    admin.post(page_of(cast.viewer, "role"), {"role": "admin"})
+    assert "Remove yourself from Acme Robotics?" in text_of(admin.get(page_of(cast.admin, "remove")))
+
+    response = admin.post(page_of(cast.admin, "remove"))
+
+    assert response["Location"] == "/"
+    assert "No organization yet" in text_of(admin.get("/"))
+    assert "admin" not in roles()
+
+
+# --- the last admin --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "sent"), [("role", {"role": "operator"}), ("role", {"role": "viewer"}), ("remove", {})]
+)
+@pytest.mark.parametrize("second", [None, "switched off"])
+def test_the_last_admin_who_can_sign_in_stays(
+    cast: Cast, admin: Client, command: str, sent: dict[str, str], second: str | None
+) -> None:
+    if second:
+        other = make_person("other@example.com", is_active=False)
+        Membership.objects.create(organization=cast.acme, user=other, role="admin")
+
+    response = admin.post(page_of(cast.admin, command), sent)
+
+    assert response.status_code == 409
+    assert "admin@example.com is the only admin of Acme Robotics who can sign in." in text_of(response)
+    assert roles()["admin"] == "admin"
+    assert not AuditEvent.objects.exists()
+
+
+def test_the_page_that_asks_says_so_before(cast: Cast, admin: Client) -> None:
+    page = text_of(admin.get(page_of(cast.admin, "remove")))
+
+    assert "is the only admin of Acme Robotics who can sign in. Make somebody else an admin first." in page
+    assert "<form" not in page
+
+
+def test_an_admin_who_cannot_sign_in_is_lowered_and_removed(cast: Cast, admin: Client) -> None:
+    other = make_person("other@example.com", is_active=False)
+    Membership.objects.create(organization=cast.acme, user=other, role="admin")
+
+    assert admin.post(page_of(other, "role"), {"role": "viewer"}).status_code == 302
+    assert admin.post(page_of(other, "remove")).status_code == 302
+
+
+# --- at the same moment ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "act",
+    [lambda own, who: change_role(own, actor=who, role=Role.VIEWER), lambda own, who: remove_member(own, actor=who)],
+)
+def test_of_two_admins_who_go_at_the_same_moment_one_stays(cast: Cast, act: Callable[[Membership, User], None]) -> None:
+    Membership.objects.filter(user=cast.viewer).update(role="admin")
+    mine, theirs = membership_of(cast.admin), membership_of(cast.viewer)
+    others = Others()
+
+    with transaction.atomic():
+        act(mine, cast.admin)
+        assert waits_for_a_lock(others.start(lambda: act(theirs, cast.viewer)))
+
+    (error,) = others.wait()
+    assert (error.code, error.status) == ("last_admin", 409)
+    assert roles()["viewer"] == "admin"
+    assert len(audited()) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_is_lowered_while_lowering_another_is_refused(cast: Cast) -> None:
+    Membership.objects.filter(user=cast.viewer).update(role="admin")
+    mine, theirs = membership_of(cast.admin), membership_of(cast.viewer)
+    others = Others()
+
+    with transaction.atomic():
+        change_role(theirs, actor=cast.admin, role=Role.VIEWER)
+        assert waits_for_a_lock(others.start(lambda: change_role(mine, actor=cast.viewer, role=Role.VIEWER)))
+
+    (error,) = others.wait()
+    assert (error.code, error.status) == ("forbidden", 403)
+    assert roles()["admin"] == "admin"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_organizations_that_add_one_address_at_once_share_the_account(cast: Cast) -> None:
+    Membership.objects.filter(user=cast.outsider).update(role="admin")
+    others = Others()
+
+    def add(organization: Organization, actor: User) -> Added:
+        return add_member(organization, actor=actor, email="new@example.com", role=Role.VIEWER)
+
+    with transaction.atomic():
+        add(cast.acme, cast.admin)
+        assert waits_for_a_lock(others.start(lambda: add(cast.globex, cast.outsider)))
+
+    (added,) = others.wait()
+    assert added.membership.user == User.objects.get(email="new@example.com")
+    assert added.membership.user.memberships.count() == 2
+    assert AuditEvent.objects.filter(kind=AuditKind.PERSON_CREATED).count() == 1
+
+
+# --- who may ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("who", "status"),
+    [("viewer", 403), ("operator", 403), ("consultant", 403), ("outsider", 404), ("stranger", 404), ("staff", 404)],
+)
+def test_who_is_no_admin_changes_nothing(cast: Cast, client_for: SignIn, who: str, status: int) -> None:
+    """Nor do staff who are no members. People without a session, and each route by each method: the isolation matrix."""
+    client = client_for(getattr(cast, who))
+
+    answers = [
+        client.post(NEW, form()),
+        client.post(page_of(cast.viewer, "role"), {"role": "admin"}),
+        client.post(page_of(cast.admin, "role"), {"role": "viewer"}),
+        client.post(page_of(cast.viewer, "remove")),
+    ]
+
+    assert [answer.status_code for answer in answers] == [status] * 4
+    assert nothing_happened()
+    reads = client.get(MEMBERS).status_code
+    assert reads == (404 if status == 404 else 200)
+
+
+def test_a_member_of_another_organization_is_not_found_here(cast: Cast, admin: Client) -> None:
+    theirs = membership_of(cast.outsider)
+
+    answers = [
+        admin.post(f"{MEMBERS}{theirs.pk}/role", {"role": "viewer"}),
+        admin.get(f"{MEMBERS}{theirs.pk}/remove"),
+        admin.post(f"{MEMBERS}{theirs.pk}/remove"),
+        admin.post(f"{MEMBERS}{10**30}/remove"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [404] * 4
+    assert membership_of(cast.outsider).role == "operator"
+
+
+def test_commands_refuse_by_themselves(cast: Cast) -> None:
+    own = membership_of(cast.viewer)
+
+    for act in (
+        lambda: change_role(own, actor=cast.operator, role=Role.ADMIN),
+        lambda: remove_member(own, actor=cast.viewer),
+        lambda: add_member(cast.acme, actor=cast.operator, email="new@example.com", role=Role.VIEWER),
+    ):
+        with pytest.raises(PortalError) as refused:
+            act()
+        assert refused.value.status == 403
+    assert nothing_happened()
