@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 
 from portal.access import Policy, organization_of_page, policy
 from portal.audit import AuditEvent, AuditKind, AuditQuerySet
-from portal.exports import MOST_ROWS, csv_response
+from portal.exports import MOST_ROWS, check_filters, csv_response
 from portal.htmx import render_page
 from portal.models import Organization
 from portal.pages import page_context
@@ -45,6 +45,8 @@ def activity(request: HttpRequest, slug: str) -> HttpResponse:
         "rows": [(event, subject_url(event, organization), details_of(event)) for event in page.items],
         "kinds": AuditKind.choices,
         "query_without_skip": urlencode({name: request.GET[name] for name in FILTERS if request.GET.get(name)}),
+        "csv_url": reverse("activity_csv", args=[organization.slug]),
+        "most_rows": MOST_ROWS,
     }
     return render_page(request, "activity.html", "_activity_rows.html", context)
 
@@ -52,9 +54,11 @@ def activity(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(Policy.VIEWER)
 @require_safe
 def activity_csv(request: HttpRequest, slug: str) -> HttpResponse:
-    """What the page's filters find, MOST_ROWS at most."""
+    """What the page's filters find, the newest MOST_ROWS at most. 400 for a filter that makes no sense."""
     organization = organization_of_page(request, slug)
-    events = found_events(request, organization, ActivityFilters(request.GET))[:MOST_ROWS]
+    form = ActivityFilters(request.GET)
+    check_filters(form)
+    events = found_events(request, organization, form)[:MOST_ROWS]
     header = ["at", "kind", "actor", "subject", "data", "request_id", "audit_id"]
     rows = (
         [event.created_at, event.kind, event.actor_email, event.subject, as_json(event), event.request_id, event.pk]
@@ -96,4 +100,5 @@ def details_of(event: AuditEvent) -> list[tuple[str, str]]:
 
 
 def as_json(event: AuditEvent) -> str:
-    return json.dumps(event.data, ensure_ascii=False, sort_keys=True)
+    """Without a semicolon, which only texts can hold: behind one a spreadsheet may begin a cell, and compute it."""
+    return json.dumps(event.data, ensure_ascii=False, sort_keys=True).replace(";", "\\u003b")

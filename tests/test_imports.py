@@ -39,7 +39,7 @@ ORDER = {
         "validation_views validation_api",
         "evidence",
         "admin views form_views version_views api tasks gauges templatetags management",
-        "forms next_steps",
+        "forms next_steps exports",
         "serializers lanes timeline plans version_options",
         "commands signing",
         "preflight",

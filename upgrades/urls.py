@@ -7,6 +7,7 @@ urlpatterns = [
     path("services/", views.platform_services, name="platform_services"),
     path("versions/", version_views.versions, name="versions"),
     path("upgrades/", views.history, name="history"),
+    path("upgrades/history.csv", views.history_csv, name="history_csv"),
     path("upgrades/new", form_views.new, name="new"),
     path("upgrades/preflight", form_views.preflight_panel, name="preflight"),
     path("upgrades/<str:upgrade_id>/", views.detail, name="detail"),

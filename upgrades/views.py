@@ -7,17 +7,20 @@ from django.contrib import messages
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from portal.access import Policy, organization_of_page, person, policy, role_in, session_ends_at
 from portal.errors import NOT_FOUND, PortalError
+from portal.exports import MOST_ROWS, check_filters, csv_response
 from portal.htmx import render_page
 from portal.models import Organization, Role
 from portal.pages import page_context
 from portal.pagination import DEFAULT_LIMIT, paginate
 from upgrades import commands
 from upgrades.estimates import estimate_seconds, time_left
+from upgrades.exports import HEADER, history_rows
 from upgrades.forms import TARGET_CHOICES, HistoryFilters, RollbackForm, TimelineFilters
 from upgrades.lanes import lanes_of
 from upgrades.matrix import rows_of, run_of
@@ -28,6 +31,8 @@ from upgrades.preflight import run as run_preflight
 from upgrades.rollback import plan_rollback, services_that_advanced, with_diffs
 from upgrades.states import OPEN, TERMINAL, UPGRADE_STATUSES, EventKind, Status, Validation
 from upgrades.timeline import timeline_of
+
+HISTORY_FILTERS = ("status", "service", "version", "initiated_by", "validation")
 
 
 @policy(Policy.VIEWER)
@@ -171,10 +176,7 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
     form = HistoryFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
     # A filter that cannot be shows no rows; all that was typed stays in the form, to be mended.
-    filters = {
-        name: given.get(name) or request.GET.get(name, "")
-        for name in ("status", "service", "version", "initiated_by", "validation")
-    }
+    filters = {name: given.get(name) or request.GET.get(name, "") for name in HISTORY_FILTERS}
     upgrades = Upgrade.objects.for_history(request.user, organization, **filters)
     page = paginate(upgrades if form.is_valid() else upgrades.none(), skip=given.get("skip") or 0, limit=DEFAULT_LIMIT)
     context = page_context(request, organization) | {
@@ -185,8 +187,22 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
         "services": TARGET_CHOICES,
         "validations": Validation.choices,
         "query_without_skip": urlencode({name: value for name, value in filters.items() if value}),
+        "csv_url": reverse("upgrades:history_csv", args=[slug]),
+        "most_rows": MOST_ROWS,
     }
     return render_page(request, "upgrades/history.html", "upgrades/_history_rows.html", context)
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def history_csv(request: HttpRequest, slug: str) -> HttpResponse:
+    """What the history's filters find, the newest MOST_ROWS at most. 400 for a filter that makes no sense."""
+    organization = organization_of_page(request, slug)
+    form = HistoryFilters(request.GET)
+    check_filters(form)
+    filters = {name: form.cleaned_data[name] for name in HISTORY_FILTERS}
+    upgrades = Upgrade.objects.for_history(request.user, organization, **filters)
+    return csv_response(f"{slug}-upgrades", HEADER, history_rows(upgrades))
 
 
 def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: str) -> Upgrade:

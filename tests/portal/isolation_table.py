@@ -136,6 +136,7 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row("o/<slug:slug>/services/", Policy.VIEWER)
     yield Row("o/<slug:slug>/versions/", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/", Policy.VIEWER)
+    yield Row("o/<slug:slug>/upgrades/history.csv", Policy.VIEWER, queries=("initiated_by=<upgrade_id>",))
     yield Row("o/<slug:slug>/upgrades/new", Policy.OPERATOR, sends={"post": trigger})
     yield Row("o/<slug:slug>/upgrades/preflight", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/", Policy.VIEWER)

@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -102,6 +103,9 @@ def test_a_filter_that_makes_no_sense_is_named(cast: Cast, client_for: SignIn, q
 
     assert f"<p>{named}: " in text
     assert "u-1" not in text
+    file = client_for(cast.viewer).get(f"{CSV}?{query}")
+    assert (file.status_code, file.headers["Content-Type"]) == (400, "text/html; charset=utf-8")
+    assert f"Nothing was exported. {named}: " in html.unescape(file.content.decode())
 
 
 @pytest.mark.parametrize("url", [URL, CSV])
@@ -143,9 +147,26 @@ def test_the_file_is_a_download_that_no_spreadsheet_computes(cast: Cast, client_
     assert subjects(response) == ['\'=HYPERLINK("https://evil.example")']
 
 
-@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_a_cell_never_begins_a_formula(begin: str) -> None:
     assert as_cell(f"{begin}1") == f"'{begin}1"
+
+
+@pytest.mark.parametrize("inside", [";=1", "; +1", ';"-1"', ";\n@1"])
+def test_no_formula_begins_behind_a_semicolon(inside: str) -> None:
+    """Where that separates the cells."""
+    assert as_cell(f"done{inside}") == f"done;'{inside[1:]}"
+    assert as_cell("one; two - three") == "one; two - three"
+
+
+def test_data_is_json_in_which_nothing_separates_cells(cast: Cast, client_for: SignIn) -> None:
+    did(cast, AuditKind.UPGRADE_TRIGGERED, "u-1", reason='";=1+1;"')
+
+    text = client_for(cast.viewer).get(CSV).content.decode()
+
+    assert ";" not in text
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert json.loads(row["data"]) == {"reason": '";=1+1;"'}
 
 
 def test_a_file_has_an_end(cast: Cast, client_for: SignIn) -> None:
@@ -153,3 +174,5 @@ def test_a_file_has_an_end(cast: Cast, client_for: SignIn) -> None:
     AuditEvent.objects.bulk_create(AuditEvent(subject=f"a-{n}", **row) for n in range(MOST_ROWS + 1))
 
     assert len(subjects(client_for(cast.viewer).get(CSV))) == MOST_ROWS
+    assert "Download the newest 10,000 as CSV" in client_for(cast.viewer).get(URL).content.decode()
+    assert "Download these as CSV" in client_for(cast.viewer).get(f"{URL}?subject=a-1").content.decode()

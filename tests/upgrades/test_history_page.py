@@ -1,8 +1,11 @@
 """The history page: filters in the address, pages, the fragment of rows."""
 
+import csv
 import html
+import io
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from upgrades.states import Status
 SignIn = Callable[[User], Client]
 
 URL = "/o/acme/upgrades/"
+CSV = "/o/acme/upgrades/history.csv"
 HTMX = {"HX-Request": "true"}
 
 
@@ -260,3 +264,96 @@ def test_what_the_address_holds_is_shown_escaped(cast: Cast, client_for: SignIn,
 @pytest.mark.parametrize("method", ["post", "put", "delete"])
 def test_another_method_is_405(cast: Cast, client_for: SignIn, method: str) -> None:
     assert getattr(client_for(cast.admin), method)(URL).status_code == 405
+
+
+# --- as a file -------------------------------------------------------------------------------------------------------
+
+
+def in_file(response: Any) -> list[dict[str, str]]:
+    assert response.status_code == 200
+    return list(csv.DictReader(io.StringIO(response.content.decode())))
+
+
+def test_a_line_of_the_file_tells_the_upgrade(cast: Cast, client_for: SignIn) -> None:
+    at = timezone.now().replace(microsecond=0)
+    upgrade = make_upgrade(
+        cast.acme,
+        by=cast.operator,
+        target="all",
+        statuses=[Status.SUCCESS, Status.FAILED, Status.FAILED],
+        reason="=OPS-1",
+        started_at=at - timedelta(seconds=90),
+        completed_at=at,
+    )
+    upgrade.rollouts.filter(service="agent").update(from_version="v9.8.0", to_version="v9.9.0")
+
+    response = client_for(cast.viewer).get(CSV)
+
+    assert response.headers["Content-Disposition"] == 'attachment; filename="acme-upgrades.csv"'
+    assert in_file(response) == [
+        {
+            "upgrade_id": upgrade.upgrade_id,
+            "kind": "upgrade",
+            "target": "all",
+            "services": "agent orchestrator customer-portal",
+            "version": "latest",
+            "agent_from_version": "v9.8.0",
+            "agent_to_version": "v9.9.0",
+            "orchestrator_from_version": "",
+            "orchestrator_to_version": "",
+            "customer_portal_from_version": "",
+            "customer_portal_to_version": "",
+            "status": "PARTIAL",
+            "validation": "none",
+            "success_count": "1",
+            "failed_count": "2",
+            "initiated_by": cast.operator.email,
+            "reason": "'=OPS-1",
+            "started_at": f"{at - timedelta(seconds=90):%Y-%m-%dT%H:%M:%SZ}",
+            "completed_at": f"{at:%Y-%m-%dT%H:%M:%SZ}",
+            "seconds": "90",
+        }
+    ]
+
+
+def test_the_file_has_the_pages_filters_and_order(cast: Cast, client_for: SignIn) -> None:
+    older, newer = (make_upgrade(cast.acme, by=cast.operator) for _ in range(2))
+    failed = make_upgrade(cast.acme, by=cast.admin, statuses=[Status.FAILED])
+    make_upgrade(cast.globex, by=cast.outsider)
+    client = client_for(cast.viewer)
+
+    page = client.get(URL, {"status": "SUCCESS"}).content.decode()
+
+    assert 'href="/o/acme/upgrades/history.csv?status=SUCCESS" download>Download these as CSV</a>' in page
+    assert [row["upgrade_id"] for row in in_file(client.get(CSV, {"status": "SUCCESS"}))] == [
+        newer.upgrade_id,
+        older.upgrade_id,
+    ]
+    assert len(in_file(client.get(CSV))) == 3
+    assert [row["upgrade_id"] for row in in_file(client.get(CSV, {"initiated_by": cast.admin.email}))] == [
+        failed.upgrade_id
+    ]
+
+
+def test_a_filter_that_makes_no_sense_gives_no_file(cast: Cast, client_for: SignIn) -> None:
+    response = client_for(cast.viewer).get(CSV, {"status": "WRONG"})
+
+    assert response.status_code == 400
+    assert "Nothing was exported. status: Select a valid choice" in html.unescape(response.content.decode())
+
+
+def test_an_outsider_gets_no_file(cast: Cast, client_for: SignIn) -> None:
+    assert client_for(cast.outsider).get(CSV).status_code == 404
+
+
+@pytest.mark.parametrize("upgrades", [1, 5])
+def test_a_file_costs_the_same_however_long_it_is(
+    cast: Cast, client_for: SignIn, django_assert_num_queries: Any, upgrades: int
+) -> None:
+    for _ in range(upgrades):
+        make_upgrade(cast.acme, by=cast.operator, target="all", statuses=[Status.SUCCESS] * 3)
+    client = client_for(cast.viewer)
+    client.get(URL)
+
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 3):  # the organization, upgrades, rollouts
+        assert len(in_file(client.get(CSV))) == upgrades
