@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -176,7 +176,7 @@ def send(
     if SET_HERE & set(wanted):
         raise ValueError(f"set by portal.outbound alone: {', '.join(sorted(SET_HERE & set(wanted)))}")
     connection = connect(place, addresses, deadline)
-    with connection, cut_off_at(deadline, connection), told_safely(deadline):
+    with connection, told_safely(deadline), cut_off_at(deadline, connection):
         secured = secure(connection, place)
         with secured:
             return exchange(secured, method, place, wanted, body, most_bytes, deadline)
@@ -295,17 +295,13 @@ def connect(place: Place, addresses: list[Address], deadline: Deadline) -> socke
     """A connection to the first address that takes one. Each gets its share of the time that is left."""
     for position, address in enumerate(addresses):
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        connection = socket.socket(family, socket.SOCK_STREAM)
-        try:
+        with suppress(OSError), ExitStack() as unless_connected:
+            # A machine without this family, or without a file left to open, has no socket for it.
+            connection = unless_connected.enter_context(socket.socket(family, socket.SOCK_STREAM))
             connection.settimeout(deadline.left / (len(addresses) - position))
             connection.connect((str(address), place.port))
             connection.settimeout(deadline.left)
-        except OSError:
-            connection.close()
-        except OutboundFailed:
-            connection.close()
-            raise
-        else:
+            unless_connected.pop_all()
             return connection
     deadline.check()
     raise OutboundFailed(f"Nothing took the connection at {place.host}, port {place.port}.")

@@ -22,7 +22,15 @@ from portal import memory
 from portal.models import Organization
 from upgrades.models import Rollout
 from upgrades.platform import ASKED_BY_ANOTHER, FRESH_SECONDS, Reading, ServiceNow, is_kept, read_platform
-from upgrades.probes import Finding, probe_agent, probe_connectors, probe_orchestrator, probe_providers
+from upgrades.probes import (
+    BROKEN,
+    Finding,
+    probe_agent,
+    probe_connectors,
+    probe_orchestrator,
+    probe_providers,
+    result_of,
+)
 from upgrades.states import CheckStatus, Outcome, PreflightCheck, in_a_sentence
 
 # A page or request waits no longer, whoever asks.
@@ -314,7 +322,8 @@ class Asking:
     def collected(self, until: float) -> dict[PreflightCheck, Dated]:
         wait(self.asked.values(), timeout=max(until - time.monotonic(), 0))
         now, late = timezone.now(), Finding(UNKNOWN, TOO_LATE)
-        found = {name: Dated(each.result() if each.done() else late, now) for name, each in self.asked.items()}
+        findings = {name: result_of(each, BROKEN) if each.done() else late for name, each in self.asked.items()}
+        found = {name: Dated(finding, now) for name, finding in findings.items()}
         if all(each.done() for each in self.asked.values()):
             rows = {name.value: (asdict(dated.finding), dated.checked_at) for name, dated in found.items()}
             memory.remember(self.key, rows, seconds=FRESH_SECONDS)

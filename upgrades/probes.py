@@ -10,10 +10,12 @@ database, so probes may run on threads. Evidence names address, status, time and
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 
@@ -21,6 +23,8 @@ from portal import outbound
 from portal.models import Organization
 from portal.outbound import Answer, OutboundFailed, OutboundRefused
 from upgrades.states import CheckStatus
+
+logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 3.0
 # A request path asks a provider for a completion, or waits for the platform's own 10 seconds (connector_marketplace).
@@ -31,6 +35,7 @@ LONGEST_TEXT = 80
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
 Json = dict[str, Any]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Finding:
     def with_evidence(self, **facts: Any) -> "Finding":
         return replace(self, evidence={**self.evidence, **facts})
 
+
+BROKEN = Finding(CheckStatus.UNKNOWN, "The portal failed to make this probe; its log says why.")
 
 Judge = Callable[[Json], Finding]
 
@@ -74,6 +81,15 @@ def orchestrator_of(organization: Organization) -> Service:
 
 def portal_of(organization: Organization) -> Service:
     return Service("customer portal", organization.platform_portal_url)
+
+
+def result_of(future: Future[Found], otherwise: Found) -> Found:
+    """Of a probe on a thread that has ended. One that is broken must not keep the others from being told."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    logger.error("a probe failed", exc_info=error)
+    return otherwise
 
 
 # Before an upgrade

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
@@ -26,6 +26,7 @@ from upgrades.events import tell
 from upgrades.matrix import NOT_YET, open_matrix, rows_of, settle, write_row
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun
 from upgrades.probes import (
+    BROKEN,
     Choice,
     Finding,
     choose_provider,
@@ -36,6 +37,7 @@ from upgrades.probes import (
     probe_portal_views,
     probe_provider_path,
     probe_sign_in,
+    result_of,
 )
 from upgrades.states import (
     AUTOMATIC,
@@ -51,11 +53,8 @@ from upgrades.steadiness import LOOK_SECONDS, Look, disturbances_so_far, judge_l
 
 logger = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
-
 # Once the services have proven steady nothing is waited for by the second.
 LATER_SECONDS = 60
-BROKEN = Finding(CheckStatus.UNKNOWN, "The portal failed to make this probe; its log says why.")
 # The lease is renewed while probes take their time (a path through a provider takes up to 30 s).
 RENEW_SECONDS = 5
 ROWS_A_SWEEP = 50
@@ -212,15 +211,6 @@ def count_try(claim: Claim[ValidationRun], check: UpgradeCheck, tries: int) -> N
     with transaction.atomic():
         claim.renew()
         UpgradeCheck.objects.filter(pk=check.pk, checked_by__isnull=True).update(**fields)
-
-
-def result_of(future: Future[Answer], otherwise: Answer) -> Answer:
-    """A probe that is broken must not keep the others from being written."""
-    error = future.exception()
-    if error is None:
-        return future.result()
-    logger.error("a probe failed", exc_info=error)
-    return otherwise
 
 
 def combine(findings: list[Finding]) -> Finding:

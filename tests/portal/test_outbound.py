@@ -1,10 +1,12 @@
 """The one way out: what it refuses to connect to, and what it makes of answers. A canary on loopback counts connections."""
 
 import contextlib
+import errno
 import gc
 import gzip
 import ipaddress
 import random
+import resource
 import socket
 import ssl
 import threading
@@ -195,6 +197,35 @@ def test_the_next_address_is_tried_when_one_takes_no_connection(
     names["two.example"] = [["127.0.0.2", "127.0.0.1"]]
 
     assert send("GET", f"http://two.example:{canary.port}/", networks=["127.0.0.0/30"]).status == 404
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_no_file_left_to_open_is_a_failure_as_any_other(canary: Outside, left: int) -> None:
+    """For the socket itself, or for the handle that cuts it off."""
+    with socket.socket() as next_free:
+        limit = next_free.fileno() + left
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        with pytest.raises(OutboundFailed):
+            send("GET", f"http://127.0.0.1:{canary.port}/", networks=LOOPBACK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_family_that_the_machine_does_not_have_is_passed_over(
+    canary: Outside, names: dict[str, list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithoutIPv6(socket.socket):
+        def __init__(self, family: int = -1, *rest: Any, **more: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *rest, **more)
+
+    monkeypatch.setattr(socket, "socket", WithoutIPv6)
+    names["two.example"] = [["::1", "127.0.0.1"]]
+
+    assert send("GET", f"http://two.example:{canary.port}/", networks=["::1/128", *LOOPBACK]).status == 404
 
 
 def test_an_address_that_swallows_everything_leaves_time_for_the_next(

@@ -1,5 +1,6 @@
 """Pre-flight: what it finds, what it blocks through page and API alike, and what an override leaves behind."""
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -581,6 +582,27 @@ def test_a_platform_that_is_asked_by_a_request_that_died_is_not_known_for_some_s
     late = preflight.Asking(cast.acme, fresh_seconds=5).answers(time.monotonic() + 0.2)
 
     assert {dated.finding.detail for dated in late.values()} == {preflight.TOO_LATE}
+
+
+def test_a_probe_that_breaks_is_not_known_and_the_next_one_is_asked(
+    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    stand_in(server, cast.acme)
+    cast.acme.platform_agent_url = server.url.replace("http:", "https:")
+    cast.acme.save()
+    client = client_for(cast.viewer)
+    with monkeypatch.context() as broken:
+        broken.setattr(ssl.SSLContext, "wrap_socket", break_down)
+        checks = ask(client)
+    assert [checks[name]["status"] for name in PROBES] == ["unknown", "pass", "unknown", "pass"]
+    assert "The portal failed to make this probe" in checks["agent_health"]["detail"]
+
+    stand_in(server, cast.acme)
+
+    assert [ask(client)[name]["status"] for name in PROBES] == ["pass"] * 4
 
 
 def test_the_rollback_command_refuses_by_itself(cast: Cast, healthy: LocalAws) -> None:
