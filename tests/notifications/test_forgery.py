@@ -44,7 +44,7 @@ def inside(settings: Any, names: Names) -> None:
 def test_no_address_inside_is_reached_through_form_and_test_button(
     cast: Cast, client_for: SignIn, canary: Outside, kind: str, each: int
 ) -> None:
-    """A part of the corpus, which tests/portal/test_outbound.py tries as a whole; fewer for Slack, which goes the same way."""
+    """A part of the corpus, which tests/portal/test_outbound.py tries as a whole; Slack's go the same way."""
     client = client_for(cast.admin)
     saved = 0
 
