@@ -1,4 +1,4 @@
-"""The agent routes of the API (spec/api.md section 3): what an organization runs, before it is deployed."""
+"""The agent routes of the API: what an organization runs, before it is deployed."""
 
 import uuid
 

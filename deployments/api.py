@@ -1,4 +1,4 @@
-"""The deployment routes of the API (spec/api.md section 3): shape in, one query or command, record out.
+"""The deployment routes of the API: shape in, one query or command, record out.
 
 Served at the documented root paths and under /api/v1. The agent routes are in agents_api.py.
 """

@@ -4,7 +4,8 @@ One DescribeServices call reads ten services of one cluster. Calls for steady de
 and region there are somewhat fewer than DEPLOYMENTS_READS_PER_MINUTE slots a minute, reserved one after the other by all
 processes in one row. So few deployments are read every DEPLOYMENTS_STEADY_SECONDS, and 2,000 in 200 clusters wait in line
 for their turn, in which each cluster's deployments share a call. Calls for changing ones have a lane of their own that
-keeps them below half of what ECS allows (20 a second: facts/ecs.md 1.4).
+keeps them below half of what ECS allows, 20 a second:
+https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html
 """
 
 from dataclasses import dataclass, field

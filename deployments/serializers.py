@@ -1,4 +1,4 @@
-"""Bodies and queries of the deployment and agent routes in, records out. Shapes: spec/api.md section 3.
+"""Bodies and queries of the deployment and agent routes in, records out.
 
 Records are written by plain functions, because a list of them is the portal's most read answer; the classes beside them
 are the same shapes for the schema.

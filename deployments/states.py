@@ -9,7 +9,7 @@
     killed     by a person; the only state without a way out
 
 `deploying` (create, restart) and `killed` are written by the command itself; each other status only after a look at ECS.
-Source of the rules: spec/api.md section 3.
+What each command needs is in FROM below.
 """
 
 from dataclasses import dataclass
@@ -114,7 +114,8 @@ def judge(service: Service, *, is_overdue: bool = False) -> Verdict:
     """The status that ECS's report of the service amounts to.
 
     `is_overdue`: nothing has started within the deadline, so that "tasks are being started" is believed no more (the
-    circuit breaker counts slowly, and some failures never trip it: facts/ecs.md 1.1).
+    circuit breaker counts slowly, and a failure that it does not count never trips it:
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html).
     """
     running, desired = service.running_count, service.desired_count
     if desired == 0:

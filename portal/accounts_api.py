@@ -1,4 +1,4 @@
-"""The session of an API client (spec/api.md section 2), through allauth's own forms and stages.
+"""The session of an API client, through allauth's own forms and stages.
 
 So its rate limits, its authentication records and two-factor authentication hold here as on the pages.
 """

@@ -41,7 +41,7 @@ class PortalAdminSite(AdminSite):
 
 
 class StaffAdmin(ModelAdmin):  # type: ignore[type-arg] # generic for the type checker alone
-    """Staff may do all that this admin offers: spec/api.md section 6 knows no permissions below that role."""
+    """Staff may do all that this admin offers: there are no permissions below that role."""
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return is_staff(request.user)

@@ -1,6 +1,6 @@
 """What every API route shares: strict input and the one way to declare a route.
 
-The session routes of spec/api.md section 2 are in accounts_api.py, each app's routes in its own api.py.
+The session routes are in accounts_api.py, each app's routes in its own api.py.
 """
 
 from collections.abc import Callable
@@ -152,7 +152,7 @@ class ErrorSerializer(serializers.Serializer[Any]):
         return {**super().get_fields(), "errors": serializers.DictField(child=sentences, required=False)}
 
 
-# What each refusal means on every route (spec/api.md section 1); a route may say more.
+# What each refusal means on every route; a route may say more.
 MEANINGS = {
     400: "Bad input, named in `errors`; or not possible in the present state, told by `code`.",
     401: "Not signed in.",

@@ -1,6 +1,6 @@
 """PortalError, the one error that commands raise, and its translators: JSON for clients, a page for people.
 
-Every answer of the API that is no success has the shape of `error_body`; spec/api.md section 1 lists the statuses.
+Every answer of the API that is no success has the shape of `error_body`; api.MEANINGS says what each status means.
 """
 
 import logging

@@ -43,7 +43,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
 @policy(Policy.PUBLIC)
 @require_safe
 def health(request: HttpRequest) -> JsonResponse:
-    """Everything that an upgrade needs; 503 when a part is down (spec/api.md section 5)."""
+    """Everything that an upgrade needs; 503 when a part is down."""
     checks = {
         "database": database_answers(),
         "broker": broker_answers(),

@@ -219,7 +219,7 @@ class Organization(models.Model):
 
 
 class Role(models.TextChoices):
-    """What a member may do; each role may do what those before it may (spec/api.md section 6)."""
+    """What a member may do; each role may do what those before it may."""
 
     VIEWER = "viewer", "Viewer"
     OPERATOR = "operator", "Operator"

@@ -312,7 +312,7 @@ SPECTACULAR_SETTINGS = {
 
 # --- Work in the background ----------------------------------------------------------------------------------------
 
-# A message is a doorbell: the database is the queue (spec/upgrade-semantics.md), so messages may be lost or doubled.
+# A message is a doorbell: the database is the queue, so messages may be lost or doubled.
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]

@@ -16,7 +16,7 @@ urlpatterns = [
     path("o/<slug:slug>/settings/", include("portal.notifications.urls")),
     path("o/<slug:slug>/settings/members/", include("portal.members_urls")),
     path("api/v1/auth/", include("portal.accounts_api_urls")),
-    # The documented root paths (spec/api.md section 3); the same views as below, whose addresses answers name.
+    # Deployments and agents are served at the root as well; the same views as below, whose addresses answers name.
     path("", include("deployments.api_urls")),
     path("api/v1/", include("deployments.api_urls")),
     path("api/v1/", include("upgrades.api_urls")),

@@ -1,4 +1,4 @@
-"""The directions of the arrows (design/house.md): who may import whom, read from the source by ast."""
+"""The directions of the arrows : who may import whom, read from the source by ast."""
 
 import ast
 from collections.abc import Iterator

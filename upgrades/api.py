@@ -1,4 +1,4 @@
-"""The upgrade routes of the API (spec/api.md section 4): shape in, one query or command, record out."""
+"""The upgrade routes of the API: shape in, one query or command, record out."""
 
 from typing import Any
 

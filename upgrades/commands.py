@@ -400,7 +400,7 @@ def stop_upgrade(upgrade: Upgrade, *, actor: User) -> Upgrade:
 
 
 def new_upgrade_id() -> str:
-    """`upgrade-YYYY-MMDD-HHMMSS-<6 hex>`, UTC (spec/api.md section 4)."""
+    """`upgrade-YYYY-MMDD-HHMMSS-<6 hex>`, UTC."""
     return f"upgrade-{timezone.now():%Y-%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 

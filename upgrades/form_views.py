@@ -33,7 +33,7 @@ FIELD_OF = {
 CHANGES = [
     (service.label, [change for change in Change if SERVICE_OF.get(change) == service]) for service in PlatformService
 ] + [("All three", [Change.TOGETHER])]
-# The guide's table "Choosing the Right Upgrade Scope" (spec/source-2), in rolling order.
+# The guide's table "Choosing the Right Upgrade Scope" (scope.py), in rolling order.
 TARGETS = [
     ("agent", "Agent service", "request-path or connector-execution changes"),
     ("orchestrator", "Orchestrator", "workflow, provider or orchestration-path changes"),

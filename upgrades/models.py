@@ -121,7 +121,7 @@ class Upgrade(models.Model):
     region = models.CharField(max_length=50)
     role_arn = models.CharField(max_length=600, blank=True)
     # Columns that came after the first release have a default in the database: while the portal upgrades itself, the
-    # release before still writes rows (spec: old and new code share the schema).
+    # release before still writes rows.
     override_reason = models.TextField(
         default="", db_default="", help_text="Why it was started although a pre-flight check failed; empty: none did."
     )

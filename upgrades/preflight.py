@@ -1,4 +1,4 @@
-"""PRE-FLIGHT: what the guide asks to be verified before an upgrade, each check with its evidence.
+"""PRE-FLIGHT: what the platform's guide (states.py) asks to be verified before an upgrade, each check with its evidence.
 
 A check passes, fails, or is not known: what could not be verified is never a pass. A failing one blocks the trigger
 (commands.py); one that is not known does not. ECS is read as the pages read it (platform.py), the platform's own health is

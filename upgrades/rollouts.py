@@ -6,7 +6,7 @@
 Never lost: a rollout that is not done is due again and again, whoever dies. Never doubled: the baseline is committed
 before UpdateService is called, the call is made once, and after an ambiguous end resolve() looks for the deployment that
 the call started before anybody calls again. No AWS call is made inside a transaction. Every write carries the lease's
-epoch, so a worker that lost its lease changes nothing. Rules: spec/upgrade-semantics.md.
+epoch, so a worker that lost its lease changes nothing.
 """
 
 import logging

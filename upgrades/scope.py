@@ -1,6 +1,7 @@
 """The smallest safe scope: what changed -> which target. Pure: no database, no AWS, no clock.
 
-Rule: the guide's table, "Choosing the Right Upgrade Scope" (spec/source-2):
+Rule: the table "Choosing the Right Upgrade Scope" of the platform's guide,
+https://docs.getaxonflow.com/docs/deployment/deployment-operations/:
 
     agent            request-path or connector-execution changes
     orchestrator     workflow, provider, or orchestration-path changes

@@ -1,4 +1,4 @@
-"""Bodies and queries of the upgrade routes in, records out. Shapes: spec/api.md section 4."""
+"""Bodies and queries of the upgrade routes in, records out; the schema at /api/schema is made from them."""
 
 from typing import Any
 

@@ -10,7 +10,9 @@ does next) and shows a status (what people see):
     watching  IN_PROGRESS   the deployment that is mine is known and has not ended (PENDING while ECS says so)
     done      terminal      written once, never changed again
 
-Rule: spec/upgrade-semantics.md, "Judging a rollout: mine, not the newest".
+A rollout is judged by the deployment that its own call started, never by the newest one or by running == desired, which
+is true after a rollback as well. What is checked before and after an upgrade is what the platform's guide asks for:
+https://docs.getaxonflow.com/docs/deployment/deployment-operations/
 """
 
 from collections.abc import Collection, Sequence
@@ -96,7 +98,7 @@ class Stage(models.TextChoices):
 
 
 class PreflightCheck(models.TextChoices):
-    """What is checked before an upgrade, in the order in which people read it (spec/source-2, "Before starting")."""
+    """What is checked before an upgrade, in the order in which people read it (the guide, "Before starting")."""
 
     ENVIRONMENT = "environment", "Tenant and environment"
     SESSION = "session", "Portal session"
@@ -128,7 +130,7 @@ class Validation(models.TextChoices):
 
 
 class MatrixRow(models.TextChoices):
-    """The post-upgrade matrix of the guide (spec/source-2), in the order in which people read it.
+    """The post-upgrade matrix of the guide, in the order in which people read it.
 
     What a person must see (somebody signs in, the licence and usage views) has a row of its own beside what a probe sees.
     """
@@ -372,5 +374,5 @@ def describe_upgrade(
 
 
 def in_a_sentence(service: str) -> str:
-    """`agent service`, never just "agent": that is something else here (spec/product.md, "Words")."""
+    """`agent service`, never just "agent": agents are what deployments/ runs."""
     return PlatformService(service).label.lower()

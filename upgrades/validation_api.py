@@ -1,4 +1,4 @@
-"""The routes of the validation (spec/api.md section 4, "Extensions")."""
+"""The routes of the validation: what the portal found after an upgrade, what people signed, and all of it as evidence."""
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request

@@ -8,7 +8,8 @@ from typing import Any
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-# ThrottlingException is not modelled for ECS, so errors are told apart by code, never by class (facts/ecs.md 1.3).
+# ThrottlingException is in no model of ECS, so boto3 has no class for it: errors are told apart by code, never by class.
+# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html
 THROTTLED = {"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException"}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 DENIED = {

@@ -22,7 +22,7 @@ def forget_rates() -> None:
 
 
 class ApiClient(Client):
-    """A client of the session API that sends the CSRF token as spec/api.md asks, and checks that it is asked for."""
+    """A client of the session API that sends the CSRF token with what is unsafe, and checks that it is asked for."""
 
     def __init__(self) -> None:
         super().__init__(enforce_csrf_checks=True)

@@ -1,4 +1,4 @@
-"""spec/api.md section 2: the session of an API client."""
+"""The session of an API client: sign in, who am I, sign out."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""GET /api/v1/deployments/upgrades (spec/api.md sections 1 and 4)."""
+"""GET /api/v1/deployments/upgrades."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Every outcome of spec/upgrade-semantics.md's table, reached through the local AWS and judged by the engine."""
+"""Every outcome of a rollout (states.Outcome), reached through the local AWS and judged by the engine."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The state machine is pure: properties by hypothesis, and the table of spec/upgrade-semantics.md row by row."""
+"""The state machine is pure: properties by hypothesis, and what each word of ECS amounts to, row by row."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

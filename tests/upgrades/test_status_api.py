@@ -1,4 +1,4 @@
-"""GET /api/v1/deployments/upgrade/{upgrade_id} (spec/api.md section 4)."""
+"""GET /api/v1/deployments/upgrade/{upgrade_id}."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""POST /api/v1/deployments/upgrade, sentence by sentence (spec/api.md sections 1 and 4)."""
+"""POST /api/v1/deployments/upgrade: what it takes, what it answers, what it refuses."""
 
 import re
 from collections.abc import Callable

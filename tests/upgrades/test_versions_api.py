@@ -1,4 +1,4 @@
-"""GET /api/v1/deployments/versions (spec/api.md section 4)."""
+"""GET /api/v1/deployments/versions."""
 
 import time
 from collections.abc import Callable
