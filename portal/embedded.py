@@ -1,7 +1,6 @@
 """PostgreSQL and Redis on this machine, from wheels: for `make up` and the tests. Production brings its own."""
 
 import socket
-import subprocess
 import warnings
 from pathlib import Path
 
@@ -66,11 +65,6 @@ def redis_command(directory: Path, socket_path: Path) -> list[str]:
         "--save", "60 1",
         "--logfile", str(directory / "redis.log"),
     ]  # fmt: skip
-
-
-def start_redis(directory: Path, socket_path: Path) -> subprocess.Popen[bytes]:
-    directory.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(redis_command(directory, socket_path), stdout=subprocess.DEVNULL)  # noqa: S603 - ours
 
 
 def port_is_free(port: int) -> bool:

@@ -1,7 +1,8 @@
 """`Idempotency-Key`: the same key and body give the same object, another body is refused.
 
 The key is written in the transaction that makes the object, so a retry after a lost reply finds both or neither.
-Scope: organization and person. As Stripe does it: https://docs.stripe.com/api/idempotent_requests. Keys are kept as long as what they made.
+Scope: organization and person. Keys are kept as long as what they made. The rules are Stripe's:
+https://docs.stripe.com/api/idempotent_requests
 """
 
 import hashlib

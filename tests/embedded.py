@@ -13,6 +13,11 @@ from pathlib import Path
 from portal import embedded
 
 
+def start_redis(directory: Path, socket_path: Path) -> subprocess.Popen[bytes]:
+    directory.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(embedded.redis_command(directory, socket_path), stdout=subprocess.DEVNULL)
+
+
 def stop_redis(redis: subprocess.Popen[bytes]) -> None:
     redis.kill()
     redis.wait()
@@ -23,7 +28,7 @@ def start() -> None:
     directory.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     redis_socket = directory / "redis.sock"
-    redis = embedded.start_redis(directory / "redis", redis_socket)
+    redis = start_redis(directory / "redis", redis_socket)
     atexit.register(stop_redis, redis)
     os.environ |= {
         "PORTAL_TEST_PARTS": str(directory),

@@ -96,11 +96,6 @@ class Plan:
     last: Upgrade | None
 
     @property
-    def is_proposed(self) -> bool:
-        """The target follows from what changed: nobody has chosen it."""
-        return self.target is not None and self.choices.service is None
-
-    @property
     def is_wide(self) -> bool:
         """It touches everything or rolls whatever runs: then the organization's slug is typed."""
         return needs_typing(self.target, force=self.choices.force)

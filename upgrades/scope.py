@@ -46,15 +46,12 @@ SERVICE_OF = {
 class Scope:
     """What a set of changes needs.
 
-    `needed`: the services that they touch. `target`: the smallest target that rolls all of those in one upgrade.
-    `spare`: what the target rolls although nothing of it changed. `one_by_one`: the single upgrades, in the order in
-    which `all` would roll them, that would do instead of a target with spare services; empty where the target is exact.
+    `needed`: the services that they touch, in rolling order. `target`: the smallest target that rolls all of those in one
+    upgrade.
     """
 
     target: str
     needed: tuple[PlatformService, ...]
-    spare: tuple[PlatformService, ...] = ()
-    one_by_one: tuple[PlatformService, ...] = ()
 
 
 def smallest_scope(changes: Iterable[Change]) -> Scope | None:
@@ -66,10 +63,7 @@ def smallest_scope(changes: Iterable[Change]) -> Scope | None:
         return Scope(ALL_SERVICES, tuple(PlatformService))
     touched = {SERVICE_OF[change] for change in changed}
     needed = tuple(service for service in PlatformService if service in touched)
-    if len(needed) == 1:
-        return Scope(needed[0].value, needed)
-    spare = tuple(service for service in PlatformService if service not in touched)
-    return Scope(ALL_SERVICES, needed, spare, one_by_one=needed)
+    return Scope(needed[0].value if len(needed) == 1 else ALL_SERVICES, needed)
 
 
 def left_out(scope: Scope, target: str) -> tuple[PlatformService, ...]:

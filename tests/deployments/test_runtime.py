@@ -22,8 +22,6 @@ from tests.local_aws import LocalAws
 
 pytestmark = pytest.mark.django_db
 
-UNKNOWN_IMAGE = "111111111111.dkr.ecr.eu-central-1.amazonaws.com/demo-agent:v9.9.9"
-
 
 def service_of(deployment: Deployment) -> dict[str, str]:
     return {"cluster": deployment.cluster, "service": deployment.service_name}

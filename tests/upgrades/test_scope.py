@@ -38,18 +38,18 @@ def test_nothing_changed_needs_nothing() -> None:
     assert smallest_scope([]) is None
 
 
-def test_two_services_may_be_rolled_one_by_one_in_rolling_order_instead() -> None:
+def test_two_services_are_needed_in_rolling_order() -> None:
     scope = smallest_scope([Change.PORTAL, Change.CONNECTORS])
 
     assert scope is not None
-    assert (scope.needed, scope.spare, scope.one_by_one) == ((AGENT, PORTAL), (ORCHESTRATOR,), (AGENT, PORTAL))
+    assert (scope.needed, not_needed(scope, scope.target)) == ((AGENT, PORTAL), (ORCHESTRATOR,))
 
 
-def test_what_must_move_together_has_no_alternative() -> None:
+def test_what_must_move_together_needs_all() -> None:
     scope = smallest_scope([Change.TOGETHER])
 
     assert scope is not None
-    assert (scope.needed, scope.spare, scope.one_by_one) == ((AGENT, ORCHESTRATOR, PORTAL), (), ())
+    assert (scope.needed, not_needed(scope, scope.target)) == ((AGENT, ORCHESTRATOR, PORTAL), ())
 
 
 @given(changes)
@@ -62,18 +62,6 @@ def test_the_target_covers_what_is_needed_and_no_smaller_one_does(changed: set[C
     covering = [target for target in TARGETS if not left_out(scope, target)]
     assert scope.target in covering
     assert len(services_of(scope.target)) == min(len(services_of(target)) for target in covering)
-
-
-@given(changes.filter(bool))
-def test_needed_and_spare_are_the_target_and_single_upgrades_roll_nothing_spare(changed: set[Change]) -> None:
-    scope = smallest_scope(changed)
-
-    assert scope is not None
-    assert sorted(scope.needed + scope.spare) == sorted(services_of(scope.target))
-    assert not_needed(scope, scope.target) == scope.spare
-    if scope.one_by_one:
-        assert scope.one_by_one == scope.needed
-        assert list(scope.one_by_one) == [service for service in PlatformService if service in scope.needed]
 
 
 @given(changes.filter(bool), changes.filter(bool))
