@@ -134,6 +134,13 @@ def test_the_log_shows_each_try_newest_message_first(
     assert "Send again" in row
 
 
+def test_the_next_try_is_told_with_its_day(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
+    tell(cast.acme)
+    webhook.deliveries.update(failure="broken", http_status=503, tries=6, next_check_at="2026-03-01T23:50:00Z")
+
+    assert ">Mar 1, 23:50:00 UTC</time>" in main_of(admin.get(page_of(webhook)))
+
+
 def test_the_log_is_paged(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
     for number in range(23):
         tell(cast.acme, subject=f"upgrade-{number:02}")
