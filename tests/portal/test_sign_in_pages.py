@@ -306,6 +306,23 @@ def test_a_reset_for_nobody_tells_nothing(client: Client, cast: Cast) -> None:
     assert known["Location"] == unknown["Location"] == "/accounts/password/reset/done/"
 
 
+def test_an_address_that_staff_have_changed_leads_nowhere(client: Client, cast: Cast) -> None:
+    """Also when a password was reset before: allauth's own generator of links would keep the address for ever."""
+    old = cast.operator.email
+    sign_in(client, old, cast.password)
+    client.post("/accounts/logout/")
+    client.post("/accounts/password/reset/", {"email": old})
+    User.objects.filter(pk=cast.operator.pk).update(email="changed@example.com")
+
+    client.post("/accounts/password/reset/", {"email": old})
+
+    first, second = (told.body for told in mail.outbox)
+    assert "/accounts/password/reset/key/" in first
+    assert "/accounts/password/reset/key/" not in second
+    assert "are not correct" in main_of(sign_in(client, old, cast.password))
+    assert not EmailAddress.objects.exists()
+
+
 def test_a_changed_password_signs_every_device_out(client_for: SignedIn, cast: Cast) -> None:
     here, there = client_for(cast.operator), client_for(cast.operator)
     new = {
