@@ -76,14 +76,16 @@ def tell(request: HttpRequest, added: Added) -> None:
     """The new member by mail, once; and whoever added them on the next page."""
     email = added.membership.user.email
     done = f"{email} is now a member, with the role {added.membership.role}."
-    if added.is_new and not mail_new_member(request, added.membership):
+    if not added.is_new:
+        messages.success(request, done)
+    elif mail_new_member(request, added.membership):
+        messages.success(request, f"{done} A mail says so; somebody without a password sets one by its link.")
+    else:
         messages.warning(
             request,
             f"{done} The mail that says so could not be sent: tell them yourself. Somebody without a password gets a link "
             "to set one by “Forgot your password?” on the sign-in page.",
         )
-    else:
-        messages.success(request, f"{done} A mail says so; somebody without a password sets one by its link.")
 
 
 @policy(Policy.ADMIN)

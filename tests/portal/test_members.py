@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.core import mail
 from django.db import transaction
 from django.test import Client
@@ -191,6 +192,16 @@ def test_an_address_without_an_account_gets_one_and_a_mail_to_set_a_password(
     assert "password1" not in again.content.decode()
 
 
+def test_a_link_that_was_lost_is_sent_anew_from_the_sign_in_page(cast: Cast, admin: Client, client: Client) -> None:
+    admin.post(NEW, form())
+
+    client.post("/accounts/password/reset/", {"email": "new@example.com"})
+
+    assert [told.to for told in mail.outbox] == [["new@example.com"]] * 2
+    assert "http://testserver/accounts/password/reset/key/" in mail.outbox[1].body
+    assert not EmailAddress.objects.exists()
+
+
 def test_that_an_account_was_made_is_for_staff_to_read(cast: Cast, admin: Client) -> None:
     admin.post(NEW, form())
 
@@ -345,7 +356,7 @@ def test_removing_asks_first_and_then_shuts_the_door(cast: Cast, admin: Client, 
     still_there = theirs.get("/o/acme/settings/").status_code
     response = admin.post(removal, follow=True)
 
-    assert "what already rolls is watched to its end; services that have not started are left as they are" in asked
+    assert "what already rolls is watched to its end; services that have not started end as not attempted" in asked
     assert still_there == 200
     assert "operator@example.com is no member of Acme Robotics any more." in text_of(response)
     assert theirs.get("/o/acme/settings/").status_code == 404
