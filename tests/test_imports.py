@@ -47,7 +47,7 @@ ORDER = {
         "diffs",
         "platform",
         "drift rollouts validation",
-        "goals steadiness",
+        "goals steadiness own_views",
         "endings",
         "looks",
         "images claims matrix",

@@ -210,26 +210,27 @@ def probe_sign_in(organization: Organization) -> Finding:
 
 
 def judge_session(body: Json) -> Finding:
-    """What this portal and the platform's own answer. A proxy before it, or another application, answers in JSON too."""
     facts = fields_of(body, "code")
-    says_who = isinstance(body.get("user"), dict)
-    is_ours = body.get("code") == "not_authenticated"
-    if says_who or is_ours or "session" in text(body.get("error", "")).lower():
+    if isinstance(body.get("user"), dict) or asks_to_sign_in(body):
         return Finding(CheckStatus.PASS, "The customer portal's sign-in answers.", facts)
     detail = "What answers is not known as the customer portal's sign-in: open it and sign this row."
     return Finding(CheckStatus.UNKNOWN, detail, facts)
 
 
+def asks_to_sign_in(body: Json) -> bool:
+    """In the words of this portal or of the platform's own. A proxy before it, or another application, answers 401 in JSON
+    too."""
+    return body.get("code") == "not_authenticated" or "session" in text(body.get("error", "")).lower()
+
+
 def probe_portal_views(organization: Organization) -> Finding:
-    """`GET /api/v1/deployments/upgrades` of the customer portal. As a rule it asks to sign in: then a person looks."""
-    path, what = "/api/v1/deployments/upgrades", "customer portal's deployment view"
-    found = ask(portal_of(organization), path, judge_portal_views)
-    if found.evidence.get("http_status") == 401:
-        return replace(found, detail=f"The {what} asks to sign in, which the portal cannot: open it and sign this row.")
-    return found
+    """`GET /api/v1/deployments/upgrades` of the customer portal: the view opens, or asks to sign in in its own words."""
+    return ask(portal_of(organization), "/api/v1/deployments/upgrades", judge_portal_views, expected={200, 401})
 
 
 def judge_portal_views(body: Json) -> Finding:
+    if asks_to_sign_in(body):
+        return Finding(CheckStatus.PASS, "The customer portal's deployment view answers, and asks to sign in.")
     listing = next((body[name] for name in ("items", "upgrades") if isinstance(body.get(name), list)), None)
     if listing is None:
         detail = "What answers is not known as the customer portal's deployment view: open it and sign this row."

@@ -15,7 +15,6 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
-from django.urls import reverse
 
 from portal import leases
 from portal.leases import Claim, LeaseLost
@@ -25,6 +24,7 @@ from upgrades.announcements import announce_validation_missing
 from upgrades.events import tell
 from upgrades.matrix import NOT_YET, open_matrix, rows_of, settle, write_row
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun
+from upgrades.own_views import open_own_views
 from upgrades.probes import (
     BROKEN,
     Choice,
@@ -166,7 +166,8 @@ def words_of(successor: Rollout) -> str:
 def ask(
     claim: Claim[ValidationRun], rows: list[MatrixRow], checks: dict[MatrixRow, UpgradeCheck]
 ) -> dict[MatrixRow, Finding]:
-    """Probe these rows side by side, the lease renewed meanwhile. No query on the threads."""
+    """Probe these rows side by side, the lease renewed meanwhile. No query on the threads: this portal's own views, which
+    need some, are opened here while the others answer."""
     if not rows:
         return {}
     organization = claim.row.organization
@@ -175,8 +176,12 @@ def ask(
         found = {}
         if MatrixRow.PROVIDER_PATH in rows:
             found[MatrixRow.PROVIDER_PATH] = ask_provider(claim, pool, checks[MatrixRow.PROVIDER_PATH])
+        own = [open_own_views(claim.row.upgrade)] if MatrixRow.PORTAL_VIEWS in rows else []
         wait_for(claim, {future for futures in asked.values() for future in futures})
-    return found | {row: combine([result_of(each, BROKEN) for each in futures]) for row, futures in asked.items()}
+    answers = {row: [result_of(each, BROKEN) for each in futures] for row, futures in asked.items()}
+    if own:
+        answers[MatrixRow.PORTAL_VIEWS] += own
+    return found | {row: combine(findings) for row, findings in answers.items()}
 
 
 def ask_provider(claim: Claim[ValidationRun], pool: ThreadPoolExecutor, check: UpgradeCheck) -> Finding:
@@ -241,7 +246,7 @@ def write(
             since, finding = judge_look(claim, monitoring, look)
             put(upgrade, monitoring, finding, checked_at=monitoring.checked_at if look.error else claim.now)
         for row, finding in findings.items():
-            put(upgrade, checks[row], with_views(claim, row, finding), checked_at=claim.now)
+            put(upgrade, checks[row], finding, checked_at=claim.now)
         left = [row for row, check in checks.items() if is_open(claim.row, check)]
         if left:
             seconds = LOOK_SECONDS if MatrixRow.MONITORING in left else LATER_SECONDS
@@ -249,20 +254,6 @@ def write(
         else:
             claim.write(steady_since=since, is_done=True, next_check_at=None, lease_until=None)
         settle(upgrade, actor=None)
-
-
-def with_views(claim: Claim[ValidationRun], row: MatrixRow, finding: Finding) -> Finding:
-    """Where this portal's own views are, which no probe opens."""
-    if row != MatrixRow.PORTAL_VIEWS or finding.status == CheckStatus.FAIL:
-        return finding
-    slug, upgrade_id = claim.row.organization.slug, claim.row.upgrade.upgrade_id
-    own = [
-        reverse("overview", args=[slug]),
-        reverse("upgrades:history", args=[slug]),
-        reverse("upgrades:detail", args=[slug, upgrade_id]),
-    ]
-    detail = f"{finding.detail} Look at this portal's own as well: overview, history, this upgrade's page."
-    return Finding(finding.status, detail, {**finding.evidence, "look_at": own})
 
 
 def put(upgrade: Upgrade, check: UpgradeCheck, finding: Finding, *, checked_at: datetime | None) -> None:
