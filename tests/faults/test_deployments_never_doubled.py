@@ -27,8 +27,8 @@ from deployments.tasks import sweep
 from portal.leases import LeaseLost
 from tests.conftest import Cast
 from tests.deployments.conftest import Runtime, agent, deployment, history, runtime, services_created
-from tests.faults.test_never_doubled import wait_for, worker_environment
 from tests.local_aws import ROOT, LocalAws
+from tests.processes import wait_for, worker_environment
 
 __all__ = ["agent", "deployment", "runtime"]  # fixtures
 

@@ -1,12 +1,9 @@
 """One recorded attempt, one deployment: whatever is lost, killed, doubled or late. The local AWS's ledger is the oracle."""
 
-import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +15,7 @@ from portal.leases import LEASE
 from portal.models import Organization
 from tests.conftest import Cast, Engine
 from tests.local_aws import ROOT, LocalAws
+from tests.processes import wait_for, worker_environment
 from upgrades.claims import LeaseLost, take
 from upgrades.commands import trigger_upgrade
 from upgrades.models import Rollout, Upgrade
@@ -114,20 +112,6 @@ def test_a_worker_killed_in_the_middle_of_the_call(cast: Cast, engine: Engine, p
 
     assert upgrade.status == Status.SUCCESS
     assert_one_deployment_mine(platform, cast, upgrade)
-
-
-def worker_environment() -> dict[str, str]:
-    database = connection.settings_dict
-    url = f"postgresql://{database['USER']}:@/{database['NAME']}?host={database['OPTIONS'].get('host', '')}"
-    return {**os.environ, "DJANGO_SETTINGS_MODULE": "portal.settings", "DATABASE_URL": url}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("not true within 10 seconds")
 
 
 def test_a_deployment_of_somebody_else_is_not_adopted(cast: Cast, engine: Engine, platform: LocalAws) -> None:

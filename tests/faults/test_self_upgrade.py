@@ -6,22 +6,19 @@ start first, then the old ones are ended. Who watches moves with them; who looks
 
 import http.client
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import Client
 
 from portal.models import Heartbeat
 from tests.conftest import Cast
 from tests.local_aws import ROOT, LocalAws
+from tests.processes import free_port, wait_for, worker_environment
 from upgrades.models import Rollout, Upgrade
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -36,11 +33,7 @@ class Release:
 
     def __init__(self, local_aws: LocalAws) -> None:
         self.port = free_port()
-        database = connection.settings_dict
-        env = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "portal.settings",
-            "DATABASE_URL": f"postgresql://{database['USER']}:@/{database['NAME']}?host={database['OPTIONS']['host']}",
+        env = worker_environment() | {
             "AWS_ENDPOINT_URL": local_aws.url,
             "UPGRADE_POLL_SECONDS": "0.5",
             "UPGRADE_ADOPT_SECONDS": "1",
@@ -98,22 +91,6 @@ class Release:
         for process in self.processes:
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"not true within {seconds} seconds")
 
 
 @pytest.fixture
