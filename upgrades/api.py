@@ -1,7 +1,5 @@
 """The upgrade routes of the API: shape in, one query or command, record out."""
 
-from typing import Any
-
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -89,8 +87,7 @@ def trigger(request: Request) -> Response:
         idempotency_key=key_of(request),
         **body,
     )
-    accepted = as_accepted(upgrade)
-    return Response(accepted, status=202, headers={"Location": accepted["status_url"]})
+    return accepted(upgrade)
 
 
 @extend_schema(
@@ -168,8 +165,7 @@ def rollback(request: Request, upgrade_id: str) -> Response:
         idempotency_key=key_of(request),
         **body,
     )
-    accepted = as_accepted(upgrade)
-    return Response(accepted, status=202, headers={"Location": accepted["status_url"]})
+    return accepted(upgrade)
 
 
 @extend_schema(
@@ -200,11 +196,12 @@ def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
     return upgrade
 
 
-def as_accepted(upgrade: Upgrade) -> dict[str, Any]:
-    """Made of what never changes after the trigger, so that a repeated Idempotency-Key gets the same body."""
+def accepted(upgrade: Upgrade) -> Response:
+    """Made of what never changes after the trigger, so that a repeated Idempotency-Key gets the same answer."""
     rollouts = list(upgrade.rollouts.all())
     names = ", then ".join(rollout.service for rollout in rollouts)
-    return {
+    status_url = reverse("upgrade-status", args=[upgrade.upgrade_id])
+    body = {
         "success": True,
         "upgrade_id": upgrade.upgrade_id,
         "status": Status.PENDING.value,
@@ -216,5 +213,6 @@ def as_accepted(upgrade: Upgrade) -> dict[str, Any]:
         "message": f"Recorded: {names}. Accepted is not complete: poll status_url until the status is final.",
         "estimated_time": in_words(upgrade.estimated_seconds),
         "estimated_seconds": upgrade.estimated_seconds,
-        "status_url": reverse("upgrade-status", args=[upgrade.upgrade_id]),
+        "status_url": status_url,
     }
+    return Response(body, status=202, headers={"Location": status_url})
