@@ -7,7 +7,7 @@ from django import forms
 from deployments.models import Agent, Deployment
 from deployments.states import Command, Status
 from portal.errors import PortalError
-from portal.forms import QUIET, OnceForm
+from portal.forms import QUIET, OnceForm, SkipField
 from portal.forms import refuse as portal_refuse
 from portal.models import Organization
 
@@ -28,7 +28,7 @@ class ListFilters(forms.Form):
     agent = forms.ModelChoiceField(Agent.objects.none(), required=False)
     q = forms.CharField(required=False, max_length=100)
     sort = forms.ChoiceField(required=False, choices=[("", ""), *SORT_WORDS.items()])
-    skip = forms.IntegerField(required=False, min_value=0, max_value=2**31)
+    skip = SkipField()
 
     def __init__(self, agents: Any, data: Any) -> None:
         super().__init__(data)

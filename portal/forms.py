@@ -9,9 +9,17 @@ from django import forms
 
 from portal.errors import PortalError
 from portal.idempotency import MAX_KEY_LENGTH
+from portal.pagination import MAX_SKIP
 
 # For fields in which a browser has nothing to suggest or correct.
 QUIET = {"autocomplete": "off", "spellcheck": "false"}
+
+
+class SkipField(forms.IntegerField):
+    """How far into a list, from the address."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False, min_value=0, max_value=MAX_SKIP, widget=forms.HiddenInput, label="Skip")
 
 
 class OnceForm(forms.Form):

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.http import QueryDict
 
-from portal.forms import QUIET, OnceForm
+from portal.forms import QUIET, OnceForm, SkipField
 from portal.models import Organization
 from upgrades.commands import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.images import LATEST
@@ -177,17 +177,17 @@ class HistoryFilters(forms.Form):
     version = forms.CharField(required=False, max_length=MAX_VERSION_LENGTH, label="Version asked for")
     initiated_by = forms.CharField(required=False, max_length=254, label="Who (e-mail)")
     validation = forms.ChoiceField(required=False, choices=[("", "Any"), *Validation.choices])
-    skip = forms.IntegerField(required=False, min_value=0, max_value=2**31, widget=forms.HiddenInput)
+    skip = SkipField()
 
 
 class TimelineFilters(forms.Form):
     """Which part of the timeline is shown, from the address."""
 
     kind = forms.ChoiceField(required=False, choices=[("", "All"), *EventKind.choices])
-    skip = forms.IntegerField(required=False, min_value=0, max_value=2**31)
+    skip = SkipField()
 
 
 class PageNumber(forms.Form):
     """How far into a list without filters, from the address."""
 
-    skip = forms.IntegerField(required=False, min_value=0, max_value=2**31)
+    skip = SkipField()
