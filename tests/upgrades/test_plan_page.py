@@ -527,7 +527,7 @@ def test_an_organization_without_cluster_sees_what_is_missing(cast: Cast, client
     response = client_for(cast.newcomer).get(f"/o/initech/upgrades/new?{query}")
 
     assert response.status_code == 200
-    assert "Initech names no ECS cluster yet," in response.content.decode()
+    assert "Initech names no ECS cluster yet." in response.content.decode()
     assert "Start upgrade" not in response.content.decode()
 
 
