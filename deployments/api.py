@@ -18,9 +18,10 @@ from deployments.logs import read_logs
 from deployments.metrics import read_metrics
 from deployments.models import Agent, Deployment
 from portal.access import Policy, organization_of_api, person
-from portal.api import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, errors, key_of, read_body, read_query, utc
+from portal.api import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, errors, key_of, read_body, read_query
 from portal.errors import NOT_FOUND, PortalError
 from portal.models import Organization
+from portal.times import utc
 
 Json = dict[str, Any]
 

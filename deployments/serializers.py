@@ -16,8 +16,9 @@ from deployments.logs import DEFAULT_LIMIT, MAX_LIMIT, LogLine
 from deployments.metrics import MetricPoint
 from deployments.models import Agent, Deployment, DeploymentEvent
 from deployments.states import EventType, Status
-from portal.api import PageQuery, StrictSerializer, StrictString, choice, utc
+from portal.api import PageQuery, StrictSerializer, StrictString, choice
 from portal.pagination import MAX_SKIP
+from portal.times import utc
 
 Json = dict[str, Any]
 

@@ -4,7 +4,6 @@ The session routes are in accounts_api.py, each app's routes in its own api.py.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from django.http import HttpRequest
@@ -131,11 +130,6 @@ def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer
 def key_of(request: Request) -> str | None:
     """The request's Idempotency-Key, as it came."""
     return request.headers.get("Idempotency-Key")
-
-
-def utc(at: datetime | None) -> str | None:
-    """ISO 8601, UTC, `Z`."""
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at else None
 
 
 class ErrorSerializer(serializers.Serializer[Any]):

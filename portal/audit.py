@@ -91,7 +91,10 @@ class AuditEvent(models.Model):
     objects = AuditQuerySet.as_manager()
 
     class Meta:
-        indexes = [models.Index(fields=["organization", "-created_at", "-id"], name="audit_newest_first")]
+        indexes = [
+            models.Index(fields=["organization", "-created_at", "-id"], name="audit_newest_first"),
+            models.Index(fields=["organization", "subject", "created_at"], name="audit_of_subject"),
+        ]
         ordering = ["-created_at", "-id"]
 
     def __str__(self) -> str:

@@ -8,14 +8,14 @@ import hashlib
 import json
 from typing import Any
 
-from django.db.models import prefetch_related_objects
+from django.db.models import QuerySet, prefetch_related_objects
 from django.utils import timezone
 
 from portal.audit import AuditEvent
 from upgrades.matrix import rows_of
 from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.serializers import EvidenceFacts
-from upgrades.states import Stage
+from upgrades.states import PreflightCheck, Stage
 
 NOT_SUMMED = ("sha256", "generated_at")
 
@@ -28,7 +28,7 @@ def evidence_of(upgrade: Upgrade) -> Json:
     facts = EvidenceFacts(
         {
             "upgrade_id": upgrade.upgrade_id,
-            "organization": upgrade.organization,
+            "organization": place_of(upgrade),
             "kind": upgrade.kind,
             "status": upgrade.status,
             "validation": upgrade.validation,
@@ -49,12 +49,24 @@ def evidence_of(upgrade: Upgrade) -> Json:
     return {**facts, "generated_at": timezone.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "sha256": sum_of(facts)}
 
 
-def audit_rows(upgrade: Upgrade) -> list[AuditEvent]:
+def place_of(upgrade: Upgrade) -> Json:
+    """The organization. Its environment may have been renamed since: pre-flight recorded what it was."""
+    organization = upgrade.organization
+    recorded = [check.evidence for check in upgrade.checks.all() if check.name == PreflightCheck.ENVIRONMENT]
+    environments = [evidence["environment"] for evidence in recorded if evidence.get("environment")]
+    return {
+        "slug": organization.slug,
+        "name": organization.name,
+        "environment": environments[0] if environments else organization.environment,
+    }
+
+
+def audit_rows(upgrade: Upgrade) -> QuerySet[AuditEvent]:
     """The audit rows that name the upgrade, oldest first; none can be older than it."""
     rows = AuditEvent.objects.filter(
         organization=upgrade.organization_id, subject=upgrade.upgrade_id, created_at__gte=upgrade.created_at
     )
-    return list(rows.order_by("created_at", "id"))
+    return rows.order_by("created_at", "id")
 
 
 def sum_of(document: Json) -> str:

@@ -13,6 +13,7 @@ from django.conf import settings
 
 from portal.aws import ecs
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused
+from portal.times import utc
 from upgrades.claims import Claim
 from upgrades.images import running_digests
 from upgrades.models import UpgradeEvent
@@ -251,10 +252,7 @@ def read_stopped_tasks(claim: Claim) -> list[dict[str, Any]]:
     except AwsError as error:
         logger.info("rollout %s: stopped tasks not read: %s", rollout.pk, error)
         return []
-    return [
-        {**asdict(task), "stopped_at": task.stopped_at.isoformat() if task.stopped_at else None}
-        for task in tasks[:STOPPED_TASKS_KEPT]
-    ]
+    return [{**asdict(task), "stopped_at": utc(task.stopped_at)} for task in tasks[:STOPPED_TASKS_KEPT]]
 
 
 def keep_events(claim: Claim, service: ecs.Service | None) -> None:

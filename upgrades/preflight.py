@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from portal import memory
 from portal.models import Organization
+from portal.times import utc
 from upgrades.models import Rollout
 from upgrades.platform import ASKED_BY_ANOTHER, FRESH_SECONDS, Reading, ServiceNow, is_kept, read_platform
 from upgrades.probes import (
@@ -162,7 +163,7 @@ def check_session(ends_at: datetime | None) -> Finding:
     if ends_at is None:
         return Finding(UNKNOWN, "No session stands behind this.", {"needed_seconds": needed})
     left = int((ends_at - timezone.now()).total_seconds())
-    facts = {"ends_at": ends_at.isoformat(), "left_seconds": left, "needed_seconds": needed}
+    facts = {"ends_at": utc(ends_at), "left_seconds": left, "needed_seconds": needed}
     if left < needed:
         minutes = f"{max(left, 0) // 60} minutes, and a rollout may take {needed // 60}"
         return Finding(FAIL, f"The session ends in {minutes}: sign in again first.", facts)
@@ -190,7 +191,7 @@ def check_ecs(
         return dict.fromkeys(names, Finding(UNKNOWN, "There is no place in ECS to look at."))
     if reading.error:
         facts = {"cluster": organization.cluster, "error": reading.error}
-        facts |= {"last_read_at": reading.read_at.isoformat()} if reading.read_at else {}
+        facts |= {"last_read_at": utc(reading.read_at)} if reading.read_at else {}
         not_known = Finding(UNKNOWN, f"ECS does not say: {reading.error}.", facts)
         refused = Finding(FAIL, f"ECS refuses to be read: {reading.error}.", facts)
         return dict.fromkeys(names, not_known) | {names[0]: refused if reading.is_refused else not_known}
@@ -264,7 +265,7 @@ def check_permission(organization: Organization, services: list[str]) -> Finding
     if newest is None:
         return Finding(UNKNOWN, "Cannot be tried without doing it, and nobody has done it here before.", facts)
     facts |= {"upgrade_id": newest.upgrade.upgrade_id, "service": newest.service, "outcome": newest.outcome}
-    facts |= {"at": newest.upgrade.created_at.isoformat()}
+    facts |= {"at": utc(newest.upgrade.created_at)}
     said = "was denied it" if newest.outcome == Outcome.ACCESS_DENIED else "had it"
     attempt = f"The newest attempt, {newest.upgrade.upgrade_id}, {said} for the {in_a_sentence(newest.service)}."
     return Finding(UNKNOWN, f"Cannot be tried without doing it. {attempt}", facts)

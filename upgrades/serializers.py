@@ -367,6 +367,7 @@ class EvidenceService(ServiceEntry):
             *ServiceEntry.Meta.fields,
             "wanted_version",
             "wanted_image",
+            "wanted_task_definition",
             "from_digest",
             "to_digest",
             "service_deployment_arn",
@@ -410,6 +411,8 @@ class EvidenceStop(serializers.Serializer[Any]):
 
 
 class EvidencePlace(serializers.Serializer[Any]):
+    """`environment`: as it was at the trigger, where pre-flight recorded it."""
+
     slug = serializers.CharField()
     name = serializers.CharField()
     environment = serializers.CharField()
@@ -423,7 +426,7 @@ class EvidenceAudit(serializers.ModelSerializer[AuditEvent]):
 
     class Meta:
         model = AuditEvent
-        fields = ["id", "kind", "actor", "request_id", "created_at"]
+        fields = ["id", "kind", "actor", "data", "request_id", "created_at"]
         read_only_fields = fields
 
 

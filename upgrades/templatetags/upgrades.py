@@ -4,12 +4,21 @@ from typing import Any
 
 from django import template
 
+from portal.audit import AuditKind
 from portal.models import Organization
 from upgrades.models import Upgrade
 from upgrades.platform import now_context
+from upgrades.states import EventKind, Outcome, PlatformService, Status
 
 register = template.Library()
 
+LABELS = {
+    "status": Status.choices,
+    "outcome": Outcome.choices,
+    "service": PlatformService.choices,
+    "event": EventKind.choices,
+    "audit": AuditKind.choices,
+}
 WORDS = {True: "yes", False: "no", None: "not known"}
 
 RECENT = 5
@@ -51,6 +60,16 @@ def in_words(value: Any) -> str:
 def moment(at: str | None) -> str:
     """The API's time for a page: `2026-05-01T12:00:00.123456Z` is `2026-05-01 12:00:00`; empty for None."""
     return at[:19].replace("T", " ") if at else ""
+
+
+@register.filter
+def label_of(code: str, kind: str) -> str:
+    """What the pages call a code of the API; one that is not known stays as it is.
+
+    >>> label_of("rolled_back", "outcome")
+    'Rolled back by ECS'
+    """
+    return str(dict(LABELS[kind]).get(code, code))
 
 
 @register.filter

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from portal.models import Organization, User
+from portal.times import utc
 from upgrades.matrix import blank_rows
 from upgrades.models import Rollout, Upgrade, UpgradeEvent, ValidationRun
 from upgrades.platform import service_name
@@ -154,7 +155,7 @@ class Command(BaseCommand):
             breaker_threshold=3 if attempted else 0,
             rollout_reason=reason,
             error_message=error,
-            stopped_tasks=[{"id": f"{position:032x}", "stopped_at": at.isoformat(), "reason": CRASH, "exit_code": 1}]
+            stopped_tasks=[{"id": f"{position:032x}", "stopped_at": utc(at), "reason": CRASH, "exit_code": 1}]
             * rolled_back,
             started_at=at if attempted else None,
             completed_at=ended,
