@@ -15,7 +15,7 @@ from deployments.forms import refuse
 from deployments.lists import deployments_page
 from deployments.models import Agent
 from portal.access import Policy, organization_of_page, person, policy
-from portal.errors import NOT_FOUND, PortalError
+from portal.errors import PortalError, existing
 from portal.htmx import render_page
 from portal.models import Organization
 from portal.pages import page_context
@@ -102,10 +102,7 @@ def edit(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
 def find_agent(request: HttpRequest, organization: Organization, agent_id: UUID) -> Agent:
     """Raises PortalError 404 for another organization's agent as for one that does not exist."""
     visible = Agent.objects.visible_to(request.user).for_detail()
-    agent = visible.filter(organization=organization, pk=agent_id).first()
-    if agent is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return agent
+    return existing(visible.filter(organization=organization, pk=agent_id).first())
 
 
 def variables_of(agent: Agent) -> list[dict[str, Any]]:

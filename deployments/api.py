@@ -19,7 +19,7 @@ from deployments.metrics import read_metrics
 from deployments.models import Agent, Deployment
 from portal.access import Policy, organization_of_api, person
 from portal.api import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, errors, key_of, read_body, read_query
-from portal.errors import NOT_FOUND, PortalError
+from portal.errors import PortalError, existing
 from portal.models import Organization
 from portal.times import utc
 
@@ -239,19 +239,13 @@ def find_deployment(request: Request, deployment_id: uuid.UUID, *, with_events: 
     """Raises PortalError 404 for a deployment of another organization as for one that does not exist."""
     visible = Deployment.objects.visible_to(request.user)
     rows = visible.for_detail() if with_events else visible.select_related("agent", "organization")
-    found = rows.filter(pk=deployment_id).first()
-    if found is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return found
+    return existing(rows.filter(pk=deployment_id).first())
 
 
 def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization | None = None) -> Agent:
     """Raises PortalError 404 for an agent of another organization as for one that does not exist."""
     rows = Agent.objects.visible_to(request.user).for_detail().filter(pk=agent_id)
-    found = (rows.filter(organization=organization) if organization else rows).first()
-    if found is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return found
+    return existing((rows.filter(organization=organization) if organization else rows).first())
 
 
 def heading(deployment: Deployment) -> Json:

@@ -22,7 +22,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonRes
 from django.urls import reverse
 from rest_framework.request import Request
 
-from portal.errors import NOT_FOUND, PortalError, error_body, is_api, respond
+from portal.errors import NOT_FOUND, PortalError, error_body, existing, is_api, respond
 from portal.models import Membership, Organization, Role, User
 
 Person = User | AnonymousUser
@@ -199,10 +199,7 @@ def require(user: Person, organization: Organization, needed: Role) -> Role:
 
 def organization_of_page(request: HttpRequest, slug: str) -> Organization:
     """The organization of a page's address. Raises PortalError 404 for an outsider."""
-    organization = Organization.objects.visible_to(request.user).filter(slug=slug).first()
-    if organization is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return organization
+    return existing(Organization.objects.visible_to(request.user).filter(slug=slug).first())
 
 
 def organization_of_api(request: HttpRequest) -> Organization:

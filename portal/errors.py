@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
@@ -21,6 +21,8 @@ from rest_framework.response import Response
 from portal.request_id import request_id_var
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 NOT_FOUND = "There is nothing here, or it is not yours to see."
 DEPENDENCY_DOWN = "A part that the portal needs is down: nothing was changed. Try again in a few seconds."
@@ -42,6 +44,13 @@ class PortalError(Exception):
         super().__init__(message)
         self.code, self.message, self.status, self.extra = code, message, status, extra
         self.headers = {"Retry-After": str(retry_after)} if status in (429, 503) else {}
+
+
+def existing(found: Found | None) -> Found:
+    """What was found. Raises PortalError 404 for nothing: what is another's is told as what does not exist."""
+    if found is None:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    return found
 
 
 def error_body(code: str, detail: str, **extra: Any) -> dict[str, Any]:

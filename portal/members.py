@@ -14,7 +14,7 @@ from django.db.models.functions import Lower
 
 from portal.access import require
 from portal.audit import AuditKind, record
-from portal.errors import NOT_FOUND, PortalError
+from portal.errors import PortalError, existing
 from portal.idempotency import KeyUse
 from portal.models import Membership, Organization, Role, User
 
@@ -170,10 +170,7 @@ def one_at_a_time(organization: Organization, *, actor: User) -> Iterator[None]:
 def as_it_is(membership: Membership) -> Membership:
     """Locked too, for staff do not wait for us. Raises PortalError 404 when it was removed meanwhile."""
     locked = Membership.objects.select_for_update(of=("self",)).select_related("organization", "user")
-    now = locked.filter(pk=membership.pk).first()
-    if now is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return now
+    return existing(locked.filter(pk=membership.pk).first())
 
 
 def record_membership(kind: AuditKind, membership: Membership, *, actor: Any, before: Membership | None = None) -> None:

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from portal.access import Policy, organization_of_page, person, policy, require
 from portal.accounts import mail_new_member
-from portal.errors import NOT_FOUND, PortalError
+from portal.errors import PortalError, existing
 from portal.forms import refuse
 from portal.members import MOST_MEMBERS, Added, add_member, change_role, remove_member, why_it_stays
 from portal.members_forms import AddForm, RoleForm
@@ -140,7 +140,4 @@ def find_member(request: HttpRequest, slug: str, membership_id: int) -> Membersh
     """Raises PortalError 404 for another organization's member as for one that does not exist."""
     organization = organization_of_page(request, slug)
     visible = Membership.objects.visible_to(request.user).select_related("organization", "user")
-    found = visible.filter(organization=organization, pk=membership_id).first()
-    if found is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return found
+    return existing(visible.filter(organization=organization, pk=membership_id).first())

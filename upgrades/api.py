@@ -7,7 +7,7 @@ from rest_framework.response import Response
 
 from portal.access import Policy, organization_of_api, person, session_ends_at
 from portal.api import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, errors, key_of, read_body, read_query
-from portal.errors import NOT_FOUND, PortalError
+from portal.errors import existing
 from portal.pagination import paginate
 from upgrades import commands, serializers
 from upgrades.estimates import in_words
@@ -190,10 +190,7 @@ def history(request: Request) -> Response:
 
 def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
     """Raises PortalError 404 for an upgrade of another organization as for one that does not exist."""
-    upgrade = Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first()
-    if upgrade is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return upgrade
+    return existing(Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first())
 
 
 def accepted(upgrade: Upgrade) -> Response:

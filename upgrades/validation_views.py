@@ -7,7 +7,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from portal.access import Policy, organization_of_page, person, policy
-from portal.errors import NOT_FOUND, PortalError
+from portal.errors import PortalError, existing
 from portal.pages import page_context
 from upgrades.evidence import evidence_of
 from upgrades.forms import SignForm
@@ -23,9 +23,7 @@ def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpRe
     """One row of the matrix: what the portal found, and a person's word about it."""
     organization = organization_of_page(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
-    row = next((each for each in rows_of(upgrade) if each.name == check), None)
-    if row is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
+    row = existing(next((each for each in rows_of(upgrade) if each.name == check), None))
     form = SignForm(request.POST if request.method == "POST" else None)
     status = 200
     if request.method == "POST":

@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from portal.access import Policy, organization_of_page, person, policy, role_in, session_ends_at
-from portal.errors import NOT_FOUND, PortalError
+from portal.errors import PortalError, existing
 from portal.exports import MOST_ROWS, check_filters, csv_response
 from portal.htmx import render_page
 from portal.models import Organization, Role
@@ -209,7 +209,7 @@ def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: s
     """Raises PortalError 404 for another organization's upgrade as for one that does not exist."""
     of_ecs = UpgradeEvent.objects.filter(kind=EventKind.ECS).order_by("-created_at", "-id")
     events = Prefetch("rollouts__events", of_ecs)
-    upgrade = (
+    return existing(
         Upgrade.objects.visible_to(request.user)
         .for_record()
         .select_related("rolls_back")
@@ -217,9 +217,6 @@ def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: s
         .filter(organization=organization, upgrade_id=upgrade_id)
         .first()
     )
-    if upgrade is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return upgrade
 
 
 def stop_rule(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
