@@ -1,0 +1,99 @@
+"""Keys on every page: the list of them, single keys and how they are switched off."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenPage, scrolls_sideways, violations
+from tests.conftest import Cast
+from tests.local_aws import LocalAws
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+HISTORY = "/o/acme/upgrades/"
+
+
+def wrong_with(page: Page, name: str) -> list[str]:
+    """What axe finds in the dialog that stands open, light and dark, narrow and wide."""
+    wrong = []
+    for width in (320, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            wrong += [f"{name}, {scheme}, {width}: {each}" for each in violations(page)]
+        if scrolls_sideways(page):
+            wrong.append(f"{name} scrolls sideways at {width} px")
+    return wrong
+
+
+def test_a_key_lists_the_keys_and_escape_gives_the_focus_back(cast: Cast, open_page: OpenPage) -> None:
+    page = open_page(HISTORY, cast.operator)
+    dialog = page.get_by_role("dialog", name="Keys")
+    page.get_by_role("link", name="Clear").focus()
+
+    page.keyboard.press("?")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("d")
+    expect(page).to_have_url(re.compile(f"{HISTORY}$"))
+    assert wrong_with(page, "keys") == []
+
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("link", name="Clear")).to_be_focused()
+
+    page.get_by_role("button", name="Keys").click()
+    expect(dialog).to_be_visible()
+    dialog.get_by_role("button", name="Close").click()
+    expect(page.get_by_role("button", name="Keys")).to_be_focused()
+
+
+def test_single_keys_go_to_pages_and_to_the_filters_but_never_while_one_types(cast: Cast, open_page: OpenPage) -> None:
+    page = open_page(HISTORY, cast.operator)
+
+    page.keyboard.press("/")
+    expect(page.get_by_label("Version asked for")).to_be_focused()
+    page.keyboard.type("dv?/")
+    expect(page.get_by_label("Version asked for")).to_have_value("dv?/")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+    page.get_by_role("heading", level=1).click()
+    page.keyboard.press("Control+d")
+    page.keyboard.press("Shift+D")
+    expect(page).to_have_url(re.compile(r"/upgrades/"))
+    for key, title in (("d", "Deployments"), ("a", "Activity"), ("h", "History"), ("o", "Overview")):
+        page.keyboard.press(key)
+        expect(page).to_have_title(re.compile(f"^{title} · Acme"))
+
+
+def test_a_key_refreshes_what_is_live(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
+    page = open_page("/o/acme/versions/", cast.operator)
+
+    with page.expect_response(re.compile("/versions/")):
+        page.keyboard.press("r")
+
+
+def test_single_keys_switched_off_stay_off(cast: Cast, open_page: OpenPage) -> None:
+    page = open_page(HISTORY, cast.operator)
+    page.get_by_role("button", name="Keys").click()
+    page.get_by_label("Single keys").uncheck()
+    page.keyboard.press("Escape")
+    page.reload()
+
+    page.keyboard.press("?")
+    page.keyboard.press("d")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page).to_have_url(re.compile(f"{HISTORY}$"))
+
+    page.get_by_role("button", name="Keys").click()
+    page.get_by_label("Single keys").check()
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+
+
+def test_without_javascript_no_button_is_shown_that_does_nothing(cast: Cast, open_page: OpenPage) -> None:
+    page = open_page(HISTORY, cast.operator, javascript=False)
+
+    expect(page.get_by_role("button", name="Keys")).to_be_hidden()
+    expect(page.locator("dialog")).to_be_hidden()
