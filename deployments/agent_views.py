@@ -1,6 +1,7 @@
 """The pages of agents: list, one agent with its deployments, new, change. Same queries and commands as the API."""
 
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import messages
@@ -34,7 +35,7 @@ def list_agents(request: HttpRequest, slug: str) -> HttpResponse:
     context = page_context(request, organization) | {
         "page": paginate(agents, skip=int(skip) if skip.isdecimal() and len(skip) < 9 else 0, limit=DEFAULT_LIMIT),
         "q": q,
-        "query_without_skip": f"q={q}" if q else "",
+        "query_without_skip": urlencode({"q": q}) if q else "",
     }
     return render_page(request, "agents/list.html", "agents/_rows.html", context)
 

@@ -26,7 +26,7 @@ class ListFilters(forms.Form):
 
     status = forms.ChoiceField(required=False, choices=[("", "Any status"), *Status.choices])
     agent = forms.ModelChoiceField(Agent.objects.none(), required=False)
-    q = forms.CharField(required=False, max_length=100)
+    q = forms.CharField(required=False, max_length=100, label="Agent's name, or start of an id")
     sort = forms.ChoiceField(required=False, choices=[("", ""), *SORT_WORDS.items()])
     skip = SkipField()
 

@@ -46,7 +46,8 @@ def list_deployments(request: HttpRequest, slug: str) -> HttpResponse:
 def list_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
     agents = Agent.objects.visible_to(request.user).filter(organization=organization).order_by("name", "id")
     form = ListFilters(agents, request.GET)
-    given = form.cleaned_data if form.is_valid() else {}
+    form.full_clean()
+    given = form.cleaned_data
     filters = {"status": "", "agent": None, "q": "", "sort": NEWEST_FIRST} | {k: v for k, v in given.items() if v}
     agent = filters["agent"]
     page = deployments_page(

@@ -107,6 +107,23 @@ def test_no_agent_yet_says_what_an_agent_is(cast: Cast, client_for: SignedIn) ->
     assert "Create the first agent" in client_for(cast.operator).get(AGENTS).content.decode()
 
 
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("skip=50", f'No more agents. <a href="{AGENTS}">Back to the newest</a>'),
+        ("q=a%26b%3D1&skip=50", f'No more agents. <a href="{AGENTS}?q=a%26b%3D1">Back to the newest</a>'),
+        ("q=nobody", f'<a href="{AGENTS}">Show all agents</a>'),
+    ],
+)
+def test_an_empty_list_says_why(cast: Cast, client_for: SignedIn, query: str, said: str) -> None:
+    make_agent(cast, "a&b=1")
+
+    text = client_for(cast.viewer).get(f"{AGENTS}?{query}").content.decode()
+
+    assert said in text
+    assert "No agent yet" not in text
+
+
 def test_viewer_reads_why_not_and_cannot(cast: Cast, client_for: SignedIn) -> None:
     agent = make_agent(cast)
     client = client_for(cast.viewer)

@@ -72,7 +72,24 @@ def test_chips_count_and_keep_the_other_filters(cast: Cast, client_for: SignedIn
 def test_unknown_filter_is_named_and_not_ignored(cast: Cast, client_for: SignedIn) -> None:
     response = client_for(cast.viewer).get(f"{LIST}?status=nope")
 
-    assert "nope is not one of the available choices" in response.content.decode()
+    assert "<p>Status: Select a valid choice. nope is not one of the available choices." in response.content.decode()
+
+
+def test_beside_a_filter_that_cannot_be_the_others_stay_in_the_form(cast: Cast, client_for: SignedIn) -> None:
+    text = client_for(cast.viewer).get(f"{LIST}?status=nope&q=agent&sort=agent").content.decode()
+
+    assert 'name="q" value="agent"' in text
+    assert '<option value="agent" selected>' in text
+
+
+@pytest.mark.parametrize(("query", "back"), [("", ""), ("status=ready&", "?status=ready")])
+def test_beyond_the_end_leads_back(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment], query: str, back: str
+) -> None:
+    text = client_for(cast.viewer).get(f"{LIST}?{query}skip=50").content.decode()
+
+    assert f'No more deployments. <a href="{LIST}{back}">Back to the beginning</a>' in text
+    assert "No deployment yet" not in text
 
 
 def test_fragment_polls_its_own_address_fast_only_while_something_changes(
