@@ -210,6 +210,11 @@ class Upgrade(models.Model):
         return [(word, statuses.count(status)) for status, word in words.items() if status in statuses]
 
 
+def is_known_in_ecs() -> models.Q:
+    """Its deployment was found; of one whose call lost its answer ECS may have shown one of the two names alone."""
+    return models.Q(deployment_id__isnull=False) | models.Q(service_deployment_arn__isnull=False)
+
+
 class RolloutQuerySet(models.QuerySet["Rollout"]):
     def unfinished(self) -> Self:
         return self.exclude(phase=Phase.DONE)

@@ -21,7 +21,7 @@ from django.utils import timezone
 from portal import memory
 from portal.models import Organization
 from portal.times import utc
-from upgrades.models import Rollout
+from upgrades.models import Rollout, is_known_in_ecs
 from upgrades.platform import ASKED_BY_ANOTHER, FRESH_SECONDS, Reading, ServiceNow, is_kept, read_platform
 from upgrades.probes import (
     BROKEN,
@@ -256,7 +256,7 @@ def check_permission(organization: Organization, services: list[str]) -> Finding
     """Whether AWS lets the portal update cannot be tried without doing it: the newest attempt tells most. One query."""
     newest = (
         Rollout.objects.filter(organization=organization, service__in=services)
-        .filter(Q(deployment_id__isnull=False) | Q(outcome=Outcome.ACCESS_DENIED))
+        .filter(is_known_in_ecs() | Q(outcome=Outcome.ACCESS_DENIED))
         .select_related("upgrade")
         .order_by("-upgrade__created_at", "-id")
         .first()

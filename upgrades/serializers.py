@@ -1,5 +1,6 @@
 """Bodies and queries of the upgrade routes in, records out; the schema at /api/schema is made from them."""
 
+from datetime import datetime
 from typing import Any
 
 from rest_framework import serializers
@@ -7,6 +8,7 @@ from rest_framework import serializers
 from portal.api import PageQuery, StrictBoolean, StrictSerializer, StrictString, choice, one_of
 from portal.audit import AuditEvent
 from portal.pagination import MAX_SKIP
+from portal.times import utc
 from upgrades.commands import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.images import LATEST
 from upgrades.matrix import rows_of, run_of
@@ -361,6 +363,8 @@ def matrix_record(upgrade: Upgrade) -> dict[str, Any]:
 class EvidenceService(ServiceEntry):
     """What was wanted of a service, what ran before and after, by digest; and how it ended."""
 
+    stopped_tasks = serializers.SerializerMethodField()
+
     class Meta:
         model = Rollout
         fields = [
@@ -376,6 +380,14 @@ class EvidenceService(ServiceEntry):
             "stopped_tasks",
         ]
         read_only_fields = fields
+
+    def get_stopped_tasks(self, rollout: Rollout) -> list[dict[str, Any]]:
+        """Newest first: id, stopped_at, reason, exit_code. The release before wrote its times without `Z`."""
+        return [{**task, "stopped_at": as_utc(task["stopped_at"])} for task in rollout.stopped_tasks]
+
+
+def as_utc(at: str | None) -> str | None:
+    return utc(datetime.fromisoformat(at)) if at else None
 
 
 class EvidenceRequest(serializers.ModelSerializer[Upgrade]):

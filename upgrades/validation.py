@@ -13,7 +13,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Q
 from django.db.models.functions import Now
 
 from portal import leases
@@ -23,7 +22,7 @@ from portal.templatetags.words import duration
 from upgrades.announcements import announce_validation_missing
 from upgrades.events import tell
 from upgrades.matrix import NOT_YET, open_matrix, rows_of, settle, write_row
-from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun
+from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun, is_known_in_ecs
 from upgrades.own_views import open_own_views
 from upgrades.probes import (
     BROKEN,
@@ -146,8 +145,7 @@ def find_successor(upgrade: Upgrade, completed: list[Rollout]) -> Rollout | None
     """The rollout of a later upgrade that touched a service which this one completed. One query."""
     services = [rollout.service for rollout in completed]
     later = Rollout.objects.filter(
-        # Of a call whose answer was lost ECS may show one of the two names alone.
-        Q(deployment_id__isnull=False) | Q(service_deployment_arn__isnull=False),
+        is_known_in_ecs(),
         organization=upgrade.organization_id,
         service__in=services,
         upgrade_id__gt=upgrade.pk,

@@ -173,6 +173,18 @@ def test_the_environment_is_the_one_of_the_trigger(cast: Cast, client_for: SignI
     assert "Acme Robotics, staging-then. Taken" in page(client, upgrade)
 
 
+def test_a_time_that_the_release_before_wrote_ends_as_the_others_do(cast: Cast, client_for: SignIn) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    stopped = {"id": "1", "reason": "Gone.", "exit_code": 1}
+    at = "2026-11-01T10:00:00.500000+00:00"
+    upgrade.rollouts.update(stopped_tasks=[stopped | {"stopped_at": at}, stopped | {"stopped_at": None}])
+
+    first, second = take(client_for(cast.viewer), upgrade)["services"][0]["stopped_tasks"]
+
+    assert first == stopped | {"stopped_at": "2026-11-01T10:00:00.500000Z"}
+    assert second["stopped_at"] is None
+
+
 def test_what_a_rollback_returns_to_is_in_it(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     arn = "arn:aws:ecs:eu-central-1:111111111111:task-definition/acme-agent:7"

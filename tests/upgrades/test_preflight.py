@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from django.contrib.sessions.models import Session
@@ -317,6 +318,8 @@ def test_permission_is_never_a_pass(cast: Cast, healthy: LocalAws, engine: Engin
 
     upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True))
     had = ask(client, service="agent")["permission"]
+    Rollout.objects.filter(upgrade=upgrade).update(deployment_id=None)
+    assert ask(client, service="agent")["permission"] == had | {"checked_at": ANY}  # it is known by its ARN too
     make_upgrade(cast.acme, by=cast.operator, statuses=[Status.FAILED])
     Rollout.objects.filter(upgrade__status=Status.FAILED).update(outcome=Outcome.ACCESS_DENIED)
     denied = ask(client, service="agent")["permission"]

@@ -70,9 +70,3 @@ def label_of(code: str, kind: str) -> str:
     'Rolled back by ECS'
     """
     return str(dict(LABELS[kind]).get(code, code))
-
-
-@register.filter
-def spaced(name: str | None) -> str:
-    """`circuit_breaker` is `circuit breaker`."""
-    return (name or "").replace("_", " ")
