@@ -1,5 +1,6 @@
 // Keys on every page. Where a key leads is a link of the page itself ([data-key]), so it leads nowhere a click would not.
 const keysDialog = document.getElementById("keys");
+const palette = document.getElementById("palette"); // only of those who are signed in
 const singleKeys = document.getElementById("single-keys");
 
 try {
@@ -17,7 +18,14 @@ singleKeys.addEventListener("change", () => {
 
 for (const button of document.querySelectorAll("[data-opens]")) {
   button.hidden = false;
-  button.addEventListener("click", () => document.getElementById(button.dataset.opens).showModal());
+  button.addEventListener("click", () => openSheet(document.getElementById(button.dataset.opens)));
+}
+
+function openSheet(dialog) {
+  if (dialog.open) return;
+  document.querySelector("dialog.sheet[open]")?.close();
+  dialog.showModal();
+  if (dialog === palette) startPalette();
 }
 
 // A click beside a dialog closes it: its content covers it, so only the backdrop is the dialog itself.
@@ -46,7 +54,7 @@ function goToFilters() {
   (filters?.querySelector("input:not([type=hidden])") ?? filters?.querySelector("select"))?.focus();
 }
 
-const ACTS = { "?": () => keysDialog.showModal(), "r": refreshOnKey, "/": goToFilters };
+const ACTS = { "?": () => openSheet(keysDialog), "r": refreshOnKey, "/": goToFilters };
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing || event.defaultPrevented) return;
@@ -61,3 +69,96 @@ function linkOf(key) {
   const link = [...document.querySelectorAll("[data-key]")].find((each) => each.dataset.key === key);
   return link && (() => link.click());
 }
+
+// The palette: a combobox over the links of the page, so that it offers nothing that the page does not.
+const paletteText = document.getElementById("palette-text");
+const paletteList = document.getElementById("palette-list");
+const SOURCES = [
+  ["main a.button[href]:not(.quiet)", "On this page"],
+  [".side-nav a[href]", "Page"],
+  [".switcher li a:not([aria-current]), .choices-list a", "Organization"],
+  [".account li a", "Account"],
+];
+const UPGRADE_ID = /^upgrade-[0-9-]+-[0-9a-f]+$/;
+let places = [];
+let found = [];
+let active = 0;
+
+document.addEventListener("keydown", (event) => {
+  if (!palette || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey || event.key.toLowerCase() !== "k") return;
+  event.preventDefault();
+  if (palette.open) palette.close();
+  else openSheet(palette);
+});
+
+function startPalette() {
+  places = SOURCES.flatMap(([selector, kind]) => linksOf(selector).map((link) => ({ link, kind, label: wordsOf(link) })));
+  paletteText.value = "";
+  showFound();
+}
+
+function linksOf(selector) {
+  // In the page what is not shown is not offered; a closed menu is only folded away.
+  return [...document.querySelectorAll(selector)].filter((link) => !link.closest("main") || link.checkVisibility());
+}
+
+function wordsOf(link) {
+  return link.textContent.trim().replace(/\s+/g, " ");
+}
+
+function showFound() {
+  const typed = paletteText.value.trim().toLowerCase();
+  const words = typed.split(/\s+/);
+  found = places.filter(({ label, kind }) => words.every((word) => `${label} ${kind}`.toLowerCase().includes(word)));
+  const history = document.querySelector(".side-nav [data-key=h]");
+  if (history && UPGRADE_ID.test(typed)) found.unshift({ href: `${history.href}${typed}/`, kind: "Upgrade", label: typed });
+  paletteList.replaceChildren(...found.map(optionOf));
+  paletteList.hidden = found.length === 0;
+  paletteText.setAttribute("aria-expanded", String(found.length > 0));
+  write(document.getElementById("palette-count"), countOf(found.length));
+  activate(0);
+}
+
+function countOf(number) {
+  if (number === 0) return "Nothing here has this name.";
+  return number === 1 ? "1 entry" : `${number} entries`;
+}
+
+function optionOf({ label, kind }, index) {
+  const option = document.createElement("li");
+  option.id = `palette-${index}`;
+  option.setAttribute("role", "option");
+  for (const text of [label, kind]) option.append(Object.assign(document.createElement("span"), { textContent: text }), " ");
+  return option;
+}
+
+function activate(index) {
+  active = index;
+  for (const [at, option] of [...paletteList.children].entries()) option.setAttribute("aria-selected", String(at === active));
+  const option = paletteList.children[active];
+  if (!option) paletteText.removeAttribute("aria-activedescendant");
+  else paletteText.setAttribute("aria-activedescendant", option.id);
+  option?.scrollIntoView({ block: "nearest" });
+}
+
+function follow({ link, href }) {
+  palette.close();
+  // A link that a refresh has replaced since is followed by its address.
+  if (link?.isConnected) link.click();
+  else location.assign(href ?? link.href);
+}
+
+paletteText?.addEventListener("input", showFound);
+paletteText?.addEventListener("keydown", (event) => {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (event.isComposing || found.length === 0) return;
+  if (step) activate((active + step + found.length) % found.length);
+  else if (event.key === "Enter") follow(found[active]);
+  else return;
+  event.preventDefault();
+});
+paletteList?.addEventListener("pointerdown", (event) => event.preventDefault()); // the focus stays in the field
+paletteList?.addEventListener("click", (event) => {
+  const option = event.target.closest("[role=option]");
+  if (option) follow(found[[...paletteList.children].indexOf(option)]);
+});

@@ -1,4 +1,4 @@
-"""Keys on every page: the list of them, single keys and how they are switched off."""
+"""Keys on every page: the list of them, single keys and how they are switched off; the palette, by keyboard alone."""
 
 import re
 
@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage, scrolls_sideways, violations
+from tests.browser.test_history_page import record_past_upgrades
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 
@@ -48,7 +49,9 @@ def test_a_key_lists_the_keys_and_escape_gives_the_focus_back(cast: Cast, open_p
     expect(page.get_by_role("button", name="Keys")).to_be_focused()
 
 
-def test_single_keys_go_to_pages_and_to_the_filters_but_never_while_one_types(cast: Cast, open_page: OpenPage) -> None:
+def test_single_keys_go_to_pages_and_filters_but_never_while_one_types(
+    cast: Cast, platform: LocalAws, open_page: OpenPage
+) -> None:
     page = open_page(HISTORY, cast.operator)
 
     page.keyboard.press("/")
@@ -64,6 +67,7 @@ def test_single_keys_go_to_pages_and_to_the_filters_but_never_while_one_types(ca
     for key, title in (("d", "Deployments"), ("a", "Activity"), ("h", "History"), ("o", "Overview")):
         page.keyboard.press(key)
         expect(page).to_have_title(re.compile(f"^{title} · Acme"))
+        page.wait_for_load_state()
 
 
 def test_a_key_refreshes_what_is_live(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
@@ -96,4 +100,77 @@ def test_without_javascript_no_button_is_shown_that_does_nothing(cast: Cast, ope
     page = open_page(HISTORY, cast.operator, javascript=False)
 
     expect(page.get_by_role("button", name="Keys")).to_be_hidden()
-    expect(page.locator("dialog")).to_be_hidden()
+    expect(page.get_by_role("button", name="Go to")).to_be_hidden()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_the_palette_goes_by_keyboard_to_pages_organizations_and_actions(
+    cast: Cast, platform: LocalAws, open_page: OpenPage
+) -> None:
+    page = open_page(HISTORY, cast.consultant)
+    palette = page.get_by_role("dialog", name="Go to")
+    field, options = palette.get_by_role("combobox"), palette.get_by_role("option")
+
+    page.keyboard.press("Control+k")
+    expect(field).to_be_focused()
+    expect(options.first).to_have_text("Upgrade services On this page ")
+    expect(palette.get_by_role("option", name="Acme Robotics")).to_have_count(0)
+    assert wrong_with(page, "palette") == []
+
+    page.keyboard.type("nothing of this name")
+    expect(options).to_have_count(0)
+    expect(field).to_have_attribute("aria-expanded", "false")
+    expect(palette.get_by_role("status")).to_have_text("Nothing here has this name.")
+    assert wrong_with(page, "palette without entries") == []
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(palette).to_be_hidden()
+
+    page.keyboard.press("Control+k")
+    page.keyboard.type("page vers")
+    expect(options).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(page).to_have_title(re.compile("^Versions"))
+    page.wait_for_load_state()
+
+    page.keyboard.press("Control+k")
+    page.keyboard.type("globex")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/o/globex/$"))
+
+
+def test_arrows_move_through_the_palette_and_round(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
+    page = open_page(HISTORY, cast.operator)
+    page.get_by_role("button", name="Go to").click()
+    palette = page.get_by_role("dialog", name="Go to")
+    options, selected = palette.get_by_role("option"), palette.locator("[aria-selected=true]")
+
+    page.keyboard.press("ArrowUp")
+    expect(selected).to_have_text(re.compile("^Account and sign-in"))
+    expect(palette.get_by_role("combobox")).to_have_attribute("aria-activedescendant", f"palette-{options.count() - 1}")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    expect(selected).to_have_text(re.compile("^Overview"))
+    expect(selected).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(page).to_have_title(re.compile("^Overview"))
+
+
+def test_the_id_of_an_upgrade_leads_to_its_page(cast: Cast, open_page: OpenPage) -> None:
+    record_past_upgrades(cast, failed=1, succeeded=0)
+    page = open_page("/o/acme/activity/", cast.viewer)
+
+    page.keyboard.press("Meta+k")
+    page.keyboard.type(" upgrade-2026-0101-000000-000000 ")
+    page.keyboard.press("Enter")
+
+    expect(page).to_have_url(re.compile("/o/acme/upgrades/upgrade-2026-0101-000000-000000/$"))
+
+
+def test_who_is_not_signed_in_has_keys_but_no_palette(cast: Cast, open_page: OpenPage) -> None:
+    page = open_page("/accounts/login/")
+    page.get_by_role("button", name="Keys").click()
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+
+    page.keyboard.press("Control+k")
+    expect(page.locator("#palette")).to_have_count(0)
