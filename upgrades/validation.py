@@ -237,7 +237,7 @@ def write(
 ) -> None:
     """One transaction, under the upgrade's lock and guarded by the lease."""
     with transaction.atomic():
-        upgrade = lock(claim.row.upgrade_id)
+        upgrade = Upgrade.objects.locked(claim.row.upgrade_id)
         monitoring = checks.get(MatrixRow.MONITORING)
         since = claim.row.steady_since
         if look is not None and monitoring is not None:
@@ -274,7 +274,7 @@ def end(claim: Claim[ValidationRun], checks: dict[MatrixRow, UpgradeCheck], why:
     """
     minutes = duration(settings.UPGRADE_VALIDATION_SECONDS)
     with transaction.atomic():
-        upgrade = lock(claim.row.upgrade_id)
+        upgrade = Upgrade.objects.locked(claim.row.upgrade_id)
         monitoring = checks.get(MatrixRow.MONITORING)
         if monitoring is not None and is_open(claim.row, monitoring):
             failed = not why and disturbances_so_far(claim.row, monitoring) > 0
@@ -298,7 +298,7 @@ def open_missing() -> None:
     )
     for pk in lately.values_list("pk", flat=True).distinct()[:ROWS_A_SWEEP]:
         with transaction.atomic():
-            upgrade = lock(pk)
+            upgrade = Upgrade.objects.locked(pk)
             open_matrix(upgrade)
             settle(upgrade, actor=None)
 
@@ -328,7 +328,3 @@ def remind() -> None:
 
 def completed_of(upgrade: Upgrade) -> list[Rollout]:
     return list(Rollout.objects.filter(upgrade=upgrade, outcome=Outcome.COMPLETED).order_by("position"))
-
-
-def lock(pk: int) -> Upgrade:
-    return Upgrade.objects.select_related("organization").select_for_update(of=("self",)).get(pk=pk)
