@@ -6,7 +6,7 @@ const singleKeys = document.getElementById("single-keys");
 try {
   singleKeys.checked = localStorage.getItem("single-keys") !== "off";
 } catch {
-  // Storage is blocked: they are on.
+  singleKeys.checked = true; // Storage is blocked.
 }
 singleKeys.addEventListener("change", () => {
   try {
