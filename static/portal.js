@@ -206,6 +206,23 @@ function keepFilters() {
 }
 document.addEventListener("htmx:pushedIntoHistory", keepFilters);
 
+// Copy: without a clipboard (plain HTTP, refused) the text is shown and selected, to be copied by hand.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const text = document.getElementById(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+    write(button, "Copied");
+    announce("Copied.");
+    setTimeout(() => write(button, "Copy as curl"), 2000);
+  } catch {
+    text.closest("details").open = true;
+    document.getSelection().selectAllChildren(text);
+    announce("It could not be copied. The command is shown and selected.");
+  }
+});
+
 // A form that must not be sent twice by a double click; the server's idempotency key is the second guard.
 document.addEventListener("submit", (event) => {
   if (!event.target.matches("[data-once]")) return;

@@ -174,3 +174,34 @@ def test_who_is_not_signed_in_has_keys_but_no_palette(cast: Cast, open_page: Ope
 
     page.keyboard.press("Control+k")
     expect(page.locator("#palette")).to_have_count(0)
+
+
+def test_a_command_is_copied_or_without_a_clipboard_shown_and_selected(cast: Cast, open_page: OpenPage) -> None:
+    page = open_page(f"{HISTORY}?status=FAILED", cast.operator)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    copy, shown = page.locator("[data-copy]"), page.locator("#curl-get-upgrade-history-text")
+
+    copy.click()
+    expect(copy).to_have_text("Copied")
+    expect(page.locator("#announcer")).to_have_text("Copied.")
+    expect(shown).to_be_hidden()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == shown.text_content()
+    assert copied.endswith("/api/v1/deployments/upgrades?status=FAILED'")
+
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")  # as over plain HTTP
+    copy.click()
+    expect(shown).to_be_visible()
+    assert page.evaluate("document.getSelection().toString()") == copied
+    assert wrong_with(page, "command") == []
+
+
+def test_a_command_is_there_without_javascript(cast: Cast, open_page: OpenPage) -> None:
+    page = open_page(HISTORY, cast.viewer, javascript=False)
+    expect(page.get_by_role("button", name="Copy as curl")).to_be_hidden()
+
+    page.get_by_text("Show the command").click()
+
+    expect(page.locator("#curl-get-upgrade-history-text")).to_contain_text(
+        "curl -b cookies.txt -H 'X-Organization: acme'"
+    )

@@ -1,0 +1,19 @@
+"""`{% curl "GET" "upgrade-history" status=filters.status %}`: what the page shows or sends, as a command to copy."""
+
+from typing import Any
+
+from django import template
+from django.urls import reverse
+
+from portal.curl import curl_command
+
+register = template.Library()
+
+
+@register.inclusion_tag("_curl.html", takes_context=True)
+def curl(context: dict[str, Any], method: str, route: str, *args: Any, **fields: Any) -> dict[str, str]:
+    """`route` is the URL name of the API's route, `args` what its address takes, `fields` its query or body."""
+    url = context["request"].build_absolute_uri(reverse(route, args=args))
+    organization = context["organization"].slug
+    command = curl_command(url, method=method, organization=organization, fields=fields)
+    return {"command": command, "name": f"curl-{method.lower()}-{route}"}

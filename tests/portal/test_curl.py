@@ -1,0 +1,153 @@
+"""Copy as curl: the commands that pages offer are whole, harmless in a shell, and find in the API what the page shows."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from html import unescape
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from portal.curl import curl_command
+from portal.models import User
+from tests.conftest import Cast
+from tests.deployments.conftest import make_agent, make_deployment
+from tests.local_aws import LocalAws
+from tests.upgrades.conftest import make_upgrade
+from upgrades.states import Status
+
+SignIn = Callable[[User], Client]
+HOSTILE = [
+    "it's",
+    '$(touch /tmp/x) `id` "$HOME"',
+    "a&b;c|d>e",
+    "line\nbreak \\ ' \" !",
+    "é \u2028 \U0001f680",
+    "--x @file",
+]
+
+
+def commands_of(response: Any) -> list[list[str]]:
+    """Each command of a page, in the words that a shell makes of it."""
+    assert response.status_code == 200
+    found = re.findall(r'<code id="curl-[^"]+-text">(.*?)</code>', response.content.decode(), re.DOTALL)
+    return [shlex.split(unescape(command)) for command in found]
+
+
+def header(words: list[str], name: str) -> str:
+    return next(word.partition(": ")[2] for word in words if word.startswith(f"{name}: "))
+
+
+def body(words: list[str]) -> Any:
+    return json.loads(words[words.index("-d") + 1])
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_stays_one_word_and_comes_out_as_it_went_in(text: str) -> None:
+    command = curl_command("https://portal.example/x", method="POST", organization="acme", fields={"reason": text})
+
+    words = shlex.split(command)
+    assert body(words) == {"reason": text}
+    assert "\n" not in command
+    assert words[:3] == ["curl", "-b", "cookies.txt"]
+    assert words[-1] == "https://portal.example/x"
+    assert len(words) == 16
+
+
+def test_what_is_unsafe_carries_placeholders_and_over_https_its_origin() -> None:
+    command = curl_command(
+        "https://portal.example/x", method="POST", organization="acme", fields={"force": False, "why": ""}
+    )
+
+    assert '-H "X-CSRFToken: $CSRF"' in command
+    words = shlex.split(command)
+    assert header(words, "Origin") == "https://portal.example"
+    assert header(words, "X-Organization") == "acme"
+    assert body(words) == {"force": False}
+    plain = curl_command("http://127.0.0.1:8000/x", method="POST", organization="acme", fields={})
+    assert "Origin" not in plain
+    assert "-d" not in shlex.split(plain)
+
+
+def test_a_query_leaves_out_what_is_not_asked() -> None:
+    fields = {"status": "FAILED", "q": "a b&c", "skip": 0, "agent_id": None, "version": ""}
+
+    words = shlex.split(curl_command("http://x/list", method="GET", organization="acme", fields=fields))
+
+    assert words[-1] == "http://x/list?status=FAILED&q=a+b%26c"
+    assert "X-CSRFToken: $CSRF" not in words
+
+
+@pytest.mark.django_db
+def test_the_commands_of_the_history_find_what_the_page_finds(cast: Cast, client_for: SignIn) -> None:
+    failed = make_upgrade(cast.acme, by=cast.operator, target="agent", statuses=[Status.FAILED])
+    make_upgrade(cast.acme, by=cast.operator, target="agent", statuses=[Status.SUCCESS])
+    client = client_for(cast.consultant)
+
+    page = client.get("/o/acme/upgrades/", {"status": "FAILED", "initiated_by": cast.operator.email})
+
+    [words] = commands_of(page)
+    answer = client.get(words[-1], headers={"X-Organization": header(words, "X-Organization")})
+    assert [item["upgrade_id"] for item in answer.json()["items"]] == [failed.upgrade_id]
+    session = client.cookies["sessionid"].value
+    assert session not in page.content.decode()
+    assert client.cookies["csrftoken"].value not in " ".join(words)
+
+
+@pytest.mark.django_db
+def test_no_command_is_offered_for_filters_that_make_no_sense(cast: Cast, client_for: SignIn) -> None:
+    assert commands_of(client_for(cast.viewer).get("/o/acme/upgrades/?status=unknown")) == []
+
+
+@pytest.mark.django_db
+def test_pages_with_a_route_of_the_api_offer_a_command_that_it_answers(
+    cast: Cast, platform: LocalAws, client_for: SignIn
+) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, target="agent", statuses=[Status.SUCCESS])
+    agent = make_agent(cast)
+    deployment = make_deployment(cast, agent)
+    client = client_for(cast.consultant)
+    pages = [
+        f"upgrades/{upgrade.upgrade_id}/",
+        f"upgrades/{upgrade.upgrade_id}/evidence",
+        "versions/",
+        f"deployments/?agent={agent.pk}&q=supp&status=deploying&sort=agent",
+        f"deployments/{deployment.pk}/",
+        "agents/?q=supp",
+        f"agents/{agent.pk}/",
+    ]
+
+    for page in pages:
+        [words] = commands_of(client.get(f"/o/acme/{page}"))
+        answer = client.get(words[-1], headers={"X-Organization": header(words, "X-Organization")})
+        assert answer.status_code == 200, (page, words, answer.content)
+
+
+@pytest.mark.django_db
+def test_the_form_of_an_upgrade_offers_its_choices(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    client = client_for(cast.operator)
+
+    page = client.get("/o/acme/upgrades/new", {"service": "agent", "force": "1", "reason": 'OPS-1: it\'s "late"'})
+
+    [words] = commands_of(page)
+    sent = {"service": "agent", "version": "latest", "force_new_deployment": True, "reason": 'OPS-1: it\'s "late"'}
+    assert body(words) == sent
+    answer = client.post(words[-1], sent, content_type="application/json", headers={"X-Organization": "acme"})
+    assert answer.status_code == 202
+
+
+@pytest.mark.django_db
+def test_the_page_of_a_command_offers_its_route(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    agent = make_agent(cast)
+    deployment = make_deployment(cast, agent)
+    client = client_for(cast.operator)
+
+    [scale] = commands_of(client.get(f"/o/acme/deployments/{deployment.pk}/scale"))
+    [kill] = commands_of(client.get(f"/o/acme/deployments/{deployment.pk}/kill"))
+
+    assert body(scale) == {"replicas": 2}
+    assert scale[-1].endswith(f"/api/v1/deployments/{deployment.pk}/scale")
+    assert kill[kill.index("-X") + 1] == "DELETE"
+    assert kill[-1].endswith(f"/api/v1/deployments/{deployment.pk}")
