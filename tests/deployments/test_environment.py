@@ -119,9 +119,9 @@ def test_references_are_whole_arns() -> None:
     "text", ["a" * 4096, "sk-" * 1300, "x://" + ":" * 4000, "-----BEGIN " + "A " * 2000, "eyJ" * 1300]
 )
 def test_no_value_takes_long(text: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
 
     looks_like_secret("SETTING", text)
     image_errors(text[:512])
 
-    assert time.monotonic() - began < 0.3
+    assert time.thread_time() - began < 0.3

@@ -166,7 +166,7 @@ def test_hanging_call_does_not_hold_up_others(ecs: Ecs) -> None:
     began = time.monotonic()
     ecs.roll(other)
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2.5
 
 
 def test_delay_answers_late_but_well(ecs: Ecs) -> None:

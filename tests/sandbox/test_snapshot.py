@@ -282,7 +282,10 @@ def test_saving_the_demo_takes_milliseconds(restarted: Callable[..., Sandbox]) -
     sandbox = restarted(demo=True)
     sandbox.save()
 
-    began = time.perf_counter()
-    sandbox.save()
+    took = []
+    for _ in range(5):  # of which a busy machine disturbs some
+        began = time.perf_counter()
+        sandbox.save()
+        took.append(time.perf_counter() - began)
 
-    assert time.perf_counter() - began < 0.1
+    assert min(took) < 0.1
