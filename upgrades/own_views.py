@@ -3,7 +3,9 @@ with its templates, against its database. What the web answers to others is aske
 """
 
 import logging
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 from django.urls import resolve, reverse
@@ -41,9 +43,16 @@ def open_own_views(upgrade: Upgrade) -> Finding:
     return Finding(CheckStatus.PASS, "This portal's overview, history and this upgrade's page open.", facts)
 
 
+class OwnRequest(HttpRequest):
+    """A request that nobody sent: its host is the portal's own, as links and commands on the page name it."""
+
+    def get_host(self) -> str:
+        return urlsplit(settings.PORTAL_URL).netloc or "localhost"
+
+
 def open_view(path: str, user: User) -> bytes:
     """The page at this address, rendered for this person. Raises what its view raises."""
-    request = HttpRequest()
+    request = OwnRequest()
     request.method, request.path, request.path_info, request.user = "GET", path, path, user
     request.htmx = HtmxDetails(request)  # type: ignore[attr-defined]
     request.resolver_match = found = resolve(path)

@@ -116,7 +116,7 @@ def test_the_plan_follows_the_choices_and_keeps_what_was_typed(
 
     page.get_by_label("Connector execution").check()
     expect(page.get_by_role("radio", name="Agent service")).to_be_checked()
-    expect(plan.get_by_role("button")).to_have_text("Start upgrade of agent service")
+    expect(plan.locator("#start")).to_have_text("Start upgrade of agent service")
     expect(page).to_have_url(re.compile(r"\?changed=connectors$"))
     expect(page.locator("#announcer")).to_contain_text("Pre-flight: Nothing fails.")
     expect(confirmation).to_have_count(0)
@@ -130,12 +130,12 @@ def test_the_plan_follows_the_choices_and_keeps_what_was_typed(
     expect(page.get_by_role("radio", name="All three")).to_be_checked()
     page.get_by_role("link", name="Choose the orchestrator").click()
     expect(page.get_by_role("radio", name="Orchestrator")).to_be_checked()
-    expect(plan.get_by_role("button")).to_have_text("Start upgrade of orchestrator")
+    expect(plan.locator("#start")).to_have_text("Start upgrade of orchestrator")
     expect(page.get_by_label("Reason")).to_have_value("OPS-412")
 
     page.go_back()
     expect(page.get_by_role("radio", name="All three")).to_be_checked()
-    expect(plan.get_by_role("button")).to_have_text("Start upgrade of all three services")
+    expect(plan.locator("#start")).to_have_text("Start upgrade of all three services")
 
 
 def test_only_the_plan_that_is_shown_can_be_started(
