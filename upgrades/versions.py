@@ -15,7 +15,7 @@ from django.utils import timezone
 from portal import memory
 from portal.aws import ecr, ecs
 from portal.aws.credentials import AwsTarget
-from portal.aws.errors import AwsDenied, AwsError, AwsRefused, AwsUnavailable
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable
 from portal.connection import within_time
 from portal.errors import PortalError
 from portal.models import Organization
@@ -339,7 +339,10 @@ def ask_registries(organization: Organization, services: list[str], version: str
     """Two or three AWS calls for each service. Raises AwsError where ECS cannot be asked. Runs without the database."""
     names = {service: service_name(organization, service) for service in services}
     target, cluster = organization.aws_target, str(organization.cluster)
-    found = ecs.describe_services(target, cluster, list(names.values())).services
+    try:
+        found = ecs.describe_services(target, cluster, list(names.values())).services
+    except AwsMissing:
+        found = {}  # without the cluster each of its services is missing
     answers: dict[str, Answer] = {}
     for service, name in names.items():
         live = found.get(name)

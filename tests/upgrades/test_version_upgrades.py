@@ -621,6 +621,15 @@ def test_scaled_up_meanwhile_it_is_not_rolled_to_something_else(cast: Cast, engi
     assert "v9.9.1 is not there: Amazon ECR has no repository axonflow-customer-portal" in (last.error_message or "")
 
 
+def test_a_missing_cluster_needs_no_version(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    cast.acme.deployment_cluster = "gone"
+    cast.acme.save()
+
+    upgrade = engine.run(trigger(cast, override_reason="to see what ECS says"))
+
+    assert upgrade.rollouts.get().outcome == Outcome.SERVICE_MISSING
+
+
 def test_a_missing_service_needs_no_version(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client().delete_service(**place_of(cast, "orchestrator"), force=True)
     platform.advance(600)
