@@ -5,14 +5,16 @@ What must not be forgotten (the rate limits of sign-in) does not come through he
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.cache import cache
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
+
+Kept = TypeVar("Kept")
 
 
 def key_of(kind: str, *parts: object) -> str:
@@ -29,6 +31,19 @@ def recall(key: str) -> Any:
     with forgetful():
         return cache.get(key)
     return None
+
+
+def recall_as(key: str, build: Callable[[Any], Kept]) -> Kept | None:
+    """What was remembered, made from it by `build`; None for what was not.
+
+    What another release of the portal kept in another shape, for which `build` raises TypeError, KeyError or ValueError,
+    counts as nothing: while the portal is upgraded, both use one cache.
+    """
+    kept = recall(key)
+    try:
+        return build(kept) if kept is not None else None
+    except (TypeError, KeyError, ValueError):
+        return None
 
 
 def remember(key: str, value: Any, *, seconds: float) -> None:

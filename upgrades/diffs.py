@@ -77,7 +77,7 @@ def diff_of(
         return Diff(service, error=(reading.error if reading else None) or "what runs is not known")
     goal = wanted if isinstance(wanted, str) else wanted.image or now.task_definition
     key = memory.key_of("diff", organization.pk, now.task_definition, now.digest, goal)
-    kept = recall(key)
+    kept = memory.recall_as(key, built)
     if kept is not None:
         return kept
     question = partial(ask, organization.aws_target, now, wanted, recorded_names(organization))
@@ -90,13 +90,9 @@ def diff_of(
     return diff
 
 
-def recall(key: str) -> Diff | None:
-    """What was found lately. What another release of the portal kept in another shape counts as nothing."""
-    kept = memory.recall(key)
-    try:
-        return Diff(**{**kept, "before": Side(**kept["before"]), "after": Side(**kept["after"])}) if kept else None
-    except (TypeError, KeyError):
-        return None
+def built(kept: dict[str, Any]) -> Diff:
+    """From what asdict() made of it."""
+    return Diff(**{**kept, "before": Side(**kept["before"]), "after": Side(**kept["after"])})
 
 
 def ask(target: AwsTarget, now: ServiceNow, wanted: Wanted | str, names: Names) -> Diff:

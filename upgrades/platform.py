@@ -6,7 +6,6 @@ When ECS does not answer, the last reading is shown with its age and the reason;
 import logging
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -207,12 +206,11 @@ def now_context(organization: Organization) -> dict[str, Any]:
 
 
 def recall(organization: Organization) -> Reading | None:
-    """The last reading. What another release of the portal kept in another shape counts as none."""
-    kept = memory.recall(cache_key(organization))
-    try:
-        return Reading(**{**kept, "services": [ServiceNow(**row) for row in kept["services"]]}) if kept else None
-    except (TypeError, KeyError):
-        return None
+    """The last reading."""
+    return memory.recall_as(
+        cache_key(organization),
+        lambda kept: Reading(**{**kept, "services": [ServiceNow(**row) for row in kept["services"]]}),
+    )
 
 
 def is_kept(organization: Organization) -> bool:
@@ -284,10 +282,9 @@ def task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:
     Whether it is active is left out: that changes, and the release before does not know it.
     """
     key = f"task-definition:{arn}"
-    kept = memory.recall(key)
-    with suppress(TypeError):  # kept by another release in another shape
-        if kept:
-            return ecs.TaskDefinition(**kept)
+    kept = memory.recall_as(key, lambda kept: ecs.TaskDefinition(**kept))
+    if kept is not None:
+        return kept
     definition = ecs.describe_task_definition(organization.aws_target, arn)
     lasting = {name: value for name, value in asdict(definition).items() if name != "is_active"}
     memory.remember(key, lasting, seconds=KEPT_SECONDS)

@@ -299,15 +299,15 @@ class Asking:
         return f"preflight:{self.organization.pk}:{hashlib.sha256(said.encode()).hexdigest()}"
 
     def kept(self) -> dict[PreflightCheck, Dated] | None:
-        """What was found lately. What another release of the portal kept in another shape counts as nothing."""
-        rows = memory.recall(self.key) or {}
-        try:
-            found = {PreflightCheck(name): Dated(Finding(**row), at) for name, (row, at) in rows.items()}
-        except (TypeError, ValueError):
-            return None
+        """What was found lately, of all four."""
+        found = memory.recall_as(
+            self.key,
+            lambda rows: {PreflightCheck(name): Dated(Finding(**row), at) for name, (row, at) in rows.items()},
+        )
         oldest = timezone.now() - timedelta(seconds=self.fresh_seconds)
-        is_whole = set(found) == set(PROBES)
-        return found if is_whole and all(dated.checked_at >= oldest for dated in found.values()) else None
+        if found is None or set(found) != set(PROBES):
+            return None
+        return found if all(dated.checked_at >= oldest for dated in found.values()) else None
 
     def answers(self, until: float) -> dict[PreflightCheck, Dated]:
         """All four, at that time (monotonic) at the latest; one that is not there by then is not known."""

@@ -193,7 +193,7 @@ def repositories_of(rows: list[ServiceNow]) -> tuple[dict[str, ecr.Repository], 
 def read_registry(organization: Organization, repositories: dict[str, ecr.Repository]) -> Registry:
     """One request at a time asks; the others get what was read before. A failure is remembered too."""
     key = memory.key_of("registry", organization.pk, sorted(repositories.items()))
-    kept = recall(key)
+    kept = memory.recall_as(key, built)
     if kept and kept.is_recent:
         return kept
     old = kept or Registry()
@@ -237,21 +237,13 @@ def ask_ecr(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Regis
     return Registry(images, limited, left_out, read_at=timezone.now(), tried_at=timezone.now())
 
 
-def recall(key: str) -> Registry | None:
-    """What was read before. What another release of the portal kept in another shape counts as none."""
-    kept: dict[str, Any] | None = memory.recall(key)
-    try:
-        images = (
-            {
-                service: [ecr.Image(**{**image, "tags": tuple(image["tags"])}) for image in found]
-                for service, found in kept["images"].items()
-            }
-            if kept
-            else {}
-        )
-        return Registry(**{**kept, "images": images}) if kept else None
-    except (TypeError, KeyError):
-        return None
+def built(kept: dict[str, Any]) -> Registry:
+    """From what asdict() made of it."""
+    images = {
+        service: [ecr.Image(**{**image, "tags": tuple(image["tags"])}) for image in found]
+        for service, found in kept["images"].items()
+    }
+    return Registry(**{**kept, "images": images})
 
 
 def versions_in(registry: Registry, rows: list[ServiceNow]) -> list[Version]:
