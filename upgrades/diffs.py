@@ -15,7 +15,7 @@ from portal.aws.errors import AwsError, AwsRefused
 from portal.aws.revisions import Revision, read_revision
 from portal.connection import within_time
 from portal.models import Organization
-from upgrades.images import Names, RegistryLimited, Wanted, locate, own_container, recorded_names, version_of
+from upgrades.images import Names, RegistryLimited, Wanted, locate, own_image, recorded_names, version_of
 from upgrades.platform import LONGEST_WAIT_SECONDS, Reading, ServiceNow, read_platform
 
 logger = logging.getLogger(__name__)
@@ -90,6 +90,18 @@ def diff_of(
     return diff
 
 
+def diffs_of(
+    organization: Organization, wanted: dict[str, Wanted | str], *, reading: Reading | None = None
+) -> dict[str, Diff]:
+    """By service, as diff_of. The first that cannot be read ends the reading: nobody waits for each of them."""
+    diffs: dict[str, Diff] = {}
+    for service, goal in wanted.items():
+        diffs[service] = diff_of(organization, service, goal, reading=reading)
+        if diffs[service].error:
+            break
+    return diffs
+
+
 def built(kept: dict[str, Any]) -> Diff:
     """From what asdict() made of it."""
     return Diff(**{**kept, "before": Side(**kept["before"]), "after": Side(**kept["after"])})
@@ -124,9 +136,7 @@ def read(target: AwsTarget, arn: str) -> Revision:
 
 
 def own_image_of(revision: Revision, service: str) -> str | None:
-    images = {each["name"]: each["image"] for each in revision.content["containerDefinitions"]}
-    container = own_container(images, service)
-    return images[container] if container else None
+    return own_image({each["name"]: each["image"] for each in revision.content["containerDefinitions"]}, service)
 
 
 def environment_of(content: dict[str, Any]) -> dict[str, set[tuple[str, str]]]:

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from portal.errors import PortalError
 from portal.models import Organization
 from upgrades.commands import refuse_running, refuse_unplaced, service_disabled
-from upgrades.diffs import Diff, diff_of
+from upgrades.diffs import Diff, diffs_of
 from upgrades.estimates import estimate_seconds, in_words
 from upgrades.images import LATEST, VERSION_LIKE, Wanted
 from upgrades.models import Rollout, Upgrade
@@ -247,15 +247,13 @@ def effect_on(now: ServiceNow, services: list[str], choices: Choices, wanted: Wa
 def with_diffs(
     organization: Organization, reading: Reading | None, planned: list[PlannedRollout]
 ) -> list[PlannedRollout]:
-    """With what would differ in each service that gets another image. The first that cannot be read ends the reading."""
-    diffs: dict[str, Diff] = {}
-    for rollout in planned:
-        wanted = rollout.wanted
-        if rollout.effect != "replace" or wanted is None or wanted.image is None or rollout.now.runs_already(wanted):
-            continue
-        diffs[rollout.now.service] = found = diff_of(organization, rollout.now.service, wanted, reading=reading)
-        if found.error:
-            break
+    """With what would differ in each service that gets another image."""
+    wanted: dict[str, Wanted | str] = {
+        each.now.service: each.wanted
+        for each in planned
+        if each.effect == "replace" and each.wanted and each.wanted.image and not each.now.runs_already(each.wanted)
+    }
+    diffs = diffs_of(organization, wanted, reading=reading)
     return [replace(rollout, diff=diffs.get(rollout.now.service)) for rollout in planned]
 
 

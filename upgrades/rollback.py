@@ -16,8 +16,8 @@ from portal.aws.errors import AwsError, AwsRefused
 from portal.connection import within_time
 from portal.models import Organization
 from portal.templatetags.words import last_part
-from upgrades.diffs import Diff, diff_of
-from upgrades.images import recorded_names
+from upgrades.diffs import Diff, diffs_of
+from upgrades.images import Wanted, recorded_names
 from upgrades.models import MAX_VERSION_LENGTH, Rollout, Upgrade
 from upgrades.platform import LONGEST_WAIT_SECONDS, ServiceNow, ask_ecs
 from upgrades.states import Outcome
@@ -140,13 +140,11 @@ def plan_rollback(upgrade: Upgrade) -> Plan:
 
 
 def with_diffs(plan: Plan) -> Plan:
-    """With what would differ in each service that goes back, for people. The first that cannot be read ends the reading."""
-    diffs: dict[str, Diff] = {}
-    for line in plan.lines:
-        if line.can != Can.YES or any(diff.error for diff in diffs.values()):
-            continue
-        earlier = str(line.rollout.previous_task_definition)
-        diffs[line.service] = diff_of(plan.upgrade.organization, line.service, earlier)
+    """With what would differ in each service that goes back, for people."""
+    earlier: dict[str, Wanted | str] = {
+        line.service: str(line.rollout.previous_task_definition) for line in plan.lines if line.can == Can.YES
+    }
+    diffs = diffs_of(plan.upgrade.organization, earlier)
     return replace(plan, lines=[replace(line, diff=diffs.get(line.service)) for line in plan.lines])
 
 
