@@ -184,9 +184,7 @@ def role_in(user: Person, organization: Organization) -> Role | None:
 
 def require(user: Person, organization: Organization, needed: Role) -> Role:
     """Return the person's role. Raises PortalError 404 for an outsider, 403 for a role below `needed`."""
-    role = role_in(user, organization)
-    if role is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
+    role = existing(role_in(user, organization))
     if not role.includes(needed):
         raise PortalError(
             "forbidden",

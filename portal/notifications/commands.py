@@ -16,7 +16,7 @@ from django.urls import reverse
 
 from portal.access import require
 from portal.audit import AuditKind, record
-from portal.errors import NOT_FOUND, PortalError, is_unique_violation
+from portal.errors import PortalError, existing, is_unique_violation
 from portal.idempotency import KeyUse
 from portal.models import Organization, Role, User
 from portal.notifications.delivery import end_waiting
@@ -250,10 +250,7 @@ def why_not_again(delivery: NotificationDelivery) -> tuple[str, str] | None:
 def lock(channel: NotificationChannel) -> NotificationChannel:
     """As it is now, and nobody else changes or removes it in this transaction. Raises PortalError 404 when it is gone."""
     rows = NotificationChannel.objects.select_related("organization").select_for_update(of=("self",), no_key=True)
-    locked = rows.filter(pk=channel.pk).first()
-    if locked is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return locked
+    return existing(rows.filter(pk=channel.pk).first())
 
 
 @contextmanager

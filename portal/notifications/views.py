@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from portal.access import Policy, organization_of_page, person, policy
-from portal.errors import NOT_FOUND, PortalError
+from portal.errors import NOT_FOUND, PortalError, existing
 from portal.forms import OnceForm, refuse
 from portal.htmx import render_page
 from portal.models import Membership
@@ -197,9 +197,7 @@ def again(request: HttpRequest, slug: str, channel_id: UUID, delivery_id: UUID) 
     """Put a failed message back into the outbox."""
     channel = find_channel(request, slug, channel_id)
     deliveries = NotificationDelivery.objects.visible_to(request.user).select_related("channel", "organization")
-    delivery = deliveries.filter(channel=channel, pk=delivery_id).first()
-    if delivery is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
+    delivery = existing(deliveries.filter(channel=channel, pk=delivery_id).first())
     try:
         commands.send_again(delivery, actor=person(request))
     except PortalError as error:
@@ -221,7 +219,4 @@ def find_channel(request: HttpRequest, slug: str, channel_id: UUID) -> Notificat
     """Raises PortalError 404 for another organization's channel as for one that does not exist."""
     organization = organization_of_page(request, slug)
     visible = NotificationChannel.objects.visible_to(request.user).select_related("organization", "created_by")
-    found = visible.filter(organization=organization, pk=channel_id).first()
-    if found is None:
-        raise PortalError("not_found", NOT_FOUND, 404)
-    return found
+    return existing(visible.filter(organization=organization, pk=channel_id).first())
