@@ -311,20 +311,7 @@ def record_upgrade(
             region=organization.deployment_region,
             role_arn=organization.deployment_role_arn,
         )
-        # Always in the same order, so that two requests that overlap cannot deadlock on the open-rollout index.
-        for position, service in enumerate(services):
-            is_first = position == 0
-            Rollout.objects.create(
-                upgrade=upgrade,
-                organization=organization,
-                service=service,
-                service_name=service_name(organization, service),
-                position=position,
-                phase=Phase.DUE if is_first else Phase.WAITING,
-                next_check_at=Now() if is_first else None,
-                deadline_at=Now() + timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS) if is_first else None,
-                **wanted[service],
-            )
+        record_rollouts(upgrade, services, wanted)
         record_checks(upgrade, checked)
         if rolls_back:
             tell(rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} rolls it back.", actor=actor)
@@ -340,6 +327,23 @@ def record_upgrade(
         announce_started(upgrade)
         transaction.on_commit(lambda: ring_for(upgrade), robust=True)
     return upgrade
+
+
+def record_rollouts(upgrade: Upgrade, services: list[str], wanted: dict[str, dict[str, Any]]) -> None:
+    """Always in the same order, so that two requests that overlap cannot deadlock on the open-rollout index."""
+    for position, service in enumerate(services):
+        is_first = position == 0
+        Rollout.objects.create(
+            upgrade=upgrade,
+            organization=upgrade.organization,
+            service=service,
+            service_name=service_name(upgrade.organization, service),
+            position=position,
+            phase=Phase.DUE if is_first else Phase.WAITING,
+            next_check_at=Now() if is_first else None,
+            deadline_at=Now() + timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS) if is_first else None,
+            **wanted[service],
+        )
 
 
 def record_checks(upgrade: Upgrade, checked: Preflight) -> None:
