@@ -15,9 +15,7 @@ from portal.audit import AuditEvent
 from upgrades.matrix import rows_of
 from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.serializers import EvidenceFacts
-from upgrades.states import PreflightCheck, Stage
-
-NOT_SUMMED = ("sha256", "generated_at")
+from upgrades.states import PreflightCheck
 
 Json = dict[str, Any]
 
@@ -37,7 +35,7 @@ def evidence_of(upgrade: Upgrade) -> Json:
             "request": upgrade,
             "stop": upgrade if upgrade.stop_requested_at else None,
             "override_reason": upgrade.override_reason or None,
-            "preflight": [check for check in upgrade.checks.all() if check.stage == Stage.PREFLIGHT],
+            "preflight": upgrade.preflight_checks,
             "services": upgrade.rollouts.all(),
             "checks": rows_of(upgrade) if upgrade.has_advanced else [],
             "rollbacks": list(upgrade.rollbacks.order_by("created_at", "id").values_list("upgrade_id", flat=True)),
@@ -46,7 +44,8 @@ def evidence_of(upgrade: Upgrade) -> Json:
         }
     ).data
     facts = json.loads(canonical(facts))
-    return {**facts, "generated_at": timezone.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "sha256": sum_of(facts)}
+    generated_at = timezone.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {**facts, "generated_at": generated_at, "sha256": hashlib.sha256(canonical(facts)).hexdigest()}
 
 
 def place_of(upgrade: Upgrade) -> Json:
@@ -67,11 +66,6 @@ def audit_rows(upgrade: Upgrade) -> QuerySet[AuditEvent]:
         organization=upgrade.organization_id, subject=upgrade.upgrade_id, created_at__gte=upgrade.created_at
     )
     return rows.order_by("created_at", "id")
-
-
-def sum_of(document: Json) -> str:
-    facts = {name: value for name, value in document.items() if name not in NOT_SUMMED}
-    return hashlib.sha256(canonical(facts)).hexdigest()
 
 
 def canonical(facts: Any) -> bytes:
