@@ -114,10 +114,15 @@ def test_a_worker_killed_in_the_middle_of_the_call(cast: Cast, engine: Engine, p
     assert_one_deployment_mine(platform, cast, upgrade)
 
 
-def test_a_deployment_of_somebody_else_is_not_adopted(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    other = platform.client().register_task_definition(
+def somebody_elses_definition(local_aws: LocalAws) -> str:
+    reply = local_aws.client().register_task_definition(
         family="somebody-elses", containerDefinitions=[{"name": "agent", "image": "agent:other", "memory": 512}]
-    )["taskDefinition"]["taskDefinitionArn"]
+    )
+    return str(reply["taskDefinition"]["taskDefinitionArn"])
+
+
+def test_a_deployment_of_somebody_else_is_not_adopted(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    other = somebody_elses_definition(platform)
     upgrade = trigger(cast)
     platform.fault("reply_lost", action="UpdateService", times=1)
     engine.step()
@@ -133,9 +138,7 @@ def test_a_deployment_of_somebody_else_is_not_adopted(cast: Cast, engine: Engine
 
 
 def test_nobody_calls_again_over_what_somebody_else_deployed(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    other = platform.client().register_task_definition(
-        family="somebody-elses", containerDefinitions=[{"name": "agent", "image": "agent:other", "memory": 512}]
-    )["taskDefinition"]["taskDefinitionArn"]
+    other = somebody_elses_definition(platform)
     upgrade = trigger(cast)
     platform.fault("server_error", action="UpdateService", times=1)
     engine.step()

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -41,6 +41,7 @@ from tests.notifications.conftest import (
     wait_for_senders,
 )
 from tests.outside import Outside, as_json, raw
+from tests.processes import wait_for
 
 
 @pytest.fixture
@@ -66,13 +67,6 @@ def hanging(receiver: Outside) -> Iterator[threading.Event]:
     receiver.answers["/hangs"] = talk
     yield ends
     ends.set()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    ends_at = time.monotonic() + SEND_SECONDS
-    while not condition():
-        assert time.monotonic() < ends_at
-        time.sleep(0.02)
 
 
 def wait_of(message: NotificationDelivery) -> float:
@@ -457,7 +451,7 @@ def test_the_sweep_waits_for_no_receiver(
     assert time.monotonic() - began < 1
     in_flight = NotificationDelivery.objects.filter(lease_until__gt=Now(), organization=cast.acme)
     assert in_flight.count() == IN_FLIGHT_PER_ORGANIZATION
-    wait_for(lambda: deliveries(theirs)[0].status == "sent")
+    wait_for(lambda: deliveries(theirs)[0].status == "sent", seconds=SEND_SECONDS)
     hanging.set()
     wait_for_senders()
 

@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tests.conftest import Cast, Engine
 from tests.local_aws import ROOT, LocalAws
 from tests.notifications.conftest import make_channel
 from tests.outside import Outside, outside
+from tests.processes import wait_for
 from tests.upgrades.conftest import Validator, make_upgrade, matrix
 from upgrades.commands import trigger_upgrade
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
@@ -468,7 +468,7 @@ def test_a_signature_given_while_its_probe_is_under_way_stays(cast: Cast, engine
         portal.answer("/api/v1/auth/session", {"detail": "Sign in first."}, status=401, seconds=2)
         worker = threading.Thread(target=validate_on_thread, args=(run_of(upgrade).pk,))
         worker.start()
-        wait_for(lambda: any("/auth/session" in request for request in portal.requests))
+        wait_for(lambda: any("/auth/session" in request for request in portal.requests), seconds=20)
 
         sign(upgrade, cast, "sign_in_page", CheckStatus.FAIL, "Seen failing.")
         worker.join()
@@ -486,14 +486,6 @@ def validate_on_thread(pk: int) -> None:
         validate(pk)
     finally:
         connection.close()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("not true within 20 seconds")
 
 
 def test_a_pass_against_the_probe_counts_and_is_shown_as_such(
@@ -567,7 +559,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
         f"import django; django.setup(); from upgrades.validation import validate; validate({run_of(upgrade).pk})"
     )
     worker = subprocess.Popen([sys.executable, "-c", step_alone], cwd=ROOT, env=worker_environment())
-    wait_for(lambda: completions(provider) == 1)
+    wait_for(lambda: completions(provider) == 1, seconds=20)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert set(matrix(upgrade).values()) == {"unknown"}
