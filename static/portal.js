@@ -229,7 +229,7 @@ document.addEventListener("submit", (event) => {
   for (const button of event.target.querySelectorAll("[type=submit]")) setTimeout(() => { button.disabled = true; });
 });
 window.addEventListener("pageshow", () => {
-  for (const button of document.querySelectorAll("[data-once] fieldset:not([disabled]) [type=submit]")) button.disabled = false;
+  for (const button of document.querySelectorAll("[data-once] [type=submit]")) button.disabled = false;
 });
 
 keepFilters();

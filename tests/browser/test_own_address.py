@@ -1,0 +1,101 @@
+"""The pages that ask before they act, opened by their own address (a new tab, a link) with JavaScript: the button acts."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Guard, OpenPage
+from tests.conftest import Cast
+from tests.local_aws import LocalAws
+from tests.portal.isolation_table import Place, make_place
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+DEPLOYMENTS = "/o/acme/deployments/"
+
+
+@pytest.fixture
+def place(cast: Cast, platform: LocalAws) -> Place:
+    return make_place(cast, cast.acme)
+
+
+def press(page: Page, button: str) -> None:
+    page.get_by_role("main").get_by_role("button", name=button, exact=True).click()
+
+
+def test_a_command_to_a_deployment_is_given(cast: Cast, place: Place, open_page: OpenPage) -> None:
+    page = open_page("/account/", cast.operator)
+    ready, stopped = (f"{DEPLOYMENTS}{place.deployments[status]}/" for status in ("ready", "stopped"))
+
+    for one, button, fields, outcome in (
+        (ready, "Scale", {"Replicas": "3"}, "Scale asked for: Support agent to 3."),
+        (stopped, "Restart", {}, "Restart asked for: Support agent."),
+        (ready, "Stop", {}, "Stop asked for: Support agent."),
+        (ready, "Kill", {"Type Support agent to confirm": "Support agent"}, "Killed: Support agent."),
+    ):
+        page.goto(f"{one}{button.lower()}")
+        for label, value in fields.items():
+            page.get_by_label(label).fill(value)
+        press(page, button)
+
+        expect(page.get_by_text(outcome)).to_be_visible()
+        expect(page).to_have_url(re.compile(f"{one}$"))
+
+
+def test_a_refused_command_can_be_given_again(cast: Cast, place: Place, guard: Guard, open_page: OpenPage) -> None:
+    guard.expected = ["422 (Unprocessable"]
+    page = open_page(f"{DEPLOYMENTS}{place.deployments['ready']}/kill", cast.operator)
+
+    press(page, "Kill")
+    expect(page.get_by_text("Type Support agent to confirm that this is what you mean.")).to_be_visible()
+    page.get_by_label("Type Support agent to confirm").fill("Support agent")
+    press(page, "Kill")
+
+    expect(page.get_by_text("Killed: Support agent.")).to_be_visible()
+
+
+def test_a_command_to_several_deployments_is_given(cast: Cast, place: Place, open_page: OpenPage) -> None:
+    page = open_page(DEPLOYMENTS, cast.operator)
+    for box in page.locator("tbody [type=checkbox]").all():
+        box.check()
+    # As it is sent before the scripts have come: past all handlers.
+    page.locator("form.bulk [value=kill]").evaluate(
+        """button => {
+          const command = document.createElement("input");
+          command.name = button.name;
+          command.value = button.value;
+          button.form.append(command);
+          button.form.submit();
+        }"""
+    )
+    expect(page.get_by_role("heading", level=1, name="Kill 2 deployments?")).to_be_visible()
+
+    page.get_by_label("Type kill 2 to confirm").fill("kill 2")
+    press(page, "Kill 2 deployments")
+
+    expect(page.locator(".outcome.done")).to_have_count(2)
+
+
+def test_every_other_page_that_asks_does_what_it_says(cast: Cast, place: Place, open_page: OpenPage) -> None:
+    upgrades, settings = "/o/acme/upgrades", "/o/acme/settings"
+    channel = f"{settings}/channels/{place.channel_id}"
+    page = open_page("/account/", cast.admin)
+
+    for path, button, fields, outcome in (
+        (f"{upgrades}/{place.upgrade_id}/stop", "Stop and roll back", {}, "Stop asked for."),
+        (f"{upgrades}/{place.ended_id}/validation/sign_in", "Sign", {"It passes": "", "Note": "Seen."}, "Signed: "),
+        (f"{upgrades}/{place.ended_id}/rollback", "Roll back agent service", {}, "It rolls back"),
+        (f"{channel}/edit", "Save the changes", {"Name": "Renamed"}, "The changes are saved."),
+        (f"{channel}/secret", "Make a new secret", {}, "whsec_"),
+        (f"{channel}/remove", "Remove the channel", {}, "is removed."),
+        (f"{settings}/members/{place.membership_id}/remove", "Remove the member", {}, "is no member of"),
+        (f"/o/acme/agents/{place.agent_id}/edit", "Save the changes", {"Name": "Renamed"}, "The changes are saved."),
+        (f"{DEPLOYMENTS}new?agent={place.agent_id}", "Deploy", {}, "Deploying"),
+    ):
+        page.goto(path)
+        for label, value in fields.items():
+            field = page.get_by_label(label, exact=True)
+            field.fill(value) if value else field.check()
+        press(page, button)
+
+        expect(page.get_by_role("main")).to_contain_text(outcome)
