@@ -23,6 +23,7 @@ from django.urls import reverse
 from rest_framework.request import Request
 
 from portal.errors import NOT_FOUND, PortalError, error_body, existing, is_api, respond
+from portal.htmx import page_of
 from portal.models import Membership, Organization, Role, User
 
 Person = User | AnonymousUser
@@ -128,14 +129,22 @@ class AccessMiddleware:
 
 
 def sign_in_first(request: HttpRequest) -> HttpResponse:
-    """401 as JSON for the API; for a fragment 401 and a redirect of the whole page; for a page the sign-in page."""
+    """401 as JSON for the API; for a fragment 401 and a redirect of the whole page; for a page the sign-in page.
+
+    Signing in leads back: to the page that asked for the fragment, or to the page that was asked for.
+    """
     if is_api(request):
         return JsonResponse(error_body("not_authenticated", "Sign in first: POST /api/v1/auth/login."), status=401)
-    login = reverse("account_login")
     if request.headers.get("HX-Request") == "true":
         # A 302 would paste the sign-in page into the fragment.
-        return HttpResponse(status=401, headers={"HX-Redirect": login})
-    return HttpResponseRedirect(f"{login}?{urlencode({'next': request.get_full_path()})}")
+        return HttpResponse(status=401, headers={"HX-Redirect": sign_in_url(page_of(request))})
+    return HttpResponseRedirect(sign_in_url(request.get_full_path()))
+
+
+def sign_in_url(then: str | None) -> str:
+    """Return the address of the sign-in page, with the page to open after it."""
+    login = reverse("account_login")
+    return f"{login}?{urlencode({'next': then})}" if then else login
 
 
 def person(request: HttpRequest | Request) -> User:

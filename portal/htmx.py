@@ -6,10 +6,13 @@ One URL, one query, one context; only the template differs. A live fragment whos
 import hashlib
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
 from django.template.loader import render_to_string
 from django.utils.cache import patch_vary_headers
+from django.utils.http import url_has_allowed_host_and_scheme
+from django_htmx.middleware import HtmxDetails
 
 # What tells the time and nothing else: the words in <time> and how fresh a block is. portal.js keeps them true.
 CLOCKS = re.compile(r"(?<=>)[^<>]*(?=</time>)|(?<=<p data-freshness-text>)[^<]*|(?<= data-at=\")[^\"]*")
@@ -24,6 +27,22 @@ def wants_fragment(request: HttpRequest) -> bool:
         and headers.get("HX-Boosted") != "true"
         and headers.get("HX-History-Restore-Request") != "true"
     )
+
+
+def page_of(request: HttpRequest) -> str | None:
+    """Return path and query of the page that sent an htmx request; None if it is not one of this origin.
+
+    htmx names the page in HX-Current-URL. Other clients can forge this header, so the result is safe to redirect to.
+    """
+    try:
+        url = urlsplit(HtmxDetails(request).current_url or "")
+    except ValueError:
+        return None
+    if (url.scheme, url.netloc) != (request.scheme, request.get_host()):
+        return None
+    page = f"{url.path}?{url.query}" if url.query else url.path
+    # A browser reads a path like //evil.example/ as another host.
+    return page if url_has_allowed_host_and_scheme(page, allowed_hosts=None) else None
 
 
 def render_page(

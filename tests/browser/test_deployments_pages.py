@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from deployments.commands import create_deployment
 from deployments.models import Deployment
 from tests.browser.conftest import Guard, OpenPage, scrolls_sideways, violations
+from tests.browser.test_upgrade_journey import sign_in
 from tests.conftest import Cast
 from tests.deployments.conftest import Runtime, make_agent
 from tests.local_aws import LocalAws
@@ -106,6 +107,23 @@ def test_bulk_asks_acts_and_gives_the_focus_back(cast: Cast, engine_room: Runtim
     expect(page.locator("#act .outcome.done")).to_have_count(2)
     expect(page.locator("#rows .chip.killed")).to_have_count(2)
     assert stayed(page)
+
+
+def test_a_form_that_meets_an_ended_session_leads_back(
+    cast: Cast, engine_room: Runtime, guard: Guard, open_page: OpenPage
+) -> None:
+    guard.expected = ["401 (Unauthorized)", "Response Status Error Code 401"]
+    create_deployment(make_agent(cast, "Order triage"), actor=cast.operator)
+    page = open_page(f"{LIST}?q=order&sort=agent", cast.operator)
+    page.get_by_role("checkbox", name=re.compile("Order triage")).check()
+
+    page.context.clear_cookies(name="sessionid")
+    page.get_by_role("button", name="Kill").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    sign_in(page, cast)
+
+    expect(page.get_by_role("checkbox", name=re.compile("Order triage"))).to_be_visible()
+    expect(page).to_have_url(re.compile(re.escape(f"{LIST}?q=order&sort=agent") + "$"))
 
 
 def test_one_window_moves_timeline_metrics_and_logs(cast: Cast, measured: Deployment, open_page: OpenPage) -> None:

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Guard, OpenPage
+from tests.browser.test_upgrade_journey import sign_in
 from tests.conftest import Cast, Engine
 from upgrades.commands import trigger_upgrade
 from upgrades.models import Upgrade
@@ -114,10 +115,16 @@ def test_the_ring_stands_still_under_reduced_motion(cast: Cast, rolling: Upgrade
     assert page.evaluate(moving) == 0
 
 
-def test_a_lost_session_leads_to_the_sign_in(cast: Cast, rolling: Upgrade, guard: Guard, open_page: OpenPage) -> None:
+def test_a_lost_session_leads_to_the_sign_in_and_back(
+    cast: Cast, rolling: Upgrade, guard: Guard, open_page: OpenPage
+) -> None:
     guard.expected = ["401 (Unauthorized)", "Response Status Error Code 401"]
-    page = open_page(address(rolling), cast.operator)
+    path = f"{address(rolling)}?kind=rollout.started"
+    page = open_page(path, cast.operator)
 
     page.context.clear_cookies()
-
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    sign_in(page, cast)
+
+    expect(page.locator("#live")).to_be_visible()
+    expect(page).to_have_url(re.compile(f"{re.escape(path)}$"))

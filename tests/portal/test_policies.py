@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 from django.test import Client
@@ -104,6 +105,60 @@ def test_anonymous_gets_nothing_but_the_public_routes(client: Client, db: None, 
 
 def test_anonymous_fragment_moves_the_whole_page_to_sign_in(client: Client, db: None) -> None:
     response = client.get("/o/acme/", headers={"HX-Request": "true"})
+
+    assert (response.status_code, response["HX-Redirect"]) == (401, "/accounts/login/")
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_sign_in_leads_back_to_the_page_of_a_fragment(client: Client, cast: Cast, method: str) -> None:
+    page = "/o/acme/deployments/?status=failed&q=a%26b+c"
+    headers = {"HX-Request": "true", "HX-Current-URL": f"http://testserver{page}#rows"}
+
+    refused = getattr(client, method)("/o/acme/deployments/bulk", headers=headers)
+    form = client.get(refused["HX-Redirect"])
+    sent = {"login": cast.operator.email, "password": cast.password, "next": form.context["redirect_field_value"]}
+    signed_in = client.post("/accounts/login/", sent)
+
+    assert (refused.status_code, refused.content) == (401, b"")
+    assert refused["HX-Redirect"] == f"/accounts/login/?{urlencode({'next': page})}"
+    assert (signed_in.status_code, signed_in["Location"]) == (302, page)
+
+
+def test_sign_in_leads_back_to_an_address_that_htmx_encoded(client: Client, db: None) -> None:
+    """As htmx does where the address holds a character that a header cannot."""
+    page = "/o/acme/deployments/?q=é"
+    named = {"HX-Current-URL": quote(f"http://testserver{page}"), "HX-Current-URL-URI-AutoEncoded": "true"}
+
+    response = client.get("/o/acme/", headers={"HX-Request": "true"} | named)
+
+    assert response["HX-Redirect"] == f"/accounts/login/?{urlencode({'next': page})}"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "",
+        "/o/acme/",
+        "//evil.example/",
+        "https://evil.example/o/acme/",
+        "http://evil.example/o/acme/",
+        "http://testserver.evil.example/",
+        "http://testserver@evil.example/",
+        "http://testserver:8443/o/acme/",
+        "http://testserver\\@evil.example/",
+        "https://testserver/o/acme/",
+        "http://testserver//evil.example/",
+        "http://testserver///evil.example/",
+        "http://testserver/\\evil.example/",
+        "http://testserver/\t/evil.example/",
+        "http://testserver",
+        "javascript:alert(1)",
+        "http:evil.example",
+        "http://[evil",
+    ],
+)
+def test_sign_in_leads_to_no_forged_address(client: Client, db: None, forged: str) -> None:
+    response = client.get("/o/acme/", headers={"HX-Request": "true", "HX-Current-URL": forged})
 
     assert (response.status_code, response["HX-Redirect"]) == (401, "/accounts/login/")
 
