@@ -41,7 +41,8 @@ def agents(request: Request) -> Response:
     organization = organization_of_api(request)
     rows = Agent.objects.visible_to(request.user).for_list(organization, q=query["q"])
     page = paginate(rows, skip=query["skip"], limit=query["limit"])
-    return Response(page.envelope(serializers.agent_record, organization=organization.slug, q=query["q"]))
+    records = [serializers.agent_record(agent) for agent in page.items]
+    return Response(page.envelope(records, organization=organization.slug, q=query["q"]))
 
 
 def create(request: Request) -> Response:

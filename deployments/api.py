@@ -59,7 +59,8 @@ def deployments(request: Request) -> Response:
         find_agent(request, query["agent_id"], organization)
     page = deployments_page(request.user, organization, **query)
     filters = {"agent_id": as_text(query["agent_id"]), "status": query["status"], "q": query["q"]}
-    return Response(page.envelope(serializers.deployment_record, organization=organization.slug, **filters))
+    records = [serializers.deployment_record(deployment) for deployment in page.items]
+    return Response(page.envelope(records, organization=organization.slug, **filters))
 
 
 def create(request: Request) -> Response:
@@ -135,7 +136,8 @@ def events(request: Request, deployment_id: uuid.UUID) -> Response:
     found = find_deployment(request, deployment_id, with_events=False)
     page = events_page(found, **query)
     filters = {"event_type": query["event_type"], "status": query["status"]}
-    return Response(heading(found) | page.envelope(serializers.event_record, **filters))
+    records = [serializers.event_record(event) for event in page.items]
+    return Response(heading(found) | page.envelope(records, **filters))
 
 
 @extend_schema(

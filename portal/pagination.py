@@ -1,6 +1,6 @@
 """THE ENVELOPE of every list, for API and pages: `items, total, skip, limit, has_more`."""
 
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -43,10 +43,13 @@ class Page(Generic[Item]):
     def previous_skip(self) -> int | None:
         return max(0, self.skip - self.limit) if self.skip else None
 
-    def envelope(self, represent: Callable[[Item], dict[str, Any]], **filters: Any) -> dict[str, Any]:
-        """The JSON body: the five keys, then the filters that applied (`None` when not given)."""
+    def envelope(self, records: Collection[Any], **filters: Any) -> dict[str, Any]:
+        """Return the JSON body: the records of the items, the other four keys, the filters that applied or `None`.
+
+        The caller makes the records of all items together: a serializer for each would build its fields each time.
+        """
         return {
-            "items": [represent(row) for row in self.items],
+            "items": records,
             "total": self.total,
             "skip": self.skip,
             "limit": self.limit,

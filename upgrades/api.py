@@ -138,7 +138,8 @@ def events(request: Request, upgrade_id: str) -> Response:
         "upgrade_status": upgrade.status,
         "organization": upgrade.organization.slug,
     }
-    return Response(heading | page.envelope(lambda row: serializers.TimelineItem(row).data, kind=kind))
+    records = serializers.TimelineItem(page.items, many=True).data
+    return Response(heading | page.envelope(records, kind=kind))
 
 
 @extend_schema(
@@ -183,9 +184,8 @@ def history(request: Request) -> Response:
     organization = organization_of_api(request)
     upgrades = Upgrade.objects.for_history(request.user, organization, **query).prefetch_related("checks")
     page = paginate(upgrades, skip=skip, limit=limit)
-    return Response(
-        page.envelope(lambda row: serializers.HistoryItem(row).data, organization=organization.slug, **query)
-    )
+    records = serializers.HistoryItem(page.items, many=True).data
+    return Response(page.envelope(records, organization=organization.slug, **query))
 
 
 def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
