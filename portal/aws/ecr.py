@@ -21,11 +21,24 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # (https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html).
 IMAGES_A_CALL = 1000
 PAGES_A_READ = 20
-# What runs; a repository may also hold signatures, charts and other artifacts.
+# What can run, by the types of manifest and config; a repository may also hold signatures, charts and other artifacts.
+# https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-manifest-formats.html
+IMAGE_MANIFESTS = {
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+}
 IMAGE_CONFIGS = {
     "application/vnd.docker.container.image.v1+json",
     "application/vnd.oci.image.config.v1+json",
 }
+# The tag of what is attached to the image with this digest. Cosign adds .sig, .att or .sbom, and its types are those of an
+# image, so the tag is the only mark. https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md and
+# https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema
+ARTIFACT_TAG = re.compile(r"sha256-[0-9a-f]{64}(\..+)?")
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,10 @@ class Repository:
 
 @dataclass(frozen=True)
 class Image:
-    """`digest` is `sha256:..`. `size_bytes` is what is pulled, compressed; of a multi-platform image the largest."""
+    """What can run. `digest` is `sha256:..`; `tags` are without those of attached artifacts.
+
+    `size_bytes` is what is pulled, compressed; of a multi-platform image the largest.
+    """
 
     digest: str
     tags: tuple[str, ...]
@@ -90,13 +106,14 @@ def ecr_repository(reference: ImageReference) -> Repository | None:
 def find_image(
     target: AwsTarget, repository: Repository, name: str, *, before_call: Callable[[], None] = nothing_first
 ) -> Image | None:
-    """The image with this tag or digest (`sha256:..`); None when the repository has none. One call. Raises AwsError.
+    """The image with this tag or digest (`sha256:..`); None when the repository has none that can run.
 
+    One call. Raises AwsError.
     AwsRefused `RepositoryNotFoundException`: the registry has no such repository. `before_call`: there a lease is renewed.
     """
     if DIGEST.fullmatch(name):
         wanted = {"imageDigest": name}
-    elif TAG.fullmatch(name):
+    elif TAG.fullmatch(name) and not ARTIFACT_TAG.fullmatch(name):
         wanted = {"imageTag": name}
     else:
         return None
@@ -147,16 +164,21 @@ def _describe_images(target: AwsTarget, repository: Repository, **parameters: An
 
 
 def _images(reply: dict[str, Any]) -> Iterator[Image]:
-    """What can be run: no signatures or other artifacts, and nothing that was archived."""
+    """Yield what can run: no signatures or other artifacts, and nothing that was archived."""
     for raw in reply["imageDetails"]:
-        artifact = raw.get("artifactMediaType") or ""
-        if (artifact and artifact not in IMAGE_CONFIGS) or raw.get("subjectManifestDigest"):
-            continue
-        if raw.get("imageStatus", "ACTIVE") != "ACTIVE":
+        tags = [tag for tag in raw.get("imageTags", []) if not ARTIFACT_TAG.fullmatch(tag)]
+        if not _is_image(raw) or (raw.get("imageTags") and not tags):
             continue
         yield Image(
             digest=raw["imageDigest"],
-            tags=tuple(sorted(raw.get("imageTags", []))),
+            tags=tuple(sorted(tags)),
             pushed_at=raw["imagePushedAt"].astimezone(UTC),
             size_bytes=raw.get("imageSizeInBytes"),
         )
+
+
+def _is_image(raw: dict[str, Any]) -> bool:
+    """Return whether its types are those of an image. ECR does not give every type: an index has no `artifactMediaType`."""
+    manifest, config = raw.get("imageManifestMediaType"), raw.get("artifactMediaType")
+    is_known = (not manifest or manifest in IMAGE_MANIFESTS) and (not config or config in IMAGE_CONFIGS)
+    return is_known and not raw.get("subjectManifestDigest") and raw.get("imageStatus", "ACTIVE") == "ACTIVE"

@@ -146,7 +146,7 @@ def repository_reply(repository: Repository) -> Json:
 
 
 def image_reply(image: Image) -> Json:
-    """An image without tags has no `imageTags` at all."""
+    """An image without tags has no `imageTags` at all, an index no `artifactMediaType`."""
     manifest = moto_state.parsed_manifest(image)
     reply = {
         "registryId": image.registry_id,
@@ -156,7 +156,8 @@ def image_reply(image: Image) -> Json:
         "imageSizeInBytes": sum(layer["size"] for layer in manifest.get("layers", [])),
         "imagePushedAt": image.image_pushed_at,
         "imageManifestMediaType": manifest.get("mediaType"),
-        "artifactMediaType": manifest.get("config", {}).get("mediaType"),
+        "artifactMediaType": manifest.get("artifactType") or manifest.get("config", {}).get("mediaType"),
+        "subjectManifestDigest": manifest.get("subject", {}).get("digest"),
         "imageStatus": "ACTIVE",
     }
     return {name: value for name, value in reply.items() if value not in (None, [])}

@@ -20,6 +20,10 @@ from portal.sandbox.log_lines import Line
 
 Place = tuple[str, str]  # account and region
 
+INDEXES = (
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+)
 CRASHING_TAG = "crash"  # an image with this tag can be pulled, starts, and exits after two seconds
 
 
@@ -157,7 +161,8 @@ def resolve_image(account: str, region: str, image: str) -> tuple[str, str]:
 class ImageSeed:
     """An image to put into ECR: its digest follows from repository, first tag and `build`.
 
-    Another build of the same tag is another image. `artifact` is what its config says it is: not everything can be run.
+    Another build of the same tag is another image. Not everything can be run: `manifest` is the media type of the manifest,
+    `artifact` that of its config, `artifact_type` the manifest's own field, `subject` the digest that it refers to.
     """
 
     repository: str
@@ -165,6 +170,9 @@ class ImageSeed:
     pushed_at: float
     build: str = ""
     artifact: str = "application/vnd.docker.container.image.v1+json"
+    manifest: str = "application/vnd.docker.distribution.manifest.v2+json"
+    artifact_type: str = ""
+    subject: str = ""
 
     @property
     def name(self) -> str:
@@ -208,20 +216,24 @@ def parsed_manifest(image: Image) -> dict[str, Any]:
 
 
 def image_manifest(seed: ImageSeed) -> str:
-    """A manifest whose config and layers are the image's own; compressed sizes differ from image to image."""
-    media = "application/vnd.docker"
+    """A manifest whose config and layers are the image's own; compressed sizes differ from image to image.
+
+    An index has neither.
+    """
+    manifest: dict[str, Any] = {"schemaVersion": 2, "mediaType": seed.manifest}
+    if seed.artifact_type:
+        manifest["artifactType"] = seed.artifact_type
+    if seed.subject:
+        manifest["subject"] = {"digest": seed.subject}
+    if seed.manifest in INDEXES:
+        return json.dumps(manifest | {"manifests": []})
     own_size = 40_000_000 + int(part_digest(seed, "size")[-6:], 16)
-    return json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": f"{media}.distribution.manifest.v2+json",
-            "config": {"mediaType": seed.artifact, "size": 7023, "digest": part_digest(seed, "config")},
-            "layers": [
-                {"mediaType": f"{media}.image.rootfs.diff.tar.gzip", "size": size, "digest": digest}
-                for size, digest in zip((31_357_624, 12_652_108, own_size), layer_digests(seed), strict=True)
-            ],
-        }
-    )
+    manifest["config"] = {"mediaType": seed.artifact, "size": 7023, "digest": part_digest(seed, "config")}
+    manifest["layers"] = [
+        {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": size, "digest": digest}
+        for size, digest in zip((31_357_624, 12_652_108, own_size), layer_digests(seed), strict=True)
+    ]
+    return json.dumps(manifest)
 
 
 def manifest_digest(seed: ImageSeed) -> str:

@@ -43,6 +43,9 @@ IMAGE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "pushed_at": (int, float),
     "build": str,
     "artifact": str,
+    "manifest": str,
+    "artifact_type": str,
+    "subject": str,
 }
 
 
@@ -82,7 +85,8 @@ def seed(sandbox: Sandbox, body: Json) -> Json:
 
 
 def image_seed(body: Json, *, pushed_at: float) -> ImageSeed:
-    optional = {name: body[name] for name in ("build", "artifact") if body.get(name)}
+    names = ("build", "artifact", "manifest", "artifact_type", "subject")
+    optional = {name: body[name] for name in names if body.get(name)}
     return ImageSeed(body["repository"], tuple(body["tags"]), float(body.get("pushed_at") or pushed_at), **optional)
 
 

@@ -183,6 +183,34 @@ def test_what_is_no_image_says_so(registry: Registry) -> None:
     assert registry.image(imageTag="sig")["artifactMediaType"] == "application/vnd.dev.cosign.artifact.sig.v1+json"
 
 
+def test_an_attached_artifact_names_its_type_and_its_subject(registry: Registry) -> None:
+    media = "application/vnd.oci"
+    subject = registry.push("v1")
+    registry.push(
+        "bundle",
+        manifest=f"{media}.image.manifest.v1+json",
+        artifact=f"{media}.empty.v1+json",
+        artifact_type="application/vnd.dev.sigstore.bundle.v0.3+json",
+        subject=subject,
+    )
+
+    bundle = registry.image(imageTag="bundle")
+
+    assert bundle["imageManifestMediaType"] == f"{media}.image.manifest.v1+json"
+    assert bundle["artifactMediaType"] == "application/vnd.dev.sigstore.bundle.v0.3+json"
+    assert bundle["subjectManifestDigest"] == subject
+    assert "subjectManifestDigest" not in registry.image(imageTag="v1")
+
+
+def test_an_index_has_a_manifest_type_alone(registry: Registry) -> None:
+    registry.push("v1", manifest="application/vnd.oci.image.index.v1+json")
+
+    image = registry.image(imageTag="v1")
+
+    assert image["imageManifestMediaType"] == "application/vnd.oci.image.index.v1+json"
+    assert "artifactMediaType" not in image
+
+
 def test_repositories_are_described_and_paged(registry: Registry) -> None:
     registry.push("v1")
     other = Registry(registry.aws)
