@@ -28,6 +28,7 @@ from portal.aws import ecs, ecs_runtime
 from portal.aws.credentials import forget
 from portal.aws.errors import EXPIRED, AwsDenied, AwsError, AwsMissing, AwsUnavailable
 from portal.leases import LEASE
+from portal.templatetags.words import last_part
 
 logger = logging.getLogger(__name__)
 
@@ -275,7 +276,7 @@ def follow(work: Work, service: ecs.Service, change: str) -> None:
     fields = seen_of(work, service)
     desired = service.desired_count
     if change == "redeployed":
-        event, detail = EventType.RESTART, f"deployed {service.task_definition.rpartition('/')[2]}"
+        event, detail = EventType.RESTART, f"deployed {last_part(service.task_definition) or 'something'}"
         fields |= {"task_definition": service.task_definition, **image_of(work, service)}
     elif desired == 0:
         event, detail = EventType.STOP, f"from {row.replicas} to 0"
@@ -294,6 +295,8 @@ def follow(work: Work, service: ecs.Service, change: str) -> None:
 
 def image_of(work: Work, service: ecs.Service) -> dict[str, Any]:
     """What the task definition that somebody deployed runs. Helps people; where it cannot be read, nothing is said."""
+    if service.task_definition is None:
+        return {"version": None}
     work.renew()
     try:
         found = ecs.describe_task_definition(work.row.organization.aws_target, service.task_definition)

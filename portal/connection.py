@@ -167,7 +167,8 @@ def read_services(tries: Tries, target: AwsTarget, cluster: str, stack: str) -> 
     for name in names if reading else []:
         add_service(tries, name, services.get(name), cluster)
     service = next(iter(services), names[0])
-    name = services[service].task_definition if services else f"{stack}-agent"
+    definitions = [each.task_definition for each in services.values() if each.task_definition]
+    name = definitions[0] if definitions else f"{stack}-agent"
     definition = tries.take(
         "Read a task definition",
         "ecs:DescribeTaskDefinition",
@@ -185,6 +186,8 @@ def add_service(tries: Tries, name: str, service: ecs.Service | None, cluster: s
         tries.add(f"Find {name}", StepStatus.FAILED, detail, "ecs:DescribeServices")
         return
     detail = f"{service.status}, {service.running_count} of {service.desired_count} tasks run."
+    if service.is_foreign:
+        detail += f" It is deployed by another controller ({service.controller}): the portal cannot upgrade it."
     tries.add(f"Find {name}", StepStatus.OK, detail, "ecs:DescribeServices")
 
 

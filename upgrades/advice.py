@@ -11,6 +11,7 @@ LOOK = {
     Outcome.REFUSED: "Mend what ECS refused.",
     Outcome.ACCESS_DENIED: "Let staff give the portal's AWS role the permission that the error names.",
     Outcome.SERVICE_MISSING: "Create the service in ECS, or let staff correct stack and cluster in the admin.",
+    Outcome.NOT_SUPPORTED: "Deploy it with its own controller, or let ECS deploy it before you try again.",
     Outcome.NOT_ATTEMPTED: "Nothing of it was changed.",
     Outcome.TIMED_OUT: "ECS may still be rolling it: see there whether it is.",
     Outcome.ROLLBACK_FAILED: "ECS could not restore its earlier tasks: see there what runs, and how many.",

@@ -25,7 +25,7 @@ from upgrades.estimates import estimate_seconds
 from upgrades.events import tell
 from upgrades.images import LATEST, Wanted, short
 from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Kind, Rollout, Upgrade, UpgradeCheck
-from upgrades.platform import FRESH_SECONDS, read_platform, service_name
+from upgrades.platform import FRESH_SECONDS, ServiceNow, read_platform, service_name
 from upgrades.preflight import BLOCKING_SECONDS, Preflight, preflight_to_start
 from upgrades.rollback import plan_rollback, services_that_advanced
 from upgrades.states import ALL_SERVICES, OPEN, EventKind, Phase, PlatformService, Stage, in_a_sentence, services_of
@@ -52,13 +52,13 @@ def trigger_upgrade(
     """Record an upgrade; from the commit on it will be carried out, whatever the broker does.
 
     1. Role, key, and what can be said without AWS. 2. The version becomes an image with its digest, for each service.
-    3. ECS and the platform are asked: a disabled service that is named alone is refused, and so is what fails in
-    pre-flight, unless `override_reason` says why it is to start all the same. 4. One transaction: upgrade, rollouts,
-    checks, key, audit row. 5. The doorbell.
+    3. ECS and the platform are asked: a service that is named alone and is disabled, or deployed by another controller, is
+    refused, and so is what fails in pre-flight, unless `override_reason` says why it is to start all the same. 4. One
+    transaction: upgrade, rollouts, checks, key, audit row. 5. The doorbell.
 
     `images`: the digests that a person was shown and agreed to, by service; where a tag stands for another by now it is
     refused. `session_ends_at`: of the session behind it; None for a command without one. Raises PortalError: 403, 404, 400
-    `no_cluster`, `no_stack`, `version_unavailable`, `service_disabled`, `override_reason_too_short`, 409
+    `no_cluster`, `no_stack`, `version_unavailable`, `not_supported`, `service_disabled`, `override_reason_too_short`, 409
     `upgrade_in_progress` (with `upgrade_id`), `plan_changed`, `preflight_failed` (with `checks`), 422
     `idempotency_mismatch`, 502 `registry_unavailable`. Costs some three AWS calls a service and waits for pre-flight, 4 s
     at most.
@@ -84,7 +84,7 @@ def trigger_upgrade(
             resolving = pool.submit(resolve, organization, services, version)
             checked = preflight_to_start(organization, services, session_ends_at=session_ends_at)
             if len(services) == 1:
-                refuse_disabled(organization, services[0])
+                refuse_alone(organization, services[0])
             found = resolving.result()
         refuse_moved(images or {}, found)
         wanted = {name: {"wanted_version": what.version, "wanted_image": what.image} for name, what in found.items()}
@@ -215,21 +215,29 @@ def refuse_running(organization: Organization, services: list[str]) -> None:
         )
 
 
-def refuse_disabled(organization: Organization, service: str) -> None:
-    """400 for a service whose desired count is 0. ECS not answering is no reason to refuse: the engine looks again."""
+def refuse_alone(organization: Organization, service: str) -> None:
+    """400 for a service that cannot be upgraded. ECS not answering is no reason to refuse: the engine looks again."""
+    refusal = None
     for fresh_seconds in (FRESH_SECONDS, BLOCKING_SECONDS):
         reading = read_platform(organization, fresh_seconds=fresh_seconds)
         rows = reading.services if reading and not reading.error else []
-        disabled = [row for row in rows if row.service == service and row.state == "disabled"]
-        if not disabled:
+        refusal = next((refusal_alone(row) for row in rows if row.service == service), None)
+        if refusal is None:
             return
-    raise service_disabled(disabled[0].service_name)
+    if refusal:
+        raise refusal
 
 
-def service_disabled(name: str) -> PortalError:
+def refusal_alone(row: ServiceNow) -> PortalError | None:
+    """Return why the service is refused where it is named alone: another controller deploys it, or it is disabled."""
+    if row.not_supported:
+        return PortalError("not_supported", f"{row.service_name} is {row.not_supported}.", 400)
+    if row.state != "disabled":
+        return None
     return PortalError(
         "service_disabled",
-        f"{name} has a desired count of 0: it is disabled, so there is nothing to roll. Scale it up in ECS first.",
+        f"{row.service_name} has a desired count of 0: it is disabled, so there is nothing to roll. "
+        "Scale it up in ECS first.",
         400,
     )
 

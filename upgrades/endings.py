@@ -16,12 +16,22 @@ from upgrades.claims import Claim
 from upgrades.events import tell
 from upgrades.matrix import open_matrix, settle
 from upgrades.models import Rollout, Upgrade
-from upgrades.states import TERMINAL, EventKind, Outcome, Phase, Status, Verdict, describe_upgrade, overall_status
+from upgrades.states import (
+    TERMINAL,
+    EventKind,
+    Outcome,
+    Phase,
+    Status,
+    Verdict,
+    describe_upgrade,
+    not_supported,
+    overall_status,
+)
 
 logger = logging.getLogger(__name__)
 
 # After these the next service of `all` still gets its turn; after any other failure it does not.
-GOES_ON = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED})
+GOES_ON = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED, Outcome.NOT_SUPPORTED})
 NOT_ATTEMPTED = "Not attempted: a service before it did not succeed. Nothing was changed."
 
 
@@ -145,6 +155,12 @@ def timed_out(rollout: Rollout, last_seen: str) -> Verdict:
 def service_missing(rollout: Rollout) -> Verdict:
     reason = f"Cluster {rollout.upgrade.cluster} has no active service {rollout.service_name}."
     return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
+
+
+def other_controller(rollout: Rollout, controller: str) -> Verdict:
+    """Return the end of a rollout that the portal may not start."""
+    reason = f"{rollout.service_name} is {not_supported(controller)}."
+    return Verdict(Status.FAILED, Outcome.NOT_SUPPORTED, reason)
 
 
 def changed_since(rollout: Rollout, runs: str, version: str | None) -> Verdict:

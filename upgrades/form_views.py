@@ -25,6 +25,7 @@ from upgrades.versions import read_catalogue
 FIELD_OF = {
     "version_unavailable": "version",
     "registry_unavailable": "version",
+    "not_supported": "service",
     "service_disabled": "service",
     "upgrade_in_progress": "service",
     "override_reason_too_short": "override_reason",

@@ -31,6 +31,7 @@ LEFT_AS = {
     Outcome.ACCESS_DENIED: "Nothing was changed in ECS: the service runs what it ran before.",
     Outcome.REFUSED: "Nothing was changed in ECS: the service runs what it ran before.",
     Outcome.SERVICE_MISSING: "There is nothing left to watch.",
+    Outcome.NOT_SUPPORTED: "Nothing was changed in ECS: the service runs what its controller deployed.",
     Outcome.TIMED_OUT: "The portal has stopped watching, and its slot is free. ECS may still be rolling it.",
     Outcome.NOT_ATTEMPTED: "The service runs what it ran before.",
 }

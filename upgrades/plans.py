@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from portal.errors import PortalError
 from portal.models import Organization
-from upgrades.commands import refuse_running, refuse_unplaced, service_disabled
+from upgrades.commands import refusal_alone, refuse_running, refuse_unplaced
 from upgrades.diffs import Diff, diffs_of
 from upgrades.estimates import estimate_seconds, in_words
 from upgrades.images import LATEST, VERSION_LIKE, Wanted
@@ -51,7 +51,8 @@ class PlannedRollout:
     """What the upgrade would do to one service.
 
     `effect`: untouched (not a target), replace (its tasks are replaced), none (nothing differs), skip (disabled, under
-    `all`), refuse (disabled, named alone), missing, unknown (AWS has not said what runs, or what the version is).
+    `all`), refuse (disabled, named alone), missing, not_supported (another controller deploys it), unknown (AWS has not
+    said what runs, or what the version is).
     """
 
     now: ServiceNow
@@ -233,7 +234,7 @@ def wanted_of(
 def effect_on(now: ServiceNow, services: list[str], choices: Choices, wanted: Wanted | None) -> str:
     if now.service not in services:
         return "untouched"
-    if now.state in ("missing", "unknown"):
+    if now.state in ("missing", "not_supported", "unknown"):
         return now.state
     if now.state == "disabled":
         return "skip" if len(services) > 1 else "refuse"
@@ -267,9 +268,8 @@ def refusals(organization: Organization, services: list[str], rows: list[Service
     if running:
         yield running
     if len(services) == 1:
-        yield from (
-            service_disabled(row.service_name) for row in rows if row.service == services[0] and row.state == "disabled"
-        )
+        alone = (refusal_alone(row) for row in rows if row.service == services[0])
+        yield from (refusal for refusal in alone if refusal)
 
 
 def refusal_of(rule: Callable[[], None]) -> PortalError | None:

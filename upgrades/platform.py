@@ -22,7 +22,7 @@ from portal.models import Organization
 from upgrades.drift import Drift, Recorded, find_drift, recorded_of
 from upgrades.images import Names, Wanted, own_image, recorded_names, running_digests, version_of
 from upgrades.models import Rollout, Upgrade
-from upgrades.states import OPEN, PlatformService
+from upgrades.states import OPEN, PlatformService, not_supported
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ ASKED_BY_ANOTHER = "another request is asking ECS just now; look again in a few 
 @dataclass(frozen=True)
 class ServiceNow:
     """`state`: steady, rolling, failed (its deployment, and ECS left it so), degraded (fewer run than should), disabled
-    (desired 0), missing, unknown.
+    (desired 0), missing, not_supported (another `controller` than ECS deploys it), unknown.
 
     `digests`: how many running tasks run which image; empty: not known. `pinned`: the digest that the task definition
     names, if it does. `names`: the versions that these digests are known by. Settled: no deployment is under way.
@@ -58,12 +58,18 @@ class ServiceNow:
     pending_count: int | None = None
     breaker_enabled: bool | None = None
     breaker_rolls_back: bool | None = None
+    controller: str | None = None
     is_settled: bool = False
     pinned: str | None = None
     digests: dict[str, int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     last_rollout: Rollout | None = None
     drift: Drift | None = None
+
+    @property
+    def not_supported(self) -> str | None:
+        """Why the portal cannot upgrade it, whatever else is so; None where it can."""
+        return not_supported(str(self.controller)) if self.state == "not_supported" else None
 
     @property
     def digest(self) -> str | None:
@@ -241,8 +247,9 @@ def ask_ecs(organization: Organization, cluster: str, recorded: Names) -> Readin
 
 
 def as_row(organization: Organization, row: ServiceNow, live: ecs.Service, recorded: Names) -> ServiceNow:
-    definition = task_definition(organization, live.task_definition)
-    image = own_image(definition.images, row.service)
+    image = None
+    if live.task_definition is not None:
+        image = own_image(task_definition(organization, live.task_definition).images, row.service)
     return replace(
         row,
         state=state_of(live),
@@ -254,12 +261,15 @@ def as_row(organization: Organization, row: ServiceNow, live: ecs.Service, recor
         desired_count=live.desired_count,
         running_count=live.running_count,
         pending_count=live.pending_count,
-        breaker_enabled=live.breaker_enabled,
-        breaker_rolls_back=live.breaker_rolls_back,
+        breaker_enabled=None if live.is_foreign else live.breaker_enabled,
+        breaker_rolls_back=None if live.is_foreign else live.breaker_rolls_back,
+        controller=live.controller,
     )
 
 
 def state_of(live: ecs.Service) -> str:
+    if live.is_foreign:
+        return "not_supported"
     if live.desired_count == 0:
         return "disabled"
     if not is_settled(live):
@@ -273,7 +283,7 @@ def is_settled(live: ecs.Service) -> bool:
     """Nothing moves: one deployment that has completed, or a failed one that ECS leaves as it is."""
     states = {entry.rollout_state for entry in live.deployments}
     failed = live.primary is not None and live.primary.rollout_state == "FAILED"
-    return "IN_PROGRESS" not in states and (failed or len(live.deployments) == 1)
+    return not live.is_foreign and "IN_PROGRESS" not in states and (failed or len(live.deployments) == 1)
 
 
 def task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:

@@ -40,6 +40,7 @@ POLL_SECONDS = 0.1
 # What refuses a request was read at most so long ago, where there is time to ask; pages show what is some seconds old.
 BLOCKING_SECONDS = 1.0
 QUICK_SECONDS = 0.5
+OTHER_CONTROLLER = "Another controller than ECS deploys it, and watches over its rollouts."
 TOO_LATE = "Not answered yet; look again in a few seconds."
 
 PASS, FAIL, UNKNOWN = CheckStatus.PASS, CheckStatus.FAIL, CheckStatus.UNKNOWN
@@ -201,10 +202,14 @@ def check_ecs(
 
 def check_services(organization: Organization, rows: list[ServiceNow]) -> Finding:
     missing = [row.service_name for row in rows if row.state == "missing"]
-    facts = {"cluster": organization.cluster, "services": [row.service_name for row in rows]}
-    if missing:
-        detail = f"Not in the cluster {organization.cluster}: {', '.join(missing)}."
-        return Finding(FAIL, detail, facts | {"missing": missing})
+    foreign = {row.service: row.controller for row in rows if row.not_supported}
+    facts: dict[str, Any] = {"cluster": organization.cluster, "services": [row.service_name for row in rows]}
+    facts |= {"missing": missing} if missing else {}
+    facts |= {"controllers": foreign} if foreign else {}
+    bad = [f"Not in the cluster {organization.cluster}: {', '.join(missing)}."] if missing else []
+    bad += [f"{row.label}: {row.not_supported}." for row in rows if row.not_supported]
+    if bad:
+        return Finding(FAIL, " ".join(bad), facts)
     counted = "The service is" if len(rows) == 1 else f"All {len(rows)} services are"
     return Finding(PASS, f"{counted} in the cluster {organization.cluster}.", facts)
 
@@ -223,7 +228,9 @@ def check_steady(rows: list[ServiceNow]) -> Finding:
     bad = [f"{row.label} {said[row.state]}{counts_of(row)}" for row in rows if row.state in said]
     if bad:
         return Finding(FAIL, f"{'; '.join(bad)}.", facts)
-    steady = [f"{row.label}{counts_of(row)}" for row in rows if row.state != "disabled"]
+    steady = [f"{row.label}{counts_of(row)}" for row in rows if row.state == "steady"]
+    if not steady and any(row.not_supported for row in rows):
+        return Finding(UNKNOWN, f"ECS does not say. {OTHER_CONTROLLER}", facts)
     if not steady:
         return Finding(UNKNOWN, "Nothing runs: the desired count is 0.", facts)
     return Finding(PASS, f"Steady: {', '.join(steady)}.", facts)
@@ -241,6 +248,9 @@ def check_breaker(rows: list[ServiceNow]) -> Finding:
         for row in rows
         if row.breaker_enabled is not None
     }
+    if rows and all(row.not_supported for row in rows):
+        return Finding(UNKNOWN, OTHER_CONTROLLER, facts)
+    rows = [row for row in rows if not row.not_supported]
     off = [row.label for row in rows if row.breaker_enabled is False]
     stays = [row.label for row in rows if row.breaker_enabled and not row.breaker_rolls_back]
     if off:

@@ -207,6 +207,8 @@ def why_service_stays(rollout: Rollout, now: ServiceNow) -> str | None:
     """What ECS says against it."""
     if now.state == "missing":
         return f"{rollout.service_name} does not exist in {rollout.upgrade.cluster} any more."
+    if now.not_supported:
+        return f"{rollout.service_name} is {now.not_supported}."
     if now.state == "disabled":
         return f"{rollout.service_name} has a desired count of 0: it is disabled."
     if now.task_definition == rollout.previous_task_definition:

@@ -29,6 +29,7 @@ from upgrades.endings import (
     changed_since,
     finish,
     in_short,
+    other_controller,
     overtaken,
     refresh_upgrade,
     refused,
@@ -108,7 +109,9 @@ def start(claim: Claim) -> None:
         service = reading.services.get(rollout.service_name)
         if service is None or service.status != "ACTIVE":
             return finish(claim, service_missing(rollout))
-        definition = read_definition(claim, service.task_definition)
+        if service.is_foreign:
+            return finish(claim, other_controller(rollout, service.controller), **counts_of(service))
+        definition = read_definition(claim, service)
         seen = {**counts_of(service), "previous_task_definition": definition.arn}
         if service.desired_count == 0:
             seen |= {"from_version": named(claim, definition)}
@@ -138,9 +141,12 @@ def start(claim: Claim) -> None:
     call(claim)
 
 
-def read_definition(claim: Claim, arn: str) -> ecs.TaskDefinition:
+def read_definition(claim: Claim, service: ecs.Service) -> ecs.TaskDefinition:
     claim.renew()
-    return ecs.describe_task_definition(claim.rollout.upgrade.aws_target, arn)
+    if service.task_definition is None:
+        message = f"ECS does not say which task definition {service.name} runs."
+        raise AwsUnavailable("IncompleteReply", message, action="ecs:DescribeServices")
+    return ecs.describe_task_definition(claim.rollout.upgrade.aws_target, service.task_definition)
 
 
 def left_by_upgrade(rollout: Rollout) -> str | None:
@@ -288,8 +294,9 @@ def resolve(claim: Claim) -> None:
         reason = f"UpdateService was called {rollout.attempts} times; no answer came and no deployment started."
         return finish(claim, Verdict(Status.FAILED, Outcome.REFUSED, reason))
     service = read_service(claim).services.get(rollout.service_name)
-    if service and service.task_definition not in (rollout.previous_task_definition, rollout.task_definition):
-        return finish(claim, overtaken(service.task_definition))
+    known = (None, rollout.previous_task_definition, rollout.task_definition)
+    if service and service.task_definition not in known:
+        return finish(claim, overtaken(str(service.task_definition)))
     logger.warning("rollout %s: attempt %s started nothing, calling again", rollout.pk, rollout.attempts)
     baseline = {name: value for name, value in rollout.baseline.items() if name not in ("looks", "looked_at")}
     claim.write(attempts=rollout.attempts + 1, baseline=baseline)

@@ -85,6 +85,7 @@ class Outcome(models.TextChoices):
     STOPPED = "stopped", "Stopped by ECS"
     ACCESS_DENIED = "access_denied", "AWS denied access"
     SERVICE_MISSING = "service_missing", "The service does not exist"
+    NOT_SUPPORTED = "not_supported", "Deployed by another controller"
     REFUSED = "refused", "ECS refused the update"
     TIMED_OUT = "timed_out", "Timed out"
     NOT_ATTEMPTED = "not_attempted", "Not attempted"
@@ -371,6 +372,14 @@ def describe_upgrade(
         "Skipped, disabled": named(Status.SKIPPED),
     }
     return " ".join([first, *(f"{what}: {names}." for what, names in others.items() if names)])
+
+
+def not_supported(controller: str) -> str:
+    """
+    >>> not_supported("EXTERNAL")
+    'deployed by another controller (EXTERNAL): the portal cannot upgrade it'
+    """
+    return f"deployed by another controller ({controller}): the portal cannot upgrade it"
 
 
 def in_a_sentence(service: str) -> str:

@@ -17,7 +17,7 @@ from portal.templatetags.words import duration, last_part
 from upgrades.endings import in_short
 from upgrades.models import Rollout, UpgradeCheck, ValidationRun
 from upgrades.probes import Finding
-from upgrades.states import CheckStatus, PlatformService
+from upgrades.states import CheckStatus, PlatformService, not_supported
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ def disturbance_of(rollout: Rollout, service: ecs.Service | None) -> str | None:
     label = PlatformService(rollout.service).label
     if service is None or service.status != "ACTIVE":
         return f"{label}: the service is gone."
+    if service.is_foreign:
+        return f"{label}: it is {not_supported(service.controller)}."
     if service.task_definition != rollout.task_definition:
         return f"{label}: it runs {last_part(service.task_definition)}, not {last_part(rollout.task_definition)}."
     if not is_mine(rollout, service):

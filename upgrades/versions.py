@@ -294,6 +294,8 @@ def message_of(platform: Reading | None, registry: Registry, limited: dict[str, 
         said.append("The organization has neither cluster nor stack, so nothing runs.")
     elif platform.error:
         said.append(f"What runs now could not be read ({platform.error}).")
+    rows = platform.services if platform else []
+    said += [f"The {in_a_sentence(row.service)} is {row.not_supported}." for row in rows if row.not_supported]
     for service, reason in limited.items():
         said.append(f"For the {in_a_sentence(service)} only `latest` can be chosen: {reason}.")
     if registry.error:
@@ -339,7 +341,8 @@ def ask_registries(organization: Organization, services: list[str], version: str
     for service, name in names.items():
         live = found.get(name)
         answer: Answer = Wanted(version)
-        if live is not None:
+        # What another controller deploys is refused, or fails, whatever the version is.
+        if live is not None and live.task_definition is not None and not live.is_foreign:
             image = own_image(task_definition(organization, live.task_definition).images, service)
             try:
                 answer = look_up(target, image, service, version)

@@ -17,6 +17,10 @@ from portal.aws.errors import AwsMissing, AwsUnavailable, retried_after_expiry, 
 SERVICES_A_CALL = 10
 SERVICE_DEPLOYMENTS_A_CALL = 20
 STOPPED_TASKS_READ = 20
+# The deployment controller of the services that UpdateService may roll, and the name of what ECS manages as a whole.
+# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentController.html
+OWN_CONTROLLER = "ECS"
+EXPRESS_MODE = "Express Mode"
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,29 @@ class ServiceEvent:
 
 @dataclass(frozen=True)
 class Service:
+    """`controller`: who deploys it: OWN_CONTROLLER, EXTERNAL, CODE_DEPLOY, or EXPRESS_MODE.
+
+    A service of an EXTERNAL controller names no task definition.
+    """
+
     name: str
     arn: str
     status: str
     desired_count: int
     running_count: int
     pending_count: int
-    task_definition: str
+    task_definition: str | None
     deployments: tuple[Deployment, ...]
     current_service_deployment: str | None
     events: tuple[ServiceEvent, ...]
     breaker_enabled: bool
     breaker_rolls_back: bool
+    controller: str = OWN_CONTROLLER
+
+    @property
+    def is_foreign(self) -> bool:
+        """Only another controller may deploy it."""
+        return self.controller != OWN_CONTROLLER
 
     @property
     def primary(self) -> Deployment | None:
@@ -401,7 +416,7 @@ def _service(raw: dict[str, Any]) -> Service:
         desired_count=raw["desiredCount"],
         running_count=raw["runningCount"],
         pending_count=raw["pendingCount"],
-        task_definition=raw["taskDefinition"],
+        task_definition=raw.get("taskDefinition"),
         deployments=tuple(_deployment(entry) for entry in raw.get("deployments", [])),
         current_service_deployment=raw.get("currentServiceDeployment"),
         events=tuple(
@@ -410,7 +425,15 @@ def _service(raw: dict[str, Any]) -> Service:
         ),
         breaker_enabled=bool(breaker.get("enable")),
         breaker_rolls_back=bool(breaker.get("enable") and breaker.get("rollback")),
+        controller=_controller(raw),
     )
+
+
+def _controller(raw: dict[str, Any]) -> str:
+    """Return who deploys the service. A reply that does not name the controller is that of ECS's own."""
+    if raw.get("resourceManagementType") == "ECS":
+        return EXPRESS_MODE
+    return str(raw.get("deploymentController", {}).get("type") or OWN_CONTROLLER)
 
 
 def _deployment(raw: dict[str, Any]) -> Deployment:

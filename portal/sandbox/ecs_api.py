@@ -56,13 +56,16 @@ class EcsApi:
         if not name:
             raise invalid_parameter("Service name cannot be empty.")
         cluster = self._cluster(request)
-        if not params.get("taskDefinition"):
+        is_external = (params.get("deploymentController") or {}).get("type") == "EXTERNAL"
+        if is_external and params.get("taskDefinition"):
+            raise invalid_parameter("TaskDefinition must be blank.")
+        if not is_external and not params.get("taskDefinition"):
             raise invalid_parameter("TaskDefinition cannot be empty.")
         if params.get("schedulingStrategy") != "DAEMON" and params.get("desiredCount") is None:
             raise invalid_parameter("The desired count should be specified.")
         if not CLIENT_TOKEN.fullmatch(str(params.get("clientToken") or "")):
             raise invalid_parameter("The client token must be up to 36 ASCII characters in the range of 33-126.")
-        plan = self._plan(request, str(params["taskDefinition"]))
+        plan = None if is_external else self._plan(request, str(params["taskDefinition"]))
         key = ServiceKey(request.account, request.region, cluster, name)
         service = self.engine.create_service(key, plan, params, created_by=request.principal)
         return {"service": replies.service_reply(service)}
@@ -71,6 +74,7 @@ class EcsApi:
         params = request.params
         key = self._service_key(request)
         service = self.engine.require_active(key)
+        refuse_foreign(service.controller, params)
         plan = None
         if params.get("taskDefinition") or params.get("forceNewDeployment"):
             # A forced deployment reads the images again: that is what it is for.
@@ -118,7 +122,8 @@ class EcsApi:
         found = [
             replies.brief_reply(service, each)
             for each in service.service_deployments
-            if (not statuses or each.status in statuses)
+            if service.controller == "ECS"
+            and (not statuses or each.status in statuses)
             and (after is None or each.created_at >= after)
             and (before is None or each.created_at <= before)
         ]
@@ -303,6 +308,23 @@ class EcsApi:
                 raise service_not_found()
             services = [service]
         return [(service, task) for service in services for task in service.tasks]
+
+
+def refuse_foreign(controller: str, params: Json) -> None:
+    """Refuse what only the service's own controller may do.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html says what each controller leaves.
+    """
+    if controller == "ECS":
+        return
+    use = " Use AWS CodeDeploy to trigger a new deployment." if controller == "CODE_DEPLOY" else ""
+    if params.get("taskDefinition"):
+        what = "Unable to update task definition"
+    elif params.get("forceNewDeployment"):
+        what = "Cannot force a new deployment"
+    else:
+        return
+    raise invalid_parameter(f"{what} on services with a {controller} deployment controller.{use}")
 
 
 def family_of(service: Service, task: Task) -> str:

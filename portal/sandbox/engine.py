@@ -143,9 +143,11 @@ class Engine:
     # Writes
 
     def create_service(
-        self, key: ServiceKey, plan: RevisionPlan, request: dict[str, Any], *, created_by: str
+        self, key: ServiceKey, plan: RevisionPlan | None, request: dict[str, Any], *, created_by: str
     ) -> Service:
         """Create the service and start its first service deployment; `request` is CreateService's own.
+
+        Without a plan no deployment starts: an EXTERNAL controller makes task sets, which the local AWS does not have.
 
         A client token belongs to one request in one cluster: the same request again gives the service that it made
         (https://docs.aws.amazon.com/AmazonECS/latest/APIReference/ECS_Idempotency.html), any other one is refused.
@@ -160,7 +162,8 @@ class Engine:
             if made.key == key and is_repeated and service.request_digest == made.request_digest:
                 return made
             raise invalid_parameter("Creation of service was not idempotent.")
-        self._start_deployment(service, plan)
+        if plan:
+            self._start_deployment(service, plan)
         if existing:
             inherit(service, existing, self.now())
         record_counts(service, self.now())

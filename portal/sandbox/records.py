@@ -172,6 +172,11 @@ class Service:
     counts: list[list[float]] = field(default_factory=list)  # [at, desired, running, pending], oldest first
 
     @property
+    def controller(self) -> str:
+        """Who deploys it. Where that is not ECS, its tasks are shown as a task set, and no deployment of ECS is."""
+        return str((self.settings.get("deploymentController") or {}).get("type") or "ECS")
+
+    @property
     def primary(self) -> Deployment:
         return self.deployments[0]
 

@@ -16,6 +16,7 @@ Json = dict[str, Any]
 def service_reply(service: Service, *, with_tags: bool = True) -> Json:
     live = [task for task in service.tasks if task.is_live]
     current = service.service_deployments[0] if service.service_deployments else None
+    is_foreign = service.controller != "ECS"
     return present(
         {
             "serviceArn": service.key.service_arn,
@@ -30,16 +31,17 @@ def service_reply(service: Service, *, with_tags: bool = True) -> Json:
             "launchType": "FARGATE",
             "platformVersion": "LATEST",
             "platformFamily": "Linux",
-            "taskDefinition": service.task_definition,
+            "taskDefinition": None if service.controller == "EXTERNAL" else service.task_definition,
             "deploymentConfiguration": service.configuration,
-            "deployments": [deployment_reply(service, each) for each in service.deployments],
+            "taskSets": [task_set(service, each) for each in service.deployments] if is_foreign else None,
+            "deployments": [] if is_foreign else [deployment_reply(service, each) for each in service.deployments],
             "events": [
                 {"id": each.id, "createdAt": each.created_at, "message": each.message} for each in service.events
             ],
             "createdAt": service.created_at,
             "createdBy": service.created_by,
-            "currentServiceDeployment": current.arn if current else None,
-            "currentServiceRevisions": current_revisions(service),
+            "currentServiceDeployment": current.arn if current and not is_foreign else None,
+            "currentServiceRevisions": None if is_foreign else current_revisions(service),
             "placementConstraints": [],
             "placementStrategy": [],
             "schedulingStrategy": "REPLICA",
@@ -112,6 +114,22 @@ def deployment_reply(service: Service, deployment: Deployment) -> Json:
             "rolloutStateReason": deployment.rollout_state_reason,
         }
     )
+
+
+def task_set(service: Service, deployment: Deployment) -> Json:
+    """Return what another controller than ECS deployed."""
+    running = deployment_reply(service, deployment)
+    shared = ("id", "status", "taskDefinition", "pendingCount", "runningCount", "createdAt", "updatedAt", "launchType")
+    number = deployment.id.rpartition("/")[2]
+    return {name: running[name] for name in shared} | {
+        "taskSetArn": f"{service.key.prefix}:task-set/{service.key.cluster}/{service.key.name}/ecs-svc/{number}",
+        "serviceArn": service.key.service_arn,
+        "clusterArn": service.key.cluster_arn,
+        "startedBy": service.controller,
+        "computedDesiredCount": service.desired,
+        "scale": {"value": 100.0, "unit": "PERCENT"},
+        "stabilityStatus": "STEADY_STATE" if service.steady else "STABILIZING",
+    }
 
 
 def brief_reply(service: Service, deployment: ServiceDeployment) -> Json:

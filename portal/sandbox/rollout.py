@@ -45,6 +45,11 @@ def breaker_threshold(desired: int) -> int:
 def advance(service: Service, now: float, rollout_faults: RolloutFaults) -> int:
     """Bring a service to `now`, skipping the time in which nothing can happen; returns how many ticks it took."""
     ticks = 0
+    if not service.deployments:
+        # Deployed by another controller, which has not made a task set: nothing moves by itself.
+        service.status = "INACTIVE" if service.status == "DRAINING" else service.status
+        service.advanced_to = max(service.advanced_to, now)
+        return ticks
     while service.status != "INACTIVE":
         wake = next_wake(service)
         if wake is None:

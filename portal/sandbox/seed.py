@@ -19,6 +19,8 @@ NETWORK = {
     }
 }
 
+CONTROLLERS = ("ECS", "CODE_DEPLOY", "EXTERNAL")
+
 FIELDS: dict[str, type | tuple[type, ...]] = {"account": str, "region": str, "cluster": str}
 SERVICE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "name": str,
@@ -28,6 +30,7 @@ SERVICE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "desired_count": int,
     "breaker": bool,
     "rollback": bool,
+    "controller": str,
     "minimum_percent": int,
     "maximum_percent": int,
     "cpu": str,
@@ -101,7 +104,10 @@ def describe(service: Service) -> Json:
 
 
 def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
-    """A task definition and a service on it, with one COMPLETED deployment and all tasks running."""
+    """A task definition and a service on it, with one COMPLETED deployment and all tasks running.
+
+    With another `controller` than ECS (EXTERNAL, CODE_DEPLOY) they run as a task set.
+    """
     family = body.get("family") or key.name
     container = body.get("container") or "app"
     image = body.get("image") or f"{key.account}.dkr.ecr.{key.region}.amazonaws.com/{family}:v1"
@@ -130,6 +136,7 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
         "desiredCount": body.get("desired_count", 2),
         "launchType": "FARGATE",
         "networkConfiguration": NETWORK,
+        "deploymentController": {"type": body.get("controller") or "ECS"},
         "deploymentConfiguration": {
             "maximumPercent": body.get("maximum_percent", 200),
             "minimumHealthyPercent": body.get("minimum_percent", 100),
@@ -192,6 +199,8 @@ def check(body: Json) -> None:
             if name not in SERVICE_FIELDS:
                 raise SeedError(f"`{where}{name}` is not a field; known are: {', '.join(SERVICE_FIELDS)}.")
         check_fields(service, SERVICE_FIELDS, where=where)
+        if service.get("controller") not in (None, *CONTROLLERS):
+            raise SeedError(f"`{where}controller` must be one of {', '.join(CONTROLLERS)}.")
         if not service.get("name"):
             raise SeedError(f"`{where}name` is missing.")
     for number, role in enumerate(body.get("roles") or []):

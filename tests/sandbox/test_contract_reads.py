@@ -304,3 +304,57 @@ def test_reply_carries_a_date_that_fits_its_times(ecs: Ecs) -> None:
     created = reply["service"]["deployments"][0]["createdAt"]
     assert abs((parsedate_to_datetime(headers["date"]) - created).total_seconds()) <= 1
     assert reply["ResponseMetadata"]["RequestId"]
+
+
+@pytest.mark.parametrize("controller", ["EXTERNAL", "CODE_DEPLOY"])
+def test_another_controllers_service_has_a_task_set_alone(ecs: Ecs, controller: str) -> None:
+    service = ecs.describe(ecs.service(2, controller=controller))
+
+    assert service["deploymentController"] == {"type": controller}
+    assert service["deployments"] == []
+    assert ("taskDefinition" in service) == (controller == "CODE_DEPLOY")
+    (task_set,) = service["taskSets"]
+    assert (task_set["status"], task_set["runningCount"], task_set["startedBy"]) == ("PRIMARY", 2, controller)
+    name = service["serviceName"]
+    assert ecs.client.list_service_deployments(cluster=ecs.cluster, service=name)["serviceDeployments"] == []
+    assert len(ecs.client.list_tasks(cluster=ecs.cluster, serviceName=name)["taskArns"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("controller", "said"),
+    [
+        ("EXTERNAL", "on services with a EXTERNAL deployment controller."),
+        (
+            "CODE_DEPLOY",
+            "on services with a CODE_DEPLOY deployment controller. Use AWS CodeDeploy to trigger a new deployment.",
+        ),
+    ],
+)
+def test_another_controllers_service_is_not_deployed_here(ecs: Ecs, controller: str, said: str) -> None:
+    service = ecs.service(2, controller=controller)
+
+    with pytest.raises(ClientError) as unable:
+        ecs.update(service, taskDefinition=ecs.register(service))
+    with pytest.raises(ClientError) as forced:
+        ecs.update(service, forceNewDeployment=True)
+
+    assert refusal(unable) == ("InvalidParameterException", f"Unable to update task definition {said}")
+    assert refusal(forced) == ("InvalidParameterException", f"Cannot force a new deployment {said}")
+    assert ecs.update(service, desiredCount=1)["desiredCount"] == 1
+
+
+def test_an_external_service_is_created_without_a_task_definition(ecs: Ecs) -> None:
+    create = {"cluster": ecs.cluster, "desiredCount": 1, "deploymentController": {"type": "EXTERNAL"}}
+
+    with pytest.raises(ClientError) as refused:
+        ecs.client.create_service(serviceName="given", taskDefinition=ecs.register("given"), **create)
+    created = ecs.client.create_service(serviceName="blank", **create)["service"]
+    ecs.client.update_service(cluster=ecs.cluster, service="blank", desiredCount=2)
+    ecs.pass_time(60)
+    service = ecs.describe("blank")
+    ecs.client.delete_service(cluster=ecs.cluster, service="blank", force=True)
+
+    assert refusal(refused) == ("InvalidParameterException", "TaskDefinition must be blank.")
+    assert (created["deployments"], created["taskSets"], created["runningCount"]) == ([], [], 0)
+    assert (service["status"], service["desiredCount"], "taskDefinition" in service) == ("ACTIVE", 2, False)
+    assert ecs.describe("blank")["status"] == "INACTIVE"
