@@ -109,6 +109,12 @@ def nothing_to_change(case: Case) -> None:
     case.kind = "unchanged"
 
 
+@fate(20, "completed")
+def nothing_to_change_but_an_outsider_deploys(case: Case) -> None:
+    case.kind = "unchanged"
+    case.soon(case.chance.choice([case.outsider_deploys, case.outsider_deploys_another_definition]))
+
+
 @fate(60, "rolled_back")
 def crash(case: Case) -> None:
     case.fault("crash", times=1)

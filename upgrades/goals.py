@@ -30,10 +30,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Now:
-    """What the service runs. `digests`: of its running tasks; empty: not known. `digest`: the one that all of them run."""
+    """What the service runs. `digests`: of its running tasks; empty: not known. `digest`: the one that all of them run.
+
+    `has_ended_well`: ECS is done with the task definition that the service names. Until then the running tasks prove
+    nothing: ECS may be about to replace them.
+    """
 
     version: str | None
     digests: set[str]
+    has_ended_well: bool
 
     @property
     def digest(self) -> str | None:
@@ -42,7 +47,10 @@ class Now:
 
 @dataclass(frozen=True)
 class Goal:
-    """What the service is to run: a task definition that is there, or the present one with `image` in it."""
+    """What the service is to run: a task definition that is there, or the present one with `image` in it.
+
+    `is_no_change`: the newest deployment rolled exactly that, and has ended well.
+    """
 
     version: str | None
     digest: str | None
@@ -60,10 +68,10 @@ def named(claim: Claim, definition: ecs.TaskDefinition) -> str | None:
     return version_of(rollout.upgrade.aws_target, image, rollout.service, names=names)
 
 
-def what_runs(claim: Claim, definition: ecs.TaskDefinition) -> Now:
+def what_runs(claim: Claim, service: ecs.Service, definition: ecs.TaskDefinition) -> Now:
     """By the running tasks; where they cannot be read by the digest that the task definition names, if it names one."""
     digests = read_digests(claim, definition) or pinned_by(claim, definition)
-    return Now(named(claim, definition), digests)
+    return Now(named(claim, definition), digests, service.has_ended_well)
 
 
 def pinned_by(claim: Claim, definition: ecs.TaskDefinition) -> set[str]:
@@ -84,7 +92,8 @@ def what_is_wanted(claim: Claim, definition: ecs.TaskDefinition, now: Now) -> Go
         earlier = ecs.describe_task_definition(target, rollout.wanted_task_definition)
         version = rollout.wanted_version or named(claim, earlier)
         digest = next(iter(pinned_by(claim, earlier)), None)
-        return Goal(version, digest, earlier.arn == definition.arn, task_definition=earlier.arn)
+        is_there = now.has_ended_well and earlier.arn == definition.arn
+        return Goal(version, digest, is_there, task_definition=earlier.arn)
     image = own_image(definition.images, rollout.service)
     wanted = Wanted(rollout.wanted_version, rollout.wanted_image)
     if wanted.image is None and wanted.version is not None:
@@ -95,11 +104,13 @@ def what_is_wanted(claim: Claim, definition: ecs.TaskDefinition, now: Now) -> Go
                 raise VersionMissing(str(error)) from error
             wanted = Wanted(None)
     if wanted.image is None:
-        return Goal(now.version, now.digest if pinned_by(claim, definition) else None, is_no_change=True)
+        digest = now.digest if pinned_by(claim, definition) else None
+        return Goal(now.version, digest, is_no_change=now.has_ended_well)
     digest = parse_image(wanted.image).digest
     # Where the tasks do not tell, the names must do.
     is_there = now.digests == {digest} if now.digests else now.version == wanted.version
-    return Goal(wanted.version, digest, is_there, image=wanted.image)
+    is_there = is_there and pinned_by(claim, definition) <= {digest}
+    return Goal(wanted.version, digest, now.has_ended_well and is_there, image=wanted.image)
 
 
 def revision_for(claim: Claim, definition: ecs.TaskDefinition, goal: Goal) -> str:

@@ -242,7 +242,8 @@ def effect_on(now: ServiceNow, services: list[str], choices: Choices, wanted: Wa
         return "replace"
     if wanted is None or (wanted.image is None and wanted.version is not None):
         return "unknown"
-    return "none" if now.runs_already(wanted) else "replace"
+    # As the engine decides (goals.py): what has not ended well is rolled, whatever its tasks run.
+    return "none" if now.runs_already(wanted) and now.state not in ("rolling", "failed") else "replace"
 
 
 def with_diffs(

@@ -117,7 +117,7 @@ def start(claim: Claim) -> None:
             seen |= {"from_version": named(claim, definition)}
             reason = f"{service.name} has a desired count of 0: it is disabled, there is nothing to roll."
             return finish(claim, Verdict(Status.SKIPPED, Outcome.DISABLED, reason), **seen)
-        now = what_runs(claim, definition)
+        now = what_runs(claim, service, definition)
         goal = what_is_wanted(claim, definition, now)
         seen |= {"from_version": now.version, "from_digest": now.digest}
         if goal.is_no_change and not rollout.upgrade.force_new_deployment:
@@ -126,7 +126,7 @@ def start(claim: Claim) -> None:
             unchanged |= {"task_definition": definition.arn}
             verdict = Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason + "nothing to change.")
             return finish(claim, verdict, **seen, **unchanged)
-        if rollout.wanted_task_definition and definition.arn != left_by_upgrade(rollout):
+        if rollout.wanted_task_definition and definition.arn not in (left_by_upgrade(rollout), goal.task_definition):
             return finish(claim, changed_since(rollout, definition.arn, now.version), **seen)
         seen |= {"to_version": goal.version, "to_digest": goal.digest}
         seen |= {"task_definition": revision_for(claim, definition, goal)}
@@ -203,8 +203,8 @@ def is_first_of(rollout: Rollout, seen: dict[str, Any]) -> bool:
 def call(claim: Claim) -> None:
     """UpdateService, once. A definite refusal ends the rollout; an ambiguous end leaves it to resolve().
 
-    Forced too where the task definition stays and other tasks are wanted: what ran is not what it names, and unforced ECS
-    would start nothing.
+    Forced too where the task definition stays: what runs is not what it names, or its deployment has not ended well, and
+    unforced ECS would start nothing.
     """
     rollout = claim.rollout
     stays = rollout.task_definition == rollout.previous_task_definition

@@ -90,6 +90,24 @@ class Service:
     def primary(self) -> Deployment | None:
         return next((deployment for deployment in self.deployments if deployment.status == "PRIMARY"), None)
 
+    @property
+    def has_ended_well(self) -> bool:
+        """Return whether the newest deployment has completed and no other one is under way or has tasks left.
+
+        ECS gives no rolloutState behind a Classic Load Balancer, nor for deployments that are not rolling ones:
+        https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html. Then one deployment must be left,
+        and all tasks that it should run must run. While traffic shifts or bakes, ECS still lists the earlier one.
+        """
+        newest = self.primary
+        if newest is None or newest.task_definition != self.task_definition:
+            return False
+        others = [deployment for deployment in self.deployments if deployment is not newest]
+        if newest.rollout_state is None:
+            return not others and newest.pending_count == 0 and newest.running_count == self.desired_count
+        if any(other.rollout_state == "IN_PROGRESS" or other.running_count or other.pending_count for other in others):
+            return False
+        return newest.rollout_state == "COMPLETED"
+
     def deployment(self, deployment_id: str) -> Deployment | None:
         return next((deployment for deployment in self.deployments if deployment.id == deployment_id), None)
 

@@ -212,6 +212,16 @@ def test_all_tells_of_each_service(cast: Cast, platform: LocalAws, client_for: S
     assert "Tasks replaced 9" in words(page)
 
 
+def test_what_others_are_rolling_is_not_nothing_to_change(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    name = f"{cast.acme.deployment_stack}-agent-service"
+    platform.client().update_service(cluster=cast.acme.cluster, service=name, forceNewDeployment=True)
+
+    page = ask(client_for(cast.operator), "service=agent")
+
+    assert "every task replaced" in row_of(page, "Agent service")
+    assert "No task would be touched" not in page
+
+
 def test_nothing_to_change_is_told_before_the_start(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=agent")
 

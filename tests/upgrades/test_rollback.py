@@ -564,10 +564,33 @@ def test_what_others_deployed_since_the_trigger_is_not_touched(
 def test_what_went_back_meanwhile_is_no_change(cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade) -> None:
     rollback = roll_back(cast, done)
     deploy(platform, cast.acme, "agent", str(done.rollouts.get().previous_task_definition))
+    platform.advance(300)
 
     engine.run(rollback)
 
     assert rollback.rollouts.get().outcome == Outcome.NO_CHANGE
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_what_is_still_going_back_is_rolled_by_the_rollback(
+    cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade, has_failed: bool
+) -> None:
+    """Others deployed the earlier revision meanwhile. Nothing proves that it ends well, and rolling it undoes nothing."""
+    earlier, rollback = str(done.rollouts.get().previous_task_definition), roll_back(cast, done)
+    place = {"cluster": cast.acme.cluster, "service": service_name(cast.acme, "agent")}
+    if has_failed:
+        breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
+        platform.client().update_service(**place, deploymentConfiguration=breaker)
+        platform.fault("crash", **place, times=1)
+    deploy(platform, cast.acme, "agent", earlier)
+    platform.advance(300 if has_failed else 0)
+
+    engine.run(rollback)
+
+    rollout = rollback.rollouts.get()
+    assert (rollout.status, rollout.outcome, rollout.attempts) == (Status.SUCCESS, Outcome.COMPLETED, 1)
+    assert running(platform, cast.acme, "agent") == earlier
 
 
 @pytest.mark.django_db(transaction=True)

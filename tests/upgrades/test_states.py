@@ -245,6 +245,11 @@ def entry(entry_id: str, *, primary: bool, state: str, rollback: bool = False) -
     )
 
 
+def gone(deployment: Deployment) -> Deployment:
+    """The deployment once its tasks are gone."""
+    return replace(deployment, running_count=0)
+
+
 def service_with(*deployments: Deployment) -> Service:
     return Service(
         name="s",
@@ -308,6 +313,41 @@ def test_a_rollback_that_was_seen_is_still_one_when_it_has_ended() -> None:
     verdict = judge_by_id(service, "mine", baseline=[], was_rolling_back=True)
 
     assert (verdict.status, verdict.outcome) == (Status.FAILED, Outcome.ROLLED_BACK)
+
+
+# --- whether the newest deployment has ended well ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deployments", "expected"),
+    [
+        ([entry("new", primary=True, state="COMPLETED")], True),
+        ([entry("new", primary=True, state="IN_PROGRESS")], False),
+        ([entry("new", primary=True, state="FAILED")], False),
+        ([entry("new", primary=True, state="IN_PROGRESS", rollback=True)], False),
+        ([entry("new", primary=True, state="COMPLETED"), entry("old", primary=False, state="COMPLETED")], False),
+        ([entry("new", primary=True, state="COMPLETED"), gone(entry("old", primary=False, state="FAILED"))], True),
+        (
+            [entry("new", primary=True, state="COMPLETED"), gone(entry("old", primary=False, state="IN_PROGRESS"))],
+            False,
+        ),
+        ([replace(entry("new", primary=True, state="COMPLETED"), task_definition="td:2")], False),
+        ([], False),
+        # Behind a Classic Load Balancer ECS gives no state.
+        ([replace(entry("new", primary=True, state="-"), rollout_state=None)], True),
+        ([replace(entry("new", primary=True, state="-"), rollout_state=None, running_count=1)], False),
+        ([replace(entry("new", primary=True, state="-"), rollout_state=None, pending_count=1)], False),
+        (
+            [
+                replace(entry("new", primary=True, state="-"), rollout_state=None),
+                gone(entry("old", primary=False, state="-")),
+            ],
+            False,
+        ),
+    ],
+)
+def test_a_deployment_has_ended_well_when_ecs_is_done_with_it(deployments: list[Deployment], expected: bool) -> None:
+    assert service_with(*deployments).has_ended_well is expected
 
 
 # --- validation ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -366,6 +367,93 @@ def test_where_tasks_cannot_be_read_the_names_must_do(
     upgrade = engine.run(trigger(cast, version=version))
 
     assert upgrade.rollouts.get().outcome == outcome
+
+
+# --- nothing to change, unless a deployment of others is under way or has failed -----------------------------------
+
+
+def start_outside(local_aws: LocalAws, cast: Cast, image: str, service: str = "agent") -> str:
+    """Start a deployment of the image outside the portal and return its task definition; no time passes."""
+    definition = plain_definition(cast, image, service)
+    arn = local_aws.client().register_task_definition(**definition)["taskDefinition"]["taskDefinitionArn"]
+    local_aws.client().update_service(**place_of(cast, service), taskDefinition=arn)
+    return str(arn)
+
+
+def fail_outside(local_aws: LocalAws, cast: Cast, image: str, service: str = "agent") -> str:
+    """Deploy the image outside the portal; its tasks crash, and the circuit breaker stops it without a rollback."""
+    breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
+    local_aws.client().update_service(**place_of(cast, service), deploymentConfiguration=breaker)
+    local_aws.fault("crash", **place_of(cast, service), times=1)
+    arn = start_outside(local_aws, cast, image, service)
+    local_aws.advance(300)
+    return arn
+
+
+@pytest.mark.parametrize("interfere", [start_outside, fail_outside], ids=["under_way", "failed"])
+@pytest.mark.parametrize("image", ["v9.9.0", "v9.9.1"])
+def test_a_deployment_of_others_that_has_not_ended_is_replaced(
+    cast: Cast,
+    engine: Engine,
+    platform: LocalAws,
+    registry: dict[str, str],
+    interfere: Callable[[LocalAws, Cast, str], str],
+    image: str,
+) -> None:
+    """The tasks run v9.9.0, but ECS goes on to their task definition, or starts the next task from it."""
+    theirs = interfere(platform, cast, f"{REGISTRY}/axonflow-agent:{image}")
+    assert running_digests(platform, cast) == {registry["agent:v9.9.0"]}
+
+    upgrade = engine.run(trigger(cast, version="v9.9.0", override_reason="it replaces what others left"))
+
+    rollout = upgrade.rollouts.get()
+    assert (upgrade.status, rollout.outcome, rollout.attempts) == (Status.SUCCESS, Outcome.COMPLETED, 1)
+    assert rollout.previous_task_definition == theirs
+    assert running_digests(platform, cast) == {registry["agent:v9.9.0"]}
+    assert service_now(platform, cast)["deployments"][0]["id"] == rollout.deployment_id
+
+
+def test_a_deployment_of_others_before_its_turn_is_replaced(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    upgrade = trigger(cast, "all", version="v9.9.0")
+    start_outside(platform, cast, f"{REGISTRY}/axonflow-customer-portal:v9.9.1", "customer-portal")
+    for _ in range(3):
+        engine.step()  # each service has had its turn, and no time has passed in ECS
+
+    engine.run(upgrade)
+
+    assert list(upgrade.rollouts.order_by("position").values_list("outcome", flat=True)) == [
+        Outcome.NO_CHANGE,
+        Outcome.NO_CHANGE,
+        Outcome.COMPLETED,
+    ]
+
+
+def test_a_foreign_registry_rolls_again_what_has_not_ended_well(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    theirs = start_outside(platform, cast, "ghcr.io/getaxonflow/axonflow-agent:v9.9.0")
+
+    upgrade = engine.run(trigger(cast, version="latest", override_reason="it is rolling"))
+
+    rollout = upgrade.rollouts.get()
+    assert (rollout.outcome, rollout.task_definition) == (Outcome.COMPLETED, theirs)
+
+
+def test_what_others_have_deployed_to_its_end_is_no_change(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.9.1"))
+    before = len(platform.ledger(action="UpdateService"))
+
+    upgrade = engine.run(trigger(cast, version="v9.9.1"))
+
+    assert upgrade.rollouts.get().outcome == Outcome.NO_CHANGE
+    assert len(platform.ledger(action="UpdateService")) == before
+
+
+def test_what_ecs_has_rolled_back_to_is_no_change(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    platform.fault("crash", **place_of(cast), times=1)
+    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.9.1"))
+
+    upgrade = engine.run(trigger(cast, version="v9.9.0"))
+
+    assert upgrade.rollouts.get().outcome == Outcome.NO_CHANGE
 
 
 # --- never twice ---------------------------------------------------------------------------------------------------
