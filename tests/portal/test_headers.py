@@ -131,6 +131,8 @@ answers = {
     "plain": plain.get("/api/v1/auth/session"),
     "plain_live": plain.get("/livez"),
     "host": Client(headers={"Host": "evil.example", "X-Forwarded-Proto": "https"}).get("/api/v1/auth/session"),
+    "live_by_address": Client(headers={"Host": "10.0.12.34"}).get("/livez"),
+    "ready_by_address": Client(headers={"Host": "10.0.12.34"}).get("/readyz"),
     "ready": client.get("/readyz"),
     "health": client.get("/health"),
     "down": client.get("/api/v1/deployments/upgrades", headers=session),
@@ -207,6 +209,13 @@ def test_production_answers_to_its_own_name_alone(production: dict[str, Any]) ->
 
     assert status == 400
     assert "evil.example" not in text
+
+
+def test_production_answers_a_health_check_by_address(production: dict[str, Any]) -> None:
+    live, ready = (production["answers"][name] for name in ("live_by_address", "ready_by_address"))
+
+    assert (live[0], json.loads(live[2])) == (200, {"status": "alive"})
+    assert (ready[0], json.loads(ready[2])) == (503, {"status": "unready"})
 
 
 def test_production_lives_and_says_that_it_is_not_ready_while_all_is_down(production: dict[str, Any]) -> None:

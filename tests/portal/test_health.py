@@ -22,6 +22,11 @@ def alive(db: None, local_aws: LocalAws) -> None:
     note_beat("worker")
 
 
+@pytest.fixture
+def only_portal_example(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["portal.example"]
+
+
 def assert_down(response: Any, part: str) -> None:
     """503, this part alone is named, and nothing else is said."""
     verdicts = {name: "unhealthy" if name == part else "healthy" for name in PARTS}
@@ -80,6 +85,25 @@ def test_readyz_asks_the_database_alone(db: None, django_assert_num_queries: Any
         response = Client().get("/readyz")
 
     assert (response.status_code, response.json()) == (200, {"status": "ready"})
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+@pytest.mark.parametrize("host", ["10.0.12.34", "10.0.12.34:8000", "[fd00::1]:8000", "evil.example", "a b", ""])
+def test_a_load_balancer_may_send_any_host(db: None, only_portal_example: None, path: str, host: str) -> None:
+    response = Client().get(path, headers={"Host": host})
+
+    assert response.status_code == 200
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/metrics", "/livez/", "/livez/x", "/api/v1/auth/session", "/", "/nowhere"]
+)
+def test_every_other_path_refuses_a_foreign_host(db: None, only_portal_example: None, path: str) -> None:
+    response = Client().get(path, headers={"Host": "10.0.12.34"})
+
+    assert response.status_code == 400
+    assert "10.0.12.34" not in response.content.decode()
 
 
 @pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
