@@ -1,10 +1,12 @@
 """The web process: `gunicorn portal.wsgi`."""
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.utils.http import parse_header_parameters
 
@@ -24,11 +26,38 @@ def refusing_odd_charsets(portal: Application) -> Application:
         if is_text(environ.get("CONTENT_TYPE", "")):
             return portal(environ, start_response)
         detail = "The charset in Content-Type is no encoding of text; use utf-8."
-        body = json.dumps({"detail": detail, "code": "bad_request"}).encode()
-        start_response("400 Bad Request", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-        return [body]
+        return refuse("400 Bad Request", "bad_request", detail, start_response)
 
     return application
+
+
+def reading_chunked_bodies(portal: Application) -> Application:
+    """Read a chunked body and give it the Content-Length that Django and REST framework go by.
+
+    Without one they take the body for empty, and carry out what it forbids. Answer 413 to a body over the limit for any
+    other, and 411 if the web server does not decode chunks. A malformed chunk is an error of the web server's reader,
+    which gunicorn answers with 400.
+    """
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not environ.get("HTTP_TRANSFER_ENCODING"):
+            return portal(environ, start_response)
+        if not environ.get("wsgi.input_terminated"):
+            return refuse("411 Length Required", "length_required", "Send a Content-Length.", start_response)
+        body = environ["wsgi.input"].read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1)
+        if len(body) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            detail = "The request is larger than 1 MiB."
+            return refuse("413 Content Too Large", "too_large", detail, start_response)
+        counted = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        return portal(environ | counted, start_response)
+
+    return application
+
+
+def refuse(status: str, code: str, detail: str, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    body = json.dumps({"detail": detail, "code": code}).encode()
+    start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def is_text(content_type: str) -> bool:
@@ -44,4 +73,4 @@ def is_text(content_type: str) -> bool:
     return True
 
 
-application = refusing_odd_charsets(get_wsgi_application())
+application = refusing_odd_charsets(reading_chunked_bodies(get_wsgi_application()))
