@@ -1,18 +1,40 @@
 """What the forms of all pages share: being sent twice, and showing what a command refused."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
 from django import forms
+from django.http import HttpRequest, HttpResponse
 
-from portal.errors import PortalError
+from portal.errors import PortalError, is_api, respond
 from portal.idempotency import MAX_KEY_LENGTH
 from portal.pagination import MAX_SKIP
 
 # For fields in which a browser has nothing to suggest or correct.
 QUIET = {"autocomplete": "off", "spellcheck": "false"}
+
+FORM_MEDIA_TYPES = {"application/x-www-form-urlencoded", "multipart/form-data"}
+
+
+class FormBodyMiddleware:
+    """Refuse a page's body that is not a form with 415: Django reads it as an empty form, without its fields."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        has_body = request.META.get("CONTENT_LENGTH") not in (None, "", "0")
+        if (
+            request.method == "POST"
+            and has_body
+            and not is_api(request)
+            and request.content_type not in FORM_MEDIA_TYPES
+        ):
+            message = f"This page takes {' or '.join(sorted(FORM_MEDIA_TYPES))}. Clients use the API (/api/docs)."
+            return respond(request, PortalError("unsupported_media_type", message, 415))
+        return self.get_response(request)
 
 
 class SkipField(forms.IntegerField):

@@ -141,6 +141,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "portal.devices.DevicesMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "portal.forms.FormBodyMiddleware",
     "portal.access.AccessMiddleware",
 ]
 

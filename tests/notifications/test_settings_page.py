@@ -382,6 +382,15 @@ def test_off_and_on_again(cast: Cast, admin: Client, webhook: NotificationChanne
     assert [data["is_active"] for _, _, data in audited()] == [False, True]
 
 
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain", ""])
+def test_a_switch_that_is_not_a_form_is_415(admin: Client, webhook: NotificationChannel, media_type: str) -> None:
+    response = admin.post(page_of(webhook, "switch"), '{"on": "1"}', content_type=media_type)
+
+    webhook.refresh_from_db()
+    assert (response.status_code, webhook.is_active) == (415, True)
+    assert "application/x-www-form-urlencoded" in text_of(response)
+
+
 def test_a_channel_that_the_receiver_switched_off_says_why(admin: Client, webhook: NotificationChannel) -> None:
     NotificationChannel.objects.update(is_active=False, off_reason="The receiver answered 410 Gone.")
 
