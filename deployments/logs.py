@@ -15,7 +15,7 @@ from django.utils import timezone
 from deployments.log_lines import LEVELS, read_line
 from deployments.models import Deployment
 from portal.aws import logs
-from portal.aws.errors import AwsError
+from portal.aws.errors import AwsError, in_short
 from portal.errors import PortalError
 
 FRESH_SECONDS = 3
@@ -139,7 +139,7 @@ def read_walk(deployment: Deployment, end: int | None) -> tuple[Walk | None, str
     try:
         walk = walk_back(deployment, end)
     except AwsError as error:
-        said = f"{error.action}: {error.message}"
+        said = in_short(error)
         cache.set(f"{key}:fresh", said, FRESH_SECONDS)
         return kept, said
     finally:

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from deployments.models import Deployment
 from portal.aws import metrics
-from portal.aws.errors import AwsError
+from portal.aws.errors import AwsError, in_short
 from portal.errors import PortalError
 
 FRESH_SECONDS, FAILED_SECONDS = 60, 5
@@ -74,7 +74,7 @@ def read_metrics(
     try:
         points = ask_cloudwatch(deployment, since, until, period)
     except AwsError as error:
-        said = f"{error.action}: {error.message}"
+        said = in_short(error)
         cache.set(f"{key}:fresh", said, FAILED_SECONDS)
         return with_error(kept, said, period, since, until)
     series = MetricSeries(period, since, until, points, read_at=timezone.now())

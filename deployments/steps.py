@@ -26,7 +26,7 @@ from deployments.states import OUTSIDE, SYSTEM, EventType, Status, Wanted
 from portal.audit import AuditKind, record
 from portal.aws import ecs, ecs_runtime
 from portal.aws.credentials import forget
-from portal.aws.errors import EXPIRED, AwsDenied, AwsError, AwsMissing, AwsUnavailable
+from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, in_short, with_advice
 from portal.leases import LEASE
 from portal.templatetags.words import last_part
 
@@ -131,10 +131,7 @@ def told(work: Work, service: ecs.Service, *, generation: int) -> None:
 def refused(work: Work, error: AwsError) -> None:
     """ECS will not make it: failed, with the reason, until somebody restarts it."""
     row = work.row
-    if isinstance(error, AwsDenied):
-        why = f"The portal's AWS role may not {error.permission}: {error.message}"
-    else:
-        why = f"{error.action} was refused: {error.message}"
+    why = with_advice(error)
     fields: dict[str, Any] = {
         "status": Status.FAILED,
         "status_at": work.now,
@@ -361,4 +358,4 @@ def note_failure(work: Work, error: AwsError) -> None:
     if error.code in EXPIRED:
         forget(row.organization.aws_target)
     seconds = settings.DEPLOYMENTS_POLL_SECONDS * (2 if isinstance(error, AwsUnavailable) else 10)
-    work.release(seconds=seconds, check_error=f"{error.action}: {error.message}")
+    work.release(seconds=seconds, check_error=in_short(error))

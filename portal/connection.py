@@ -15,7 +15,7 @@ from django.db import models, transaction
 from portal.audit import AuditKind, record
 from portal.aws import ecr, ecs
 from portal.aws.credentials import AwsTarget, forget
-from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsUnavailable
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsUnavailable, in_short, with_advice
 from portal.aws.sts import caller_account
 from portal.errors import PortalError
 from portal.models import Organization, User
@@ -115,15 +115,14 @@ class Tries:
         return found
 
     def _refused(self, name: str, permission: str, error: AwsError) -> None:
-        said = f"AWS says {error.code}: {error.message}"
         if isinstance(error, AwsDenied):
-            detail = f"The permission {error.permission} is missing. {said}"
-            self.add(name, StepStatus.FAILED, detail, error.permission)
+            self.add(name, StepStatus.FAILED, with_advice(error), error.permission)
         elif isinstance(error, AwsUnavailable):
-            self.add(name, StepStatus.UNKNOWN, f"{said} Check region and network, then try again.", permission)
+            detail = f"{in_short(error)} Check region and network, then try again."
+            self.add(name, StepStatus.UNKNOWN, detail, permission)
             self.blocked = f"Not tried, because AWS did not answer at: {name}."
         else:
-            self.add(name, StepStatus.FAILED, said, permission)
+            self.add(name, StepStatus.FAILED, with_advice(error), permission)
             if isinstance(error, AwsMissing) and permission == "ecs:DescribeClusters":
                 self.blocked = "Not tried, because the cluster was not found."
 
@@ -134,8 +133,8 @@ def within_time(call: Callable[[], Found], permission: str, *, seconds: float = 
     try:
         return pool.submit(call).result(timeout=seconds)
     except TimeoutError as error:
-        message = f"no answer within {seconds:g} seconds."
-        raise AwsUnavailable("TimedOut", message, action=permission) from error
+        why = f"no answer within {seconds:g} seconds"
+        raise AwsUnavailable("TimedOut", action=permission, why=why) from error
     finally:
         pool.shutdown(wait=False)
 

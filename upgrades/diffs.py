@@ -11,10 +11,11 @@ from typing import Any
 from portal import memory
 from portal.aws import ecr
 from portal.aws.credentials import AwsTarget
-from portal.aws.errors import AwsError, AwsRefused
+from portal.aws.errors import AwsError, AwsRefused, in_short
 from portal.aws.revisions import Revision, read_revision
 from portal.connection import within_time
 from portal.models import Organization
+from portal.templatetags.words import last_part
 from upgrades.images import Names, RegistryLimited, Wanted, locate, own_image, recorded_names, version_of
 from upgrades.platform import LONGEST_WAIT_SECONDS, Reading, ServiceNow, read_platform
 
@@ -85,7 +86,7 @@ def diff_of(
         diff = within_time(question, "ecs:DescribeTaskDefinition", seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.info("diff of %s of %s not read: %s", service, organization.slug, error)
-        return Diff(service, error=f"{error.action}: {error.code}")
+        return Diff(service, error=in_short(error))
     memory.remember(key, asdict(diff), seconds=KEPT_SECONDS)
     return diff
 
@@ -131,7 +132,7 @@ def ask(target: AwsTarget, now: ServiceNow, wanted: Wanted | str, names: Names) 
 def read(target: AwsTarget, arn: str) -> Revision:
     revision = read_revision(target, arn)
     if revision is None:
-        raise AwsRefused("ClientException", f"there is no {arn}.", action="ecs:DescribeTaskDefinition")
+        raise AwsRefused("ClientException", action="ecs:DescribeTaskDefinition", why=f"there is no {last_part(arn)}")
     return revision
 
 

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from portal.audit import AuditKind, record
-from portal.aws.errors import AwsDenied, AwsError, AwsMissing
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, in_short, with_advice
 from portal.templatetags.words import last_part
 from upgrades.announcements import announce_ended
 from upgrades.claims import Claim
@@ -182,22 +182,14 @@ def overtaken(runs: str) -> Verdict:
     return Verdict(Status.FAILED, Outcome.SUPERSEDED, reason)
 
 
-def in_short(error: AwsError) -> str:
-    """What people are shown of a failed call. AWS's own text names principals and accounts: it goes to the log."""
-    return f"{error.action}: {error.code}."
-
-
 def refused(rollout: Rollout, error: AwsError) -> Verdict:
-    """A definite refusal at the start, in words that say what to mend."""
+    """Return the verdict on a definite refusal at the start, with what to do about it."""
     if isinstance(error, AwsDenied):
-        reason = f"AWS does not allow the portal's role {error.permission}. Staff can give it that permission in AWS."
-        return Verdict(Status.FAILED, Outcome.ACCESS_DENIED, reason)
+        return Verdict(Status.FAILED, Outcome.ACCESS_DENIED, with_advice(error))
     if isinstance(error, AwsMissing):
-        return Verdict(
-            Status.FAILED, Outcome.SERVICE_MISSING, f"{service_missing(rollout).reason} AWS: {error.message}"
-        )
-    request = f" (AWS request {error.request_id})" if error.request_id else ""
-    return Verdict(Status.FAILED, Outcome.REFUSED, f"{error.code}: {error.message}{request}")
+        reason = f"{service_missing(rollout).reason} {in_short(error)}"
+        return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
+    return Verdict(Status.FAILED, Outcome.REFUSED, with_advice(error))
 
 
 def stopped_by(rollout: Rollout) -> str:

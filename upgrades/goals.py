@@ -126,8 +126,8 @@ def revision_for(claim: Claim, definition: ecs.TaskDefinition, goal: Goal) -> st
     present = read_revision(target, definition.arn)
     container = own_container(definition.images, rollout.service)
     if present is None or container is None:
-        message = f"{definition.arn} cannot be read as a whole."
-        raise AwsRefused("ClientException", message, action="ecs:DescribeTaskDefinition")
+        why = f"{definition.arn} cannot be read as a whole"
+        raise AwsRefused("ClientException", action="ecs:DescribeTaskDefinition", why=why)
     content = present.with_image(container, goal.image)
     if is_same(content, present.content):
         return present.arn

@@ -210,7 +210,7 @@ def look_up(
 
 
 def why_limited(error: AwsError, repository: ecr.Repository) -> str:
-    """In words for everybody: AWS's own text names principals and accounts."""
+    """Return why versions cannot be listed, in words for everybody."""
     if isinstance(error, AwsDenied):
         return f"AWS does not allow the portal's role {error.permission} on the repository {repository.name}"
     if error.code == "RepositoryNotFoundException":

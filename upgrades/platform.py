@@ -143,7 +143,7 @@ def read_anew(organization: Organization, cluster: str, old: Reading, recorded: 
         reading = with_digests(organization, cluster, reading, recorded, seconds=left)
     except AwsError as error:
         logger.warning("platform of %s not read: %s", organization.slug, error)
-        said, is_refused = f"{error.action}: {error.code}", not isinstance(error, AwsUnavailable)
+        said, is_refused = str(error), not isinstance(error, AwsUnavailable)
         reading = replace(old, tried_at=timezone.now(), error=said, is_refused=is_refused)
     keep(organization, reading)
     memory.forget(asking)

@@ -12,7 +12,7 @@ from functools import partial
 from django.db import models
 
 from portal.aws import ecs
-from portal.aws.errors import AwsError, AwsRefused
+from portal.aws.errors import AwsError, AwsRefused, in_short
 from portal.connection import within_time
 from portal.models import Organization
 from portal.templatetags.words import last_part
@@ -135,7 +135,7 @@ def plan_rollback(upgrade: Upgrade) -> Plan:
         usable = read_revisions(upgrade, [str(line.rollout.previous_task_definition) for line in lines if not line.why])
     except AwsError as failed:
         logger.warning("rollback of %s planned without ECS: %s", upgrade.upgrade_id, failed)
-        error = f"{failed.action}: {failed.code}"
+        error = in_short(failed)
     return Plan(upgrade, [line if line.why else judge_line(line.rollout, services, usable) for line in lines], error)
 
 

@@ -21,14 +21,13 @@ from django.db.models.functions import Now
 from portal.access import role_in
 from portal.aws import ecs
 from portal.aws.credentials import forget
-from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable
+from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, in_short
 from portal.leases import LEASE
 from portal.models import Role
 from upgrades.claims import Claim, LeaseLost, is_past_deadline, poll_seconds, take
 from upgrades.endings import (
     changed_since,
     finish,
-    in_short,
     other_controller,
     overtaken,
     refresh_upgrade,
@@ -144,8 +143,8 @@ def start(claim: Claim) -> None:
 def read_definition(claim: Claim, service: ecs.Service) -> ecs.TaskDefinition:
     claim.renew()
     if service.task_definition is None:
-        message = f"ECS does not say which task definition {service.name} runs."
-        raise AwsUnavailable("IncompleteReply", message, action="ecs:DescribeServices")
+        why = f"ECS does not say which task definition {service.name} runs"
+        raise AwsUnavailable("IncompleteReply", action="ecs:DescribeServices", why=why)
     return ecs.describe_task_definition(claim.rollout.upgrade.aws_target, service.task_definition)
 
 

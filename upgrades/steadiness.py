@@ -11,10 +11,9 @@ from typing import Any
 from django.conf import settings
 
 from portal.aws import ecs
-from portal.aws.errors import AwsError, AwsMissing
+from portal.aws.errors import AwsError, AwsMissing, in_short
 from portal.leases import Claim
 from portal.templatetags.words import duration, last_part
-from upgrades.endings import in_short
 from upgrades.models import Rollout, UpgradeCheck, ValidationRun
 from upgrades.probes import Finding
 from upgrades.states import CheckStatus, PlatformService, not_supported

@@ -15,7 +15,7 @@ from django.utils import timezone
 from portal import memory
 from portal.aws import ecr, ecs
 from portal.aws.credentials import AwsTarget
-from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable, in_short
 from portal.connection import within_time
 from portal.errors import PortalError
 from portal.models import Organization
@@ -204,7 +204,7 @@ def read_registry(organization: Organization, repositories: dict[str, ecr.Reposi
         return within_time(question, "ecr:DescribeImages", seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.warning("registry of %s not read: %s", organization.slug, error)
-        failed = replace(old, tried_at=timezone.now(), error=f"{error.action}: {error.code}")
+        failed = replace(old, tried_at=timezone.now(), error=str(error))
         memory.remember(key, asdict(failed), seconds=KEPT_SECONDS)
         return failed
 
@@ -293,14 +293,14 @@ def message_of(platform: Reading | None, registry: Registry, limited: dict[str, 
     if platform is None:
         said.append("The organization has neither cluster nor stack, so nothing runs.")
     elif platform.error:
-        said.append(f"What runs now could not be read ({platform.error}).")
+        said.append(f"What runs now could not be read: {platform.error}.")
     rows = platform.services if platform else []
     said += [f"The {in_a_sentence(row.service)} is {row.not_supported}." for row in rows if row.not_supported]
     for service, reason in limited.items():
         said.append(f"For the {in_a_sentence(service)} only `latest` can be chosen: {reason}.")
     if registry.error:
         when = f"; as read at {registry.read_at:%Y-%m-%d %H:%M:%S} UTC" if registry.read_at else ""
-        said.append(f"Amazon ECR could not be read ({registry.error}){when}.")
+        said.append(f"Amazon ECR could not be read: {registry.error}{when}.")
     for service, count in registry.left_out.items():
         if count:
             said.append(f"Of the {in_a_sentence(service)} the newest are listed; {count} or more can still be named.")
@@ -376,6 +376,6 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
 def registry_unavailable(version: str, error: AwsError) -> PortalError:
     return PortalError(
         "registry_unavailable",
-        f"Whether version {version} exists could not be read ({error.action}: {error.code}). Try again in a minute.",
+        f"Whether version {version} exists could not be read. {in_short(error)} Try again in a minute.",
         502,
     )

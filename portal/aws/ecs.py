@@ -202,8 +202,8 @@ def describe_cluster(target: AwsTarget, name: str) -> Cluster:
                 running_tasks=raw.get("runningTasksCount", 0),
             )
     # ECS answers 200 with the name among `failures`.
-    message = f"there is no active cluster {name} in {target.region}."
-    raise AwsMissing("ClusterNotFoundException", message, action="ecs:DescribeClusters")
+    why = f"there is no active cluster {name} in {target.region}"
+    raise AwsMissing("ClusterNotFoundException", action="ecs:DescribeClusters", why=why)
 
 
 def describe_services(target: AwsTarget, cluster: str, names: list[str]) -> ServicesReading:

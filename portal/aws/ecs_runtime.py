@@ -47,8 +47,8 @@ def read_template(target: AwsTarget, cluster: str, service: str) -> Template:
     reply = _read(target, "ecs:DescribeServices", "describe_services", cluster=cluster, services=[service])
     raw = next((found for found in reply["services"] if found["status"] == "ACTIVE"), None)
     if raw is None:
-        message = f"there is no active service {service} in {cluster}."
-        raise AwsMissing("ServiceNotFoundException", message, action="ecs:DescribeServices")
+        why = f"there is no active service {service} in {cluster}"
+        raise AwsMissing("ServiceNotFoundException", action="ecs:DescribeServices", why=why)
     definition = _describe(target, raw["taskDefinition"])
     containers = definition.get("containerDefinitions", [])
     logging = containers[0].get("logConfiguration", {}) if containers else {}

@@ -1,4 +1,10 @@
-"""AWS's errors, translated at this edge into four kinds that the rest of the portal can decide on."""
+"""AWS's errors, translated at this edge into four kinds that the rest of the portal can decide on.
+
+AWS's own error texts end here: no exception, log line, row, page or reply carries one. A text may repeat what its call was
+signed with (SignatureDoesNotMatch repeats the session token) or what it sent (an environment), and it names principals.
+Everywhere else an error is what str() says: action, code, the missing permission, and the request id. in_short() makes
+a sentence of it, with_advice() says what to do as well. What ECS says of a service (events, stop reasons) is not meant.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -29,17 +35,48 @@ NEVER_SENT = (
     boto.MetadataRetrievalError,
 )
 MISSING = {"ClusterNotFoundException", "ServiceNotFoundException", "ServiceNotActiveException"}
+# Credentials that AWS does not take: no permission is missing.
+CREDENTIALS_REFUSED = {"UnrecognizedClientException", "InvalidClientTokenId", "SignatureDoesNotMatch", "NoCredentials"}
+# What is passed on of a reply has the form of a name; anything else is a text.
+CODE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+PERMISSION = re.compile(r"not authorized to perform:? ([a-z0-9-]{1,64}:[A-Za-z]{1,128})")
+
+MISSING_ADVICE = "Create it in ECS, or let staff correct cluster and stack in the admin."
+CREDENTIALS_ADVICE = "AWS does not accept the portal's credentials. Staff can renew them, and check the portal's clock."
+# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html lists what each code means.
+ADVICE = {
+    "ClientException": "Check the task definition in ECS: it may have been deregistered, or hold what ECS does not take.",
+    "InvalidParameterException": (
+        "Check in ECS that task definition and service fit together: containers, network, load balancer, launch type."
+    ),
+    "LimitExceededException": "A quota of the AWS account is used up. Free some of it, or raise it in Service Quotas.",
+    "NamespaceNotFoundException": "The service's Service Connect namespace does not exist. Correct it in ECS.",
+    "ParamValidationError": "The portal sent a value that this call does not take. Report it to the portal's developers.",
+    "PlatformTaskDefinitionIncompatibilityException": (
+        "The service's Fargate platform version lacks what the task definition needs. Raise it in ECS."
+    ),
+    "PlatformUnknownException": "The service names a Fargate platform version that does not exist. Correct it in ECS.",
+    "UnsupportedFeatureException": "The region or launch type lacks a feature that the service uses. Check it in ECS.",
+}
+# https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+CLOUDTRAIL = "AWS's full reason is in the account's CloudTrail, under this request id."
 
 
 class AwsError(Exception):
-    """What AWS answered, in words. `code` is AWS's own, `request_id` what AWS support asks for."""
+    """A call that failed. `code` is AWS's own; `request_id` is what CloudTrail and AWS support find the call by.
 
-    def __init__(self, code: str, message: str, *, action: str, request_id: str | None = None) -> None:
-        super().__init__(message)
-        self.code, self.message, self.action, self.request_id = code, message, action, request_id
+    `why` is a reason in the portal's own words. AWS's text is never taken in: str(), args and logs must not have it.
+    """
+
+    def __init__(self, code: str, *, action: str, why: str = "", request_id: str | None = None) -> None:
+        super().__init__(code)
+        self.code, self.action, self.why, self.request_id = code, action, why, request_id
 
     def __str__(self) -> str:
-        return f"{self.action}: {self.code}: {self.message}"
+        notes = [self.why, f"AWS request {self.request_id}" if self.request_id else ""]
+        known = "; ".join(note for note in notes if note)
+        return f"{self.action}: {self.code}" + (f" ({known})" if known else "")
 
 
 class AwsUnavailable(AwsError):
@@ -54,10 +91,15 @@ class AwsUnavailable(AwsError):
 class AwsDenied(AwsError):
     """The credentials may not do this. `permission` names the missing one, e.g. `ecs:UpdateService`."""
 
-    @property
-    def permission(self) -> str:
-        named = re.search(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)", self.message)
-        return named.group(1) if named else self.action
+    permission: str
+
+    def __init__(
+        self, code: str, *, action: str, why: str = "", request_id: str | None = None, permission: str | None = None
+    ) -> None:
+        if permission and permission != action:
+            why = f"{permission} is missing"
+        super().__init__(code, action=action, why=why, request_id=request_id)
+        self.permission = permission or action
 
 
 class AwsMissing(AwsError):
@@ -68,21 +110,38 @@ class AwsRefused(AwsError):
     """Any other definite refusal: repeating the same call will not help."""
 
 
+def in_short(error: AwsError) -> str:
+    """Return the sentence that people, rows and replies get for a failed call."""
+    return f"{error}."
+
+
+def with_advice(error: AwsError) -> str:
+    """Return what to do about a call that failed for good, then in_short()."""
+    if error.code in CREDENTIALS_REFUSED:
+        return f"{CREDENTIALS_ADVICE} {in_short(error)}"
+    if isinstance(error, AwsDenied):
+        advice = f"The permission {error.permission} is missing. Staff can give it to the portal's role in AWS."
+        return f"{advice} {in_short(error)}"
+    if isinstance(error, AwsMissing):
+        return f"{in_short(error)} {MISSING_ADVICE}"
+    parts = [ADVICE.get(error.code, ""), in_short(error), CLOUDTRAIL if error.request_id else ""]
+    return " ".join(part for part in parts if part)
+
+
 @contextmanager
 def translated(action: str) -> Iterator[None]:
-    """Raise our error for each of botocore's. `action` is the IAM name, e.g. `ecs:UpdateService`."""
+    """Raise our error for each of botocore's. `action` is the IAM name, e.g. `ecs:UpdateService`.
+
+    Botocore's error is not chained to ours: its text would be in every traceback that is logged.
+    """
     try:
         yield
-    except boto.ClientError as error:
-        raise _from_reply(error, action) from error
-    except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
-        raise AwsDenied("NoCredentials", "The portal has no AWS credentials.", action=action) from error
-    except NEVER_SENT as error:
-        raise _unreachable(error, action, may_have_happened=False) from error
-    except (boto.HTTPClientError, boto.ConnectionError, ResponseParserError) as error:
-        raise _unreachable(error, action, may_have_happened=True) from error
-    except boto.BotoCoreError as error:
-        raise AwsRefused(type(error).__name__, str(error), action=action) from error
+    except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as error:
+        ours = _translate(error, action)
+        try:
+            raise ours from None
+        finally:
+            ours.__context__ = None
 
 
 def retried_after_expiry(call: Callable[[], Any], *, renew: Callable[[], None]) -> Any:
@@ -96,28 +155,45 @@ def retried_after_expiry(call: Callable[[], Any], *, renew: Callable[[], None]) 
         return call()
 
 
+def _translate(error: Exception, action: str) -> AwsError:
+    if isinstance(error, boto.ClientError):
+        return _from_reply(error, action)
+    if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
+        return AwsDenied("NoCredentials", action=action, why="the portal has no AWS credentials")
+    kind = type(error).__name__
+    if isinstance(error, NEVER_SENT):
+        return _unavailable(kind, action, may_have_happened=False)
+    if isinstance(error, boto.HTTPClientError | boto.ConnectionError | ResponseParserError):
+        return _unavailable(kind, action, may_have_happened=True)
+    return AwsRefused(kind, action=action)
+
+
 def _from_reply(error: boto.ClientError, action: str) -> AwsError:
     reply = error.response
-    code = str(reply.get("Error", {}).get("Code", "Unknown"))
-    message = str(reply.get("Error", {}).get("Message", "")) or "AWS gave no reason."
+    metadata = reply.get("ResponseMetadata", {})
+    code = _name(CODE, reply.get("Error", {}).get("Code")) or "Unknown"
+    request_id = _name(REQUEST_ID, metadata.get("RequestId"))
+    status = int(metadata.get("HTTPStatusCode", 400))
     if error.operation_name == "AssumeRole":
         action = "sts:AssumeRole"
-    metadata = reply.get("ResponseMetadata", {})
-    request_id = metadata.get("RequestId")
-    status = int(metadata.get("HTTPStatusCode", 400))
     if code in THROTTLED or code in EXPIRED or status == 429:
-        unavailable = AwsUnavailable(code, message, action=action, request_id=request_id)
-        unavailable.may_have_happened = False  # refused at the door
-        return unavailable
+        # Refused at the door.
+        return _unavailable(code, action, request_id=request_id, may_have_happened=False)
     if status >= 500 or code in {"ServerException", "InternalFailure", "ServiceUnavailable"}:
-        return AwsUnavailable(code, message, action=action, request_id=request_id)
-    kind = AwsDenied if code in DENIED else AwsMissing if code in MISSING else AwsRefused
-    return kind(code, message, action=action, request_id=request_id)
+        return _unavailable(code, action, request_id=request_id, may_have_happened=True)
+    if code in DENIED:
+        named = PERMISSION.search(str(reply.get("Error", {}).get("Message", "")))
+        permission = named[1] if named else None
+        return AwsDenied(code, action=action, request_id=request_id, permission=permission)
+    kind = AwsMissing if code in MISSING else AwsRefused
+    return kind(code, action=action, request_id=request_id)
 
 
-def _unreachable(error: Exception, action: str, *, may_have_happened: bool) -> AwsUnavailable:
-    # botocore's text carries the endpoint's address; people get the kind alone.
-    kind = type(error).__name__
-    unavailable = AwsUnavailable(kind, f"AWS did not answer ({kind}).", action=action)
+def _name(form: re.Pattern[str], value: Any) -> str | None:
+    return str(value) if form.fullmatch(str(value or "")) else None
+
+
+def _unavailable(code: str, action: str, *, may_have_happened: bool, request_id: str | None = None) -> AwsUnavailable:
+    unavailable = AwsUnavailable(code, action=action, request_id=request_id)
     unavailable.may_have_happened = may_have_happened
     return unavailable

@@ -236,7 +236,10 @@ def test_what_never_starts_fails_at_its_deadline_and_recovers(
     [
         ({"kind": "access_denied", "action": "CreateService"}, "ecs:CreateService"),
         ({"kind": "access_denied", "action": "RegisterTaskDefinition"}, "ecs:RegisterTaskDefinition"),
-        ({"kind": "error", "action": "CreateService", "code": "InvalidParameterException", "message": "Bad."}, "Bad."),
+        (
+            {"kind": "error", "action": "CreateService", "code": "InvalidParameterException", "message": "Bad."},
+            "Check in ECS",
+        ),
     ],
 )
 def test_a_refused_create_fails_at_once_and_may_be_restarted(
@@ -260,7 +263,7 @@ def test_a_missing_cluster_or_platform_service_is_named(cast: Cast, agent: Agent
 
     runtime.run(deployment, "failed")
 
-    assert "ecs:DescribeServices was refused" in (deployment.error_message or "")
+    assert "ecs:DescribeServices: ClusterNotFoundException" in (deployment.error_message or "")
 
 
 # --- looks that fail or lie -----------------------------------------------------------------------------------------

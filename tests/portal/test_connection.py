@@ -102,7 +102,8 @@ def test_the_missing_permission_is_named_and_only_that(platform: LocalAws, cast:
     (failed,) = [step for step in steps if step.status == StepStatus.FAILED]
     permission = "ecr:DescribeImages" if action == "DescribeImages" else f"ecs:{action}"
     assert failed.permission == permission
-    assert failed.detail.startswith(f"The permission {permission} is missing. AWS says AccessDeniedException")
+    assert failed.detail.startswith(f"The permission {permission} is missing. ")
+    assert f"{permission}: AccessDeniedException (AWS request " in failed.detail
 
 
 def test_a_repository_that_is_not_there_is_named(platform: LocalAws, cast: Cast) -> None:

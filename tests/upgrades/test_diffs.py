@@ -139,7 +139,8 @@ def test_a_size_that_cannot_be_read_is_left_out(cast: Cast, platform: LocalAws) 
 def test_a_deleted_task_definition_is_said(cast: Cast, platform: LocalAws) -> None:
     arn = service_now(platform, cast)["taskDefinition"].rpartition(":")[0] + ":99"
 
-    assert diff_of(cast.acme, "agent", arn).error == "ecs:DescribeTaskDefinition: ClientException"
+    missing = f"there is no {cast.acme.deployment_stack}-agent:99"
+    assert diff_of(cast.acme, "agent", arn).error == f"ecs:DescribeTaskDefinition: ClientException ({missing})."
 
 
 def test_what_does_not_run_has_no_diff(cast: Cast, platform: LocalAws) -> None:

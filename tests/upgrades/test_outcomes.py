@@ -378,13 +378,15 @@ def test_another_account_is_reached_by_its_role(cast: Cast, engine: Engine, plat
     assert call["region"] == "us-east-1"
 
 
-def test_a_refusal_of_ecs_is_told_in_its_words(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_refusal_of_ecs_says_what_to_do(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("error", action="UpdateService", code="InvalidParameterException", message="Bad subnet.")
 
     upgrade = engine.run(trigger(cast))
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.REFUSED)}
-    assert "Bad subnet." in (upgrade.error_message or "")
+    assert "ecs:UpdateService: InvalidParameterException (AWS request " in (upgrade.error_message or "")
+    assert "Check in ECS that task definition and service fit together" in (upgrade.error_message or "")
+    assert "Bad subnet." not in (upgrade.error_message or "")
 
 
 def test_a_rollout_that_never_ends_times_out_and_frees_the_slot(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -652,12 +654,13 @@ def test_a_stop_that_is_denied_is_said_beside_the_look(
     engine.step()
 
     rollout = upgrade.rollouts.get()
-    assert rollout.stop_error == "The stop was refused. ecs:StopServiceDeployment: AccessDeniedException."
+    refusal = "The stop was refused. ecs:StopServiceDeployment: AccessDeniedException (AWS request "
+    assert (rollout.stop_error or "").startswith(refusal)
     assert rollout.check_error is None
     assert rollout.last_checked_at != before
     page = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
     assert "The stop has not been carried out" in page
-    assert rollout.stop_error in page
+    assert str(rollout.stop_error) in page
     assert "AWS has not answered" not in page
     assert engine.run(upgrade).status == Status.SUCCESS
 

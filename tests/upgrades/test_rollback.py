@@ -603,7 +603,7 @@ def test_an_earlier_revision_that_was_deregistered_meanwhile_is_refused_by_ecs(
     engine.run(rollback)
 
     assert rollback.rollouts.get().outcome == Outcome.REFUSED
-    assert "inactive" in (rollback.error_message or "")
+    assert "may have been deregistered" in (rollback.error_message or "")
     assert running(platform, cast.acme, "agent") == done.rollouts.get().task_definition
 
 

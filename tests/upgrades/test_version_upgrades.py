@@ -544,13 +544,15 @@ def test_a_role_that_may_not_be_passed_is_named(cast: Cast, engine: Engine, plat
     assert "iam:PassRole" in (upgrade.error_message or "")
 
 
-def test_a_refused_registration_is_told_in_ecs_words(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_refused_registration_says_where_the_reason_is(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("error", action="RegisterTaskDefinition", code="ClientException", message="Too many containers.")
 
     upgrade = engine.run(trigger(cast))
 
     assert upgrade.rollouts.get().outcome == Outcome.REFUSED
-    assert "Too many containers." in (upgrade.error_message or "")
+    assert "ecs:RegisterTaskDefinition: ClientException (AWS request " in (upgrade.error_message or "")
+    assert "CloudTrail" in (upgrade.error_message or "")
+    assert "Too many containers." not in (upgrade.error_message or "")
 
 
 # --- registries that cannot be read, or do not have it --------------------------------------------------------------
@@ -660,7 +662,7 @@ def test_latest_is_left_to_the_engine_while_the_registry_does_not_answer(
     engine.step()
     waiting = upgrade.rollouts.get()
     assert (waiting.phase, waiting.wanted_version, waiting.wanted_image) == (Phase.DUE, "latest", None)
-    assert waiting.check_error == "ecr:DescribeImages: ThrottlingException."
+    assert (waiting.check_error or "").startswith("ecr:DescribeImages: ThrottlingException (AWS request ")
     platform.clear_faults()
 
     engine.run(upgrade)

@@ -186,7 +186,7 @@ def test_a_registry_that_does_not_answer_keeps_the_last_reading_with_its_age(
 
     assert names(body) == ["v9.9.1", "v9.9.0", "v9.8.0"]
     assert body["selection"] == "available"
-    assert "Amazon ECR could not be read (ecr:DescribeImages: " in body["message"]
+    assert "Amazon ECR could not be read: ecr:DescribeImages: " in body["message"]
     assert "as read at 2026-05-01 12:00:00 UTC" in body["message"]
 
 
@@ -198,7 +198,7 @@ def test_a_registry_that_never_answered_is_limited(
     body = client_for(cast.viewer).get(VERSIONS).json()
 
     assert (body["selection"], names(body)) == ("limited", ["v9.9.0"])
-    assert "Amazon ECR could not be read (ecr:DescribeImages: ThrottlingException)." in body["message"]
+    assert "Amazon ECR could not be read: ecr:DescribeImages: ThrottlingException (AWS request " in body["message"]
 
 
 def test_a_hanging_registry_is_waited_for_shortly_and_not_again(
