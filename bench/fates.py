@@ -526,6 +526,47 @@ def no_service_deployments_and_the_rollback_fails(case: Case) -> None:
     case.fault("rollback_fails", times=1)
 
 
+@fate(20, "stopped_by_user", "completed")
+def no_service_deployments_and_stopped(case: Case) -> None:
+    without_service_deployments(case)
+    case.later(0, 35, case.person_stops)
+
+
+@fate(15, "stopped_by_user", "rolled_back")
+def no_service_deployments_and_stopped_while_crashing(case: Case) -> None:
+    without_service_deployments(case)
+    case.fault("crash", times=1)
+    case.later(5, 45, case.person_stops)
+
+
+@fate(10, "rollback_failed")
+def no_service_deployments_stopped_and_the_rollback_fails(case: Case) -> None:
+    without_service_deployments(case)
+    case.fault("rollback_fails", times=1)
+    case.later(2, 10, case.person_stops)
+
+
+@fate(10, "rolled_back", "completed")
+def no_service_deployments_and_stopped_by_an_outsider(case: Case) -> None:
+    without_service_deployments(case)
+    case.later(1, 35, case.outsider_stops)
+
+
+@fate(10, "rollback_failed", "rolled_back", "superseded")
+def no_service_deployments_and_superseded_while_crashing(case: Case) -> None:
+    without_service_deployments(case)
+    case.fault("crash", times=1)
+    case.later(10, 60, case.outsider_deploys)
+
+
+@fate(10, "rolled_back", "completed")
+def no_service_deployments_and_stale_reads(case: Case) -> None:
+    without_service_deployments(case)
+    case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
+    if case.chance.random() < 0.5:
+        case.fault("crash", times=1)
+
+
 @fate(10, "circuit_breaker", "alarm")
 def no_service_deployments_and_no_rollback(case: Case) -> None:
     without_service_deployments(case)

@@ -149,6 +149,11 @@ def baseline_time(claim: Claim) -> datetime:
     return datetime.fromisoformat(claim.rollout.baseline["answered_at"]) - DATE_SLACK
 
 
+def later_than_baseline(claim: Claim) -> datetime:
+    """Return AWS's time from which on an event is certainly later than the baseline; its Date header drops fractions."""
+    return datetime.fromisoformat(claim.rollout.baseline["answered_at"]) + timedelta(seconds=1)
+
+
 def list_since(claim: Claim, since: datetime) -> list[ecs.ServiceDeploymentBrief]:
     """The service deployments that were created from then on, oldest first; none where ECS does not list them."""
     rollout = claim.rollout

@@ -45,6 +45,7 @@ from upgrades.looks import (
     find_mine,
     find_successor,
     keep_events,
+    later_than_baseline,
     read_mine,
     read_new_digest,
     read_service,
@@ -306,7 +307,7 @@ def resolve(claim: Claim) -> None:
 
 
 def watch(claim: Claim) -> None:
-    """1. Look. 2. Ask ECS to stop, if a person asked us to. 3. Judge. 4. Write what was seen, or end."""
+    """1. Look. 2. Judge. 3. Ask ECS to stop, if a person asked us to. 4. Write what was seen, or end."""
     rollout = claim.rollout
     try:
         reading = read_service(claim)
@@ -318,15 +319,15 @@ def watch(claim: Claim) -> None:
     mine = read_mine(claim)
     if mine is None and (service is None or service.status != "ACTIVE"):
         return doubt(claim, service_missing(rollout))
-    note = ask_to_stop(claim, mine) if rollout.upgrade.stop_requested_at else None
     verdict = judge_mine(claim, service, mine)
+    note = ask_to_stop(claim, mine, verdict) if rollout.upgrade.stop_requested_at else None
     seen = seen_of(claim, service, mine, verdict) | {"stop_error": note}
     if verdict.status == Status.SUCCESS and rollout.to_digest is None:
         seen |= {"to_digest": read_new_digest(claim)}
     keep_events(claim, service)
     if verdict.outcome == Outcome.STOPPED and service is None:
         return doubt(claim, service_missing(rollout))
-    if verdict.outcome == Outcome.STOPPED or (verdict.outcome == Outcome.SUPERSEDED and mine is None):
+    if verdict.outcome == Outcome.STOPPED or (verdict.status == Status.FAILED and mine is None):
         return doubt(claim, verdict, **seen)
     if verdict.is_terminal:
         return finish(claim, verdict, **seen)
@@ -342,26 +343,34 @@ def look_up_arn(claim: Claim) -> None:
         claim.write(service_deployment_arn=found.arn)
 
 
-def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None) -> str | None:
-    """StopServiceDeployment, when mine can be stopped; the note to show when it could not be asked for."""
+def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None, verdict: Verdict) -> str | None:
+    """StopServiceDeployment, when mine can be stopped; the note to show when it could not be asked for.
+
+    Where ECS does not describe mine, a stop that it took is not sent again: nothing but its rollback would show it.
+    """
     rollout = claim.rollout
     arn = mine.arn if mine else rollout.service_deployment_arn
     if arn is None:
         return (
             "The stop cannot be asked for: ECS does not give the ARN of this deployment (ecs:ListServiceDeployments)."
         )
-    rolls = mine.status in ("PENDING", "IN_PROGRESS") if mine else rollout.outcome != Outcome.ROLLING_BACK
+    if mine:
+        rolls = mine.status in ("PENDING", "IN_PROGRESS")
+    else:
+        was_taken = rollout.stop_sent_at is not None and rollout.stop_error is None
+        rolls = not (was_taken or verdict.is_terminal or verdict.outcome == Outcome.ROLLING_BACK)
     if not rolls:
         return None
     # Before the call: if its answer is lost, the rollback that follows is still known to be ours.
     sent_before = rollout.stop_sent_at
-    claim.write(lease_until=Now() + LEASE, stop_sent_at=claim.now)
+    unanswered = "The stop was not answered and is asked for again."
+    claim.write(lease_until=Now() + LEASE, stop_sent_at=claim.now, stop_error=unanswered)
     try:
         ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=claim.renew)
     except AwsUnavailable as error:
         if not error.may_have_happened:
             claim.write(stop_sent_at=sent_before)
-        return f"The stop was not answered and is asked for again. {in_short(error)}"
+        return f"{unanswered} {in_short(error)}"
     except AwsError as error:
         # Refused: the role may not, or the deployment ended meanwhile, and the next look says how.
         logger.info("rollout %s: stop refused: %s", rollout.pk, error)
@@ -381,6 +390,7 @@ def judge_mine(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeplo
             service,
             rollout.deployment_id,
             baseline=rollout.baseline["deployment_ids"],
+            since=later_than_baseline(claim),
             was_rolling_back=rollout.outcome == Outcome.ROLLING_BACK,
             stopped_by=by,
         )

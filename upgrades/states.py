@@ -15,12 +15,14 @@ is true after a rollback as well. What is checked before and after an upgrade is
 https://docs.getaxonflow.com/docs/deployment/deployment-operations/
 """
 
+import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from django.db import models
 
-from portal.aws.ecs import Service, ServiceDeployment
+from portal.aws.ecs import Deployment, Service, ServiceDeployment, ServiceEvent
 
 
 class PlatformService(models.TextChoices):
@@ -249,66 +251,171 @@ def _judge_stopped(mine: ServiceDeployment, *, superseded_by: str | None, stoppe
     return Verdict(Status.FAILED, Outcome.STOPPED, reason)
 
 
+NOT_SHOWN = Verdict(Status.IN_PROGRESS, None, "ECS does not show this deployment yet.")
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html
+ENDED = re.compile(r"\(deployment (?P<id>[^)]+)\) deployment (?P<how>completed|failed)")
+ROLLING_BACK = "rolling back to deployment"
+# ECS writes that a deployment failed and that it rolls back within milliseconds.
+SAME_MOMENT = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class _Events:
+    """What ECS's events say of one deployment, in ECS's words; None where they do not say.
+
+    `rolls_back`: ECS began to roll it back. `rollback_failed`: how that ended; None: not yet, or it is not said.
+    `other`: an id that was neither there before nor this one, and ended before this one failed.
+    """
+
+    completed: str | None = None
+    failed: str | None = None
+    rolls_back: bool = False
+    rollback_failed: bool | None = None
+    other: str | None = None
+
+
 def judge_by_id(
     service: Service,
     deployment_id: str,
     *,
     baseline: Collection[str],
+    since: datetime,
     was_rolling_back: bool = False,
     stopped_by: str | None = None,
 ) -> Verdict:
-    """The fallback where ECS gives no service deployments: my `ecs-svc/..` entry among the service's deployments.
+    """Judge a rollout where ECS gives no service deployments: by the service's `ecs-svc/..` entries and its events.
 
-    `baseline`: the ids that were there before my call. `was_rolling_back`: an earlier look saw ECS roll mine back; a
-    rollback that has ended no longer says that it is one. `stopped_by`: as for judge. An entry that is gone is never
-    guessed to be a success, but ECS's events may tell; and one that a stale read does not show yet is not superseded by
-    what was there before it.
+    `baseline`: the ids that were there before the call. `since`: what ECS dates from then on is later than the baseline.
+    `stopped_by`: as for judge. `was_rolling_back`: an earlier read saw ECS roll it back.
+
+    A rollback makes an earlier deployment PRIMARY again, under its own id, so under one of the baseline; some ECS
+    look-alikes give it a new id. Both are recognized. A stale read from before the call shows the baseline as well, so an
+    id of the baseline proves a rollback only where the same read shows this deployment, its failure, or the rollback.
+    What is absent is never guessed to be a success.
     """
-    mine = service.deployment(deployment_id)
+    mine, primary = service.deployment(deployment_id), service.primary
+    events = _read_events(service, deployment_id, baseline=baseline, since=since)
     if mine is not None and mine.rollout_state == "COMPLETED":
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.rollout_state_reason)
-    primary = service.primary
-    if primary is None or primary.id in baseline:
-        return Verdict(Status.IN_PROGRESS, None, "ECS does not show this deployment yet.")
+    if events.completed:
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED, events.completed)
+    if primary is None:
+        return NOT_SHOWN
     if primary.id == deployment_id:
-        if mine is not None and mine.rollout_state == "FAILED":
-            return Verdict(Status.FAILED, _failure_named(mine.rollout_state_reason), mine.rollout_state_reason)
-        return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason if mine else None)
-    if was_rolling_back and primary.rollout_state == "FAILED":
-        return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, primary.rollout_state_reason)
-    if primary.is_rollback or was_rolling_back:
-        if primary.rollout_state != "COMPLETED":
-            return Verdict(Status.IN_PROGRESS, Outcome.ROLLING_BACK, primary.rollout_state_reason)
-        if stopped_by:
-            reason = _join(f"Stopped by {stopped_by}.", primary.rollout_state_reason)
-            return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, reason)
-        return Verdict(Status.FAILED, Outcome.ROLLED_BACK, primary.rollout_state_reason)
-    return _told_by_events(service, deployment_id) or Verdict(
-        Status.FAILED, Outcome.SUPERSEDED, f"{primary.id} took its place."
+        return _judge_primary(primary)
+    came_later = events.other or _came_later(service, mine, known={deployment_id, primary.id, *baseline})
+    if came_later and not events.failed and not was_rolling_back:
+        return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"{came_later} took its place.")
+    is_restored = primary.id in baseline
+    is_after_the_call = mine is not None or events.failed is not None
+    is_rollback = is_after_the_call if is_restored else primary.is_rollback
+    if is_rollback or was_rolling_back or events.rolls_back:
+        is_its_rollback = is_restored or primary.is_rollback
+        return _judge_rollback(mine, primary, events, is_its_rollback=is_its_rollback, stopped_by=stopped_by)
+    if is_restored:
+        return NOT_SHOWN
+    if events.failed:
+        return Verdict(Status.FAILED, _failure_named(events.failed), events.failed)
+    return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"{primary.id} took its place.")
+
+
+def _judge_primary(mine: Deployment) -> Verdict:
+    """Judge the deployment while it is the PRIMARY one."""
+    if mine.is_rollback:
+        # A later deployment is rolled back to it: ECS rolls back only to what has completed.
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.rollout_state_reason)
+    if mine.rollout_state == "FAILED":
+        return Verdict(Status.FAILED, _failure_named(mine.rollout_state_reason), mine.rollout_state_reason)
+    return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason)
+
+
+def _came_later(service: Service, mine: Deployment | None, *, known: Collection[str]) -> str | None:
+    """Return the id of a deployment that was started after this one and is no longer PRIMARY; None if none is listed."""
+    return next(
+        (
+            other.id
+            for other in service.deployments
+            if other.id not in known and not other.is_rollback and (mine is None or other.created_at >= mine.created_at)
+        ),
+        None,
     )
 
 
-def _told_by_events(service: Service, deployment_id: str) -> Verdict | None:
-    """How a deployment that was replaced since had ended, in ECS's own words; None when its events do not say.
+def _judge_rollback(
+    mine: Deployment | None, primary: Deployment, events: _Events, *, is_its_rollback: bool, stopped_by: str | None
+) -> Verdict:
+    """Judge a deployment that ECS rolls back, or has rolled back. `is_its_rollback`: so far as the PRIMARY one shows it."""
+    why = events.failed
+    if why is None and mine is not None and mine.rollout_state == "FAILED":
+        why = mine.rollout_state_reason
+    has_failed = events.rollback_failed
+    if has_failed is None:
+        has_failed = {"COMPLETED": False, "FAILED": True}.get(primary.rollout_state or "")
+    if has_failed is None and is_its_rollback:
+        return Verdict(Status.IN_PROGRESS, Outcome.ROLLING_BACK, primary.rollout_state_reason)
+    if has_failed is None:
+        cut_short = _join(f"{primary.id} took the place of the rollback.", why)
+        return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, cut_short)
+    if has_failed:
+        reason = primary.rollout_state_reason if is_its_rollback else why
+        return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, reason)
+    # A stop that came after ECS had begun to roll back by itself changes nothing about why.
+    if stopped_by and not _names_a_watcher(why):
+        return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", why))
+    return Verdict(Status.FAILED, Outcome.ROLLED_BACK, why or primary.rollout_state_reason)
 
-    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html
+
+def _read_events(service: Service, deployment_id: str, *, baseline: Collection[str], since: datetime) -> _Events:
+    """Return what the service's events say of the deployment.
+
+    The event of a rollback names only the deployment that ECS goes back to. It belongs to the one that failed just before;
+    where none did, it was asked for, and belongs to this one unless it is from before the call.
     """
-    mine = f"(deployment {deployment_id})"
-    failed: str | None = None
+    read = _Events()
+    failed_now: tuple[str, datetime] | None = None
     # ECS gives the newest first, and several of one moment: sorting keeps their order.
     oldest_first = list(reversed(service.events))
     oldest_first.sort(key=lambda event: event.created_at)
     for event in oldest_first:
-        text = event.message.lower()
-        if "deployment completed" in text and mine in event.message and failed is None:
-            return Verdict(Status.SUCCESS, Outcome.COMPLETED, event.message)
-        if "deployment failed" in text and failed is not None:
-            break  # another one's, later
-        if "deployment failed" in text and mine in event.message:
-            failed = event.message
-        elif "rolling back to" in text and failed is not None:
-            return Verdict(Status.FAILED, Outcome.ROLLED_BACK, failed)
-    return None if failed is None else Verdict(Status.FAILED, _failure_named(failed), failed)
+        if failed_now and event.created_at - failed_now[1] > SAME_MOMENT:
+            failed_now = None
+        ended = ENDED.search(event.message)
+        if ended and read.rolls_back:
+            return replace(read, rollback_failed=ended["how"] == "failed")
+        if ended:
+            read = _with_end(read, event, ended, deployment_id, baseline=baseline, since=since)
+            failed_now = (ended["id"], event.created_at) if ended["how"] == "failed" else None
+        elif ROLLING_BACK in event.message:
+            is_asked_for = failed_now is None and read.failed is None and event.created_at >= since
+            if is_asked_for or (failed_now and failed_now[0] == deployment_id):
+                read = replace(read, rolls_back=True)
+            failed_now = None
+    return read
+
+
+def _with_end(
+    read: _Events,
+    event: ServiceEvent,
+    ended: re.Match[str],
+    deployment_id: str,
+    *,
+    baseline: Collection[str],
+    since: datetime,
+) -> _Events:
+    """Add the event that a deployment completed or failed. The first end counts."""
+    if read.completed or read.failed:
+        return read
+    if ended["id"] != deployment_id:
+        is_other = ended["id"] not in baseline and event.created_at >= since
+        return replace(read, other=read.other or ended["id"]) if is_other else read
+    if ended["how"] == "completed":
+        return replace(read, completed=event.message)
+    return replace(read, failed=event.message)
+
+
+def _names_a_watcher(reason: str | None) -> bool:
+    """Whether ECS's own circuit breaker or an alarm gave the deployment up, not a person."""
+    return any(word in (reason or "").lower() for word in ("circuit breaker", "alarm", "failed to start"))
 
 
 def _failure_named(reason: str | None) -> Outcome:

@@ -49,7 +49,7 @@ class Deployment:
 
     @property
     def is_rollback(self) -> bool:
-        """ECS says so only in words; the rollback of a deployment is itself a new PRIMARY."""
+        """Return whether ECS rolls back to this deployment. It says so only in words, and only until that has ended."""
         return "rolling back" in (self.rollout_state_reason or "").lower()
 
 

@@ -150,7 +150,7 @@ def revision_counts(service: Service, service_deployment: ServiceDeployment) -> 
 def start_rollback(
     service: Service, service_deployment: ServiceDeployment, now: float, rollout_faults: RolloutFaults, *, cause: str
 ) -> None:
-    """Put a new PRIMARY deployment on the last revision that completed; without one the deployment just stops."""
+    """Make the last deployment that completed PRIMARY again; without one the service deployment just stops."""
     failed = service.primary
     if failed.rollout_state == "IN_PROGRESS":
         failed.rollout_state, failed.updated_at = "FAILED", now
@@ -164,20 +164,36 @@ def start_rollback(
     service_deployment.status_reason = cause
     service_deployment.rollback = {"reason": cause, "startedAt": now, "serviceRevisionArn": revision_arn}
     by_breaker = "circuit breaker" if service_deployment.breaker_status == "TRIGGERED" else "rollback"
-    add_deployment(
-        service,
-        Deployment(
-            id=new_deployment_id(),
-            service_deployment_arn=service_deployment.arn,
-            revision_arn=revision_arn,
-            created_at=now,
-            updated_at=now,
-            rollout_state_reason=f"ECS deployment {by_breaker}: rolling back to deploymentId {earlier_id}.",
-            is_rollback=True,
-            faults=rollout_faults(service.key, True),
-        ),
+    restored = Deployment(
+        id=earlier_id,
+        service_deployment_arn=service_deployment.arn,
+        revision_arn=revision_arn,
+        created_at=now,
+        updated_at=now,
+        rollout_state_reason=f"ECS deployment {by_breaker}: rolling back to deploymentId {earlier_id}.",
+        is_rollback=True,
+        faults=rollout_faults(service.key, True),
     )
+    restore_deployment(service, restored, now)
     say(service, now, f"rolling back to deployment {earlier_id}.")
+
+
+def restore_deployment(service: Service, restored: Deployment, now: float) -> None:
+    """Put the earlier deployment, under its own id, in place of its old entry; its tasks that still run stay its own.
+
+    An assumption, for AWS does not name the id. Its guide calls it the same deployment
+    (https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html), and outputs of real
+    services show the earlier id: IN_PROGRESS with "rolling back to deploymentId <that id>" and a new `createdAt`, at its
+    end "ECS deployment <that id> completed."
+    (https://github.com/sevenwestmedia-labs/pulumi-components/tree/HEAD/libs/wait-for-ecs-deploy).
+    A fault that makes tasks crash also meets half of those that still run, or nothing would be left to fail.
+    """
+    service.deployments = [each for each in service.deployments if each.id != restored.id]
+    add_deployment(service, restored)
+    if fault_of(restored, "crash"):
+        running = [task for task in service.tasks_of(restored.id) if task.is_running]
+        for task in running[: math.ceil(len(running) / 2)]:
+            task.next_at = now + PACE.crash_after
 
 
 def rollback_target(service: Service, service_deployment: ServiceDeployment) -> tuple[str, str] | None:

@@ -18,20 +18,23 @@ def test_circuit_breaker_rolls_back_to_the_completed_revision(ecs: Ecs) -> None:
     done = ecs.wait_for(arn, "ROLLBACK_SUCCESSFUL")
 
     assert rolling["deploymentCircuitBreaker"] == {"status": "TRIGGERED", "failureCount": 3, "threshold": 3}
-    primary, failed, old = during["deployments"]
+    primary, failed = during["deployments"]
     assert primary["status"] == "PRIMARY"
     assert primary["taskDefinition"] == before["taskDefinition"]
-    assert f"rolling back to deploymentId {before['deployments'][0]['id']}" in primary["rolloutStateReason"]
+    assert primary["id"] == before["deployments"][0]["id"]
+    assert f"rolling back to deploymentId {primary['id']}" in primary["rolloutStateReason"]
+    assert (primary["rolloutState"], primary["runningCount"]) == ("IN_PROGRESS", 2)
+    assert primary["createdAt"] > failed["createdAt"]
     assert (failed["id"], failed["rolloutState"], failed["failedTasks"]) == (reply["deployments"][0]["id"], "FAILED", 3)
     assert failed["rolloutStateReason"] == "ECS deployment circuit breaker: tasks failed to start."
-    assert old["id"] == before["deployments"][0]["id"]
     assert "circuit breaker" in done["rollback"]["reason"]
     assert done["rollback"]["serviceRevisionArn"] == before["currentServiceRevisions"][0]["arn"]
     assert done["finishedAt"] > done["rollback"]["startedAt"]
     after = ecs.describe(service)
     assert after["taskDefinition"] == before["taskDefinition"]
     assert after["currentServiceDeployment"] == arn
-    assert len(after["deployments"]) == 1
+    assert [(each["id"], each["rolloutState"]) for each in after["deployments"]] == [(primary["id"], "COMPLETED")]
+    assert f"(service {service}) (deployment {primary['id']}) deployment completed." in ecs.messages(service)
 
 
 def test_services_stable_is_true_after_a_rollback(ecs: Ecs) -> None:
@@ -162,6 +165,22 @@ def test_rollback_itself_may_fail(ecs: Ecs) -> None:
 
     assert done["rollback"]["startedAt"] < done["finishedAt"]
     assert ecs.describe(service)["deployments"][0]["rolloutState"] == "FAILED"
+
+
+def test_rollback_starts_the_tasks_that_are_gone(ecs: Ecs) -> None:
+    service = ecs.service(desired=4, breaker=True)
+    ecs.update(service, deploymentConfiguration={"minimumHealthyPercent": 50, "maximumPercent": 100})
+    before = ecs.describe(service)["deployments"][0]["id"]
+    ecs.fault("crash", service=service, times=1)
+
+    arn = ecs.roll(service)
+    ecs.wait_for(arn, "ROLLBACK_IN_PROGRESS")
+    during = ecs.describe(service)["deployments"][0]
+    ecs.wait_for(arn, "ROLLBACK_SUCCESSFUL")
+
+    assert (during["id"], during["runningCount"]) == (before, 2)
+    after = ecs.describe(service)
+    assert [(each["id"], each["runningCount"]) for each in after["deployments"]] == [(before, 4)]
 
 
 def test_stop_rolls_back_on_request(ecs: Ecs) -> None:

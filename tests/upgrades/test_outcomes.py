@@ -46,6 +46,23 @@ def configure(local_aws: LocalAws, cast: Cast, **configuration: Any) -> None:
     )
 
 
+def deny_service_deployments(local_aws: LocalAws) -> None:
+    """A role or region that does not have the younger calls: DescribeServices alone must do."""
+    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
+        local_aws.fault("access_denied", action=action, account="111111111111")
+
+
+def wait_for_rollback(local_aws: LocalAws, cast: Cast, rollout: Rollout) -> None:
+    """Let ECS's time pass until it rolls the rollout's deployment back, whatever reads show."""
+    for _ in range(300):
+        deployments = local_aws.deployments(str(cast.acme.cluster))[name_of(cast)]["deployments"]
+        mine = next(each for each in deployments if each["arn"] == rollout.service_deployment_arn)
+        if mine["status"] == "ROLLBACK_IN_PROGRESS":
+            return
+        local_aws.advance(1)
+    raise AssertionError(f"never rolled back: {mine}")
+
+
 def test_a_forced_upgrade_rolls_out_and_succeeds(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = engine.run(trigger(cast))
 
@@ -530,13 +547,12 @@ def test_without_service_deployments_describe_services_alone_judges(
         ("crash", False, (Status.FAILED, Outcome.CIRCUIT_BREAKER)),
     ],
 )
-def test_without_service_deployments_an_end_that_nobody_saw_is_told_by_ecs_events(
+def test_without_service_deployments_events_say_how_it_ended(
     cast: Cast, engine: Engine, platform: LocalAws, fault: str | None, rolls_back: bool, expected: tuple[str, str]
 ) -> None:
     """Worker and scheduler are down; meanwhile mine ends and somebody deploys after it."""
     configure(platform, cast, deploymentCircuitBreaker={"enable": True, "rollback": rolls_back})
-    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
-        platform.fault("access_denied", action=action, account="111111111111")
+    deny_service_deployments(platform)
     if fault:
         platform.fault(fault, cluster=cast.acme.cluster, service=name_of(cast), times=1)
     upgrade = trigger(cast)
@@ -553,8 +569,7 @@ def test_without_service_deployments_an_end_that_nobody_saw_is_told_by_ecs_event
 def test_without_service_deployments_an_alarm_is_no_breaker(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     alarms = {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False}
     configure(platform, cast, deploymentCircuitBreaker={"enable": False, "rollback": False}, alarms=alarms)
-    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
-        platform.fault("access_denied", action=action, account="111111111111")
+    deny_service_deployments(platform)
     platform.fault("alarm", cluster=cast.acme.cluster, service=name_of(cast))
 
     upgrade = engine.run(trigger(cast, override_reason="the alarm watches over it"))
@@ -562,11 +577,8 @@ def test_without_service_deployments_an_alarm_is_no_breaker(cast: Cast, engine: 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ALARM)}
 
 
-def test_without_service_deployments_a_failed_rollback_is_told_as_such(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
-    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
-        platform.fault("access_denied", action=action, account="111111111111")
+def test_without_service_deployments_a_rollback_may_fail(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    deny_service_deployments(platform)
     platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
     platform.fault("rollback_fails", cluster=cast.acme.cluster, service=name_of(cast))
 
@@ -575,11 +587,8 @@ def test_without_service_deployments_a_failed_rollback_is_told_as_such(
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
 
 
-def test_without_service_deployments_a_stop_is_asked_for_by_the_arn_of_the_reply(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
-    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
-        platform.fault("access_denied", action=action, account="111111111111")
+def test_without_service_deployments_a_stop_uses_the_replys_arn(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    deny_service_deployments(platform)
     upgrade = trigger(cast)
     engine.start(upgrade)
     platform.advance(5)
@@ -589,7 +598,66 @@ def test_without_service_deployments_a_stop_is_asked_for_by_the_arn_of_the_reply
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.STOPPED_BY_USER)}
     assert cast.admin.email in (upgrade.rollouts.get().rollout_reason or "")
-    assert platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster, effect=True)
+    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster)) == 1
+
+
+def test_without_service_deployments_a_late_stop_is_not_blamed(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """Reads lag, so the stop is sent although the circuit breaker has tripped. ECS takes it, and goes on rolling back."""
+    deny_service_deployments(platform)
+    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("stale_reads", seconds=60)
+    upgrade = trigger(cast)
+    wait_for_rollback(platform, cast, engine.start(upgrade))
+    stop_upgrade(upgrade, actor=cast.admin)
+    engine.step()
+    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster)) == 1
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLED_BACK)}
+    assert cast.admin.email not in (upgrade.error_message or "")
+    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster)) == 1
+
+
+def test_without_service_deployments_a_lost_stop_is_sent_again(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    deny_service_deployments(platform)
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    stop_upgrade(upgrade, actor=cast.admin)
+    platform.fault("timeout_before", action="StopServiceDeployment", times=1, seconds=0.01)
+    engine.step()
+    assert "not answered" in (upgrade.rollouts.get().stop_error or "")
+
+    engine.run(upgrade, seconds=2)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.STOPPED_BY_USER)}
+    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster, effect=True)) == 1
+
+
+def test_without_service_deployments_a_stops_rollback_may_fail(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    deny_service_deployments(platform)
+    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=name_of(cast))
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.advance(5)
+    stop_upgrade(upgrade, actor=cast.admin)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
+    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster)) == 1
+
+
+def test_without_service_deployments_others_end_the_rollback(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    deny_service_deployments(platform)
+    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast), times=1)
+    upgrade = trigger(cast)
+    wait_for_rollback(platform, cast, engine.start(upgrade))
+    deploy_from_outside(platform, cast)
+
+    engine.run(upgrade)
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
 
 
 def test_a_stop_that_was_not_taken_names_nobody(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -632,8 +700,7 @@ def test_a_lost_reply_is_adopted_without_service_deployments(cast: Cast, engine:
 
 
 def test_a_stale_read_does_not_make_mine_superseded(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
-        platform.fault("access_denied", action=action, account="111111111111")
+    deny_service_deployments(platform)
     platform.fault("stale_reads", seconds=20)
 
     upgrade = engine.run(trigger(cast))

@@ -1,7 +1,8 @@
 """The state machine is pure: properties by hypothesis, and what each word of ECS amounts to, row by row."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.aws.ecs import Deployment, Service, ServiceDeployment
+from portal.aws.ecs import Deployment, Service, ServiceDeployment, ServiceEvent
 from upgrades.states import (
     OPEN,
     TERMINAL,
@@ -229,8 +230,8 @@ def test_only_its_own_success_is_a_success_whatever_else_is_seen(
 # --- mine, where ECS gives no service deployments ------------------------------------------------------------------
 
 
-def entry(entry_id: str, *, primary: bool, state: str, rollback: bool = False) -> Deployment:
-    reason = "ECS deployment circuit breaker: rolling back to deploymentId ecs-svc/0." if rollback else None
+def entry(entry_id: str, *, primary: bool, state: str, rollback: bool = False, reason: str | None = None) -> Deployment:
+    rolls_back = "ECS deployment circuit breaker: rolling back to deploymentId before."
     return Deployment(
         id=entry_id,
         status="PRIMARY" if primary else "ACTIVE",
@@ -240,7 +241,7 @@ def entry(entry_id: str, *, primary: bool, state: str, rollback: bool = False) -
         pending_count=0,
         failed_tasks=0,
         rollout_state=state,
-        rollout_state_reason=reason,
+        rollout_state_reason=rolls_back if rollback else reason,
         created_at=AT,
     )
 
@@ -250,7 +251,9 @@ def gone(deployment: Deployment) -> Deployment:
     return replace(deployment, running_count=0)
 
 
-def service_with(*deployments: Deployment) -> Service:
+def service_with(*deployments: Deployment, said: Sequence[str] = ()) -> Service:
+    """`said`: ECS's events, oldest first, one a second."""
+    events = [ServiceEvent(str(at), AT + timedelta(seconds=at), f"(service s) {text}") for at, text in enumerate(said)]
     return Service(
         name="s",
         arn="arn:s",
@@ -261,58 +264,136 @@ def service_with(*deployments: Deployment) -> Service:
         pending_count=0,
         deployments=deployments,
         current_service_deployment=None,
-        events=(),
+        events=tuple(reversed(events)),
         breaker_enabled=True,
         breaker_rolls_back=True,
     )
 
 
+def judged(*deployments: Deployment, said: Sequence[str] = (), **seen: Any) -> tuple[Status, Outcome | None]:
+    """The verdict on `mine`; `before` was there before the call."""
+    seen = {"baseline": ["before"], "since": AT} | seen
+    verdict = judge_by_id(service_with(*deployments, said=said), "mine", **seen)
+    return verdict.status, verdict.outcome
+
+
+FELL = "(deployment mine) deployment failed: tasks failed to start."
+BACK = "rolling back to deployment before."
+RESTORED = "(deployment before) deployment completed."
+MINE_ROLLS = entry("mine", primary=False, state="IN_PROGRESS")
+MINE_FELL = entry(
+    "mine", primary=False, state="FAILED", reason="ECS deployment circuit breaker: tasks failed to start."
+)
+ROLLS_BACK = entry("before", primary=True, state="IN_PROGRESS", rollback=True)
+WENT_BACK = entry("before", primary=True, state="COMPLETED")
+CANNOT_GO_BACK = entry("before", primary=True, state="FAILED")
+
+GOES_ON = (Status.IN_PROGRESS, None)
+ROLLING_BACK = (Status.IN_PROGRESS, Outcome.ROLLING_BACK)
+ROLLED_BACK = (Status.FAILED, Outcome.ROLLED_BACK)
+ROLLBACK_FAILED = (Status.FAILED, Outcome.ROLLBACK_FAILED)
+SUPERSEDED = (Status.FAILED, Outcome.SUPERSEDED)
+COMPLETED = (Status.SUCCESS, Outcome.COMPLETED)
+
+
 @pytest.mark.parametrize(
     ("deployments", "expected"),
     [
-        ([entry("mine", primary=True, state="IN_PROGRESS")], (Status.IN_PROGRESS, None)),
-        ([entry("mine", primary=True, state="COMPLETED")], (Status.SUCCESS, Outcome.COMPLETED)),
+        ([entry("mine", primary=True, state="IN_PROGRESS")], GOES_ON),
+        ([entry("mine", primary=True, state="COMPLETED")], COMPLETED),
         ([entry("mine", primary=True, state="FAILED")], (Status.FAILED, Outcome.CIRCUIT_BREAKER)),
-        (
-            [
-                entry("back", primary=True, state="IN_PROGRESS", rollback=True),
-                entry("mine", primary=False, state="FAILED"),
-            ],
-            (Status.IN_PROGRESS, Outcome.ROLLING_BACK),
-        ),
-        ([entry("back", primary=True, state="COMPLETED", rollback=True)], (Status.FAILED, Outcome.ROLLED_BACK)),
-        ([entry("other", primary=True, state="COMPLETED")], (Status.FAILED, Outcome.SUPERSEDED)),
-        ([entry("other", primary=True, state="IN_PROGRESS")], (Status.FAILED, Outcome.SUPERSEDED)),
-        ([], (Status.IN_PROGRESS, None)),
+        ([entry("back", primary=True, state="IN_PROGRESS", rollback=True), MINE_FELL], ROLLING_BACK),
+        ([entry("back", primary=True, state="COMPLETED", rollback=True)], ROLLED_BACK),
+        ([entry("back", primary=True, state="FAILED", rollback=True), MINE_FELL], ROLLBACK_FAILED),
+        ([entry("other", primary=True, state="COMPLETED")], SUPERSEDED),
+        ([entry("other", primary=True, state="IN_PROGRESS")], SUPERSEDED),
+        ([], GOES_ON),
     ],
 )
 def test_my_entry_among_the_services_deployments(
     deployments: list[Deployment], expected: tuple[Status, Outcome | None]
 ) -> None:
-    verdict = judge_by_id(service_with(*deployments), "mine", baseline=["before"])
+    assert judged(*deployments) == expected
 
-    assert (verdict.status, verdict.outcome) == expected
+
+@pytest.mark.parametrize(
+    ("deployments", "said", "seen", "expected"),
+    [
+        ([ROLLS_BACK, MINE_ROLLS], [], {}, ROLLING_BACK),
+        ([ROLLS_BACK, MINE_FELL], [FELL, BACK], {}, ROLLING_BACK),
+        ([ROLLS_BACK], [FELL, BACK], {}, ROLLING_BACK),
+        ([WENT_BACK, MINE_FELL], [], {}, ROLLED_BACK),
+        ([WENT_BACK], [FELL, BACK, RESTORED], {}, ROLLED_BACK),
+        ([WENT_BACK], [FELL], {}, ROLLED_BACK),
+        ([WENT_BACK], [], {"was_rolling_back": True}, ROLLED_BACK),
+        ([WENT_BACK], [FELL, BACK, RESTORED], {"stopped_by": "ann@example.com"}, ROLLED_BACK),
+        ([WENT_BACK, MINE_FELL], [], {"stopped_by": "ann@example.com"}, ROLLED_BACK),
+        (
+            [WENT_BACK],
+            [BACK, RESTORED],
+            {"stopped_by": "ann@example.com"},
+            (Status.FAILED, Outcome.STOPPED_BY_USER),
+        ),
+        ([WENT_BACK], [BACK, RESTORED], {}, ROLLED_BACK),  # others asked for it in ECS
+        ([CANNOT_GO_BACK, MINE_FELL], [FELL, BACK], {}, ROLLBACK_FAILED),
+        ([CANNOT_GO_BACK], [], {"was_rolling_back": True}, ROLLBACK_FAILED),
+        # Others deployed since: during the rollback, after its end, after its failure.
+        ([entry("other", primary=True, state="IN_PROGRESS")], [FELL, BACK], {}, ROLLBACK_FAILED),
+        ([entry("other", primary=True, state="IN_PROGRESS")], [], {"was_rolling_back": True}, ROLLBACK_FAILED),
+        ([entry("other", primary=True, state="IN_PROGRESS")], [FELL, BACK, RESTORED], {}, ROLLED_BACK),
+        (
+            [entry("other", primary=True, state="COMPLETED")],
+            [FELL, BACK, "(deployment before) deployment failed: tasks failed to start."],
+            {},
+            ROLLBACK_FAILED,
+        ),
+    ],
+)
+def test_an_earlier_deployment_that_is_primary_again_is_a_rollback(
+    deployments: list[Deployment], said: list[str], seen: dict[str, Any], expected: tuple[Status, Outcome | None]
+) -> None:
+    assert judged(*deployments, said=said, **seen) == expected
+
+
+OTHER_FELL = "(deployment other) deployment failed: tasks failed to start."
+
+
+@pytest.mark.parametrize(
+    ("deployments", "said", "expected"),
+    [
+        # A stale read, from before the call. What was rolled back then was not mine.
+        ([WENT_BACK], [], GOES_ON),
+        ([ROLLS_BACK], [], GOES_ON),
+        ([ROLLS_BACK], ["(deployment before) deployment failed: alarm detected.", BACK], GOES_ON),
+        # A later deployment took the place of mine, and was rolled back itself.
+        ([ROLLS_BACK, entry("other", primary=False, state="FAILED"), MINE_ROLLS], [OTHER_FELL, BACK], SUPERSEDED),
+        ([WENT_BACK], [OTHER_FELL, BACK, RESTORED], SUPERSEDED),
+        # To mine: so mine had completed.
+        ([entry("mine", primary=True, state="IN_PROGRESS", rollback=True)], [], COMPLETED),
+        ([entry("mine", primary=True, state="FAILED")], ["(deployment mine) deployment completed."], COMPLETED),
+    ],
+)
+def test_the_rollback_of_another_deployment_is_not_mine(
+    deployments: list[Deployment], said: list[str], expected: tuple[Status, Outcome | None]
+) -> None:
+    assert judged(*deployments, said=said) == expected
+
+
+def test_a_rollback_from_before_the_call_is_not_mine() -> None:
+    later = AT + timedelta(seconds=30)
+
+    assert judged(WENT_BACK, said=[BACK, RESTORED], since=later) == GOES_ON
 
 
 def test_an_entry_that_is_not_there_is_never_a_success() -> None:
-    for state, rollback in product(("COMPLETED", "IN_PROGRESS", "FAILED"), (True, False)):
-        service = service_with(entry("other", primary=True, state=state, rollback=rollback))
+    for state, rollback, baseline in product(("COMPLETED", "IN_PROGRESS", "FAILED"), (True, False), ([], ["other"])):
+        other = entry("other", primary=True, state=state, rollback=rollback)
 
-        assert judge_by_id(service, "mine", baseline=[]).status != Status.SUCCESS
-
-
-def test_what_was_there_before_mine_does_not_supersede_it() -> None:
-    service = service_with(entry("before", primary=True, state="COMPLETED", rollback=False))
-
-    assert judge_by_id(service, "mine", baseline=["before"]).status == Status.IN_PROGRESS
+        assert judged(other, baseline=baseline)[0] != Status.SUCCESS
 
 
 def test_a_rollback_that_was_seen_is_still_one_when_it_has_ended() -> None:
-    service = service_with(entry("other", primary=True, state="COMPLETED", rollback=False))
-
-    verdict = judge_by_id(service, "mine", baseline=[], was_rolling_back=True)
-
-    assert (verdict.status, verdict.outcome) == (Status.FAILED, Outcome.ROLLED_BACK)
+    assert judged(entry("other", primary=True, state="COMPLETED"), was_rolling_back=True) == ROLLED_BACK
 
 
 # --- whether the newest deployment has ended well ---------------------------------------------------------------------
