@@ -29,7 +29,7 @@ from deployments.states import FROM, Command, EventType, Status, Wanted
 from portal.access import require
 from portal.audit import AuditKind, record
 from portal.doorbell import ring
-from portal.errors import PortalError, is_unique_violation
+from portal.errors import PortalError, is_unique_violation, shortened
 from portal.idempotency import KeyUse
 from portal.models import Organization, Role, User
 
@@ -125,7 +125,7 @@ def agent_errors(fields: dict[str, Any]) -> dict[str, list[str]]:
     if errors := image_errors(fields["image"]):
         found["image"] = errors
     if errors := environment_errors(fields["environment"]):
-        found["environment"] = errors
+        found["environment"] = shortened(errors)
     return found | size_errors(fields["cpu"], fields["memory"])
 
 

@@ -83,6 +83,8 @@ def session(request: Request) -> HttpResponse:
 )
 @api_route("POST", allow=Policy.PUBLIC)
 def login(request: Request) -> Response:
+    """Sign in. The attempt counts before its body is read, so that a body that costs work is limited like a password."""
+    consume_sign_in_rate(request._request)
     read_query(request)
     credentials = read_body(request, Credentials)
     return Response(session_of(sign_in(request._request, **credentials)))
@@ -116,7 +118,7 @@ def session_of(user: User) -> dict[str, Any]:
 
 
 def sign_in(request: HttpRequest, *, email: str, password: str, code: str | None = None) -> User:
-    """Sign the person in on this request's session, under a new session key.
+    """Sign the person in on this request's session, under a new session key. The caller has counted the attempt.
 
     1. Password, then code: both are checked before anything changes, so a refusal leaves the session as it was.
     2. Whoever is signed in is signed out.
@@ -124,7 +126,6 @@ def sign_in(request: HttpRequest, *, email: str, password: str, code: str | None
 
     Raises PortalError 401 `invalid_credentials`, `mfa_required`, `invalid_code`; 429 `too_many_attempts`.
     """
-    consume_sign_in_rate(request)
     password_form = SignInForm(data={"login": email, "password": password}, request=request)
     check(password_form, refused=PortalError("invalid_credentials", "The e-mail address or password is wrong.", 401))
     person: User = password_form.user

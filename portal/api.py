@@ -13,12 +13,14 @@ from rest_framework.decorators import api_view
 from rest_framework.request import Request
 
 from portal.access import Policy, policy
+from portal.errors import MAX_NAMED, printable, too_many_keys
 from portal.idempotency import MAX_KEY_LENGTH
 from portal.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-ECHOED_NAME_LENGTH = 100
+# Of a body or a query; no route takes more than a dozen.
+MAX_KEYS = 50
 
 # Headers, for `extend_schema(parameters=...)`.
 ORGANIZATION = OpenApiParameter(
@@ -49,17 +51,15 @@ class StrictSerializer(serializers.Serializer[Any]):
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, dict) and not hasattr(data, "keys"):
             raise serializers.ValidationError({"body": ["Send a JSON object."]})
+        if len(data) > MAX_KEYS:
+            raise too_many_keys(len(data), MAX_KEYS)
         known = set(self.fields)
         unknown = sorted(printable(str(key)) for key in set(data) - known)
         if unknown:
+            why = "Unknown." if len(unknown) <= MAX_NAMED else f"One of {len(unknown)} unknown keys."
             accepted = f"This route takes {', '.join(sorted(known))}." if known else "This route takes none."
-            raise serializers.ValidationError({key: [f"Unknown. {accepted}"] for key in unknown})
+            raise serializers.ValidationError({key: [f"{why} {accepted}"] for key in unknown[:MAX_NAMED]})
         return super().to_internal_value(data)
-
-
-def printable(name: str) -> str:
-    """A caller's name of a field as it may stand in an answer: a lone surrogate cannot be encoded, and it has an end."""
-    return name[:ECHOED_NAME_LENGTH].encode("utf-8", "backslashreplace").decode()
 
 
 class NoQuery(StrictSerializer):
@@ -107,7 +107,7 @@ class PageQuery(StrictSerializer):
 
 
 def read_body(request: Request, serializer: type[StrictSerializer], *, partial: bool = False) -> dict[str, Any]:
-    """The validated JSON body. Raises ValidationError (400) naming each field that is wrong or unknown.
+    """The validated JSON body. Raises ValidationError (400) naming each field that is wrong, and ten that are unknown.
 
     `partial`: required fields may be left out, as in PATCH.
     """
@@ -117,11 +117,13 @@ def read_body(request: Request, serializer: type[StrictSerializer], *, partial: 
 
 
 def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer] = NoQuery) -> dict[str, Any]:
-    """The validated query keys. Raises ValidationError (400) naming each key that is wrong, unknown or given twice."""
+    """The validated query keys. Raises ValidationError (400) naming keys that are wrong, unknown or given twice."""
     keys = request.GET
+    if len(keys) > MAX_KEYS:
+        raise too_many_keys(len(keys), MAX_KEYS)
     repeated = [key for key in keys if len(keys.getlist(key)) > 1]
     if repeated:
-        raise serializers.ValidationError({key: ["Given more than once."] for key in repeated})
+        raise serializers.ValidationError({printable(key): ["Given more than once."] for key in repeated[:MAX_NAMED]})
     query = serializer(data=keys.dict())
     query.is_valid(raise_exception=True)
     return dict(query.validated_data)

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, TooManyFieldsSent
 from django.db import DatabaseError, DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -29,6 +29,8 @@ DEPENDENCY_DOWN = "A part that the portal needs is down: nothing was changed. Tr
 CSRF_MISSING = f"Send the {settings.CSRF_COOKIE_NAME} cookie's value in the X-CSRFToken header."
 API_PREFIXES = ("/api/", "/deployments", "/agents")
 RETRY_AFTER_SECONDS = 5
+# An answer names so many of what is wrong of one kind, and so much of a name that the caller chose.
+MAX_NAMED, MAX_NAME_LENGTH = 10, 100
 
 
 class PortalError(Exception):
@@ -51,6 +53,16 @@ def existing(found: Found | None) -> Found:
     if found is None:
         raise PortalError("not_found", NOT_FOUND, 404)
     return found
+
+
+def too_many_keys(count: int, most: int) -> PortalError:
+    """Return the refusal of an object, a form or a query that has more keys than any route takes."""
+    return PortalError("too_many_keys", f"The request has {count} keys where at most {most} are accepted.", 400)
+
+
+def printable(name: str) -> str:
+    """A caller's name of a field as it may stand in an answer: a lone surrogate cannot be encoded, and it has an end."""
+    return name[:MAX_NAME_LENGTH].encode("utf-8", "backslashreplace").decode()
 
 
 def error_body(code: str, detail: str, **extra: Any) -> dict[str, Any]:
@@ -88,6 +100,9 @@ def as_portal_error(exception: BaseException | None) -> PortalError | None:
         return PortalError("forbidden", str(exception) or "You may not do this.", 403)
     if isinstance(exception, RequestDataTooBig):
         return PortalError("too_large", "The request is larger than 1 MiB.", 413)
+    if isinstance(exception, TooManyFieldsSent):
+        most = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+        return PortalError("too_many_keys", f"The request has more than {most} fields.", 400)
     if isinstance(exception, DataError):
         # Fields are checked before; what comes here is a NUL in an address or header, which PostgreSQL cannot hold.
         logger.warning("refused by the database: %s", exception)
@@ -144,13 +159,19 @@ def validation_body(exception: drf.ValidationError) -> dict[str, Any]:
     """`{"detail", "code": "invalid", "errors": {field: [sentence]}}`; the detail names the fields."""
     detail = exception.detail
     errors = detail if isinstance(detail, dict) else {"body": detail}
-    fields = {field: [str(s) for s in _flatten(sentences)] for field, sentences in errors.items()}
+    fields = {field: shortened([str(s) for s in _flatten(sentences)]) for field, sentences in errors.items()}
     return error_body("invalid", f"Not accepted: {', '.join(fields)}. See errors.", errors=fields)
+
+
+def shortened(sentences: list[str]) -> list[str]:
+    """Return the first ten sentences, and how many more there are."""
+    more = len(sentences) - MAX_NAMED
+    return sentences if more <= 0 else [*sentences[:MAX_NAMED], f"And {more} more."]
 
 
 def _flatten(sentences: Any) -> list[Any]:
     if isinstance(sentences, dict):
-        return [f"{key}: {text}" for key, value in sentences.items() for text in _flatten(value)]
+        return [f"{printable(str(key))}: {text}" for key, value in sentences.items() for text in _flatten(value)]
     if isinstance(sentences, list):
         return [text for value in sentences for text in _flatten(value)]
     return [sentences]
@@ -165,7 +186,7 @@ def permission_denied(request: HttpRequest, exception: Exception | None = None) 
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    if isinstance(exception, RequestDataTooBig):
+    if isinstance(exception, RequestDataTooBig | TooManyFieldsSent):
         return respond(request, as_portal_error(exception))
     return respond(request, PortalError("bad_request", "The request cannot be read.", 400))
 

@@ -2,15 +2,33 @@
 
 from typing import Any
 
+from django.conf import settings
 from rest_framework import parsers
 from rest_framework.exceptions import ParseError
+from rest_framework.utils import json
+
+from portal.errors import too_many_keys
+
+# Of any object in a body, at any depth. The largest that a route takes is an agent's environment, of 100 variables.
+MAX_OBJECT_KEYS = 200
 
 
 class JSONParser(parsers.JSONParser):
     """JSON; what is nested deeper than Python can follow is the caller's error, not ours."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        """Return the parsed body. Raises ParseError (400), and PortalError 400 `too_many_keys` for a huge object."""
+        encoding = (parser_context or {}).get("encoding", settings.DEFAULT_CHARSET)
         try:
-            return super().parse(stream, media_type, parser_context)
+            return json.loads(stream.read().decode(encoding), object_pairs_hook=bounded_object)
         except RecursionError as error:
             raise ParseError("JSON parse error - nested too deeply.") from error
+        except ValueError as error:
+            raise ParseError(f"JSON parse error - {error}") from error
+
+
+def bounded_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's members. Raises PortalError 400 before any code of ours goes through too many of them."""
+    if len(pairs) > MAX_OBJECT_KEYS:
+        raise too_many_keys(len(pairs), MAX_OBJECT_KEYS)
+    return dict(pairs)

@@ -75,6 +75,44 @@ def test_the_list_has_status_and_total(cast: Cast, client: Client) -> None:
     assert [item["name"] for item in found["items"]] == ["Second"]
 
 
+@pytest.mark.parametrize(
+    ("count", "status", "sentence"),
+    [
+        (100, 201, ""),
+        (101, 400, "101 variables are too many: 100 at most."),
+        (201, 400, "The request has 201 keys where at most 200 are accepted."),
+        (50_000, 400, "The request has 50000 keys where at most 200 are accepted."),
+    ],
+)
+def test_an_environment_has_a_limit(client: Client, count: int, status: int, sentence: str) -> None:
+    environment = {f"K{number}": "v" for number in range(count)}
+
+    response = send_json(client, "post", AGENTS, {"name": "Many", "image": IMAGE, "environment": environment})
+
+    assert response.status_code == status
+    assert sentence in response.content.decode()
+    assert Agent.objects.exists() == (status == 201)
+
+
+@pytest.mark.parametrize("value", [5, "x" * 4097])
+def test_ten_bad_variables_are_named(client: Client, value: Any) -> None:
+    environment = {f"K{number}": value for number in range(60)}
+
+    response = send_json(client, "post", AGENTS, {"name": "Bad", "image": IMAGE, "environment": environment})
+
+    sentences = assert_refused(response, 400, "invalid")["errors"]["environment"]
+    assert (len(sentences), sentences[-1]) == (11, "And 50 more.")
+
+
+@pytest.mark.parametrize("name", ["\ud800", "k" * 500_000])
+@pytest.mark.parametrize("value", [5, "v"])
+def test_a_variables_odd_name_is_answered_shortly(client: Client, name: str, value: Any) -> None:
+    response = send_json(client, "post", AGENTS, {"name": "Odd", "image": IMAGE, "environment": {name: value}})
+
+    assert_refused(response, 400, "invalid")
+    assert len(response.content) < 500
+
+
 def test_a_change_is_for_the_next_deployments(cast: Cast, client: Client, agent: Agent) -> None:
     deployment = make_deployment(cast, agent)
 

@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.conf import settings
 from django.test import Client
+from django.test.client import MULTIPART_CONTENT
 
 from portal.models import User
 from portal.request_id import RequestIdFilter
@@ -109,6 +111,44 @@ def test_a_form_over_one_mebibyte_is_413(cast: Cast, client_for: SignIn) -> None
 
     assert response.status_code == 413
     assert "larger than 1 MiB" in response.content.decode()
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", MULTIPART_CONTENT])
+@pytest.mark.parametrize("path", ["/accounts/login/", "/o/acme/upgrades/new"])
+def test_a_form_of_too_many_fields_is_400(cast: Cast, client_for: SignIn, path: str, content_type: str) -> None:
+    fields = {f"k{number}": "1" for number in range(1001)}
+    body: Any = urlencode(fields) if content_type != MULTIPART_CONTENT else fields
+    client = client_for(cast.operator) if "upgrades" in path else Client(enforce_csrf_checks=True)
+    client.get(path)
+
+    response = client.post(path, body, content_type=content_type)
+
+    assert response.status_code == 400
+    assert "The request has more than 1000 fields." in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/o/acme/upgrades/?", "The request has more than 1000 fields."),
+        ("/api/v1/deployments/upgrades?", "The request has more than 1000 fields."),
+        ("/api/v1/deployments/upgrades?", "The request has 900 keys where at most 50 are accepted."),
+    ],
+)
+def test_a_query_of_too_many_keys_is_400(cast: Cast, client_for: SignIn, path: str, detail: str) -> None:
+    count = 900 if "900" in detail else 1001
+
+    response = client_for(cast.operator).get(path + "&".join(f"k{number}=1" for number in range(count)))
+
+    assert (response.status_code, detail in response.content.decode()) == (400, True)
+
+
+def test_ten_of_the_repeated_query_keys_are_named(cast: Cast, client_for: SignIn) -> None:
+    query = "&".join(f"k{number}=1&k{number}=2" for number in range(50))
+
+    response = client_for(cast.operator).get(f"/api/v1/deployments/upgrades?{query}")
+
+    assert (response.status_code, len(response.json()["errors"])) == (400, 10)
 
 
 # --- the request's id ----------------------------------------------------------------------------------------------

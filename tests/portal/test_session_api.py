@@ -1,10 +1,14 @@
 """The session of an API client: sign in, who am I, sign out."""
 
+import json
+import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from allauth.account.internal.flows.login import AUTHENTICATION_METHODS_SESSION_KEY
+from django.test.client import MULTIPART_CONTENT
 
 from portal.audit import AuditEvent
 from portal.models import Membership, Role, User
@@ -13,6 +17,13 @@ from tests.portal.conftest import ApiClient, audit_kinds
 
 Authenticator = Callable[[User], Callable[[], str]]
 
+
+def as_text(body: Any) -> str:
+    """JSON without blanks: 110,000 keys of it are less than one mebibyte."""
+    return json.dumps(body, separators=(",", ":"))
+
+
+MANY_KEYS = {f"{number:x}": 1 for number in range(110_000)}
 WRONG = {"detail": "The e-mail address or password is wrong.", "code": "invalid_credentials"}
 
 
@@ -156,8 +167,59 @@ def test_bad_input_is_400_and_names_the_field(api: ApiClient, db: None, body: An
     assert set(response.json()["errors"]) == fields
 
 
+@pytest.mark.parametrize("body", [MANY_KEYS, {"email": MANY_KEYS}, {"email": [{"deep": MANY_KEYS}]}, [MANY_KEYS]])
+def test_an_object_of_many_keys_is_refused_at_little_cost(api: ApiClient, db: None, body: Any) -> None:
+    text = as_text(body)
+    started_at = time.process_time()
+
+    response = api.send("/api/v1/auth/login", text)
+
+    assert time.process_time() - started_at < 0.5  # 8 s before
+    assert (response.status_code, response.json()["code"]) == (400, "too_many_keys")
+    assert response.json()["detail"] == "The request has 110000 keys where at most 200 are accepted."
+
+
+def test_repeated_keys_count_as_keys(api: ApiClient, db: None) -> None:
+    response = api.send("/api/v1/auth/login", "{" + ",".join(['"a":1'] * 110_000) + "}")
+
+    assert (response.status_code, response.json()["code"]) == (400, "too_many_keys")
+
+
+def test_an_object_of_51_keys_is_refused_in_one_sentence(api: ApiClient, db: None) -> None:
+    response = api.send("/api/v1/auth/login", {f"k{number}": 1 for number in range(51)})
+
+    detail = "The request has 51 keys where at most 50 are accepted."
+    assert (response.status_code, response.json()) == (400, {"detail": detail, "code": "too_many_keys"})
+
+
+def test_at_most_ten_unknown_keys_are_named(api: ApiClient, db: None) -> None:
+    response = api.send("/api/v1/auth/login", {f"{number:02}" * 1000: 1 for number in range(50)})
+
+    errors = response.json()["errors"]
+    assert (response.status_code, len(errors), len(response.content) < 4000) == (400, 10, True)
+    assert set(errors) == {f"{number:02}" * 50 for number in range(10)}
+    assert errors["00" * 50] == ["One of 50 unknown keys. This route takes code, email, password."]
+
+
 def test_broken_json_is_400(api: ApiClient, db: None) -> None:
     assert api.send("/api/v1/auth/login", "{").status_code == 400
+
+
+@pytest.mark.parametrize("body", ["{", as_text(MANY_KEYS)])
+def test_a_wrong_token_is_refused_before_the_body_is_read(api: ApiClient, db: None, body: Any) -> None:
+    response = api.send("/api/v1/auth/login", body, token="wrong")
+
+    assert (response.status_code, response.json()["code"]) == (403, "csrf_failed")
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", MULTIPART_CONTENT])
+def test_a_token_in_a_form_is_refused(api: ApiClient, db: None, content_type: str) -> None:
+    fields = {"csrfmiddlewaretoken": api.cookies["csrftoken"].value, "email": "x"}
+    body: Any = fields if content_type == MULTIPART_CONTENT else urlencode(fields)
+
+    response = api.post("/api/v1/auth/login", body, content_type=content_type)
+
+    assert (response.status_code, response.json()["code"]) == (403, "csrf_failed")
 
 
 def test_a_form_is_415(api: ApiClient, db: None) -> None:
@@ -213,6 +275,18 @@ def test_requests_to_sign_in_have_a_rate_of_their_own(api: ApiClient, cast: Cast
     response = api.sign_in(cast.operator, cast.password)
 
     assert (response.status_code, response["Retry-After"]) == (429, "60")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("", "{"), ("", "[]"), ("", {"unknown": 1}), ("", as_text(MANY_KEYS)), ("?unknown=1", {})]
+)
+def test_an_attempt_counts_before_it_is_read(api: ApiClient, cast: Cast, settings: Any, path: str, body: Any) -> None:
+    settings.ACCOUNT_RATE_LIMITS = {"login": "2/m/ip"}
+    for _ in range(2):
+        assert api.send(f"/api/v1/auth/login{path}", body).status_code == 400
+
+    assert api.send(f"/api/v1/auth/login{path}", body).status_code == 429
+    assert api.sign_in(cast.operator, cast.password).status_code == 429
 
 
 def test_a_person_with_two_factors_needs_the_code(api: ApiClient, cast: Cast, authenticator: Authenticator) -> None:
