@@ -8,12 +8,12 @@ from django.db import DatabaseError, connection
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
-from kombu.exceptions import OperationalError as BrokerError
 
 from portal import __version__, memory
 from portal.access import Policy, policy
 from portal.aws.sts import caller_is_known
 from portal.celery import app
+from portal.doorbell import BROKER_ERRORS, broker_connection
 from portal.models import Heartbeat
 
 logger = logging.getLogger(__name__)
@@ -97,10 +97,12 @@ def database_answers() -> bool:
 
 
 def broker_answers() -> bool:
+    """Whether the broker answers and has the queue, or takes it."""
     try:
-        with app.connection_for_write() as broker:
+        with broker_connection() as broker:
             broker.ensure_connection(max_retries=1, interval_start=0, timeout=1)
-    except (BrokerError, OSError):
+            app.amqp.queues[app.conf.task_default_queue].bind(broker.default_channel).queue_declare()
+    except BROKER_ERRORS:
         logger.warning("health: broker does not answer")
         return False
     return True

@@ -12,6 +12,11 @@ env = Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 BROKER_URL = validate.Regexp(r"(redis|rediss|redis\+socket|sqs|amqp|amqps)://", error="Not a broker's URL.")
+# A standard queue: a FIFO queue would hold a message back for its group.
+QUEUE_URL = validate.Regexp(
+    r"(https?://[^/]+/[0-9]{12}/[A-Za-z0-9_-]{1,80})?$",
+    error="Give a standard queue, such as https://sqs.eu-central-1.amazonaws.com/111111111111/portal.",
+)
 SHARED_CACHE_URL = validate.Regexp(r"(redis|rediss|unix)://", error="Not the URL of a Redis.")
 ORIGIN = validate.Regexp(r"https?://[^/]+$", error="Give origins such as https://portal.example.")
 BASE_ADDRESS = validate.Regexp(
@@ -42,6 +47,9 @@ try:
     database: dict[str, Any] = env.dj_db_url("DATABASE_URL")
     DATABASE_CONN_MAX_AGE: int = env.int("DATABASE_CONN_MAX_AGE", 60, validate=validate.Range(min=0))
     CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", validate=BROKER_URL)
+    # With CELERY_BROKER_URL=sqs://: where the queue is, and the queue itself if it should not be found or made by name.
+    SQS_REGION: str = env.str("SQS_REGION", env.str("AWS_DEFAULT_REGION", env.str("AWS_REGION", "")))
+    SQS_QUEUE_URL: str = env.str("SQS_QUEUE_URL", "", validate=QUEUE_URL)
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
@@ -87,6 +95,8 @@ except EnvError as error:
 for name, value in (("SECRET_KEY", SECRET_KEY), ("ALLOWED_HOSTS", ALLOWED_HOSTS), ("CACHE_URL", cache_url)):
     if not value:
         raise ImproperlyConfigured(f"Set {name}: it is required unless DEMO=1 or DEBUG=1 (README: Settings).")
+if CELERY_BROKER_URL.startswith("sqs") and not SQS_REGION:
+    raise ImproperlyConfigured("Set SQS_REGION, such as eu-central-1, for CELERY_BROKER_URL=sqs:// (README: Settings).")
 if UPGRADE_STEADY_SECONDS >= UPGRADE_VALIDATION_SECONDS:
     raise ImproperlyConfigured(
         "UPGRADE_STEADY_SECONDS must be less than UPGRADE_VALIDATION_SECONDS, or no service proves steady in time "
@@ -330,12 +340,33 @@ CELERY_TASK_TIME_LIMIT = 60
 CELERY_TASK_SOFT_TIME_LIMIT = 50
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # Without the time-outs a broker that accepts and never answers would hang the request that rings (kombu redis:
-# socket_timeout is None by default). SQS takes none of these.
-CELERY_BROKER_TRANSPORT_OPTIONS = (
-    {"visibility_timeout": 120, "socket_timeout": 5, "socket_connect_timeout": 1, "max_retries": 1}
-    if CELERY_BROKER_URL.startswith("redis")
-    else {}
-)
+# socket_timeout is None by default). A message that no worker confirms comes again after visibility_timeout.
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
+if CELERY_BROKER_URL.startswith("redis"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "visibility_timeout": 120,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 1,
+        "max_retries": 1,
+    }
+elif CELERY_BROKER_URL.startswith("sqs"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "region": SQS_REGION,
+        "visibility_timeout": 120,
+        # Seconds between two polls, each of which waits 10 s for a message and has a time-out of its own.
+        "polling_interval": 0.2,
+        "client-config": {"connect_timeout": 1, "read_timeout": 3, "retries": {"total_max_attempts": 1}},
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0,
+        "interval_max": 0,
+    }
+    if SQS_QUEUE_URL:
+        CELERY_BROKER_TRANSPORT_OPTIONS["predefined_queues"] = {"celery": {"url": SQS_QUEUE_URL}}
+    else:
+        # Not the queue `celery` of another application; and messages older than a minute are ignored anyway.
+        CELERY_BROKER_TRANSPORT_OPTIONS["queue_name_prefix"] = "operations-portal-"
+        CELERY_BROKER_TRANSPORT_OPTIONS["sqs-creation-attributes"] = {"MessageRetentionPeriod": "120"}
 CELERY_TASK_PUBLISH_RETRY = False
 # What the scheduler process calls, and how often (seconds). All on one thread, so each returns soon: sends of
 # notifications, which wait for whatever receiver people typed in, go to threads of their own. Named by string: portal

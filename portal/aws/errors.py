@@ -26,6 +26,8 @@ DENIED = {
     "InvalidClientTokenId",
     "SignatureDoesNotMatch",
 }
+# All that boto3 raises, for calls that are not made here: those of Celery to an SQS broker.
+BOTO_ERRORS = (boto.BotoCoreError, boto.ClientError)
 # The call was not sent: no connection, or no credentials to sign it with just now.
 NEVER_SENT = (
     boto.ConnectTimeoutError,

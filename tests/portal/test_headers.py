@@ -274,6 +274,8 @@ def test_good_settings_start(monkeypatch: pytest.MonkeyPatch) -> None:
         ("CELERY_BROKER_URL", None),
         ("CELERY_BROKER_URL", ""),
         ("CELERY_BROKER_URL", "nonsense"),
+        ("SQS_QUEUE_URL", "portal"),
+        ("SQS_QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/111111111111/portal.fifo"),
         ("CACHE_URL", None),
         ("CACHE_URL", "locmem://"),
         ("DEBUG", "maybe"),
@@ -299,3 +301,18 @@ def test_a_bad_setting_stops_the_start_with_a_sentence_that_names_it(
 
     assert name in str(refused.value)
     assert "README" in str(refused.value)
+
+
+@pytest.mark.parametrize("regions", [{}, {"AWS_DEFAULT_REGION": "eu-west-1"}, {"AWS_REGION": "eu-west-1"}])
+def test_an_sqs_broker_needs_a_region(monkeypatch: pytest.MonkeyPatch, regions: dict[str, str]) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in regions.items():
+        monkeypatch.setenv(name, value)
+
+    if regions:
+        options = settings_with(monkeypatch, CELERY_BROKER_URL="sqs://")["CELERY_BROKER_TRANSPORT_OPTIONS"]
+        assert options["region"] == "eu-west-1"
+    else:
+        with pytest.raises(ImproperlyConfigured, match="Set SQS_REGION"):
+            settings_with(monkeypatch, CELERY_BROKER_URL="sqs://")
