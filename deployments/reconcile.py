@@ -32,10 +32,10 @@ def reconcile(organization_id: str, cluster: str) -> int:
     if batch is None:
         return 0
     names = [work.row.service_name for work in batch.works]
-    services: dict[str, ecs.Service] = {}
+    reading: ecs.ServicesReading | None = None
     failure: AwsError | None = None
     try:
-        services = ecs.describe_services(organization.aws_target, cluster, names).services
+        reading = ecs.describe_services(organization.aws_target, cluster, names)
     except AwsError as error:
         logger.warning("cluster %s of %s: %s", cluster, organization.slug, error)
         failure = error
@@ -44,17 +44,17 @@ def reconcile(organization_id: str, cluster: str) -> int:
         if time.monotonic() > ends_at:
             work.let_go()
         else:
-            take_step(work, services.get(work.row.service_name), failure)
+            take_step(work, reading, failure)
     return len(batch.works)
 
 
-def take_step(work: Work, service: ecs.Service | None, failure: AwsError | None) -> None:
+def take_step(work: Work, reading: ecs.ServicesReading | None, failure: AwsError | None) -> None:
     """One row's step, or the note that ECS could not be asked; what goes wrong with it stops no other."""
     try:
         try:
             if failure and not (isinstance(failure, AwsMissing) and was_never_there(work)):
                 raise failure
-            step(work, service)
+            step(work, reading.service(work.row.service_name) if reading else None)
         except AwsError as error:
             note_failure(work, error)
     except LeaseLost:

@@ -164,7 +164,7 @@ def read_services(tries: Tries, target: AwsTarget, cluster: str, stack: str) -> 
     )
     services = reading.services if reading else {}
     for name in names if reading else []:
-        add_service(tries, name, services.get(name), cluster)
+        add_service(tries, name, services.get(name), cluster, left_out=reading.left_out.get(name) if reading else None)
     service = next(iter(services), names[0])
     definitions = [each.task_definition for each in services.values() if each.task_definition]
     name = definitions[0] if definitions else f"{stack}-agent"
@@ -179,7 +179,11 @@ def read_services(tries: Tries, target: AwsTarget, cluster: str, stack: str) -> 
     read_tasks(tries, target, cluster, service)
 
 
-def add_service(tries: Tries, name: str, service: ecs.Service | None, cluster: str) -> None:
+def add_service(tries: Tries, name: str, service: ecs.Service | None, cluster: str, *, left_out: str | None) -> None:
+    if left_out:
+        detail = f"ECS's reply says too little of {name}: it has no {left_out}."
+        tries.add(f"Find {name}", StepStatus.UNKNOWN, detail, "ecs:DescribeServices")
+        return
     if service is None:
         detail = f"{name} is not in {cluster}. Check the stack's name, or create the service there."
         tries.add(f"Find {name}", StepStatus.FAILED, detail, "ecs:DescribeServices")

@@ -144,7 +144,7 @@ def environment_of(content: dict[str, Any]) -> dict[str, set[tuple[str, str]]]:
     """By name what it is set to, in which container."""
     found: dict[str, set[tuple[str, str]]] = {}
     for container in content["containerDefinitions"]:
-        pairs = [(each["name"], each.get("value", "")) for each in container.get("environment", [])]
+        pairs = [(each.get("name", ""), each.get("value", "")) for each in container.get("environment", [])]
         pairs += [(each["name"], each["valueFrom"]) for each in container.get("secrets", [])]
         for name, value in pairs:
             found.setdefault(name, set()).add((container["name"], value))

@@ -107,7 +107,7 @@ def find_mine(claim: Claim) -> Found | None:
     """
     rollout = claim.rollout
     arns = new_arns(claim)
-    service = read_service(claim).services.get(rollout.service_name)
+    service = read_service(claim).service(rollout.service_name)
     ids = [
         deployment
         for deployment in (service.deployments if service else ())

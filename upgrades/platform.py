@@ -40,7 +40,8 @@ ASKED_BY_ANOTHER = "another request is asking ECS just now; look again in a few 
 @dataclass(frozen=True)
 class ServiceNow:
     """`state`: steady, rolling, failed (its deployment, and ECS left it so), degraded (fewer run than should), disabled
-    (desired 0), missing, not_supported (another `controller` than ECS deploys it), unknown.
+    (desired 0), missing, not_supported (another `controller` than ECS deploys it), unknown
+    (`left_out`: the member without which ECS's reply says too little of it).
 
     `digests`: how many running tasks run which image; empty: not known. `pinned`: the digest that the task definition
     names, if it does. `names`: the versions that these digests are known by. Settled: no deployment is under way.
@@ -59,6 +60,7 @@ class ServiceNow:
     breaker_enabled: bool | None = None
     breaker_rolls_back: bool | None = None
     controller: str | None = None
+    left_out: str | None = None
     is_settled: bool = False
     pinned: str | None = None
     digests: dict[str, int] = field(default_factory=dict)
@@ -237,11 +239,14 @@ def cache_key(organization: Organization) -> str:
 def ask_ecs(organization: Organization, cluster: str, recorded: Names) -> Reading:
     """`recorded`: the versions of digests that past rollouts recorded. Raises AwsError."""
     names = {service: service_name(organization, service) for service in PlatformService}
-    found = ecs.describe_services(organization.aws_target, cluster, list(names.values())).services
+    found = ecs.describe_services(organization.aws_target, cluster, list(names.values()))
     rows = []
     for service, name in names.items():
-        live = found.get(name)
+        live = found.services.get(name)
         row = unknown(organization, service)
+        if name in found.left_out:
+            rows.append(replace(row, left_out=found.left_out[name]))
+            continue
         rows.append(as_row(organization, row, live, recorded) if live else replace(row, state="missing"))
     return Reading(rows, read_at=timezone.now(), tried_at=timezone.now())
 

@@ -210,8 +210,16 @@ def check_services(organization: Organization, rows: list[ServiceNow]) -> Findin
     bad += [f"{row.label}: {row.not_supported}." for row in rows if row.not_supported]
     if bad:
         return Finding(FAIL, " ".join(bad), facts)
+    if not_known(rows):
+        return Finding(UNKNOWN, not_known(rows), facts)
     counted = "The service is" if len(rows) == 1 else f"All {len(rows)} services are"
     return Finding(PASS, f"{counted} in the cluster {organization.cluster}.", facts)
+
+
+def not_known(rows: list[ServiceNow]) -> str:
+    """Return what ECS left out, by service, in a sentence; empty when it said enough."""
+    left_out = [f"{row.label} ({row.left_out})" for row in rows if row.left_out]
+    return f"ECS's reply says too little of: {', '.join(left_out)}." if left_out else ""
 
 
 def check_steady(rows: list[ServiceNow]) -> Finding:
@@ -228,6 +236,8 @@ def check_steady(rows: list[ServiceNow]) -> Finding:
     bad = [f"{row.label} {said[row.state]}{counts_of(row)}" for row in rows if row.state in said]
     if bad:
         return Finding(FAIL, f"{'; '.join(bad)}.", facts)
+    if not_known(rows):
+        return Finding(UNKNOWN, not_known(rows), facts)
     steady = [f"{row.label}{counts_of(row)}" for row in rows if row.state == "steady"]
     if not steady and any(row.not_supported for row in rows):
         return Finding(UNKNOWN, f"ECS does not say. {OTHER_CONTROLLER}", facts)
@@ -256,7 +266,7 @@ def check_breaker(rows: list[ServiceNow]) -> Finding:
     if off:
         return Finding(FAIL, f"Off for: {', '.join(off)}. A rollout that fails would not be stopped.", facts)
     if len(facts) < len(rows):
-        return Finding(UNKNOWN, "ECS does not say, for the service is missing.", facts)
+        return Finding(UNKNOWN, not_known(rows) or "ECS does not say, for the service is missing.", facts)
     if stays:
         return Finding(PASS, f"On, but without a rollback for: {', '.join(stays)}.", facts)
     return Finding(PASS, "On, with a rollback.", facts)

@@ -106,12 +106,12 @@ def start(claim: Claim) -> None:
         return finish(claim, timed_out(rollout, "It was never started."))
     try:
         reading = read_service(claim)
-        service = reading.services.get(rollout.service_name)
+        service = reading.service(rollout.service_name)
         if service is None or service.status != "ACTIVE":
             return finish(claim, service_missing(rollout))
         if service.is_foreign:
             return finish(claim, other_controller(rollout, service.controller), **counts_of(service))
-        definition = read_definition(claim, service)
+        definition = read_definition(claim, str(service.task_definition))
         seen = {**counts_of(service), "previous_task_definition": definition.arn}
         if service.desired_count == 0:
             seen |= {"from_version": named(claim, definition)}
@@ -141,12 +141,9 @@ def start(claim: Claim) -> None:
     call(claim)
 
 
-def read_definition(claim: Claim, service: ecs.Service) -> ecs.TaskDefinition:
+def read_definition(claim: Claim, arn: str) -> ecs.TaskDefinition:
     claim.renew()
-    if service.task_definition is None:
-        why = f"ECS does not say which task definition {service.name} runs"
-        raise AwsUnavailable("IncompleteReply", action="ecs:DescribeServices", why=why)
-    return ecs.describe_task_definition(claim.rollout.upgrade.aws_target, service.task_definition)
+    return ecs.describe_task_definition(claim.rollout.upgrade.aws_target, arn)
 
 
 def left_by_upgrade(rollout: Rollout) -> str | None:
@@ -293,7 +290,7 @@ def resolve(claim: Claim) -> None:
     if rollout.attempts >= MAX_ATTEMPTS:
         reason = f"UpdateService was called {rollout.attempts} times; no answer came and no deployment started."
         return finish(claim, Verdict(Status.FAILED, Outcome.REFUSED, reason))
-    service = read_service(claim).services.get(rollout.service_name)
+    service = read_service(claim).service(rollout.service_name)
     known = (None, rollout.previous_task_definition, rollout.task_definition)
     if service and service.task_definition not in known:
         return finish(claim, overtaken(str(service.task_definition)))
@@ -313,7 +310,7 @@ def watch(claim: Claim) -> None:
         reading = read_service(claim)
     except AwsMissing:
         reading = None
-    service = reading.services.get(rollout.service_name) if reading else None
+    service = reading.service(rollout.service_name) if reading else None
     if rollout.service_deployment_arn is None and service is not None:
         look_up_arn(claim)
     mine = read_mine(claim)

@@ -40,7 +40,8 @@ def look_at(claim: Claim[ValidationRun], completed: list[Rollout]) -> Look:
     claim.renew()
     try:
         names = [rollout.service_name for rollout in completed]
-        found = ecs.describe_services(upgrade.aws_target, upgrade.cluster, names).services
+        reading = ecs.describe_services(upgrade.aws_target, upgrade.cluster, names)
+        found = {name: service for name in names if (service := reading.service(name))}
     except AwsMissing:
         found = {}
     except AwsError as error:

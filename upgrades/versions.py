@@ -103,7 +103,7 @@ class Version:
     @property
     def pushed_at(self) -> datetime | None:
         """When the last of its images was pushed."""
-        return max((image.pushed_at for image in self.images.values()), default=None)
+        return max((image.pushed_at for image in self.images.values() if image.pushed_at), default=None)
 
     @property
     def services(self) -> list[str]:
@@ -232,7 +232,7 @@ def ask_ecr(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Regis
             continue
         tagged = [image for image in reading.images if image.tags][:TAGGED_KEPT]
         untagged = [image for image in reading.images if not image.tags][:UNTAGGED_KEPT]
-        images[service] = sorted([*tagged, *untagged], key=lambda image: (-image.pushed_at.timestamp(), image.digest))
+        images[service] = sorted([*tagged, *untagged], key=ecr.newest_first)
         left_out[service] = len(reading.images) - len(images[service]) + (not reading.is_complete)
     return Registry(images, limited, left_out, read_at=timezone.now(), tried_at=timezone.now())
 
@@ -262,7 +262,7 @@ def versions_in(registry: Registry, rows: list[ServiceNow]) -> list[Version]:
         for name, by_service in images.items()
     ]
     versions.sort(key=lambda version: min(image.digest for image in version.images.values()))
-    versions.sort(key=lambda version: max(image.pushed_at for image in version.images.values()), reverse=True)
+    versions.sort(key=lambda version: min(ecr.newest_first(image)[0] for image in version.images.values()))
     return versions
 
 

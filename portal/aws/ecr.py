@@ -9,7 +9,7 @@ from typing import Any
 
 from portal.aws.credentials import AwsTarget, client, forget
 from portal.aws.ecs import nothing_first
-from portal.aws.errors import AwsRefused, retried_after_expiry, translated
+from portal.aws.errors import AwsRefused, complete, retried_after_expiry, translated
 
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html and .../ecr-requests.html (dual-stack)
 REGISTRY = re.compile(
@@ -67,12 +67,12 @@ class Repository:
 class Image:
     """What can run. `digest` is `sha256:..`; `tags` are without those of attached artifacts.
 
-    `size_bytes` is what is pulled, compressed; of a multi-platform image the largest.
+    `size_bytes` is what is pulled, compressed; of a multi-platform image the largest. `pushed_at` None: ECR does not say.
     """
 
     digest: str
     tags: tuple[str, ...]
-    pushed_at: datetime
+    pushed_at: datetime | None
     size_bytes: int | None
 
 
@@ -143,9 +143,12 @@ def list_images(
         token = {"nextToken": reply["nextToken"]} if reply.get("nextToken") else {}
         if not token:
             break
-    images.sort(key=lambda image: image.digest)
-    images.sort(key=lambda image: image.pushed_at, reverse=True)
-    return ImageReading(images, is_complete=not token)
+    return ImageReading(sorted(images, key=newest_first), is_complete=not token)
+
+
+def newest_first(image: Image) -> tuple[float, str]:
+    """Return the key that sorts by time of the push, then by digest; what ECR gives no time for comes last."""
+    return -image.pushed_at.timestamp() if image.pushed_at else 0.0, image.digest
 
 
 def _describe_images(target: AwsTarget, repository: Repository, **parameters: Any) -> dict[str, Any]:
@@ -165,14 +168,16 @@ def _describe_images(target: AwsTarget, repository: Repository, **parameters: An
 
 def _images(reply: dict[str, Any]) -> Iterator[Image]:
     """Yield what can run: no signatures or other artifacts, and nothing that was archived."""
-    for raw in reply["imageDetails"]:
+    with complete("ecr:DescribeImages"):
+        details = reply["imageDetails"]
+    for raw in details:
         tags = [tag for tag in raw.get("imageTags", []) if not ARTIFACT_TAG.fullmatch(tag)]
-        if not _is_image(raw) or (raw.get("imageTags") and not tags):
+        if not raw.get("imageDigest") or not _is_image(raw) or (raw.get("imageTags") and not tags):
             continue
         yield Image(
             digest=raw["imageDigest"],
             tags=tuple(sorted(tags)),
-            pushed_at=raw["imagePushedAt"].astimezone(UTC),
+            pushed_at=raw["imagePushedAt"].astimezone(UTC) if raw.get("imagePushedAt") else None,
             size_bytes=raw.get("imageSizeInBytes"),
         )
 

@@ -1,18 +1,19 @@
 """Amazon ECS: functions in, frozen dataclasses out. Limits of its calls (10 services, 20 deployments) live here.
 
-Field names are ECS's own. Every function costs the calls that its docstring names, and raises `AwsError`.
+Field names are ECS's own. Every function costs the calls that its docstring names, and raises `AwsError`; AwsUnavailable
+where a reply leaves out what nobody can do without. ECS's model requires hardly any member, so every other may be absent.
 Reference: docs.aws.amazon.com/AmazonECS/latest/APIReference.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, client, forget
-from portal.aws.errors import AwsMissing, AwsUnavailable, retried_after_expiry, translated
+from portal.aws.errors import AwsMissing, AwsUnavailable, complete, incomplete, retried_after_expiry, translated
 
 SERVICES_A_CALL = 10
 SERVICE_DEPLOYMENTS_A_CALL = 20
@@ -114,13 +115,21 @@ class Service:
 
 @dataclass(frozen=True)
 class ServicesReading:
-    """What DescribeServices said. A name that is not in `services` does not exist or is INACTIVE.
+    """What DescribeServices said. A name that is in neither does not exist or is INACTIVE.
 
+    `left_out`: by the service's name the member without which the reply says too little of it.
     `answered_at` is AWS's clock (the reply's Date header): what AWS starts later has a later `created_at`.
     """
 
     services: dict[str, Service]
     answered_at: datetime
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def service(self, name: str) -> Service | None:
+        """Return the service; None where it does not exist. Raises AwsUnavailable where ECS says too little of it."""
+        if name in self.left_out:
+            raise incomplete(self.left_out[name], "ecs:DescribeServices")
+        return self.services.get(name)
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,7 @@ class RunningTask:
     `started_by` is the `ecs-svc/..` id of its deployment.
     """
 
-    task_definition: str
+    task_definition: str | None
     started_by: str | None
     digests: dict[str, str]
 
@@ -191,32 +200,46 @@ class StoppedTask:
 
 def describe_cluster(target: AwsTarget, name: str) -> Cluster:
     """One call. Raises AwsMissing for a cluster that does not exist or is not ACTIVE."""
-    reply = _read(target, "ecs:DescribeClusters", "describe_clusters", clusters=[name])
-    for raw in reply["clusters"]:
-        if raw["status"] == "ACTIVE":
-            return Cluster(
-                name=raw["clusterName"],
-                arn=raw["clusterArn"],
-                status=raw["status"],
-                active_services=raw.get("activeServicesCount", 0),
-                running_tasks=raw.get("runningTasksCount", 0),
-            )
+    action = "ecs:DescribeClusters"
+    reply = _read(target, action, "describe_clusters", clusters=[name])
+    with complete(action):
+        for raw in reply["clusters"]:
+            if raw["status"] == "ACTIVE":
+                return Cluster(
+                    name=raw.get("clusterName", name),
+                    arn=raw["clusterArn"],
+                    status=raw["status"],
+                    active_services=raw.get("activeServicesCount", 0),
+                    running_tasks=raw.get("runningTasksCount", 0),
+                )
     # ECS answers 200 with the name among `failures`.
     why = f"there is no active cluster {name} in {target.region}"
-    raise AwsMissing("ClusterNotFoundException", action="ecs:DescribeClusters", why=why)
+    raise AwsMissing("ClusterNotFoundException", action=action, why=why)
 
 
 def describe_services(target: AwsTarget, cluster: str, names: list[str]) -> ServicesReading:
     """One call for ten services. Raises AwsMissing when the cluster does not exist."""
-    services: dict[str, Service] = {}
-    answered_at = datetime.max.replace(tzinfo=UTC)
+    reading = ServicesReading(services={}, answered_at=datetime.max.replace(tzinfo=UTC))
     for batch in _batches(names, SERVICES_A_CALL):
         reply = _read(target, "ecs:DescribeServices", "describe_services", cluster=cluster, services=batch)
-        answered_at = min(answered_at, _answered_at(reply))
-        for raw in reply["services"]:
-            if raw["status"] != "INACTIVE":
-                services[raw["serviceName"]] = _service(raw)
-    return ServicesReading(services=services, answered_at=answered_at)
+        reading = replace(reading, answered_at=min(reading.answered_at, _answered_at(reply)))
+        # ECS names a service that does not exist among the failures: one that it does not name at all may well exist.
+        unnamed = set(batch) - {_last_part(each.get("arn")) for each in reply.get("failures", [])}
+        for raw in reply.get("services", []):
+            unnamed.discard(_take_in(raw, reading))
+        reading.left_out.update(dict.fromkeys(unnamed, "services"))
+    return reading
+
+
+def _take_in(raw: dict[str, Any], reading: ServicesReading) -> str:
+    """Add an entry of DescribeServices to the reading. Return the service's name."""
+    name = raw.get("serviceName") or _last_part(raw.get("serviceArn"))
+    try:
+        if raw["status"] != "INACTIVE":
+            reading.services[name] = _service(raw)
+    except KeyError as error:
+        reading.left_out[name] = str(error.args[0])
+    return name
 
 
 def nothing_first() -> None:
@@ -247,7 +270,8 @@ def update_service(
             taskDefinition=task_definition,
             forceNewDeployment=force_new_deployment,
         )
-    return _service(reply["service"])
+    with complete(action):
+        return _service(reply["service"])
 
 
 def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callable[[], None] = nothing_first) -> None:
@@ -266,14 +290,11 @@ def describe_service_deployments(target: AwsTarget, arns: list[str]) -> dict[str
     """One call for twenty ARNs; those that ECS no longer knows are left out."""
     found: dict[str, ServiceDeployment] = {}
     for batch in _batches(arns, SERVICE_DEPLOYMENTS_A_CALL):
-        reply = _read(
-            target,
-            "ecs:DescribeServiceDeployments",
-            "describe_service_deployments",
-            serviceDeploymentArns=batch,
-        )
-        for raw in reply["serviceDeployments"]:
-            found[raw["serviceDeploymentArn"]] = _service_deployment(raw)
+        action = "ecs:DescribeServiceDeployments"
+        reply = _read(target, action, "describe_service_deployments", serviceDeploymentArns=batch)
+        with complete(action):
+            for raw in reply["serviceDeployments"]:
+                found[raw["serviceDeploymentArn"]] = _service_deployment(raw)
     return found
 
 
@@ -285,9 +306,10 @@ def list_service_deployments(
     token: str | None = None
     while True:
         page = {"nextToken": token} if token else {}
+        action = "ecs:ListServiceDeployments"
         reply = _read(
             target,
-            "ecs:ListServiceDeployments",
+            action,
             "list_service_deployments",
             cluster=cluster,
             service=service,
@@ -295,7 +317,8 @@ def list_service_deployments(
             maxResults=100,
             **page,
         )
-        briefs += [_brief(raw) for raw in reply["serviceDeployments"]]
+        with complete(action):
+            briefs += [_brief(raw) for raw in reply["serviceDeployments"]]
         token = reply.get("nextToken")
         if not token:
             return sorted(briefs, key=lambda brief: (brief.created_at, brief.arn))
@@ -323,24 +346,30 @@ def as_service_deployment(brief: ServiceDeploymentBrief) -> ServiceDeployment:
 
 def describe_task_definition(target: AwsTarget, arn: str) -> TaskDefinition:
     """One call. Raises AwsRefused (ClientException) for a task definition that does not exist."""
-    reply = _read(target, "ecs:DescribeTaskDefinition", "describe_task_definition", taskDefinition=arn)
-    raw = reply["taskDefinition"]
-    return TaskDefinition(
-        arn=raw["taskDefinitionArn"],
-        family=raw["family"],
-        revision=raw["revision"],
-        images={container["name"]: container["image"] for container in raw["containerDefinitions"]},
-        is_active=raw.get("status", "ACTIVE") == "ACTIVE",
-    )
+    action = "ecs:DescribeTaskDefinition"
+    reply = _read(target, action, "describe_task_definition", taskDefinition=arn)
+    with complete(action):
+        raw = reply["taskDefinition"]
+        return TaskDefinition(
+            arn=raw["taskDefinitionArn"],
+            family=raw["family"],
+            revision=raw["revision"],
+            images={each["name"]: each["image"] for each in raw["containerDefinitions"]},
+            is_active=raw.get("status", "ACTIVE") == "ACTIVE",
+        )
 
 
 def revision_task_definitions(target: AwsTarget, revision_arns: list[str]) -> dict[str, str]:
-    """The task definition of each service revision (20 a call); tells two service deployments' targets apart."""
+    """The task definition of each service revision (20 a call); tells two service deployments' targets apart.
+
+    A revision whose task definition ECS does not give is left out.
+    """
     found: dict[str, str] = {}
     for batch in _batches(revision_arns, SERVICE_DEPLOYMENTS_A_CALL):
         reply = _read(target, "ecs:DescribeServiceRevisions", "describe_service_revisions", serviceRevisionArns=batch)
-        for raw in reply["serviceRevisions"]:
-            found[raw["serviceRevisionArn"]] = raw["taskDefinition"]
+        for raw in reply.get("serviceRevisions", []):
+            if raw.get("serviceRevisionArn") and raw.get("taskDefinition"):
+                found[raw["serviceRevisionArn"]] = raw["taskDefinition"]
     return found
 
 
@@ -355,11 +384,12 @@ def stopped_tasks(target: AwsTarget, cluster: str, service: str, *, started_by: 
         desiredStatus="STOPPED",
         maxResults=100,
     )
-    arns = listed["taskArns"]
+    arns = listed.get("taskArns", [])
     if not arns:
         return []
     reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=arns)
-    tasks = [_stopped_task(raw) for raw in reply["tasks"] if raw.get("startedBy") == started_by]
+    mine = [raw for raw in reply.get("tasks", []) if raw.get("startedBy") == started_by and raw.get("taskArn")]
+    tasks = [_stopped_task(raw) for raw in mine]
     tasks.sort(key=lambda task: (task.stopped_at or datetime.min.replace(tzinfo=UTC), task.id), reverse=True)
     return tasks[:STOPPED_TASKS_READ]
 
@@ -372,25 +402,30 @@ def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[Running
     reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=arns)
     return [
         RunningTask(
-            task_definition=raw["taskDefinitionArn"],
+            task_definition=raw.get("taskDefinitionArn"),
             started_by=raw.get("startedBy"),
-            digests={each["name"]: each["imageDigest"] for each in raw["containers"] if each.get("imageDigest")},
+            digests={
+                each["name"]: each["imageDigest"]
+                for each in raw.get("containers", [])
+                if each.get("name") and each.get("imageDigest")
+            },
         )
-        for raw in reply["tasks"]
-        if raw["lastStatus"] == "RUNNING"
+        for raw in reply.get("tasks", [])
+        if raw.get("lastStatus") == "RUNNING"
     ]
 
 
 def list_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
     """The ARNs of the service's running tasks, a hundred at most. One call."""
     reply = _read(target, "ecs:ListTasks", "list_tasks", cluster=cluster, serviceName=service, maxResults=100)
-    return list(reply["taskArns"])
+    return list(reply.get("taskArns", []))
 
 
 def describe_tasks(target: AwsTarget, cluster: str, arns: list[str]) -> dict[str, str]:
     """The last status of each task that ECS still knows, by ARN. One call for a hundred."""
     reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=arns)
-    return {raw["taskArn"]: raw["lastStatus"] for raw in reply["tasks"]}
+    tasks = [raw for raw in reply.get("tasks", []) if raw.get("taskArn") and raw.get("lastStatus")]
+    return {raw["taskArn"]: raw["lastStatus"] for raw in tasks}
 
 
 def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dict[str, Any]:
@@ -420,30 +455,39 @@ def _batches(items: list[str], size: int) -> Iterator[list[str]]:
         yield items[start : start + size]
 
 
+def _last_part(arn: str | None) -> str:
+    return (arn or "").rpartition("/")[2]
+
+
 def _answered_at(reply: dict[str, Any]) -> datetime:
     date = reply["ResponseMetadata"]["HTTPHeaders"].get("date")
     return parsedate_to_datetime(date) if date else datetime.now(UTC)
 
 
 def _service(raw: dict[str, Any]) -> Service:
+    """Raises KeyError for a member without which nothing can be said of the service."""
     breaker = raw.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {})
+    controller = _controller(raw)
+    # What another controller deploys has neither of the two.
+    own = raw if controller == OWN_CONTROLLER else {"taskDefinition": None, "deployments": [], **raw}
     return Service(
-        name=raw["serviceName"],
+        name=raw.get("serviceName") or _last_part(raw["serviceArn"]),
         arn=raw["serviceArn"],
         status=raw["status"],
         desired_count=raw["desiredCount"],
         running_count=raw["runningCount"],
         pending_count=raw["pendingCount"],
-        task_definition=raw.get("taskDefinition"),
-        deployments=tuple(_deployment(entry) for entry in raw.get("deployments", [])),
+        task_definition=own["taskDefinition"],
+        deployments=tuple(_deployment(entry) for entry in own["deployments"]),
         current_service_deployment=raw.get("currentServiceDeployment"),
         events=tuple(
             ServiceEvent(id=event["id"], created_at=event["createdAt"], message=event["message"])
             for event in raw.get("events", [])
+            if {"id", "createdAt", "message"} <= event.keys()
         ),
         breaker_enabled=bool(breaker.get("enable")),
         breaker_rolls_back=bool(breaker.get("enable") and breaker.get("rollback")),
-        controller=_controller(raw),
+        controller=controller,
     )
 
 

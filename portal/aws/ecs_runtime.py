@@ -8,7 +8,7 @@ from typing import Any
 
 from portal.aws.credentials import AwsTarget, client
 from portal.aws.ecs import Service, _read, _service
-from portal.aws.errors import AwsMissing, AwsRefused, translated
+from portal.aws.errors import AwsMissing, AwsRefused, complete, translated
 
 GENERATION_LABEL = "portal.generation"
 CONTAINER = "agent"
@@ -44,11 +44,16 @@ class TaskSpec:
 
 def read_template(target: AwsTarget, cluster: str, service: str) -> Template:
     """Two calls. Raises AwsMissing when the service does not exist or is not active."""
-    reply = _read(target, "ecs:DescribeServices", "describe_services", cluster=cluster, services=[service])
-    raw = next((found for found in reply["services"] if found["status"] == "ACTIVE"), None)
+    action = "ecs:DescribeServices"
+    reply = _read(target, action, "describe_services", cluster=cluster, services=[service])
+    with complete(action):
+        raw = next((found for found in reply["services"] if found["status"] == "ACTIVE"), None)
     if raw is None:
         why = f"there is no active service {service} in {cluster}"
-        raise AwsMissing("ServiceNotFoundException", action="ecs:DescribeServices", why=why)
+        raise AwsMissing("ServiceNotFoundException", action=action, why=why)
+    if not raw.get("taskDefinition"):
+        why = f"{service} names no task definition to take roles and logs from"
+        raise AwsRefused("TaskDefinitionNotFoundException", action=action, why=why)
     definition = _describe(target, raw["taskDefinition"])
     containers = definition.get("containerDefinitions", [])
     logging = containers[0].get("logConfiguration", {}) if containers else {}
@@ -70,7 +75,8 @@ def find_task_definition(target: AwsTarget, family: str, *, generation: int) -> 
     except AwsRefused:
         return None  # ClientException: there is no such family yet
     labels = raw["containerDefinitions"][0].get("dockerLabels", {}) if raw.get("containerDefinitions") else {}
-    return str(raw["taskDefinitionArn"]) if labels.get(GENERATION_LABEL) == str(generation) else None
+    with complete("ecs:DescribeTaskDefinition"):
+        return str(raw["taskDefinitionArn"]) if labels.get(GENERATION_LABEL) == str(generation) else None
 
 
 def register_task_definition(target: AwsTarget, spec: TaskSpec, template: Template) -> str:
@@ -94,7 +100,8 @@ def register_task_definition(target: AwsTarget, spec: TaskSpec, template: Templa
         "taskRoleArn": template.task_role,
         "runtimePlatform": template.runtime_platform,
     }
-    with translated("ecs:RegisterTaskDefinition"):
+    action = "ecs:RegisterTaskDefinition"
+    with translated(action):
         reply = client(target, "ecs", writes=True).register_task_definition(
             family=spec.family,
             networkMode="awsvpc",
@@ -104,7 +111,8 @@ def register_task_definition(target: AwsTarget, spec: TaskSpec, template: Templa
             containerDefinitions=[container],
             **{name: value for name, value in optional.items() if value},
         )
-    return str(reply["taskDefinition"]["taskDefinitionArn"])
+    with complete(action):
+        return str(reply["taskDefinition"]["taskDefinitionArn"])
 
 
 def create_service(
@@ -136,7 +144,8 @@ def create_service(
             **({"networkConfiguration": template.network} if template.network else {}),
             **template.placement,
         )
-    return _service(reply["service"])
+    with complete("ecs:CreateService"):
+        return _service(reply["service"])
 
 
 def set_service(
@@ -148,7 +157,8 @@ def set_service(
         reply = client(target, "ecs", writes=True).update_service(
             cluster=cluster, service=name, desiredCount=desired_count, **definition
         )
-    return _service(reply["service"])
+    with complete("ecs:UpdateService"):
+        return _service(reply["service"])
 
 
 def delete_service(target: AwsTarget, cluster: str, name: str) -> None:
@@ -160,15 +170,17 @@ def delete_service(target: AwsTarget, cluster: str, name: str) -> None:
 def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
     """The ids of the service's running tasks, oldest first, a hundred at most. Two calls."""
     listed = _read(target, "ecs:ListTasks", "list_tasks", cluster=cluster, serviceName=service, maxResults=100)
-    if not listed["taskArns"]:
+    if not listed.get("taskArns"):
         return []
     reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=listed["taskArns"])
-    tasks = [raw for raw in reply["tasks"] if raw["lastStatus"] == "RUNNING" and raw.get("startedAt")]
+    running = [raw for raw in reply.get("tasks", []) if raw.get("lastStatus") == "RUNNING"]
+    tasks = [raw for raw in running if raw.get("startedAt") and raw.get("taskArn")]
     tasks.sort(key=lambda raw: (raw["startedAt"], raw["taskArn"]))
     return [raw["taskArn"].rpartition("/")[2] for raw in tasks]
 
 
 def _describe(target: AwsTarget, name: str) -> dict[str, Any]:
     reply = _read(target, "ecs:DescribeTaskDefinition", "describe_task_definition", taskDefinition=name)
-    raw: dict[str, Any] = reply["taskDefinition"]
+    with complete("ecs:DescribeTaskDefinition"):
+        raw: dict[str, Any] = reply["taskDefinition"]
     return raw

@@ -146,6 +146,23 @@ def translated(action: str) -> Iterator[None]:
             ours.__context__ = None
 
 
+@contextmanager
+def complete(action: str) -> Iterator[None]:
+    """Raise AwsUnavailable where a reply leaves out a member that the portal cannot do without (a KeyError).
+
+    AWS's models mark hardly any member of a reply as required. Nothing is concluded from one that is absent: what was asked
+    is not known, and asking again may help.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise incomplete(str(error.args[0]), action) from error
+
+
+def incomplete(member: str, action: str) -> AwsUnavailable:
+    return AwsUnavailable("IncompleteReply", action=action, why=f"the reply has no {member}")
+
+
 def retried_after_expiry(call: Callable[[], Any], *, renew: Callable[[], None]) -> Any:
     """Make a read again, once, with new credentials when the old ones had expired."""
     try:

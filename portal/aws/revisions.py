@@ -11,7 +11,7 @@ from typing import Any
 
 from portal.aws.credentials import AwsTarget, client
 from portal.aws.ecs import _read, _writer, nothing_first
-from portal.aws.errors import AwsRefused, translated
+from portal.aws.errors import AwsRefused, complete, incomplete, translated
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,15 @@ class Revision:
 
 
 def read_revision(target: AwsTarget, name: str) -> Revision | None:
-    """The revision of this ARN; for a family its newest ACTIVE one, None when there is none. One call."""
+    """The revision of this ARN; for a family its newest ACTIVE one, None when there is none. One call.
+
+    Raises AwsUnavailable where the reply leaves out what a revision cannot be without: it could not be registered again.
+    """
+    action = "ecs:DescribeTaskDefinition"
     try:
         reply = _read(
             target,
-            "ecs:DescribeTaskDefinition",
+            action,
             "describe_task_definition",
             taskDefinition=name,
             include=["TAGS"],
@@ -48,7 +52,11 @@ def read_revision(target: AwsTarget, name: str) -> Revision | None:
         if error.code == "ClientException":
             return None
         raise
-    raw = {**reply["taskDefinition"], "tags": [tag for tag in reply.get("tags", []) if not is_aws_own(tag)]}
+    with complete(action):
+        raw = {**reply["taskDefinition"], "tags": [tag for tag in reply.get("tags", []) if not is_aws_own(tag)]}
+    missing = left_out_of(raw)
+    if missing:
+        raise incomplete(missing, action)
     # Read from botocore's model, so that a member that ECS gets later is copied too.
     model = client(target, "ecs").meta.service_model
     members = model.operation_model("RegisterTaskDefinition").input_shape.members
@@ -58,9 +66,17 @@ def read_revision(target: AwsTarget, name: str) -> Revision | None:
     return Revision(arn=raw["taskDefinitionArn"], content=content)
 
 
+def left_out_of(raw: dict[str, Any]) -> str | None:
+    """Return the first member that is missing of those that every revision has."""
+    of_all = [name for name in ("taskDefinitionArn", "family", "containerDefinitions") if not raw.get(name)]
+    containers = raw.get("containerDefinitions", [])
+    of_each = [name for container in containers for name in ("name", "image") if not container.get(name)]
+    return next(iter([*of_all, *of_each]), None)
+
+
 def is_aws_own(tag: dict[str, str]) -> bool:
     """Tags that AWS puts there by itself (CloudFormation's `aws:..`); nobody else may register them."""
-    return tag["key"].lower().startswith("aws:")
+    return tag.get("key", "").lower().startswith("aws:")
 
 
 def register_revision(
@@ -75,7 +91,8 @@ def register_revision(
     before_call()
     with translated(action):
         reply = writer.register_task_definition(**content)
-    return str(reply["taskDefinition"]["taskDefinitionArn"])
+    with complete(action):
+        return str(reply["taskDefinition"]["taskDefinitionArn"])
 
 
 def is_same(content: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -5,18 +5,19 @@ An API fault meets matching calls. `times` makes a fault end after so many hits;
 """
 
 import itertools
+import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from portal.sandbox.errors import AwsError
 from portal.sandbox.identity import access_denied, expired_token
 from portal.sandbox.records import ServiceKey
-from portal.sandbox.wire import ApiRequest
+from portal.sandbox.wire import ApiRequest, Reply
 
 ROLLOUT_KINDS = ("crash", "image_pull", "no_capacity", "stuck", "slow", "alarm", "rollback_fails")
 ERROR_KINDS = ("throttle", "access_denied", "expired_token", "server_error", "error")
 DELIVERY_KINDS = ("timeout_before", "timeout_after", "reply_lost", "delay")
-API_KINDS = (*ERROR_KINDS, *DELIVERY_KINDS, "stale_reads")
+API_KINDS = (*ERROR_KINDS, *DELIVERY_KINDS, "stale_reads", "member_left_out")
 KINDS = (*ROLLOUT_KINDS, *API_KINDS)
 
 NUMBERS = ("times", "seconds", "factor", "exit_code", "task_count", "status")
@@ -50,6 +51,7 @@ class Fault:
     code: str | None = None
     message: str | None = None
     status: int | None = None
+    member: str | None = None  # of the reply, by its path: `services.deployments.id`
 
     def covers(self, *, account: str, region: str, cluster: str | None, service: str | None) -> bool:
         scope = ((self.account, account), (self.region, region), (self.cluster, cluster), (self.service, service))
@@ -123,6 +125,17 @@ class Faults:
             return fault.seconds or DEFAULT_SECONDS["stale_reads"]
         return 0.0
 
+    def leave_out(self, request: ApiRequest, reply: Reply) -> Reply:
+        """Return the reply without the members that faults name, in every entry of the lists on their path."""
+        faults = list(self._matching(request, ("member_left_out",)))
+        if not faults or reply.status >= 400:
+            return reply
+        document = json.loads(reply.body)
+        for fault in faults:
+            self._count_hit(fault)
+            remove_member(document, str(fault.member).split("."))
+        return Reply(reply.status, reply.headers, json.dumps(document).encode())
+
     def _matching(self, request: ApiRequest, kinds: tuple[str, ...]) -> list[Fault]:
         return [
             fault
@@ -176,9 +189,21 @@ def checked(body: dict[str, Any]) -> dict[str, Any]:
         raise FaultError("`times` must be at least 1; leave it out for a fault that lasts.")
     if body["kind"] == "error" and not body.get("code"):
         raise FaultError("`code` is missing: a fault of kind `error` answers with that AWS error code.")
+    if body["kind"] == "member_left_out" and not body.get("member"):
+        raise FaultError("`member` is missing: a fault of kind `member_left_out` leaves out that member of the reply.")
     if body["kind"] == "slow" and not body.get("factor"):
         raise FaultError("`factor` is missing: a fault of kind `slow` makes each stage of a task so many times longer.")
     return body
+
+
+def remove_member(value: Any, path: list[str]) -> None:
+    for each in value if isinstance(value, list) else [value]:
+        if not isinstance(each, dict):
+            continue
+        if len(path) == 1:
+            each.pop(path[0], None)
+        elif path[0] in each:
+            remove_member(each[path[0]], path[1:])
 
 
 def as_deployment_fault(fault: Fault) -> dict[str, Any]:

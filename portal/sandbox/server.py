@@ -161,7 +161,7 @@ class Sandbox:
         else:
             self._record(request, error=error, effect=error is None, delivered=delivered, before=before, reply=reply)
             self.save(moto_changed=not self._is_engines(request))
-        return reply
+        return self.faults.leave_out(request, reply)
 
     def _dispatch(self, environ: Environ, request: ApiRequest) -> Reply:
         if request.service == "sts":

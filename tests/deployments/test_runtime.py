@@ -269,6 +269,22 @@ def test_a_missing_cluster_or_platform_service_is_named(cast: Cast, agent: Agent
 # --- looks that fail or lie -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("member", ["services", "services.desiredCount", "services.status", "services.deployments"])
+def test_nothing_is_concluded_from_an_absent_member(
+    deployment: Deployment, runtime: Runtime, platform: LocalAws, member: str
+) -> None:
+    runtime.run(deployment, "ready")
+    before = history(deployment)
+    platform.fault("member_left_out", action="DescribeServices", member=member)
+
+    for _ in range(3):
+        runtime.turn()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.wanted, history(deployment)) == ("ready", "running", before)
+    assert deployment.check_error == f"ecs:DescribeServices: AWS's reply has no {member.rpartition('.')[2]}."
+
+
 @pytest.mark.parametrize("fault", ["throttle", "access_denied", "server_error"])
 def test_a_look_that_fails_changes_no_status(
     deployment: Deployment, runtime: Runtime, platform: LocalAws, fault: str

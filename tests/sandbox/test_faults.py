@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
-from tests.local_aws import LocalAws
+from tests.local_aws import ControlApiError, LocalAws
 from tests.sandbox.conftest import Ecs
 
 
@@ -230,3 +230,15 @@ def test_expired_session_is_refused(aws: LocalAws) -> None:
         client.get_caller_identity()
 
     assert client.get_caller_identity()["Account"] == "333333333333"
+
+
+def test_a_member_is_left_out_of_every_entry_of_a_reply(ecs: Ecs) -> None:
+    service = ecs.service()
+    ecs.faults().fault("member_left_out", action="DescribeServices", member="services.deployments.id", times=1)
+
+    without, whole = ecs.describe(service), ecs.describe(service)
+
+    assert all("id" not in deployment for deployment in without["deployments"])
+    assert without["deployments"][0].items() < whole["deployments"][0].items()
+    with pytest.raises(ControlApiError, match="`member` is missing"):
+        ecs.faults().fault("member_left_out", action="DescribeServices")
