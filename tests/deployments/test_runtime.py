@@ -282,7 +282,8 @@ def test_nothing_is_concluded_from_an_absent_member(
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.wanted, history(deployment)) == ("ready", "running", before)
-    assert deployment.check_error == f"ecs:DescribeServices: AWS's reply has no {member.rpartition('.')[2]}."
+    left_out = member.rpartition(".")[2]
+    assert deployment.check_error == f"ecs:DescribeServices: IncompleteReply (the reply has no {left_out})."
 
 
 @pytest.mark.parametrize("fault", ["throttle", "access_denied", "server_error"])
