@@ -15,7 +15,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 up: $(VENV)/.run ## everything, running at http://127.0.0.1:8000 (PORT, DATA_DIR)
-	@exec $(BIN)/python -m portal.up
+	@exec $(BIN)/python -m portal.local.up
 
 manage: ## manage.py of the running portal: make manage ARGS="sandbox status"
 	@[ -f $(DATA_DIR)/env ] || { echo "Nothing runs on $(DATA_DIR): start it with make up."; exit 1; }
@@ -23,7 +23,7 @@ manage: ## manage.py of the running portal: make manage ARGS="sandbox status"
 	$(BIN)/python manage.py $(ARGS)
 
 reset: ## drop the data of `make up`
-	@$(PYTHON) -m portal.setup reset
+	@$(PYTHON) -m portal.local.setup reset
 
 test: $(VENV)/.dev ## the whole suite
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
@@ -63,9 +63,9 @@ lock: $(VENV)/.dev ## lock the dependencies anew, with hashes
 
 # The virtual environment, made anew when the locked requirements change.
 $(VENV)/.run: requirements.txt
-	@$(PYTHON) -m portal.setup install requirements.txt
+	@$(PYTHON) -m portal.local.setup install requirements.txt
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt
-	@$(PYTHON) -m portal.setup install requirements-dev.txt
+	@$(PYTHON) -m portal.local.setup install requirements-dev.txt
 	touch $@ $(VENV)/.run

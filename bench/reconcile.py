@@ -28,9 +28,10 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 
-from deployments import budget, commands
+from deployments import commands
+from deployments.engine import read_budget
+from deployments.engine.reconciler import reconcile
 from deployments.models import Agent, Deployment
-from deployments.reconcile import reconcile
 from deployments.tasks import due_clusters
 from portal.aws import ecs
 from portal.models import Membership, Organization, Role, User
@@ -67,9 +68,9 @@ def compress(factor: float) -> None:
     settings.DEPLOYMENTS_STEADY_SECONDS /= factor
     settings.DEPLOYMENTS_LAG_SECONDS /= factor
     settings.DEPLOYMENTS_READS_PER_MINUTE = int(BUDGET_A_MINUTE * factor)
-    budget.URGENT_CALLS_A_SECOND = int(budget.URGENT_CALLS_A_SECOND * factor)
+    read_budget.URGENT_CALLS_A_SECOND = int(read_budget.URGENT_CALLS_A_SECOND * factor)
     for name in ("WORTH_READING", "JUST_TOLD", "MISSED", "SLOT_IS_NOW"):
-        setattr(budget, name, getattr(budget, name) / factor)
+        setattr(read_budget, name, getattr(read_budget, name) / factor)
 
 
 def seed(local_aws: LocalAws) -> User:

@@ -3,7 +3,7 @@
 from django.contrib import admin
 
 from deployments.models import Agent, Deployment
-from portal.admin_site import ReadOnlyAdmin
+from portal.admin.site import ReadOnlyAdmin
 
 
 @admin.register(Agent)

@@ -1,11 +1,11 @@
 from django.urls import path
 
-from deployments import agent_views
+from deployments.pages import agents
 
 app_name = "agents"
 urlpatterns = [
-    path("", agent_views.list_agents, name="list"),
-    path("new", agent_views.new, name="new"),
-    path("<uuid:agent_id>/", agent_views.detail, name="detail"),
-    path("<uuid:agent_id>/edit", agent_views.edit, name="edit"),
+    path("", agents.list_agents, name="list"),
+    path("new", agents.new, name="new"),
+    path("<uuid:agent_id>/", agents.detail, name="detail"),
+    path("<uuid:agent_id>/edit", agents.edit, name="edit"),
 ]

@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from deployments.environment import (
+from deployments.container_spec import (
     environment_errors,
     image_errors,
     image_version,
@@ -27,11 +27,11 @@ from deployments.events import record_event
 from deployments.models import AGENT_NAME_ONCE, Agent, Deployment
 from deployments.states import FROM, Command, EventType, Status, Wanted
 from portal.access import require
-from portal.audit import AuditKind, record
-from portal.doorbell import ring
+from portal.audit import record
 from portal.errors import PortalError, is_unique_violation, shortened
 from portal.idempotency import KeyUse
-from portal.models import Organization, Role, User
+from portal.models import AuditKind, Organization, Role, User
+from portal.wakeup import ring
 
 DEFAULT_CPU, DEFAULT_MEMORY = 256, 512
 MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 80, 2000

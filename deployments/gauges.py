@@ -4,7 +4,7 @@ from django.db.models import Max, Sum
 
 from deployments.models import Deployment, DeploymentCount
 from deployments.states import Status
-from portal.prometheus import Gauges, gauge, gauge_by, seconds_since
+from portal.monitoring.prometheus import Gauges, gauge, gauge_by, seconds_since
 
 
 def gauges() -> Gauges:

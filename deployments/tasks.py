@@ -9,9 +9,9 @@ from django.contrib.postgres.aggregates import BoolAnd
 from django.db.models import BooleanField, ExpressionWrapper, Min, Q
 from django.db.models.functions import Now
 
+from deployments.engine.reconciler import reconcile as one_turn
 from deployments.models import Deployment
-from deployments.reconcile import reconcile as one_turn
-from portal.doorbell import ring
+from portal.wakeup import ring
 
 logger = logging.getLogger(__name__)
 

@@ -1,13 +1,13 @@
 from django.urls import path
 
-from deployments import act_views, views
+from deployments.pages import actions, detail
 
 app_name = "deployments"
 urlpatterns = [
-    path("", views.list_deployments, name="list"),
-    path("new", views.new, name="new"),
-    path("bulk", act_views.bulk, name="bulk"),
-    path("<uuid:deployment_id>/", views.detail, name="detail"),
-    path("<uuid:deployment_id>/logs.txt", views.download_logs, name="log_text"),
-    path("<uuid:deployment_id>/<slug:command>", act_views.act, name="act"),
+    path("", detail.list_deployments, name="list"),
+    path("new", detail.new, name="new"),
+    path("bulk", actions.bulk, name="bulk"),
+    path("<uuid:deployment_id>/", detail.detail, name="detail"),
+    path("<uuid:deployment_id>/logs.txt", detail.download_logs, name="log_text"),
+    path("<uuid:deployment_id>/<slug:command>", actions.act, name="act"),
 ]

@@ -23,8 +23,8 @@ from django.urls import reverse
 from rest_framework.request import Request
 
 from portal.errors import NOT_FOUND, PortalError, error_body, existing, is_api, respond
-from portal.htmx import page_of
 from portal.models import Membership, Organization, Role, User
+from portal.web.htmx import page_of
 
 Person = User | AnonymousUser
 View = TypeVar("View", bound=Callable[..., Any])

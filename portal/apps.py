@@ -1,3 +1,5 @@
+from importlib import import_module
+
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
 
@@ -15,4 +17,9 @@ class PortalAdminConfig(admin_apps.AdminConfig):
     """django.contrib.admin with our site."""
 
     default = False  # "portal" in INSTALLED_APPS means PortalConfig
-    default_site = "portal.admin_site.PortalAdminSite"
+    default_site = "portal.admin.site.PortalAdminSite"
+
+    def ready(self) -> None:
+        super().ready()
+        # Not in portal/admin/__init__.py: importing default_site would register the models on a site that is then replaced.
+        import_module("portal.admin.models")

@@ -8,48 +8,25 @@ https://docs.stripe.com/api/idempotent_requests
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
-
-from django.db import models
-from django.db.models.functions import Now
+from typing import Any, Self
 
 from portal.errors import PortalError
-
-if TYPE_CHECKING:
-    from portal.models import Organization, User
-
-MAX_KEY_LENGTH = 255
-
-
-class IdempotencyKey(models.Model):
-    organization = models.ForeignKey("portal.Organization", on_delete=models.CASCADE, related_name="+")
-    user = models.ForeignKey("portal.User", on_delete=models.CASCADE, related_name="+")
-    key = models.CharField(max_length=MAX_KEY_LENGTH)
-    fingerprint = models.CharField(max_length=64)
-    subject = models.CharField(max_length=120)
-    created_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["organization", "user", "key"], name="idempotency_key_once"),
-        ]
-
-    def __str__(self) -> str:
-        return self.key
+from portal.models import IdempotencyKey, Organization, User
+from portal.models.idempotency import MAX_KEY_LENGTH
 
 
 @dataclass(frozen=True)
 class KeyUse:
     """One use of a key: who sent it, for what. `key` None: none was sent, and nothing is looked up or kept."""
 
-    organization: "Organization"
-    user: "User"
+    organization: Organization
+    user: User
     key: str | None
     fingerprint: str
 
     @classmethod
     def of(
-        cls, command: str, request: dict[str, Any], *, organization: "Organization", user: "User", key: str | None
+        cls, command: str, request: dict[str, Any], *, organization: Organization, user: User, key: str | None
     ) -> Self:
         """The fingerprint is a SHA-256 over the command's name and its canonical request.
 

@@ -142,16 +142,16 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.errors.ErrorMiddleware",
     # Before CommonMiddleware, which checks the Host.
-    "portal.health.HealthCheckMiddleware",
+    "portal.monitoring.health.HealthCheckMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "portal.devices.DevicesMiddleware",
+    "portal.accounts.devices.DevicesMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "portal.forms.FormBodyMiddleware",
+    "portal.web.forms.FormBodyMiddleware",
     "portal.access.AccessMiddleware",
 ]
 
@@ -239,8 +239,8 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
-ACCOUNT_ADAPTER = "portal.accounts.AccountAdapter"
-ACCOUNT_FORMS = {"login": "portal.accounts_forms.SignInForm"}
+ACCOUNT_ADAPTER = "portal.accounts.adapter.AccountAdapter"
+ACCOUNT_FORMS = {"login": "portal.accounts.forms.SignInForm"}
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
@@ -300,11 +300,11 @@ CONTENT_SECURITY_POLICY = {
 # --- API -----------------------------------------------------------------------------------------------------------
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["portal.authentication.SessionAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["portal.api.authentication.SessionAuthentication"],
     # Every route declares its policy (portal/access.py); AccessMiddleware refuses one that does not.
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["portal.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["portal.api.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "portal.errors.api_exception_handler",
     "URL_FORMAT_OVERRIDE": None,
@@ -319,7 +319,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
-    "PREPROCESSING_HOOKS": ["portal.schema.leave_out_root_paths"],
+    "PREPROCESSING_HOOKS": ["portal.api.schema.leave_out_root_paths"],
     # Choices stand where they are used, without components of their own to name.
     "POSTPROCESSING_HOOKS": [],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
@@ -380,9 +380,9 @@ SCHEDULE: dict[str, float] = {
     "portal.tasks.sweep_notifications": 0.5,
     "portal.tasks.forget_notifications": 3600.0,
 }
-# What /metrics reads, in this order (portal/prometheus.py).
+# What /metrics reads, in this order (portal/monitoring/prometheus.py).
 GAUGES = [
-    "portal.prometheus.heartbeats",
+    "portal.monitoring.prometheus.heartbeats",
     "upgrades.gauges.gauges",
     "deployments.gauges.gauges",
     "portal.notifications.gauges.gauges",

@@ -3,9 +3,9 @@
 from celery import shared_task
 from django.db.models.functions import Now
 
-from portal.doorbell import ring
 from portal.models import Heartbeat
 from portal.notifications import delivery
+from portal.wakeup import ring
 
 
 def beat() -> None:

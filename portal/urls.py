@@ -3,7 +3,9 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from portal import accounts_views, activity, health, prometheus, views
+from portal.accounts import views as accounts_views
+from portal.monitoring import health, prometheus
+from portal.web import activity, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -14,13 +16,13 @@ urlpatterns = [
     path("o/<slug:slug>/deployments/", include("deployments.urls")),
     path("o/<slug:slug>/agents/", include("deployments.agent_urls")),
     path("o/<slug:slug>/settings/", include("portal.notifications.urls")),
-    path("o/<slug:slug>/settings/members/", include("portal.members_urls")),
-    path("api/v1/auth/", include("portal.accounts_api_urls")),
+    path("o/<slug:slug>/settings/members/", include("portal.members.urls")),
+    path("api/v1/auth/", include("portal.accounts.api_urls")),
     # Deployments and agents are served at the root as well; the same views as below, whose addresses answers name.
-    path("", include("deployments.api_urls")),
-    path("api/v1/", include("deployments.api_urls")),
-    path("api/v1/", include("upgrades.api_urls")),
-    path("api/", include("portal.schema_urls")),
+    path("", include("deployments.api.urls")),
+    path("api/v1/", include("deployments.api.urls")),
+    path("api/v1/", include("upgrades.api.urls")),
+    path("api/", include("portal.api.urls")),
     path("account/", accounts_views.account, name="account"),
     path("accounts/", accounts_views.accounts),
     path("accounts/", include("allauth.urls")),

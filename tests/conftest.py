@@ -23,8 +23,8 @@ from portal.aws import credentials
 from portal.celery import app
 from portal.models import Membership, Organization, Role, User
 from tests.local_aws import LocalAws
+from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, Upgrade
-from upgrades.rollouts import advance
 
 # Real hashing costs a third of a second for each person of the cast.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from portal import embedded
+from portal.local import embedded
 
 
 def start_redis(directory: Path, socket_path: Path) -> subprocess.Popen[bytes]:

@@ -66,7 +66,7 @@ def files(folder: str) -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The full names that a file imports: `from upgrades import api` is `upgrades.api`."""
+    """The full names that a file imports: `from upgrades import api` is `upgrades.api.upgrades`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -3,8 +3,8 @@
 from typing import Any
 
 from portal.models import User
-from upgrades.announcements import announce_stalled
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
+from upgrades.notifications import announce_stalled
 from upgrades.states import EventKind, Outcome, Verdict
 
 

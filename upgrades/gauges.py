@@ -3,7 +3,7 @@
 from django.db.models import Count, Max
 from django.db.models.functions import Now
 
-from portal.prometheus import Gauges, gauge, gauge_by, seconds_since
+from portal.monitoring.prometheus import Gauges, gauge, gauge_by, seconds_since
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import UPGRADE_STATUSES
 

@@ -9,11 +9,11 @@ from celery import shared_task
 from django.db.models import BooleanField, Case, QuerySet, Value, When
 from django.db.models.functions import Now
 
-from portal.doorbell import ring
 from portal.leases import due
+from portal.wakeup import ring
+from upgrades.checks.validation import open_missing, remind, validate
+from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, ValidationRun
-from upgrades.rollouts import advance
-from upgrades.validation import open_missing, remind, validate
 
 logger = logging.getLogger(__name__)
 

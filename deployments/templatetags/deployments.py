@@ -10,8 +10,8 @@ from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from deployments.models import DeploymentEvent, counts_by_status
+from deployments.pages.time_window import Span, around_event
 from deployments.states import Status
-from deployments.windows import Span, around_event
 from portal.models import Organization
 
 register = template.Library()

@@ -15,26 +15,26 @@ from django.db.models.functions import Now
 from django.urls import reverse
 
 from portal.access import require
-from portal.audit import AuditKind, record
+from portal.audit import record
 from portal.errors import PortalError, existing, is_unique_violation
 from portal.idempotency import KeyUse
-from portal.models import Organization, Role, User
-from portal.notifications.delivery import end_waiting
-from portal.notifications.messages import new_secret
-from portal.notifications.models import (
+from portal.models import AuditKind, Organization, Role, User
+from portal.models.notifications import (
     ChannelKind,
     DeliveryStatus,
     NotificationChannel,
     NotificationDelivery,
     NotificationKind,
 )
+from portal.notifications.delivery import end_waiting
+from portal.notifications.messages import new_secret
 from portal.notifications.outbox import (
     MOST_PENDING,
     delivery_for,
     link_to,
     pending_of_channel,
 )
-from portal.notifications.sealing import seal
+from portal.sealing import seal
 
 MOST_CHANNELS = 20
 TEST_SECONDS = 10

@@ -37,10 +37,10 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from portal import outbound
-from portal.audit import AuditKind, record
+from portal.audit import record
 from portal.leases import Claim, LeaseLost, free, take
-from portal.notifications.messages import email_of, slack_body, webhook_body, webhook_headers
-from portal.notifications.models import (
+from portal.models import AuditKind
+from portal.models.notifications import (
     ChannelKind,
     DeliveryStatus,
     Failure,
@@ -48,7 +48,8 @@ from portal.notifications.models import (
     NotificationDelivery,
     NotificationKind,
 )
-from portal.notifications.sealing import unseal
+from portal.notifications.messages import email_of, slack_body, webhook_body, webhook_headers
+from portal.sealing import unseal
 
 logger = logging.getLogger(__name__)
 

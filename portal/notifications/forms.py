@@ -4,9 +4,9 @@ from typing import Any
 
 from django import forms
 
-from portal.forms import QUIET, OnceForm
-from portal.notifications.models import SUBSCRIBABLE, ChannelKind, NotificationChannel
+from portal.models.notifications import SUBSCRIBABLE, ChannelKind, NotificationChannel
 from portal.notifications.targets import MOST_ADDRESSES, read_target
+from portal.web.forms import QUIET, OnceForm
 
 TARGET_LABELS = {
     ChannelKind.WEBHOOK: "URL",

@@ -2,8 +2,8 @@
 
 from django.db.models import Count, Max
 
-from portal.notifications.models import DeliveryStatus, NotificationDelivery
-from portal.prometheus import Gauges, gauge, gauge_by, seconds_since
+from portal.models.notifications import DeliveryStatus, NotificationDelivery
+from portal.monitoring.prometheus import Gauges, gauge, gauge_by, seconds_since
 
 
 def gauges() -> Gauges:

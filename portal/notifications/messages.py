@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.mail import EmailMessage
 from django.urls import reverse
 
-from portal.notifications.models import NotificationDelivery
+from portal.models.notifications import NotificationDelivery
 from portal.notifications.outbox import link_to
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with

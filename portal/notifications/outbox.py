@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models.functions import Coalesce, Now
 
 from portal.models import Organization
-from portal.notifications.models import (
+from portal.models.notifications import (
     DeliveryStatus,
     Failure,
     NotificationChannel,

@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 
 from portal import outbound
-from portal.notifications.models import ChannelKind
+from portal.models.notifications import ChannelKind
 
 MOST_ADDRESSES = 5
 MOST_ADDRESS_LENGTH = 254

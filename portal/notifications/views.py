@@ -13,14 +13,14 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from portal.access import Policy, organization_of_page, person, policy
 from portal.errors import NOT_FOUND, PortalError, existing
-from portal.forms import OnceForm, refuse
-from portal.htmx import render_page
 from portal.models import Membership
+from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
 from portal.notifications import commands
 from portal.notifications.forms import ChannelForm
-from portal.notifications.models import ChannelKind, NotificationChannel, NotificationDelivery
-from portal.pages import settings_context, skip_of
 from portal.pagination import paginate
+from portal.web.context import settings_context, skip_of
+from portal.web.forms import OnceForm, refuse
+from portal.web.htmx import render_page
 
 DELIVERIES_SHOWN = 20
 # A log in which something happens within so many seconds refreshes itself.

@@ -8,11 +8,11 @@ from werkzeug.wrappers import Request, Response
 
 from portal.sandbox.demo import seed_demo
 from portal.sandbox.faults import FaultError
-from portal.sandbox.inbox import INBOX_PREFIX
 from portal.sandbox.ledger import FILTERS
 from portal.sandbox.platform_switches import STATUSES, SwitchError
 from portal.sandbox.seed import SeedError, seed
 from portal.sandbox.server import Sandbox, StartResponse
+from portal.sandbox.webhook_inbox import INBOX_PREFIX
 
 CONTROL_PREFIX = "/_sandbox/"
 

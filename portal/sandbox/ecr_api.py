@@ -12,7 +12,7 @@ from moto.ecr.models import Image, Repository
 from portal.sandbox import moto_state
 from portal.sandbox.ecs_api import paged
 from portal.sandbox.errors import AwsError, invalid_parameter
-from portal.sandbox.wire import ApiRequest
+from portal.sandbox.protocol import ApiRequest
 
 Json = dict[str, Any]
 

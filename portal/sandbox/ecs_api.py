@@ -15,8 +15,8 @@ from typing import Any
 from portal.sandbox import moto_state, replies, task_definitions
 from portal.sandbox.engine import Engine, RevisionPlan
 from portal.sandbox.errors import AwsError, invalid_parameter, service_not_found
+from portal.sandbox.protocol import ApiRequest, Environ, Reply, replace_body, short_name
 from portal.sandbox.records import Service, ServiceKey, Task
-from portal.sandbox.wire import ApiRequest, Environ, Reply, replace_body, short_name
 
 Json = dict[str, Any]
 

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from portal.sandbox.errors import AwsError
-from portal.sandbox.identity import access_denied, expired_token
+from portal.sandbox.protocol import ApiRequest, Reply
 from portal.sandbox.records import ServiceKey
-from portal.sandbox.wire import ApiRequest, Reply
+from portal.sandbox.sts import access_denied, expired_token
 
 ROLLOUT_KINDS = ("crash", "image_pull", "no_capacity", "stuck", "slow", "alarm", "rollback_fails")
 ERROR_KINDS = ("throttle", "access_denied", "expired_token", "server_error", "error")

@@ -16,8 +16,8 @@ from portal.sandbox.engine import Engine
 from portal.sandbox.errors import AwsError
 from portal.sandbox.log_lines import Line, Stream, lines
 from portal.sandbox.log_patterns import compile_pattern
+from portal.sandbox.protocol import ApiRequest
 from portal.sandbox.records import Service, Task
-from portal.sandbox.wire import ApiRequest
 
 Json = dict[str, Any]
 Position = tuple[int, str, int]

@@ -13,8 +13,8 @@ from portal.sandbox.ecs_api import epoch
 from portal.sandbox.engine import Engine
 from portal.sandbox.errors import AwsError
 from portal.sandbox.metrics import DAY, METRICS, MINUTE, Minute, Point, minutes, points
+from portal.sandbox.protocol import ApiRequest
 from portal.sandbox.records import ServiceKey
-from portal.sandbox.wire import ApiRequest
 
 Json = dict[str, Any]
 

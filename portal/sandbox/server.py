@@ -23,16 +23,16 @@ from portal.sandbox.ecs_api import EcsApi
 from portal.sandbox.engine import Engine
 from portal.sandbox.errors import AwsError
 from portal.sandbox.faults import Faults
-from portal.sandbox.identity import Identity
-from portal.sandbox.inbox import Inboxes
 from portal.sandbox.ledger import Ledger
 from portal.sandbox.logs_api import LogsApi
 from portal.sandbox.metrics_api import MetricsApi
 from portal.sandbox.platform_switches import Switches
+from portal.sandbox.protocol import ApiRequest, Environ, Reply, error_reply, json_reply, parse_request
 from portal.sandbox.records import ServiceKey
 from portal.sandbox.snapshot import Snapshot
+from portal.sandbox.sts import Identity
 from portal.sandbox.throttling import Throttling
-from portal.sandbox.wire import ApiRequest, Environ, Reply, error_reply, json_reply, parse_request
+from portal.sandbox.webhook_inbox import Inboxes
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from portal.sandbox import moto_state
 from portal.sandbox.clock import Clock
 from portal.sandbox.engine import Engine
 from portal.sandbox.faults import Faults
-from portal.sandbox.identity import Identity
 from portal.sandbox.ledger import Ledger
 from portal.sandbox.platform_switches import Switches
 from portal.sandbox.records import Service, ServiceKey, dump_service, load_service
+from portal.sandbox.sts import Identity
 
 FORMAT = 1
 

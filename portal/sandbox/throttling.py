@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from portal.sandbox.errors import AwsError
-from portal.sandbox.wire import ApiRequest
+from portal.sandbox.protocol import ApiRequest
 
 LIMITS: dict[str, tuple[float, float]] = {
     "service modify": (50, 5),

@@ -5,7 +5,7 @@ from typing import Any
 from django import template
 from django.urls import reverse
 
-from portal.curl import curl_command
+from portal.web.curl import curl_command
 
 register = template.Library()
 

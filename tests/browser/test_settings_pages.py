@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from portal.models import Membership
-from portal.notifications.models import NotificationChannel
+from portal.models.notifications import NotificationChannel
 from tests.browser.conftest import Guard, OpenPage
 from tests.browser.test_accessibility import check
 from tests.conftest import Cast

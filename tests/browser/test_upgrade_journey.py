@@ -9,9 +9,9 @@ from tests.browser.conftest import Guard, OpenPage
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import at_local_aws
-from upgrades.commands import trigger_upgrade
+from upgrades.commands.record import trigger_upgrade
+from upgrades.inventory.running import FRESH_SECONDS
 from upgrades.models import Upgrade, ValidationRun
-from upgrades.platform import FRESH_SECONDS
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 

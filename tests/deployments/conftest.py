@@ -8,8 +8,8 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from deployments.commands import create_agent, create_deployment
+from deployments.engine.reconciler import reconcile
 from deployments.models import Agent, Deployment
-from deployments.reconcile import reconcile
 from portal.models import Organization
 from tests.conftest import Cast
 from tests.local_aws import LocalAws

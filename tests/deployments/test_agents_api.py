@@ -7,8 +7,7 @@ import pytest
 from django.test import Client
 
 from deployments.models import Agent
-from portal.audit import AuditEvent
-from portal.models import User
+from portal.models import AuditEvent, User
 from tests.conftest import Cast
 from tests.deployments.conftest import AGENTS, IMAGE, assert_refused, make_agent, make_deployment, send_json
 

@@ -9,11 +9,11 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from deployments import budget
-from deployments.budget import STEADY, reserve, take_batch
 from deployments.commands import mark_watched
+from deployments.engine import read_budget
+from deployments.engine.read_budget import STEADY, reserve, take_batch
+from deployments.engine.reconciler import reconcile
 from deployments.models import Agent, Deployment
-from deployments.reconcile import reconcile
 from deployments.tasks import due_clusters
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
@@ -196,4 +196,4 @@ def test_what_changes_comes_before_what_is_steady(cast: Cast, agent: Agent, plat
 
 
 def test_the_margin_leaves_room_for_what_is_late() -> None:
-    assert 60 / budget.SLOT_MARGIN + budget.MISSED.total_seconds() <= 60
+    assert 60 / read_budget.SLOT_MARGIN + read_budget.MISSED.total_seconds() <= 60

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from django.http import QueryDict
 
-from deployments.charts import Chart, Point, chart_of, marks_of, nice_top, ticks_of
+from deployments.pages.charts import Chart, Point, chart_of, marks_of, nice_top, ticks_of
+from deployments.pages.time_window import window_of
+from deployments.pages.timeline import days_of
 from deployments.templatetags.deployments import highlight
-from deployments.timeline import days_of
-from deployments.windows import window_of
 
 NOON = datetime(2026, 3, 12, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

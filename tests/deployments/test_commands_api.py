@@ -7,8 +7,7 @@ import pytest
 from django.test import Client
 
 from deployments.models import Agent, Deployment
-from portal.audit import AuditEvent
-from portal.models import Organization, User
+from portal.models import AuditEvent, Organization, User
 from tests.conftest import Cast
 from tests.deployments.conftest import DEPLOYMENTS, assert_refused, history, make_agent, make_deployment, send_json
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from deployments.environment import (
+from deployments.container_spec import (
     FARGATE_SIZES,
     environment_errors,
     image_errors,

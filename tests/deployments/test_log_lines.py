@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.log_lines import LEVELS, MAX_LINE, read_line, safe_text
+from deployments.cloudwatch.log_lines import LEVELS, MAX_LINE, read_line, safe_text
 
 
 @pytest.mark.parametrize(

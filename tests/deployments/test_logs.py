@@ -9,8 +9,8 @@ from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
-from deployments import logs
-from deployments.logs import read_logs
+from deployments.cloudwatch import logs
+from deployments.cloudwatch.logs import read_logs
 from deployments.models import Agent, Deployment
 from portal.models import User
 from tests.conftest import Cast

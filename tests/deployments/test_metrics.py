@@ -9,8 +9,8 @@ from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
-from deployments import metrics
-from deployments.metrics import read_metrics
+from deployments.cloudwatch import metrics
+from deployments.cloudwatch.metrics import read_metrics
 from deployments.models import Agent, Deployment
 from portal.models import User
 from tests.conftest import Cast

@@ -14,8 +14,7 @@ from deployments.commands import (
     update_agent,
 )
 from deployments.models import Agent, Deployment
-from portal.audit import AuditEvent
-from portal.models import Organization
+from portal.models import AuditEvent, Organization
 from tests.conftest import Cast
 from tests.deployments.conftest import Runtime, history, make_agent, services_created
 from tests.local_aws import LocalAws

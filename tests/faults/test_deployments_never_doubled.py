@@ -12,7 +12,6 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from deployments.budget import take_batch
 from deployments.commands import (
     create_deployment,
     kill_deployment,
@@ -20,8 +19,9 @@ from deployments.commands import (
     scale_deployment,
     stop_deployment,
 )
+from deployments.engine.read_budget import take_batch
+from deployments.engine.reconciler import reconcile
 from deployments.models import Agent, Deployment
-from deployments.reconcile import reconcile
 from deployments.tasks import reconcile as reconcile_task
 from deployments.tasks import sweep
 from portal.leases import LeaseLost
@@ -35,7 +35,7 @@ __all__ = ["agent", "deployment", "runtime"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True)
 
 # One turn of the runtime in a process of its own, so that it can be killed in the middle.
-TURN = "import django; django.setup(); from deployments.reconcile import reconcile; reconcile('{}', '{}')"
+TURN = "import django; django.setup(); from deployments.engine.reconciler import reconcile; reconcile('{}', '{}')"
 LIFE = ["create", "deploy.running", "deploy.ready"]
 
 

@@ -25,7 +25,7 @@ SPEED = 4
 
 
 class Portal:
-    """A portal started by portal.up on its own data folder and ports, and a client that signs in to it."""
+    """A portal started by portal.local.up on its own data folder and ports, and a client that signs in to it."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -44,7 +44,7 @@ class Portal:
         }
         with (self.data_dir.parent / "up.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "portal.up"], cwd=ROOT, env=env, stdout=log, stderr=log
+                [sys.executable, "-m", "portal.local.up"], cwd=ROOT, env=env, stdout=log, stderr=log
             )
         wait_for(lambda: self.answers("/health"), seconds=90)
 
@@ -149,7 +149,9 @@ def test_a_taken_port_is_told_in_a_sentence(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         env = os.environ | {"PORT": str(port), "DATA_DIR": str(tmp_path)}
 
-        ended = subprocess.run([sys.executable, "-m", "portal.up"], cwd=ROOT, env=env, capture_output=True, text=True)
+        ended = subprocess.run(
+            [sys.executable, "-m", "portal.local.up"], cwd=ROOT, env=env, capture_output=True, text=True
+        )
 
     assert ended.returncode == 1
     assert f"Port {port} is taken" in ended.stderr

@@ -16,17 +16,17 @@ from portal.models import Organization
 from tests.conftest import Cast, Engine
 from tests.local_aws import ROOT, LocalAws
 from tests.processes import wait_for, worker_environment
-from upgrades.claims import LeaseLost, take
-from upgrades.commands import trigger_upgrade
+from upgrades.commands.record import trigger_upgrade
+from upgrades.engine.lease import LeaseLost, take
+from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, Upgrade
-from upgrades.rollouts import advance
 from upgrades.states import Outcome, Phase, Status
 from upgrades.tasks import advance_rollout, sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 # One step of the engine in a process of its own, so that it can be killed in the middle.
-STEP = "import django; django.setup(); from upgrades.rollouts import advance; advance({pk})"
+STEP = "import django; django.setup(); from upgrades.engine.reconciler import advance; advance({pk})"
 
 
 def trigger(cast: Cast, service: str = "agent") -> Upgrade:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from portal.leases import LeaseLost
+from portal.models.notifications import NotificationDelivery
 from portal.notifications.delivery import conclude, may_be_sent, post
-from portal.notifications.models import NotificationDelivery
 from portal.tasks import sweep_notifications
 from tests.conftest import Cast
 from tests.faults.test_never_doubled import worker_environment

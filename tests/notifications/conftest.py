@@ -13,10 +13,10 @@ from django.db.models.functions import Now
 
 from portal.leases import take
 from portal.models import Organization, User
+from portal.models.notifications import SUBSCRIBABLE, NotificationChannel, NotificationDelivery, NotificationKind
 from portal.notifications import notify
 from portal.notifications.delivery import SEND_SECONDS, SENDERS, idle, send, sweep
-from portal.notifications.models import SUBSCRIBABLE, NotificationChannel, NotificationDelivery, NotificationKind
-from portal.notifications.sealing import seal
+from portal.sealing import seal
 from tests.outside import Outside, Talk, as_json, outside
 
 # 24 bytes, as Standard Webhooks ask for at least.

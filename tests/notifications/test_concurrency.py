@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from portal.audit import AuditEvent
 from portal.errors import PortalError
-from portal.models import User
+from portal.models import AuditEvent, User
+from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
 from portal.notifications import commands
-from portal.notifications.models import ChannelKind, NotificationChannel, NotificationDelivery
 from tests.conftest import Cast
 from tests.notifications.conftest import TARGETS, make_channel, tell
 

@@ -13,18 +13,17 @@ import pytest
 from django.db.models import F
 from django.db.models.functions import Now
 
-from portal.audit import AuditEvent, AuditKind
 from portal.leases import take
-from portal.models import Organization
-from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, SENDERS, forget_old, send, sweep
-from portal.notifications.models import (
+from portal.models import AuditEvent, AuditKind, Organization
+from portal.models.notifications import (
     IN_FLIGHT_PER_ORGANIZATION,
     Failure,
     NotificationChannel,
     NotificationDelivery,
     NotificationKind,
 )
-from portal.notifications.sealing import seal
+from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, SENDERS, forget_old, send, sweep
+from portal.sealing import seal
 from tests.conftest import Cast
 from tests.notifications.conftest import (
     SECRET,

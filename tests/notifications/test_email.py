@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from portal.notifications.models import Failure, NotificationChannel, NotificationDelivery
+from portal.models.notifications import Failure, NotificationChannel, NotificationDelivery
 from tests.conftest import Cast
 from tests.notifications.conftest import deliver_now, deliveries, make_channel, tell
 

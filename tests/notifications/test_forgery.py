@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from portal.models import User
-from portal.notifications.models import NotificationChannel, NotificationDelivery
+from portal.models.notifications import NotificationChannel, NotificationDelivery
 from portal.notifications.targets import read_url
 from tests.conftest import Cast
 from tests.notifications.conftest import deliver_now, make_channel, statuses

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from portal.notifications.models import (
+from portal.models.notifications import (
     DeliveryStatus,
     Failure,
     NotificationChannel,

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from portal.audit import AuditEvent, AuditKind
-from portal.models import User
+from portal.models import AuditEvent, AuditKind, User
+from portal.models.notifications import Failure, NotificationChannel, NotificationDelivery
 from portal.notifications.commands import MOST_CHANNELS
-from portal.notifications.models import Failure, NotificationChannel, NotificationDelivery
 from portal.notifications.outbox import MOST_PENDING
-from portal.notifications.sealing import unseal
+from portal.sealing import unseal
 from tests.conftest import Cast
 from tests.notifications.conftest import (
     SECRET,

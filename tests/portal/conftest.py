@@ -11,8 +11,7 @@ from django.core.cache import cache
 from django.http import HttpResponse
 from django.test import Client
 
-from portal.audit import AuditEvent
-from portal.models import User
+from portal.models import AuditEvent, User
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,10 @@ from django.test import Client
 
 from deployments.models import Agent, Deployment, DeploymentEvent
 from portal.access import Policy
-from portal.audit import AuditEvent
 from portal.errors import API_PREFIXES
 from portal.idempotency import IdempotencyKey
-from portal.models import Membership, Organization, Role
-from portal.notifications.models import NotificationChannel, NotificationDelivery
+from portal.models import AuditEvent, Membership, Organization, Role
+from portal.models.notifications import NotificationChannel, NotificationDelivery
 from tests.conftest import Cast, make_person
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.notifications.conftest import make_channel

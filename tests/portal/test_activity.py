@@ -12,9 +12,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from portal.audit import AuditEvent, AuditKind, record
-from portal.exports import MOST_ROWS, as_cell
-from portal.models import User
+from portal.audit import record
+from portal.models import AuditEvent, AuditKind, User
+from portal.web.csv import MOST_ROWS, as_cell
 from tests.conftest import Cast
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
 

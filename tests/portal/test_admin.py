@@ -9,8 +9,8 @@ from allauth.mfa.models import Authenticator as AuthenticatorRow
 from django.contrib import admin
 from django.test import Client
 
-from portal.audit import AuditEvent, AuditKind, record
-from portal.models import Membership, Organization, Role, User
+from portal.audit import record
+from portal.models import AuditEvent, AuditKind, Membership, Organization, Role, User
 from tests.conftest import Cast
 from tests.portal.conftest import audit_kinds
 

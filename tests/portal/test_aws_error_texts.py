@@ -19,9 +19,9 @@ from tests.conftest import Cast, Engine
 from tests.deployments.conftest import Runtime, make_agent
 from tests.local_aws import LocalAws
 from tests.portal.isolation_table import HTMX, TENANT, Place, address_of, ask, make_place, undone
-from upgrades.commands import stop_upgrade, trigger_upgrade
+from upgrades.checks.validation import open_missing, validate
+from upgrades.commands.record import stop_upgrade, trigger_upgrade
 from upgrades.models import Rollout, Upgrade, ValidationRun
-from upgrades.validation import open_missing, validate
 
 SignIn = Callable[[User], Client]
 

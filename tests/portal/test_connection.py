@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from portal.audit import AuditEvent
+from portal.admin.connection_test import Step, StepStatus, within_time
+from portal.admin.connection_test import test_connection as try_connection
 from portal.aws.errors import AwsUnavailable
-from portal.connection import Step, StepStatus, within_time
-from portal.connection import test_connection as try_connection
 from portal.errors import PortalError
-from portal.models import Organization, User
+from portal.models import AuditEvent, Organization, User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.portal.conftest import audit_kinds

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from portal.curl import curl_command
 from portal.models import User
+from portal.web.curl import curl_command
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.local_aws import LocalAws

@@ -7,7 +7,7 @@ from allauth.usersessions.models import UserSession
 from django.core.cache import cache
 from django.test import Client
 
-from portal.devices import NOTED_SECONDS
+from portal.accounts.devices import NOTED_SECONDS
 from portal.models import User
 from tests.conftest import Cast
 

@@ -17,8 +17,8 @@ from django.utils import timezone
 from deployments.models import Agent, Deployment, DeploymentEvent
 from portal.access import Policy, policy_of
 from portal.models import Membership, Organization, Role, User
-from portal.notifications.models import NotificationChannel, NotificationDelivery
-from portal.notifications.sealing import seal
+from portal.models.notifications import NotificationChannel, NotificationDelivery
+from portal.sealing import seal
 from tests.conftest import Cast, make_person
 from tests.deployments.conftest import DEPLOYMENTS, make_agent, send_json
 from tests.local_aws import LocalAws

@@ -12,10 +12,9 @@ from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
-from portal.audit import AuditEvent, AuditKind
 from portal.errors import PortalError
-from portal.members import MOST_MEMBERS, Added, add_member, change_role, remove_member
-from portal.models import Membership, Organization, Role, User
+from portal.members.commands import MOST_MEMBERS, Added, add_member, change_role, remove_member
+from portal.models import AuditEvent, AuditKind, Membership, Organization, Role, User
 from tests.conftest import Cast, make_person
 from tests.notifications.test_concurrency import Others, waits_for_a_lock
 from tests.portal.conftest import main_of

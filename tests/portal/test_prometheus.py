@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.models import Deployment
 from portal.models import Heartbeat
-from portal.notifications.models import NotificationDelivery
+from portal.models.notifications import NotificationDelivery
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.notifications.conftest import make_channel, tell

@@ -14,8 +14,8 @@ from django.test import Client
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from portal.api.schema import openapi
 from portal.models import User
-from portal.schema import openapi
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.portal.isolation_table import PLACEHOLDER, TENANT, address_of, ask, fill, make_place, undone

@@ -10,8 +10,7 @@ import pytest
 from allauth.account.internal.flows.login import AUTHENTICATION_METHODS_SESSION_KEY
 from django.test.client import MULTIPART_CONTENT
 
-from portal.audit import AuditEvent
-from portal.models import Membership, Role, User
+from portal.models import AuditEvent, Membership, Role, User
 from tests.conftest import Cast
 from tests.portal.conftest import ApiClient, audit_kinds
 

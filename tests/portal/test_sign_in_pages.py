@@ -11,8 +11,7 @@ from allauth.mfa.totp.internal import auth as totp
 from django.core import mail
 from django.test import Client
 
-from portal.audit import AuditEvent
-from portal.models import User
+from portal.models import AuditEvent, User
 from tests.conftest import Cast
 from tests.portal.conftest import audit_kinds, main_of
 

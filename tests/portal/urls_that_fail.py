@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from rest_framework.request import Request
 
 from portal.access import Policy, policy
-from portal.api import api_route
+from portal.api.routes import api_route
 from portal.errors import PortalError
 
 FAILURES: dict[str, Exception] = {

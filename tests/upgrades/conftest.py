@@ -19,18 +19,18 @@ from django.test import Client
 from portal.models import Organization, User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
-from upgrades.commands import new_upgrade_id
+from upgrades.checks.validation import validate
+from upgrades.commands.record import new_upgrade_id
+from upgrades.inventory.running import service_name
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun
-from upgrades.platform import service_name
 from upgrades.states import Outcome, Phase, Stage, Status, overall_status, services_of
-from upgrades.validation import validate
 
 UPGRADE = "/api/v1/deployments/upgrade"
 UPGRADES = "/api/v1/deployments/upgrades"
 VERSIONS = "/api/v1/deployments/versions"
 PREFLIGHT = "/api/v1/deployments/preflight"
 
-# Session and person. Once a minute the list of devices too (portal/devices.py).
+# Session and person. Once a minute the list of devices too (portal/accounts/devices.py).
 SIGNED_IN_QUERIES = 2
 
 OUTCOMES = {

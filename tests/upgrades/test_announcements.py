@@ -8,13 +8,13 @@ from django.test import Client
 
 from portal.errors import PortalError
 from portal.models import Organization, User
-from portal.notifications.models import NotificationDelivery
+from portal.models.notifications import NotificationDelivery
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.notifications.conftest import make_channel
 from tests.upgrades.conftest import Door, make_upgrade
 from tests.upgrades.test_rollback import upgraded
-from upgrades.commands import rollback_upgrade, stop_upgrade, trigger_upgrade
+from upgrades.commands.record import rollback_upgrade, stop_upgrade, trigger_upgrade
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Status
 

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from django.test import Client
 
-from portal.audit import AuditEvent
-from portal.models import User
+from portal.models import AuditEvent, User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.outside import as_json, outside

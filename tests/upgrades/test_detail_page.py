@@ -13,10 +13,10 @@ from portal.tasks import note_beat
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
-from upgrades.advice import LOOK
-from upgrades.commands import trigger_upgrade
-from upgrades.lanes import LEFT_AS
+from upgrades.commands.record import trigger_upgrade
 from upgrades.models import Upgrade
+from upgrades.outcome_hints import LOOK
+from upgrades.pages.rollout_cards import LEFT_AS
 from upgrades.states import Outcome, Status
 
 SignIn = Callable[[User], Client]

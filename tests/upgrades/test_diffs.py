@@ -7,10 +7,10 @@ import pytest
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.test_version_upgrades import REGISTRY, deploy, plain_definition, service_now, trigger
-from upgrades.diffs import Diff, diff_of
-from upgrades.images import Wanted
-from upgrades.platform import read_platform
-from upgrades.versions import resolve
+from upgrades.inventory.catalogue import resolve
+from upgrades.inventory.diffs import Diff, diff_of
+from upgrades.inventory.images import Wanted
+from upgrades.inventory.running import read_platform
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("registry")]
 

@@ -11,17 +11,17 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from portal.audit import AuditEvent, AuditKind, record
-from portal.models import User
+from portal.audit import record
+from portal.models import AuditEvent, AuditKind, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, Validator, assert_refused, make_upgrade
-from upgrades.commands import stop_upgrade, trigger_upgrade
-from upgrades.evidence import audit_rows
+from upgrades.api.evidence import audit_rows
+from upgrades.checks.validation import open_missing
+from upgrades.commands.record import stop_upgrade, trigger_upgrade
+from upgrades.commands.sign import sign_check
 from upgrades.models import Upgrade, UpgradeCheck, UpgradeEvent
-from upgrades.signing import sign_check
 from upgrades.states import CheckStatus, EventKind, MatrixRow, Status
-from upgrades.validation import open_missing
 
 SignIn = Callable[[User], Client]
 transactional = pytest.mark.django_db(transaction=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from portal.aws.ecr import Repository, ecr_repository, parse_image
-from upgrades.images import best_tag, own_container
+from upgrades.inventory.images import best_tag, own_container
 
 DIGEST = "sha256:" + 64 * "a"
 ECR = "111111111111.dkr.ecr.eu-central-1.amazonaws.com"

@@ -13,9 +13,9 @@ from portal.models import User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import make_upgrade
-from upgrades.advice import LOOK, UNCLEAR
 from upgrades.models import Kind, Upgrade
-from upgrades.next_steps import next_steps
+from upgrades.outcome_hints import LOOK, UNCLEAR
+from upgrades.pages.next_steps import next_steps
 from upgrades.states import Outcome, Status
 
 SignIn = Callable[[User], Client]

@@ -13,7 +13,7 @@ from portal.tasks import note_beat
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, VERSIONS, make_upgrade
-from upgrades.platform import FAILED_SECONDS, FRESH_SECONDS, LONGEST_WAIT_SECONDS, Reading, read_anew
+from upgrades.inventory.running import FAILED_SECONDS, FRESH_SECONDS, LONGEST_WAIT_SECONDS, Reading, read_anew
 from upgrades.states import Status
 
 SignIn = Callable[[User], Client]

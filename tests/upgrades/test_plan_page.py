@@ -11,14 +11,13 @@ from django.core.cache import cache
 from django.db.models.functions import Now
 from django.test import Client
 
-from portal.audit import AuditEvent
-from portal.models import User
+from portal.models import AuditEvent, User
 from tests.conftest import Cast, seed_platform
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, at_local_aws, make_upgrade
 from tests.upgrades.test_version_upgrades import put_image
+from upgrades.inventory.running import FRESH_SECONDS
 from upgrades.models import Rollout, Upgrade
-from upgrades.platform import FRESH_SECONDS
 from upgrades.states import Status
 
 SignIn = Callable[[User], Client]
@@ -258,7 +257,7 @@ def test_a_missing_service_is_told(cast: Cast, platform: LocalAws, client_for: S
     alone = row_of(page, "Agent service")
     assert "missing in the cluster: it would fail" in alone
     assert "the others" not in alone
-    # As the engine does: upgrades/endings.py, GOES_ON.
+    # As the engine does: upgrades/engine/finish.py, GOES_ON.
     assert "it would fail; the others are rolled all the same" in row_of(whole, "Agent service")
 
 

@@ -14,19 +14,18 @@ from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
-from portal.audit import AuditEvent
 from portal.errors import PortalError
 from portal.idempotency import IdempotencyKey
-from portal.models import Organization, User
+from portal.models import AuditEvent, Organization, User
 from tests.conftest import Cast, Engine, seed_platform
 from tests.local_aws import LocalAws
 from tests.outside import Outside, as_json, outside
 from tests.upgrades.conftest import PREFLIGHT, UPGRADE, Door, assert_refused, at_local_aws, make_upgrade, post_json
 from tests.upgrades.test_rollback import upgraded
-from upgrades import preflight
-from upgrades.commands import rollback_upgrade, trigger_upgrade
+from upgrades.checks import preflight
+from upgrades.commands.record import rollback_upgrade, trigger_upgrade
+from upgrades.inventory.running import service_name
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent
-from upgrades.platform import service_name
 from upgrades.states import CheckStatus, Outcome, PreflightCheck, Stage, Status
 
 SignIn = Callable[[User], Client]

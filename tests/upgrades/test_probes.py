@@ -16,8 +16,8 @@ from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.outside import Outside, as_json, drip, outside, raw
 from tests.upgrades.conftest import at_local_aws
-from upgrades import probes
-from upgrades.probes import Finding
+from upgrades.checks import probes
+from upgrades.checks.probes import Finding
 from upgrades.states import CheckStatus
 
 PASS, FAIL, UNKNOWN = CheckStatus.PASS, CheckStatus.FAIL, CheckStatus.UNKNOWN

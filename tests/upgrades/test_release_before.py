@@ -12,13 +12,13 @@ from django.db import IntegrityError, connection, transaction
 from django.db.migrations.loader import MigrationLoader
 from django.db.models.functions import Now
 
-from portal import memory
+from portal import soft_cache
 from portal.celery import app
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
-from upgrades.commands import new_upgrade_id, trigger_upgrade
+from upgrades.commands.record import new_upgrade_id, trigger_upgrade
+from upgrades.inventory.running import read_platform, service_name
 from upgrades.models import Rollout, Upgrade
-from upgrades.platform import read_platform, service_name
 from upgrades.states import Outcome, Phase, Status
 
 # The newest migrations of the release before this one. Move them on with each release.
@@ -138,9 +138,9 @@ def test_it_reads_what_is_kept_of_a_task_definition(cast: Cast, platform: LocalA
     """In the shared cache; and what it kept itself, or a later release in another shape, harms nobody."""
     row = read_platform(cast.acme).services[0]  # type: ignore[union-attr]
     key = f"task-definition:{row.task_definition}"
-    assert set(memory.recall(key)) == {"arn", "family", "revision", "images"}
+    assert set(soft_cache.recall(key)) == {"arn", "family", "revision", "images"}
 
-    memory.remember(key, {"arn": row.task_definition, "of_a_later_release": True}, seconds=60)
+    soft_cache.remember(key, {"arn": row.task_definition, "of_a_later_release": True}, seconds=60)
 
     reading = read_platform(cast.acme, fresh_seconds=0)
     assert reading

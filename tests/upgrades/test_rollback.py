@@ -7,18 +7,17 @@ import pytest
 from django.core.cache import cache
 from django.test import Client
 
-from portal.audit import AuditEvent
 from portal.errors import PortalError
 from portal.idempotency import IdempotencyKey
-from portal.models import Membership, Organization, User
+from portal.models import AuditEvent, Membership, Organization, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade, post_json
 from tests.upgrades.test_version_upgrades import put_image
-from upgrades.commands import rollback_upgrade
+from upgrades.commands.record import rollback_upgrade
+from upgrades.inventory.running import service_name
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
-from upgrades.platform import service_name
-from upgrades.rollback import Can, plan_rollback
+from upgrades.rollback_plan import Can, plan_rollback
 from upgrades.states import EventKind, Outcome, Phase, Status, services_of
 
 SignIn = Callable[[User], Client]

@@ -11,15 +11,14 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.test import Client
 
-from portal.audit import AuditEvent
 from portal.errors import PortalError
-from portal.models import Membership, User
+from portal.models import AuditEvent, Membership, User
 from tests.conftest import Cast
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, Door, assert_refused, make_upgrade, matrix, post_json
+from upgrades.checks.validation import open_missing
+from upgrades.commands.sign import probe_again, sign_check
 from upgrades.models import Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
-from upgrades.signing import probe_again, sign_check
 from upgrades.states import CheckStatus, MatrixRow, Status, Validation
-from upgrades.validation import open_missing
 
 SignIn = Callable[[User], Client]
 

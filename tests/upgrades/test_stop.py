@@ -5,13 +5,12 @@ from collections.abc import Callable
 import pytest
 from django.test import Client
 
-from portal.audit import AuditEvent
 from portal.errors import PortalError
-from portal.models import Membership, User
+from portal.models import AuditEvent, Membership, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade
-from upgrades.commands import stop_upgrade
+from upgrades.commands.record import stop_upgrade
 from upgrades.models import Upgrade
 from upgrades.states import Status
 

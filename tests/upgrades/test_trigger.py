@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from portal.audit import AuditEvent
 from portal.errors import PortalError
 from portal.idempotency import IdempotencyKey
-from portal.models import Membership, Organization, User
+from portal.models import AuditEvent, Membership, Organization, User
 from tests.conftest import Cast, seed_platform
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import Door, make_upgrade
-from upgrades.commands import trigger_upgrade
+from upgrades.commands.record import trigger_upgrade
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Phase, Status
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from portal.audit import AuditEvent
 from portal.idempotency import IdempotencyKey
-from portal.models import User
+from portal.models import AuditEvent, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, assert_refused, make_upgrade, post_json

@@ -15,21 +15,21 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from portal.audit import AuditEvent
 from portal.leases import LeaseLost
-from portal.notifications.models import NotificationDelivery
+from portal.models import AuditEvent
+from portal.models.notifications import NotificationDelivery
 from tests.conftest import Cast, Engine
 from tests.local_aws import ROOT, LocalAws
 from tests.notifications.conftest import make_channel
 from tests.outside import Outside, outside
 from tests.processes import wait_for
 from tests.upgrades.conftest import Validator, make_upgrade, matrix
-from upgrades.commands import trigger_upgrade
+from upgrades.checks.validation import count_try, step, take, validate
+from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.sign import probe_again, sign_check
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
-from upgrades.signing import probe_again, sign_check
 from upgrades.states import CheckStatus, Status, Validation
 from upgrades.tasks import look_after_validations, sweep_validations
-from upgrades.validation import count_try, step, take, validate
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -556,7 +556,8 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
     upgrade = roll_out(cast, engine)
     provider.answer("/api/v1/llm-providers/openai/test", {"status": "success"}, seconds=5)
     step_alone = (
-        f"import django; django.setup(); from upgrades.validation import validate; validate({run_of(upgrade).pk})"
+        "import django; django.setup(); from upgrades.checks.validation import validate; "
+        f"validate({run_of(upgrade).pk})"
     )
     worker = subprocess.Popen([sys.executable, "-c", step_alone], cwd=ROOT, env=worker_environment())
     wait_for(lambda: completions(provider) == 1, seconds=20)

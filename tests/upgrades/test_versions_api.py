@@ -11,8 +11,8 @@ from portal.models import User
 from tests.conftest import SERVICES, Cast, seed_images, seed_platform
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import VERSIONS, assert_refused, make_upgrade, push_untagged
-from upgrades.platform import LONGEST_WAIT_SECONDS
-from upgrades.versions import FRESH_SECONDS, TAGGED_KEPT
+from upgrades.inventory.catalogue import FRESH_SECONDS, TAGGED_KEPT
+from upgrades.inventory.running import LONGEST_WAIT_SECONDS
 
 SignIn = Callable[[User], Client]
 

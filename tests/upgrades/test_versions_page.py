@@ -12,7 +12,7 @@ from portal.models import User
 from tests.conftest import Cast, seed_images, seed_platform
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade, push_untagged
-from upgrades.versions import FRESH_SECONDS
+from upgrades.inventory.catalogue import FRESH_SECONDS
 
 SignIn = Callable[[User], Client]
 

@@ -4,10 +4,9 @@ from typing import Any
 
 from django import template
 
-from portal.audit import AuditKind
-from portal.models import Organization
+from portal.models import AuditKind, Organization
+from upgrades.inventory.running import now_context
 from upgrades.models import Upgrade
-from upgrades.platform import now_context
 from upgrades.states import EventKind, Outcome, PlatformService, Status
 
 register = template.Library()

@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from portal.models import Organization, User
 from portal.times import utc
-from upgrades.matrix import blank_rows
+from upgrades.checks.matrix import blank_rows
+from upgrades.inventory.running import service_name
 from upgrades.models import Rollout, Upgrade, UpgradeEvent, ValidationRun
-from upgrades.platform import service_name
 from upgrades.states import (
     AUTOMATIC,
     CheckResult,

@@ -1,0 +1,266 @@
+"""The deployment routes of the API: shape in, one query or command, record out.
+
+Served at the documented root paths and under /api/v1. The agent routes are in agents_api.py.
+"""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from django.urls import reverse
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from deployments import commands
+from deployments.api import serializers
+from deployments.cloudwatch.logs import read_logs
+from deployments.cloudwatch.metrics import read_metrics
+from deployments.lists import deployments_page, events_page
+from deployments.models import Agent, Deployment
+from portal.access import Policy, organization_of_api, person
+from portal.api.routes import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, errors, key_of, read_body, read_query
+from portal.errors import PortalError, existing
+from portal.models import Organization
+from portal.times import utc
+
+Json = dict[str, Any]
+
+LOCATION = OpenApiParameter(
+    "Location", str, OpenApiParameter.HEADER, response=[201], description="Where the new record is."
+)
+WRITE_ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
+
+
+@extend_schema(
+    methods=["GET"],
+    operation_id="deployments_list",
+    tags=["deployments"],
+    summary="Deployments of an organization",
+    parameters=[ORGANIZATION, serializers.DeploymentQuery],
+    responses={200: serializers.DeploymentList, **errors(400, 401, 404, 503)},
+)
+@extend_schema(
+    methods=["POST"],
+    operation_id="deployments_create",
+    tags=["deployments"],
+    summary="Deploy an agent",
+    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
+    request=serializers.CreateBody,
+    responses={201: serializers.DeploymentRecord, **WRITE_ERRORS},
+)
+@api_route("GET", "POST", allow=Policy.VIEWER)
+def deployments(request: Request) -> Response:
+    """The organization's deployments, newest first; POST deploys one of its agents."""
+    if request.method == "POST":
+        return create(request)
+    query = read_query(request, serializers.DeploymentQuery)
+    organization = organization_of_api(request)
+    if query["agent_id"]:
+        find_agent(request, query["agent_id"], organization)
+    page = deployments_page(request.user, organization, **query)
+    filters = {"agent_id": as_text(query["agent_id"]), "status": query["status"], "q": query["q"]}
+    records = [serializers.deployment_record(deployment) for deployment in page.items]
+    return Response(page.envelope(records, organization=organization.slug, **filters))
+
+
+def create(request: Request) -> Response:
+    read_query(request)
+    body = read_body(request, serializers.CreateBody)
+    agent = find_agent(request, body.pop("agent_id"), organization_of_api(request))
+    deployment = commands.create_deployment(agent, actor=person(request), idempotency_key=key_of(request), **body)
+    record = serializers.full_record(find_deployment(request, deployment.pk))
+    return Response(record, status=201, headers={"Location": reverse("api-deployment", args=[deployment.pk])})
+
+
+@extend_schema(
+    operation_id="agents_deploy",
+    tags=["deployments"],
+    summary="Deploy this agent",
+    parameters=[IDEMPOTENCY_KEY, LOCATION],
+    request=None,
+    responses={201: serializers.Deployed, **WRITE_ERRORS},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def deploy(request: Request, agent_id: uuid.UUID) -> Response:
+    """Deploy the agent, one replica of it. The same command as POST /deployments."""
+    read_query(request)
+    read_body(request, NoBody)
+    deployment = commands.create_deployment(
+        find_agent(request, agent_id), actor=person(request), idempotency_key=key_of(request)
+    )
+    location = reverse("api-deployment", args=[deployment.pk])
+    body = {"deployment_id": str(deployment.pk), "status": deployment.status}
+    return Response(body, status=201, headers={"Location": location})
+
+
+@extend_schema(
+    methods=["GET"],
+    operation_id="deployments_read",
+    tags=["deployments"],
+    summary="One deployment",
+    responses={200: serializers.DeploymentRecord, **errors(400, 401, 404, 503)},
+)
+@extend_schema(
+    methods=["DELETE"],
+    operation_id="deployments_kill",
+    tags=["deployments"],
+    summary="Kill a deployment",
+    parameters=[IDEMPOTENCY_KEY],
+    request=None,
+    responses={204: None, **WRITE_ERRORS},
+)
+@api_route("GET", "DELETE", allow=Policy.VIEWER)
+def deployment(request: Request, deployment_id: uuid.UUID) -> Response:
+    """One deployment with its newest events; DELETE marks it as killed, and ECS follows. The record stays."""
+    read_query(request)
+    found = find_deployment(request, deployment_id)
+    if request.method == "DELETE":
+        read_body(request, NoBody)
+        commands.kill_deployment(found, actor=person(request), idempotency_key=key_of(request))
+        return Response(status=204)
+    commands.mark_watched(found)
+    return Response(serializers.full_record(found))
+
+
+@extend_schema(
+    operation_id="deployments_events",
+    tags=["deployments"],
+    summary="History of a deployment",
+    parameters=[serializers.EventQuery],
+    responses={200: serializers.EventList, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def events(request: Request, deployment_id: uuid.UUID) -> Response:
+    """The deployment's history, newest first."""
+    query = read_query(request, serializers.EventQuery)
+    found = find_deployment(request, deployment_id, with_events=False)
+    page = events_page(found, **query)
+    filters = {"event_type": query["event_type"], "status": query["status"]}
+    records = [serializers.event_record(event) for event in page.items]
+    return Response(heading(found) | page.envelope(records, **filters))
+
+
+@extend_schema(
+    operation_id="deployments_logs",
+    tags=["deployments"],
+    summary="Logs of a deployment",
+    parameters=[serializers.LogQuery],
+    responses={200: serializers.LogList, **errors(400, 401, 404, 502, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def logs(request: Request, deployment_id: uuid.UUID) -> Response:
+    """What all tasks of the deployment wrote, the stopped ones too, newest first. `cursor` goes on where a page ended."""
+    query = read_query(request, serializers.LogQuery)
+    found = find_deployment(request, deployment_id, with_events=False)
+    page = read_logs(found, **query)
+    refuse_unread("logs", page.read_at is None, page.error)
+    items = [serializers.log_record(line, found) for line in page.items]
+    answer = {"items": items, "limit": query["limit"], "level": query["level"], "q": query["q"]}
+    answer |= {"since": utc(query["since"]), "until": utc(query["until"])}
+    answer |= {"next_cursor": page.next_cursor, "has_more": page.has_more}
+    return Response(heading(found) | answer | {"read_at": utc(page.read_at), "error": page.error})
+
+
+@extend_schema(
+    operation_id="deployments_metrics",
+    tags=["deployments"],
+    summary="Metrics of a deployment",
+    parameters=[serializers.MetricQuery],
+    responses={200: serializers.MetricList, **errors(400, 401, 404, 502, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
+    """CPU and memory in percent of what is reserved, newest first. No running task, no point."""
+    query = read_query(request, serializers.MetricQuery)
+    limit = query.pop("limit")
+    found = find_deployment(request, deployment_id, with_events=False)
+    series = read_metrics(found, **query)
+    refuse_unread("metrics", series.read_at is None, series.error)
+    newest = series.points[::-1]
+    answer: Json = {"items": [serializers.metric_record(point, found) for point in newest[:limit]], "limit": limit}
+    answer |= {"period_seconds": series.period_seconds, "has_more": len(newest) > limit}
+    answer |= {"since": utc(series.since), "until": utc(series.until)}
+    return Response(heading(found) | answer | {"read_at": utc(series.read_at), "error": series.error})
+
+
+@extend_schema(
+    operation_id="deployments_restart",
+    tags=["deployments"],
+    summary="Restart a deployment",
+    parameters=[IDEMPOTENCY_KEY],
+    request=None,
+    responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def restart(request: Request, deployment_id: uuid.UUID) -> Response:
+    """Restart a stopped or failed deployment."""
+    read_query(request)
+    read_body(request, NoBody)
+    return act(request, deployment_id, commands.restart_deployment)
+
+
+@extend_schema(
+    operation_id="deployments_stop",
+    tags=["deployments"],
+    summary="Stop a deployment",
+    parameters=[IDEMPOTENCY_KEY],
+    request=None,
+    responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def stop(request: Request, deployment_id: uuid.UUID) -> Response:
+    """Ask for no tasks; the status is `stopped` once ECS reports that none runs."""
+    read_query(request)
+    read_body(request, NoBody)
+    return act(request, deployment_id, commands.stop_deployment)
+
+
+@extend_schema(
+    operation_id="deployments_scale",
+    tags=["deployments"],
+    summary="Scale a deployment",
+    parameters=[IDEMPOTENCY_KEY],
+    request=serializers.ScaleBody,
+    responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def scale(request: Request, deployment_id: uuid.UUID) -> Response:
+    """Want another number of replicas of a running deployment."""
+    read_query(request)
+    body = read_body(request, serializers.ScaleBody)
+    return act(request, deployment_id, commands.scale_deployment, **body)
+
+
+def act(request: Request, deployment_id: uuid.UUID, command: Callable[..., Deployment], **asked: Any) -> Response:
+    found = find_deployment(request, deployment_id, with_events=False)
+    command(found, actor=person(request), idempotency_key=key_of(request), **asked)
+    return Response(serializers.full_record(find_deployment(request, deployment_id)))
+
+
+def find_deployment(request: Request, deployment_id: uuid.UUID, *, with_events: bool = True) -> Deployment:
+    """Raises PortalError 404 for a deployment of another organization as for one that does not exist."""
+    visible = Deployment.objects.visible_to(request.user)
+    rows = visible.for_detail() if with_events else visible.select_related("agent", "organization")
+    return existing(rows.filter(pk=deployment_id).first())
+
+
+def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization | None = None) -> Agent:
+    """Raises PortalError 404 for an agent of another organization as for one that does not exist."""
+    rows = Agent.objects.visible_to(request.user).for_detail().filter(pk=agent_id)
+    return existing((rows.filter(organization=organization) if organization else rows).first())
+
+
+def heading(deployment: Deployment) -> Json:
+    """What leads each answer about one deployment, so that clients need no second call."""
+    return {"deployment_id": str(deployment.pk), "deployment_status": deployment.status}
+
+
+def refuse_unread(what: str, is_unread: bool, error: str | None) -> None:
+    """502 where AWS did not answer and nothing was read before; older data is answered, with its age."""
+    if is_unread:
+        raise PortalError("aws_unavailable", f"The {what} could not be read from AWS. {error} Try again soon.", 502)
+
+
+def as_text(value: uuid.UUID | None) -> str | None:
+    return str(value) if value else None

@@ -1,0 +1,311 @@
+"""Bodies and queries of the deployment and agent routes in, records out.
+
+Records are written by plain functions, because a list of them is the portal's most read answer; the classes beside them
+are the same shapes for the schema.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from deployments.cloudwatch.log_lines import LEVELS
+from deployments.cloudwatch.logs import DEFAULT_LIMIT, MAX_LIMIT, LogLine
+from deployments.cloudwatch.metrics import MetricPoint
+from deployments.commands import DEFAULT_CPU, DEFAULT_MEMORY
+from deployments.models import Agent, Deployment, DeploymentEvent
+from deployments.states import EventType, Status
+from portal.api.routes import PageQuery, StrictSerializer, StrictString, choice
+from portal.pagination import MAX_SKIP
+from portal.times import utc
+
+Json = dict[str, Any]
+
+
+class StrictInteger(serializers.IntegerField):
+    """A JSON number without a fraction: "2" and true are not guessed at."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class UtcQueryField(serializers.DateTimeField):
+    """A time in a query: ISO 8601; without an offset it is UTC."""
+
+
+class Environment(serializers.DictField):
+    """Names and values, all of them text."""
+
+    child = StrictString(allow_blank=True, trim_whitespace=False)
+
+
+# --- in ---------------------------------------------------------------------------------------------------------------
+
+
+class DeploymentQuery(PageQuery):
+    agent_id = serializers.UUIDField(allow_null=True, default=None)
+    status = choice(Status.values)
+    q = serializers.CharField(max_length=100, allow_null=True, default=None)
+
+
+class EventQuery(StrictSerializer):
+    skip = serializers.IntegerField(min_value=0, max_value=MAX_SKIP, default=0)
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=DEFAULT_LIMIT)
+    event_type = choice(EventType.values)
+    status = choice(Status.values)
+
+
+class RangeQuery(StrictSerializer):
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=DEFAULT_LIMIT)
+    since = UtcQueryField(allow_null=True, default=None)
+    until = UtcQueryField(allow_null=True, default=None)
+
+    def validate(self, attrs: Json) -> Json:
+        if attrs["since"] and attrs["until"] and attrs["since"] >= attrs["until"]:
+            raise serializers.ValidationError({"since": ["Must be before until."]})
+        return attrs
+
+
+class LogQuery(RangeQuery):
+    level = choice(LEVELS)
+    q = serializers.CharField(max_length=200, allow_null=True, default=None, trim_whitespace=False)
+    cursor = serializers.CharField(max_length=200, allow_null=True, default=None)
+
+
+class MetricQuery(RangeQuery):
+    period = serializers.IntegerField(min_value=60, max_value=86400, allow_null=True, default=None)
+
+
+class CreateBody(StrictSerializer):
+    agent_id = serializers.UUIDField()
+    replicas = StrictInteger(default=1)
+    version = StrictString(max_length=128, allow_null=True, default=None)
+
+
+class ScaleBody(StrictSerializer):
+    replicas = StrictInteger()
+
+
+class AgentQuery(PageQuery):
+    q = serializers.CharField(max_length=100, allow_null=True, default=None)
+
+
+class AgentBody(StrictSerializer):
+    name = StrictString(max_length=80)
+    image = StrictString(max_length=512)
+    cpu = StrictInteger(default=DEFAULT_CPU)
+    memory = StrictInteger(default=DEFAULT_MEMORY)
+    description = StrictString(max_length=2000, allow_blank=True, default="")
+    environment = Environment(default=dict)
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+def agent_record(agent: Agent) -> Json:
+    return {
+        "id": str(agent.pk),
+        "name": agent.name,
+        "description": agent.description,
+        "image": agent.image,
+        "cpu": agent.cpu,
+        "memory": agent.memory,
+        "environment": agent.environment,
+        "status": agent.status,
+        "created_at": utc(agent.created_at),
+    }
+
+
+def deployment_record(deployment: Deployment) -> Json:
+    return {
+        "id": str(deployment.pk),
+        "agent_id": str(deployment.agent_id),
+        "agent_name": deployment.agent.name,
+        "organization": deployment.organization.slug,
+        "status": deployment.status,
+        "version": deployment.version,
+        "replicas": deployment.replicas,
+        "running_replicas": deployment.running_replicas,
+        "node_id": deployment.node_id,
+        "started_at": utc(deployment.started_at),
+        "ended_at": utc(deployment.ended_at),
+        "error_message": deployment.error_message,
+        "created_at": utc(deployment.created_at),
+    }
+
+
+def full_record(deployment: Deployment) -> Json:
+    """With the newest events; of a deployment that for_detail() found."""
+    events = [event_fields(event, datetime.fromisoformat(event["created_at"])) for event in deployment.newest_events]
+    return {**deployment_record(deployment), "events": events}
+
+
+def event_record(event: DeploymentEvent) -> Json:
+    return event_fields(vars(event), event.created_at)
+
+
+def event_fields(event: Json, created_at: datetime) -> Json:
+    return {
+        "id": str(event["id"]),
+        "deployment_id": str(event["deployment_id"]),
+        "event_type": event["event_type"],
+        "status": event["status"],
+        "node_id": event["node_id"],
+        "error_message": event["error_message"],
+        "created_at": utc(created_at),
+        "actor": event["actor"],
+    }
+
+
+def log_record(line: LogLine, deployment: Deployment) -> Json:
+    return {
+        "id": line.id,
+        "agent_id": str(deployment.agent_id),
+        "level": line.level,
+        "message": line.message,
+        "node_id": line.node_id,
+        "timestamp": utc(line.timestamp),
+        "extra_data": line.extra_data,
+    }
+
+
+def metric_record(point: MetricPoint, deployment: Deployment) -> Json:
+    return {
+        "timestamp": utc(point.timestamp),
+        "agent_id": str(deployment.agent_id),
+        "cpu_usage": point.cpu_usage,
+        "memory_usage": point.memory_usage,
+        "running_replicas": point.running_replicas,
+    }
+
+
+# --- the same shapes, for the schema ----------------------------------------------------------------------------------
+
+
+class AgentRecord(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    description = serializers.CharField(allow_blank=True)
+    image = serializers.CharField()
+    cpu = serializers.IntegerField()
+    memory = serializers.IntegerField()
+    environment = serializers.DictField(child=serializers.CharField(allow_blank=True))
+    status = serializers.ChoiceField(choices=["running", "stopped"])
+    created_at = serializers.DateTimeField()
+
+
+class Envelope(serializers.Serializer[Any]):
+    total = serializers.IntegerField()
+    skip = serializers.IntegerField()
+    limit = serializers.IntegerField()
+    has_more = serializers.BooleanField()
+
+
+class AgentList(Envelope):
+    items = AgentRecord(many=True)
+    organization = serializers.CharField()
+    q = serializers.CharField(allow_null=True)
+
+
+class DeploymentSummary(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    agent_id = serializers.UUIDField()
+    agent_name = serializers.CharField()
+    organization = serializers.CharField()
+    status = serializers.ChoiceField(choices=Status.values)
+    version = serializers.CharField(allow_null=True)
+    replicas = serializers.IntegerField()
+    running_replicas = serializers.IntegerField()
+    node_id = serializers.CharField(allow_null=True)
+    started_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
+    error_message = serializers.CharField(allow_null=True)
+    created_at = serializers.DateTimeField()
+
+
+class DeploymentList(Envelope):
+    items = DeploymentSummary(many=True)
+    organization = serializers.CharField()
+    agent_id = serializers.UUIDField(allow_null=True)
+    status = serializers.CharField(allow_null=True)
+    q = serializers.CharField(allow_null=True)
+
+
+class EventRecord(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    deployment_id = serializers.UUIDField()
+    event_type = serializers.ChoiceField(choices=EventType.values)
+    status = serializers.ChoiceField(choices=Status.values)
+    node_id = serializers.CharField(allow_null=True)
+    error_message = serializers.CharField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    actor = serializers.CharField()
+
+
+class DeploymentRecord(DeploymentSummary):
+    events = EventRecord(many=True)
+
+
+class Deployed(serializers.Serializer[Any]):
+    deployment_id = serializers.UUIDField()
+    status = serializers.ChoiceField(choices=Status.values)
+
+
+class OfDeployment(serializers.Serializer[Any]):
+    deployment_id = serializers.UUIDField()
+    deployment_status = serializers.ChoiceField(choices=Status.values)
+
+
+class EventList(OfDeployment, Envelope):
+    items = EventRecord(many=True)
+    event_type = serializers.CharField(allow_null=True)
+    status = serializers.CharField(allow_null=True)
+
+
+class LogRecord(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    agent_id = serializers.UUIDField()
+    level = serializers.ChoiceField(choices=LEVELS, allow_null=True)
+    message = serializers.CharField(allow_blank=True)
+    node_id = serializers.CharField()
+    timestamp = serializers.DateTimeField()
+    extra_data = serializers.SerializerMethodField()
+
+    @extend_schema_field({"type": ["object", "null"], "additionalProperties": True})
+    def get_extra_data(self, line: Json) -> Json | None:
+        fields: Json | None = line["extra_data"]
+        return fields
+
+
+class LiveRead(OfDeployment):
+    """`error` is set when AWS did not answer: then the items are as of `read_at`."""
+
+    limit = serializers.IntegerField()
+    has_more = serializers.BooleanField()
+    since = serializers.DateTimeField(allow_null=True)
+    until = serializers.DateTimeField(allow_null=True)
+    read_at = serializers.DateTimeField()
+    error = serializers.CharField(allow_null=True)
+
+
+class LogList(LiveRead):
+    items = LogRecord(many=True)
+    level = serializers.CharField(allow_null=True)
+    q = serializers.CharField(allow_null=True)
+    next_cursor = serializers.CharField(allow_null=True)
+
+
+class MetricRecord(serializers.Serializer[Any]):
+    timestamp = serializers.DateTimeField()
+    agent_id = serializers.UUIDField()
+    cpu_usage = serializers.FloatField(allow_null=True)
+    memory_usage = serializers.FloatField(allow_null=True)
+    running_replicas = serializers.FloatField(allow_null=True)
+
+
+class MetricList(LiveRead):
+    items = MetricRecord(many=True)
+    period_seconds = serializers.IntegerField()

@@ -1,0 +1,202 @@
+"""A deployment's logs, read from CloudWatch Logs on demand; the portal keeps no copy.
+
+All tasks of a deployment write to streams that begin with its service's name, so one read sees them all, the stopped ones
+too. The newest lines are one shared tail: however many people look, CloudWatch is asked once in FRESH_SECONDS. A request
+reads one page of lines and has an end even where none of them matches: it then says how to go on.
+"""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.cache import cache
+from django.utils import timezone
+
+from deployments.cloudwatch.log_lines import LEVELS, read_line
+from deployments.models import Deployment
+from portal.aws import logs
+from portal.aws.errors import AwsError, in_short
+from portal.errors import PortalError
+
+FRESH_SECONDS = 3
+KEPT_SECONDS = 60 * 60
+READING_SECONDS = 10  # a reader that takes longer than this is no longer waited for
+TAIL_LINES, TAIL_CHARACTERS = 1000, 1_000_000
+SHORT_SPAN_MS = 15 * 60 * 1000
+DEFAULT_LIMIT, MAX_LIMIT = 100, 500
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line. `node_id` is the task; `extra_data` the other fields of a JSON line; `cut` says that it was too long."""
+
+    id: str
+    timestamp: datetime
+    level: str | None
+    message: str
+    node_id: str
+    extra_data: dict[str, Any] | None
+    cut: bool
+
+
+@dataclass(frozen=True)
+class LogPage:
+    """Lines, newest first. `next_cursor` goes further back. With `error` the lines are as of `read_at`, None: never."""
+
+    items: list[LogLine]
+    next_cursor: str | None
+    has_more: bool
+    read_at: datetime | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a walk back in time has read: lines (plain dicts, newest first), and complete from `reached` on."""
+
+    lines: list[dict[str, Any]]
+    reached: int
+    began: int
+    read_at: datetime
+
+
+def read_logs(
+    deployment: Deployment,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    level: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    q: str | None = None,
+    node_id: str | None = None,
+    cursor: str | None = None,
+) -> LogPage:
+    """The newest matching lines before `cursor` or `until` (not included), not older than `since` (included).
+
+    `level` is one of log_lines.LEVELS; `q` a text that the message or the JSON fields contain, whatever its case;
+    `node_id` a task. Never raises for AWS: `error` says what went wrong, and the lines are the last that were read.
+    Raises PortalError 400 `bad_cursor`. One FilterLogEvents call as a rule; none while the shared tail is fresh.
+    """
+    before = read_cursor(cursor) if cursor else None
+    if until is not None:
+        before = min(before, (milliseconds(until), "")) if before else (milliseconds(until), "")
+    if deployment.log_group is None:
+        return LogPage([], next_cursor=None, has_more=False, read_at=timezone.now())
+    walk, error = read_walk(deployment, before[0] if before else None)
+    if walk is None:
+        return LogPage([], next_cursor=None, has_more=False, read_at=None, error=error)
+    oldest = milliseconds(since) if since else walk.began
+    found = [
+        line
+        for line in walk.lines
+        if line["at"] >= oldest
+        and (before is None or (line["at"], line["id"]) < before)
+        and (level is None or line["level"] == level)
+        and (not q or contains(line, q.casefold()))
+        and (node_id is None or line["node_id"] == node_id)
+    ]
+    next_cursor = None
+    if len(found) > limit:
+        found = found[:limit]
+        next_cursor = f"{found[-1]['at']}:{found[-1]['id']}"
+    elif walk.reached > oldest:
+        next_cursor = f"{walk.reached}:"
+    items = [as_line(line) for line in found]
+    return LogPage(items, next_cursor, has_more=next_cursor is not None, read_at=walk.read_at, error=error)
+
+
+def read_cursor(cursor: str) -> tuple[int, str]:
+    """Milliseconds and id of the line before which to go on; without an id, before all lines of that millisecond."""
+    at, separator, line_id = cursor.partition(":")
+    if not separator or not at.isascii() or not at.isdigit() or len(at) > 16:
+        raise PortalError("bad_cursor", "Give next_cursor of an earlier answer as cursor, as it is.", 400)
+    return int(at), line_id
+
+
+def contains(line: dict[str, Any], text: str) -> bool:
+    if text in line["message"].casefold():
+        return True
+    return line["extra_data"] is not None and text in str(line["extra_data"]).casefold()
+
+
+def as_line(line: dict[str, Any]) -> LogLine:
+    at = datetime.fromtimestamp(line["at"] / 1000, tz=UTC)
+    return LogLine(timestamp=at, **{name: value for name, value in line.items() if name != "at"})
+
+
+# --- reading, shared and kept -----------------------------------------------------------------------------------------
+
+
+def read_walk(deployment: Deployment, end: int | None) -> tuple[Walk | None, str | None]:
+    """The walk that begins at `end` (None: now), from the cache while fresh; the last good one with the error after it."""
+    key = f"logs:{deployment.pk}:{'tail' if end is None else end}"
+    kept = recall(key)
+    fresh = cache.get(f"{key}:fresh")
+    if fresh is not None and (kept or fresh):
+        return kept, fresh or None
+    if kept and not cache.add(f"{key}:reading", 1, READING_SECONDS):
+        return kept, None  # somebody else is reading; this is seconds old
+    try:
+        walk = walk_back(deployment, end)
+    except AwsError as error:
+        said = in_short(error)
+        cache.set(f"{key}:fresh", said, FRESH_SECONDS)
+        return kept, said
+    finally:
+        cache.delete(f"{key}:reading")
+    cache.set(key, asdict(walk), KEPT_SECONDS if end is None else 10 * FRESH_SECONDS)
+    cache.set(f"{key}:fresh", "", FRESH_SECONDS)
+    return walk, None
+
+
+def recall(key: str) -> Walk | None:
+    """What another release of the portal kept in another shape counts as nothing."""
+    kept = cache.get(key)
+    try:
+        return Walk(**kept) if kept else None
+    except TypeError:
+        return None
+
+
+def walk_back(deployment: Deployment, end: int | None) -> Walk:
+    """Read the newest lines before `end`. One call as a rule. Raises AwsError."""
+    read_at = timezone.now()
+    began = milliseconds(deployment.created_at) - 60_000
+    upper = milliseconds(read_at) + 60_000 if end is None else end  # tasks' clocks may be ahead of ours
+    reading = read_span(deployment, began, upper)
+    start = began
+    if not reading.events and not reading.is_complete:
+        # CloudWatch searches and searches: a shorter span has an end, and the next page goes on from there.
+        start = max(began, upper - SHORT_SPAN_MS)
+        reading = read_span(deployment, start, upper)
+    lines: list[dict[str, Any]] = []
+    characters = 0
+    for event in reading.events:
+        line = read_line(event.message)
+        characters += len(line["message"])
+        if characters > TAIL_CHARACTERS and lines and event.at < lines[-1]["at"]:
+            return Walk(lines, int(lines[-1]["at"]), began, read_at)
+        lines.append({"id": event.id, "at": event.at, "node_id": event.stream.rpartition("/")[2], **line})
+    if reading.is_complete or not lines:
+        return Walk(lines, start, began, read_at)
+    # Of the oldest millisecond some lines may be missing.
+    whole = [line for line in lines if line["at"] > lines[-1]["at"]] or lines
+    return Walk(whole, int(whole[-1]["at"]), began, read_at)
+
+
+def read_span(deployment: Deployment, start: int, end: int) -> logs.LogReading:
+    return logs.newest_events(
+        deployment.organization.aws_target,
+        str(deployment.log_group),
+        stream_prefix=f"{deployment.service_name}/",
+        start=start,
+        end=end,
+        most=TAIL_LINES,
+    )
+
+
+def milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+__all__ = ["DEFAULT_LIMIT", "LEVELS", "MAX_LIMIT", "LogLine", "LogPage", "read_logs"]

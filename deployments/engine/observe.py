@@ -1,0 +1,133 @@
+"""What a look at ECS says about a deployment, written down: counts, status, why tasks stopped, on which task it happened.
+
+Reads only; a read that helps people must not touch the verdict where it fails.
+"""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from deployments.engine.read_budget import Work
+from deployments.events import record_event
+from deployments.states import ENDED, SYSTEM, Status, Verdict, event_of, explain_stop, judge
+from portal.aws import ecs, ecs_runtime
+from portal.aws.errors import AwsError
+
+logger = logging.getLogger(__name__)
+
+MAX_REASON_LENGTH = 2000
+
+
+def see(work: Work, service: ecs.Service) -> None:
+    """Judge what ECS reports, and write it; a change of status leaves one event, with ECS's reason and the task."""
+    row = work.row
+    verdict = judge(service, is_overdue=is_overdue(work))
+    fields = seen_of(work, service)
+    if verdict.status is None or verdict.status == row.status:
+        return work.rest(**fields, **newest_failure(work, service))
+    change_status(work, service, verdict.status, verdict, fields)
+
+
+def is_overdue(work: Work) -> bool:
+    """Nothing has started for too long; once said, it stands until something runs."""
+    row = work.row
+    if row.status == Status.FAILED:
+        return True
+    waits = work.now - row.status_at
+    return row.status == Status.DEPLOYING and waits > timedelta(seconds=settings.DEPLOYMENTS_START_SECONDS)
+
+
+def seen_of(work: Work, service: ecs.Service) -> dict[str, Any]:
+    primary = service.primary
+    return {
+        "service_arn": service.arn,
+        "desired_count": service.desired_count,
+        "running_replicas": service.running_count,
+        "pending_count": service.pending_count,
+        "failed_tasks": primary.failed_tasks if primary else 0,
+        "primary_id": primary.id if primary else work.row.primary_id,
+        "last_checked_at": work.now,
+        "check_error": None,
+        "doubted_at": None,
+    }
+
+
+def change_status(work: Work, service: ecs.Service, status: Status, verdict: Verdict, fields: dict[str, Any]) -> None:
+    """Write the new status and its event in one transaction, after reading what people will ask for: why, and where."""
+    row = work.row
+    node_id, why = on_what(work, service, status)
+    fields |= {"status": status, "status_at": work.now}
+    if status == Status.FAILED:
+        why = failure(why, verdict, work)
+        fields["error_message"] = why
+    elif status in (Status.READY, Status.STOPPED):
+        fields["error_message"] = None
+    fields["ended_at"] = work.now if status in ENDED else None
+    fields["node_id"] = node_id or (None if status == Status.STOPPED else row.node_id)
+    logger.info("deployment %s: %s -> %s", row.pk, row.status, status)
+    with transaction.atomic():
+        work.rest(**fields)
+        record_event(
+            row, event_of(status), actor=SYSTEM, node_id=node_id, error_message=why, detail=verdict.reason or ""
+        )
+
+
+def on_what(work: Work, service: ecs.Service, status: Status) -> tuple[str | None, str | None]:
+    """The task that it happened on, and why it stopped where one did. At most two AWS calls."""
+    has_lost_some = service.running_count < work.row.running_replicas
+    if status == Status.FAILED or (has_lost_some and status in (Status.RUNNING, Status.DEPLOYING)):
+        stopped = newest_stopped(work, service)
+        return (stopped.id, explain_stop(stopped.reason, stopped.exit_code)) if stopped else (None, None)
+    if status in (Status.RUNNING, Status.READY):
+        return first_running(work), None
+    return None, None
+
+
+def newest_failure(work: Work, service: ecs.Service) -> dict[str, Any]:
+    """Why the newest task failed, while tasks are still being started and one more has failed since the last look."""
+    row = work.row
+    primary = service.primary
+    if row.status != Status.DEPLOYING or primary is None or primary.failed_tasks <= row.failed_tasks:
+        return {}
+    stopped = newest_stopped(work, service)
+    return {"error_message": explain_stop(stopped.reason, stopped.exit_code)} if stopped else {}
+
+
+def failure(why: str | None, verdict: Verdict, work: Work) -> str:
+    """The task's own reason first, then ECS's about the deployment, or ours where nothing started in time."""
+    minutes = settings.DEPLOYMENTS_START_SECONDS // 60
+    ours = f"No task has started within {minutes} minutes." if work.row.status == Status.DEPLOYING else ""
+    overall = verdict.reason if verdict.reason and "circuit breaker" in verdict.reason else ours or verdict.reason
+    parts = [part.strip().rstrip(".") for part in (why, overall) if part]
+    return (". ".join(parts) + ".")[:MAX_REASON_LENGTH] if parts else "ECS gave no reason."
+
+
+def newest_stopped(work: Work, service: ecs.Service) -> ecs.StoppedTask | None:
+    """The newest stopped task of the PRIMARY deployment that ended badly. Two calls; None where they fail."""
+    primary = service.primary
+    if primary is None:
+        return None
+    row = work.row
+    work.renew()
+    try:
+        stopped = ecs.stopped_tasks(row.organization.aws_target, row.cluster, row.service_name, started_by=primary.id)
+    except AwsError as error:
+        logger.info("deployment %s: stopped tasks not read: %s", row.pk, error)
+        return None
+    # What the scheduler stopped by itself is no failure.
+    return next((task for task in stopped if not task.reason.startswith("Scaling activity")), None)
+
+
+def first_running(work: Work) -> str | None:
+    """The task that has run longest. Two calls; None where they fail or none runs."""
+    row = work.row
+    work.renew()
+    try:
+        running = ecs_runtime.running_tasks(row.organization.aws_target, row.cluster, row.service_name)
+    except AwsError as error:
+        logger.info("deployment %s: running tasks not read: %s", row.pk, error)
+        return None
+    return running[0] if running else None

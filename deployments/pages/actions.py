@@ -1,0 +1,173 @@
+"""What people do to deployments: one at a time from its page, several from the list. Each goes through its command."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
+from django.views.decorators.http import require_http_methods
+
+from deployments import commands
+from deployments.models import Deployment
+from deployments.pages.action_words import DONE, LABELS, TYPED_ABOVE, Bulk, BulkRow, act_of, consequence_of, words
+from deployments.pages.context import find_deployment
+from deployments.pages.forms import FORMS, TypedForm, refuse
+from deployments.states import Command
+from portal.access import Policy, organization_of_page, person, policy
+from portal.errors import NOT_FOUND, PortalError
+from portal.models import Organization, User
+from portal.web.context import page_context
+from portal.web.htmx import render_page, wants_fragment
+
+BULK_COMMANDS = {Command.RESTART, Command.STOP, Command.KILL}
+MOST_ROWS = 100
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def act(request: HttpRequest, slug: str, deployment_id: UUID, command: str) -> HttpResponse:
+    """Say what the command will touch; then give it. A part of the deployment's page, or a page without JavaScript."""
+    organization = organization_of_page(request, slug)
+    deployment = find_deployment(request, organization, deployment_id)
+    if command not in FORMS:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    wanted = Command(command)
+    form = FORMS[wanted](deployment, request.POST or None)
+    status, refused = 200, None
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                give(wanted, deployment, actor=person(request), **form.cleaned_data)
+            except PortalError as error:
+                if error.status == 404:
+                    raise
+                status = refuse(form, error) if error.status != 403 else 403
+                refused = None if "errors" in error.extra else error.message
+            else:
+                return done(request, deployment, sentence_of(wanted, deployment, form.cleaned_data))
+    context = page_context(request, organization)
+    context |= {
+        "deployment": deployment,
+        "form": form,
+        "act": act_of(wanted, deployment, context["may_not_reason"], refused=refused),
+    }
+    return as_part(render_page(request, "deployments/act.html", "deployments/_act.html", context, status=status))
+
+
+def give(command: Command, deployment: Deployment, *, actor: User, **asked: Any) -> None:
+    """One command by its name. Raises what the command raises."""
+    key = asked.get("idempotency_key")
+    if command == Command.SCALE:
+        commands.scale_deployment(deployment, actor=actor, replicas=asked["replicas"], idempotency_key=key)
+    elif command == Command.STOP:
+        commands.stop_deployment(deployment, actor=actor, idempotency_key=key)
+    elif command == Command.RESTART:
+        commands.restart_deployment(deployment, actor=actor, idempotency_key=key)
+    else:
+        commands.kill_deployment(deployment, actor=actor, idempotency_key=key)
+
+
+def sentence_of(command: Command, deployment: Deployment, asked: dict[str, Any]) -> str:
+    to = f" to {asked['replicas']}" if command == Command.SCALE else ""
+    return f"{DONE[command]}: {deployment.agent.name}{to}. The state is what ECS reports; watch it here."
+
+
+def done(request: HttpRequest, deployment: Deployment, sentence: str) -> HttpResponse:
+    """A part that says so, and what is live refreshes itself; without htmx back to the deployment."""
+    if not wants_fragment(request):
+        messages.success(request, sentence)
+        return redirect("deployments:detail", deployment.organization.slug, deployment.pk)
+    body = render_to_string("deployments/_done.html", {"sentence": sentence}, request)
+    return as_part(HttpResponse(body, headers={"HX-Trigger": "changed"}))
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["POST"])
+def bulk(request: HttpRequest, slug: str) -> HttpResponse:
+    """One command for several deployments, each by itself: what is refused says why and holds up none of the others."""
+    organization = organization_of_page(request, slug)
+    context = page_context(request, organization)
+    given, is_done, status = bulk_of(request, organization, context["may_not_reason"])
+    response = render_page(
+        request, "deployments/bulk.html", "deployments/_bulk.html", context | {"bulk": given}, status=status
+    )
+    if is_done:
+        response["HX-Trigger"] = "changed"
+    return as_part(response)
+
+
+def bulk_of(request: HttpRequest, organization: Organization, may_not_reason: str | None) -> tuple[Bulk, bool, int]:
+    """What to show, whether anything was done, and the status."""
+    name = request.POST.get("command", "")
+    if name not in BULK_COMMANDS:
+        return Bulk(name, "Several at once", error="Choose to restart, stop or kill them."), False, 422
+    command = Command(name)
+    deployments = chosen(request, organization)
+    count = len(deployments)
+    title = f"{LABELS[command]} {count} deployment{'' if count == 1 else 's'}"
+    if may_not_reason:
+        return Bulk(name, title, error=may_not_reason), False, 403
+    if not deployments:
+        return Bulk(name, f"{LABELS[command]} deployments", error="Select at least one of them first."), False, 422
+    if command != Command.KILL and count <= TYPED_ABOVE:
+        return Bulk(name, title, rows=carry_out(command, deployments, person(request)), is_done=True), True, 200
+    wanted = f"{command.value} {count}"
+    form = TypedForm(wanted, request.POST if request.POST.get("is_sure") else None)
+    if form.is_bound and form.is_valid():
+        return Bulk(name, title, rows=carry_out(command, deployments, person(request)), is_done=True), True, 200
+    asking = Bulk(
+        name,
+        f"{title}?",
+        verb=title,
+        consequence=consequence_of(command),
+        rows=[outlook(command, deployment) for deployment in deployments],
+        form=form,
+    )
+    return asking, False, 422 if form.is_bound else 200
+
+
+def chosen(request: HttpRequest, organization: Organization) -> list[Deployment]:
+    """The selected rows that are the organization's; what is no id or another's is left out. One query."""
+    ids = []
+    for text in request.POST.getlist("id")[:MOST_ROWS]:
+        try:
+            ids.append(UUID(text))
+        except ValueError:
+            continue
+    visible = Deployment.objects.visible_to(request.user).for_list(organization)
+    return list(visible.filter(pk__in=ids))
+
+
+def outlook(command: Command, deployment: Deployment) -> BulkRow:
+    refusal = words(deployment.refusal(command))
+    if refusal:
+        return BulkRow(deployment, "refused", f"Nothing. {refusal}")
+    tasks = f"{deployment.running_replicas} running task{'' if deployment.running_replicas == 1 else 's'}"
+    sentence = {
+        Command.RESTART: f"{deployment.replicas} task{'' if deployment.replicas == 1 else 's'} will start.",
+        Command.STOP: f"Its {tasks} will end.",
+        Command.KILL: f"Its {tasks} will end, and its service will be deleted.",
+    }[command]
+    return BulkRow(deployment, "will", sentence)
+
+
+def carry_out(command: Command, deployments: list[Deployment], actor: User) -> list[BulkRow]:
+    rows = []
+    for deployment in deployments:
+        try:
+            give(command, deployment, actor=actor)
+        except PortalError as error:
+            rows.append(BulkRow(deployment, "refused", f"Not done. {error.message.rstrip('.')}."))
+        else:
+            deployment.refresh_from_db(fields=["status", "running_replicas"])
+            rows.append(BulkRow(deployment, "done", f"{DONE[command]}."))
+    return rows
+
+
+def as_part(response: HttpResponse) -> HttpResponse:
+    """Tells deployments.js that this refusal belongs into the page, unlike an error page."""
+    response["HX-Part"] = "act"
+    return response

@@ -1,0 +1,113 @@
+"""The pages of agents: list, one agent with its deployments, new, change. Same queries and commands as the API."""
+
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
+
+from deployments import commands
+from deployments.container_spec import is_secret_reference
+from deployments.lists import deployments_page
+from deployments.models import Agent
+from deployments.pages.agent_forms import AgentForm, initial_of
+from deployments.pages.forms import refuse
+from portal.access import Policy, organization_of_page, person, policy
+from portal.errors import PortalError, existing
+from portal.models import Organization
+from portal.pagination import DEFAULT_LIMIT, paginate
+from portal.web.context import page_context
+from portal.web.htmx import render_page
+
+DEPLOYMENTS_SHOWN = 20
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def list_agents(request: HttpRequest, slug: str) -> HttpResponse:
+    organization = organization_of_page(request, slug)
+    q = request.GET.get("q", "").strip()[:80]
+    skip = request.GET.get("skip", "0")
+    agents = Agent.objects.visible_to(request.user).for_list(organization, q=q or None)
+    context = page_context(request, organization) | {
+        "page": paginate(agents, skip=int(skip) if skip.isdecimal() and len(skip) < 9 else 0, limit=DEFAULT_LIMIT),
+        "q": q,
+        "query_without_skip": urlencode({"q": q}) if q else "",
+    }
+    return render_page(request, "agents/list.html", "agents/_rows.html", context)
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
+    """What the agent is made of, and where it runs."""
+    organization = organization_of_page(request, slug)
+    agent = find_agent(request, organization, agent_id)
+    context = page_context(request, organization) | {
+        "agent": agent,
+        "variables": variables_of(agent),
+        "page": deployments_page(request.user, organization, skip=0, limit=DEPLOYMENTS_SHOWN, agent_id=agent.pk),
+    }
+    return render(request, "agents/detail.html", context)
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def new(request: HttpRequest, slug: str) -> HttpResponse:
+    organization = organization_of_page(request, slug)
+    form = AgentForm(request.POST or None)
+    status = 200
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                agent = commands.create_agent(
+                    organization,
+                    actor=person(request),
+                    idempotency_key=form.cleaned_data["idempotency_key"],
+                    **form.fields_of_agent(),
+                )
+            except PortalError as error:
+                status = refuse(form, error)
+            else:
+                messages.success(request, f"{agent.name} is created. Deploy it to run it.")
+                return redirect("agents:detail", slug, agent.pk)
+    context = page_context(request, organization) | {"form": form, "agent": None}
+    return render(request, "agents/form.html", context, status=status)
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def edit(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
+    organization = organization_of_page(request, slug)
+    agent = find_agent(request, organization, agent_id)
+    form = AgentForm(request.POST or None, initial=initial_of(agent))
+    status = 200
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                commands.update_agent(agent, actor=person(request), **form.fields_of_agent())
+            except PortalError as error:
+                status = refuse(form, error)
+            else:
+                messages.success(request, "The changes are saved. They apply to what is deployed from now on.")
+                return redirect("agents:detail", slug, agent.pk)
+    context = page_context(request, organization) | {"form": form, "agent": agent}
+    return render(request, "agents/form.html", context, status=status)
+
+
+def find_agent(request: HttpRequest, organization: Organization, agent_id: UUID) -> Agent:
+    """Raises PortalError 404 for another organization's agent as for one that does not exist."""
+    visible = Agent.objects.visible_to(request.user).for_detail()
+    return existing(visible.filter(organization=organization, pk=agent_id).first())
+
+
+def variables_of(agent: Agent) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "value": value, "is_secret": is_secret_reference(value)}
+        for name, value in sorted(agent.environment.items())
+    ]

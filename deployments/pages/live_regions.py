@@ -1,0 +1,217 @@
+"""Metrics and logs of a deployment's page, read from CloudWatch (metrics.py, logs.py), which share and keep what they read.
+
+Neither raises for AWS: what failed comes as a sentence, with the last that was read and when that was.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.http import QueryDict
+
+from deployments.cloudwatch.log_lines import LEVELS
+from deployments.cloudwatch.logs import MAX_LIMIT, LogLine, LogPage, read_logs
+from deployments.cloudwatch.metrics import MetricPoint, MetricSeries, read_metrics
+from deployments.models import Deployment, DeploymentEvent
+from deployments.pages.charts import Chart, Mark, Point, Tick, chart_of, marks_of, ticks_of
+from deployments.pages.time_window import Span, Window, around_line
+from deployments.pages.timeline_region import in_window
+from deployments.states import EventType
+
+# What stands on the charts as a mark: what somebody did.
+MARKED = (EventType.CREATE, EventType.SCALE, EventType.RESTART, EventType.STOP, EventType.KILL)
+MOST_MARKS = 40
+LONGEST_MARK_DETAIL = 30
+MEASURES = (
+    ("cpu", "CPU", "%", "cpu_usage"),
+    ("memory", "Memory", "%", "memory_usage"),
+    ("tasks", "Running tasks", "tasks", "running_replicas"),
+)
+LINES_SHOWN = 200
+# Lines may reach CloudWatch late: a follower asks again for the last seconds, and deployments.js knows what it has.
+OVERLAP = timedelta(seconds=15)
+MAX_TEXT = 200
+
+
+@dataclass(frozen=True)
+class Metrics:
+    charts: list[Chart]
+    ticks: list[Tick]
+    marks: list[Mark]
+    period_seconds: int
+    read_at: datetime | None
+    error: str | None
+
+
+def metrics_of(deployment: Deployment, window: Window) -> Metrics:
+    """Three charts over the window. One GetMetricData call at most, one query for the marks."""
+    series = read_metrics(deployment, since=window.since, until=None if window.is_live else window.until)
+    has_any = any(value_of(point, measure[3]) is not None for point in series.points for measure in MEASURES)
+    return Metrics(
+        charts=[chart_of_measure(series, window, *measure) for measure in MEASURES] if has_any else [],
+        ticks=ticks_of(window.since, window.until),
+        marks=marks(deployment, window),
+        period_seconds=series.period_seconds,
+        read_at=series.read_at,
+        error=series.error,
+    )
+
+
+def chart_of_measure(series: MetricSeries, window: Window, name: str, title: str, unit: str, field: str) -> Chart:
+    values = [(point.timestamp, value_of(point, field)) for point in series.points]
+    return chart_of(
+        [Point(at, value) for at, value in values if value is not None],
+        name=name,
+        title=title,
+        unit=unit,
+        since=window.since,
+        until=window.until,
+        period=timedelta(seconds=series.period_seconds),
+    )
+
+
+def value_of(point: MetricPoint, field: str) -> float | None:
+    value: float | None = getattr(point, field)
+    return value
+
+
+def marks(deployment: Deployment, window: Window) -> list[Mark]:
+    events = in_window(deployment, window).filter(event_type__in=MARKED)[:MOST_MARKS]
+    return marks_of(((event.created_at, mark_words(event)) for event in events), window.since, window.until)
+
+
+def mark_words(event: DeploymentEvent) -> str:
+    """What was done, and how where that is short: `Scaled from 2 to 3`, but no image's name."""
+    is_short = len(event.detail) <= LONGEST_MARK_DETAIL
+    return f"{event.get_event_type_display()} {event.detail if is_short else ''}".strip()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A log line with what its row needs: the way to its surroundings, its other fields as text."""
+
+    line: LogLine
+    near: Span
+
+    @property
+    def anchor(self) -> str:
+        return f"#L{self.line.id}"
+
+    @property
+    def fields(self) -> str:
+        return fields_text(self.line.extra_data)
+
+
+@dataclass(frozen=True)
+class Logs:
+    lines: list[Line]
+    q: str
+    level: str
+    task: str
+    line: str
+    levels: list[str]
+    tasks: list[str]
+    is_following: bool
+    is_line_missing: bool
+    next_cursor: str | None
+    read_at: datetime | None
+    error: str | None
+    newest: str
+    until: str
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.q or self.level or self.task)
+
+
+def logs_of(query: QueryDict, deployment: Deployment, window: Window) -> Logs:
+    """The newest lines of the window that match. What one read brought serves the list of tasks too."""
+    page, asked = ask(query, deployment, window)
+    everything = read_logs(deployment, limit=MAX_LIMIT, since=window.since, until=end_of(window))
+    lines = [Line(each, around_line(each.timestamp)) for each in page.items]
+    line = query.get("line", "")
+    return Logs(
+        lines=lines,
+        **asked,
+        line=line,
+        levels=LEVELS,
+        tasks=sorted({each.node_id for each in everything.items} | ({asked["task"]} - {""})),
+        is_following="follow" in query and window.is_live,
+        is_line_missing=bool(line) and all(each.line.id != line for each in lines),
+        next_cursor=page.next_cursor,
+        read_at=page.read_at,
+        error=page.error,
+        newest=exact(page.items[0].timestamp) if page.items else exact(window.until),
+        until=exact(page.items[0].timestamp + timedelta(milliseconds=1)) if page.items else window.until_text,
+    )
+
+
+def newer_lines(query: QueryDict, deployment: Deployment, after: datetime) -> list[Line]:
+    """For a follower: the lines since shortly before the newest that it has."""
+    asked = filters_of(query)
+    page = read_logs(deployment, limit=MAX_LIMIT, since=after - OVERLAP, **as_arguments(asked))
+    return [Line(each, around_line(each.timestamp)) for each in page.items]
+
+
+def log_text(query: QueryDict, deployment: Deployment, window: Window) -> Iterator[str]:
+    """What logs_of shows for the same address, a line each: time, level, task, message, other fields."""
+    page, _ = ask(query, deployment, window)
+    for each in page.items:
+        words = [
+            exact(each.timestamp),
+            f"{each.level or '-':8}",
+            each.node_id,
+            each.message,
+            fields_text(each.extra_data),
+        ]
+        yield " ".join(word for word in words if word) + "\n"
+    if page.error:
+        yield f"# CloudWatch Logs could not be read again: {page.error}\n"
+
+
+def ask(query: QueryDict, deployment: Deployment, window: Window) -> tuple[LogPage, dict[str, str]]:
+    asked = filters_of(query)
+    page = read_logs(
+        deployment,
+        limit=MAX_LIMIT if query.get("line") else LINES_SHOWN,
+        since=window.since,
+        until=end_of(window),
+        cursor=query.get("cursor") or None,
+        **as_arguments(asked),
+    )
+    return page, asked
+
+
+def filters_of(query: QueryDict) -> dict[str, str]:
+    level = query.get("level", "").upper()
+    return {
+        "q": query.get("q", "")[:MAX_TEXT],
+        "level": level if level in LEVELS else "",
+        "task": query.get("task", "")[:MAX_TEXT],
+    }
+
+
+def as_arguments(asked: dict[str, str]) -> dict[str, Any]:
+    return {"q": asked["q"] or None, "level": asked["level"] or None, "node_id": asked["task"] or None}
+
+
+def end_of(window: Window) -> datetime | None:
+    """A live window has no end, so that all its viewers share one tail."""
+    return None if window.is_live else window.until
+
+
+def fields_text(extra_data: dict[str, Any] | None) -> str:
+    """
+    >>> fields_text({"model": "claude", "tokens": 12, "tags": ["a"]})
+    'model=claude tokens=12 tags=["a"]'
+    """
+    return " ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in (extra_data or {}).items()
+    )
+
+
+def exact(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

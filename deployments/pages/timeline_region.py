@@ -1,0 +1,95 @@
+"""The timeline of a deployment's page for its window of time: filtered, counted, folded. No AWS."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.http import QueryDict
+
+from deployments.models import Deployment, DeploymentEvent
+from deployments.pages.time_window import Span, Window, around_event
+from deployments.pages.timeline import Day, days_of
+from deployments.states import EventType, Status
+from portal.pagination import MAX_SKIP, Page
+
+EVENTS_SHOWN = 50
+# Counts at the chips go no further: beyond it they say so many "and more", and cost no more.
+MOST_COUNTED = 1000
+
+
+@dataclass(frozen=True)
+class Choice:
+    value: str
+    label: str
+    count: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    event_type: str
+    status: str
+    count: str
+    types: list[Choice]
+    statuses: list[Choice]
+    days: list[Day]
+    page: Page[DeploymentEvent]
+    at: str
+    error: str | None
+    newest: Span | None
+    newest_at: datetime | None
+
+
+def timeline_of(query: QueryDict, deployment: Deployment, window: Window) -> Timeline:
+    """The events of the window, filtered, folded, by day. Two queries: the page, and what the chips count."""
+    event_type, status = query.get("event_type", ""), query.get("status", "")
+    error = unknown(event_type, EventType.values, "type of event") or unknown(status, Status.values, "status")
+    counted = list(in_window(deployment, window).values_list("event_type", "status")[: MOST_COUNTED + 1])
+    rows = in_window(deployment, window, event_type=event_type or None, status=status or None)
+    skip = number(query.get("skip"))
+    items = [] if error else list(rows[skip : skip + EVENTS_SHOWN + 1])
+    page = Page(items[:EVENTS_SHOWN], skip + len(items), skip, EVENTS_SHOWN)
+    newest_at = newest_event_at(deployment)
+    return Timeline(
+        event_type=event_type,
+        status=status,
+        count=as_count(len(counted)),
+        types=choices(EventType, (each for each, _ in counted)),
+        statuses=choices(Status, (each for _, each in counted)),
+        days=days_of(page.items),
+        page=page,
+        at=query.get("at", ""),
+        error=error,
+        newest=around_event(newest_at) if newest_at else None,
+        newest_at=newest_at,
+    )
+
+
+def in_window(deployment: Deployment, window: Window, **filters: Any) -> Any:
+    """A live window has no end: an event of this very moment belongs to it."""
+    until = None if window.is_live else window.until
+    return DeploymentEvent.objects.for_timeline(deployment, since=window.since, until=until, **filters)
+
+
+def unknown(value: str, values: Iterable[str], what: str) -> str | None:
+    return f"There is no {what} {value[:30]}." if value and value not in values else None
+
+
+def choices(kinds: Any, found: Iterable[str]) -> list[Choice]:
+    counts = Counter(found)
+    return [Choice(kind.value, kind.label, as_count(counts[kind.value])) for kind in kinds if counts[kind.value]]
+
+
+def as_count(count: int) -> str:
+    return f"{MOST_COUNTED}+" if count > MOST_COUNTED else str(count)
+
+
+def number(text: str | None) -> int:
+    return min(int(text), MAX_SKIP) if text and text.isdecimal() and len(text) < 12 else 0
+
+
+def newest_event_at(deployment: Deployment) -> datetime | None:
+    """From what the record brings along; no query."""
+    newest = deployment.newest_events[0]["created_at"] if deployment.newest_events else None
+    return datetime.fromisoformat(newest) if isinstance(newest, str) else newest

@@ -1,0 +1,180 @@
+"""The session of an API client, through allauth's own forms and stages.
+
+So its rate limits, its authentication records and two-factor authentication hold here as on the pages.
+"""
+
+from typing import Any
+
+from allauth.account.internal import flows
+from allauth.account.internal.stagekit import get_pending_stage
+from allauth.core.internal import ratelimit
+from allauth.mfa.base.forms import AuthenticateForm
+from django.forms import Form
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from portal.access import Policy, has_two_factor, sign_in_first
+from portal.accounts.forms import SignInForm
+from portal.api.routes import ErrorSerializer, NoBody, StrictSerializer, api_route, errors, read_body, read_query
+from portal.errors import PortalError
+from portal.models import Membership, Role, User
+
+
+class Credentials(StrictSerializer):
+    """Who wants in."""
+
+    email = serializers.EmailField()
+    password = serializers.CharField(trim_whitespace=False, max_length=128)
+    code = serializers.CharField(
+        required=False, max_length=32, help_text="Of the authenticator app, or a recovery code; after `mfa_required`."
+    )
+
+
+class PersonSerializer(serializers.Serializer[Any]):
+    email = serializers.EmailField()
+    name = serializers.CharField()
+
+
+class MembershipSerializer(serializers.Serializer[Any]):
+    slug = serializers.SlugField()
+    name = serializers.CharField()
+    role = serializers.ChoiceField(choices=Role.choices)
+
+
+class SessionSerializer(serializers.Serializer[Any]):
+    user = PersonSerializer()
+    organizations = MembershipSerializer(many=True)
+
+
+REFUSED_SIGN_IN = OpenApiResponse(
+    ErrorSerializer, "By `code`: `invalid_credentials`, `mfa_required` (send `code` too), `invalid_code`."
+)
+
+
+@extend_schema(
+    operation_id="session",
+    tags=["session"],
+    summary="Who is signed in, and where they are a member",
+    description="Sets the CSRF cookie either way.",
+    auth=[],
+    responses={200: SessionSerializer, **errors(400, 401)},
+)
+@api_route("GET", allow=Policy.PUBLIC)
+def session(request: Request) -> HttpResponse:
+    get_token(request._request)
+    read_query(request)
+    if not request.user.is_authenticated:
+        return sign_in_first(request._request)
+    return Response(session_of(request.user))
+
+
+@extend_schema(
+    operation_id="login",
+    tags=["session"],
+    summary="Sign in",
+    description="Needs the CSRF token, as every unsafe method: GET the session first. Whoever was signed in is signed out.",
+    auth=[{"csrf": []}],  # type: ignore[list-item] # typed as names, taken as requirements
+    request=Credentials,
+    responses={200: SessionSerializer, 401: REFUSED_SIGN_IN, **errors(400, 403, 413, 415, 429, 503)},
+)
+@api_route("POST", allow=Policy.PUBLIC)
+def login(request: Request) -> Response:
+    """Sign in. The attempt counts before its body is read, so that a body that costs work is limited like a password."""
+    consume_sign_in_rate(request._request)
+    read_query(request)
+    credentials = read_body(request, Credentials)
+    return Response(session_of(sign_in(request._request, **credentials)))
+
+
+@extend_schema(
+    operation_id="logout",
+    tags=["session"],
+    summary="Sign out",
+    request=None,
+    responses={204: None, **errors(400, 401, 403, 413, 415, 503)},
+)
+@api_route("POST", allow=Policy.SIGNED_IN)
+def logout(request: Request) -> Response:
+    read_query(request)
+    read_body(request, NoBody)
+    flows.logout.logout(request._request)
+    return Response(status=204)
+
+
+def session_of(user: User) -> dict[str, Any]:
+    """One query. A suspended organization is left out."""
+    memberships = Membership.objects.filter(user=user, organization__is_active=True).select_related("organization")
+    return {
+        "user": {"email": user.email, "name": user.name},
+        "organizations": [
+            {"slug": membership.organization.slug, "name": membership.organization.name, "role": membership.role}
+            for membership in memberships
+        ],
+    }
+
+
+def sign_in(request: HttpRequest, *, email: str, password: str, code: str | None = None) -> User:
+    """Sign the person in on this request's session, under a new session key. The caller has counted the attempt.
+
+    1. Password, then code: both are checked before anything changes, so a refusal leaves the session as it was.
+    2. Whoever is signed in is signed out.
+    3. allauth's own sign-in, with its stages, records the methods and rotates the key.
+
+    Raises PortalError 401 `invalid_credentials`, `mfa_required`, `invalid_code`; 429 `too_many_attempts`.
+    """
+    password_form = SignInForm(data={"login": email, "password": password}, request=request)
+    check(password_form, refused=PortalError("invalid_credentials", "The e-mail address or password is wrong.", 401))
+    person: User = password_form.user
+    if not person.is_active:
+        raise PortalError("invalid_credentials", "The e-mail address or password is wrong.", 401)
+    code_form = check_second_factor(person, code)
+    flows.logout.logout(request)
+    password_form.login(request)
+    stage = get_pending_stage(request)
+    if code_form and stage:
+        code_form.save()
+        stage.exit()
+    if not request.user.is_authenticated:
+        raise PortalError("invalid_credentials", "The portal could not sign this person in; use the sign-in page.", 401)
+    return person
+
+
+def check_second_factor(person: User, code: str | None) -> AuthenticateForm | None:
+    """The accepted code's form; None for a person without two-factor authentication. A code is good for one use."""
+    if not has_two_factor(person):
+        return None
+    if not code:
+        raise PortalError(
+            "mfa_required", "This person uses two-factor authentication: send email, password and code together.", 401
+        )
+    form = AuthenticateForm(data={"code": code}, user=person)
+    check(form, refused=PortalError("invalid_code", "The code is wrong or was used before. Wait for the next.", 401))
+    return form
+
+
+def check(form: Form, *, refused: PortalError) -> None:
+    """Raise `refused` for a form that is not valid, 429 when allauth counted too many failures."""
+    if form.is_valid():
+        return
+    codes = {error.code for field in form.errors.as_data().values() for error in field}
+    raise too_many_attempts("login_failed") if "too_many_login_attempts" in codes else refused
+
+
+def consume_sign_in_rate(request: HttpRequest) -> None:
+    """Count this request against the rate of the sign-in page. Raises PortalError 429."""
+    if not ratelimit.consume(request, app="allauth.account", action="login"):
+        raise too_many_attempts("login")
+
+
+def too_many_attempts(action: str) -> PortalError:
+    rates = ratelimit.get_rates(app="allauth.account", action=action)
+    return PortalError(
+        "too_many_attempts",
+        "Too many attempts to sign in. Wait, then try again.",
+        429,
+        retry_after=int(max(rate.duration for rate in rates)),
+    )

@@ -1,0 +1,32 @@
+"""When and from where each session was last used, for the list of devices."""
+
+import hashlib
+from collections.abc import Callable
+
+from allauth.usersessions.models import UserSession
+from django.http import HttpRequest, HttpResponse
+
+from portal import soft_cache
+
+NOTED_SECONDS = 60
+
+
+class DevicesMiddleware:
+    """Stands for allauth's, which writes at every request: three queries and a transaction for each poll of a live block.
+
+    Once a minute for each session is enough; signing in notes it by itself.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        key = request.session.session_key
+        if key and request.user.is_authenticated and soft_cache.is_first(noted(key), seconds=NOTED_SECONDS):
+            UserSession.objects.create_from_request(request)
+        return self.get_response(request)
+
+
+def noted(session_key: str) -> str:
+    """Whoever reads the cache must not learn the key of a session."""
+    return f"device:{hashlib.sha256(session_key.encode()).hexdigest()}"

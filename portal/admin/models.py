@@ -1,0 +1,386 @@
+"""Django admin of people, organizations and memberships, and the audit trail to read.
+
+Every change here leaves an audit row in its own transaction. Nobody is deleted: people and organizations are switched
+off, because history points at them.
+"""
+
+import secrets
+from typing import Any
+from uuid import UUID
+
+import allauth.account.admin
+import allauth.mfa.admin
+import allauth.usersessions.admin  # noqa: F401 - registered first, so that they can be taken off below
+from allauth.account.models import EmailAddress
+from allauth.core.internal.httpkit import authenticated_user
+from allauth.mfa.base.internal.flows import delete_dangling_recovery_codes
+from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.contrib.auth.models import Group
+from django.db import transaction
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_POST
+
+from portal.access import Policy, policy
+from portal.admin.connection_test import test_connection
+from portal.admin.site import ReadOnlyAdmin, StaffAdmin
+from portal.audit import record
+from portal.members.commands import record_membership
+from portal.models import AuditEvent, AuditKind, Membership, Organization, User
+
+CONNECTIONS_AT_ONCE = 5
+PLACE_FIELDS = ("deployment_stack", "deployment_cluster", "deployment_region", "deployment_role_arn")
+ORGANIZATION_FIELDS = (
+    "slug",
+    "name",
+    "environment",
+    "is_active",
+    "deployment_stack",
+    "deployment_cluster",
+    "deployment_region",
+    "deployment_role_arn",
+    "deployment_external_id",
+    "deployment_subnets",
+    "deployment_security_groups",
+    "deployment_execution_role_arn",
+    "deployment_task_role_arn",
+    "deployment_replica_limit",
+    "platform_agent_url",
+    "platform_orchestrator_url",
+    "platform_portal_url",
+)
+
+# Staff keep addresses and roles here, and take two-factor authentication off on a person's page.
+for library_model in (Group, EmailAddress, Authenticator, UserSession):
+    admin.site.unregister(library_model)
+
+
+def changes_between(before: Model | None, after: Model, fields: tuple[str, ...]) -> dict[str, Any]:
+    """`{field: {"before", "after"}}` of what differs; the external id only as "changed"."""
+    changes: dict[str, Any] = {}
+    for field in fields:
+        old, new = getattr(before, field, None), getattr(after, field)
+        if old != new:
+            changes[field] = "changed" if field == "deployment_external_id" else {"before": old, "after": new}
+    return changes
+
+
+class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
+    model = Membership
+    extra = 0
+    autocomplete_fields = ("user", "organization")
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return True
+
+    has_add_permission = has_change_permission = has_delete_permission = has_view_permission
+
+
+class AuthenticatorInline(admin.TabularInline):  # type: ignore[type-arg]
+    """What a person signs in with beside the password. Its secrets are not shown; it can only be taken off."""
+
+    model = Authenticator
+    verbose_name_plural = "two-factor authentication (delete all of it for a person who lost the device)"
+    fields = readonly_fields = ("type", "created_at", "last_used_at")
+    extra = 0
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return True
+
+    has_delete_permission = has_view_permission
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    has_change_permission = has_add_permission
+
+
+class AuditedAdmin(StaffAdmin):
+    """Writes what the form changed to the audit trail."""
+
+    audited_fields: tuple[str, ...]
+    created: AuditKind
+    changed: AuditKind
+
+    def organization_of(self, obj: Any) -> Organization | None:
+        return None
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        before = self.model._default_manager.get(pk=obj.pk) if change else None
+        super().save_model(request, obj, form, change)
+        changes = changes_between(before, obj, self.audited_fields)
+        if not change or changes:
+            self.tell(request, self.changed if change else self.created, obj, {"changes": changes})
+
+    def tell(self, request: HttpRequest, kind: AuditKind, obj: Any, data: dict[str, Any] | None = None) -> None:
+        organization = self.organization_of(obj)
+        record(kind, organization=organization, actor=request.user, subject=self.subject_of(obj), data=data)
+
+    def subject_of(self, obj: Any) -> str:
+        return str(obj)
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        """The inlines: memberships and authenticators."""
+        before = {row.pk: row for row in formset.model.objects.filter(pk__in=[f.instance.pk for f in formset.forms])}
+        super().save_formset(request, form, formset, change)
+        if formset.model is Membership:
+            tell_memberships(request, formset, before)
+        for authenticator in formset.deleted_objects:
+            if isinstance(authenticator, Authenticator):
+                tell_two_factor_removed(request, authenticator)
+
+
+def tell_memberships(request: HttpRequest, formset: Any, before: dict[int, Membership]) -> None:
+    for membership in formset.new_objects:
+        record_membership(AuditKind.MEMBERSHIP_ADDED, membership, actor=request.user)
+    for membership, _ in formset.changed_objects:
+        kind, was = AuditKind.MEMBERSHIP_CHANGED, before[membership.pk]
+        record_membership(kind, membership, actor=request.user, before=was)
+    for membership in formset.deleted_objects:
+        record_membership(AuditKind.MEMBERSHIP_REMOVED, membership, actor=request.user)
+
+
+def tell_two_factor_removed(request: HttpRequest, authenticator: Authenticator) -> None:
+    person = authenticator.user
+    delete_dangling_recovery_codes(person)
+    kind, data = AuditKind.PERSON_TWO_FACTOR_REMOVED, {"type": authenticator.type}
+    record(kind, organization=None, actor=request.user, subject=person.email, data=data)
+
+
+class LowerCaseEmail(forms.ModelForm):  # type: ignore[type-arg]
+    def clean_email(self) -> str:
+        return str(self.cleaned_data["email"]).lower()
+
+
+class PersonCreationForm(LowerCaseEmail, AdminUserCreationForm):  # type: ignore[type-arg]
+    class Meta:
+        model = User
+        fields = ("email", "name")
+
+
+class PersonChangeForm(LowerCaseEmail, UserChangeForm):  # type: ignore[type-arg]
+    class Meta:
+        model = User
+        fields = ("email", "name", "is_active", "is_staff")
+
+
+@admin.register(User)
+class PersonAdmin(AuditedAdmin, UserAdmin):  # type: ignore[type-arg]
+    form = PersonChangeForm
+    add_form = PersonCreationForm
+    audited_fields = ("email", "name", "is_active", "is_staff")
+    created, changed = AuditKind.PERSON_CREATED, AuditKind.PERSON_CHANGED
+    list_display = ("email", "name", "is_active", "is_staff", "last_login")
+    list_filter = ("is_active", "is_staff", "memberships__organization")
+    search_fields = ("email", "name")
+    ordering = ("email",)
+    filter_horizontal = ()
+    readonly_fields = ("last_login", "date_joined")
+    fieldsets = (
+        (None, {"fields": ("email", "name", "password")}),
+        ("What this person may do", {"fields": ("is_active", "is_staff")}),
+        ("When", {"fields": ("last_login", "date_joined")}),
+    )
+    add_fieldsets = (
+        (
+            None,
+            {
+                "classes": ("wide",),
+                "description": "Without a password the person sets one by “Forgot your password?” on the sign-in page.",
+                "fields": ("email", "name", "usable_password", "password1", "password2"),
+            },
+        ),
+    )
+
+    def get_inlines(self, request: HttpRequest, obj: User | None) -> list[Any]:
+        return [MembershipInline, AuthenticatorInline] if obj else [MembershipInline]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @policy(Policy.STAFF)
+    @method_decorator(transaction.atomic)
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        response = super().user_change_password(request, id, form_url)
+        if request.method == "POST" and response.status_code == 302:
+            self.tell(request, AuditKind.PERSON_PASSWORD_SET, self.get_object(request, id))
+        return response
+
+
+class OrganizationForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = Organization
+        fields = ORGANIZATION_FIELDS
+        # Django admin takes help as HTML.
+        help_texts = {
+            "deployment_stack": "Names the services: &lt;stack&gt;-agent-service, &lt;stack&gt;-orchestrator-service, "
+            "&lt;stack&gt;-customer-portal-service.",
+            "deployment_cluster": "Empty: &lt;stack&gt;-cluster.",
+            "deployment_external_id": "What the role's trust policy asks for as sts:ExternalId. "
+            "Leave it empty beside a role, and the portal makes one that nobody can guess.",
+        }
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        given = cleaned.get("deployment_external_id")
+        if given and Organization.objects.exclude(pk=self.instance.pk).filter(deployment_external_id=given).exists():
+            # Sharing one would let an organization be pointed at another one's account (the confused deputy).
+            self.add_error("deployment_external_id", "Another organization uses this external id. Each needs its own.")
+        for other in self.at_the_same_place():
+            # Both would roll the same services, each without knowing of the other's upgrades.
+            self.add_error(None, f"{other.name} ({other.slug}) names the same cluster and stack. Each needs its own.")
+        if cleaned.get("deployment_role_arn") and not given and "deployment_external_id" not in self.errors:
+            cleaned["deployment_external_id"] = secrets.token_urlsafe(32)
+        return cleaned
+
+    def at_the_same_place(self) -> list[Organization]:
+        """The organizations with the same account, region, cluster and stack. One query."""
+        given = {name: self.cleaned_data.get(name) or "" for name in PLACE_FIELDS}
+        asked = Organization(**given)
+        if asked.cluster is None:
+            return []
+        near = Organization.objects.exclude(pk=self.instance.pk).filter(
+            deployment_region=asked.deployment_region, deployment_stack=asked.deployment_stack
+        )
+        return [other for other in near if (other.cluster, account_of(other)) == (asked.cluster, account_of(asked))]
+
+
+def account_of(organization: Organization) -> str | None:
+    """The AWS account of the role to assume; None for the portal's own."""
+    arn = organization.deployment_role_arn
+    return arn.split(":")[4] if arn else None
+
+
+@admin.register(Organization)
+class OrganizationAdmin(AuditedAdmin):
+    form = OrganizationForm
+    audited_fields = ORGANIZATION_FIELDS
+    created, changed = AuditKind.ORGANIZATION_CREATED, AuditKind.ORGANIZATION_CHANGED
+    list_display = ("name", "slug", "environment", "deployment_region", "cluster_shown", "is_active")
+    list_filter = ("is_active", "environment", "deployment_region")
+    search_fields = ("name", "slug", "deployment_stack", "deployment_cluster")
+    inlines = (MembershipInline,)
+    actions = ("test_connections",)
+    fieldsets = (
+        (None, {"fields": ("name", "slug", "environment", "is_active")}),
+        ("Where its platform runs", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
+        ("How the portal gets there", {"fields": ("deployment_role_arn", "deployment_external_id")}),
+        (
+            "Where its health is asked",
+            {"fields": ("platform_agent_url", "platform_orchestrator_url", "platform_portal_url")},
+        ),
+        (
+            "How its agents run",
+            {
+                "fields": (
+                    "deployment_replica_limit",
+                    "deployment_subnets",
+                    "deployment_security_groups",
+                    "deployment_execution_role_arn",
+                    "deployment_task_role_arn",
+                )
+            },
+        ),
+    )
+
+    @admin.display(description="cluster")
+    def cluster_shown(self, organization: Organization) -> str:
+        return organization.cluster or "not set up"
+
+    def organization_of(self, obj: Organization) -> Organization:
+        return obj
+
+    def subject_of(self, obj: Organization) -> str:
+        return obj.slug
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
+        # The slug is part of every address that people have kept.
+        return ("slug",) if obj else ()
+
+    def get_prepopulated_fields(self, request: HttpRequest, obj: Organization | None = None) -> dict[str, Any]:
+        return {} if obj else {"slug": ("name",)}
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Organization, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if obj.deployment_external_id and not form.data.get("deployment_external_id"):
+            messages.info(
+                request,
+                f"The portal made an external id for {obj}: {obj.deployment_external_id}. "
+                "Put it into the role's trust policy as sts:ExternalId, then test the connection.",
+            )
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.test_connection_view)
+        name = "portal_organization_test_connection"
+        return [path("<uuid:pk>/test-connection/", view, name=name), *super().get_urls()]
+
+    @policy(Policy.STAFF)
+    @method_decorator(require_POST)
+    def test_connection_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        return self.show_tests(request, [get_object_or_404(Organization, pk=pk)])
+
+    @admin.action(description="Test the connection to AWS")
+    def test_connections(self, request: HttpRequest, queryset: QuerySet[Organization]) -> HttpResponse | None:
+        if queryset.count() > CONNECTIONS_AT_ONCE:
+            messages.error(request, f"Choose {CONNECTIONS_AT_ONCE} organizations at most: each test takes seconds.")
+            return None
+        return self.show_tests(request, list(queryset))
+
+    def show_tests(self, request: HttpRequest, organizations: list[Organization]) -> HttpResponse:
+        staff = authenticated_user(request)
+        results = [(organization, test_connection(organization, actor=staff)) for organization in organizations]
+        context = self.admin_site.each_context(request) | {
+            "title": "Test of the connection to AWS",
+            "opts": self.opts,
+            "results": results,
+        }
+        return TemplateResponse(request, "admin/portal/organization/test_connection.html", context)
+
+
+@admin.register(Membership)
+class MembershipAdmin(StaffAdmin):
+    list_display = ("organization", "user", "role", "created_at")
+    list_filter = ("role", "organization")
+    list_select_related = ("organization", "user")
+    search_fields = ("user__email", "organization__name")
+    autocomplete_fields = ("organization", "user")
+
+    def save_model(self, request: HttpRequest, obj: Membership, form: Any, change: bool) -> None:
+        before = Membership.objects.select_related("user").get(pk=obj.pk) if change else None
+        super().save_model(request, obj, form, change)
+        kind = AuditKind.MEMBERSHIP_CHANGED if change else AuditKind.MEMBERSHIP_ADDED
+        record_membership(kind, obj, actor=request.user, before=before)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Membership | None = None) -> tuple[str, ...]:
+        return ("organization", "user") if obj else ()
+
+    @transaction.atomic
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Membership]) -> None:
+        for membership in queryset.select_related("organization", "user"):
+            self.delete_model(request, membership)
+
+    def delete_model(self, request: HttpRequest, obj: Membership) -> None:
+        record_membership(AuditKind.MEMBERSHIP_REMOVED, obj, actor=request.user)
+        super().delete_model(request, obj)
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnlyAdmin):
+    """To read: the database itself refuses to change a row."""
+
+    list_display = ("created_at", "kind", "organization", "actor_email", "subject", "request_id")
+    list_filter = ("kind", "organization", "created_at")
+    list_select_related = ("organization",)
+    search_fields = ("subject", "actor_email", "request_id")

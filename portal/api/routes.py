@@ -1,0 +1,170 @@
+"""What every API route shares: strict input and the one way to declare a route.
+
+The session routes are in accounts_api.py, each app's routes in its own api.py.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from django.http import HttpRequest
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework import serializers
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
+
+from portal.access import Policy, policy
+from portal.errors import MAX_NAMED, printable, too_many_keys
+from portal.models.idempotency import MAX_KEY_LENGTH
+from portal.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+# Of a body or a query; no route takes more than a dozen.
+MAX_KEYS = 50
+
+# Headers, for `extend_schema(parameters=...)`.
+ORGANIZATION = OpenApiParameter(
+    "X-Organization", str, OpenApiParameter.HEADER, description="Slug; required for people with several memberships."
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description=f"Up to {MAX_KEY_LENGTH} characters. A request that is sent again with its key is not carried out again, "
+    "and is answered with what the first one made or changed.",
+)
+
+
+def api_route(*methods: str, allow: Policy) -> Callable[[View], Any]:
+    """Declare an API view: its methods and who may call it. What answers GET answers HEAD."""
+    accepted = [*methods, "HEAD"] if "GET" in methods else list(methods)
+
+    def declare(view: View) -> Any:
+        return policy(allow)(api_view(accepted)(view))
+
+    return declare
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Input whose unknown fields are refused by name, so that a typing error is never silently ignored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, dict) and not hasattr(data, "keys"):
+            raise serializers.ValidationError({"body": ["Send a JSON object."]})
+        if len(data) > MAX_KEYS:
+            raise too_many_keys(len(data), MAX_KEYS)
+        known = set(self.fields)
+        unknown = sorted(printable(str(key)) for key in set(data) - known)
+        if unknown:
+            why = "Unknown." if len(unknown) <= MAX_NAMED else f"One of {len(unknown)} unknown keys."
+            accepted = f"This route takes {', '.join(sorted(known))}." if known else "This route takes none."
+            raise serializers.ValidationError({key: [f"{why} {accepted}"] for key in unknown[:MAX_NAMED]})
+        return super().to_internal_value(data)
+
+
+class NoQuery(StrictSerializer):
+    """A route that takes no query keys."""
+
+
+class NoBody(StrictSerializer):
+    """A route whose body, where one is sent, is an empty object."""
+
+
+class StrictBoolean(serializers.BooleanField):
+    """JSON's true or false: "no", 0 and "off" are not guessed at."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
+
+
+class StrictString(serializers.CharField):
+    """A JSON string: a number is not turned into one."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+def one_of(values: list[str]) -> str:
+    return f"Must be one of {', '.join(values)}."
+
+
+def choice(values: list[str]) -> serializers.ChoiceField:
+    """An optional filter over a closed set; anything else is refused with the set."""
+    return serializers.ChoiceField(
+        choices=values, allow_null=True, default=None, error_messages={"invalid_choice": one_of(values)}
+    )
+
+
+class PageQuery(StrictSerializer):
+    """`skip` and `limit` of a list."""
+
+    skip = serializers.IntegerField(min_value=0, max_value=MAX_SKIP, default=0)
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=DEFAULT_LIMIT)
+
+
+def read_body(request: Request, serializer: type[StrictSerializer], *, partial: bool = False) -> dict[str, Any]:
+    """The validated JSON body. Raises ValidationError (400) naming each field that is wrong, and ten that are unknown.
+
+    `partial`: required fields may be left out, as in PATCH.
+    """
+    body = serializer(data=request.data, partial=partial)
+    body.is_valid(raise_exception=True)
+    return dict(body.validated_data)
+
+
+def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer] = NoQuery) -> dict[str, Any]:
+    """The validated query keys. Raises ValidationError (400) naming keys that are wrong, unknown or given twice."""
+    keys = request.GET
+    if len(keys) > MAX_KEYS:
+        raise too_many_keys(len(keys), MAX_KEYS)
+    repeated = [key for key in keys if len(keys.getlist(key)) > 1]
+    if repeated:
+        raise serializers.ValidationError({printable(key): ["Given more than once."] for key in repeated[:MAX_NAMED]})
+    query = serializer(data=keys.dict())
+    query.is_valid(raise_exception=True)
+    return dict(query.validated_data)
+
+
+def key_of(request: Request) -> str | None:
+    """The request's Idempotency-Key, as it came."""
+    return request.headers.get("Idempotency-Key")
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """The body of every answer that is no success: `errors` by field for 400, what blocks for 409."""
+
+    detail = serializers.CharField()
+    code = serializers.CharField()
+    upgrade_id = serializers.CharField(required=False)
+    checks = serializers.ListField(child=serializers.CharField(), required=False)
+
+    def get_fields(self) -> dict[str, Any]:
+        # Declared here, because a serializer has an attribute `errors` of its own.
+        sentences = serializers.ListField(child=serializers.CharField())
+        return {**super().get_fields(), "errors": serializers.DictField(child=sentences, required=False)}
+
+
+# What each refusal means on every route; a route may say more.
+MEANINGS = {
+    400: "Bad input, named in `errors`; or not possible in the present state, told by `code`.",
+    401: "Not signed in.",
+    403: "Your role is too low, or the CSRF token is missing.",
+    404: "It does not exist, or it is another organization's.",
+    409: "Not in this state, told by `code`: running work (`upgrade_id` names it), checks of pre-flight that failed "
+    "(`checks`), nothing to stop or validate, or a plan that changed.",
+    413: "The body is larger than 1 MiB.",
+    415: "The body is not JSON.",
+    422: "The Idempotency-Key was used for another request.",
+    429: "Too many attempts; `Retry-After` says how many seconds to wait.",
+    502: "AWS did not answer, and nothing was read before; `detail` says what AWS said.",
+    503: "The database or another part is down and nothing was changed; `Retry-After` says when to try again.",
+}
+
+
+def errors(*statuses: int) -> dict[int, OpenApiResponse]:
+    """The documented refusals of a route, for `extend_schema(responses=...)`."""
+    return {status: OpenApiResponse(ErrorSerializer, MEANINGS[status]) for status in statuses}

@@ -1,0 +1,196 @@
+"""The contract for machines (`/api/schema`, OpenAPI 3.1) and for people (`/api/docs`), both from the code itself.
+
+Public: it tells how to sign in, and nothing of any organization.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from portal.access import Policy, policy
+from portal.api.routes import api_route, errors, read_query
+
+Json = dict[str, Any]
+
+
+def leave_out_root_paths(endpoints: list[Any]) -> list[Any]:
+    """The documented root paths (/deployments, /agents) are the same views as under /api/v1: each is described once."""
+    return [endpoint for endpoint in endpoints if endpoint[0].startswith("/api/")]
+
+
+@cache
+def openapi() -> Json:
+    """The whole document. Made once for each process: routes do not change while it runs."""
+    made = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return dict(json.loads(OpenApiJsonRenderer().render(made, renderer_context={})))
+
+
+@extend_schema(
+    operation_id="schema",
+    tags=["api"],
+    summary="This document",
+    auth=[],
+    responses={200: OpenApiTypes.OBJECT, **errors(400)},
+)
+@api_route("GET", allow=Policy.PUBLIC)
+def schema(request: Request) -> Response:
+    """OpenAPI 3.1 of every route."""
+    read_query(request)
+    return Response(openapi())
+
+
+@policy(Policy.PUBLIC)
+@require_safe
+def docs(request: HttpRequest) -> HttpResponse:
+    """The same contract as a page."""
+    base = request.build_absolute_uri("/").rstrip("/")
+    context = {
+        "info": openapi()["info"],
+        "base": base,
+        "csrf_cookie": settings.CSRF_COOKIE_NAME,
+        "operations": operations_of(openapi(), base),
+    }
+    return render(request, "api_docs.html", context)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One thing that a caller sends. `place`: path, query, header, body."""
+
+    name: str
+    place: str
+    kind: str
+    is_required: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: str
+    meaning: str
+    fields: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One route as the page shows it."""
+
+    anchor: str
+    method: str
+    path: str
+    summary: str
+    description: str
+    parameters: list[Parameter]
+    answers: list[Answer]
+    curl: str
+
+
+def operations_of(document: Json, base: str) -> list[Operation]:
+    return [
+        operation_of(document, method, path, operation, base)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def operation_of(document: Json, method: str, path: str, operation: Json, base: str) -> Operation:
+    body = body_of(document, operation)
+    sent = [
+        Parameter(
+            parameter["name"],
+            parameter["in"],
+            kind_of(document, parameter["schema"]),
+            parameter.get("required", False),
+            parameter.get("description", ""),
+        )
+        for parameter in operation.get("parameters", [])
+    ]
+    sent += [
+        Parameter(
+            name, "body", kind_of(document, field), name in body.get("required", []), field.get("description", "")
+        )
+        for name, field in body.get("properties", {}).items()
+    ]
+    return Operation(
+        anchor=operation["operationId"],
+        method=method.upper(),
+        path=path,
+        summary=operation["summary"],
+        description=operation.get("description", ""),
+        parameters=sent,
+        answers=[answer_of(document, status, answer) for status, answer in sorted(operation["responses"].items())],
+        curl=curl_of(method.upper(), path, body, base),
+    )
+
+
+def answer_of(document: Json, status: str, answer: Json) -> Answer:
+    content = answer.get("content", {}).get("application/json", {}).get("schema", {})
+    fields = resolve(document, content).get("properties", {})
+    return Answer(status, answer["description"] or HTTPStatus(int(status)).phrase, ", ".join(fields))
+
+
+def body_of(document: Json, operation: Json) -> Json:
+    """The JSON body's schema; empty where a route takes none."""
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    return resolve(document, content.get("schema", {}))
+
+
+def resolve(document: Json, schema: Json) -> Json:
+    reference = schema.get("$ref")
+    return dict(document["components"]["schemas"][reference.rpartition("/")[2]]) if reference else schema
+
+
+def kind_of(document: Json, schema: Json) -> str:
+    """A field's kind in a few words.
+
+    >>> kind_of({}, {"type": "integer", "minimum": 1, "maximum": 100, "default": 50})
+    'integer, 1 to 100, default 50'
+    >>> kind_of({}, {"enum": ["agent", "all"], "type": "string"})
+    'agent or all'
+    """
+    found = resolve(document, schema)
+    if "enum" in found:
+        words = [str(value) for value in found["enum"] if value is not None]
+        kind = " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+    else:
+        types = found.get("type", "object")
+        kind = " or ".join(types) if isinstance(types, list) else str(types)
+    if "minimum" in found and "maximum" in found:
+        kind += f", {found['minimum']} to {found['maximum']}"
+    if "maxLength" in found:
+        kind += f", up to {found['maxLength']} characters"
+    if found.get("default") not in (None, ""):
+        kind += f", default {json.dumps(found['default']).strip(chr(34))}"
+    return kind
+
+
+def curl_of(method: str, path: str, body: Json, base: str) -> str:
+    """The call on a command line, with the cookies that signing in has left in the file `jar`."""
+    lines = [f"curl -b jar -c jar {base}{path}" if method == "GET" else f"curl -b jar -c jar -X {method} {base}{path}"]
+    if method != "GET":
+        lines += [f"-H 'Origin: {base}'", '-H "X-CSRFToken: $TOKEN"']
+    if body.get("properties"):
+        lines += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(example_of(body))}'"]
+    return " \\\n  ".join(lines)
+
+
+def example_of(body: Json) -> Json:
+    """What is required, with a value that the route takes."""
+    return {
+        name: field["enum"][0] if "enum" in field else f"<{name}>"
+        for name, field in body["properties"].items()
+        if name in body.get("required", [])
+    }

@@ -1,0 +1,10 @@
+"""Under /api/: the contract itself."""
+
+from django.urls import path
+
+from portal.api import schema
+
+urlpatterns = [
+    path("schema", schema.schema, name="api-schema"),
+    path("docs", schema.docs, name="api-docs"),
+]

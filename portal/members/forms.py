@@ -1,0 +1,22 @@
+"""The forms of the members' pages. Rules about who may be a member are the commands'."""
+
+from django import forms
+
+from portal.models import Role
+from portal.web.forms import QUIET, OnceForm
+
+
+class RoleForm(forms.Form):
+    role = forms.ChoiceField(choices=Role.choices)
+
+    def clean_role(self) -> Role:
+        return Role(self.cleaned_data["role"])
+
+
+class AddForm(OnceForm, RoleForm):
+    email = forms.EmailField(max_length=254, label="E-mail address", widget=forms.EmailInput(attrs=QUIET))
+
+    field_order = ["email", "role"]
+
+    def clean_email(self) -> str:
+        return str(self.cleaned_data["email"]).lower()

@@ -1,0 +1,143 @@
+"""The members of an organization, below its settings. Everybody in the organization reads; its admins act."""
+
+from allauth.core.internal import ratelimit
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from portal.access import Policy, organization_of_page, person, policy, require
+from portal.accounts.adapter import mail_new_member
+from portal.errors import PortalError, existing
+from portal.members.commands import MOST_MEMBERS, Added, add_member, change_role, remove_member, why_it_stays
+from portal.members.forms import AddForm, RoleForm
+from portal.models import Membership, Organization, Role
+from portal.pagination import DEFAULT_LIMIT, paginate
+from portal.web.context import settings_context, skip_of
+from portal.web.forms import refuse
+
+# For each organization. It is what a mail costs, and each try may tell of a switched-off account (members.py).
+ADDITIONS = {"add_member": "20/h/key"}
+ADDITIONS_SECONDS = 3600
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def index(request: HttpRequest, slug: str) -> HttpResponse:
+    return members_page(request, organization_of_page(request, slug))
+
+
+def members_page(
+    request: HttpRequest, organization: Organization, *, refused: str | None = None, status: int = 200
+) -> HttpResponse:
+    members = Membership.objects.for_list(organization)
+    context = settings_context(request, organization) | {
+        "page": paginate(members, skip=skip_of(request), limit=DEFAULT_LIMIT),
+        "query_without_skip": "",
+        "roles": Role,
+        "refused": refused,
+    }
+    return render(request, "settings/members.html", context, status=status)
+
+
+@policy(Policy.ADMIN)
+@require_http_methods(["GET", "HEAD", "POST"])
+def new(request: HttpRequest, slug: str) -> HttpResponse:
+    """Add somebody by their address. The answer is the same whether it had an account or not, and so is the mail's way."""
+    organization = organization_of_page(request, slug)
+    form = AddForm(request.POST or None)
+    status = 200
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            count_addition(request, organization)
+            try:
+                added = add_member(organization, actor=person(request), **form.cleaned_data)
+            except PortalError as error:
+                status = refuse(form, error)
+            else:
+                tell(request, added)
+                return redirect("members:list", slug)
+    context = settings_context(request, organization) | {"form": form, "most": MOST_MEMBERS}
+    return render(request, "settings/member_new.html", context, status=status)
+
+
+def count_addition(request: HttpRequest, organization: Organization) -> None:
+    """Against the organization's rate, whatever becomes of it. Raises PortalError 403, 404, 429 `too_many_additions`."""
+    require(person(request), organization, Role.ADMIN)
+    key = str(organization.pk)
+    if not ratelimit.consume(request, app="portal", action="add_member", config=ADDITIONS, key=key):
+        message = f"Too many people were added to {organization.name} within the hour. Wait, then go on."
+        raise PortalError("too_many_additions", message, 429, retry_after=ADDITIONS_SECONDS)
+
+
+def tell(request: HttpRequest, added: Added) -> None:
+    """The new member by mail, once; and whoever added them on the next page."""
+    email = added.membership.user.email
+    done = f"{email} is now a member, with the role {added.membership.role}."
+    if not added.is_new:
+        messages.success(request, done)
+    elif mail_new_member(request, added.membership):
+        messages.success(request, f"{done} A mail says so; somebody without a password sets one by its link.")
+    else:
+        messages.warning(
+            request,
+            f"{done} The mail that says so could not be sent: tell them yourself. Somebody without a password gets a link "
+            "to set one by “Forgot your password?” on the sign-in page.",
+        )
+
+
+@policy(Policy.ADMIN)
+@require_POST
+def role(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
+    membership = find_member(request, slug, membership_id)
+    form = RoleForm(request.POST)
+    if not form.is_valid():
+        return refused_on_page(request, membership, PortalError("invalid", "Choose one of the roles.", 422))
+    try:
+        change_role(membership, actor=person(request), **form.cleaned_data)
+    except PortalError as error:
+        return refused_on_page(request, membership, error)
+    messages.success(request, f"The role of {membership.user.email} is {form.cleaned_data['role']}.")
+    skip = skip_of(request)
+    return redirect(reverse("members:list", args=[slug]) + (f"?skip={skip}" if skip else ""))
+
+
+def refused_on_page(request: HttpRequest, membership: Membership, error: PortalError) -> HttpResponse:
+    """The members with why nothing was changed. Raises 403 and 404, which have pages of their own."""
+    if error.status in (403, 404):
+        raise error
+    return members_page(request, membership.organization, refused=error.message, status=error.status)
+
+
+@policy(Policy.ADMIN)
+@require_http_methods(["GET", "HEAD", "POST"])
+def remove(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
+    """Ask first, and say what is lost and what goes on."""
+    membership = find_member(request, slug, membership_id)
+    organization, status = membership.organization, 200
+    is_you = membership.user_id == person(request).pk
+    if request.method == "POST":
+        try:
+            remove_member(membership, actor=person(request))
+        except PortalError as error:
+            if error.status in (403, 404):
+                raise
+            status = error.status
+        else:
+            messages.success(request, f"{membership.user.email} is no member of {organization.name} any more.")
+            return redirect("home") if is_you else redirect("members:list", slug)
+    context = settings_context(request, organization) | {
+        "membership": membership,
+        "is_you": is_you,
+        "why_it_stays": why_it_stays(membership),
+    }
+    return render(request, "settings/member_remove.html", context, status=status)
+
+
+def find_member(request: HttpRequest, slug: str, membership_id: int) -> Membership:
+    """Raises PortalError 404 for another organization's member as for one that does not exist."""
+    organization = organization_of_page(request, slug)
+    visible = Membership.objects.visible_to(request.user).select_related("organization", "user")
+    return existing(visible.filter(organization=organization, pk=membership_id).first())

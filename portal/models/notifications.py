@@ -1,0 +1,274 @@
+"""Where an organization wants to be told, and the outbox: one row for each message to each channel."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from django.contrib.auth.models import AnonymousUser
+from django.db import models
+from django.db.models.functions import Lower, Now
+
+from portal.leases import Leased, due
+from portal.models.people import Organization, User
+from portal.sealing import seal, unseal
+
+UNREADABLE = "not readable: SECRET_KEY was changed since it was saved. Type it in again."
+# Deliveries of one organization that are being sent at the same moment (of one channel: one). Receivers that answer to
+# nobody keep so many of the senders (delivery.py), and hold up neither their siblings for long nor other organizations.
+IN_FLIGHT_PER_ORGANIZATION = 2
+
+
+class ChannelKind(models.TextChoices):
+    WEBHOOK = "webhook", "Webhook"
+    SLACK = "slack", "Slack"
+    EMAIL = "email", "E-mail"
+
+    @property
+    def in_a_sentence(self) -> str:
+        return self.label if self == ChannelKind.SLACK else self.label.lower()
+
+
+class NotificationKind(models.TextChoices):
+    """What is told; the `type` of a webhook's body. A test goes to the channel that asks for it, subscribed or not."""
+
+    UPGRADE_STARTED = "upgrade.started", "Upgrade started"
+    UPGRADE_ENDED = "upgrade.ended", "Upgrade ended"
+    UPGRADE_STALLED = "upgrade.stalled", "Rollout stalled"
+    UPGRADE_VALIDATION_MISSING = "upgrade.validation_missing", "Validation missing"
+    TEST = "notification.test", "Test"
+
+
+SUBSCRIBABLE = [kind for kind in NotificationKind if kind != NotificationKind.TEST]
+
+
+class DeliveryStatus(models.TextChoices):
+    PENDING = "pending", "Pending"
+    SENT = "sent", "Sent"
+    FAILED = "failed", "Failed"
+
+
+class Failure(models.TextChoices):
+    """Why a try did not deliver, in kinds: what a receiver answered beyond its status is never kept."""
+
+    REFUSED_ADDRESS = "refused_address", "The portal may not reach this address."
+    NO_ANSWER = "no_answer", "No answer, or none in time."
+    REDIRECTED = "redirected", "Redirected; redirects are not followed. Give the final address."
+    REJECTED = "rejected", "The receiver rejected it."
+    BUSY = "busy", "The receiver asked to come back later."
+    BROKEN = "broken", "The receiver failed."
+    GONE = "gone", "The receiver said it is gone for good: the channel was switched off."
+    MAIL_REJECTED = "mail_rejected", "The mail server rejected the message or its addresses."
+    MAIL_DOWN = "mail_down", "The mail server could not be used."
+    UNREADABLE = (
+        "unreadable",
+        "Target or signing secret cannot be read: SECRET_KEY was changed. Type the target in again, make a new secret.",
+    )
+    SWITCHED_OFF = "switched_off", "The channel was switched off before it was sent."
+    QUEUE_FULL = "queue_full", "Too many messages were waiting for this channel."
+    WORKER_DIED = "worker_died", "The portal died while sending; whether it arrived is not known."
+    PORTAL_FAILED = "portal_failed", "The portal failed to send it; its log says why."
+
+
+class ChannelQuerySet(models.QuerySet["NotificationChannel"]):
+    def visible_to(self, user: User | AnonymousUser) -> Self:
+        return self.filter(organization__in=Organization.objects.visible_to(user))
+
+    def for_list(self, organization: Organization) -> Self:
+        """The organization's channels by name, each with its newest delivery's status and time. One query."""
+        newest = NotificationDelivery.objects.filter(channel=models.OuterRef("pk")).newest_first()
+        return (
+            self.filter(organization=organization)
+            .annotate(
+                newest_status=models.Subquery(newest.values("status")[:1]),
+                newest_at=models.Subquery(newest.values("created_at")[:1]),
+            )
+            .order_by(Lower("name"), "pk")
+        )
+
+
+class NotificationChannel(models.Model):
+    """One place that is told. Target and signing secrets are sealed (sealing.py says what that protects)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    kind = models.CharField(max_length=10, choices=ChannelKind.choices)
+    name = models.CharField(max_length=80)
+    sealed_target = models.TextField(help_text="A URL, or e-mail addresses separated by commas.")
+    sealed_secret = models.TextField(blank=True, help_text="Of a webhook: what signs, `whsec_..`.")
+    sealed_old_secret = models.TextField(blank=True, help_text="The one before: signs too, until old_secret_until.")
+    old_secret_until = models.DateTimeField(null=True)
+    events = models.JSONField(default=list, help_text="Values of NotificationKind.")
+    is_active = models.BooleanField(default=True)
+    off_reason = models.TextField(blank=True, help_text="Why the portal itself switched it off.")
+    tested_at = models.DateTimeField(null=True, help_text="The newest test that was asked for.")
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects = ChannelQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["organization", "name", "id"]
+        constraints = [
+            models.UniqueConstraint("organization", Lower("name"), name="channel_name_once"),
+            models.CheckConstraint(condition=models.Q(kind__in=ChannelKind.values), name="channel_kind_known"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind})"
+
+    @property
+    def target(self) -> str | None:
+        """Where it goes; None when it cannot be unsealed. Never shown as it is: `shown_target`."""
+        return unseal(self.sealed_target)
+
+    @target.setter
+    def target(self, value: str) -> None:
+        self.sealed_target = seal(value)
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether what signs its messages can be unsealed. What is no webhook has nothing to sign with, and need not."""
+        return self.kind != ChannelKind.WEBHOOK or unseal(self.sealed_secret) is not None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of an e-mail channel."""
+        return (self.target or "").split(",")
+
+    @property
+    def masked_target(self) -> str:
+        """What every member may see: of a URL the host alone, for its path may be all that protects it."""
+        target = self.target
+        if target is None:
+            return UNREADABLE
+        if self.kind == ChannelKind.EMAIL:
+            return ", ".join(self.addresses)
+        address = urlsplit(target)
+        return f"{address.scheme}://{address.netloc}/…"
+
+    @property
+    def admin_target(self) -> str:
+        """What an admin may see: a webhook's URL as it was typed; Slack's is a secret by itself."""
+        return self.target or UNREADABLE if self.kind == ChannelKind.WEBHOOK else self.masked_target
+
+    @property
+    def event_labels(self) -> list[str]:
+        return [kind.label for kind in SUBSCRIBABLE if kind in self.events]
+
+
+class DeliveryQuerySet(models.QuerySet["NotificationDelivery"]):
+    def visible_to(self, user: User | AnonymousUser) -> Self:
+        return self.filter(organization__in=Organization.objects.visible_to(user))
+
+    def newest_first(self) -> Self:
+        return self.order_by("-created_at", "-pk")
+
+    def pending(self) -> Self:
+        return self.filter(status=DeliveryStatus.PENDING)
+
+    def ready(self) -> Self:
+        """What may be claimed now: due, its channel sends nothing else, its organization not too much at once.
+
+        What waits for a suspended organization goes on waiting.
+        """
+        in_flight = NotificationDelivery.objects.pending().filter(lease_until__gt=Now())
+        crowded = (
+            in_flight.values("organization")
+            .annotate(count=models.Count("pk"))
+            .filter(count__gte=IN_FLIGHT_PER_ORGANIZATION)
+        )
+        return (
+            self.pending()
+            .filter(due(), organization__is_active=True)
+            .exclude(channel__in=in_flight.values("channel"))
+            .exclude(organization__in=crowded.values("organization"))
+        )
+
+
+class NotificationDelivery(Leased):
+    """One message to one channel: the outbox row, and the line of the log that it becomes. Written under a lease."""
+
+    # The webhook-id: the same over all tries.
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    channel = models.ForeignKey(NotificationChannel, on_delete=models.CASCADE, related_name="deliveries")
+    kind = models.CharField(max_length=40, choices=NotificationKind.choices)
+    subject = models.CharField(max_length=120, help_text="Id of what it tells of.")
+    title = models.CharField(max_length=200)
+    text = models.TextField()
+    path = models.CharField(max_length=300, help_text="Of the page about it, below PORTAL_URL.")
+    data = models.JSONField(default=dict, help_text="`data` of a webhook's body, as it was when it happened.")
+    status = models.CharField(max_length=10, choices=DeliveryStatus.choices, default=DeliveryStatus.PENDING)
+    tries = models.SmallIntegerField(default=0, help_text="Since it was asked for, or asked for again.")
+    failure = models.CharField(max_length=20, choices=Failure.choices, null=True)  # noqa: DJ001 - null: none
+    http_status = models.SmallIntegerField(null=True)
+    attempts = models.JSONField(default=list, help_text="Oldest first: at, seconds, http_status, failure, detail.")
+    created_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True)
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["organization", "channel", "-created_at", "-id"], name="delivery_newest_first"),
+            models.Index(fields=["next_check_at"], condition=models.Q(status="pending"), name="delivery_due"),
+            models.Index(fields=["channel"], condition=models.Q(status="pending"), name="delivery_pending"),
+            models.Index(fields=["ended_at"], name="delivery_ended"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.subject} to {self.channel_id}"
+
+    @classmethod
+    def unfinished(cls) -> "models.QuerySet[Any]":
+        return cls.objects.pending()
+
+    @property
+    def message_id(self) -> str:
+        return f"msg_{self.id.hex}"
+
+    def happens_within(self, seconds: float, *, now: datetime) -> bool:
+        """Whether it is being sent, or will be so soon."""
+        if self.status != DeliveryStatus.PENDING or self.next_check_at is None:
+            return False
+        return self.next_check_at < now + timedelta(seconds=seconds)
+
+    @property
+    def is_retried(self) -> bool:
+        """Its newest try failed, and another will come."""
+        return self.status == DeliveryStatus.PENDING and self.failure is not None
+
+    @property
+    def newest_attempts(self) -> list["Attempt"]:
+        return [Attempt(**tried) for tried in reversed(self.attempts)]
+
+    @property
+    def result(self) -> str:
+        """What came of it until now, in a sentence; empty while nothing has."""
+        if self.attempts and self.failure == self.attempts[-1]["failure"]:
+            return self.newest_attempts[0].result
+        return Failure(self.failure).label if self.failure else ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try: an entry of `NotificationDelivery.attempts`. `at` is ISO 8601, `detail` says more than `failure`."""
+
+    at: str
+    seconds: float
+    http_status: int | None
+    failure: str | None
+    detail: str
+
+    @property
+    def moment(self) -> datetime:
+        return datetime.fromisoformat(self.at)
+
+    @property
+    def result(self) -> str:
+        code = f"HTTP {self.http_status}." if self.http_status else ""
+        said = self.detail or (Failure(self.failure).label if self.failure else "Delivered." if not code else "")
+        return f"{code} {said}".strip()

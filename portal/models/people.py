@@ -1,0 +1,284 @@
+"""Who may act and for whom: people, organizations, memberships. Audit rows are in audit.py, keys in idempotency.py."""
+
+import uuid
+from datetime import datetime
+from typing import Any, ClassVar, Self
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.models import AnonymousUser, PermissionsMixin
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models.functions import Lower, Now
+
+from portal.aws.credentials import AwsTarget
+
+cluster_name = RegexValidator(r"^[A-Za-z0-9_-]{1,255}\Z", "Use letters, digits, hyphens and underscores, 255 at most.")
+stack_name = RegexValidator(
+    r"^[A-Za-z][A-Za-z0-9-]{0,127}\Z", "Start with a letter; then letters, digits and hyphens, 128 at most."
+)
+region_name = RegexValidator(r"^[a-z]{2}(-[a-z]+)+-[0-9]\Z", "Name an AWS region such as eu-central-1.")
+role_arn = RegexValidator(
+    r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,512}\Z",
+    "Give the role's ARN: arn:aws:iam::<account>:role/<name>.",
+)
+# A base address: host, port and path; no user, query or fragment, nothing that could be mistaken for another host.
+probe_address = RegexValidator(
+    r"^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?\Z",
+    "Give an address such as https://agent.example.com or http://orchestrator.acme.local:8081.",
+)
+external_id = RegexValidator(r"^[A-Za-z0-9_+=,.@:/-]{2,1224}\Z", "Use 2 to 1224 letters, digits and _+=,.@:/-")
+
+
+def resource_ids(kind: str) -> RegexValidator:
+    """EC2 ids of one kind, separated by commas."""
+    one = rf"{kind}-[0-9a-f]{{8,17}}"
+    return RegexValidator(rf"^{one}( *, *{one})*\Z", f"Write ids as {kind}-0a1b2c3d, separated by commas.")
+
+
+class UserManager(BaseUserManager["User"]):
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        if not email:
+            raise ValueError("A person needs an e-mail address.")
+        user = self.model(email=self.normalize_email(email).lower(), **fields)
+        user.set_password(password)
+        user.save()
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        return self.get(email__iexact=username)
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """A person. The e-mail address is the name they sign in with; case does not tell two people apart."""
+
+    email = models.EmailField("e-mail address", unique=True)
+    name = models.CharField(max_length=150, blank=True)
+    is_staff = models.BooleanField("staff", default=False, help_text="May sign in to this admin.")
+    is_active = models.BooleanField("active", default=True, help_text="Untick instead of deleting a person.")
+    date_joined = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    class Meta:
+        constraints = [models.UniqueConstraint(Lower("email"), name="user_email_any_case")]
+        ordering = ["email"]
+
+    def __str__(self) -> str:
+        return self.email
+
+    def get_full_name(self) -> str:
+        return self.name or self.email
+
+    def get_short_name(self) -> str:
+        return self.get_full_name()
+
+
+class OrganizationQuerySet(models.QuerySet["Organization"]):
+    def visible_to(self, user: "User | AnonymousUser") -> Self:
+        """The active organizations in which the person has a membership."""
+        if not user.is_authenticated:
+            return self.none()
+        return self.filter(is_active=True, memberships__user=user)
+
+
+class Organization(models.Model):
+    """The tenant, and where its platform runs on Amazon ECS. Staff keep it in Django admin."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    slug = models.SlugField(unique=True, help_text="Part of every address; do not change it once it is in use.")
+    name = models.CharField(max_length=150)
+    environment = models.CharField(
+        max_length=40, default="production", help_text="Shown at every action, e.g. production or staging."
+    )
+    is_active = models.BooleanField(
+        "active", default=True, help_text="Untick to suspend: nobody sees it, a running upgrade is watched to its end."
+    )
+    deployment_cluster = models.CharField(
+        "ECS cluster", max_length=255, blank=True, validators=[cluster_name], help_text="Empty: <stack>-cluster."
+    )
+    deployment_stack = models.CharField(
+        "stack",
+        max_length=128,
+        blank=True,
+        validators=[stack_name],
+        help_text="Services are <stack>-agent-service, <stack>-orchestrator-service, <stack>-customer-portal-service.",
+    )
+    deployment_region = models.CharField("AWS region", max_length=50, default="eu-central-1", validators=[region_name])
+    deployment_role_arn = models.CharField(
+        "role to assume",
+        max_length=600,
+        blank=True,
+        validators=[role_arn],
+        help_text="Empty: the portal's own credentials.",
+    )
+    deployment_external_id = models.CharField(
+        "external id",
+        max_length=1224,
+        blank=True,
+        validators=[external_id],
+        help_text="What the role's trust policy asks for as sts:ExternalId.",
+    )
+    deployment_subnets = models.CharField(
+        "subnets of agents",
+        max_length=600,
+        blank=True,
+        validators=[resource_ids("subnet")],
+        help_text="Ids, separated by commas. Empty: those of the platform's agent service.",
+    )
+    deployment_security_groups = models.CharField(
+        "security groups of agents",
+        max_length=300,
+        blank=True,
+        validators=[resource_ids("sg")],
+        help_text="Ids, separated by commas. Empty: those of the platform's agent service.",
+    )
+    deployment_execution_role_arn = models.CharField(
+        "execution role of agents",
+        max_length=600,
+        blank=True,
+        validators=[role_arn],
+        help_text="Pulls images, reads secrets, writes logs. Empty: that of the platform's agent service.",
+    )
+    deployment_task_role_arn = models.CharField(
+        "task role of agents",
+        max_length=600,
+        blank=True,
+        validators=[role_arn],
+        help_text="What agents may do in AWS. Empty: that of the platform's agent service.",
+    )
+    deployment_replica_limit = models.PositiveSmallIntegerField(
+        "most replicas",
+        default=10,
+        validators=[MinValueValidator(1), MaxValueValidator(1000)],
+        help_text="The most tasks that one deployment of an agent may have.",
+    )
+    # Pre-flight and validation send requests here (upgrades/checks/probes.py), so only staff may set them.
+    platform_agent_url = models.CharField(
+        "address of the agent service",
+        max_length=300,
+        blank=True,
+        db_default="",
+        default="",
+        validators=[probe_address],
+        help_text="Base address, asked for /health and /mcp/health. Empty: those checks stay not known.",
+    )
+    platform_orchestrator_url = models.CharField(
+        "address of the orchestrator",
+        max_length=300,
+        blank=True,
+        db_default="",
+        default="",
+        validators=[probe_address],
+        help_text="Base address, asked for /health and /api/v1/llm-providers/status.",
+    )
+    platform_portal_url = models.CharField(
+        "address of the customer portal",
+        max_length=300,
+        blank=True,
+        db_default="",
+        default="",
+        validators=[probe_address],
+        help_text="Base address, asked for /health and /api/v1/auth/session.",
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects = OrganizationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name", "id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        if bool(self.deployment_role_arn) != bool(self.deployment_external_id):
+            raise ValidationError("Give the role to assume and the external id together, or neither.")
+
+    @property
+    def cluster(self) -> str | None:
+        """The ECS cluster's name; None when the record has neither cluster nor stack."""
+        if self.deployment_cluster:
+            return self.deployment_cluster
+        return f"{self.deployment_stack}-cluster" if self.deployment_stack else None
+
+    @property
+    def aws_target(self) -> AwsTarget:
+        return AwsTarget(
+            region=self.deployment_region,
+            role_arn=self.deployment_role_arn or None,
+            external_id=self.deployment_external_id or None,
+        )
+
+
+class Role(models.TextChoices):
+    """What a member may do; each role may do what those before it may."""
+
+    VIEWER = "viewer", "Viewer"
+    OPERATOR = "operator", "Operator"
+    ADMIN = "admin", "Admin"
+
+    def includes(self, needed: "Role") -> bool:
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    def visible_to(self, user: "User | AnonymousUser") -> Self:
+        return self.filter(organization__in=Organization.objects.visible_to(user))
+
+    def for_list(self, organization: Organization) -> Self:
+        """The organization's members with their people, by e-mail address. One query."""
+        return self.filter(organization=organization).select_related("user").order_by("user__email", "pk")
+
+    def count_by_role(self, organization: Organization) -> dict["Role", int]:
+        """How many of the organization's members have each role, admins first; only roles that somebody has. One query."""
+        counts = dict(
+            self.filter(organization=organization).values_list("role").annotate(models.Count("pk")).order_by()
+        )
+        return {role: counts[role] for role in reversed(Role) if role in counts}
+
+
+class Membership(models.Model):
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role.choices, default=Role.VIEWER)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects = MembershipQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "user"], name="membership_once_per_organization"),
+            models.CheckConstraint(condition=models.Q(role__in=Role.values), name="membership_role_known"),
+        ]
+        ordering = ["organization__name", "user__email"]
+
+    def __str__(self) -> str:
+        return f"{self.user} as {self.role} of {self.organization}"
+
+    @property
+    def signed_in_at(self) -> datetime | None:
+        """When the person last signed in, if that was since they became a member.
+
+        What they did before is other organizations' business; it would tell whoever adds an address that it has an account.
+        """
+        at = self.user.last_login
+        return at if at and at >= self.created_at else None
+
+
+class Heartbeat(models.Model):
+    """When a background process was last seen at work, on the database's clock. Read by /health and the pages."""
+
+    name = models.CharField(max_length=20, primary_key=True)
+    beat_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.beat_at:%H:%M:%S}"

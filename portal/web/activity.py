@@ -1,0 +1,103 @@
+"""The page Activity: everything that anybody did in an organization, from the audit trail; and the same as CSV."""
+
+import json
+from urllib.parse import urlencode
+
+from django import forms
+from django.http import HttpRequest, HttpResponse
+from django.urls import NoReverseMatch, reverse
+from django.views.decorators.http import require_safe
+
+from portal.access import Policy, organization_of_page, policy
+from portal.models import AuditEvent, AuditKind, AuditQuerySet, Organization
+from portal.pagination import DEFAULT_LIMIT, MAX_SKIP, paginate
+from portal.web.context import page_context
+from portal.web.csv import MOST_ROWS, check_filters, csv_response
+from portal.web.htmx import render_page
+
+# The page of what a row tells of, by the beginning of its kind. Named by string: portal imports no app.
+PAGES = {"upgrade.": "upgrades:detail", "deployment.": "deployments:detail", "agent.": "agents:detail"}
+
+FILTERS = ("kind", "who", "subject", "since")
+
+
+class ActivityFilters(forms.Form):
+    """From the address. A value that is unknown is shown and named, never ignored."""
+
+    kind = forms.ChoiceField(required=False, choices=[("", "Anything"), *AuditKind.choices], label="What")
+    who = forms.CharField(required=False, max_length=254)
+    subject = forms.CharField(required=False, max_length=254, label="Of what")
+    since = forms.DateField(required=False, label="Since")
+    skip = forms.IntegerField(required=False, min_value=0, max_value=MAX_SKIP, widget=forms.HiddenInput)
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def activity(request: HttpRequest, slug: str) -> HttpResponse:
+    """Newest first; the address holds the filters."""
+    organization = organization_of_page(request, slug)
+    form = ActivityFilters(request.GET)
+    page = paginate(found_events(request, organization, form), skip=skip_of(form), limit=DEFAULT_LIMIT)
+    context = page_context(request, organization) | {
+        "form": form,
+        "page": page,
+        "rows": [(event, subject_url(event, organization), details_of(event)) for event in page.items],
+        "kinds": AuditKind.choices,
+        "query_without_skip": urlencode({name: request.GET[name] for name in FILTERS if request.GET.get(name)}),
+        "csv_url": reverse("activity_csv", args=[organization.slug]),
+        "most_rows": MOST_ROWS,
+    }
+    return render_page(request, "activity.html", "_activity_rows.html", context)
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def activity_csv(request: HttpRequest, slug: str) -> HttpResponse:
+    """What the page's filters find, the newest MOST_ROWS at most. 400 for a filter that makes no sense."""
+    organization = organization_of_page(request, slug)
+    form = ActivityFilters(request.GET)
+    check_filters(form)
+    events = found_events(request, organization, form)[:MOST_ROWS]
+    header = ["at", "kind", "actor", "subject", "data", "request_id", "audit_id"]
+    rows = (
+        [event.created_at, event.kind, event.actor_email, event.subject, as_json(event), event.request_id, event.pk]
+        for event in events
+    )
+    return csv_response(f"{organization.slug}-activity", header, rows)
+
+
+def found_events(request: HttpRequest, organization: Organization, form: ActivityFilters) -> AuditQuerySet:
+    """None at all for filters that make no sense: the page then says which."""
+    events = AuditEvent.objects.visible_to(request.user).filter(organization=organization).newest_first()
+    if not form.is_valid():
+        return events.none()
+    given = form.cleaned_data
+    return events.matching(**{name: given[name] for name in FILTERS})
+
+
+def skip_of(form: ActivityFilters) -> int:
+    return (form.cleaned_data.get("skip") or 0) if form.is_valid() else 0
+
+
+def subject_url(event: AuditEvent, organization: Organization) -> str | None:
+    for beginning, page in PAGES.items():
+        if event.kind.startswith(beginning):
+            try:
+                return reverse(page, args=[organization.slug, event.subject])
+            except NoReverseMatch:
+                return None
+    return None
+
+
+def details_of(event: AuditEvent) -> list[tuple[str, str]]:
+    """Names and values; what is neither text nor number as JSON."""
+    return [
+        (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for name, value in event.data.items()
+        if value not in ("", None, {}, [])
+    ]
+
+
+def as_json(event: AuditEvent) -> str:
+    """Without a semicolon, which only texts can hold: behind one a spreadsheet may begin a cell, and compute it."""
+    return json.dumps(event.data, ensure_ascii=False, sort_keys=True).replace(";", "\\u003b")

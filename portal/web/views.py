@@ -1,0 +1,27 @@
+"""The pages that stand above the apps: where a person lands, and the overview of one organization."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_safe
+
+from portal.access import Policy, organization_of_page, policy
+from portal.models import Organization
+from portal.web.context import page_context
+
+
+@policy(Policy.SIGNED_IN)
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    """To the only organization; with several, the choice; with none, what to do about it."""
+    organizations = list(Organization.objects.visible_to(request.user))
+    if len(organizations) == 1:
+        return redirect("overview", organizations[0].slug)
+    return render(request, "home.html", {"organizations": organizations})
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def overview(request: HttpRequest, slug: str) -> HttpResponse:
+    """What runs and what happens now. The apps' parts come in through their template tags."""
+    organization = organization_of_page(request, slug)
+    return render(request, "overview.html", page_context(request, organization))

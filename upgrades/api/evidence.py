@@ -1,0 +1,72 @@
+"""EVIDENCE: everything about one upgrade in one document, for an auditor. The JSON route and the page to print show it.
+
+`sha256` is the sum over the canonical JSON (keys sorted, no spaces, UTF-8) of the document without `sha256` and
+`generated_at`: two documents of the same facts have the same sum, whenever and in whichever form they were taken.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from django.db.models import QuerySet, prefetch_related_objects
+from django.utils import timezone
+
+from portal.models import AuditEvent
+from upgrades.api.records import EvidenceFacts
+from upgrades.checks.matrix import rows_of
+from upgrades.models import Upgrade, UpgradeEvent
+from upgrades.states import PreflightCheck
+
+Json = dict[str, Any]
+
+
+def evidence_of(upgrade: Upgrade) -> Json:
+    """The whole document. The upgrade is of `for_record`. Four queries more, whatever it holds."""
+    prefetch_related_objects([upgrade], "checks")
+    facts = EvidenceFacts(
+        {
+            "upgrade_id": upgrade.upgrade_id,
+            "organization": place_of(upgrade),
+            "kind": upgrade.kind,
+            "status": upgrade.status,
+            "validation": upgrade.validation,
+            "message": upgrade.message,
+            "actor": upgrade.initiated_by_email,
+            "request": upgrade,
+            "stop": upgrade if upgrade.stop_requested_at else None,
+            "override_reason": upgrade.override_reason or None,
+            "preflight": upgrade.preflight_checks,
+            "services": upgrade.rollouts.all(),
+            "checks": rows_of(upgrade) if upgrade.has_advanced else [],
+            "rollbacks": list(upgrade.rollbacks.order_by("created_at", "id").values_list("upgrade_id", flat=True)),
+            "timeline": UpgradeEvent.objects.for_timeline(upgrade).reverse(),
+            "audit": audit_rows(upgrade),
+        }
+    ).data
+    facts = json.loads(canonical(facts))
+    generated_at = timezone.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {**facts, "generated_at": generated_at, "sha256": hashlib.sha256(canonical(facts)).hexdigest()}
+
+
+def place_of(upgrade: Upgrade) -> Json:
+    """The organization. Its environment may have been renamed since: pre-flight recorded what it was."""
+    organization = upgrade.organization
+    recorded = [check.evidence for check in upgrade.checks.all() if check.name == PreflightCheck.ENVIRONMENT]
+    environments = [evidence["environment"] for evidence in recorded if evidence.get("environment")]
+    return {
+        "slug": organization.slug,
+        "name": organization.name,
+        "environment": environments[0] if environments else organization.environment,
+    }
+
+
+def audit_rows(upgrade: Upgrade) -> QuerySet[AuditEvent]:
+    """The audit rows that name the upgrade, oldest first; none can be older than it."""
+    rows = AuditEvent.objects.filter(
+        organization=upgrade.organization_id, subject=upgrade.upgrade_id, created_at__gte=upgrade.created_at
+    )
+    return rows.order_by("created_at", "id")
+
+
+def canonical(facts: Any) -> bytes:
+    return json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

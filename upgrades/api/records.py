@@ -1,0 +1,534 @@
+"""Bodies and queries of the upgrade routes in, records out; the schema at /api/schema is made from them."""
+
+from datetime import datetime
+from typing import Any
+
+from rest_framework import serializers
+
+from portal.api.routes import PageQuery, StrictBoolean, StrictSerializer, StrictString, choice, one_of
+from portal.models import AuditEvent
+from portal.pagination import MAX_SKIP
+from portal.times import utc
+from upgrades.checks.matrix import rows_of, run_of
+from upgrades.commands.record import MAX_REASON_LENGTH, OVERRIDE_RULE
+from upgrades.commands.sign import MAX_NOTE_LENGTH
+from upgrades.inventory.images import LATEST
+from upgrades.models import MAX_VERSION_LENGTH, Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
+from upgrades.states import (
+    ALL_SERVICES,
+    AUTOMATIC,
+    TARGETS,
+    UPGRADE_STATUSES,
+    CheckStatus,
+    EventKind,
+    MatrixRow,
+    Outcome,
+    PlatformService,
+    PreflightCheck,
+    Stage,
+    Status,
+    Validation,
+)
+
+DEFAULT_EVENTS, MAX_EVENTS = 100, 500
+SIGNABLE = [CheckStatus.PASS.value, CheckStatus.FAIL.value]
+
+
+def override_field() -> StrictString:
+    return StrictString(
+        max_length=MAX_REASON_LENGTH,
+        allow_blank=True,
+        default="",
+        help_text=f"Why to start although pre-flight fails. {OVERRIDE_RULE}",
+    )
+
+
+class TriggerBody(StrictSerializer):
+    service = serializers.ChoiceField(
+        choices=TARGETS,
+        error_messages={
+            "required": f"Required: {one_of(TARGETS)}",
+            "null": one_of(TARGETS),
+            "invalid_choice": one_of(TARGETS),
+        },
+    )
+    version = StrictString(
+        max_length=MAX_VERSION_LENGTH,
+        default=LATEST,
+        help_text="`latest`, a tag that each targeted service has, or the digest of an image without one.",
+    )
+    force_new_deployment = StrictBoolean(default=False)
+    reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
+    override_reason = override_field()
+
+    def validate_service(self, value: Any) -> str:
+        return str(value)
+
+
+class PreflightQuery(StrictSerializer):
+    service = serializers.ChoiceField(
+        choices=TARGETS, default=ALL_SERVICES, error_messages={"invalid_choice": one_of(TARGETS)}
+    )
+
+
+class RollbackBody(StrictSerializer):
+    reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
+    override_reason = override_field()
+
+
+class HistoryQuery(PageQuery):
+    status = choice([status.value for status in UPGRADE_STATUSES])
+    service = choice(TARGETS)
+    version = serializers.CharField(max_length=MAX_VERSION_LENGTH, default=None)
+    initiated_by = serializers.CharField(max_length=254, default=None)
+    validation = choice(Validation.values)
+
+
+class SignBody(StrictSerializer):
+    check = serializers.ChoiceField(
+        choices=MatrixRow.values,
+        error_messages={
+            "required": f"Required: {one_of(MatrixRow.values)}",
+            "invalid_choice": one_of(MatrixRow.values),
+        },
+    )
+    status = serializers.ChoiceField(
+        choices=SIGNABLE,
+        error_messages={"required": f"Required: {one_of(SIGNABLE)}", "invalid_choice": one_of(SIGNABLE)},
+    )
+    note = StrictString(max_length=MAX_NOTE_LENGTH, allow_blank=True, default="")
+
+    def validate_check(self, value: Any) -> str:
+        return str(value)
+
+    def validate_status(self, value: Any) -> CheckStatus:
+        return CheckStatus(value)
+
+
+class TimelineQuery(StrictSerializer):
+    skip = serializers.IntegerField(min_value=0, max_value=MAX_SKIP, default=0)
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_EVENTS, default=DEFAULT_EVENTS)
+    kind = choice(EventKind.values)
+
+
+class UtcDateTimeField(serializers.DateTimeField):
+    """ISO 8601, UTC, `Z`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(format="%Y-%m-%dT%H:%M:%S.%fZ", read_only=True, **options)
+
+
+class ServiceEntry(serializers.ModelSerializer[Rollout]):
+    """One service of an upgrade."""
+
+    service = serializers.ChoiceField(choices=PlatformService.values)
+    status = serializers.ChoiceField(choices=[s.value for s in Status if s != Status.PARTIAL])
+    outcome = serializers.ChoiceField(choices=Outcome.values, allow_null=True)
+    started_at = UtcDateTimeField(allow_null=True)
+    completed_at = UtcDateTimeField(allow_null=True)
+    last_checked_at = UtcDateTimeField(allow_null=True)
+
+    class Meta:
+        model = Rollout
+        fields = [
+            "service",
+            "service_name",
+            "status",
+            "outcome",
+            "desired_count",
+            "running_count",
+            "pending_count",
+            "failed_tasks",
+            "from_version",
+            "to_version",
+            "task_definition",
+            "previous_task_definition",
+            "deployment_id",
+            "rollout_reason",
+            "error_message",
+            "started_at",
+            "completed_at",
+            "last_checked_at",
+        ]
+        read_only_fields = fields
+
+
+class PreflightEntry(serializers.Serializer[Any]):
+    check = serializers.ChoiceField(source="name", choices=PreflightCheck.values)
+    title = serializers.CharField(source="label")
+    status = serializers.ChoiceField(choices=CheckStatus.values)
+    detail = serializers.CharField()
+    evidence = serializers.DictField()
+    checked_at = UtcDateTimeField()
+
+
+class PreflightRecord(serializers.Serializer[Any]):
+    """`may_start` is false when a check fails: then the trigger wants an `override_reason`."""
+
+    organization = serializers.CharField()
+    service = serializers.ChoiceField(choices=TARGETS)
+    may_start = serializers.BooleanField()
+    checks = PreflightEntry(many=True)
+    checked_at = UtcDateTimeField()
+
+
+class CheckEntry(serializers.ModelSerializer[UpgradeCheck]):
+    """A check of pre-flight, as it was at the trigger, or of the validation.
+
+    `checked_by` is null where the portal checked it, or nobody has yet.
+    """
+
+    check = serializers.ChoiceField(source="name", choices=[*PreflightCheck.values, *MatrixRow.values])
+    stage = serializers.ChoiceField(choices=Stage.values)
+    title = serializers.SerializerMethodField()
+    status = serializers.ChoiceField(choices=CheckStatus.values)
+    evidence = serializers.DictField()
+    checked_by = serializers.SerializerMethodField()
+    note = serializers.SerializerMethodField()
+    checked_at = UtcDateTimeField(allow_null=True)
+
+    class Meta:
+        model = UpgradeCheck
+        fields = ["stage", "check", "title", "status", "detail", "evidence", "checked_by", "note", "checked_at"]
+        read_only_fields = fields
+
+    def get_title(self, check: UpgradeCheck) -> str:
+        return check.label
+
+    def get_checked_by(self, check: UpgradeCheck) -> str | None:
+        return check.checked_by_email or None
+
+    def get_note(self, check: UpgradeCheck) -> str | None:
+        return check.note or None
+
+
+class UpgradeSummary(serializers.ModelSerializer[Upgrade]):
+    """What status and history have in common. `success` is true once the whole upgrade is a SUCCESS."""
+
+    success = serializers.SerializerMethodField()
+    organization = serializers.CharField(source="organization.slug")
+    status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
+    kind = serializers.ChoiceField(choices=Kind.values)
+    validation = serializers.ChoiceField(choices=Validation.values)
+    initiated_by = serializers.CharField(source="initiated_by_email")
+    message = serializers.CharField()
+    error_message = serializers.CharField(allow_null=True)
+    override_reason = serializers.SerializerMethodField(help_text="Null: no check failed.")
+    started_at = UtcDateTimeField(allow_null=True)
+    completed_at = UtcDateTimeField(allow_null=True)
+    checks = CheckEntry(many=True)
+
+    def get_success(self, upgrade: Upgrade) -> bool:
+        return upgrade.status == Status.SUCCESS
+
+    def get_override_reason(self, upgrade: Upgrade) -> str | None:
+        return upgrade.override_reason or None
+
+
+SUMMARY_FIELDS = [
+    "success",
+    "upgrade_id",
+    "organization",
+    "status",
+    "kind",
+    "version",
+    "force_new_deployment",
+    "reason",
+    "initiated_by",
+    "services",
+    "success_count",
+    "failed_count",
+    "validation",
+    "message",
+    "error_message",
+    "override_reason",
+    "started_at",
+    "completed_at",
+    "checks",
+]
+
+
+class UpgradeRecord(UpgradeSummary):
+    """One upgrade, with an entry for each service."""
+
+    services = ServiceEntry(source="rollouts", many=True)
+
+    class Meta:
+        model = Upgrade
+        fields = SUMMARY_FIELDS
+
+
+class HistoryItem(UpgradeSummary):
+    """One upgrade in the history: the services by name."""
+
+    services = serializers.SerializerMethodField()
+    service_count = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Upgrade
+        fields = [*SUMMARY_FIELDS, "service_count"]
+
+    def get_services(self, upgrade: Upgrade) -> list[str]:
+        return [rollout.service for rollout in upgrade.rollouts.all()]
+
+    def get_service_count(self, upgrade: Upgrade) -> int:
+        return len(upgrade.rollouts.all())
+
+
+class History(serializers.Serializer[Any]):
+    """The envelope, and the organization and filters that applied."""
+
+    items = HistoryItem(many=True)
+    total = serializers.IntegerField()
+    skip = serializers.IntegerField()
+    limit = serializers.IntegerField()
+    has_more = serializers.BooleanField()
+    organization = serializers.CharField()
+    status = serializers.CharField(allow_null=True)
+    service = serializers.CharField(allow_null=True)
+    version = serializers.CharField(allow_null=True)
+    initiated_by = serializers.CharField(allow_null=True)
+    validation = serializers.CharField(allow_null=True)
+
+
+class TimelineItem(serializers.ModelSerializer[UpgradeEvent]):
+    """A line of the timeline. `service` is null for what concerns the whole upgrade."""
+
+    id = serializers.UUIDField(source="uuid")
+    kind = serializers.ChoiceField(choices=EventKind.values)
+    service = serializers.ChoiceField(choices=PlatformService.values, allow_null=True)
+    actor = serializers.CharField(help_text="An e-mail address, `system` (the portal) or `ecs`.")
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        model = UpgradeEvent
+        fields = ["id", "kind", "service", "actor", "message", "created_at"]
+        read_only_fields = fields
+
+
+class TimelineList(serializers.Serializer[Any]):
+    """The envelope, led by the upgrade that the events are of."""
+
+    upgrade_id = serializers.CharField()
+    upgrade_status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
+    organization = serializers.CharField()
+    items = TimelineItem(many=True)
+    total = serializers.IntegerField()
+    skip = serializers.IntegerField()
+    limit = serializers.IntegerField()
+    has_more = serializers.BooleanField()
+    kind = serializers.CharField(allow_null=True)
+
+
+class MatrixEntry(CheckEntry):
+    """A row of the matrix."""
+
+    check = serializers.ChoiceField(source="name", choices=MatrixRow.values)
+    automatic = serializers.SerializerMethodField(help_text="Whether the portal checks it by itself.")
+
+    class Meta(CheckEntry.Meta):
+        fields = ["check", "title", "automatic", "status", "detail", "evidence", "checked_by", "note", "checked_at"]
+
+    def get_automatic(self, check: UpgradeCheck) -> bool:
+        return check.name in AUTOMATIC
+
+
+class Matrix(serializers.Serializer[Any]):
+    """The validation of an upgrade. `probes_until`: until when the portal checks by itself; null: it does not, now."""
+
+    upgrade_id = serializers.CharField()
+    upgrade_status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
+    organization = serializers.CharField()
+    validation = serializers.ChoiceField(choices=Validation.values)
+    probes_until = UtcDateTimeField(allow_null=True)
+    checks = MatrixEntry(many=True)
+
+
+def matrix_record(upgrade: Upgrade) -> dict[str, Any]:
+    run = run_of(upgrade)
+    return dict(
+        Matrix(
+            {
+                "upgrade_id": upgrade.upgrade_id,
+                "upgrade_status": upgrade.status,
+                "organization": upgrade.organization.slug,
+                "validation": upgrade.validation,
+                "probes_until": run.ends_at if run and not run.is_done else None,
+                "checks": rows_of(upgrade),
+            }
+        ).data
+    )
+
+
+class EvidenceService(ServiceEntry):
+    """What was wanted of a service, what ran before and after, by digest; and how it ended."""
+
+    stopped_tasks = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Rollout
+        fields = [
+            *ServiceEntry.Meta.fields,
+            "wanted_version",
+            "wanted_image",
+            "wanted_task_definition",
+            "from_digest",
+            "to_digest",
+            "service_deployment_arn",
+            "attribution_note",
+            "attempts",
+            "stopped_tasks",
+        ]
+        read_only_fields = fields
+
+    def get_stopped_tasks(self, rollout: Rollout) -> list[dict[str, Any]]:
+        """Newest first: id, stopped_at, reason, exit_code. The release before wrote its times without `Z`."""
+        return [{**task, "stopped_at": as_utc(task["stopped_at"])} for task in rollout.stopped_tasks]
+
+
+def as_utc(at: str | None) -> str | None:
+    return utc(datetime.fromisoformat(at)) if at else None
+
+
+class EvidenceRequest(serializers.ModelSerializer[Upgrade]):
+    """What was asked for, and where it rolled."""
+
+    service = serializers.ChoiceField(source="target", choices=TARGETS)
+    rolls_back = serializers.CharField(source="rolls_back.upgrade_id", allow_null=True, default=None)
+    requested_at = UtcDateTimeField(source="created_at")
+    started_at = UtcDateTimeField(allow_null=True)
+    completed_at = UtcDateTimeField(allow_null=True)
+
+    class Meta:
+        model = Upgrade
+        fields = [
+            "service",
+            "version",
+            "force_new_deployment",
+            "reason",
+            "rolls_back",
+            "cluster",
+            "region",
+            "estimated_seconds",
+            "requested_at",
+            "started_at",
+            "completed_at",
+        ]
+        read_only_fields = fields
+
+
+class EvidenceStop(serializers.Serializer[Any]):
+    requested_by = serializers.CharField(source="stop_requested_by.email")
+    requested_at = UtcDateTimeField(source="stop_requested_at")
+
+
+class EvidencePlace(serializers.Serializer[Any]):
+    """`environment`: as it was at the trigger, where pre-flight recorded it."""
+
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    environment = serializers.CharField()
+
+
+class EvidenceAudit(serializers.ModelSerializer[AuditEvent]):
+    """A row of the audit trail that names the upgrade."""
+
+    actor = serializers.CharField(source="actor_email")
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        model = AuditEvent
+        fields = ["id", "kind", "actor", "data", "request_id", "created_at"]
+        read_only_fields = fields
+
+
+class EvidenceFacts(serializers.Serializer[Any]):
+    """Everything about one upgrade. `timeline` and `audit` are oldest first."""
+
+    upgrade_id = serializers.CharField()
+    organization = EvidencePlace()
+    kind = serializers.ChoiceField(choices=Kind.values)
+    status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
+    validation = serializers.ChoiceField(choices=Validation.values)
+    message = serializers.CharField()
+    actor = serializers.CharField()
+    request = EvidenceRequest()
+    stop = EvidenceStop(allow_null=True)
+    override_reason = serializers.CharField(allow_null=True)
+    preflight = CheckEntry(many=True)
+    services = EvidenceService(many=True)
+    checks = MatrixEntry(many=True, help_text="The validation matrix.")
+    rollbacks = serializers.ListField(
+        child=serializers.CharField(), help_text="Ids of the upgrades that rolled it back."
+    )
+    timeline = TimelineItem(many=True)
+    audit = EvidenceAudit(many=True)
+
+
+class Evidence(EvidenceFacts):
+    """The document: the facts, when they were taken, and their sum."""
+
+    generated_at = serializers.CharField()
+    sha256 = serializers.CharField(
+        help_text="Over the canonical JSON (keys sorted, no spaces, UTF-8) without `sha256` and `generated_at`."
+    )
+
+
+class AcceptedEntry(serializers.Serializer[Any]):
+    service = serializers.ChoiceField(choices=PlatformService.values)
+    service_name = serializers.CharField()
+    status = serializers.ChoiceField(choices=[Status.PENDING.value])
+
+
+class Accepted(serializers.Serializer[Any]):
+    """The body of the trigger's 202: what was recorded, as it was then, so that a repeated key gets the same answer."""
+
+    success = serializers.BooleanField()
+    upgrade_id = serializers.CharField()
+    status = serializers.ChoiceField(choices=[Status.PENDING.value])
+    organization = serializers.CharField()
+    services = AcceptedEntry(many=True)
+    message = serializers.CharField()
+    estimated_time = serializers.CharField()
+    estimated_seconds = serializers.IntegerField(allow_null=True)
+    status_url = serializers.CharField()
+
+
+def by_service(child: type[serializers.Field[Any, Any, Any, Any]], **options: Any) -> dict[str, Any]:
+    """A field for each platform service. A hyphen is no Python name, so they are not declared one by one."""
+    return {service: child(**options) for service in PlatformService.values}
+
+
+class CurrentVersions(serializers.Serializer[Any]):
+    def get_fields(self) -> dict[str, Any]:
+        return by_service(serializers.CharField, allow_null=True)
+
+
+class Digests(serializers.Serializer[Any]):
+    def get_fields(self) -> dict[str, Any]:
+        return by_service(serializers.CharField, allow_null=True, help_text="`sha256:..`; null: it has no such image.")
+
+
+class VersionItem(serializers.Serializer[Any]):
+    """One version. Where `selection` is `limited` no digest and no time of its push is known."""
+
+    version = serializers.CharField(source="name", help_text="A tag; of an image without one its digest.")
+    tags = serializers.ListField(child=serializers.CharField(), help_text="Other tags of the same images.")
+    digests = Digests()
+    pushed_at = UtcDateTimeField(allow_null=True)
+    services = serializers.ListField(
+        child=serializers.ChoiceField(choices=PlatformService.values), help_text="The services that have it."
+    )
+    running = serializers.ListField(
+        child=serializers.ChoiceField(choices=PlatformService.values), help_text="The services that run it now."
+    )
+
+
+class VersionList(serializers.Serializer[Any]):
+    """Versions newest first; what runs; whether and why not others than `latest` can be chosen."""
+
+    organization = serializers.CharField()
+    versions = VersionItem(many=True)
+    current = CurrentVersions()
+    selection = serializers.ChoiceField(choices=["available", "limited"])
+    message = serializers.CharField()

@@ -1,0 +1,216 @@
+"""The upgrade routes of the API: shape in, one query or command, record out."""
+
+from django.urls import reverse
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from portal.access import Policy, organization_of_api, person, session_ends_at
+from portal.api.routes import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, errors, key_of, read_body, read_query
+from portal.errors import existing
+from portal.pagination import paginate
+from upgrades.api import records
+from upgrades.checks.preflight import run as run_preflight
+from upgrades.commands import record as commands
+from upgrades.estimates import in_words
+from upgrades.inventory.catalogue import read_catalogue
+from upgrades.models import Upgrade, UpgradeEvent
+from upgrades.states import Status, services_of
+
+LOCATION = OpenApiParameter(
+    "Location", str, OpenApiParameter.HEADER, response=[202], description="The same as `status_url`."
+)
+
+
+@extend_schema(
+    operation_id="deployments_versions",
+    tags=["upgrades"],
+    summary="What can be rolled and what runs",
+    parameters=[ORGANIZATION],
+    responses={200: records.VersionList, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def versions(request: Request) -> Response:
+    """What the registries of the three services have, newest first, and what runs where.
+
+    `selection` is `available` where Amazon ECR can be read: then each version tells which service has it, by digest. It is
+    `limited` where no registry can be read (`message` says why): then only `latest` can be chosen, and the versions are
+    those that run now and those of past upgrades, without digests.
+    """
+    read_query(request)
+    organization = organization_of_api(request)
+    catalogue = read_catalogue(organization)
+    body = {
+        "organization": organization.slug,
+        "versions": records.VersionItem(catalogue.versions, many=True).data,
+        "current": catalogue.running,
+        "selection": catalogue.selection,
+        "message": catalogue.message,
+    }
+    return Response(body)
+
+
+@extend_schema(
+    operation_id="deployments_preflight",
+    tags=["upgrades"],
+    summary="Whether an upgrade may start",
+    parameters=[ORGANIZATION, records.PreflightQuery],
+    responses={200: records.PreflightRecord, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def preflight(request: Request) -> Response:
+    """The checks before an upgrade, as of some seconds ago at most. One that fails blocks; one not known does not."""
+    query = read_query(request, records.PreflightQuery)
+    organization = organization_of_api(request)
+    checked = run_preflight(organization, services_of(query["service"]), session_ends_at=session_ends_at(request))
+    body = {"organization": organization.slug, "service": query["service"], "checks": checked.checks}
+    record = records.PreflightRecord(body | {"may_start": checked.may_start, "checked_at": checked.checked_at})
+    return Response(record.data)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_trigger",
+    tags=["upgrades"],
+    summary="Trigger an upgrade",
+    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
+    request=records.TriggerBody,
+    responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 502, 503)},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def trigger(request: Request) -> Response:
+    """Record an upgrade. 202 means recorded and certain to be carried out; poll `status_url` for what comes of it."""
+    read_query(request)
+    body = read_body(request, records.TriggerBody)
+    upgrade = commands.trigger_upgrade(
+        organization_of_api(request),
+        actor=person(request),
+        session_ends_at=session_ends_at(request),
+        idempotency_key=key_of(request),
+        **body,
+    )
+    return accepted(upgrade)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_status",
+    tags=["upgrades"],
+    summary="Status of an upgrade",
+    responses={200: records.UpgradeRecord, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def status(request: Request, upgrade_id: str) -> Response:
+    """The recorded upgrade, with what ECS said when it was last asked (`last_checked_at` of each service)."""
+    read_query(request)
+    return Response(records.UpgradeRecord(find_upgrade(request, upgrade_id)).data)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_stop",
+    tags=["upgrades"],
+    summary="Stop an upgrade",
+    request=None,
+    responses={202: records.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def stop(request: Request, upgrade_id: str) -> Response:
+    """Ask for a stop: ECS rolls the running rollout back, and later services are not attempted."""
+    read_query(request)
+    read_body(request, NoBody)
+    upgrade = commands.stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
+    return Response(records.UpgradeRecord(upgrade).data, status=202)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_events",
+    tags=["upgrades"],
+    summary="Timeline of an upgrade",
+    parameters=[records.TimelineQuery],
+    responses={200: records.TimelineList, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def events(request: Request, upgrade_id: str) -> Response:
+    """What people asked for, what the portal did and what ECS told, newest first."""
+    query = read_query(request, records.TimelineQuery)
+    kind = query.pop("kind")
+    upgrade = find_upgrade(request, upgrade_id)
+    page = paginate(UpgradeEvent.objects.for_timeline(upgrade, kind=kind), **query)
+    heading = {
+        "upgrade_id": upgrade.upgrade_id,
+        "upgrade_status": upgrade.status,
+        "organization": upgrade.organization.slug,
+    }
+    items = records.TimelineItem(page.items, many=True).data
+    return Response(heading | page.envelope(items, kind=kind))
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_rollback",
+    tags=["upgrades"],
+    summary="Roll an upgrade back",
+    parameters=[IDEMPOTENCY_KEY, LOCATION],
+    request=records.RollbackBody,
+    responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 503)},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def rollback(request: Request, upgrade_id: str) -> Response:
+    """A new upgrade of kind `rollback`: each service that completed goes back to its recorded previous task definition.
+
+    What cannot go back stays as it is; 400 `rollback_impossible` says why when nothing can. 409 while it runs. `services`
+    of the answer are those that roll. A service that no longer runs what the upgrade left is not touched.
+    """
+    read_query(request)
+    body = read_body(request, records.RollbackBody)
+    upgrade = commands.rollback_upgrade(
+        find_upgrade(request, upgrade_id),
+        actor=person(request),
+        session_ends_at=session_ends_at(request),
+        idempotency_key=key_of(request),
+        **body,
+    )
+    return accepted(upgrade)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_history",
+    tags=["upgrades"],
+    summary="History of upgrades",
+    parameters=[ORGANIZATION, records.HistoryQuery],
+    responses={200: records.History, **errors(400, 401, 404, 503)},
+)
+@api_route("GET", allow=Policy.VIEWER)
+def history(request: Request) -> Response:
+    """Past and running upgrades, newest first."""
+    query = read_query(request, records.HistoryQuery)
+    skip, limit = query.pop("skip"), query.pop("limit")
+    organization = organization_of_api(request)
+    upgrades = Upgrade.objects.for_history(request.user, organization, **query).prefetch_related("checks")
+    page = paginate(upgrades, skip=skip, limit=limit)
+    items = records.HistoryItem(page.items, many=True).data
+    return Response(page.envelope(items, organization=organization.slug, **query))
+
+
+def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
+    """Raises PortalError 404 for an upgrade of another organization as for one that does not exist."""
+    return existing(Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first())
+
+
+def accepted(upgrade: Upgrade) -> Response:
+    """Made of what never changes after the trigger, so that a repeated Idempotency-Key gets the same answer."""
+    rollouts = list(upgrade.rollouts.all())
+    names = ", then ".join(rollout.service for rollout in rollouts)
+    status_url = reverse("upgrade-status", args=[upgrade.upgrade_id])
+    body = {
+        "success": True,
+        "upgrade_id": upgrade.upgrade_id,
+        "status": Status.PENDING.value,
+        "organization": upgrade.organization.slug,
+        "services": [
+            {"service": rollout.service, "service_name": rollout.service_name, "status": Status.PENDING.value}
+            for rollout in rollouts
+        ],
+        "message": f"Recorded: {names}. Accepted is not complete: poll status_url until the status is final.",
+        "estimated_time": in_words(upgrade.estimated_seconds),
+        "estimated_seconds": upgrade.estimated_seconds,
+        "status_url": status_url,
+    }
+    return Response(body, status=202, headers={"Location": status_url})

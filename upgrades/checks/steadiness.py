@@ -1,0 +1,130 @@
+"""Whether the services still run what an upgrade left, and since when: the `monitoring` row of the matrix.
+
+One look at ECS for all of them; judged by the deployment that is mine, as the rollout was, and by the database's clock.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+
+from portal.aws import ecs
+from portal.aws.errors import AwsError, AwsMissing, in_short
+from portal.leases import Claim
+from portal.templatetags.words import duration, last_part
+from upgrades.checks.probes import Finding
+from upgrades.models import Rollout, UpgradeCheck, ValidationRun
+from upgrades.states import CheckStatus, PlatformService, not_supported
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 20
+# Time between two looks beyond this was not watched, and does not count as steady.
+LONGEST_GAP = timedelta(seconds=3 * LOOK_SECONDS)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the services. `error`: AWS did not answer, so nothing was seen. `disturbance`: what is not steady."""
+
+    services: dict[str, Any] = field(default_factory=dict)
+    disturbance: str | None = None
+    error: str | None = None
+
+
+def look_at(claim: Claim[ValidationRun], completed: list[Rollout]) -> Look:
+    """Whether each completed service runs what this upgrade left, and all of it. One AWS call."""
+    upgrade = claim.row.upgrade
+    claim.renew()
+    try:
+        names = [rollout.service_name for rollout in completed]
+        reading = ecs.describe_services(upgrade.aws_target, upgrade.cluster, names)
+        found = {name: service for name in names if (service := reading.service(name))}
+    except AwsMissing:
+        found = {}
+    except AwsError as error:
+        logger.info("validation of %s: %s", upgrade, error)
+        return Look(error=in_short(error))
+    disturbances = [disturbance_of(rollout, found.get(rollout.service_name)) for rollout in completed]
+    seen = {
+        rollout.service: facts_of(found[rollout.service_name]) for rollout in completed if rollout.service_name in found
+    }
+    return Look(seen, next((each for each in disturbances if each), None))
+
+
+def disturbance_of(rollout: Rollout, service: ecs.Service | None) -> str | None:
+    """What of the service is not as the rollout left it, in a sentence; None when all is."""
+    label = PlatformService(rollout.service).label
+    if service is None or service.status != "ACTIVE":
+        return f"{label}: the service is gone."
+    if service.is_foreign:
+        return f"{label}: it is {not_supported(service.controller)}."
+    if service.task_definition != rollout.task_definition:
+        return f"{label}: it runs {last_part(service.task_definition)}, not {last_part(rollout.task_definition)}."
+    if not is_mine(rollout, service):
+        return f"{label}: it was deployed again outside this upgrade."
+    if len(service.deployments) > 1:
+        return f"{label}: another deployment is under way."
+    if service.running_count != service.desired_count or service.desired_count == 0:
+        return f"{label}: {service.running_count} of {service.desired_count} tasks run."
+    return None
+
+
+def is_mine(rollout: Rollout, service: ecs.Service) -> bool:
+    """Whether its newest deployment is the rollout's: by id, or by ARN where that alone was found (looks.find_mine)."""
+    if service.primary is None:
+        return False
+    if rollout.deployment_id:
+        return service.primary.id == rollout.deployment_id
+    known = (rollout.service_deployment_arn, service.current_service_deployment)
+    return None in known or known[0] == known[1]
+
+
+def facts_of(service: ecs.Service) -> dict[str, Any]:
+    return {
+        "running": service.running_count,
+        "desired": service.desired_count,
+        "task_definition": last_part(service.task_definition),
+        "deployment_id": service.primary.id if service.primary else None,
+    }
+
+
+def judge_look(claim: Claim[ValidationRun], check: UpgradeCheck, look: Look) -> tuple[datetime | None, Finding]:
+    """Since when the services are steady, and what the row says. The database's clock counts.
+
+    A look that AWS did not answer changes neither; time that nobody watched does not count; a disturbance begins anew.
+    """
+    since, now = claim.row.steady_since, claim.now
+    needed = timedelta(seconds=settings.UPGRADE_STEADY_SECONDS)
+    facts: dict[str, Any] = {
+        "needed_seconds": settings.UPGRADE_STEADY_SECONDS,
+        "disturbances": disturbances_so_far(claim.row, check),
+    }
+    if look.error:
+        watched = check.checked_at - since if since and check.checked_at else None
+        detail = f"{progress(watched, needed)} AWS did not answer the newest look: {look.error}"
+        return since, Finding(CheckStatus(check.status), detail, {**check.evidence, **facts})
+    if look.disturbance:
+        facts = {**facts, "disturbances": facts["disturbances"] + 1, "services": look.services, "steady_seconds": 0}
+        return None, Finding(CheckStatus.FAIL, f"{look.disturbance} {progress(None, needed)}", facts)
+    if since is None:
+        since = now
+    elif check.checked_at and now - check.checked_at > LONGEST_GAP:
+        since += now - check.checked_at - timedelta(seconds=LOOK_SECONDS)
+    steady = now - since
+    facts = {**facts, "services": look.services, "steady_seconds": int(steady.total_seconds())}
+    if steady >= needed:
+        detail = f"Steady for {duration(steady.total_seconds())}: every completed service runs what the upgrade left."
+        return since, Finding(CheckStatus.PASS, detail, facts)
+    return since, Finding(CheckStatus.UNKNOWN, progress(steady, needed), facts)
+
+
+def progress(steady: timedelta | None, needed: timedelta) -> str:
+    so_far = duration(steady.total_seconds() if steady else 0)
+    return f"Steady for {so_far} of {duration(needed.total_seconds())}."
+
+
+def disturbances_so_far(run: ValidationRun, check: UpgradeCheck) -> int:
+    return int(check.evidence.get("disturbances", 0)) if run.found(check) else 0

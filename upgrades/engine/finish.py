@@ -1,0 +1,198 @@
+"""How a rollout ends: its terminal state is written once, the next service has its turn, the upgrade follows."""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+
+from portal.audit import record
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, in_short, with_advice
+from portal.models import AuditKind
+from portal.templatetags.words import last_part
+from upgrades.checks.matrix import open_matrix, settle
+from upgrades.engine.lease import Claim
+from upgrades.events import tell
+from upgrades.models import Rollout, Upgrade
+from upgrades.notifications import announce_ended
+from upgrades.states import (
+    TERMINAL,
+    EventKind,
+    Outcome,
+    Phase,
+    Status,
+    Verdict,
+    describe_upgrade,
+    not_supported,
+    overall_status,
+)
+
+logger = logging.getLogger(__name__)
+
+# After these the next service of `all` still gets its turn; after any other failure it does not.
+GOES_ON = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED, Outcome.NOT_SUPPORTED})
+NOT_ATTEMPTED = "Not attempted: a service before it did not succeed. Nothing was changed."
+
+
+def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
+    """Write the terminal state, once, and give the next service its turn or end it too. One transaction."""
+    rollout = claim.rollout
+    logger.info("rollout %s ends %s %s", rollout.pk, verdict.status, verdict.outcome)
+    failed = verdict.status == Status.FAILED
+    with transaction.atomic():
+        upgrade = Upgrade.objects.locked(rollout.upgrade_id)
+        claim.write(
+            **seen
+            | {
+                "status": verdict.status,
+                "outcome": verdict.outcome,
+                "rollout_reason": verdict.reason,
+                "error_message": explain(rollout, verdict, seen) if failed else None,
+                "phase": Phase.DONE,
+                "is_stalled": False,
+                "started_at": rollout.started_at or claim.now,
+                "completed_at": Now(),
+                "next_check_at": None,
+                "lease_until": None,
+            }
+        )
+        tell(upgrade, EventKind.ROLLOUT_ENDED, describe_end(rollout, verdict), rollout=rollout)
+        # A service that was not there from the start holds nobody up; one that went while it was rolled does.
+        was_never_there = verdict.outcome == Outcome.SERVICE_MISSING and not rollout.attempts
+        hand_on(upgrade, goes_on=verdict.outcome in GOES_ON or was_never_there)
+        refresh_upgrade(upgrade)
+
+
+def explain(rollout: Rollout, verdict: Verdict, seen: dict[str, Any]) -> str:
+    """State, ECS's reason, and why the newest task of mine stopped."""
+    parts = [Outcome(verdict.outcome).label + "." if verdict.outcome else "", verdict.reason or ""]
+    parts.append(rollout.attribution_note or "")
+    parts.append(newest_stop(seen.get("stopped_tasks") or rollout.stopped_tasks))
+    return " ".join(part for part in parts if part)
+
+
+def describe_end(rollout: Rollout, verdict: Verdict) -> str:
+    """`rollout` as it was written."""
+    outcome = f"{Outcome(verdict.outcome).label}." if verdict.outcome else ""
+    said = rollout.error_message or " ".join(part for part in (outcome, verdict.reason) if part)
+    return f"{verdict.status.label}: {said}"
+
+
+def newest_stop(stopped_tasks: list[dict[str, Any]]) -> str:
+    """Why the newest of my tasks stopped, in ECS's words; empty when none did."""
+    if not stopped_tasks:
+        return ""
+    code = stopped_tasks[0]["exit_code"]
+    exit_code = f" (exit code {code})" if code is not None else ""
+    return f"Newest stopped task: {stopped_tasks[0]['reason']}{exit_code}."
+
+
+def hand_on(upgrade: Upgrade, *, goes_on: bool) -> None:
+    waiting = Rollout.objects.filter(upgrade=upgrade, phase=Phase.WAITING).order_by("position")
+    following = waiting.first()
+    if following is None:
+        return
+    if goes_on:
+        Rollout.objects.filter(pk=following.pk).update(
+            phase=Phase.DUE, next_check_at=Now(), deadline_at=Now() + deadline()
+        )
+        return
+    for rollout in waiting:
+        tell(upgrade, EventKind.ROLLOUT_ENDED, f"{Status.FAILED.label}: {NOT_ATTEMPTED}", rollout=rollout)
+    waiting.update(
+        phase=Phase.DONE,
+        status=Status.FAILED,
+        outcome=Outcome.NOT_ATTEMPTED,
+        error_message=NOT_ATTEMPTED,
+        completed_at=Now(),
+    )
+
+
+def refresh_upgrade(upgrade: Upgrade) -> None:
+    """Bring the upgrade's row in line with its rollouts, under its lock. An ended upgrade is never touched again."""
+    if upgrade.status in TERMINAL:
+        return
+    rollouts = [
+        (service, Status(its_status), outcome)
+        for service, its_status, outcome in upgrade.rollouts.values_list("service", "status", "outcome")
+    ]
+    statuses = [its_status for _, its_status, _ in rollouts]
+    status = overall_status(statuses)
+    fields: dict[str, Any] = {
+        "status": status,
+        "success_count": statuses.count(Status.SUCCESS),
+        "failed_count": statuses.count(Status.FAILED),
+    }
+    if status != Status.PENDING and upgrade.started_at is None:
+        fields["started_at"] = Now()
+    if status in TERMINAL:
+        fields["completed_at"] = Now()
+        record(
+            AuditKind.UPGRADE_ENDED,
+            organization=upgrade.organization,
+            actor=None,
+            subject=upgrade.upgrade_id,
+            data={"status": status, "success_count": fields["success_count"], "failed_count": fields["failed_count"]},
+        )
+        tell(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts, is_rollback=upgrade.is_rollback))
+        announce_ended(upgrade, status)
+    Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
+    if status in TERMINAL and any(outcome == Outcome.COMPLETED for _, _, outcome in rollouts):
+        open_matrix(upgrade)
+        settle(upgrade, actor=None)
+
+
+def deadline() -> timedelta:
+    return timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS)
+
+
+def timed_out(rollout: Rollout, last_seen: str) -> Verdict:
+    minutes = settings.UPGRADE_DEADLINE_SECONDS // 60
+    return Verdict(Status.FAILED, Outcome.TIMED_OUT, f"No end within {minutes} minutes. Last seen: {last_seen}")
+
+
+def service_missing(rollout: Rollout) -> Verdict:
+    reason = f"Cluster {rollout.upgrade.cluster} has no active service {rollout.service_name}."
+    return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
+
+
+def other_controller(rollout: Rollout, controller: str) -> Verdict:
+    """Return the end of a rollout that the portal may not start."""
+    reason = f"{rollout.service_name} is {not_supported(controller)}."
+    return Verdict(Status.FAILED, Outcome.NOT_SUPPORTED, reason)
+
+
+def changed_since(rollout: Rollout, runs: str, version: str | None) -> Verdict:
+    """Of a rollback: undoing now would undo somebody else's work."""
+    running = last_part(runs) + (f" ({version})" if version else "")
+    reason = (
+        f"{rollout.service_name} runs {running}, which is not what the upgrade left. Nothing was touched. "
+        "Ask who deployed it, and whether it should stay."
+    )
+    return Verdict(Status.FAILED, Outcome.CHANGED_SINCE, reason)
+
+
+def overtaken(runs: str) -> Verdict:
+    """Of a lost call: calling again would undo somebody else's work."""
+    reason = (
+        f"UpdateService was called and its answer lost; no deployment of it is to be seen, and {last_part(runs)} was "
+        "deployed since by somebody else. It was not called again."
+    )
+    return Verdict(Status.FAILED, Outcome.SUPERSEDED, reason)
+
+
+def refused(rollout: Rollout, error: AwsError) -> Verdict:
+    """Return the verdict on a definite refusal at the start, with what to do about it."""
+    if isinstance(error, AwsDenied):
+        return Verdict(Status.FAILED, Outcome.ACCESS_DENIED, with_advice(error))
+    if isinstance(error, AwsMissing):
+        reason = f"{service_missing(rollout).reason} {in_short(error)}"
+        return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
+    return Verdict(Status.FAILED, Outcome.REFUSED, with_advice(error))
+
+
+def stopped_by(rollout: Rollout) -> str:
+    person = rollout.upgrade.stop_requested_by
+    return person.email if person else "Somebody"

@@ -1,0 +1,290 @@
+"""Looking at ECS for one rollout: which deployment is mine, how far it is, why its tasks stop. Reads only.
+
+Each look renews the lease first; each costs the AWS calls that its docstring names and raises AwsError.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from django.conf import settings
+
+from portal.aws import ecs
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused
+from portal.times import utc
+from upgrades.engine.lease import Claim
+from upgrades.inventory.images import running_digests
+from upgrades.models import UpgradeEvent
+from upgrades.states import Outcome, Verdict
+
+logger = logging.getLogger(__name__)
+
+# AWS's Date header counts whole seconds, so "created after the baseline" needs this much slack.
+DATE_SLACK = timedelta(seconds=2)
+# How much later than my end a deployment may have been created and still be what superseded mine.
+SUPERSESSION_SLACK = timedelta(seconds=5)
+STOPPED_TASKS_KEPT = 5
+
+
+Answer = TypeVar("Answer")
+
+
+def read_service(claim: Claim) -> ecs.ServicesReading:
+    claim.renew()
+    rollout = claim.rollout
+    return ecs.describe_services(rollout.upgrade.aws_target, rollout.upgrade.cluster, [rollout.service_name])
+
+
+def read_digests(claim: Claim, definition: ecs.TaskDefinition, *, started_by: str | None = None) -> set[str]:
+    """The digests that the service's running tasks run (of one deployment alone: `started_by`); empty: not known.
+
+    They tell more exactly what a task definition's tag only names; a failure to read them must not hold a rollout up.
+    """
+    rollout = claim.rollout
+    claim.renew()
+    try:
+        tasks = ecs.running_tasks(rollout.upgrade.aws_target, rollout.upgrade.cluster, rollout.service_name)
+    except AwsError as error:
+        logger.info("rollout %s: running tasks not read: %s", rollout.pk, error)
+        return set()
+    mine = [task for task in tasks if started_by is None or task.started_by == started_by]
+    return set(running_digests(definition, mine, rollout.service))
+
+
+def read_new_digest(claim: Claim) -> str | None:
+    """The digest that the tasks of my deployment run, where all of them run one; for a task definition that names none."""
+    rollout = claim.rollout
+    claim.renew()
+    try:
+        definition = ecs.describe_task_definition(rollout.upgrade.aws_target, str(rollout.task_definition))
+    except AwsError as error:
+        logger.info("rollout %s: task definition not read: %s", rollout.pk, error)
+        return None
+    digests = read_digests(claim, definition, started_by=rollout.deployment_id)
+    return next(iter(digests)) if len(digests) == 1 else None
+
+
+def read_mine(claim: Claim) -> ecs.ServiceDeployment | None:
+    """The service deployment that is mine; None when its ARN is not known or ECS does not give it."""
+    arn = claim.rollout.service_deployment_arn
+    if arn is None:
+        return None
+    claim.renew()
+    target = claim.rollout.upgrade.aws_target
+    known = unless_refused(lambda: ecs.describe_service_deployments(target, [arn]))
+    if known is not None:
+        return known.get(arn)
+    listed = list_since(claim, baseline_time(claim))
+    return next((ecs.as_service_deployment(brief) for brief in listed if brief.arn == arn), None)
+
+
+def unless_refused(read: Callable[[], Answer]) -> Answer | None:
+    """Reads of service deployments are younger than the others: a role or region may not have them.
+
+    Then DescribeServices alone must do (states.judge_by_id), as it must where the service is gone or the cluster. An AWS
+    that does not answer is another matter: it raises.
+    """
+    try:
+        return read()
+    except (AwsDenied, AwsMissing, AwsRefused) as error:
+        logger.info("read without: %s", error)
+        return None
+
+
+@dataclass(frozen=True)
+class Found:
+    deployment_id: str | None
+    arn: str | None
+    note: str | None
+
+
+def find_mine(claim: Claim) -> Found | None:
+    """The deployment that my call started: new since the baseline, to my task definition, the oldest such, no rollback.
+
+    The oldest, because whatever superseded mine came after it; where there are several the note says so. Three AWS calls.
+    """
+    rollout = claim.rollout
+    arns = new_arns(claim)
+    service = read_service(claim).service(rollout.service_name)
+    ids = [
+        deployment
+        for deployment in (service.deployments if service else ())
+        if deployment.id not in rollout.baseline["deployment_ids"]
+        and deployment.task_definition == rollout.task_definition
+        and not deployment.is_rollback
+    ]
+    if not arns and not ids:
+        return None
+    note = None
+    if max(len(arns), len(ids)) > 1:
+        note = (
+            "Several deployments started at the time of the call whose answer was lost; the first of them was followed."
+        )
+    if not arns:
+        return Found(min(ids, key=lambda each: each.created_at).id, None, note)
+    mine = arns[0]
+    # No documented field joins the two names of a deployment; both are made at the same moment.
+    near = min(ids, key=lambda each: abs(each.created_at - mine.created_at), default=None)
+    return Found(near.id if near else None, mine.arn, note)
+
+
+def new_arns(claim: Claim) -> list[ecs.ServiceDeploymentBrief]:
+    """The service deployments since my baseline that roll to my task definition, oldest first."""
+    rollout = claim.rollout
+    listed = list_since(claim, baseline_time(claim))
+    briefs = [brief for brief in listed if brief.arn != rollout.baseline["service_deployment"]]
+    revisions = [brief.target_revision for brief in briefs if brief.target_revision]
+    if not revisions:
+        return briefs
+    claim.renew()
+    target, wanted = rollout.upgrade.aws_target, rollout.task_definition
+    definitions = unless_refused(lambda: ecs.revision_task_definitions(target, revisions)) or {}
+    return [brief for brief in briefs if definitions.get(brief.target_revision or "", wanted) == wanted]
+
+
+def baseline_time(claim: Claim) -> datetime:
+    """AWS's time just before my call."""
+    return datetime.fromisoformat(claim.rollout.baseline["answered_at"]) - DATE_SLACK
+
+
+def later_than_baseline(claim: Claim) -> datetime:
+    """Return AWS's time from which on an event is certainly later than the baseline; its Date header drops fractions."""
+    return datetime.fromisoformat(claim.rollout.baseline["answered_at"]) + timedelta(seconds=1)
+
+
+def list_since(claim: Claim, since: datetime) -> list[ecs.ServiceDeploymentBrief]:
+    """The service deployments that were created from then on, oldest first; none where ECS does not list them."""
+    rollout = claim.rollout
+    target, cluster, name = rollout.upgrade.aws_target, rollout.upgrade.cluster, rollout.service_name
+    claim.renew()
+    return unless_refused(lambda: ecs.list_service_deployments(target, cluster, name, created_after=since)) or []
+
+
+def find_successor(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment) -> str | None:
+    """The deployment that somebody started over mine: its ARN, or its id where ECS does not list service deployments.
+
+    None when there is none to be seen. One AWS call.
+    """
+
+    def came_over_mine(created_at: datetime) -> bool:
+        ended_before = mine.finished_at is not None and created_at > mine.finished_at + SUPERSESSION_SLACK
+        return created_at >= mine.created_at and not ended_before
+
+    rollout = claim.rollout
+    not_later = (mine.arn, rollout.baseline["service_deployment"])
+    for brief in list_since(claim, mine.created_at):
+        if brief.arn not in not_later and came_over_mine(brief.created_at):
+            return brief.arn
+    if service is None or rollout.deployment_id is None:
+        return None
+    known = {rollout.deployment_id, *rollout.baseline["deployment_ids"]}
+    later = [
+        entry
+        for entry in service.deployments
+        if entry.id not in known and not entry.is_rollback and came_over_mine(entry.created_at)
+    ]
+    return min(later, key=lambda entry: (entry.created_at, entry.id)).id if later else None
+
+
+def seen_of(
+    claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment | None, verdict: Verdict
+) -> dict[str, Any]:
+    """The fields that one look fills: counts, breaker, reasons, whether it moves."""
+    rollout = claim.rollout
+    seen: dict[str, Any] = {
+        "last_checked_at": claim.now,
+        "check_error": None,
+        "doubted_at": None,
+        "rollout_reason": verdict.reason or rollout.rollout_reason,
+    }
+    if service is not None:
+        seen |= counts_of(service)
+        entry = service.deployment(rollout.deployment_id) if rollout.deployment_id else None
+        seen["failed_tasks"] = max(entry.failed_tasks if entry else 0, rollout.failed_tasks or 0)
+        if entry is not None and mine is None:
+            seen |= {
+                "target_running": entry.running_count,
+                "target_pending": entry.pending_count,
+                "source_running": service.running_count - entry.running_count,
+            }
+    if mine is not None:
+        seen |= {
+            "target_running": mine.target_running,
+            "target_pending": mine.target_pending,
+            "source_running": mine.source_running,
+            "breaker_failures": max(mine.breaker_failures, rollout.breaker_failures),
+            "breaker_threshold": mine.breaker_threshold,
+        }
+        seen["failed_tasks"] = max(seen.get("failed_tasks", 0), mine.breaker_failures)
+    if seen.get("failed_tasks"):
+        seen["stopped_tasks"] = read_stopped_tasks(claim) or rollout.stopped_tasks
+    return seen | progress_of(claim, seen, verdict)
+
+
+def progress_of(claim: Claim, seen: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """`progressed_at` moves when tasks did; a rollout without progress past its stall limit is flagged."""
+    rollout = claim.rollout
+    rolling_back = verdict.outcome == Outcome.ROLLING_BACK
+    source, target = seen.get("source_running", rollout.source_running), seen.get("target_running", 0)
+    moved = (
+        (source > rollout.source_running if rolling_back else source < rollout.source_running)
+        or target > rollout.target_running
+        or verdict.outcome != rollout.outcome
+        or rollout.progressed_at is None
+    )
+    progressed_at = claim.now if moved else rollout.progressed_at
+    still_for = claim.now - progressed_at if progressed_at else timedelta(0)
+    limit = settings.UPGRADE_STALL_SECONDS if rollout.stall_seconds is None else rollout.stall_seconds
+    stalled = not verdict.is_terminal and still_for > timedelta(seconds=limit)
+    return {"progressed_at": progressed_at, "is_stalled": stalled}
+
+
+def read_stopped_tasks(claim: Claim) -> list[dict[str, Any]]:
+    """Why tasks of mine stopped. Helps people; a failure to read it must not touch the verdict."""
+    rollout = claim.rollout
+    if not rollout.deployment_id:
+        return []
+    claim.renew()
+    try:
+        tasks = ecs.stopped_tasks(
+            rollout.upgrade.aws_target,
+            rollout.upgrade.cluster,
+            rollout.service_name,
+            started_by=rollout.deployment_id,
+        )
+    except AwsError as error:
+        logger.info("rollout %s: stopped tasks not read: %s", rollout.pk, error)
+        return []
+    return [{**asdict(task), "stopped_at": utc(task.stopped_at)} for task in tasks[:STOPPED_TASKS_KEPT]]
+
+
+def keep_events(claim: Claim, service: ecs.Service | None) -> None:
+    """Copy ECS's events since my baseline; ECS forgets all but the newest hundred."""
+    if service is None:
+        return
+    rollout = claim.rollout
+    since = baseline_time(claim)
+    UpgradeEvent.objects.bulk_create(
+        [
+            UpgradeEvent(
+                organization=rollout.organization,
+                rollout=rollout,
+                ecs_event_id=event.id,
+                message=event.message,
+                created_at=event.created_at,
+            )
+            for event in service.events
+            if event.created_at >= since
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def counts_of(service: ecs.Service) -> dict[str, Any]:
+    return {
+        "desired_count": service.desired_count,
+        "running_count": service.running_count,
+        "pending_count": service.pending_count,
+    }

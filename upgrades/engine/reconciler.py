@@ -1,0 +1,434 @@
+"""One service's rollout, step by step: claim it, do the one thing that its phase asks for, write what came of it.
+
+    due -> start() -> calling -> watching -> done          states.py says what each phase means
+             '-- call() --'  '-- resolve() after an ambiguous end
+
+Never lost: a rollout that is not done is due again and again, whoever dies. Never doubled: the baseline is committed
+before UpdateService is called, the call is made once, and after an ambiguous end resolve() looks for the deployment that
+the call started before anybody calls again. No AWS call is made inside a transaction. Every write carries the lease's
+epoch, so a worker that lost its lease changes nothing.
+"""
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from portal.access import role_in
+from portal.aws import ecs
+from portal.aws.credentials import forget
+from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, in_short
+from portal.leases import LEASE
+from portal.models import Role
+from upgrades.engine.desired import named, revision_for, what_is_wanted, what_runs
+from upgrades.engine.finish import (
+    changed_since,
+    finish,
+    other_controller,
+    overtaken,
+    refresh_upgrade,
+    refused,
+    service_missing,
+    stopped_by,
+    timed_out,
+)
+from upgrades.engine.lease import Claim, LeaseLost, is_past_deadline, poll_seconds, take
+from upgrades.engine.observe import (
+    counts_of,
+    find_mine,
+    find_successor,
+    keep_events,
+    later_than_baseline,
+    read_mine,
+    read_new_digest,
+    read_service,
+    seen_of,
+)
+from upgrades.estimates import stall_seconds
+from upgrades.events import describe_revision, describe_start, tell, tell_turns
+from upgrades.inventory.images import VersionMissing
+from upgrades.models import Rollout, Upgrade
+from upgrades.states import EventKind, Outcome, Phase, Status, Verdict, judge, judge_by_id
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+# How often a lost call's deployment is looked for, at least, before it is believed that it started nothing.
+LOOKS_FOR_LOST = 3
+
+
+def advance(rollout_id: int) -> bool:
+    """Do the one next step of the rollout, if it is due and nobody else does. Returns whether a step was made.
+
+    Safe to call at any time, any number of times, from any process. About ten AWS calls at most.
+    """
+    claim = take(rollout_id)
+    if claim is None:
+        return False
+    step = {Phase.DUE: start, Phase.CALLING: resolve, Phase.WATCHING: watch}[Phase(claim.rollout.phase)]
+    try:
+        try:
+            step(claim)
+        except AwsError as error:
+            logger.warning("rollout %s in %s: %s", rollout_id, claim.rollout.phase, error)
+            if error.code in EXPIRED:
+                forget(claim.rollout.upgrade.aws_target)
+            note_failed_look(claim, in_short(error))
+        except (OperationalError, InterfaceError, LeaseLost):
+            raise
+        except Exception:
+            # A row that no step can handle must neither stop the others nor stay open beyond its deadline.
+            logger.exception("rollout %s in %s failed", rollout_id, claim.rollout.phase)
+            note_failed_look(claim, "The portal failed to handle this rollout; its log says why.")
+    except LeaseLost:
+        logger.warning("rollout %s: lease lost, nothing written", rollout_id)
+    return True
+
+
+# --- due: look, decide whether there is anything to do, commit the baseline, call -----------------------------------
+
+
+def start(claim: Claim) -> None:
+    """1. Look. 2. Find out what is wanted. 3. End at once where there is nothing to roll, or a rollback would undo what
+    others did since. 4. Make sure of the revision that names the image. 5. Commit the baseline. 6. Call.
+
+    Killed anywhere before 5, it begins anew and finds the revision that it registered.
+    """
+    rollout = claim.rollout
+    why_not = reason_not_to_start(rollout)
+    if why_not:
+        return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, why_not))
+    if is_past_deadline(claim):
+        return finish(claim, timed_out(rollout, "It was never started."))
+    try:
+        reading = read_service(claim)
+        service = reading.service(rollout.service_name)
+        if service is None or service.status != "ACTIVE":
+            return finish(claim, service_missing(rollout))
+        if service.is_foreign:
+            return finish(claim, other_controller(rollout, service.controller), **counts_of(service))
+        definition = read_definition(claim, str(service.task_definition))
+        seen = {**counts_of(service), "previous_task_definition": definition.arn}
+        if service.desired_count == 0:
+            seen |= {"from_version": named(claim, definition)}
+            reason = f"{service.name} has a desired count of 0: it is disabled, there is nothing to roll."
+            return finish(claim, Verdict(Status.SKIPPED, Outcome.DISABLED, reason), **seen)
+        now = what_runs(claim, service, definition)
+        goal = what_is_wanted(claim, definition, now)
+        seen |= {"from_version": now.version, "from_digest": now.digest}
+        if goal.is_no_change and not rollout.upgrade.force_new_deployment:
+            reason = f"{service.name} already runs {now.version or 'this image'} and the rollout was not forced: "
+            unchanged = {"to_version": goal.version, "to_digest": now.digest or goal.digest}
+            unchanged |= {"task_definition": definition.arn}
+            verdict = Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason + "nothing to change.")
+            return finish(claim, verdict, **seen, **unchanged)
+        if rollout.wanted_task_definition and definition.arn not in (left_by_upgrade(rollout), goal.task_definition):
+            return finish(claim, changed_since(rollout, definition.arn, now.version), **seen)
+        seen |= {"to_version": goal.version, "to_digest": goal.digest}
+        seen |= {"task_definition": revision_for(claim, definition, goal)}
+    except AwsUnavailable:
+        raise
+    except VersionMissing as error:
+        reason = f"{rollout.wanted_version} is not there: {error}. Nothing was changed."
+        return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, reason))
+    except AwsError as error:
+        return finish(claim, refused(rollout, error))
+    commit_baseline(claim, service, reading, seen)
+    call(claim)
+
+
+def read_definition(claim: Claim, arn: str) -> ecs.TaskDefinition:
+    claim.renew()
+    return ecs.describe_task_definition(claim.rollout.upgrade.aws_target, arn)
+
+
+def left_by_upgrade(rollout: Rollout) -> str | None:
+    """The task definition that the upgrade which is rolled back left the service with."""
+    original = Rollout.objects.filter(upgrade=rollout.upgrade.rolls_back_id, service=rollout.service).first()
+    return original.task_definition if original else None
+
+
+def reason_not_to_start(rollout: Rollout) -> str | None:
+    """What changed since the trigger that forbids another write to AWS. What already rolls is watched to its end."""
+    upgrade = rollout.upgrade
+    if upgrade.stop_requested_at:
+        return f"{stopped_by(rollout)} stopped the upgrade."
+    if not rollout.organization.is_active:
+        return f"{rollout.organization.name} was suspended after the upgrade was triggered."
+    role = role_in(upgrade.initiated_by, rollout.organization)
+    if role is None or not role.includes(Role.OPERATOR):
+        return f"{upgrade.initiated_by_email} may no longer upgrade services of {rollout.organization.name}."
+    return None
+
+
+def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesReading, seen: dict[str, Any]) -> None:
+    """What there was before my call, so that whoever comes next can tell my deployment from all others."""
+    rollout = claim.rollout
+    is_new = not rollout.wanted_task_definition and is_first_of(rollout, seen)
+    with transaction.atomic():
+        claim.write(
+            **seen,
+            phase=Phase.CALLING,
+            attempts=rollout.attempts + 1,
+            started_at=rollout.started_at or claim.now,
+            progressed_at=claim.now,
+            stall_seconds=stall_seconds(rollout.organization, rollout.service),
+            check_error=None,
+            baseline={
+                "deployment_ids": [deployment.id for deployment in service.deployments],
+                "service_deployment": service.current_service_deployment,
+                "answered_at": reading.answered_at.isoformat(),
+            },
+        )
+        if is_new:
+            tell(rollout.upgrade, EventKind.REVISION_REGISTERED, describe_revision(rollout), rollout=rollout)
+
+
+def is_first_of(rollout: Rollout, seen: dict[str, Any]) -> bool:
+    """Whether the revision was registered for this rollout: the service did not run it, and no rollout named it before."""
+    arn = seen["task_definition"]
+    if arn == seen["previous_task_definition"]:
+        return False
+    rolled = Rollout.objects.filter(organization=rollout.organization_id, service=rollout.service)
+    return not rolled.filter(Q(task_definition=arn) | Q(previous_task_definition=arn)).exists()
+
+
+def call(claim: Claim) -> None:
+    """UpdateService, once. A definite refusal ends the rollout; an ambiguous end leaves it to resolve().
+
+    Forced too where the task definition stays: what runs is not what it names, or its deployment has not ended well, and
+    unforced ECS would start nothing.
+    """
+    rollout = claim.rollout
+    stays = rollout.task_definition == rollout.previous_task_definition
+    target = rollout.upgrade.aws_target
+    claim.renew()
+    try:
+        service = ecs.update_service(
+            target,
+            rollout.upgrade.cluster,
+            rollout.service_name,
+            task_definition=str(rollout.task_definition),
+            force_new_deployment=rollout.upgrade.force_new_deployment or stays,
+            before_call=claim.renew,
+        )
+    except AwsUnavailable as error:
+        logger.warning("rollout %s attempt %s: %s", rollout.pk, rollout.attempts, error)
+        if error.code in EXPIRED:
+            forget(target)
+        if error.may_have_happened:
+            return claim.release(seconds=poll_seconds(), check_error=in_short(error))
+        # Refused at the door (throttled, not connected): nothing happened. The first attempt begins anew; a later one
+        # keeps the first one's baseline, for its lost deployment may yet show.
+        fields = {"attempts": rollout.attempts - 1, "check_error": in_short(error)}
+        fields |= {"phase": Phase.DUE, "to_digest": None} if rollout.attempts == 1 else {}
+        return claim.release(seconds=2 * poll_seconds(), **fields)
+    except AwsError as error:
+        return finish(claim, refused(rollout, error))
+    follow_reply(claim, service)
+
+
+def follow_reply(claim: Claim, service: ecs.Service) -> None:
+    """Record the deployment that UpdateService's own reply names, if it is new; else resolve() finds it."""
+    baseline = claim.rollout.baseline
+    primary = service.primary
+    if primary is None or primary.id in baseline["deployment_ids"]:
+        return claim.release(seconds=poll_seconds())
+    arn = service.current_service_deployment
+    follow(claim, deployment_id=primary.id, arn=arn if arn != baseline["service_deployment"] else None)
+
+
+def follow(claim: Claim, *, deployment_id: str | None, arn: str | None, note: str | None = None) -> None:
+    rollout = claim.rollout
+    logger.info("rollout %s follows %s %s", rollout.pk, deployment_id, arn)
+    with transaction.atomic():
+        claim.release(
+            seconds=0,
+            phase=Phase.WATCHING,
+            deployment_id=deployment_id,
+            service_deployment_arn=arn,
+            attribution_note=note,
+            check_error=None,
+        )
+        tell(rollout.upgrade, EventKind.ROLLOUT_STARTED, describe_start(rollout), rollout=rollout)
+
+
+# --- calling: the call's end is not known; look before anybody calls again ------------------------------------------
+
+
+def resolve(claim: Claim) -> None:
+    """Adopt the deployment that my lost call started; call again only when it did not show in time.
+
+    The time counts from the first look after the call, and takes several looks: a read may lag behind the call. Nobody
+    calls again over what somebody else deployed meanwhile. The baseline of the first attempt stays, so that whatever an
+    attempt of mine started is never taken for somebody else's.
+    """
+    rollout = claim.rollout
+    try:
+        found = find_mine(claim)
+    except AwsMissing:
+        return doubt(claim, service_missing(rollout))
+    if found is not None:
+        return follow(claim, deployment_id=found.deployment_id, arn=found.arn, note=found.note)
+    if is_past_deadline(claim):
+        return finish(
+            claim, timed_out(rollout, "UpdateService was called; its answer was lost, and no deployment seen.")
+        )
+    looks = rollout.baseline.get("looks", 0) + 1
+    looked_at = rollout.baseline.get("looked_at") or claim.now.isoformat()
+    waited = claim.now - datetime.fromisoformat(looked_at)
+    if looks < LOOKS_FOR_LOST or waited < timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS):
+        baseline = rollout.baseline | {"looks": looks, "looked_at": looked_at}
+        return claim.release(seconds=poll_seconds(), baseline=baseline)
+    why_not = reason_not_to_start(rollout)
+    if why_not:
+        return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, f"No deployment started. {why_not}"))
+    if rollout.attempts >= MAX_ATTEMPTS:
+        reason = f"UpdateService was called {rollout.attempts} times; no answer came and no deployment started."
+        return finish(claim, Verdict(Status.FAILED, Outcome.REFUSED, reason))
+    service = read_service(claim).service(rollout.service_name)
+    known = (None, rollout.previous_task_definition, rollout.task_definition)
+    if service and service.task_definition not in known:
+        return finish(claim, overtaken(str(service.task_definition)))
+    logger.warning("rollout %s: attempt %s started nothing, calling again", rollout.pk, rollout.attempts)
+    baseline = {name: value for name, value in rollout.baseline.items() if name not in ("looks", "looked_at")}
+    claim.write(attempts=rollout.attempts + 1, baseline=baseline)
+    call(claim)
+
+
+# --- watching: judge the deployment that is mine ---------------------------------------------------------------------
+
+
+def watch(claim: Claim) -> None:
+    """1. Look. 2. Judge. 3. Ask ECS to stop, if a person asked us to. 4. Write what was seen, or end."""
+    rollout = claim.rollout
+    try:
+        reading = read_service(claim)
+    except AwsMissing:
+        reading = None
+    service = reading.service(rollout.service_name) if reading else None
+    if rollout.service_deployment_arn is None and service is not None:
+        look_up_arn(claim)
+    mine = read_mine(claim)
+    if mine is None and (service is None or service.status != "ACTIVE"):
+        return doubt(claim, service_missing(rollout))
+    verdict = judge_mine(claim, service, mine)
+    note = ask_to_stop(claim, mine, verdict) if rollout.upgrade.stop_requested_at else None
+    seen = seen_of(claim, service, mine, verdict) | {"stop_error": note}
+    if verdict.status == Status.SUCCESS and rollout.to_digest is None:
+        seen |= {"to_digest": read_new_digest(claim)}
+    keep_events(claim, service)
+    if verdict.outcome == Outcome.STOPPED and service is None:
+        return doubt(claim, service_missing(rollout))
+    if verdict.outcome == Outcome.STOPPED or (verdict.status == Status.FAILED and mine is None):
+        return doubt(claim, verdict, **seen)
+    if verdict.is_terminal:
+        return finish(claim, verdict, **seen)
+    if is_past_deadline(claim):
+        return finish(claim, timed_out(rollout, verdict.reason or "ECS still reports it in progress."), **seen)
+    go_on(claim, verdict, seen)
+
+
+def look_up_arn(claim: Claim) -> None:
+    """UpdateService's reply named no new service deployment: find it by its time and task definition."""
+    found = find_mine(claim)
+    if found and found.arn:
+        claim.write(service_deployment_arn=found.arn)
+
+
+def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None, verdict: Verdict) -> str | None:
+    """StopServiceDeployment, when mine can be stopped; the note to show when it could not be asked for.
+
+    Where ECS does not describe mine, a stop that it took is not sent again: nothing but its rollback would show it.
+    """
+    rollout = claim.rollout
+    arn = mine.arn if mine else rollout.service_deployment_arn
+    if arn is None:
+        return (
+            "The stop cannot be asked for: ECS does not give the ARN of this deployment (ecs:ListServiceDeployments)."
+        )
+    if mine:
+        rolls = mine.status in ("PENDING", "IN_PROGRESS")
+    else:
+        was_taken = rollout.stop_sent_at is not None and rollout.stop_error is None
+        rolls = not (was_taken or verdict.is_terminal or verdict.outcome == Outcome.ROLLING_BACK)
+    if not rolls:
+        return None
+    # Before the call: if its answer is lost, the rollback that follows is still known to be ours.
+    sent_before = rollout.stop_sent_at
+    unanswered = "The stop was not answered and is asked for again."
+    claim.write(lease_until=Now() + LEASE, stop_sent_at=claim.now, stop_error=unanswered)
+    try:
+        ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=claim.renew)
+    except AwsUnavailable as error:
+        if not error.may_have_happened:
+            claim.write(stop_sent_at=sent_before)
+        return f"{unanswered} {in_short(error)}"
+    except AwsError as error:
+        # Refused: the role may not, or the deployment ended meanwhile, and the next look says how.
+        logger.info("rollout %s: stop refused: %s", rollout.pk, error)
+        claim.write(stop_sent_at=sent_before)
+        return f"The stop was refused. {in_short(error)}"
+    return None
+
+
+def judge_mine(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment | None) -> Verdict:
+    rollout = claim.rollout
+    by = stopped_by(rollout) if rollout.stop_sent_at else None
+    if mine is not None:
+        later = find_successor(claim, service, mine) if mine.status == "STOPPED" else None
+        return judge(mine, superseded_by=later, stopped_by=by)
+    if service is not None and rollout.deployment_id:
+        return judge_by_id(
+            service,
+            rollout.deployment_id,
+            baseline=rollout.baseline["deployment_ids"],
+            since=later_than_baseline(claim),
+            was_rolling_back=rollout.outcome == Outcome.ROLLING_BACK,
+            stopped_by=by,
+        )
+    # ECS names it in no way. Nothing is concluded from what is absent; the deadline ends it.
+    return Verdict(Status.IN_PROGRESS, None, "ECS did not report this deployment at the newest look.")
+
+
+# --- between two looks ------------------------------------------------------------------------------------------
+
+
+def go_on(claim: Claim, verdict: Verdict, seen: dict[str, Any]) -> None:
+    """Still running: write what was seen. A status never goes back from IN_PROGRESS to PENDING (a read may be stale)."""
+    rollout = claim.rollout
+    status = rollout.status if verdict.status == Status.PENDING else verdict.status
+    with transaction.atomic():
+        upgrade = Upgrade.objects.locked(rollout.upgrade_id)
+        tell_turns(upgrade, rollout, verdict, seen)
+        claim.release(seconds=seconds_to_next_look(claim), status=status, outcome=verdict.outcome, **seen)
+        refresh_upgrade(upgrade)
+
+
+def doubt(claim: Claim, verdict: Verdict, **seen: Any) -> None:
+    """A verdict that a stale read could fake is believed when it was seen twice, with the time between that reads lag."""
+    rollout = claim.rollout
+    lag = timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS)
+    if rollout.doubted_at is not None and claim.now - rollout.doubted_at >= lag:
+        return finish(claim, verdict, **seen)
+    fields = seen | {"doubted_at": rollout.doubted_at or claim.now, "rollout_reason": verdict.reason}
+    claim.release(seconds=poll_seconds(), **fields)
+
+
+def note_failed_look(claim: Claim, why: str) -> None:
+    """Throttled, refused or unreachable: the state stays as it was, and the page says since when."""
+    if is_past_deadline(claim):
+        return finish(claim, timed_out(claim.rollout, f"AWS could not be asked. {why}"))
+    claim.release(seconds=5 * poll_seconds(), check_error=why)
+
+
+def seconds_to_next_look(claim: Claim) -> float:
+    """Often while young, less often when old: a stalled rollout must not eat AWS's limits."""
+    age = claim.now - (claim.rollout.started_at or claim.now)
+    if age < timedelta(minutes=2):
+        return poll_seconds()
+    return poll_seconds() * (3 if age < timedelta(minutes=10) else 8)

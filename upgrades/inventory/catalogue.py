@@ -1,0 +1,381 @@
+"""The catalogue of versions: what the registries have, which service has which, what runs where; and what a trigger rolls.
+
+Registries are read for pages and API alike, kept a minute for all viewers. Where one cannot be read, the versions that run
+and those of past rollouts are told, and it is said that they are limited.
+"""
+
+import logging
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from django.utils import timezone
+
+from portal import soft_cache
+from portal.admin.connection_test import within_time
+from portal.aws import ecr, ecs
+from portal.aws.credentials import AwsTarget
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable, in_short
+from portal.errors import PortalError
+from portal.models import Organization
+from upgrades.inventory.images import (
+    LATEST,
+    RegistryLimited,
+    VersionMissing,
+    Wanted,
+    best_tag,
+    locate,
+    look_up,
+    own_image,
+    why_limited,
+)
+from upgrades.inventory.running import (
+    FAILED_SECONDS,
+    KEPT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    Reading,
+    ServiceNow,
+    read_platform,
+    service_name,
+    task_definition,
+)
+from upgrades.models import Rollout
+from upgrades.states import ALL_SERVICES, PlatformService, in_a_sentence
+
+logger = logging.getLogger(__name__)
+
+FRESH_SECONDS = 60
+# A repository of many thousand images takes longer than a page waits: it is read to its end all the same.
+ASKING_SECONDS = 30
+# Of each service: the newest that have a tag, and a few of those that have none.
+TAGGED_KEPT, UNTAGGED_KEPT = 300, 20
+KNOWN_VERSIONS = 50
+# A trigger waits for these reads of ECS and ECR, beside pre-flight; 4 seconds at most in all.
+RESOLVE_SECONDS = 3.5
+
+AVAILABLE = "These are the versions that Amazon ECR has for the platform's services, newest first."
+LIMITED = (
+    "Version selection is limited: these are the versions that run now and those of past upgrades. "
+    "An upgrade rolls `latest`, the image that the service's task definition names."
+)
+ASKED_BY_ANOTHER = "another request is asking Amazon ECR just now; look again in a few seconds"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What the repositories of the services hold, by service.
+
+    `left_out`: how many more images a service has. `error` is set when the newest attempt failed: then the images are as of
+    `read_at`, or unknown if that is None; it names the call and AWS's code alone.
+    """
+
+    images: dict[str, list[ecr.Image]] = field(default_factory=dict)
+    limited: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    read_at: datetime | None = None
+    tried_at: datetime | None = None
+    error: str | None = None
+
+    @property
+    def is_recent(self) -> bool:
+        """Nobody needs to ask again yet."""
+        seconds = FAILED_SECONDS if self.error else FRESH_SECONDS
+        return self.tried_at is not None and (timezone.now() - self.tried_at).total_seconds() < seconds
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version: what the images of the services are known by. An image without a tag is a version by its digest.
+
+    `images` by service; empty where the registries cannot be read. `running`: the services that run it now.
+    """
+
+    name: str
+    tags: tuple[str, ...] = ()
+    images: dict[str, ecr.Image] = field(default_factory=dict)
+    running: tuple[str, ...] = ()
+
+    @property
+    def digests(self) -> dict[str, str | None]:
+        return {service: getattr(self.images.get(service), "digest", None) for service in PlatformService.values}
+
+    @property
+    def pushed_at(self) -> datetime | None:
+        """When the last of its images was pushed."""
+        return max((image.pushed_at for image in self.images.values() if image.pushed_at), default=None)
+
+    @property
+    def services(self) -> list[str]:
+        """The services that have it, in rolling order."""
+        return [service for service in PlatformService.values if service in self.images]
+
+    @property
+    def has_tag(self) -> bool:
+        return not ecr.DIGEST.fullmatch(self.name)
+
+    @property
+    def not_running(self) -> list[str]:
+        """The services that have it and run another."""
+        return [service for service in self.services if service not in self.running]
+
+    @property
+    def target(self) -> str | None:
+        """What an upgrade to it would be about: the one service that has it and runs another, `all` where all three do."""
+        if len(self.not_running) == len(PlatformService.values):
+            return ALL_SERVICES
+        return self.not_running[0] if len(self.not_running) == 1 else None
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """`selection`: available where the registry of at least one service can be read, else limited. `limited`: why, by
+    service. `platform` None: the organization names neither cluster nor stack.
+    """
+
+    versions: list[Version]
+    selection: str
+    message: str
+    limited: dict[str, str]
+    platform: Reading | None
+    registry: Registry
+
+    @property
+    def is_available(self) -> bool:
+        return self.selection == "available"
+
+    @property
+    def running(self) -> dict[str, str | None]:
+        """The version of each service; None where that is not known."""
+        rows = self.platform.services if self.platform else []
+        return dict.fromkeys(PlatformService.values) | {row.service: row.version for row in rows}
+
+    def is_gone(self, row: ServiceNow) -> bool:
+        """The image that the service runs is no longer in its repository: ECS cannot start another task of it."""
+        images = self.registry.images.get(row.service)
+        if images is None or row.digest is None or self.registry.left_out.get(row.service):
+            return False
+        return all(image.digest != row.digest for image in images)
+
+
+def read_catalogue(organization: Organization) -> Catalogue:
+    """What exists, newest first, and what runs where. ECS as read_platform asks it, ECR at most once in FRESH_SECONDS.
+
+    Waits twice LONGEST_WAIT_SECONDS at most. Four queries.
+    """
+    platform = read_platform(organization)
+    rows = platform.services if platform else []
+    repositories, limited = repositories_of(rows)
+    registry = read_registry(organization, repositories) if repositories else Registry()
+    limited |= registry.limited
+    versions = versions_in(registry, rows)
+    selection = "available" if registry.images else "limited"
+    if not registry.images:
+        versions = versions_known(organization, rows)
+    message = message_of(platform, registry, limited)
+    return Catalogue(versions, selection, message, limited, platform, registry)
+
+
+def repositories_of(rows: list[ServiceNow]) -> tuple[dict[str, ecr.Repository], dict[str, str]]:
+    """Where the images of the services come from, and why that cannot be told; of services whose image is known."""
+    repositories: dict[str, ecr.Repository] = {}
+    limited: dict[str, str] = {}
+    for row in rows:
+        if row.task_definition is None:
+            continue
+        try:
+            _, repositories[row.service] = locate(row.image, row.service)
+        except RegistryLimited as error:
+            limited[row.service] = str(error)
+    return repositories, limited
+
+
+def read_registry(organization: Organization, repositories: dict[str, ecr.Repository]) -> Registry:
+    """One request at a time asks; the others get what was read before. A failure is remembered too."""
+    key = soft_cache.key_of("registry", organization.pk, sorted(repositories.items()))
+    kept = soft_cache.recall_as(key, built)
+    if kept and kept.is_recent:
+        return kept
+    old = kept or Registry()
+    if not soft_cache.is_first(f"asking:{key}", seconds=ASKING_SECONDS):
+        return old if old.read_at or old.error else replace(old, error=ASKED_BY_ANOTHER)
+    try:
+        question = partial(ask_and_keep, key, organization.aws_target, repositories)
+        return within_time(question, "ecr:DescribeImages", seconds=LONGEST_WAIT_SECONDS)
+    except AwsError as error:
+        logger.warning("registry of %s not read: %s", organization.slug, error)
+        failed = replace(old, tried_at=timezone.now(), error=str(error))
+        soft_cache.remember(key, asdict(failed), seconds=KEPT_SECONDS)
+        return failed
+
+
+def ask_and_keep(key: str, target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
+    """Raises AwsUnavailable. What comes when nobody waits any more is kept for the next who asks."""
+    try:
+        registry = ask_ecr(target, repositories)
+        soft_cache.remember(key, asdict(registry), seconds=KEPT_SECONDS)
+        return registry
+    finally:
+        soft_cache.forget(f"asking:{key}")
+
+
+def ask_ecr(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
+    """One call for a thousand images. Raises AwsUnavailable."""
+    images: dict[str, list[ecr.Image]] = {}
+    limited: dict[str, str] = {}
+    left_out: dict[str, int] = {}
+    for service, repository in repositories.items():
+        try:
+            reading = ecr.list_images(target, repository)
+        except (AwsDenied, AwsRefused) as error:
+            limited[service] = why_limited(error, repository)
+            continue
+        tagged = [image for image in reading.images if image.tags][:TAGGED_KEPT]
+        untagged = [image for image in reading.images if not image.tags][:UNTAGGED_KEPT]
+        images[service] = sorted([*tagged, *untagged], key=ecr.newest_first)
+        left_out[service] = len(reading.images) - len(images[service]) + (not reading.is_complete)
+    return Registry(images, limited, left_out, read_at=timezone.now(), tried_at=timezone.now())
+
+
+def built(kept: dict[str, Any]) -> Registry:
+    """From what asdict() made of it."""
+    images = {
+        service: [ecr.Image(**{**image, "tags": tuple(image["tags"])}) for image in found]
+        for service, found in kept["images"].items()
+    }
+    return Registry(**{**kept, "images": images})
+
+
+def versions_in(registry: Registry, rows: list[ServiceNow]) -> list[Version]:
+    """The images of all services, those of one name together, newest first, ties by digest."""
+    images: dict[str, dict[str, ecr.Image]] = {}
+    for service, found in registry.images.items():
+        for image in found:
+            images.setdefault(best_tag(image.tags) or image.digest, {})[service] = image
+    versions = [
+        Version(
+            name,
+            tuple(sorted({tag for image in by_service.values() for tag in image.tags} - {name})),
+            by_service,
+            tuple(row.service for row in rows if runs(row, name, by_service.get(row.service), registry)),
+        )
+        for name, by_service in images.items()
+    ]
+    versions.sort(key=lambda version: min(image.digest for image in version.images.values()))
+    versions.sort(key=lambda version: min(ecr.newest_first(image)[0] for image in version.images.values()))
+    return versions
+
+
+def runs(row: ServiceNow, name: str, image: ecr.Image | None, registry: Registry) -> bool:
+    """By digest; of a service whose registry cannot be read by the name of its tag."""
+    if image is None:
+        return row.service not in registry.images and row.version == name
+    return image.digest in row.digests or image.digest == row.digest
+
+
+def versions_known(organization: Organization, rows: list[ServiceNow]) -> list[Version]:
+    """Without a registry: running versions first, then those of past rollouts, newest first. One query."""
+    past = (
+        Rollout.objects.filter(organization=organization, to_version__isnull=False)
+        .order_by("-completed_at", "-id")
+        .values_list("to_version", flat=True)[: 10 * KNOWN_VERSIONS]
+    )
+    names = dict.fromkeys(name for name in [*(row.version for row in rows), *past] if name)
+    return [
+        Version(name, running=tuple(row.service for row in rows if row.version == name))
+        for name in list(names)[:KNOWN_VERSIONS]
+    ]
+
+
+def message_of(platform: Reading | None, registry: Registry, limited: dict[str, str]) -> str:
+    """What the list is, what is missing in it and why."""
+    said = [AVAILABLE if registry.images else LIMITED]
+    if platform is None:
+        said.append("The organization has neither cluster nor stack, so nothing runs.")
+    elif platform.error:
+        said.append(f"What runs now could not be read: {platform.error}.")
+    rows = platform.services if platform else []
+    said += [f"The {in_a_sentence(row.service)} is {row.not_supported}." for row in rows if row.not_supported]
+    for service, reason in limited.items():
+        said.append(f"For the {in_a_sentence(service)} only `latest` can be chosen: {reason}.")
+    if registry.error:
+        when = f"; as read at {registry.read_at:%Y-%m-%d %H:%M:%S} UTC" if registry.read_at else ""
+        said.append(f"Amazon ECR could not be read: {registry.error}{when}.")
+    for service, count in registry.left_out.items():
+        if count:
+            said.append(f"Of the {in_a_sentence(service)} the newest are listed; {count} or more can still be named.")
+    return " ".join(said)
+
+
+def resolve(organization: Organization, services: list[str], version: str) -> dict[str, Wanted]:
+    """What each service is to run, found in its registry now: version, image and digest.
+
+    A service that is missing or disabled keeps the version alone (it is not rolled, or looked up when its turn comes).
+    `latest` is never refused: where the registry is limited it is what the task definition names, and where AWS does not
+    answer it is found when the rollout starts. Raises PortalError 400 `version_unavailable` naming the services that
+    cannot have another version, 502 `registry_unavailable`. Waits RESOLVE_SECONDS at most.
+    """
+    try:
+        question = partial(ask_registries, organization, services, version)
+        answers = within_time(question, "ecr:DescribeImages", seconds=RESOLVE_SECONDS)
+    except AwsError as error:
+        if version == LATEST:
+            return {service: Wanted(LATEST) for service in services}
+        raise registry_unavailable(version, error) from error
+    refuse_unavailable(version, answers)
+    return {service: answer for service, answer in answers.items() if isinstance(answer, Wanted)}
+
+
+Answer = Wanted | RegistryLimited | VersionMissing | AwsUnavailable
+
+
+def ask_registries(organization: Organization, services: list[str], version: str) -> dict[str, Answer]:
+    """Two or three AWS calls for each service. Raises AwsError where ECS cannot be asked. Runs without the database."""
+    names = {service: service_name(organization, service) for service in services}
+    target, cluster = organization.aws_target, str(organization.cluster)
+    try:
+        found = ecs.describe_services(target, cluster, list(names.values())).services
+    except AwsMissing:
+        found = {}  # without the cluster each of its services is missing
+    answers: dict[str, Answer] = {}
+    for service, name in names.items():
+        live = found.get(name)
+        answer: Answer = Wanted(version)
+        # What another controller deploys is refused, or fails, whatever the version is.
+        if live is not None and live.task_definition is not None and not live.is_foreign:
+            image = own_image(task_definition(organization, live.task_definition).images, service)
+            try:
+                answer = look_up(target, image, service, version)
+            except (RegistryLimited, VersionMissing, AwsUnavailable) as error:
+                answer = error
+        if version == LATEST and isinstance(answer, RegistryLimited):
+            answer = Wanted(None)
+        elif not isinstance(answer, Wanted) and (version == LATEST or (live and live.desired_count == 0)):
+            answer = Wanted(version)
+        answers[service] = answer
+    return answers
+
+
+def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
+    lacking = {
+        service: answer for service, answer in answers.items() if isinstance(answer, RegistryLimited | VersionMissing)
+    }
+    if lacking:
+        reasons = "; ".join(f"{in_a_sentence(service)}: {reason}" for service, reason in lacking.items())
+        raise PortalError(
+            "version_unavailable",
+            f"Version {version} cannot be rolled ({reasons}). The versions page, and GET /api/v1/deployments/versions, "
+            "list what each service has.",
+            400,
+        )
+    for answer in answers.values():
+        if isinstance(answer, AwsUnavailable):
+            raise registry_unavailable(version, answer) from answer
+
+
+def registry_unavailable(version: str, error: AwsError) -> PortalError:
+    return PortalError(
+        "registry_unavailable",
+        f"Whether version {version} exists could not be read. {in_short(error)} Try again in a minute.",
+        502,
+    )

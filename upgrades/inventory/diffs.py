@@ -1,0 +1,186 @@
+"""What an upgrade or a rollback would change in one service, told beforehand: image, size, environment, cpu and memory.
+
+Names of the environment alone, never a value: whoever may look at an upgrade need not know its secrets.
+"""
+
+import logging
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from portal import soft_cache
+from portal.admin.connection_test import within_time
+from portal.aws import ecr
+from portal.aws.credentials import AwsTarget
+from portal.aws.errors import AwsError, AwsRefused, in_short
+from portal.aws.revisions import Revision, read_revision
+from portal.models import Organization
+from portal.templatetags.words import last_part
+from upgrades.inventory.images import Names, RegistryLimited, Wanted, locate, own_image, recorded_names, version_of
+from upgrades.inventory.running import LONGEST_WAIT_SECONDS, Reading, ServiceNow, read_platform
+
+logger = logging.getLogger(__name__)
+
+KEPT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Side:
+    """A service as it is, or as it would be. `size_bytes` is what a task pulls, compressed; None: not known."""
+
+    version: str | None
+    image: str | None
+    digest: str | None
+    size_bytes: int | None
+    cpu: str | None
+    memory: str | None
+    task_definition: str | None
+
+
+@dataclass(frozen=True)
+class Diff:
+    """`added`, `removed` and `changed` are names of environment variables and secrets, those of all containers.
+
+    `task_definition` of `after` is None where a revision is registered for it. `error`: why AWS could not be read; then
+    there is nothing but that.
+    """
+
+    service: str
+    before: Side | None = None
+    after: Side | None = None
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    error: str | None = None
+
+    @property
+    def is_image_alone(self) -> bool:
+        """Nothing but the service's image would differ."""
+        if self.before is None or self.after is None:
+            return False
+        sizes = (self.before.cpu, self.before.memory) == (self.after.cpu, self.after.memory)
+        return sizes and not (self.added or self.removed or self.changed)
+
+
+def diff_of(
+    organization: Organization,
+    service: str,
+    wanted: Wanted | str,
+    *,
+    reading: Reading | None = None,
+) -> Diff:
+    """`wanted`: what resolve() found, or for a rollback the ARN of the task definition. `reading`: what runs, if the caller
+    has it. Waits LONGEST_WAIT_SECONDS at most and never raises for AWS; kept KEPT_SECONDS. One query, four AWS calls.
+    """
+    reading = reading or read_platform(organization)
+    now = next((row for row in reading.services if row.service == service), None) if reading else None
+    if now is None or now.task_definition is None:
+        return Diff(service, error=(reading.error if reading else None) or "what runs is not known")
+    goal = wanted if isinstance(wanted, str) else wanted.image or now.task_definition
+    key = soft_cache.key_of("diff", organization.pk, now.task_definition, now.digest, goal)
+    kept = soft_cache.recall_as(key, built)
+    if kept is not None:
+        return kept
+    question = partial(ask, organization.aws_target, now, wanted, recorded_names(organization))
+    try:
+        diff = within_time(question, "ecs:DescribeTaskDefinition", seconds=LONGEST_WAIT_SECONDS)
+    except AwsError as error:
+        logger.info("diff of %s of %s not read: %s", service, organization.slug, error)
+        return Diff(service, error=in_short(error))
+    soft_cache.remember(key, asdict(diff), seconds=KEPT_SECONDS)
+    return diff
+
+
+def diffs_of(
+    organization: Organization, wanted: dict[str, Wanted | str], *, reading: Reading | None = None
+) -> dict[str, Diff]:
+    """By service, as diff_of. The first that cannot be read ends the reading: nobody waits for each of them."""
+    diffs: dict[str, Diff] = {}
+    for service, goal in wanted.items():
+        diffs[service] = diff_of(organization, service, goal, reading=reading)
+        if diffs[service].error:
+            break
+    return diffs
+
+
+def built(kept: dict[str, Any]) -> Diff:
+    """From what asdict() made of it."""
+    return Diff(**{**kept, "before": Side(**kept["before"]), "after": Side(**kept["after"])})
+
+
+def ask(target: AwsTarget, now: ServiceNow, wanted: Wanted | str, names: Names) -> Diff:
+    """Runs without the database. Raises AwsError."""
+    before = read(target, str(now.task_definition))
+    arn: str | None
+    if isinstance(wanted, str):
+        after, arn = read(target, wanted), wanted
+        image = own_image_of(after, now.service)
+    else:
+        after, arn = before, now.task_definition if wanted.image is None else None
+        image = wanted.image or own_image_of(before, now.service)
+    old, new = environment_of(before.content), environment_of(after.content)
+    return Diff(
+        now.service,
+        side(target, now, before, own_image_of(before, now.service), names, digest=now.digest, arn=before.arn),
+        side(target, now, after, image, names, digest=now.digest if image == now.image else None, arn=arn),
+        added=tuple(sorted(new.keys() - old.keys())),
+        removed=tuple(sorted(old.keys() - new.keys())),
+        changed=tuple(sorted(name for name in old.keys() & new.keys() if old[name] != new[name])),
+    )
+
+
+def read(target: AwsTarget, arn: str) -> Revision:
+    revision = read_revision(target, arn)
+    if revision is None:
+        raise AwsRefused("ClientException", action="ecs:DescribeTaskDefinition", why=f"there is no {last_part(arn)}")
+    return revision
+
+
+def own_image_of(revision: Revision, service: str) -> str | None:
+    return own_image({each["name"]: each["image"] for each in revision.content["containerDefinitions"]}, service)
+
+
+def environment_of(content: dict[str, Any]) -> dict[str, set[tuple[str, str]]]:
+    """By name what it is set to, in which container."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for container in content["containerDefinitions"]:
+        pairs = [(each.get("name", ""), each.get("value", "")) for each in container.get("environment", [])]
+        pairs += [(each["name"], each["valueFrom"]) for each in container.get("secrets", [])]
+        for name, value in pairs:
+            found.setdefault(name, set()).add((container["name"], value))
+    return found
+
+
+def side(
+    target: AwsTarget,
+    now: ServiceNow,
+    revision: Revision,
+    image: str | None,
+    names: Names,
+    *,
+    digest: str | None,
+    arn: str | None,
+) -> Side:
+    """`digest`: of what runs; else the one that the image names, else what its tag stands for now."""
+    reference = ecr.parse_image(image) if image else None
+    known = (reference.digest if reference else None) or digest
+    found = in_registry(target, image, now.service, known or (reference.tag if reference else None))
+    return Side(
+        version=version_of(target, image, now.service, names=names),
+        image=image,
+        digest=known or (found.digest if found else None),
+        size_bytes=found.size_bytes if found else None,
+        cpu=revision.content.get("cpu"),
+        memory=revision.content.get("memory"),
+        task_definition=arn,
+    )
+
+
+def in_registry(target: AwsTarget, image: str | None, service: str, name: str | None) -> ecr.Image | None:
+    """The size is worth a look, not a failure."""
+    try:
+        _, repository = locate(image, service)
+        return ecr.find_image(target, repository, name) if name else None
+    except (RegistryLimited, AwsError) as error:
+        logger.info("image of %s not read: %s", service, error)
+        return None

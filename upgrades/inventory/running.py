@@ -1,0 +1,346 @@
+"""What an organization's platform runs now, read from ECS for pages and versions; kept a few seconds for all viewers.
+
+When ECS does not answer, the last reading is shown with its age and the reason; a page never hangs and never lies.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from django.utils import timezone
+
+from portal import soft_cache
+from portal.admin.connection_test import within_time
+from portal.aws import ecs
+from portal.aws.ecr import parse_image
+from portal.aws.errors import AwsError, AwsUnavailable
+from portal.models import Organization
+from upgrades.inventory.drift import Drift, Recorded, find_drift, recorded_of
+from upgrades.inventory.images import Names, Wanted, own_image, recorded_names, running_digests, version_of
+from upgrades.models import Rollout, Upgrade
+from upgrades.states import OPEN, PlatformService, not_supported
+
+logger = logging.getLogger(__name__)
+
+FRESH_SECONDS = 5
+# After a failure: a page that waits for an ECS that hangs holds one of the web's few threads.
+FAILED_SECONDS = 15
+# For all calls of one reading together, the role's assumption and the repetitions below included.
+LONGEST_WAIT_SECONDS = 3
+LEAST_WAIT_SECONDS = 0.5
+KEPT_SECONDS = 24 * 60 * 60
+TASKS_SECONDS = 60
+ASKED_BY_ANOTHER = "another request is asking ECS just now; look again in a few seconds"
+
+
+@dataclass(frozen=True)
+class ServiceNow:
+    """`state`: steady, rolling, failed (its deployment, and ECS left it so), degraded (fewer run than should), disabled
+    (desired 0), missing, not_supported (another `controller` than ECS deploys it), unknown
+    (`left_out`: the member without which ECS's reply says too little of it).
+
+    `digests`: how many running tasks run which image; empty: not known. `pinned`: the digest that the task definition
+    names, if it does. `names`: the versions that these digests are known by. Settled: no deployment is under way.
+    """
+
+    service: str
+    label: str
+    service_name: str
+    state: str = "unknown"
+    version: str | None = None
+    image: str | None = None
+    task_definition: str | None = None
+    desired_count: int | None = None
+    running_count: int | None = None
+    pending_count: int | None = None
+    breaker_enabled: bool | None = None
+    breaker_rolls_back: bool | None = None
+    controller: str | None = None
+    left_out: str | None = None
+    is_settled: bool = False
+    pinned: str | None = None
+    digests: dict[str, int] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    last_rollout: Rollout | None = None
+    drift: Drift | None = None
+
+    @property
+    def not_supported(self) -> str | None:
+        """Why the portal cannot upgrade it, whatever else is so; None where it can."""
+        return not_supported(str(self.controller)) if self.state == "not_supported" else None
+
+    @property
+    def digest(self) -> str | None:
+        """The one image that it runs; while its tasks do not tell, the one that its task definition names."""
+        if self.digests:
+            return next(iter(self.digests)) if len(self.digests) == 1 else None
+        return self.pinned
+
+    def runs_already(self, wanted: Wanted) -> bool:
+        """Whether an upgrade that is not forced would change nothing; the engine looks again (goals.py)."""
+        if wanted.image is None:
+            return True
+        if self.digests:
+            return set(self.digests) == {wanted.digest}
+        return self.pinned == wanted.digest if self.pinned else self.version == wanted.version
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`error` is set when the newest attempt failed: then `services` are as of `read_at`, or unknown if that is None.
+
+    It names the call and AWS's code; AWS's own text tells principals and accounts, and stands in the log alone.
+    `is_refused`: AWS answered, with a refusal (no such cluster, no permission); else it did not answer.
+    """
+
+    services: list[ServiceNow]
+    read_at: datetime | None
+    tried_at: datetime | None = None
+    error: str | None = None
+    is_refused: bool = False
+
+    def is_recent(self, fresh_seconds: float) -> bool:
+        """Nobody needs to ask again yet."""
+        seconds = FAILED_SECONDS if self.error else fresh_seconds
+        return self.tried_at is not None and (timezone.now() - self.tried_at).total_seconds() < seconds
+
+
+def service_name(organization: Organization, service: str) -> str:
+    return f"{organization.deployment_stack}-{service}-service"
+
+
+def read_platform(organization: Organization, *, fresh_seconds: float = FRESH_SECONDS) -> Reading | None:
+    """The three services as they are now; None for an organization that names neither cluster nor stack.
+
+    At most one DescribeServices call in `fresh_seconds` (after a failure FAILED_SECONDS) or since the newest end of a
+    rollout, and one DescribeTaskDefinition for each that was never seen; waits LONGEST_WAIT_SECONDS at most. Three queries.
+    """
+    if organization.cluster is None:
+        return None
+    newest = last_rollouts(organization)
+    reading = recall(organization)
+    if reading is None or not reading.is_recent(fresh_seconds) or ended_since(reading.tried_at, newest.values()):
+        old = reading or Reading([unknown(organization, service) for service in PlatformService], read_at=None)
+        reading = read_anew(organization, organization.cluster, old, recorded_names(organization))
+    return with_last_rollouts(organization, reading, newest)
+
+
+def read_anew(organization: Organization, cluster: str, old: Reading, recorded: Names) -> Reading:
+    """Ask ECS, one request at a time: the others get the old reading meanwhile. A failure is remembered too.
+
+    Without the database, as the question is asked in a thread of its own. `recorded`: names of digests.
+    """
+    asking = f"asking:{cache_key(organization)}"
+    if not soft_cache.is_first(asking, seconds=2 * LONGEST_WAIT_SECONDS):
+        return old if old.read_at or old.error else replace(old, error=ASKED_BY_ANOTHER)
+    began = time.monotonic()
+    try:
+        question = partial(ask_ecs, organization, cluster, recorded)
+        reading = within_time(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
+        left = max(LEAST_WAIT_SECONDS, LONGEST_WAIT_SECONDS - (time.monotonic() - began))
+        reading = with_digests(organization, cluster, reading, recorded, seconds=left)
+    except AwsError as error:
+        logger.warning("platform of %s not read: %s", organization.slug, error)
+        said, is_refused = str(error), not isinstance(error, AwsUnavailable)
+        reading = replace(old, tried_at=timezone.now(), error=said, is_refused=is_refused)
+    keep(organization, reading)
+    soft_cache.forget(asking)
+    return reading
+
+
+def with_digests(
+    organization: Organization, cluster: str, reading: Reading, recorded: Names, *, seconds: float
+) -> Reading:
+    """With what the running tasks run, where they tell within so many seconds: what else was read stands without it."""
+    try:
+        question = partial(ask_tasks, organization, cluster, reading.services, recorded)
+        found = within_time(question, "ecs:DescribeTasks", seconds=seconds)
+    except AwsError as error:
+        logger.info("tasks of %s not read: %s", organization.slug, error)
+        found = {}
+    rows = [replace(row, **found.get(row.service, {})) for row in reading.services]
+    return replace(reading, services=rows)
+
+
+def ask_tasks(
+    organization: Organization, cluster: str, rows: list[ServiceNow], recorded: Names
+) -> dict[str, dict[str, Any]]:
+    """`digests` and `names` of each service. Two calls for each, the answer kept for TASKS_SECONDS while nothing is seen to
+    change; one more for each digest that nothing names. Raises AwsError.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if not row.running_count or row.task_definition is None:
+            continue
+        seen = (row.service, row.task_definition, row.running_count, row.is_settled)
+        key = soft_cache.key_of("running", cache_key(organization), *seen)
+        digests: dict[str, int] | None = soft_cache.recall(key)
+        if digests is None:
+            definition = task_definition(organization, row.task_definition)
+            tasks = ecs.running_tasks(organization.aws_target, cluster, row.service_name)
+            digests = running_digests(definition, tasks, row.service)
+            soft_cache.remember(key, digests, seconds=TASKS_SECONDS if row.is_settled else FRESH_SECONDS)
+        names = {digest: name_of(organization, row, digest, digests, recorded) for digest in digests}
+        if row.pinned and row.version:
+            names[row.pinned] = row.version
+        found[row.service] = {"digests": digests, "names": {digest: name for digest, name in names.items() if name}}
+    return found
+
+
+def name_of(
+    organization: Organization, row: ServiceNow, digest: str, digests: dict[str, int], recorded: Names
+) -> str | None:
+    """A tag names what it stands for now: of a service that runs one image, it is taken for that one's name."""
+    if row.image is None:
+        return None
+    if row.pinned is None and len(digests) == 1:
+        return row.version
+    exact = parse_image(row.image).pinned_to(digest)
+    return version_of(organization.aws_target, exact, row.service, names=recorded)
+
+
+def now_context(organization: Organization) -> dict[str, Any]:
+    """What the live block of the overview shows: every open upgrade (services may roll side by side), and what runs."""
+    open_upgrades = Upgrade.objects.filter(organization=organization, status__in=OPEN).for_record().newest_first()
+    return {
+        "organization": organization,
+        "reading": read_platform(organization),
+        "open_upgrades": list(open_upgrades),
+    }
+
+
+def recall(organization: Organization) -> Reading | None:
+    """The last reading."""
+    return soft_cache.recall_as(
+        cache_key(organization),
+        lambda kept: Reading(**{**kept, "services": [ServiceNow(**row) for row in kept["services"]]}),
+    )
+
+
+def is_kept(organization: Organization) -> bool:
+    """Whether somebody has read it, lately or not."""
+    return recall(organization) is not None
+
+
+def keep(organization: Organization, reading: Reading) -> None:
+    soft_cache.remember(cache_key(organization), asdict(reading), seconds=KEPT_SECONDS)
+
+
+def cache_key(organization: Organization) -> str:
+    """A place and what is in it: a record that names another stack has another reading."""
+    place = (organization.deployment_region, organization.cluster, organization.deployment_stack)
+    return soft_cache.key_of("platform", organization.pk, *place)
+
+
+def ask_ecs(organization: Organization, cluster: str, recorded: Names) -> Reading:
+    """`recorded`: the versions of digests that past rollouts recorded. Raises AwsError."""
+    names = {service: service_name(organization, service) for service in PlatformService}
+    found = ecs.describe_services(organization.aws_target, cluster, list(names.values()))
+    rows = []
+    for service, name in names.items():
+        live = found.services.get(name)
+        row = unknown(organization, service)
+        if name in found.left_out:
+            rows.append(replace(row, left_out=found.left_out[name]))
+            continue
+        rows.append(as_row(organization, row, live, recorded) if live else replace(row, state="missing"))
+    return Reading(rows, read_at=timezone.now(), tried_at=timezone.now())
+
+
+def as_row(organization: Organization, row: ServiceNow, live: ecs.Service, recorded: Names) -> ServiceNow:
+    image = None
+    if live.task_definition is not None:
+        image = own_image(task_definition(organization, live.task_definition).images, row.service)
+    return replace(
+        row,
+        state=state_of(live),
+        version=version_of(organization.aws_target, image, row.service, names=recorded),
+        image=image,
+        pinned=parse_image(image).digest if image else None,
+        is_settled=is_settled(live),
+        task_definition=live.task_definition,
+        desired_count=live.desired_count,
+        running_count=live.running_count,
+        pending_count=live.pending_count,
+        breaker_enabled=None if live.is_foreign else live.breaker_enabled,
+        breaker_rolls_back=None if live.is_foreign else live.breaker_rolls_back,
+        controller=live.controller,
+    )
+
+
+def state_of(live: ecs.Service) -> str:
+    if live.is_foreign:
+        return "not_supported"
+    if live.desired_count == 0:
+        return "disabled"
+    if not is_settled(live):
+        return "rolling"
+    if live.primary is not None and live.primary.rollout_state == "FAILED":
+        return "failed"
+    return "steady" if live.running_count >= live.desired_count else "degraded"
+
+
+def is_settled(live: ecs.Service) -> bool:
+    """Nothing moves: one deployment that has completed, or a failed one that ECS leaves as it is."""
+    states = {entry.rollout_state for entry in live.deployments}
+    failed = live.primary is not None and live.primary.rollout_state == "FAILED"
+    return not live.is_foreign and "IN_PROGRESS" not in states and (failed or len(live.deployments) == 1)
+
+
+def task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:
+    """A revision never changes, so it is asked for once. The ARN names its account, so no tenant meets another's.
+
+    Whether it is active is left out: that changes, and the release before does not know it.
+    """
+    key = f"task-definition:{arn}"
+    kept = soft_cache.recall_as(key, lambda kept: ecs.TaskDefinition(**kept))
+    if kept is not None:
+        return kept
+    definition = ecs.describe_task_definition(organization.aws_target, arn)
+    lasting = {name: value for name, value in asdict(definition).items() if name != "is_active"}
+    soft_cache.remember(key, lasting, seconds=KEPT_SECONDS)
+    return definition
+
+
+def unknown(organization: Organization, service: PlatformService) -> ServiceNow:
+    return ServiceNow(service.value, service.label, service_name(organization, service))
+
+
+def last_rollouts(organization: Organization) -> dict[str, Rollout]:
+    """The newest ended rollout of each service that had one. One query."""
+    ended = (
+        Rollout.objects.filter(organization=organization, completed_at__isnull=False)
+        .exclude(outcome="not_attempted")
+        .order_by("service", "-completed_at", "-id")
+        .distinct("service")
+        .select_related("upgrade")
+    )
+    return {rollout.service: rollout for rollout in ended}
+
+
+def ended_since(moment: datetime | None, rollouts: Iterable[Rollout]) -> bool:
+    """Whether one of them ended after this reading of ECS, which then tells nothing about what it left."""
+    return moment is not None and any(each.completed_at is not None and each.completed_at > moment for each in rollouts)
+
+
+def with_last_rollouts(organization: Organization, reading: Reading, newest: dict[str, Rollout]) -> Reading:
+    """The newest ended rollout of each service, and whether it drifted since. One query."""
+    recorded = recorded_of(organization)
+    rows = []
+    for row in reading.services:
+        last = newest.get(row.service)
+        drift = None if last and ended_since(reading.read_at, [last]) else drift_of(row, recorded)
+        rows.append(replace(row, last_rollout=last, drift=drift))
+    return replace(reading, services=rows)
+
+
+def drift_of(row: ServiceNow, recorded: dict[str, Recorded | None]) -> Drift | None:
+    """Nothing is said of a service that is being rolled, by the portal or by anybody else."""
+    under_way = row.service in recorded and recorded[row.service] is None
+    if under_way or not row.is_settled:
+        return None
+    return find_drift(row.digests, pinned=row.pinned, recorded=recorded.get(row.service), names=row.names)

@@ -1,0 +1,151 @@
+"""What is announced outside about upgrades (portal/notifications): started, ended, stalled, not validated. The
+words, and who calls.
+
+Each is called in the transaction of the change that it tells of, after the guard that lets the change happen once: a
+step that is repeated announces nothing twice.
+"""
+
+from typing import Any
+
+from django.urls import reverse
+
+from portal.models.notifications import NotificationKind
+from portal.notifications import notify
+from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
+from upgrades.outcome_hints import LOOK, UNCLEAR
+from upgrades.states import EventKind, Outcome, Status, describe_upgrade, in_a_sentence
+
+NEXT_AFTER_A_STALL = "Next: See why on its page; a stop lets ECS roll it back."
+
+
+def announce_started(upgrade: Upgrade) -> None:
+    rollouts = rollouts_of(upgrade)
+    names = ", then ".join(in_a_sentence(rollout.service) for rollout in rollouts)
+    goal = f"to {upgrade.version}"
+    if upgrade.rolls_back:
+        goal = f"back to {upgrade.version}, which undoes {upgrade.rolls_back.upgrade_id}"
+    lines = [
+        f"{upgrade.initiated_by_email} started {upgrade.upgrade_id}: {names} {goal}"
+        f"{', forced' if upgrade.force_new_deployment else ''}.",
+        f"Reason: {upgrade.reason}" if upgrade.reason else "",
+        f"A failed check was overridden: {upgrade.override_reason}" if upgrade.override_reason else "",
+    ]
+    text = "\n".join(line for line in lines if line)
+    announce(upgrade, NotificationKind.UPGRADE_STARTED, rollouts, what=f"{noun(upgrade)} started", text=text)
+
+
+def announce_ended(upgrade: Upgrade, status: Status) -> None:
+    """`status`: what is about to be written; the rollouts have theirs."""
+    rollouts = rollouts_of(upgrade)
+    parts = [(rollout.service, Status(rollout.status), rollout.outcome) for rollout in rollouts]
+    summary = describe_upgrade(status, parts, is_rollback=upgrade.is_rollback)
+    lines = [summary, *(line_of(rollout) for rollout in rollouts), f"Next: {next_action(status, rollouts)}"]
+    announce(
+        upgrade,
+        NotificationKind.UPGRADE_ENDED,
+        rollouts,
+        what=f"{noun(upgrade)} ended {status}",
+        text="\n".join(lines),
+        status=status,
+    )
+
+
+def announce_stalled(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
+    """Once in a rollout, however often it stalls: call it before the timeline's own line is told."""
+    if UpgradeEvent.objects.filter(rollout=rollout, kind=EventKind.ROLLOUT_STALLED).exists():
+        return
+    service = in_a_sentence(rollout.service)
+    lines = [f"{service.capitalize()} of {upgrade.upgrade_id}: {message}", NEXT_AFTER_A_STALL]
+    what, text = f"rollout of {service} stalled", "\n".join(lines)
+    announce(upgrade, NotificationKind.UPGRADE_STALLED, rollouts_of(upgrade), what=what, text=text)
+
+
+def announce_validation_missing(upgrade: Upgrade, open_rows: list[str]) -> None:
+    """`open_rows`: the checks that have not passed."""
+    since = f" at {upgrade.completed_at:%Y-%m-%d %H:%M} UTC" if upgrade.completed_at else ""
+    text = (
+        f"{upgrade.upgrade_id} ended{since} and is not validated. Open: {', '.join(open_rows)}.\n"
+        "Next: make these checks and sign them, or roll back."
+    )
+    announce(
+        upgrade,
+        NotificationKind.UPGRADE_VALIDATION_MISSING,
+        rollouts_of(upgrade),
+        what=f"validation of {noun(upgrade)} missing",
+        text=text,
+    )
+
+
+def announce(
+    upgrade: Upgrade,
+    kind: NotificationKind,
+    rollouts: list[Rollout],
+    *,
+    what: str,
+    text: str,
+    status: Status | None = None,
+) -> None:
+    organization = upgrade.organization
+    notify(
+        organization,
+        kind,
+        subject=upgrade.upgrade_id,
+        title=f"{organization.name} ({organization.environment}): {what}",
+        text=text,
+        path=reverse("upgrades:detail", args=[organization.slug, upgrade.upgrade_id]),
+        data={
+            "upgrade_id": upgrade.upgrade_id,
+            "kind": upgrade.kind,
+            "status": status or upgrade.status,
+            "version": upgrade.version,
+            "force_new_deployment": upgrade.force_new_deployment,
+            "reason": upgrade.reason,
+            "override_reason": upgrade.override_reason,
+            "rolls_back": upgrade.rolls_back.upgrade_id if upgrade.rolls_back else None,
+            "actor": upgrade.initiated_by_email,
+            "services": [service_data(rollout) for rollout in rollouts],
+        },
+    )
+
+
+def service_data(rollout: Rollout) -> dict[str, Any]:
+    return {
+        "service": rollout.service,
+        "status": rollout.status,
+        "outcome": rollout.outcome,
+        "from_version": rollout.from_version,
+        "to_version": rollout.to_version,
+        "error_message": rollout.error_message,
+    }
+
+
+def rollouts_of(upgrade: Upgrade) -> list[Rollout]:
+    """In rolling order, as they are in this transaction."""
+    return list(Rollout.objects.filter(upgrade=upgrade).order_by("position"))
+
+
+def noun(upgrade: Upgrade) -> str:
+    return Kind(upgrade.kind).label.lower()
+
+
+def line_of(rollout: Rollout) -> str:
+    """`Orchestrator, v9.9.0 to v9.9.1: Failed. Rolled back by ECS. Tasks failed to start.`"""
+    moves = rollout.from_version and rollout.to_version and rollout.from_version != rollout.to_version
+    versions = f", {rollout.from_version} to {rollout.to_version}" if moves else ""
+    outcome = f" {Outcome(rollout.outcome).label}." if rollout.outcome and not rollout.error_message else ""
+    said = f" {rollout.error_message}" if rollout.error_message else ""
+    return f"{rollout.get_service_display()}{versions}: {Status(rollout.status).label}.{outcome}{said}"
+
+
+def next_action(status: Status, rollouts: list[Rollout]) -> str:
+    """What a person does now, in a sentence or two."""
+    causes = [each for each in rollouts if each.status == Status.FAILED and each.outcome != Outcome.NOT_ATTEMPTED]
+    if causes:
+        look = LOOK.get(Outcome(str(causes[0].outcome)), "See why it failed.")
+        is_unclear = any(each.outcome in UNCLEAR for each in causes)
+        return look if is_unclear else f"{look} What is safe to do then, the page has filled in."
+    if status == Status.FAILED:
+        return "Nothing was changed: see why, and start it again."
+    if any(rollout.outcome == Outcome.COMPLETED for rollout in rollouts):
+        return "Validate it: rolled out is not proven good."
+    return "Nothing was changed, so there is nothing to validate."

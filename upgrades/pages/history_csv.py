@@ -1,0 +1,61 @@
+"""The history as rows of a file (portal/web/csv.py), one for each upgrade. No rule and no filter lives here."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.db.models import Prefetch, QuerySet
+
+from portal.web.csv import MOST_ROWS
+from upgrades.models import Rollout, Upgrade
+from upgrades.states import PlatformService
+
+VERSIONS = ("from_version", "to_version")
+HEADER = [
+    "upgrade_id",
+    "kind",
+    "target",
+    "services",
+    "version",
+    *(f"{service}_{name}".replace("-", "_") for service in PlatformService.values for name in VERSIONS),
+    "status",
+    "validation",
+    "success_count",
+    "failed_count",
+    "initiated_by",
+    "reason",
+    "started_at",
+    "completed_at",
+    "seconds",
+]
+# Read so many at a time: a file of MOST_ROWS is not held in memory with all that its rollouts record.
+CHUNK = 500
+
+
+def history_rows(upgrades: QuerySet[Upgrade]) -> Iterator[list[Any]]:
+    """Under HEADER, MOST_ROWS at most. `seconds`: from its start to its end; of what has not ended none."""
+    lean = Prefetch("rollouts", Rollout.objects.only("upgrade", "service", *VERSIONS).order_by("position"))
+    found = upgrades.prefetch_related(None).prefetch_related(lean)[:MOST_ROWS]
+    return (row_of(upgrade) for upgrade in found.iterator(chunk_size=CHUNK))
+
+
+def row_of(upgrade: Upgrade) -> list[Any]:
+    rollouts = {rollout.service: rollout for rollout in upgrade.rollouts.all()}
+    versions = [getattr(rollouts.get(service), name, None) for service in PlatformService.values for name in VERSIONS]
+    lasted = upgrade.completed_at - upgrade.started_at if upgrade.started_at and upgrade.completed_at else None
+    return [
+        upgrade.upgrade_id,
+        upgrade.kind,
+        upgrade.target,
+        " ".join(rollouts),
+        upgrade.version,
+        *versions,
+        upgrade.status,
+        upgrade.validation,
+        upgrade.success_count,
+        upgrade.failed_count,
+        upgrade.initiated_by_email,
+        upgrade.reason,
+        upgrade.started_at,
+        upgrade.completed_at,
+        round(lasted.total_seconds()) if lasted else None,
+    ]

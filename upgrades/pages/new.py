@@ -1,0 +1,138 @@
+"""The page "is it safe?": choices, their plan, and the start of what the plan shows."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_safe
+
+from portal.access import Policy, organization_of_page, person, policy, session_ends_at
+from portal.errors import PortalError
+from portal.models import Organization
+from portal.web.context import page_context
+from portal.web.htmx import render_page, wants_fragment
+from upgrades.checks import preflight
+from upgrades.checks.preflight import Preflight
+from upgrades.commands import record
+from upgrades.commands.record import MAX_REASON_LENGTH
+from upgrades.inventory.catalogue import read_catalogue
+from upgrades.models import Upgrade
+from upgrades.pages.forms import ChoicesForm, TriggerForm
+from upgrades.pages.plan import plan_of
+from upgrades.pages.version_choices import version_options
+from upgrades.scope import SERVICE_OF, Change
+from upgrades.states import PlatformService, services_of
+
+# Where a refusal of the command is said: beside the field that has to do with it.
+FIELD_OF = {
+    "version_unavailable": "version",
+    "registry_unavailable": "version",
+    "not_supported": "service",
+    "service_disabled": "service",
+    "upgrade_in_progress": "service",
+    "override_reason_too_short": "override_reason",
+}
+# What each change needs, under the service that it is about.
+CHANGES = [
+    (service.label, [change for change in Change if SERVICE_OF.get(change) == service]) for service in PlatformService
+] + [("All three", [Change.TOGETHER])]
+# The guide's table "Choosing the Right Upgrade Scope" (scope.py), in rolling order.
+TARGETS = [
+    ("agent", "Agent service", "request-path or connector-execution changes"),
+    ("orchestrator", "Orchestrator", "workflow, provider or orchestration-path changes"),
+    ("customer-portal", "Customer portal", "control-plane or portal-experience changes"),
+    ("all", "All three", "a coordinated rollout where services must move together"),
+]
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def new(request: HttpRequest, slug: str) -> HttpResponse:
+    """Is it safe? The address holds the choices, the fragment is their plan; POST starts the plan that was shown.
+
+    Viewers see everything with the reason why they may not send it.
+    """
+    organization = organization_of_page(request, slug)
+    if request.method == "POST":
+        return start(request, organization)
+    form = TriggerForm(organization, initial={"reason": request.GET.get("reason", "")[:MAX_REASON_LENGTH]})
+    # Without JavaScript the checks are in the page; with it they come after the page.
+    checks_now = request.GET.get("checks") == "1" and not wants_fragment(request)
+    return show_plan(request, organization, ChoicesForm(request.GET), form, checks_now=checks_now)
+
+
+def start(request: HttpRequest, organization: Organization) -> HttpResponse:
+    """Refused, the page comes back with all that was chosen and typed, and says what refused beside its field."""
+    form = TriggerForm(organization, request.POST)
+    status, blocker, checks_now = 422, None, False
+    if form.is_valid():
+        try:
+            upgrade = trigger(request, form, organization)
+            return redirect("upgrades:detail", organization.slug, upgrade.upgrade_id)
+        except PortalError as error:
+            if error.status in (403, 404):
+                raise
+            form.add_error(FIELD_OF.get(error.code), error.message)
+            status, blocker = error.status, error.extra.get("upgrade_id")
+            checks_now = error.code in ("preflight_failed", "override_reason_too_short")
+    form.renew_key()
+    asked = ChoicesForm.of_trigger(request.POST)
+    return show_plan(request, organization, asked, form, status=status, checks_now=checks_now, blocker=blocker)
+
+
+def show_plan(
+    request: HttpRequest,
+    organization: Organization,
+    asked: ChoicesForm,
+    form: TriggerForm,
+    *,
+    status: int = 200,
+    checks_now: bool = False,
+    blocker: str | None = None,
+) -> HttpResponse:
+    """`checks_now`: pre-flight is in the page, which then waits for it; else the page asks for it. `blocker`: the upgrade
+    that refused this one."""
+    plan = plan_of(organization, asked.choices())
+    # The plan changes with the choices; what may be chosen does not.
+    may_read = plan.reading is not None and not plan.reading.error and not wants_fragment(request)
+    catalogue = read_catalogue(organization) if may_read else None
+    context = page_context(request, organization) | {
+        "form": form,
+        "errors": form.errors if form.is_bound else asked.errors,
+        "plan": plan,
+        "preflight": preflight_of(request, organization, plan.target) if checks_now and plan.target else None,
+        "blocker": blocker,
+        "catalogue": catalogue,
+        "versions": version_options(catalogue, plan.choices.version),
+        "changes": CHANGES,
+        "targets": TARGETS,
+    }
+    return render_page(request, "upgrades/new.html", "upgrades/_plan.html", context, status=status)
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def preflight_panel(request: HttpRequest, slug: str) -> HttpResponse:
+    """The pre-flight of the target in the address, for the form. Opened by itself it leads to the form that shows it."""
+    organization = organization_of_page(request, slug)
+    choices = ChoicesForm(request.GET).choices()
+    if not wants_fragment(request) or choices.service is None:
+        query = "&".join(part for part in (choices.query(), "checks=1") if part)
+        return redirect(f"{reverse('upgrades:new', args=[slug])}?{query}")
+    context = page_context(request, organization) | {
+        "form": TriggerForm(organization),
+        "plan": {"target": choices.service, "choices": choices},
+        "preflight": preflight_of(request, organization, choices.service),
+    }
+    fragment = "upgrades/_preflight_now.html"
+    return render_page(request, fragment, fragment, context)
+
+
+def preflight_of(request: HttpRequest, organization: Organization, target: str) -> Preflight:
+    return preflight.run(organization, services_of(target), session_ends_at=session_ends_at(request))
+
+
+def trigger(request: HttpRequest, form: TriggerForm, organization: Organization) -> Upgrade:
+    asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
+    return record.trigger_upgrade(
+        organization, actor=person(request), session_ends_at=session_ends_at(request), **asked
+    )

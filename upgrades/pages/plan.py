@@ -1,0 +1,313 @@
+"""What an upgrade would do, told before anybody asks for it. No rule lives here: what refuses is the commands'."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from urllib.parse import urlencode
+
+from portal.errors import PortalError
+from portal.models import Organization
+from upgrades.commands.record import refusal_alone, refuse_running, refuse_unplaced
+from upgrades.estimates import estimate_seconds, in_words
+from upgrades.inventory.catalogue import resolve
+from upgrades.inventory.diffs import Diff, diffs_of
+from upgrades.inventory.images import LATEST, VERSION_LIKE, Wanted
+from upgrades.inventory.running import Reading, ServiceNow, read_platform
+from upgrades.models import Rollout, Upgrade
+from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
+from upgrades.states import ALL_SERVICES, OPEN, PlatformService, in_a_sentence, services_of
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a person chose; the address of the page holds it. `service` None: whatever the changes need."""
+
+    changed: tuple[Change, ...] = ()
+    service: str | None = None
+    version: str = LATEST
+    force: bool = False
+
+    def query(self, service: str | None = None) -> str:
+        """The address's query for these choices, or for the same with another target."""
+        chosen = [("changed", change.value) for change in self.changed]
+        target = service or self.service
+        chosen += [("service", target)] if target else []
+        chosen += [("version", self.version)] if self.version != LATEST else []
+        chosen += [("force", "1")] if self.force else []
+        return urlencode(chosen)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another target for the same changes, and the address's query that chooses it."""
+
+    service: PlatformService
+    query: str
+
+
+@dataclass(frozen=True)
+class PlannedRollout:
+    """What the upgrade would do to one service.
+
+    `effect`: untouched (not a target), replace (its tasks are replaced), none (nothing differs), skip (disabled, under
+    `all`), refuse (disabled, named alone), missing, not_supported (another controller deploys it), unknown (AWS has not
+    said what runs, or what the version is).
+    """
+
+    now: ServiceNow
+    effect: str
+    in_use_by: Upgrade | None
+    wanted: Wanted | None = None
+    diff: Diff | None = None
+
+    @property
+    def new_version(self) -> str | None:
+        """The version that would run instead of the present one; None where it stays."""
+        version = self.wanted.version if self.wanted and self.wanted.image else None
+        return version if version != self.now.version else None
+
+    @property
+    def goes_back(self) -> bool:
+        """The new version is earlier than the present one, as far as their names tell."""
+        return bool(self.new_version and self.now.version) and is_earlier(str(self.new_version), str(self.now.version))
+
+    @property
+    def is_targeted(self) -> bool:
+        return self.effect != "untouched"
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks would be replaced."""
+        return (self.now.desired_count or 0) if self.effect == "replace" else 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`target` None: nothing is chosen yet. `reading` None: the organization names no cluster."""
+
+    choices: Choices
+    target: str | None
+    scope: Scope | None
+    reading: Reading | None
+    rollouts: list[PlannedRollout]
+    open_upgrades: list[Upgrade]
+    refusals: list[PortalError]
+    estimated_seconds: int | None
+    last: Upgrade | None
+
+    @property
+    def is_wide(self) -> bool:
+        """It touches everything or rolls whatever runs: then the organization's slug is typed."""
+        return needs_typing(self.target, force=self.choices.force)
+
+    @property
+    def target_words(self) -> str:
+        return target_words(self.target) if self.target else ""
+
+    @property
+    def goal(self) -> str | None:
+        """The version that all its services would run, where that is one and known."""
+        if self.choices.version != LATEST:
+            return self.choices.version
+        versions = {rollout.wanted.version if rollout.wanted else None for rollout in self.targeted}
+        version = versions.pop() if len(versions) == 1 else None
+        return version if version != LATEST else None
+
+    @property
+    def images(self) -> str:
+        """What the form sends back, so that what was shown is what starts: `service=digest`, where one is known."""
+        known = [(each.now.service, each.wanted.digest) for each in self.targeted if each.wanted]
+        return " ".join(f"{service}={digest}" for service, digest in known if digest)
+
+    @property
+    def going_back(self) -> list[PlannedRollout]:
+        return [rollout for rollout in self.rollouts if rollout.goes_back]
+
+    @property
+    def targeted(self) -> list[PlannedRollout]:
+        return [rollout for rollout in self.rollouts if rollout.is_targeted]
+
+    @property
+    def tasks(self) -> int:
+        return sum(rollout.tasks for rollout in self.rollouts)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """As far as is known no service would be touched."""
+        return bool(self.targeted) and all(rollout.effect in ("none", "skip") for rollout in self.targeted)
+
+    @property
+    def expected(self) -> str:
+        return in_words(self.estimated_seconds)
+
+    @property
+    def left_out(self) -> tuple[PlatformService, ...]:
+        return left_out(self.scope, self.target) if self.scope and self.target else ()
+
+    @property
+    def not_needed(self) -> tuple[PlatformService, ...]:
+        return not_needed(self.scope, self.target) if self.scope and self.target else ()
+
+    @property
+    def one_by_one(self) -> list[Alternative]:
+        """The single upgrades that would do instead of one that rolls a service for nothing."""
+        if self.scope is None or not self.not_needed:
+            return []
+        return [Alternative(service, self.choices.query(service)) for service in self.scope.needed]
+
+    @property
+    def query_of_scope(self) -> str:
+        """The address's query that chooses the smallest safe target."""
+        return self.choices.query(self.scope.target) if self.scope else ""
+
+    @property
+    def sentence(self) -> str:
+        """What is said aloud when the plan has changed."""
+        if self.target is None:
+            return "Nothing is chosen yet."
+        if self.refusals:
+            return f"This cannot be started. {self.refusals[0].message}"
+        if self.changes_nothing:
+            return f"Plan for {target_words(self.target)}: nothing would change."
+        return f"Plan for {target_words(self.target)}: {self.tasks} tasks are replaced, {self.expected}."
+
+
+def plan_of(organization: Organization, choices: Choices) -> Plan:
+    """What the choices would do now. ECS as read_platform asks it, the registries as resolve() does, the rest as diff_of.
+
+    While AWS hangs it waits for one of them, not for all. Eight queries, one more for each service that would change.
+    """
+    scope = smallest_scope(choices.changed)
+    target = choices.service or (scope.target if scope else None)
+    services = services_of(target) if target else []
+    reading = read_platform(organization)
+    in_use = open_rollouts(organization)
+    rows = reading.services if reading else []
+    wanted, refused = wanted_of(organization, services, choices.version, reading)
+    planned = [
+        PlannedRollout(
+            row,
+            effect_on(row, services, choices, wanted.get(row.service)),
+            in_use.get(row.service),
+            wanted.get(row.service),
+        )
+        for row in rows
+    ]
+    return Plan(
+        choices=choices,
+        target=target,
+        scope=scope,
+        reading=reading,
+        rollouts=with_diffs(organization, reading, planned),
+        open_upgrades=list({upgrade.pk: upgrade for upgrade in in_use.values()}.values()),
+        refusals=[*refused, *refusals(organization, services, rows)] if target else [],
+        estimated_seconds=estimate_seconds(organization, services) if target else None,
+        last=last_of(organization, target) if target else None,
+    )
+
+
+def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
+    """The open upgrade of each service that has one. Two queries."""
+    rollouts = (
+        Rollout.objects.unfinished()
+        .filter(organization=organization)
+        .select_related("upgrade")
+        .prefetch_related("upgrade__rollouts")
+        .order_by("position", "id")
+    )
+    return {rollout.service: rollout.upgrade for rollout in rollouts}
+
+
+def wanted_of(
+    organization: Organization, services: list[str], version: str, reading: Reading | None
+) -> tuple[dict[str, Wanted], list[PortalError]]:
+    """What each service would run, and why the version cannot be had. Nothing is known while ECS does not say what runs."""
+    if not services or reading is None or reading.error or not organization.deployment_stack:
+        return {}, []
+    try:
+        return resolve(organization, services, version), []
+    except PortalError as error:
+        return {}, [error]
+
+
+def effect_on(now: ServiceNow, services: list[str], choices: Choices, wanted: Wanted | None) -> str:
+    if now.service not in services:
+        return "untouched"
+    if now.state in ("missing", "not_supported", "unknown"):
+        return now.state
+    if now.state == "disabled":
+        return "skip" if len(services) > 1 else "refuse"
+    if choices.force:
+        return "replace"
+    if wanted is None or (wanted.image is None and wanted.version is not None):
+        return "unknown"
+    # As the engine decides (goals.py): what has not ended well is rolled, whatever its tasks run.
+    return "none" if now.runs_already(wanted) and now.state not in ("rolling", "failed") else "replace"
+
+
+def with_diffs(
+    organization: Organization, reading: Reading | None, planned: list[PlannedRollout]
+) -> list[PlannedRollout]:
+    """With what would differ in each service that gets another image."""
+    wanted: dict[str, Wanted | str] = {
+        each.now.service: each.wanted
+        for each in planned
+        if each.effect == "replace" and each.wanted and each.wanted.image and not each.now.runs_already(each.wanted)
+    }
+    diffs = diffs_of(organization, wanted, reading=reading)
+    return [replace(rollout, diff=diffs.get(rollout.now.service)) for rollout in planned]
+
+
+def refusals(organization: Organization, services: list[str], rows: list[ServiceNow]) -> Iterator[PortalError]:
+    """What the trigger would answer with, in its own words, as far as it can be told without asking AWS."""
+    unplaced = refusal_of(partial(refuse_unplaced, organization))
+    if unplaced:
+        yield unplaced
+        return
+    running = refusal_of(partial(refuse_running, organization, services))
+    if running:
+        yield running
+    if len(services) == 1:
+        alone = (refusal_alone(row) for row in rows if row.service == services[0])
+        yield from (refusal for refusal in alone if refusal)
+
+
+def refusal_of(rule: Callable[[], None]) -> PortalError | None:
+    try:
+        rule()
+    except PortalError as error:
+        return error
+    return None
+
+
+def last_of(organization: Organization, target: str) -> Upgrade | None:
+    """The newest upgrade of the same scope that has ended. Two queries."""
+    ended = Upgrade.objects.filter(organization=organization, target=target).exclude(status__in=OPEN)
+    return ended.for_record().newest_first().first()
+
+
+def is_earlier(version: str, than: str) -> bool:
+    """By the numbers of both, where both are versions; what comes behind the numbers is not compared.
+
+    >>> is_earlier("v9.8.2", "v9.10.0"), is_earlier("v9.9.0", "v9.9.0-rc.1"), is_earlier("a1b2c3d", "v9.9.0")
+    (True, False, False)
+    """
+    found, other = VERSION_LIKE.fullmatch(version), VERSION_LIKE.fullmatch(than)
+    return found is not None and other is not None and numbers_of(found) < numbers_of(other)
+
+
+def numbers_of(version: re.Match[str]) -> list[int]:
+    return [int(number) for number in version["numbers"].lstrip("v").split(".")]
+
+
+def needs_typing(target: str | None, *, force: bool) -> bool:
+    return target is not None and (target == ALL_SERVICES or force)
+
+
+def target_words(target: str) -> str:
+    """
+    >>> target_words("agent"), target_words("all")
+    ('agent service', 'all three services')
+    """
+    return "all three services" if target == ALL_SERVICES else in_a_sentence(target)

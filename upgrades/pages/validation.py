@@ -1,0 +1,69 @@
+"""The pages of the validation: a row to sign, the button that has the portal check again, the evidence to print."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from portal.access import Policy, organization_of_page, person, policy
+from portal.errors import PortalError, existing
+from portal.web.context import page_context
+from upgrades.api.evidence import evidence_of
+from upgrades.checks.matrix import rows_of
+from upgrades.commands.sign import probe_again, sign_check
+from upgrades.pages.context import find_upgrade, validation_context
+from upgrades.pages.forms import SignForm
+from upgrades.states import CheckStatus
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpResponse:
+    """One row of the matrix: what the portal found, and a person's word about it."""
+    organization = organization_of_page(request, slug)
+    upgrade = find_upgrade(request, organization, upgrade_id)
+    row = existing(next((each for each in rows_of(upgrade) if each.name == check), None))
+    form = SignForm(request.POST if request.method == "POST" else None)
+    status = 200
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                found = CheckStatus(form.cleaned_data["status"])
+                sign_check(upgrade, actor=person(request), check=check, status=found, note=form.cleaned_data["note"])
+            except PortalError as error:
+                if error.status in (403, 404):
+                    raise
+                form.add_error("note" if error.code == "note_required" else None, error.message)
+                status = 422 if error.status == 400 else error.status
+            else:
+                messages.success(request, f"Signed: {row.label.lower()}.")
+                return redirect(f"{reverse('upgrades:detail', args=[slug, upgrade_id])}#validation")
+    context = page_context(request, organization) | {
+        "upgrade": upgrade,
+        "check": row,
+        "form": form,
+        **validation_context(upgrade),
+    }
+    return render(request, "upgrades/sign.html", context, status=status)
+
+
+@policy(Policy.OPERATOR)
+@require_POST
+def probe(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
+    """Begin the portal's own checks anew."""
+    organization = organization_of_page(request, slug)
+    probe_again(find_upgrade(request, organization, upgrade_id), actor=person(request))
+    messages.success(request, "The portal checks again; results come in below.")
+    return redirect(f"{reverse('upgrades:detail', args=[slug, upgrade_id])}#validation")
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def evidence(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
+    """The evidence as a page to read and print; the same document as the API's."""
+    organization = organization_of_page(request, slug)
+    upgrade = find_upgrade(request, organization, upgrade_id)
+    context = page_context(request, organization) | {"upgrade": upgrade, "document": evidence_of(upgrade)}
+    return render(request, "upgrades/evidence.html", context)

@@ -1,0 +1,57 @@
+"""The page of versions: what exists, which service has it, what runs where, and whether that is what was recorded."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+
+from portal.access import Policy, organization_of_page, policy
+from portal.pagination import DEFAULT_LIMIT, paginate_list
+from portal.web.context import page_context
+from portal.web.htmx import render_page
+from upgrades.inventory.catalogue import Catalogue, Version, read_catalogue
+from upgrades.pages.forms import PageNumber
+from upgrades.states import PlatformService
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def versions(request: HttpRequest, slug: str) -> HttpResponse:
+    """Newest first, a column for each platform service. The block renews itself while the page stands open."""
+    organization = organization_of_page(request, slug)
+    catalogue = read_catalogue(organization)
+    form = PageNumber(request.GET)
+    skip = (form.cleaned_data.get("skip") if form.is_valid() else None) or 0
+    tagged = [version for version in catalogue.versions if version.has_tag]
+    page = paginate_list(tagged, skip=skip, limit=DEFAULT_LIMIT)
+    context = page_context(request, organization) | {
+        "catalogue": catalogue,
+        "page": page,
+        "rows": [as_row(catalogue, version) for version in page.items],
+        "untagged": [as_row(catalogue, version) for version in catalogue.versions if not version.has_tag],
+        "services": PlatformService,
+        "running": [
+            (row, catalogue.is_gone(row)) for row in (catalogue.platform.services if catalogue.platform else [])
+        ],
+        "limited": limited_of(catalogue),
+    }
+    return render_page(request, "upgrades/versions.html", "upgrades/_versions_live.html", context)
+
+
+def as_row(catalogue: Catalogue, version: Version) -> dict[str, Any]:
+    """With a cell for each platform service, in rolling order. Missing is what a repository that was read does not have."""
+    cells = [
+        {
+            "label": service.label,
+            "image": version.images.get(service.value),
+            "is_missing": service.value in catalogue.registry.images and service.value not in version.images,
+            "runs": service.value in version.running,
+        }
+        for service in PlatformService
+    ]
+    return {"version": version, "cells": cells}
+
+
+def limited_of(catalogue: Catalogue) -> list[tuple[str, str]]:
+    """The services whose versions cannot be chosen, by their labels, and why."""
+    return [(PlatformService(service).label, reason) for service, reason in catalogue.limited.items()]

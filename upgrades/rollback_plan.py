@@ -1,0 +1,235 @@
+"""What a rollback of an ended upgrade would do, told beforehand: service by service, possible or why not.
+
+A rollback rolls each service that completed back to the task definition that the upgrade recorded as its previous one; it
+is a new upgrade, carried out by the same engine. Nothing is concluded from an ECS that does not answer: such a line is
+`unknown`, it may be rolled back all the same, and the engine looks again before it touches anything.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
+
+from django.db import models
+
+from portal.admin.connection_test import within_time
+from portal.aws import ecs
+from portal.aws.errors import AwsError, AwsRefused, in_short
+from portal.models import Organization
+from portal.templatetags.words import last_part
+from upgrades.inventory.diffs import Diff, diffs_of
+from upgrades.inventory.images import Wanted, recorded_names
+from upgrades.inventory.running import LONGEST_WAIT_SECONDS, ServiceNow, ask_ecs
+from upgrades.models import MAX_VERSION_LENGTH, Rollout, Upgrade
+from upgrades.states import Outcome
+
+logger = logging.getLogger(__name__)
+
+PREVIOUS = "previous"
+
+
+class Can(models.TextChoices):
+    """Whether a service can be rolled back."""
+
+    YES = "yes", "Will be rolled back"
+    UNKNOWN = "unknown", "Not known: ECS did not answer"
+    NO = "no", "Stays as it is"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One service of the upgrade. `why`: why not, or what could not be found out. `now`: None where ECS did not say.
+
+    `diff` is filled by with_diffs.
+    """
+
+    rollout: Rollout
+    can: Can
+    why: str = ""
+    now: ServiceNow | None = None
+    diff: Diff | None = None
+
+    @property
+    def service(self) -> str:
+        return self.rollout.service
+
+    @property
+    def is_going(self) -> bool:
+        return self.can != Can.NO
+
+    @property
+    def moved_to(self) -> str | None:
+        """The digest that would run instead of the one that ran: the earlier revision names a tag that has moved since."""
+        after, ran = self.diff.after if self.diff else None, self.rollout.from_digest
+        return after.digest if after and after.digest and ran and after.digest != ran else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`lines` in rolling order, one for each service of the upgrade.
+
+    `error`: why ECS could not be read, if it could not. `blocker`: the open upgrade that rolls one of the services now.
+    """
+
+    upgrade: Upgrade
+    lines: list[Line]
+    error: str | None = None
+    blocker: Upgrade | None = None
+
+    @property
+    def going(self) -> list[Line]:
+        """The lines that a rollback would roll."""
+        return [line for line in self.lines if line.is_going]
+
+    @property
+    def services(self) -> list[str]:
+        return [line.service for line in self.going]
+
+    @property
+    def is_wide(self) -> bool:
+        """It touches several services, so the organization's name is typed."""
+        return len(self.going) > 1
+
+    @property
+    def version(self) -> str:
+        """The earlier version where all go back to the same one, else `previous`."""
+        versions = {line.rollout.from_version or PREVIOUS for line in self.going}
+        version = versions.pop() if len(versions) == 1 else PREVIOUS
+        return version if len(version) <= MAX_VERSION_LENGTH else PREVIOUS
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing of it can be rolled back, in a sentence for each service; None when something can."""
+        if self.upgrade.is_open:
+            return f"{self.upgrade.upgrade_id} has not ended. Stop it, and ECS rolls back what runs."
+        if self.blocker:
+            return f"{self.blocker.upgrade_id} rolls its services now. Wait for it or stop it."
+        if self.going:
+            return None
+        reasons = " ".join(f"{line.rollout.get_service_display()}: {line.why}" for line in self.lines)
+        return f"Nothing of {self.upgrade.upgrade_id} can be rolled back. {reasons}"
+
+
+def services_that_advanced(upgrade: Upgrade) -> list[str]:
+    """In rolling order, from the record alone: what a rollback may be about."""
+    return [rollout.service for rollout in upgrade.rollouts.all() if why_nothing_to_undo(rollout) is None]
+
+
+def plan_rollback(upgrade: Upgrade) -> Plan:
+    """Ask ECS what runs and whether the earlier revisions can still be rolled to, and say what a rollback would do.
+
+    One DescribeServices and one DescribeTaskDefinition for each service that advanced; waits twice LONGEST_WAIT_SECONDS at
+    most and never raises for AWS. Two queries, and one for each service that runs something else.
+    """
+    lines = [Line(rollout, Can.NO, why_nothing_to_undo(rollout) or "") for rollout in upgrade.rollouts.all()]
+    if upgrade.is_open or all(line.why for line in lines):
+        return Plan(upgrade, lines)
+    rolling = Rollout.objects.in_use(upgrade.organization, [line.service for line in lines if not line.why]).first()
+    if rolling:
+        why = f"{rolling.upgrade.upgrade_id} has not ended."
+        return Plan(upgrade, [replace(line, why=line.why or why) for line in lines], blocker=rolling.upgrade)
+    services: dict[str, ServiceNow] = {}
+    usable: dict[str, bool] = {}
+    error = None
+    try:
+        services = read_services(upgrade)
+        usable = read_revisions(upgrade, [str(line.rollout.previous_task_definition) for line in lines if not line.why])
+    except AwsError as failed:
+        logger.warning("rollback of %s planned without ECS: %s", upgrade.upgrade_id, failed)
+        error = in_short(failed)
+    return Plan(upgrade, [line if line.why else judge_line(line.rollout, services, usable) for line in lines], error)
+
+
+def with_diffs(plan: Plan) -> Plan:
+    """With what would differ in each service that goes back, for people."""
+    earlier: dict[str, Wanted | str] = {
+        line.service: str(line.rollout.previous_task_definition) for line in plan.lines if line.can == Can.YES
+    }
+    diffs = diffs_of(plan.upgrade.organization, earlier)
+    return replace(plan, lines=[replace(line, diff=diffs.get(line.service)) for line in plan.lines])
+
+
+def why_nothing_to_undo(rollout: Rollout) -> str | None:
+    """What the record alone says against it."""
+    upgrade = rollout.upgrade
+    organization = upgrade.organization
+    if rollout.outcome != Outcome.COMPLETED:
+        label = Outcome(rollout.outcome).label if rollout.outcome else rollout.get_status_display()
+        return f"it did not advance ({label}), so there is nothing to roll back."
+    if not rollout.previous_task_definition or not rollout.task_definition:
+        return "its earlier task definition was not recorded."
+    if rollout.previous_task_definition == rollout.task_definition:
+        name = last_part(rollout.task_definition)
+        return f"it was rolled anew with the same task definition ({name}), so there is no earlier one to go back to."
+    if (upgrade.cluster, upgrade.region) != (organization.cluster, organization.deployment_region):
+        return f"it was rolled in cluster {upgrade.cluster}, {upgrade.region}; {organization.name} names another one since."
+    return None
+
+
+def read_services(upgrade: Upgrade) -> dict[str, ServiceNow]:
+    """What runs now, asked afresh: what somebody decides on must not be some seconds old. Raises AwsError."""
+    organization = upgrade.organization
+    question = partial(ask_ecs, organization, upgrade.cluster, recorded_names(organization))
+    reading = within_time(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
+    return {row.service: row for row in reading.services}
+
+
+def read_revisions(upgrade: Upgrade, arns: list[str]) -> dict[str, bool]:
+    """Whether each revision can still be rolled to; one that ECS did not answer for is left out. Raises AwsError."""
+
+    def ask() -> dict[str, bool]:
+        return {arn: is_usable(upgrade.organization, arn) for arn in dict.fromkeys(arns)}
+
+    return within_time(ask, "ecs:DescribeTaskDefinition", seconds=LONGEST_WAIT_SECONDS)
+
+
+def is_usable(organization: Organization, arn: str) -> bool:
+    """Asked afresh: a revision never changes, but it can be deregistered. Raises AwsError."""
+    try:
+        return ecs.describe_task_definition(organization.aws_target, arn).is_active
+    except AwsRefused:
+        return False  # deleted: ECS does not know it any more
+
+
+def judge_line(rollout: Rollout, services: dict[str, ServiceNow], usable: dict[str, bool]) -> Line:
+    now = services.get(rollout.service)
+    earlier = str(rollout.previous_task_definition)
+    why = why_service_stays(rollout, now) if now else None
+    if why is None and usable.get(earlier) is False:
+        why = f"{last_part(earlier)} was deregistered in ECS, so nothing can be rolled to it."
+    if why:
+        return Line(rollout, Can.NO, why, now)
+    if now is None or earlier not in usable:
+        return Line(rollout, Can.UNKNOWN, "ECS did not say whether it still runs what this upgrade left.", now)
+    return Line(rollout, Can.YES, "", now)
+
+
+def why_service_stays(rollout: Rollout, now: ServiceNow) -> str | None:
+    """What ECS says against it."""
+    if now.state == "missing":
+        return f"{rollout.service_name} does not exist in {rollout.upgrade.cluster} any more."
+    if now.not_supported:
+        return f"{rollout.service_name} is {now.not_supported}."
+    if now.state == "disabled":
+        return f"{rollout.service_name} has a desired count of 0: it is disabled."
+    if now.task_definition == rollout.previous_task_definition:
+        return f"it runs {last_part(now.task_definition)} already. {who_since(rollout, now)}"
+    if now.task_definition != rollout.task_definition:
+        runs = last_part(now.task_definition) + (f" ({now.version})" if now.version else "")
+        left = last_part(rollout.task_definition)
+        return f"it runs {runs} now, not {left}, which this upgrade left. {who_since(rollout, now)}"
+    return None
+
+
+def who_since(rollout: Rollout, now: ServiceNow) -> str:
+    later = (
+        Rollout.objects.filter(
+            organization=rollout.organization_id,
+            service=rollout.service,
+            task_definition=now.task_definition,
+            started_at__gt=rollout.completed_at,
+        )
+        .order_by("-started_at", "-id")
+        .select_related("upgrade")
+        .first()
+    )
+    return f"{later.upgrade.upgrade_id} rolled it since." if later else "Somebody outside the portal rolled it since."
