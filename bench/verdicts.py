@@ -48,7 +48,9 @@ from bench.oracle import UNTOLD, Service, Verdict, is_portals, overall, verdict_
 from portal.errors import PortalError
 from portal.models import Membership, Organization, Role, User
 from tests.local_aws import ControlApiError, LocalAws
-from upgrades.commands.record import rollback_upgrade, stop_upgrade, trigger_upgrade
+from upgrades.commands.rollback import rollback_upgrade
+from upgrades.commands.stop import stop_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, Upgrade
 

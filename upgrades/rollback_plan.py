@@ -11,8 +11,8 @@ from functools import partial
 
 from django.db import models
 
-from portal.admin.connection_test import within_time
 from portal.aws import ecs
+from portal.aws.deadline import within_time
 from portal.aws.errors import AwsError, AwsRefused, in_short
 from portal.models import Organization
 from portal.templatetags.words import last_part

@@ -1,18 +1,23 @@
 from django.urls import path
 
-from upgrades.pages import context, new, validation, versions
+from upgrades.pages import new, validation, versions
+from upgrades.pages.detail import detail
+from upgrades.pages.history import history, history_csv
+from upgrades.pages.overview import platform_services
+from upgrades.pages.rollback import rollback
+from upgrades.pages.stop import stop
 
 app_name = "upgrades"
 urlpatterns = [
-    path("services/", context.platform_services, name="platform_services"),
+    path("services/", platform_services, name="platform_services"),
     path("versions/", versions.versions, name="versions"),
-    path("upgrades/", context.history, name="history"),
-    path("upgrades/history.csv", context.history_csv, name="history_csv"),
+    path("upgrades/", history, name="history"),
+    path("upgrades/history.csv", history_csv, name="history_csv"),
     path("upgrades/new", new.new, name="new"),
     path("upgrades/preflight", new.preflight_panel, name="preflight"),
-    path("upgrades/<str:upgrade_id>/", context.detail, name="detail"),
-    path("upgrades/<str:upgrade_id>/stop", context.stop, name="stop"),
-    path("upgrades/<str:upgrade_id>/rollback", context.rollback, name="rollback"),
+    path("upgrades/<str:upgrade_id>/", detail, name="detail"),
+    path("upgrades/<str:upgrade_id>/stop", stop, name="stop"),
+    path("upgrades/<str:upgrade_id>/rollback", rollback, name="rollback"),
     path("upgrades/<str:upgrade_id>/probe", validation.probe, name="probe"),
     path("upgrades/<str:upgrade_id>/evidence", validation.evidence, name="evidence"),
     path("upgrades/<str:upgrade_id>/validation/<str:check>", validation.sign, name="sign"),

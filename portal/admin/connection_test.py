@@ -4,23 +4,21 @@ It only reads. What cannot be tried without doing it is "not known", never "ok".
 """
 
 from collections.abc import Callable, Sized
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TypeVar
 
 from django.db import models, transaction
 
 from portal.audit import record
 from portal.aws import ecr, ecs
 from portal.aws.credentials import AwsTarget, forget
+from portal.aws.deadline import Found, within_time
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsUnavailable, in_short, with_advice
 from portal.aws.sts import caller_account
 from portal.errors import PortalError
 from portal.models import AuditKind, Organization, User
 
-STEP_SECONDS = 8
 RECENT = timedelta(days=30)
 PLATFORM_SERVICES = ("agent", "orchestrator", "customer-portal")
 # Writes: nobody may try them only to see.
@@ -34,8 +32,6 @@ UNTRIED_DETAIL = "Cannot be tested without doing it; the first upgrade will show
 NO_CLUSTER = "There is neither a cluster nor a stack. Fill in the stack; the cluster too, if it is not <stack>-cluster."
 NO_IMAGES = "Not tried: the step before found no image."
 NO_STACK = "The services are named after the stack (<stack>-agent-service), and the stack is empty. Fill it in."
-
-Found = TypeVar("Found")
 
 
 class StepStatus(models.TextChoices):
@@ -125,18 +121,6 @@ class Tries:
             self.add(name, StepStatus.FAILED, with_advice(error), permission)
             if isinstance(error, AwsMissing) and permission == "ecs:DescribeClusters":
                 self.blocked = "Not tried, because the cluster was not found."
-
-
-def within_time(call: Callable[[], Found], permission: str, *, seconds: float = STEP_SECONDS) -> Found:
-    """Wait so many seconds at most, whatever the retries below do. Raises AwsUnavailable when AWS takes longer."""
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="test-connection")
-    try:
-        return pool.submit(call).result(timeout=seconds)
-    except TimeoutError as error:
-        why = f"no answer within {seconds:g} seconds"
-        raise AwsUnavailable("TimedOut", action=permission, why=why) from error
-    finally:
-        pool.shutdown(wait=False)
 
 
 def sign_in(tries: Tries, target: AwsTarget) -> None:

@@ -9,7 +9,7 @@ from tests.browser.conftest import OF_COLOUR, Guard, OpenPage, scrolls_sideways,
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import push_untagged
-from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Upgrade
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Guard, OpenPage
 from tests.browser.test_upgrade_journey import sign_in
 from tests.conftest import Cast, Engine
-from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Upgrade
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

@@ -9,7 +9,7 @@ from tests.browser.conftest import Guard, OpenPage
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import at_local_aws
-from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.inventory.running import FRESH_SECONDS
 from upgrades.models import Upgrade, ValidationRun
 

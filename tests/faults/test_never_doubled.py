@@ -16,7 +16,7 @@ from portal.models import Organization
 from tests.conftest import Cast, Engine
 from tests.local_aws import ROOT, LocalAws
 from tests.processes import wait_for, worker_environment
-from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.engine.lease import LeaseLost, take
 from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, Upgrade

@@ -20,7 +20,8 @@ from tests.deployments.conftest import Runtime, make_agent
 from tests.local_aws import LocalAws
 from tests.portal.isolation_table import HTMX, TENANT, Place, address_of, ask, make_place, undone
 from upgrades.checks.validation import open_missing, validate
-from upgrades.commands.record import stop_upgrade, trigger_upgrade
+from upgrades.commands.stop import stop_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade, ValidationRun
 
 SignIn = Callable[[User], Client]

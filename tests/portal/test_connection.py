@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from portal.admin.connection_test import Step, StepStatus, within_time
+from portal.admin.connection_test import Step, StepStatus
 from portal.admin.connection_test import test_connection as try_connection
+from portal.aws.deadline import within_time
 from portal.aws.errors import AwsUnavailable
 from portal.errors import PortalError
 from portal.models import AuditEvent, Organization, User

@@ -22,7 +22,7 @@ from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import PREFLIGHT, VERSIONS, make_upgrade
-from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout
 from upgrades.states import Outcome, Phase, Status
 

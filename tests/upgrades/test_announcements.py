@@ -14,7 +14,9 @@ from tests.local_aws import LocalAws
 from tests.notifications.conftest import make_channel
 from tests.upgrades.conftest import Door, make_upgrade
 from tests.upgrades.test_rollback import upgraded
-from upgrades.commands.record import rollback_upgrade, stop_upgrade, trigger_upgrade
+from upgrades.commands.rollback import rollback_upgrade
+from upgrades.commands.stop import stop_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Status
 

@@ -13,7 +13,7 @@ from portal.tasks import note_beat
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
-from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Upgrade
 from upgrades.outcome_hints import LOOK
 from upgrades.pages.rollout_cards import LEFT_AS

@@ -13,7 +13,7 @@ from portal.models import Organization, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import make_upgrade
-from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.estimates import PAST_ROLLOUTS, TimeLeft, estimate_seconds, time_left
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import EventKind, Outcome, Phase, Status

@@ -18,8 +18,9 @@ from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, Validator, assert_refused, make_upgrade
 from upgrades.api.evidence import audit_rows
 from upgrades.checks.validation import open_missing
-from upgrades.commands.record import stop_upgrade, trigger_upgrade
 from upgrades.commands.sign import sign_check
+from upgrades.commands.stop import stop_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Upgrade, UpgradeCheck, UpgradeEvent
 from upgrades.states import CheckStatus, EventKind, MatrixRow, Status
 

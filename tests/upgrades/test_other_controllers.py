@@ -11,7 +11,7 @@ from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import PREFLIGHT, VERSIONS, Door
-from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Upgrade
 from upgrades.states import Outcome, Status
 

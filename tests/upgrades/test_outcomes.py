@@ -11,7 +11,8 @@ from django.utils import timezone
 from portal.models import Membership, Organization, Role, User
 from tests.conftest import Cast, Engine, seed_platform
 from tests.local_aws import LocalAws
-from upgrades.commands.record import stop_upgrade, trigger_upgrade
+from upgrades.commands.stop import stop_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import Outcome, Status
 

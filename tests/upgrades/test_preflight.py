@@ -23,7 +23,8 @@ from tests.outside import Outside, as_json, outside
 from tests.upgrades.conftest import PREFLIGHT, UPGRADE, Door, assert_refused, at_local_aws, make_upgrade, post_json
 from tests.upgrades.test_rollback import upgraded
 from upgrades.checks import preflight
-from upgrades.commands.record import rollback_upgrade, trigger_upgrade
+from upgrades.commands.rollback import rollback_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.inventory.running import service_name
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent
 from upgrades.states import CheckStatus, Outcome, PreflightCheck, Stage, Status

@@ -16,7 +16,8 @@ from portal import soft_cache
 from portal.celery import app
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
-from upgrades.commands.record import new_upgrade_id, trigger_upgrade
+from upgrades.commands.record import new_upgrade_id
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.inventory.running import read_platform, service_name
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Outcome, Phase, Status

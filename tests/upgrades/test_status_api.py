@@ -11,7 +11,7 @@ from portal.models import Membership, Organization, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, assert_refused, make_upgrade
-from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.states import Status
 
 SignIn = Callable[[User], Client]

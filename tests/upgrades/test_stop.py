@@ -10,7 +10,7 @@ from portal.models import AuditEvent, Membership, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade
-from upgrades.commands.record import stop_upgrade
+from upgrades.commands.stop import stop_upgrade
 from upgrades.models import Upgrade
 from upgrades.states import Status
 

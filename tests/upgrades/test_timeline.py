@@ -14,7 +14,8 @@ from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, assert_refused, fields_built, make_upgrade
-from upgrades.commands.record import stop_upgrade, trigger_upgrade
+from upgrades.commands.stop import stop_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.states import EventKind, Status
 

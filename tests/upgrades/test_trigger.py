@@ -12,7 +12,7 @@ from portal.models import AuditEvent, Membership, Organization, User
 from tests.conftest import Cast, seed_platform
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import Door, make_upgrade
-from upgrades.commands.record import trigger_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Phase, Status
 

@@ -25,8 +25,8 @@ from tests.outside import Outside, outside
 from tests.processes import wait_for
 from tests.upgrades.conftest import Validator, make_upgrade, matrix
 from upgrades.checks.validation import count_try, step, take, validate
-from upgrades.commands.record import trigger_upgrade
 from upgrades.commands.sign import probe_again, sign_check
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
 from upgrades.states import CheckStatus, Status, Validation
 from upgrades.tasks import look_after_validations, sweep_validations

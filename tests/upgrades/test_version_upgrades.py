@@ -15,7 +15,8 @@ from tests.conftest import Cast, Engine
 from tests.faults.test_never_doubled import STEP, deployments, wait_for, worker_environment
 from tests.local_aws import ROOT, LocalAws
 from tests.upgrades.conftest import push_untagged
-from upgrades.commands.record import rollback_upgrade, trigger_upgrade
+from upgrades.commands.rollback import rollback_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import EventKind, Outcome, Phase, Status
 

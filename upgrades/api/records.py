@@ -5,17 +5,11 @@ from typing import Any
 
 from rest_framework import serializers
 
-from portal.api.routes import PageQuery, StrictBoolean, StrictSerializer, StrictString, choice, one_of
 from portal.models import AuditEvent
-from portal.pagination import MAX_SKIP
 from portal.times import utc
 from upgrades.checks.matrix import rows_of, run_of
-from upgrades.commands.record import MAX_REASON_LENGTH, OVERRIDE_RULE
-from upgrades.commands.sign import MAX_NOTE_LENGTH
-from upgrades.inventory.images import LATEST
-from upgrades.models import MAX_VERSION_LENGTH, Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
+from upgrades.models import Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
 from upgrades.states import (
-    ALL_SERVICES,
     AUTOMATIC,
     TARGETS,
     UPGRADE_STATUSES,
@@ -31,84 +25,6 @@ from upgrades.states import (
 )
 
 DEFAULT_EVENTS, MAX_EVENTS = 100, 500
-SIGNABLE = [CheckStatus.PASS.value, CheckStatus.FAIL.value]
-
-
-def override_field() -> StrictString:
-    return StrictString(
-        max_length=MAX_REASON_LENGTH,
-        allow_blank=True,
-        default="",
-        help_text=f"Why to start although pre-flight fails. {OVERRIDE_RULE}",
-    )
-
-
-class TriggerBody(StrictSerializer):
-    service = serializers.ChoiceField(
-        choices=TARGETS,
-        error_messages={
-            "required": f"Required: {one_of(TARGETS)}",
-            "null": one_of(TARGETS),
-            "invalid_choice": one_of(TARGETS),
-        },
-    )
-    version = StrictString(
-        max_length=MAX_VERSION_LENGTH,
-        default=LATEST,
-        help_text="`latest`, a tag that each targeted service has, or the digest of an image without one.",
-    )
-    force_new_deployment = StrictBoolean(default=False)
-    reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
-    override_reason = override_field()
-
-    def validate_service(self, value: Any) -> str:
-        return str(value)
-
-
-class PreflightQuery(StrictSerializer):
-    service = serializers.ChoiceField(
-        choices=TARGETS, default=ALL_SERVICES, error_messages={"invalid_choice": one_of(TARGETS)}
-    )
-
-
-class RollbackBody(StrictSerializer):
-    reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
-    override_reason = override_field()
-
-
-class HistoryQuery(PageQuery):
-    status = choice([status.value for status in UPGRADE_STATUSES])
-    service = choice(TARGETS)
-    version = serializers.CharField(max_length=MAX_VERSION_LENGTH, default=None)
-    initiated_by = serializers.CharField(max_length=254, default=None)
-    validation = choice(Validation.values)
-
-
-class SignBody(StrictSerializer):
-    check = serializers.ChoiceField(
-        choices=MatrixRow.values,
-        error_messages={
-            "required": f"Required: {one_of(MatrixRow.values)}",
-            "invalid_choice": one_of(MatrixRow.values),
-        },
-    )
-    status = serializers.ChoiceField(
-        choices=SIGNABLE,
-        error_messages={"required": f"Required: {one_of(SIGNABLE)}", "invalid_choice": one_of(SIGNABLE)},
-    )
-    note = StrictString(max_length=MAX_NOTE_LENGTH, allow_blank=True, default="")
-
-    def validate_check(self, value: Any) -> str:
-        return str(value)
-
-    def validate_status(self, value: Any) -> CheckStatus:
-        return CheckStatus(value)
-
-
-class TimelineQuery(StrictSerializer):
-    skip = serializers.IntegerField(min_value=0, max_value=MAX_SKIP, default=0)
-    limit = serializers.IntegerField(min_value=1, max_value=MAX_EVENTS, default=DEFAULT_EVENTS)
-    kind = choice(EventKind.values)
 
 
 class UtcDateTimeField(serializers.DateTimeField):

@@ -10,8 +10,11 @@ from portal.api.routes import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, 
 from portal.errors import existing
 from portal.pagination import paginate
 from upgrades.api import records
+from upgrades.api.requests import HistoryQuery, PreflightQuery, RollbackBody, TimelineQuery, TriggerBody
 from upgrades.checks.preflight import run as run_preflight
-from upgrades.commands import record as commands
+from upgrades.commands.rollback import rollback_upgrade
+from upgrades.commands.stop import stop_upgrade
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.estimates import in_words
 from upgrades.inventory.catalogue import read_catalogue
 from upgrades.models import Upgrade, UpgradeEvent
@@ -54,13 +57,13 @@ def versions(request: Request) -> Response:
     operation_id="deployments_preflight",
     tags=["upgrades"],
     summary="Whether an upgrade may start",
-    parameters=[ORGANIZATION, records.PreflightQuery],
+    parameters=[ORGANIZATION, PreflightQuery],
     responses={200: records.PreflightRecord, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
 def preflight(request: Request) -> Response:
     """The checks before an upgrade, as of some seconds ago at most. One that fails blocks; one not known does not."""
-    query = read_query(request, records.PreflightQuery)
+    query = read_query(request, PreflightQuery)
     organization = organization_of_api(request)
     checked = run_preflight(organization, services_of(query["service"]), session_ends_at=session_ends_at(request))
     body = {"organization": organization.slug, "service": query["service"], "checks": checked.checks}
@@ -73,15 +76,15 @@ def preflight(request: Request) -> Response:
     tags=["upgrades"],
     summary="Trigger an upgrade",
     parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
-    request=records.TriggerBody,
+    request=TriggerBody,
     responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 502, 503)},
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def trigger(request: Request) -> Response:
     """Record an upgrade. 202 means recorded and certain to be carried out; poll `status_url` for what comes of it."""
     read_query(request)
-    body = read_body(request, records.TriggerBody)
-    upgrade = commands.trigger_upgrade(
+    body = read_body(request, TriggerBody)
+    upgrade = trigger_upgrade(
         organization_of_api(request),
         actor=person(request),
         session_ends_at=session_ends_at(request),
@@ -116,7 +119,7 @@ def stop(request: Request, upgrade_id: str) -> Response:
     """Ask for a stop: ECS rolls the running rollout back, and later services are not attempted."""
     read_query(request)
     read_body(request, NoBody)
-    upgrade = commands.stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
+    upgrade = stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
     return Response(records.UpgradeRecord(upgrade).data, status=202)
 
 
@@ -124,13 +127,13 @@ def stop(request: Request, upgrade_id: str) -> Response:
     operation_id="deployments_upgrade_events",
     tags=["upgrades"],
     summary="Timeline of an upgrade",
-    parameters=[records.TimelineQuery],
+    parameters=[TimelineQuery],
     responses={200: records.TimelineList, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
 def events(request: Request, upgrade_id: str) -> Response:
     """What people asked for, what the portal did and what ECS told, newest first."""
-    query = read_query(request, records.TimelineQuery)
+    query = read_query(request, TimelineQuery)
     kind = query.pop("kind")
     upgrade = find_upgrade(request, upgrade_id)
     page = paginate(UpgradeEvent.objects.for_timeline(upgrade, kind=kind), **query)
@@ -148,7 +151,7 @@ def events(request: Request, upgrade_id: str) -> Response:
     tags=["upgrades"],
     summary="Roll an upgrade back",
     parameters=[IDEMPOTENCY_KEY, LOCATION],
-    request=records.RollbackBody,
+    request=RollbackBody,
     responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 503)},
 )
 @api_route("POST", allow=Policy.OPERATOR)
@@ -159,8 +162,8 @@ def rollback(request: Request, upgrade_id: str) -> Response:
     of the answer are those that roll. A service that no longer runs what the upgrade left is not touched.
     """
     read_query(request)
-    body = read_body(request, records.RollbackBody)
-    upgrade = commands.rollback_upgrade(
+    body = read_body(request, RollbackBody)
+    upgrade = rollback_upgrade(
         find_upgrade(request, upgrade_id),
         actor=person(request),
         session_ends_at=session_ends_at(request),
@@ -174,13 +177,13 @@ def rollback(request: Request, upgrade_id: str) -> Response:
     operation_id="deployments_upgrade_history",
     tags=["upgrades"],
     summary="History of upgrades",
-    parameters=[ORGANIZATION, records.HistoryQuery],
+    parameters=[ORGANIZATION, HistoryQuery],
     responses={200: records.History, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
 def history(request: Request) -> Response:
     """Past and running upgrades, newest first."""
-    query = read_query(request, records.HistoryQuery)
+    query = read_query(request, HistoryQuery)
     skip, limit = query.pop("skip"), query.pop("limit")
     organization = organization_of_api(request)
     upgrades = Upgrade.objects.for_history(request.user, organization, **query).prefetch_related("checks")

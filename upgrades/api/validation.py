@@ -8,6 +8,7 @@ from portal.access import Policy, person
 from portal.api.routes import NoBody, api_route, errors, read_body, read_query
 from upgrades.api import records
 from upgrades.api.evidence import evidence_of
+from upgrades.api.requests import SignBody
 from upgrades.api.upgrades import find_upgrade
 from upgrades.commands.sign import probe_again, sign_check
 
@@ -24,7 +25,7 @@ from upgrades.commands.sign import probe_again, sign_check
     operation_id="deployments_upgrade_sign",
     tags=["upgrades"],
     summary="Sign a check of the validation",
-    request=records.SignBody,
+    request=SignBody,
     responses={200: records.Matrix, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
 @api_route("GET", "POST", allow=Policy.VIEWER)
@@ -36,7 +37,7 @@ def validation(request: Request, upgrade_id: str) -> Response:
     read_query(request)
     if request.method != "POST":
         return Response(records.matrix_record(find_upgrade(request, upgrade_id)))
-    body = read_body(request, records.SignBody)
+    body = read_body(request, SignBody)
     upgrade = sign_check(find_upgrade(request, upgrade_id), actor=person(request), **body)
     return Response(records.matrix_record(upgrade))
 

@@ -13,9 +13,9 @@ from typing import Any
 from django.utils import timezone
 
 from portal import soft_cache
-from portal.admin.connection_test import within_time
 from portal.aws import ecr, ecs
 from portal.aws.credentials import AwsTarget
+from portal.aws.deadline import within_time
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable, in_short
 from portal.errors import PortalError
 from portal.models import Organization

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from portal import soft_cache
-from portal.admin.connection_test import within_time
 from portal.aws import ecr
 from portal.aws.credentials import AwsTarget
+from portal.aws.deadline import within_time
 from portal.aws.errors import AwsError, AwsRefused, in_short
 from portal.aws.revisions import Revision, read_revision
 from portal.models import Organization

@@ -14,8 +14,8 @@ from typing import Any
 from django.utils import timezone
 
 from portal import soft_cache
-from portal.admin.connection_test import within_time
 from portal.aws import ecs
+from portal.aws.deadline import within_time
 from portal.aws.ecr import parse_image
 from portal.aws.errors import AwsError, AwsUnavailable
 from portal.models import Organization

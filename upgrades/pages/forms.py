@@ -7,7 +7,7 @@ from django.http import QueryDict
 
 from portal.models import Organization
 from portal.web.forms import QUIET, OnceForm, SkipField
-from upgrades.commands.record import MAX_REASON_LENGTH, OVERRIDE_RULE
+from upgrades.commands.refusals import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.commands.sign import MAX_NOTE_LENGTH
 from upgrades.inventory.images import LATEST
 from upgrades.models import MAX_VERSION_LENGTH

@@ -12,8 +12,8 @@ from portal.web.context import page_context
 from portal.web.htmx import render_page, wants_fragment
 from upgrades.checks import preflight
 from upgrades.checks.preflight import Preflight
-from upgrades.commands import record
-from upgrades.commands.record import MAX_REASON_LENGTH
+from upgrades.commands.refusals import MAX_REASON_LENGTH
+from upgrades.commands.trigger import trigger_upgrade
 from upgrades.inventory.catalogue import read_catalogue
 from upgrades.models import Upgrade
 from upgrades.pages.forms import ChoicesForm, TriggerForm
@@ -133,6 +133,4 @@ def preflight_of(request: HttpRequest, organization: Organization, target: str) 
 
 def trigger(request: HttpRequest, form: TriggerForm, organization: Organization) -> Upgrade:
     asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
-    return record.trigger_upgrade(
-        organization, actor=person(request), session_ends_at=session_ends_at(request), **asked
-    )
+    return trigger_upgrade(organization, actor=person(request), session_ends_at=session_ends_at(request), **asked)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from portal.errors import PortalError
 from portal.models import Organization
-from upgrades.commands.record import refusal_alone, refuse_running, refuse_unplaced
+from upgrades.commands.refusals import refusal_alone, refuse_running, refuse_unplaced
 from upgrades.estimates import estimate_seconds, in_words
 from upgrades.inventory.catalogue import resolve
 from upgrades.inventory.diffs import Diff, diffs_of

@@ -12,7 +12,8 @@ from portal.web.context import page_context
 from upgrades.api.evidence import evidence_of
 from upgrades.checks.matrix import rows_of
 from upgrades.commands.sign import probe_again, sign_check
-from upgrades.pages.context import find_upgrade, validation_context
+from upgrades.pages.context import find_upgrade
+from upgrades.pages.detail import validation_context
 from upgrades.pages.forms import SignForm
 from upgrades.states import CheckStatus
 

@@ -1,0 +1,83 @@
+"""The list of an organization's deployments: filters, status chips, paging."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from deployments import commands
+from deployments.lists import deployments_page
+from deployments.models import NEWEST_FIRST, Agent, counts_by_status
+from deployments.pages.detail import CHANGING, STEADY
+from deployments.pages.forms import SORT_WORDS, ListFilters
+from deployments.states import Status
+from portal.access import Policy, organization_of_page, policy
+from portal.models import Organization
+from portal.pagination import DEFAULT_LIMIT
+from portal.web.context import page_context
+from portal.web.htmx import render_page
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def list_deployments(request: HttpRequest, slug: str) -> HttpResponse:
+    """What runs, with the filters in the address; the fragment asks for itself with the same filters."""
+    organization = organization_of_page(request, slug)
+    return render_page(request, "deployments/list.html", "deployments/_rows.html", list_context(request, organization))
+
+
+def list_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
+    agents = Agent.objects.visible_to(request.user).filter(organization=organization).order_by("name", "id")
+    form = ListFilters(agents, request.GET)
+    form.full_clean()
+    given = form.cleaned_data
+    filters = {"status": "", "agent": None, "q": "", "sort": NEWEST_FIRST} | {k: v for k, v in given.items() if v}
+    agent = filters["agent"]
+    page = deployments_page(
+        request.user,
+        organization,
+        skip=given.get("skip") or 0,
+        limit=DEFAULT_LIMIT,
+        status=filters["status"] or None,
+        agent_id=agent.pk if agent else None,
+        q=filters["q"] or None,
+        sort=filters["sort"],
+    )
+    commands.mark_watched(*page.items)
+    query = {name: request.GET[name] for name in ("status", "agent", "q", "sort") if request.GET.get(name)}
+    is_changing = any(not deployment.is_settled for deployment in page.items)
+    return page_context(request, organization) | {
+        "page": page,
+        "form": form,
+        "filters": filters,
+        "agents": agents,
+        "sorts": SORT_WORDS.items(),
+        "statuses": status_chips(organization, query),
+        "query_without_skip": urlencode(query),
+        "poll_seconds": CHANGING if is_changing else STEADY,
+        "with_boxes": True,
+    }
+
+
+def status_chips(organization: Organization, query: dict[str, str]) -> list[dict[str, Any]]:
+    """All and each status with how many there are in the organization, as links that keep the other filters."""
+    counts = counts_by_status(organization)
+    chips = [("", "All", sum(counts.values())), *((s.value, s.label, counts[s]) for s in Status)]
+    address = reverse("deployments:list", args=[organization.slug])
+    return [
+        {
+            "value": value,
+            "label": label,
+            "count": count,
+            "is_chosen": query.get("status", "") == value,
+            "href": f"{address}?{urlencode({**query, 'status': value})}" if value else with_query(address, query),
+        }
+        for value, label, count in chips
+    ]
+
+
+def with_query(address: str, query: dict[str, str]) -> str:
+    others = urlencode({name: value for name, value in query.items() if name != "status"})
+    return f"{address}?{others}" if others else address

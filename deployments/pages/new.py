@@ -1,0 +1,44 @@
+"""The form that creates a deployment."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from deployments import commands
+from deployments.models import Agent, Deployment
+from deployments.pages.forms import DeploymentForm, refuse
+from portal.access import Policy, organization_of_page, person, policy
+from portal.errors import PortalError
+from portal.models import User
+from portal.web.context import page_context
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def new(request: HttpRequest, slug: str) -> HttpResponse:
+    """Deploy an agent. Viewers see the form with the reason why they may not send it."""
+    organization = organization_of_page(request, slug)
+    agents = Agent.objects.visible_to(request.user).filter(organization=organization).order_by("name", "id")
+    form = DeploymentForm(organization, agents, request.POST or None, initial={"agent": request.GET.get("agent")})
+    status = 200
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                deployment = deploy(form, actor=person(request))
+                return redirect("deployments:detail", slug, deployment.pk)
+            except PortalError as error:
+                status = refuse(form, error)
+    context = page_context(request, organization) | {"form": form, "agents": agents}
+    return render(request, "deployments/new.html", context, status=status)
+
+
+def deploy(form: DeploymentForm, *, actor: User) -> Deployment:
+    asked = form.cleaned_data
+    return commands.create_deployment(
+        asked["agent"],
+        actor=actor,
+        replicas=asked["replicas"],
+        version=asked["version"] or None,
+        idempotency_key=asked["idempotency_key"],
+    )

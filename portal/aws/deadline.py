@@ -1,0 +1,24 @@
+"""Run several AWS calls side by side under one deadline."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from portal.aws.errors import AwsUnavailable
+
+STEP_SECONDS = 8
+
+
+Found = TypeVar("Found")
+
+
+def within_time(call: Callable[[], Found], permission: str, *, seconds: float = STEP_SECONDS) -> Found:
+    """Wait so many seconds at most, whatever the retries below do. Raises AwsUnavailable when AWS takes longer."""
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="test-connection")
+    try:
+        return pool.submit(call).result(timeout=seconds)
+    except TimeoutError as error:
+        why = f"no answer within {seconds:g} seconds"
+        raise AwsUnavailable("TimedOut", action=permission, why=why) from error
+    finally:
+        pool.shutdown(wait=False)

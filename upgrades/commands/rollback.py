@@ -1,0 +1,81 @@
+"""Roll an upgrade back: a new upgrade of kind `rollback`."""
+
+from datetime import datetime
+
+from portal.access import require
+from portal.errors import PortalError
+from portal.idempotency import KeyUse
+from portal.models import Role, User
+from upgrades.checks.preflight import preflight_to_start
+from upgrades.commands.record import earlier_upgrade, make_once, record_upgrade
+from upgrades.commands.refusals import override_of, refuse_empty_words, refuse_failed, refuse_running, refuse_unplaced
+from upgrades.models import Upgrade
+from upgrades.rollback_plan import plan_rollback, services_that_advanced
+from upgrades.states import ALL_SERVICES
+
+
+def rollback_upgrade(
+    upgrade: Upgrade,
+    *,
+    actor: User,
+    reason: str = "",
+    services: list[str] | None = None,
+    override_reason: str = "",
+    session_ends_at: datetime | None = None,
+    idempotency_key: str | None = None,
+) -> Upgrade:
+    """Record a rollback of an ended upgrade: a new upgrade to the task definitions that it recorded as the previous ones.
+
+    What cannot be rolled back stays as it is (rollback.py says why); where ECS does not say, the rollback is recorded and
+    the engine looks before it touches anything. `services`: what a person was shown and agreed to; another plan by now
+    is refused.
+
+    Raises PortalError: 403, 404, 400 `rollback_impossible`, `no_cluster`, `no_stack`,
+    `override_reason_too_short`, 409 `upgrade_in_progress` (with `upgrade_id`), `plan_changed`, `preflight_failed` (with
+    `checks`), 422 `idempotency_mismatch`. Costs the AWS calls of plan_rollback and waits for pre-flight, 4 s at most.
+    """
+    organization = upgrade.organization
+    require(actor, organization, Role.OPERATOR)
+    asked = {"rolls_back": upgrade.upgrade_id, "reason": reason} | override_of(override_reason)
+    key = KeyUse.of("rollback_upgrade", asked, organization=organization, user=actor, key=idempotency_key)
+    earlier = earlier_upgrade(organization, key)
+    if earlier:
+        return earlier
+    refuse_unplaced(organization)
+    refuse_open(upgrade)
+    refuse_empty_words(override_reason)
+    touched = services_that_advanced(upgrade)
+
+    def make() -> Upgrade:
+        plan = plan_rollback(upgrade)
+        if plan.blocker:
+            refuse_running(organization, touched)
+        if plan.refusal:
+            raise PortalError("rollback_impossible", plan.refusal, 400)
+        if services is not None and services != plan.services:
+            raise PortalError("plan_changed", "What a rollback would do has changed since. Look at it again.", 409)
+        request = asked | {
+            "service": plan.services[0] if len(plan.services) == 1 else ALL_SERVICES,
+            "version": plan.version,
+            "force_new_deployment": False,
+        }
+        wanted = {
+            line.service: {"wanted_task_definition": line.rollout.previous_task_definition} for line in plan.going
+        }
+        checked = preflight_to_start(organization, plan.services, session_ends_at=session_ends_at)
+        refuse_failed(checked, override_reason)
+        return record_upgrade(
+            organization, actor, plan.services, request, key, checked, wanted=wanted, rolls_back=upgrade
+        )
+
+    return make_once(organization, touched, key, make)
+
+
+def refuse_open(upgrade: Upgrade) -> None:
+    if upgrade.is_open:
+        raise PortalError(
+            "upgrade_in_progress",
+            f"{upgrade.upgrade_id} has not ended, so it cannot be rolled back yet. Stop it, and ECS rolls back what runs.",
+            409,
+            upgrade_id=upgrade.upgrade_id,
+        )

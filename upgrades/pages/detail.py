@@ -1,0 +1,76 @@
+"""The page of one upgrade, live while it runs."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from portal.access import Policy, organization_of_page, policy
+from portal.web.context import page_context
+from portal.web.htmx import render_page
+from upgrades.checks.matrix import rows_of, run_of
+from upgrades.estimates import time_left
+from upgrades.models import Upgrade, ValidationRun
+from upgrades.pages.context import find_upgrade, stop_rule
+from upgrades.pages.forms import TimelineFilters
+from upgrades.pages.next_steps import next_steps
+from upgrades.pages.rollout_cards import lanes_of
+from upgrades.pages.timeline import timeline_of
+from upgrades.rollback_plan import services_that_advanced
+from upgrades.states import OPEN, Status
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
+    """One upgrade, live while it is open: the fragment polls until the state is final, then comes without its poll."""
+    organization = organization_of_page(request, slug)
+    upgrade = find_upgrade(request, organization, upgrade_id)
+    context = page_context(request, organization) | {
+        "upgrade": upgrade,
+        "message": upgrade.message,
+        "lanes": lanes_of(upgrade),
+        "next": next_steps(upgrade),
+        "time_left": time_left(upgrade, now=timezone.now()),
+        **validation_context(upgrade),
+        **timeline_context(request, upgrade),
+        "may_roll_back": may_roll_back(upgrade),
+        **stop_rule(request, upgrade),
+    }
+    return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context)
+
+
+def may_roll_back(upgrade: Upgrade) -> bool:
+    """As far as the record says: something advanced, and no rollback of it rolls or has succeeded."""
+    newest = next(iter(upgrade.rollbacks.all()), None)
+    went_back = newest is not None and newest.status in (*OPEN, Status.SUCCESS)
+    return not upgrade.is_open and not went_back and bool(services_that_advanced(upgrade))
+
+
+def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
+    """What the address asks of the timeline. Two queries."""
+    form = TimelineFilters(request.GET)
+    given = form.cleaned_data if form.is_valid() else {}
+    timeline = timeline_of(upgrade, kind=given.get("kind") or "", skip=given.get("skip") or 0)
+    errors = " ".join(f"{name}: {' '.join(str(one) for one in said)}" for name, said in form.errors.items())
+    return {"timeline": timeline, "timeline_errors": errors}
+
+
+def validation_context(upgrade: Upgrade) -> dict[str, Any]:
+    """The matrix, and whether the portal still checks by itself. Two queries."""
+    run = run_of(upgrade)
+    return {
+        "matrix": rows_of(upgrade),
+        "run": run,
+        "is_probing": run is not None and not run.is_done,
+        "may_validate": not upgrade.is_open and upgrade.has_advanced,
+        "live_seconds": live_seconds(upgrade, run),
+    }
+
+
+def live_seconds(upgrade: Upgrade, run: ValidationRun | None) -> int | None:
+    """How often the page asks again: while tasks move, and while the portal still checks what they do; then never."""
+    if upgrade.is_open:
+        return 2
+    return 5 if run is not None and not run.is_done else None

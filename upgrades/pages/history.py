@@ -1,0 +1,56 @@
+"""The history of upgrades."""
+
+from urllib.parse import urlencode
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from portal.access import Policy, organization_of_page, policy
+from portal.pagination import DEFAULT_LIMIT, paginate
+from portal.web.context import page_context
+from portal.web.csv import MOST_ROWS, check_filters, csv_response
+from portal.web.htmx import render_page
+from upgrades.models import Upgrade
+from upgrades.pages.forms import TARGET_CHOICES, HistoryFilters
+from upgrades.pages.history_csv import HEADER, history_rows
+from upgrades.states import UPGRADE_STATUSES, Validation
+
+HISTORY_FILTERS = ("status", "service", "version", "initiated_by", "validation")
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def history(request: HttpRequest, slug: str) -> HttpResponse:
+    """Who, when, what, how many services, what came of it. The address holds the filters."""
+    organization = organization_of_page(request, slug)
+    form = HistoryFilters(request.GET)
+    given = form.cleaned_data if form.is_valid() else {}
+    # A filter that cannot be shows no rows; all that was typed stays in the form, to be mended.
+    filters = {name: given.get(name) or request.GET.get(name, "") for name in HISTORY_FILTERS}
+    upgrades = Upgrade.objects.for_history(request.user, organization, **filters)
+    page = paginate(upgrades if form.is_valid() else upgrades.none(), skip=given.get("skip") or 0, limit=DEFAULT_LIMIT)
+    context = page_context(request, organization) | {
+        "page": page,
+        "form": form,
+        "filters": filters,
+        "statuses": [(status.value, status.label) for status in UPGRADE_STATUSES],
+        "services": TARGET_CHOICES,
+        "validations": Validation.choices,
+        "query_without_skip": urlencode({name: value for name, value in filters.items() if value}),
+        "csv_url": reverse("upgrades:history_csv", args=[slug]),
+        "most_rows": MOST_ROWS,
+    }
+    return render_page(request, "upgrades/history.html", "upgrades/_history_rows.html", context)
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def history_csv(request: HttpRequest, slug: str) -> HttpResponse:
+    """What the history's filters find, the newest MOST_ROWS at most. 400 for a filter that makes no sense."""
+    organization = organization_of_page(request, slug)
+    form = HistoryFilters(request.GET)
+    check_filters(form)
+    filters = {name: form.cleaned_data[name] for name in HISTORY_FILTERS}
+    upgrades = Upgrade.objects.for_history(request.user, organization, **filters)
+    return csv_response(f"{slug}-upgrades", HEADER, history_rows(upgrades))

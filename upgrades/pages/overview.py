@@ -1,0 +1,21 @@
+"""The platform services panel of the overview."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.http import require_safe
+
+from portal.access import Policy, organization_of_page, policy
+from portal.web.htmx import render_page
+from upgrades.inventory.running import now_context
+
+
+@policy(Policy.VIEWER)
+@require_safe
+def platform_services(request: HttpRequest, slug: str) -> HttpResponse:
+    """The live block of the overview. Opened by itself it leads back to the page that it belongs to."""
+    organization = organization_of_page(request, slug)
+    if not request.headers.get("HX-Request"):
+        return redirect("overview", slug)
+    context = now_context(organization)
+    fragment = "upgrades/_platform_services.html"
+    return render_page(request, fragment, fragment, context)

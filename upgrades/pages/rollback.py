@@ -1,0 +1,56 @@
+"""The page that rolls an upgrade back."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from portal.access import Policy, organization_of_page, person, policy, session_ends_at
+from portal.errors import PortalError
+from portal.web.context import page_context
+from upgrades.checks.preflight import run as run_preflight
+from upgrades.commands.rollback import rollback_upgrade
+from upgrades.estimates import estimate_seconds
+from upgrades.models import Upgrade
+from upgrades.pages.context import find_upgrade
+from upgrades.pages.forms import RollbackForm
+from upgrades.rollback_plan import plan_rollback, with_diffs
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def rollback(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
+    """Say first what a rollback will do, service by service, and what it cannot; then record it."""
+    organization = organization_of_page(request, slug)
+    upgrade = find_upgrade(request, organization, upgrade_id)
+    form = RollbackForm(organization, request.POST if request.method == "POST" else None)
+    status, refused, conflict = 200, None, None
+    if request.method == "POST":
+        status = 422
+        if form.is_valid():
+            try:
+                made = roll_back(request, form, upgrade)
+                return redirect("upgrades:detail", slug, made.upgrade_id)
+            except PortalError as error:
+                if error.status in (403, 404):
+                    raise
+                status, refused, conflict = error.status, error.message, error.extra.get("upgrade_id")
+    plan = with_diffs(plan_rollback(upgrade))
+    form.show(plan.services)
+    preflight = None
+    if not plan.refusal:
+        preflight = run_preflight(organization, plan.services, session_ends_at=session_ends_at(request))
+    context = page_context(request, organization) | {
+        "upgrade": upgrade,
+        "plan": plan,
+        "form": form,
+        "refused": refused,
+        "conflict": conflict,
+        "preflight": preflight,
+        "expected_seconds": estimate_seconds(organization, plan.services),
+    }
+    return render(request, "upgrades/rollback.html", context, status=status)
+
+
+def roll_back(request: HttpRequest, form: RollbackForm, upgrade: Upgrade) -> Upgrade:
+    asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
+    return rollback_upgrade(upgrade, actor=person(request), session_ends_at=session_ends_at(request), **asked)

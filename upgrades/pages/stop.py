@@ -1,0 +1,39 @@
+"""The page that stops an upgrade."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from portal.access import Policy, organization_of_page, person, policy
+from portal.errors import PortalError
+from portal.web.context import page_context
+from upgrades.commands.stop import stop_upgrade
+from upgrades.pages.context import find_upgrade, stop_rule
+from upgrades.pages.rollout_cards import lanes_of
+
+
+@policy(Policy.OPERATOR)
+@require_http_methods(["GET", "HEAD", "POST"])
+def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
+    """Ask first what a stop will do; then ask ECS for it."""
+    organization = organization_of_page(request, slug)
+    upgrade = find_upgrade(request, organization, upgrade_id)
+    status, refused = 200, {}
+    if request.method == "POST":
+        try:
+            stop_upgrade(upgrade, actor=person(request))
+            messages.success(request, "Stop asked for. ECS rolls the running rollout back; watch it here.")
+            return redirect("upgrades:detail", slug, upgrade_id)
+        except PortalError as error:
+            if error.status != 409:
+                raise
+            status, refused = 409, {"stop_blocked_reason": error.message}
+            upgrade = find_upgrade(request, organization, upgrade_id)
+    context = page_context(request, organization) | {
+        "upgrade": upgrade,
+        "lanes": lanes_of(upgrade),
+        **stop_rule(request, upgrade),
+        **refused,
+    }
+    return render(request, "upgrades/stop.html", context, status=status)
