@@ -1,72 +1,49 @@
-"""The directions of the arrows : who may import whom, read from the source by ast."""
+"""The import contract: who may import whom, read from the source by ast."""
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-APPS = [name for name in ("deployments", "upgrades") if (ROOT / name).is_dir()]
+PACKAGES = ["portal", "deployments", "upgrades"]
+APPS = ["deployments", "upgrades"]
 AWS_LIBRARIES = {"boto3", "botocore", "moto", "s3transfer"}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "services"}
 
-# Inside an app a file imports only from files further down; those in one row do not import each other.
-ORDER = {
+# A layer is a folder or a file of the app. It imports the layers in the rows below its own, never one in the same row.
+# The layers in the last row are the record and what reads only the record; they may import each other.
+LAYERS = {
     "deployments": [
-        "urls agent_urls api_urls",
-        "agents_api",
-        "admin views act_views agent_views api tasks gauges templatetags management",
+        "urls agent_urls admin tasks gauges templatetags management",
         "pages",
-        "live_regions",
-        "regions agent_forms serializers",
-        "forms",
-        "actions timeline charts windows",
+        "api",
         "commands",
-        "reconcile",
-        "steps",
-        "looks",
-        "budget",
-        "lists logs metrics",
-        "events",
-        "log_lines environment",
-        "models",
-        "states",
-        "apps",
+        "engine",
+        "cloudwatch lists",
+        "events container_spec models states apps",
     ],
     "upgrades": [
-        "urls api_urls",
-        "validation_views validation_api",
-        "evidence",
-        "admin views form_views version_views api tasks gauges templatetags management",
-        "forms next_steps exports",
-        "serializers lanes timeline plans version_options",
-        "commands signing",
-        "preflight",
-        "versions rollback",
-        "diffs",
-        "platform",
-        "drift rollouts validation",
-        "goals steadiness own_views",
-        "endings",
-        "looks",
-        "images claims matrix",
-        "events estimates",
-        "announcements",
-        "models",
-        "scope probes advice",
-        "states",
-        "apps",
+        "urls admin tasks gauges templatetags management",
+        "pages",
+        "api",
+        "commands",
+        "engine rollback_plan",
+        "checks",
+        "inventory",
+        "events estimates notifications outcome_hints scope models states apps",
     ],
 }
 
 
-def files(folder: str) -> list[Path]:
+def source_files(folder: str) -> list[Path]:
     return [path for path in sorted((ROOT / folder).rglob("*.py")) if "migrations" not in path.parts]
 
 
-def imports(path: Path) -> Iterator[str]:
-    """The full names that a file imports: `from upgrades import api` is `upgrades.api.upgrades`."""
+def read_imports(path: Path) -> Iterator[str]:
+    """Yield the full names that a file imports: `from upgrades import api` is `upgrades.api`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -75,62 +52,85 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def found(folder: str, *packages: str) -> set[str]:
-    """`file: name` for what the files of a folder import from the packages."""
+def find_imports(folder: str, *packages: str) -> set[str]:
+    """Return `file: name` for every import of one of the packages in a folder."""
     return {
         f"{path.relative_to(ROOT)}: {name}"
-        for path in files(folder)
-        for name in imports(path)
+        for path in source_files(folder)
+        for name in read_imports(path)
         if any(name == package or name.startswith(f"{package}.") for package in packages)
     }
 
 
 def test_portal_imports_no_app() -> None:
-    assert found("portal", "upgrades", "deployments") == set()
+    assert find_imports("portal", *APPS) == set()
 
 
 @pytest.mark.parametrize("app", APPS)
 def test_an_app_imports_no_other_app(app: str) -> None:
-    assert found(app, *{"upgrades", "deployments"} - {app}) == set()
+    assert find_imports(app, *set(APPS) - {app}) == set()
 
 
-@pytest.mark.parametrize("folder", ["portal", *APPS])
-def test_aws_libraries_are_imported_at_the_edge_alone(folder: str) -> None:
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_only_portal_aws_imports_boto3(folder: str) -> None:
     outside = {
-        line for line in found(folder, *AWS_LIBRARIES) if not line.startswith(("portal/aws/", "portal/sandbox/"))
+        line for line in find_imports(folder, *AWS_LIBRARIES) if not line.startswith(("portal/aws/", "portal/sandbox/"))
     }
 
     assert outside == set()
 
 
-def test_the_local_aws_stands_alone() -> None:
-    inside = {line for line in found("portal/sandbox", "portal", *APPS) if ": portal.sandbox" not in line}
+def test_the_local_aws_is_isolated() -> None:
+    inside = {line for line in find_imports("portal/sandbox", *PACKAGES) if ": portal.sandbox" not in line}
     outside = {
         line
-        for folder in ("portal", *APPS)
-        for line in found(folder, "portal.sandbox")
-        if "portal/sandbox/" not in line
+        for folder in PACKAGES
+        for line in find_imports(folder, "portal.sandbox")
+        if not line.startswith("portal/sandbox/")
     }
 
     assert (inside, outside) == (set(), set())
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_inside_an_app_imports_point_one_way(app: str) -> None:
-    rank = {name: number for number, group in enumerate(ORDER[app]) for name in group.split()}
-    backwards = []
-    for path in files(app):
-        part = path.relative_to(ROOT / app).parts[0].removesuffix(".py")
-        for name in imports(path):
+def test_layers_import_only_lower_layers(app: str) -> None:
+    rank = {name: number for number, row in enumerate(LAYERS[app]) for name in row.split()}
+    lowest = len(LAYERS[app]) - 1
+    upwards = []
+    for path in source_files(app):
+        layer = path.relative_to(ROOT / app).parts[0].removesuffix(".py")
+        for name in read_imports(path):
             package, _, rest = name.partition(".")
-            if package == app and part != "__init__" and rank[part] >= rank[rest.partition(".")[0]]:
-                backwards.append(f"{path.relative_to(ROOT)}: {name}")
+            imported = rest.partition(".")[0]
+            if package != app or layer in ("__init__", imported) or rank[layer] == rank[imported] == lowest:
+                continue
+            if rank[layer] >= rank[imported]:
+                upwards.append(f"{path.relative_to(ROOT)}: {name}")
 
-    assert backwards == []
+    assert upwards == []
 
 
-@pytest.mark.parametrize("folder", ["portal", *APPS])
-def test_no_file_is_named_after_nothing(folder: str) -> None:
-    names = {part.removesuffix(".py") for path in files(folder) for part in path.relative_to(ROOT).parts}
+def test_no_files_import_each_other_in_a_circle() -> None:
+    # Imports inside functions count as well.
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in PACKAGES
+        for path in source_files(package)
+    }
+    imported = {
+        module: {part for name in read_imports(path) for part in (name, name.rpartition(".")[0]) if part in modules}
+        - {module}
+        for module, path in modules.items()
+    }
+
+    try:
+        TopologicalSorter(imported).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_no_file_has_a_name_that_says_nothing(folder: str) -> None:
+    names = {part.removesuffix(".py") for path in source_files(folder) for part in path.relative_to(ROOT).parts}
 
     assert names & FORBIDDEN_NAMES == set()

@@ -54,7 +54,7 @@ def act(request: HttpRequest, slug: str, deployment_id: UUID, command: str) -> H
         "form": form,
         "act": act_of(wanted, deployment, context["may_not_reason"], refused=refused),
     }
-    return as_part(render_page(request, "deployments/act.html", "deployments/_act.html", context, status=status))
+    return as_part(render_page(request, "deployments/action.html", "deployments/_action.html", context, status=status))
 
 
 def give(command: Command, deployment: Deployment, *, actor: User, **asked: Any) -> None:
@@ -80,7 +80,7 @@ def done(request: HttpRequest, deployment: Deployment, sentence: str) -> HttpRes
     if not wants_fragment(request):
         messages.success(request, sentence)
         return redirect("deployments:detail", deployment.organization.slug, deployment.pk)
-    body = render_to_string("deployments/_done.html", {"sentence": sentence}, request)
+    body = render_to_string("deployments/_action_done.html", {"sentence": sentence}, request)
     return as_part(HttpResponse(body, headers={"HX-Trigger": "changed"}))
 
 

@@ -37,7 +37,7 @@ def list_agents(request: HttpRequest, slug: str) -> HttpResponse:
         "q": q,
         "query_without_skip": urlencode({"q": q}) if q else "",
     }
-    return render_page(request, "agents/list.html", "agents/_rows.html", context)
+    return render_page(request, "deployments/agents/list.html", "deployments/agents/_rows.html", context)
 
 
 @policy(Policy.VIEWER)
@@ -51,7 +51,7 @@ def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
         "variables": variables_of(agent),
         "page": deployments_page(request.user, organization, skip=0, limit=DEPLOYMENTS_SHOWN, agent_id=agent.pk),
     }
-    return render(request, "agents/detail.html", context)
+    return render(request, "deployments/agents/detail.html", context)
 
 
 @policy(Policy.OPERATOR)
@@ -76,7 +76,7 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
                 messages.success(request, f"{agent.name} is created. Deploy it to run it.")
                 return redirect("agents:detail", slug, agent.pk)
     context = page_context(request, organization) | {"form": form, "agent": None}
-    return render(request, "agents/form.html", context, status=status)
+    return render(request, "deployments/agents/form.html", context, status=status)
 
 
 @policy(Policy.OPERATOR)
@@ -97,7 +97,7 @@ def edit(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
                 messages.success(request, "The changes are saved. They apply to what is deployed from now on.")
                 return redirect("agents:detail", slug, agent.pk)
     context = page_context(request, organization) | {"form": form, "agent": agent}
-    return render(request, "agents/form.html", context, status=status)
+    return render(request, "deployments/agents/form.html", context, status=status)
 
 
 def find_agent(request: HttpRequest, organization: Organization, agent_id: UUID) -> Agent:

@@ -19,7 +19,7 @@ def account(request: HttpRequest) -> HttpResponse:
         "memberships": memberships.select_related("organization"),
         "has_two_factor": has_two_factor(person),
     }
-    return render(request, "account.html", context)
+    return render(request, "portal/accounts/account.html", context)
 
 
 @policy(Policy.SIGNED_IN)

@@ -63,7 +63,7 @@ def docs(request: HttpRequest) -> HttpResponse:
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "operations": operations_of(openapi(), base),
     }
-    return render(request, "api_docs.html", context)
+    return render(request, "portal/api/docs.html", context)
 
 
 @dataclass(frozen=True)

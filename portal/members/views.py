@@ -38,7 +38,7 @@ def members_page(
         "roles": Role,
         "refused": refused,
     }
-    return render(request, "settings/members.html", context, status=status)
+    return render(request, "portal/members/list.html", context, status=status)
 
 
 @policy(Policy.ADMIN)
@@ -60,7 +60,7 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
                 tell(request, added)
                 return redirect("members:list", slug)
     context = settings_context(request, organization) | {"form": form, "most": MOST_MEMBERS}
-    return render(request, "settings/member_new.html", context, status=status)
+    return render(request, "portal/members/new.html", context, status=status)
 
 
 def count_addition(request: HttpRequest, organization: Organization) -> None:
@@ -133,7 +133,7 @@ def remove(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
         "is_you": is_you,
         "why_it_stays": why_it_stays(membership),
     }
-    return render(request, "settings/member_remove.html", context, status=status)
+    return render(request, "portal/members/remove.html", context, status=status)
 
 
 def find_member(request: HttpRequest, slug: str, membership_id: int) -> Membership:

@@ -36,7 +36,7 @@ def index(request: HttpRequest, slug: str) -> HttpResponse:
         "channels": NotificationChannel.objects.visible_to(request.user).for_list(organization),
         "kinds": ChannelKind,
     }
-    return render(request, "settings/index.html", context)
+    return render(request, "portal/notifications/index.html", context)
 
 
 @policy(Policy.ADMIN)
@@ -60,7 +60,7 @@ def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
             else:
                 return created(request, made)
     context = settings_context(request, organization) | {"form": form, "kind": ChannelKind(kind)}
-    return render(request, "settings/form.html", context, status=status)
+    return render(request, "portal/notifications/form.html", context, status=status)
 
 
 def created(request: HttpRequest, made: commands.Created) -> HttpResponse:
@@ -84,7 +84,7 @@ def show_secret(request: HttpRequest, channel: NotificationChannel, secret: str)
         "secret": secret,
         "is_renewed": bool(channel.old_secret_until),
     }
-    return render(request, "settings/secret_shown.html", context)
+    return render(request, "portal/notifications/secret_shown.html", context)
 
 
 @policy(Policy.VIEWER)
@@ -108,7 +108,8 @@ def channel_page(
         "refused": refused,
         "test_seconds": commands.TEST_SECONDS,
     }
-    return render_page(request, "settings/channel.html", "settings/_deliveries.html", context, status=status)
+    templates = ("portal/notifications/channel.html", "portal/notifications/_deliveries.html")
+    return render_page(request, *templates, context, status=status)
 
 
 @policy(Policy.ADMIN)
@@ -132,7 +133,7 @@ def edit(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
                 messages.success(request, "The changes are saved. They apply to what is sent from now on.")
                 return redirect("settings:channel", slug, channel.pk)
     context |= {"form": form, "channel": channel, "kind": ChannelKind(channel.kind)}
-    return render(request, "settings/form.html", context, status=status)
+    return render(request, "portal/notifications/form.html", context, status=status)
 
 
 @policy(Policy.ADMIN)
@@ -160,7 +161,7 @@ def secret(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
         messages.warning(request, "The same form made a new secret a moment ago, and it was shown then.")
         return redirect("settings:channel", slug, channel.pk)
     context = settings_context(request, channel.organization) | {"channel": channel, "form": form}
-    return render(request, "settings/secret.html", context, status=422 if form.errors else 200)
+    return render(request, "portal/notifications/secret.html", context, status=422 if form.errors else 200)
 
 
 @policy(Policy.ADMIN)
@@ -176,7 +177,7 @@ def remove(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
         "channel": channel,
         "waiting": channel.deliveries.pending().count(),
     }
-    return render(request, "settings/remove.html", context)
+    return render(request, "portal/notifications/remove.html", context)
 
 
 @policy(Policy.ADMIN)

@@ -47,7 +47,7 @@ def activity(request: HttpRequest, slug: str) -> HttpResponse:
         "csv_url": reverse("activity_csv", args=[organization.slug]),
         "most_rows": MOST_ROWS,
     }
-    return render_page(request, "activity.html", "_activity_rows.html", context)
+    return render_page(request, "portal/web/activity.html", "portal/web/_activity_rows.html", context)
 
 
 @policy(Policy.VIEWER)

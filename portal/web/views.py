@@ -16,7 +16,7 @@ def home(request: HttpRequest) -> HttpResponse:
     organizations = list(Organization.objects.visible_to(request.user))
     if len(organizations) == 1:
         return redirect("overview", organizations[0].slug)
-    return render(request, "home.html", {"organizations": organizations})
+    return render(request, "portal/web/home.html", {"organizations": organizations})
 
 
 @policy(Policy.VIEWER)
@@ -24,4 +24,4 @@ def home(request: HttpRequest) -> HttpResponse:
 def overview(request: HttpRequest, slug: str) -> HttpResponse:
     """What runs and what happens now. The apps' parts come in through their template tags."""
     organization = organization_of_page(request, slug)
-    return render(request, "overview.html", page_context(request, organization))
+    return render(request, "portal/web/overview.html", page_context(request, organization))
