@@ -1,7 +1,7 @@
-"""Whose AWS: assumed roles and clients; one session for each target, one loader of botocore's models for all of them.
+"""AWS credentials and clients: one session per target, with its role assumed; all share one loader of botocore's models.
 
-Time-outs are short, because pages and leases wait on these calls. Reads are retried by botocore's standard mode (the one
-AWS's SDK reference calls safe for several tenants); writes are made exactly once, the engine decides what to do after.
+Timeouts are short because pages and leases wait on these calls. Reads are retried by botocore's standard mode, which
+AWS's SDK reference calls safe for several tenants. Writes are made exactly once; the engine decides what to do afterwards.
 """
 
 import threading
@@ -18,14 +18,14 @@ SESSION_SECONDS = 3600
 CONNECT_TIMEOUT_SECONDS = 2
 READ_TIMEOUT_SECONDS = 5
 WRITE_TIMEOUT_SECONDS = 10
-# A page waits for these reads, made once: a failed one shows the last data with its age.
+# A page waits for these reads. They are not retried: if one fails, the page shows the last data with its age.
 LIVE_CONNECT_SECONDS, LIVE_READ_SECONDS = 1, 4
 MAX_TARGETS = 200
 
 
 @dataclass(frozen=True)
 class AwsTarget:
-    """An AWS region, and the role to assume there; without a role, the portal's own credentials chain."""
+    """An AWS region and the role to assume there. Without a role, the portal's own credential chain is used."""
 
     region: str
     role_arn: str | None = None
@@ -34,41 +34,41 @@ class AwsTarget:
 
 @dataclass
 class _Door:
-    """One target's session, whose role is assumed once for all its clients. `lock` is held while a client is made."""
+    """One target's session and clients. The role is assumed once for all of them; `lock` is held while one is created."""
 
     session: boto3.Session
     clients: dict[tuple[str, str, ReadOnlyCredentials | None], Any] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-# A service's model takes 10 MB and a fifth of a second to read; nothing in it depends on the session.
+# Shared by all sessions: reading a service's model takes 10 MB and 0.2 seconds, and nothing in it depends on the session.
 _loader = create_loader()
 _doors: dict[AwsTarget, _Door] = {}
 _lock = threading.Lock()
 
 
 def client(target: AwsTarget, service: str, *, writes: bool = False) -> Any:
-    """A cached boto3 client.
+    """Return a cached boto3 client.
 
-    `writes=True` never repeats a call by itself, and signs with credentials that are made sure of here: the role is
-    assumed before the call, never inside it, so the call takes no longer than its own time-outs. Raises botocore's errors.
+    With `writes=True` the client never retries, and the role is assumed here instead of inside the call. The call
+    therefore takes no longer than its own timeouts. Raises botocore's errors.
     """
     return _client(target, service, "writes" if writes else "reads")
 
 
 def live_client(target: AwsTarget, service: str) -> Any:
-    """A cached boto3 client for what a page waits for: short time-outs, no repetition. Raises botocore's errors."""
+    """Return a cached boto3 client for reads of pages: short timeouts, no retries. Raises botocore's errors."""
     return _client(target, service, "live")
 
 
 def _client(target: AwsTarget, service: str, manner: str) -> Any:
     door = _door(target)
-    # Outside the lock: readers need not wait for an AssumeRole.
+    # Outside the lock, so that readers do not wait for an AssumeRole.
     fixed = _fresh_credentials(door.session) if manner == "writes" else None
     key = (service, manner, fixed)
     with door.lock:
         if key not in door.clients:
-            # Without the client that signs with credentials of the hour before.
+            # Drop the client that signs with the previous credentials.
             door.clients = {old: made for old, made in door.clients.items() if old[:2] != key[:2]}
             door.clients[key] = door.session.client(
                 service,
@@ -81,14 +81,14 @@ def _client(target: AwsTarget, service: str, manner: str) -> Any:
 
 
 def forget(target: AwsTarget) -> None:
-    """Drop the target's session and clients: the next call assumes its role anew, with the portal's newest credentials."""
+    """Drop the target's session and clients, so that the next call assumes the role again with the newest credentials."""
     with _lock:
         _doors.pop(target, None)
         _doors.pop(AwsTarget(target.region), None)
 
 
 def assume_role(target: AwsTarget) -> dict[str, str]:
-    """STS AssumeRole, as botocore's refreshable credentials want it. Raises botocore's errors."""
+    """Call AssumeRole and return the result in the form of botocore's refreshable credentials. Raises botocore's errors."""
     sts = client(AwsTarget(target.region), "sts")
     parameters: dict[str, Any] = {
         "RoleArn": target.role_arn,
@@ -116,21 +116,24 @@ def _door(target: AwsTarget) -> _Door:
 
 
 def _session(target: AwsTarget) -> boto3.Session:
-    """Cheap: it reads no file and no network until a client is made."""
+    """Create a session. Cheap: it reads no file and makes no request until a client is created."""
     botocore_session = get_session()
     if target.role_arn:
-        # botocore has no public door for one's own refreshable credentials; this attribute is what its users set.
+        # botocore has no public way to set custom refreshable credentials; setting this attribute is common practice.
         botocore_session._credentials = DeferredRefreshableCredentials(
             refresh_using=lambda: assume_role(target), method="sts-assume-role"
         )
     session = boto3.Session(botocore_session=botocore_session, region_name=target.region)
-    # After boto3, which adds its folder to the loader that it finds.
+    # Must come after boto3.Session, which adds its own folder to the loader it finds.
     botocore_session.register_component("data_loader", _loader)
     return session
 
 
 def _fresh_credentials(session: boto3.Session) -> ReadOnlyCredentials | None:
-    """As they are now, renewed in their last quarter of an hour. None when the portal has none: the call will say so."""
+    """Return the current credentials, refreshed if they expire within 15 minutes.
+
+    Returns None when the portal has no credentials; the call itself then raises the error.
+    """
     credentials = session.get_credentials()
     return credentials.get_frozen_credentials() if credentials else None
 

@@ -1,4 +1,4 @@
-"""Run several AWS calls side by side under one deadline."""
+"""Puts a deadline on an AWS call, whatever its own timeouts and retries."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ Found = TypeVar("Found")
 
 
 def within_time(call: Callable[[], Found], permission: str, *, seconds: float = STEP_SECONDS) -> Found:
-    """Wait so many seconds at most, whatever the retries below do. Raises AwsUnavailable when AWS takes longer."""
+    """Return the result of `call`, waiting at most `seconds`. Raises AwsUnavailable when AWS takes longer."""
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="test-connection")
     try:
         return pool.submit(call).result(timeout=seconds)

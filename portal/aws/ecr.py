@@ -1,4 +1,4 @@
-"""Amazon ECR: which images a repository holds, and what an image reference means. Functions in, frozen dataclasses out."""
+"""Amazon ECR: lists and finds images, parses image references. All functions return frozen dataclasses."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ REGISTRY = re.compile(
 )
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# ECR's own maximum; twenty pages are as many images as a repository may hold
-# (https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html).
+# ECR's maximum page size. Twenty pages are as many images as a repository may hold:
+# https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html
 IMAGES_A_CALL = 1000
 PAGES_A_READ = 20
-# What can run, by the types of manifest and config; a repository may also hold signatures, charts and other artifacts.
+# Media types of runnable images. A repository may also hold signatures, charts and other artifacts.
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-manifest-formats.html
 IMAGE_MANIFESTS = {
     "application/vnd.docker.distribution.manifest.v1+json",
@@ -35,28 +35,28 @@ IMAGE_CONFIGS = {
     "application/vnd.docker.container.image.v1+json",
     "application/vnd.oci.image.config.v1+json",
 }
-# The tag of what is attached to the image with this digest. Cosign adds .sig, .att or .sbom, and its types are those of an
-# image, so the tag is the only mark. https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md and
+# The tag of an artifact attached to the image with this digest. Cosign adds .sig, .att or .sbom. It uses the media types of
+# an image, so only the tag gives it away. https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md and
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema
 ARTIFACT_TAG = re.compile(r"sha256-[0-9a-f]{64}(\..+)?")
 
 
 @dataclass(frozen=True)
 class ImageReference:
-    """An image as a task definition names it. `repository` is host and path: what a tag or digest is put behind."""
+    """An image as a task definition names it. `repository` is host and path, without tag and digest."""
 
     repository: str
     tag: str | None
     digest: str | None
 
     def pinned_to(self, digest: str) -> str:
-        """The form that Amazon ECS documents for an exact image: `<repository>@<digest>`, without a tag."""
+        """Return `<repository>@<digest>` without a tag, the form that Amazon ECS documents for an exact image."""
         return f"{self.repository}@{digest}"
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of Amazon ECR. Account and region are the registry's own, wherever the service runs."""
+    """An Amazon ECR repository. Account and region are those of the registry, which may differ from the service's."""
 
     registry_id: str
     region: str
@@ -65,7 +65,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Image:
-    """What can run. `digest` is `sha256:..`; `tags` are without those of attached artifacts.
+    """A runnable image. `digest` is `sha256:..`; `tags` excludes tags of attached artifacts.
 
     `size_bytes` is what is pulled, compressed; of a multi-platform image the largest. `pushed_at` None: ECR does not say.
     """
@@ -78,7 +78,7 @@ class Image:
 
 @dataclass(frozen=True)
 class ImageReading:
-    """The images of a repository, newest first, ties by digest. Not complete: it holds more than may be read at once."""
+    """The images of a repository, newest first, ties by digest. Incomplete if there are too many to read."""
 
     images: list[Image]
     is_complete: bool
@@ -97,7 +97,7 @@ def parse_image(reference: str) -> ImageReference:
 
 
 def ecr_repository(reference: ImageReference) -> Repository | None:
-    """The repository of Amazon ECR that the image is in; None when its registry is another."""
+    """Return the Amazon ECR repository of the image, or None when it is in another kind of registry."""
     host, _, name = reference.repository.partition("/")
     registry = REGISTRY.fullmatch(host)
     return Repository(registry["account"], registry["region"], name) if registry and name else None
@@ -106,10 +106,10 @@ def ecr_repository(reference: ImageReference) -> Repository | None:
 def find_image(
     target: AwsTarget, repository: Repository, name: str, *, before_call: Callable[[], None] = nothing_first
 ) -> Image | None:
-    """The image with this tag or digest (`sha256:..`); None when the repository has none that can run.
+    """Return the image with this tag or digest (`sha256:..`), or None when the repository has no such runnable image.
 
-    One call. Raises AwsError.
-    AwsRefused `RepositoryNotFoundException`: the registry has no such repository. `before_call`: there a lease is renewed.
+    *Costs* one call, preceded by `before_call`, which may renew a lease.
+    *Raises* AwsError; AwsRefused `RepositoryNotFoundException` when the registry has no such repository.
     """
     if DIGEST.fullmatch(name):
         wanted = {"imageDigest": name}
@@ -130,9 +130,10 @@ def find_image(
 def list_images(
     target: AwsTarget, repository: Repository, *, before_call: Callable[[], None] = nothing_first
 ) -> ImageReading:
-    """All images, tagged and untagged. One call for a thousand, PAGES_A_READ at most; before each `before_call`.
+    """List all images, tagged and untagged.
 
-    Raises AwsError as find_image.
+    *Costs* one call per 1000 images, at most PAGES_A_READ; `before_call` runs before each.
+    *Raises* AwsError, as find_image does.
     """
     images: list[Image] = []
     token: dict[str, str] = {}
@@ -152,7 +153,7 @@ def newest_first(image: Image) -> tuple[float, str]:
 
 
 def _describe_images(target: AwsTarget, repository: Repository, **parameters: Any) -> dict[str, Any]:
-    """One read in the registry's region, repeated once with a newly assumed role when the old credentials had expired."""
+    """Call DescribeImages in the registry's region, once more with a newly assumed role if the credentials had expired."""
     there = replace(target, region=repository.region)
 
     def call() -> dict[str, Any]:
@@ -183,7 +184,10 @@ def _images(reply: dict[str, Any]) -> Iterator[Image]:
 
 
 def _is_image(raw: dict[str, Any]) -> bool:
-    """Return whether its types are those of an image. ECR does not give every type: an index has no `artifactMediaType`."""
+    """Return whether the media types are those of an active image.
+
+    ECR does not return every type: an index has no `artifactMediaType`.
+    """
     manifest, config = raw.get("imageManifestMediaType"), raw.get("artifactMediaType")
     is_known = (not manifest or manifest in IMAGE_MANIFESTS) and (not config or config in IMAGE_CONFIGS)
     return is_known and not raw.get("subjectManifestDigest") and raw.get("imageStatus", "ACTIVE") == "ACTIVE"

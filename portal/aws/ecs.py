@@ -1,4 +1,4 @@
-"""Amazon ECS: functions in, frozen dataclasses out. Limits of its calls (10 services, 20 deployments) live here.
+"""Amazon ECS: reads, and the writes of upgrades. Handles the limits of its calls (10 services, 20 deployments).
 
 Field names are ECS's own. Every function costs the calls that its docstring names, and raises `AwsError`; AwsUnavailable
 where a reply leaves out what nobody can do without. ECS's model requires hardly any member, so every other may be absent.
@@ -18,7 +18,7 @@ from portal.aws.errors import AwsMissing, AwsUnavailable, complete, incomplete, 
 SERVICES_A_CALL = 10
 SERVICE_DEPLOYMENTS_A_CALL = 20
 STOPPED_TASKS_READ = 20
-# The deployment controller of the services that UpdateService may roll, and the name of what ECS manages as a whole.
+# The deployment controller of services that UpdateService can roll out, and our name for services that ECS manages itself.
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentController.html
 OWN_CONTROLLER = "ECS"
 EXPRESS_MODE = "Express Mode"
@@ -63,9 +63,9 @@ class ServiceEvent:
 
 @dataclass(frozen=True)
 class Service:
-    """`controller`: who deploys it: OWN_CONTROLLER, EXTERNAL, CODE_DEPLOY, or EXPRESS_MODE.
+    """A service. `controller` is OWN_CONTROLLER, EXTERNAL, CODE_DEPLOY or EXPRESS_MODE.
 
-    A service of an EXTERNAL controller names no task definition.
+    A service with an EXTERNAL controller has no task definition.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Service:
 
     @property
     def is_foreign(self) -> bool:
-        """Only another controller may deploy it."""
+        """Return whether only another controller may deploy the service."""
         return self.controller != OWN_CONTROLLER
 
     @property
@@ -93,11 +93,11 @@ class Service:
 
     @property
     def has_ended_well(self) -> bool:
-        """Return whether the newest deployment has completed and no other one is under way or has tasks left.
+        """Return whether the newest deployment has completed and no other one is in progress or has tasks left.
 
-        ECS gives no rolloutState behind a Classic Load Balancer, nor for deployments that are not rolling ones:
-        https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html. Then one deployment must be left,
-        and all tasks that it should run must run. While traffic shifts or bakes, ECS still lists the earlier one.
+        ECS returns no rolloutState for services with a Classic Load Balancer and for deployments other than rolling ones:
+        https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html. In that case there must be exactly
+        one deployment, with all its desired tasks running. While traffic shifts or bakes, ECS still lists the earlier one.
         """
         newest = self.primary
         if newest is None or newest.task_definition != self.task_definition:
@@ -134,7 +134,7 @@ class ServicesReading:
 
 @dataclass(frozen=True)
 class ServiceDeployment:
-    """DescribeServiceDeployments' entry: the one source of truth about a rollout."""
+    """An entry of DescribeServiceDeployments, the only source of truth about a rollout."""
 
     arn: str
     status: str
@@ -154,7 +154,7 @@ class ServiceDeployment:
 
 @dataclass(frozen=True)
 class ServiceDeploymentBrief:
-    """ListServiceDeployments' entry."""
+    """An entry of ListServiceDeployments."""
 
     arn: str
     status: str
@@ -164,9 +164,9 @@ class ServiceDeploymentBrief:
 
 @dataclass(frozen=True)
 class TaskDefinition:
-    """`images` by container name. To a revision that is not active (deregistered) nothing can be rolled any more.
+    """A task definition revision. `images` are by container name. An inactive (deregistered) one cannot be deployed.
 
-    All but `is_active` never changes.
+    Only `is_active` ever changes.
     """
 
     arn: str
@@ -178,7 +178,7 @@ class TaskDefinition:
 
 @dataclass(frozen=True)
 class RunningTask:
-    """What one running task runs: the digest (`sha256:..`) of each container's image, by the container's name.
+    """A running task. `digests` maps each container's name to the digest (`sha256:..`) of its image.
 
     `started_by` is the `ecs-svc/..` id of its deployment.
     """
@@ -190,7 +190,7 @@ class RunningTask:
 
 @dataclass(frozen=True)
 class StoppedTask:
-    """Why a task stopped: ECS's reason, and each container's that ended badly."""
+    """A stopped task. `reason` joins ECS's reason and those of its failed containers."""
 
     id: str
     stopped_at: datetime | None
@@ -255,10 +255,10 @@ def update_service(
     force_new_deployment: bool,
     before_call: Callable[[], None] = nothing_first,
 ) -> Service:
-    """UpdateService, exactly once: ECS has no idempotency token for it, so nobody may repeat it unseen.
+    """Call UpdateService exactly once. ECS has no idempotency token for it, so callers must not retry it blindly.
 
-    `before_call` runs when the role is assumed and only the call itself is left to wait for: there a lease is renewed.
-    Raises AwsUnavailable; its `may_have_happened` says whether a deployment may have started all the same.
+    `before_call` runs after the role is assumed and directly before the call; it may renew a lease.
+    Raises AwsUnavailable; its `may_have_happened` says whether a deployment may have started anyway.
     """
     action = "ecs:UpdateService"
     writer = _writer(target, action)
@@ -275,7 +275,7 @@ def update_service(
 
 
 def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callable[[], None] = nothing_first) -> None:
-    """StopServiceDeployment with a rollback. Safe to repeat: a stopping deployment carries on stopping.
+    """Call StopServiceDeployment with a rollback. Safe to repeat: a deployment that is stopping continues to stop.
 
     `before_call` as for update_service.
     """
@@ -287,7 +287,7 @@ def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callabl
 
 
 def describe_service_deployments(target: AwsTarget, arns: list[str]) -> dict[str, ServiceDeployment]:
-    """One call for twenty ARNs; those that ECS no longer knows are left out."""
+    """Read service deployments by ARN, without those ECS no longer knows. One call per twenty ARNs."""
     found: dict[str, ServiceDeployment] = {}
     for batch in _batches(arns, SERVICE_DEPLOYMENTS_A_CALL):
         action = "ecs:DescribeServiceDeployments"
@@ -301,7 +301,7 @@ def describe_service_deployments(target: AwsTarget, arns: list[str]) -> dict[str
 def list_service_deployments(
     target: AwsTarget, cluster: str, service: str, *, created_after: datetime
 ) -> list[ServiceDeploymentBrief]:
-    """The service's deployments from `created_after` on, oldest first. One call a page of 100."""
+    """List the service's deployments from `created_after` on, oldest first. One call per page of 100."""
     briefs: list[ServiceDeploymentBrief] = []
     token: str | None = None
     while True:
@@ -325,7 +325,7 @@ def list_service_deployments(
 
 
 def as_service_deployment(brief: ServiceDeploymentBrief) -> ServiceDeployment:
-    """What ListServiceDeployments alone tells, for a role that may not describe: the status, no counts, no reasons."""
+    """Convert an entry of ListServiceDeployments, for roles that may not describe: status only, no counts or reasons."""
     return ServiceDeployment(
         arn=brief.arn,
         status=brief.status,
@@ -374,7 +374,7 @@ def revision_task_definitions(target: AwsTarget, revision_arns: list[str]) -> di
 
 
 def stopped_tasks(target: AwsTarget, cluster: str, service: str, *, started_by: str) -> list[StoppedTask]:
-    """The stopped tasks of one `ecs-svc/..` deployment, newest first. Two calls. ECS forgets them after an hour."""
+    """List the stopped tasks of one `ecs-svc/..` deployment, newest first. Two calls. ECS drops them after an hour."""
     listed = _read(
         target,
         "ecs:ListTasks",
@@ -395,7 +395,7 @@ def stopped_tasks(target: AwsTarget, cluster: str, service: str, *, started_by: 
 
 
 def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[RunningTask]:
-    """The service's running tasks, a hundred at most. Two calls."""
+    """List the service's running tasks, at most 100. Two calls."""
     arns = list_tasks(target, cluster, service)
     if not arns:
         return []
@@ -416,20 +416,20 @@ def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[Running
 
 
 def list_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
-    """The ARNs of the service's running tasks, a hundred at most. One call."""
+    """List the ARNs of the service's running tasks, at most 100. One call."""
     reply = _read(target, "ecs:ListTasks", "list_tasks", cluster=cluster, serviceName=service, maxResults=100)
     return list(reply.get("taskArns", []))
 
 
 def describe_tasks(target: AwsTarget, cluster: str, arns: list[str]) -> dict[str, str]:
-    """The last status of each task that ECS still knows, by ARN. One call for a hundred."""
+    """Return the last status of each task ECS still knows, by ARN. One call for at most 100."""
     reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=arns)
     tasks = [raw for raw in reply.get("tasks", []) if raw.get("taskArn") and raw.get("lastStatus")]
     return {raw["taskArn"]: raw["lastStatus"] for raw in tasks}
 
 
 def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dict[str, Any]:
-    """One read, repeated once with a newly assumed role when the old credentials had expired."""
+    """Make one read, once more with a newly assumed role if the credentials had expired."""
 
     def call() -> dict[str, Any]:
         reply: dict[str, Any] = getattr(client(target, "ecs"), method)(**parameters)
@@ -441,7 +441,7 @@ def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dic
 
 
 def _writer(target: AwsTarget, action: str) -> Any:
-    """The client for one write, its role assumed. Whatever fails here, the write was not sent."""
+    """Return the client for one write, with its role assumed. If this fails, the write was not sent."""
     try:
         with translated(action):
             return client(target, "ecs", writes=True)
@@ -492,7 +492,7 @@ def _service(raw: dict[str, Any]) -> Service:
 
 
 def _controller(raw: dict[str, Any]) -> str:
-    """Return who deploys the service. A reply that does not name the controller is that of ECS's own."""
+    """Return the service's deployment controller. A reply without one means ECS itself."""
     if raw.get("resourceManagementType") == "ECS":
         return EXPRESS_MODE
     return str(raw.get("deploymentController", {}).get("type") or OWN_CONTROLLER)

@@ -1,6 +1,6 @@
-"""Amazon ECS for services of the portal's own making: task definitions, create, scale, delete. Each write may be repeated.
+"""Amazon ECS for services that the portal creates: task definitions, create, scale, delete. Each write may be repeated.
 
-Reads that pages and upgrades share are in ecs.py. Functions in, frozen dataclasses out; AwsError for what AWS refuses.
+Reads shared by pages and upgrades are in ecs.py. Functions return frozen dataclasses and raise AwsError.
 """
 
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ CONTAINER = "agent"
 
 @dataclass(frozen=True)
 class Template:
-    """What a new service takes from one that runs already: where it runs, as whom, and where it logs.
+    """Settings that a new service copies from an existing one: network, placement, roles and logging.
 
-    The dictionaries are ECS's own, to be handed back as they are.
+    The dictionaries are ECS's own and are passed back unchanged.
     """
 
     network: dict[str, Any]
@@ -31,7 +31,7 @@ class Template:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What one revision of a task definition is made of. `secrets` maps names to ARNs."""
+    """The contents of one task definition revision. `secrets` maps names to ARNs."""
 
     family: str
     generation: int
@@ -69,20 +69,20 @@ def read_template(target: AwsTarget, cluster: str, service: str) -> Template:
 
 
 def find_task_definition(target: AwsTarget, family: str, *, generation: int) -> str | None:
-    """The ARN of the family's newest revision, if it was made for this generation. One call."""
+    """Return the ARN of the family's newest revision if it was registered for this generation, else None. One call."""
     try:
         raw = _describe(target, family)
     except AwsRefused:
-        return None  # ClientException: there is no such family yet
+        return None  # ClientException: the family does not exist yet
     labels = raw["containerDefinitions"][0].get("dockerLabels", {}) if raw.get("containerDefinitions") else {}
     with complete("ecs:DescribeTaskDefinition"):
         return str(raw["taskDefinitionArn"]) if labels.get(GENERATION_LABEL) == str(generation) else None
 
 
 def register_task_definition(target: AwsTarget, spec: TaskSpec, template: Template) -> str:
-    """RegisterTaskDefinition, once; returns the revision's ARN. Its streams of logs begin with the family's name.
+    """Register a revision with one call and return its ARN. The names of its log streams begin with the family's name.
 
-    A lost reply leaves a revision that find_task_definition finds by its label.
+    If the reply is lost, find_task_definition finds the revision by its label.
     """
     container: dict[str, Any] = {
         "name": CONTAINER,
@@ -125,9 +125,9 @@ def create_service(
     desired_count: int,
     template: Template,
 ) -> Service:
-    """CreateService. Repeat-safe: ECS answers the same `token` with the same service.
+    """Create a service. Safe to repeat: ECS returns the same service for the same `token`.
 
-    The circuit breaker ends a deployment that cannot start, and does not roll back: what failed shows as failed.
+    The circuit breaker ends a deployment that cannot start, but does not roll back, so that it shows as failed.
     """
     with translated("ecs:CreateService"):
         reply = client(target, "ecs", writes=True).create_service(
@@ -151,7 +151,7 @@ def create_service(
 def set_service(
     target: AwsTarget, cluster: str, name: str, *, desired_count: int, task_definition: str | None = None
 ) -> Service:
-    """UpdateService to a state, without forcing anything: sent twice it changes nothing the second time."""
+    """Set the desired count and task definition with UpdateService. Idempotent, because no new deployment is forced."""
     definition = {"taskDefinition": task_definition} if task_definition else {}
     with translated("ecs:UpdateService"):
         reply = client(target, "ecs", writes=True).update_service(
@@ -162,13 +162,16 @@ def set_service(
 
 
 def delete_service(target: AwsTarget, cluster: str, name: str) -> None:
-    """DeleteService with its tasks: it is DRAINING until they have gone, then INACTIVE. Raises AwsMissing afterwards."""
+    """Delete a service with its tasks. It is DRAINING until they have stopped, then INACTIVE.
+
+    Raises AwsMissing when it is already INACTIVE.
+    """
     with translated("ecs:DeleteService"):
         client(target, "ecs", writes=True).delete_service(cluster=cluster, service=name, force=True)
 
 
 def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
-    """The ids of the service's running tasks, oldest first, a hundred at most. Two calls."""
+    """List the ids of the service's running tasks, oldest first, at most 100. Two calls."""
     listed = _read(target, "ecs:ListTasks", "list_tasks", cluster=cluster, serviceName=service, maxResults=100)
     if not listed.get("taskArns"):
         return []

@@ -1,7 +1,7 @@
-"""Amazon CloudWatch Logs: the newest lines of the streams whose names begin alike. Functions in, frozen dataclasses out.
+"""Amazon CloudWatch Logs: reads the newest lines of all streams with a common prefix.
 
-FilterLogEvents may be called some five times a second in an account and region
-(docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html), so callers share and keep what they read.
+FilterLogEvents is limited to about five calls a second per account and region
+(docs.aws.amazon.com/AmazonCloudWatch/latest/logs/cloudwatch_limits_cwl.html), so callers share and cache the results.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from portal.aws.credentials import AwsTarget, live_client
 from portal.aws.errors import AwsRefused, translated
 
 PAGES_A_READ = 3
-# FilterLogEvents lists the latest first only from 2024 on; the portal has made nothing before.
+# FilterLogEvents can list the newest lines first only from 2024-01-01 on. The portal has no older logs.
 NEWEST_FIRST_SINCE = 1_704_067_200_000
 
 
 @dataclass(frozen=True)
 class LogEvent:
-    """One line. `at` is in milliseconds since the epoch, as CloudWatch has it; `id` orders lines of one millisecond."""
+    """One line. `at` is in milliseconds since the epoch; `id` orders lines within one millisecond."""
 
     id: str
     at: int
@@ -27,17 +27,18 @@ class LogEvent:
 
 @dataclass(frozen=True)
 class LogReading:
-    """The lines of a span of time, newest first. Not complete: older ones are missing, there were too many to read."""
+    """The lines of a time range, newest first. Incomplete if there were too many to read; then the oldest are missing."""
 
     events: list[LogEvent]
     is_complete: bool
 
 
 def newest_events(target: AwsTarget, group: str, *, stream_prefix: str, start: int, end: int, most: int) -> LogReading:
-    """The newest lines from `start` to `end` (milliseconds, both included), about `most`. Raises AwsError.
+    """Read about `most` of the newest lines from `start` to `end` (milliseconds, both included).
 
-    One call as a rule, PAGES_A_READ at most: CloudWatch may answer with pages that are short, or empty, and go on. A group
-    that does not exist yet has no lines.
+    A group that does not exist yet has no lines.
+    *Costs* usually one call, at most PAGES_A_READ: CloudWatch may return short or empty pages before the last one.
+    *Raises* AwsError.
     """
     events: list[LogEvent] = []
     token: dict[str, Any] = {}

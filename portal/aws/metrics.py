@@ -1,8 +1,9 @@
-"""Amazon CloudWatch: CPU, memory and running tasks of one ECS service. Functions in, frozen dataclasses out.
+"""Amazon CloudWatch: reads CPU, memory and running tasks of one ECS service.
 
-What ECS reports: docs.aws.amazon.com/AmazonECS/latest/developerguide/available-metrics.html (CPU and memory, no points
-while no task runs) and .../AmazonCloudWatch/latest/monitoring/Container-Insights-metrics-ECS.html (RunningTaskCount, only
-where the cluster has Container Insights switched on).
+CPU and memory have no points while no task runs:
+docs.aws.amazon.com/AmazonECS/latest/developerguide/available-metrics.html.
+RunningTaskCount exists only when the cluster has Container Insights enabled:
+docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Container-Insights-metrics-ECS.html.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ QUERIES = {
 
 @dataclass(frozen=True)
 class Point:
-    """One period, from `at` on. CPU and memory in percent of what the tasks have reserved."""
+    """One period that starts at `at`. CPU and memory are in percent of what the tasks reserve."""
 
     at: datetime
     cpu: float | None
@@ -32,7 +33,7 @@ class Point:
 def service_metrics(
     target: AwsTarget, *, cluster: str, service: str, start: datetime, end: datetime, period_seconds: int
 ) -> list[Point]:
-    """The points of the range, oldest first; a period without any is left out. One call. Raises AwsError."""
+    """Read the points of the range, oldest first, without empty periods. One call. Raises AwsError."""
     dimensions = [{"Name": "ClusterName", "Value": cluster}, {"Name": "ServiceName", "Value": service}]
     queries = [
         {
@@ -53,7 +54,7 @@ def service_metrics(
 
 
 def _points(results: list[dict[str, Any]]) -> list[Point]:
-    """The series joined by time. The order in which CloudWatch lists them is not relied on."""
+    """Join the series by time, in whatever order CloudWatch lists them."""
     by_time: dict[datetime, dict[str, float]] = {}
     for result in results:
         for at, value in zip(result["Timestamps"], result["Values"], strict=True):

@@ -1,7 +1,7 @@
-"""Revisions of task definitions: read one whole, register one that differs in an image, find it again.
+"""Task definition revisions: reads one completely, registers a copy with another image, and finds that copy again.
 
-A revision never changes, and RegisterTaskDefinition has no idempotency token: what was registered by a call whose answer
-was lost is found by its content.
+A revision never changes, and RegisterTaskDefinition has no idempotency token. If the reply to a registration was lost,
+the revision is found by its content.
 """
 
 import json
@@ -16,7 +16,7 @@ from portal.aws.errors import AwsRefused, complete, incomplete, translated
 
 @dataclass(frozen=True)
 class Revision:
-    """`content` is all that RegisterTaskDefinition takes, in ECS's own words: to be handed back, not to be looked into."""
+    """A revision. `content` holds the parameters of RegisterTaskDefinition in ECS's own shape and is passed back as is."""
 
     arn: str
     content: dict[str, Any]
@@ -26,7 +26,7 @@ class Revision:
         return str(self.content["family"])
 
     def with_image(self, container: str, image: str) -> dict[str, Any]:
-        """The content with another image in this one container."""
+        """Return the content with another image in this container."""
         containers = [
             {**each, "image": image} if each["name"] == container else each
             for each in self.content["containerDefinitions"]
@@ -82,9 +82,9 @@ def is_aws_own(tag: dict[str, str]) -> bool:
 def register_revision(
     target: AwsTarget, content: dict[str, Any], *, before_call: Callable[[], None] = nothing_first
 ) -> str:
-    """RegisterTaskDefinition, once; returns the revision's ARN. `before_call` as for update_service.
+    """Register a revision with one call and return its ARN. `before_call` as for update_service.
 
-    Raises AwsUnavailable; then the revision may be there all the same.
+    Raises AwsUnavailable, in which case the revision may exist anyway.
     """
     action = "ecs:RegisterTaskDefinition"
     writer = _writer(target, action)
@@ -96,12 +96,12 @@ def register_revision(
 
 
 def is_same(content: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether both mean the same revision. ECS keeps no order of environment, secrets, tags and the like."""
+    """Return whether both describe the same revision. ECS does not keep the order of environment, secrets, tags etc."""
     return bool(_canonical(content) == _canonical(other))
 
 
 def _canonical(value: Any) -> Any:
-    """Objects in a list in one order; words (a command's) as they stand."""
+    """Return the value with lists of objects sorted. Lists of strings, such as a command, keep their order."""
     if isinstance(value, dict):
         return {name: _canonical(each) for name, each in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""AWS STS: who the portal is, there."""
+"""AWS STS: identifies the portal's own credentials."""
 
 from portal.aws.credentials import AwsTarget, client
 from portal.aws.errors import AwsError, translated
@@ -7,13 +7,13 @@ ANY_REGION = "us-east-1"
 
 
 def caller_account(target: AwsTarget) -> str:
-    """The account that the target's credentials belong to. One call; assumes the role first. Raises AwsError."""
+    """Return the account id of the target's credentials. One call, after assuming the role. Raises AwsError."""
     with translated("sts:GetCallerIdentity"):
         return str(client(target, "sts").get_caller_identity()["Account"])
 
 
 def caller_is_known() -> bool:
-    """Whether AWS answers and knows the portal's own credentials. One call."""
+    """Return whether AWS answers and accepts the portal's own credentials. One call."""
     try:
         caller_account(AwsTarget(region=ANY_REGION))
     except AwsError:
