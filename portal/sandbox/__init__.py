@@ -1,5 +1,5 @@
-"""A local AWS that speaks the real wire protocol: moto's server with our own ECS rollout engine over it.
+"""A local AWS that speaks the real wire protocol: moto's server with our own ECS rollout engine on top.
 
-Started with `python -m portal.sandbox`. The portal reaches it through boto3 and `AWS_ENDPOINT_URL` and knows nothing
-else of it; this package imports nothing of the portal.
+Started with `python -m portal.sandbox`. The portal reaches it only through boto3 and `AWS_ENDPOINT_URL`. This package
+imports nothing from the rest of the portal.
 """

@@ -1,4 +1,4 @@
-"""`python -m portal.sandbox`: start the local AWS."""
+"""Entry point of `python -m portal.sandbox`, which starts the local AWS."""
 
 import argparse
 import logging
@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-# Before moto is imported: nothing may be fetched, and nothing is to be printed about it.
+# Set before moto is imported, so that it fetches nothing and prints no warnings.
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 os.environ.pop("MOTO_ACCOUNT_ID", None)
@@ -54,10 +54,14 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m portal.sandbox", description="A local AWS for the portal.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=5000, help="0 picks a free one")
-    parser.add_argument("--data-dir", type=Path, default=None, help="keep the state here; without it, in memory only")
-    parser.add_argument("--speed", type=positive, help="sandbox seconds per second; as before, or 1")
-    parser.add_argument("--demo", action="store_true", help="seed the demo's AWS when there is no state yet")
+    parser.add_argument("--port", type=int, default=5000, help="0 picks a free port")
+    parser.add_argument(
+        "--data-dir", type=Path, default=None, help="store state in this folder (default: in memory only)"
+    )
+    parser.add_argument(
+        "--speed", type=positive, help="sandbox seconds per real second (default: the saved speed, or 1)"
+    )
+    parser.add_argument("--demo", action="store_true", help="seed the demo data if there is no state yet")
     return parser.parse_args()
 
 

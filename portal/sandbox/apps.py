@@ -1,4 +1,4 @@
-"""The app that brings `manage.py sandbox`; it has no models and no pages."""
+"""Django app for the `manage.py sandbox` command. It has no models and no pages."""
 
 from django.apps import AppConfig
 

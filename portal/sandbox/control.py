@@ -1,4 +1,4 @@
-"""The control API under `/_sandbox/`: JSON in, JSON out; bad input is a 400 with a sentence that names the field."""
+"""The control API under `/_sandbox/`: JSON in, JSON out. Bad input is a 400 with a message that names the field."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -20,11 +20,11 @@ Json = dict[str, Any]
 
 
 class ControlError(ValueError):
-    """Bad input; the message names the field."""
+    """Invalid input. The message names the field."""
 
 
 def with_control(sandbox: Sandbox) -> Callable[[Json, StartResponse], Iterable[bytes]]:
-    """The whole local AWS as one WSGI application: this API under its prefix, AWS everywhere else."""
+    """Return the whole local AWS as one WSGI application: this API under its prefix, AWS everywhere else."""
 
     def application(environ: Json, start_response: StartResponse) -> Iterable[bytes]:
         path = str(environ.get("PATH_INFO", ""))
@@ -43,7 +43,7 @@ def handle_control(sandbox: Sandbox, environ: Json) -> Response:
     path = request.path.removeprefix(CONTROL_PREFIX).strip("/")
     methods = ROUTES.get(path)
     if methods is None:
-        return answer(404, {"error": f"There is no {request.path}; there are: {', '.join(sorted(ROUTES))}."})
+        return answer(404, {"error": f"There is no {request.path}. Available: {', '.join(sorted(ROUTES))}."})
     handler = methods.get(request.method)
     if handler is None:
         return answer(405, {"error": f"{request.path} takes {', '.join(sorted(methods))}, not {request.method}."})
@@ -83,7 +83,7 @@ def delete_faults(sandbox: Sandbox, request: Request) -> Json:
     fault_id = request.args.get("id")
     removed = sandbox.faults.remove(fault_id)
     if fault_id and not removed:
-        raise ControlError(f"`id` {fault_id} is not a fault that is switched on.")
+        raise ControlError(f"`id` {fault_id} is not an active fault.")
     return {"removed": removed}
 
 
@@ -103,7 +103,7 @@ def get_ledger(sandbox: Sandbox, request: Request) -> Json:
     filters = request.args.to_dict()
     for name, value in filters.items():
         if name not in (*FILTERS, "since"):
-            raise ControlError(f"`{name}` is no filter; there are: since, {', '.join(FILTERS)}.")
+            raise ControlError(f"`{name}` is not a filter. Available: since, {', '.join(FILTERS)}.")
         if name == "since" and not value.isdigit():
             raise ControlError(f"`since` must be a sequence number, not {value!r}.")
     return {"entries": sandbox.ledger.select(filters)}
@@ -118,7 +118,7 @@ def post_clock(sandbox: Sandbox, request: Request) -> Json:
     body = body_of(request, known=("advance_seconds", "speed", "frozen"))
     advance, speed, frozen = body.get("advance_seconds"), body.get("speed"), body.get("frozen")
     if advance is not None and (not is_number(advance) or advance < 0):
-        raise ControlError(f"`advance_seconds` must be a number that is not negative, not {advance!r}.")
+        raise ControlError(f"`advance_seconds` must be a number of at least 0, not {advance!r}.")
     if speed is not None and (not is_number(speed) or speed <= 0):
         raise ControlError(f"`speed` must be a number above 0, not {speed!r}.")
     if frozen is not None and not isinstance(frozen, bool):
@@ -154,7 +154,7 @@ def post_seed(sandbox: Sandbox, request: Request) -> Json:
 
 
 def get_state(sandbox: Sandbox, _request: Request) -> Json:
-    """Every service with its counts and where its newest service deployment stands."""
+    """Return every service with its counts and the status of its newest service deployment."""
     services = []
     for service in sandbox.engine.all_services():
         live = [task for task in service.tasks if task.is_live]
@@ -175,7 +175,7 @@ def get_state(sandbox: Sandbox, _request: Request) -> Json:
 
 
 def get_deployments(sandbox: Sandbox, request: Request) -> Json:
-    """Every service of a cluster with its service deployments, newest first: the truth, whatever reads are made to show."""
+    """Return every service of a cluster with its service deployments, newest first, regardless of stale reads."""
     cluster = request.args.get("cluster")
     if not cluster:
         raise ControlError("`cluster` is missing: /_sandbox/deployments?cluster=<name>.")
@@ -201,7 +201,7 @@ def get_deployments(sandbox: Sandbox, request: Request) -> Json:
 
 
 def body_of(request: Request, *, known: tuple[str, ...] | None = None) -> Json:
-    """The request's JSON object; ControlError for anything else, and for fields that are not `known`."""
+    """Return the request's JSON object. Raises ControlError for anything else and for fields that are not `known`."""
     text = request.get_data(as_text=True)
     try:
         body = json.loads(text) if text else {}
@@ -211,7 +211,7 @@ def body_of(request: Request, *, known: tuple[str, ...] | None = None) -> Json:
         raise ControlError("The body must be a JSON object.")
     for name in body:
         if known is not None and name not in known:
-            raise ControlError(f"`{name}` is not a field here; known are: {', '.join(known)}.")
+            raise ControlError(f"`{name}` is not a known field. Known fields: {', '.join(known)}.")
     return body
 
 

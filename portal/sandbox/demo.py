@@ -1,4 +1,4 @@
-"""The AWS side of the demo organizations: Acme Robotics in the portal's own account, Globex behind an assumed role."""
+"""Demo data in the local AWS: Acme Robotics in the portal's own account, Globex reached by an assumed role."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ VERSIONS = (
     *("v9.4.0", "v9.4.1", "v9.4.2", "v9.5.0", "v9.5.1", "v9.5.2", "v9.5.3", "v9.6.0", "v9.6.1", "v9.6.2"),
     *("v9.7.0", "v9.7.1", "v9.7.2", "v9.7.3", "v9.8.0", "v9.8.1", "v9.8.2", "v9.8.3", "v9.9.0", "v9.9.1"),
 )
-# Releases that did not change a service were not built for it.
+# A release that did not change a service was not built for it.
 NOT_BUILT = {
     "axonflow-agent": ("v9.5.3", "v9.7.3"),
     "axonflow-orchestrator": ("v9.4.2", "v9.6.2", "v9.8.3"),
     "axonflow-customer-portal": ("v9.4.1", "v9.5.1", "v9.5.2", "v9.7.1", "v9.8.1"),
 }
-# What people deploy in the demo; `crash` exits soon after its start, and any other tag cannot be pulled.
+# The image to deploy in the demo. The tag `crash` exits soon after its start; tags not listed here cannot be pulled.
 AGENT_REPOSITORY = "demo-agent"
 AGENT_IMAGES = (("crash",), ("v1.0.0",), ("v1.1.0",), ("v1.2.0",), ("v1.3.0", "latest"))
 NEWEST_PUSHED_DAYS_AGO, DAYS_BETWEEN_RELEASES = 3, 9
@@ -38,7 +38,7 @@ SERVICES: tuple[dict[str, Any], ...] = (
 
 
 def seed_demo(sandbox: Sandbox) -> None:
-    """Seed both stacks and their ECR repositories; services run in steady state."""
+    """Seed both stacks and their ECR repositories, with all services in a steady state."""
     sandbox.identity.register(GLOBEX_ROLE, GLOBEX_EXTERNAL_ID)
     for stack, account, region in STACKS:
         put_images(sandbox, account, region)
@@ -54,7 +54,7 @@ def seed_demo(sandbox: Sandbox) -> None:
 
 
 def put_images(sandbox: Sandbox, account: str, region: str) -> None:
-    """Some twenty versions of each service, the newest also as `latest`; and the agent that people may deploy."""
+    """Put about twenty versions of each service, the newest also tagged `latest`, and the images of the demo agent."""
     now = sandbox.clock.now()
     for number, agent_tags in enumerate(reversed(AGENT_IMAGES)):
         pushed_at = now - (NEWEST_PUSHED_DAYS_AGO + number * DAYS_BETWEEN_RELEASES) * 86400

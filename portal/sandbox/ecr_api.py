@@ -1,7 +1,7 @@
-"""The ECR reads that moto is too kind about: paging, limits, filters, what a missing image is. Writes stay moto's.
+"""The ECR reads in which moto is too lenient: paging, limits, filters, missing images. Writes are left to moto.
 
-Images come sorted by digest, as ECR promises no order: who wants the newest first must sort.
-https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html and its siblings
+Images come sorted by digest because ECR promises no order. Clients that want the newest first must sort.
+https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html and related pages.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ DEFAULT_PAGE, LARGEST_PAGE, MOST_IMAGE_IDS = 100, 1000, 100
 
 
 class EcrApi:
-    """ECR's reads by their action names, over what moto keeps."""
+    """ECR's reads by action name, on top of moto's data."""
 
     def __init__(self) -> None:
         self.actions: dict[str, Callable[[ApiRequest], Json]] = {
@@ -72,7 +72,7 @@ def find_repository(request: ApiRequest, name: str) -> Repository:
 
 
 def check_registry(request: ApiRequest, name: str) -> None:
-    """Nothing here is shared with another account, whose repositories look as if they were not there."""
+    """Raise RepositoryNotFoundException for a registry of another account, as AWS does when nothing is shared."""
     registry = request.params.get("registryId")
     if registry and registry != request.account:
         raise repository_not_found(name, registry)
@@ -146,7 +146,7 @@ def repository_reply(repository: Repository) -> Json:
 
 
 def image_reply(image: Image) -> Json:
-    """An image without tags has no `imageTags` at all, an index no `artifactMediaType`."""
+    """Return an image as ECR does: without `imageTags` if it has no tags, without `artifactMediaType` for an index."""
     manifest = moto_state.parsed_manifest(image)
     reply = {
         "registryId": image.registry_id,

@@ -1,7 +1,7 @@
-"""The ECS actions that the rollout engine answers; clusters and task definitions stay moto's.
+"""The ECS actions that the rollout engine answers. Clusters and task definitions are left to moto.
 
-Each action takes the call's parameters and returns the reply's fields, or raises `AwsError`. Parameters are checked as
-far as ECS's own rules go; botocore has checked their types before they were sent.
+Each action takes the call's parameters and returns the reply's fields, or raises `AwsError`. Parameters are checked by
+ECS's rules only, because botocore checks their types before sending.
 """
 
 import base64
@@ -26,7 +26,7 @@ MOST_SERVICES, MOST_SERVICE_DEPLOYMENTS, MOST_REVISIONS, MOST_TASKS = 10, 20, 20
 
 
 class EcsApi:
-    """The engine behind ECS's action names."""
+    """ECS's actions by name, answered by the engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -77,7 +77,7 @@ class EcsApi:
         refuse_foreign(service.controller, params)
         plan = None
         if params.get("taskDefinition") or params.get("forceNewDeployment"):
-            # A forced deployment reads the images again: that is what it is for.
+            # A forced deployment resolves the images again; this is its purpose.
             plan = self._plan(request, str(params.get("taskDefinition") or service.task_definition))
         return {"service": replies.service_reply(self.engine.update_service(key, plan, params))}
 
@@ -209,7 +209,9 @@ class EcsApi:
         return {"task": replies.task_reply(service, task)}
 
     def refuse(self, request: ApiRequest) -> Json:
-        raise AwsError("UnsupportedFeatureException", f"The local AWS has no {request.action}, only services.")
+        raise AwsError(
+            "UnsupportedFeatureException", f"The local AWS does not support {request.action}, only services."
+        )
 
     # Task definitions
 
@@ -223,10 +225,10 @@ class EcsApi:
         page, token = paged(arns, params, default=100, most=100)
         return replies.present({"taskDefinitionArns": page, "nextToken": token})
 
-    # Moto's own
+    # Handled by moto
 
     def prepare_for_moto(self, request: ApiRequest, environ: Environ) -> None:
-        """Have moto's cluster and task-definition actions see what the engine knows."""
+        """Update moto's clusters and the request, so that moto's own actions see the engine's state."""
         if request.action in ("DescribeClusters", "DeleteCluster"):
             for name in request.params.get("clusters") or [request.params.get("cluster") or "default"]:
                 self._count_cluster(request, short_name(name) or "default")
@@ -235,12 +237,12 @@ class EcsApi:
         if request.action == "DescribeTaskDefinition":
             name = str(request.params.get("taskDefinition") or "")
             if ":" not in name.rsplit("/", 1)[-1]:
-                # moto takes the newest revision, ACTIVE or not.
+                # moto would take the newest revision, even if it is not ACTIVE.
                 arn = moto_state.find_task_definition(request.account, request.region, name).arn
                 replace_body(environ, {**request.params, "taskDefinition": arn})
 
     def after_moto(self, request: ApiRequest, reply: Reply) -> Reply:
-        """Complete what moto says of one task definition by what it does not know."""
+        """Add the fields that moto does not keep to its reply about one task definition."""
         document = json.loads(reply.body)
         described = document.get("taskDefinition")
         if not described:
@@ -311,9 +313,9 @@ class EcsApi:
 
 
 def refuse_foreign(controller: str, params: Json) -> None:
-    """Refuse what only the service's own controller may do.
+    """Raise InvalidParameterException for changes that only the service's own controller may make.
 
-    https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html says what each controller leaves.
+    For what each controller allows see https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html.
     """
     if controller == "ECS":
         return
@@ -332,7 +334,7 @@ def family_of(service: Service, task: Task) -> str:
 
 
 def epoch(value: Any) -> float | None:
-    """A JSON 1.1 timestamp: seconds since the epoch, or ISO 8601 text."""
+    """Parse a JSON 1.1 timestamp: seconds since the epoch, or ISO 8601 text."""
     if value is None:
         return None
     if isinstance(value, int | float):
@@ -342,7 +344,7 @@ def epoch(value: Any) -> float | None:
 
 
 def paged(items: list[Any], params: Json, *, default: int, most: int) -> tuple[list[Any], str | None]:
-    """One page and the token of the next; the token is opaque to callers and says where to go on."""
+    """Return one page and the opaque token of the next one, or None after the last page."""
     size = params.get("maxResults") or default
     if not 1 <= int(size) <= most:
         raise invalid_parameter(f"maxResults must be between 1 and {most}, not {size}.")

@@ -1,7 +1,7 @@
-"""The rollout engine: all services of all accounts, and what a call may do to them.
+"""The rollout engine: the services of all accounts and the operations on them.
 
-Pure Python with an injected clock; knows no Flask, no moto and no wire format. Every public method brings the services
-it touches up to the present first, so no thread is needed. Errors are `AwsError`, with AWS's own codes and texts.
+Pure Python with an injected clock; independent of Flask, moto and the wire format. Every public method first advances
+the services it touches to the current time, so no thread is needed. Errors are `AwsError` with AWS's codes and texts.
 """
 
 import copy
@@ -18,7 +18,7 @@ from portal.sandbox.errors import AwsError, invalid_parameter, service_not_activ
 from portal.sandbox.history import inherit, note_counts, record_counts
 from portal.sandbox.records import Deployment, Revision, Service, ServiceDeployment, ServiceKey, Task
 
-# Fields of CreateService and UpdateService whose change starts a service deployment, and those whose change does not:
+# Fields of CreateService and UpdateService: those whose change starts a service deployment, and the others.
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html
 TRIGGERING_FIELDS = (
     "capacityProviderStrategy",
@@ -53,10 +53,10 @@ DEFAULT_CONFIGURATION: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class RevisionPlan:
-    """What a service revision will run: the full task-definition ARN and what was read from it.
+    """What a service revision will run: the full task definition ARN and the values read from it.
 
-    `pull_error` is the text of a CannotPullContainerError that its image is bound to meet, or empty; an image that
-    `crashes` starts and exits.
+    `pull_error` is the CannotPullContainerError that pulling its image will end in, or empty. An image that `crashes`
+    starts and exits.
     """
 
     task_definition: str
@@ -68,7 +68,7 @@ class RevisionPlan:
 
 
 class Engine:
-    """Services by key; `now` is the sandbox's clock, `rollout_faults` asks for faults when a deployment starts."""
+    """All services by key. `now` is the sandbox clock; `rollout_faults` returns the faults of a deployment that starts."""
 
     def __init__(self, now: Callable[[], float], rollout_faults: rollout.RolloutFaults) -> None:
         self.now = now
@@ -84,14 +84,14 @@ class Engine:
     # Reads
 
     def get(self, key: ServiceKey) -> Service | None:
-        """The service brought up to the present, or None; INACTIVE ones are still found."""
+        """Return the service, advanced to the current time, or None. INACTIVE services are still found."""
         service = self.services.get(key)
         if service:
             self.ticks += rollout.advance(service, self.now(), self.rollout_faults)
         return service
 
     def read(self, key: ServiceKey) -> Service | None:
-        """The service as a read shows it: the present one, or the one before a write whose effect is still hidden."""
+        """Return the service as a read shows it: its current state, or an earlier one while a write is hidden."""
         service = self.get(key)
         hidden = self._hidden.get(key)
         if hidden is None:
@@ -103,7 +103,7 @@ class Engine:
         return service
 
     def hide_next_write(self, key: ServiceKey, seconds: float) -> None:
-        """Have reads show the service as it is now for so many seconds, whatever is written."""
+        """Let reads show the service's present state for `seconds`, whatever is written meanwhile."""
         self._hidden[key] = (copy.deepcopy(self.get(key)), self.now() + seconds)
 
     def require(self, key: ServiceKey) -> Service:
@@ -119,19 +119,19 @@ class Engine:
         return service
 
     def in_cluster(self, account: str, region: str, cluster: str) -> list[Service]:
-        """The cluster's services by name, each up to the present."""
+        """Return the cluster's services by name, each advanced to the current time."""
         keys = [key for key in self.services if (key.account, key.region, key.cluster) == (account, region, cluster)]
         return [self.require(key) for key in sorted(keys)]
 
     def all_services(self, cluster: str | None = None) -> Iterator[Service]:
-        """Of every account and region; of the clusters of this name."""
+        """Yield the services of every account and region, of all clusters or of those with this name."""
         for key in sorted(key for key in self.services if cluster in (None, key.cluster)):
             yield self.require(key)
 
     def find_service_deployment(
         self, account: str, region: str, arn: str, *, as_read: bool = True
     ) -> tuple[Service, ServiceDeployment] | None:
-        """A service deployment by its ARN, within the caller's account and region only."""
+        """Return a service deployment by ARN, only within the caller's account and region."""
         parts = arn.split("/")
         if len(parts) != 4 or not arn.startswith(f"arn:aws:ecs:{region}:{account}:service-deployment/"):
             return None
@@ -145,12 +145,12 @@ class Engine:
     def create_service(
         self, key: ServiceKey, plan: RevisionPlan | None, request: dict[str, Any], *, created_by: str
     ) -> Service:
-        """Create the service and start its first service deployment; `request` is CreateService's own.
+        """Create the service and start its first service deployment. `request` holds CreateService's parameters.
 
-        Without a plan no deployment starts: an EXTERNAL controller makes task sets, which the local AWS does not have.
+        Without a plan no deployment starts: an EXTERNAL controller creates task sets, which the local AWS does not have.
 
-        A client token belongs to one request in one cluster: the same request again gives the service that it made
-        (https://docs.aws.amazon.com/AmazonECS/latest/APIReference/ECS_Idempotency.html), any other one is refused.
+        A client token belongs to one request in one cluster. Repeating that request returns the service it created
+        (https://docs.aws.amazon.com/AmazonECS/latest/APIReference/ECS_Idempotency.html); any other request is refused.
         """
         existing = self.get(key)
         if existing and existing.status == "DRAINING":
@@ -171,7 +171,7 @@ class Engine:
         return service
 
     def _made_with(self, service: Service) -> Service | None:
-        """The service of the same cluster that holds this one's client token."""
+        """Return the service of the same cluster that was created with the same client token, or None."""
         if not service.client_token:
             return None
         place = (service.key.account, service.key.region, service.key.cluster)
@@ -182,7 +182,7 @@ class Engine:
         return None
 
     def new_service(self, key: ServiceKey, request: dict[str, Any], *, created_by: str) -> Service:
-        """A service record without any deployment yet."""
+        """Return a new service record that has no deployment yet."""
         now = self.now()
         fields = TRIGGERING_FIELDS + ECHOED_FIELDS
         return Service(
@@ -200,9 +200,9 @@ class Engine:
         )
 
     def update_service(self, key: ServiceKey, plan: RevisionPlan | None, request: dict[str, Any]) -> Service:
-        """Change the service; a new service deployment only for `forceNewDeployment` or a changed triggering field.
+        """Change the service. Only `forceNewDeployment` or a changed triggering field starts a new service deployment.
 
-        `plan` is given when the call names a task definition or forces a deployment.
+        `plan` is set when the call names a task definition or forces a deployment.
         """
         service = self.require_active(key)
         service.wake(self.now())
@@ -221,7 +221,7 @@ class Engine:
         return service
 
     def delete_service(self, key: ServiceKey, *, force: bool) -> Service:
-        """Drain the service; it is INACTIVE once its tasks are gone."""
+        """Drain the service. It becomes INACTIVE when its tasks have stopped."""
         service = self.require(key)
         if service.status == "INACTIVE":
             raise service_not_found()
@@ -239,9 +239,9 @@ class Engine:
         return service
 
     def stop_service_deployment(self, account: str, region: str, arn: str, *, stop_type: str) -> ServiceDeployment:
-        """Ask for a rollback of a running service deployment.
+        """Request a rollback of a running service deployment.
 
-        https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stop-service-deployment.html says from which states.
+        For the allowed states see https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stop-service-deployment.html.
         """
         if stop_type != "ROLLBACK":
             raise invalid_parameter(f"The stop type {stop_type} is not supported. The valid value is ROLLBACK.")
@@ -259,7 +259,7 @@ class Engine:
         return deployment
 
     def stop_task(self, account: str, region: str, cluster: str, task_id: str, *, reason: str) -> tuple[Service, Task]:
-        """Stop one task of a service; the scheduler replaces it."""
+        """Stop one task of a service. The scheduler replaces it."""
         for service in self.in_cluster(account, region, cluster):
             for task in service.tasks:
                 if task.id == task_id:
@@ -273,7 +273,10 @@ class Engine:
     def put_steady(
         self, key: ServiceKey, plan: RevisionPlan, request: dict[str, Any], *, age_seconds: float
     ) -> Service:
-        """Put a service at once into steady state, as of some time ago: one COMPLETED deployment, all tasks running."""
+        """Create a service directly in a steady state that began `age_seconds` ago.
+
+        It has one COMPLETED deployment and all its tasks running.
+        """
         service = self.new_service(key, request, created_by=f"arn:aws:iam::{key.account}:root")
         now = self.now()
         began = now - age_seconds
@@ -295,7 +298,7 @@ class Engine:
         return service
 
     def _start_deployment(self, service: Service, plan: RevisionPlan, *, at: float | None = None) -> None:
-        """Start a service deployment: new revision, new PRIMARY deployment; a running one is superseded."""
+        """Start a service deployment with a new revision and a new PRIMARY deployment. A running one is superseded."""
         now = self.now() if at is None else at
         revision = self._new_revision(service, plan, now)
         sources = list(dict.fromkeys(task.revision_arn for task in service.tasks if task.is_live))
@@ -345,7 +348,7 @@ class Engine:
 
 
 def supersede(service: Service, now: float) -> None:
-    """A new service deployment ends the one that runs; a rollback under way counts as failed."""
+    """End the running service deployment because a new one starts. A rollback in progress counts as failed."""
     current = service.open_service_deployment
     if current is None or current.status == "STOP_REQUESTED":
         return
@@ -371,10 +374,10 @@ def plan_of(revision: Revision) -> RevisionPlan:
 
 
 def merged_configuration(current: dict[str, Any], change: dict[str, Any] | None) -> dict[str, Any]:
-    """A new deploymentConfiguration; a service deployment keeps the one it started with."""
+    """Return a new deploymentConfiguration. A copy, because a service deployment keeps the one it started with."""
     return {**current, **{name: value for name, value in (change or {}).items() if value is not None}}
 
 
 def new_short_id() -> str:
-    """An id like those of real service deployments: 21 letters, digits, `-` and `_`."""
+    """Return an id like those of real service deployments: 21 letters, digits, `-` and `_`."""
     return "".join(secrets.choice(string.ascii_letters + string.digits + "-_") for _ in range(21))

@@ -1,8 +1,8 @@
-"""The errors that AWS itself would answer with; the API layer turns them into replies."""
+"""Errors with AWS's codes and texts. The API layer turns them into replies."""
 
 
 class AwsError(Exception):
-    """An AWS error by its code and message, for instance `ServiceNotFoundException`."""
+    """An AWS error with code and message. `code` is for example `ServiceNotFoundException`."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(f"{code}: {message}")

@@ -1,7 +1,7 @@
-"""Faults that an operator or a test switches on: what goes wrong with rollouts, and what goes wrong with calls.
+"""Faults that an operator or a test injects into rollouts and API calls.
 
-A rollout fault binds to the service deployments that start while it is on, not to rollbacks (`rollbacks` changes that).
-An API fault meets matching calls. `times` makes a fault end after so many hits; without it, it lasts until cleared.
+A rollout fault binds to service deployments that start while it is active, but to rollbacks only with `rollbacks`.
+An API fault applies to matching calls. A fault ends after `times` hits; without `times`, it lasts until it is cleared.
 """
 
 import itertools
@@ -25,12 +25,12 @@ DEFAULT_SECONDS = {"timeout_before": 60.0, "timeout_after": 60.0, "delay": 1.0, 
 
 
 class FaultError(ValueError):
-    """A fault that cannot be; the message names the field."""
+    """An invalid fault. The message names the field."""
 
 
 @dataclass
 class Fault:
-    """One fault. Empty scope fields match everything; fields that a kind does not use stay None."""
+    """One fault. Empty scope fields match everything. Fields that its kind does not use are None."""
 
     id: str
     kind: str
@@ -39,7 +39,7 @@ class Fault:
     cluster: str | None = None
     service: str | None = None
     action: str = "*"
-    family: str | None = None  # of a call that names no cluster: RegisterTaskDefinition
+    family: str | None = None  # for RegisterTaskDefinition, which names no cluster
     times: int | None = None
     rollbacks: bool = False
     task_count: int | None = None
@@ -60,7 +60,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Delivery:
-    """How a reply reaches its caller: seconds to wait before the effect and after it, and whether it arrives."""
+    """The delivery of one reply: seconds to wait before and after the effect, and whether the connection is dropped."""
 
     before_seconds: float = 0.0
     after_seconds: float = 0.0
@@ -69,26 +69,26 @@ class Delivery:
 
 
 class Faults:
-    """The faults that are switched on, in the order they were added."""
+    """The active faults, in the order they were added."""
 
     def __init__(self) -> None:
         self._ids = itertools.count(1)
         self.active: list[Fault] = []
 
     def add(self, body: dict[str, Any]) -> Fault:
-        """Switch a fault on from its JSON; raises FaultError with the field at fault."""
+        """Add a fault from its JSON. Raises FaultError that names the invalid field."""
         fault = Fault(id=f"fault-{next(self._ids)}", **checked(body))
         self.active.append(fault)
         return fault
 
     def remove(self, fault_id: str | None) -> int:
-        """Clear one fault, or all; returns how many."""
+        """Clear one fault, or all of them, and return the number cleared."""
         before = len(self.active)
         self.active = [fault for fault in self.active if fault_id is not None and fault.id != fault_id]
         return before - len(self.active)
 
     def for_rollout(self, key: ServiceKey, is_rollback: bool) -> list[dict[str, Any]]:
-        """The faults that bind to a deployment which starts now; counts each as one hit."""
+        """Return the faults that bind to a deployment starting now, and count one hit for each."""
         bound = []
         for fault in list(self.active):
             binds = fault.kind in ROLLOUT_KINDS and (
@@ -106,7 +106,7 @@ class Faults:
             raise as_error(fault, request)
 
     def delivery_for(self, request: ApiRequest) -> Delivery:
-        """What happens to the call's reply; one fault of each kind counts."""
+        """Return how the call's reply is delivered. At most one fault of each kind applies."""
         found = {fault.kind: fault for fault in reversed(list(self._matching(request, DELIVERY_KINDS)))}
         for fault in found.values():
             self._count_hit(fault)
@@ -119,7 +119,7 @@ class Faults:
         )
 
     def stale_seconds_for(self, request: ApiRequest) -> float:
-        """How long reads are to show the state before this write; 0 for not at all."""
+        """Return for how many seconds reads show the state before this write; 0 if there is no such fault."""
         for fault in self._matching(request, ("stale_reads",)):
             self._count_hit(fault)
             return fault.seconds or DEFAULT_SECONDS["stale_reads"]
@@ -167,14 +167,14 @@ class Faults:
 
 
 def checked(body: dict[str, Any]) -> dict[str, Any]:
-    """The body, if it describes a fault; else FaultError."""
+    """Return the body if it describes a fault. Raises FaultError otherwise."""
     known = {each.name for each in fields(Fault)} - {"id"}
     for name, value in body.items():
         if name not in known:
-            raise FaultError(f"`{name}` is not a field of a fault; known are: {', '.join(sorted(known))}.")
+            raise FaultError(f"`{name}` is not a field of a fault. Known fields: {', '.join(sorted(known))}.")
         if name in NUMBERS and value is not None:
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-                raise FaultError(f"`{name}` must be a number that is not negative, not {value!r}.")
+                raise FaultError(f"`{name}` must be a number of at least 0, not {value!r}.")
         elif name == "alarm_names":
             if value is not None and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
                 raise FaultError(f"`alarm_names` must be a list of names, not {value!r}.")
@@ -182,17 +182,19 @@ def checked(body: dict[str, Any]) -> dict[str, Any]:
             if not isinstance(value, bool):
                 raise FaultError(f"`rollbacks` must be true or false, not {value!r}.")
         elif name not in NUMBERS and value is not None and not isinstance(value, str):
-            raise FaultError(f"`{name}` must be a text, not {value!r}.")
+            raise FaultError(f"`{name}` must be a string, not {value!r}.")
     if body.get("kind") not in KINDS:
         raise FaultError(f"`kind` must be one of {', '.join(KINDS)}, not {body.get('kind')!r}.")
     if body.get("times") == 0:
-        raise FaultError("`times` must be at least 1; leave it out for a fault that lasts.")
+        raise FaultError("`times` must be at least 1. Omit it for a permanent fault.")
     if body["kind"] == "error" and not body.get("code"):
         raise FaultError("`code` is missing: a fault of kind `error` answers with that AWS error code.")
     if body["kind"] == "member_left_out" and not body.get("member"):
         raise FaultError("`member` is missing: a fault of kind `member_left_out` leaves out that member of the reply.")
     if body["kind"] == "slow" and not body.get("factor"):
-        raise FaultError("`factor` is missing: a fault of kind `slow` makes each stage of a task so many times longer.")
+        raise FaultError(
+            "`factor` is missing. A fault of kind `slow` multiplies the duration of each task stage by it."
+        )
     return body
 
 
@@ -207,7 +209,7 @@ def remove_member(value: Any, path: list[str]) -> None:
 
 
 def as_deployment_fault(fault: Fault) -> dict[str, Any]:
-    """What the engine keeps on a deployment; a failing rollback is one whose tasks crash."""
+    """Return the fault as the engine stores it on a deployment. A failing rollback is one whose tasks crash."""
     kind = "crash" if fault.kind == "rollback_fails" else fault.kind
     names = ("task_count", "factor", "exit_code", "reason", "alarm_names")
     values = {name: getattr(fault, name) for name in names}
@@ -216,7 +218,7 @@ def as_deployment_fault(fault: Fault) -> dict[str, Any]:
 
 def as_error(fault: Fault, request: ApiRequest) -> AwsError:
     if fault.kind == "throttle":
-        # STS and other query services say Throttling, the JSON ones ThrottlingException.
+        # STS and other query services return Throttling, JSON services ThrottlingException.
         code = "Throttling" if request.protocol == "query" else "ThrottlingException"
         return AwsError(code, fault.message or "Rate exceeded", 400)
     if fault.kind == "access_denied":
@@ -226,4 +228,6 @@ def as_error(fault: Fault, request: ApiRequest) -> AwsError:
     if fault.kind == "server_error":
         code = fault.code or ("ServerException" if request.service == "ecs" else "InternalFailure")
         return AwsError(code, fault.message or "Service Unavailable. Please try again later.", fault.status or 500)
-    return AwsError(fault.code or "ClientException", fault.message or "A fault of the local AWS.", fault.status or 400)
+    return AwsError(
+        fault.code or "ClientException", fault.message or "Fault injected by the local AWS.", fault.status or 400
+    )

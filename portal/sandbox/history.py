@@ -1,4 +1,4 @@
-"""How many tasks a service wanted and had over time: what its metrics are made from. Changes are kept, not points."""
+"""History of a service's task counts, from which its metrics are computed. It stores changes, not points."""
 
 from portal.sandbox.records import Service, Task
 
@@ -6,11 +6,11 @@ CHANGES_KEPT = 1000
 PAST_TASKS_KEPT = 100
 PAST_TASKS_KEPT_SECONDS = 7 * 86400.0
 
-GONE = -1  # the desired count of a service that is not there
+GONE = -1  # the desired count of a deleted service
 
 
 def record_counts(service: Service, now: float) -> None:
-    """Note desired, running and pending tasks where they differ from the last note."""
+    """Record the desired, running and pending tasks if they differ from the last record."""
     live = [task for task in service.tasks if task.is_live]
     running = sum(task.is_running for task in live)
     desired = GONE if service.status == "INACTIVE" else service.desired
@@ -25,7 +25,7 @@ def note_counts(service: Service, at: float, desired: int, running: int, pending
 
 
 def keep_past_tasks(service: Service, tasks: list[Task], now: float) -> None:
-    """Keep what ECS forgets of stopped tasks: their log streams stay readable for some days."""
+    """Keep the stopped tasks that ECS drops, so that their log streams stay readable for some days."""
     kept = [*service.past_tasks, *(task for task in tasks if task.started_at is not None)]
     service.past_tasks = [task for task in kept if (task.stopped_at or now) > now - PAST_TASKS_KEPT_SECONDS][
         -PAST_TASKS_KEPT:
@@ -33,7 +33,7 @@ def keep_past_tasks(service: Service, tasks: list[Task], now: float) -> None:
 
 
 def inherit(service: Service, earlier: Service, now: float) -> None:
-    """Give a service the logs and metrics of the deleted one whose name it takes: CloudWatch knows names only."""
+    """Give a service the logs and metrics of a deleted one with the same name, as CloudWatch knows only names."""
     service.counts = earlier.counts
     service.revisions = {**earlier.revisions, **service.revisions}
     service.past_tasks = earlier.past_tasks

@@ -1,6 +1,6 @@
-"""The append-only ledger of every write call: the oracle of the fault tests.
+"""The append-only ledger of all write calls, used as the oracle of the fault tests.
 
-With a data folder each entry is one JSON line, on disk before the reply is sent.
+With a data folder, each entry is one JSON line that is on disk before the reply is sent.
 """
 
 import json
@@ -13,7 +13,7 @@ FILTERS = ("account", "region", "action", "cluster", "service", "error", "effect
 
 
 class Ledger:
-    """Entries in the order in which the calls took effect; `path` is None for memory only."""
+    """The entries, in the order in which the calls took effect. `path` is None to keep them in memory only."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
@@ -24,7 +24,7 @@ class Ledger:
         return int(self.entries[-1]["sequence"]) if self.entries else 0
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Number the entry and write it through to the file."""
+        """Number the entry and append it to the file."""
         numbered = {"sequence": self.sequence + 1, **entry}
         self.entries.append(numbered)
         if self.path:
@@ -32,7 +32,7 @@ class Ledger:
                 file.write(json.dumps(numbered) + "\n")
 
     def select(self, filters: dict[str, str]) -> list[dict[str, Any]]:
-        """The entries whose fields equal the given texts; `since` keeps those with a greater sequence."""
+        """Return the entries whose fields equal the filters. `since` keeps those with a greater sequence number."""
         since = int(filters.get("since", 0))
         wanted = {name: value for name, value in filters.items() if name != "since"}
         return [
@@ -42,7 +42,7 @@ class Ledger:
         ]
 
     def restore(self, sequence: int) -> None:
-        """Read the file up to what the snapshot knows: a later line is a call whose effect died with the process."""
+        """Read the file up to the snapshot's sequence number. Later lines are calls whose effect the crash undid."""
         if self.path is None or not self.path.exists():
             return
         entries = [json.loads(line) for line in whole_lines(self.path)]
@@ -61,7 +61,7 @@ class Ledger:
 
 
 def whole_lines(path: Path) -> Iterable[str]:
-    """The file's lines without a last one that a kill cut off."""
+    """Return the file's complete lines, without a last one that a kill cut off."""
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
 
 

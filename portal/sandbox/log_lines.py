@@ -1,8 +1,8 @@
-"""The lines that a task's container writes: a function of task and time, so that nothing is stored and nothing replayed.
+"""Generates the log lines of a task's container from the task and the time, so that no line needs to be stored.
 
-Time is cut into slots; a hash of task, container and slot says which lines fall into it. A task writes some ten lines a
-minute in its first hour and two or three later: a long absence costs its reader little. Lines around a start, a crash
-and a stop are the same for every task.
+Time is divided into slots. A hash of task, container and slot determines the lines in it. A task writes about ten lines
+a minute in its first hour and two or three afterwards, so that reading a long period stays cheap. The lines at start,
+crash and stop are the same for every task.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ COLOURS = {"DEBUG": "36", "INFO": "32", "WARN": "33", "ERROR": "31"}
 
 @dataclass(frozen=True)
 class Stream:
-    """One container of one task, and how its life went; times in milliseconds since the epoch."""
+    """The log stream of one container of one task, with its start and end in milliseconds since the epoch."""
 
     group: str
     name: str
@@ -39,7 +39,7 @@ class Stream:
 
 
 class Line(NamedTuple):
-    """One line; the order is that of time, then of the stream's name, then of the lines of one millisecond."""
+    """One log line. Lines sort by time, then by stream name, then by `number` within one millisecond."""
 
     timestamp: int
     stream: str
@@ -48,7 +48,7 @@ class Line(NamedTuple):
 
     @property
     def event_id(self) -> str:
-        """56 digits, as AWS's own have; one for each line, the same at each reading."""
+        """Return a unique, stable id of 56 digits, as long as AWS's."""
         return f"{self.timestamp:014d}{stream_number(self.stream):020d}{self.number:022d}"
 
 
@@ -58,7 +58,7 @@ def stream_number(name: str) -> int:
 
 
 def lines(stream: Stream, *, since: int, until: int, newest_first: bool = False) -> Iterator[Line]:
-    """The stream's lines from `since` to `until`, both included, in order or in reverse; made as they are taken."""
+    """Yield the stream's lines from `since` to `until` (both included), oldest or newest first. Generated lazily."""
     until = until if stream.stopping_ms is None else min(until, stream.stopping_ms + OPENING_MS)
     ends = stream.stopping_ms if stream.stopping_ms is not None else until + 1
     begins = stream.started_ms + OPENING_MS
@@ -82,16 +82,16 @@ def lines(stream: Stream, *, since: int, until: int, newest_first: bool = False)
 
 
 def opening(stream: Stream) -> list[Line]:
-    """What the container writes as it starts, as far as it lives long enough."""
+    """Return the lines the container writes at its start, up to its end if it stops before the last one."""
     ends = stream.stopping_ms if stream.stopping_ms is not None else stream.started_ms + OPENING_MS
     found = scripted(stream, OPENING, stream.started_ms, 0)
     return [line for line in found if line.timestamp < ends]
 
 
 def closing(stream: Stream) -> list[Line]:
-    """What it writes as it crashes or stops, nothing while it runs.
+    """Return the lines the container writes when it crashes or stops; none while it runs.
 
-    A crash is known only once it has happened: its lines are of that very moment, so that no reader has passed them.
+    A crash is known only after it has happened. Its lines all carry that moment, so that no reader has passed them yet.
     """
     if stream.stopping_ms is None:
         return []
@@ -130,7 +130,7 @@ def slot_lines(stream: Stream, at: int, length: int) -> list[Line]:
 
 
 def message_of(stream: Stream, at: int, chance: bytes) -> str:
-    """One line of the running container: JSON mostly, plain text with and without colour; seldom a strange one."""
+    """Return one line of the running container: mostly JSON, some plain text with or without colour, rarely an odd one."""
     level, logger, text = MESSAGES[chance[4] % len(MESSAGES)]
     request_id = chance[4:10].hex()
     text = text.format(request_id=request_id, ms=20 + chance[5] * 7, count=1 + chance[6] % 40, tokens=chance[7] * 31)

@@ -1,7 +1,7 @@
 """CloudWatch Logs filter patterns: terms, `?optional`, `-excluded`, "phrases", %regular expressions% and JSON.
 
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html. Not here: patterns in brackets for
-space-delimited lines; they are refused, so that nobody takes what they do not filter for filtered.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html. Patterns in brackets for
+space-delimited lines are not supported. They are refused, so that unfiltered lines are not mistaken for filtered ones.
 """
 
 import fnmatch
@@ -34,17 +34,19 @@ def invalid_pattern() -> AwsError:
 
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: str) -> Matches:
-    """The test of a pattern; raises InvalidParameterException for one that is none."""
+    """Return a function that tests messages against the pattern. Raises InvalidParameterException if it is invalid."""
     pattern = pattern.strip()
     if not pattern or pattern == '" "':
         return lambda _message: True
     if pattern.startswith("["):
-        raise AwsError("InvalidParameterException", "The local AWS has no patterns for space-delimited lines.")
+        raise AwsError(
+            "InvalidParameterException", "The local AWS does not support patterns for space-delimited lines."
+        )
     return json_pattern(pattern) if pattern.startswith("{") else term_pattern(pattern)
 
 
 def term_pattern(pattern: str) -> Matches:
-    """All plain terms, any of the `?` ones where there are no plain ones, and none of the `-` ones."""
+    """Match all plain terms and none of the `-` terms. Without plain terms, also match at least one `?` term."""
     terms: dict[str, list[Matches]] = {"": [], "?": [], "-": []}
     at = 0
     while at < len(pattern):
@@ -57,7 +59,7 @@ def term_pattern(pattern: str) -> Matches:
     def matches(message: str) -> bool:
         if any(each(message) for each in terms["-"]) or not all(each(message) for each in terms[""]):
             return False
-        # AWS ignores optional terms beside required ones.
+        # AWS ignores optional terms if there are required ones.
         return bool(terms[""]) or not terms["?"] or any(each(message) for each in terms["?"])
 
     return matches
@@ -83,7 +85,7 @@ def unquoted(text: str) -> str:
 
 
 def json_pattern(pattern: str) -> Matches:
-    """`{ $.level = "error" && $.ms > 100 }` and its like; a line that is no JSON object does not match."""
+    """Match patterns such as `{ $.level = "error" && $.ms > 100 }`. A line that is not a JSON object never matches."""
     if not pattern.endswith("}"):
         raise invalid_pattern()
     inside = pattern[1:-1].strip()
@@ -176,7 +178,7 @@ def as_number(text: str) -> float | None:
 
 
 def selected(value: Any, path: str) -> Any:
-    """What a selector such as `$.error.codes[0]` finds, or MISSING."""
+    """Return the value at a selector such as `$.error.codes[0]`, or MISSING."""
     for name, index in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path[1:]):
         if name:
             value = value.get(name, MISSING) if isinstance(value, dict) else MISSING

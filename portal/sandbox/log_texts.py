@@ -1,6 +1,6 @@
-"""What the containers of the local AWS say. Fields in braces are filled in by `log_lines.py`."""
+"""Log texts of the local AWS's containers. Fields in braces are filled in by `log_lines.py`."""
 
-# (level, logger, text); a line picks one of them, so what is said more often stands here more often.
+# (level, logger, text). Each line picks one of them at random, so frequent messages are listed more than once.
 MESSAGES: tuple[tuple[str, str, str], ...] = (
     ("INFO", "http", "GET /health 200 in {ms} ms"),
     ("INFO", "http", "POST /api/v1/process 200 in {ms} ms"),
@@ -11,7 +11,7 @@ MESSAGES: tuple[tuple[str, str, str], ...] = (
     ("INFO", "llm.client", "completion of {tokens} tokens in {ms} ms"),
     ("INFO", "llm.client", "completion of {tokens} tokens in {ms} ms"),
     ("INFO", "policy", "request {request_id} allowed by {count} policies"),
-    ("INFO", "policy", "policies read again: {count} active"),
+    ("INFO", "policy", "policies reloaded: {count} active"),
     ("INFO", "tools.search", "{count} results in {ms} ms"),
     ("INFO", "scheduler", "heartbeat sent, {count} tasks known"),
     ("DEBUG", "llm.client", "prompt has {tokens} tokens, cache hit"),
@@ -24,18 +24,18 @@ MESSAGES: tuple[tuple[str, str, str], ...] = (
     ("ERROR", "llm.client", "provider timed out after {ms} ms, request {request_id} given up"),
 )
 
-# Milliseconds after the start, and the line.
+# (milliseconds after the start, line)
 OPENING: tuple[tuple[int, str], ...] = (
     (80, "{plain_time} INFO main: {container} {version} starting, task {task}"),
     (210, '{{"time": "{time}", "level": "info", "logger": "config", "message": "settings read from the environment"}}'),
     (390, '{{"time": "{time}", "level": "debug", "logger": "db", "message": "connection pool of 10 opened"}}'),
-    (720, "{plain_time} \x1b[33mWARN \x1b[0m config: LOG_FORMAT is not set, json is taken"),
+    (720, "{plain_time} \x1b[33mWARN \x1b[0m config: LOG_FORMAT is not set, using json"),
     (1150, '{{"time": "{time}", "level": "info", "logger": "http", "message": "listening on 0.0.0.0:8080"}}'),
 )
 
 STOPPING: tuple[tuple[int, str], ...] = (
-    (0, "{plain_time} INFO main: SIGTERM received, no new requests are taken"),
-    (180, '{{"time": "{time}", "level": "info", "logger": "worker", "message": "waiting for 2 jobs to end"}}'),
+    (0, "{plain_time} INFO main: SIGTERM received, accepting no new requests"),
+    (180, '{{"time": "{time}", "level": "info", "logger": "worker", "message": "waiting for 2 jobs to finish"}}'),
     (940, '{{"time": "{time}", "level": "info", "logger": "db", "message": "connection pool closed"}}'),
     (1400, "{plain_time} INFO main: stopped, exit code 0"),
 )

@@ -1,7 +1,7 @@
-"""The CloudWatch Logs reads: lines of tasks, made as they are asked for, among those that somebody put into moto.
+"""The CloudWatch Logs actions: lines of tasks, generated on demand, merged with lines from PutLogEvents in moto.
 
-Groups and streams are moto's; a task's group and stream are put there when a call comes by. Orders, bounds
-and tokens: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html and siblings.
+Groups and streams live in moto; a task's group and stream are created there when a call needs them. For order, limits
+and tokens see https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html and others.
 """
 
 import base64
@@ -31,7 +31,7 @@ FIRST_NEWEST_FIRST_MS = 1_704_067_200_000  # 2024-01-01: FilterLogEvents, startF
 
 
 class LogsApi:
-    """The engine's tasks as log streams."""
+    """CloudWatch Logs' actions by name, with the engine's tasks as log streams."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -43,7 +43,7 @@ class LogsApi:
         }
 
     def filter_log_events(self, request: ApiRequest) -> Json:
-        """One page over all streams; it may be short or empty and still have a successor."""
+        """Return one page of the lines of all streams. It may be short or empty although there are more pages."""
         params = request.params
         group, streams = self._group(request)
         names, prefix = params.get("logStreamNames"), params.get("logStreamNamePrefix")
@@ -79,7 +79,7 @@ class LogsApi:
         return {"events": events, "searchedLogStreams": [], **({"nextToken": token} if token else {})}
 
     def get_log_events(self, request: ApiRequest) -> Json:
-        """A page of one stream, oldest first whichever way one goes; the same token again is its end."""
+        """Return one page of one stream, oldest first in both directions. At the end the token does not change."""
         params = request.params
         group, streams = self._group(request)
         name = str(params.get("logStreamName") or "")
@@ -134,7 +134,7 @@ class LogsApi:
         return {"logStreams": streams[start : start + limit], **({"nextToken": token} if token else {})}
 
     def put_log_events(self, request: ApiRequest) -> Json:
-        """Put lines into a stream; what is too old or too new by the sandbox's clock is rejected, as moto does by its."""
+        """Put lines into a stream. Rejects lines that are too old or too new by the sandbox clock instead of moto's."""
         params = request.params
         group, _ = self._group(request)
         name, events = str(params.get("logStreamName") or ""), list(params.get("logEvents") or [])
@@ -153,15 +153,15 @@ class LogsApi:
         rejected |= {"tooNewLogEventStartIndex": len(events) - new} if new else {}
         return {"nextSequenceToken": "1", **({"rejectedLogEventsInfo": rejected} if rejected else {})}
 
-    # Moto's own
+    # Handled by moto
 
     def prepare_for_moto(self, request: ApiRequest) -> None:
-        """Have moto's actions see the groups and streams of all tasks."""
+        """Create the groups and streams of all tasks in moto, so that its own actions see them."""
         for group in sorted({group for group, _ in self._services(request)}):
             self._streams(request, group)
 
     def after_moto(self, request: ApiRequest) -> None:
-        """A deleted group or stream takes the lines with it; the tasks that wrote there go on without a log."""
+        """Drop the lines of a deleted group or stream. The tasks that wrote to it have no log from then on."""
         if request.action not in ("DeleteLogGroup", "DeleteLogStream"):
             return
         group, name = str(request.params.get("logGroupName")), request.params.get("logStreamName")
@@ -173,7 +173,7 @@ class LogsApi:
     # Shared
 
     def _group(self, request: ApiRequest) -> tuple[str, dict[str, Stream]]:
-        """The group's name, and the streams of tasks in it. Raises ResourceNotFoundException."""
+        """Return the group's name and the streams of tasks in it. Raises ResourceNotFoundException."""
         params = request.params
         name, identifier = params.get("logGroupName"), params.get("logGroupIdentifier")
         if bool(name) == bool(identifier):
@@ -185,7 +185,7 @@ class LogsApi:
         return group, streams
 
     def _services(self, request: ApiRequest) -> Iterator[tuple[str, Service]]:
-        """Each service of the caller's account that logs in its region, by group."""
+        """Yield (log group, service) for the services of the caller's account that log to the call's region."""
         for service in list(self.engine.services.values()):
             if service.key.account == request.account:
                 groups = {
@@ -210,7 +210,7 @@ class LogsApi:
                         yield service, task, stream_of(task, container, group)
 
     def _streams(self, request: ApiRequest, group: str) -> dict[str, Stream]:
-        """The tasks' streams of a group by name, put into moto where they are new."""
+        """Return the task streams of a group by name, and create new ones in moto."""
         found = {}
         for _, _, stream in self._lives(request, group):
             moto_state.ensure_log_stream(request.account, request.region, group, stream.name, stream.started_ms)
@@ -228,7 +228,7 @@ class LogsApi:
         newest_first: bool,
         after: Position | None,
     ) -> Iterator[Line]:
-        """The lines of all named streams in one order, from a position on."""
+        """Yield the lines of all named streams in one order, starting after a position."""
         now = int(self.engine.now() * 1000)
         last = min(now, int(until)) if until is not None else now
         first = max(since, now - LINES_KEPT_MS)
@@ -237,7 +237,7 @@ class LogsApi:
         sources: list[Iterable[Line]] = [
             lines(stream, since=first, until=last, newest_first=newest_first) for stream in streams.values() if stream
         ]
-        # What was put there may be newer than the sandbox's clock; that is its caller's affair.
+        # Lines from PutLogEvents may be newer than the sandbox clock. They are returned too.
         put_until = int(until) if until is not None else None
         for name in streams:
             put = moto_state.put_log_lines(request.account, request.region, group, name)
@@ -267,7 +267,7 @@ class LogsApi:
 
 
 def read_page(source: Iterator[Line], limit: int, matches: Callable[[str], bool]) -> tuple[list[Line], Position | None]:
-    """Lines that match, as many as one call may read, and the position to go on from when there is more."""
+    """Return the matching lines of one page, and the position to continue from if there are more."""
     page: list[Line] = []
     read = size = 0
     position = None
@@ -287,7 +287,7 @@ def position_of(line: Line) -> Position:
 
 
 def write_token(position: Position, *, newest_first: bool) -> str:
-    """An opaque token that knows its direction, as those of GetLogEvents begin with `f/` and `b/`."""
+    """Return an opaque token that contains its direction: `f/` or `b/`, like the tokens of GetLogEvents."""
     text = base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
     return f"{'b' if newest_first else 'f'}/{text}"
 
@@ -319,7 +319,7 @@ def invalid(message: str) -> AwsError:
 
 
 def log_options(container: Json) -> Json:
-    """The options of a container's awslogs driver; empty for one that logs nowhere."""
+    """Return the options of a container's awslogs driver, or an empty dictionary if it has none."""
     configuration = container.get("logConfiguration") or {}
     return dict(configuration.get("options") or {}) if configuration.get("logDriver") == "awslogs" else {}
 

@@ -1,6 +1,6 @@
-"""The metrics of a service: a function of its history of task counts and of time, minute by minute.
+"""Computes the metrics of a service, minute by minute, from its history of task counts and the time.
 
-A daily wave, noise, a bump after each start; CPU rises where fewer tasks carry the load. Nothing is stored.
+CPU has a daily wave, noise and a bump after each start, and rises when fewer tasks carry the load. Nothing is stored.
 """
 
 import bisect
@@ -27,7 +27,7 @@ METRICS: dict[tuple[str, str], str] = {
 
 
 class Point(NamedTuple):
-    """One minute's sample set: over the running tasks for utilization, a single sample for a count."""
+    """The samples of one minute: one per running task for utilization, a single one for a count."""
 
     at: int
     average: float
@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 
 class Minute(NamedTuple):
-    """What the service had in one minute: counts at its end, and the most tasks that ran or waited within it."""
+    """A service's task counts in one minute: those at its end, and the most tasks running and pending within it."""
 
     at: int
     desired: float
@@ -49,7 +49,7 @@ class Minute(NamedTuple):
 
 
 def points(service: Service, namespace: str, name: str, within: Iterable[Minute]) -> Iterator[Point]:
-    """The metric's points of the given minutes."""
+    """Yield the metric's points of the given minutes."""
     seed = zlib.crc32(f"{service.key.service_arn} {name}".encode())
     for minute in within:
         if namespace == INSIGHTS:
@@ -67,7 +67,7 @@ def points(service: Service, namespace: str, name: str, within: Iterable[Minute]
 
 
 def minutes(service: Service, *, start: int, end: int, now: float) -> Iterator[Minute]:
-    """The whole minutes from `start` up to `end` that have passed and in which the service was there."""
+    """Yield the complete past minutes from `start` up to `end` in which the service existed."""
     counts = service.counts
     if not counts:
         return
@@ -109,21 +109,21 @@ def cpu(seed: int, minute: Minute) -> float:
 
 
 def memory(seed: int, minute: Minute) -> float:
-    """Grows slowly after a start, as caches fill, and starts anew with new tasks."""
+    """Return memory use in percent. It grows slowly after a start, as caches fill, and starts over with new tasks."""
     number = minute.at // MINUTE
     filled = 14 * (1 - math.exp(-minute.since_start / 21_600))
     return round(min(96.0, 30 + seed % 19 + filled + 3 * drift(seed, number, 40) + noise(seed, number)), 4)
 
 
 def drift(seed: int, number: int, width: int) -> float:
-    """Noise that turns slowly: a straight line between values `width` minutes apart."""
+    """Return slowly changing noise: a linear interpolation between values `width` minutes apart."""
     whole, part = divmod(number, width)
     left, right = noise(seed + 1, whole), noise(seed + 1, whole + 1)
     return left + (right - left) * part / width
 
 
 def noise(seed: int, number: int) -> float:
-    """A number from 0 to 1, the same for the same arguments."""
+    """Return a number from 0 to 1, always the same for the same arguments."""
     mixed = (number * 0x9E3779B1 ^ seed * 0x85EBCA6B) & 0xFFFFFFFF
     mixed = ((mixed ^ (mixed >> 15)) * 0x85EBCA77) & 0xFFFFFFFF
     mixed = ((mixed ^ (mixed >> 13)) * 0xC2B2AE3D) & 0xFFFFFFFF

@@ -1,6 +1,6 @@
 """The CloudWatch reads of ECS metrics: GetMetricData, GetMetricStatistics and ListMetrics for services of the engine.
 
-Calls about other namespaces stay with moto. Bounds, rounding and order:
+Calls about other namespaces are left to moto. For limits, rounding and order see
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html and API_GetMetricStatistics.html.
 """
 
@@ -26,13 +26,13 @@ METRICS_A_PAGE = 500
 
 
 class MetricsApi:
-    """The engine's services as metrics."""
+    """CloudWatch's reads of the metrics of the engine's services."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     def handle(self, request: ApiRequest) -> Json | None:
-        """Answer a call about the metrics that are made here; None for the calls that stay with moto."""
+        """Answer a call about ECS metrics, or return None for a call that is left to moto."""
         params = request.params
         queries = params.get("MetricDataQueries")
         if request.protocol != "json":
@@ -46,7 +46,7 @@ class MetricsApi:
         return None
 
     def get_metric_data(self, request: ApiRequest) -> Json:
-        """Points of all queries, up to MaxDatapoints in one page; a query that goes on is `PartialData`."""
+        """Return the points of all queries, at most MaxDatapoints per page. Queries with more points are `PartialData`."""
         params = request.params
         queries = params["MetricDataQueries"]
         if len(queries) > MOST_QUERIES:
@@ -81,7 +81,9 @@ class MetricsApi:
         self, request: ApiRequest, query: Json, start: int, end: int, known: dict[ServiceKey, list[Minute]]
     ) -> list[tuple[int, float]]:
         if "MetricStat" not in query:
-            raise invalid("The local AWS has no expressions over ECS metrics; ask for each metric by MetricStat.")
+            raise invalid(
+                "The local AWS does not support expressions over ECS metrics. Query each metric with MetricStat."
+            )
         stat = query["MetricStat"]
         metric = stat["Metric"]
         period = period_of(stat.get("Period"))
@@ -113,7 +115,7 @@ class MetricsApi:
         return {"Label": params["MetricName"], "Datapoints": datapoints}
 
     def list_metrics(self, request: ApiRequest) -> Json:
-        """The metrics of the services that are there, or were, by name."""
+        """List the metrics of existing and deleted services."""
         params = request.params
         filters = [(each["Name"], each.get("Value")) for each in params.get("Dimensions") or []]
         found = []
@@ -147,9 +149,9 @@ class MetricsApi:
         unit: str | None,
         known: dict[ServiceKey, list[Minute]],
     ) -> list[tuple[int, list[Point]]]:
-        """The metric's points by period; nothing for a metric, dimensions or a unit that it does not have.
+        """Return the metric's points by period; none for an unknown metric, other dimensions or another unit.
 
-        `known` keeps each service's minutes for the other metrics of the same call.
+        `known` caches each service's minutes for the other metrics of the same call.
         """
         dimensions = {each["Name"]: each["Value"] for each in metric.get("Dimensions") or []}
         kind = (metric.get("Namespace"), metric.get("MetricName"))
@@ -162,7 +164,7 @@ class MetricsApi:
         now = self.engine.now()
         if key not in known:
             known[key] = list(minutes(service, start=start, end=end, now=now))
-        # One-minute points live for 15 days, longer periods are made of what was kept then.
+        # CloudWatch keeps one-minute points for 15 days, points of longer periods for longer.
         oldest = now - 15 * DAY if period < 300 else 0
         buckets: dict[int, list[Point]] = {}
         for point in points(service, *kind, (minute for minute in known[key] if minute.at >= oldest)):
@@ -176,7 +178,7 @@ def namespace_of(query: Json) -> str | None:
 
 
 def range_of(params: Json) -> tuple[int, int]:
-    """Start, rounded down to the minute as CloudWatch does, and end."""
+    """Return the start, rounded down to the minute as CloudWatch does, and the end, rounded up to the second."""
     start, end = epoch(params.get("StartTime")), epoch(params.get("EndTime"))
     if start is None or end is None:
         raise invalid("The parameters StartTime and EndTime are required.")
@@ -188,7 +190,7 @@ def range_of(params: Json) -> tuple[int, int]:
 
 
 def period_of(period: Any) -> int:
-    """Seconds; the shorter ones give the minutes that there are, as for every metric without high resolution."""
+    """Return the period in seconds. Periods below a minute become a minute, as there are no high-resolution metrics."""
     if period in (1, 5, 10, 20, 30):
         return MINUTE
     if not isinstance(period, int) or period < MINUTE or period % MINUTE:
@@ -197,7 +199,7 @@ def period_of(period: Any) -> int:
 
 
 def statistic(name: str, found: list[Point]) -> float:
-    """One statistic over the samples of a period."""
+    """Return one statistic over the samples of a period."""
     samples = sum(point.samples for point in found)
     total = sum(point.average * point.samples for point in found)
     percentile = PERCENTILE.match(name)
@@ -212,7 +214,9 @@ def statistic(name: str, found: list[Point]) -> float:
         "SampleCount": float(samples),
     }
     if name not in values:
-        raise AwsError("InvalidParameterValue", f"The statistic {name} is not one of {', '.join(STATISTICS)}, pNN.")
+        raise AwsError(
+            "InvalidParameterValue", f"The statistic must be one of {', '.join(STATISTICS)}, pNN, not {name}."
+        )
     return round(values[name], 6)
 
 

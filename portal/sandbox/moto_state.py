@@ -1,6 +1,6 @@
-"""The one place that reaches into moto: clusters, task definitions and ECR images, to read, to seed and to keep.
+"""The only module that accesses moto's internals: reads, seeds and saves clusters, task definitions and ECR images.
 
-moto is pinned exactly; tests/sandbox/test_moto.py fails when something used here has gone.
+moto is pinned to an exact version. tests/sandbox/test_moto.py fails if something used here disappears.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ INDEXES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.index.v1+json",
 )
-CRASHING_TAG = "crash"  # an image with this tag can be pulled, starts, and exits after two seconds
+CRASHING_TAG = "crash"  # an image with this tag can be pulled and starts, but exits after two seconds
 
 
 def find_cluster(account: str, region: str, name: str) -> Cluster | None:
@@ -43,12 +43,12 @@ def set_cluster_counts(cluster: Cluster, *, services: int, running: int, pending
 
 
 def register_task_definition(account: str, region: str, family: str, **parameters: Any) -> str:
-    """Register a revision by the backend's own parameters and return its full ARN."""
+    """Register a revision with moto's own parameters and return its full ARN."""
     return str(ecs_backends[account][region].register_task_definition(family, **parameters).arn)
 
 
 def keep_beside(definition: TaskDefinition, fields: dict[str, Any]) -> None:
-    """Keep fields of a task definition that moto has no place for; they go into the snapshot with the record."""
+    """Store fields of a task definition that moto does not keep. They are saved in the snapshot with the record."""
     vars(definition).setdefault("beside", {}).update(fields)
 
 
@@ -57,7 +57,7 @@ def kept_beside(definition: TaskDefinition) -> dict[str, Any]:
 
 
 def task_definition_arns(account: str, region: str, *, family: str | None, status: str) -> list[str]:
-    """By family name, then by revision, oldest first."""
+    """List ARNs by family name, then by revision, oldest first."""
     families = ecs_backends[account][region].task_definitions
     return [
         str(revisions[number].arn)
@@ -68,9 +68,9 @@ def task_definition_arns(account: str, region: str, *, family: str | None, statu
 
 
 def find_task_definition(account: str, region: str, name: str) -> TaskDefinition:
-    """A task definition by ARN, `family:revision`, or `family` for its newest ACTIVE revision.
+    """Return a task definition by ARN, `family:revision`, or `family` for its newest ACTIVE revision.
 
-    Raises ClientException as ECS does for one that does not exist or is INACTIVE.
+    Raises ClientException, as ECS does, when it does not exist or is INACTIVE.
     """
     found = known_task_definition(account, region, name)
     if found is None:
@@ -81,7 +81,7 @@ def find_task_definition(account: str, region: str, name: str) -> TaskDefinition
 
 
 def known_task_definition(account: str, region: str, name: str) -> TaskDefinition | None:
-    """As find_task_definition, INACTIVE ones by their number as well; None for one that does not exist."""
+    """Return a task definition like find_task_definition, including INACTIVE revisions by number; None if there is none."""
     short = name.rsplit("/", 1)[-1]
     revisions = ecs_backends[account][region].task_definitions
     family, _, number = short.partition(":")
@@ -92,7 +92,7 @@ def known_task_definition(account: str, region: str, name: str) -> TaskDefinitio
 
 
 def plan_revision(account: str, region: str, name: str) -> RevisionPlan:
-    """What a service revision on this task definition would run, with each image resolved to its digest."""
+    """Return the plan of a service revision with this task definition, with each image resolved to its digest."""
     definition = find_task_definition(account, region, name)
     containers = []
     errors = []
@@ -126,7 +126,7 @@ def image_tag(image: str) -> str:
 
 
 def tags_of_digest(account: str, region: str, image: str, digest: str) -> list[str]:
-    """The tags that ECR has for the digest of an image of its own; none for one of another registry."""
+    """Return ECR's tags for the digest of an image in this account and region; none for other registries."""
     registry, _, path = image.partition("@")[0].partition("/")
     repository = ecr_backends[account][region].repositories.get(path.partition(":")[0])
     if registry != f"{account}.dkr.ecr.{region}.amazonaws.com" or repository is None:
@@ -135,9 +135,9 @@ def tags_of_digest(account: str, region: str, image: str, digest: str) -> list[s
 
 
 def resolve_image(account: str, region: str, image: str) -> tuple[str, str]:
-    """The image's digest, and the error that pulling it would end in, or an empty text.
+    """Return the image's digest and the error that pulling it would cause, or an empty string.
 
-    Only an image of this account's own registry, in a repository that exists here, can be missing.
+    Only an image in an existing repository of this account and region can be missing.
     """
     location, _, digest = image.partition("@")
     registry, _, path = location.partition("/")
@@ -159,10 +159,11 @@ def resolve_image(account: str, region: str, image: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class ImageSeed:
-    """An image to put into ECR: its digest follows from repository, first tag and `build`.
+    """An image to put into ECR. Its digest is derived from the repository, the first tag and `build`.
 
-    Another build of the same tag is another image. Not everything can be run: `manifest` is the media type of the manifest,
-    `artifact` that of its config, `artifact_type` the manifest's own field, `subject` the digest that it refers to.
+    Another build of the same tag is another image. The other fields describe artifacts that cannot run: `manifest` is the
+    media type of the manifest, `artifact` that of its config, `artifact_type` the manifest's field of that name, and
+    `subject` the digest it refers to.
     """
 
     repository: str
@@ -180,15 +181,15 @@ class ImageSeed:
 
 
 def put_image(account: str, region: str, seed: ImageSeed) -> str:
-    """Put an image with its push time, creating the repository where needed; returns the digest.
+    """Put an image with its push time, create the repository if needed, and return the digest.
 
-    A tag that another image holds moves, as on a mutable repository, and may leave that image without any; an image that
-    is there keeps its digest.
+    A tag held by another image moves, as in a mutable repository, and may leave that image untagged. An existing image
+    keeps its digest.
     """
     backend = ecr_backends[account][region]
     repository = backend.repositories.get(seed.repository)
     if repository is None:
-        # ECR's own defaults: mutable tags, no scan on push.
+        # ECR's defaults: mutable tags, no scan on push.
         repository = backend.create_repository(seed.repository, None, None, None, "MUTABLE", [])
     digest = manifest_digest(seed)
     image = next((each for each in repository.images if each.get_image_digest() == digest), None)
@@ -216,10 +217,7 @@ def parsed_manifest(image: Image) -> dict[str, Any]:
 
 
 def image_manifest(seed: ImageSeed) -> str:
-    """A manifest whose config and layers are the image's own; compressed sizes differ from image to image.
-
-    An index has neither.
-    """
+    """Return a manifest whose config, layers and compressed size are unique to the image. An index has none of them."""
     manifest: dict[str, Any] = {"schemaVersion": 2, "mediaType": seed.manifest}
     if seed.artifact_type:
         manifest["artifactType"] = seed.artifact_type
@@ -257,7 +255,7 @@ def log_streams(account: str, region: str, group: str) -> list[str]:
 
 
 def ensure_log_stream(account: str, region: str, group: str, name: str, created_ms: int) -> None:
-    """Create a log stream, and its group with it, where they are missing."""
+    """Create a log stream and its group if they do not exist."""
     backend = logs_backends[account][region]
     created = datetime.fromtimestamp(created_ms / 1000, UTC).replace(tzinfo=None)
     if group not in backend.groups:
@@ -273,13 +271,13 @@ def put_log_events(account: str, region: str, group: str, name: str, events: lis
 
 
 def put_log_lines(account: str, region: str, group: str, name: str) -> list[Line]:
-    """What PutLogEvents put into a stream; it sorts behind a task's own lines of the same millisecond."""
+    """Return the lines from PutLogEvents in a stream. They sort after the task's lines of the same millisecond."""
     events = logs_backends[account][region].groups[group].streams[name].events
     return [Line(int(event.timestamp), name, 1_000_000 + number, event.message) for number, event in enumerate(events)]
 
 
 def places() -> list[Place]:
-    """Every account and region that holds something worth keeping."""
+    """List every account and region with data to save."""
     found = {
         (account, region)
         for backends in (ecs_backends, ecr_backends)
@@ -290,7 +288,7 @@ def places() -> list[Place]:
 
 
 def dump_place(place: Place) -> dict[str, Any]:
-    """Clusters, task definitions and ECR repositories of one account and region, as JSON; empty when there are none."""
+    """Return clusters, task definitions and ECR repositories of one account and region as JSON, or an empty dictionary."""
     account, region = place
     ecs, ecr = ecs_backends[account][region], ecr_backends[account][region]
     state = {
@@ -310,7 +308,7 @@ def dump_repository(repository: Repository) -> dict[str, Any]:
 
 
 def load_place(place: Place, state: dict[str, Any]) -> None:
-    """Put back what `dump_place` kept."""
+    """Restore the state returned by `dump_place`."""
     account, region = place
     ecs, ecr = ecs_backends[account][region], ecr_backends[account][region]
     for each in state["clusters"]:
@@ -327,14 +325,14 @@ def load_place(place: Place, state: dict[str, Any]) -> None:
 
 
 def revived(model: type[Any], state: dict[str, Any]) -> Any:
-    """A moto record from its own attributes, without running its constructor."""
+    """Create a moto record from its attributes, without running its constructor."""
     record = object.__new__(model)
     record.__dict__.update(state)
     return record
 
 
 def reset() -> None:
-    """Drop what moto holds of the services that the portal uses, in every account and region."""
+    """Delete moto's data of the services that the portal uses, in every account and region."""
     for backends in (ecs_backends, ecr_backends, logs_backends, cloudwatch_backends):
         for account in list(backends.values()):
             account.reset()

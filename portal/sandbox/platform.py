@@ -1,9 +1,9 @@
 """The platform's own endpoints, under `/_platform/<stack>/agent|orchestrator|customer-portal/...`.
 
-They tell the truth of the rollout engine: the version of the tasks that run, 503 where none does. What ECS cannot know
-(a connector that is down, a provider that degrades) is switched by hand, by stack. Shapes are those of the platform's
-handlers: platform/agent/run.go and mcp_handler.go, platform/orchestrator/run.go and llm_provider_api_handlers.go in
-https://github.com/getaxonflow/axonflow. HTTP 200 proves nothing there, and so it does here.
+They report the state of the rollout engine: the version of the running tasks, or 503 if none runs. Problems that ECS
+cannot see (a connector that is down, a degraded provider) are set by hand for each stack. Responses have the shapes of
+the platform's handlers: platform/agent/run.go and mcp_handler.go, platform/orchestrator/run.go and
+llm_provider_api_handlers.go in https://github.com/getaxonflow/axonflow. As there, HTTP 200 alone does not mean healthy.
 """
 
 import json
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 def with_platform(
     sandbox: Sandbox, inner: Callable[[Json, StartResponse], Iterable[bytes]]
 ) -> Callable[[Json, StartResponse], Iterable[bytes]]:
-    """The platform's endpoints under their prefix, `inner` everywhere else."""
+    """Return an application that serves the platform's endpoints under their prefix, and `inner` everywhere else."""
 
     def application(environ: Json, start_response: StartResponse) -> Iterable[bytes]:
         if str(environ.get("PATH_INFO", "")).startswith(PLATFORM_PREFIX):
@@ -45,7 +45,7 @@ def with_platform(
 
 
 def handle_platform(sandbox: Sandbox, request: Request) -> Response:
-    """Answer as the stack's service would, through its load balancer."""
+    """Answer as the stack's service would through its load balancer."""
     match = PATH.match(request.path)
     if match is None:
         return plain(404, "404 page not found")
@@ -55,7 +55,7 @@ def handle_platform(sandbox: Sandbox, request: Request) -> Response:
     if switch and switch.status == "slow":
         time.sleep(switch.seconds)
     if front.task is None or (switch and switch.status == "down"):
-        # What an Application Load Balancer says for a target group without healthy targets.
+        # The response of an Application Load Balancer for a target group without healthy targets.
         return Response(
             "<html><body><h1>503 Service Temporarily Unavailable</h1></body></html>", 503, mimetype="text/html"
         )
@@ -72,7 +72,7 @@ def handle_platform(sandbox: Sandbox, request: Request) -> Response:
 
 @dataclass(frozen=True)
 class Front:
-    """The task behind a load balancer that answers a call, and what is switched on in its stack."""
+    """The task that answers a call through the load balancer, and the active switches of its stack."""
 
     stack: str
     task: Task | None
@@ -82,7 +82,7 @@ class Front:
 
     @classmethod
     def of(cls, sandbox: Sandbox, stack: str, component: str) -> "Front":
-        """Brings the service up to the present; without a running task there is nobody to answer."""
+        """Advance the service to the current time and pick the task that answers; None if none is running."""
         service = find_service(sandbox, stack, component)
         task = first_task(service) if service else None
         version = version_of(service, task) if service and task else ""
@@ -91,7 +91,7 @@ class Front:
 
     @property
     def is_starting(self) -> bool:
-        """Whether the task that answers runs, but has not passed its own health check yet."""
+        """Return whether the answering task runs but has not passed its own health check yet."""
         return self.task is not None and not self.task.healthy
 
     @property
@@ -107,20 +107,20 @@ class Front:
 
 
 def find_service(sandbox: Sandbox, stack: str, component: str) -> Service | None:
-    """The stack's ECS service, in whichever account and region it is; stacks differ by their names here."""
+    """Return the stack's ECS service in any account and region. Stack names are unique here."""
     name = f"{stack}-{component}-service"
     key = min((key for key in sandbox.engine.services if key.name == name), default=None)
     return sandbox.engine.get(key) if key else None
 
 
 def first_task(service: Service) -> Task | None:
-    """The task that a load balancer asks: a healthy one; where there is none, one that runs all the same."""
+    """Return the task a load balancer would ask: a healthy one, or any running one if none is healthy."""
     running = [task for task in service.tasks if task.is_running]
     return min(running, key=lambda task: (not task.healthy, task.started_at or 0.0, task.id), default=None)
 
 
 def version_of(service: Service, task: Task) -> str:
-    """The version as it is baked into the image that the task runs: its version tag without the `v`."""
+    """Return the version built into the task's image: its version tag without the `v`, or the start of its digest."""
     container = service.revisions[task.revision_arn].containers[0]
     key = service.key
     tags = [moto_state.image_tag(container["image"])]
@@ -143,7 +143,7 @@ def route(front: Front, method: str, service: str, path: str) -> Response:
 
 
 def agent_health(front: Front) -> Response:
-    """Always 200; ready only when `status` is `healthy`."""
+    """Return 200 always. The service is ready only if `status` is `healthy`."""
     starting = front.is_starting or front.status("agent") == "starting"
     return answer(
         200,
@@ -168,7 +168,7 @@ def agent_health(front: Front) -> Response:
 
 
 def mcp_health(front: Front) -> Response:
-    """200 even when `healthy` is false; 503 only while there is no registry."""
+    """Return 200 even if `healthy` is false, and 503 only while there is no registry."""
     if missing := registry_missing(front):
         return missing
     unhealthy = sum(front.status(f"connector/{name}") != "healthy" for name in CONNECTORS)
@@ -211,7 +211,7 @@ def mcp_connector_health(front: Front, name: str) -> Response:
 
 
 def connector_state(front: Front, name: str) -> Json:
-    """`HealthStatus` of connectors/base/connector.go: latency in nanoseconds; a probe that fails sets an error alone."""
+    """Return `HealthStatus` of connectors/base/connector.go: latency in nanoseconds, only `error` if the probe failed."""
     switch = front.switch(f"connector/{name}")
     if switch and switch.status == "error":
         return {"healthy": False, "error": switch.message or "context deadline exceeded"}
@@ -231,7 +231,7 @@ def registry_missing(front: Front) -> Response | None:
 
 
 def orchestrator_health(front: Front) -> Response:
-    """Always 200 and always `healthy`; what is true stands in `components`."""
+    """Return 200 and `healthy` always. The actual health is in `components`."""
     components = {
         name: front.status(f"component/{name}") == "healthy" and not (front.is_starting and name == "llm_router")
         for name in COMPONENTS
@@ -250,7 +250,7 @@ def orchestrator_health(front: Front) -> Response:
 
 
 def providers_status(front: Front) -> Response:
-    """A map by name; null for a provider that was never checked."""
+    """Return the providers by name, null for one that was never checked."""
     return answer(200, {"providers": {name: provider_state(front, name) for name in PROVIDERS}})
 
 
@@ -287,14 +287,14 @@ def provider_list(front: Front) -> Response:
 
 
 def provider_health(front: Front, name: str) -> Response:
-    """200 for a provider that fails as well."""
+    """Return 200 even for a failing provider."""
     if name not in PROVIDERS:
         return provider_missing(name)
     return answer(200, {"name": name, "health": provider_state(front, name)})
 
 
 def provider_test(front: Front, name: str) -> Response:
-    """A real completion on the platform; here the provider's switch decides."""
+    """Return the result of a test completion. The platform runs a real one; here the provider's switch decides."""
     if name not in PROVIDERS:
         return provider_missing(name)
     switch = front.switch(f"provider/{name}")
@@ -311,7 +311,7 @@ def provider_missing(name: str) -> Response:
 
 
 def portal_health(front: Front) -> Response:
-    """Plain text: the one shape of it that the platform's own tests know."""
+    """Return plain text, the only shape that the platform's own tests expect."""
     return plain(503, "starting") if front.is_starting else plain(200, "healthy")
 
 
@@ -343,7 +343,7 @@ OPEN_PATHS = ("/health", "/mcp/health")
 
 
 def latency_of(name: str) -> int:
-    """A Go duration in nanoseconds, some tens of milliseconds, the same each time."""
+    """Return a fixed latency of 20 to 79 milliseconds in nanoseconds, as a Go duration."""
     return (20 + zlib.crc32(name.encode()) % 60) * 1_000_000
 
 

@@ -1,6 +1,6 @@
-"""What is switched on the platforms of the demo and of tests by hand: the parts that are not healthy, by stack.
+"""Switches that make parts of a stack's platform unhealthy, set by hand in the demo and by tests.
 
-What they answer then is in `platform.py`.
+The resulting responses are in `platform.py`.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ CONNECTORS = {"postgres": "database", "salesforce": "crm", "slack": "messaging"}
 PROVIDERS = {"anthropic": "claude-sonnet-4", "bedrock": "amazon.nova-pro", "openai": "gpt-4o"}
 SLOW_SECONDS = 30.0
 
-# What may be switched, and to what; `healthy` switches back.
+# The parts and their possible statuses besides `healthy`, which removes the switch.
 ANY_SERVICE = ("down", "slow", "not_json", "huge", "redirect", "locked")
 STATUSES: dict[str, tuple[str, ...]] = {
     "agent": ("starting", *ANY_SERVICE),
@@ -27,12 +27,12 @@ STATUSES: dict[str, tuple[str, ...]] = {
 
 
 class SwitchError(ValueError):
-    """A switch that cannot be; the message names the field."""
+    """An invalid switch. The message names the field."""
 
 
 @dataclass
 class Switch:
-    """One part of one stack's platform that is not healthy; `seconds` is for `slow`, `message` for what says why."""
+    """One unhealthy part of one stack's platform. `seconds` is the delay of `slow`; `message` is the reason to report."""
 
     stack: str
     part: str
@@ -42,13 +42,13 @@ class Switch:
 
 
 class Switches:
-    """The switches by stack and part; everything else is healthy."""
+    """The switches by stack and part. Everything else is healthy."""
 
     def __init__(self) -> None:
         self._by_part: dict[tuple[str, str], Switch] = {}
 
     def set(self, body: Json) -> Switch:
-        """Switch a part from its JSON; `healthy` switches it back. Raises SwitchError with the field at fault."""
+        """Set a part's status from JSON; `healthy` removes the switch. Raises SwitchError that names the invalid field."""
         switch = Switch(**checked(body))
         if switch.status == "healthy":
             self._by_part.pop((switch.stack, switch.part), None)
@@ -57,7 +57,7 @@ class Switches:
         return switch
 
     def clear(self, stack: str | None = None) -> int:
-        """Switch everything of a stack back, or of all; returns how much that was."""
+        """Remove all switches of one stack, or of all stacks, and return the number removed."""
         before = len(self._by_part)
         self._by_part = {key: each for key, each in self._by_part.items() if stack is not None and key[0] != stack}
         return before - len(self._by_part)
@@ -73,17 +73,17 @@ class Switches:
 
 
 def checked(body: Json) -> Json:
-    """The body, if it describes a switch; else SwitchError."""
+    """Return the body if it describes a switch. Raises SwitchError otherwise."""
     for name, value in body.items():
         if name not in Switch.__dataclass_fields__:
-            raise SwitchError(f"`{name}` is not a field here; known are: {', '.join(Switch.__dataclass_fields__)}.")
+            raise SwitchError(f"`{name}` is not a known field. Known fields: {', '.join(Switch.__dataclass_fields__)}.")
         if name == "seconds":
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-                raise SwitchError(f"`seconds` must be a number that is not negative, not {value!r}.")
+                raise SwitchError(f"`seconds` must be a number of at least 0, not {value!r}.")
         elif not isinstance(value, str):
-            raise SwitchError(f"`{name}` must be a text, not {value!r}.")
+            raise SwitchError(f"`{name}` must be a string, not {value!r}.")
     if not body.get("stack"):
-        raise SwitchError("`stack` is missing: each stack has a platform of its own.")
+        raise SwitchError("`stack` is missing. Each stack has its own platform.")
     part = body.get("part", "")
     if part not in STATUSES:
         raise SwitchError(f"`part` must be one of {', '.join(STATUSES)}, not {part!r}.")

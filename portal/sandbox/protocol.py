@@ -1,7 +1,7 @@
-"""AWS's wire formats, as far as the local AWS needs them: who asks for what, replies and error replies.
+"""AWS's wire formats as far as the local AWS needs them: parses requests, builds replies and error replies.
 
-Protocols: JSON 1.1 (ECS, ECR, CloudWatch Logs) names its action in `X-Amz-Target`, the query protocol (STS) in the
-form field `Action`, RPC v2 in the path (https://smithy.io/2.0/additional-specs/protocols/smithy-rpc-v2.html).
+JSON 1.1 (ECS, ECR, CloudWatch Logs) names its action in `X-Amz-Target`, the query protocol (STS) in the form field
+`Action`, and RPC v2 in the path (https://smithy.io/2.0/additional-specs/protocols/smithy-rpc-v2.html).
 """
 
 import io
@@ -22,13 +22,13 @@ STS_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 READ_ACTION = re.compile(
     r"^(Describe|List|Get|BatchGet|BatchCheck|Filter|Search|Discover|StartQuery|StopQuery|StartLiveTail|Test|Decode)"
 )
-# Writes of telemetry and of sessions, which change no resource: the ledger leaves them out.
+# Writes of telemetry and sessions change no resource, so the ledger omits them.
 NOT_IN_LEDGER = frozenset({"AssumeRole", "PutLogEvents", "PutMetricData", "CreateLogStream"})
 
 
 @dataclass
 class ApiRequest:
-    """One AWS API call. `account` and `principal` are filled in once the credentials are known."""
+    """One AWS API call. `account` and `principal` are set after the credentials are recognized."""
 
     service: str
     action: str
@@ -52,7 +52,7 @@ class ApiRequest:
 
     @property
     def resource_arn(self) -> str:
-        """The resource as an AccessDenied message names it."""
+        """Return the resource as an AccessDenied message names it."""
         prefix = f"arn:aws:{self.service}:{self.region}:{self.account}"
         if self.service == "sts":
             return str(self.params.get("RoleArn") or "*")
@@ -73,7 +73,7 @@ class Reply:
 
 
 def parse_request(environ: Environ) -> ApiRequest:
-    """Read an API call out of the WSGI environ, and put the body back for whoever reads it next."""
+    """Parse an API call from the WSGI environ, and put the body back for the next reader."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
     body = environ["wsgi.input"].read(length) if length else b""
     environ["wsgi.input"] = io.BytesIO(body)
@@ -96,13 +96,13 @@ def parse_request(environ: Environ) -> ApiRequest:
 
 
 def replace_body(environ: Environ, params: dict[str, Any]) -> None:
-    """Give whoever reads the call next other JSON parameters."""
+    """Replace the call's JSON parameters for the next reader."""
     body = json.dumps(params).encode()
     environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
 
 
 def credential_scope(authorization: str) -> tuple[str, str, str]:
-    """Access key, region and service of a SigV4 header; the default region and no service for an unsigned call."""
+    """Return access key, region and service of a SigV4 header; only the default region for an unsigned call."""
     match = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request", authorization)
     return (match[1], match[2], match[3]) if match else ("", "us-east-1", "")
 
@@ -116,7 +116,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def named_resources(params: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Cluster and service that an ECS call is about, by name, whichever of its fields says so."""
+    """Return the names of the cluster and service of an ECS call, from any of its fields."""
     arn = params.get("serviceDeploymentArn") or next(iter(params.get("serviceDeploymentArns") or []), None)
     if isinstance(arn, str) and arn.count("/") == 3:
         return arn.split("/")[1], arn.split("/")[2]
@@ -131,7 +131,7 @@ def named_resources(params: dict[str, Any]) -> tuple[str | None, str | None]:
 
 
 def short_name(value: Any) -> str | None:
-    """A resource's name out of a name or an ARN."""
+    """Return a resource's name, given its name or ARN."""
     return str(value).rsplit("/", 1)[-1] if value else None
 
 
@@ -141,7 +141,7 @@ def json_reply(result: dict[str, Any], *, request_id: str) -> Reply:
 
 
 def xml_reply(action: str, result: str, *, request_id: str) -> Reply:
-    """A query-protocol reply; `result` is the XML inside of `<ActionResult>`."""
+    """Return a reply of the query protocol. `result` is the XML inside `<ActionResult>`."""
     body = (
         f'<{action}Response xmlns="{STS_NAMESPACE}"><{action}Result>{result}</{action}Result>'
         f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{action}Response>"
@@ -150,7 +150,7 @@ def xml_reply(action: str, result: str, *, request_id: str) -> Reply:
 
 
 def error_reply(error: AwsError, request: ApiRequest) -> Reply:
-    """An error in the protocol of the request."""
+    """Return an error reply in the protocol of the request."""
     if request.protocol == "query":
         kind = "Sender" if error.status < 500 else "Receiver"
         body = (

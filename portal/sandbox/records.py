@@ -1,6 +1,6 @@
-"""The rollout engine's records: what it remembers of services, deployments, revisions and tasks.
+"""The rollout engine's records of services, deployments, revisions and tasks.
 
-Plain data, JSON in and out (`dump`, `load_service`), times in seconds since the epoch. No rules live here.
+Plain data without rules, saved as JSON (`dump_service`, `load_service`). Times are in seconds since the epoch.
 """
 
 import json
@@ -36,7 +36,7 @@ class ServiceKey:
 
 @dataclass
 class Task:
-    """One task of a service; `next_at` is when it takes its next step by itself, None when it waits for somebody."""
+    """One task of a service. `next_at` is the time of its next automatic step, or None if it has none."""
 
     id: str
     deployment_id: str
@@ -54,11 +54,11 @@ class Task:
     exit_code: int | None = None
     container_reason: str = ""
     private_ip: str = "10.0.1.10"
-    logs_lost: bool = False  # somebody deleted its log stream
+    logs_lost: bool = False  # its log stream was deleted
 
     @property
     def is_live(self) -> bool:
-        """Whether the scheduler counts it: starting or running, and not on its way out."""
+        """Return whether the scheduler counts the task: it is starting or running, but not stopping."""
         return self.status in RUNNING_STAGES
 
     @property
@@ -72,7 +72,7 @@ class Task:
 
 @dataclass
 class Revision:
-    """A service revision: what one service deployment set out to run. `settings` are the fields that define it."""
+    """A service revision: what one service deployment runs. `settings` are the fields that define it."""
 
     arn: str
     created_at: float
@@ -87,7 +87,7 @@ class Revision:
 
 @dataclass
 class Deployment:
-    """One entry of `service.deployments`, the `ecs-svc/...` id; newest first in its service."""
+    """One entry of `service.deployments`, which is sorted newest first. `id` is `ecs-svc/<number>`."""
 
     id: str
     service_deployment_arn: str
@@ -107,7 +107,7 @@ class Deployment:
 
 @dataclass
 class ServiceDeployment:
-    """One service deployment, as DescribeServiceDeployments tells it."""
+    """One service deployment, as DescribeServiceDeployments returns it."""
 
     arn: str
     created_at: float
@@ -144,7 +144,7 @@ class Event:
 
 @dataclass
 class Service:
-    """One service and all about it; `settings` holds the request's fields that the engine does not interpret."""
+    """One service with all its data. `settings` holds the request's fields that the engine does not interpret."""
 
     key: ServiceKey
     created_at: float
@@ -160,7 +160,7 @@ class Service:
     advanced_to: float = 0.0
     steady: bool = False
     needs_tick: bool = True
-    changes: int = 0  # grows with every tick and call that may have changed something
+    changes: int = 0  # incremented by every tick and call that may have changed something
     next_place_event_at: float = 0.0
     deployments: list[Deployment] = field(default_factory=list)
     service_deployments: list[ServiceDeployment] = field(default_factory=list)
@@ -168,12 +168,12 @@ class Service:
     tasks: list[Task] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     completed: list[list[str]] = field(default_factory=list)  # [revision ARN, deployment id], oldest first
-    past_tasks: list[Task] = field(default_factory=list)  # those that ECS has forgotten, for their logs
+    past_tasks: list[Task] = field(default_factory=list)  # those that ECS no longer lists, kept for their logs
     counts: list[list[float]] = field(default_factory=list)  # [at, desired, running, pending], oldest first
 
     @property
     def controller(self) -> str:
-        """Who deploys it. Where that is not ECS, its tasks are shown as a task set, and no deployment of ECS is."""
+        """Return the deployment controller. If it is not ECS, the tasks are shown as a task set without deployments."""
         return str((self.settings.get("deploymentController") or {}).get("type") or "ECS")
 
     @property
@@ -186,7 +186,7 @@ class Service:
         return newest if newest and newest.is_open else None
 
     def wake(self, now: float) -> None:
-        """Have the next tick look at this service; called after every change that did not come from a tick."""
+        """Let the next tick process this service. Call it after every change that does not come from a tick."""
         self.needs_tick = True
         self.changes += 1
         self.advanced_to = max(self.advanced_to, now)
@@ -195,17 +195,17 @@ class Service:
         return next((each for each in self.service_deployments if each.arn == arn), None)
 
     def tasks_of(self, deployment_id: str) -> list[Task]:
-        """The tasks of one deployment that are not yet stopped."""
+        """Return the tasks of one deployment that have not stopped."""
         return [task for task in self.tasks if task.deployment_id == deployment_id and task.status != "STOPPED"]
 
 
 def dump_service(service: Service) -> str:
-    """A service as JSON text; `asdict` would copy everything first."""
+    """Return a service as JSON text, without `asdict`, which would copy everything first."""
     return json.dumps(service, default=vars)
 
 
 def load_service(state: dict[str, Any]) -> Service:
-    """The service that `dump_service` wrote; raises TypeError or KeyError when it is of another make."""
+    """Return the service written by `dump_service`. Raises TypeError or KeyError if another version wrote it."""
     state = dict(state)
     return Service(
         key=ServiceKey(**state.pop("key")),

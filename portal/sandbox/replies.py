@@ -1,7 +1,7 @@
-"""The engine's records in the shapes of the ECS API.
+"""Converts the engine's records to the shapes of the ECS API.
 
-Shapes: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Types.html. Times are seconds since the epoch, as
-JSON 1.1 has them. A field without a value is left out, as AWS does.
+Shapes: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Types.html. Times are seconds since the epoch, as in
+JSON 1.1. Fields without a value are omitted, as AWS does.
 """
 
 import zlib
@@ -56,7 +56,7 @@ def service_reply(service: Service, *, with_tags: bool = True) -> Json:
     )
 
 
-# Of the request's fields, those that the Service shape has too.
+# The request's fields that the Service shape also has.
 SERVICE_FIELDS = frozenset(
     {
         "availabilityZoneRebalancing",
@@ -79,7 +79,7 @@ SERVICE_FIELDS = frozenset(
 
 
 def current_revisions(service: Service) -> list[Json]:
-    """The revisions with tasks, and that of the PRIMARY deployment, newest deployment first."""
+    """List the revisions with tasks and that of the PRIMARY deployment, newest deployment first."""
     summaries: dict[str, Json] = {}
     for deployment in service.deployments:
         mine = [task for task in service.tasks if task.is_live and task.deployment_id == deployment.id]
@@ -117,7 +117,7 @@ def deployment_reply(service: Service, deployment: Deployment) -> Json:
 
 
 def task_set(service: Service, deployment: Deployment) -> Json:
-    """Return what another controller than ECS deployed."""
+    """Return the task set of a deployment by a controller other than ECS."""
     running = deployment_reply(service, deployment)
     shared = ("id", "status", "taskDefinition", "pendingCount", "runningCount", "createdAt", "updatedAt", "launchType")
     number = deployment.id.rpartition("/")[2]
@@ -133,7 +133,7 @@ def task_set(service: Service, deployment: Deployment) -> Json:
 
 
 def brief_reply(service: Service, deployment: ServiceDeployment) -> Json:
-    """An entry of ListServiceDeployments."""
+    """Return an entry of ListServiceDeployments."""
     return present(
         {
             "serviceDeploymentArn": deployment.arn,
@@ -150,7 +150,7 @@ def brief_reply(service: Service, deployment: ServiceDeployment) -> Json:
 
 
 def service_deployment_reply(service: Service, deployment: ServiceDeployment) -> Json:
-    """An entry of DescribeServiceDeployments."""
+    """Return an entry of DescribeServiceDeployments."""
     counts = revision_counts(service, deployment)
     alarms = deployment.configuration.get("alarms") or {}
     return present(
@@ -195,7 +195,7 @@ def revision_summary(arn: str, counts: list[int]) -> Json:
 
 
 def revision_reply(service: Service, revision: Revision) -> Json:
-    """An entry of DescribeServiceRevisions."""
+    """Return an entry of DescribeServiceRevisions."""
     return present(
         {
             "serviceRevisionArn": revision.arn,
@@ -225,7 +225,7 @@ def task_arn(service: Service, task: Task) -> str:
 
 
 def task_reply(service: Service, task: Task) -> Json:
-    """An entry of DescribeTasks."""
+    """Return an entry of DescribeTasks."""
     revision = service.revisions[task.revision_arn]
     return present(
         {
@@ -312,5 +312,5 @@ def container_reply(service: Service, task: Task, container: Json) -> Json:
 
 
 def present(fields: Json) -> Json:
-    """The fields that have a value."""
+    """Return the fields that have a value."""
     return {name: value for name, value in fields.items() if value is not None}

@@ -1,6 +1,6 @@
-"""How one service's rollout goes on in time: the state machine behind every read, in ticks of one sandbox second.
+"""The state machine of one service's rollout. It advances in ticks of one sandbox second.
 
-Pure: records and a time go in, changed records come out. Rules follow
+Depends only on the records and the time passed in; it changes the records in place. The rules follow
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html (threshold, rollback) and
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html (states). Tasks are in `scheduler.py`.
 """
@@ -26,7 +26,7 @@ TICK_SECONDS = 1.0
 HISTORY_KEPT_SECONDS = 90 * 86400.0  # .../developerguide/service-deployment.html: "the most recent 90-day history"
 COMPLETED_KEPT = 20
 
-# Asked when a deployment starts: the rollout faults that bind to it. The flag tells a rollback from a new deployment.
+# Returns the rollout faults of a deployment that starts. The flag is true for a rollback.
 RolloutFaults = Callable[[ServiceKey, bool], list[dict[str, Any]]]
 
 
@@ -35,7 +35,7 @@ def new_deployment_id() -> str:
 
 
 def breaker_threshold(desired: int) -> int:
-    """Failed tasks that trip the circuit breaker: half the desired count, at least 3 and at most 200.
+    """Return the number of failed tasks that trips the circuit breaker: half the desired count, from 3 to 200.
 
     https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentCircuitBreaker.html
     """
@@ -43,10 +43,10 @@ def breaker_threshold(desired: int) -> int:
 
 
 def advance(service: Service, now: float, rollout_faults: RolloutFaults) -> int:
-    """Bring a service to `now`, skipping the time in which nothing can happen; returns how many ticks it took."""
+    """Advance a service to `now`, skip times at which nothing can happen, and return the number of ticks run."""
     ticks = 0
     if not service.deployments:
-        # Deployed by another controller, which has not made a task set: nothing moves by itself.
+        # Another controller deploys this service and has not created a task set, so nothing changes by itself.
         service.status = "INACTIVE" if service.status == "DRAINING" else service.status
         service.advanced_to = max(service.advanced_to, now)
         return ticks
@@ -66,7 +66,7 @@ def advance(service: Service, now: float, rollout_faults: RolloutFaults) -> int:
 
 
 def next_wake(service: Service) -> float | None:
-    """When something may next happen by itself; None when the service only waits for a call."""
+    """Return the time of the next possible automatic change, or None if only a call can change the service."""
     soon = service.advanced_to + TICK_SECONDS
     if service.needs_tick:
         return soon
@@ -86,7 +86,7 @@ def next_wake(service: Service) -> float | None:
 
 
 def step(service: Service, now: float, rollout_faults: RolloutFaults) -> None:
-    """One tick: tasks first, then the service deployments, failure detection, placement, completion."""
+    """Run one tick: tasks first, then service deployments, failure detection, placement and completion."""
     service.needs_tick = False
     service.changes += 1
     advance_tasks(service, now)
@@ -118,7 +118,7 @@ def advance_service_deployments(service: Service, now: float, rollout_faults: Ro
 
 
 def finish(service: Service, service_deployment: ServiceDeployment, now: float, *, status: str, reason: str) -> None:
-    """End a service deployment; from here on its counts stand still."""
+    """End a service deployment and freeze its counts."""
     service_deployment.final_counts = revision_counts(service, service_deployment)
     service_deployment.status, service_deployment.status_reason = status, reason
     service_deployment.lifecycle_stage = "CLEAN_UP"
@@ -132,7 +132,7 @@ def finish(service: Service, service_deployment: ServiceDeployment, now: float, 
 
 
 def revision_counts(service: Service, service_deployment: ServiceDeployment) -> dict[str, list[int]]:
-    """Requested, running and pending tasks of the target and each source revision, by its ARN."""
+    """Return the requested, running and pending tasks of the target and each source revision, by revision ARN."""
     if not service_deployment.is_open:
         return service_deployment.final_counts
     rolled_back_to = (service_deployment.rollback or {}).get("serviceRevisionArn")
@@ -197,7 +197,7 @@ def restore_deployment(service: Service, restored: Deployment, now: float) -> No
 
 
 def rollback_target(service: Service, service_deployment: ServiceDeployment) -> tuple[str, str] | None:
-    """The last revision that completed before this service deployment, with its deployment's id."""
+    """Return the last revision that completed before this service deployment, with its deployment id."""
     for revision_arn, deployment_id in reversed(service.completed):
         if revision_arn != service_deployment.target_revision_arn and revision_arn in service.revisions:
             return revision_arn, deployment_id
@@ -205,7 +205,7 @@ def rollback_target(service: Service, service_deployment: ServiceDeployment) -> 
 
 
 def add_deployment(service: Service, deployment: Deployment) -> None:
-    """Make a deployment the PRIMARY one; the one before becomes ACTIVE and will be drained."""
+    """Make a deployment the PRIMARY one. The previous one becomes ACTIVE and will be drained."""
     for each in service.deployments:
         each.status = "ACTIVE"
     service.deployments.insert(0, deployment)
@@ -256,7 +256,7 @@ def fail_deployment(service: Service, deployment: Deployment, now: float, *, why
 def give_up(
     service: Service, service_deployment: ServiceDeployment, now: float, rollout_faults: RolloutFaults, *, cause: str
 ) -> None:
-    """Roll back where that is switched on and possible; else stop, and leave the service on the failed revision."""
+    """Roll back if that is enabled and possible. Otherwise stop, and leave the service on the failed revision."""
     breaker = service_deployment.configuration.get("deploymentCircuitBreaker") or {}
     alarms = service_deployment.configuration.get("alarms") or {}
     by_alarm = service_deployment.alarm_status == "TRIGGERED" and alarms.get("enable")
@@ -273,9 +273,9 @@ def give_up(
 
 
 def retire_deployments(service: Service) -> None:
-    """A replaced deployment without tasks is INACTIVE; it leaves the list when the PRIMARY one has completed.
+    """Mark replaced deployments without tasks as INACTIVE. They leave the list when the PRIMARY one has completed.
 
-    A failed one stays ACTIVE until then.
+    A failed deployment stays ACTIVE until then.
     """
     for each in service.deployments[1:]:
         is_kept = each.rollout_state == "FAILED" or service.tasks_of(each.id)
@@ -283,7 +283,7 @@ def retire_deployments(service: Service) -> None:
 
 
 def detect_steady_state(service: Service, now: float) -> None:
-    """Complete the PRIMARY deployment once all its tasks are healthy, the old ones gone, and it has settled."""
+    """Complete the PRIMARY deployment after all its tasks are healthy, the old ones have stopped, and it has settled."""
     primary = service.primary
     remaining = [task for task in service.tasks if task.status != "STOPPED"]
     is_whole = len(remaining) == service.desired and all(

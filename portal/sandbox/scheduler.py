@@ -1,6 +1,6 @@
-"""The life of a service's tasks, and the scheduler that starts and stops them.
+"""The life cycle of a service's tasks, and the scheduler that starts and stops them.
 
-Pure: records and a time go in, changed records come out. Minimum and maximum percent follow
+Depends only on the records and the time passed in; it changes the records in place. Minimum and maximum percent follow
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html.
 """
 
@@ -23,7 +23,7 @@ TROUBLESHOOTING = "For more information, see the Troubleshooting section of the 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a task and a deployment take, in sandbox seconds; two waves make a rollout of some 40 seconds."""
+    """Durations of the stages of tasks and deployments in sandbox seconds. A rollout in two waves takes about 40."""
 
     provision: float = 2.0
     pull: float = 5.0
@@ -49,7 +49,7 @@ def advance_tasks(service: Service, now: float) -> None:
 
 
 def advance_task(service: Service, deployment: Deployment | None, task: Task, now: float) -> None:
-    """Take one step of a task's life: PROVISIONING, PENDING, RUNNING, healthy; or DEACTIVATING, STOPPED."""
+    """Advance a task by one stage: PROVISIONING, PENDING, RUNNING, healthy; or DEACTIVATING, STOPPED."""
     if task.status == "DEACTIVATING":
         task.status, task.stopped_at, task.healthy = "STOPPED", now, False
     elif deployment is None:
@@ -109,14 +109,14 @@ def fail_task(service: Service, deployment: Deployment, task: Task, now: float, 
 
 
 def count_failures(service: Service, deployment: Deployment) -> None:
-    """The circuit breaker's count is that of the deployment's failed tasks in a row."""
+    """Set the circuit breaker's count to the number of the deployment's consecutive failed tasks."""
     service_deployment = service.find_service_deployment(deployment.service_deployment_arn)
     if service_deployment and service_deployment.is_open and not deployment.is_rollback:
         service_deployment.failure_count = deployment.failed_tasks
 
 
 def stop_task(task: Task, now: float, *, code: str, reason: str) -> None:
-    """Let a task go: it drains for some seconds, then it is STOPPED."""
+    """Stop a task. It drains for some seconds before it is STOPPED."""
     task.status, task.healthy = "DEACTIVATING", False
     task.stopping_at, task.next_at = now, now + PACE.drain
     task.stop_code, task.stopped_reason, task.exit_code = code, reason, 0
@@ -133,7 +133,7 @@ def place_tasks(service: Service, now: float) -> None:
     upper = math.floor(service.desired * service.configuration["maximumPercent"] / 100)
     lower = math.ceil(service.desired * service.configuration["minimumHealthyPercent"] / 100)
     if primary.rollout_state == "FAILED":
-        # Nothing is started any more, but fewer tasks can still be asked for.
+        # No more tasks are started, but the service can still be scaled down.
         surplus = [*mine[service.desired :], *old[service.desired :]]
         stop_tasks(service, surplus, now, reason=f"Scaling activity initiated by (deployment {primary.id})")
         return
@@ -156,15 +156,15 @@ def place_tasks(service: Service, now: float) -> None:
 
 
 def wave_room(service: Service, mine: Iterable[Task]) -> int:
-    """How many tasks may start in this tick: at most half the desired count are on their way at once.
+    """Return how many tasks may start in this tick. At most half the desired count may be starting at the same time.
 
-    ECS itself places tasks in small batches; two waves make the progress of a small service visible.
+    ECS itself places tasks in small batches. Two waves make the progress of a small service visible.
     """
     return max(0, max(1, math.ceil(service.desired / 2)) - sum(not task.healthy for task in mine))
 
 
 def start_tasks(service: Service, deployment: Deployment, now: float, *, count: int) -> int:
-    """Start so many tasks and return how many did; without capacity none does, and an event says so."""
+    """Start `count` tasks and return the number started. Without capacity none starts, and an event is added."""
     if count <= 0:
         return 0
     if fault_of(deployment, "no_capacity"):
@@ -206,7 +206,7 @@ def stop_tasks(service: Service, tasks: list[Task], now: float, *, reason: str) 
     say(service, now, f"has stopped {len(tasks)} running tasks: {' '.join(f'(task {task.id})' for task in tasks)}.")
 
 
-# Faults that were bound to a deployment when it started
+# Faults bound to a deployment at its start
 
 
 def fault_of(deployment: Deployment, kind: str) -> dict[str, Any] | None:
@@ -219,7 +219,7 @@ def pending_alarm(deployment: Deployment) -> dict[str, Any] | None:
 
 
 def use_up(fault: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The fault if it hits this task; one with `task_count` hits only so many."""
+    """Return the fault if it applies to this task, and count it. `task_count` limits the number of tasks."""
     if fault is None or fault.get("task_count") is None:
         return fault
     fault["task_count"] -= 1

@@ -1,4 +1,4 @@
-"""Put clusters, services, roles and images in place at once, as if they had run for an hour: for tests and the demo."""
+"""Creates clusters, services, roles and images for tests and the demo, as if they had already run for some time."""
 
 from typing import Any
 
@@ -53,11 +53,11 @@ IMAGE_FIELDS: dict[str, type | tuple[type, ...]] = {
 
 
 class SeedError(ValueError):
-    """A seed that cannot be; the message names the field."""
+    """An invalid seed. The message names the field."""
 
 
 def seed(sandbox: Sandbox, body: Json) -> Json:
-    """Seed from a body of the control API; returns what was made, services with their ids."""
+    """Seed from a body of the control API, and return the created objects with the ids of the services."""
     check(body)
     for role in body.get("roles") or []:
         sandbox.identity.register(role["arn"], role.get("external_id"))
@@ -104,9 +104,9 @@ def describe(service: Service) -> Json:
 
 
 def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
-    """A task definition and a service on it, with one COMPLETED deployment and all tasks running.
+    """Create a task definition and a service with it, which has one COMPLETED deployment and all its tasks running.
 
-    With another `controller` than ECS (EXTERNAL, CODE_DEPLOY) they run as a task set.
+    With a `controller` other than ECS (EXTERNAL, CODE_DEPLOY) the tasks run as a task set.
     """
     family = body.get("family") or key.name
     container = body.get("container") or "app"
@@ -153,7 +153,7 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
 
 
 def container_definition(key: ServiceKey, body: Json, *, family: str, container: str, image: str) -> Json:
-    """The container as the platform's own task definitions have it; the log group is `/ecs/<stack>/<container>`."""
+    """Return a container like those of the platform's task definitions. The log group is `/ecs/<stack>/<container>`."""
     stack = family.removesuffix(f"-{container}")
     return {
         "name": container,
@@ -182,22 +182,22 @@ def container_definition(key: ServiceKey, body: Json, *, family: str, container:
 
 
 def check(body: Json) -> None:
-    """SeedError when a field is unknown, missing or of the wrong kind."""
+    """Raise SeedError if a field is unknown, missing or of the wrong type."""
     known = {*FIELDS, "services", "roles", "images"}
     for name in body:
         if name not in known:
-            raise SeedError(f"`{name}` is not a field of a seed; known are: {', '.join(sorted(known))}.")
+            raise SeedError(f"`{name}` is not a field of a seed. Known fields: {', '.join(sorted(known))}.")
     for name in ("services", "roles", "images"):
         if not isinstance(body.get(name, []), list) or not all(isinstance(each, dict) for each in body.get(name, [])):
             raise SeedError(f"`{name}` must be a list of objects.")
     check_fields(body, FIELDS, where="")
     if body.get("services") and not body.get("cluster"):
-        raise SeedError("`cluster` is missing: services need one.")
+        raise SeedError("`cluster` is missing. Services need one.")
     for number, service in enumerate(body.get("services") or []):
         where = f"services[{number}]."
         for name in service:
             if name not in SERVICE_FIELDS:
-                raise SeedError(f"`{where}{name}` is not a field; known are: {', '.join(SERVICE_FIELDS)}.")
+                raise SeedError(f"`{where}{name}` is not a known field. Known fields: {', '.join(SERVICE_FIELDS)}.")
         check_fields(service, SERVICE_FIELDS, where=where)
         if service.get("controller") not in (None, *CONTROLLERS):
             raise SeedError(f"`{where}controller` must be one of {', '.join(CONTROLLERS)}.")
@@ -211,7 +211,9 @@ def check(body: Json) -> None:
             raise SeedError(f"`images[{number}]` needs `repository` and a list of `tags`.")
         for name in image:
             if name not in IMAGE_FIELDS:
-                raise SeedError(f"`images[{number}].{name}` is not a field; known are: {', '.join(IMAGE_FIELDS)}.")
+                raise SeedError(
+                    f"`images[{number}].{name}` is not a known field. Known fields: {', '.join(IMAGE_FIELDS)}."
+                )
         check_fields(image, IMAGE_FIELDS, where=f"images[{number}].")
 
 

@@ -1,6 +1,6 @@
 """The AWS API as a WSGI application: faults, throttling, the engine's ECS actions, and moto for the rest.
 
-One lock serializes every call, as the state is one; waiting (delays, hanging replies) happens outside of it.
+One lock serializes all calls because they share one state. Delays and hanging replies wait outside the lock.
 """
 
 import json
@@ -42,11 +42,11 @@ StartResponse = Callable[..., Any]
 
 
 class ConnectionDroppedError(ConnectionAbortedError):
-    """Ends the handling of a call whose connection was closed on purpose; werkzeug keeps quiet about it."""
+    """Ends the handling of a call whose connection was closed on purpose. werkzeug does not log it."""
 
 
 class Sandbox:
-    """The whole local AWS; `data_dir` None keeps it in memory."""
+    """The whole local AWS. Without a `data_dir`, its state is in memory only."""
 
     def __init__(self, *, data_dir: Path | None = None) -> None:
         self.lock = threading.RLock()
@@ -80,7 +80,7 @@ class Sandbox:
         self._saved_at, self._saved_ticks = 0.0, 0
 
     def restore(self) -> bool:
-        """Take up the data folder's state; False when there is none."""
+        """Restore the state from the data folder. Returns False if there is none."""
         found = bool(self.snapshot and self.snapshot.restore())
         if not found:
             self.ledger.clear()
@@ -92,13 +92,13 @@ class Sandbox:
             self._saved_at, self._saved_ticks = time.monotonic(), self.engine.ticks
 
     def save_movement(self) -> None:
-        """Keep what time alone has changed, now and then; time itself would bring it about again."""
+        """Save changes caused only by the passage of time, at most once a second; they could be computed again."""
         moved = self.engine.ticks != self._saved_ticks
         if moved and time.monotonic() - self._saved_at >= SAVE_MOVEMENT_EVERY_SECONDS:
             self.save(moto_changed=False)
 
     def reset(self) -> None:
-        """Drop everything: state, roles, faults, ledger, buckets, and the clock back to wall time."""
+        """Delete everything (state, roles, faults, ledger, throttling) and set the clock back to wall time."""
         self.engine.clear()
         moto_state.reset()
         self.identity.clear()
@@ -118,7 +118,7 @@ class Sandbox:
         return [reply.body]
 
     def _answer(self, environ: Environ) -> Reply:
-        """One API call, in the order: who, delivery faults, the call itself, what becomes of its reply."""
+        """Handle one API call: recognize the caller, apply delivery faults, run the call, deliver or drop the reply."""
         request = parse_request(environ)
         try:
             with self.lock:
@@ -139,7 +139,7 @@ class Sandbox:
         return reply
 
     def _carry_out(self, environ: Environ, request: ApiRequest, *, delivered: bool) -> Reply:
-        """The call with its faults and limits; a write is in ledger and snapshot before this returns."""
+        """Run the call with its faults and limits. A write is in the ledger and snapshot before this returns."""
         before = self._newest_service_deployment(request)
         error = None
         try:
@@ -154,7 +154,7 @@ class Sandbox:
             reply = error_reply(raised, request)
         except Exception:
             logger.exception("%s %s failed inside the local AWS", request.service, request.action)
-            error = AwsError("InternalFailure", "The local AWS failed; its log has the traceback.", 500)
+            error = AwsError("InternalFailure", "The local AWS failed. See the traceback in its log.", 500)
             reply = error_reply(error, request)
         if request.is_read:
             self.save_movement()
@@ -197,7 +197,7 @@ class Sandbox:
                 self.engine.hide_next_write(key, seconds)
 
     def _newest_service_deployment(self, request: ApiRequest) -> tuple[str, str] | None:
-        """The service deployment's ARN and `ecs-svc` id that the named service has now, without advancing it."""
+        """Return the ARN and `ecs-svc` id of the named service's newest service deployment, without advancing it."""
         key = service_key(request)
         service = self.engine.services.get(key) if key else None
         if service is None or not service.service_deployments:
@@ -242,14 +242,14 @@ class Sandbox:
 
 
 def request_handler(clock: Clock) -> type[WSGIRequestHandler]:
-    """The HTTP handler: its `Date` header tells the sandbox's time, as every other time in a reply does."""
+    """Return an HTTP handler whose `Date` header shows sandbox time, like all other times in a reply."""
 
     class Handler(WSGIRequestHandler):
         def date_time_string(self, timestamp: float | None = None) -> str:
             return http_date(clock.now() if timestamp is None else timestamp)
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """No line for each request."""
+            """Log nothing for each request."""
 
     return Handler
 
@@ -267,9 +267,9 @@ def registered_arn(request: ApiRequest, reply: Reply | None) -> str | None:
 
 
 def call_moto(app: DomainDispatcherApplication, environ: Environ, request: ApiRequest) -> Reply:
-    """Pass a call on to moto, in the caller's account.
+    """Pass a call on to moto in the caller's account.
 
-    moto reads the account from this header: https://docs.getmoto.org/en/latest/docs/multi_account.html
+    moto reads the account from a header: https://docs.getmoto.org/en/latest/docs/multi_account.html
     """
     environ["HTTP_X_MOTO_ACCOUNT_ID"] = request.account
     captured: list[Any] = []
@@ -280,12 +280,12 @@ def call_moto(app: DomainDispatcherApplication, environ: Environ, request: ApiRe
     try:
         body = b"".join(app(environ, start_response))
     except NotImplementedError as error:
-        raise AwsError("NotImplemented", f"The local AWS does not have {request.action}: {error}", 501) from error
+        raise AwsError("NotImplemented", f"The local AWS does not support {request.action}: {error}", 501) from error
     return Reply(int(captured[0].split()[0]), list(captured[1]), body)
 
 
 def error_in(reply: Reply) -> AwsError:
-    """The error of a reply that moto made."""
+    """Return the error in a reply from moto."""
     try:
         document = json.loads(reply.body)
     except ValueError:

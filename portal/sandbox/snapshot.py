@@ -1,7 +1,7 @@
-"""Everything the local AWS knows, in one JSON file that is replaced whole: a kill at any moment leaves a good one.
+"""Saves the state of the local AWS in one JSON file that is replaced atomically, so that a crash leaves a valid file.
 
-Logs and metrics of tasks are made of the services' own history, and so come back with it. Not kept: lines and points that
-somebody put into moto's CloudWatch, and the throttling buckets.
+Logs and metrics of tasks are computed from the services' history and so are restored with it. Not saved: lines and points
+written to moto's CloudWatch, and the throttling buckets.
 """
 
 import json
@@ -25,7 +25,7 @@ FORMAT = 1
 
 
 class BadSnapshotError(Exception):
-    """The file is no snapshot of this make; the message says why."""
+    """The file is not a snapshot of this version. The message says why."""
 
 
 class Snapshot:
@@ -53,9 +53,9 @@ class Snapshot:
         self._places = ""
 
     def save(self, *, moto_changed: bool = True) -> None:
-        """Write the whole state beside the file and put it in its place.
+        """Write the whole state to a temporary file and move it into place.
 
-        Text is made anew only for services that have changed, and for moto's part only when that may have.
+        Only changed services are serialized again, and moto's part only if it may have changed.
         """
         if moto_changed or not self._places:
             self._places = json.dumps([[place, moto_state.dump_place(place)] for place in moto_state.places()])
@@ -82,7 +82,7 @@ class Snapshot:
         return known[2]
 
     def restore(self) -> bool:
-        """Take the state up again; False when there is none, or only a bad one, which is set aside as `*.bad`."""
+        """Restore the state. Returns False if there is none or it is unusable; then the file is renamed to `*.bad`."""
         if not self.path.exists():
             return False
         try:
@@ -92,7 +92,7 @@ class Snapshot:
             os.replace(self.path, aside)
             reason = error if isinstance(error, BadSnapshotError) else f"a field is missing or wrong ({error!r})"
             print(f"local AWS: {self.path} cannot be used: {reason}.", file=sys.stderr)
-            print(f"local AWS: it was set aside as {aside}; starting fresh.", file=sys.stderr)
+            print(f"local AWS: it was renamed to {aside}; starting with an empty state.", file=sys.stderr)
             for part in (self.engine, self.identity, self.faults, self.platform):
                 part.clear()
             moto_state.reset()

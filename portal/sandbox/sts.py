@@ -1,7 +1,7 @@
-"""Who calls: access keys, roles with their external ids, and the sessions that AssumeRole handed out.
+"""Identifies callers: access keys, roles with their external ids, and the sessions issued by AssumeRole.
 
-Any access key that was not issued here belongs to the portal's own account. Sessions end by wall time, as the client
-that holds them counts it; the sandbox's clock may be turned without ending them.
+Any access key that was not issued here belongs to the portal's own account. Sessions expire by wall time, as clients
+measure it, so that advancing the sandbox clock does not end them.
 """
 
 import re
@@ -21,7 +21,7 @@ OWN_ACCOUNT = "111111111111"
 OWN_PRINCIPAL = f"arn:aws:iam::{OWN_ACCOUNT}:user/portal"
 
 ROLE_ARN = re.compile(r"^arn:aws:iam::(\d{12}):role/[\w+=,.@/-]+$")
-# An access key issued here names its account, so that a session outlives even a lost registry.
+# An access key issued here contains its account, so that sessions work even if their registry is lost.
 ISSUED_KEY = re.compile(r"^ASIA(\d{12})[A-Z0-9]{4}$")
 
 SHORTEST_SESSION_SECONDS, LONGEST_SESSION_SECONDS = 900, 43200  # sts AssumeRole, DurationSeconds
@@ -54,7 +54,7 @@ class Identity:
         self.sessions: dict[str, Session] = {}
 
     def recognize(self, request: ApiRequest) -> None:
-        """Fill in the request's account and principal; raises ExpiredTokenException for a session that has ended."""
+        """Set the request's account and principal. Raises ExpiredTokenException for an expired session."""
         session = self.sessions.get(request.access_key)
         issued = ISSUED_KEY.match(request.access_key)
         if session:
@@ -71,7 +71,7 @@ class Identity:
         self.roles[arn] = Role(arn, external_id)
 
     def handle(self, request: ApiRequest) -> Reply | None:
-        """Answer AssumeRole and GetCallerIdentity; None for the actions that stay with moto."""
+        """Answer AssumeRole and GetCallerIdentity, or return None for actions that are left to moto."""
         if request.action == "AssumeRole":
             return self._assume_role(request)
         if request.action == "GetCallerIdentity":
@@ -86,7 +86,7 @@ class Identity:
             raise AwsError("ValidationError", f"DurationSeconds must be between 900 and 43200, not {seconds}.")
         match = ROLE_ARN.match(arn)
         role = self.roles.get(arn)
-        # A missing role and a wrong external id get the same answer: AWS does not tell which roles exist.
+        # A missing role and a wrong external id get the same error, because AWS does not reveal which roles exist.
         if match is None or role is None or role.external_id not in (None, request.params.get("ExternalId")):
             raise access_denied(request)
         session = Session(self._new_access_key(match[1]), arn, name, match[1], float(int(time.time()) + seconds))
@@ -122,7 +122,7 @@ class Identity:
         self.sessions.clear()
 
     def dump(self) -> dict[str, Any]:
-        """Roles and the sessions that have not ended."""
+        """Return the roles and the sessions that have not expired."""
         live = [asdict(each) for each in self.sessions.values() if each.expires_at > time.time()]
         return {"roles": [asdict(each) for each in self.roles.values()], "sessions": live}
 
@@ -136,7 +136,7 @@ def role_id(arn: str) -> str:
 
 
 def access_denied(request: ApiRequest) -> AwsError:
-    """AWS's own wording, which names principal, action and resource."""
+    """Return the error in AWS's wording, which names principal, action and resource."""
     action = f"{request.service}:{request.action}"
     message = f"User: {request.principal} is not authorized to perform: {action} on resource: {request.resource_arn}"
     if request.service == "sts":

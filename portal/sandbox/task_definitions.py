@@ -1,4 +1,4 @@
-"""What moto is too kind or too forgetful about in task definitions: ECS's checks and defaults, and fields moto drops.
+"""ECS's checks and defaults for task definitions that moto lacks, and the fields that moto drops.
 
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RegisterTaskDefinition.html and API_TaskDefinition.html
 """
@@ -11,7 +11,7 @@ from portal.sandbox.errors import AwsError, invalid_parameter
 Json = dict[str, Any]
 
 FAMILY = re.compile(r"[A-Za-z0-9_-]{1,255}")
-# Fields that moto does not keep; they stand beside its own record.
+# Fields that moto does not keep. They are stored beside its record.
 FORGOTTEN_FIELDS = ("enableFaultInjection", "trustedExecutionConfiguration")
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html: MiB by CPU units
 FARGATE_MEMORY: dict[int, range | tuple[int, ...]] = {
@@ -26,7 +26,7 @@ FARGATE_MEMORY: dict[int, range | tuple[int, ...]] = {
 
 
 def registered(params: Json) -> Json:
-    """The parameters of RegisterTaskDefinition as ECS keeps them; AwsError for what it refuses."""
+    """Return the parameters of RegisterTaskDefinition as ECS stores them. Raises AwsError for those it refuses."""
     family = str(params.get("family", ""))
     if not FAMILY.fullmatch(family):
         raise client_error("Family contains invalid characters or has a wrong length.")
@@ -60,7 +60,7 @@ def check_fargate(params: Json) -> None:
 
 
 def units(value: Any, unit: str, field: str) -> str:
-    """`1 vCPU` and `2GB` as the whole numbers that ECS gives back."""
+    """Convert values such as `1 vCPU` and `2GB` to the integers that ECS returns."""
     text = str(value).strip()
     match = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?{unit}", text, re.IGNORECASE)
     if match:
@@ -71,9 +71,9 @@ def units(value: Any, unit: str, field: str) -> str:
 
 
 def container(definition: Json, network_mode: str | None) -> Json:
-    """A container with ECS's defaults; the order of environment and secrets is not kept.
+    """Return a container with ECS's defaults. As in ECS, the order of environment and secrets is not kept.
 
-    Terraform sorts both before it compares (internal/service/ecs/container_definition_equivalency.go).
+    Terraform therefore sorts both before comparing (internal/service/ecs/container_definition_equivalency.go).
     """
     kept = {"systemControls": [], **definition}
     kept["portMappings"] = [port_mapping(each, network_mode) for each in definition.get("portMappings") or []]
@@ -91,7 +91,7 @@ def port_mapping(mapping: Json, network_mode: str | None) -> Json:
 
 
 def requires_attributes(definition: Json) -> list[Json]:
-    """What an instance must be able to do; ECS works it out and refuses it in a registration."""
+    """Return the capabilities an instance needs. ECS derives them and refuses them in a registration."""
     names = {"com.amazonaws.ecs.capability.docker-remote-api.1.18"}
     if definition.get("networkMode") == "awsvpc":
         names.add("ecs.capability.task-eni")

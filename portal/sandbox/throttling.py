@@ -1,4 +1,4 @@
-"""Request throttling at AWS's limits: token buckets per account, region and category, on real wall time.
+"""Request throttling at AWS's limits: token buckets per account, region and category, in wall time.
 
 Burst and sustained rate per second: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html
 """
@@ -31,7 +31,7 @@ CATEGORIES = {
     "CreateService": "service modify",
     "UpdateService": "service modify",
     "DeleteService": "service modify",
-    # In no listed category; counted as what it is.
+    # AWS lists no category for this write.
     "StopServiceDeployment": "service modify",
     "DescribeServices": "service read",
     "ListServices": "service read",
@@ -63,7 +63,7 @@ OTHER_CATEGORIES = {
 
 @dataclass
 class Throttling:
-    """All buckets; `scale` multiplies burst and rate alike."""
+    """All buckets. `scale` multiplies both burst and rate."""
 
     enabled: bool = True
     scale: float = 1.0
@@ -71,7 +71,7 @@ class Throttling:
     _buckets: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
 
     def check(self, request: ApiRequest) -> None:
-        """Take one token, or raise ThrottlingException."""
+        """Take one token, or raise ThrottlingException if the bucket is empty."""
         is_ecs = request.service == "ecs"
         category = CATEGORIES.get(request.action) if is_ecs else OTHER_CATEGORIES.get((request.service, request.action))
         if not self.enabled or category is None:
@@ -86,6 +86,6 @@ class Throttling:
             raise AwsError("ThrottlingException", "Rate exceeded")
 
     def reset(self) -> None:
-        """Full buckets, at AWS's own size."""
+        """Refill the buckets and restore AWS's limits."""
         self.enabled, self.scale = True, 1.0
         self._buckets.clear()

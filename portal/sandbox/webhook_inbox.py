@@ -1,7 +1,7 @@
-"""Inboxes at `/_sandbox/inbox/<name>`: somebody's webhook receiver, for notifications on one machine and in tests.
+"""Inboxes at `/_sandbox/inbox/<name>`: webhook receivers for notifications on one machine and in tests.
 
-POST delivers a message, GET lists them, DELETE empties the inbox, PUT says what it answers from now on. Kept in memory
-only. Any name is an inbox. Times are wall time: a receiver checks a message's timestamp by its own clock.
+POST delivers a message, GET lists the messages, DELETE empties the inbox, PUT sets its response from now on. Any name is
+an inbox. Kept in memory only. Times are wall time, because receivers check a message's timestamp by their own clock.
 """
 
 import json
@@ -22,12 +22,12 @@ Json = dict[str, Any]
 
 
 class InboxError(ValueError):
-    """Bad input; the message names the field."""
+    """Invalid input. The message names the field."""
 
 
 @dataclass
 class Message:
-    """One delivery as it came; header names in lower case, `answered` is the status it was answered with."""
+    """One delivery as received. Header names are in lower case; `answered` is the status of the response."""
 
     received_at: float
     headers: dict[str, str]
@@ -37,7 +37,7 @@ class Message:
 
 @dataclass
 class Inbox:
-    """Messages oldest first. It answers `status` after `seconds`, for `times` deliveries, or until told otherwise."""
+    """Messages, oldest first. Answers `status` after `seconds`, for `times` deliveries or until changed."""
 
     messages: list[Message] = field(default_factory=list)
     status: int = 200
@@ -45,7 +45,7 @@ class Inbox:
     times: int | None = None
 
     def receive(self, headers: dict[str, str], body: str) -> tuple[int, float]:
-        """Keep a message; the status to answer with, and the seconds to wait before that."""
+        """Store a message, and return the status to answer with and the seconds to wait before that."""
         answer = self.status, self.seconds
         self.messages = [*self.messages, Message(time.time(), headers, body, self.status)][-MESSAGES_KEPT:]
         if self.times is not None:
@@ -55,22 +55,22 @@ class Inbox:
         return answer
 
     def behave(self, body: Json) -> None:
-        """Answer as the JSON says; what it leaves out is as it was at first. Raises InboxError with the field."""
+        """Set the response from JSON; omitted fields get their defaults. Raises InboxError that names the field."""
         for name, value in body.items():
             if name not in ("status", "seconds", "times"):
-                raise InboxError(f"`{name}` is not a field here; known are: status, seconds, times.")
+                raise InboxError(f"`{name}` is not a known field. Known fields: status, seconds, times.")
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-                raise InboxError(f"`{name}` must be a number that is not negative, not {value!r}.")
+                raise InboxError(f"`{name}` must be a number of at least 0, not {value!r}.")
         status, times = body.get("status", 200), body.get("times")
         if not 200 <= status <= 599:
             raise InboxError(f"`status` must be from 200 to 599, not {status}.")
         if times == 0:
-            raise InboxError("`times` must be at least 1; leave it out for an answer that lasts.")
+            raise InboxError("`times` must be at least 1. Omit it for a permanent response.")
         self.status, self.seconds, self.times = int(status), float(body.get("seconds", 0)), times
 
 
 class Inboxes:
-    """All inboxes by name; a lock of their own, as deliveries have nothing to do with AWS's state."""
+    """All inboxes by name. They have their own lock because deliveries do not touch the state of AWS."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -81,10 +81,10 @@ class Inboxes:
             self.by_name.clear()
 
     def handle(self, request: Request) -> Response:
-        """Answer one call about one inbox."""
+        """Answer one call to an inbox."""
         name = request.path.removeprefix(INBOX_PREFIX)
         if not NAME.fullmatch(name):
-            return answer(404, {"error": "An inbox's name has letters, digits, - and _, 64 at most."})
+            return answer(404, {"error": "The name of an inbox must consist of 1 to 64 letters, digits, - and _."})
         if request.method == "POST":
             return self._deliver(name, request)
         with self.lock:
@@ -101,9 +101,9 @@ class Inboxes:
         return answer(405, {"error": f"{request.path} takes DELETE, GET, POST, PUT, not {request.method}."})
 
     def _deliver(self, name: str, request: Request) -> Response:
-        """Take a message; a receiver that dawdles does so outside of the lock."""
+        """Store a message and answer it. A slow response waits outside the lock."""
         if (request.content_length or 0) > LONGEST_BODY:
-            return answer(413, {"error": f"A message may have {LONGEST_BODY} bytes."})
+            return answer(413, {"error": f"A message must not exceed {LONGEST_BODY} bytes."})
         headers = {key.lower(): value for key, value in request.headers.items()}
         body = request.get_data().decode("utf-8", "replace")
         with self.lock:

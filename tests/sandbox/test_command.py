@@ -44,7 +44,7 @@ def test_alarm_names_and_error_codes_reach_the_fault(aws: LocalAws) -> None:
     assert run("fault", "clear") == "cleared 2\n"
 
 
-def test_clock_is_shown_and_turned(aws: LocalAws) -> None:
+def test_clock_is_shown_and_changed(aws: LocalAws) -> None:
     before = aws.now()
 
     assert "frozen" in run("clock")
@@ -56,7 +56,7 @@ def test_clock_is_shown_and_turned(aws: LocalAws) -> None:
     run("clock", "--speed", "1", "--freeze")
 
 
-def test_status_and_ledger_tell_what_happened(aws: LocalAws) -> None:
+def test_status_and_ledger_show_what_happened(aws: LocalAws) -> None:
     cluster = f"c-{uuid.uuid4().hex[:8]}"
     aws.seed(cluster=cluster, services=[{"name": "web", "desired_count": 2}])
     reply = aws.client().update_service(cluster=cluster, service="web", forceNewDeployment=True)
@@ -67,19 +67,19 @@ def test_status_and_ledger_tell_what_happened(aws: LocalAws) -> None:
     assert reply["service"]["deployments"][0]["id"] in ledger
 
 
-def test_limits_are_switched(aws: LocalAws) -> None:
+def test_limits_are_turned_on_and_off(aws: LocalAws) -> None:
     assert run("throttling", "on", "--scale", "0.5") == "throttling on, scale 0.5\n"
     assert run("throttling", "off") == "throttling off, scale 1.0\n"
 
 
-def test_refusal_of_the_control_api_is_an_error_with_its_sentence() -> None:
+def test_command_shows_the_error_of_the_control_api() -> None:
     with pytest.raises(CommandError, match="`kind` must be one of"):
         run("fault", "add", "explode")
 
 
 def test_missing_and_wrong_endpoints_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(CommandError, match=r"http://127.0.0.1:9 does not answer"):
+    with pytest.raises(CommandError, match=r"Cannot reach the local AWS at http://127.0.0.1:9"):
         run("status")
 
     monkeypatch.delenv("AWS_ENDPOINT_URL")

@@ -1,4 +1,4 @@
-"""State on disk: what a kill at any moment leaves, and what a restart makes of it."""
+"""State on disk: crashes at any moment, and restarts."""
 
 import json
 import threading
@@ -28,7 +28,7 @@ Start = Callable[..., LocalAws]
 
 
 def seeded(server: LocalAws) -> Any:
-    """A client of a server with one service `c/web`, its clock standing still."""
+    """Return a client of a server with one service `c/web` and a frozen clock."""
     server.freeze()
     server.throttling(enabled=False)
     server.seed(cluster="c", services=[{"name": "web", "desired_count": 2}])
@@ -45,7 +45,7 @@ def status_of(client: Any, arn: str) -> str:
 
 @dataclass
 class Killed:
-    """A server that was killed in the middle of a rollout and started again, and what it had said before."""
+    """A server that was killed during a rollout and restarted, and its state before the kill."""
 
     server: LocalAws
     arn: str
@@ -76,7 +76,7 @@ def everything(server: LocalAws) -> dict[str, Any]:
 
 
 def points_of(server: LocalAws) -> Any:
-    """Every metric of `c/web` in its last hour."""
+    """Return every metric of `c/web` in its last hour."""
     names = (("AWS/ECS", "CPUUtilization"), ("ECS/ContainerInsights", "RunningTaskCount"))
     dimensions = [{"Name": "ClusterName", "Value": "c"}, {"Name": "ServiceName", "Value": "web"}]
     queries = [
@@ -115,7 +115,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
     reply = client.update_service(cluster="c", service="web", taskDefinition="kept")["service"]
     server.advance(16)
     before = everything(server)
-    time.sleep(1.1)  # what time alone changed is kept once a second
+    time.sleep(1.1)  # changes caused only by time are saved once a second
     describe(client)
 
     server.kill()
@@ -128,14 +128,14 @@ def test_everything_is_as_it_was_before_the_kill(killed: Killed) -> None:
     assert killed.after == killed.before
 
 
-def test_session_and_role_outlive_the_kill(killed: Killed) -> None:
+def test_session_and_role_survive_the_kill(killed: Killed) -> None:
     client = boto3.client("sts", region_name="eu-central-1", endpoint_url=killed.server.url, **killed.session)  # type: ignore[call-overload]
 
     assert client.get_caller_identity()["Arn"] == "arn:aws:sts::222222222222:assumed-role/portal-upgrades/test"
     assert killed.server.assume(ROLE, external_id="some-external-id")
 
 
-def test_rollout_goes_on_after_the_kill(killed: Killed) -> None:
+def test_rollout_continues_after_the_kill(killed: Killed) -> None:
     killed.server.advance(60)
 
     assert status_of(killed.client, killed.arn) == "SUCCESSFUL"
@@ -170,12 +170,12 @@ def test_no_write_whose_reply_was_sent_is_lost_to_a_kill(own_server: Start) -> N
     assert known[: len(replied)] == replied
 
 
-# Below, the application itself in this process: a start costs seconds, its rules do not.
+# The tests below run the application in this process, because starting a server takes seconds.
 
 
 @pytest.fixture
 def restarted(tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
-    """Starts the application on the same data folder, with moto as empty as in a new process."""
+    """Return a function that starts the application on the same data folder, with moto empty as in a new process."""
 
     def start(*, demo: bool = False) -> Sandbox:
         moto_state.reset()
@@ -189,7 +189,7 @@ def restarted(tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
     moto_state.reset()
 
 
-def test_time_goes_on_while_the_server_is_down(restarted: Callable[..., Sandbox]) -> None:
+def test_time_passes_while_the_server_is_down(restarted: Callable[..., Sandbox]) -> None:
     sandbox = restarted()
     sandbox.clock.set_speed(100)
     seed(sandbox, {"cluster": "c", "services": [{"name": "web", "desired_count": 2}]})
@@ -204,7 +204,7 @@ def test_time_goes_on_while_the_server_is_down(restarted: Callable[..., Sandbox]
     assert sandbox.clock.speed == 100
 
 
-def test_state_from_before_there_were_logs_is_taken_up(restarted: Callable[..., Sandbox], tmp_path: Path) -> None:
+def test_state_from_a_version_without_logs_is_restored(restarted: Callable[..., Sandbox], tmp_path: Path) -> None:
     restarted(demo=True)
     state = json.loads((tmp_path / "state.json").read_text())
     for service in state["services"]:
@@ -237,7 +237,7 @@ def test_ledger_line_without_its_effect_is_dropped(restarted: Callable[..., Sand
     "content",
     ["{", '{"format": 99}', '{"format": 1, "moto": "0.1"}', "[]", json.dumps({"format": 1, "moto": moto.__version__})],
 )
-def test_broken_and_foreign_snapshots_are_set_aside_with_a_word(
+def test_unusable_snapshots_are_renamed_with_a_message(
     restarted: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
     (tmp_path / "state.json").write_text(content)
@@ -249,10 +249,10 @@ def test_broken_and_foreign_snapshots_are_set_aside_with_a_word(
     assert not (tmp_path / "state.json").exists()
     errors = capsys.readouterr().err
     assert f"local AWS: {tmp_path}/state.json cannot be used: " in errors
-    assert "starting fresh" in errors
+    assert "starting with an empty state" in errors
 
 
-def test_half_a_snapshot_leaves_nothing_of_itself_behind(restarted: Callable[..., Sandbox], tmp_path: Path) -> None:
+def test_partly_loaded_snapshot_is_discarded(restarted: Callable[..., Sandbox], tmp_path: Path) -> None:
     sandbox = restarted(demo=True)
     sandbox.faults.add({"kind": "crash"})
     sandbox.save()
@@ -283,7 +283,7 @@ def test_saving_the_demo_takes_milliseconds(restarted: Callable[..., Sandbox]) -
     sandbox.save()
 
     took = []
-    for _ in range(5):  # of which a busy machine disturbs some
+    for _ in range(5):  # the fastest run counts, because the machine may be busy
         began = time.perf_counter()
         sandbox.save()
         took.append(time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""`manage.py sandbox`: look at the local AWS and change what it does, over its control API at AWS_ENDPOINT_URL."""
+"""`manage.py sandbox`: inspects the local AWS and changes its behaviour through the control API at AWS_ENDPOINT_URL."""
 
 import argparse
 import json
@@ -18,41 +18,41 @@ FAULT_NUMBERS = ("times", "seconds", "factor", "exit-code", "task-count", "statu
 
 
 class Command(BaseCommand):
-    help = "Look at the local AWS (AWS_ENDPOINT_URL) and make it fail on purpose."
+    help = "Inspect the local AWS (AWS_ENDPOINT_URL) and inject faults into it."
 
     def add_arguments(self, parser: CommandParser) -> None:
         subcommands = parser.add_subparsers(dest="what", required=True, parser_class=argparse.ArgumentParser)
-        subcommands.add_parser("status", help="services with their counts, the clock, the faults")
-        subcommands.add_parser("faults", help="the faults that are switched on")
-        subcommands.add_parser("reset", help="drop everything")
-        subcommands.add_parser("seed", help="seed the demo's clusters, services and images")
-        self._add_fault_arguments(subcommands.add_parser("fault", help="switch a fault on, or clear faults"))
+        subcommands.add_parser("status", help="show services with their task counts, the clock and the faults")
+        subcommands.add_parser("faults", help="list the active faults")
+        subcommands.add_parser("reset", help="delete all state")
+        subcommands.add_parser("seed", help="create the demo's clusters, services and images")
+        self._add_fault_arguments(subcommands.add_parser("fault", help="add or clear faults"))
         self._add_platform_arguments(
-            subcommands.add_parser("platform", help="make the platform's own endpoints unhealthy")
+            subcommands.add_parser("platform", help="make endpoints of the platform unhealthy")
         )
-        inbox = subcommands.add_parser("inbox", help="what a webhook at /_sandbox/inbox/<name> was sent")
+        inbox = subcommands.add_parser("inbox", help="show the messages sent to the webhook at /_sandbox/inbox/<name>")
         inbox.add_argument("name")
-        inbox.add_argument("--answer", type=int, metavar="STATUS", help="answer with it from now on")
-        inbox.add_argument("--times", type=int, help="for so many deliveries only")
-        inbox.add_argument("--seconds", type=float, help="after so long")
+        inbox.add_argument("--answer", type=int, metavar="STATUS", help="answer with this status from now on")
+        inbox.add_argument("--times", type=int, help="for this many deliveries only")
+        inbox.add_argument("--seconds", type=float, help="wait this long before answering")
         inbox.add_argument("--clear", action="store_true")
-        ledger = subcommands.add_parser("ledger", help="the write calls, oldest first")
+        ledger = subcommands.add_parser("ledger", help="list the write calls, oldest first")
         for name in ("account", "region", "action", "cluster", "service", "error"):
             ledger.add_argument(f"--{name}")
         ledger.add_argument("--since", type=int, help="only entries after this sequence number")
-        clock = subcommands.add_parser("clock", help="show or turn the clock")
+        clock = subcommands.add_parser("clock", help="show or change the clock")
         clock.add_argument("--advance", type=float, dest="advance_seconds", metavar="SECONDS")
         clock.add_argument("--speed", type=float)
         clock.add_argument("--freeze", action="store_const", const=True, dest="frozen")
         clock.add_argument("--unfreeze", action="store_const", const=False, dest="frozen")
-        throttling = subcommands.add_parser("throttling", help="AWS's request limits")
+        throttling = subcommands.add_parser("throttling", help="turn AWS's request limits on or off")
         throttling.add_argument("switch", choices=("on", "off"))
         throttling.add_argument("--scale", type=float)
 
     def _add_fault_arguments(self, parser: argparse.ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="fault_action", required=True)
         add = actions.add_parser(
-            "add", help="for instance: fault add crash --service acme-prod-agent-service --times 1"
+            "add", help="add a fault, e.g. fault add crash --service acme-prod-agent-service --times 1"
         )
         add.add_argument("kind")
         for name in FAULT_TEXTS:
@@ -60,20 +60,20 @@ class Command(BaseCommand):
         for name in FAULT_NUMBERS:
             add.add_argument(f"--{name}", type=float if name in ("seconds", "factor") else int)
         add.add_argument("--alarm-names", nargs="+")
-        add.add_argument("--rollbacks", action="store_const", const=True, help="meet rollbacks as well")
-        clear = actions.add_parser("clear", help="clear one fault by its id, or all")
+        add.add_argument("--rollbacks", action="store_const", const=True, help="apply to rollbacks as well")
+        clear = actions.add_parser("clear", help="clear one fault by id, or all faults")
         clear.add_argument("id", nargs="?")
 
     def _add_platform_arguments(self, parser: argparse.ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="platform_action", required=True)
-        actions.add_parser("list", help="what is switched, and what can be")
-        switch = actions.add_parser("set", help="for instance: platform set acme-prod provider/openai unhealthy")
+        actions.add_parser("list", help="list the unhealthy parts, or what can be made unhealthy")
+        switch = actions.add_parser("set", help="set a status, e.g. platform set acme-prod provider/openai unhealthy")
         switch.add_argument("stack")
         switch.add_argument("part", help="a service, mcp, component/<name>, connector/<name> or provider/<name>")
-        switch.add_argument("status", help="`healthy` switches it back")
-        switch.add_argument("--message", help="what the answer says as its reason")
-        switch.add_argument("--seconds", type=float, help="how long `slow` takes")
-        clear = actions.add_parser("clear", help="switch all of a stack back, or of every stack")
+        switch.add_argument("status", help="`healthy` resets it")
+        switch.add_argument("--message", help="the reason given in the response")
+        switch.add_argument("--seconds", type=float, help="the delay of `slow`")
+        clear = actions.add_parser("clear", help="reset all parts of one stack, or of all stacks")
         clear.add_argument("stack", nargs="?")
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -114,7 +114,7 @@ class Command(BaseCommand):
             for switch in platform["switches"]:
                 self.stdout.write(switch_text(switch))
             if not platform["switches"]:
-                self.stdout.write("all healthy; what can be switched:")
+                self.stdout.write("all healthy; parts and their other statuses:")
                 for part, statuses in platform["parts"].items():
                     self.stdout.write(f"  {part}: {', '.join(statuses)}")
         elif options["platform_action"] == "clear":
@@ -173,10 +173,10 @@ class Command(BaseCommand):
 
 
 def call(method: str, path: str, body: Json | None = None) -> Json:
-    """One call of the control API; CommandError with a sentence when that is not possible."""
+    """Call the control API. Raises CommandError with a readable message if that fails."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "").rstrip("/")
     if not endpoint.startswith(("http://", "https://")):
-        raise CommandError("AWS_ENDPOINT_URL is not set to an http address; it says where the local AWS listens.")
+        raise CommandError("AWS_ENDPOINT_URL is not set to an http URL. Set it to the address of the local AWS.")
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{endpoint}/_sandbox/{path}", data=data, method=method)  # noqa: S310
     try:
@@ -186,16 +186,16 @@ def call(method: str, path: str, body: Json | None = None) -> Json:
         with error:
             raise CommandError(refusal(error)) from error
     except OSError as error:
-        raise CommandError(f"The local AWS at {endpoint} does not answer: {error}. Is it running?") from error
+        raise CommandError(f"Cannot reach the local AWS at {endpoint}: {error}. Is it running?") from error
     except ValueError as error:
-        raise CommandError(f"{endpoint} is not the local AWS: its answer is not JSON.") from error
+        raise CommandError(f"{endpoint} is not the local AWS: its response is not JSON.") from error
 
 
 def refusal(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.loads(error.read())["error"])
     except (ValueError, KeyError, TypeError):
-        return f"{error.url} answered {error.code}: it is not the local AWS."
+        return f"{error.url} is not the local AWS: it responded with {error.code}."
 
 
 def fault_text(fault: Json) -> str:
