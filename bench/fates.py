@@ -1,7 +1,7 @@
-"""The scripts of `make bench-verdicts`: what happens to a rollout, and to which ends that may lead.
+"""The scripts of `make bench-verdicts`: events that happen to a rollout, and the outcomes they may lead to.
 
-A script only arranges; what truly came of it is the oracle's to say (oracle.py). Where chance decides between ends (an
-outsider may come too late), all of them are named: an end that is not named is a fault of script or oracle.
+A script only arranges events; the oracle (oracle.py) determines the actual result. If chance decides the outcome (an
+outsider may come too late), the script lists all possible ones. Any other outcome is a bug in the script or the oracle.
 """
 
 from collections.abc import Callable
@@ -13,37 +13,37 @@ Json = dict[str, Any]
 
 
 class Case(Protocol):
-    """One organization with one upgrade, to be arranged by a script before it begins."""
+    """One organization with one upgrade, which a script sets up before the start."""
 
     chance: Random
     target: str
-    kind: str  # what is asked for: verdicts.KINDS
-    seeded: Json  # of the service that is rolled
-    seconds_asleep: float  # for so long after the call nobody looks
-    loses_real_time: bool  # a call waits for its time-out on the wall's clock
+    kind: str  # the kind of upgrade: verdicts.KINDS
+    seeded: Json  # seed fields of the upgraded service
+    seconds_asleep: float  # for this long after the call no worker runs
+    loses_real_time: bool  # a call waits for its timeout in wall time
 
     def fault(self, kind: str, *, service: str | None = None, **fields: Any) -> None:
-        """Switch a fault on when the upgrade is recorded, before anything is done for it."""
+        """Add a fault when the upgrade is recorded, before its first step."""
 
     def later(self, low: float, high: float, action: Callable[[], None]) -> None:
-        """Some time after the portal's call has started a deployment."""
+        """Run the action `low` to `high` seconds after the portal's call has started a deployment."""
 
     def soon(self, action: Callable[[], None]) -> None:
-        """As soon as the upgrade is recorded."""
+        """Run the action as soon as the upgrade is recorded."""
 
     def early(self, action: Callable[[], None]) -> None:
-        """Before the upgrade is triggered."""
+        """Run the action before the upgrade is triggered."""
 
     def failing(self, kind: str, action: str, low: float, high: float) -> None:
-        """Some time after the call, let calls of this action fail for a while."""
+        """Let calls of this AWS action fail for a while, starting `low` to `high` seconds after the portal's call."""
 
     def meanwhile(self, real_seconds: float, action: Callable[[], None]) -> None:
-        """So soon on the wall's clock, whatever the portal waits for."""
+        """Run the action after `real_seconds` of wall time, even while the portal waits for a call."""
 
     def then_rolled_back(self, arrange: Callable[[], None]) -> None:
-        """Once it has succeeded a person rolls it back; to that the arrangement applies."""
+        """Let a person roll the upgrade back after it has succeeded, and apply the script to the rollback."""
 
-    # What others do
+    # Actions of others
 
     def outsider_deploys(self) -> None: ...
     def outsider_deploys_another_definition(self) -> None: ...
@@ -58,7 +58,7 @@ class Case(Protocol):
 
 @dataclass(frozen=True)
 class Fate:
-    """`share`: of some thousand rollouts. `ends`: the outcomes that it may lead to."""
+    """One script. `share` is its relative frequency; `ends` are its possible outcomes."""
 
     name: str
     share: int
@@ -79,13 +79,13 @@ def fate(share: int, *ends: str) -> Callable[[Callable[[Case], None]], Callable[
 
 BREAKER_ONLY = {"breaker": True, "rollback": False}
 ALARMS = {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False}
-# How long reads may show the state before a write: some less, some more than the time to the engine's next look, and none
-# longer than it waits for a lost deployment to show (UPGRADE_ADOPT_SECONDS).
+# How long reads may show the state before a write. The range includes values below and above the engine's read interval,
+# but none above the time it waits for a lost deployment to appear (UPGRADE_ADOPT_SECONDS).
 LAG_SECONDS = (4, 14)
 READS = ("DescribeServices", "DescribeServiceDeployments")
 
 
-# Nobody meddles: what ECS makes of it
+# No outside changes
 
 
 @fate(110, "completed")
@@ -165,7 +165,7 @@ def crash_without_breaker(case: Case) -> None:
     case.fault("crash", times=1)
 
 
-# An outsider meddles
+# Outside changes
 
 
 @fate(40, "superseded", "completed")
@@ -329,7 +329,7 @@ def reply_lost_and_stopped(case: Case) -> None:
 @fate(10, "completed")
 def reply_lost_twice(case: Case) -> None:
     case.fault("timeout_before", action="UpdateService", times=1, seconds=0.01)
-    case.fault("reply_lost", action="UpdateService", times=2)  # the first of the two goes with the call before
+    case.fault("reply_lost", action="UpdateService", times=2)  # the first is used up by the call before
 
 
 @fate(15, "completed")
@@ -383,7 +383,7 @@ def refused_by_ecs(case: Case) -> None:
     case.fault("error", action="UpdateService", code="InvalidParameterException", message="Bad subnet.")
 
 
-# The revision that names the image
+# Registration of the revision with the new image
 
 
 @fate(15, "completed")
@@ -611,7 +611,7 @@ def reads_denied_from_the_start(case: Case) -> None:
     case.fault("access_denied", action="DescribeServices")
 
 
-# Nobody looks for a while: worker and scheduler are down
+# Worker and scheduler are down for a while
 
 
 @fate(15, "completed")
@@ -689,6 +689,6 @@ def all_with_an_outsider(case: Case) -> None:
 
 
 def without_service_deployments(case: Case) -> None:
-    """A role or region that does not have the younger calls."""
+    """Deny the newer calls, as for a role or region that lacks them."""
     for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
         case.fault("access_denied", action=action)

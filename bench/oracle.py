@@ -1,26 +1,26 @@
-"""What a rollout's verdict must be, from the local AWS's ledger and its own records: nothing of the portal is used here.
+"""Computes the correct verdict of a rollout from the local AWS's ledger and records, without any code of the portal.
 
-The ledger says which UpdateService call of the portal's started which service deployment, and what others did to the
-service; the record of that service deployment says what became of it. Words are those of the API.
+The ledger shows which UpdateService call by the portal started which service deployment, and what others did to the
+service. The record of that service deployment shows its result. Verdicts use the API's values.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 Json = dict[str, Any]
-# Status and outcome, as `GET /api/v1/deployments/upgrade/{id}` gives them.
+# Status and outcome, as returned by `GET /api/v1/deployments/upgrade/{id}`.
 Verdict = tuple[str, str | None]
 
 UNTOLD: Verdict = ("", None)
 OUTSIDER = "outsider"
 OPEN = ("PENDING", "IN_PROGRESS", "STOP_REQUESTED", "ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS")
-# AWS took so many calls without doing anything before the portal gave up: it says so itself (README, "stuck").
+# The portal gives up after this many calls without effect, as documented (README, "stuck").
 GIVES_UP_AFTER = 3
 
 
 @dataclass
 class Service:
-    """One service and all write calls about it so far, oldest first."""
+    """One service and all write calls to it so far, oldest first."""
 
     cluster: str
     name: str
@@ -28,7 +28,7 @@ class Service:
 
     @property
     def mine(self) -> list[Json]:
-        """The portal's calls that started a service deployment."""
+        """Return the portal's calls that started a service deployment."""
         return [each for each in self.updates(by_portal=True) if started(each)]
 
     def updates(self, *, by_portal: bool) -> list[Json]:
@@ -44,10 +44,10 @@ def started(entry: Json) -> bool:
 
 
 def verdict_of(service: Service, truth: Json | None, *, is_past_deadline: bool) -> Verdict | None:
-    """The verdict that is true now; None while none is due. `truth`: the local AWS's record of the service, if any.
+    """Return the correct verdict at this moment, or None if none is due yet.
 
-    What the portal decides by itself before it calls (nothing to change, not attempted, changed since) cannot be told from
-    here: then it is UNTOLD, and the script must say it.
+    `truth` is the local AWS's record of the service, if any. The portal may also decide before it calls AWS (nothing to
+    change, not attempted, changed since). That cannot be seen here, so the result is UNTOLD and the script must decide.
     """
     if not service.mine:
         return without_deployment(service, is_past_deadline=is_past_deadline)
@@ -72,14 +72,14 @@ def without_deployment(service: Service, *, is_past_deadline: bool) -> Verdict |
     if any(
         started(each) and not is_portals(each) and each["sequence"] > calls[0]["sequence"] for each in service.entries
     ):
-        return "FAILED", "superseded"  # nobody calls again over what somebody else deployed
+        return "FAILED", "superseded"  # the portal does not repeat a call over an outside deployment
     if last == "InvalidParameterException" or len(calls) >= GIVES_UP_AFTER:
         return "FAILED", "refused"
     return ("FAILED", "timed_out") if is_past_deadline else None
 
 
 def untouched(service: Service) -> Verdict:
-    """What is true of a service that the portal never tried to update."""
+    """Return the correct verdict on a service that the portal never tried to update."""
     if is_deleted(service):
         return "FAILED", "service_missing"
     if any(each["effect"] and each["parameters"].get("desiredCount") == 0 for each in service.updates(by_portal=False)):
@@ -105,11 +105,11 @@ def judged(service: Service, mine: Json, record: Json) -> Verdict:
         case "STOPPED" if is_superseded(service, mine, record):
             return "FAILED", "superseded"
         case other:
-            raise AssertionError(f"{service.name} in {service.cluster}: nobody can have made its deployment {other}")
+            raise AssertionError(f"{service.name} in {service.cluster}: its deployment cannot be {other}")
 
 
 def is_stopped_by_portal(service: Service, mine: Json) -> bool:
-    """Whether the first StopServiceDeployment that mine met was the portal's."""
+    """Return whether the first StopServiceDeployment of the portal's own deployment came from the portal."""
     stops = [
         each
         for each in service.entries
@@ -130,7 +130,7 @@ def is_deleted(service: Service) -> bool:
 
 
 def overall(verdicts: list[Verdict]) -> str:
-    """Of an upgrade whose services have ended so: `disabled` counts as neither."""
+    """Return the status of an upgrade from the verdicts on its services. SKIPPED ones do not count."""
     counted = {status for status, _ in verdicts if status != "SKIPPED"}
     if counted == {"SUCCESS"}:
         return "SUCCESS"

@@ -1,12 +1,12 @@
-"""Is any verdict wrong? A thousand scripted rollouts of mixed fates, judged by the engine and, apart from it, by an oracle.
+"""Checks the verdicts of a thousand scripted rollouts: compares the engine's with those of an independent oracle.
 
     make bench-verdicts      (python -m bench.verdicts [--rollouts 1000] [--seed 1] [--fates ""])
 
-Each rollout is an organization's of its own; many run side by side, through the real commands, the real engine and the
-local AWS over HTTP. Time is turned by hand: the local AWS's clock and the database's stand still while everybody who is
-due takes a step, and are then turned on together, so that minutes take moments and the engine keeps its own intervals.
-Whenever a rollout ends, the oracle (oracle.py) says from the local AWS's ledger and records, at that very moment of the
-clock, what its verdict must be. Prints what became of each fate (fates.py), and ends with 1 when a verdict is wrong.
+Each upgrade belongs to its own organization. Many run concurrently, through the real commands, the real engine and the
+local AWS over HTTP. The script controls time: the clocks of the local AWS and the database are frozen while all due
+rollouts take a step, and are then advanced together. Minutes pass quickly, and the engine keeps its own intervals.
+When a rollout ends, the oracle (oracle.py) computes its correct verdict from the local AWS's ledger and records at the
+same moment. Prints the outcomes of each fate (fates.py), and exits with 1 if a verdict is wrong.
 """
 
 import argparse
@@ -27,8 +27,8 @@ import tests.embedded  # noqa: F401 - starts PostgreSQL and Redis, and sets the 
 
 os.environ |= {
     "DJANGO_SETTINGS_MODULE": "portal.settings",
-    "LOG_LEVEL": "CRITICAL",  # what goes wrong here was arranged
-    # Shorter than in production: what never ends is looked at until then.
+    "LOG_LEVEL": "CRITICAL",  # failures here are deliberate
+    # Shorter than in production, because rollouts that never end run until the deadline.
     "UPGRADE_DEADLINE_SECONDS": "240",
     "UPGRADE_POLL_SECONDS": "10",
 }
@@ -61,7 +61,7 @@ GIVEN_UP_AFTER_SECONDS = 3600
 REGION = "eu-central-1"
 OWN_ACCOUNT, OTHER_ACCOUNT = "111111111111", "222222222222"
 PLATFORM = ("agent", "orchestrator", "customer-portal")
-# What the portal may say of a service that it never tried to update, as far as its script says so too.
+# Outcomes that the portal may report for a service it never tried to update, if the script lists them too.
 SAID_BY_PORTAL = {
     "no_change": "SUCCESS",
     "not_attempted": "FAILED",
@@ -71,7 +71,7 @@ SAID_BY_PORTAL = {
 }
 
 RUNNING, NEWEST = "v9.9.0", "v9.9.1"
-# What a trigger asks for: a version, a new rollout to the newest image, the same of an image outside of ECR, nothing new.
+# Requests of a trigger: a version, a forced rollout to the newest image, the same for an image outside ECR, no change.
 KINDS: dict[str, dict[str, Any]] = {
     "version": {"version": NEWEST},
     "forced": {"force_new_deployment": True},
@@ -82,7 +82,7 @@ KINDS: dict[str, dict[str, Any]] = {
 Json = dict[str, Any]
 Action = Callable[[], None]
 
-# Now() is statement_timestamp(): this one is found before PostgreSQL's own.
+# Django's Now() is statement_timestamp(). The search path makes this function hide PostgreSQL's own.
 TURNED_CLOCK = """
 CREATE SCHEMA turned;
 CREATE TABLE turned.clock (at timestamptz NOT NULL);
@@ -95,7 +95,7 @@ END $$;
 
 
 class World:
-    """The local AWS, the one clock, and the ledger as far as it was read."""
+    """The local AWS, the shared clock, and the position up to which the ledger was read."""
 
     def __init__(self, aws: LocalAws, seed: int) -> None:
         self.aws = aws
@@ -130,7 +130,7 @@ class World:
         return self.roles[account].format("portal")
 
     def turn_to(self, moment: float) -> None:
-        """Both clocks at once; never back."""
+        """Set both clocks to a later moment."""
         self.now = moment
         with connection.cursor() as cursor:
             cursor.execute("UPDATE turned.clock SET at = to_timestamp(%s)", [moment])
@@ -142,13 +142,13 @@ class World:
         return entries
 
 
-# What a script breaks beforehand fails pre-flight, which is not what is measured here.
+# Scripts may break things before the start, which fails pre-flight checks; those are not measured here.
 OVERRIDE = "a script of the bench"
 
 
 @dataclass(eq=False)
 class Case:
-    """One organization, one upgrade, one script; fates.py says what a script may call."""
+    """One organization with one upgrade and one script. The methods a script may call are documented in fates.py."""
 
     world: World
     number: int
@@ -197,7 +197,7 @@ class Case:
     def name_of(self, service: str | None = None) -> str:
         return f"{self.stack}-{service or self.targets[0]}-service"
 
-    # What a script may call
+    # Called by scripts
 
     def fault(self, kind: str, *, service: str | None = None, **fields: Any) -> None:
         def switch_on() -> None:
@@ -221,7 +221,7 @@ class Case:
         self.later(low, high, switch_on)
 
     def switch_off(self, fault: str) -> None:
-        with suppress(ControlApiError):  # it was used up
+        with suppress(ControlApiError):  # the fault was used up
             self.world.aws.clear_faults(fault)
 
     def later(self, low: float, high: float, action: Action) -> None:
@@ -235,7 +235,7 @@ class Case:
 
     def meanwhile(self, real_seconds: float, action: Action) -> None:
         def act() -> None:
-            with suppress(BotoCoreError, ClientError):  # a fault that was meant for the portal
+            with suppress(BotoCoreError, ClientError):  # it hit a fault meant for the portal
                 action()
 
         self.timer = Timer(real_seconds, act)
@@ -282,7 +282,7 @@ class Case:
     def _as_outsider(self, call: str, **parameters: Any) -> None:
         getattr(self.world.outsiders[self.account], call)(cluster=self.cluster, **parameters)
 
-    # What the run calls
+    # Called by the run
 
     def seed(self) -> None:
         registry = "example.org" if self.kind == "elsewhere" else f"{self.account}.dkr.ecr.{REGION}.amazonaws.com"
@@ -314,7 +314,7 @@ class Case:
             action()
 
     def start_second_act(self) -> bool:
-        """Roll back what has just succeeded, if the script says so. What was noted so far belongs to the first act."""
+        """Roll back the upgrade that has just succeeded, if the script says so, and discard the records of the first."""
         arrange, first = self.second_act, Upgrade.objects.get(pk=self.recorded.pk)
         if arrange is None or first.status != "SUCCESS":
             return False
@@ -331,7 +331,7 @@ class Case:
         return True
 
     def note(self, entry: Json) -> None:
-        """Keep an entry of the ledger; the first deployment of mine starts the script's clock."""
+        """Store an entry of the ledger. The portal's first deployment starts the script's clock."""
         if entry["action"] == "RegisterTaskDefinition" and entry["effect"] and is_portals(entry):
             self.registered[entry["parameters"]["family"]] += 1
         service = next((each for each in self.services.values() if each.name == entry["service"]), None)
@@ -343,7 +343,7 @@ class Case:
             self.moments += [(entry["time"] + seconds, action) for seconds, action in self._after_call]
 
     def play(self) -> None:
-        """Do what is due by the script."""
+        """Run the script's due actions."""
         due = sorted((each for each in self.moments if each[0] <= self.world.now), key=lambda each: each[0])
         self.moments = [each for each in self.moments if each[0] > self.world.now]
         for _, action in due:
@@ -360,7 +360,7 @@ class Case:
 
 @dataclass
 class Run:
-    """All cases, and what was found wrong so far. Steps are taken by `workers`, processes as in production."""
+    """All cases and the errors found so far. `workers` are processes that take the steps, as in production."""
 
     world: World
     cases: list[Case]
@@ -387,7 +387,7 @@ class Run:
                 case.play()
             if any(case.loses_real_time for case in starting):
                 self._steps()
-                time.sleep(2)  # a call that nobody waits for any more takes its effect
+                time.sleep(2)  # let calls that have timed out take effect
             for case in starting:
                 if case.timer:
                     case.timer.join()
@@ -412,7 +412,7 @@ class Run:
                 case.note(entry)
 
     def _steps(self) -> None:
-        """Whoever is due takes a step, and again if that made it due at once."""
+        """Step all due rollouts, repeatedly while a step makes a rollout due again immediately."""
         for _ in range(MOST_STEPS_AT_ONCE):
             asleep = {pk for pk, case in self._open.items() if case.is_asleep}
             due = [pk for pk in Rollout.objects.due().values_list("pk", flat=True) if pk not in asleep]
@@ -422,7 +422,7 @@ class Run:
             self.steps += sum(self.workers.map(advance_all, parts))
 
     def _settle(self) -> None:
-        """Hold what ended in this moment against the truth of this moment."""
+        """Compare the rollouts that have just ended with the oracle's verdict at this moment."""
         self._read_ledger()
         ended = Rollout.objects.filter(pk__in=list(self._open), phase="done").order_by("upgrade", "position")
         for rollout in ended.select_related("upgrade"):
@@ -451,20 +451,20 @@ class Run:
         earlier.append(told)
         self.ends.setdefault(case.fate.name, Counter())[str(rollout.outcome)] += 1
         if told != expected:
-            self._blame(case, rollout, f"told {told}, true is {expected}")
+            self._blame(case, rollout, f"reported {told}, expected {expected}")
         elif rollout.outcome not in case.fate.ends:
-            self._blame(case, rollout, f"{told} is none of the script's ends: script or oracle is at fault")
+            self._blame(case, rollout, f"{told} is not an outcome of the script: bug in script or oracle")
         elif len(service.mine) > 1:
-            self._blame(case, rollout, f"doubled: {len(service.mine)} deployments of the portal's")
+            self._blame(case, rollout, f"doubled: {len(service.mine)} deployments by the portal")
         elif case.registered[f"{case.stack}-{rollout.service}"] > 1:
             self._blame(case, rollout, "registered several revisions")
         elif service.mine and rollout.service_deployment_arn not in (None, service.mine[0]["service_deployment_arn"]):
-            self._blame(case, rollout, f"judged by {rollout.service_deployment_arn}, which is not its own")
+            self._blame(case, rollout, f"judged by {rollout.service_deployment_arn}, which is not its own deployment")
 
     def _hold_upgrade(self, case: Case, upgrade: Upgrade) -> None:
         expected = overall(self._told.pop(case.number))
         if upgrade.status != expected:
-            self.wrong.append(f"{case.fate.name}: {upgrade.upgrade_id} told {upgrade.status}, true is {expected}")
+            self.wrong.append(f"{case.fate.name}: {upgrade.upgrade_id} reported {upgrade.status}, expected {expected}")
 
     def _blame(self, case: Case, rollout: Rollout, what: str) -> None:
         calls = "; ".join(
@@ -474,7 +474,7 @@ class Run:
         )
         self.wrong.append(
             f"{case.fate.name} (case {case.number}, {rollout.service}, ended +{self.world.now - case.start_at:.0f} s): "
-            f"{what}. It said: {rollout.error_message or rollout.rollout_reason}. Calls: {calls}"
+            f"{what}. Message: {rollout.error_message or rollout.rollout_reason}. Calls: {calls}"
         )
 
     def _next_moment(self, waiting: list[Case]) -> float:
@@ -490,7 +490,7 @@ class Run:
 
 
 def advance_all(rollouts: list[int]) -> int:
-    """In a worker: one step of each, side by side; returns how many were made."""
+    """Take one step of each rollout concurrently, in a worker process, and return the number of steps taken."""
     return sum(worker_threads().map(advance, rollouts))
 
 
@@ -500,13 +500,13 @@ def worker_threads() -> ThreadPoolExecutor:
 
 
 def stack_of(entry: Json) -> str:
-    """`bench-7`, of a call about its cluster or a task definition of its own."""
+    """Return the stack, such as `bench-7`, from a call about its cluster or one of its task definitions."""
     name = entry["cluster"] or entry["parameters"].get("family") or ""
     return "-".join(name.split("-")[:2])
 
 
 def scripted(case: Case, told: Verdict, earlier: list[Verdict]) -> Verdict | None:
-    """The verdict on a service that the portal never tried to update, where its script allows it; None otherwise."""
+    """Return the verdict on a service that the portal never tried to update, if its script allows it, else None."""
     outcome = str(told[1])
     if outcome not in case.fate.ends or outcome not in SAID_BY_PORTAL:
         return None
@@ -517,8 +517,8 @@ def scripted(case: Case, told: Verdict, earlier: list[Verdict]) -> Verdict | Non
 
 
 def deal(world: World, rollouts: int, fates: list[Fate]) -> list[Case]:
-    """The cases, each fate with its share of the rollouts, in an order that the seed decides."""
-    chance = Random(world.seed)  # noqa: S311 - to be the same again for the same seed
+    """Create the cases, each fate with its share of the rollouts, in an order determined by the seed."""
+    chance = Random(world.seed)  # noqa: S311 - must be reproducible from the seed
     total = sum(fate.share for fate in fates)
     parts = [(fate.share * rollouts / total, fate) for fate in fates]
     deck = [fate for part, fate in parts for _ in range(int(part))]
@@ -542,15 +542,15 @@ def deal(world: World, rollouts: int, fates: list[Fate]) -> list[Case]:
 def report(run: Run, seconds: float) -> bool:
     rollouts = sum(sum(ends.values()) for ends in run.ends.values())
     outcomes = sum(run.ends.values(), Counter[str]())
-    print(f"{rollouts} rollouts of {len(run.ends)} fates, {run.world.now - run.world.began_at:.0f} s of ECS's time")
+    print(f"{rollouts} rollouts of {len(run.ends)} fates, {run.world.now - run.world.began_at:.0f} s of ECS time")
     for fate in FATES:
         ends = run.ends.get(fate.name)
         if ends:
             print(f"  {fate.name:52} {', '.join(f'{count} {outcome}' for outcome, count in ends.most_common())}")
-    print(f"  {'in all':52} {', '.join(f'{count} {outcome}' for outcome, count in outcomes.most_common())}")
+    print(f"  {'total':52} {', '.join(f'{count} {outcome}' for outcome, count in outcomes.most_common())}")
     for line in run.wrong:
         print(f"WRONG {line}")
-    print(f"{run.steps} steps of the engine in {seconds:.0f} s; seed {run.world.seed}.")
+    print(f"{run.steps} engine steps in {seconds:.0f} s; seed {run.world.seed}.")
     print(f"{len(run.wrong)} wrong verdicts in {rollouts} rollouts.")
     return not run.wrong
 
@@ -558,12 +558,12 @@ def report(run: Run, seconds: float) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rollouts", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1, help="decides what meets whom, and when")
-    parser.add_argument("--fates", default="", help="only those whose names contain this text")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the order and timing of events")
+    parser.add_argument("--fates", default="", help="run only fates whose names contain this text")
     options = parser.parse_args()
     fates = [fate for fate in FATES if options.fates in fate.name]
     if not fates:
-        parser.error(f"no fate's name contains {options.fates!r}; there are: {', '.join(fate.name for fate in FATES)}")
+        parser.error(f"no fate matches {options.fates!r}. Available: {', '.join(fate.name for fate in FATES)}")
     call_command("migrate", verbosity=0)
     local_aws = LocalAws.start()
     os.environ["AWS_ENDPOINT_URL"] = local_aws.url
@@ -577,7 +577,7 @@ def main() -> int:
         )
         for case in cases:
             case.seed()
-        # Before any thread is: a worker is a copy of this process. It opens connections of its own.
+        # Fork before any thread starts. Workers are copies of this process and open their own connections.
         connection.close()
         with ProcessPoolExecutor(WORKERS, mp_context=get_context("fork")) as workers:
             list(workers.map(advance_all, [[]] * WORKERS))
