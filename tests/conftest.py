@@ -1,6 +1,6 @@
-"""One cast for all tests, the local AWS, and the engine that a test steps by hand.
+"""Fixtures for all tests: the cast of users and organizations, the local AWS, and an engine that tests step by hand.
 
-Each xdist worker has its own database (pytest-django) and its own local AWS; each test its own clusters in it.
+Each xdist worker has its own database (pytest-django) and its own local AWS. Each test has its own clusters.
 """
 
 import itertools
@@ -26,9 +26,9 @@ from tests.local_aws import LocalAws
 from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, Upgrade
 
-# Real hashing costs a third of a second for each person of the cast.
+# Real hashing takes a third of a second for each user of the cast.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-# WhiteNoise finds a static file when it is asked for, not all of them for each client that a test makes.
+# Let WhiteNoise look up static files on request instead of scanning all of them for each test client.
 settings.WHITENOISE_AUTOREFRESH = True
 
 PASSWORD = "portal-test-password-1"
@@ -38,8 +38,10 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> None:
-    """A flush, after each test with real transactions, need not make content types and permissions anew: nobody asks for
-    them before they are made."""
+    """Keep flushes fast: do not recreate content types and permissions after each test with real transactions.
+
+    Tests do not need them; content types are created on first use.
+    """
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
     post_migrate.connect(lambda **_: ContentType.objects.clear_cache(), weak=False)
@@ -55,7 +57,7 @@ def local_aws_server() -> Iterator[LocalAws]:
 
 @pytest.fixture
 def local_aws(local_aws_server: LocalAws) -> LocalAws:
-    """The local AWS, empty, its clock standing still until the test turns it."""
+    """Return the local AWS, empty, with its clock frozen until the test advances it."""
     local_aws_server.reset()
     local_aws_server.freeze()
     forget_roles()
@@ -64,14 +66,14 @@ def local_aws(local_aws_server: LocalAws) -> LocalAws:
 
 
 def forget_roles() -> None:
-    """The reset dropped the credentials that were issued for roles."""
+    """Drop the clients with assumed roles, whose credentials became invalid with the reset."""
     for target in [target for target in credentials._doors if target.role_arn]:
         credentials.forget(target)
 
 
 @dataclass
 class Cast:
-    """Organizations and people, as in every test: acme and globex run a platform, initech is not set up."""
+    """The organizations and users of every test. acme and globex run a platform; initech is not set up."""
 
     acme: Organization
     globex: Organization
@@ -134,7 +136,7 @@ def cast(db: None) -> Cast:
 
 @pytest.fixture
 def platform(local_aws: LocalAws, cast: Cast) -> LocalAws:
-    """The platforms of acme and globex, steady in ECS: agent 4 tasks, orchestrator 3, customer-portal 2."""
+    """Seed the platforms of acme and globex, steady in ECS: 4 agent, 3 orchestrator and 2 customer-portal tasks."""
     seed_platform(local_aws, cast.acme)
     seed_platform(local_aws, cast.globex)
     return local_aws
@@ -167,9 +169,9 @@ def seed_platform(local_aws: LocalAws, organization: Organization, **counts: int
 
 @pytest.fixture
 def registry(local_aws: LocalAws, cast: Cast) -> dict[str, str]:
-    """The registries of acme and globex: v9.8.0, v9.9.0 and v9.9.1, which is `latest`, of each platform service.
+    """Seed the registries of acme and globex with v9.8.0, v9.9.0 and v9.9.1 (`latest`) of each platform service.
 
-    Ask for it by `usefixtures`, so that it is there before the services start. Returns acme's digests by
+    Request it with `usefixtures`, so that the images exist before the services start. Returns acme's digests by
     `<service>:<version>`.
     """
     seed_images(local_aws, cast.globex)
@@ -179,7 +181,7 @@ def registry(local_aws: LocalAws, cast: Cast) -> dict[str, str]:
 def seed_images(
     local_aws: LocalAws, organization: Organization, *, lacking: dict[str, str] | None = None
 ) -> dict[str, str]:
-    """`lacking`: the version that a service does not have."""
+    """Seed an organization's images and return their digests. `lacking` maps a service to a version it does not have."""
     days = {"v9.8.0": 30, "v9.9.0": 12, "v9.9.1": 3}
     now = local_aws.now()
     images = [
@@ -199,7 +201,7 @@ def seed_images(
 
 @pytest.fixture
 def client_for() -> Callable[[User], Client]:
-    """A browser that is signed in, without the sign-in page."""
+    """Return a function that creates a client signed in as the user, without using the sign-in page."""
 
     def sign_in(user: User) -> Client:
         client = Client()
@@ -211,7 +213,7 @@ def client_for() -> Callable[[User], Client]:
 
 @pytest.fixture
 def broker_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Celery's broker at a port where nobody listens, and no connection left over from before."""
+    """Point Celery's broker at a closed port and drop existing connections."""
     for name in ("broker_url", "broker_write_url", "broker_read_url"):
         monkeypatch.setitem(app.conf, name, "redis://127.0.0.1:1/0")
     monkeypatch.setattr(app, "_pool", None)
@@ -219,13 +221,13 @@ def broker_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Engine:
-    """Stands for worker and sweep: makes due steps when the test says so, and turns AWS's clock between them."""
+    """Replaces worker and sweep: takes due steps when the test calls it, and advances AWS's clock between them."""
 
     def __init__(self, local_aws: LocalAws) -> None:
         self.local_aws = local_aws
 
     def step(self) -> int:
-        """Everything that is open becomes due and takes one step. Returns how many steps were made."""
+        """Make all open rollouts due, take one step of each, and return the number of steps."""
         Rollout.objects.unfinished().filter(next_check_at__isnull=False).update(next_check_at=Now(), lease_until=None)
         return sum(advance(pk) for pk in Rollout.objects.due().values_list("pk", flat=True))
 
@@ -239,7 +241,7 @@ class Engine:
         raise AssertionError(f"no rollout of {upgrade} started: {list(upgrade.rollouts.values())}")
 
     def run(self, upgrade: Upgrade, *, seconds: float = 10, steps: int = 200) -> Upgrade:
-        """Step, and let AWS's time pass, until the upgrade has ended."""
+        """Step and advance AWS's clock until the upgrade has ended."""
         for _ in range(steps):
             self.step()
             upgrade.refresh_from_db()
@@ -251,6 +253,6 @@ class Engine:
 
 @pytest.fixture
 def engine(platform: LocalAws, settings: Any) -> Engine:
-    """Time between two looks means nothing here: what must be seen twice is seen twice in a row."""
+    """Return an engine without a minimum time between reads: two reads in a row count as two."""
     settings.UPGRADE_ADOPT_SECONDS = 0
     return Engine(platform)

@@ -1,6 +1,6 @@
 """A pytest plugin (pyproject.toml: addopts) that starts PostgreSQL and Redis before Django reads its settings.
 
-The controller starts them once for the run, on a directory of its own; xdist's workers inherit the addresses.
+The controller starts them once per run in its own directory. xdist's workers inherit the addresses.
 """
 
 import atexit

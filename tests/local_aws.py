@@ -1,4 +1,4 @@
-"""A client of the local AWS for tests: starts one in a process of its own, and drives it by its control API."""
+"""A client of the local AWS for tests: starts a server in its own process and controls it through the control API."""
 
 import json
 import os
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 
 class ControlApiError(Exception):
-    """The control API refused; `status` and `message` are its answer."""
+    """An error response of the control API with its `status` and `message`."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
@@ -32,7 +32,7 @@ class ControlApiError(Exception):
 
 
 class LocalAws:
-    """One running local AWS. Each test process starts its own; tests keep apart by cluster names of their own."""
+    """A running local AWS. Each test process starts its own; tests are isolated by their own cluster names."""
 
     def __init__(self, process: subprocess.Popen[str], url: str) -> None:
         self.process = process
@@ -58,12 +58,12 @@ class LocalAws:
         return cls(process, line.split()[-1])
 
     def stop(self) -> None:
-        """End the server as an operator would."""
+        """End the server with SIGTERM, as an operator would."""
         self.process.terminate()
         self._reap()
 
     def kill(self) -> None:
-        """End the server with SIGKILL, in the middle of whatever it does."""
+        """End the server with SIGKILL, whatever it is doing."""
         self.process.send_signal(signal.SIGKILL)
         self._reap()
 
@@ -75,18 +75,18 @@ class LocalAws:
     # The control API
 
     def reset(self) -> None:
-        """Drop everything: services, clusters, images, roles, faults, ledger, buckets, clock."""
+        """Delete everything (services, clusters, images, roles, faults, ledger, throttling) and reset the clock."""
         self.call("POST", "reset", {})
 
     def seed(self, **body: Any) -> Json:
-        """Put a cluster, services, roles and images in place at once, services in steady state.
+        """Create a cluster, services in a steady state, roles and images, and return the ARNs and ids of the services.
 
-        `seed(cluster="c1", services=[{"name": "s1", "desired_count": 2}])`; returns ARNs and ids by service.
+        Example: `seed(cluster="c1", services=[{"name": "s1", "desired_count": 2}])`.
         """
         return self.call("POST", "seed", body)
 
     def fault(self, kind: str, **fields: Any) -> Json:
-        """Switch a fault on; returns it with its `id`."""
+        """Add a fault and return it with its `id`."""
         return dict(self.call("POST", "faults", {"kind": kind, **fields})["fault"])
 
     def faults(self) -> list[Json]:
@@ -96,35 +96,38 @@ class LocalAws:
         self.call("DELETE", f"faults?id={fault_id}" if fault_id else "faults")
 
     def platform_url(self, stack: str, service: str) -> str:
-        """The base address of a platform service's own endpoints."""
+        """Return the base URL of a platform service's endpoints."""
         return f"{self.url}/_platform/{stack}/{service}"
 
     def set_platform(self, stack: str, part: str, status: str, **fields: Any) -> None:
-        """Make a part of a stack's platform unhealthy: a service, `mcp`, `component/<name>`, `connector/<name>` or
-        `provider/<name>` (portal/sandbox/platform_switches.py lists the statuses); `healthy` switches it back."""
+        """Set the status of a part of a stack's platform; `healthy` resets it.
+
+        Parts are a service, `mcp`, `component/<name>`, `connector/<name>` and `provider/<name>`. Their statuses are
+        listed in portal/sandbox/platform_switches.py.
+        """
         self.call("POST", "platform", {"stack": stack, "part": part, "status": status, **fields})
 
     def clear_platform(self, stack: str | None = None) -> None:
         self.call("DELETE", f"platform?{urllib.parse.urlencode({'stack': stack})}" if stack else "platform")
 
     def inbox_url(self, name: str) -> str:
-        """Where a webhook may be sent."""
+        """Return the URL of an inbox, a webhook receiver."""
         return f"{self.url}/_sandbox/inbox/{name}"
 
     def inbox(self, name: str) -> list[Json]:
-        """The messages that an inbox was sent, oldest first: received_at (wall time), headers, body, answered."""
+        """Return the messages in an inbox, oldest first: received_at (wall time), headers, body, answered."""
         return list(self.call("GET", f"inbox/{name}")["messages"])
 
     def answer_inbox(self, name: str, status: int, **fields: Any) -> None:
-        """Have an inbox answer with `status`, after `seconds`, for `times` deliveries or for good."""
+        """Let an inbox answer with `status` after `seconds`, for `times` deliveries or permanently."""
         self.call("PUT", f"inbox/{name}", {"status": status, **fields})
 
     def advance(self, seconds: float) -> float:
-        """Turn the clock on; returns the sandbox's time."""
+        """Advance the clock and return the sandbox time."""
         return float(self.call("POST", "clock", {"advance_seconds": seconds})["now"])
 
     def freeze(self, frozen: bool = True) -> float:
-        """Let the clock stand still (or go on); returns the sandbox's time."""
+        """Freeze or resume the clock and return the sandbox time."""
         return float(self.call("POST", "clock", {"frozen": frozen})["now"])
 
     def set_speed(self, speed: float) -> None:
@@ -134,11 +137,11 @@ class LocalAws:
         return float(self.call("GET", "clock")["now"])
 
     def throttling(self, *, enabled: bool = True, scale: float = 1.0) -> None:
-        """Switch AWS's request limits on or off, or scale them; full buckets either way."""
+        """Turn AWS's request limits on or off, or scale them. Refills all buckets."""
         self.call("POST", "throttling", {"enabled": enabled, "scale": scale})
 
     def ledger(self, **filters: Any) -> list[Json]:
-        """The write calls so far; filters: account, region, action, cluster, service, error, effect, since."""
+        """Return the write calls so far. Filters: account, region, action, cluster, service, error, effect, since."""
         texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in filters.items()}
         return list(self.call("GET", f"ledger?{urllib.parse.urlencode(texts)}")["entries"])
 
@@ -146,11 +149,11 @@ class LocalAws:
         return list(self.call("GET", "state")["services"])
 
     def deployments(self, cluster: str) -> dict[str, Json]:
-        """The services of a cluster by name: status and service deployments, newest first, as they truly are."""
+        """Return a cluster's services by name, with status and service deployments (newest first), despite stale reads."""
         return dict(self.call("GET", f"deployments?{urllib.parse.urlencode({'cluster': cluster})}")["services"])
 
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
-        """One control call; ControlApiError for anything but 200."""
+        """Call the control API. Raises ControlApiError for any status other than 200."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/_sandbox/{path}", data=data, method=method)  # noqa: S310
         try:
@@ -171,9 +174,9 @@ class LocalAws:
         external_id: str | None = None,
         read_timeout: float = 30.0,
     ) -> Any:
-        """A boto3 client without retries, with the portal's own credentials or those of an assumed role.
+        """Return a boto3 client without retries, with the portal's own credentials or those of an assumed role.
 
-        Making one takes some 50 ms, so those with the portal's own credentials are made once.
+        Creating one takes about 50 ms, so clients with the portal's own credentials are cached.
         """
         if role_arn:
             return self._new_client(service, region, self.assume(role_arn, external_id=external_id), read_timeout)
@@ -188,7 +191,7 @@ class LocalAws:
         return boto3.client(service, region_name=region, endpoint_url=self.url, config=config, **keys)  # type: ignore[call-overload]
 
     def assume(self, role_arn: str, *, external_id: str | None = None) -> dict[str, str]:
-        """Assume a role and return the session's keys as boto3 takes them."""
+        """Assume a role and return the session's keys as arguments for boto3."""
         optional = {"ExternalId": external_id} if external_id else {}
         reply = self.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="test", **optional)
         return {
@@ -198,7 +201,7 @@ class LocalAws:
         }
 
     def wait_until(self, condition: Any, *, step: float = 1.0, limit: float = 300.0) -> Any:
-        """Turn the clock second by second until `condition()` is true, and return its value."""
+        """Advance the clock step by step until `condition()` is true, and return its value."""
         deadline = time.monotonic() + 20
         for _ in range(int(limit / step)):
             value = condition()

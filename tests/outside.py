@@ -1,4 +1,4 @@
-"""What stands outside the portal in tests: a server that answers whatever a test wants it to, byte for byte."""
+"""A test server that stands in for external services and sends exactly the bytes a test specifies."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ Talk = Callable[[socket.socket, str], None]
 
 
 class Outside:
-    """Takes connections at 127.0.0.1 and answers by path. `requests` are the whole heads and bodies that came."""
+    """A server on 127.0.0.1 that answers by path. `requests` holds the complete heads and bodies received."""
 
     def __init__(self, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> None:
         self.tls = tls
@@ -27,7 +27,7 @@ class Outside:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def answer(self, path: str, body: Any = None, *, status: int = 200, seconds: float = 0) -> None:
-        """The path (without its query) answers with this JSON, after so many seconds."""
+        """Let the path (without its query) answer with this JSON after `seconds`."""
         self.answers[path] = as_json(body, status=status, seconds=seconds)
 
     def stop(self) -> None:
@@ -55,7 +55,7 @@ class Outside:
 
 
 def read_request(connection: socket.socket) -> str:
-    """Head and body, by Content-Length. Who speaks TLS is told off in plain HTTP, as servers do."""
+    """Return head and body, by Content-Length. A TLS client gets a plain HTTP 400, as from real servers."""
     read = b""
     while b"\r\n\r\n" not in read:
         if read.startswith(b"\x16"):
@@ -88,7 +88,7 @@ def as_json(body: Any, *, status: int = 200, seconds: float = 0) -> Talk:
 
 
 def drip(answer: bytes, *, at_once: bytes = b"", seconds: float = 0.05) -> Talk:
-    """A byte at a time: each comes within any time-out, the whole never."""
+    """Send one byte at a time, so that no single read times out but the whole response does."""
 
     def talk(connection: socket.socket, request: str) -> None:
         connection.sendall(at_once)

@@ -1,4 +1,4 @@
-"""For tests that start processes or threads: a port for one of them, and waiting for what it does."""
+"""Helpers for tests that start processes or threads: free ports, waiting, and a worker's environment."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
-    """What the condition returns once that is true; it is asked again and again, for so long."""
+    """Poll the condition until it returns a true value, and return that. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()
@@ -27,7 +27,7 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 60) -> Any:
 
 
 def worker_environment() -> dict[str, str]:
-    """For a process that is to work on the test's database."""
+    """Return the environment for a process that uses the test's database."""
     database = connection.settings_dict
     url = f"postgresql://{database['USER']}:@/{database['NAME']}?host={database['OPTIONS'].get('host', '')}"
     return {**os.environ, "DJANGO_SETTINGS_MODULE": "portal.settings", "DATABASE_URL": url}

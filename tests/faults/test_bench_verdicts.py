@@ -1,4 +1,4 @@
-"""`make bench-verdicts`, small: its scripts, its oracle and the engine still agree."""
+"""A small run of `make bench-verdicts`: its scripts, its oracle and the engine agree."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def test_a_few_dozen_rollouts_have_no_wrong_verdict() -> None:
     assert "\n0 wrong verdicts in 2" in ended.stdout
 
 
-def test_the_oracle_tells_the_ends_apart() -> None:
+def test_oracle_distinguishes_the_outcomes() -> None:
     mine, both = Service("c", "s", [DEPLOYED]), Service("c", "s", [DEPLOYED, OUTSIDERS])
 
     def told(service: Service, truth: dict[str, object], *, late: bool = False) -> object:

@@ -1,6 +1,5 @@
-"""One recorded deployment, one ECS service; one change, one event: whatever is lost, killed, doubled or late.
-
-The local AWS's ledger is the oracle.
+"""One recorded deployment creates one ECS service, and one change one event, even if calls or messages are lost,
+duplicated or late, or workers are killed. The local AWS's ledger is the oracle.
 """
 
 import subprocess
@@ -34,7 +33,7 @@ __all__ = ["agent", "deployment", "runtime"]  # fixtures
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# One turn of the runtime in a process of its own, so that it can be killed in the middle.
+# One reconciliation in its own process, so that it can be killed halfway.
 TURN = "import django; django.setup(); from deployments.engine.reconciler import reconcile; reconcile('{}', '{}')"
 LIFE = ["create", "deploy.running", "deploy.ready"]
 
@@ -48,7 +47,7 @@ def events(deployment: Deployment) -> list[str]:
 
 
 def rollouts(local_aws: LocalAws, deployment: Deployment) -> int:
-    """How many ECS deployments were started for it, the first one included."""
+    """Return the number of ECS deployments started for it, including the first one."""
     calls = local_aws.ledger(service=deployment.service_name, effect=True)
     return sum(1 for call in calls if call["deployment_id"])
 
@@ -76,7 +75,7 @@ def test_a_create_whose_reply_is_lost_makes_one_service(
     assert events(deployment) == LIFE
 
 
-def test_a_create_is_not_doubled_by_reads_that_lag(
+def test_stale_reads_do_not_double_a_create(
     deployment: Deployment, runtime: Runtime, platform: LocalAws, settings: Any
 ) -> None:
     settings.DEPLOYMENTS_LAG_SECONDS = 15
@@ -113,7 +112,7 @@ def test_scale_stop_and_restart_whose_replies_are_lost(
     assert not deployment.events.filter(actor="outside the portal").exists()
 
 
-def test_a_restart_of_a_failed_one_whose_reply_is_lost_is_one_rollout(
+def test_restart_after_failure_with_a_lost_reply_is_one_rollout(
     cast: Cast, deployment: Deployment, runtime: Runtime, platform: LocalAws
 ) -> None:
     fault = platform.fault("crash", cluster=cast.acme.cluster)
@@ -178,7 +177,7 @@ def test_a_worker_killed_in_the_middle_of_a_scale(
 
 
 def killed_in(local_aws: LocalAws, deployment: Deployment, fault: str, action: str) -> None:
-    """A worker takes its turn, and is killed while AWS does not answer this call."""
+    """Start a worker and kill it while AWS delays its answer to this call."""
     local_aws.fault(fault, action=action, times=1, seconds=3)
     Deployment.objects.update(next_check_at=Now(), lease_until=None, has_read_slot=True)
     turn = [sys.executable, "-c", TURN.format(*place(deployment))]
@@ -191,10 +190,10 @@ def killed_in(local_aws: LocalAws, deployment: Deployment, fault: str, action: s
 
 
 @pytest.mark.parametrize("fault", ["timeout_before", "timeout_after"])
-def test_a_kill_while_the_create_is_in_flight_ends_with_no_service(
+def test_kill_while_the_create_is_in_flight_leaves_no_service(
     cast: Cast, deployment: Deployment, runtime: Runtime, platform: LocalAws, settings: Any, fault: str
 ) -> None:
-    """AWS carries the create out late, after the kill and after a first look that found nothing."""
+    """AWS carries out the create late, after the kill and after a first read that found nothing."""
     platform.fault(fault, action="CreateService", times=1, seconds=2)
     turn = threading.Thread(target=in_thread, args=[lambda: reconcile(*place(deployment))])
     turn.start()
@@ -205,7 +204,7 @@ def test_a_kill_while_the_create_is_in_flight_ends_with_no_service(
     Deployment.objects.update(lease_until=None)
     runtime.turn()
     deployment.refresh_from_db()
-    assert deployment.next_check_at  # not settled: the create may still land
+    assert deployment.next_check_at  # not finished, because the create may still take effect
     turn.join()
     settings.DEPLOYMENTS_LAG_SECONDS = -60
     runtime.settle(deployment)
@@ -214,7 +213,7 @@ def test_a_kill_while_the_create_is_in_flight_ends_with_no_service(
     assert events(deployment) == ["create", "kill"]
 
 
-# --- doubled, late and lost messages --------------------------------------------------------------------------------
+# --- duplicate, late and lost messages ------------------------------------------------------------------------------
 
 
 def in_thread(act: Any) -> None:
@@ -224,7 +223,9 @@ def in_thread(act: Any) -> None:
         connection.close()
 
 
-def test_many_workers_at_once_make_one_service(deployment: Deployment, runtime: Runtime, platform: LocalAws) -> None:
+def test_many_concurrent_workers_create_one_service(
+    deployment: Deployment, runtime: Runtime, platform: LocalAws
+) -> None:
     gate = threading.Barrier(8)
 
     def work() -> None:
@@ -252,10 +253,10 @@ def test_doubled_messages_change_nothing(deployment: Deployment, runtime: Runtim
     assert (rollouts(platform, deployment), events(deployment)) == (1, LIFE)
 
 
-def test_the_sweep_carries_out_what_the_broker_lost(deployment: Deployment, platform: LocalAws) -> None:
-    """The message was published and never delivered: there is no worker in this test."""
+def test_sweep_processes_what_the_broker_lost(deployment: Deployment, platform: LocalAws) -> None:
+    """The message was published but never delivered, because there is no worker in this test."""
     sweep()
-    assert platform.ledger(action="CreateService") == []  # it rang; a worker has some seconds to come
+    assert platform.ledger(action="CreateService") == []  # dispatched; the sweep first gives a worker some seconds
 
     with connection.cursor() as cursor:
         cursor.execute("UPDATE deployments_deployment SET next_check_at = now() - interval '10 seconds'")
@@ -264,7 +265,7 @@ def test_the_sweep_carries_out_what_the_broker_lost(deployment: Deployment, plat
     assert services_created(platform, deployment) == 1
 
 
-# --- leases and commands in mid-step --------------------------------------------------------------------------------
+# --- leases, and commands during a step -----------------------------------------------------------------------------
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(deployment: Deployment, platform: LocalAws) -> None:
@@ -280,7 +281,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(deployment: Deployment, pla
     assert Deployment.objects.get().status == "deploying"
 
 
-def test_a_command_in_mid_step_makes_the_step_void(cast: Cast, deployment: Deployment, platform: LocalAws) -> None:
+def test_command_during_a_step_voids_the_step(cast: Cast, deployment: Deployment, platform: LocalAws) -> None:
     batch = take_batch(deployment.organization, deployment.cluster)
     assert batch
     kill_deployment(deployment, actor=cast.operator)
@@ -293,7 +294,7 @@ def test_a_command_in_mid_step_makes_the_step_void(cast: Cast, deployment: Deplo
     assert (row.status, row.lease_until) == ("killed", None)
 
 
-def test_twenty_clicks_at_once_are_one_event(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+def test_twenty_simultaneous_clicks_are_one_event(cast: Cast, agent: Agent, platform: LocalAws) -> None:
     deployment = create_deployment(agent, actor=cast.operator, replicas=2)
     Deployment.objects.update(status="ready", carried_out=1)
     gate = threading.Barrier(10)

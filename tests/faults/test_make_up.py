@@ -1,4 +1,4 @@
-"""`make up` itself, as a newcomer and as bad luck meet it: one upgrade, kill -9 of every process, and up again."""
+"""`make up` from a first start: one upgrade, kill -9 of every process, and a restart."""
 
 import http.cookiejar
 import json
@@ -20,7 +20,7 @@ import pytest
 from tests.local_aws import ROOT
 from tests.processes import free_port, wait_for
 
-# AWS's clock runs this much faster, so that a rollout of 40 seconds takes 10.
+# AWS's clock runs faster by this factor, so that a rollout of 40 seconds takes 10.
 SPEED = 4
 
 
@@ -81,7 +81,7 @@ class Portal:
             return [call for call in json.loads(answer.read())["entries"] if call["deployment_id"]]
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that `make up` started, PostgreSQL with it: whatever names the data folder or descends from it."""
+        """Return all processes of `make up`, including PostgreSQL: those that name the data folder, and their children."""
         assert self.process
         with_children = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
         named = [
@@ -102,7 +102,7 @@ class Portal:
         self.process.wait()
 
     def stop(self) -> int:
-        """Ctrl-C."""
+        """Stop the portal as Ctrl-C does, and return the exit code."""
         assert self.process
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout=30)
@@ -142,7 +142,7 @@ def test_an_upgrade_survives_the_kill_of_every_process(portal: Portal) -> None:
     assert alive == []
 
 
-def test_a_taken_port_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_taken_port_is_a_readable_error(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

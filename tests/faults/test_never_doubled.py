@@ -1,4 +1,7 @@
-"""One recorded attempt, one deployment: whatever is lost, killed, doubled or late. The local AWS's ledger is the oracle."""
+"""One recorded upgrade starts one deployment, even if calls or messages are lost, duplicated or late, or workers killed.
+
+The local AWS's ledger is the oracle.
+"""
 
 import signal
 import subprocess
@@ -25,7 +28,7 @@ from upgrades.tasks import advance_rollout, sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# One step of the engine in a process of its own, so that it can be killed in the middle.
+# One step of the engine in its own process, so that it can be killed halfway.
 STEP = "import django; django.setup(); from upgrades.engine.reconciler import advance; advance({pk})"
 
 
@@ -66,7 +69,7 @@ def test_a_lost_reply_is_adopted(
     assert_one_deployment_mine(platform, cast, upgrade)
 
 
-def test_a_call_that_failed_without_effect_is_made_again(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_call_that_failed_without_effect_is_repeated(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("server_error", action="UpdateService", times=1)
 
     upgrade = engine.run(trigger(cast))
@@ -121,7 +124,7 @@ def somebody_elses_definition(local_aws: LocalAws) -> str:
     return str(reply["taskDefinition"]["taskDefinitionArn"])
 
 
-def test_a_deployment_of_somebody_else_is_not_adopted(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_deployment_from_outside_is_not_adopted(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     other = somebody_elses_definition(platform)
     upgrade = trigger(cast)
     platform.fault("reply_lost", action="UpdateService", times=1)
@@ -137,7 +140,7 @@ def test_a_deployment_of_somebody_else_is_not_adopted(cast: Cast, engine: Engine
     assert theirs["service_deployment_arn"] in (rollout.rollout_reason or "")
 
 
-def test_nobody_calls_again_over_what_somebody_else_deployed(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_call_is_not_repeated_over_an_outside_deployment(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     other = somebody_elses_definition(platform)
     upgrade = trigger(cast)
     platform.fault("server_error", action="UpdateService", times=1)
@@ -152,10 +155,8 @@ def test_nobody_calls_again_over_what_somebody_else_deployed(cast: Cast, engine:
     assert len(deployments(platform, cast.acme)) == 1
 
 
-def test_a_lost_call_is_looked_for_although_its_deadline_has_passed(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
-    """No worker ran meanwhile."""
+def test_lost_call_is_adopted_even_after_its_deadline(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """No worker ran until after the deadline."""
     upgrade = trigger(cast)
     platform.fault("reply_lost", action="UpdateService", times=1)
     engine.step()
@@ -168,7 +169,7 @@ def test_a_lost_call_is_looked_for_although_its_deadline_has_passed(
     assert_one_deployment_mine(platform, cast, upgrade)
 
 
-def test_twenty_workers_at_once_start_one_deployment(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_twenty_concurrent_workers_start_one_deployment(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     pk = upgrade.rollouts.get().pk
     gate = threading.Barrier(20)
@@ -218,20 +219,20 @@ def test_a_worker_that_lost_its_lease_writes_nothing(cast: Cast, platform: Local
     assert Rollout.objects.get(pk=pk).status == Status.PENDING
 
 
-def test_a_leased_rollout_is_nobody_elses(cast: Cast, platform: LocalAws) -> None:
+def test_leased_rollout_cannot_be_claimed(cast: Cast, platform: LocalAws) -> None:
     pk = trigger(cast).rollouts.get().pk
 
     assert take(pk)
     assert take(pk) is None
 
 
-def test_the_sweep_starts_what_the_broker_lost(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    """The message was published and never delivered: there is no worker in this test."""
+def test_sweep_starts_what_the_broker_lost(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """The message was published but never delivered, because there is no worker in this test."""
     upgrade = trigger(cast)
     Rollout.objects.filter(upgrade=upgrade).update(next_check_at=Now())
 
     sweep()
-    assert upgrade.rollouts.get().phase == Phase.DUE  # it rang; a worker has five seconds to come
+    assert upgrade.rollouts.get().phase == Phase.DUE  # dispatched; the sweep first gives a worker five seconds
     make_overdue(upgrade)
     sweep()
 
@@ -260,16 +261,14 @@ def test_a_row_that_no_step_can_handle_ends_at_its_deadline(cast: Cast, engine: 
     assert upgrade.rollouts.get().outcome == Outcome.TIMED_OUT
 
 
-def test_a_slow_call_leaves_its_deployment_the_whole_time_to_show(
-    cast: Cast, engine: Engine, platform: LocalAws, settings: Any
-) -> None:
-    """The wait for a lost deployment counts from the first look after the call, not from before it."""
+def test_adoption_wait_starts_after_the_call(cast: Cast, engine: Engine, platform: LocalAws, settings: Any) -> None:
+    """The wait for a lost deployment counts from the first read after the call, not from before it."""
     settings.UPGRADE_ADOPT_SECONDS = 0
     platform.fault("reply_lost", action="UpdateService", times=1)
     platform.fault("stale_reads", seconds=5)
     upgrade = trigger(cast)
     for _ in range(3):
-        engine.step()  # the call, and two looks that see nothing yet: never enough to call again
+        engine.step()  # the call and two reads that find nothing are not enough to repeat the call
     assert upgrade.rollouts.get().phase == Phase.CALLING
     platform.advance(6)
 
@@ -300,7 +299,7 @@ def test_a_lost_reply_says_what_was_lost(cast: Cast, engine: Engine, platform: L
     assert upgrade.rollouts.get().check_error == "ecs:UpdateService: ConnectionClosedError."
 
 
-def test_several_candidates_are_told_with_the_verdict(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_several_candidates_are_listed_with_the_verdict(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("reply_lost", action="UpdateService", times=1)
     platform.fault("stale_reads", seconds=3)
     upgrade = trigger(cast)

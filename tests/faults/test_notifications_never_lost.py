@@ -1,4 +1,4 @@
-"""A message that was written is sent, whoever dies: at least once, and always by the same name."""
+"""A recorded notification is sent at least once, always with the same id, even if a scheduler dies."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def message(cast: Cast, receiver: Outside) -> NotificationDelivery:
     return deliveries(channel)[0]
 
 
-def test_killed_after_sending_it_is_sent_again_under_its_name(message: NotificationDelivery, receiver: Outside) -> None:
+def test_message_is_resent_with_its_id_after_a_kill(message: NotificationDelivery, receiver: Outside) -> None:
     arrived, killed = threading.Event(), threading.Event()
 
     def take_and_wait(connection: Any, request: str) -> None:
@@ -60,7 +60,7 @@ def test_killed_after_sending_it_is_sent_again_under_its_name(message: Notificat
     killed.set()
     message.refresh_from_db()
     assert (message.status, message.tries, message.attempts) == ("pending", 1, [])
-    assert not deliver(message)  # the dead one's lease
+    assert not deliver(message)  # the killed scheduler still holds the lease
 
     receiver.answers["/in"] = answer
     deliver_now(message)
@@ -70,8 +70,8 @@ def test_killed_after_sending_it_is_sent_again_under_its_name(message: Notificat
     assert first == second == message.message_id
 
 
-def test_whoever_lost_the_lease_writes_nothing(message: NotificationDelivery, receiver: Outside) -> None:
-    """It slept in the middle of sending; meanwhile another has sent it and written so."""
+def test_sender_that_lost_its_lease_writes_nothing(message: NotificationDelivery, receiver: Outside) -> None:
+    """It paused while sending, and another sender sent the message and recorded that."""
     from portal.leases import take
 
     (claim,) = take(NotificationDelivery.objects.ready().select_related("channel__organization"))

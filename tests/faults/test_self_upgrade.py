@@ -1,7 +1,7 @@
-"""The portal upgrades itself: `customer-portal` replaces the web, worker and scheduler that carry the upgrade out.
+"""The portal upgrades itself: `customer-portal` replaces the web, worker and scheduler that perform the upgrade.
 
-The two releases are two sets of real processes on one database and one broker, as ECS has them side by side: the new ones
-start first, then the old ones are ended. Who watches moves with them; who looks keeps the session.
+The two releases are two sets of real processes on one database and one broker. As in ECS, they run side by side: the new
+ones start before the old ones end. The new release takes over the rollout, and users keep their sessions.
 """
 
 import http.client
@@ -24,12 +24,12 @@ from upgrades.models import Rollout, Upgrade
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SPEED = 4
-# What ECS waits between SIGTERM and SIGKILL: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StopTask.html
+# ECS's delay from SIGTERM to SIGKILL: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StopTask.html
 STOP_TIMEOUT_SECONDS = 30
 
 
 class Release:
-    """One set of processes: web, worker and scheduler, on the test's database and the broker of the run."""
+    """One set of processes (web, worker, scheduler) on the test's database and the broker of the run."""
 
     def __init__(self, local_aws: LocalAws) -> None:
         self.port = free_port()
@@ -95,7 +95,7 @@ class Release:
 
 @pytest.fixture
 def release(platform: LocalAws) -> Iterator[Callable[[], Release]]:
-    """Starts releases and waits until their web answers; AWS's clock runs."""
+    """Return a function that starts a release and waits until its web process answers. AWS's clock runs."""
     platform.freeze(False)
     platform.set_speed(SPEED)
     started: list[Release] = []
@@ -112,7 +112,7 @@ def release(platform: LocalAws) -> Iterator[Callable[[], Release]]:
 
 
 def trigger(client: Client, cast: Cast) -> Upgrade:
-    """Through the API, before the releases start: what is recorded is carried out by whoever comes."""
+    """Trigger an upgrade through the API before the releases start. Any later release carries it out."""
     body = {"service": "customer-portal", "force_new_deployment": True}
     answer = client.post("/api/v1/deployments/upgrade", json.dumps(body), content_type="application/json")
     assert answer.status_code == 202, answer.content
@@ -120,7 +120,7 @@ def trigger(client: Client, cast: Cast) -> Upgrade:
 
 
 def is_half_done(upgrade: Upgrade) -> bool:
-    """New tasks run, and the old ones still do."""
+    """Return whether new tasks run while old ones still do."""
     rollout = upgrade.rollouts.get()
     return bool(rollout.target_running and rollout.source_running and not rollout.is_terminal)
 
@@ -136,7 +136,7 @@ def deployments(local_aws: LocalAws, cast: Cast) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-def test_the_watcher_moves_to_the_new_processes(
+def test_new_processes_take_over_the_rollout(
     cast: Cast,
     platform: LocalAws,
     release: Callable[[], Release],
@@ -144,13 +144,13 @@ def test_the_watcher_moves_to_the_new_processes(
     number: signal.Signals,
 ) -> None:
     client = client_for(cast.operator)
-    platform.fault("slow", factor=2)  # time to replace the processes while both kinds of task run
+    platform.fault("slow", factor=2)  # leaves time to replace the processes while both kinds of task run
     upgrade = trigger(client, cast)
     old = release()
     session = f"sessionid={client.cookies['sessionid'].value}"
     wait_for(lambda: is_half_done(upgrade))
 
-    platform.freeze()  # ECS waits while the processes are replaced, however busy the machine is
+    platform.freeze()  # ECS must wait while the processes are replaced, even on a busy machine
     new = release()
     old.end(number)
     epoch = upgrade.rollouts.get().lease_epoch
@@ -160,14 +160,14 @@ def test_the_watcher_moves_to_the_new_processes(
 
     rollout = upgrade.rollouts.get()
     assert (upgrade.status, rollout.outcome) == ("SUCCESS", "completed")
-    assert rollout.lease_epoch > epoch  # it was the new processes that went on
+    assert rollout.lease_epoch > epoch  # the new processes took over
     (deployment,) = deployments(platform, cast)
     assert deployment["deployment_id"] == rollout.deployment_id
     status, body = new.get(f"/api/v1/deployments/upgrade/{upgrade.upgrade_id}", cookie=session)
     assert (status, json.loads(body)["status"]) == (200, "SUCCESS")
 
 
-def test_a_new_release_that_crashes_is_told_by_the_old_one(
+def test_old_release_reports_that_the_new_one_crashed(
     cast: Cast, platform: LocalAws, release: Callable[[], Release], client_for: Callable[..., Client]
 ) -> None:
     platform.fault("crash")
@@ -175,7 +175,7 @@ def test_a_new_release_that_crashes_is_told_by_the_old_one(
     old = release()
     wait_for(lambda: upgrade.rollouts.get().failed_tasks)
     new = release()
-    new.kill()  # ECS's word for it: Essential container in task exited
+    new.kill()  # ECS would report: Essential container in task exited
 
     wait_for(lambda: has_ended(upgrade))
 
@@ -185,10 +185,10 @@ def test_a_new_release_that_crashes_is_told_by_the_old_one(
     assert len(deployments(platform, cast)) == 1
 
 
-def test_nothing_is_held_after_a_stop(
+def test_no_lease_is_held_after_a_stop(
     cast: Cast, platform: LocalAws, release: Callable[[], Release], client_for: Callable[..., Client]
 ) -> None:
-    """SIGTERM lets the step under way end, so the next process need not wait for a lease to run out."""
+    """After SIGTERM the current step finishes, so the next process does not wait for a lease to expire."""
     upgrade = trigger(client_for(cast.operator), cast)
     platform.fault("stuck")
     old = release()

@@ -1,8 +1,8 @@
-"""The contract harness: one local AWS for the session, its clock standing still until a test turns it.
+"""The contract harness: one local AWS per session, with its clock frozen until a test advances it.
 
-The files `test_contract_*.py` say what ECS does, against boto3 alone. With these variables their first part runs against
-a real AWS account, on a service that may be rolled, scaled and left as it was; what needs faults or a service of its own
-is skipped there:
+The files `test_contract_*.py` specify the behaviour of ECS, using only boto3. With these variables they run against a
+real AWS account, on a service that may be deployed and scaled and is left as it was. Tests that need faults or their own
+service are skipped there:
 
     CONTRACT_AWS_REGION=eu-central-1 CONTRACT_AWS_CLUSTER=test CONTRACT_AWS_SERVICE=web \
         python -m pytest -c /dev/null --rootdir . --confcutdir tests/sandbox tests/sandbox -k contract
@@ -40,7 +40,7 @@ def aws_server() -> Iterator[LocalAws]:
 
 @pytest.fixture
 def aws(aws_server: LocalAws) -> Iterator[LocalAws]:
-    """The session's server without faults and without request limits."""
+    """Return the session's server without faults and request limits."""
     aws_server.clear_faults()
     aws_server.throttling(enabled=False)
     aws_server.freeze()
@@ -51,7 +51,7 @@ def aws(aws_server: LocalAws) -> Iterator[LocalAws]:
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[Callable[..., LocalAws]]:
-    """Starts servers on a data folder that the test may kill and start again."""
+    """Return a function that starts servers on one data folder, which the test may kill and restart."""
     started: list[LocalAws] = []
 
     def start(**options: Any) -> LocalAws:
@@ -67,7 +67,7 @@ def own_server(tmp_path: Path) -> Iterator[Callable[..., LocalAws]]:
 
 @dataclass
 class Ecs:
-    """One cluster of the contract, with a client whose every reply is checked against botocore's model."""
+    """A cluster with a client whose replies are all checked against botocore's model."""
 
     client: Any
     cluster: str
@@ -76,10 +76,10 @@ class Ecs:
     unknown_fields: list[str] = field(default_factory=list)
 
     def service(self, desired: int = 2, **body: Any) -> str:
-        """A service in steady state: a new one here, the named one on real AWS."""
+        """Return the name of a service in a steady state: a new one here, the configured one on real AWS."""
         if self.local is None:
             if body:
-                pytest.skip("needs a service of its own")
+                pytest.skip("needs its own service")
             return str(REAL_SERVICE)
         name = f"s-{uuid.uuid4().hex[:8]}"
         image = {"image": f"example.org/{name}:v1", "desired_count": desired}
@@ -90,7 +90,7 @@ class Ecs:
         self.faults().fault(kind, cluster=self.cluster, **fields)
 
     def faults(self) -> LocalAws:
-        """The local AWS's switches; a real AWS has none."""
+        """Return the local AWS for injecting faults. Skips the test on a real AWS."""
         if self.local is None:
             pytest.skip("needs the local AWS's faults")
         return self.local
@@ -109,7 +109,7 @@ class Ecs:
         return str(self.update(service, **(change or {"forceNewDeployment": True}))["currentServiceDeployment"])
 
     def wait(self, condition: Callable[[], Any], *, seconds: int = 300) -> Any:
-        """The first true value of the condition, as sandbox or real time goes by."""
+        """Return the first true value of the condition while sandbox or real time passes."""
         for _ in range(seconds):
             value = condition()
             if value:
@@ -118,7 +118,7 @@ class Ecs:
         raise AssertionError(f"not true within {seconds} s")
 
     def wait_for(self, arn: str, *statuses: str, seconds: int = 300) -> Json:
-        """The service deployment once it has one of the statuses."""
+        """Return the service deployment after it has reached one of the statuses."""
 
         def reached() -> Json | None:
             found = self.deployment(arn)
@@ -136,7 +136,7 @@ class Ecs:
         return [event["message"] for event in self.describe(service)["events"]]
 
     def register(self, family: str, *, image: str = "example.org/app:v2") -> str:
-        """A new task-definition revision; returns its ARN."""
+        """Register a new task definition revision and return its ARN."""
         reply = self.client.register_task_definition(
             family=family,
             networkMode="awsvpc",
@@ -166,7 +166,7 @@ def ecs(request: pytest.FixtureRequest) -> Iterator[Ecs]:
 
 
 def check_shape(unknown: list[str]) -> Callable[..., None]:
-    """A botocore handler that notes every field of a reply that AWS's own model does not have."""
+    """Return a botocore handler that records every field of a reply that AWS's model does not have."""
 
     def after_call(http_response: Any, model: Any, **_: Any) -> None:
         if http_response.status_code == 200 and model.output_shape:
@@ -191,4 +191,4 @@ def note_unknown(value: Any, shape: Shape, path: str, unknown: list[str]) -> Non
     else:
         kinds = {"string": str, "integer": int, "long": int, "boolean": bool, "timestamp": int | float}
         if not isinstance(value, kinds.get(shape.type_name, object)):
-            unknown.append(f"{path}: {value!r} is no {shape.type_name}")
+            unknown.append(f"{path}: {value!r} is not of type {shape.type_name}")

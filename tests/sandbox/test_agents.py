@@ -1,4 +1,4 @@
-"""Services as the portal creates them for agents: good, crashing and missing images; scaled, stopped, deleted."""
+"""Services as the portal creates them for agents: good, crashing and missing images, scaling, stopping, deleting."""
 
 import uuid
 from typing import Any
@@ -16,7 +16,7 @@ NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["
 
 
 class Agent:
-    """One agent's service, not yet created."""
+    """One agent's service, which is not created yet."""
 
     def __init__(self, ecs: Ecs) -> None:
         self.ecs, self.name = ecs, f"agent-{uuid.uuid4().hex[:6]}"
@@ -64,7 +64,7 @@ class Agent:
         assert "steady state" in service["events"][0]["message"]
 
     def ended(self, arn: str) -> Json:
-        """The service deployment once its circuit breaker has stopped it."""
+        """Return the service deployment after its circuit breaker has stopped it."""
         self.ecs.pass_time(60)
         found = self.ecs.deployment(arn)
         assert found["status"] == "STOPPED"
@@ -93,7 +93,7 @@ def test_agent_starts_logs_and_has_its_network(agent: Agent) -> None:
     assert sum("agent v1.0.0 starting" in message for message in agent.messages()) == 2
 
 
-def test_scaling_both_ways_starts_no_deployment_and_says_so_in_events(agent: Agent) -> None:
+def test_scaling_adds_events_but_starts_no_deployment(agent: Agent) -> None:
     created = agent.create()
     agent.ready(2)
 
@@ -131,7 +131,7 @@ def test_other_parameters_or_another_token_are_refused(agent: Agent, change: Jso
 
 
 @pytest.mark.parametrize("token", ["x" * 37, "two words", "ü"])
-def test_token_that_cannot_be_is_refused(agent: Agent, token: str) -> None:
+def test_invalid_client_token_is_refused(agent: Agent, token: str) -> None:
     with pytest.raises(ClientError, match="InvalidParameterException"):
         agent.ecs.client.create_service(**{**agent.request(), "clientToken": token})
 
@@ -192,7 +192,7 @@ def test_failed_rollout_of_a_running_agent_can_be_stopped(agent: Agent) -> None:
     assert agent.described()["runningCount"] == 0
 
 
-def test_service_deleted_by_hand_drains_goes_and_leaves_its_log(agent: Agent) -> None:
+def test_deleted_service_drains_and_leaves_its_log(agent: Agent) -> None:
     agent.create()
     agent.ready(2)
 
@@ -204,7 +204,7 @@ def test_service_deleted_by_hand_drains_goes_and_leaves_its_log(agent: Agent) ->
     assert sum("stopped, exit code 0" in message for message in agent.messages()) == 2
 
 
-def test_service_of_a_deleted_one_s_name_keeps_the_log_of_both(agent: Agent) -> None:
+def test_recreated_service_keeps_the_logs_of_the_old_one(agent: Agent) -> None:
     agent.create(desired=1)
     agent.ready(1)
     agent.ecs.client.delete_service(cluster=agent.ecs.cluster, service=agent.name, force=True)

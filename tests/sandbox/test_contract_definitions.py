@@ -1,4 +1,4 @@
-"""Task definitions: every field of a registration comes back, with ECS's checks and defaults, by boto3 alone."""
+"""Task definitions through boto3: every field of a registration is returned, with ECS's checks and defaults."""
 
 import uuid
 from typing import Any
@@ -19,7 +19,7 @@ def family(ecs: Ecs) -> str:
 
 
 def everything(shape: Shape, path: str = "") -> Any:
-    """A value for each member of a shape of botocore's, however deep."""
+    """Return a value for each member of a botocore shape, at any depth."""
     if isinstance(shape, StructureShape):
         return {name: everything(member, f"{path}-{name}") for name, member in shape.members.items()}
     if isinstance(shape, ListShape):
@@ -32,7 +32,7 @@ def everything(shape: Shape, path: str = "") -> Any:
 
 
 def whole_registration(ecs: Ecs, family: str) -> Json:
-    """A registration that uses every field that botocore knows."""
+    """Return a registration that uses every field botocore knows."""
     shape = ecs.client.meta.service_model.operation_model("RegisterTaskDefinition").input_shape
     return {
         **everything(shape),
@@ -82,7 +82,7 @@ def test_what_ecs_adds_cannot_be_registered(ecs: Ecs, family: str) -> None:
     assert added["requiresAttributes"]
 
 
-def test_a_registration_again_is_another_revision(ecs: Ecs, family: str) -> None:
+def test_same_registration_creates_another_revision(ecs: Ecs, family: str) -> None:
     first, second = (
         ecs.client.register_task_definition(**minimal(family))["taskDefinition"]["revision"] for _ in range(2)
     )
@@ -130,7 +130,7 @@ def test_the_order_of_environment_and_secrets_is_not_kept(ecs: Ecs, family: str)
         ({"tags": [{"key": "aws:owner", "value": "me"}]}, "aws: prefixed"),
     ],
 )
-def test_what_ecs_refuses_is_refused(ecs: Ecs, family: str, change: Json, named: str) -> None:
+def test_invalid_registration_is_refused(ecs: Ecs, family: str, change: Json, named: str) -> None:
     code, message = refusal(ecs, **{**minimal(family), **change})
 
     assert code in ("ClientException", "InvalidParameterException")
@@ -163,7 +163,7 @@ def test_a_deregistered_revision_is_still_described(ecs: Ecs, family: str) -> No
     assert described["deregisteredAt"] >= described["registeredAt"]
 
 
-def test_seeded_definitions_hold_what_cloudformation_leaves_there(ecs: Ecs) -> None:
+def test_seeded_definitions_look_like_those_of_cloudformation(ecs: Ecs) -> None:
     service = ecs.service(container="agent", tags={"stack": "acme"})
     arn = ecs.describe(service)["taskDefinition"]
 

@@ -1,4 +1,4 @@
-"""How a rollout fails: circuit breaker, alarm, stop by hand, with a rollback and without."""
+"""Failing rollouts: circuit breaker, alarm and manual stop, with and without rollback."""
 
 import pytest
 from botocore.exceptions import ClientError
@@ -48,7 +48,7 @@ def test_services_stable_is_true_after_a_rollback(ecs: Ecs) -> None:
     )
 
 
-def test_circuit_breaker_without_rollback_leaves_the_service_on_the_failed_revision(ecs: Ecs) -> None:
+def test_breaker_without_rollback_leaves_the_failed_revision(ecs: Ecs) -> None:
     service = ecs.service(desired=2, family="left", breaker=True, rollback=False)
     ecs.fault("image_pull", service=service)
     revision = ecs.register("left")
@@ -102,7 +102,7 @@ def test_without_circuit_breaker_a_crashing_rollout_never_ends(ecs: Ecs) -> None
 
 
 @pytest.mark.parametrize(("desired", "threshold"), [(1, 3), (6, 3), (7, 4), (10, 5), (400, 200), (500, 200)])
-def test_breaker_threshold_is_half_the_desired_count_within_3_and_200(ecs: Ecs, desired: int, threshold: int) -> None:
+def test_breaker_threshold_is_half_the_count_from_3_to_200(ecs: Ecs, desired: int, threshold: int) -> None:
     service = ecs.service(desired=desired, breaker=True)
 
     arn = ecs.roll(service)
@@ -124,7 +124,7 @@ def test_failure_count_starts_again_at_the_first_healthy_task(ecs: Ecs) -> None:
     assert ecs.describe(service)["deployments"][0]["failedTasks"] == 0
 
 
-def test_alarm_rolls_back_and_names_itself(ecs: Ecs) -> None:
+def test_alarm_rolls_back_and_is_named(ecs: Ecs) -> None:
     service = ecs.service(desired=2, breaker=True, rollback=True)
     ecs.fault("alarm", service=service, alarm_names=["error-rate"])
 
@@ -216,7 +216,7 @@ def test_stop_of_a_first_deployment_ends_stopped(ecs: Ecs) -> None:
     assert "rollback" not in done
 
 
-def test_what_has_ended_cannot_be_stopped(ecs: Ecs) -> None:
+def test_ended_deployment_cannot_be_stopped(ecs: Ecs) -> None:
     service = ecs.service(desired=1, breaker=True)
     arn = ecs.describe(service)["currentServiceDeployment"]
 
@@ -282,7 +282,7 @@ def test_slow_rollout_takes_longer(ecs: Ecs) -> None:
     assert (done["finishedAt"] - done["createdAt"]).total_seconds() > 120
 
 
-def test_fault_does_not_meet_a_rollback_unless_told_to(ecs: Ecs) -> None:
+def test_fault_spares_rollbacks_by_default(ecs: Ecs) -> None:
     gentle, harsh = ecs.service(desired=1, breaker=True), ecs.service(desired=1, breaker=True)
     ecs.fault("crash", service=gentle)
     ecs.fault("crash", service=harsh, rollbacks=True)

@@ -1,4 +1,4 @@
-"""What ECR says of repositories and images, by boto3 alone; every reply is checked against botocore's model."""
+"""ECR repositories and images through boto3. Every reply is checked against botocore's model."""
 
 import uuid
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 class Registry:
-    """A repository of the test's own, in ECR."""
+    """The test's own ECR repository."""
 
     def __init__(self, aws: LocalAws) -> None:
         self.aws = aws
@@ -151,7 +151,7 @@ def test_a_missing_repository_and_another_registry_are_refused(registry: Registr
     assert refusal(registry.client.describe_repositories, repositoryNames=["nobody"]) == missing
 
 
-def test_paging_does_not_go_with_named_images(registry: Registry) -> None:
+def test_paging_is_refused_with_named_images(registry: Registry) -> None:
     registry.push("v1")
 
     assert refusal(registry.images, imageIds=[{"imageTag": "v1"}], maxResults=5)[0] == "InvalidParameterException"
@@ -159,7 +159,7 @@ def test_paging_does_not_go_with_named_images(registry: Registry) -> None:
     assert refusal(registry.images, nextToken="nonsense")[0] == "InvalidParameterException"
 
 
-def test_a_moved_tag_leaves_the_image_untagged_and_filters_tell_them_apart(registry: Registry) -> None:
+def test_moved_tag_leaves_the_old_image_untagged(registry: Registry) -> None:
     old = registry.push("v1", pushed_at=1_700_000_000)
     new = registry.push("v1", pushed_at=1_700_000_100, build="again")
 
@@ -177,7 +177,7 @@ def test_a_moved_tag_leaves_the_image_untagged_and_filters_tell_them_apart(regis
     assert only == [{"imageDigest": old}]
 
 
-def test_what_is_no_image_says_so(registry: Registry) -> None:
+def test_artifact_shows_its_media_type(registry: Registry) -> None:
     registry.push("sig", artifact="application/vnd.dev.cosign.artifact.sig.v1+json")
 
     assert registry.image(imageTag="sig")["artifactMediaType"] == "application/vnd.dev.cosign.artifact.sig.v1+json"
@@ -202,7 +202,7 @@ def test_an_attached_artifact_names_its_type_and_its_subject(registry: Registry)
     assert "subjectManifestDigest" not in registry.image(imageTag="v1")
 
 
-def test_an_index_has_a_manifest_type_alone(registry: Registry) -> None:
+def test_index_has_only_a_manifest_type(registry: Registry) -> None:
     registry.push("v1", manifest="application/vnd.oci.image.index.v1+json")
 
     image = registry.image(imageTag="v1")

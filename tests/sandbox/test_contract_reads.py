@@ -1,4 +1,4 @@
-"""What reads show: lists in pages, missing things, events, tasks, revisions; and how calls are refused."""
+"""ECS reads: paged lists, missing objects, events, tasks, revisions, and refused calls."""
 
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -65,7 +65,7 @@ def test_unknown_task_definition_is_refused(ecs: Ecs) -> None:
     assert ecs.describe(service)["currentServiceDeployment"] == before
 
 
-def test_service_is_found_by_name_and_by_arn_in_clusters_by_name_and_by_arn(ecs: Ecs) -> None:
+def test_services_and_clusters_are_found_by_name_and_arn(ecs: Ecs) -> None:
     found = ecs.describe(ecs.service())
 
     by_arn = ecs.client.describe_services(cluster=found["clusterArn"], services=[found["serviceArn"]])["services"][0]
@@ -106,14 +106,14 @@ def test_services_are_listed_in_pages(ecs: Ecs) -> None:
     assert {arn.rsplit("/", 1)[-1] for arn in at_once} == names
 
 
-def test_token_that_was_never_given_is_refused(ecs: Ecs) -> None:
+def test_unknown_page_token_is_refused(ecs: Ecs) -> None:
     with pytest.raises(ClientError) as refused:
         ecs.client.list_services(cluster=ecs.cluster, nextToken="made-up")
 
     assert refusal(refused)[0] == "InvalidParameterException"
 
 
-def test_service_deployments_are_listed_newest_first_by_status_and_time(ecs: Ecs) -> None:
+def test_service_deployments_are_filtered_and_newest_first(ecs: Ecs) -> None:
     service = ecs.service(breaker=True)
     first = ecs.describe(service)["currentServiceDeployment"]
     ecs.pass_time(100)
@@ -155,7 +155,7 @@ def test_service_deployments_of_several_clusters_in_one_call(ecs: Ecs) -> None:
     assert [each["serviceDeploymentArn"] for each in reply["serviceDeployments"]] == [mine, other]
 
 
-def test_events_are_newest_first_and_tell_the_rollout(ecs: Ecs) -> None:
+def test_events_describe_the_rollout_newest_first(ecs: Ecs) -> None:
     service = ecs.service(breaker=True)
 
     reply = ecs.update(service, forceNewDeployment=True)
@@ -200,7 +200,7 @@ def test_tasks_are_listed_by_service_deployment_and_status(ecs: Ecs) -> None:
     assert listed(serviceName=service, desiredStatus="STOPPED") == 0
 
 
-def test_running_task_tells_its_deployment_image_and_times(ecs: Ecs) -> None:
+def test_running_task_shows_its_deployment_image_and_times(ecs: Ecs) -> None:
     service = ecs.service()
     deployment = ecs.describe(service)["deployments"][0]
     arns = ecs.client.list_tasks(cluster=ecs.cluster, serviceName=service)["taskArns"]
@@ -215,7 +215,7 @@ def test_running_task_tells_its_deployment_image_and_times(ecs: Ecs) -> None:
     assert "stopCode" not in task
 
 
-def test_crashed_task_tells_why(ecs: Ecs) -> None:
+def test_crashed_task_shows_the_reason(ecs: Ecs) -> None:
     service = ecs.service(desired=1, breaker=True)
     ecs.fault("crash", service=service, exit_code=137)
 
@@ -230,7 +230,7 @@ def test_crashed_task_tells_why(ecs: Ecs) -> None:
     assert task["stoppedAt"] >= task["startedAt"]
 
 
-def test_task_whose_image_cannot_be_pulled_tells_why(ecs: Ecs) -> None:
+def test_task_whose_image_cannot_be_pulled_shows_the_reason(ecs: Ecs) -> None:
     service = ecs.service(desired=1, breaker=True)
     ecs.fault("image_pull", service=service)
 
@@ -266,7 +266,7 @@ def test_unknown_task_is_a_failure(ecs: Ecs) -> None:
     assert reply["failures"][0]["reason"] == "MISSING"
 
 
-def test_service_revision_tells_what_was_deployed(ecs: Ecs) -> None:
+def test_service_revision_shows_what_was_deployed(ecs: Ecs) -> None:
     service = ecs.service(family="revised", breaker=True)
     revision = ecs.register("revised", image="example.org/app:v7")
 
@@ -294,7 +294,7 @@ def test_cluster_counts_follow_its_services(ecs: Ecs) -> None:
         ecs.client.delete_cluster(cluster=ecs.cluster)
 
 
-def test_reply_carries_a_date_that_fits_its_times(ecs: Ecs) -> None:
+def test_date_header_matches_the_times_of_the_reply(ecs: Ecs) -> None:
     service = ecs.service(breaker=True)
     ecs.pass_time(86400)
 
@@ -307,7 +307,7 @@ def test_reply_carries_a_date_that_fits_its_times(ecs: Ecs) -> None:
 
 
 @pytest.mark.parametrize("controller", ["EXTERNAL", "CODE_DEPLOY"])
-def test_another_controllers_service_has_a_task_set_alone(ecs: Ecs, controller: str) -> None:
+def test_service_of_another_controller_has_only_a_task_set(ecs: Ecs, controller: str) -> None:
     service = ecs.describe(ecs.service(2, controller=controller))
 
     assert service["deploymentController"] == {"type": controller}
@@ -330,7 +330,7 @@ def test_another_controllers_service_has_a_task_set_alone(ecs: Ecs, controller: 
         ),
     ],
 )
-def test_another_controllers_service_is_not_deployed_here(ecs: Ecs, controller: str, said: str) -> None:
+def test_service_of_another_controller_is_not_deployed(ecs: Ecs, controller: str, said: str) -> None:
     service = ecs.service(2, controller=controller)
 
     with pytest.raises(ClientError) as unable:
@@ -343,7 +343,7 @@ def test_another_controllers_service_is_not_deployed_here(ecs: Ecs, controller: 
     assert ecs.update(service, desiredCount=1)["desiredCount"] == 1
 
 
-def test_an_external_service_is_created_without_a_task_definition(ecs: Ecs) -> None:
+def test_external_service_is_created_without_task_definition(ecs: Ecs) -> None:
     create = {"cluster": ecs.cluster, "desiredCount": 1, "deploymentController": {"type": "EXTERNAL"}}
 
     with pytest.raises(ClientError) as refused:

@@ -1,4 +1,4 @@
-"""What a rolling deployment does that nothing disturbs, and what starts one."""
+"""Rolling deployments without disturbances, and the changes that start one."""
 
 import pytest
 from botocore.exceptions import ClientError
@@ -36,7 +36,7 @@ def test_update_reply_names_the_deployment_that_runs(ecs: Ecs) -> None:
     assert ecs.describe(service)["deployments"][0]["id"] == reply["deployments"][0]["id"]
 
 
-def test_desired_count_alone_starts_no_deployment(ecs: Ecs) -> None:
+def test_new_desired_count_starts_no_deployment(ecs: Ecs) -> None:
     service = ecs.service()
     before = ecs.describe(service)
 
@@ -58,7 +58,7 @@ def test_same_task_definition_again_starts_no_deployment(ecs: Ecs) -> None:
     assert reply["currentServiceDeployment"] == before["currentServiceDeployment"]
 
 
-def test_deployment_configuration_alone_starts_no_deployment_and_is_echoed(ecs: Ecs) -> None:
+def test_new_deployment_configuration_starts_no_deployment(ecs: Ecs) -> None:
     service = ecs.service(desired=2, breaker=False)
     before = ecs.describe(service)
 
@@ -71,7 +71,7 @@ def test_deployment_configuration_alone_starts_no_deployment_and_is_echoed(ecs: 
     assert reply["deploymentConfiguration"]["minimumHealthyPercent"] == 100
 
 
-def test_changed_network_starts_a_deployment_and_the_same_one_does_not(ecs: Ecs) -> None:
+def test_only_a_changed_network_starts_a_deployment(ecs: Ecs) -> None:
     service = ecs.service(breaker=True)
     before = ecs.describe(service)
     network = before["networkConfiguration"]

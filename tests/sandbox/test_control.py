@@ -1,4 +1,4 @@
-"""The control API itself: seeding, bad input, the clock."""
+"""The control API: seeding, invalid input, the clock."""
 
 import time
 import uuid
@@ -56,7 +56,7 @@ def test_seeding_takes_milliseconds(aws: LocalAws) -> None:
     aws.seed(cluster="warm", services=[{"name": "web"}])
 
     took = []
-    for _ in range(5):  # of which a busy machine disturbs some
+    for _ in range(5):  # the fastest run counts, because the machine may be busy
         began = time.monotonic()
         aws.seed(cluster=f"c-{uuid.uuid4().hex[:8]}", services=[{"name": f"s{number}"} for number in range(3)])
         took.append(time.monotonic() - began)
@@ -64,7 +64,7 @@ def test_seeding_takes_milliseconds(aws: LocalAws) -> None:
     assert min(took) < 0.1
 
 
-def test_seeded_image_is_in_ecr_and_a_missing_one_cannot_be_pulled(aws: LocalAws) -> None:
+def test_seeded_image_is_in_ecr_and_others_cannot_be_pulled(aws: LocalAws) -> None:
     cluster, repository = f"c-{uuid.uuid4().hex[:8]}", f"r-{uuid.uuid4().hex[:8]}"
     registry = "111111111111.dkr.ecr.eu-central-1.amazonaws.com"
     pushed = {"repository": repository, "tags": ["v1", "latest"], "pushed_at": 1_700_000_000}
@@ -99,7 +99,7 @@ def test_state_lists_services_with_counts(aws: LocalAws) -> None:
     assert service["service_deployment_status"] == "SUCCESSFUL"
 
 
-def test_deployments_are_told_as_they_are_whatever_reads_show(aws: LocalAws) -> None:
+def test_control_api_shows_deployments_despite_stale_reads(aws: LocalAws) -> None:
     cluster = f"c-{uuid.uuid4().hex[:8]}"
     seeded = aws.seed(cluster=cluster, services=[{"name": "web"}])["services"][0]["service_deployment_arn"]
     aws.fault("stale_reads", cluster=cluster, seconds=90)
@@ -120,7 +120,7 @@ def test_deployments_are_told_as_they_are_whatever_reads_show(aws: LocalAws) -> 
         aws.call("GET", "deployments")
 
 
-def test_clock_stands_still_turns_and_runs_faster(aws: LocalAws) -> None:
+def test_clock_is_frozen_advanced_and_sped_up(aws: LocalAws) -> None:
     frozen = aws.freeze()
 
     assert aws.now() == frozen
@@ -149,7 +149,7 @@ def test_reset_drops_everything(aws: LocalAws) -> None:
     assert abs(aws.now() - time.time()) < 5
 
 
-def test_state_can_be_made_again_after_two_resets(aws: LocalAws) -> None:
+def test_state_can_be_seeded_again_after_two_resets(aws: LocalAws) -> None:
     for _ in range(2):
         aws.reset()
         aws.freeze()
@@ -208,7 +208,7 @@ def test_unknown_ledger_filter_is_refused(aws: LocalAws, query: str) -> None:
     assert query.split("=")[0] in refused.value.message
 
 
-def test_body_that_is_no_json_object_is_refused(aws: LocalAws) -> None:
+def test_body_that_is_not_a_json_object_is_refused(aws: LocalAws) -> None:
     with pytest.raises(ControlApiError) as refused:
         aws.call("POST", "clock", ["not", "an", "object"])  # type: ignore[arg-type]
 

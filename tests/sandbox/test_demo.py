@@ -1,4 +1,4 @@
-"""The demo's AWS, as the README promises it."""
+"""The demo data in the local AWS, as described in the README."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def test_three_services_run_steady(demo: LocalAws, stack: str, account: str, reg
 
 
 @pytest.mark.parametrize(("stack", "account", "region", "role"), STACKS)
-def test_versions_differ_by_service_and_have_digests_of_their_own(
+def test_versions_differ_by_service_and_have_own_digests(
     demo: LocalAws, stack: str, account: str, region: str, role: Any
 ) -> None:
     client = demo.client("ecr", region=region, **role)

@@ -1,4 +1,4 @@
-"""What holds for the engine whatever is done to a service, and whatever goes wrong with its rollouts."""
+"""Invariants of the engine under random calls and faults."""
 
 import json
 import random
@@ -21,7 +21,7 @@ def plan(number: int) -> RevisionPlan:
 
 
 class History:
-    """A service to which things happen at random, from a seed."""
+    """A service with random calls and faults, reproducible from a seed."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)  # noqa: S311
@@ -113,7 +113,7 @@ def test_good_rollout_completes_after_any_history(seed: int) -> None:
     assert not any(each.is_open for each in service.service_deployments)
 
 
-def test_time_turned_at_once_and_second_by_second_end_alike() -> None:
+def test_one_big_step_equals_many_small_ones() -> None:
     ends = []
     for steps in (1, 120):
         history = History(1)

@@ -1,4 +1,4 @@
-"""API faults: what a call meets, whether it took effect, and how far a fault reaches."""
+"""API faults: their errors, whether calls take effect, and the scope of a fault."""
 
 import time
 from typing import Any
@@ -71,7 +71,7 @@ def test_fault_without_times_lasts_until_cleared(ecs: Ecs) -> None:
     assert ecs.describe(service)["serviceName"] == service
 
 
-def test_fault_of_a_family_meets_only_its_registrations(ecs: Ecs) -> None:
+def test_fault_of_a_family_applies_only_to_its_registrations(ecs: Ecs) -> None:
     ecs.faults().fault("throttle", family="meant")
 
     with pytest.raises(ClientError) as refused:
@@ -82,7 +82,7 @@ def test_fault_of_a_family_meets_only_its_registrations(ecs: Ecs) -> None:
     assert ecs.describe(ecs.service())["status"] == "ACTIVE"
 
 
-def test_fault_meets_only_its_service_action_account_and_region(ecs: Ecs) -> None:
+def test_fault_matches_service_action_account_and_region(ecs: Ecs) -> None:
     meant, other = ecs.service(), ecs.service()
     local = ecs.faults()
     local.fault("throttle", service=meant, action="UpdateService")
@@ -105,7 +105,7 @@ def test_fault_reaches_the_call_about_a_service_deployment(ecs: Ecs) -> None:
         ecs.client.stop_service_deployment(serviceDeploymentArn=arn)
 
 
-def test_other_aws_services_meet_faults_too(aws: LocalAws) -> None:
+def test_faults_apply_to_other_aws_services_too(aws: LocalAws) -> None:
     aws.fault("access_denied", action="DescribeRepositories", times=1)
     aws.fault("throttle", action="GetCallerIdentity", times=1)
     ecr, sts = aws.client("ecr"), aws.client("sts")
@@ -131,7 +131,7 @@ def test_lost_reply_took_effect(ecs: Ecs) -> None:
     assert entry["service_deployment_arn"] == ecs.describe(service)["currentServiceDeployment"]
 
 
-def test_timeout_before_the_effect_leaves_nothing_behind(ecs: Ecs) -> None:
+def test_timeout_before_the_effect_starts_no_deployment(ecs: Ecs) -> None:
     service = ecs.service()
     ecs.fault("timeout_before", action="UpdateService", times=1, seconds=0.6)
     hasty = ecs.faults().client(read_timeout=0.2)
@@ -145,7 +145,7 @@ def test_timeout_before_the_effect_leaves_nothing_behind(ecs: Ecs) -> None:
     assert (entry["effect"], entry["delivered"], entry["deployment_id"]) == (False, False, None)
 
 
-def test_timeout_after_the_effect_leaves_a_deployment_behind(ecs: Ecs) -> None:
+def test_timeout_after_the_effect_leaves_a_deployment(ecs: Ecs) -> None:
     service = ecs.service()
     ecs.fault("timeout_after", action="UpdateService", times=1, seconds=0.6)
     hasty = ecs.faults().client(read_timeout=0.2)
@@ -169,7 +169,7 @@ def test_hanging_call_does_not_hold_up_others(ecs: Ecs) -> None:
     assert time.monotonic() - began < 2.5
 
 
-def test_delay_answers_late_but_well(ecs: Ecs) -> None:
+def test_delayed_call_still_succeeds(ecs: Ecs) -> None:
     service = ecs.service()
     ecs.fault("delay", action="DescribeServices", times=1, seconds=0.3)
 
@@ -210,7 +210,7 @@ def test_stale_read_of_a_created_service_misses_it(ecs: Ecs) -> None:
     assert ecs.describe("fresh")["status"] == "ACTIVE"
 
 
-def test_rollout_fault_with_times_meets_only_so_many_deployments(ecs: Ecs) -> None:
+def test_times_limits_the_deployments_that_a_fault_hits(ecs: Ecs) -> None:
     service = ecs.service(desired=1)
     ecs.fault("crash", service=service, times=1)
 

@@ -42,7 +42,7 @@ def test_wrong_or_missing_external_id_is_denied(aws: LocalAws, external_id: str 
     )
 
 
-def test_unknown_role_is_denied_in_the_same_words(aws: LocalAws) -> None:
+def test_unknown_role_is_denied_with_the_same_error(aws: LocalAws) -> None:
     with pytest.raises(ClientError, match=r"AccessDenied.*is not authorized to perform: sts:AssumeRole"):
         aws.assume(f"arn:aws:iam::{ACCOUNT}:role/never-made", external_id="secret")
 

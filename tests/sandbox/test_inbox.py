@@ -1,4 +1,4 @@
-"""The inboxes of the local AWS: what a webhook sends is kept as it came, and answered as told."""
+"""The webhook inboxes of the local AWS: messages are stored as received and answered as configured."""
 
 import io
 import json
@@ -54,7 +54,7 @@ def test_inboxes_are_kept_apart_and_emptied(aws: LocalAws, name: str) -> None:
     assert [json.loads(each["body"]) for each in aws.inbox(f"{name}-other")] == [{"number": 2}]
 
 
-def test_it_fails_for_so_many_deliveries(aws: LocalAws, name: str) -> None:
+def test_inbox_fails_a_set_number_of_deliveries(aws: LocalAws, name: str) -> None:
     aws.answer_inbox(name, 503, times=2)
 
     answers = [deliver(aws.inbox_url(name), {"number": number})[0] for number in range(3)]
@@ -63,7 +63,7 @@ def test_it_fails_for_so_many_deliveries(aws: LocalAws, name: str) -> None:
     assert [each["answered"] for each in aws.inbox(name)] == [503, 503, 200]
 
 
-def test_it_dawdles_and_sends_elsewhere(aws: LocalAws, name: str) -> None:
+def test_inbox_answers_slowly_and_redirects(aws: LocalAws, name: str) -> None:
     aws.answer_inbox(name, 200, seconds=0.4)
     began = time.monotonic()
     deliver(aws.inbox_url(name), {})
@@ -87,7 +87,7 @@ def test_it_dawdles_and_sends_elsewhere(aws: LocalAws, name: str) -> None:
         (["no object"], "JSON object"),
     ],
 )
-def test_bad_behaviour_is_refused_with_the_field_named(aws: LocalAws, name: str, body: Any, named: str) -> None:
+def test_invalid_answer_settings_name_the_field(aws: LocalAws, name: str, body: Any, named: str) -> None:
     with pytest.raises(ControlApiError) as refused:
         aws.call("PUT", f"inbox/{name}", body)
 

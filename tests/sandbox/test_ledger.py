@@ -6,7 +6,7 @@ from botocore.exceptions import ClientError
 from tests.sandbox.conftest import Ecs
 
 
-def test_update_is_written_down_with_the_deployment_it_started(ecs: Ecs) -> None:
+def test_update_is_recorded_with_the_deployment_it_started(ecs: Ecs) -> None:
     service = ecs.service()
 
     reply = ecs.update(service, forceNewDeployment=True)
@@ -30,7 +30,7 @@ def test_update_that_starts_nothing_names_no_deployment(ecs: Ecs) -> None:
     assert (entry["effect"], entry["deployment_id"], entry["service_deployment_arn"]) == (True, None, None)
 
 
-def test_refused_write_is_written_down_with_its_error(ecs: Ecs) -> None:
+def test_refused_write_is_recorded_with_its_error(ecs: Ecs) -> None:
     with pytest.raises(ClientError):
         ecs.update("nobody", desiredCount=3)
 
@@ -39,13 +39,13 @@ def test_refused_write_is_written_down_with_its_error(ecs: Ecs) -> None:
     assert entry["error_message"] == "Service not found."
 
 
-def test_reads_are_not_written_down(ecs: Ecs) -> None:
+def test_reads_are_not_recorded(ecs: Ecs) -> None:
     ecs.describe(ecs.service())
 
     assert ecs.faults().ledger(cluster=ecs.cluster) == []
 
 
-def test_registered_revision_is_written_down_with_its_arn(ecs: Ecs) -> None:
+def test_registered_revision_is_recorded_with_its_arn(ecs: Ecs) -> None:
     arn = ecs.register("ledger-family")
 
     assert ecs.faults().ledger(action="RegisterTaskDefinition")[-1]["task_definition_arn"] == arn

@@ -1,4 +1,4 @@
-"""CloudWatch Logs of tasks: what is written when, how it is read in pages, and what becomes of deleted groups."""
+"""CloudWatch Logs of tasks: generated lines, paged reads and deleted groups."""
 
 import json
 import uuid
@@ -29,7 +29,7 @@ class Place:
         return int(self.aws.now() * 1000)
 
     def read(self, **options: Any) -> list[Json]:
-        """All pages of FilterLogEvents."""
+        """Read all pages of FilterLogEvents."""
         found = []
         while True:
             page = self.logs.filter_log_events(logGroupName=self.group, **options)
@@ -70,7 +70,7 @@ def test_lines_are_of_all_levels_in_json_and_in_plain_text(place: Place) -> None
     assert 300 < len(messages) < 1000
 
 
-def test_lines_come_oldest_first_with_ids_of_their_own_and_alike_at_each_reading(place: Place) -> None:
+def test_lines_come_oldest_first_with_unique_stable_ids(place: Place) -> None:
     first = place.read()
     again = place.read()
 
@@ -133,7 +133,7 @@ def test_task_that_never_started_wrote_nothing(place: Place) -> None:
     assert place.streams() == before
 
 
-def test_pages_make_up_the_whole_and_keep_to_their_limit(place: Place) -> None:
+def test_pages_respect_the_limit_and_hold_all_lines(place: Place) -> None:
     whole = place.read()
 
     options: Json = {"limit": 50}
@@ -173,7 +173,7 @@ def test_time_range_includes_both_of_its_ends(place: Place) -> None:
     assert found == [each for each in whole if first <= each["timestamp"] <= last]
 
 
-def test_streams_can_be_chosen_by_prefix_or_by_name_but_not_by_both(place: Place) -> None:
+def test_streams_are_chosen_by_prefix_or_name_but_not_both(place: Place) -> None:
     one, other = place.streams()
 
     assert {each["logStreamName"] for each in place.read(logStreamNamePrefix=one[:-4])} == {one}
@@ -184,7 +184,7 @@ def test_streams_can_be_chosen_by_prefix_or_by_name_but_not_by_both(place: Place
         place.read(logStreamNames=["nobody"])
 
 
-def test_one_stream_is_read_from_either_end_until_the_token_stays(place: Place) -> None:
+def test_stream_is_read_from_either_end_to_a_repeated_token(place: Place) -> None:
     stream = place.streams()[0]
     whole = [each["message"] for each in place.read(logStreamNames=[stream])]
     asked = {"logGroupName": place.group, "logStreamName": stream, "limit": 40}
@@ -219,7 +219,7 @@ def test_end_time_of_one_stream_is_excluded(place: Place) -> None:
     assert len(page["events"]) == 2
 
 
-def test_lines_that_somebody_put_are_read_among_the_tasks_own(place: Place) -> None:
+def test_put_lines_are_merged_with_those_of_tasks(place: Place) -> None:
     stream = place.streams()[0]
     at = place.now() - 1000
     message = "\x00<script>alert(1)</script> " + "x" * 1000
@@ -234,7 +234,7 @@ def test_lines_that_somebody_put_are_read_among_the_tasks_own(place: Place) -> N
     assert times == sorted(times)
 
 
-def test_line_of_another_time_is_rejected(place: Place) -> None:
+def test_line_outside_the_time_limits_is_rejected(place: Place) -> None:
     at = place.now()
     events = [{"timestamp": at - 15 * 86_400_000, "message": "old"}, {"timestamp": at, "message": "mine"}]
 
@@ -256,7 +256,7 @@ def test_newest_streams_are_described_first_on_request(place: Place) -> None:
         place.logs.describe_log_streams(logGroupName=place.group, orderBy="LastEventTime", logStreamNamePrefix="a")
 
 
-def test_deleted_group_takes_its_lines_with_it(place: Place) -> None:
+def test_deleted_group_loses_its_lines(place: Place) -> None:
     place.read()
 
     place.logs.delete_log_group(logGroupName=place.group)
@@ -329,7 +329,7 @@ def test_broken_filter_pattern_is_refused(place: Place, pattern: str) -> None:
     ("kind", "code"),
     [("throttle", "ThrottlingException"), ("access_denied", "AccessDeniedException"), ("server_error", "500")],
 )
-def test_faults_meet_log_reads(place: Place, kind: str, code: str) -> None:
+def test_faults_apply_to_log_reads(place: Place, kind: str, code: str) -> None:
     place.aws.fault(kind, action="FilterLogEvents", times=1)
 
     with pytest.raises(ClientError) as refused:
@@ -340,7 +340,7 @@ def test_faults_meet_log_reads(place: Place, kind: str, code: str) -> None:
     assert place.read()
 
 
-def test_log_reads_have_limits_of_their_own(place: Place) -> None:
+def test_log_reads_have_their_own_limits(place: Place) -> None:
     place.aws.throttling()
     done: Counter[str] = Counter()
 

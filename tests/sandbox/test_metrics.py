@@ -1,4 +1,4 @@
-"""CloudWatch metrics of services: what there is at which time, and how it is asked for."""
+"""CloudWatch metrics of services: the points at each time, and queries."""
 
 import uuid
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ class Place:
         return {"Id": name, "MetricStat": {"Metric": wanted, "Period": period, "Stat": stat}}
 
     def window(self, seconds: float, *, until: float | None = None) -> Json:
-        """The last so many seconds, to the minute."""
+        """Return start and end of the last `seconds`, rounded to the minute."""
         end = (until or self.aws.now()) // 60 * 60
         return {"StartTime": datetime.fromtimestamp(end - seconds, UTC), "EndTime": datetime.fromtimestamp(end, UTC)}
 
@@ -67,7 +67,7 @@ def test_running_service_has_a_point_each_minute(place: Place, metric: tuple[str
     assert len(set(curve.values())) > 50
 
 
-def test_curve_is_the_same_at_each_reading_and_only_grows(place: Place) -> None:
+def test_points_never_change_after_they_appear(place: Place) -> None:
     first = place.curve(CPU, seconds=7200)
     place.aws.advance(600)
     later = place.curve(CPU, seconds=7800)
@@ -76,14 +76,14 @@ def test_curve_is_the_same_at_each_reading_and_only_grows(place: Place) -> None:
     assert len(later) == len(first) + 10
 
 
-def test_past_reaches_back_to_the_service_s_creation_and_no_further(place: Place) -> None:
+def test_metrics_start_with_the_creation_of_the_service(place: Place) -> None:
     curve = place.curve(CPU, seconds=4 * 86400, period=3600)
 
     assert 48 <= len(curve) <= 49
     assert max(curve.values()) - min(curve.values()) > 8
 
 
-def test_no_point_of_utilization_while_no_task_runs_but_counts_of_zero(place: Place) -> None:
+def test_stopped_service_has_zero_counts_and_no_utilization(place: Place) -> None:
     place.update(desiredCount=0)
     place.aws.advance(600)
 
@@ -152,7 +152,7 @@ def test_newest_comes_first_unless_asked_otherwise(place: Place) -> None:
     assert ascending["Values"] == plain["Values"][::-1]
 
 
-def test_pages_make_up_the_whole(place: Place) -> None:
+def test_pages_together_hold_all_points(place: Place) -> None:
     queries = [place.query(CPU), place.query(RUNNING, name="m1")]
     window = place.window(600)
     whole = place.data(*queries, **window)["MetricDataResults"]
@@ -219,7 +219,7 @@ def test_unknown_service_and_metric_have_no_points(place: Place) -> None:
     assert [(each["Values"], each["StatusCode"]) for each in results] == [([], "Complete")] * 2
 
 
-def test_range_and_period_that_cannot_be_are_refused(place: Place) -> None:
+def test_invalid_range_and_period_are_refused(place: Place) -> None:
     now = place.window(0)["EndTime"]
 
     for options in (
@@ -232,7 +232,7 @@ def test_range_and_period_that_cannot_be_are_refused(place: Place) -> None:
         place.data(place.query(CPU, period=90))
 
 
-def test_other_namespaces_stay_with_what_was_put_there(aws: LocalAws) -> None:
+def test_other_namespaces_return_what_was_put_there(aws: LocalAws) -> None:
     cloudwatch = aws.client("cloudwatch")
     cloudwatch.put_metric_data(Namespace="Mine", MetricData=[{"MetricName": f"m-{uuid.uuid4().hex}", "Value": 1}])
 
@@ -240,7 +240,7 @@ def test_other_namespaces_stay_with_what_was_put_there(aws: LocalAws) -> None:
 
 
 @pytest.mark.parametrize("kind", ["throttle", "access_denied", "server_error"])
-def test_faults_meet_metric_reads(place: Place, kind: str) -> None:
+def test_faults_apply_to_metric_reads(place: Place, kind: str) -> None:
     place.aws.fault(kind, action="GetMetricData", times=1)
 
     with pytest.raises(ClientError):
@@ -249,7 +249,7 @@ def test_faults_meet_metric_reads(place: Place, kind: str) -> None:
     assert place.data(place.query(CPU))["MetricDataResults"][0]["Values"]
 
 
-def test_metric_reads_have_a_limit_of_their_own(place: Place) -> None:
+def test_metric_reads_have_their_own_limit(place: Place) -> None:
     place.aws.throttling(scale=0.1)
     codes = []
     for _ in range(12):

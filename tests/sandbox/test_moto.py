@@ -1,4 +1,4 @@
-"""What we rely on inside moto, which is pinned: this fails first when an upgrade takes it away."""
+"""The internals of moto that we rely on. moto is pinned; these tests fail first if an upgrade removes them."""
 
 import inspect
 
@@ -64,7 +64,7 @@ def test_logs_backend_has_the_fields_that_we_read_and_write() -> None:
     assert [(line.timestamp, line.message) for line in moto_state.put_log_lines(*PLACE, "g", "s")] == [(at, "hello")]
 
 
-def test_images_have_digests_of_their_own() -> None:
+def test_images_have_unique_digests() -> None:
     digests = {
         moto_state.put_image(*PLACE, moto_state.ImageSeed(repository, (tag,), 0.0))
         for repository in ("one", "two")

@@ -1,4 +1,4 @@
-"""The platform's own endpoints: they follow the engine's truth, and are made unhealthy by switches."""
+"""The platform's endpoints: they follow the state of the engine and can be made unhealthy by switches."""
 
 import io
 import json
@@ -25,7 +25,7 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class Platform:
-    """One stack's platform, asked over HTTP."""
+    """One stack's platform, called over HTTP."""
 
     def __init__(self, aws: LocalAws) -> None:
         self.aws = aws
@@ -43,7 +43,7 @@ class Platform:
                 return error.code, error.read().decode()
 
     def get(self, service: str, path: str) -> Json:
-        """The JSON of an answer that must be a 200."""
+        """Return the JSON of a response that must be a 200."""
         status, body = self.ask(service, path)
         assert status == 200, (status, body)
         return dict(json.loads(body))
@@ -76,14 +76,14 @@ def platform(aws: LocalAws) -> Platform:
     return made
 
 
-def test_agent_tells_status_and_version_of_the_running_tasks(platform: Platform) -> None:
+def test_agent_reports_status_and_version_of_running_tasks(platform: Platform) -> None:
     health = platform.get("agent", "/health")
 
     assert (health["status"], health["service"], health["version"]) == ("healthy", "axonflow-agent", "9.9.0")
     assert health["timestamp"].endswith("Z")
 
 
-def test_orchestrator_is_always_healthy_and_tells_its_components(platform: Platform) -> None:
+def test_orchestrator_is_always_healthy_and_lists_components(platform: Platform) -> None:
     platform.switch("component/llm_router", "unhealthy")
 
     health = platform.get("orchestrator", "/health")
@@ -93,14 +93,14 @@ def test_orchestrator_is_always_healthy_and_tells_its_components(platform: Platf
     assert health["components"]["policy_engine"] is True
 
 
-def test_portal_answers_plainly_and_asks_for_a_session(platform: Platform) -> None:
+def test_portal_answers_in_plain_text_and_needs_a_session(platform: Platform) -> None:
     assert platform.ask("customer-portal", "/health") == (200, "healthy")
     for path in ("/api/v1/auth/session", "/api/v1/deployments/upgrades"):
         status, body = platform.ask("customer-portal", path)
         assert (status, list(json.loads(body))) == (401, ["error"])
 
 
-def test_connectors_are_counted_listed_and_asked(platform: Platform) -> None:
+def test_connectors_are_counted_listed_and_queried(platform: Platform) -> None:
     platform.switch("connector/postgres", "unhealthy", message="connection refused by db-1")
     platform.switch("connector/slack", "error")
 
@@ -136,7 +136,7 @@ def test_providers_are_a_map_with_null_for_one_never_checked(platform: Platform)
     assert (status, json.loads(body)["error"]["code"]) == (404, "NOT_FOUND")
 
 
-def test_a_completion_works_or_fails_by_its_provider(platform: Platform) -> None:
+def test_completion_fails_if_its_provider_does(platform: Platform) -> None:
     path = "/api/v1/llm-providers/{}/test"
     platform.switch("provider/openai", "test_fails", message="invalid key")
 
@@ -165,7 +165,7 @@ def test_old_tasks_answer_until_the_new_ones_are_healthy(platform: Platform) -> 
     assert {status for _, status in seen} == {"healthy"}
 
 
-def test_a_platform_that_comes_up_from_nothing_is_starting_first(platform: Platform) -> None:
+def test_platform_without_healthy_tasks_is_starting(platform: Platform) -> None:
     platform.update("agent", desiredCount=0)
     platform.aws.advance(30)
     gone = platform.ask("agent", "/health")[0]
@@ -193,7 +193,7 @@ def test_version_of_an_image_pinned_by_digest_is_that_of_its_tag(platform: Platf
 
 
 @pytest.mark.parametrize("service", ["agent", "orchestrator", "customer-portal"])
-def test_a_service_goes_wrong_in_every_way_that_http_allows(platform: Platform, service: str) -> None:
+def test_service_can_fail_in_every_way_http_allows(platform: Platform, service: str) -> None:
     def answer(status: str, path: str = "/health") -> tuple[int, str]:
         platform.switch(service, status, seconds=0.3)
         return platform.ask(service, path)
@@ -209,7 +209,7 @@ def test_a_service_goes_wrong_in_every_way_that_http_allows(platform: Platform, 
     assert answer("healthy") == platform.ask(service, "/health")
 
 
-def test_a_locked_service_asks_for_credentials_beyond_its_health(platform: Platform) -> None:
+def test_locked_service_needs_credentials_except_for_health(platform: Platform) -> None:
     platform.switch("agent", "locked")
     platform.switch("orchestrator", "locked")
 
@@ -218,7 +218,7 @@ def test_a_locked_service_asks_for_credentials_beyond_its_health(platform: Platf
     assert platform.ask("orchestrator", "/api/v1/llm-providers/status")[0] == 401
 
 
-def test_switches_are_of_one_stack_and_cleared(platform: Platform) -> None:
+def test_switches_apply_to_one_stack_and_are_cleared(platform: Platform) -> None:
     other = Platform(platform.aws)
     other.seed(agent={})
     platform.switch("agent", "starting")

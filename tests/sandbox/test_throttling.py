@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from tests.local_aws import LocalAws
 from tests.sandbox.conftest import Ecs
 
-# A tenth of AWS's numbers: 5 service modifications at once, then one in 2 s.
+# A tenth of AWS's limits: a burst of 5 service modifications, then one every 2 s.
 SCALE = 0.1
 
 
@@ -23,7 +23,7 @@ def calls_until_throttled(call: Any, *, limit: int = 60) -> int:
     return limit
 
 
-def test_service_modifications_are_limited_and_refused_ones_have_no_effect(ecs: Ecs) -> None:
+def test_throttled_service_modifications_have_no_effect(ecs: Ecs) -> None:
     service = ecs.service()
     ecs.faults().throttling(scale=SCALE)
 
@@ -56,7 +56,7 @@ def test_registering_task_definitions_is_limited_most_tightly(ecs: Ecs) -> None:
     assert done == 2
 
 
-def test_categories_accounts_and_regions_have_buckets_of_their_own(ecs: Ecs) -> None:
+def test_categories_accounts_and_regions_have_own_buckets(ecs: Ecs) -> None:
     service = ecs.service()
     local = ecs.faults()
     role = "arn:aws:iam::444444444444:role/portal"
