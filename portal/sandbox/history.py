@@ -1,6 +1,6 @@
 """History of a service's task counts, from which its metrics are computed. It stores changes, not points."""
 
-from portal.sandbox.records import Service, Task
+from portal.sandbox.records import Counts, Service, Task
 
 CHANGES_KEPT = 1000
 PAST_TASKS_KEPT = 100
@@ -18,9 +18,9 @@ def record_counts(service: Service, now: float) -> None:
 
 
 def note_counts(service: Service, at: float, desired: int, running: int, pending: int) -> None:
-    if service.counts and service.counts[-1][1:] == [desired, running, pending]:
+    if service.counts and service.counts[-1][1:] == (desired, running, pending):
         return
-    service.counts.append([at, desired, running, pending])
+    service.counts.append(Counts(at, desired, running, pending))
     del service.counts[:-CHANGES_KEPT]
 
 

@@ -6,6 +6,7 @@ crash and stop are the same for every task.
 """
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -14,11 +15,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from portal.sandbox.log_texts import CRASH, MESSAGES, OPENING, STOPPING
+from portal.sandbox.rounding import round_down, round_up
 
 YOUNG_MS = 3_600_000
 YOUNG_SLOT_MS, OLD_SLOT_MS = 6_000, 24_000
 OPENING_MS = 2_000
-LINES_IN_SLOT = (0, 0, 1, 1, 1, 1, 2, 2)
+LINES_IN_SLOT = (0, 0, 1, 1, 1, 1, 2, 2)  # the number of a slot's lines; a hash picks one entry
+BYTES_A_LINE = 12  # of a slot's hash; `message_of` uses them as random numbers
+FIRST_OPENING_NUMBER, FIRST_CLOSING_NUMBER, FIRST_REGULAR_NUMBER = 0, 50, 100
 
 COLOURS = {"DEBUG": "36", "INFO": "32", "WARN": "33", "ERROR": "31"}
 
@@ -36,6 +40,14 @@ class Stream:
     stopping_ms: int | None = None
     has_crashed: bool = False
     exit_code: int = 0
+
+    @property
+    def opened_ms(self) -> int:
+        """Return when the container has started up and begins to write regular lines."""
+        return self.started_ms + OPENING_MS
+
+    def is_open_at(self, at: int) -> bool:
+        return self.opened_ms <= at and (self.stopping_ms is None or at < self.stopping_ms)
 
 
 class Line(NamedTuple):
@@ -59,33 +71,41 @@ def stream_number(name: str) -> int:
 
 def lines(stream: Stream, *, since: int, until: int, newest_first: bool = False) -> Iterator[Line]:
     """Yield the stream's lines from `since` to `until` (both included), oldest or newest first. Generated lazily."""
-    until = until if stream.stopping_ms is None else min(until, stream.stopping_ms + OPENING_MS)
-    ends = stream.stopping_ms if stream.stopping_ms is not None else until + 1
-    begins = stream.started_ms + OPENING_MS
-    grown = -(-(stream.started_ms + YOUNG_MS) // OLD_SLOT_MS) * OLD_SLOT_MS
-    order = -1 if newest_first else 1
-    slots = [
-        range(max(begins, since) // YOUNG_SLOT_MS * YOUNG_SLOT_MS, min(grown, ends, until + 1), YOUNG_SLOT_MS),
-        range(max(grown, since // OLD_SLOT_MS * OLD_SLOT_MS), min(ends, until + 1), OLD_SLOT_MS),
-    ]
-    blocks: list[Iterator[list[Line]]] = [
-        iter([opening(stream)]),
-        *(slots_lines(stream, each[::order]) for each in slots),
-        iter([closing(stream)]),
-    ]
-    for block in blocks[::order]:
-        for found in block:
-            for line in found[::order]:
-                is_regular = line.number >= 100
-                if since <= line.timestamp <= until and (not is_regular or begins <= line.timestamp < ends):
-                    yield line
+    slots = slots_between(stream, since, until, newest_first=newest_first)
+    regular = (regular_lines(stream, slot) for slot in slots)
+    first, last = opening(stream), closing(stream)
+    blocks = itertools.chain([last], regular, [first]) if newest_first else itertools.chain([first], regular, [last])
+    for block in blocks:
+        for line in reversed(block) if newest_first else block:
+            if since <= line.timestamp <= until:
+                yield line
+
+
+class Slot(NamedTuple):
+    """A span of time in milliseconds whose regular lines are generated together."""
+
+    start: int
+    length: int
+
+
+def slots_between(stream: Stream, since: int, until: int, *, newest_first: bool) -> Iterator[Slot]:
+    """Yield the slots that may hold regular lines from `since` to `until`, oldest or newest first.
+
+    Slots are short in the stream's first hour and long afterwards.
+    """
+    end = until + 1 if stream.stopping_ms is None else min(until + 1, stream.stopping_ms)
+    old_from = round_up(stream.started_ms + YOUNG_MS, OLD_SLOT_MS)
+    young = range(round_down(max(since, stream.opened_ms), YOUNG_SLOT_MS), min(old_from, end), YOUNG_SLOT_MS)
+    old = range(max(old_from, round_down(since, OLD_SLOT_MS)), end, OLD_SLOT_MS)
+    starts = itertools.chain(reversed(old), reversed(young)) if newest_first else itertools.chain(young, old)
+    for start in starts:
+        yield Slot(start, YOUNG_SLOT_MS if start < old_from else OLD_SLOT_MS)
 
 
 def opening(stream: Stream) -> list[Line]:
     """Return the lines the container writes at its start, up to its end if it stops before the last one."""
-    ends = stream.stopping_ms if stream.stopping_ms is not None else stream.started_ms + OPENING_MS
-    found = scripted(stream, OPENING, stream.started_ms, 0)
-    return [line for line in found if line.timestamp < ends]
+    found = scripted(stream, OPENING, stream.started_ms, FIRST_OPENING_NUMBER)
+    return [line for line in found if stream.stopping_ms is None or line.timestamp < stream.stopping_ms]
 
 
 def closing(stream: Stream) -> list[Line]:
@@ -95,7 +115,8 @@ def closing(stream: Stream) -> list[Line]:
     """
     if stream.stopping_ms is None:
         return []
-    return scripted(stream, CRASH if stream.has_crashed else STOPPING, stream.stopping_ms, 50)
+    script = CRASH if stream.has_crashed else STOPPING
+    return scripted(stream, script, stream.stopping_ms, FIRST_CLOSING_NUMBER)
 
 
 def scripted(stream: Stream, script: tuple[tuple[int, str], ...], at: int, first_number: int) -> list[Line]:
@@ -114,18 +135,20 @@ def scripted(stream: Stream, script: tuple[tuple[int, str], ...], at: int, first
     return found
 
 
-def slots_lines(stream: Stream, slots: range) -> Iterator[list[Line]]:
-    for at in slots:
-        yield slot_lines(stream, at, abs(slots.step))
+def regular_lines(stream: Stream, slot: Slot) -> list[Line]:
+    """Return the lines of one slot, oldest first, without those before the container has opened or after it stops.
 
-
-def slot_lines(stream: Stream, at: int, length: int) -> list[Line]:
-    seed = hashlib.blake2b(f"{stream.task_id}/{stream.container}/{at}".encode(), digest_size=32).digest()
+    The slot is divided into equal parts, one for each possible line.
+    """
+    part_ms = slot.length // max(LINES_IN_SLOT)
+    source = f"{stream.task_id}/{stream.container}/{slot.start}"
+    digest = hashlib.blake2b(source.encode(), digest_size=32).digest()
     found = []
-    for number in range(LINES_IN_SLOT[seed[0] % len(LINES_IN_SLOT)]):
-        part = seed[1 + number * 12 : 13 + number * 12]
-        offset = (int.from_bytes(part[:4]) % (length // 2)) + number * (length // 2)
-        found.append(Line(at + offset, stream.name, 100 + number, message_of(stream, at + offset, part)))
+    for number in range(LINES_IN_SLOT[digest[0] % len(LINES_IN_SLOT)]):
+        chance = digest[1 + number * BYTES_A_LINE : 1 + (number + 1) * BYTES_A_LINE]
+        at = slot.start + number * part_ms + int.from_bytes(chance[:4]) % part_ms
+        if stream.is_open_at(at):
+            found.append(Line(at, stream.name, FIRST_REGULAR_NUMBER + number, message_of(stream, at, chance)))
     return found
 
 

@@ -4,14 +4,14 @@ CPU has a daily wave, noise and a bump after each start, and rises when fewer ta
 """
 
 import bisect
-import itertools
 import math
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from portal.sandbox.history import GONE
-from portal.sandbox.records import Service
+from portal.sandbox.records import Counts, Service
+from portal.sandbox.rounding import round_down, round_up
 
 MINUTE = 60
 DAY = 86_400
@@ -66,36 +66,48 @@ def points(service: Service, namespace: str, name: str, within: Iterable[Minute]
             yield Point(minute.at, value, max(0.1, value - spread), min(100.0, value + spread), tasks)
 
 
+class CountHistory:
+    """A service's task counts over time, found by binary search because they are read for thousands of minutes."""
+
+    def __init__(self, counts: list[Counts]) -> None:
+        self.counts = counts
+        self.change_times = [each.at for each in counts]
+        before = [0, *(each.running for each in counts)]
+        self.start_times = [each.at for running, each in zip(before, counts, strict=False) if each.running > running]
+
+    def during(self, minute: int) -> list[Counts]:
+        """Return the counts in effect at the start of the minute and those that changed within it, oldest first."""
+        earlier = bisect.bisect_right(self.change_times, minute)
+        changed = bisect.bisect_left(self.change_times, minute + MINUTE)
+        return self.counts[max(0, earlier - 1) : changed]
+
+    def seconds_since_start(self, moment: int) -> float:
+        """Return the seconds since a task last started before this moment, or a day if none did."""
+        earlier = bisect.bisect_left(self.start_times, moment)
+        return moment - self.start_times[earlier - 1] if earlier else float(DAY)
+
+
 def minutes(service: Service, *, start: int, end: int, now: float) -> Iterator[Minute]:
     """Yield the complete past minutes from `start` up to `end` in which the service existed."""
-    counts = service.counts
-    if not counts:
+    if not service.counts:
         return
-    times = [entry[0] for entry in counts]
-    starts = [after[0] for before, after in itertools.pairwise([[0.0, 0, 0, 0], *counts]) if after[2] > before[2]]
-    first = max(start, int(times[0]) // MINUTE * MINUTE)
-    unchanged_until = 0.0
-    within: list[list[float]] = []
-    begun = 0
-    for at in range(-(-first // MINUTE) * MINUTE, min(end, int(now) - MINUTE + 1), MINUTE):
-        if at + MINUTE > unchanged_until:
-            low, high = bisect.bisect_right(times, at), bisect.bisect_left(times, at + MINUTE)
-            within = counts[max(0, low - 1) : high]
-            begun = bisect.bisect_left(starts, at + MINUTE)
-            if low == high:
-                unchanged_until = times[high] if high < len(times) else math.inf
-        there = [entry for entry in within if entry[1] != GONE]
-        if not there:
+    history = CountHistory(service.counts)
+    created = round_down(int(service.counts[0].at), MINUTE)
+    first = round_up(max(start, created), MINUTE)
+    for at in range(first, min(end, int(now) - MINUTE + 1), MINUTE):
+        within = history.during(at)
+        existing = [each for each in within if each.desired != GONE]
+        if not existing:
             continue
-        latest = within[-1] if within[-1][1] != GONE else [at, 0, 0, 0]
+        latest = within[-1] if within[-1].desired != GONE else Counts(at, 0, 0, 0)
         yield Minute(
             at=at,
-            desired=latest[1],
-            running=latest[2],
-            pending=latest[3],
-            most_running=max(entry[2] for entry in there),
-            most_pending=max(entry[3] for entry in there),
-            since_start=at + MINUTE - starts[begun - 1] if begun else float(DAY),
+            desired=latest.desired,
+            running=latest.running,
+            pending=latest.pending,
+            most_running=max(each.running for each in existing),
+            most_pending=max(each.pending for each in existing),
+            since_start=history.seconds_since_start(at + MINUTE),
         )
 
 

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricDa
 
 import base64
 import binascii
+import math
 import re
 from typing import Any
 
@@ -15,6 +16,7 @@ from portal.sandbox.errors import AwsError
 from portal.sandbox.metrics import DAY, METRICS, MINUTE, Minute, Point, minutes, points
 from portal.sandbox.protocol import ApiRequest
 from portal.sandbox.records import ServiceKey
+from portal.sandbox.rounding import round_down
 
 Json = dict[str, Any]
 
@@ -97,7 +99,7 @@ class MetricsApi:
             raise AwsError("InvalidParameterCombination", "Must specify either Statistics or ExtendedStatistics")
         start, end = range_of(params)
         period = period_of(params.get("Period"))
-        wanted = -(-(end - start) // period)
+        wanted = math.ceil((end - start) / period)
         if wanted > MOST_STATISTICS_DATAPOINTS:
             raise AwsError(
                 "InvalidParameterCombination",
@@ -168,7 +170,7 @@ class MetricsApi:
         oldest = now - 15 * DAY if period < 300 else 0
         buckets: dict[int, list[Point]] = {}
         for point in points(service, *kind, (minute for minute in known[key] if minute.at >= oldest)):
-            buckets.setdefault(start + (point.at - start) // period * period, []).append(point)
+            buckets.setdefault(start + round_down(point.at - start, period), []).append(point)
         return sorted(buckets.items())
 
 
@@ -186,7 +188,7 @@ def range_of(params: Json) -> tuple[int, int]:
         raise invalid("The parameter StartTime must not equal parameter EndTime.")
     if start > end:
         raise invalid("The parameter EndTime must be greater than StartTime.")
-    return int(start) // MINUTE * MINUTE, -int(-end // 1)
+    return round_down(int(start), MINUTE), math.ceil(end)
 
 
 def period_of(period: Any) -> int:

@@ -5,7 +5,7 @@ Plain data without rules, saved as JSON (`dump_service`, `load_service`). Times 
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 RUNNING_STAGES = ("PROVISIONING", "PENDING", "RUNNING")
 
@@ -142,6 +142,15 @@ class Event:
     message: str
 
 
+class Counts(NamedTuple):
+    """A service's task counts from `at` on. A tuple, because it is saved as a JSON list."""
+
+    at: float
+    desired: float
+    running: float
+    pending: float
+
+
 @dataclass
 class Service:
     """One service with all its data. `settings` holds the request's fields that the engine does not interpret."""
@@ -169,7 +178,7 @@ class Service:
     events: list[Event] = field(default_factory=list)
     completed: list[list[str]] = field(default_factory=list)  # [revision ARN, deployment id], oldest first
     past_tasks: list[Task] = field(default_factory=list)  # those that ECS no longer lists, kept for their logs
-    counts: list[list[float]] = field(default_factory=list)  # [at, desired, running, pending], oldest first
+    counts: list[Counts] = field(default_factory=list)  # oldest first
 
     @property
     def controller(self) -> str:
@@ -215,5 +224,6 @@ def load_service(state: dict[str, Any]) -> Service:
         tasks=[Task(**each) for each in state.pop("tasks")],
         past_tasks=[Task(**each) for each in state.pop("past_tasks", [])],
         events=[Event(**each) for each in state.pop("events")],
+        counts=[Counts(*each) for each in state.pop("counts", [])],
         **state,
     )
