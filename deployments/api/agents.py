@@ -1,4 +1,4 @@
-"""The agent routes of the API: what an organization runs, before it is deployed."""
+"""Agent routes of the API. An agent describes what to run; a deployment runs it."""
 
 import uuid
 
@@ -28,14 +28,14 @@ from portal.pagination import paginate
     methods=["POST"],
     operation_id="agents_create",
     tags=["agents"],
-    summary="Record an agent",
+    summary="Create an agent",
     parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
     request=serializers.AgentBody,
     responses={201: serializers.AgentRecord, **WRITE_ERRORS},
 )
 @api_route("GET", "POST", allow=Policy.VIEWER)
 def agents(request: Request) -> Response:
-    """The organization's agents, newest first; POST records one. Secrets are given by ARN, never as values."""
+    """List the organization's agents, newest first, or create one (POST). Pass secrets by ARN, never as values."""
     if request.method == "POST":
         return create(request)
     query = read_query(request, serializers.AgentQuery)
@@ -72,7 +72,7 @@ def create(request: Request) -> Response:
 )
 @api_route("GET", "PATCH", allow=Policy.VIEWER)
 def agent(request: Request, agent_id: uuid.UUID) -> Response:
-    """One agent; PATCH changes what its next deployments are made of."""
+    """Return one agent, or change it (PATCH). A change applies to its future deployments."""
     read_query(request)
     found = find_agent(request, agent_id)
     if request.method == "PATCH":

@@ -1,6 +1,6 @@
-"""The deployment routes of the API: shape in, one query or command, record out.
+"""Deployment routes of the API. Each parses its input, runs one query or command, and returns a record.
 
-Served at the documented root paths and under /api/v1. The agent routes are in agents_api.py.
+Served at the documented root paths and under /api/v1. Agent routes are in agents.py.
 """
 
 import uuid
@@ -27,7 +27,7 @@ from portal.times import utc
 Json = dict[str, Any]
 
 LOCATION = OpenApiParameter(
-    "Location", str, OpenApiParameter.HEADER, response=[201], description="Where the new record is."
+    "Location", str, OpenApiParameter.HEADER, response=[201], description="URL of the new record."
 )
 WRITE_ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
 
@@ -51,7 +51,7 @@ WRITE_ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
 )
 @api_route("GET", "POST", allow=Policy.VIEWER)
 def deployments(request: Request) -> Response:
-    """The organization's deployments, newest first; POST deploys one of its agents."""
+    """List the organization's deployments, newest first, or deploy one of its agents (POST)."""
     if request.method == "POST":
         return create(request)
     query = read_query(request, serializers.DeploymentQuery)
@@ -83,7 +83,7 @@ def create(request: Request) -> Response:
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def deploy(request: Request, agent_id: uuid.UUID) -> Response:
-    """Deploy the agent, one replica of it. The same command as POST /deployments."""
+    """Deploy one replica of the agent. Runs the same command as POST /deployments."""
     read_query(request)
     read_body(request, NoBody)
     deployment = commands.create_deployment(
@@ -112,7 +112,10 @@ def deploy(request: Request, agent_id: uuid.UUID) -> Response:
 )
 @api_route("GET", "DELETE", allow=Policy.VIEWER)
 def deployment(request: Request, deployment_id: uuid.UUID) -> Response:
-    """One deployment with its newest events; DELETE marks it as killed, and ECS follows. The record stays."""
+    """Return one deployment with its newest events, or kill it (DELETE).
+
+    A killed deployment keeps its record. Its ECS service is deleted afterwards.
+    """
     read_query(request)
     found = find_deployment(request, deployment_id)
     if request.method == "DELETE":
@@ -126,13 +129,13 @@ def deployment(request: Request, deployment_id: uuid.UUID) -> Response:
 @extend_schema(
     operation_id="deployments_events",
     tags=["deployments"],
-    summary="History of a deployment",
+    summary="Event history of a deployment",
     parameters=[serializers.EventQuery],
     responses={200: serializers.EventList, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
 def events(request: Request, deployment_id: uuid.UUID) -> Response:
-    """The deployment's history, newest first."""
+    """List the deployment's events, newest first."""
     query = read_query(request, serializers.EventQuery)
     found = find_deployment(request, deployment_id, with_events=False)
     page = events_page(found, **query)
@@ -150,7 +153,10 @@ def events(request: Request, deployment_id: uuid.UUID) -> Response:
 )
 @api_route("GET", allow=Policy.VIEWER)
 def logs(request: Request, deployment_id: uuid.UUID) -> Response:
-    """What all tasks of the deployment wrote, the stopped ones too, newest first. `cursor` goes on where a page ended."""
+    """List the log lines of all tasks of the deployment, stopped tasks included, newest first.
+
+    Pass `next_cursor` of one page as `cursor` to get the next page.
+    """
     query = read_query(request, serializers.LogQuery)
     found = find_deployment(request, deployment_id, with_events=False)
     page = read_logs(found, **query)
@@ -171,7 +177,7 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
 )
 @api_route("GET", allow=Policy.VIEWER)
 def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
-    """CPU and memory in percent of what is reserved, newest first. No running task, no point."""
+    """List CPU and memory usage in percent of what is reserved, newest first. No point means that no task was running."""
     query = read_query(request, serializers.MetricQuery)
     limit = query.pop("limit")
     found = find_deployment(request, deployment_id, with_events=False)
@@ -210,7 +216,7 @@ def restart(request: Request, deployment_id: uuid.UUID) -> Response:
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def stop(request: Request, deployment_id: uuid.UUID) -> Response:
-    """Ask for no tasks; the status is `stopped` once ECS reports that none runs."""
+    """Stop all tasks. The status becomes `stopped` once ECS reports that none is running."""
     read_query(request)
     read_body(request, NoBody)
     return act(request, deployment_id, commands.stop_deployment)
@@ -226,7 +232,7 @@ def stop(request: Request, deployment_id: uuid.UUID) -> Response:
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def scale(request: Request, deployment_id: uuid.UUID) -> Response:
-    """Want another number of replicas of a running deployment."""
+    """Change the number of replicas of a running deployment."""
     read_query(request)
     body = read_body(request, serializers.ScaleBody)
     return act(request, deployment_id, commands.scale_deployment, **body)
@@ -239,27 +245,35 @@ def act(request: Request, deployment_id: uuid.UUID, command: Callable[..., Deplo
 
 
 def find_deployment(request: Request, deployment_id: uuid.UUID, *, with_events: bool = True) -> Deployment:
-    """Raises PortalError 404 for a deployment of another organization as for one that does not exist."""
+    """Return a deployment that the user may see.
+
+    *Raises* PortalError 404 if it does not exist or belongs to another organization.
+    """
     visible = Deployment.objects.visible_to(request.user)
     rows = visible.for_detail() if with_events else visible.select_related("agent", "organization")
     return existing(rows.filter(pk=deployment_id).first())
 
 
 def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization | None = None) -> Agent:
-    """Raises PortalError 404 for an agent of another organization as for one that does not exist."""
+    """Return an agent that the user may see.
+
+    *Raises* PortalError 404 if it does not exist or belongs to another organization.
+    """
     rows = Agent.objects.visible_to(request.user).for_detail().filter(pk=agent_id)
     return existing((rows.filter(organization=organization) if organization else rows).first())
 
 
 def heading(deployment: Deployment) -> Json:
-    """What leads each answer about one deployment, so that clients need no second call."""
+    """Return the fields that start each response about one deployment, so that clients need no second call."""
     return {"deployment_id": str(deployment.pk), "deployment_status": deployment.status}
 
 
 def refuse_unread(what: str, is_unread: bool, error: str | None) -> None:
-    """502 where AWS did not answer and nothing was read before; older data is answered, with its age."""
+    """Raise PortalError 502 if AWS did not answer and nothing was read before. Older data is returned with its age."""
     if is_unread:
-        raise PortalError("aws_unavailable", f"The {what} could not be read from AWS. {error} Try again soon.", 502)
+        raise PortalError(
+            "aws_unavailable", f"The {what} could not be read from AWS. {error} Try again in a few seconds.", 502
+        )
 
 
 def as_text(value: uuid.UUID | None) -> str | None:

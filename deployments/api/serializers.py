@@ -1,7 +1,7 @@
-"""Bodies and queries of the deployment and agent routes in, records out.
+"""Request bodies, queries and records of the deployment and agent routes.
 
-Records are written by plain functions, because a list of them is the portal's most read answer; the classes beside them
-are the same shapes for the schema.
+Records are built by plain functions for speed, because lists of them are the portal's most requested responses. The
+serializer classes below them describe the same shapes for the schema.
 """
 
 from datetime import datetime
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 
 class StrictInteger(serializers.IntegerField):
-    """A JSON number without a fraction: "2" and true are not guessed at."""
+    """Accepts only JSON integers. Refuses "2", true and 2.5."""
 
     def to_internal_value(self, data: Any) -> int:
         if isinstance(data, bool) or not isinstance(data, int):
@@ -33,16 +33,16 @@ class StrictInteger(serializers.IntegerField):
 
 
 class UtcQueryField(serializers.DateTimeField):
-    """A time in a query: ISO 8601; without an offset it is UTC."""
+    """A time in a query: ISO 8601, in UTC unless it has an offset."""
 
 
 class Environment(serializers.DictField):
-    """Names and values, all of them text."""
+    """Environment variables: text names with text values."""
 
     child = StrictString(allow_blank=True, trim_whitespace=False)
 
 
-# --- in ---------------------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 class DeploymentQuery(PageQuery):
@@ -102,7 +102,7 @@ class AgentBody(StrictSerializer):
     environment = Environment(default=dict)
 
 
-# --- out --------------------------------------------------------------------------------------------------------------
+# --- records ----------------------------------------------------------------------------------------------------------
 
 
 def agent_record(agent: Agent) -> Json:
@@ -138,7 +138,7 @@ def deployment_record(deployment: Deployment) -> Json:
 
 
 def full_record(deployment: Deployment) -> Json:
-    """With the newest events; of a deployment that for_detail() found."""
+    """Return the record with its newest events. The deployment must come from for_detail()."""
     events = [event_fields(event, datetime.fromisoformat(event["created_at"])) for event in deployment.newest_events]
     return {**deployment_record(deployment), "events": events}
 
@@ -182,7 +182,7 @@ def metric_record(point: MetricPoint, deployment: Deployment) -> Json:
     }
 
 
-# --- the same shapes, for the schema ----------------------------------------------------------------------------------
+# --- record shapes for the schema -------------------------------------------------------------------------------------
 
 
 class AgentRecord(serializers.Serializer[Any]):
@@ -281,7 +281,7 @@ class LogRecord(serializers.Serializer[Any]):
 
 
 class LiveRead(OfDeployment):
-    """`error` is set when AWS did not answer: then the items are as of `read_at`."""
+    """A response read from AWS. If AWS did not answer, `error` says why and the items are as of `read_at`."""
 
     limit = serializers.IntegerField()
     has_more = serializers.BooleanField()

@@ -1,7 +1,7 @@
-"""From what a task wrote to a line that may be shown: safe text, level, message, fields. Pure, linear in the line's length.
+"""Parses a raw log line into safe text, level, message and fields. Pure; takes time linear in the line's length.
 
-NUL, control and direction-changing characters, escape sequences and what is no Unicode are taken out or marked; a line of
-more than MAX_LINE characters is cut and says so. HTML is text like any other: templates escape it.
+Escape sequences are removed. NUL, control characters, bidirectional marks and invalid Unicode are replaced by a mark. A
+line of more than MAX_LINE characters is truncated, and its text says so. HTML is kept, because templates escape it.
 """
 
 import json
@@ -28,17 +28,17 @@ SAME_LEVEL = {
 }
 LEVEL_KEYS = ("level", "severity", "levelname", "log_level", "lvl", "log.level")
 MESSAGE_KEYS = ("message", "msg", "event", "text")
-# bunyan and pino write numbers: 10 trace to 60 fatal.
+# bunyan and pino write levels as numbers, from 10 (trace) to 60 (fatal).
 NUMBERED = {10: "DEBUG", 20: "DEBUG", 30: "INFO", 40: "WARNING", 50: "ERROR", 60: "CRITICAL"}
 
-# ECMA-48 sequences, unfinished ones too. Possessive, so that nothing is tried twice.
+# ECMA-48 sequences, including unfinished ones. Possessive quantifiers prevent backtracking.
 ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]?"
     r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*+(?:\x07|\x1b\\|\x9c)?"
     r"|\x1b[PX^_][^\x1b\x9c]*+(?:\x1b\\|\x9c)?"
     r"|\x1b[ -/]*+[0-~]?"
 )
-# Control characters but tab and newline; surrogates; marks that change the direction of what follows.
+# Control characters except tab and newline, surrogates, and marks that change the text direction.
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MARK = "\ufffd"
 LEVEL_WORD = re.compile(r"(?<![A-Za-z0-9_])(" + "|".join([*LEVELS, *SAME_LEVEL]) + r")(?![A-Za-z0-9_])")
@@ -46,18 +46,22 @@ WHERE_A_LEVEL_STANDS = 120
 
 
 def safe_text(text: str) -> str:
-    """The text without escape sequences, with a mark for each character that must not reach a page."""
+    """Return the text without escape sequences, with a mark in place of each unsafe character."""
     return UNSAFE.sub(MARK, ESCAPES.sub("", text))
 
 
 def read_line(raw: str) -> dict[str, Any]:
-    """`level` (of LEVELS, None where the line names none), `message`, `extra_data` (a JSON line's other fields), `cut`."""
+    """Return the parts of a line: `level`, `message`, `extra_data` and `cut`.
+
+    `level` is one of LEVELS, or None if the line names none. `extra_data` holds the other fields of a JSON line. `cut` is
+    true if the line was truncated.
+    """
     cut = len(raw) > MAX_LINE
     fields = None if cut else as_fields(raw)
     if fields is None:
         text = safe_text(raw[:MAX_LINE]).rstrip()
         if cut:
-            text += f" … (cut: the line has {len(raw):,} characters, {MAX_LINE:,} are shown)"
+            text += f" … (truncated: {MAX_LINE:,} of {len(raw):,} characters shown)"
         return {"level": level_of_text(text), "message": text, "extra_data": None, "cut": cut}
     level = next((level_of(fields[key]) for key in LEVEL_KEYS if key in fields), None)
     key = next((key for key in MESSAGE_KEYS if isinstance(fields.get(key), str)), None)
@@ -67,7 +71,7 @@ def read_line(raw: str) -> dict[str, Any]:
 
 
 def as_fields(raw: str) -> dict[str, Any] | None:
-    """A JSON object's fields, made safe; None for a line that is none."""
+    """Return the fields of a JSON object as safe values, or None if the line is not a JSON object."""
     if not raw.lstrip().startswith("{"):
         return None
     try:
@@ -78,7 +82,7 @@ def as_fields(raw: str) -> dict[str, Any] | None:
 
 
 def safe_value(value: Any, depth: int = 0) -> Any:
-    """JSON as it may be shown: every text safe, not deeper than MAX_DEPTH, numbers that JSON has."""
+    """Return a JSON value that is safe to show: safe texts, at most MAX_DEPTH levels, and only numbers that JSON allows."""
     if isinstance(value, str):
         return safe_text(value)
     if depth >= MAX_DEPTH and isinstance(value, dict | list):
@@ -93,7 +97,8 @@ def safe_value(value: Any, depth: int = 0) -> Any:
 
 
 def level_of(value: Any) -> str | None:
-    """
+    """Return the standard level for a level name or number, or None if it is unknown.
+
     >>> level_of("warn"), level_of(50), level_of("loud")
     ('WARNING', 'ERROR', None)
     """
@@ -104,6 +109,6 @@ def level_of(value: Any) -> str | None:
 
 
 def level_of_text(text: str) -> str | None:
-    """The first level that stands, in capitals, near the beginning of a plain line."""
+    """Return the first level in capitals near the start of a plain text line, or None."""
     found = LEVEL_WORD.search(text[:WHERE_A_LEVEL_STANDS])
     return level_of(found[1]) if found else None

@@ -1,8 +1,8 @@
-"""A deployment's logs, read from CloudWatch Logs on demand; the portal keeps no copy.
+"""Reads a deployment's logs from CloudWatch Logs on demand. The portal stores no copy.
 
-All tasks of a deployment write to streams that begin with its service's name, so one read sees them all, the stopped ones
-too. The newest lines are one shared tail: however many people look, CloudWatch is asked once in FRESH_SECONDS. A request
-reads one page of lines and has an end even where none of them matches: it then says how to go on.
+All tasks of a deployment write to streams that begin with its service's name, so one read covers them all, including
+stopped tasks. All viewers share one cached tail of the newest lines, so CloudWatch is read at most once per FRESH_SECONDS.
+A request reads one page of lines. If none of them matches, it returns no lines and a cursor to continue from.
 """
 
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ from portal.errors import PortalError
 
 FRESH_SECONDS = 3
 KEPT_SECONDS = 60 * 60
-READING_SECONDS = 10  # a reader that takes longer than this is no longer waited for
+READING_SECONDS = 10  # after this long, another request may start its own read
 TAIL_LINES, TAIL_CHARACTERS = 1000, 1_000_000
 SHORT_SPAN_MS = 15 * 60 * 1000
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
@@ -28,7 +28,10 @@ DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line. `node_id` is the task; `extra_data` the other fields of a JSON line; `cut` says that it was too long."""
+    """One log line.
+
+    `node_id` is the task. `extra_data` holds the other fields of a JSON line. `cut` is true if the line was truncated.
+    """
 
     id: str
     timestamp: datetime
@@ -41,7 +44,10 @@ class LogLine:
 
 @dataclass(frozen=True)
 class LogPage:
-    """Lines, newest first. `next_cursor` goes further back. With `error` the lines are as of `read_at`, None: never."""
+    """A page of lines, newest first. `next_cursor` continues with older lines.
+
+    If `error` is set, the lines are as of `read_at`. `read_at` is None if nothing was ever read.
+    """
 
     items: list[LogLine]
     next_cursor: str | None
@@ -52,7 +58,7 @@ class LogPage:
 
 @dataclass(frozen=True)
 class Walk:
-    """What a walk back in time has read: lines (plain dicts, newest first), and complete from `reached` on."""
+    """The result of reading backwards: lines (plain dicts, newest first), complete from `reached` (milliseconds) on."""
 
     lines: list[dict[str, Any]]
     reached: int
@@ -71,11 +77,13 @@ def read_logs(
     node_id: str | None = None,
     cursor: str | None = None,
 ) -> LogPage:
-    """The newest matching lines before `cursor` or `until` (not included), not older than `since` (included).
+    """Return the newest matching lines before `cursor` or `until` (exclusive) and not older than `since` (inclusive).
 
-    `level` is one of log_lines.LEVELS; `q` a text that the message or the JSON fields contain, whatever its case;
-    `node_id` a task. Never raises for AWS: `error` says what went wrong, and the lines are the last that were read.
-    Raises PortalError 400 `bad_cursor`. One FilterLogEvents call as a rule; none while the shared tail is fresh.
+    `level` is one of log_lines.LEVELS. `q` is text to find in the message or the JSON fields, ignoring case. `node_id` is
+    a task. AWS errors are not raised: `error` says what went wrong, and the lines are the last that were read.
+
+    *Raises* PortalError 400 `bad_cursor`.
+    *Costs* usually one FilterLogEvents call; none while the cached read is fresh.
     """
     before = read_cursor(cursor) if cursor else None
     if until is not None:
@@ -106,10 +114,13 @@ def read_logs(
 
 
 def read_cursor(cursor: str) -> tuple[int, str]:
-    """Milliseconds and id of the line before which to go on; without an id, before all lines of that millisecond."""
+    """Return the milliseconds and id of the line to continue before.
+
+    Without an id, the page continues before all lines of that millisecond.
+    """
     at, separator, line_id = cursor.partition(":")
     if not separator or not at.isascii() or not at.isdigit() or len(at) > 16:
-        raise PortalError("bad_cursor", "Give next_cursor of an earlier answer as cursor, as it is.", 400)
+        raise PortalError("bad_cursor", "Pass next_cursor of an earlier response as cursor, unchanged.", 400)
     return int(at), line_id
 
 
@@ -124,18 +135,21 @@ def as_line(line: dict[str, Any]) -> LogLine:
     return LogLine(timestamp=at, **{name: value for name, value in line.items() if name != "at"})
 
 
-# --- reading, shared and kept -----------------------------------------------------------------------------------------
+# --- reading through the cache ----------------------------------------------------------------------------------------
 
 
 def read_walk(deployment: Deployment, end: int | None) -> tuple[Walk | None, str | None]:
-    """The walk that begins at `end` (None: now), from the cache while fresh; the last good one with the error after it."""
+    """Return the lines before `end` (None: now) and an error, from the cache while it is fresh.
+
+    If AWS fails, returns the last good read, or None, together with the error.
+    """
     key = f"logs:{deployment.pk}:{'tail' if end is None else end}"
     kept = recall(key)
     fresh = cache.get(f"{key}:fresh")
     if fresh is not None and (kept or fresh):
         return kept, fresh or None
     if kept and not cache.add(f"{key}:reading", 1, READING_SECONDS):
-        return kept, None  # somebody else is reading; this is seconds old
+        return kept, None  # another request is reading now; this copy is seconds old
     try:
         walk = walk_back(deployment, end)
     except AwsError as error:
@@ -150,7 +164,7 @@ def read_walk(deployment: Deployment, end: int | None) -> tuple[Walk | None, str
 
 
 def recall(key: str) -> Walk | None:
-    """What another release of the portal kept in another shape counts as nothing."""
+    """Return the cached read. An entry that another release stored in another shape counts as a cache miss."""
     kept = cache.get(key)
     try:
         return Walk(**kept) if kept else None
@@ -159,14 +173,18 @@ def recall(key: str) -> Walk | None:
 
 
 def walk_back(deployment: Deployment, end: int | None) -> Walk:
-    """Read the newest lines before `end`. One call as a rule. Raises AwsError."""
+    """Read the newest lines before `end` (None: now).
+
+    *Raises* AwsError.
+    *Costs* usually one call.
+    """
     read_at = timezone.now()
     began = milliseconds(deployment.created_at) - 60_000
-    upper = milliseconds(read_at) + 60_000 if end is None else end  # tasks' clocks may be ahead of ours
+    upper = milliseconds(read_at) + 60_000 if end is None else end  # the tasks' clocks may be ahead
     reading = read_span(deployment, began, upper)
     start = began
     if not reading.events and not reading.is_complete:
-        # CloudWatch searches and searches: a shorter span has an end, and the next page goes on from there.
+        # CloudWatch did not finish searching this span. Read a shorter one; the next page continues from there.
         start = max(began, upper - SHORT_SPAN_MS)
         reading = read_span(deployment, start, upper)
     lines: list[dict[str, Any]] = []
@@ -179,7 +197,7 @@ def walk_back(deployment: Deployment, end: int | None) -> Walk:
         lines.append({"id": event.id, "at": event.at, "node_id": event.stream.rpartition("/")[2], **line})
     if reading.is_complete or not lines:
         return Walk(lines, start, began, read_at)
-    # Of the oldest millisecond some lines may be missing.
+    # Some lines of the oldest millisecond may be missing, so leave them to the next page.
     whole = [line for line in lines if line["at"] > lines[-1]["at"]] or lines
     return Walk(whole, int(whole[-1]["at"]), began, read_at)
 

@@ -1,4 +1,4 @@
-"""A deployment's CPU, memory and running tasks over time, read from CloudWatch on demand and kept for a minute."""
+"""Reads a deployment's CPU, memory and running tasks from CloudWatch on demand. Results are cached for a minute."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from portal.errors import PortalError
 FRESH_SECONDS, FAILED_SECONDS = 60, 5
 KEPT_SECONDS = 60 * 60
 DEFAULT_RANGE = timedelta(hours=1)
-# CloudWatch has one-minute points for 15 days, five-minute ones for 63 days, hourly ones for 455 days.
+# CloudWatch keeps one-minute points for 15 days, five-minute points for 63 days and hourly points for 455 days.
 PERIODS = [60, 300, 900, 3600, 21600, 86400]
 MOST_POINTS = 500
 MAX_RANGE = timedelta(days=455)
@@ -24,7 +24,7 @@ MINUTE_POINTS, FIVE_MINUTE_POINTS = timedelta(days=15), timedelta(days=63)
 
 @dataclass(frozen=True)
 class MetricPoint:
-    """One period from `timestamp` on. Percent of what the tasks reserved; None where CloudWatch has no point."""
+    """One period, starting at `timestamp`. Usage in percent of what the tasks reserve; None if there is no point."""
 
     timestamp: datetime
     cpu_usage: float | None
@@ -34,7 +34,10 @@ class MetricPoint:
 
 @dataclass(frozen=True)
 class MetricSeries:
-    """Points, oldest first, gaps where no task ran. With `error` they are as of `read_at`, None: never read."""
+    """Points, oldest first, with gaps where no task ran.
+
+    If `error` is set, the points are as of `read_at`. `read_at` is None if nothing was ever read.
+    """
 
     period_seconds: int
     since: datetime
@@ -51,18 +54,20 @@ def read_metrics(
     until: datetime | None = None,
     period: int | None = None,
 ) -> MetricSeries:
-    """The series from `since` (default: an hour before the end) to `until` (default: now), aligned to the period.
+    """Return the series from `since` (default: an hour before the end) to `until` (default: now), aligned to the period.
 
-    `period` in seconds, a multiple of 60; None chooses one that gives MOST_POINTS at most. Never raises for AWS. Raises
-    PortalError 400 `invalid` for a range or period that cannot be. One GetMetricData call, none while the kept one is
-    fresh.
+    `period` is in seconds, a multiple of 60. None chooses one that gives at most MOST_POINTS. AWS errors are not raised
+    but returned as `error`.
+
+    *Raises* PortalError 400 `invalid` for an impossible range or period.
+    *Costs* one GetMetricData call; none while the cached series is fresh.
     """
     follows_now = until is None
     until = until or timezone.now()
     since = since or until - DEFAULT_RANGE
     period = checked_period(since, until, period)
     since, until = aligned(since, period), aligned(until, period) + timedelta(seconds=period)
-    # Everybody who watches the newest hour shares one entry, which outlives the minute for the case that AWS fails.
+    # All viewers of the newest hour share one entry. It is kept longer than a minute in case AWS fails.
     span = int((until - since).total_seconds())
     key = f"metrics:{deployment.pk}:{period}:{span}:{'now' if follows_now else int(until.timestamp())}"
     kept = recall(key)
@@ -84,19 +89,19 @@ def read_metrics(
 
 
 def checked_period(since: datetime, until: datetime, period: int | None) -> int:
-    """The period to ask for. Raises PortalError 400."""
+    """Return the period to request, in seconds. *Raises* PortalError 400 `invalid`."""
     span = until - since
     if span <= timedelta(0) or span > MAX_RANGE:
-        refuse("since", f"The range must be longer than nothing and {MAX_RANGE.days} days at most.")
+        refuse("since", f"The range must start before it ends and be at most {MAX_RANGE.days} days.")
     age = timezone.now() - since
     finest = 60 if age < MINUTE_POINTS else 300 if age < FIVE_MINUTE_POINTS else 3600
     if period is None:
         fitting = (each for each in PERIODS if each >= finest and span.total_seconds() / each <= MOST_POINTS)
         return next(fitting, PERIODS[-1])
     if period < 60 or period % 60 or period > PERIODS[-1]:
-        refuse("period", f"Must be a multiple of 60 seconds, {PERIODS[-1]} at most.")
+        refuse("period", f"Must be a multiple of 60 seconds, at most {PERIODS[-1]}.")
     if span.total_seconds() / period > MOST_POINTS:
-        refuse("period", f"The range would have more than {MOST_POINTS} points: choose a longer period.")
+        refuse("period", f"The range would have more than {MOST_POINTS} points. Choose a longer period.")
     return max(period, finest)
 
 
@@ -109,7 +114,7 @@ def aligned(at: datetime, period: int) -> datetime:
 
 
 def recall(key: str) -> MetricSeries | None:
-    """What another release of the portal kept in another shape counts as nothing."""
+    """Return the cached series. An entry that another release stored in another shape counts as a cache miss."""
     kept: Any = cache.get(key)
     try:
         points = [MetricPoint(**point) for point in kept["points"]] if kept else []
@@ -125,7 +130,7 @@ def with_error(kept: MetricSeries | None, said: str, period: int, since: datetim
 
 
 def ask_cloudwatch(deployment: Deployment, since: datetime, until: datetime, period: int) -> list[MetricPoint]:
-    """Raises AwsError."""
+    """Read the points with one GetMetricData call. *Raises* AwsError."""
     points = metrics.service_metrics(
         deployment.organization.aws_target,
         cluster=deployment.cluster,

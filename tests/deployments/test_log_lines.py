@@ -1,4 +1,4 @@
-"""From what a task wrote to what may be shown: levels, fields, and nothing that could harm a page or a terminal."""
+"""Parsing of raw log lines: levels, fields, and removal of all that could harm a page or a terminal."""
 
 import json
 import time
@@ -39,7 +39,7 @@ def test_a_json_line_has_a_message_and_its_other_fields() -> None:
 
 
 @pytest.mark.parametrize("raw", ["plain", "[1, 2]", '"text"', "{broken", "{" * 5000, "[" * 5000, "{}" + "x"])
-def test_what_is_no_json_object_is_text(raw: str) -> None:
+def test_anything_but_a_json_object_is_text(raw: str) -> None:
     assert read_line(raw)["message"] == raw
     assert read_line(raw)["extra_data"] is None
 
@@ -84,13 +84,13 @@ def test_json_is_made_safe_however_deep() -> None:
     assert "…" in text
 
 
-def test_a_line_of_a_megabyte_is_cut_and_says_so() -> None:
+def test_a_line_of_a_megabyte_is_truncated_and_says_so() -> None:
     line = read_line("ERROR " + "x" * 1_000_000)
 
     assert line["cut"]
     assert line["level"] == "ERROR"
     assert len(line["message"]) < MAX_LINE + 100
-    assert line["message"].endswith("(cut: the line has 1,000,006 characters, 16,384 are shown)")
+    assert line["message"].endswith("(truncated: 16,384 of 1,000,006 characters shown)")
     assert not read_line("x" * MAX_LINE)["cut"]
 
 
@@ -108,9 +108,9 @@ def test_a_line_of_a_megabyte_is_cut_and_says_so() -> None:
     ],
 )
 def test_no_line_takes_long(raw: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
 
     read_line(raw)
     safe_text(raw)
 
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1

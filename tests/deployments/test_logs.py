@@ -1,4 +1,4 @@
-"""A deployment's logs through the API, from CloudWatch Logs of the local AWS: all tasks, filters, pages, one tail."""
+"""A deployment's logs through the API, read from the local AWS: all tasks, filters, pages and the shared tail."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -23,7 +23,7 @@ SignIn = Callable[[User], Client]
 
 
 class Group:
-    """The deployment's log group; lines are put as tasks would."""
+    """The deployment's log group. Puts lines as tasks would."""
 
     def __init__(self, local_aws: LocalAws, deployment: Deployment) -> None:
         self.local_aws, self.deployment = local_aws, deployment
@@ -36,7 +36,7 @@ class Group:
     def put(
         self, *messages: str, task: str = "t1", ago: float = 30, prefix: str | None = None, step: float = 1
     ) -> None:
-        """Lines of one task, `step` seconds apart, the last one so many seconds ago."""
+        """Put lines of one task, `step` seconds apart. The last one is `ago` seconds old."""
         stream = f"{prefix or self.deployment.service_name}/agent/{task}"
         if stream not in self.streams:
             self.client.create_log_stream(logGroupName=self.name, logStreamName=stream)
@@ -63,13 +63,13 @@ def deployment(cast: Cast, agent: Agent, local_aws: LocalAws) -> Deployment:
 
 @pytest.fixture
 def group(local_aws: LocalAws, deployment: Deployment) -> Group:
-    local_aws.throttling(scale=100)  # five reads a second are what several tests in a row would exceed
+    local_aws.throttling(scale=100)  # several tests in a row would exceed five reads a second
     return Group(local_aws, deployment)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The reads of CloudWatch Logs, counted; they are made all the same."""
+    """Record the reads of CloudWatch Logs and let them pass."""
     made: list[Any] = []
     original = logs.logs.newest_events
 
@@ -119,7 +119,7 @@ def test_the_answer_has_its_shape(cast: Cast, client_for: SignIn, deployment: De
     }
 
 
-def test_all_tasks_of_this_deployment_and_of_no_other_newest_first(deployment: Deployment, group: Group) -> None:
+def test_only_the_tasks_of_this_deployment_newest_first(deployment: Deployment, group: Group) -> None:
     group.put("a1", "a2", task="aaa", ago=40, step=20)
     group.put("b1", task="bbb", ago=50)
     group.put("old", task="stopped", ago=86_400 * 2)
@@ -135,7 +135,7 @@ def test_filters_by_level_text_and_time(deployment: Deployment, group: Group) ->
     at = group.now
 
     assert messages(read_logs(deployment, level="ERROR", q="lost")) == ["ERROR Lost Connection"]
-    assert len(read_logs(deployment, q="CONN").items) == 2  # a JSON line's fields, too
+    assert len(read_logs(deployment, q="CONN").items) == 2  # also finds a JSON line's fields
     since, until = at - timedelta(seconds=30), at - timedelta(seconds=20)
     assert messages(read_logs(deployment, since=since, until=until)) == ["ERROR Lost Connection"]
     assert messages(read_logs(deployment, until=since)) == ["INFO Started"]
@@ -158,7 +158,7 @@ def test_pages_go_back_without_a_gap_or_a_repeat(deployment: Deployment, group: 
     assert seen[10:] == [f"older {number}" for number in range(4, -1, -1)]
 
 
-def test_a_page_that_found_nothing_yet_says_how_to_go_on(
+def test_an_empty_page_has_a_cursor_to_continue(
     deployment: Deployment, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "TAIL_LINES", 20)
@@ -193,12 +193,12 @@ def test_hostile_lines_reach_the_answer_harmless(
     assert shown[3] == "red"
     assert shown[2] == "<script>alert(1)</script>"
     assert len(shown[1]) < 17_000
-    assert "cut: the line has 200,000 characters" in shown[1]
+    assert "truncated: 16,384 of 200,000 characters" in shown[1]
     assert shown[0] == "\ufffd \ufffd"
     assert b"\\u001b" not in response.content
 
 
-# --- shared and kept ------------------------------------------------------------------------------------------------
+# --- shared and cached ----------------------------------------------------------------------------------------------
 
 
 def test_many_viewers_share_one_tail(deployment: Deployment, group: Group, calls: list[Any]) -> None:
@@ -225,7 +225,7 @@ def test_a_fresh_read_sees_new_lines(deployment: Deployment, group: Group) -> No
 
 
 @pytest.mark.parametrize("fault", ["throttle", "access_denied", "server_error"])
-def test_when_aws_fails_the_last_lines_stay_with_their_age(
+def test_failing_aws_keeps_the_last_lines_with_their_age(
     cast: Cast, client_for: SignIn, deployment: Deployment, group: Group, local_aws: LocalAws, fault: str
 ) -> None:
     group.put("kept")
@@ -241,7 +241,7 @@ def test_when_aws_fails_the_last_lines_stay_with_their_age(
     assert datetime.fromisoformat(answer["read_at"]) == read_at
 
 
-def test_when_nothing_was_ever_read_it_is_502_and_aws_is_not_hammered(
+def test_without_any_read_it_is_502_and_aws_is_asked_once(
     cast: Cast, client_for: SignIn, deployment: Deployment, local_aws: LocalAws, calls: list[Any]
 ) -> None:
     local_aws.fault("throttle", action="FilterLogEvents")

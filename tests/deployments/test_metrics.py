@@ -1,4 +1,4 @@
-"""A deployment's metrics through the API, from CloudWatch of the local AWS: one call, kept a minute, gaps not zeros."""
+"""A deployment's metrics through the API, read from the local AWS: one cached call, with gaps instead of zeros."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ SignIn = Callable[[User], Client]
 
 @pytest.fixture
 def deployment(cast: Cast, agent: Agent, local_aws: LocalAws) -> Deployment:
-    """Its service is seeded as if it had run for two hours, so that CloudWatch has points."""
+    """Return a deployment whose service has run for two hours, so that CloudWatch has points."""
     made = make_deployment(cast, agent)
     service = {"name": made.service_name, "desired_count": 2, "age_seconds": 7200}
     local_aws.seed(account="111111111111", region="eu-central-1", cluster=made.cluster, services=[service])
@@ -94,7 +94,7 @@ def test_the_period_follows_from_the_range(deployment: Deployment, span: timedel
     assert span.total_seconds() / period <= 500
 
 
-def test_old_points_are_not_asked_finer_than_cloudwatch_keeps_them(deployment: Deployment) -> None:
+def test_old_points_use_the_period_that_cloudwatch_keeps(deployment: Deployment) -> None:
     until = timezone.now() - timedelta(days=30)
 
     assert read_metrics(deployment, since=until - timedelta(hours=1), until=until).period_seconds == 300
@@ -109,7 +109,7 @@ def test_many_viewers_share_one_call_a_minute(deployment: Deployment, calls: lis
 
 
 @pytest.mark.parametrize("fault", ["throttle", "server_error"])
-def test_when_cloudwatch_fails_the_last_points_stay_with_their_age(
+def test_failing_cloudwatch_keeps_the_last_points(
     cast: Cast, client_for: SignIn, deployment: Deployment, local_aws: LocalAws, fault: str
 ) -> None:
     kept = read_metrics(deployment)
@@ -125,7 +125,7 @@ def test_when_cloudwatch_fails_the_last_points_stay_with_their_age(
     assert datetime.fromisoformat(answer["read_at"]) == kept.read_at
 
 
-def test_when_nothing_was_ever_read_it_is_502(
+def test_without_any_read_it_is_502(
     cast: Cast, client_for: SignIn, deployment: Deployment, local_aws: LocalAws, calls: list[Any]
 ) -> None:
     local_aws.fault("access_denied", action="GetMetricData")

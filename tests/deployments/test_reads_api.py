@@ -1,4 +1,4 @@
-"""Lists, records and history through the API: shapes, filters, bounds, totals, and what they cost."""
+"""Lists, records and history through the API: shapes, filters, bounds, totals and query counts."""
 
 import uuid
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def events_url(deployment: Deployment) -> str:
 
 
 def deployments_queries(client: Client, path: str) -> list[str]:
-    """The queries of one request that touch the app's own tables."""
+    """Return the queries of one request on the app's own tables."""
     with CaptureQueriesContext(
         connection,
     ) as captured:
@@ -261,7 +261,7 @@ def test_bad_filters_of_history_are_named(cast: Cast, client: Client, agent: Age
     assert set(refused["errors"]) == {field}
 
 
-def test_history_costs_the_row_and_one_query_however_far_back(cast: Cast, client: Client, agent: Agent) -> None:
+def test_history_costs_two_queries_however_far_back(cast: Cast, client: Client, agent: Agent) -> None:
     deployment = make_deployment(cast, agent)
     for _ in range(5):
         record_event(deployment, EventType.READY, actor="system")
@@ -274,8 +274,8 @@ def test_history_costs_the_row_and_one_query_however_far_back(cast: Cast, client
 
 def test_sequence_and_counters_are_kept_by_the_insert(cast: Cast, agent: Agent) -> None:
     deployment = make_deployment(cast, agent)
-    record_event(deployment, EventType.SCALE, actor="somebody")
-    record_event(deployment, EventType.SCALE, actor="somebody")
+    record_event(deployment, EventType.SCALE, actor="operator@example.com")
+    record_event(deployment, EventType.SCALE, actor="operator@example.com")
 
     deployment.refresh_from_db()
 
