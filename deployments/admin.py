@@ -1,4 +1,7 @@
-"""Agents and deployments to read: people change them through the portal, where rules, events and ECS follow."""
+"""Read-only admin pages for agents and deployments.
+
+They are changed only through the portal, which checks the rules, records the events and updates ECS.
+"""
 
 from django.contrib import admin
 

@@ -1,4 +1,4 @@
-"""Writing a deployment's history: one statement counts the event on its deployment and inserts it."""
+"""Writes a deployment's events. One SQL statement counts the event on its deployment and inserts it."""
 
 from datetime import datetime
 
@@ -7,8 +7,8 @@ from django.db import connection
 from deployments.models import Deployment
 from deployments.states import EventType
 
-# The row lock of the UPDATE puts the events of a deployment in one order, and the clock is read under it, so that
-# sequence and created_at never disagree.
+# The row lock of the UPDATE orders the events of a deployment. The clock is read under this lock, so that sequence and
+# created_at always have the same order.
 RECORD = """
 WITH counted AS (
     UPDATE deployments_deployment
@@ -41,7 +41,10 @@ def record_event(
     status: str | None = None,
     created_at: datetime | None = None,
 ) -> None:
-    """Add one event, in the transaction of the change that it tells of. `status` None: the row's own, as it is now."""
+    """Add one event. Call it in the transaction of the change that it describes.
+
+    `status` None means the current status of the row.
+    """
     parameters: dict[str, str | datetime | None] = {
         "deployment": str(deployment.pk),
         "event_type": event_type.value,

@@ -1,4 +1,4 @@
-"""What /metrics tells of agents' deployments, whoever's they are."""
+"""Prometheus gauges for deployments of agents, summed over all organizations."""
 
 from django.db.models import Max, Sum
 
@@ -8,10 +8,12 @@ from portal.monitoring.prometheus import Gauges, gauge, gauge_by, seconds_since
 
 
 def gauges() -> Gauges:
-    """Two queries."""
+    """Yield the gauges. *Costs* two queries."""
     counted = dict(DeploymentCount.objects.order_by().values_list("status").annotate(Sum("count")))
     yield gauge_by(
         "status", "deployments", "Recorded deployments.", [(status, counted.get(status, 0)) for status in Status.values]
     )
     waiting = Deployment.objects.due().aggregate(longest=Max(seconds_since("next_check_at")))["longest"]
-    yield gauge("deployment_due_seconds", "How long the most overdue deployment has waited for a look.", waiting or 0)
+    yield gauge(
+        "deployment_due_seconds", "How long the most overdue deployment has waited for its check.", waiting or 0
+    )

@@ -1,4 +1,4 @@
-"""Pages of deployments and of their events, in the one envelope, counted without counting rows."""
+"""Pages of deployments and of their events. Totals come from counters, not from counting rows."""
 
 import uuid
 
@@ -9,7 +9,7 @@ from deployments.models import NEWEST_FIRST, Deployment, DeploymentCount, Deploy
 from portal.models import Organization, User
 from portal.pagination import Page
 
-# A text filter cannot be answered from counters: beyond so many rows the total says only that there are as many.
+# Totals for a text filter cannot come from counters. They are counted up to this many rows.
 MOST_COUNTED = 10_000
 
 
@@ -24,7 +24,10 @@ def deployments_page(
     q: str | None = None,
     sort: str = NEWEST_FIRST,
 ) -> Page[Deployment]:
-    """One page of for_list. One query, and one for the total where the page does not tell it by itself."""
+    """Return one page of for_list().
+
+    *Costs* one query, and one for the total unless the page itself shows it.
+    """
     rows = Deployment.objects.visible_to(user).for_list(organization, status=status, agent_id=agent_id, q=q, sort=sort)
     items = list(rows[skip : skip + limit])
     total = total_of(items, skip=skip, limit=limit)
@@ -46,9 +49,11 @@ def events_page(
     event_type: str | None = None,
     status: str | None = None,
 ) -> Page[DeploymentEvent]:
-    """One page of a deployment's events, newest first. One query; the total is the deployment's own counters.
+    """Return one page of a deployment's events, newest first. The total comes from the deployment's own counters.
 
-    Without a filter the page begins at a sequence number, so that skip=150000 costs what skip=0 does.
+    Without a filter the page starts at a sequence number, so that skip=150000 costs the same as skip=0.
+
+    *Costs* one query.
     """
     rows = DeploymentEvent.objects.for_timeline(deployment, event_type=event_type, status=status)
     total = events_total(deployment, event_type=event_type, status=status)
@@ -60,7 +65,7 @@ def events_page(
 
 
 def events_total(deployment: Deployment, *, event_type: str | None = None, status: str | None = None) -> int:
-    """How many events of this type and status there are, from counters. No query."""
+    """Return how many events of this type and status there are, from counters. *Costs* no query."""
     if not event_type and not status:
         return deployment.events_count
     total = 0
@@ -72,7 +77,7 @@ def events_total(deployment: Deployment, *, event_type: str | None = None, statu
 
 
 def total_of(items: list[Deployment], *, skip: int, limit: int) -> int | None:
-    """What a page that is not full tells about the whole list; None when it tells nothing."""
+    """Return the total if a page that is not full shows it, else None."""
     if len(items) < limit and (items or skip == 0):
         return skip + len(items)
     return None

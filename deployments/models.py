@@ -1,8 +1,8 @@
-"""Agents, their deployments, and what happened to them. How the columns are kept true is in reconcile.py and commands.py.
+"""Agents, their deployments and the deployments' events. commands.py and engine/ write them.
 
-Everything that grows is read through an index that begins with its organization or its deployment, and counted by
-counters: `DeploymentCount` by a trigger (migration 0002), `events_count` and `event_counts` by the statement that inserts
-an event (events.py).
+Growing tables are read through indexes that start with the organization or the deployment. Counters replace counting rows:
+a trigger keeps `DeploymentCount` (migration 0002), and the statement that inserts an event keeps `events_count` and
+`event_counts` (events.py).
 """
 
 import uuid
@@ -20,7 +20,7 @@ from portal.models import Organization, User
 
 AGENT_NAME_ONCE = "agent_name_once"
 EVENTS_IN_RECORD = 20
-# What a list may be sorted by; each is made total by the id.
+# The sort orders of a list. The id makes each order total.
 SORTS = {
     "-created_at": ("-created_at", "-id"),
     "created_at": ("created_at", "id"),
@@ -39,14 +39,14 @@ class AgentQuerySet(models.QuerySet["Agent"]):
         return self.filter(organization__in=Organization.objects.visible_to(user))
 
     def with_status(self) -> Self:
-        """With `is_live`, so that `status` costs no query of its own."""
+        """Annotate `is_live`, so that `status` costs no extra query."""
         live = DeploymentCount.objects.filter(
             organization=models.OuterRef("organization"), agent=models.OuterRef("pk"), status__in=LIVE, count__gt=0
         )
         return self.annotate(is_live=models.Exists(live))
 
     def for_list(self, organization: Organization, *, q: str | None = None) -> Self:
-        """The organization's agents, newest first, with status and organization. `q`: part of the name."""
+        """Return the organization's agents, newest first, with status and organization. `q` is part of the name."""
         found = self.filter(organization=organization)
         if q:
             found = found.filter(name__icontains=q)
@@ -57,7 +57,7 @@ class AgentQuerySet(models.QuerySet["Agent"]):
 
 
 class Agent(models.Model):
-    """An AI agent that an organization runs. `environment` holds plain values, and secrets as ARNs (environment.py)."""
+    """An AI agent that an organization runs. `environment` holds plain values and ARNs of secrets (container_spec.py)."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="agents")
@@ -83,7 +83,10 @@ class Agent(models.Model):
 
     @property
     def status(self) -> str:
-        """`running` while one of its deployments is live, else `stopped`. One query unless with_status() was asked."""
+        """Return `running` if one of its deployments is live, else `stopped`.
+
+        *Costs* one query unless the row comes from with_status().
+        """
         is_live = self.__dict__.get("is_live")
         if is_live is None:
             is_live = DeploymentCount.objects.filter(
@@ -104,7 +107,10 @@ class DeploymentQuerySet(models.QuerySet["Deployment"]):
         agent_id: uuid.UUID | str | None = None,
         q: str | None = None,
     ) -> Self:
-        """The list's filters; None does not filter. `q`: part of the agent's name, or the beginning of the id."""
+        """Filter the organization's deployments. None means no filter.
+
+        `q` is part of the agent's name or the start of the id.
+        """
         found = self.filter(organization=organization)
         if status:
             found = found.filter(status=status)
@@ -123,15 +129,20 @@ class DeploymentQuerySet(models.QuerySet["Deployment"]):
         q: str | None = None,
         sort: str = NEWEST_FIRST,
     ) -> Self:
-        """The organization's deployments: filtered, in a total order, with agent and organization. One query.
+        """Return the organization's deployments: filtered, in a total order, with agent and organization.
 
-        `sort` is a key of SORTS. Page it with lists.deployments_page, which counts without counting rows.
+        `sort` is a key of SORTS. Page it with lists.deployments_page, which takes totals from counters.
+
+        *Costs* one query.
         """
         found = self.matching(organization, status=status, agent_id=agent_id, q=q)
         return found.select_related("agent", "organization").order_by(*SORTS[sort])
 
     def for_detail(self) -> Self:
-        """With agent, organization and `newest_events` (dicts, newest first, EVENTS_IN_RECORD at most). One query."""
+        """Add agent, organization and `newest_events` (dicts, newest first, at most EVENTS_IN_RECORD).
+
+        *Costs* one query.
+        """
         newest = DeploymentEvent.objects.filter(deployment=models.OuterRef("pk")).order_by("-sequence")
         fields = {name: name for name in EVENT_FIELDS}
         return self.select_related("agent", "organization").annotate(
@@ -143,7 +154,7 @@ class DeploymentQuerySet(models.QuerySet["Deployment"]):
 
 
 def id_begins_with(text: str) -> models.Q:
-    """The ids that begin with these hexadecimal digits: a range, so that the index of the key answers."""
+    """Match ids that start with these hexadecimal digits. A range condition, so that the primary key's index is used."""
     digits = text.replace("-", "").lower()
     if not digits or len(digits) > 32 or set(digits) - set("0123456789abcdef"):
         return models.Q(pk__in=[])
@@ -151,56 +162,58 @@ def id_begins_with(text: str) -> models.Q:
 
 
 class Deployment(Leased):
-    """One running of an agent as an ECS service.
+    """A deployment of an agent as an ECS service.
 
-    Commands write what is wanted; the runtime (reconcile.py) makes it true under a lease and writes what ECS reports.
+    Commands write the wanted state. The reconciler (engine/) applies it under a lease and writes what ECS reports.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="deployments")
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="deployments")
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.DEPLOYING)
-    status_at = models.DateTimeField(db_default=Now(), help_text="Since when it has this status.")
+    status_at = models.DateTimeField(db_default=Now(), help_text="When the status last changed.")
 
-    # What is wanted. `wish` grows with each change of it, `carried_out` is the newest wish that ECS was told.
+    # The wanted state. `wish` increases with each change of it; `carried_out` is the newest one applied to ECS.
     wanted = models.CharField(max_length=10, choices=Wanted.choices, default=Wanted.RUNNING)
     replicas = models.IntegerField()
-    generation = models.IntegerField(default=1, help_text="Grows when the task definition must be made anew.")
+    generation = models.IntegerField(default=1, help_text="Increases when a new task definition is needed.")
     wish = models.IntegerField(default=1)
     carried_out = models.IntegerField(default=0)
 
-    # What each task of this generation is made of: the agent's, as it was then.
+    # The agent's settings at the time of this generation.
     version = models.CharField(max_length=128, null=True)  # noqa: DJ001 - null: the image names no tag
-    is_version_pinned = models.BooleanField(default=False, help_text="The version was chosen, not the agent's own.")
+    is_version_pinned = models.BooleanField(
+        default=False, help_text="The version was chosen for this deployment, not taken from the agent."
+    )
     image = models.CharField(max_length=512)
     cpu = models.IntegerField()
     memory = models.IntegerField()
     environment = models.JSONField(default=dict)
 
-    # Its place in AWS.
+    # Where it runs in AWS.
     cluster = models.CharField(max_length=255)
     service_name = models.CharField(max_length=255)
-    service_arn = models.CharField(max_length=512, null=True, help_text="Null: never seen.")  # noqa: DJ001
+    service_arn = models.CharField(max_length=512, null=True, help_text="Null if never seen.")  # noqa: DJ001
     task_definition = models.CharField(max_length=255, null=True)  # noqa: DJ001
-    task_generation = models.IntegerField(default=0, help_text="The generation that task_definition is for.")
-    applied_generation = models.IntegerField(default=0, help_text="The newest generation that ECS was told.")
+    task_generation = models.IntegerField(default=0, help_text="The generation of task_definition.")
+    applied_generation = models.IntegerField(default=0, help_text="The newest generation applied to ECS.")
     log_group = models.CharField(max_length=512, null=True)  # noqa: DJ001
-    primary_id = models.CharField(max_length=100, null=True, help_text="Newest ecs-svc/.. seen.")  # noqa: DJ001
-    create_called_at = models.DateTimeField(null=True, help_text="When CreateService may last have been on its way.")
-    applied_at = models.DateTimeField(null=True, help_text="The newest write to ECS.")
+    primary_id = models.CharField(max_length=100, null=True, help_text="Newest PRIMARY (ecs-svc/..).")  # noqa: DJ001
+    create_called_at = models.DateTimeField(null=True, help_text="When CreateService was last called.")
+    applied_at = models.DateTimeField(null=True, help_text="Time of the newest write to ECS.")
 
-    # What was last seen of it.
+    # The state last observed in ECS.
     desired_count = models.IntegerField(null=True)
     running_replicas = models.IntegerField(default=0)
     pending_count = models.IntegerField(default=0)
     failed_tasks = models.IntegerField(default=0)
-    node_id = models.CharField(max_length=255, null=True, help_text="The task that it runs on.")  # noqa: DJ001
+    node_id = models.CharField(max_length=255, null=True, help_text="The task it runs on.")  # noqa: DJ001
     error_message = models.TextField(null=True)  # noqa: DJ001
-    doubted_at = models.DateTimeField(null=True, help_text="When ECS first said what must be seen twice.")
-    check_error = models.TextField(null=True, help_text="Why the newest look or write failed.")  # noqa: DJ001
-    last_checked_at = models.DateTimeField(null=True, help_text="The newest look that succeeded.")
-    has_read_slot = models.BooleanField(default=False, help_text="Its next look has its place in the budget.")
-    watched_until = models.DateTimeField(null=True, help_text="It is on somebody's screen until then.")
+    doubted_at = models.DateTimeField(null=True, help_text="When an unconfirmed outside change was first seen.")
+    check_error = models.TextField(null=True, help_text="Why the last read or write failed.")  # noqa: DJ001
+    last_checked_at = models.DateTimeField(null=True, help_text="When ECS was last read successfully.")
+    has_read_slot = models.BooleanField(default=False, help_text="Its next read has a slot in the read budget.")
+    watched_until = models.DateTimeField(null=True, help_text="Until when it counts as being viewed.")
 
     events_count = models.IntegerField(default=0)
     event_counts = models.JSONField(default=dict, help_text="Events by `<type>|<status>`.")
@@ -247,21 +260,21 @@ class Deployment(Leased):
 
     @property
     def is_stopping(self) -> bool:
-        """A stop was asked for, and ECS still reports tasks."""
+        """Return whether a stop was requested and ECS still reports tasks."""
         return self.wanted == Wanted.STOPPED and self.status != Status.STOPPED
 
     @property
     def is_settled(self) -> bool:
-        """ECS was told the newest wish and nothing is on its way: pages need not poll often."""
+        """Return whether all changes are applied and none is under way, so that pages can poll slowly."""
         return self.carried_out == self.wish and self.status not in (Status.DEPLOYING, Status.RUNNING)
 
     def refusal(self, command: str) -> Refusal | None:
-        """Why the command is not possible now, in the API's words; None when it is."""
+        """Return why the command is not possible now, or None if it is."""
         return allowed(command, self.status, is_stopping=self.is_stopping)
 
 
 class DeploymentCount(models.Model):
-    """How many deployments an agent has in a status. Kept by a trigger on Deployment; never written by hand."""
+    """The number of deployments of an agent in one status. Only a trigger on Deployment writes it."""
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
@@ -278,7 +291,7 @@ class DeploymentCount(models.Model):
 
 
 def counts_by_status(organization: Organization) -> dict[str, int]:
-    """How many deployments the organization has in each status, 0 included. One query over counters."""
+    """Return the number of deployments in each status, including 0. *Costs* one query over counters."""
     counted = dict(
         DeploymentCount.objects.filter(organization=organization)
         .values_list("status")
@@ -311,7 +324,7 @@ class DeploymentEventQuerySet(models.QuerySet["DeploymentEvent"]):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Self:
-        """The deployment's events, newest first. `since` is included, `until` is not. None does not filter."""
+        """Return the deployment's events, newest first. `since` is inclusive, `until` exclusive. None means no filter."""
         found = self.filter(deployment=deployment)
         if event_type:
             found = found.filter(event_type=event_type)
@@ -325,18 +338,18 @@ class DeploymentEventQuerySet(models.QuerySet["DeploymentEvent"]):
 
 
 class DeploymentEvent(models.Model):
-    """Something that happened to a deployment. `sequence` counts from 1 without a gap; events.record_event gives it."""
+    """An event of a deployment. `sequence` counts from 1 without gaps and is set by events.record_event."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="events")
     sequence = models.IntegerField()
     event_type = models.CharField(max_length=20, choices=EventType.choices)
-    status = models.CharField(max_length=10, choices=Status.choices, help_text="The deployment's, then.")
-    node_id = models.CharField(max_length=255, null=True)  # noqa: DJ001 - null: it happened on no node
+    status = models.CharField(max_length=10, choices=Status.choices, help_text="The deployment's status at the time.")
+    node_id = models.CharField(max_length=255, null=True)  # noqa: DJ001 - null: no node is concerned
     error_message = models.TextField(null=True)  # noqa: DJ001
-    detail = models.TextField(blank=True, help_text="What changed, for people: from 2 to 3 replicas.")
-    actor = models.CharField(max_length=254, help_text="E-mail as it was then, `system` or `outside the portal`.")
+    detail = models.TextField(blank=True, help_text="What changed, for example: from 2 to 3.")
+    actor = models.CharField(max_length=254, help_text="E-mail address at the time, `system` or `outside the portal`.")
     created_at = models.DateTimeField()
 
     objects = DeploymentEventQuerySet.as_manager()
@@ -358,9 +371,9 @@ class DeploymentEvent(models.Model):
 
 
 class ReadSlot(models.Model):
-    """When the newest reserved DescribeServices call of an AWS account and region takes place (budget.py)."""
+    """The time of the last reserved DescribeServices call of an AWS account, region and lane (engine/read_budget.py)."""
 
-    account = models.CharField(max_length=12, blank=True, help_text="Empty: the portal's own.")
+    account = models.CharField(max_length=12, blank=True, help_text="Empty for the portal's own account.")
     region = models.CharField(max_length=50)
     lane = models.CharField(max_length=10)
     slot_at = models.DateTimeField()

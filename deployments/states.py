@@ -1,15 +1,15 @@
-"""STATE MACHINE of deployments: statuses, what may be done in which, and what ECS's words mean. Pure: no database, no AWS.
+"""The state machine of deployments: statuses, allowed commands, and the rule that maps ECS's report to a status. Pure.
 
-    status     what is true, as ECS reported it last
-    deploying  tasks are being started, none runs
-    running    some tasks run
-    ready      all tasks run, and ECS calls the rollout completed
-    stopped    the service's desired count is 0 and nothing runs
-    failed     ECS's circuit breaker gave up, the service could not be made, or nothing started in time
-    killed     by a person; the only state without a way out
+    status     meaning, as last reported by ECS
+    deploying  tasks are starting, none is running yet
+    running    some tasks are running
+    ready      all tasks are running and ECS reports the rollout as completed
+    stopped    the service's desired count is 0 and no task is running
+    failed     ECS's circuit breaker tripped, the service could not be created, or no task started in time
+    killed     deleted, in the portal or outside it; final
 
-`deploying` (create, restart) and `killed` are written by the command itself; each other status only after a look at ECS.
-What each command needs is in FROM below.
+Commands write only `deploying` (create, restart) and `killed`. All other statuses are written after reading ECS.
+FROM below lists the statuses that each command needs.
 """
 
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ class Status(models.TextChoices):
     KILLED = "killed", "Killed"
 
 
-# Its agent counts as running while one of its deployments is in one of these.
+# An agent counts as running while one of its deployments has one of these statuses.
 LIVE = frozenset({Status.DEPLOYING, Status.RUNNING, Status.READY})
 ENDED = frozenset({Status.STOPPED, Status.FAILED, Status.KILLED})
 
 
 class Wanted(models.TextChoices):
-    """What people want of the ECS service; the runtime makes it true."""
+    """The wanted state of the ECS service. The reconciler applies it."""
 
     RUNNING = "running"
     STOPPED = "stopped"
@@ -42,15 +42,15 @@ class Wanted(models.TextChoices):
 
 
 class EventType(models.TextChoices):
-    """What people do is one word, what the runtime reports is dotted."""
+    """Event types. Actions of people are one word; reports of the reconciler are dotted."""
 
     CREATE = "create", "Created"
     SCALE = "scale", "Scaled"
     RESTART = "restart", "Restarted"
     STOP = "stop", "Stop requested"
     KILL = "kill", "Killed"
-    DEPLOYING = "deploy.deploying", "No task runs any more"
-    RUNNING = "deploy.running", "Tasks run"
+    DEPLOYING = "deploy.deploying", "No running tasks"
+    RUNNING = "deploy.running", "Tasks running"
     READY = "deploy.ready", "Ready"
     STOPPED = "deploy.stopped", "Stopped"
     FAILED = "deploy.failed", "Failed"
@@ -82,7 +82,7 @@ REFUSALS = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a command is not possible now: the code and the words of the API's 400."""
+    """Why a command is not possible now: code and message of the API's 400 response."""
 
     code: str
     message: str
@@ -92,10 +92,10 @@ class Refusal:
 
 
 def allowed(command: str, status: str, *, is_stopping: bool = False) -> Refusal | None:
-    """None when the command is possible in this status, else why not. `Deployment.refusal(command)` fills in the rest.
+    """Return None if the command is possible in this status, else the refusal. See also `Deployment.refusal(command)`.
 
-    `is_stopping`: a stop was asked for and ECS has not reported its end; then neither scale nor restart is possible, and
-    stop itself changes nothing more.
+    `is_stopping` means that a stop was requested and ECS still reports tasks. Then scale and restart are refused, and
+    another stop is a no-op.
     """
     wanted = Command(command)
     possible = status in FROM[wanted] and not (is_stopping and wanted == Command.SCALE)
@@ -104,18 +104,18 @@ def allowed(command: str, status: str, *, is_stopping: bool = False) -> Refusal 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one look at ECS says. `status` None: on its way, nothing to conclude yet."""
+    """The result of one ECS read. `status` is None while a change is under way and nothing can be concluded."""
 
     status: Status | None
     reason: str | None = None
 
 
 def judge(service: Service, *, is_overdue: bool = False) -> Verdict:
-    """The status that ECS's report of the service amounts to.
+    """Return the status that follows from ECS's report of the service.
 
-    `is_overdue`: nothing has started within the deadline, so that "tasks are being started" is believed no more (the
-    circuit breaker counts slowly, and a failure that it does not count never trips it:
-    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html).
+    `is_overdue` means that no task started within the deadline: the status is then `failed` instead of `deploying`. The
+    circuit breaker counts slowly, and failures that it does not count never trip it:
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html
     """
     running, desired = service.running_count, service.desired_count
     if desired == 0:
@@ -125,7 +125,7 @@ def judge(service: Service, *, is_overdue: bool = False) -> Verdict:
     reason = primary.rollout_state_reason if primary else None
     if state == "FAILED":
         return Verdict(Status.FAILED, reason)
-    # ECS leaves the state out where it has none to tell; then the counts and a single deployment must do.
+    # ECS sometimes gives no rollout state. Then the counts and a single deployment decide.
     complete = state == "COMPLETED" or (state is None and len(service.deployments) == 1)
     if running >= desired and complete:
         return Verdict(Status.READY, reason)
@@ -135,7 +135,7 @@ def judge(service: Service, *, is_overdue: bool = False) -> Verdict:
 
 
 def event_of(status: Status) -> EventType:
-    """What the runtime reports when ECS has brought a deployment into this status."""
+    """Return the event type for a deployment that reached this status in ECS."""
     return EventType(f"deploy.{status.value}")
 
 
@@ -144,13 +144,13 @@ PULL_ERRORS = ("CannotPullContainer", "CannotPullImageManifest", "CannotPullECRC
 
 
 def explain_stop(reason: str, exit_code: int | None) -> str:
-    """Why a task stopped, in a few words and then in ECS's own.
+    """Return why a task stopped: a short reason followed by ECS's own text.
 
     >>> explain_stop("CannotPullContainerError: not found", None)
     'image pull failed: CannotPullContainerError: not found'
     >>> explain_stop("Essential container in task exited", 137)
-    'exit code 137: Essential container in task exited'
+    'container exited with code 137: Essential container in task exited'
     """
     if any(word in reason for word in PULL_ERRORS):
         return f"{IMAGE_PULL_FAILED}: {reason}"
-    return reason if exit_code is None else f"exit code {exit_code}: {reason}"
+    return reason if exit_code is None else f"container exited with code {exit_code}: {reason}"

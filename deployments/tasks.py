@@ -1,4 +1,7 @@
-"""The doorbell's other end, and the sweep that needs no doorbell. Messages carry an organization's id and a cluster."""
+"""The Celery task that reconciles a cluster, and the periodic sweep that picks up work whose message was lost.
+
+A message carries only an organization's id and a cluster.
+"""
 
 import logging
 from datetime import timedelta
@@ -15,7 +18,7 @@ from portal.wakeup import ring
 
 logger = logging.getLogger(__name__)
 
-# What no worker took within this time is carried out by the sweep itself, broker or no broker.
+# The sweep itself reconciles work that no worker has claimed within this time, with or without a broker.
 OVERDUE = timedelta(seconds=4)
 CLUSTERS_A_SWEEP = 100
 TURNS_A_MESSAGE = 10
@@ -23,14 +26,19 @@ TURNS_A_MESSAGE = 10
 
 @shared_task
 def reconcile(organization_id: str, cluster: str) -> None:
-    """Turns for one cluster, until nothing of it is due. A late, doubled or needless message changes nothing."""
+    """Take turns for one cluster until nothing is due. A late, duplicate or needless message does no harm."""
     for _ in range(TURNS_A_MESSAGE):
         if not one_turn(organization_id, cluster):
             return
 
 
 def due_clusters() -> list[tuple[UUID, str, bool]]:
-    """Organization, cluster and whether it has been due too long: what changes or is watched first. One query."""
+    """Return the clusters with due deployments: organization, cluster, and whether they are overdue.
+
+    Clusters with changing or viewed deployments come first.
+
+    *Costs* one query.
+    """
     is_overdue = ExpressionWrapper(Q(due_at__lt=Now() - OVERDUE), output_field=BooleanField())
     places = Deployment.objects.due().order_by().values("organization_id", "cluster")
     due = places.annotate(due_at=Min("next_check_at"), is_steady=BoolAnd("has_read_slot")).annotate(overdue=is_overdue)
@@ -39,14 +47,14 @@ def due_clusters() -> list[tuple[UUID, str, bool]]:
 
 
 def sweep() -> None:
-    """Find every cluster with something due: ring for it, and take a turn ourselves where it has been due too long.
+    """Dispatch a task for every cluster with due deployments, and reconcile overdue clusters directly.
 
-    After one message that the broker did not take, no more are tried in this sweep: each would cost its time-out.
+    After one message that the broker did not accept, the sweep sends no more: each would wait for its timeout.
     """
     broker_takes = True
     for organization_id, cluster, overdue in due_clusters():
         place = (str(organization_id), cluster)
         broker_takes = broker_takes and (overdue or ring("deployments.tasks.reconcile", *place))
         if overdue or not broker_takes:
-            logger.warning("sweep takes a turn for cluster %s itself", cluster)
+            logger.warning("sweep reconciles cluster %s itself", cluster)
             one_turn(*place)

@@ -1,6 +1,6 @@
-"""What a look at ECS says about a deployment, written down: counts, status, why tasks stopped, on which task it happened.
+"""Records what ECS reports about a deployment: counts, status, why a task stopped, and which task.
 
-Reads only; a read that helps people must not touch the verdict where it fails.
+Only reads from ECS. A failing read that only adds explanation must not change the status.
 """
 
 import logging
@@ -22,7 +22,7 @@ MAX_REASON_LENGTH = 2000
 
 
 def see(work: Work, service: ecs.Service) -> None:
-    """Judge what ECS reports, and write it; a change of status leaves one event, with ECS's reason and the task."""
+    """Write what ECS reports. A change of status also writes one event with ECS's reason and the task."""
     row = work.row
     verdict = judge(service, is_overdue=is_overdue(work))
     fields = seen_of(work, service)
@@ -32,7 +32,7 @@ def see(work: Work, service: ecs.Service) -> None:
 
 
 def is_overdue(work: Work) -> bool:
-    """Nothing has started for too long; once said, it stands until something runs."""
+    """Return whether no task started in time. A failed deployment stays overdue until a task runs."""
     row = work.row
     if row.status == Status.FAILED:
         return True
@@ -56,7 +56,7 @@ def seen_of(work: Work, service: ecs.Service) -> dict[str, Any]:
 
 
 def change_status(work: Work, service: ecs.Service, status: Status, verdict: Verdict, fields: dict[str, Any]) -> None:
-    """Write the new status and its event in one transaction, after reading what people will ask for: why, and where."""
+    """Write the new status and its event in one transaction. First reads the reason and the task from ECS."""
     row = work.row
     node_id, why = on_what(work, service, status)
     fields |= {"status": status, "status_at": work.now}
@@ -76,7 +76,7 @@ def change_status(work: Work, service: ecs.Service, status: Status, verdict: Ver
 
 
 def on_what(work: Work, service: ecs.Service, status: Status) -> tuple[str | None, str | None]:
-    """The task that it happened on, and why it stopped where one did. At most two AWS calls."""
+    """Return the task concerned, and why it stopped if it did. *Costs* at most two AWS calls."""
     has_lost_some = service.running_count < work.row.running_replicas
     if status == Status.FAILED or (has_lost_some and status in (Status.RUNNING, Status.DEPLOYING)):
         stopped = newest_stopped(work, service)
@@ -87,7 +87,10 @@ def on_what(work: Work, service: ecs.Service, status: Status) -> tuple[str | Non
 
 
 def newest_failure(work: Work, service: ecs.Service) -> dict[str, Any]:
-    """Why the newest task failed, while tasks are still being started and one more has failed since the last look."""
+    """Return why the newest task failed, as fields to write.
+
+    Empty unless the deployment is still deploying and another task has failed since the last read.
+    """
     row = work.row
     primary = service.primary
     if row.status != Status.DEPLOYING or primary is None or primary.failed_tasks <= row.failed_tasks:
@@ -97,16 +100,19 @@ def newest_failure(work: Work, service: ecs.Service) -> dict[str, Any]:
 
 
 def failure(why: str | None, verdict: Verdict, work: Work) -> str:
-    """The task's own reason first, then ECS's about the deployment, or ours where nothing started in time."""
+    """Build the error message: the task's reason, then ECS's for the deployment, or our own if no task started in time."""
     minutes = settings.DEPLOYMENTS_START_SECONDS // 60
-    ours = f"No task has started within {minutes} minutes." if work.row.status == Status.DEPLOYING else ""
+    ours = f"No task started within {minutes} minutes." if work.row.status == Status.DEPLOYING else ""
     overall = verdict.reason if verdict.reason and "circuit breaker" in verdict.reason else ours or verdict.reason
     parts = [part.strip().rstrip(".") for part in (why, overall) if part]
     return (". ".join(parts) + ".")[:MAX_REASON_LENGTH] if parts else "ECS gave no reason."
 
 
 def newest_stopped(work: Work, service: ecs.Service) -> ecs.StoppedTask | None:
-    """The newest stopped task of the PRIMARY deployment that ended badly. Two calls; None where they fail."""
+    """Return the newest failed task of the PRIMARY deployment, or None if there is none or a call fails.
+
+    *Costs* two AWS calls.
+    """
     primary = service.primary
     if primary is None:
         return None
@@ -117,12 +123,12 @@ def newest_stopped(work: Work, service: ecs.Service) -> ecs.StoppedTask | None:
     except AwsError as error:
         logger.info("deployment %s: stopped tasks not read: %s", row.pk, error)
         return None
-    # What the scheduler stopped by itself is no failure.
+    # A task that the scheduler stopped while scaling in did not fail.
     return next((task for task in stopped if not task.reason.startswith("Scaling activity")), None)
 
 
 def first_running(work: Work) -> str | None:
-    """The task that has run longest. Two calls; None where they fail or none runs."""
+    """Return the task that has run longest, or None if none runs or a call fails. *Costs* two AWS calls."""
     row = work.row
     work.renew()
     try:

@@ -1,10 +1,10 @@
-"""When a deployment is looked at next: often while it changes or is watched, else within AWS's budget.
+"""Schedules the next ECS read of a deployment: often while it changes or is viewed, otherwise within a read budget.
 
-One DescribeServices call reads ten services of one cluster. Calls for steady deployments take slots: for each AWS account
-and region there are somewhat fewer than DEPLOYMENTS_READS_PER_MINUTE slots a minute, reserved one after the other by all
-processes in one row. So few deployments are read every DEPLOYMENTS_STEADY_SECONDS, and 2,000 in 200 clusters wait in line
-for their turn, in which each cluster's deployments share a call. Calls for changing ones have a lane of their own that
-keeps them below half of what ECS allows, 20 a second:
+One DescribeServices call reads ten services of one cluster. Calls for steady deployments take slots. Each AWS account and
+region has slightly fewer than DEPLOYMENTS_READS_PER_MINUTE slots a minute, and all processes reserve them in order through
+one database row. With few deployments, each is read every DEPLOYMENTS_STEADY_SECONDS. With 2,000 in 200 clusters, the
+clusters take turns, and the deployments of a cluster share a call. Calls for changing deployments have their own lane,
+which stays below half of ECS's limit of 20 calls a second:
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html
 """
 
@@ -24,14 +24,14 @@ from portal.models import Organization
 ROWS_A_CALL = 10
 URGENT, STEADY = "urgent", "steady"
 URGENT_CALLS_A_SECOND = 10
-# After so long without an end, what changes is looked at like what is steady.
+# A deployment that has been changing for longer than this is read as often as a steady one.
 CHANGES_FOR = timedelta(minutes=10)
-# ECS was told something so lately that its effect must be about to show.
+# After a write to ECS, its effect is expected to show within this time.
 JUST_TOLD = timedelta(seconds=15)
-# A call that has room left also reads what was not looked at for so long.
+# A call with room left also reads deployments that were not read for this long.
 WORTH_READING = timedelta(seconds=10)
-# A slot that was missed by more than this (nothing ran) is given back: the backlog must not be read at once. What is
-# read that late still counts, so the slots leave room for it in the minute's budget.
+# A slot missed by more than this (no worker ran) is given up, so that a backlog is not read all at the same time. Reads
+# that are late by less still count towards the minute's budget, so the slots leave room for them.
 MISSED = timedelta(seconds=5)
 SLOT_MARGIN = 1.2
 SLOT_IS_NOW = timedelta(seconds=1)
@@ -47,16 +47,16 @@ RETURNING slot_at
 
 @dataclass
 class Work(Claim[Deployment]):
-    """The right to work on one deployment, as long as nobody changes what is wanted of it.
+    """A lease on one deployment, valid while its wanted state stays unchanged.
 
-    A command in mid-step makes the step's writes void (LeaseLost), and the row is due again at once: what was decided for
-    the old wish is never written over the new one.
+    A command during the step makes the step's writes fail with LeaseLost, and the row becomes due immediately. A decision
+    for the old wanted state therefore never overwrites the new one.
     """
 
     batch: "Batch" = field(init=False, repr=False)
 
     def rest(self, **fields: object) -> None:
-        """Write what was seen and give it back; the batch knows when to look again."""
+        """Write what was observed and release the lease. The batch schedules the next read."""
         self.batch.release(self, **fields)
 
     def write(self, **fields: object) -> None:
@@ -68,27 +68,27 @@ class Work(Claim[Deployment]):
             setattr(row, name, value)
 
     def release_at(self, at: datetime, **fields: object) -> None:
-        """Give it back, due then; sooner where somebody began to watch it meanwhile."""
+        """Release the lease with the row due at `at`, or sooner if someone has started viewing it."""
         soon = Now() + timedelta(seconds=settings.DEPLOYMENTS_POLL_SECONDS)
         watched = When(watched_until__gt=Now(), then=Least(soon, Value(at)))
         self.write(lease_until=None, next_check_at=Case(watched, default=Value(at)), **fields)
 
     def release(self, *, seconds: float, **fields: object) -> None:
-        """Give it back, due in so many seconds, outside the budget: its next look has no slot."""
+        """Release the lease with the row due in `seconds`, without a slot in the read budget."""
         super().release(seconds=seconds, has_read_slot=False, **fields)
 
     def finish(self, **fields: object) -> None:
-        """Give it back for good: nothing more happens to it by itself."""
+        """Release the lease for good. The row is never due again unless a command changes it."""
         self.write(lease_until=None, next_check_at=None, has_read_slot=False, **fields)
 
     def let_go(self) -> None:
-        """What was found is outdated: whoever comes next looks anew, at once."""
+        """Discard this result and make the row due immediately."""
         rows = Deployment.unfinished().filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)
         rows.update(lease_until=None, next_check_at=Now(), has_read_slot=False)
 
 
 def is_urgent(work: Work) -> bool:
-    """Whether the deployment, as it is known now, is to be looked at every few seconds."""
+    """Return whether the deployment must be read every few seconds, judging by its current row."""
     row = work.row
     if row.watched_until is not None and row.watched_until > work.now:
         return True
@@ -107,7 +107,7 @@ def is_urgent(work: Work) -> bool:
 
 @dataclass
 class Batch:
-    """What one DescribeServices call reads: deployments of one organization in one cluster."""
+    """The deployments that one DescribeServices call reads, all of one organization and cluster."""
 
     organization: Organization
     cluster: str
@@ -120,13 +120,13 @@ class Batch:
             work.batch = self
 
     def slot(self, lane: str, pause: float) -> datetime:
-        """The lane's next slot; all rows of the batch share it to the microsecond, so that one call will read them."""
+        """Return the lane's next slot. All rows of the batch share the exact time, so that one call reads them."""
         if lane not in self.reserved:
             self.reserved[lane] = reserve(self.organization, lane, pause=pause)
         return self.reserved[lane]
 
     def release(self, work: Work, **fields: object) -> None:
-        """Write what was seen, and decide when to look again."""
+        """Write what was observed, and schedule the next read."""
         for name, value in fields.items():
             setattr(work.row, name, value)
         if is_urgent(work):
@@ -134,13 +134,13 @@ class Batch:
             return work.release_at(at, has_read_slot=False, **fields)
         due_at = work.row.next_check_at
         if work.row.has_read_slot and not self.is_steady and due_at is not None and due_at > work.now:
-            # It was read along with others, before its turn: it keeps its place.
+            # It was read with others before its own slot, so it keeps that slot.
             return work.release_at(due_at, **fields)
         work.release_at(self.slot(STEADY, settings.DEPLOYMENTS_STEADY_SECONDS), has_read_slot=True, **fields)
 
 
 def take_batch(organization: Organization, cluster: str) -> Batch | None:
-    """Claim what one call can read, where something is due. None: nothing is, or its turn has not come."""
+    """Claim the rows that one call can read. Return None if nothing is due, or if its slot is still to come."""
     rows = Deployment.unfinished().filter(free(), organization=organization, cluster=cluster)
     if not rows.filter(next_check_at__lte=Now()).exists():
         return None
@@ -162,7 +162,7 @@ def take_batch(organization: Organization, cluster: str) -> Batch | None:
 
 
 def postpone(work: Work, slot: datetime) -> None:
-    """Back into the line, with a place in it; unless somebody has changed it since it was claimed."""
+    """Release the row until its slot. If a command has changed it since the claim, make it due immediately."""
     try:
         work.release_at(slot, has_read_slot=True)
     except LeaseLost:
@@ -175,7 +175,7 @@ def has_its_slot(work: Work) -> bool:
 
 
 def reserve(organization: Organization, lane: str, *, pause: float) -> datetime:
-    """Take the next free slot of the organization's AWS account and region, `pause` seconds from now at the earliest."""
+    """Reserve the next free slot of the organization's AWS account and region, at least `pause` seconds from now."""
     steady_calls_a_second = settings.DEPLOYMENTS_READS_PER_MINUTE / 60 / SLOT_MARGIN
     calls_a_second = URGENT_CALLS_A_SECOND if lane == URGENT else steady_calls_a_second
     role = organization.deployment_role_arn

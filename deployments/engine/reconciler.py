@@ -1,7 +1,7 @@
-"""The runtime: claim what is due of one organization's cluster, look at ECS once for all of it, then step by step.
+"""The reconciler: claims the due deployments of one cluster, reads ECS once for all, then takes one step for each.
 
-Level-triggered: each turn compares the row with what ECS says now, whatever happened in between. No AWS call is made
-inside a transaction. Nothing is lost when a worker dies: its leases run out, and the next turn begins with a look.
+Level-triggered: each turn compares the row with the current state in ECS, whatever happened in between. No AWS call is made
+inside a transaction. Nothing is lost when a worker dies: its leases expire, and the next turn starts by reading ECS.
 """
 
 import logging
@@ -18,14 +18,16 @@ from portal.models import Organization
 
 logger = logging.getLogger(__name__)
 
-# A turn ends after so long, within a task's time limit; what it did not come to is due again at once.
+# A turn ends after this long, within the task's time limit. Rows that it did not reach become due immediately.
 TURN_SECONDS = 30
 
 
 def reconcile(organization_id: str, cluster: str) -> int:
-    """One turn: ten deployments at most, one DescribeServices call and the writes that are due. Returns how many rows.
+    """Take one turn: at most ten deployments, one DescribeServices call and the writes that are due.
 
     Safe to call at any time, any number of times, from any process.
+
+    *Returns* the number of rows claimed.
     """
     organization = Organization.objects.get(pk=organization_id)
     batch = take_batch(organization, cluster)
@@ -58,17 +60,21 @@ def take_step(work: Work, reading: ecs.ServicesReading | None, failure: AwsError
         except AwsError as error:
             note_failure(work, error)
     except LeaseLost:
-        logger.info("deployment %s: changed meanwhile, looked at again", work.row.pk)
+        logger.info("deployment %s: changed during the step, will be read again", work.row.pk)
         work.let_go()
     except DatabaseError:
         raise
     except Exception:
         logger.exception("deployment %s: step failed", work.row.pk)
-        work.release(seconds=60, check_error="The portal failed to handle this deployment; its log says why.")
+        work.release(
+            seconds=60, check_error="The portal failed to process this deployment. See the portal's log for the cause."
+        )
 
 
 def was_never_there(work: Work) -> bool:
-    """No service was ever seen, so a missing cluster is for the create to say. Where one was, it proves nothing: staff
-    may just have pointed the organization at another region or account.
+    """Return whether no service was ever seen, so that a missing cluster is a failure of the create.
+
+    If a service was seen before, a missing cluster proves nothing: staff may have changed the organization's region or
+    account.
     """
     return work.row.service_arn is None

@@ -1,12 +1,12 @@
-"""Bringing ECS nearer to what is wanted, one deployment at a time, and following what others did to it.
+"""Reconciles one deployment: applies pending changes to ECS and adopts changes made outside the portal.
 
-    wanted and told ECS differ -> the one write that is missing      (create, update, remove)
-    they agree, ECS differs    -> somebody changed it outside        (follow)
-    all agree                  -> what ECS reports is the status     (looks.see)
+    a change is not yet applied to ECS   -> apply it with one write           (create, update, remove)
+    all applied, but ECS differs         -> it was changed outside the portal (follow)
+    all applied, and ECS agrees          -> ECS's report is the status        (observe.see)
 
-Every write may be repeated: CreateService carries the deployment's id as token, UpdateService names a state and never
-forces, a task definition is looked for before one is registered, DeleteService of what has gone is no error. So a lost
-reply, a killed worker or a second worker costs a call, never a second service.
+Every write is safe to repeat. CreateService carries the deployment's id as token. UpdateService sets a state and never
+forces a deployment. An existing task definition is searched for before one is registered. DeleteService of a missing
+service is not an error. So a lost reply, a killed worker or a second worker costs a call, but never a second service.
 """
 
 import logging
@@ -39,7 +39,12 @@ DELETED_OUTSIDE = "The ECS service was deleted outside the portal."
 
 
 def step(work: Work, service: ecs.Service | None) -> None:
-    """Do the one next thing. `service` is what ECS said just now; None: there is no such service. Raises AwsError."""
+    """Take the next step for one deployment.
+
+    `service` is what ECS has just reported, or None if there is no such service.
+
+    *Raises* AwsError.
+    """
     row = work.row
     if row.wanted == Wanted.GONE:
         remove(work, service)
@@ -53,7 +58,7 @@ def step(work: Work, service: ecs.Service | None) -> None:
         see(work, service)
 
 
-# --- telling ECS ------------------------------------------------------------------------------------------------------
+# --- applying changes to ECS ------------------------------------------------------------------------------------------
 
 
 def carry_out(work: Work, service: ecs.Service | None) -> None:
@@ -67,7 +72,13 @@ def carry_out(work: Work, service: ecs.Service | None) -> None:
 
 
 def create(work: Work) -> None:
-    """1. What the platform's own service runs as. 2. The task definition. 3. A note that the call is made. 4. The call."""
+    """Create the ECS service.
+
+    1. Read the settings of the platform's agent service.
+    2. Find or register the task definition.
+    3. Record that CreateService is about to be called.
+    4. Call CreateService.
+    """
     row = work.row
     target = row.organization.aws_target
     try:
@@ -92,7 +103,7 @@ def create(work: Work) -> None:
 
 
 def update(work: Work) -> None:
-    """The wanted count, and the new generation's task definition where there is one."""
+    """Set the desired count, and the task definition if there is a new generation."""
     row = work.row
     task_definition = None
     if row.wanted == Wanted.RUNNING and row.applied_generation < row.generation:
@@ -118,19 +129,19 @@ def wanted_count(row: Deployment) -> int:
 
 
 def told(work: Work, service: ecs.Service, *, generation: int) -> None:
-    """ECS has taken the newest wish; its reply is fresh, what reads say in the next seconds may be older."""
+    """Record that ECS accepted the newest change. Reads in the next seconds may be older than this reply."""
     row = work.row
     fields = seen_of(work, service) | {
         "carried_out": row.wish,
         "applied_generation": generation,
         "applied_at": work.now,
     }
-    logger.info("deployment %s: told ECS wish %s", row.pk, row.wish)
+    logger.info("deployment %s: ECS accepted change %s", row.pk, row.wish)
     work.rest(**fields)
 
 
 def refused(work: Work, error: AwsError) -> None:
-    """ECS will not make it: failed, with the reason, until somebody restarts it."""
+    """Mark the deployment as failed with ECS's reason. It stays failed until it is restarted."""
     row = work.row
     why = with_advice(error)
     fields: dict[str, Any] = {
@@ -146,12 +157,15 @@ def refused(work: Work, error: AwsError) -> None:
         if row.service_arn:
             work.rest(**fields)
         else:
-            work.finish(**fields)  # there is nothing to look at
+            work.finish(**fields)  # there is no service to read
         record_event(row, EventType.FAILED, actor=SYSTEM, error_message=why)
 
 
 def template_of(work: Work) -> ecs_runtime.Template:
-    """Network, roles and logs: the platform's own agent service's, kept for a minute, unless the organization says so."""
+    """Return network, roles and log settings for the service.
+
+    They are those of the platform's own agent service, cached for a minute. The organization's own settings override them.
+    """
     organization = work.row.organization
     name = f"{organization.deployment_stack}-agent-service"
     key = f"template:{organization.pk}:{organization.deployment_region}:{work.row.cluster}:{name}"
@@ -184,7 +198,7 @@ def with_own_settings(template: ecs_runtime.Template, row: Deployment) -> ecs_ru
 
 
 def task_definition_of(work: Work, template: ecs_runtime.Template) -> str:
-    """The ARN for the row's generation: kept, else found by its family, else registered."""
+    """Return the ARN for the row's generation: the stored one, else one found by family, else a newly registered one."""
     row = work.row
     if row.task_definition and row.task_generation == row.generation:
         return row.task_definition
@@ -207,11 +221,14 @@ def task_definition_of(work: Work, template: ecs_runtime.Template) -> str:
     return arn
 
 
-# --- taking it away ---------------------------------------------------------------------------------------------------
+# --- removing a service -----------------------------------------------------------------------------------------------
 
 
 def remove(work: Work, service: ecs.Service | None) -> None:
-    """A killed deployment: no tasks, then no service. Ends once ECS no longer knows it, and no create may still land."""
+    """Remove the service of a killed deployment: first its tasks, then the service.
+
+    Finishes once ECS no longer reports it and no CreateService call can still take effect.
+    """
     row = work.row
     if service is None:
         if may_be_on_its_way(work):
@@ -234,17 +251,20 @@ def remove(work: Work, service: ecs.Service | None) -> None:
 
 
 def may_be_on_its_way(work: Work) -> bool:
-    """CreateService was called so lately that it may still take effect, or its effect not be visible yet."""
+    """Return whether a recent CreateService call may still take effect or become visible."""
     called_at = work.row.create_called_at
     patience = LEASE + timedelta(seconds=settings.DEPLOYMENTS_LAG_SECONDS)
     return called_at is not None and work.now - called_at < patience
 
 
-# --- what others did --------------------------------------------------------------------------------------------------
+# --- changes made outside the portal ----------------------------------------------------------------------------------
 
 
 def outside_change(row: Deployment, service: ecs.Service) -> str | None:
-    """What ECS reports that nobody asked for here: `scaled`, `redeployed`, None. A rollback by ECS is its own doing."""
+    """Return the kind of change made outside the portal: `scaled`, `redeployed` or None.
+
+    A rollback by ECS itself does not count.
+    """
     if service.desired_count != wanted_count(row):
         return "scaled"
     primary = service.primary
@@ -254,7 +274,10 @@ def outside_change(row: Deployment, service: ecs.Service) -> str | None:
 
 
 def is_believed(work: Work) -> bool:
-    """What contradicts us must be seen twice, and later than reads may lag behind our own newest write."""
+    """Return whether a difference between ECS and the row is confirmed.
+
+    It must be seen twice, and long enough after our newest write that the read cannot be stale.
+    """
     row = work.row
     if row.doubted_at is None or row.doubted_at >= work.now:
         return False
@@ -267,14 +290,17 @@ def doubt(work: Work) -> None:
 
 
 def follow(work: Work, service: ecs.Service, change: str) -> None:
-    """Take over what somebody did in ECS, and say that it was not done here. The status follows at the next look."""
+    """Adopt a change made in ECS, with an event that says it was made outside. The next read sets the status."""
     if not is_believed(work):
         return doubt(work)
     row = work.row
     fields = seen_of(work, service)
     desired = service.desired_count
     if change == "redeployed":
-        event, detail = EventType.RESTART, f"deployed {last_part(service.task_definition) or 'something'}"
+        event, detail = (
+            EventType.RESTART,
+            f"deployed {last_part(service.task_definition) or 'an unknown task definition'}",
+        )
         fields |= {"task_definition": service.task_definition, **image_of(work, service)}
     elif desired == 0:
         event, detail = EventType.STOP, f"from {row.replicas} to 0"
@@ -292,7 +318,7 @@ def follow(work: Work, service: ecs.Service, change: str) -> None:
 
 
 def image_of(work: Work, service: ecs.Service) -> dict[str, Any]:
-    """What the task definition that somebody deployed runs. Helps people; where it cannot be read, nothing is said."""
+    """Return image and version of a task definition deployed outside. The version is None if it cannot be read."""
     if service.task_definition is None:
         return {"version": None}
     work.renew()
@@ -305,12 +331,12 @@ def image_of(work: Work, service: ecs.Service) -> dict[str, Any]:
 
 
 def vanished(work: Work) -> None:
-    """The service is not there any more and we did not delete it: killed, by somebody outside."""
+    """Handle a missing service that the portal did not delete: mark the deployment as killed outside the portal."""
     row = work.row
     if row.service_arn is None:
         return work.finish(last_checked_at=work.now)
     if not is_its_place(row):
-        why = f"It runs as {row.service_arn}, and the organization's record now names another region or account."
+        why = f"The service is {row.service_arn}, but the organization is now set to another region or account."
         return work.release(seconds=settings.DEPLOYMENTS_STEADY_SECONDS, check_error=why)
     if not is_believed(work):
         return doubt(work)
@@ -334,7 +360,7 @@ def vanished(work: Work) -> None:
 
 
 def is_its_place(row: Deployment) -> bool:
-    """Whether the organization's record still leads to where the service was made."""
+    """Return whether the organization still uses the region and account that the service was created in."""
     _, _, _, region, account, *_ = str(row.service_arn).split(":")
     role = row.organization.deployment_role_arn
     return row.organization.deployment_region == region and (not role or role.split(":")[4] == account)
@@ -353,7 +379,7 @@ def tell_outside(row: Deployment, event: EventType, detail: str, *, error_messag
 
 
 def note_failure(work: Work, error: AwsError) -> None:
-    """Throttled, denied or unreachable: nothing is concluded, people see since when, and it is tried again."""
+    """Record that ECS was throttled, denied or unreachable. The status stays, and the read is retried later."""
     row = work.row
     logger.info("deployment %s: %s", row.pk, error)
     if error.code in EXPIRED:

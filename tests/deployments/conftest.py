@@ -1,4 +1,4 @@
-"""What the tests of deployments share: agents, a runtime that is stepped by hand, and the ledger's words."""
+"""Shared fixtures for the tests of deployments: agents, and a runtime that takes its turns by hand."""
 
 import json
 from typing import Any
@@ -20,14 +20,14 @@ IMAGE = "111111111111.dkr.ecr.eu-central-1.amazonaws.com/support-agent:v1.4.0"
 
 
 def send_json(client: Client, method: str, path: str, body: Any = None, **headers: str) -> Any:
-    """An API call with a JSON body; a header's underscores are hyphens."""
+    """Send an API call with a JSON body. Underscores in header names become hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     content = "" if body is None else json.dumps(body)
     return getattr(client, method)(path, content, content_type="application/json", headers=named)
 
 
 def assert_refused(response: Any, status: int, code: str) -> dict[str, Any]:
-    """The one JSON shape of an error. Returns its body."""
+    """Assert the JSON shape of an error and return its body."""
     body: dict[str, Any] = response.json()
     assert (response.status_code, body["code"]) == (status, code), body
     assert set(body) <= {"detail", "code", "errors"}
@@ -35,13 +35,13 @@ def assert_refused(response: Any, status: int, code: str) -> dict[str, Any]:
 
 
 class Runtime:
-    """Stands for worker and sweep: takes the turns that are due when the test says so, and turns AWS's clock between."""
+    """Replaces worker and sweep: takes turns when the test calls it, and advances the clock of the local AWS."""
 
     def __init__(self, local_aws: LocalAws) -> None:
         self.local_aws = local_aws
 
     def turn(self) -> int:
-        """Everything that is not settled becomes due and is looked at once. Returns how many rows were."""
+        """Make every unfinished row due and reconcile it. Return how many rows were claimed."""
         Deployment.unfinished().update(next_check_at=Now(), lease_until=None, has_read_slot=True)
         places = set(Deployment.unfinished().values_list("organization_id", "cluster"))
         looked_at = 0
@@ -51,7 +51,7 @@ class Runtime:
         return looked_at
 
     def run(self, deployment: Deployment, *statuses: str, seconds: float = 6, turns: int = 60) -> Deployment:
-        """Turn, and let AWS's time pass, until the deployment has one of the statuses and ECS was told all."""
+        """Take turns and advance AWS's clock until the deployment has one of the statuses and all changes are applied."""
         for _ in range(turns):
             self.turn()
             deployment.refresh_from_db()
@@ -61,7 +61,7 @@ class Runtime:
         raise AssertionError(f"still {deployment.status}: {Deployment.objects.filter(pk=deployment.pk).values()}")
 
     def settle(self, deployment: Deployment, *, seconds: float = 5, turns: int = 60) -> Deployment:
-        """Turn until nothing more is to be done about a killed deployment."""
+        """Take turns until a killed deployment is finished."""
         for _ in range(turns):
             self.turn()
             deployment.refresh_from_db()
@@ -73,7 +73,7 @@ class Runtime:
 
 @pytest.fixture
 def runtime(platform: LocalAws, settings: Any) -> Runtime:
-    """What must be seen twice is seen twice in a row, and steady reads wait for no budget: time means nothing here."""
+    """Return a runtime without waiting times: two reads in a row confirm a change, and steady reads need no slot."""
     settings.DEPLOYMENTS_LAG_SECONDS = -60
     settings.DEPLOYMENTS_READS_PER_MINUTE = 10_000_000
     return Runtime(platform)
@@ -94,12 +94,12 @@ def agent(cast: Cast) -> Agent:
 
 @pytest.fixture
 def deployment(cast: Cast, agent: Agent) -> Deployment:
-    """Two replicas of the agent, recorded; nothing of it is in ECS yet."""
+    """Return a new deployment with two replicas. It is not in ECS yet."""
     return create_deployment(agent, actor=cast.operator, replicas=2)
 
 
 def make_deployment(cast: Cast, agent: Agent, status: str = "ready", *, replicas: int = 2, **fields: Any) -> Deployment:
-    """A deployment in whatever status, as if the runtime had brought it there; nothing of it is in ECS."""
+    """Create a deployment in any status, as if the runtime had set it. It is not in ECS."""
     actor = cast.outsider if agent.organization == cast.globex else cast.operator
     made = create_deployment(agent, actor=actor, replicas=replicas)
     wanted = {"stopped": "stopped", "killed": "gone"}.get(status, "running")
@@ -110,11 +110,11 @@ def make_deployment(cast: Cast, agent: Agent, status: str = "ready", *, replicas
 
 
 def history(deployment: Deployment) -> list[tuple[str, str]]:
-    """The deployment's events, oldest first: type and status."""
+    """Return type and status of the deployment's events, oldest first."""
     return list(deployment.events.order_by("sequence").values_list("event_type", "status"))
 
 
 def services_created(local_aws: LocalAws, deployment: Deployment) -> int:
-    """How many CreateService calls took effect for it, as the ledger has it: those with the same token count once."""
+    """Return how many CreateService calls took effect, from the ledger. Calls with the same token count once."""
     calls = local_aws.ledger(action="CreateService", service=deployment.service_name, effect=True)
     return len({call["service_deployment_arn"] for call in calls if call["service_deployment_arn"]})

@@ -1,4 +1,4 @@
-"""When deployments are looked at: the changing and the watched within seconds, the steady within AWS's budget."""
+"""When deployments are read: changing and viewed ones within seconds, steady ones within the read budget."""
 
 import itertools
 from datetime import timedelta
@@ -25,7 +25,7 @@ LONG_AGO = timedelta(hours=1)
 
 
 def make_steady(cast: Cast, agent: Agent, local_aws: LocalAws, count: int = 1) -> list[Deployment]:
-    """Deployments that have been ready for an hour, in the database and in ECS; due now, without a slot."""
+    """Create deployments that have been ready for an hour, in the database and in ECS. They are due now, without a slot."""
     long_ago = timezone.now() - LONG_AGO
     made = [make_deployment(cast, agent, replicas=1) for _ in range(count)]
     services = [{"name": each.service_name, "desired_count": 1} for each in made]
@@ -74,12 +74,12 @@ def test_slots_of_an_account_are_never_closer_than_the_budget(cast: Cast, settin
 
     gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(slots)]
     assert min(gaps) >= 60 / settings.DEPLOYMENTS_READS_PER_MINUTE
-    other = reserve(cast.globex, STEADY, pause=0)  # another account has a line of its own
+    other = reserve(cast.globex, STEADY, pause=0)  # another account has slots of its own
     assert other < slots[0]
 
 
-def test_a_missed_slot_is_given_back(cast: Cast, agent: Agent, platform: LocalAws) -> None:
-    """Nothing ran for an hour: what was due in it is read one after the other, not at once."""
+def test_a_missed_slot_is_given_up(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+    """After an hour without a worker, overdue rows are read one after the other, not all at the same time."""
     (deployment,) = make_steady(cast, agent, platform)
     reserve(cast.acme, STEADY, pause=60)
     Deployment.objects.update(next_check_at=Now() - LONG_AGO, has_read_slot=True)
@@ -91,7 +91,9 @@ def test_a_missed_slot_is_given_back(cast: Cast, agent: Agent, platform: LocalAw
 
 
 @pytest.mark.parametrize("status", ["deploying", "running"])
-def test_what_changes_is_looked_at_every_few_seconds(cast: Cast, agent: Agent, platform: LocalAws, status: str) -> None:
+def test_a_changing_deployment_is_read_every_few_seconds(
+    cast: Cast, agent: Agent, platform: LocalAws, status: str
+) -> None:
     (deployment,) = make_steady(cast, agent, platform)
     Deployment.objects.update(status=status, status_at=Now(), replicas=1)
     platform.fault("server_error", action="DescribeServices")  # it stays as it is
@@ -102,9 +104,7 @@ def test_what_changes_is_looked_at_every_few_seconds(cast: Cast, agent: Agent, p
     assert seconds_to_next_look(deployment) <= 6.1
 
 
-def test_what_has_changed_for_too_long_is_looked_at_like_the_steady(
-    cast: Cast, agent: Agent, platform: LocalAws
-) -> None:
+def test_a_long_change_is_read_like_a_steady_deployment(cast: Cast, agent: Agent, platform: LocalAws) -> None:
     (deployment,) = make_steady(cast, agent, platform)
     platform.client().update_service(cluster=deployment.cluster, service=deployment.service_name, desiredCount=2)
     Deployment.objects.update(status="running", replicas=2)
@@ -114,9 +114,7 @@ def test_what_has_changed_for_too_long_is_looked_at_like_the_steady(
     assert seconds_to_next_look(deployment) > 14
 
 
-def test_what_is_watched_is_looked_at_every_few_seconds_and_then_no_more(
-    cast: Cast, agent: Agent, platform: LocalAws
-) -> None:
+def test_a_deployment_is_read_often_only_while_it_is_viewed(cast: Cast, agent: Agent, platform: LocalAws) -> None:
     (deployment,) = make_steady(cast, agent, platform)
     turn(deployment)
 
@@ -131,7 +129,7 @@ def test_what_is_watched_is_looked_at_every_few_seconds_and_then_no_more(
     assert seconds_to_next_look(deployment) > 10
 
 
-def test_watching_writes_once_in_some_seconds(
+def test_viewing_writes_only_once_in_a_few_seconds(
     cast: Cast, agent: Agent, platform: LocalAws, django_assert_num_queries: Any
 ) -> None:
     made = make_steady(cast, agent, platform, count=3)
@@ -142,7 +140,7 @@ def test_watching_writes_once_in_some_seconds(
         mark_watched(*made)
 
 
-def test_who_begins_to_watch_in_mid_look_need_not_wait(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+def test_viewing_during_a_read_makes_the_row_due_soon(cast: Cast, agent: Agent, platform: LocalAws) -> None:
     (deployment,) = make_steady(cast, agent, platform)
     batch = take_batch(cast.acme, deployment.cluster)
     assert batch
@@ -153,7 +151,7 @@ def test_who_begins_to_watch_in_mid_look_need_not_wait(cast: Cast, agent: Agent,
     assert seconds_to_next_look(deployment) <= 3.1
 
 
-def test_what_is_read_along_keeps_its_place_in_the_line(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+def test_a_row_that_is_read_early_keeps_its_slot(cast: Cast, agent: Agent, platform: LocalAws) -> None:
     steady, watched = make_steady(cast, agent, platform, count=2)
     place = timezone.now() + timedelta(minutes=3)
     Deployment.objects.filter(pk=steady.pk).update(
@@ -170,7 +168,7 @@ def test_what_is_read_along_keeps_its_place_in_the_line(cast: Cast, agent: Agent
 
 
 def test_two_thousand_in_two_hundred_clusters_stay_in_the_budget(cast: Cast, settings: Any) -> None:
-    """The line by itself: 200 batches that each reserve their next call, for ten minutes."""
+    """Tests only the slots: 200 batches each reserve their next call."""
     began = timezone.now()
 
     slots = [reserve(cast.acme, STEADY, pause=0) for _ in range(200)]
@@ -180,7 +178,7 @@ def test_two_thousand_in_two_hundred_clusters_stay_in_the_budget(cast: Cast, set
     assert slots[-1] - began < timedelta(minutes=5)
 
 
-def test_what_changes_comes_before_what_is_steady(cast: Cast, agent: Agent, platform: LocalAws) -> None:
+def test_changing_deployments_come_before_steady_ones(cast: Cast, agent: Agent, platform: LocalAws) -> None:
     make_steady(cast, agent, platform)
     make_due(has_read_slot=True)
     theirs = make_deployment(cast, make_agent(cast, organization=cast.globex), "deploying")
@@ -195,5 +193,5 @@ def test_what_changes_comes_before_what_is_steady(cast: Cast, agent: Agent, plat
     ]
 
 
-def test_the_margin_leaves_room_for_what_is_late() -> None:
+def test_the_margin_leaves_room_for_late_reads() -> None:
     assert 60 / read_budget.SLOT_MARGIN + read_budget.MISSED.total_seconds() <= 60

@@ -1,4 +1,4 @@
-"""What people want is made true in ECS, and what ECS reports is what people see: through the local AWS, step by step."""
+"""The reconciler against the local AWS: it applies changes to ECS, and the status follows ECS's report."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def service_of(deployment: Deployment) -> dict[str, str]:
 
 
 def live(local_aws: LocalAws, deployment: Deployment) -> dict[str, Any]:
-    """The service as ECS has it."""
+    """Return the service as ECS reports it."""
     reply = local_aws.client().describe_services(cluster=deployment.cluster, services=[deployment.service_name])
     (service,) = reply["services"]
     return dict(service)
@@ -50,7 +50,7 @@ def test_a_deployment_becomes_a_service_and_is_ready(deployment: Deployment, run
     assert deployment.node_id
 
 
-def test_it_runs_where_the_platforms_agent_service_runs(cast: Cast, runtime: Runtime, platform: LocalAws) -> None:
+def test_it_runs_with_the_settings_of_the_agent_service(cast: Cast, runtime: Runtime, platform: LocalAws) -> None:
     secret = "arn:aws:secretsmanager:eu-central-1:111111111111:secret:acme/model-Ab12Cd"
     agent = make_agent(cast, cpu=512, memory=2048, environment={"LOG_LEVEL": "info", "MODEL_KEY": secret})
     deployment = runtime.run(create_deployment(agent, actor=cast.operator), "ready")
@@ -73,7 +73,7 @@ def test_it_runs_where_the_platforms_agent_service_runs(cast: Cast, runtime: Run
     assert container["logConfiguration"]["options"]["awslogs-stream-prefix"] == deployment.service_name
 
 
-def test_the_organization_may_say_otherwise(
+def test_settings_of_the_organization_override_them(
     cast: Cast, deployment: Deployment, runtime: Runtime, platform: LocalAws
 ) -> None:
     role = "arn:aws:iam::111111111111:role/agents"
@@ -92,7 +92,7 @@ def test_the_organization_may_say_otherwise(
     assert made["taskRoleArn"] == role
 
 
-def test_scale_is_what_ecs_says(cast: Cast, deployment: Deployment, runtime: Runtime) -> None:
+def test_scale_changes_the_status_as_ecs_reports_it(cast: Cast, deployment: Deployment, runtime: Runtime) -> None:
     runtime.run(deployment, "ready")
     scale_deployment(deployment, actor=cast.operator, replicas=3)
     assert deployment.status == "ready"
@@ -139,7 +139,7 @@ def test_kill_deletes_the_service_and_keeps_the_record(
     assert (deployment.running_replicas, deployment.next_check_at) == (0, None)
 
 
-def test_a_deployment_stopped_at_once_never_starts_a_task(
+def test_a_deployment_stopped_early_never_starts_a_task(
     cast: Cast, deployment: Deployment, runtime: Runtime, platform: LocalAws
 ) -> None:
     stop_deployment(deployment, actor=cast.operator)
@@ -163,7 +163,7 @@ def test_another_account_is_reached_by_its_role(cast: Cast, runtime: Runtime, pl
 # --- it fails -------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_that_cannot_be_pulled_ends_failed_in_ecs_own_words(
+def test_a_failed_image_pull_ends_with_the_reason_of_ecs(
     cast: Cast, agent: Agent, runtime: Runtime, platform: LocalAws
 ) -> None:
     platform.fault("image_pull", cluster=cast.acme.cluster)
@@ -186,10 +186,12 @@ def test_a_crash_names_its_exit_code(cast: Cast, agent: Agent, runtime: Runtime,
 
     deployment = runtime.run(create_deployment(agent, actor=cast.operator), "failed")
 
-    assert (deployment.error_message or "").startswith("exit code 137: Essential container in task exited")
+    assert (deployment.error_message or "").startswith(
+        "container exited with code 137: Essential container in task exited"
+    )
 
 
-def test_restart_of_a_failed_one_takes_the_agent_as_it_is_now(
+def test_restart_after_a_failure_uses_the_current_agent(
     cast: Cast, agent: Agent, runtime: Runtime, platform: LocalAws
 ) -> None:
     platform.fault("image_pull", cluster=cast.acme.cluster, times=1)
@@ -206,7 +208,7 @@ def test_restart_of_a_failed_one_takes_the_agent_as_it_is_now(
     assert services_created(platform, deployment) == 1
 
 
-def test_a_chosen_version_outlives_a_restart(cast: Cast, agent: Agent, runtime: Runtime, platform: LocalAws) -> None:
+def test_a_chosen_version_survives_a_restart(cast: Cast, agent: Agent, runtime: Runtime, platform: LocalAws) -> None:
     platform.fault("crash", cluster=cast.acme.cluster)
     deployment = runtime.run(create_deployment(agent, actor=cast.operator, version="v1.1.0"), "failed")
 
@@ -215,7 +217,7 @@ def test_a_chosen_version_outlives_a_restart(cast: Cast, agent: Agent, runtime: 
     assert (deployment.version, deployment.image.rpartition(":")[2]) == ("v1.1.0", "v1.1.0")
 
 
-def test_what_never_starts_fails_at_its_deadline_and_recovers(
+def test_a_deployment_that_never_starts_fails_and_stays_so(
     cast: Cast, deployment: Deployment, runtime: Runtime, platform: LocalAws, settings: Any
 ) -> None:
     platform.fault("no_capacity", cluster=cast.acme.cluster)
@@ -224,7 +226,7 @@ def test_what_never_starts_fails_at_its_deadline_and_recovers(
 
     runtime.run(deployment, "failed")
 
-    assert "No task has started" in (deployment.error_message or "")
+    assert "No task started" in (deployment.error_message or "")
     runtime.turn()
     deployment.refresh_from_db()
     assert deployment.status == "failed"
@@ -241,7 +243,7 @@ def test_what_never_starts_fails_at_its_deadline_and_recovers(
         ),
     ],
 )
-def test_a_refused_create_fails_at_once_and_may_be_restarted(
+def test_a_refused_create_fails_and_can_be_restarted(
     cast: Cast, deployment: Deployment, runtime: Runtime, platform: LocalAws, fault: dict[str, str], words: str
 ) -> None:
     platform.fault(**fault)
@@ -265,7 +267,7 @@ def test_a_missing_cluster_or_platform_service_is_named(cast: Cast, agent: Agent
     assert "ecs:DescribeServices: ClusterNotFoundException" in (deployment.error_message or "")
 
 
-# --- looks that fail or lie -----------------------------------------------------------------------------------------
+# --- failing and stale reads ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("member", ["services", "services.desiredCount", "services.status", "services.deployments"])
@@ -286,7 +288,7 @@ def test_nothing_is_concluded_from_an_absent_member(
 
 
 @pytest.mark.parametrize("fault", ["throttle", "access_denied", "server_error"])
-def test_a_look_that_fails_changes_no_status(
+def test_a_failed_read_changes_no_status(
     deployment: Deployment, runtime: Runtime, platform: LocalAws, fault: str
 ) -> None:
     runtime.run(deployment, "ready")
@@ -304,7 +306,7 @@ def test_a_look_that_fails_changes_no_status(
     assert deployment.check_error is None
 
 
-def test_a_stale_read_after_our_own_write_is_nobody_elses_doing(
+def test_a_stale_read_is_not_an_outside_change(
     cast: Cast, deployment: Deployment, runtime: Runtime, platform: LocalAws, settings: Any
 ) -> None:
     runtime.run(deployment, "ready")
@@ -321,7 +323,7 @@ def test_a_stale_read_after_our_own_write_is_nobody_elses_doing(
     assert not deployment.events.exclude(actor__in=["system", cast.operator.email]).exists()
 
 
-def test_a_row_that_no_step_can_handle_stops_no_other(
+def test_a_row_with_a_failing_step_stops_no_other(
     cast: Cast, agent: Agent, deployment: Deployment, runtime: Runtime
 ) -> None:
     Deployment.objects.filter(pk=deployment.pk).update(environment={"A": 1})
@@ -331,11 +333,11 @@ def test_a_row_that_no_step_can_handle_stops_no_other(
 
     deployment.refresh_from_db()
     assert deployment.status == "deploying"
-    assert "log says why" in (deployment.check_error or "")
+    assert "See the portal's log" in (deployment.check_error or "")
 
 
-def test_a_deployment_elsewhere_is_not_taken_for_deleted(cast: Cast, deployment: Deployment, runtime: Runtime) -> None:
-    """Staff point the organization at another region: what runs in the first one still runs."""
+def test_a_deployment_in_another_region_is_not_killed(cast: Cast, deployment: Deployment, runtime: Runtime) -> None:
+    """Staff set another region for the organization. The service still runs in the first one."""
     runtime.run(deployment, "ready")
     Organization.objects.filter(pk=cast.acme.pk).update(deployment_region="eu-west-1")
 
@@ -368,7 +370,9 @@ def test_a_service_scaled_by_hand_is_followed(deployment: Deployment, runtime: R
     assert outside_events(deployment) == [("scale", "from 2 to 4")]
     assert AuditEvent.objects.filter(kind="deployment.changed_outside", actor=None).count() == 1
     calls = platform.ledger(action="UpdateService", service=deployment.service_name)
-    assert [call["parameters"]["desiredCount"] for call in calls] == [4]  # theirs; none of ours undid it
+    assert [call["parameters"]["desiredCount"] for call in calls] == [
+        4
+    ]  # only the outside call; the portal did not undo it
 
 
 def test_a_service_stopped_and_started_by_hand_is_followed(
@@ -385,9 +389,7 @@ def test_a_service_stopped_and_started_by_hand_is_followed(
     assert outside_events(deployment) == [("stop", "from 2 to 0"), ("restart", "from 0 to 1")]
 
 
-def test_a_service_deleted_by_hand_is_killed_by_somebody_outside(
-    deployment: Deployment, runtime: Runtime, platform: LocalAws
-) -> None:
+def test_a_service_deleted_by_hand_becomes_killed(deployment: Deployment, runtime: Runtime, platform: LocalAws) -> None:
     runtime.run(deployment, "ready")
 
     platform.client().delete_service(**service_of(deployment), force=True)
@@ -440,7 +442,7 @@ def test_a_lost_task_shows_with_its_reason(deployment: Deployment, runtime: Runt
     assert event.node_id == task.rpartition("/")[2]
 
 
-def test_two_turns_of_everything_settled_write_no_event(deployment: Deployment, runtime: Runtime) -> None:
+def test_turns_on_a_settled_deployment_write_no_event(deployment: Deployment, runtime: Runtime) -> None:
     runtime.run(deployment, "ready")
     before = history(deployment)
 

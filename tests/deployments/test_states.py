@@ -1,4 +1,4 @@
-"""The state machine by itself: what may be done in which status, and what ECS's words mean."""
+"""The state machine: allowed commands, and the status that follows from ECS's report."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -72,12 +72,12 @@ def test_overdue_means_failed_only_while_nothing_runs() -> None:
     assert judge(service(2, 1, 1, entry("IN_PROGRESS")), is_overdue=True).status == Status.RUNNING
 
 
-def test_a_failure_carries_ecs_own_reason() -> None:
+def test_a_failure_has_the_reason_of_ecs() -> None:
     assert judge(service(2, 0, 0, entry("FAILED"))).reason == "ECS deployment FAILED."
 
 
 @pytest.mark.parametrize("status", Status.values)
-def test_every_status_but_killed_has_an_event_of_the_runtime(status: str) -> None:
+def test_every_status_but_killed_has_a_reported_event(status: str) -> None:
     if status == "killed":
         with pytest.raises(ValueError, match="killed"):
             event_of(Status.KILLED)
@@ -87,7 +87,7 @@ def test_every_status_but_killed_has_an_event_of_the_runtime(status: str) -> Non
 
 @pytest.mark.parametrize("command", Command.values)
 @pytest.mark.parametrize("status", Status.values)
-def test_a_refusal_has_the_words_of_the_api(command: str, status: str) -> None:
+def test_a_refusal_has_the_message_of_the_api(command: str, status: str) -> None:
     refusal = allowed(command, status)
 
     if command == "kill":

@@ -1,7 +1,7 @@
-"""The demo's agents and deployments. The rows say what is wanted; the runtime makes it true in the local AWS.
+"""Creates the demo's agents and deployments. The rows hold what is wanted; the reconciler applies it to the local AWS.
 
-Two run, one is stopped, one names an image that cannot be pulled and one an image that crashes (both end failed, in ECS's
-own words), one was killed days ago; until the worker has seen to them, they are deploying.
+Two run and one is stopped. One has an image that cannot be pulled and one an image that crashes; both end as failed with
+ECS's reason. One was killed days ago. They are deploying until the worker has reconciled them.
 """
 
 import uuid
@@ -26,7 +26,7 @@ Past = tuple[float, EventType, Status, str, str]
 
 @dataclass(frozen=True)
 class Demo:
-    """One agent with one deployment. `past`: hours ago, event, status then, actor, detail."""
+    """One agent with one deployment. `past` lists its events: hours ago, event, status then, actor, detail."""
 
     name: str
     description: str
@@ -58,7 +58,7 @@ KILLED_PAST: tuple[Past, ...] = (
 )
 
 ACME = [
-    Demo("Support agent", "Answers tickets; hands over to people.", "v1.3.0", 2, environment={"LOG_LEVEL": "info"}),
+    Demo("Support agent", "Answers tickets and hands over to people.", "v1.3.0", 2, environment={"LOG_LEVEL": "info"}),
     Demo(
         "Research agent",
         "Reads sources and writes summaries.",
@@ -72,18 +72,18 @@ ACME = [
     ),
     Demo(
         "Invoice agent",
-        "Matches invoices with orders, at the end of the month.",
+        "Matches invoices with orders at the end of the month.",
         "v1.1.0",
         2,
         status=Status.STOPPED,
         wanted=Wanted.STOPPED,
         past=STOPPED_PAST,
     ),
-    Demo("Release notes agent", "Names an image that is not in the registry.", "v9.9.9"),
-    Demo("Triage agent", "Exits soon after it has started.", "crash", 2),
+    Demo("Release notes agent", "Uses an image that is not in the registry.", "v9.9.9"),
+    Demo("Triage agent", "Exits soon after it starts.", "crash", 2),
     Demo(
         "Translation agent",
-        "Was replaced by the support agent.",
+        "Replaced by the support agent.",
         "v1.0.0",
         status=Status.KILLED,
         wanted=Wanted.GONE,
@@ -94,16 +94,16 @@ GLOBEX = [Demo("Forecast agent", "Forecasts demand, hour by hour.", "v1.3.0", 2)
 
 
 class Command(BaseCommand):
-    help = "Make the demo's agents and deployments, once. Needs DEMO=1 and seed_organizations."
+    help = "Create the demo's agents and deployments if there are none. Needs DEMO=1 and seed_organizations."
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEMO:
-            raise CommandError("Made-up deployments belong into a demo alone: seeding needs DEMO=1.")
+            raise CommandError("Made-up deployments belong only in a demo. Set DEMO=1 to create them.")
         for slug, demos, by in (("acme", ACME, OPERATOR), ("globex", GLOBEX, "operator@globex.example")):
             organization = Organization.objects.filter(slug=slug).first()
             if organization is None:
-                raise CommandError(f"There is no organization {slug}: run seed_organizations first.")
+                raise CommandError(f"There is no organization {slug}. Run seed_organizations first.")
             if not Agent.objects.filter(organization=organization).exists():
                 for demo in demos:
                     self.make(organization, demo, User.objects.get(email=by))
@@ -128,7 +128,7 @@ class Command(BaseCommand):
         self.give_past(deployment, demo, timezone.now())
 
     def give_past(self, deployment: Deployment, demo: Demo, now: datetime) -> None:
-        """A deployment that has been through something: its events, and the row as they left it."""
+        """Write the deployment's past events, and set the row to the state that they led to."""
         node = uuid.uuid4().hex
         for hours, event, status, who, detail in demo.past:
             at = now - timedelta(hours=hours)
@@ -144,6 +144,6 @@ class Command(BaseCommand):
             created_at=began,
             started_at=began,
             ended_at=ended,
-            # Nothing of a killed one is left to be seen to.
+            # A killed deployment has nothing left to reconcile.
             **({"next_check_at": None, "carried_out": 1} if demo.wanted == Wanted.GONE else {}),
         )
