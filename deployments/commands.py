@@ -1,7 +1,8 @@
-"""What people do to agents and deployments. Both doors, page and API, call these; the rules about role and state are here.
+"""Commands that change agents and deployments. The pages and the API both call them. They enforce the role and state rules.
 
-Each command: `require` first, one transaction with a guarded change, its event and audit row in it, then the doorbell.
-A repeated Idempotency-Key gives what its first use gave; without one, a repeated click changes nothing that is so already.
+Each command checks the role first. One transaction then holds the guarded change, its event and its audit row. After the
+commit a reconcile task is dispatched. A repeated Idempotency-Key returns the result of its first use. Without a key, a
+repeated command is a no-op.
 """
 
 import re
@@ -35,7 +36,7 @@ from portal.wakeup import ring
 
 DEFAULT_CPU, DEFAULT_MEMORY = 256, 512
 MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 80, 2000
-# A watched deployment is looked at often for so long after the newest sign of a viewer.
+# How long a deployment is polled often after it was last viewed.
 WATCHED = timedelta(seconds=20)
 WATCH_WRITTEN_EVERY_SECONDS = 5
 
@@ -57,9 +58,9 @@ def create_agent(
     environment: dict[str, str] | None = None,
     idempotency_key: str | None = None,
 ) -> Agent:
-    """Record an agent. Nothing runs until it is deployed.
+    """Create an agent. Nothing runs until it is deployed.
 
-    Raises PortalError: 403, 404, 400 `invalid` with `errors` by field, 422 `idempotency_mismatch`.
+    *Raises* PortalError: 403, 404, 400 `invalid` with `errors` by field, 422 `idempotency_mismatch`.
     """
     require(actor, organization, Role.OPERATOR)
     fields: dict[str, Any] = {
@@ -86,9 +87,11 @@ def create_agent(
 
 
 def update_agent(agent: Agent, *, actor: User, **changes: Any) -> Agent:
-    """Change what the agent's next deployments are made of; those that run keep what they have.
+    """Change the agent for its future deployments. Running deployments keep their settings.
 
-    `changes`: any of name, image, cpu, memory, description, environment. Raises PortalError: 403, 404, 400 `invalid`.
+    `changes` may hold name, image, cpu, memory, description and environment.
+
+    *Raises* PortalError: 403, 404, 400 `invalid`.
     """
     require(actor, agent.organization, Role.OPERATOR)
     if "name" in changes:
@@ -106,7 +109,7 @@ def update_agent(agent: Agent, *, actor: User, **changes: Any) -> Agent:
                     locked.save(update_fields=list(changed))
             except IntegrityError as error:
                 raise name_taken(error, agent.organization, fields["name"]) from error
-            # Names alone: a value may be what somebody should not have put there.
+            # Only the names: a value may be a secret that was entered by mistake.
             audit(AuditKind.AGENT_CHANGED, agent, actor, {"fields": sorted(changed)})
     agent.refresh_from_db(fields=AGENT_FIELDS)
     return agent
@@ -116,12 +119,12 @@ AGENT_FIELDS = ["name", "image", "cpu", "memory", "description", "environment"]
 
 
 def agent_errors(fields: dict[str, Any]) -> dict[str, list[str]]:
-    """Sentences by field; forms and serializers check the shape, this checks the meaning."""
+    """Return the error sentences by field. Forms and serializers check types and shape before."""
     found: dict[str, list[str]] = {}
     if not 1 <= len(fields["name"]) <= MAX_NAME_LENGTH:
-        found["name"] = [f"A name has 1 to {MAX_NAME_LENGTH} characters."]
+        found["name"] = [f"A name must have 1 to {MAX_NAME_LENGTH} characters."]
     if len(fields["description"]) > MAX_DESCRIPTION_LENGTH:
-        found["description"] = [f"A description has {MAX_DESCRIPTION_LENGTH} characters at most."]
+        found["description"] = [f"A description can have at most {MAX_DESCRIPTION_LENGTH} characters."]
     if errors := image_errors(fields["image"]):
         found["image"] = errors
     if errors := environment_errors(fields["environment"]):
@@ -135,7 +138,7 @@ def refuse_invalid(errors: dict[str, list[str]]) -> None:
 
 
 def name_taken(error: IntegrityError, organization: Organization, name: str) -> Exception:
-    """The refusal for a name that another agent has; the error itself when that is not what it was about."""
+    """Return the refusal if the error is about a duplicate agent name, else the error itself."""
     if not is_unique_violation(error, AGENT_NAME_ONCE):
         return error
     sentence = f"{organization.name} already has an agent named {name}."
@@ -153,10 +156,11 @@ def create_deployment(
     version: str | None = None,
     idempotency_key: str | None = None,
 ) -> Deployment:
-    """Record a deployment of the agent; from the commit on the runtime makes it an ECS service. Status `deploying`.
+    """Create a deployment of the agent with status `deploying`. The reconciler then creates its ECS service.
 
-    `version`: an image tag that takes the place of the agent's own. Raises PortalError: 403, 404, 400 `no_cluster`,
-    400 `invalid`, 422 `idempotency_mismatch`.
+    `version` is an image tag that replaces the agent's own.
+
+    *Raises* PortalError: 403, 404, 400 `no_cluster`, 400 `invalid`, 422 `idempotency_mismatch`.
     """
     organization = agent.organization
     require(actor, organization, Role.OPERATOR)
@@ -183,7 +187,7 @@ def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None
     if organization.cluster is None:
         raise PortalError(
             "no_cluster",
-            f"{organization.name} has neither an ECS cluster nor a stack. Staff can set them in the admin.",
+            f"{organization.name} has neither an ECS cluster nor a stack. Staff can set them in Django admin.",
             400,
         )
     deployment_id = uuid.uuid4()
@@ -208,7 +212,10 @@ def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None
 
 
 def service_name(agent: Agent, deployment_id: uuid.UUID) -> str:
-    """`<stack>-agent-<slug>-<short id>`: letters, digits and hyphens, 255 at most, as ECS wants names."""
+    """Return the ECS service name `<stack>-agent-<slug>-<short id>`.
+
+    ECS allows letters, digits and hyphens, at most 255 characters.
+    """
     organization = agent.organization
     slug = re.sub(r"[^a-z0-9]+", "-", agent.name.lower()).strip("-")[:60].strip("-")
     parts = [organization.deployment_stack or organization.slug, "agent", slug, str(deployment_id)[:8]]
@@ -218,9 +225,9 @@ def service_name(agent: Agent, deployment_id: uuid.UUID) -> str:
 def scale_deployment(
     deployment: Deployment, *, actor: User, replicas: int, idempotency_key: str | None = None
 ) -> Deployment:
-    """Want so many replicas. The status stays what ECS says. The number it has already changes nothing.
+    """Set the desired replica count. Setting the current value is a no-op. The status changes only when ECS reports it.
 
-    Raises PortalError: 403, 404, 400 `invalid` (bounds), 400 `not_running`, 422 `idempotency_mismatch`.
+    *Raises* PortalError: 403, 404, 400 `invalid` (bounds), 400 `not_running`, 422 `idempotency_mismatch`.
     """
 
     def change() -> None:
@@ -235,9 +242,11 @@ def scale_deployment(
 
 
 def stop_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
-    """Want no tasks. It is `stopped` once ECS says so; until then `is_stopping`. Asking again changes nothing.
+    """Request that all tasks stop. Repeating it is a no-op.
 
-    Raises PortalError: 403, 404, 400 `not_running`, 422 `idempotency_mismatch`.
+    The deployment is `is_stopping` until ECS reports that no task runs; then its status becomes `stopped`.
+
+    *Raises* PortalError: 403, 404, 400 `not_running`, 422 `idempotency_mismatch`.
     """
 
     def change() -> None:
@@ -249,9 +258,11 @@ def stop_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
 
 
 def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
-    """From stopped: the same tasks again. From failed: a new generation, of the agent as it is now. Status `deploying`.
+    """Start a stopped or failed deployment again, with status `deploying`.
 
-    Raises PortalError: 403, 404, 400 `not_restartable`, 422 `idempotency_mismatch`.
+    A stopped deployment runs the same tasks again. A failed one gets a new generation from the agent's current settings.
+
+    *Raises* PortalError: 403, 404, 400 `not_restartable`, 422 `idempotency_mismatch`.
     """
 
     def change() -> None:
@@ -274,7 +285,7 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
 
 
 def new_generation(deployment: Deployment) -> dict[str, Any]:
-    """What a task definition made anew takes from the agent."""
+    """Return the fields of a new generation, taken from the agent's current settings."""
     agent = deployment.agent
     pinned = deployment.version if deployment.is_version_pinned else None
     image = with_version(agent.image, pinned) if pinned else agent.image
@@ -289,9 +300,11 @@ def new_generation(deployment: Deployment) -> dict[str, Any]:
 
 
 def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
-    """`killed` at once, from any status; ECS follows. The record stays. Asking again changes nothing.
+    """Mark the deployment as `killed`, from any status. Repeating it is a no-op.
 
-    Raises PortalError: 403, 404, 422 `idempotency_mismatch`.
+    The record is kept. The reconciler deletes the ECS service afterwards.
+
+    *Raises* PortalError: 403, 404, 422 `idempotency_mismatch`.
     """
 
     def change() -> None:
@@ -304,9 +317,11 @@ def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
 
 
 def mark_watched(*deployments: Deployment) -> None:
-    """They are on somebody's screen: look at them every few seconds for a while. At most one write every few seconds.
+    """Mark deployments as being viewed so that the reconciler polls them more often.
 
-    Never fails for want of the cache or because a row has gone; costs nothing while the newest mark is young.
+    Does not fail if a row is gone.
+
+    *Costs* at most two queries every few seconds; none while the last mark is recent.
     """
     unmarked = [each.pk for each in deployments if cache.add(f"watched:{each.pk}", 1, WATCH_WRITTEN_EVERY_SECONDS)]
     if unmarked:
@@ -315,13 +330,13 @@ def mark_watched(*deployments: Deployment) -> None:
         rows.update(watched_until=Now() + WATCHED)
 
 
-# --- what they share --------------------------------------------------------------------------------------------------
+# --- shared by the commands -------------------------------------------------------------------------------------------
 
 
 def refuse_bad_replicas(organization: Organization, replicas: int) -> None:
     most = organization.deployment_replica_limit
     if not 1 <= replicas <= most:
-        refuse_invalid({"replicas": [f"Must be 1 to {most}, the limit of {organization.name}."]})
+        refuse_invalid({"replicas": [f"Must be 1 to {most}, the limit for {organization.name}."]})
 
 
 def carry_out(
@@ -332,7 +347,7 @@ def carry_out(
     change: Callable[[], None],
     **request: Any,
 ) -> Deployment:
-    """The frame of a command on one deployment: role, key, lock, rule, change. Returns the row as it is afterwards."""
+    """Run a command on one deployment: check role, key and rule under a lock, then change it. Return the updated row."""
     organization = deployment.organization
     require(actor, organization, Role.OPERATOR)
     asked = {"deployment_id": str(deployment.pk), **request}
@@ -355,13 +370,16 @@ def carry_out(
 
 
 def guarded(deployment: Deployment, command: Command, unless: Q, **fields: Any) -> bool:
-    """Change what is wanted, if the status still allows it and it is not so already; the runtime is due at once."""
+    """Change what is wanted and make the row due immediately. Return whether a row changed.
+
+    Changes nothing if the status no longer allows the command or the row already has the wanted state.
+    """
     rows = Deployment.objects.filter(unless, pk=deployment.pk, status__in=FROM[command])
     return bool(rows.update(wish=F("wish") + 1, next_check_at=Now(), doubted_at=None, **fields))
 
 
 def once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made]) -> Made:
-    """Make it in one transaction, or find what the same key made before, also when another request was faster."""
+    """Run `make` in one transaction, or find what the same key made before, even if a concurrent request made it."""
     earlier = key.find_earlier()
     if earlier:
         return find(earlier)
@@ -380,6 +398,6 @@ def audit(kind: AuditKind, subject: Agent | Deployment, actor: User | None, data
 
 
 def ring_for(deployment: Deployment) -> None:
-    """Tell a worker once the transaction has committed; the sweep would find the row within a second anyway."""
+    """Dispatch a reconcile task after the commit. If it is lost, the sweep finds the row within a second."""
     place = (str(deployment.organization_id), deployment.cluster)
     transaction.on_commit(lambda: ring("deployments.tasks.reconcile", *place))

@@ -1,6 +1,6 @@
-"""What an agent may be made of: image, size, environment. Pure checks, each with a sentence for people.
+"""Validation rules for an agent's image, task size and environment. Pure functions that return error sentences.
 
-Secrets are referred to by ARN, never kept: a value that looks like one is refused.
+Secrets are referenced by ARN and never stored. A plain value that looks like a secret is refused.
 """
 
 import math
@@ -54,7 +54,7 @@ HARMLESS_VALUE = re.compile(
     r"sha(?:256|512):[0-9a-f]{64,128}|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|arn:aws[a-z-]*:[^\s]{1,2000}", re.I
 )
 LONG_RUN = re.compile(r"[A-Za-z0-9+/=_]{20,}")
-INSTEAD = "Put it into Secrets Manager or the SSM Parameter Store, and give its ARN here."
+INSTEAD = "Store it in Secrets Manager or the SSM Parameter Store and enter its ARN here."
 
 
 def is_secret_reference(value: str) -> bool:
@@ -63,18 +63,23 @@ def is_secret_reference(value: str) -> bool:
 
 def image_errors(image: str) -> list[str]:
     if len(image) > MAX_IMAGE_LENGTH:
-        return [f"An image reference has {MAX_IMAGE_LENGTH} characters at most."]
+        return [f"An image reference can have at most {MAX_IMAGE_LENGTH} characters."]
     if not IMAGE.fullmatch(image):
-        return [f"{image[:80]!r} is no image reference. Write it as registry/repository:tag, or with @sha256:<digest>."]
+        return [
+            f"{image[:80]!r} is not a valid image reference. "
+            "Use registry/repository:tag or registry/repository@sha256:<digest>."
+        ]
     return []
 
 
 def version_errors(version: str) -> list[str]:
-    return [] if TAG.fullmatch(version) else [f"{version[:80]!r} is no image tag: letters, digits and _.- only."]
+    if TAG.fullmatch(version):
+        return []
+    return [f"{version[:80]!r} is not a valid image tag. Use only letters, digits, underscores, dots and hyphens."]
 
 
 def image_version(image: str) -> str | None:
-    """The tag of an image reference; None when it has none.
+    """Return the tag of an image reference, or None if it has none.
 
     >>> image_version("registry:5000/team/agent:v2")
     'v2'
@@ -84,7 +89,7 @@ def image_version(image: str) -> str | None:
 
 
 def with_version(image: str, version: str) -> str:
-    """The same image with another tag, and without a digest.
+    """Return the image reference with another tag and without a digest.
 
     >>> with_version("registry:5000/team/agent:v2", "v3")
     'registry:5000/team/agent:v3'
@@ -94,42 +99,46 @@ def with_version(image: str, version: str) -> str:
 
 
 def size_errors(cpu: int, memory: int) -> dict[str, list[str]]:
-    """By field; empty for a pair that Fargate has."""
+    """Return the error sentences by field. Empty if Fargate supports this pair of CPU and memory."""
     if cpu not in FARGATE_SIZES:
-        return {"cpu": [f"Fargate has tasks of {', '.join(map(str, FARGATE_SIZES))} CPU units, not {cpu}."]}
+        return {"cpu": [f"Fargate does not support {cpu} CPU units. Use one of {', '.join(map(str, FARGATE_SIZES))}."]}
     sizes = FARGATE_SIZES[cpu]
     if memory not in sizes:
         step = f" in steps of {sizes[1] - sizes[0]}" if len(sizes) > 3 else f": {', '.join(map(str, sizes))}"
-        return {"memory": [f"With {cpu} CPU units Fargate has {sizes[0]} to {sizes[-1]} MiB{step}; not {memory}."]}
+        range_text = f"{sizes[0]} to {sizes[-1]} MiB{step}"
+        return {"memory": [f"Fargate does not support {memory} MiB with {cpu} CPU units. Use {range_text}."]}
     return {}
 
 
 def environment_errors(environment: dict[str, str]) -> list[str]:
-    """A sentence for each variable that cannot be, naming it and never its value."""
+    """Return a sentence for each invalid variable. It names the variable but never its value."""
     if len(environment) > MAX_VARIABLES:
-        return [f"{len(environment)} variables are too many: {MAX_VARIABLES} at most."]
+        return [f"{len(environment)} variables are too many. The limit is {MAX_VARIABLES}."]
     found = []
     for name, value in environment.items():
         if not VARIABLE.fullmatch(name):
-            found.append(f"{name[:80]!r} is no variable's name: letters, digits and underscores, no digit first.")
+            found.append(
+                f"{name[:80]!r} is not a valid variable name. "
+                "Use letters, digits and underscores, and do not start with a digit."
+            )
         elif name.upper().startswith("AWS_ECS_") or name.upper().startswith("ECS_"):
-            found.append(f"{name}: names that begin with ECS_ or AWS_ECS_ belong to Amazon ECS.")
+            found.append(f"{name}: names that begin with ECS_ or AWS_ECS_ are reserved for Amazon ECS.")
         elif len(value) > MAX_VALUE_LENGTH or "\x00" in value:
-            found.append(f"{name}: a value has {MAX_VALUE_LENGTH} characters at most, and no NUL.")
+            found.append(f"{name}: a value can have at most {MAX_VALUE_LENGTH} characters and must not contain NUL.")
         elif why := looks_like_secret(name, value):
             found.append(f"{name} {why}. {INSTEAD}")
     return found
 
 
 def looks_like_secret(name: str, value: str) -> str | None:
-    """Why this plain value seems to be a secret; None when it does not, or is a reference to one."""
+    """Return why this plain value looks like a secret. None if it does not, or if it is a reference to one."""
     if not value or is_secret_reference(value):
         return None
     for what, shape in KNOWN_SHAPES:
         if shape.search(value):
             return f"looks like {what}"
     if SECRET_NAME.search(name) and not HARMLESS_NAME.search(name):
-        return "is named like a secret and has a value"
+        return "is named like a secret but has a plain value"
     if HARMLESS_VALUE.fullmatch(value):
         return None
     if any(is_random(run) for run in LONG_RUN.findall(value)):
@@ -138,7 +147,7 @@ def looks_like_secret(name: str, value: str) -> str | None:
 
 
 def is_random(run: str) -> bool:
-    """Whether a run of characters is more likely a generated token than a word: its entropy per character."""
+    """Return whether the entropy per character suggests a generated token rather than a word."""
     counts = Counter(run)
     entropy = -sum(count / len(run) * math.log2(count / len(run)) for count in counts.values())
     if set(run.lower()) <= set("0123456789abcdef"):

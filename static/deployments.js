@@ -1,8 +1,8 @@
-// The pages of deployments: one address for three regions, confirmations in the page, the cursor over the charts,
-// following logs. Everything here is also a link or a form that works without it.
+// The pages of deployments: one URL for all regions, confirmations in the page, the cursor over the charts and following
+// logs. Everything here is also a link or a form that works without JavaScript.
 
-// The address holds what every region shows. A link or form sets only what belongs to its region ([data-sets]); what
-// another region was set to since the page was rendered is taken from the address as it is now.
+// The URL holds the parameters of every region. A link or form sets only the parameters of its own regions ([data-sets]).
+// The other parameters are taken from the current URL, because they may have changed since the page was rendered.
 const OWNED = {
   window: ["range", "since", "until", "at"],
   timeline: ["event_type", "status", "skip"],
@@ -32,14 +32,14 @@ document.addEventListener("htmx:configRequest", (event) => {
   const [path, search] = address.split("?");
   event.detail.path = path + mergedQuery(element, search ?? "") + (anchor ? `#${anchor}` : "");
   if (!element.matches("form")) return;
-  // The hidden fields that keep the other regions are for a browser without JavaScript.
+  // The hidden fields with the parameters of other regions are only for browsers without JavaScript.
   const own = ownedBy(element);
   for (const [name, value] of [...event.detail.formData]) {
     if (value === "" || !own.includes(name)) event.detail.formData.delete(name);
   }
 });
 
-// A link opened in a new tab must lead to what this tab shows.
+// Update the links, so that one opened in a new tab shows the same as this tab.
 function mendLinks() {
   for (const link of document.querySelectorAll("a[data-sets]")) link.search = mergedQuery(link, link.search);
 }
@@ -58,7 +58,7 @@ document.addEventListener("htmx:pushedIntoHistory", () => {
   for (const region of document.querySelectorAll("#metrics, #logs")) htmx.trigger(region, "refresh");
 });
 
-// A region that never came says so.
+// Show an error in a region that failed to load.
 for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
   document.addEventListener(name, (event) => {
     const waits = event.target.querySelector?.(":scope > [data-waits]");
@@ -68,7 +68,7 @@ for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
   });
 }
 
-// A refresh of the list gives way to what a person asked for: it neither starts nor swaps while that is under way.
+// A refresh of the list neither starts nor swaps while a request of the user is under way.
 function isAsking() {
   return document.querySelector("#filters.htmx-request, .filter-chips .htmx-request, .pagination .htmx-request") !== null;
 }
@@ -81,7 +81,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (!event.detail.target.isConnected || (asked.matches("[data-yields]") && isAsking())) event.detail.shouldSwap = false;
 });
 
-// Confirmations appear above what they act on, take the focus, and give it back when they are closed.
+// A confirmation takes the focus and returns it to the button that opened it when it is closed.
 let opener = null;
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.detail.target?.id === "act" && !event.target.closest("#act")) opener = event.target.id || document.activeElement?.id;
@@ -101,7 +101,7 @@ document.addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && event.target.closest?.("#act")) closeAct();
 });
-// A refusal is a page part too: show it, whatever its status.
+// A refusal is also a part of the page, so show it despite its error status.
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id === "act" && [400, 403, 409, 422].includes(event.detail.xhr.status)) {
     event.detail.shouldSwap = event.detail.xhr.getResponseHeader("HX-Part") === "act";
@@ -109,7 +109,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   }
 });
 
-// The list: boxes stay ticked over a refresh; one box ticks all of the page.
+// The list: checkboxes stay checked across refreshes. One checkbox selects all rows of the page.
 const ticked = new Set();
 document.addEventListener("change", (event) => {
   const box = event.target;
@@ -137,15 +137,15 @@ function showTicked() {
     all.checked = count > 0 && count === boxes.length;
     all.indeterminate = count > 0 && count < boxes.length;
   }
-  for (const words of document.querySelectorAll(".bulk-chosen")) write(words, `With the ${count} selected:`);
+  for (const words of document.querySelectorAll(".bulk-chosen")) write(words, `${count} selected:`);
 }
 
-// What a person prefers for logs, kept in this browser.
+// Preferences for logs, stored in this browser.
 function remember(box) {
   try {
     localStorage.setItem(box.id, box.checked ? "1" : "0");
   } catch {
-    // Storage is blocked: the choice holds until the logs are read anew.
+    // Storage is blocked: the choice lasts until the logs are loaded again.
   }
 }
 
@@ -153,11 +153,11 @@ function recall() {
   try {
     for (const box of document.querySelectorAll("[data-remember]")) box.checked = localStorage.getItem(box.id) !== "0";
   } catch {
-    // Storage is blocked: lines are wrapped and have their times.
+    // Storage is blocked: keep the defaults, wrapped lines with times.
   }
 }
 
-// Charts: one cursor over all. The slider is what the keyboard moves and a screen reader hears.
+// Charts: one cursor over all of them. The slider makes it usable with the keyboard and screen readers.
 function pointsOf(chart) {
   chart.points ??= JSON.parse(chart.dataset.points);
   return chart.points;
@@ -245,7 +245,7 @@ document.addEventListener("focusout", (event) => {
   if (event.target.id === "cursor-slider") hideCursor(event.target.closest("[data-charts]"));
 });
 
-// Following logs: newer lines go on top; paused, or while somebody reads further down, they wait and are counted.
+// Following logs: newer lines are added on top. While paused or scrolled down, they are only counted.
 const KEPT_LINES = 2000;
 let isLogPaused = false;
 let waiting = [];
@@ -271,12 +271,12 @@ function showWaiting() {
   const pause = document.querySelector("[data-log-pause]");
   if (pause) {
     pause.hidden = false;
-    write(pause, isLogPaused ? "Go on" : "Pause");
+    write(pause, isLogPaused ? "Resume" : "Pause");
   }
   const words = document.querySelector("[data-log-waiting]");
   if (!words) return;
   const why = isLogPaused ? "Paused." : "Scroll up to see them.";
-  const lines = `${waiting.length} newer line${waiting.length === 1 ? "" : "s"} wait${waiting.length === 1 ? "s" : ""}.`;
+  const lines = `${waiting.length} new line${waiting.length === 1 ? "" : "s"}.`;
   write(words, waiting.length ? `${lines} ${why}` : isLogPaused ? "Paused." : "Following.");
 }
 

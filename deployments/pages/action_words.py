@@ -1,5 +1,7 @@
-"""How the commands are put to people: verb, effect, consequences, how sure somebody must be. No rule about state or role:
-those are the commands' and the state machine's, and come here as sentences."""
+"""Labels, descriptions and confirmation text for each deployment command.
+
+Contains no rules about state or role. commands.py and states.py enforce them and give the reasons shown here.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,30 +16,30 @@ LABELS = {
     Command.KILL: "Kill",
 }
 EFFECTS = {
-    Command.SCALE: "More or fewer tasks of the same version.",
+    Command.SCALE: "Runs more or fewer tasks of the same version.",
     Command.RESTART: "Starts its tasks again.",
-    Command.STOP: "Ends all tasks; restart brings them back.",
-    Command.KILL: "Ends it for good; asks for its name.",
+    Command.STOP: "Stops all tasks. Restart starts them again.",
+    Command.KILL: "Deletes it. You will be asked to type its name.",
 }
 BACK = {
-    Command.SCALE: "Leave it as it is",
-    Command.RESTART: "Leave it as it is",
+    Command.SCALE: "Cancel",
+    Command.RESTART: "Cancel",
     Command.STOP: "Keep it running",
     Command.KILL: "Keep it",
 }
 DONE = {
-    Command.SCALE: "Scale asked for",
-    Command.RESTART: "Restart asked for",
-    Command.STOP: "Stop asked for",
+    Command.SCALE: "Scale requested",
+    Command.RESTART: "Restart requested",
+    Command.STOP: "Stop requested",
     Command.KILL: "Killed",
 }
-# More rows than this at once, or any kill, is confirmed by typing.
+# Acting on more rows than this, or any kill, must be confirmed by typing.
 TYPED_ABOVE = 3
 
 
 @dataclass(frozen=True)
 class Action:
-    """One command as the deployment's page offers it; `reason` says why it is not possible now."""
+    """A command on the deployment's page. `reason` says why it is not possible now."""
 
     command: str
     label: str
@@ -47,7 +49,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Act:
-    """One command about to be given: what its confirmation says."""
+    """The confirmation of one command."""
 
     command: str
     title: str
@@ -79,44 +81,42 @@ def act_of(command: Command, deployment: Deployment, may_not_reason: str | None,
 
 
 def effects_of(command: Command, deployment: Deployment) -> list[str]:
-    """What the command will touch, and the way back."""
+    """Return sentences that say what the command will do and how to undo it."""
     tasks = f"{deployment.running_replicas} running task{'' if deployment.running_replicas == 1 else 's'}"
     wanted = f"{deployment.replicas} task{'' if deployment.replicas == 1 else 's'}"
     if command == Command.SCALE:
-        return ["ECS starts what is missing, or stops what is too many; the tasks that stay are not touched."]
+        return ["ECS starts or stops tasks to reach the new number. The other tasks keep running."]
     if command == Command.RESTART:
-        what = (
-            "the agent as it is described now" if deployment.status == Status.FAILED else "the same version as before"
-        )
-        return [f"ECS starts {wanted} of {what}.", "Nothing runs that could be interrupted."]
+        what = "the agent's current settings" if deployment.status == Status.FAILED else "the same version as before"
+        return [f"ECS starts {wanted} with {what}.", "No task is running, so nothing is interrupted."]
     if command == Command.STOP:
         return [
-            f"ECS ends its {tasks}: what they are doing is interrupted.",
-            "The way back: restart it, and the same number of tasks starts again.",
+            f"ECS stops its {tasks}. Work in progress is interrupted.",
+            "To undo this, restart it. The same number of tasks will start.",
         ]
     return [
-        f"ECS ends its {tasks} and deletes the service.",
-        "The record, its timeline and its logs stay.",
-        "There is no way back: to run the agent again, make a new deployment.",
+        f"ECS stops its {tasks} and deletes the service.",
+        "The record, its timeline and its logs are kept.",
+        "This cannot be undone. To run the agent again, create a new deployment.",
     ]
 
 
 def consequence_of(command: Command) -> str:
     return {
-        Command.RESTART: "Each that can be restarted starts its tasks again.",
-        Command.STOP: "Each that runs ends its tasks; restart brings them back.",
-        Command.KILL: "Each ends its tasks for good and its ECS service is deleted; there is no way back.",
+        Command.RESTART: "Stopped and failed deployments start their tasks again.",
+        Command.STOP: "Running deployments stop all their tasks. Restart starts them again.",
+        Command.KILL: "All tasks stop and the ECS services are deleted. This cannot be undone.",
     }[command]
 
 
 def words(refusal: Refusal | None) -> str | None:
-    """The API's words, as the sentence of a page."""
+    """Return the API's message as a sentence for a page, or None."""
     return None if refusal is None else f"{refusal.message.rstrip('.')}."
 
 
 @dataclass(frozen=True)
 class BulkRow:
-    """`outcome`: will, refused, done."""
+    """One row of a bulk command. `outcome` is will, refused or done."""
 
     deployment: Deployment
     outcome: str

@@ -1,4 +1,4 @@
-"""What people do to deployments: one at a time from its page, several from the list. Each goes through its command."""
+"""Pages that run commands: on one deployment from its page, or on several from the list."""
 
 from typing import Any
 from uuid import UUID
@@ -28,7 +28,10 @@ MOST_ROWS = 100
 @policy(Policy.OPERATOR)
 @require_http_methods(["GET", "HEAD", "POST"])
 def act(request: HttpRequest, slug: str, deployment_id: UUID, command: str) -> HttpResponse:
-    """Say what the command will touch; then give it. A part of the deployment's page, or a page without JavaScript."""
+    """Show what the command will do (GET), then run it (POST).
+
+    Renders a part of the deployment's page for htmx, else a page of its own.
+    """
     organization = organization_of_page(request, slug)
     deployment = find_deployment(request, organization, deployment_id)
     if command not in FORMS:
@@ -58,7 +61,7 @@ def act(request: HttpRequest, slug: str, deployment_id: UUID, command: str) -> H
 
 
 def give(command: Command, deployment: Deployment, *, actor: User, **asked: Any) -> None:
-    """One command by its name. Raises what the command raises."""
+    """Run a command by its name. *Raises* the command's PortalError."""
     key = asked.get("idempotency_key")
     if command == Command.SCALE:
         commands.scale_deployment(deployment, actor=actor, replicas=asked["replicas"], idempotency_key=key)
@@ -72,11 +75,11 @@ def give(command: Command, deployment: Deployment, *, actor: User, **asked: Any)
 
 def sentence_of(command: Command, deployment: Deployment, asked: dict[str, Any]) -> str:
     to = f" to {asked['replicas']}" if command == Command.SCALE else ""
-    return f"{DONE[command]}: {deployment.agent.name}{to}. The state is what ECS reports; watch it here."
+    return f"{DONE[command]}: {deployment.agent.name}{to}. The status here updates as ECS reports it."
 
 
 def done(request: HttpRequest, deployment: Deployment, sentence: str) -> HttpResponse:
-    """A part that says so, and what is live refreshes itself; without htmx back to the deployment."""
+    """Render the confirmation and make the live regions refresh. Without htmx, redirect to the deployment."""
     if not wants_fragment(request):
         messages.success(request, sentence)
         return redirect("deployments:detail", deployment.organization.slug, deployment.pk)
@@ -87,7 +90,7 @@ def done(request: HttpRequest, deployment: Deployment, sentence: str) -> HttpRes
 @policy(Policy.OPERATOR)
 @require_http_methods(["POST"])
 def bulk(request: HttpRequest, slug: str) -> HttpResponse:
-    """One command for several deployments, each by itself: what is refused says why and holds up none of the others."""
+    """Run one command on several deployments. A refusal of one shows its reason and does not stop the others."""
     organization = organization_of_page(request, slug)
     context = page_context(request, organization)
     given, is_done, status = bulk_of(request, organization, context["may_not_reason"])
@@ -100,10 +103,10 @@ def bulk(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def bulk_of(request: HttpRequest, organization: Organization, may_not_reason: str | None) -> tuple[Bulk, bool, int]:
-    """What to show, whether anything was done, and the status."""
+    """Return what to show, whether anything was done, and the HTTP status."""
     name = request.POST.get("command", "")
     if name not in BULK_COMMANDS:
-        return Bulk(name, "Several at once", error="Choose to restart, stop or kill them."), False, 422
+        return Bulk(name, "Bulk action", error="Choose Restart, Stop or Kill."), False, 422
     command = Command(name)
     deployments = chosen(request, organization)
     count = len(deployments)
@@ -111,7 +114,7 @@ def bulk_of(request: HttpRequest, organization: Organization, may_not_reason: st
     if may_not_reason:
         return Bulk(name, title, error=may_not_reason), False, 403
     if not deployments:
-        return Bulk(name, f"{LABELS[command]} deployments", error="Select at least one of them first."), False, 422
+        return Bulk(name, f"{LABELS[command]} deployments", error="Select at least one deployment first."), False, 422
     if command != Command.KILL and count <= TYPED_ABOVE:
         return Bulk(name, title, rows=carry_out(command, deployments, person(request)), is_done=True), True, 200
     wanted = f"{command.value} {count}"
@@ -130,7 +133,10 @@ def bulk_of(request: HttpRequest, organization: Organization, may_not_reason: st
 
 
 def chosen(request: HttpRequest, organization: Organization) -> list[Deployment]:
-    """The selected rows that are the organization's; what is no id or another's is left out. One query."""
+    """Return the selected deployments of the organization. Invalid and other organizations' ids are ignored.
+
+    *Costs* one query.
+    """
     ids = []
     for text in request.POST.getlist("id")[:MOST_ROWS]:
         try:
@@ -144,12 +150,12 @@ def chosen(request: HttpRequest, organization: Organization) -> list[Deployment]
 def outlook(command: Command, deployment: Deployment) -> BulkRow:
     refusal = words(deployment.refusal(command))
     if refusal:
-        return BulkRow(deployment, "refused", f"Nothing. {refusal}")
+        return BulkRow(deployment, "refused", f"No change. {refusal}")
     tasks = f"{deployment.running_replicas} running task{'' if deployment.running_replicas == 1 else 's'}"
     sentence = {
         Command.RESTART: f"{deployment.replicas} task{'' if deployment.replicas == 1 else 's'} will start.",
-        Command.STOP: f"Its {tasks} will end.",
-        Command.KILL: f"Its {tasks} will end, and its service will be deleted.",
+        Command.STOP: f"Its {tasks} will stop.",
+        Command.KILL: f"Its {tasks} will stop, and its service will be deleted.",
     }[command]
     return BulkRow(deployment, "will", sentence)
 
@@ -168,6 +174,6 @@ def carry_out(command: Command, deployments: list[Deployment], actor: User) -> l
 
 
 def as_part(response: HttpResponse) -> HttpResponse:
-    """Tells deployments.js that this refusal belongs into the page, unlike an error page."""
+    """Mark the response so that deployments.js shows even a refusal in the page, unlike an error page."""
     response["HX-Part"] = "act"
     return response

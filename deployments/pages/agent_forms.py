@@ -1,4 +1,4 @@
-"""The form of an agent: what people type, turned into what the command takes. What an agent may be is environment.py's."""
+"""The agent form: converts input into the arguments of the command. container_spec.py holds the validation rules."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ CODE = {**QUIET, "class": "code", "rows": 6, "autocapitalize": "off"}
 
 
 def size_choices() -> Iterator[tuple[str, Any]]:
-    """Every pair that Fargate has, by CPU."""
+    """Yield every pair of CPU and memory that Fargate supports, grouped by CPU."""
     for cpu, memories in FARGATE_SIZES.items():
         yield (
             f"{cpu / 1024:g} vCPU",
@@ -22,7 +22,8 @@ def size_choices() -> Iterator[tuple[str, Any]]:
 
 
 def gib(memory: int) -> str:
-    """
+    """Format MiB as text.
+
     >>> gib(512), gib(3072)
     ('512 MiB', '3 GiB')
     """
@@ -35,26 +36,26 @@ class AgentForm(OnceForm):
     image = forms.CharField(
         max_length=MAX_IMAGE_LENGTH,
         widget=forms.TextInput(attrs={**QUIET, "class": "code", "placeholder": "registry/repository:tag"}),
-        help_text="As ECS pulls it: registry, repository, and a tag or digest.",
+        help_text="The image for ECS to pull: registry, repository, and a tag or digest.",
     )
     size = forms.ChoiceField(
         choices=size_choices,
         initial="256/512",
-        label="Size of a task",
-        help_text="The pairs of CPU and memory that Fargate has.",
+        label="Task size",
+        help_text="CPU and memory of each task, in the sizes that Fargate supports.",
     )
     environment = forms.CharField(
         required=False,
         max_length=200_000,
         widget=forms.Textarea(attrs={**CODE, "placeholder": "LOG_LEVEL=info"}),
-        help_text="One NAME=value a line. Everybody in the organization can read these: no secrets.",
+        help_text="One NAME=value per line. Everyone in the organization can read these. Do not enter secrets here.",
     )
     secrets = forms.CharField(
         required=False,
         max_length=200_000,
         widget=forms.Textarea(attrs={**CODE, "rows": 3, "placeholder": "API_KEY=arn:aws:secretsmanager:..."}),
-        help_text="One NAME=reference a line: the ARN in Secrets Manager or the SSM Parameter Store. ECS reads the "
-        "value when a task starts; the portal never does.",
+        help_text="One NAME=ARN per line, from Secrets Manager or the SSM Parameter Store. ECS reads the value when a task "
+        "starts. The portal never reads it.",
     )
 
     def clean_environment(self) -> dict[str, str]:
@@ -65,7 +66,7 @@ class AgentForm(OnceForm):
         for name, value in found.items():
             if not is_secret_reference(value):
                 raise forms.ValidationError(
-                    f"{name} is no reference: give an ARN such as arn:aws:secretsmanager:<region>:<account>:secret:<name>."
+                    f"{name} is not an ARN. Enter one such as arn:aws:secretsmanager:<region>:<account>:secret:<name>."
                 )
         return found
 
@@ -73,11 +74,11 @@ class AgentForm(OnceForm):
         cleaned = super().clean() or {}
         twice = set(cleaned.get("environment") or {}) & set(cleaned.get("secrets") or {})
         if twice:
-            self.add_error("secrets", f"{', '.join(sorted(twice))}: named as a plain variable too.")
+            self.add_error("secrets", f"{', '.join(sorted(twice))}: also set as a plain variable. Keep only one.")
         return cleaned
 
     def fields_of_agent(self) -> dict[str, Any]:
-        """What the command takes."""
+        """Return the arguments of the command."""
         cleaned = self.cleaned_data
         cpu, memory = cleaned["size"].split("/")
         return {
@@ -102,7 +103,10 @@ def initial_of(agent: Agent) -> dict[str, Any]:
 
 
 def read_lines(text: str) -> dict[str, str]:
-    """NAME=value lines; empty ones and comments are skipped. Raises ValidationError naming the line, never its value."""
+    """Parse NAME=value lines. Skips empty lines and comments.
+
+    *Raises* ValidationError, which names the line but never its value.
+    """
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
@@ -112,7 +116,7 @@ def read_lines(text: str) -> dict[str, str]:
         if not equals or not name.strip():
             raise forms.ValidationError(f"Line {number} is not NAME=value.")
         if name.strip() in found:
-            raise forms.ValidationError(f"Line {number}: {name.strip()[:80]} is there twice.")
+            raise forms.ValidationError(f"Line {number}: {name.strip()[:80]} is already set above.")
         found[name.strip()] = value.strip()
     return found
 

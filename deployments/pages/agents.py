@@ -1,4 +1,4 @@
-"""The pages of agents: list, one agent with its deployments, new, change. Same queries and commands as the API."""
+"""Pages of agents: list, detail with deployments, new and edit. They use the same queries and commands as the API."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -43,7 +43,7 @@ def list_agents(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(Policy.VIEWER)
 @require_safe
 def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
-    """What the agent is made of, and where it runs."""
+    """Render the agent with its settings and its deployments."""
     organization = organization_of_page(request, slug)
     agent = find_agent(request, organization, agent_id)
     context = page_context(request, organization) | {
@@ -73,7 +73,7 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
             except PortalError as error:
                 status = refuse(form, error)
             else:
-                messages.success(request, f"{agent.name} is created. Deploy it to run it.")
+                messages.success(request, f"{agent.name} created. Deploy it to run it.")
                 return redirect("agents:detail", slug, agent.pk)
     context = page_context(request, organization) | {"form": form, "agent": None}
     return render(request, "deployments/agents/form.html", context, status=status)
@@ -94,14 +94,14 @@ def edit(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
             except PortalError as error:
                 status = refuse(form, error)
             else:
-                messages.success(request, "The changes are saved. They apply to what is deployed from now on.")
+                messages.success(request, "Changes saved. They apply to future deployments.")
                 return redirect("agents:detail", slug, agent.pk)
     context = page_context(request, organization) | {"form": form, "agent": agent}
     return render(request, "deployments/agents/form.html", context, status=status)
 
 
 def find_agent(request: HttpRequest, organization: Organization, agent_id: UUID) -> Agent:
-    """Raises PortalError 404 for another organization's agent as for one that does not exist."""
+    """Return the agent. *Raises* PortalError 404 if it does not exist or belongs to another organization."""
     visible = Agent.objects.visible_to(request.user).for_detail()
     return existing(visible.filter(organization=organization, pk=agent_id).first())
 

@@ -1,7 +1,7 @@
-"""The geometry of the charts: where points, gaps, grid lines, ticks and marks lie. Pure: no database, no AWS, no HTML.
+"""Computes the geometry of the charts: points, gaps, grid lines, ticks and marks. Pure: no database, no AWS, no HTML.
 
-A plot is 1000 wide and 100 high; templates/deployments/_chart.html draws it, stretched to the width that there is.
-Everything beside the line is placed in percent. No data point is not zero: the line breaks there.
+A plot is 1000 wide and 100 high. templates/deployments/_chart.html stretches it to the available width. Everything except
+the line is placed in percent. A missing data point is not zero: the line breaks there.
 """
 
 import json
@@ -11,14 +11,14 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 WIDTH, HEIGHT = 1000, 100
-# The highest value of the scale; half of each is a round number too, for the middle grid line.
+# Possible maxima of the scale. Half of each is also a round number, for the middle grid line.
 NICE_TOPS = (2, 4, 10, 20, 50, 100, 200, 400, 1000)
 NICE_TOPS_PERCENT = (10, 20, 50, 100, 200, 400, 1000)
 MOST_TICKS = 6
 TICK_STEPS = tuple(
     timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080, 43200)
 )
-# Points further apart than this many periods have a gap between them.
+# Two points more than this many periods apart have a gap between them.
 GAP_PERIODS = 1.6
 
 
@@ -30,7 +30,7 @@ class Point:
 
 @dataclass(frozen=True)
 class GridLine:
-    """`y` in percent from the top."""
+    """A horizontal grid line. `y` is in percent from the top."""
 
     y: float
     label: str
@@ -38,7 +38,7 @@ class GridLine:
 
 @dataclass(frozen=True)
 class Tick:
-    """`x` in percent; `anchor` keeps the first and last label inside the plot."""
+    """A label on the time axis. `x` is in percent. `anchor` keeps the first and last label inside the plot."""
 
     x: float
     label: str
@@ -47,7 +47,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that was done to the deployment. `x` in percent."""
+    """An action on the deployment. `x` is in percent."""
 
     x: float
     at: datetime
@@ -64,7 +64,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart. `line` and `area` are SVG paths; `points` is JSON `[[x, y, value, clock], ...]` for the crosshair."""
+    """One chart. `line` and `area` are SVG paths. `points` is JSON `[[x, y, value, clock], ...]` for the crosshair."""
 
     name: str
     title: str
@@ -89,7 +89,7 @@ def chart_of(
     until: datetime,
     period: timedelta,
 ) -> Chart:
-    """The chart of one measure over [since, until]. `unit` is "%" or a word; counts are drawn as steps."""
+    """Build the chart of one measure over [since, until]. `unit` is "%" or a plural noun; counts are drawn as steps."""
     inside = sorted((point for point in points if since <= point.at <= until), key=lambda point: point.at)
     is_percent = unit == "%"
     top = nice_top(max((point.value for point in inside), default=0), NICE_TOPS_PERCENT if is_percent else NICE_TOPS)
@@ -118,12 +118,12 @@ def chart_of(
 
 
 def nice_top(highest: float, tops: Sequence[int]) -> int:
-    """The first round number that is not below the highest value."""
+    """Return the first round number that is not below the highest value."""
     return next((top for top in tops if highest <= top), int(highest) + int(highest) % 2 + 2)
 
 
 def runs_of(points: Sequence[Point], period: timedelta) -> list[list[Point]]:
-    """The points (in order of time), cut where data is missing."""
+    """Split the points (ordered by time) where data is missing."""
     runs: list[list[Point]] = []
     for point in points:
         if runs and point.at - runs[-1][-1].at <= period * GAP_PERIODS:
@@ -134,7 +134,7 @@ def runs_of(points: Sequence[Point], period: timedelta) -> list[list[Point]]:
 
 
 def gaps_of(runs: list[list[Point]], since: datetime, until: datetime, period: timedelta) -> list[Gap]:
-    """Where nothing was measured. The newest period is not one: its point has not come yet."""
+    """Return the stretches without data. The newest period is not one, because its point has not arrived yet."""
     edges = [since, *(edge for run in runs for edge in (run[0].at, run[-1].at)), until]
     gaps = []
     for begin, end in zip(edges[::2], edges[1::2], strict=True):
@@ -154,7 +154,7 @@ def y_of(value: float, top: float) -> float:
 
 
 def line_of(run: Sequence[tuple[float, float]], *, steps: bool) -> str:
-    """One stretch of the line. A single point becomes a dot: a line of no length with round ends."""
+    """Return the SVG path of one stretch. A single point becomes a dot: a line of zero length with round ends."""
     (x, y), rest = run[0], run[1:]
     if not rest:
         return f"M{x} {y}h0"
@@ -170,7 +170,7 @@ def area_of(run: Sequence[tuple[float, float]], *, steps: bool) -> str:
 
 
 def ticks_of(since: datetime, until: datetime) -> list[Tick]:
-    """At most six round moments, the labels of the axis that all charts share."""
+    """Return at most six round times, the labels of the time axis that all charts share."""
     span = until - since
     step = next((step for step in TICK_STEPS if span / step <= MOST_TICKS), TICK_STEPS[-1])
     midnight = since.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -190,7 +190,7 @@ def ticks_of(since: datetime, until: datetime) -> list[Tick]:
 
 
 def marks_of(events: Iterable[tuple[datetime, str]], since: datetime, until: datetime) -> list[Mark]:
-    """What was done within the window, oldest first."""
+    """Return the marks within the window, oldest first."""
     inside = sorted((at, label) for at, label in events if since <= at <= until)
     return [Mark(round(x_of(at, since, until) / 10, 2), at, label) for at, label in inside]
 
@@ -200,7 +200,8 @@ def clock(at: datetime, span: timedelta) -> str:
 
 
 def words(value: float, unit: str) -> str:
-    """
+    """Format a value with its unit.
+
     >>> words(12.34, "%"), words(3.0, "tasks"), words(1.0, "tasks")
     ('12.3 %', '3 tasks', '1 task')
     """
@@ -211,13 +212,13 @@ def words(value: float, unit: str) -> str:
 
 
 def summary_of(title: str, points: Sequence[Point], unit: str) -> str:
-    """What somebody who does not see the chart is told."""
+    """Return a text alternative for the chart."""
     if not points:
         return f"{title}: no data in this window."
     values = [point.value for point in points]
     falls = sum(1 for before, after in pairwise(values) if after != before)
-    steady = "" if falls else ", always the same"
+    steady = "" if falls else ", constant"
     return (
-        f"{title}: {words(values[-1], unit)} at {points[-1].at:%H:%M} UTC; "
-        f"lowest {words(min(values), unit)}, highest {words(max(values), unit)}{steady}."
+        f"{title}: {words(values[-1], unit)} at {points[-1].at:%H:%M} UTC. "
+        f"Lowest {words(min(values), unit)}, highest {words(max(values), unit)}{steady}."
     )

@@ -1,4 +1,4 @@
-"""What the pages of deployments share: one deployment found."""
+"""Helpers shared by the pages of deployments."""
 
 from uuid import UUID
 
@@ -10,6 +10,6 @@ from portal.models import Organization
 
 
 def find_deployment(request: HttpRequest, organization: Organization, deployment_id: UUID) -> Deployment:
-    """Raises PortalError 404 for another organization's deployment as for one that does not exist."""
+    """Return the deployment. *Raises* PortalError 404 if it does not exist or belongs to another organization."""
     visible = Deployment.objects.visible_to(request.user).for_detail()
     return existing(visible.filter(organization=organization, pk=deployment_id).first())

@@ -1,7 +1,4 @@
-"""The pages of deployments: list, new, one deployment with its window of time. Same queries and commands as the API.
-
-What is done to deployments is in act_views.py, agents are in agent_views.py.
-"""
+"""The page of one deployment: its state, and a time window with timeline, metrics and logs."""
 
 from typing import Any
 from uuid import UUID
@@ -22,7 +19,7 @@ from portal.errors import NOT_FOUND, PortalError
 from portal.web.context import page_context
 from portal.web.htmx import render_page, wants_fragment
 
-# Seconds between two looks at a page: soon while something changes, else now and then.
+# Polling intervals of the pages in seconds: short while something is changing, longer otherwise.
 CHANGING, WATCHED_STEADY, STEADY = 2, 4, 15
 REGIONS = ("state", "window", "timeline", "metrics", "logs", "log-poll")
 
@@ -30,10 +27,10 @@ REGIONS = ("state", "window", "timeline", "metrics", "logs", "log-poll")
 @policy(Policy.VIEWER)
 @require_safe
 def detail(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse:
-    """One deployment, live. One address for the page and its regions: htmx names the region that it wants.
+    """Render the page of one deployment, or one region of it. The page and its regions share one URL.
 
-    Reading CloudWatch is left to the regions, so that the page stands whatever AWS does; `?whole=1`, for a browser
-    without JavaScript, waits for all of it.
+    htmx names the region it needs in a header. Only the regions read CloudWatch, so the page renders whatever AWS does.
+    `?whole=1`, for browsers without JavaScript, renders everything in one response.
     """
     organization = organization_of_page(request, slug)
     deployment = find_deployment(request, organization, deployment_id)
@@ -61,7 +58,7 @@ def detail(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse
 def region_context(
     request: HttpRequest, deployment: Deployment, window: Window, region: str | None, *, may_not_reason: str | None
 ) -> dict[str, Any]:
-    """What a region shows, or all that the page does. Only `metrics`, `logs` and the whole page ask AWS."""
+    """Build the context of a region, or of the page. Only `metrics`, `logs` and the whole page read from AWS."""
     is_whole = region is None and "whole" in request.GET
     context: dict[str, Any] = {}
     if region in (None, "state"):
@@ -78,7 +75,7 @@ def region_context(
 
 
 def poll_context(request: HttpRequest, deployment: Deployment, window: Window) -> dict[str, Any]:
-    """The newer lines, and from when on to ask the next time."""
+    """Build the context with the newer log lines and the time to continue from."""
     after = moment(request.GET.get("after")) or window.until
     newer = newer_lines(request.GET, deployment, after)
     newest = exact(newer[0].line.timestamp) if newer else exact(after)

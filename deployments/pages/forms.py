@@ -1,4 +1,4 @@
-"""The forms of deployments and agents, and the list's filters. Rules about state and role are the commands'."""
+"""The forms of deployments and the filters of the list. The commands enforce the rules about state and role."""
 
 from typing import Any
 
@@ -11,22 +11,22 @@ from portal.models import Organization
 from portal.web.forms import QUIET, OnceForm, SkipField
 from portal.web.forms import refuse as portal_refuse
 
-# The words for the keys of models.SORTS.
+# Labels for the keys of models.SORTS.
 SORT_WORDS = {
     "-created_at": "Newest first",
     "created_at": "Oldest first",
-    "agent": "Agent's name",
+    "agent": "Agent name",
     "status": "Status",
     "-replicas": "Most tasks first",
 }
 
 
 class ListFilters(forms.Form):
-    """The list's filters, from the address. A value that is unknown is shown and named, never ignored."""
+    """The filters of the list, from the query string. An unknown value is reported, never ignored."""
 
     status = forms.ChoiceField(required=False, choices=[("", "Any status"), *Status.choices])
     agent = forms.ModelChoiceField(Agent.objects.none(), required=False)
-    q = forms.CharField(required=False, max_length=100, label="Agent's name, or start of an id")
+    q = forms.CharField(required=False, max_length=100, label="Agent name or start of ID")
     sort = forms.ChoiceField(required=False, choices=[("", ""), *SORT_WORDS.items()])
     skip = SkipField()
 
@@ -37,13 +37,13 @@ class ListFilters(forms.Form):
 
 class DeploymentForm(OnceForm):
     agent = forms.ModelChoiceField(Agent.objects.none(), empty_label="Choose an agent")
-    replicas = forms.IntegerField(min_value=1, initial=1, label="Replicas", help_text="How many tasks run at once.")
+    replicas = forms.IntegerField(min_value=1, initial=1, label="Replicas", help_text="Number of tasks to run.")
     version = forms.CharField(
         required=False,
         max_length=128,
         label="Version",
         widget=forms.TextInput(attrs=QUIET),
-        help_text="The image's tag. Empty: the image as the agent names it.",
+        help_text="Image tag. Leave empty to use the agent's image.",
     )
 
     def __init__(self, organization: Organization, agents: Any, data: Any = None, **options: Any) -> None:
@@ -61,14 +61,14 @@ class ScaleForm(OnceForm):
 
 
 class PlainForm(OnceForm):
-    """A command that takes nothing."""
+    """The form of a command without parameters."""
 
     def __init__(self, deployment: Deployment, data: Any = None) -> None:
         super().__init__(data)
 
 
 class TypedForm(forms.Form):
-    """What cannot be undone, or is done to many, is typed, so that the hand does not outrun the eye."""
+    """A confirmation by typing, for commands that cannot be undone or affect many deployments."""
 
     confirmation = forms.CharField(required=False, max_length=200, widget=forms.TextInput(attrs=QUIET))
 
@@ -80,7 +80,7 @@ class TypedForm(forms.Form):
     def clean_confirmation(self) -> str:
         text = str(self.cleaned_data["confirmation"])
         if text.strip() != self.wanted:
-            raise forms.ValidationError(f"Type {self.wanted} to confirm that this is what you mean.")
+            raise forms.ValidationError(f"The text does not match. Type {self.wanted} to confirm.")
         return text
 
 
@@ -98,16 +98,20 @@ FORMS: dict[str, Any] = {
 
 
 def bound_replicas(field: forms.Field, organization: Organization) -> None:
-    """The organization's limit, at the field and in its words; the command holds the rule."""
+    """Show the organization's limit at the field. The command enforces it."""
     limit = organization.deployment_replica_limit
-    field.help_text = f"1 to {limit}, the limit of {organization.name}."
+    field.help_text = f"1 to {limit}, the limit for {organization.name}."
     field.widget.attrs |= {"min": 1, "max": limit, "inputmode": "numeric"}
 
 
-# The commands name fields as the API does.
+# Form fields for the field names that the commands share with the API.
 FIELDS_OF_COMMANDS = {"agent_id": "agent", "cpu": "size", "memory": "size"}
 
 
 def refuse(form: forms.Form, error: PortalError) -> int:
-    """Show a command's refusal at its field, or above the form. Returns the status of the answer; raises 403 and 404."""
+    """Show a command's refusal at its field or above the form.
+
+    *Returns* the HTTP status of the response.
+    *Raises* the PortalError again if it is 403 or 404.
+    """
     return portal_refuse(form, error, names=FIELDS_OF_COMMANDS)

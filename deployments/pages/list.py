@@ -23,7 +23,7 @@ from portal.web.htmx import render_page
 @policy(Policy.VIEWER)
 @require_safe
 def list_deployments(request: HttpRequest, slug: str) -> HttpResponse:
-    """What runs, with the filters in the address; the fragment asks for itself with the same filters."""
+    """Render the list. The filters are in the query string, and the fragment polls with the same filters."""
     organization = organization_of_page(request, slug)
     return render_page(request, "deployments/list.html", "deployments/_rows.html", list_context(request, organization))
 
@@ -62,7 +62,7 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
 
 
 def status_chips(organization: Organization, query: dict[str, str]) -> list[dict[str, Any]]:
-    """All and each status with how many there are in the organization, as links that keep the other filters."""
+    """Return a link for "All" and for each status, with counts. The links keep the other filters."""
     counts = counts_by_status(organization)
     chips = [("", "All", sum(counts.values())), *((s.value, s.label, counts[s]) for s in Status)]
     address = reverse("deployments:list", args=[organization.slug])

@@ -1,6 +1,6 @@
-"""Metrics and logs of a deployment's page, read from CloudWatch (metrics.py, logs.py), which share and keep what they read.
+"""Builds the metrics and logs regions of the deployment page from cached CloudWatch reads.
 
-Neither raises for AWS: what failed comes as a sentence, with the last that was read and when that was.
+AWS errors are not raised. The regions show them as a sentence, with the last data that was read and its time.
 """
 
 import json
@@ -20,7 +20,7 @@ from deployments.pages.time_window import Span, Window, around_line
 from deployments.pages.timeline_region import in_window
 from deployments.states import EventType
 
-# What stands on the charts as a mark: what somebody did.
+# Events that the charts show as marks: the actions of people.
 MARKED = (EventType.CREATE, EventType.SCALE, EventType.RESTART, EventType.STOP, EventType.KILL)
 MOST_MARKS = 40
 LONGEST_MARK_DETAIL = 30
@@ -30,7 +30,7 @@ MEASURES = (
     ("tasks", "Running tasks", "tasks", "running_replicas"),
 )
 LINES_SHOWN = 200
-# Lines may reach CloudWatch late: a follower asks again for the last seconds, and deployments.js knows what it has.
+# Lines may reach CloudWatch late, so a follower reads the last seconds again. deployments.js drops lines it already has.
 OVERLAP = timedelta(seconds=15)
 MAX_TEXT = 200
 
@@ -46,7 +46,10 @@ class Metrics:
 
 
 def metrics_of(deployment: Deployment, window: Window) -> Metrics:
-    """Three charts over the window. One GetMetricData call at most, one query for the marks."""
+    """Build three charts over the window.
+
+    *Costs* at most one GetMetricData call, and one query for the marks.
+    """
     series = read_metrics(deployment, since=window.since, until=None if window.is_live else window.until)
     has_any = any(value_of(point, measure[3]) is not None for point in series.points for measure in MEASURES)
     return Metrics(
@@ -83,14 +86,14 @@ def marks(deployment: Deployment, window: Window) -> list[Mark]:
 
 
 def mark_words(event: DeploymentEvent) -> str:
-    """What was done, and how where that is short: `Scaled from 2 to 3`, but no image's name."""
+    """Return the label of a mark: the event, and its detail if that is short, such as `Scaled from 2 to 3`."""
     is_short = len(event.detail) <= LONGEST_MARK_DETAIL
     return f"{event.get_event_type_display()} {event.detail if is_short else ''}".strip()
 
 
 @dataclass(frozen=True)
 class Line:
-    """A log line with what its row needs: the way to its surroundings, its other fields as text."""
+    """A log line as a table row: with a span of time around it and its other fields as text."""
 
     line: LogLine
     near: Span
@@ -127,7 +130,7 @@ class Logs:
 
 
 def logs_of(query: QueryDict, deployment: Deployment, window: Window) -> Logs:
-    """The newest lines of the window that match. What one read brought serves the list of tasks too."""
+    """Build the newest matching lines of the window, and the list of tasks from the same read."""
     page, asked = ask(query, deployment, window)
     everything = read_logs(deployment, limit=MAX_LIMIT, since=window.since, until=end_of(window))
     lines = [Line(each, around_line(each.timestamp)) for each in page.items]
@@ -149,14 +152,14 @@ def logs_of(query: QueryDict, deployment: Deployment, window: Window) -> Logs:
 
 
 def newer_lines(query: QueryDict, deployment: Deployment, after: datetime) -> list[Line]:
-    """For a follower: the lines since shortly before the newest that it has."""
+    """Return the lines since shortly before `after`, for a page that follows the log."""
     asked = filters_of(query)
     page = read_logs(deployment, limit=MAX_LIMIT, since=after - OVERLAP, **as_arguments(asked))
     return [Line(each, around_line(each.timestamp)) for each in page.items]
 
 
 def log_text(query: QueryDict, deployment: Deployment, window: Window) -> Iterator[str]:
-    """What logs_of shows for the same address, a line each: time, level, task, message, other fields."""
+    """Yield the lines that logs_of shows for the same query: time, level, task, message, other fields."""
     page, _ = ask(query, deployment, window)
     for each in page.items:
         words = [
@@ -168,7 +171,7 @@ def log_text(query: QueryDict, deployment: Deployment, window: Window) -> Iterat
         ]
         yield " ".join(word for word in words if word) + "\n"
     if page.error:
-        yield f"# CloudWatch Logs could not be read again: {page.error}\n"
+        yield f"# CloudWatch Logs could not be read: {page.error}\n"
 
 
 def ask(query: QueryDict, deployment: Deployment, window: Window) -> tuple[LogPage, dict[str, str]]:
@@ -198,12 +201,13 @@ def as_arguments(asked: dict[str, str]) -> dict[str, Any]:
 
 
 def end_of(window: Window) -> datetime | None:
-    """A live window has no end, so that all its viewers share one tail."""
+    """Return the end of the window. A live window has none, so that all its viewers share one cached tail."""
     return None if window.is_live else window.until
 
 
 def fields_text(extra_data: dict[str, Any] | None) -> str:
-    """
+    """Format the fields of a JSON line as text.
+
     >>> fields_text({"model": "claude", "tokens": 12, "tags": ["a"]})
     'model=claude tokens=12 tags=["a"]'
     """

@@ -1,4 +1,4 @@
-"""The shown log lines as a text file."""
+"""Download of the shown log lines as a text file."""
 
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from portal.access import Policy, organization_of_page, policy
 @policy(Policy.VIEWER)
 @require_safe
 def download_logs(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse:
-    """The lines that the page shows for the same address, as text with their times."""
+    """Return the lines that the page shows for the same query, as text with their times."""
     organization = organization_of_page(request, slug)
     deployment = find_deployment(request, organization, deployment_id)
     window = window_of(request.GET, now=timezone.now())

@@ -16,7 +16,7 @@ from portal.web.context import page_context
 @policy(Policy.OPERATOR)
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest, slug: str) -> HttpResponse:
-    """Deploy an agent. Viewers see the form with the reason why they may not send it."""
+    """Deploy an agent. Viewers see a disabled form with the reason."""
     organization = organization_of_page(request, slug)
     agents = Agent.objects.visible_to(request.user).filter(organization=organization).order_by("name", "id")
     form = DeploymentForm(organization, agents, request.POST or None, initial={"agent": request.GET.get("agent")})

@@ -1,4 +1,4 @@
-"""The one window of time that timeline, metrics and logs of a deployment share. It lives in the address; pure."""
+"""The time window that timeline, metrics and logs of a deployment share. Parsed from the query string; pure."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of time as the address writes it."""
+    """A span of time in the format of the query string."""
 
     since: str
     until: str
@@ -31,7 +31,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Move:
-    """A way to another window: `name` for the element's id, `label` for people."""
+    """A link to another window. `name` is part of the element's id, `label` is its text."""
 
     name: str
     label: str
@@ -41,7 +41,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Window:
-    """`range` is one of RANGES, then it ends now and moves on; or `custom`."""
+    """A time window. `range` is one of RANGES (the window ends now and moves along) or `custom`."""
 
     since: datetime
     until: datetime
@@ -63,7 +63,7 @@ class Window:
 
     @property
     def moves(self) -> list[Move]:
-        """Earlier, later, closer, wider: what a pointer would do by dragging, as links."""
+        """Return the links that pan and zoom the window."""
         half, quarter = self.length / 2, self.length / 4
         moves = [("earlier", "Earlier", self.since - half, self.until - half)]
         if not self.is_live:
@@ -76,28 +76,28 @@ class Window:
 
 
 def window_of(query: QueryDict, *, now: datetime) -> Window:
-    """The window that the address names. One that makes no sense is the newest hour, with a sentence that says so."""
+    """Return the window given in the query. If it is invalid, return the last hour with an error sentence."""
     since, until = moment(query.get("since")), moment(query.get("until"))
     if query.get("since") or query.get("until"):
         return custom_window(since, until, now=now, is_readable=is_readable(query))
     name = query.get("range") or DEFAULT_RANGE
     if name not in RANGES:
-        error = f"There is no range {name[:20]}: take one of {', '.join(RANGES)}. This is the newest hour."
+        error = f"Unknown range {name[:20]}. Use one of {', '.join(RANGES)}. Showing the last hour."
         return newest(DEFAULT_RANGE, now=now, error=error)
     return newest(name, now=now)
 
 
 def custom_window(since: datetime | None, until: datetime | None, *, now: datetime, is_readable: bool) -> Window:
     if not is_readable or since is None:
-        error = "Give the window as since and until, each a time such as 2026-03-12T09:15:00Z. This is the newest hour."
+        error = "Enter since and until as times such as 2026-03-12T09:15:00Z. Showing the last hour."
         return newest(DEFAULT_RANGE, now=now, error=error)
     end = until or now
     if end <= since or since < EARLIEST or since > now:
-        error = "The window must begin before it ends, and not in the future. This is the newest hour."
+        error = "The window must start before it ends and must not start in the future. Showing the last hour."
         return newest(DEFAULT_RANGE, now=now, error=error)
     if end - since > LONGEST:
-        error = f"The window is longer than {LONGEST.days} days, which is as long as CloudWatch keeps metrics."
-        return newest(DEFAULT_RANGE, now=now, error=f"{error} This is the newest hour.")
+        error = f"The window can be at most {LONGEST.days} days, because CloudWatch keeps metrics no longer."
+        return newest(DEFAULT_RANGE, now=now, error=f"{error} Showing the last hour.")
     end = max(end, since + SHORTEST)
     return Window(since, end, CUSTOM, is_live=until is None)
 
@@ -119,7 +119,7 @@ def is_readable(query: QueryDict) -> bool:
 
 
 def moment(text: str | None) -> datetime | None:
-    """ISO 8601; without a zone it is UTC, as everything on the page. None for what is no time."""
+    """Parse an ISO 8601 time. Without a zone it is UTC. Return None if it is not a time."""
     try:
         at = parse_datetime((text or "").strip().replace(" ", "+"))
     except ValueError:

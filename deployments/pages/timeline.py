@@ -1,4 +1,4 @@
-"""How events are shown: days with a header, repeats folded into one line. Pure: it groups what the query brought."""
+"""Groups events for the timeline: by day, with repeats folded into one line. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Happened(Protocol):
-    """What an event must tell; deployments.models.DeploymentEvent does."""
+    """The attributes of an event that this module needs. deployments.models.DeploymentEvent has them."""
 
     event_type: str
     status: str
@@ -19,7 +19,7 @@ class Happened(Protocol):
 
 @dataclass(frozen=True)
 class Fold:
-    """One line: the newest of its repeats, and the others."""
+    """One line of the timeline: the newest event, and the older repeats folded into it."""
 
     event: Happened
     more: list[Happened] = field(default_factory=list)
@@ -36,12 +36,12 @@ class Day:
 
 
 def days_of(events: Iterable[Happened]) -> list[Day]:
-    """Events (newest first) by day in UTC, each day's repeats folded."""
+    """Group events (newest first) by day in UTC, and fold each day's repeats."""
     return [Day(day, folds_of(each)) for day, each in groupby(events, key=lambda event: utc_day(event.created_at))]
 
 
 def folds_of(events: Iterable[Happened]) -> list[Fold]:
-    """Neighbours that say the same become one line. Two of a kind are no burst and stay two lines."""
+    """Fold three or more equal neighbours into one line. A pair stays as two lines."""
     folds: list[Fold] = []
     for _, group in groupby(events, key=says):
         first, *others = group
@@ -53,7 +53,7 @@ def folds_of(events: Iterable[Happened]) -> list[Fold]:
 
 
 def says(event: Happened) -> tuple[str, str, str | None, str]:
-    """Events are alike when they say the same of the same thing; the task that it happened on may differ."""
+    """Return the key by which events count as equal. The task may differ."""
     return (event.event_type, event.status, event.error_message, event.actor)
 
 

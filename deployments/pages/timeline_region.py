@@ -1,4 +1,4 @@
-"""The timeline of a deployment's page for its window of time: filtered, counted, folded. No AWS."""
+"""Builds the timeline region of the deployment page for its time window: filtered, counted and folded. No AWS."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from deployments.states import EventType, Status
 from portal.pagination import MAX_SKIP, Page
 
 EVENTS_SHOWN = 50
-# Counts at the chips go no further: beyond it they say so many "and more", and cost no more.
+# The counts on the filter chips stop here and then show "1000+", so that they stay cheap.
 MOST_COUNTED = 1000
 
 
@@ -42,9 +42,12 @@ class Timeline:
 
 
 def timeline_of(query: QueryDict, deployment: Deployment, window: Window) -> Timeline:
-    """The events of the window, filtered, folded, by day. Two queries: the page, and what the chips count."""
+    """Build the events of the window: filtered, folded and grouped by day.
+
+    *Costs* two queries: one for the page, one for the counts on the chips.
+    """
     event_type, status = query.get("event_type", ""), query.get("status", "")
-    error = unknown(event_type, EventType.values, "type of event") or unknown(status, Status.values, "status")
+    error = unknown(event_type, EventType.values, "event type") or unknown(status, Status.values, "status")
     counted = list(in_window(deployment, window).values_list("event_type", "status")[: MOST_COUNTED + 1])
     rows = in_window(deployment, window, event_type=event_type or None, status=status or None)
     skip = number(query.get("skip"))
@@ -67,13 +70,13 @@ def timeline_of(query: QueryDict, deployment: Deployment, window: Window) -> Tim
 
 
 def in_window(deployment: Deployment, window: Window, **filters: Any) -> Any:
-    """A live window has no end: an event of this very moment belongs to it."""
+    """Return the events of the window. A live window has no end, so that it includes events of this moment."""
     until = None if window.is_live else window.until
     return DeploymentEvent.objects.for_timeline(deployment, since=window.since, until=until, **filters)
 
 
 def unknown(value: str, values: Iterable[str], what: str) -> str | None:
-    return f"There is no {what} {value[:30]}." if value and value not in values else None
+    return f"Unknown {what}: {value[:30]}." if value and value not in values else None
 
 
 def choices(kinds: Any, found: Iterable[str]) -> list[Choice]:
@@ -90,6 +93,6 @@ def number(text: str | None) -> int:
 
 
 def newest_event_at(deployment: Deployment) -> datetime | None:
-    """From what the record brings along; no query."""
+    """Return the time of the newest event, from the events that the row already has. *Costs* no query."""
     newest = deployment.newest_events[0]["created_at"] if deployment.newest_events else None
     return datetime.fromisoformat(newest) if isinstance(newest, str) else newest

@@ -1,4 +1,4 @@
-"""What the templates of deployments need beyond if, for and include: `{% load deployments %}`."""
+"""Template tags and filters for the pages of deployments: `{% load deployments %}`."""
 
 import re
 from datetime import datetime
@@ -16,7 +16,7 @@ from portal.models import Organization
 
 register = template.Library()
 
-# What each region of the deployment's page puts into the address; static/deployments.js knows the same.
+# The query parameters that each region of the deployment's page owns. static/deployments.js has the same list.
 OWNED = {
     "window": ("range", "since", "until", "at"),
     "timeline": ("event_type", "status", "skip"),
@@ -26,9 +26,9 @@ OWNED = {
 
 @register.simple_tag(takes_context=True)
 def part(context: dict[str, Any], regions: str, anchor: str = "", **changes: Any) -> SafeString:
-    """The attributes of a link that sets what a region shows: an address of its own, and htmx for that region alone.
+    """Return the attributes of a link that changes what a region shows: its full address, and htmx for only that region.
 
-    `regions` names whose part of the address it sets; the first one is swapped. None drops a parameter.
+    `regions` names the regions whose parameters the link sets. The first one is swapped. None drops a parameter.
     """
     query = context["request"].GET.copy()
     for name, value in changes.items():
@@ -48,7 +48,7 @@ def part(context: dict[str, Any], regions: str, anchor: str = "", **changes: Any
 
 @register.simple_tag(takes_context=True)
 def kept(context: dict[str, Any], region: str) -> SafeString:
-    """Hidden fields with what another region is set to, for a form that is sent without JavaScript."""
+    """Return hidden fields with another region's parameters, for a form that is sent without JavaScript."""
     query: QueryDict = context["request"].GET
     names = [name for name in (*OWNED[region], "whole") if query.get(name)]
     return format_html_join("", '<input type="hidden" name="{}" value="{}">', ((name, query[name]) for name in names))
@@ -61,7 +61,7 @@ def around(event: DeploymentEvent) -> Span:
 
 @register.filter
 def highlight(message: str, text: str) -> SafeString:
-    """The message with each occurrence of the text marked, whatever its case; everything is escaped."""
+    """Return the escaped message with each occurrence of the text marked, ignoring case."""
     if not text:
         return conditional_escape(str(message))
     pieces = re.split(f"({re.escape(text)})", str(message), flags=re.IGNORECASE)
@@ -82,7 +82,8 @@ def milliseconds(at: datetime) -> str:
 
 @register.filter
 def vcpu(units: int | str) -> str:
-    """
+    """Convert CPU units to vCPU.
+
     >>> vcpu(256), vcpu("1024")
     ('0.25', '1')
     """
@@ -91,7 +92,7 @@ def vcpu(units: int | str) -> str:
 
 @register.inclusion_tag("deployments/_by_status.html")
 def deployments_by_status(organization: Organization) -> dict[str, Any]:
-    """The overview's part: how many deployments are in which status. One query."""
+    """Render the overview's counts of deployments by status. *Costs* one query."""
     counts = counts_by_status(organization)
     statuses = [{"value": status.value, "label": status.label, "count": counts[status]} for status in Status]
     return {"organization": organization, "statuses": statuses, "total": sum(counts.values())}

@@ -1,4 +1,4 @@
-"""Deployments in a real browser: nothing reloads, nothing that a person set is lost, all of it by keyboard."""
+"""Deployments in a real browser: no full reloads, no lost input, everything usable by keyboard."""
 
 import re
 from typing import Any
@@ -28,7 +28,7 @@ def engine_room(platform: LocalAws, settings: Any) -> Runtime:
 
 @pytest.fixture
 def ready(cast: Cast, engine_room: Runtime) -> Deployment:
-    """Two tasks that run, with some lines."""
+    """Return a deployment with two running tasks and some log lines."""
     deployment = create_deployment(make_agent(cast), actor=cast.operator, replicas=2)
     engine_room.run(deployment, "ready")
     cache.clear()
@@ -37,7 +37,7 @@ def ready(cast: Cast, engine_room: Runtime) -> Deployment:
 
 @pytest.fixture
 def measured(ready: Deployment, engine_room: Runtime) -> Deployment:
-    """Ten minutes later on the local AWS's clock, which is then ahead of the browser's: look by whole_window."""
+    """Return it ten minutes later on the local AWS's clock, which is then ahead of the browser's. Use whole_window()."""
     engine_room.local_aws.advance(600)
     return ready
 
@@ -71,7 +71,7 @@ def test_list_filters_keep_page_and_selection(cast: Cast, engine_room: Runtime, 
 
     expect(page.locator("#rows[data-first]")).to_have_count(0)  # the poll has replaced it
     expect(page.get_by_role("checkbox", name=re.compile("Fraud watch"))).to_be_checked()
-    expect(page.get_by_text("With the 1 selected:")).to_be_visible()
+    expect(page.get_by_text("1 selected:")).to_be_visible()
 
     page.locator("#filter-q").fill("invoice")
     expect(rows).to_have_count(1)
@@ -88,7 +88,7 @@ def test_list_filters_keep_page_and_selection(cast: Cast, engine_room: Runtime, 
     expect(page).to_have_url(re.compile("status=deploying"))
 
 
-def test_bulk_asks_acts_and_gives_the_focus_back(cast: Cast, engine_room: Runtime, open_page: OpenPage) -> None:
+def test_bulk_confirms_acts_and_returns_the_focus(cast: Cast, engine_room: Runtime, open_page: OpenPage) -> None:
     for name in ("Order triage", "Invoice reader"):
         create_deployment(make_agent(cast, name), actor=cast.operator)
     page = open_page(LIST, cast.operator)
@@ -109,7 +109,7 @@ def test_bulk_asks_acts_and_gives_the_focus_back(cast: Cast, engine_room: Runtim
     assert stayed(page)
 
 
-def test_a_form_that_meets_an_ended_session_leads_back(
+def test_a_form_sent_after_the_session_ended_leads_back(
     cast: Cast, engine_room: Runtime, guard: Guard, open_page: OpenPage
 ) -> None:
     guard.expected = ["401 (Unauthorized)", "Response Status Error Code 401"]
@@ -175,18 +175,16 @@ def test_follow_appends_pauses_and_counts(
     expect(lines.nth(count)).to_be_attached(timeout=20_000)
     page.get_by_role("button", name="Pause", exact=True).click()
     held = lines.count()
-    expect(page.locator("[data-log-waiting]")).to_have_text(
-        re.compile(r"\d+ newer lines? waits?\. Paused\."), timeout=20_000
-    )
+    expect(page.locator("[data-log-waiting]")).to_have_text(re.compile(r"\d+ new lines?\. Paused\."), timeout=20_000)
     assert lines.count() == held
-    page.get_by_role("button", name="Go on", exact=True).click()
+    page.get_by_role("button", name="Resume", exact=True).click()
 
     expect(lines.nth(held)).to_be_attached()
     ids = lines.evaluate_all("lines => lines.map((line) => line.id)")
     assert len(ids) == len(set(ids))
 
 
-def test_link_to_a_line_shows_it_with_what_stands_around(cast: Cast, ready: Deployment, open_page: OpenPage) -> None:
+def test_link_to_a_line_shows_it_with_the_lines_around(cast: Cast, ready: Deployment, open_page: OpenPage) -> None:
     page = open_page(address(ready), cast.operator)
     line = page.locator("#log-lines .log-line").nth(5)
     wanted = line.get_attribute("id")
@@ -207,19 +205,19 @@ def test_confirmation_in_the_page_refuses_and_acts(
 
     page.get_by_role("link", name="Kill").click()
     page.locator("#act").get_by_role("button", name="Kill").click()
-    expect(page.locator("#act")).to_contain_text("Type Support agent to confirm that this is what you mean.")
+    expect(page.locator("#act")).to_contain_text("The text does not match. Type Support agent to confirm.")
     page.get_by_role("link", name="Keep it").click()
     expect(page.get_by_role("link", name="Kill")).to_be_focused()
 
     page.get_by_role("link", name="Scale").click()
     page.get_by_label("Replicas").fill("3")
     page.locator("#act").get_by_role("button", name="Scale").click()
-    expect(page.locator("#act")).to_contain_text("Scale asked for")
+    expect(page.locator("#act")).to_contain_text("Scale requested")
     expect(page.locator("#timeline")).to_contain_text("from 2 to 3")
     assert stayed(page)
 
 
-def test_a_region_that_never_comes_says_so(cast: Cast, ready: Deployment, guard: Guard, open_page: OpenPage) -> None:
+def test_a_region_that_fails_to_load_says_so(cast: Cast, ready: Deployment, guard: Guard, open_page: OpenPage) -> None:
     guard.expected = ["net::ERR_FAILED", "htmx:sendError", "htmx:afterRequest"]
     page = open_page(LIST, cast.operator)
     page.route(
@@ -229,11 +227,11 @@ def test_a_region_that_never_comes_says_so(cast: Cast, ready: Deployment, guard:
 
     page.goto(address(ready))
 
-    expect(page.locator("#logs")).to_contain_text("The portal did not answer in time, so the logs are not known yet.")
+    expect(page.locator("#logs")).to_contain_text("The logs could not be loaded because the portal did not answer.")
     expect(page.locator("#metrics")).to_contain_text("CPU")
 
 
-def test_all_of_it_without_javascript(cast: Cast, ready: Deployment, open_page: OpenPage) -> None:
+def test_everything_works_without_javascript(cast: Cast, ready: Deployment, open_page: OpenPage) -> None:
     page = open_page(LIST, cast.operator, javascript=False)
     page.get_by_role("link", name=ready.short_id).click()
     page.get_by_role("link", name="Show metrics and logs").first.click()
@@ -242,12 +240,12 @@ def test_all_of_it_without_javascript(cast: Cast, ready: Deployment, open_page: 
     page.get_by_label("Replicas").fill("3")
     page.get_by_role("button", name="Scale").click()
 
-    expect(page.get_by_text("Scale asked for: Support agent to 3.")).to_be_visible()
+    expect(page.get_by_text("Scale requested: Support agent to 3.")).to_be_visible()
     expect(page.locator("#timeline")).to_contain_text("from 2 to 3")
 
 
 def wrong_with(page: Page, name: str) -> list[str]:
-    """What is wrong with the page as it stands, in both themes and at 320 px."""
+    """Return the problems of the current page in both themes and at 320 px."""
     wrong = []
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]

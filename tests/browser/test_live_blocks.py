@@ -1,4 +1,4 @@
-"""What a live block does while it refreshes, and while refreshing fails."""
+"""Live blocks while they refresh, and while refreshing fails."""
 
 import re
 
@@ -55,7 +55,7 @@ def test_what_a_person_opened_or_selected_survives_a_refresh(
     page.locator("#live").evaluate("block => { block.dataset.first = ''; }")
 
     summary = lane.locator("summary")
-    # A slow click spans a refresh, and must not miss because of it.
+    # A slow click that spans a refresh must still take effect.
     summary.hover()
     page.mouse.down()
     page.wait_for_timeout(2200)
@@ -73,9 +73,7 @@ def test_what_a_person_opened_or_selected_survives_a_refresh(
     expect(lane).to_contain_text("Rolled out")
 
 
-def test_an_unchanged_block_stays_fresh_out_of_the_browsers_store(
-    cast: Cast, rolling: Upgrade, open_page: OpenPage
-) -> None:
+def test_an_unchanged_block_stays_fresh_from_the_cache(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:
     page = open_page(address(rolling), cast.operator)
     freshness = page.locator("[data-freshness]")
     first = freshness.get_attribute("data-at")
@@ -105,7 +103,7 @@ def test_refreshing_can_be_paused(cast: Cast, rolling: Upgrade, open_page: OpenP
     assert len(asked) >= 1
 
 
-def test_the_ring_stands_still_under_reduced_motion(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:
+def test_the_ring_does_not_turn_under_reduced_motion(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:
     page = open_page(address(rolling), cast.operator)
     moving = "document.getAnimations().filter((animation) => animation.animationName === 'turn').length"
     assert page.evaluate(moving) > 0

@@ -1,4 +1,4 @@
-"""The pages that ask before they act, opened by their own address (a new tab, a link) with JavaScript: the button acts."""
+"""Confirmation pages opened by their own URL (in a new tab or by a link) with JavaScript: the button works."""
 
 import re
 
@@ -23,14 +23,14 @@ def press(page: Page, button: str) -> None:
     page.get_by_role("main").get_by_role("button", name=button, exact=True).click()
 
 
-def test_a_command_to_a_deployment_is_given(cast: Cast, place: Place, open_page: OpenPage) -> None:
+def test_a_command_on_a_deployment_runs(cast: Cast, place: Place, open_page: OpenPage) -> None:
     page = open_page("/account/", cast.operator)
     ready, stopped = (f"{DEPLOYMENTS}{place.deployments[status]}/" for status in ("ready", "stopped"))
 
     for one, button, fields, outcome in (
-        (ready, "Scale", {"Replicas": "3"}, "Scale asked for: Support agent to 3."),
-        (stopped, "Restart", {}, "Restart asked for: Support agent."),
-        (ready, "Stop", {}, "Stop asked for: Support agent."),
+        (ready, "Scale", {"Replicas": "3"}, "Scale requested: Support agent to 3."),
+        (stopped, "Restart", {}, "Restart requested: Support agent."),
+        (ready, "Stop", {}, "Stop requested: Support agent."),
         (ready, "Kill", {"Type Support agent to confirm": "Support agent"}, "Killed: Support agent."),
     ):
         page.goto(f"{one}{button.lower()}")
@@ -42,23 +42,23 @@ def test_a_command_to_a_deployment_is_given(cast: Cast, place: Place, open_page:
         expect(page).to_have_url(re.compile(f"{one}$"))
 
 
-def test_a_refused_command_can_be_given_again(cast: Cast, place: Place, guard: Guard, open_page: OpenPage) -> None:
+def test_a_refused_command_can_be_sent_again(cast: Cast, place: Place, guard: Guard, open_page: OpenPage) -> None:
     guard.expected = ["422 (Unprocessable"]
     page = open_page(f"{DEPLOYMENTS}{place.deployments['ready']}/kill", cast.operator)
 
     press(page, "Kill")
-    expect(page.get_by_text("Type Support agent to confirm that this is what you mean.")).to_be_visible()
+    expect(page.get_by_text("The text does not match. Type Support agent to confirm.")).to_be_visible()
     page.get_by_label("Type Support agent to confirm").fill("Support agent")
     press(page, "Kill")
 
     expect(page.get_by_text("Killed: Support agent.")).to_be_visible()
 
 
-def test_a_command_to_several_deployments_is_given(cast: Cast, place: Place, open_page: OpenPage) -> None:
+def test_a_command_on_several_deployments_runs(cast: Cast, place: Place, open_page: OpenPage) -> None:
     page = open_page(DEPLOYMENTS, cast.operator)
     for box in page.locator("tbody [type=checkbox]").all():
         box.check()
-    # As it is sent before the scripts have come: past all handlers.
+    # Submit as before the scripts have loaded, without any handler.
     page.locator("form.bulk [value=kill]").evaluate(
         """button => {
           const command = document.createElement("input");
@@ -76,7 +76,7 @@ def test_a_command_to_several_deployments_is_given(cast: Cast, place: Place, ope
     expect(page.locator(".outcome.done")).to_have_count(2)
 
 
-def test_every_other_page_that_asks_does_what_it_says(cast: Cast, place: Place, open_page: OpenPage) -> None:
+def test_every_other_confirmation_page_acts(cast: Cast, place: Place, open_page: OpenPage) -> None:
     upgrades, settings = "/o/acme/upgrades", "/o/acme/settings"
     channel = f"{settings}/channels/{place.channel_id}"
     page = open_page("/account/", cast.admin)
@@ -89,7 +89,7 @@ def test_every_other_page_that_asks_does_what_it_says(cast: Cast, place: Place, 
         (f"{channel}/secret", "Make a new secret", {}, "whsec_"),
         (f"{channel}/remove", "Remove the channel", {}, "is removed."),
         (f"{settings}/members/{place.membership_id}/remove", "Remove the member", {}, "is no member of"),
-        (f"/o/acme/agents/{place.agent_id}/edit", "Save the changes", {"Name": "Renamed"}, "The changes are saved."),
+        (f"/o/acme/agents/{place.agent_id}/edit", "Save changes", {"Name": "Renamed"}, "Changes saved."),
         (f"{DEPLOYMENTS}new?agent={place.agent_id}", "Deploy", {}, "Deploying"),
     ):
         page.goto(path)

@@ -1,4 +1,4 @@
-"""What people do to one deployment from its page: first what it will touch, then the command; deploying an agent."""
+"""The confirmation page of a command on one deployment, and the form that deploys an agent."""
 
 import re
 from collections.abc import Callable
@@ -27,14 +27,12 @@ def ready(deployment: Deployment) -> Deployment:
     return deployment
 
 
-def test_confirmation_names_what_will_be_touched_and_the_way_back(
-    cast: Cast, client_for: SignedIn, ready: Deployment
-) -> None:
+def test_confirmation_shows_effects_and_how_to_undo(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
     page = client_for(cast.operator).get(address(ready, "stop")).content.decode()
 
     assert "Stop Support agent?" in page
-    assert "ECS ends its 2 running tasks" in page
-    assert "The way back: restart it" in page
+    assert "ECS stops its 2 running tasks" in page
+    assert "To undo this, restart it." in page
     assert "Keep it running" in page
     assert 'data-environment="production"' in page
 
@@ -53,7 +51,7 @@ def test_scale_as_a_part_of_the_page(cast: Cast, client_for: SignedIn, ready: De
 
     response = client_for(cast.operator).post(address(ready, "scale"), sent, headers=HTMX)
 
-    assert "Scale asked for: Support agent to 3." in response.content.decode()
+    assert "Scale requested: Support agent to 3." in response.content.decode()
     assert "<html" not in response.content.decode()
     assert (response["HX-Trigger"], response["HX-Part"]) == ("changed", "act")
 
@@ -68,7 +66,7 @@ def test_double_click_acts_once(cast: Cast, client_for: SignedIn, ready: Deploym
 
 
 @pytest.mark.parametrize("replicas", ["0", "11", "-1", "many", ""])
-def test_bounds_stand_at_their_field(cast: Cast, client_for: SignedIn, ready: Deployment, replicas: str) -> None:
+def test_replica_bounds_show_at_their_field(cast: Cast, client_for: SignedIn, ready: Deployment, replicas: str) -> None:
     sent = {"replicas": replicas, "idempotency_key": "k1"}
 
     response = client_for(cast.operator).post(address(ready, "scale"), sent, headers=HTMX)
@@ -89,7 +87,7 @@ def test_a_form_without_its_key_comes_back_with_one(cast: Cast, ready: Deploymen
     assert re.search(r'name="idempotency_key" value="[0-9a-f]{32,}"', text)
 
 
-def test_kill_wants_the_name_typed(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+def test_kill_needs_the_name_typed(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
     client = client_for(cast.operator)
     wrong = client.post(address(ready, "kill"), {"confirmation": "support", "idempotency_key": "k1"})
     ready.refresh_from_db()
@@ -118,7 +116,7 @@ def test_unknown_command_is_404(cast: Cast, client_for: SignedIn, ready: Deploym
 
 
 @pytest.mark.parametrize("command", ["scale", "stop", "kill"])
-def test_viewer_reads_why_not_and_cannot(cast: Cast, client_for: SignedIn, ready: Deployment, command: str) -> None:
+def test_viewer_sees_why_not_and_cannot(cast: Cast, client_for: SignedIn, ready: Deployment, command: str) -> None:
     client = client_for(cast.viewer)
     sent = {"replicas": "3", "confirmation": "Support agent", "idempotency_key": "k1"}
 
@@ -131,7 +129,7 @@ def test_viewer_reads_why_not_and_cannot(cast: Cast, client_for: SignedIn, ready
     assert list(ready.events.values_list("event_type", flat=True)) == ["create"]
 
 
-def test_deploy_an_agent_once_however_often_the_form_is_sent(cast: Cast, client_for: SignedIn, agent: Agent) -> None:
+def test_sending_the_form_twice_deploys_once(cast: Cast, client_for: SignedIn, agent: Agent) -> None:
     client = client_for(cast.operator)
     assert f'value="{agent.pk}" selected' in client.get(f"{NEW}?agent={agent.pk}").content.decode()
     sent = {"agent": str(agent.pk), "replicas": "2", "version": "v1.5.0", "idempotency_key": "k1"}
@@ -146,8 +144,8 @@ def test_deploy_an_agent_once_however_often_the_form_is_sent(cast: Cast, client_
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("replicas", "11", "Must be 1 to 10, the limit of Acme Robotics."),
-        ("version", "no tag!", "is no image tag"),
+        ("replicas", "11", "Must be 1 to 10, the limit for Acme Robotics."),
+        ("version", "no tag!", "is not a valid image tag"),
         ("agent", "", "This field is required."),
     ],
 )
@@ -178,9 +176,9 @@ def test_viewer_cannot_deploy(cast: Cast, client_for: SignedIn, agent: Agent) ->
     page = client.get(NEW).content.decode()
     response = client.post(NEW, {"agent": str(agent.pk), "replicas": "1", "idempotency_key": "k1"})
 
-    assert "You can look, but not deploy. Your role is viewer: this needs operator." in page
+    assert "You can view this form but not deploy. Your role is viewer: this needs operator." in page
     assert (response.status_code, Deployment.objects.count()) == (403, 0)
 
 
-def test_an_organization_without_a_cluster_is_told_so(cast: Cast, client_for: SignedIn) -> None:
-    assert "names no ECS cluster" in client_for(cast.newcomer).get("/o/initech/deployments/new").content.decode()
+def test_without_a_cluster_the_page_says_so(cast: Cast, client_for: SignedIn) -> None:
+    assert "has no ECS cluster" in client_for(cast.newcomer).get("/o/initech/deployments/new").content.decode()

@@ -1,4 +1,4 @@
-"""Agents through the API: record, read, change; what an image, a size and an environment may be."""
+"""Agents through the API: create, read and change, and the rules for image, size and environment."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ def client(cast: Cast, client_for: SignIn) -> Client:
 
 
 @pytest.mark.parametrize("path", ["/agents", AGENTS])
-def test_an_agent_is_recorded(client: Client, cast: Cast, path: str) -> None:
+def test_an_agent_is_created(client: Client, cast: Cast, path: str) -> None:
     body = {
         "name": "  Support agent ",
         "image": IMAGE,
@@ -125,7 +125,7 @@ def test_a_change_is_for_the_next_deployments(cast: Cast, client: Client, agent:
     assert audit.data == {"fields": ["environment", "image"]}
 
 
-def test_a_change_of_nothing_leaves_no_audit_row(client: Client, agent: Agent) -> None:
+def test_an_empty_change_leaves_no_audit_row(client: Client, agent: Agent) -> None:
     assert send_json(client, "patch", f"{AGENTS}/{agent.pk}", {"image": IMAGE}).status_code == 200
     assert send_json(client, "patch", f"{AGENTS}/{agent.pk}", {}).status_code == 200
 
@@ -133,7 +133,7 @@ def test_a_change_of_nothing_leaves_no_audit_row(client: Client, agent: Agent) -
 
 
 @pytest.mark.parametrize(("person", "status"), [("viewer", 403), ("outsider", 404), (None, 401)])
-def test_who_may_not_change(cast: Cast, agent: Agent, client_for: SignIn, person: str | None, status: int) -> None:
+def test_others_may_not_change(cast: Cast, agent: Agent, client_for: SignIn, person: str | None, status: int) -> None:
     client = client_for(getattr(cast, person)) if person else Client()
 
     answers = [
@@ -184,7 +184,7 @@ def test_a_refused_secret_is_named_and_never_repeated(client: Client) -> None:
     response = send_json(client, "post", AGENTS, body)
 
     (sentence,) = response.json()["errors"]["environment"]
-    assert sentence.startswith("DB_PASSWORD is named like a secret and has a value.")
+    assert sentence.startswith("DB_PASSWORD is named like a secret but has a plain value.")
     assert "Secrets Manager" in sentence
     assert "hunter2" not in response.content.decode()
 

@@ -1,4 +1,4 @@
-"""The pages of agents: list, one agent, new, change; refusals of the command at their field."""
+"""The pages of agents: list, detail, new and edit. Refusals of the command show at their field."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,24 +39,24 @@ def test_create_once_and_read(cast: Cast, client_for: SignedIn) -> None:
     assert (agent.cpu, agent.memory) == (512, 2048)
     assert agent.environment == {"LOG_LEVEL": "info", "MODE": "fast", "API_KEY": SECRET}
     page = client.get(addresses.pop()).content.decode()
-    assert "secret, by reference" in page
+    assert "secret reference" in page
     assert "Not deployed yet." in page
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"image": "not an image"}, "is no image reference"),
-        ({"environment": "API_TOKEN=hunter2hunter2"}, "is named like a secret and has a value"),
+        ({"image": "not an image"}, "is not a valid image reference"),
+        ({"environment": "API_TOKEN=hunter2hunter2"}, "is named like a secret but has a plain value"),
         ({"environment": "no equals sign"}, "Line 1 is not NAME=value."),
-        ({"environment": "A=1\nA=2"}, "Line 2: A is there twice."),
-        ({"secrets": "API_KEY=plain"}, "API_KEY is no reference"),
-        ({"environment": "API_KEY=x", "secrets": f"API_KEY={SECRET}"}, "named as a plain variable too"),
+        ({"environment": "A=1\nA=2"}, "Line 2: A is already set above."),
+        ({"secrets": "API_KEY=plain"}, "API_KEY is not an ARN"),
+        ({"environment": "API_KEY=x", "secrets": f"API_KEY={SECRET}"}, "also set as a plain variable"),
         ({"size": "256/8192"}, "not one of the available choices"),
         ({"name": ""}, "This field is required."),
     ],
 )
-def test_refusals_stand_at_their_field(cast: Cast, client_for: SignedIn, changed: dict[str, str], said: str) -> None:
+def test_refusals_show_at_their_field(cast: Cast, client_for: SignedIn, changed: dict[str, str], said: str) -> None:
     response = client_for(cast.operator).post(f"{AGENTS}new", form(**changed))
 
     assert response.status_code == 422
@@ -73,7 +73,7 @@ def test_a_value_that_looks_like_a_secret_is_not_named(cast: Cast, client_for: S
     assert "hunter2" not in errors
 
 
-def test_taken_name_is_said_at_the_name(cast: Cast, client_for: SignedIn) -> None:
+def test_taken_name_is_refused_at_its_field(cast: Cast, client_for: SignedIn) -> None:
     make_agent(cast, "Order Triage")
 
     response = client_for(cast.operator).post(f"{AGENTS}new", form())
@@ -81,7 +81,7 @@ def test_taken_name_is_said_at_the_name(cast: Cast, client_for: SignedIn) -> Non
     assert "already has an agent named Order triage" in response.context["form"].errors["name"][0]
 
 
-def test_change_shows_what_it_is_and_saves(cast: Cast, client_for: SignedIn) -> None:
+def test_edit_shows_current_values_and_saves(cast: Cast, client_for: SignedIn) -> None:
     agent = make_agent(cast, environment={"LOG_LEVEL": "info", "API_KEY": SECRET})
     client = client_for(cast.operator)
 
@@ -94,7 +94,7 @@ def test_change_shows_what_it_is_and_saves(cast: Cast, client_for: SignedIn) -> 
     assert agent.environment["LOG_LEVEL"] == "debug"
 
 
-def test_list_and_detail_show_where_it_runs(cast: Cast, client_for: SignedIn) -> None:
+def test_list_and_detail_show_the_agent(cast: Cast, client_for: SignedIn) -> None:
     agent = make_agent(cast)
     deployment = create_deployment(agent, actor=cast.operator)
     client = client_for(cast.viewer)
@@ -103,7 +103,7 @@ def test_list_and_detail_show_where_it_runs(cast: Cast, client_for: SignedIn) ->
     assert f"/o/acme/deployments/{deployment.pk}/" in client.get(f"{AGENTS}{agent.pk}/").content.decode()
 
 
-def test_no_agent_yet_says_what_an_agent_is(cast: Cast, client_for: SignedIn) -> None:
+def test_empty_agent_list_offers_to_create_one(cast: Cast, client_for: SignedIn) -> None:
     assert "Create the first agent" in client_for(cast.operator).get(AGENTS).content.decode()
 
 
@@ -121,10 +121,10 @@ def test_an_empty_list_says_why(cast: Cast, client_for: SignedIn, query: str, sa
     text = client_for(cast.viewer).get(f"{AGENTS}?{query}").content.decode()
 
     assert said in text
-    assert "No agent yet" not in text
+    assert "No agents yet" not in text
 
 
-def test_viewer_reads_why_not_and_cannot(cast: Cast, client_for: SignedIn) -> None:
+def test_viewer_sees_why_not_and_cannot(cast: Cast, client_for: SignedIn) -> None:
     agent = make_agent(cast)
     client = client_for(cast.viewer)
 

@@ -1,4 +1,4 @@
-"""Charts, timeline folds, windows, highlights: pure, without database and AWS."""
+"""Charts, timeline folds, time windows and highlights: pure, without database and AWS."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ def test_no_data_is_a_gap_and_never_zero() -> None:
     assert [round(gap.width) for gap in drawn.gaps] == [48, 48]
 
 
-def test_a_lonely_point_is_a_dot() -> None:
+def test_a_single_point_is_a_dot() -> None:
     assert chart((30, 25)).line == "M500.0 50.0h0"
 
 
@@ -53,7 +53,7 @@ def test_points_for_the_cursor_and_the_table_agree() -> None:
     assert drawn.rows == [(NOON + MINUTE, "56 %"), (NOON, "12.3 %")]
 
 
-def test_no_points_at_all_is_said() -> None:
+def test_a_chart_without_points_says_so() -> None:
     drawn = chart()
 
     assert (drawn.latest, drawn.summary) == ("no data", "CPU: no data in this window.")
@@ -93,7 +93,7 @@ def test_repeats_fold_by_day_and_pairs_stay() -> None:
     assert days[0].folds[0].oldest.created_at == NOON + 30 * MINUTE
 
 
-def test_what_says_something_else_is_not_folded() -> None:
+def test_different_events_are_not_folded() -> None:
     events = [event(3), event(2, error_message="exit code 1"), event(1, actor="a@example.com")]
 
     assert [len(fold.more) for fold in days_of(events)[0].folds] == [0, 0, 0]
@@ -106,7 +106,7 @@ def test_window_of_a_range_moves_with_now() -> None:
     assert [move.name for move in window.moves] == ["earlier", "closer", "wider"]
 
 
-def test_custom_window_stands_still_and_takes_other_zones() -> None:
+def test_custom_window_is_fixed_and_accepts_other_zones() -> None:
     window = window_of(QueryDict("since=2026-03-12T10:00:00%2B01:00&until=2026-03-12T11:00"), now=NOON)
 
     assert (window.since.hour, window.until.hour, window.is_live, window.range) == (9, 11, False, "custom")
@@ -123,7 +123,7 @@ def test_custom_window_stands_still_and_takes_other_zones() -> None:
         "since=2020-01-01T00:00Z",
     ],
 )
-def test_impossible_window_is_refused_in_words(query: str) -> None:
+def test_impossible_window_is_refused_with_a_reason(query: str) -> None:
     window = window_of(QueryDict(query), now=NOON)
 
     assert window.error

@@ -1,4 +1,4 @@
-"""Create, scale, stop, restart, kill through the API: what may be done in which status, by whom, how often."""
+"""Create, scale, stop, restart and kill through the API: allowed statuses, permissions, bounds and repetition."""
 
 from collections.abc import Callable
 from typing import Any
@@ -72,7 +72,7 @@ def test_deploy_of_an_agent_answers_its_id_and_status(client: Client, agent: Age
     assert (deployment.replicas, deployment.created_by.email) == (1, "operator@example.com")
 
 
-def test_a_version_takes_the_place_of_the_agents_tag(client: Client, agent: Agent) -> None:
+def test_a_version_replaces_the_agents_tag(client: Client, agent: Agent) -> None:
     body = {"agent_id": str(agent.pk), "replicas": 3, "version": "v2.0.0"}
 
     record = send_json(client, "post", DEPLOYMENTS, body).json()
@@ -104,7 +104,7 @@ def test_bad_input_is_named(client: Client, agent: Agent, body: dict[str, Any], 
     assert not Deployment.objects.exists()
 
 
-def test_an_organization_without_a_cluster_is_told(cast: Cast, client_for: SignIn) -> None:
+def test_without_a_cluster_it_is_refused(cast: Cast, client_for: SignIn) -> None:
     agent = Agent.objects.create(organization=cast.initech, name="A", image="a:1", cpu=256, memory=512)
 
     response = client_for(cast.newcomer).generic("POST", f"/agents/{agent.pk}/deploy")
@@ -129,12 +129,12 @@ def test_several_memberships_need_the_header(cast: Cast, client_for: SignIn, age
     assert send_json(consultant, "post", DEPLOYMENTS, body, X_Organization="acme").status_code == 201
 
 
-# --- who may --------------------------------------------------------------------------------------------------------
+# --- permissions ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["restart", "stop", "scale", "delete"])
 @pytest.mark.parametrize(("person", "status"), [("viewer", 403), ("outsider", 404), ("stranger", 404), (None, 401)])
-def test_who_may_not_changes_nothing(
+def test_people_without_permission_change_nothing(
     cast: Cast, agent: Agent, client_for: SignIn, command: str, person: str | None, status: int
 ) -> None:
     deployment = make_deployment(cast, agent, "stopped" if command == "restart" else "ready")
@@ -151,7 +151,7 @@ def test_who_may_not_changes_nothing(
     assert history(before) == [("create", "deploying")]
 
 
-# --- which status ---------------------------------------------------------------------------------------------------
+# --- allowed statuses -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -187,14 +187,16 @@ def test_restart_only_stopped_or_failed_deployments(cast: Cast, client: Client, 
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_stop_only_what_may_run(cast: Cast, client: Client, agent: Agent, status: str) -> None:
+def test_stop_only_deploying_running_or_ready_deployments(
+    cast: Cast, client: Client, agent: Agent, status: str
+) -> None:
     deployment = make_deployment(cast, agent, status)
 
     response = act(client, deployment, "stop")
 
     deployment.refresh_from_db()
     if status in ("deploying", "running", "ready"):
-        assert (response.status_code, response.json()["status"]) == (200, status)  # ECS has not said so yet
+        assert (response.status_code, response.json()["status"]) == (200, status)  # ECS has not reported it yet
         assert deployment.is_stopping
         assert history(deployment)[-1] == ("stop", status)
     else:
@@ -225,9 +227,7 @@ def test_while_it_stops_it_neither_scales_nor_restarts(cast: Cast, client: Clien
     assert_refused(act(client, deployment, "restart"), 400, "not_restartable")
 
 
-def test_the_agent_is_stopped_unless_another_of_its_deployments_is_live(
-    cast: Cast, client: Client, agent: Agent
-) -> None:
+def test_the_agent_is_stopped_without_a_live_deployment(cast: Cast, client: Client, agent: Agent) -> None:
     first, second = make_deployment(cast, agent), make_deployment(cast, agent)
 
     def status() -> str:

@@ -1,4 +1,4 @@
-"""One deployment: its state, one window of time over timeline, metrics and logs, and the regions that htmx asks for."""
+"""The page of one deployment: its state, the time window over timeline, metrics and logs, and the htmx regions."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -28,8 +28,8 @@ def region(client: Client, deployment: Deployment, name: str, query: str = "") -
     return client.get(f"{address(deployment)}{query}", headers={"HX-Request": "true", "HX-Target": name})
 
 
-def test_page_stands_without_asking_aws(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
-    """No local AWS runs in this test: a read would fail, and the region says so when it is asked for."""
+def test_page_renders_without_reading_aws(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    """No local AWS runs in this test, so a read would fail."""
     page = client_for(cast.viewer).get(address(deployment))
 
     text = page.content.decode()
@@ -40,7 +40,9 @@ def test_page_stands_without_asking_aws(cast: Cast, client_for: SignedIn, deploy
 
 
 @pytest.mark.parametrize("name", ["state", "timeline", "window"])
-def test_each_region_comes_alone(cast: Cast, client_for: SignedIn, deployment: Deployment, name: str) -> None:
+def test_each_region_can_be_requested_by_itself(
+    cast: Cast, client_for: SignedIn, deployment: Deployment, name: str
+) -> None:
     response = region(client_for(cast.viewer), deployment, name)
 
     assert "<html" not in response.content.decode()
@@ -63,9 +65,7 @@ def test_unknown_region_is_404(cast: Cast, client_for: SignedIn, deployment: Dep
     assert region(client_for(cast.viewer), deployment, "secrets").status_code == 404
 
 
-def test_disabled_actions_say_why_in_the_words_of_the_api(
-    cast: Cast, client_for: SignedIn, deployment: Deployment
-) -> None:
+def test_disabled_actions_show_the_reason_of_the_api(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
     Deployment.objects.update(status="stopped", wanted="stopped")
 
     page = client_for(cast.operator).get(address(deployment)).content.decode()
@@ -75,14 +75,14 @@ def test_disabled_actions_say_why_in_the_words_of_the_api(
     assert f'href="{address(deployment)}scale"' not in page
 
 
-def test_viewer_looks_and_is_told_why_not_act(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+def test_viewer_sees_why_actions_are_disabled(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
     page = client_for(cast.viewer).get(address(deployment)).content.decode()
 
     assert page.count("Your role is viewer: this needs operator.") == 4
     assert f'href="{address(deployment)}kill"' not in page
 
 
-def test_outsider_gets_404_as_for_what_does_not_exist(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+def test_outsider_gets_404(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
     client = client_for(cast.outsider)
 
     for path in (address(deployment), f"{address(deployment)}kill", f"{address(deployment)}logs.txt"):
@@ -102,7 +102,7 @@ def test_failure_shows_the_reason_of_ecs(cast: Cast, client_for: SignedIn, deplo
 
     page = client_for(cast.viewer).get(address(deployment)).content.decode()
 
-    assert "It failed." in page
+    assert "<strong>Failed:</strong>" in page
     assert "image pull failed: &lt;b&gt;not found&lt;/b&gt;" in page
 
 
@@ -133,7 +133,7 @@ def test_timeline_pages_by_skip(cast: Cast, client_for: SignedIn, deployment: De
     assert (page.first, page.last, page.has_more, page.previous_skip) == (51, 61, False, 0)
 
 
-def test_event_moves_the_window_to_its_surroundings(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+def test_an_event_links_to_the_window_around_it(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
     event = deployment.events.get()
     text = region(client_for(cast.viewer), deployment, "timeline", "?level=ERROR").content.decode()
 
@@ -150,22 +150,22 @@ def test_unknown_filter_of_the_timeline_is_named(
 
 
 @pytest.mark.parametrize("query", ["?range=2w", "?since=yesterday", "?since=2026-01-02&until=2026-01-01", "?since=%00"])
-def test_window_without_sense_is_the_newest_hour_and_says_so(
+def test_invalid_window_shows_the_last_hour_and_says_so(
     cast: Cast, client_for: SignedIn, deployment: Deployment, query: str
 ) -> None:
     response = region(client_for(cast.viewer), deployment, "window", query)
 
     assert response.context["window"].range == "1h"
-    assert "This is the newest hour." in response.content.decode()
+    assert "Showing the last hour." in response.content.decode()
 
 
-def test_window_without_events_leads_to_the_newest(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+def test_empty_window_links_to_the_latest_event(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
     text = region(
         client_for(cast.viewer), deployment, "window", "?since=2026-01-01T00:00:00Z&until=2026-01-01T01:00:00Z"
     ).content.decode()
 
-    assert "Nothing happened in this window." in text
-    assert "move the window there" in text
+    assert "No events in this window." in text
+    assert "Go to the latest event" in text
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_whole_page_for_a_browser_without_javascript(cast: Cast, client_for: Sig
     assert "Reading CloudWatch" not in page
 
 
-def test_download_is_what_is_shown_with_times(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+def test_download_has_the_shown_lines_with_their_times(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
     client = client_for(cast.viewer)
     shown = region(client, ready, "logs", "?range=6h&level=INFO").context["logs"]
 
@@ -215,7 +215,7 @@ def test_download_is_what_is_shown_with_times(cast: Cast, client_for: SignedIn, 
     assert all(" INFO " in line for line in lines)
 
 
-def test_follower_gets_what_is_newer_and_asks_on(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+def test_follower_gets_newer_lines_and_keeps_polling(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
     client = client_for(cast.viewer)
     following = region(client, ready, "logs", "?follow=1").context["logs"]
 
@@ -226,7 +226,7 @@ def test_follower_gets_what_is_newer_and_asks_on(cast: Cast, client_for: SignedI
     assert "after=" in polled.content.decode()
 
 
-def test_failing_cloudwatch_is_said_and_breaks_nothing(
+def test_failing_cloudwatch_shows_and_breaks_nothing(
     cast: Cast, client_for: SignedIn, ready: Deployment, local_aws: LocalAws
 ) -> None:
     client = client_for(cast.viewer)
@@ -235,12 +235,12 @@ def test_failing_cloudwatch_is_said_and_breaks_nothing(
 
     metrics, logs = region(client, ready, "metrics"), region(client, ready, "logs")
 
-    assert "CloudWatch could not be read, so the metrics are not known." in metrics.content.decode()
-    assert "CloudWatch Logs could not be read, so the lines are not known." in logs.content.decode()
+    assert "CloudWatch could not be read, so there are no metrics to show." in metrics.content.decode()
+    assert "CloudWatch Logs could not be read, so there are no lines to show." in logs.content.decode()
     assert (metrics.status_code, logs.status_code) == (200, 200)
 
 
-def test_last_lines_stay_with_their_age_while_cloudwatch_fails(
+def test_failing_cloudwatch_keeps_the_last_lines(
     cast: Cast, client_for: SignedIn, ready: Deployment, local_aws: LocalAws
 ) -> None:
     client = client_for(cast.viewer)
@@ -251,4 +251,4 @@ def test_last_lines_stay_with_their_age_while_cloudwatch_fails(
     again = region(client, ready, "logs", "?range=6h")
 
     assert [each.line.id for each in again.context["logs"].lines] == [each.line.id for each in seen]
-    assert "CloudWatch Logs could not be read again" in again.content.decode()
+    assert "CloudWatch Logs could not be read. Showing lines read" in again.content.decode()

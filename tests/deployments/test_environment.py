@@ -1,4 +1,4 @@
-"""What an agent may be made of: images, Fargate's sizes, and which values are taken for secrets."""
+"""Validation of agents: image references, sizes of Fargate, and values that look like secrets."""
 
 import time
 
@@ -29,7 +29,7 @@ from deployments.container_spec import (
         (f"agent@sha256:{'a' * 64}", None),
     ],
 )
-def test_image_references_are_known_and_tell_their_version(image: str, version: str | None) -> None:
+def test_image_references_are_valid_and_have_a_version(image: str, version: str | None) -> None:
     assert image_errors(image) == []
     assert image_version(image) == version
     assert with_version(image, "v9").endswith(":v9")
@@ -39,11 +39,11 @@ def test_image_references_are_known_and_tell_their_version(image: str, version: 
 @pytest.mark.parametrize(
     "image", ["", "Agent:v1", "agent:", "agent: v1", "http://x/y", "a@sha256:1", "agent:v1\n", "x" * 600]
 )
-def test_what_is_no_image_is_refused(image: str) -> None:
+def test_invalid_image_references_are_refused(image: str) -> None:
     assert image_errors(image)
 
 
-def test_every_pair_of_fargate_is_taken_and_its_neighbours_are_not() -> None:
+def test_only_sizes_of_fargate_are_accepted() -> None:
     for cpu, memories in FARGATE_SIZES.items():
         for memory in memories:
             assert size_errors(cpu, memory) == {}
@@ -73,7 +73,7 @@ def test_every_pair_of_fargate_is_taken_and_its_neighbours_are_not() -> None:
         ("DB_PASSWORD", "arn:aws:secretsmanager:eu-central-1:111111111111:secret:db-Ab12Cd:password::"),
     ],
 )
-def test_plain_values_and_references_are_taken(name: str, value: str) -> None:
+def test_plain_values_and_references_are_accepted(name: str, value: str) -> None:
     assert environment_errors({name: value}) == []
 
 
@@ -118,7 +118,7 @@ def test_references_are_whole_arns() -> None:
 @pytest.mark.parametrize(
     "text", ["a" * 4096, "sk-" * 1300, "x://" + ":" * 4000, "-----BEGIN " + "A " * 2000, "eyJ" * 1300]
 )
-def test_no_value_takes_long(text: str) -> None:
+def test_no_value_takes_long_to_check(text: str) -> None:
     began = time.thread_time()
 
     looks_like_secret("SETTING", text)

@@ -1,4 +1,4 @@
-"""The list of deployments: filters in the address, counts, live fragment; several at once, each by its own rule."""
+"""The list of deployments: filters in the URL, counts, the live fragment, and bulk commands."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ BULK = "/o/acme/deployments/bulk"
 
 
 def make(cast: Cast, name: str, **state: Any) -> Deployment:
-    """A deployment as ECS is said to have reported it; nothing of it is in ECS."""
+    """Create a deployment with a given state. It is not in ECS."""
     deployment = create_deployment(make_agent(cast, name), actor=cast.operator, replicas=2)
     Deployment.objects.filter(pk=deployment.pk).update(**state)
     deployment.refresh_from_db()
@@ -43,7 +43,7 @@ def ids(response: Any) -> set[str]:
         ("?q=zz", set()),
     ],
 )
-def test_filters_live_in_the_address(
+def test_filters_are_in_the_url(
     cast: Cast, client_for: SignedIn, three: dict[str, Deployment], query: str, found: set[str]
 ) -> None:
     response = client_for(cast.viewer).get(LIST + query)
@@ -51,9 +51,7 @@ def test_filters_live_in_the_address(
     assert ids(response) == {str(three[status].pk) for status in found}
 
 
-def test_filter_by_agent_and_the_beginning_of_an_id(
-    cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
-) -> None:
+def test_filter_by_agent_and_the_start_of_an_id(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
     client, ready = client_for(cast.viewer), three["ready"]
 
     assert ids(client.get(f"{LIST}?agent={ready.agent_id}")) == {str(ready.pk)}
@@ -75,7 +73,7 @@ def test_unknown_filter_is_named_and_not_ignored(cast: Cast, client_for: SignedI
     assert "<p>Status: Select a valid choice. nope is not one of the available choices." in response.content.decode()
 
 
-def test_beside_a_filter_that_cannot_be_the_others_stay_in_the_form(cast: Cast, client_for: SignedIn) -> None:
+def test_an_invalid_filter_keeps_the_others_in_the_form(cast: Cast, client_for: SignedIn) -> None:
     text = client_for(cast.viewer).get(f"{LIST}?status=nope&q=agent&sort=agent").content.decode()
 
     assert 'name="q" value="agent"' in text
@@ -83,16 +81,16 @@ def test_beside_a_filter_that_cannot_be_the_others_stay_in_the_form(cast: Cast, 
 
 
 @pytest.mark.parametrize(("query", "back"), [("", ""), ("status=ready&", "?status=ready")])
-def test_beyond_the_end_leads_back(
+def test_a_page_beyond_the_end_links_back(
     cast: Cast, client_for: SignedIn, three: dict[str, Deployment], query: str, back: str
 ) -> None:
     text = client_for(cast.viewer).get(f"{LIST}?{query}skip=50").content.decode()
 
-    assert f'No more deployments. <a href="{LIST}{back}">Back to the beginning</a>' in text
-    assert "No deployment yet" not in text
+    assert f'No more deployments. <a href="{LIST}{back}">Back to the first page</a>' in text
+    assert "No deployments yet" not in text
 
 
-def test_fragment_polls_its_own_address_fast_only_while_something_changes(
+def test_fragment_polls_fast_only_while_something_changes(
     cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
 ) -> None:
     client = client_for(cast.viewer)
@@ -106,14 +104,14 @@ def test_fragment_polls_its_own_address_fast_only_while_something_changes(
     assert f'hx-get="{LIST}?status=deploying" hx-trigger="every 2s' in changing
 
 
-def test_empty_lists_name_the_next_step(cast: Cast, client_for: SignedIn) -> None:
+def test_empty_lists_show_the_next_step(cast: Cast, client_for: SignedIn) -> None:
     client = client_for(cast.operator)
     without_agents = client.get(LIST).content.decode()
     make_agent(cast)
 
     assert "Create the first agent" in without_agents
     assert "Deploy the first agent" in client.get(LIST).content.decode()
-    assert "No deployment matches these filters" in client.get(f"{LIST}?q=zz").content.decode()
+    assert "No deployments match these filters" in client.get(f"{LIST}?q=zz").content.decode()
 
 
 def test_list_costs_the_same_queries_whatever_its_length(
@@ -126,7 +124,7 @@ def test_list_costs_the_same_queries_whatever_its_length(
         client.get(LIST)
 
 
-def test_viewer_may_look_and_is_told_why_not_act(
+def test_viewer_sees_the_list_and_why_actions_are_off(
     cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
 ) -> None:
     page = client_for(cast.viewer).get(LIST).content.decode()
@@ -135,9 +133,7 @@ def test_viewer_may_look_and_is_told_why_not_act(
     assert 'name="id"' not in page
 
 
-def test_outsider_gets_404_and_sees_nothing_of_it(
-    cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
-) -> None:
+def test_outsider_gets_404_and_sees_nothing(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
     client = client_for(cast.outsider)
 
     assert client.get(LIST).status_code == 404
@@ -152,7 +148,7 @@ def test_anonymous_is_sent_to_sign_in(cast: Cast, client: Client) -> None:
     assert (fragment.status_code, fragment["HX-Redirect"]) == (401, "/accounts/login/")
 
 
-def test_bulk_does_what_each_allows_and_says_why_of_the_others(
+def test_bulk_acts_where_allowed_and_explains_refusals(
     cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
 ) -> None:
     chosen = [str(deployment.pk) for deployment in three.values()]
@@ -167,7 +163,7 @@ def test_bulk_does_what_each_allows_and_says_why_of_the_others(
     assert response["HX-Trigger"] == "changed"
 
 
-def test_bulk_kill_is_typed_first(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
+def test_bulk_kill_must_be_typed(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
     client, chosen = client_for(cast.operator), [str(deployment.pk) for deployment in three.values()]
 
     asked = client.post(BULK, {"command": "kill", "id": chosen})
@@ -180,7 +176,7 @@ def test_bulk_kill_is_typed_first(cast: Cast, client_for: SignedIn, three: dict[
     assert Deployment.objects.filter(status="killed").count() == 3
 
 
-def test_bulk_of_more_than_three_is_typed_first(cast: Cast, client_for: SignedIn) -> None:
+def test_bulk_of_more_than_three_must_be_typed(cast: Cast, client_for: SignedIn) -> None:
     chosen = [str(make(cast, f"Agent {number}", status="ready").pk) for number in range(4)]
 
     response = client_for(cast.operator).post(BULK, {"command": "stop", "id": chosen})
@@ -193,10 +189,12 @@ def test_bulk_of_more_than_three_is_typed_first(cast: Cast, client_for: SignedIn
     ("sent", "said"),
     [
         ({"command": "stop"}, "Select at least one"),
-        ({"command": "scale", "id": "x"}, "Choose to restart, stop or kill"),
+        ({"command": "scale", "id": "x"}, "Choose Restart, Stop or Kill."),
     ],
 )
-def test_bulk_without_sense_changes_nothing(cast: Cast, client_for: SignedIn, sent: dict[str, str], said: str) -> None:
+def test_an_invalid_bulk_command_changes_nothing(
+    cast: Cast, client_for: SignedIn, sent: dict[str, str], said: str
+) -> None:
     response = client_for(cast.operator).post(BULK, sent)
 
     assert response.status_code == 422
@@ -210,7 +208,9 @@ def test_viewer_cannot_act_in_bulk(cast: Cast, client_for: SignedIn, three: dict
     assert not Deployment.objects.filter(wanted="stopped").exists()
 
 
-def test_a_foreign_row_is_left_out(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
+def test_rows_of_other_organizations_are_ignored(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
+) -> None:
     agent = make_agent(cast, "Foreign", organization=cast.globex)
     foreign = create_deployment(agent, actor=cast.outsider)
 
