@@ -1,14 +1,14 @@
-// The upgrade form: the plan at the right is asked for anew by each change of the choices, and only what it shows can be
-// started. Without this script the choices have a button that shows their plan.
+// The upgrade form. Each change of the choices reloads the plan, and only the plan shown can be started.
+// Without this script the choices have a button that shows their plan.
 
 const choices = document.getElementById("choices");
 
-// From the change on until its plan is there, the plan that stands there is not the one that is chosen. The capture phase
-// comes before htmx reads the form.
+// From the change until the new plan arrives, the plan shown does not match the choices. The capture phase runs before
+// htmx reads the form.
 choices.addEventListener("change", (event) => {
   const start = document.getElementById("start");
   if (start) start.disabled = true;
-  // What changed proposes the target, so the one that was chosen before does not count any more.
+  // The changes suggest the target, so clear the target that was selected before.
   if (event.target.name === "changed" && choices.querySelector("[name=changed]:checked")) {
     for (const radio of choices.querySelectorAll("[name=service]")) radio.checked = false;
   }
@@ -23,7 +23,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target.id !== "plan") return;
   const { target } = document.getElementById("plan").dataset;
   for (const radio of choices.querySelectorAll("[name=service]")) radio.checked = radio.value === target;
-  // A field that is kept over the swap loses its focus where the browser cannot move it as it is.
+  // A preserved field loses focus during the swap if the browser cannot move it without removing it.
   if (typedIn?.isConnected && document.activeElement === document.body) typedIn.focus();
 });
 
@@ -31,11 +31,11 @@ for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
   document.addEventListener(name, (event) => {
     if (event.detail.target?.id !== "plan") return;
     document.getElementById("plan-late").hidden = false;
-    announce("The portal did not answer. The plan is not for what is chosen now.");
+    announce("Cannot reach the portal. The plan does not match your choices.");
   });
 }
 
-// Pre-flight comes after the page; it is said aloud when it has come, and asked for anew on demand.
+// Pre-flight loads after the page. Its result is announced, and a link runs it again.
 document.addEventListener("htmx:afterSwap", (event) => {
   const panel = event.detail.target;
   if (!panel.matches(".preflight-panel")) return;
@@ -53,11 +53,11 @@ for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
     if (!panel) return;
     panel.querySelector("[data-waits]")?.setAttribute("hidden", "");
     panel.querySelector("[data-unanswered]")?.removeAttribute("hidden");
-    announce("The portal did not answer, so the checks are not known.");
+    announce("Cannot reach the portal. The check results are not known.");
   });
 }
 
-// A double click starts one upgrade: the server's key is the second guard.
+// Prevents a double click from starting two upgrades. The idempotency key on the server is the second guard.
 document.addEventListener("submit", (event) => {
   if (event.target.id === "plan") setTimeout(() => { document.getElementById("start").disabled = true; });
 });

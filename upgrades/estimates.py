@@ -1,4 +1,4 @@
-"""How long an upgrade will take, and when a rollout stands still for too long: from this organization's own past alone."""
+"""Estimates how long an upgrade takes and when a rollout has stalled, from only this organization's past rollouts."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,12 +17,15 @@ from upgrades.states import Outcome, Phase, in_a_sentence
 
 PAST_ROLLOUTS = 20
 BEFORE_ANY = "2-5 minutes"
-# A rollout that is usually over sooner than this may still stand still for so long: starting one task takes its time.
+# The shortest stall limit, even for services that roll faster: starting one task can take this long.
 SHORTEST_STALL_SECONDS = 60
 
 
 def usual_seconds(organization: Organization, services: Iterable[str]) -> dict[str, float]:
-    """The median duration of each service's newest completed rollouts; a service without a past is left out. One query."""
+    """Return the median duration in seconds of each service's newest completed rollouts.
+
+    Services without a completed rollout are left out. Costs one query.
+    """
     newest_first = [F("completed_at").desc(), F("id").desc()]
     past = (
         Rollout.objects.filter(
@@ -46,13 +49,16 @@ def usual_seconds(organization: Organization, services: Iterable[str]) -> dict[s
 
 
 def estimate_seconds(organization: Organization, services: list[str]) -> int | None:
-    """The sum over the services of what they usually take; None when one of them has no past. One query."""
+    """Return the sum of the services' usual durations; None if one of them has no past rollout. Costs one query."""
     usual = usual_seconds(organization, services)
     return round(sum(usual.values())) if set(usual) == set(services) else None
 
 
 def stall_seconds(organization: Organization, service: str) -> int | None:
-    """Without progress for as long as a whole rollout usually takes, it has stalled. None: there is no past. One query."""
+    """Return after how many seconds without progress a rollout of the service counts as stalled.
+
+    That is as long as a whole rollout usually takes; None if there is no past rollout. Costs one query.
+    """
     usual = usual_seconds(organization, [service]).get(service)
     if usual is None:
         return None
@@ -61,10 +67,10 @@ def stall_seconds(organization: Organization, service: str) -> int | None:
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """Of an open upgrade, by its past.
+    """The estimated time left for an open upgrade.
 
-    `longer_than`: what the service that rolls now usually takes, when it has taken longer already; `seconds` is then what
-    is left for those after it. `unknown`: services without a past; nothing can be said then.
+    `longer_than`: the usual seconds of the current service, set if it has already taken longer. `seconds` is then the
+    time left for the services after it. `unknown`: services without a past rollout; then there is no estimate.
     """
 
     seconds: int = 0
@@ -73,29 +79,33 @@ class TimeLeft:
     unknown: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """
+        """Return the estimate as a sentence.
+
         >>> str(TimeLeft(125))
-        'About 2 minutes left, by past rollouts.'
+        'About 2 minutes left, based on past rollouts.'
         >>> str(TimeLeft(20))
-        'Less than a minute left, by past rollouts.'
+        'Less than a minute left, based on past rollouts.'
         >>> str(TimeLeft(longer_than=70, service="orchestrator"))
-        'The orchestrator takes longer than its usual 1 min 10 s.'
+        'The orchestrator is taking longer than its usual 1 min 10 s.'
         >>> str(TimeLeft(250, longer_than=70, service="orchestrator"))
-        'The orchestrator takes longer than its usual 1 min 10 s; then about 4 minutes.'
+        'The orchestrator is taking longer than its usual 1 min 10 s. The rest takes about 4 minutes.'
         >>> str(TimeLeft(unknown=("agent service",)))
-        'How long it takes is not known: no past rollout of agent service.'
+        'No estimate yet: no past rollout of agent service.'
         """
         if self.unknown:
-            return f"How long it takes is not known: no past rollout of {' and '.join(self.unknown)}."
+            return f"No estimate yet: no past rollout of {' and '.join(self.unknown)}."
         if self.longer_than is not None:
-            then = f"; then {in_words(self.seconds)}" if self.seconds else ""
-            return f"The {self.service} takes longer than its usual {duration(self.longer_than)}{then}."
+            then = f" The rest takes {in_words(self.seconds)}." if self.seconds else ""
+            return f"The {self.service} is taking longer than its usual {duration(self.longer_than)}.{then}"
         left = in_words(self.seconds) if self.seconds >= MINUTE else "less than a minute"
-        return f"{left.capitalize()} left, by past rollouts."
+        return f"{left.capitalize()} left, based on past rollouts."
 
 
 def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
-    """What is left of an open upgrade; None for an ended one, and while it stalls or goes back. One query at most."""
+    """Return the estimated time left for an upgrade.
+
+    None if the upgrade has ended or a stop was requested, and while it stalls or rolls back. Costs at most one query.
+    """
     if not upgrade.is_open or upgrade.stop_requested_at:
         return None
     left = [rollout for rollout in upgrade.rollouts.all() if not rollout.is_terminal]
@@ -118,7 +128,8 @@ def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
 
 
 def in_words(seconds: int | None) -> str:
-    """
+    """Return a duration in minutes as a phrase.
+
     >>> in_words(None), in_words(41), in_words(250)
     ('2-5 minutes', 'about 1 minute', 'about 4 minutes')
     """

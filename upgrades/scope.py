@@ -1,6 +1,6 @@
-"""The smallest safe scope: what changed -> which target. Pure: no database, no AWS, no clock.
+"""The smallest safe scope: finds the target for a set of changes. Pure: no database, no AWS, no clock.
 
-Rule: the table "Choosing the Right Upgrade Scope" of the platform's guide,
+The rule is the table "Choosing the Right Upgrade Scope" in the platform's guide,
 https://docs.getaxonflow.com/docs/deployment/deployment-operations/:
 
     agent            request-path or connector-execution changes
@@ -18,7 +18,7 @@ from upgrades.states import ALL_SERVICES, PlatformService, services_of
 
 
 class Change(models.TextChoices):
-    """What may have changed, in the guide's words."""
+    """A kind of change, in the guide's words."""
 
     REQUEST_PATH = "request-path", "Request path"
     CONNECTORS = "connectors", "Connector execution"
@@ -30,7 +30,7 @@ class Change(models.TextChoices):
     TOGETHER = "together", "Services must move together"
 
 
-# What must move together has no service of its own: it is all of them, at once.
+# `TOGETHER` has no service of its own, because it needs all of them.
 SERVICE_OF = {
     Change.REQUEST_PATH: PlatformService.AGENT,
     Change.CONNECTORS: PlatformService.AGENT,
@@ -44,10 +44,10 @@ SERVICE_OF = {
 
 @dataclass(frozen=True)
 class Scope:
-    """What a set of changes needs.
+    """The scope that a set of changes needs.
 
-    `needed`: the services that they touch, in rolling order. `target`: the smallest target that rolls all of those in one
-    upgrade.
+    `needed`: the services that the changes affect, in rolling order.
+    `target`: the smallest target that rolls all of them in one upgrade.
     """
 
     target: str
@@ -55,7 +55,7 @@ class Scope:
 
 
 def smallest_scope(changes: Iterable[Change]) -> Scope | None:
-    """The smallest target for the changes; None when nothing is said to have changed."""
+    """Return the smallest scope for the changes; None if there are no changes."""
     changed = set(changes)
     if not changed:
         return None
@@ -67,11 +67,11 @@ def smallest_scope(changes: Iterable[Change]) -> Scope | None:
 
 
 def left_out(scope: Scope, target: str) -> tuple[PlatformService, ...]:
-    """The services that the changes need and that the target does not roll."""
+    """Return the services that the changes need but the target does not roll."""
     rolled = services_of(target)
     return tuple(service for service in scope.needed if service not in rolled)
 
 
 def not_needed(scope: Scope, target: str) -> tuple[PlatformService, ...]:
-    """The services that the target rolls and that the changes do not need."""
+    """Return the services that the target rolls but the changes do not need."""
     return tuple(PlatformService(service) for service in services_of(target) if service not in scope.needed)

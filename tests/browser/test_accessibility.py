@@ -80,7 +80,7 @@ def send_empty_form(page: Page) -> None:
 
 
 def sign_without_a_word(page: Page) -> None:
-    page.get_by_label("It fails").check()
+    page.get_by_label("Fail").check()
     page.get_by_role("button", name="Sign", exact=True).click()
     expect(page.get_by_text("Say in a note what failed")).to_be_visible()
 
@@ -148,7 +148,7 @@ def test_versions_meet_wcag_too(
 
     page = open_page("/o/acme/versions/", cast.viewer)
     expect(page.get_by_text("Drift: agent service.")).to_be_visible()
-    page.get_by_text("1 image without a tag").click()
+    page.get_by_text("1 untagged image").click()
 
     assert check(page, "versions") == []
 

@@ -1,4 +1,4 @@
-"""The history's filters live in the address, and every way back keeps them."""
+"""The history's filters are in the URL, and every way back keeps them."""
 
 import re
 

@@ -55,9 +55,9 @@ def test_single_keys_go_to_pages_and_filters_but_never_while_one_types(
     page = open_page(HISTORY, cast.operator)
 
     page.keyboard.press("/")
-    expect(page.get_by_label("Version asked for")).to_be_focused()
+    expect(page.get_by_label("Requested version")).to_be_focused()
     page.keyboard.type("dv?/")
-    expect(page.get_by_label("Version asked for")).to_have_value("dv?/")
+    expect(page.get_by_label("Requested version")).to_have_value("dv?/")
     expect(page.get_by_role("dialog")).to_be_hidden()
 
     page.get_by_role("heading", level=1).click()

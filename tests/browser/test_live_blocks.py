@@ -61,7 +61,7 @@ def test_what_a_person_opened_or_selected_survives_a_refresh(
     page.wait_for_timeout(2200)
     page.mouse.up()
     expect(page.locator("#live[data-first]")).to_have_count(0)
-    expect(lane.get_by_role("heading", name="Events of ECS")).to_be_visible()
+    expect(lane.get_by_role("heading", name="ECS events")).to_be_visible()
     expect(summary).to_be_focused()
 
     page.evaluate("getSelection().selectAllChildren(document.querySelector('.headline'))")

@@ -82,9 +82,9 @@ def test_every_other_confirmation_page_acts(cast: Cast, place: Place, open_page:
     page = open_page("/account/", cast.admin)
 
     for path, button, fields, outcome in (
-        (f"{upgrades}/{place.upgrade_id}/stop", "Stop and roll back", {}, "Stop asked for."),
-        (f"{upgrades}/{place.ended_id}/validation/sign_in", "Sign", {"It passes": "", "Note": "Seen."}, "Signed: "),
-        (f"{upgrades}/{place.ended_id}/rollback", "Roll back agent service", {}, "It rolls back"),
+        (f"{upgrades}/{place.upgrade_id}/stop", "Stop and roll back", {}, "Stop requested."),
+        (f"{upgrades}/{place.ended_id}/validation/sign_in", "Sign", {"Pass": "", "Note": "Seen."}, "Signed: "),
+        (f"{upgrades}/{place.ended_id}/rollback", "Roll back agent service", {}, "Rolls back"),
         (f"{channel}/edit", "Save the changes", {"Name": "Renamed"}, "The changes are saved."),
         (f"{channel}/secret", "Make a new secret", {}, "whsec_"),
         (f"{channel}/remove", "Remove the channel", {}, "is removed."),

@@ -1,4 +1,4 @@
-"""From the sign-in to an upgrade's end, as an operator does it, with JavaScript and without."""
+"""The journey of an operator from sign-in to the end of an upgrade, with and without JavaScript."""
 
 import re
 
@@ -16,7 +16,7 @@ from upgrades.models import Upgrade, ValidationRun
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 
-# What htmx says of a plan that was asked for and gave way to the next choice's.
+# What htmx logs when the request of a plan is cancelled by that of the next choice.
 GAVE_WAY = ["htmx:afterRequest", "htmx:sendAbort"]
 
 
@@ -28,7 +28,7 @@ def sign_in(page: Page, cast: Cast) -> None:
 
 def fill_trigger_form(page: Page, *, service: str, javascript: bool = True) -> None:
     page.get_by_role("radio", name=service).check()
-    page.get_by_label("Force a new rollout").check()
+    page.get_by_label("Force new deployment").check()
     if not javascript:
         page.get_by_role("button", name="Show plan").click()
     page.get_by_label("Reason").fill("OPS-412: pick up the connector fix")
@@ -57,12 +57,12 @@ def test_sign_in_trigger_and_watch_to_the_end(cast: Cast, engine: Engine, guard:
     expect(lane.get_by_role("list", name="Tasks")).to_contain_text(f"{running} new running")
     expect(page).to_have_title(f"In progress: {upgrade.upgrade_id} · Acme Robotics · Operations portal")
     engine.run(upgrade, seconds=15)
-    expect(lane).to_contain_text("Rolled out: 4 of 4 tasks run.")
+    expect(lane).to_contain_text("Rolled out: 4 of 4 tasks running.")
     expect(page.get_by_role("region", name="Validation", exact=True)).to_contain_text("Needs validation")
     expect(page.locator("#announcer")).to_have_text("Rolled out: agent service. Needs validation.")
     assert page.evaluate("window.isSamePage")
 
-    # When the portal has checked what it can, the page asks for nothing more.
+    # When the portal's own checks are done, the page stops polling.
     ValidationRun.objects.update(is_done=True)
     expect(page.get_by_role("button", name="Check again")).to_be_visible(timeout=10_000)
     expect(page.get_by_role("link", name="Stop upgrade")).to_be_hidden()
@@ -84,7 +84,7 @@ def test_trigger_watch_and_stop_without_javascript(cast: Cast, engine: Engine, o
     expect(page.locator("head meta[http-equiv=refresh]")).to_have_count(0)
     engine.start(upgrade)
     page.get_by_role("link", name="Refresh", exact=True).click()
-    expect(page.get_by_role("region", name="Orchestrator")).to_contain_text("of 3 new tasks run")
+    expect(page.get_by_role("region", name="Orchestrator")).to_contain_text("of 3 new tasks running")
 
     page.get_by_role("link", name="Stop upgrade").click()
     expect(page.get_by_role("main")).to_contain_text(
@@ -118,14 +118,14 @@ def test_the_plan_follows_the_choices_and_keeps_what_was_typed(
     expect(page.get_by_role("radio", name="Agent service")).to_be_checked()
     expect(plan.locator("#start")).to_have_text("Start upgrade of agent service")
     expect(page).to_have_url(re.compile(r"\?changed=connectors$"))
-    expect(page.locator("#announcer")).to_contain_text("Pre-flight: Nothing fails.")
+    expect(page.locator("#announcer")).to_contain_text("Pre-flight: No check failed.")
     expect(confirmation).to_have_count(0)
 
     page.get_by_label("Reason").fill("OPS-412")
-    page.get_by_label("Force a new rollout").check()
+    page.get_by_label("Force new deployment").check()
     expect(confirmation).to_be_visible()
-    expect(page.locator("#announcer")).to_have_text("Plan for agent service: 4 tasks are replaced, 2-5 minutes.")
-    expect(page.get_by_label("Force a new rollout")).to_be_focused()
+    expect(page.locator("#announcer")).to_have_text("Plan for agent service: replaces 4 tasks, takes 2-5 minutes.")
+    expect(page.get_by_label("Force new deployment")).to_be_focused()
     page.get_by_label("LLM providers").check()
     expect(page.get_by_role("radio", name="All three")).to_be_checked()
     page.get_by_role("link", name="Choose the orchestrator").click()
@@ -148,7 +148,7 @@ def test_only_the_plan_that_is_shown_can_be_started(
 
     page.route("**/upgrades/new?*", lambda route: route.abort())
     page.get_by_role("radio", name="Orchestrator").check()
-    expect(page.get_by_text("this plan is not for what is chosen now")).to_be_visible()
+    expect(page.get_by_text("this plan does not match your choices")).to_be_visible()
     expect(start).to_be_disabled()
 
     page.unroute("**/upgrades/new?*")
@@ -164,22 +164,22 @@ def test_pre_flight_comes_after_the_page_and_asks_for_a_reason_while_something_f
     at_local_aws(platform, cast.acme)
     platform.set_platform(cast.acme.deployment_stack, "component/llm_router", "unhealthy")
     page = open_page("/o/acme/upgrades/new?service=orchestrator", cast.operator)
-    checks, override = page.get_by_role("region", name="Pre-flight"), page.get_by_label("Why to start although")
-    expect(checks).to_contain_text("1 of 10 checks fail.")
-    expect(page.locator("#announcer")).to_contain_text("Pre-flight: 1 of 10 checks fail.")
+    checks, override = page.get_by_role("region", name="Pre-flight"), page.get_by_label("Reason to start despite")
+    expect(checks).to_contain_text("1 of 10 checks failed.")
+    expect(page.locator("#announcer")).to_contain_text("Pre-flight: 1 of 10 checks failed.")
 
-    # It stays over a change of the plan that keeps the target, with what was typed and opened.
+    # It survives a change of the plan that keeps the target, with its typed text and open details.
     override.fill("the vendor asked for it")
     checks.get_by_text("Evidence").first.click()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.get_by_label("Force a new rollout").check()
+    page.get_by_label("Force new deployment").check()
     expect(page.get_by_label("Type acme to confirm")).to_be_visible()
     expect(override).to_have_value("the vendor asked for it")
     expect(checks.get_by_text("organization", exact=True)).to_be_visible()
     assert [url for url in asked if "preflight" in url] == []
 
-    # The browser does not send it without a reason.
+    # The browser does not submit the form without a reason.
     override.fill("")
     page.get_by_label("Type acme to confirm").fill("acme")
     page.get_by_role("button", name="Start upgrade").click()
@@ -189,7 +189,7 @@ def test_pre_flight_comes_after_the_page_and_asks_for_a_reason_while_something_f
     platform.clear_platform()
     page.wait_for_timeout(FRESH_SECONDS * 1000)
     page.get_by_role("link", name="Check again").click()
-    expect(checks).to_contain_text("Nothing fails.")
+    expect(checks).to_contain_text("No check failed.")
     expect(override).to_have_count(0)
     page.get_by_role("button", name="Start upgrade").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Upgrade of orchestrator")
@@ -234,6 +234,6 @@ def test_after_a_partial_upgrade_the_next_step_is_filled_in(
     page.get_by_role("link", name="Retry the orchestrator").click()
 
     expect(page.get_by_role("radio", name="Orchestrator")).to_be_checked()
-    expect(page.get_by_label("Force a new rollout")).to_be_checked()
+    expect(page.get_by_label("Force new deployment")).to_be_checked()
     expect(page.get_by_label("Reason", exact=True)).to_have_value("OPS-7")
     expect(page.get_by_role("button", name="Start upgrade")).to_have_text("Start upgrade of orchestrator")

@@ -107,7 +107,7 @@ def test_an_end_says_what_became_of_each_service_and_what_to_do(cast: Cast, engi
     assert "exit code" in orchestrator
     assert portal == "Customer portal: Failed. Not attempted: a service before it did not succeed. Nothing was changed."
     assert following == (
-        "Next: Read why its new tasks stopped, and mend that. What is safe to do then, the page has filled in."
+        "Next: Find out why its new tasks stopped and fix the cause. What is safe to do then, the page has filled in."
     )
     assert message.data["status"] == "PARTIAL"
     outcomes = [(each["service"], each["status"], each["outcome"]) for each in message.data["services"]]

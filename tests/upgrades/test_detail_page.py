@@ -1,4 +1,4 @@
-"""The page of one upgrade: whole, as a live fragment, and after its end."""
+"""The page of one upgrade: whole, as a live fragment, and after the upgrade has ended."""
 
 import html
 from collections.abc import Callable
@@ -156,8 +156,8 @@ def test_its_queries_do_not_grow_with_the_services(
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 
-    # Organization, upgrade, rollouts, ECS's events, checks, rollbacks, validation run, timeline twice, role twice,
-    # heartbeats; the page's frame asks for the organizations too.
+    # Organization, upgrade, rollouts, ECS events, checks, rollbacks, validation run, timeline twice, role twice,
+    # heartbeats; the page's frame also reads the organizations.
     with django_assert_num_queries(SIGNED_IN_QUERIES + (12 if headers else 13)):
         client.get(url_of(upgrade), headers=headers)
 
@@ -193,12 +193,12 @@ def test_a_failure_says_what_happened_what_is_left_and_what_to_do(
 @pytest.mark.parametrize(
     ("outcome", "status", "message", "headline"),
     [
-        (Outcome.COMPLETED, Status.SUCCESS, "Rolled out: orchestrator.", "Rolled out: 3 of 3 tasks run."),
+        (Outcome.COMPLETED, Status.SUCCESS, "Rolled out: orchestrator.", "Rolled out: 3 of 3 tasks running."),
         (
             Outcome.NO_CHANGE,
             Status.SUCCESS,
             "Nothing was rolled. Nothing to change: orchestrator.",
-            "No task was touched.",
+            "No task was replaced.",
         ),
         (
             Outcome.DISABLED,

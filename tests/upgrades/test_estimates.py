@@ -1,4 +1,4 @@
-"""What the past tells about a rollout under way: how long it will take, and from when on it stands still for too long."""
+"""Estimates from past rollouts: how long an upgrade will take, and when a rollout has stalled."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -23,7 +23,7 @@ SignIn = Callable[[User], Client]
 
 @pytest.fixture
 def past(cast: Cast) -> None:
-    """Of acme: the agent service took 70 s, the orchestrator 100 s, the customer portal 200 s."""
+    """Record a past upgrade of acme: agent service 70 s, orchestrator 100 s, customer portal 200 s."""
     rolled(cast.acme, cast.operator, {"agent": 70, "orchestrator": 100, "customer-portal": 200})
 
 
@@ -35,7 +35,7 @@ def rolled(organization: Organization, by: User, seconds: dict[str, int]) -> Non
 
 
 def under_way(cast: Cast, *, for_seconds: float, **fields: Any) -> Upgrade:
-    """All three of acme; the agent service has rolled for so long."""
+    """Return an open upgrade of acme's three services whose agent service has been rolling for `for_seconds`."""
     statuses = [Status.IN_PROGRESS, Status.PENDING, Status.PENDING]
     upgrade = make_upgrade(cast.acme, by=cast.operator, target="all", statuses=statuses, **fields)
     started_at = timezone.now() - timedelta(seconds=for_seconds)
@@ -47,28 +47,30 @@ def left(upgrade: Upgrade) -> TimeLeft | None:
     return time_left(upgrade, now=timezone.now())
 
 
-# --- how long ------------------------------------------------------------------------------------------------------
+# --- time left ------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_left_counts_down_with_the_service_that_rolls(cast: Cast, past: None) -> None:
     found = left(under_way(cast, for_seconds=30))
 
     assert found == TimeLeft(340)
-    assert str(found) == "About 6 minutes left, by past rollouts."
+    assert str(found) == "About 6 minutes left, based on past rollouts."
 
 
 def test_the_last_seconds_are_not_counted(cast: Cast, past: None) -> None:
     upgrade = under_way(cast, for_seconds=30)
     upgrade.rollouts.exclude(service="agent").update(phase=Phase.DONE)
 
-    assert str(left(Upgrade.objects.for_record().get(pk=upgrade.pk))) == "Less than a minute left, by past rollouts."
+    assert (
+        str(left(Upgrade.objects.for_record().get(pk=upgrade.pk))) == "Less than a minute left, based on past rollouts."
+    )
 
 
 def test_a_service_that_takes_longer_than_usual_is_named(cast: Cast, past: None) -> None:
     found = left(under_way(cast, for_seconds=95))
 
     assert found == TimeLeft(300, 70, "agent service")
-    assert str(found) == "The agent service takes longer than its usual 1 min 10 s; then about 5 minutes."
+    assert str(found) == "The agent service is taking longer than its usual 1 min 10 s. The rest takes about 5 minutes."
 
 
 def test_a_service_without_a_past_is_named(cast: Cast) -> None:
@@ -77,7 +79,7 @@ def test_a_service_without_a_past_is_named(cast: Cast) -> None:
 
     found = str(left(under_way(cast, for_seconds=5)))
 
-    assert found == "How long it takes is not known: no past rollout of orchestrator and customer portal."
+    assert found == "No estimate yet: no past rollout of orchestrator and customer portal."
 
 
 @pytest.mark.parametrize("seen", [{"outcome": Outcome.ROLLING_BACK}, {"is_stalled": True}])
@@ -122,10 +124,10 @@ def test_the_page_tells_what_is_left(cast: Cast, past: None, client_for: SignIn)
 
     text = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
 
-    assert "About 6 minutes left, by past rollouts." in text
+    assert "About 6 minutes left, based on past rollouts." in text
 
 
-# --- when it stands still ------------------------------------------------------------------------------------------
+# --- stalls -------------------------------------------------------------------------------------------------------
 
 
 def started(cast: Cast, engine: Engine) -> Rollout:
@@ -167,10 +169,10 @@ def test_a_rollout_is_flagged_early_with_what_ecs_told_last(
     told = UpgradeEvent.objects.get(rollout=rollout, kind=EventKind.ROLLOUT_STALLED)
     assert "unable to place a task" in told.message
     text = client_for(cast.viewer).get(f"/o/acme/upgrades/{rollout.upgrade.upgrade_id}/").content.decode()
-    notice = text.partition("No task has moved since")[2].partition("</div>")[0]
+    notice = text.partition("No progress since")[2].partition("</div>")[0]
     assert "for longer than 1 min 10 s" in notice
     assert "unable to place a task" in notice
-    assert "a stop lets ECS roll it back" in notice
+    assert "If you stop it, ECS rolls it back." in notice
 
 
 @pytest.mark.django_db(transaction=True)

@@ -127,7 +127,7 @@ def test_an_open_upgrade_has_evidence_that_says_so(cast: Cast, client_for: SignI
 
     assert (document["status"], document["checks"], document["request"]["completed_at"]) == ("IN_PROGRESS", [], None)
     assert document["stop"]["requested_by"] == cast.admin.email
-    assert "has not ended: this evidence is not complete" in page(client, upgrade)
+    assert "has not ended, so this evidence is incomplete" in page(client, upgrade)
 
 
 def test_preflight_and_override_are_in_it(cast: Cast, client_for: SignIn) -> None:
@@ -171,7 +171,7 @@ def test_the_environment_is_the_one_of_the_trigger(cast: Cast, client_for: SignI
     )
 
     assert take(client, upgrade)["organization"]["environment"] == "staging-then"
-    assert "Acme Robotics, staging-then. Taken" in page(client, upgrade)
+    assert "Acme Robotics, staging-then. Generated" in page(client, upgrade)
 
 
 def test_a_time_that_the_release_before_wrote_ends_as_the_others_do(cast: Cast, client_for: SignIn) -> None:
@@ -221,7 +221,7 @@ def test_the_page_speaks_as_the_other_pages_do(cast: Cast, client_for: SignIn) -
         "Success : completed",
         "Revision registered : Said.",
         "Rollback triggered rolls back: upgrade-before",
-        "UTC. All times are UTC.",
+        "UTC. All times are in UTC.",
     ):
         assert said in text.replace("Success: completed", "Success : completed"), (said, text)
     for code in ("IN_PROGRESS", "SUCCESS", "rollout.revision_registered", "upgrade.rollback_triggered", " unknown "):

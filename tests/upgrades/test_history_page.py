@@ -1,4 +1,4 @@
-"""The history page: filters in the address, pages, the fragment of rows."""
+"""The history page: filters in the URL, pagination, the fragment of rows, the CSV file."""
 
 import csv
 import html
@@ -27,7 +27,7 @@ HTMX = {"HX-Request": "true"}
 
 
 def shown(response: Any) -> list[str]:
-    """The ids in the order in which the page lists them."""
+    """Return the ids in the order in which the page lists them."""
     assert response.status_code == 200
     text = response.content.decode()
     found = [(text.find(f"/{upgrade.upgrade_id}/"), upgrade.upgrade_id) for upgrade in Upgrade.objects.all()]
@@ -101,13 +101,13 @@ def test_services_that_take_the_same_step_tell_it_once(cast: Cast, client_for: S
 
 
 def version_cell(client: Client) -> str:
-    """The version of the only row, without tags."""
+    """Return the version of the only row, without tags."""
     cell = client.get(URL).content.decode().partition('data-label="Version"')[2].partition("</td>")[0]
     return " ".join(re.sub(r"<[^>]+>", " ", cell.partition(">")[2]).split())
 
 
 def test_no_upgrade_yet_says_what_to_do(cast: Cast, client_for: SignIn) -> None:
-    assert "No upgrade yet." in client_for(cast.viewer).get(URL).content.decode()
+    assert "No upgrades yet." in client_for(cast.viewer).get(URL).content.decode()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_beyond_the_end_leads_back_to_the_newest(cast: Cast, client_for: SignIn,
     text = client_for(cast.viewer).get(f"{URL}?{query}skip=50").content.decode()
 
     assert f'No more upgrades. <a href="{URL}{back}">Back to the newest</a>' in text
-    assert "No upgrade yet" not in text
+    assert "No upgrades yet" not in text
 
 
 @pytest.mark.parametrize("rows", [1, 6])
@@ -186,7 +186,7 @@ def test_its_queries_do_not_grow_with_the_rows(
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 
-    # Organization, role, heartbeats, count, upgrades, rollouts; the page's frame asks for the organizations too.
+    # Organization, role, heartbeats, count, upgrades, rollouts; the page's frame also reads the organizations.
     with django_assert_num_queries(SIGNED_IN_QUERIES + (6 if headers else 7)):
         client.get(URL, headers=headers)
 
@@ -221,8 +221,8 @@ def test_anonymous_is_sent_to_sign_in(cast: Cast) -> None:
         ("status=DONE", "Status"),
         ("service=database", "Service"),
         ("validation=open", "Validation"),
-        ("version=%00", "Version asked for"),
-        (f"version={'x' * 129}", "Version asked for"),
+        ("version=%00", "Requested version"),
+        (f"version={'x' * 129}", "Requested version"),
         (f"initiated_by={'x' * 255}", "Who (e-mail)"),
         ("skip=-1", "Skip"),
         ("skip=x", "Skip"),
@@ -266,7 +266,7 @@ def test_another_method_is_405(cast: Cast, client_for: SignIn, method: str) -> N
     assert getattr(client_for(cast.admin), method)(URL).status_code == 405
 
 
-# --- as a file -------------------------------------------------------------------------------------------------------
+# --- as CSV -------------------------------------------------------------------------------------------------------
 
 
 def in_file(response: Any) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What the page offers after an upgrade that did not succeed as a whole: one way on, one way back, none while unclear."""
+"""What the page suggests after a failed or partial upgrade: a retry, a rollback, or nothing while it is unclear."""
 
 import html
 import re
@@ -26,7 +26,7 @@ CLEAR = [outcome for outcome in FAILURES if outcome not in UNCLEAR]
 
 
 def ended(cast: Cast, *outcomes: Outcome, **fields: Any) -> Upgrade:
-    """An upgrade of acme from v9.9.0 to v9.9.1: of `all` with an outcome for each, or of the orchestrator alone."""
+    """Return an upgrade of acme from v9.9.0 to v9.9.1: of `all` with an outcome for each, or of only the orchestrator."""
     upgrade = make_upgrade(
         cast.acme,
         by=cast.operator,
@@ -46,18 +46,18 @@ def ended(cast: Cast, *outcomes: Outcome, **fields: Any) -> Upgrade:
 
 
 def partial(cast: Cast, outcome: Outcome = Outcome.ROLLED_BACK, **fields: Any) -> Upgrade:
-    """The agent service advanced, the orchestrator did not, the customer portal was not attempted."""
+    """Return an upgrade that advanced the agent service, failed in the orchestrator and did not attempt the portal."""
     return ended(cast, Outcome.COMPLETED, outcome, Outcome.NOT_ATTEMPTED, **fields)
 
 
 def card(client: Client, upgrade: Upgrade) -> str:
-    """The page's card, empty where there is none."""
+    """Return the card of the page; empty if there is none."""
     text = html.unescape(client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode())
     return text.partition('id="next"')[2].partition("</section>")[0]
 
 
 def buttons(text: str) -> dict[str, str]:
-    """The addresses of the buttons by their labels."""
+    """Return the URLs of the buttons by their labels."""
     found = re.findall(r'<a class="button[^"]*" href="([^"]*)">([^<]*)</a>', text)
     return {label: address for address, label in found}
 
@@ -79,8 +79,8 @@ def test_a_partial_upgrade_retries_the_failed_service_alone_or_goes_back(cast: C
         "reason": ["OPS-7"],
     }
     assert offered["Roll back the agent service"] == f"/o/acme/upgrades/{upgrade.upgrade_id}/rollback"
-    assert '<a href="#lane-orchestrator">Orchestrator</a>: Read why its new tasks stopped' in text
-    assert "for afterwards: customer portal." in text
+    assert '<a href="#lane-orchestrator">Orchestrator</a>: Find out why its new tasks stopped' in text
+    assert "Then upgrade what also failed or was not attempted: customer portal." in text
 
 
 def test_what_was_forced_is_forced_again(cast: Cast, client_for: SignIn) -> None:
@@ -131,7 +131,7 @@ def test_while_something_is_unclear_there_is_only_where_to_look(
 
     assert buttons(text) == {}
     assert LOOK[outcome] in text
-    assert "Until that is clear nothing is safe to start." in text
+    assert "Do not start anything until this is clear." in text
     assert 'href="/o/acme/"' in text
 
 
@@ -169,7 +169,7 @@ def test_after_a_good_retry_the_service_not_attempted_is_next(cast: Cast, client
     text = card(client_for(cast.operator), upgrade)
 
     assert list(buttons(text)) == ["Upgrade the customer portal", "Roll back the agent service"]
-    assert "Rolled again since: orchestrator." in text
+    assert "Upgraded again since: orchestrator." in text
     assert retry.upgrade_id in text
 
 
@@ -205,7 +205,7 @@ def test_another_organizations_upgrades_do_not_count(cast: Cast, client_for: Sig
     assert len(buttons(card(client_for(cast.operator), upgrade))) == 2
 
 
-# --- of a rollback -------------------------------------------------------------------------------------------------
+# --- after a rollback -------------------------------------------------------------------------------------------------
 
 
 def test_a_rollback_that_failed_leads_to_its_plan_again(cast: Cast, client_for: SignIn) -> None:
@@ -213,8 +213,8 @@ def test_a_rollback_that_failed_leads_to_its_plan_again(cast: Cast, client_for: 
     rollback = partial(cast, kind=Kind.ROLLBACK, rolls_back=original)
 
     assert buttons(card(client_for(cast.operator), rollback)) == {
-        "Try to roll back the orchestrator again": f"/o/acme/upgrades/{original.upgrade_id}/rollback",
-        "Take the agent service forward again": f"/o/acme/upgrades/{rollback.upgrade_id}/rollback",
+        "Retry the rollback of the orchestrator": f"/o/acme/upgrades/{original.upgrade_id}/rollback",
+        "Undo the rollback of the agent service": f"/o/acme/upgrades/{rollback.upgrade_id}/rollback",
     }
 
 
@@ -226,7 +226,7 @@ def test_a_rollback_of_two_names_the_two(cast: Cast, client_for: SignIn) -> None
 
     offered = buttons(card(client_for(cast.operator), rollback))
 
-    assert list(offered) == ["Try to roll back the agent service and orchestrator again"]
+    assert list(offered) == ["Retry the rollback of the agent service and orchestrator"]
 
 
 # --- who may -------------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_a_viewer_reads_it_without_buttons(cast: Cast, client_for: SignIn) -> No
     text = card(client_for(cast.viewer), partial(cast))
 
     assert buttons(text) == {}
-    assert "Retry the orchestrator, or roll back the agent service: an operator may." in text
+    assert "Retry the orchestrator, or roll back the agent service: this needs an operator." in text
 
 
 def test_it_costs_one_query(cast: Cast, django_assert_num_queries: Any) -> None:

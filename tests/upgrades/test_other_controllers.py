@@ -118,7 +118,7 @@ def test_named_alone_it_is_refused(
 def test_its_plan_says_that_it_is_refused(cast: Cast, controller: str, client_for: SignIn) -> None:
     text = text_of(client_for(cast.operator).get("/o/acme/upgrades/new?service=orchestrator&checks=1"))
 
-    assert "This cannot be started." in text
+    assert "This upgrade cannot start." in text
     assert f"-orchestrator-service is {says(controller)}." in text
 
 

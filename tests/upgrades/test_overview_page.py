@@ -1,4 +1,4 @@
-"""The overview: what runs, what happens now, what happened last; and its live block of services."""
+"""The overview: running services, open and recent upgrades, and the live block."""
 
 import threading
 import time
@@ -27,7 +27,7 @@ def test_it_shows_what_ecs_runs(cast: Cast, platform: LocalAws, client_for: Sign
 
     for said in ("Acme Robotics", f"{cast.acme.deployment_stack}-agent-service", "4 of 4", "v9.9.0", "Steady"):
         assert said in text
-    assert "No upgrade yet." in text
+    assert "No upgrades yet." in text
 
 
 def test_it_shows_what_happens_now_and_the_newest_few(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
@@ -162,7 +162,7 @@ def test_a_cache_that_is_down_is_only_a_memory_lost(
 
 
 def test_an_organization_without_cluster_is_told_what_comes_next(cast: Cast, client_for: SignIn) -> None:
-    assert "names no ECS cluster yet" in client_for(cast.newcomer).get("/o/initech/").content.decode()
+    assert "has no ECS cluster yet" in client_for(cast.newcomer).get("/o/initech/").content.decode()
 
 
 def test_a_silent_runner_is_told_on_every_page(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
@@ -197,7 +197,7 @@ def test_its_queries_do_not_grow_with_the_upgrades(
     client = client_for(cast.viewer)
     client.get(URL)
 
-    # Organization, role, heartbeats, open upgrade, last rollouts and what they left, recent upgrades (with their
+    # Organization, role, heartbeats, open upgrade, last rollouts and their results, recent upgrades (with their
     # rollouts), deployments by status, the frame.
     with django_assert_num_queries(SIGNED_IN_QUERIES + 9 + bool(rows)):
         client.get(URL)

@@ -1,4 +1,4 @@
-"""Is it safe? What the form shows before anything is started: choices in the address, plan, blast radius, reasons."""
+"""What the upgrade form shows before anything starts: choices in the URL, the plan, its impact, reasons to refuse."""
 
 import html
 import re
@@ -27,12 +27,12 @@ HTMX = {"HX-Request": "true"}
 
 
 def words(page: str) -> str:
-    """What a person reads: no tags, single spaces."""
+    """Return the visible text: no tags, single spaces."""
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
 
 
 def inputs(page: str) -> list[dict[str, str]]:
-    """The attributes of every input, in order; those without a value are empty."""
+    """Return the attributes of every input, in order; attributes without a value are empty."""
     return [
         {name: html.unescape(value) for name, value in re.findall(r'([\w-]+)(?:="([^"]*)")?', tag)}
         for tag in re.findall(r"<input([^>]*)>", page)
@@ -40,12 +40,12 @@ def inputs(page: str) -> list[dict[str, str]]:
 
 
 def radios(page: str, state: str) -> list[str]:
-    """The targets whose radio is `checked` or `disabled`."""
+    """Return the targets whose radio button is `checked` or `disabled`."""
     return [each["value"] for each in inputs(page) if each.get("type") == "radio" and state in each]
 
 
 def would_send(page: str) -> dict[str, str]:
-    """What the start form carries without a person's doing."""
+    """Return what the start form sends without any input."""
     hidden = all_hidden(page)
     return {name: hidden[name] for name in ("service", "version", "force_new_deployment", "changed") if name in hidden}
 
@@ -55,7 +55,7 @@ def all_hidden(page: str) -> dict[str, str]:
 
 
 def row_of(page: str, label: str) -> str:
-    """The words of one service's row of the plan."""
+    """Return the text of one service's row of the plan."""
     found = re.search(rf'<li class="plan-row[^>]*aria-label="{label}">(.*?)</li>', page, re.DOTALL)
     assert found, label
     return words(found[1])
@@ -67,7 +67,7 @@ def ask(client: Client, query: str = "", **headers: str) -> str:
     return str(response.content.decode())
 
 
-# --- choices in the address ----------------------------------------------------------------------------------------
+# --- choices in the URL --------------------------------------------------------------------------------------------
 
 
 def test_nothing_chosen_shows_what_runs_and_starts_nothing(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
@@ -112,7 +112,7 @@ def test_a_chosen_target_counts_more_than_the_proposed_one(cast: Cast, platform:
     page = ask(client_for(cast.operator), "changed=connectors&service=all")
 
     assert radios(page, "checked") == ["all"]
-    assert "Wider than needed: the agent service alone would do." in words(page)
+    assert "Broader than needed: upgrading only the agent service is enough." in words(page)
     assert 'href="?changed=connectors&amp;service=agent"' in page
 
 
@@ -130,7 +130,7 @@ def test_two_services_may_be_upgraded_one_after_the_other_instead(
 
     said = words(page)
     assert "These changes need the agent service and the orchestrator." in said
-    assert "rolls the customer portal for nothing" in said
+    assert "rolls the customer portal unnecessarily" in said
     assert "Choose the agent service , then Choose the orchestrator" in said
 
 
@@ -162,7 +162,7 @@ def test_a_value_that_there_is_not_is_named_and_the_others_count(
 ) -> None:
     page = ask(client_for(cast.operator), f"{query}&service=agent" if "service" not in query else f"{query}&force=1")
 
-    assert "This link asks for something that there is not." in page
+    assert "This link contains an invalid choice." in page
     assert ("service" in query) == (would_send(page) == {})
 
 
@@ -201,7 +201,7 @@ def test_a_forced_rollout_replaces_the_targets_tasks_and_no_others(
     assert "not touched" in row_of(page, "Agent service")
     assert "Services 1 of 3" in words(page)
     assert "Tasks replaced 3" in words(page)
-    assert 'data-announce="Plan for orchestrator: 3 tasks are replaced, 2-5 minutes."' in page
+    assert 'data-announce="Plan for orchestrator: replaces 3 tasks, takes 2-5 minutes."' in page
 
 
 def test_all_tells_of_each_service(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
@@ -218,14 +218,14 @@ def test_what_others_are_rolling_is_not_nothing_to_change(cast: Cast, platform: 
     page = ask(client_for(cast.operator), "service=agent")
 
     assert "every task replaced" in row_of(page, "Agent service")
-    assert "No task would be touched" not in page
+    assert "No task would be replaced" not in page
 
 
 def test_nothing_to_change_is_told_before_the_start(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=agent")
 
     assert "v9.9.0 , nothing to change" in row_of(page, "Agent service")
-    assert "No task would be touched" in page
+    assert "No task would be replaced" in page
     assert "Tasks replaced 0" in words(page)
 
 
@@ -238,7 +238,7 @@ def test_a_disabled_service_is_skipped_under_all_and_refused_alone(
     alone, among = ask(client, "service=orchestrator&force=1"), ask(client, "service=all&force=1")
 
     assert "nothing to roll" in row_of(alone, "Orchestrator")
-    assert "It cannot be started." in alone
+    assert "This upgrade cannot start." in alone
     assert re.search(r'id="start" disabled', alone)
     assert "skipped: disabled" in row_of(among, "Orchestrator")
     assert "Tasks replaced 6" in words(among)
@@ -255,10 +255,10 @@ def test_a_missing_service_is_told(cast: Cast, platform: LocalAws, client_for: S
     page, whole = ask(client_for(cast.operator), "service=agent"), ask(client_for(cast.operator), "service=all")
 
     alone = row_of(page, "Agent service")
-    assert "missing in the cluster: it would fail" in alone
+    assert "missing in the cluster, so it would fail" in alone
     assert "the others" not in alone
-    # As the engine does: upgrades/engine/finish.py, GOES_ON.
-    assert "it would fail; the others are rolled all the same" in row_of(whole, "Agent service")
+    # The engine does the same: GOES_ON in upgrades/engine/finish.py.
+    assert "it would fail; the others still roll out" in row_of(whole, "Agent service")
 
 
 def test_an_ecs_that_is_down_leaves_the_plan_unknown_and_says_so(
@@ -270,12 +270,12 @@ def test_an_ecs_that_is_down_leaves_the_plan_unknown_and_says_so(
     page, other = ask(client, "service=agent&force=1"), ask(client, "service=agent&version=v9.9.1")
 
     assert "ECS could not be read, so what runs now is not known." in words(page)
-    assert "is recorded, and carried out when ECS answers" in words(page)
-    assert "what would change is not known" in row_of(page, "Agent service")
+    assert "is recorded and runs when ECS responds" in words(page)
+    assert "changes not known" in row_of(page, "Agent service")
     assert re.search(r'id="start">', page)
-    # Another version's image cannot be found without AWS: the trigger refuses it.
-    assert "An upgrade to v9.9.1 cannot be started until AWS answers" in words(other)
-    assert "is recorded, and carried out" not in words(other)
+    # The image of another version cannot be found without AWS, so the trigger refuses it.
+    assert "An upgrade to v9.9.1 cannot start until AWS responds" in words(other)
+    assert "is recorded and runs" not in words(other)
 
 
 def test_an_old_reading_says_its_age(cast: Cast, platform: LocalAws, client_for: SignIn, time_machine: Any) -> None:
@@ -287,7 +287,7 @@ def test_an_old_reading_says_its_age(cast: Cast, platform: LocalAws, client_for:
 
     page = ask(client, "service=agent&force=1")
 
-    assert "ECS could not be read again; this is what it said 1 min ago" in words(page)
+    assert "ECS could not be read. This is the state of 1 min ago" in words(page)
     assert "ecs:DescribeServices: AccessDenied" in page
     assert "4 of 4 tasks" in row_of(page, "Agent service")
 
@@ -296,7 +296,7 @@ def test_an_old_reading_says_its_age(cast: Cast, platform: LocalAws, client_for:
 
 
 def options(page: str) -> dict[str, str]:
-    """The label of each version that is offered, by its value; in order."""
+    """Return the label of each version offered, by value, in order."""
     select = page.partition('<select name="version"')[2].partition("</select>")[0]
     return {value: html.unescape(label) for value, label in re.findall(r'<option value="([^"]*)"[^>]*>([^<]*)', select)}
 
@@ -331,7 +331,7 @@ def test_a_limited_registry_offers_latest_alone_and_says_why(
 ) -> None:
     page = ask(client_for(cast.operator), "service=agent")
 
-    assert options(page) == {"": "latest: the image that each task definition names"}
+    assert options(page) == {"": "latest (the image that each task definition names)"}
     assert "Version selection is limited" in page
     assert "Amazon ECR has no repository axonflow-agent" in page
 
@@ -352,13 +352,13 @@ def test_another_version_says_what_exactly_would_change(
     assert "v9.9.0 → v9.8.0 , every task replaced" in row
     assert "Only the image changes" in row
     assert f"{registry['agent:v9.9.0'][:19]} → {registry['agent:v9.8.0'][:19]}" in row
-    assert re.search(r"Size of the image [\d.]+\s.B → [\d.]+\s.B", row)
-    assert "Environment stays as it is" in row
-    assert "a new revision of it" in row
+    assert re.search(r"Image size [\d.]+\s.B → [\d.]+\s.B", row)
+    assert "Environment unchanged" in row
+    assert "a new revision" in row
     assert would_send(page)["version"] == "v9.8.0"
     assert "Tasks replaced 4" in words(page)
     assert "Start upgrade of agent service to v9.8.0" in page
-    assert "A step back: agent service from v9.9.0 to v9.8.0. The database does not go back with it" in words(page)
+    assert "Downgrade: agent service from v9.9.0 to v9.8.0. The database is not rolled back" in words(page)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -386,7 +386,7 @@ def test_latest_says_what_it_resolves_to_and_is_asked_for_as_latest(
     for label in ("Agent service", "Orchestrator", "Customer portal"):
         assert "v9.9.0 → v9.9.1" in row_of(page, label)
     assert "Start upgrade of all three services to v9.9.1" in page
-    assert "A step back" not in page
+    assert "Downgrade" not in page
     assert would_send(page)["version"] == "latest"
 
 
@@ -407,7 +407,7 @@ def test_a_version_that_a_service_lacks_cannot_be_started_and_stays_chosen(
 
     page = ask(client_for(cast.operator), "service=all&version=v9.8.0", **headers)
 
-    assert "It cannot be started. Version v9.8.0 cannot be rolled (orchestrator: the repository" in words(page)
+    assert "This upgrade cannot start. Version v9.8.0 cannot be rolled (orchestrator: the repository" in words(page)
     assert re.search(r'id="start" disabled', page)
     if not headers:
         assert re.search(r'<option value="v9.8.0" selected', page)
@@ -417,7 +417,7 @@ def test_a_version_that_a_service_lacks_cannot_be_started_and_stays_chosen(
 def test_a_version_that_is_not_listed_is_shown_as_chosen(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=agent&version=v1")
 
-    assert options(page)["v1"] == "v1, not listed here"
+    assert options(page)["v1"] == "v1 (not listed)"
     assert re.search(r'<option value="v1" selected', page)
 
 
@@ -430,9 +430,9 @@ def test_a_registry_that_does_not_answer_leaves_the_change_unknown(
 
     latest, named = ask(client, "service=agent"), ask(client, "service=agent&version=v9.9.1")
 
-    assert "what would change is not known" in row_of(latest, "Agent service")
+    assert "changes not known" in row_of(latest, "Agent service")
     assert re.search(r'id="start">', latest)
-    assert "It cannot be started. Whether version v9.9.1 exists could not be read" in words(named)
+    assert "This upgrade cannot start. Whether version v9.9.1 exists could not be read" in words(named)
 
 
 @pytest.mark.usefixtures("registry")
@@ -445,7 +445,7 @@ def test_a_task_definition_that_cannot_be_read_whole_leaves_the_rest_unknown(
 
     row = row_of(ask(client, "service=agent"), "Agent service")
 
-    assert "What else would differ is not known: ecs:DescribeTaskDefinition: AccessDenied" in row
+    assert "Other differences could not be read: ecs:DescribeTaskDefinition: AccessDenied" in row
 
 
 @pytest.mark.usefixtures("registry")
@@ -467,7 +467,7 @@ def test_no_value_of_the_environment_is_shown(cast: Cast, platform: LocalAws, cl
     assert "canary" not in page
 
 
-# --- the blast radius ----------------------------------------------------------------------------------------------
+# --- the impact ----------------------------------------------------------------------------------------------------
 
 
 def test_the_expected_time_comes_from_the_organizations_own_past(
@@ -483,7 +483,7 @@ def test_the_expected_time_comes_from_the_organizations_own_past(
 
     assert "Expected 2-5 minutes" in before
     assert "Expected 2-5 minutes" in foreign
-    assert "Expected about 12 minutes, by past rollouts" in own
+    assert "Expected about 12 minutes, based on past rollouts" in own
 
 
 def test_the_last_result_of_this_scope_is_told_and_no_other(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
@@ -494,9 +494,9 @@ def test_the_last_result_of_this_scope_is_told_and_no_other(cast: Cast, platform
 
     agent, orchestrator = ask(client, "service=agent"), ask(client, "service=orchestrator")
 
-    assert "Last time in this scope Failed" in words(agent)
+    assert "Last upgrade of this scope Failed" in words(agent)
     assert f"/o/acme/upgrades/{failed.upgrade_id}/" in agent
-    assert "never upgraded in this scope" in orchestrator
+    assert "Last upgrade of this scope none yet" in words(orchestrator)
 
 
 def test_open_upgrades_are_told_and_block_their_services_alone(
@@ -536,7 +536,7 @@ def test_an_organization_without_cluster_sees_what_is_missing(cast: Cast, client
     response = client_for(cast.newcomer).get(f"/o/initech/upgrades/new?{query}")
 
     assert response.status_code == 200
-    assert "Initech names no ECS cluster yet." in response.content.decode()
+    assert "Initech has no ECS cluster yet." in response.content.decode()
     assert "Start upgrade" not in response.content.decode()
 
 
@@ -575,8 +575,8 @@ def test_its_queries_do_not_grow_with_the_past(
     client = client_for(cast.viewer)
     ask(client)
 
-    # Organization, role, heartbeats, last rollouts and what they left (twice, for the plan and for the versions),
-    # past versions, open rollouts (with those of their upgrades), what blocks, the estimate, the last of this scope
+    # Organization, role, heartbeats, last rollouts and their results (twice, for the plan and for the versions),
+    # past versions, open rollouts (with those of their upgrades), the blocker, the estimate, the last of this scope
     # (with its rollouts), the frame.
     with django_assert_num_queries(SIGNED_IN_QUERIES + 15):
         ask(client, "service=all&force=1")
@@ -597,7 +597,7 @@ def test_the_page_does_not_wait_for_pre_flight_but_asks_for_it(
     page = ask(client_for(cast.operator), "service=agent&force=1")
 
     assert 'hx-get="/o/acme/upgrades/preflight?service=agent" hx-trigger="load, refresh"' in page
-    assert "Asking ECS and the platform how they are." in page
+    assert "Running checks against ECS and the platform." in page
     assert 'href="?service=agent&amp;force=1&amp;checks=1"' in page
 
 
@@ -614,9 +614,9 @@ def test_the_panel_shows_each_check_and_where_it_comes_from(cast: Cast, platform
     said = words(panel(client_for(cast.viewer), service="orchestrator"))
 
     assert "Steady: Orchestrator (3 of 3)." in said
-    assert "Nothing fails. 1 of 10 checks could not be verified" in said
+    assert "No check failed. 1 of 10 checks could not be verified" in said
     assert "Checked just now" in said
-    assert "Why to start although pre-flight fails" not in said
+    assert "Reason to start despite failed checks" not in said
 
 
 def test_the_reason_to_start_all_the_same_is_asked_for_only_where_something_fails(
@@ -627,7 +627,7 @@ def test_the_reason_to_start_all_the_same_is_asked_for_only_where_something_fail
 
     found = panel(client_for(cast.operator), service="agent")
 
-    assert "1 of 10 checks fail" in words(found)
+    assert "1 of 10 checks failed" in words(found)
     assert re.search(r'<textarea name="override_reason"[^>]* required', found)
 
 

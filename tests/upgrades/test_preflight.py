@@ -246,9 +246,9 @@ def test_what_was_checked_is_recorded_and_shown(cast: Cast, healthy: LocalAws, c
         "checked_at": "",
     }
     page = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
-    assert "Pre-flight, as it was at the start" in page
+    assert "Pre-flight at the start" in page
     assert "1 not known, 9 passed" in page
-    assert "Started although checks failed" not in page
+    assert "Started despite failed checks" not in page
 
 
 def test_an_override_is_shown(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
@@ -258,7 +258,7 @@ def test_an_override_is_shown(cast: Cast, healthy: LocalAws, client_for: SignIn)
     page = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
     record = client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}").json()
 
-    assert "Started although checks failed" in page
+    assert "Started despite failed checks" in page
     assert "&lt;b&gt;urgent&lt;/b&gt; fix" in page
     assert "1 failed, 2 not known, 7 passed" in page
     assert record["override_reason"] == "<b>urgent</b> fix"

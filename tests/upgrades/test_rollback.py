@@ -1,4 +1,4 @@
-"""Rolling an upgrade back, through page and API alike; then what only one of them has, and what the engine does."""
+"""Rolling an upgrade back: first through both page and API, then what only one of them has, then the engine."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ SignIn = Callable[[User], Client]
 
 @pytest.fixture
 def done(cast: Cast, platform: LocalAws) -> Upgrade:
-    """An upgrade of acme's agent service from v9.9.0 to v9.9.1."""
+    """Return an upgrade of acme's agent service from v9.9.0 to v9.9.1."""
     return upgraded(cast, platform, "agent")
 
 
@@ -35,7 +35,7 @@ def done_all(cast: Cast, platform: LocalAws) -> Upgrade:
 
 
 def upgraded(cast: Cast, platform: LocalAws, target: str, statuses: list[Status] | None = None) -> Upgrade:
-    """What an upgrade from v9.9.0 to v9.9.1 leaves: its record, and ECS running the new revisions."""
+    """Create the record of an upgrade from v9.9.0 to v9.9.1, and let ECS run the new revisions."""
     organization = cast.acme
     upgrade = make_upgrade(
         organization,
@@ -80,7 +80,7 @@ def running(platform: LocalAws, organization: Organization, service: str) -> str
 
 
 def written() -> tuple[int, ...]:
-    """How many rows there are of everything that a rollback writes."""
+    """Count the rows of every table that a rollback writes."""
     return tuple(model.objects.count() for model in (Upgrade, Rollout, UpgradeEvent, IdempotencyKey, AuditEvent))
 
 
@@ -150,8 +150,8 @@ def test_a_rollback_is_recorded_when_ecs_does_not_answer(
 ) -> None:
     platform.fault(fault, action=action, account="111111111111")
 
-    # What AWS denies fails pre-flight; what it does not answer is not known, and that blocks nothing.
-    override = {"override_reason": "it must go back all the same"} if fault == "access_denied" else {}
+    # Denied access fails pre-flight. A missing answer is only unknown, which blocks nothing.
+    override = {"override_reason": "it must be rolled back anyway"} if fault == "access_denied" else {}
 
     response = door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id, **override)
 
@@ -252,7 +252,7 @@ def test_the_page_leads_to_what_blocks_and_comes_without_the_form(
 
     assert f"{blocker.upgrade_id} rolls its services now. Wait for it or stop it." in text
     assert f'<a href="/o/acme/upgrades/{blocker.upgrade_id}/">Watch {blocker.upgrade_id}</a>' in text
-    assert "Nothing of it can be rolled back." not in text
+    assert "Nothing can be rolled back." not in text
     assert 'id="start-title"' not in text
 
 
@@ -436,13 +436,13 @@ def test_the_page_says_what_would_differ_and_warns_where_the_earlier_tag_has_mov
     done = engine.run(door.upgrade_of(door.trigger(client, cast.acme, service="agent", version="v9.9.1")))
     before = client.get(page_of(done)).content.decode()
     assert "Only the image changes" in before
-    assert "would not run what ran before" not in before
+    assert "would not run the same image as before" not in before
 
     moved = put_image(platform, ["rebuilt", "v9.9.0"])
-    cache.clear()  # what was read of the registry is kept for a minute
+    cache.clear()  # reads of the registry are cached for a minute
 
     text = " ".join(client.get(page_of(done)).content.decode().split())
-    assert "Agent service would not run what ran before." in text
+    assert "Agent service would not run the same image as before." in text
     assert f'{moved[:19]}</span>, not <span class="mono">{registry["agent:v9.9.0"][:19]}</span>' in text
 
 
@@ -488,8 +488,8 @@ def test_another_plan_than_was_shown_is_shown_again(
 def test_a_viewer_reads_the_plan_and_why_not(cast: Cast, done: Upgrade, client_for: SignIn) -> None:
     text = client_for(cast.viewer).get(page_of(done)).content.decode()
 
-    assert "You can look, but not roll back." in text
-    assert "Goes back" in text
+    assert "You can view this plan, but not roll back." in text
+    assert "Rolls back" in text
     assert "</button>" not in text.partition('<h2 id="start-title">')[2].partition("</section>")[0]
 
 
@@ -575,7 +575,7 @@ def test_what_went_back_meanwhile_is_no_change(cast: Cast, engine: Engine, platf
 def test_what_is_still_going_back_is_rolled_by_the_rollback(
     cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade, has_failed: bool
 ) -> None:
-    """Others deployed the earlier revision meanwhile. Nothing proves that it ends well, and rolling it undoes nothing."""
+    """Covers an earlier revision that others deployed meanwhile, which has not completed or has failed."""
     earlier, rollback = str(done.rollouts.get().previous_task_definition), roll_back(cast, done)
     place = {"cluster": cast.acme.cluster, "service": service_name(cast.acme, "agent")}
     if has_failed:
@@ -653,7 +653,7 @@ def test_nothing_goes_back_for_who_may_no_longer(cast: Cast, engine: Engine, pla
     assert rollback.rollouts.get().outcome == Outcome.NOT_ATTEMPTED
 
 
-# --- the pages of both ---------------------------------------------------------------------------------------------
+# --- both upgrades' pages -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,4 +1,4 @@
-"""What changed -> the smallest safe scope: the guide's table row by row, and by hypothesis what holds for any changes."""
+"""The smallest safe scope for a set of changes: the guide's table row by row, then properties of any set of changes."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Signing a check and probing again, through page and API alike; then what only one of them has."""
+"""Signing a check and probing again: first through both page and API, then what only one of them has."""
 
 import re
 import threading
@@ -25,7 +25,7 @@ SignIn = Callable[[User], Client]
 
 @pytest.fixture
 def ended(cast: Cast) -> Upgrade:
-    """An upgrade of acme's agent service that completed; nothing is checked yet."""
+    """Return a completed upgrade of acme's agent service, with no check made yet."""
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     open_missing()
     upgrade.refresh_from_db()
@@ -37,7 +37,7 @@ def row(upgrade: Upgrade, name: str) -> UpgradeCheck:
 
 
 def probed(upgrade: Upgrade, name: str, status: str) -> None:
-    """As a probe left it."""
+    """Record a probe's result."""
     UpgradeCheck.objects.filter(upgrade=upgrade, name=name).update(
         status=status, detail="A probe says so.", evidence={"probed": status}, checked_at=Now()
     )
@@ -430,7 +430,7 @@ def test_the_page_shows_the_matrix_and_offers_each_row_to_be_signed(
     text = page_of(client_for(cast.operator), ended)
 
     assert "Behind &lt;the&gt; VPN." in text
-    assert "Against the portal&#x27;s own check." in text or "Against the portal's own check." in text
+    assert "Differs from the portal&#x27;s own check." in text or "Differs from the portal's own check." in text
     assert f"Signed by {cast.admin.email}" in text
     for name in MatrixRow.values:
         assert f'href="/o/acme/upgrades/{ended.upgrade_id}/validation/{name}"' in text
@@ -485,7 +485,7 @@ def test_the_form_says_what_is_missing(cast: Cast, ended: Upgrade, client_for: S
     response = client_for(cast.operator).post(f"/o/acme/upgrades/{ended.upgrade_id}/validation/sign_in", {})
 
     assert response.status_code == 422
-    assert "Choose whether it passes or fails." in response.content.decode()
+    assert "Choose Pass or Fail." in response.content.decode()
     assert_unsigned(ended)
 
 

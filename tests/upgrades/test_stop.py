@@ -1,4 +1,4 @@
-"""Stopping an upgrade, through page and API alike; then what only one of them has."""
+"""Stopping an upgrade: first through both page and API, then what only one of them has."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ SignIn = Callable[[User], Client]
 
 @pytest.fixture
 def running(cast: Cast) -> Upgrade:
-    """An upgrade of acme's three services, the first of them rolling."""
+    """Return an upgrade of acme's three services, of which the first is rolling."""
     return make_upgrade(
         cast.acme, by=cast.operator, target="all", statuses=[Status.IN_PROGRESS, Status.PENDING, Status.PENDING]
     )
@@ -204,11 +204,11 @@ def test_the_page_says_why_there_is_nothing_to_stop(cast: Cast, client_for: Sign
 
     text = client_for(getattr(cast, person)).get(f"/o/acme/upgrades/{ended.upgrade_id}/stop").content.decode()
 
-    assert "It has ended SUCCESS" in text
+    assert "It has already ended with status SUCCESS." in text
     assert "Stop and roll back" not in text
 
 
-@pytest.mark.parametrize(("first", "ends"), [(Status.SUCCESS, "partial"), (Status.FAILED, "failed")])
+@pytest.mark.parametrize(("first", "ends"), [(Status.SUCCESS, "Partial"), (Status.FAILED, "Failed")])
 def test_the_page_says_how_the_upgrade_would_end(cast: Cast, client_for: SignIn, first: Status, ends: str) -> None:
     upgrade = make_upgrade(
         cast.acme, by=cast.operator, target="all", statuses=[first, Status.IN_PROGRESS, Status.PENDING]
@@ -216,7 +216,7 @@ def test_the_page_says_how_the_upgrade_would_end(cast: Cast, client_for: SignIn,
 
     text = client_for(cast.operator).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/stop").content.decode()
 
-    assert f"stopped by you, and the upgrade as {ends}." in text
+    assert f"Failed (stopped by you), and the upgrade as {ends}." in text
 
 
 def test_a_stop_that_comes_too_late_shows_the_page_again(cast: Cast, client_for: SignIn) -> None:
@@ -226,8 +226,8 @@ def test_a_stop_that_comes_too_late_shows_the_page_again(cast: Cast, client_for:
 
     text = response.content.decode()
     assert response.status_code == 409
-    assert f"It cannot be stopped. {ended.upgrade_id} has ended SUCCESS" in text
-    assert "Go back to the upgrade" in text
+    assert f"This upgrade cannot be stopped. {ended.upgrade_id} has ended SUCCESS" in text
+    assert "Back to the upgrade" in text
     assert "Stop and roll back" not in text
 
 
@@ -237,7 +237,7 @@ def test_the_page_leads_back_to_the_upgrade_and_says_that_it_was_asked(
     response = client_for(cast.operator).post(f"/o/acme/upgrades/{running.upgrade_id}/stop", follow=True)
 
     assert response.redirect_chain == [(f"/o/acme/upgrades/{running.upgrade_id}/", 302)]
-    assert "Stop asked for." in response.content.decode()
+    assert "Stop requested." in response.content.decode()
 
 
 def test_the_page_sends_anonymous_to_sign_in(cast: Cast, running: Upgrade) -> None:

@@ -1,4 +1,4 @@
-"""The timeline of an upgrade: a line for each change of state, in the API and on the page."""
+"""The timeline of an upgrade: an entry for each change of state, in the API and on the page."""
 
 import html
 import re
@@ -24,7 +24,7 @@ transactional = pytest.mark.django_db(transaction=True)
 
 
 def told(upgrade: Upgrade) -> list[tuple[str, str | None, str]]:
-    """What the portal told, oldest first: kind, service, who."""
+    """Return the entries, oldest first: kind, service, actor."""
     events = UpgradeEvent.objects.filter(upgrade=upgrade).order_by("created_at", "id")
     return [(event.kind, event.service, event.actor) for event in events]
 
@@ -45,7 +45,7 @@ def make_events(upgrade: Upgrade, *kinds: EventKind, at: datetime | None = None)
         )
 
 
-# --- what is told --------------------------------------------------------------------------------------------------
+# --- what is recorded ----------------------------------------------------------------------------------------------
 
 
 @transactional
@@ -198,7 +198,7 @@ def test_its_queries_do_not_grow_with_the_lines(
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 4):  # upgrade, rollouts, count, lines
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 4):  # upgrade, rollouts, count, entries
         client.get(f"{UPGRADE}/{upgrade.upgrade_id}/events")
 
 
@@ -253,7 +253,7 @@ def test_a_bad_query_is_400_and_names_the_key(cast: Cast, client_for: SignIn, qu
 
 
 def timeline_on(page: Any) -> str:
-    """The section's text."""
+    """Return the text of the timeline section."""
     text = html.unescape(page.content.decode())
     section = text[text.index('id="timeline"') :]
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", section[: section.index("</main>")]))

@@ -1,5 +1,7 @@
-"""Starting an upgrade by the page: what only the page has. What it shares with the API is in test_trigger.py, what it
-shows before anything is started in test_plan_page.py."""
+"""Starting an upgrade: what only the page has.
+
+What it shares with the API is in test_trigger.py, and what it shows before the start in test_plan_page.py.
+"""
 
 import re
 from collections.abc import Callable

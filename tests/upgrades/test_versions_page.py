@@ -1,4 +1,4 @@
-"""The page of versions: what exists, which service has it, what runs where."""
+"""The page of versions: which exist, which services have them, what runs where."""
 
 import html
 import re
@@ -27,7 +27,7 @@ def read(client: Client, url: str = URL) -> str:
 
 
 def row_of(text: str, version: str) -> str:
-    """The row of one version, without its tags."""
+    """Return the row of one version, without its tags."""
     (row,) = [row for row in text.split("<tr")[1:] if f">{version}</span>" in row.partition("</th>")[0]]
     return re.sub(r"<[^>]+>", " ", row.partition("</tr>")[0])
 
@@ -52,7 +52,7 @@ def test_beyond_the_end_leads_back_to_the_newest(
     text = read(client_for(cast.viewer), f"{URL}?skip=50")
 
     assert f'No more versions. <a href="{URL}">Back to the newest</a>' in text
-    assert "No version is known yet." not in text
+    assert "No versions yet." not in text
 
 
 def test_what_a_service_lacks_is_said(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
@@ -74,8 +74,8 @@ def test_what_a_registry_does_not_tell_is_not_called_missing(
 
     assert "missing" not in row_of(text, "v9.8.0")
     assert row_of(text, "v9.8.0").count("not known") == 1
-    assert "For these services only" in text
-    assert "runs wherever it exists" in row_of(text, "v9.9.0")
+    assert "For these services, only" in text
+    assert "already running" in row_of(text, "v9.9.0")
 
 
 def test_each_version_leads_to_its_upgrade(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
@@ -85,8 +85,8 @@ def test_each_version_leads_to_its_upgrade(cast: Cast, local_aws: LocalAws, clie
     text = read(client_for(cast.operator))
 
     assert 'href="/o/acme/upgrades/new?service=all&version=v9.9.1"' in text
-    assert 'href="/o/acme/upgrades/new?version=v9.8.0"' in text  # two have it: a person chooses
-    assert "runs wherever it exists" in row_of(text, "v9.9.0")
+    assert 'href="/o/acme/upgrades/new?version=v9.8.0"' in text  # two services have it, so a person chooses
+    assert "already running" in row_of(text, "v9.9.0")
 
 
 def test_the_link_opens_the_form_with_the_version(
@@ -105,7 +105,7 @@ def test_images_without_a_tag_are_folded_away(
 
     text = read(client_for(cast.viewer))
 
-    assert "1 image without a tag" in text
+    assert "1 untagged image" in text
     assert f"version={digest.replace(':', '%3A')}" in text
 
 
@@ -117,7 +117,7 @@ def test_where_the_registry_is_limited_its_reason_is_said(cast: Cast, platform: 
     assert "Orchestrator: Amazon ECR has no repository axonflow-orchestrator in eu-central-1." in text
     assert row_of(text, "v9.9.0").count("Runs") == 3
     assert "Runs" not in row_of(text, "v9.8.0")
-    assert "Upgrade to this" not in text
+    assert 'Upgrade<span class="visually-hidden"> to' not in text
 
 
 def test_an_image_that_was_deleted_is_told(
@@ -142,7 +142,7 @@ def test_an_old_reading_is_shown_with_its_age(
 
     text = read(client)
 
-    assert "Amazon ECR could not be read again" in text
+    assert "Amazon ECR could not be read. The list shows the state of" in text
     assert "(12:00:00 UTC)" in text
     assert "ecr:DescribeImages: ThrottlingException" in text
     assert ">v9.9.1<" in text
@@ -156,7 +156,7 @@ def test_when_aws_never_answered_nothing_is_made_up(
     text = read(client_for(cast.viewer))
 
     assert "what runs now is not known" in text
-    assert "No version is known yet." in text
+    assert "No versions yet." in text
 
 
 def test_more_versions_than_fit_come_in_pages(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
@@ -182,7 +182,7 @@ def test_a_page_that_is_none_is_the_first(
 
 
 def test_an_organization_without_cluster_is_told_what_comes_next(cast: Cast, client_for: SignIn) -> None:
-    assert "names no ECS cluster yet" in read(client_for(cast.newcomer), "/o/initech/versions/")
+    assert "has no ECS cluster yet" in read(client_for(cast.newcomer), "/o/initech/versions/")
 
 
 def test_the_block_renews_itself(cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn) -> None:
@@ -200,7 +200,7 @@ def test_its_queries_do_not_grow(
     client = client_for(cast.viewer)
     client.get(URL)
 
-    # Organization, role, heartbeats, last rollouts, what they left, the frame.
+    # Organization, role, heartbeats, last rollouts, their results, the frame.
     with django_assert_num_queries(SIGNED_IN_QUERIES + 6):
         client.get(URL)
 

@@ -1,4 +1,4 @@
-"""The pages of upgrades: what runs, live page, history. Same queries and commands as the API."""
+"""What the pages of one upgrade share: finding the upgrade, and whether it can be stopped."""
 
 from typing import Any
 
@@ -13,7 +13,10 @@ from upgrades.states import TERMINAL, EventKind
 
 
 def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: str) -> Upgrade:
-    """Raises PortalError 404 for another organization's upgrade as for one that does not exist."""
+    """Return the organization's upgrade with everything that its pages show.
+
+    Raises PortalError 404 for an unknown upgrade and for one of another organization.
+    """
     of_ecs = UpgradeEvent.objects.filter(kind=EventKind.ECS).order_by("-created_at", "-id")
     events = Prefetch("rollouts__events", of_ecs)
     return existing(
@@ -27,13 +30,13 @@ def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: s
 
 
 def stop_rule(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
-    """Whether Stop is offered, and why not."""
+    """Return whether Stop is offered, and if not, why."""
     role = role_in(request.user, upgrade.organization)
     reason = None
     if upgrade.status in TERMINAL:
-        reason = f"It has ended {upgrade.status}: nothing of it runs any more."
+        reason = f"It has already ended with status {upgrade.status}."
     elif upgrade.stop_requested_at:
-        reason = "A stop was asked for already."
+        reason = "A stop was already requested."
     elif role is None or not role.includes(Role.OPERATOR):
         reason = f"Your role is {role}: stopping an upgrade needs operator."
     return {"may_stop": reason is None, "stop_blocked_reason": reason}

@@ -1,4 +1,4 @@
-"""The page of one upgrade, live while it runs."""
+"""The page of one upgrade, which polls while the upgrade runs."""
 
 from typing import Any
 
@@ -24,7 +24,10 @@ from upgrades.states import OPEN, Status
 @policy(Policy.VIEWER)
 @require_safe
 def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
-    """One upgrade, live while it is open: the fragment polls until the state is final, then comes without its poll."""
+    """Render the page of one upgrade, or its live block for a poll.
+
+    When the state is final, the block comes without polling attributes, so polling stops.
+    """
     organization = organization_of_page(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
     context = page_context(request, organization) | {
@@ -42,14 +45,14 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
 
 
 def may_roll_back(upgrade: Upgrade) -> bool:
-    """As far as the record says: something advanced, and no rollback of it rolls or has succeeded."""
+    """Return whether the record allows a rollback: a service advanced, and no rollback is open or has succeeded."""
     newest = next(iter(upgrade.rollbacks.all()), None)
     went_back = newest is not None and newest.status in (*OPEN, Status.SUCCESS)
     return not upgrade.is_open and not went_back and bool(services_that_advanced(upgrade))
 
 
 def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
-    """What the address asks of the timeline. Two queries."""
+    """Return the part of the timeline that the query string asks for. Costs two queries."""
     form = TimelineFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
     timeline = timeline_of(upgrade, kind=given.get("kind") or "", skip=given.get("skip") or 0)
@@ -58,7 +61,7 @@ def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
 
 
 def validation_context(upgrade: Upgrade) -> dict[str, Any]:
-    """The matrix, and whether the portal still checks by itself. Two queries."""
+    """Return the validation matrix and whether the portal still runs its own checks. Costs two queries."""
     run = run_of(upgrade)
     return {
         "matrix": rows_of(upgrade),
@@ -70,7 +73,7 @@ def validation_context(upgrade: Upgrade) -> dict[str, Any]:
 
 
 def live_seconds(upgrade: Upgrade, run: ValidationRun | None) -> int | None:
-    """How often the page asks again: while tasks move, and while the portal still checks what they do; then never."""
+    """Return the polling interval in seconds while the upgrade or its validation runs; None stops polling."""
     if upgrade.is_open:
         return 2
     return 5 if run is not None and not run.is_done else None

@@ -1,4 +1,4 @@
-"""The choices of an upgrade as the address holds them, the form that starts it, and the history's filters."""
+"""Forms of the upgrade pages: choices and filters from the query string, and the forms that start or sign something."""
 
 from typing import Any, ClassVar
 
@@ -27,19 +27,19 @@ TARGET_CHOICES = [*PlatformService.choices, (ALL_SERVICES, "All three, in order"
 
 
 class ChoicesForm(forms.Form):
-    """What changed, what to upgrade, to which version: what the plan is made from. Nothing of it is required.
+    """The choices that a plan is made from: what changed, what to upgrade, to which version. All are optional.
 
-    A value that is unknown is shown and named, never ignored; the others count.
+    An unknown value gets an error and is never ignored. The other values still apply.
     """
 
     changed = forms.MultipleChoiceField(required=False, choices=Change.choices, label="What changed?")
     service = forms.ChoiceField(required=False, choices=[("", ""), *TARGET_CHOICES], label="What to upgrade")
     version = forms.CharField(required=False, max_length=MAX_VERSION_LENGTH)
-    force = forms.ChoiceField(required=False, choices=[("", ""), ("1", "1")], label="Force a new rollout")
+    force = forms.ChoiceField(required=False, choices=[("", ""), ("1", "1")], label="Force new deployment")
 
     @classmethod
     def of_trigger(cls, posted: QueryDict) -> "ChoicesForm":
-        """The choices that came with a trigger."""
+        """Return the form with the choices that a trigger request carried."""
         query = QueryDict(mutable=True)
         query.setlist("changed", posted.getlist("changed"))
         query["service"], query["version"] = posted.get("service", ""), posted.get("version", "")
@@ -58,7 +58,7 @@ class ChoicesForm(forms.Form):
 
 
 class StartForm(OnceForm):
-    """What starts an upgrade or a rollback: why, and for what is wide the organization's slug, typed."""
+    """Base of the forms that start an upgrade or a rollback: the reason and, for a wide one, the organization's slug."""
 
     reason_help: ClassVar[str]
     wide_help: ClassVar[str]
@@ -67,8 +67,8 @@ class StartForm(OnceForm):
     override_reason = forms.CharField(
         required=False,
         max_length=MAX_REASON_LENGTH,
-        label="Why to start although pre-flight fails",
-        # Shown only where pre-flight fails: there the browser does not send the form without it.
+        label="Reason to start despite failed checks",
+        # Shown only if pre-flight fails. The browser then does not submit the form without it.
         widget=forms.Textarea(attrs={"rows": 2, "required": True}),
         help_text=OVERRIDE_RULE,
     )
@@ -82,7 +82,7 @@ class StartForm(OnceForm):
         self.fields["confirmation"].help_text = self.wide_help
 
     def is_wide(self, cleaned: dict[str, Any]) -> bool:
-        """Whether it touches so much that the slug is typed."""
+        """Return whether the request affects so much that the slug must be typed."""
         raise NotImplementedError
 
     def clean(self) -> dict[str, Any]:
@@ -95,10 +95,10 @@ class StartForm(OnceForm):
 
 
 class TriggerForm(StartForm):
-    """Starts what the plan shows. The slug is typed only for what touches everything or rolls whatever runs."""
+    """The form that starts the plan shown. The slug is required for all services and for a forced deployment."""
 
-    reason_help = "Shown in the history: a ticket, what changed, why now."
-    wide_help = "Needed for all three services, or a forced rollout."
+    reason_help = "Recorded with the upgrade: ticket, what changed, why now."
+    wide_help = "Required to upgrade all three services or to force a new deployment."
 
     service = forms.ChoiceField(
         choices=TARGET_CHOICES,
@@ -106,9 +106,9 @@ class TriggerForm(StartForm):
         error_messages={"required": f"Choose what to upgrade: {', '.join(TARGETS)}."},
     )
     version = forms.CharField(max_length=MAX_VERSION_LENGTH)
-    # What the plan showed: `service=digest`, divided by spaces (Plan.images).
+    # The images that the plan showed: `service=digest` pairs, separated by spaces (Plan.images).
     images = forms.CharField(required=False, max_length=1000, widget=forms.HiddenInput)
-    force_new_deployment = forms.BooleanField(required=False, label="Force a new rollout")
+    force_new_deployment = forms.BooleanField(required=False, label="Force new deployment")
 
     def is_wide(self, cleaned: dict[str, Any]) -> bool:
         return needs_typing(cleaned.get("service"), force=bool(cleaned.get("force_new_deployment")))
@@ -120,17 +120,18 @@ class TriggerForm(StartForm):
 
 
 class RollbackForm(StartForm):
-    """The slug is typed where several services go back. `services`: what the page said would."""
+    """The form that starts a rollback. The slug is required for several services.
 
-    reason_help = "Shown in the history: what was wrong, a ticket."
-    wide_help = "Needed where more than one service goes back."
+    `services` holds the services that the page offered to roll back.
+    """
+
+    reason_help = "Recorded with the rollback: ticket, what went wrong."
+    wide_help = "Required to roll back more than one service."
 
     services = forms.CharField(
         widget=forms.HiddenInput,
         max_length=100,
-        error_messages={
-            "required": "The form came without the services that it was shown for: look, and send it again."
-        },
+        error_messages={"required": "The list of services was missing. Review the plan and submit it again."},
     )
 
     def is_wide(self, cleaned: dict[str, Any]) -> bool:
@@ -141,7 +142,10 @@ class RollbackForm(StartForm):
         return cleaned | {"services": cleaned.get("services", "").split()}
 
     def show(self, services: list[str]) -> None:
-        """Before it is shown: for what would go back now, and under a new key, for nothing was started."""
+        """Prepare the form for display with the services that would be rolled back now.
+
+        A bound form gets a new idempotency key, because nothing was started.
+        """
         now = " ".join(services)
         self.initial = {**self.initial, "services": now}
         if self.is_bound:
@@ -151,43 +155,43 @@ class RollbackForm(StartForm):
 
 
 class SignForm(forms.Form):
-    """A person's word about one row of the validation matrix. When a note is needed the command says."""
+    """A person's verdict on one row of the validation matrix. The command decides when a note is required."""
 
     status = forms.ChoiceField(
-        choices=[(CheckStatus.PASS, "It passes"), (CheckStatus.FAIL, "It fails")],
+        choices=[(CheckStatus.PASS, "Pass"), (CheckStatus.FAIL, "Fail")],
         widget=forms.RadioSelect,
-        label="What did you find?",
-        error_messages={"required": "Choose whether it passes or fails."},
+        label="Result",
+        error_messages={"required": "Choose Pass or Fail."},
     )
     note = forms.CharField(
         required=False,
         max_length=MAX_NOTE_LENGTH,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="What you did and saw. Needed for a failure, and for a pass against the portal's own check.",
+        help_text="What you did and saw. Required for Fail, and for Pass if the portal's own check failed.",
     )
 
 
 class HistoryFilters(forms.Form):
-    """The history's filters, from the address. A value that is unknown is shown and named, never ignored."""
+    """The history's filters, from the query string. An unknown value gets an error and is never ignored."""
 
     status = forms.ChoiceField(
         required=False, choices=[("", "Any status"), *[(status.value, status.label) for status in UPGRADE_STATUSES]]
     )
     service = forms.ChoiceField(required=False, choices=[("", "Any service"), *TARGET_CHOICES])
-    version = forms.CharField(required=False, max_length=MAX_VERSION_LENGTH, label="Version asked for")
+    version = forms.CharField(required=False, max_length=MAX_VERSION_LENGTH, label="Requested version")
     initiated_by = forms.CharField(required=False, max_length=254, label="Who (e-mail)")
     validation = forms.ChoiceField(required=False, choices=[("", "Any"), *Validation.choices])
     skip = SkipField()
 
 
 class TimelineFilters(forms.Form):
-    """Which part of the timeline is shown, from the address."""
+    """The part of the timeline to show, from the query string."""
 
     kind = forms.ChoiceField(required=False, choices=[("", "All"), *EventKind.choices])
     skip = SkipField()
 
 
 class PageNumber(forms.Form):
-    """How far into a list without filters, from the address."""
+    """The offset into a list without filters, from the query string."""
 
     skip = SkipField()

@@ -1,4 +1,4 @@
-"""The history of upgrades."""
+"""The history of upgrades: the page and its CSV file."""
 
 from urllib.parse import urlencode
 
@@ -22,11 +22,11 @@ HISTORY_FILTERS = ("status", "service", "version", "initiated_by", "validation")
 @policy(Policy.VIEWER)
 @require_safe
 def history(request: HttpRequest, slug: str) -> HttpResponse:
-    """Who, when, what, how many services, what came of it. The address holds the filters."""
+    """Render the history with the filters of the query string."""
     organization = organization_of_page(request, slug)
     form = HistoryFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
-    # A filter that cannot be shows no rows; all that was typed stays in the form, to be mended.
+    # An invalid filter shows no rows. The form keeps what was typed so that it can be corrected.
     filters = {name: given.get(name) or request.GET.get(name, "") for name in HISTORY_FILTERS}
     upgrades = Upgrade.objects.for_history(request.user, organization, **filters)
     page = paginate(upgrades if form.is_valid() else upgrades.none(), skip=given.get("skip") or 0, limit=DEFAULT_LIMIT)
@@ -47,7 +47,7 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(Policy.VIEWER)
 @require_safe
 def history_csv(request: HttpRequest, slug: str) -> HttpResponse:
-    """What the history's filters find, the newest MOST_ROWS at most. 400 for a filter that makes no sense."""
+    """Return the filtered history as CSV: the newest MOST_ROWS upgrades at most, or 400 for an invalid filter."""
     organization = organization_of_page(request, slug)
     form = HistoryFilters(request.GET)
     check_filters(form)

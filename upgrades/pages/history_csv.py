@@ -1,4 +1,4 @@
-"""The history as rows of a file (portal/web/csv.py), one for each upgrade. No rule and no filter lives here."""
+"""The rows of the history's CSV file (portal/web/csv.py), one for each upgrade. Contains no rules and no filters."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,12 +27,15 @@ HEADER = [
     "completed_at",
     "seconds",
 ]
-# Read so many at a time: a file of MOST_ROWS is not held in memory with all that its rollouts record.
+# Rows read in one batch, so that a file of MOST_ROWS and its rollouts are never all in memory.
 CHUNK = 500
 
 
 def history_rows(upgrades: QuerySet[Upgrade]) -> Iterator[list[Any]]:
-    """Under HEADER, MOST_ROWS at most. `seconds`: from its start to its end; of what has not ended none."""
+    """Return the rows under HEADER, MOST_ROWS at most.
+
+    `seconds` is the time from start to end; None if the upgrade has not ended.
+    """
     lean = Prefetch("rollouts", Rollout.objects.only("upgrade", "service", *VERSIONS).order_by("position"))
     found = upgrades.prefetch_related(None).prefetch_related(lean)[:MOST_ROWS]
     return (row_of(upgrade) for upgrade in found.iterator(chunk_size=CHUNK))

@@ -1,4 +1,4 @@
-"""The page "is it safe?": choices, their plan, and the start of what the plan shows."""
+"""The page that starts an upgrade: the choices, their plan, and the start of exactly what the plan shows."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -22,7 +22,7 @@ from upgrades.pages.version_choices import version_options
 from upgrades.scope import SERVICE_OF, Change
 from upgrades.states import PlatformService, services_of
 
-# Where a refusal of the command is said: beside the field that has to do with it.
+# The field beside which the command's refusal is shown, by error code.
 FIELD_OF = {
     "version_unavailable": "version",
     "registry_unavailable": "version",
@@ -31,11 +31,11 @@ FIELD_OF = {
     "upgrade_in_progress": "service",
     "override_reason_too_short": "override_reason",
 }
-# What each change needs, under the service that it is about.
+# The kinds of change, grouped by the service that they affect.
 CHANGES = [
     (service.label, [change for change in Change if SERVICE_OF.get(change) == service]) for service in PlatformService
 ] + [("All three", [Change.TOGETHER])]
-# The guide's table "Choosing the Right Upgrade Scope" (scope.py), in rolling order.
+# The targets in rolling order, with the guide's words from "Choosing the Right Upgrade Scope" (scope.py).
 TARGETS = [
     ("agent", "Agent service", "request-path or connector-execution changes"),
     ("orchestrator", "Orchestrator", "workflow, provider or orchestration-path changes"),
@@ -47,21 +47,24 @@ TARGETS = [
 @policy(Policy.OPERATOR)
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest, slug: str) -> HttpResponse:
-    """Is it safe? The address holds the choices, the fragment is their plan; POST starts the plan that was shown.
+    """Render the form and the plan for the choices in the query string; POST starts the plan that was shown.
 
-    Viewers see everything with the reason why they may not send it.
+    The fragment is the plan only. Viewers see everything, with the reason why they may not start it.
     """
     organization = organization_of_page(request, slug)
     if request.method == "POST":
         return start(request, organization)
     form = TriggerForm(organization, initial={"reason": request.GET.get("reason", "")[:MAX_REASON_LENGTH]})
-    # Without JavaScript the checks are in the page; with it they come after the page.
+    # Without JavaScript the checks are part of the page; with it the page loads them afterwards.
     checks_now = request.GET.get("checks") == "1" and not wants_fragment(request)
     return show_plan(request, organization, ChoicesForm(request.GET), form, checks_now=checks_now)
 
 
 def start(request: HttpRequest, organization: Organization) -> HttpResponse:
-    """Refused, the page comes back with all that was chosen and typed, and says what refused beside its field."""
+    """Start the upgrade and redirect to its page.
+
+    If it is refused, render the form again with all input kept and the error beside its field.
+    """
     form = TriggerForm(organization, request.POST)
     status, blocker, checks_now = 422, None, False
     if form.is_valid():
@@ -89,10 +92,13 @@ def show_plan(
     checks_now: bool = False,
     blocker: str | None = None,
 ) -> HttpResponse:
-    """`checks_now`: pre-flight is in the page, which then waits for it; else the page asks for it. `blocker`: the upgrade
-    that refused this one."""
+    """Render the form with the plan for its choices.
+
+    `checks_now`: run pre-flight before the page is sent; otherwise the page loads it afterwards.
+    `blocker`: the upgrade that prevents this one.
+    """
     plan = plan_of(organization, asked.choices())
-    # The plan changes with the choices; what may be chosen does not.
+    # The plan depends on the choices, but the list of versions does not, so a fragment needs no catalogue.
     may_read = plan.reading is not None and not plan.reading.error and not wants_fragment(request)
     catalogue = read_catalogue(organization) if may_read else None
     context = page_context(request, organization) | {
@@ -112,7 +118,10 @@ def show_plan(
 @policy(Policy.VIEWER)
 @require_safe
 def preflight_panel(request: HttpRequest, slug: str) -> HttpResponse:
-    """The pre-flight of the target in the address, for the form. Opened by itself it leads to the form that shows it."""
+    """Render pre-flight for the target in the query string.
+
+    A request that is not from the form is redirected to the form with its checks.
+    """
     organization = organization_of_page(request, slug)
     choices = ChoicesForm(request.GET).choices()
     if not wants_fragment(request) or choices.service is None:

@@ -1,7 +1,7 @@
-"""What a person may safely do after an upgrade that did not succeed as a whole: at most one way on and one way back.
+"""Suggests what to do after an upgrade that failed or succeeded in part: at most one retry and one rollback.
 
-Words and prefilled links for the page. Nothing is done here, and no rule about what may be done lives here: the pages that
-the links lead to ask ECS and the commands again. While something is unclear there is only where to look.
+It only builds texts and prefilled links, and contains no rules. The linked pages ask ECS and the commands again.
+While the state of a service is unclear, it suggests only what to check.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from upgrades.pages.plan import Choices
 from upgrades.rollback_plan import services_that_advanced
 from upgrades.states import ALL_SERVICES, Outcome, PlatformService, Status, in_a_sentence
 
-# ECS gave up and left the service on what failed: the way on is what ran before.
+# ECS gave up and left the service on the failed deployment: the next step is the version that ran before.
 LEFT_BROKEN = frozenset({Outcome.CIRCUIT_BREAKER, Outcome.ALARM})
 
 
@@ -28,7 +28,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Action:
-    """A link that leads to a page with everything filled in; that page asks before it starts anything."""
+    """A link to a page with everything filled in. That page asks for confirmation before it starts anything."""
 
     label: str
     url: str
@@ -36,7 +36,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Since:
-    """A later upgrade that rolled some of the services again."""
+    """A later upgrade of some of the same services."""
 
     upgrade: Upgrade
     services: list[str]
@@ -44,9 +44,10 @@ class Since:
 
 @dataclass(frozen=True)
 class NextSteps:
-    """First `looks`; then `forward` or `undo`. `then`: services that come after the way on.
+    """The suggestions in order: first `looks`, then either `forward` or `undo`.
 
-    `since`: what became of services that were rolled again. `is_unclear`: no action is offered before somebody has looked.
+    `then`: services to upgrade after `forward`. `since`: later upgrades of the same services.
+    `is_unclear`: no action is offered until someone has checked the state.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -58,7 +59,10 @@ class NextSteps:
 
 
 def next_steps(upgrade: Upgrade) -> NextSteps | None:
-    """None for what is open or has succeeded. The upgrade comes from `for_record`; one query."""
+    """Return the suggestions; None if the upgrade is open or has succeeded.
+
+    The upgrade must come from `for_record`. Costs one query.
+    """
     if upgrade.status not in (Status.PARTIAL, Status.FAILED):
         return None
     later = later_rollouts(upgrade)
@@ -70,7 +74,7 @@ def next_steps(upgrade: Upgrade) -> NextSteps | None:
     if any(rollout.outcome in UNCLEAR for rollout in causes):
         return NextSteps(looks, since=since, is_unclear=True)
     if any(rollout.status != Status.SUCCESS for rollout in later.values()):
-        # Its own page says what is next, or it still rolls.
+        # The later upgrade is still open, or its own page says what comes next.
         return NextSteps(looks, since=since)
     undo = undo_of(upgrade, [service for service in services_that_advanced(upgrade) if service not in later])
     if not causes:
@@ -82,7 +86,7 @@ def next_steps(upgrade: Upgrade) -> NextSteps | None:
 
 
 def later_rollouts(upgrade: Upgrade) -> dict[str, Rollout]:
-    """The newest rollout of each of its services that a later upgrade has begun, or is about to."""
+    """Return the newest later rollout of each of the upgrade's services that has started or is about to start."""
     found = (
         Rollout.objects.filter(
             organization=upgrade.organization_id,
@@ -98,7 +102,7 @@ def later_rollouts(upgrade: Upgrade) -> dict[str, Rollout]:
 
 
 def grouped(later: dict[str, Rollout]) -> list[Since]:
-    """By upgrade, newest first."""
+    """Group the rollouts by upgrade, newest upgrade first."""
     found: dict[str, Since] = {}
     for rollout in sorted(later.values(), key=lambda each: each.position):
         since = found.setdefault(rollout.upgrade.upgrade_id, Since(rollout.upgrade, []))
@@ -107,12 +111,15 @@ def grouped(later: dict[str, Rollout]) -> list[Since]:
 
 
 def again(upgrade: Upgrade, rollouts: list[Rollout]) -> Action:
-    """The same request for these services alone; where ECS left a broken one, what it ran before."""
+    """Return the link that repeats the request for only these services.
+
+    If ECS left the service on the failed deployment, the link requests the version that ran before.
+    """
     first = rollouts[0]
     target = first.service if len(rollouts) == 1 else ALL_SERVICES
     name = the_services([rollout.service for rollout in rollouts])
     if upgrade.rolls_back:
-        return Action(f"Try to roll back {name} again", rollback_url(upgrade.rolls_back))
+        return Action(f"Retry the rollback of {name}", rollback_url(upgrade.rolls_back))
     ran = exact(first.from_version, first.from_digest)
     if first.outcome in LEFT_BROKEN and ran and first.from_version != first.to_version:
         choices = Choices(service=target, version=ran, force=True)
@@ -128,12 +135,12 @@ def undo_of(upgrade: Upgrade, services: list[str]) -> Action | None:
     if not services:
         return None
     names = the_services(services)
-    label = f"Take {names} forward again" if upgrade.is_rollback else f"Roll back {names}"
+    label = f"Undo the rollback of {names}" if upgrade.is_rollback else f"Roll back {names}"
     return Action(label, rollback_url(upgrade))
 
 
 def the_services(services: list[str]) -> str:
-    """`the agent service and orchestrator`; a rollback may be of two."""
+    """Return the services as a phrase, for example `the agent service and orchestrator`."""
     if len(services) == len(PlatformService):
         return "all three services"
     return f"the {' and '.join(in_a_sentence(service) for service in services)}"

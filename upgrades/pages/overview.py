@@ -12,7 +12,7 @@ from upgrades.inventory.running import now_context
 @policy(Policy.VIEWER)
 @require_safe
 def platform_services(request: HttpRequest, slug: str) -> HttpResponse:
-    """The live block of the overview. Opened by itself it leads back to the page that it belongs to."""
+    """Render the live block of the overview. A request that is not from htmx is redirected to the overview."""
     organization = organization_of_page(request, slug)
     if not request.headers.get("HX-Request"):
         return redirect("overview", slug)

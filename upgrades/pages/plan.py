@@ -1,4 +1,4 @@
-"""What an upgrade would do, told before anybody asks for it. No rule lives here: what refuses is the commands'."""
+"""Previews an upgrade before it is triggered. Contains no rules: the commands enforce those."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from upgrades.states import ALL_SERVICES, OPEN, PlatformService, in_a_sentence, 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person chose; the address of the page holds it. `service` None: whatever the changes need."""
+    """A person's choices, held in the query string. `service` None: the smallest target for the changes."""
 
     changed: tuple[Change, ...] = ()
     service: str | None = None
@@ -29,7 +29,7 @@ class Choices:
     force: bool = False
 
     def query(self, service: str | None = None) -> str:
-        """The address's query for these choices, or for the same with another target."""
+        """Return the query string for these choices, optionally with another target."""
         chosen = [("changed", change.value) for change in self.changed]
         target = service or self.service
         chosen += [("service", target)] if target else []
@@ -40,7 +40,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another target for the same changes, and the address's query that chooses it."""
+    """Another target for the same changes, and the query string that chooses it."""
 
     service: PlatformService
     query: str
@@ -48,11 +48,11 @@ class Alternative:
 
 @dataclass(frozen=True)
 class PlannedRollout:
-    """What the upgrade would do to one service.
+    """The effect of an upgrade on one service.
 
-    `effect`: untouched (not a target), replace (its tasks are replaced), none (nothing differs), skip (disabled, under
-    `all`), refuse (disabled, named alone), missing, not_supported (another controller deploys it), unknown (AWS has not
-    said what runs, or what the version is).
+    `effect`: untouched (not a target), replace (its tasks are replaced), none (nothing differs), skip (disabled, with
+    target `all`), refuse (disabled, as the only target), missing, not_supported (another controller deploys it),
+    unknown (AWS did not report what runs or what the version is).
     """
 
     now: ServiceNow
@@ -63,13 +63,13 @@ class PlannedRollout:
 
     @property
     def new_version(self) -> str | None:
-        """The version that would run instead of the present one; None where it stays."""
+        """Return the version that would replace the current one; None if the version stays."""
         version = self.wanted.version if self.wanted and self.wanted.image else None
         return version if version != self.now.version else None
 
     @property
     def goes_back(self) -> bool:
-        """The new version is earlier than the present one, as far as their names tell."""
+        """Return whether the new version is older than the current one, as far as their names show."""
         return bool(self.new_version and self.now.version) and is_earlier(str(self.new_version), str(self.now.version))
 
     @property
@@ -78,13 +78,16 @@ class PlannedRollout:
 
     @property
     def tasks(self) -> int:
-        """How many tasks would be replaced."""
+        """Return how many tasks would be replaced."""
         return (self.now.desired_count or 0) if self.effect == "replace" else 0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`target` None: nothing is chosen yet. `reading` None: the organization names no cluster."""
+    """The preview of an upgrade.
+
+    `target` None: nothing is chosen yet. `reading` None: the organization has no cluster.
+    """
 
     choices: Choices
     target: str | None
@@ -98,7 +101,7 @@ class Plan:
 
     @property
     def is_wide(self) -> bool:
-        """It touches everything or rolls whatever runs: then the organization's slug is typed."""
+        """Return whether the organization's slug must be typed: for all services and for a forced deployment."""
         return needs_typing(self.target, force=self.choices.force)
 
     @property
@@ -107,7 +110,7 @@ class Plan:
 
     @property
     def goal(self) -> str | None:
-        """The version that all its services would run, where that is one and known."""
+        """Return the version that all targeted services would run; None if it differs or is not known."""
         if self.choices.version != LATEST:
             return self.choices.version
         versions = {rollout.wanted.version if rollout.wanted else None for rollout in self.targeted}
@@ -116,7 +119,7 @@ class Plan:
 
     @property
     def images(self) -> str:
-        """What the form sends back, so that what was shown is what starts: `service=digest`, where one is known."""
+        """Return the known images as `service=digest` pairs. The form sends them back so that exactly these are started."""
         known = [(each.now.service, each.wanted.digest) for each in self.targeted if each.wanted]
         return " ".join(f"{service}={digest}" for service, digest in known if digest)
 
@@ -134,7 +137,7 @@ class Plan:
 
     @property
     def changes_nothing(self) -> bool:
-        """As far as is known no service would be touched."""
+        """Return whether no service would be touched, as far as is known."""
         return bool(self.targeted) and all(rollout.effect in ("none", "skip") for rollout in self.targeted)
 
     @property
@@ -151,32 +154,33 @@ class Plan:
 
     @property
     def one_by_one(self) -> list[Alternative]:
-        """The single upgrades that would do instead of one that rolls a service for nothing."""
+        """Return the single upgrades that would avoid rolling a service unnecessarily."""
         if self.scope is None or not self.not_needed:
             return []
         return [Alternative(service, self.choices.query(service)) for service in self.scope.needed]
 
     @property
     def query_of_scope(self) -> str:
-        """The address's query that chooses the smallest safe target."""
+        """Return the query string that chooses the smallest safe target."""
         return self.choices.query(self.scope.target) if self.scope else ""
 
     @property
     def sentence(self) -> str:
-        """What is said aloud when the plan has changed."""
+        """Return what screen readers announce when the plan has changed."""
         if self.target is None:
-            return "Nothing is chosen yet."
+            return "Nothing is selected yet."
         if self.refusals:
-            return f"This cannot be started. {self.refusals[0].message}"
+            return f"This upgrade cannot start. {self.refusals[0].message}"
         if self.changes_nothing:
             return f"Plan for {target_words(self.target)}: nothing would change."
-        return f"Plan for {target_words(self.target)}: {self.tasks} tasks are replaced, {self.expected}."
+        return f"Plan for {target_words(self.target)}: replaces {self.tasks} tasks, takes {self.expected}."
 
 
 def plan_of(organization: Organization, choices: Choices) -> Plan:
-    """What the choices would do now. ECS as read_platform asks it, the registries as resolve() does, the rest as diff_of.
+    """Build the plan: what these choices would do now.
 
-    While AWS hangs it waits for one of them, not for all. Eight queries, one more for each service that would change.
+    It reads ECS through read_platform, the registries through resolve() and the differences through diffs_of. If AWS
+    hangs, it waits for only one of these. Costs eight queries, and one more for each service that would change.
     """
     scope = smallest_scope(choices.changed)
     target = choices.service or (scope.target if scope else None)
@@ -208,7 +212,7 @@ def plan_of(organization: Organization, choices: Choices) -> Plan:
 
 
 def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
-    """The open upgrade of each service that has one. Two queries."""
+    """Return the open upgrade of each service that has one. Costs two queries."""
     rollouts = (
         Rollout.objects.unfinished()
         .filter(organization=organization)
@@ -222,7 +226,10 @@ def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
 def wanted_of(
     organization: Organization, services: list[str], version: str, reading: Reading | None
 ) -> tuple[dict[str, Wanted], list[PortalError]]:
-    """What each service would run, and why the version cannot be had. Nothing is known while ECS does not say what runs."""
+    """Return what each service would run, and why the version is not available.
+
+    Both are empty while ECS does not report what runs.
+    """
     if not services or reading is None or reading.error or not organization.deployment_stack:
         return {}, []
     try:
@@ -242,14 +249,14 @@ def effect_on(now: ServiceNow, services: list[str], choices: Choices, wanted: Wa
         return "replace"
     if wanted is None or (wanted.image is None and wanted.version is not None):
         return "unknown"
-    # As the engine decides (goals.py): what has not ended well is rolled, whatever its tasks run.
+    # The same rule as in the engine (engine/desired.py): a service whose deployment failed or is rolling is always rolled.
     return "none" if now.runs_already(wanted) and now.state not in ("rolling", "failed") else "replace"
 
 
 def with_diffs(
     organization: Organization, reading: Reading | None, planned: list[PlannedRollout]
 ) -> list[PlannedRollout]:
-    """With what would differ in each service that gets another image."""
+    """Return the rollouts, with the differences for each service that gets another image."""
     wanted: dict[str, Wanted | str] = {
         each.now.service: each.wanted
         for each in planned
@@ -260,7 +267,7 @@ def with_diffs(
 
 
 def refusals(organization: Organization, services: list[str], rows: list[ServiceNow]) -> Iterator[PortalError]:
-    """What the trigger would answer with, in its own words, as far as it can be told without asking AWS."""
+    """Yield the errors with which the trigger would refuse now, as far as they are known without asking AWS."""
     unplaced = refusal_of(partial(refuse_unplaced, organization))
     if unplaced:
         yield unplaced
@@ -282,13 +289,13 @@ def refusal_of(rule: Callable[[], None]) -> PortalError | None:
 
 
 def last_of(organization: Organization, target: str) -> Upgrade | None:
-    """The newest upgrade of the same scope that has ended. Two queries."""
+    """Return the newest ended upgrade of the same scope. Costs two queries."""
     ended = Upgrade.objects.filter(organization=organization, target=target).exclude(status__in=OPEN)
     return ended.for_record().newest_first().first()
 
 
 def is_earlier(version: str, than: str) -> bool:
-    """By the numbers of both, where both are versions; what comes behind the numbers is not compared.
+    """Compare two versions by their numbers only. Names that are not versions are never earlier.
 
     >>> is_earlier("v9.8.2", "v9.10.0"), is_earlier("v9.9.0", "v9.9.0-rc.1"), is_earlier("a1b2c3d", "v9.9.0")
     (True, False, False)
@@ -306,7 +313,8 @@ def needs_typing(target: str | None, *, force: bool) -> bool:
 
 
 def target_words(target: str) -> str:
-    """
+    """Return the target as a phrase.
+
     >>> target_words("agent"), target_words("all")
     ('agent service', 'all three services')
     """

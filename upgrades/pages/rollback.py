@@ -19,7 +19,7 @@ from upgrades.rollback_plan import plan_rollback, with_diffs
 @policy(Policy.OPERATOR)
 @require_http_methods(["GET", "HEAD", "POST"])
 def rollback(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
-    """Say first what a rollback will do, service by service, and what it cannot; then record it."""
+    """Render what a rollback would do to each service; POST records and starts it."""
     organization = organization_of_page(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
     form = RollbackForm(organization, request.POST if request.method == "POST" else None)

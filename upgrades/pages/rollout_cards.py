@@ -1,4 +1,4 @@
-"""How a rollout is shown: its lane's sentences and its bar of tasks. No rule about state lives here."""
+"""View model for one service's rollout card: status text and task progress bar. Contains no rules about state."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,34 +12,34 @@ from upgrades.states import Outcome, Phase, Status
 EVENTS_SHOWN = 20
 STALL_REASONS_SHOWN = 3
 
-# What is true of a service after each end that is not plain success: what it runs, and whether anything still happens.
-# What may be done about it: next_steps.py.
+# The state of a service after each outcome except plain success: what it runs, and whether anything still happens.
+# What can be done about it is in next_steps.py.
 LEFT_AS = {
-    Outcome.NO_CHANGE: "No task was touched. Force a new rollout where its tasks should be replaced all the same.",
+    Outcome.NO_CHANGE: "No task was replaced. To replace the tasks anyway, force a new deployment.",
     Outcome.DISABLED: "Nothing was changed. Scale the service up in ECS if it should run.",
-    Outcome.ROLLED_BACK: "ECS has put the earlier tasks back: the service runs what it ran before.",
-    Outcome.STOPPED_BY_USER: "As asked for, ECS stopped it. It goes back to the earlier tasks wherever a deployment had "
-    "completed before.",
-    Outcome.ROLLBACK_FAILED: "ECS could not put the earlier tasks back. Too few may run; nothing more happens by itself.",
-    Outcome.CIRCUIT_BREAKER: "ECS gave up and left it so: the failing deployment stays the newest, beside what earlier "
-    "tasks still run. It is not set to roll back, or has nothing to go back to.",
-    Outcome.ALARM: "ECS stopped there and left it so: new and earlier tasks may run side by side. It is not set to roll "
-    "back, or has nothing to go back to.",
-    Outcome.SUPERSEDED: "It runs, or rolls to, what somebody else deployed; the portal no longer watches it.",
-    Outcome.CHANGED_SINCE: "It runs on as somebody else deployed it.",
-    Outcome.STOPPED: "ECS stopped it and had nothing to go back to: new and earlier tasks may run side by side.",
-    Outcome.ACCESS_DENIED: "Nothing was changed in ECS: the service runs what it ran before.",
-    Outcome.REFUSED: "Nothing was changed in ECS: the service runs what it ran before.",
-    Outcome.SERVICE_MISSING: "There is nothing left to watch.",
-    Outcome.NOT_SUPPORTED: "Nothing was changed in ECS: the service runs what its controller deployed.",
-    Outcome.TIMED_OUT: "The portal has stopped watching, and its slot is free. ECS may still be rolling it.",
-    Outcome.NOT_ATTEMPTED: "The service runs what it ran before.",
+    Outcome.ROLLED_BACK: "ECS restored the earlier tasks. The service runs the version that it ran before.",
+    Outcome.STOPPED_BY_USER: "ECS stopped the rollout as requested. It restores the earlier tasks if an earlier "
+    "deployment had completed.",
+    Outcome.ROLLBACK_FAILED: "ECS could not restore the earlier tasks and will not try again. Too few may be running.",
+    Outcome.CIRCUIT_BREAKER: "ECS gave up and did not roll back. The failed deployment stays the newest, beside any "
+    "earlier tasks that still run. Automatic rollback is off, or there is nothing to roll back to.",
+    Outcome.ALARM: "ECS stopped the rollout and did not roll back. New and earlier tasks may run side by side. Automatic "
+    "rollback is off, or there is nothing to roll back to.",
+    Outcome.SUPERSEDED: "The service runs, or is rolling to, a later deployment. The portal no longer watches it.",
+    Outcome.CHANGED_SINCE: "The portal changed nothing. The service keeps running the later deployment.",
+    Outcome.STOPPED: "ECS stopped the rollout and had nothing to roll back to. New and earlier tasks may run side by side.",
+    Outcome.ACCESS_DENIED: "Nothing was changed in ECS. The service runs the version that it ran before.",
+    Outcome.REFUSED: "Nothing was changed in ECS. The service runs the version that it ran before.",
+    Outcome.SERVICE_MISSING: "The service does not exist in ECS, so there is nothing to watch.",
+    Outcome.NOT_SUPPORTED: "Nothing was changed in ECS. The service runs what its own controller deployed.",
+    Outcome.TIMED_OUT: "The portal stopped watching, and the service can be upgraded again. ECS may still be rolling it.",
+    Outcome.NOT_ATTEMPTED: "The service runs the version that it ran before.",
 }
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the bar, on a scale of 0 to 100. `kind`: new, old, pending, failed."""
+    """A segment of the task bar, on a scale of 0 to 100. `kind`: new, old, pending, failed."""
 
     kind: str
     count: int
@@ -59,7 +59,10 @@ class Lane:
 
 
 def lanes_of(upgrade: Upgrade, *, now: datetime | None = None) -> list[Lane]:
-    """A lane for each rollout. The upgrade comes from `for_record`, its rollouts' events prefetched."""
+    """Return a card for each rollout.
+
+    The upgrade must come from `for_record`, with its rollouts' events prefetched.
+    """
     now = now or timezone.now()
     return [
         Lane(
@@ -78,7 +81,7 @@ def lanes_of(upgrade: Upgrade, *, now: datetime | None = None) -> list[Lane]:
 
 
 def newest_words(rollout: Rollout) -> list[UpgradeEvent]:
-    """What ECS told last, each sentence once, newest first."""
+    """Return the last messages of ECS, each message once, newest first."""
     distinct: dict[str, UpgradeEvent] = {}
     for event in rollout.events.all():
         distinct.setdefault(event.message, event)
@@ -104,21 +107,23 @@ def bar_of(rollout: Rollout) -> list[Segment]:
 
 
 def headline_of(rollout: Rollout) -> str:
-    """State before reason."""
+    """Return the status text of a rollout: first the state, then the reason."""
     if rollout.phase == Phase.WAITING:
-        return "Waits for the service before it."
+        return "Waiting for the previous service."
     if rollout.phase == Phase.DUE:
         return "About to start."
     if rollout.phase == Phase.CALLING:
-        return "ECS was asked to start; waiting for the deployment to show."
+        return "Start requested. Waiting for the deployment to appear in ECS."
     if rollout.phase == Phase.DONE:
         return ended(rollout)
     newest = newest_stop(rollout.stopped_tasks)
     if rollout.outcome == Outcome.ROLLING_BACK:
         return " ".join(part for part in ("Rolling back.", rollout.rollout_reason, newest) if part)
     wanted = rollout.desired_count
-    running = f"{rollout.target_running} of {wanted} new tasks run" if wanted is not None else "New tasks start"
-    old = f", {rollout.source_running} old still run" if rollout.source_running else ""
+    running = (
+        f"{rollout.target_running} of {wanted} new tasks running" if wanted is not None else "New tasks are starting"
+    )
+    old = f", {rollout.source_running} old tasks still running" if rollout.source_running else ""
     return f"{running}{old}. {newest}".strip()
 
 
@@ -126,6 +131,6 @@ def ended(rollout: Rollout) -> str:
     if rollout.error_message:
         return rollout.error_message  # outcome, ECS's reason, and why the last task stopped
     if rollout.outcome == Outcome.COMPLETED:
-        return f"Rolled out: {rollout.running_count} of {rollout.desired_count} tasks run."
+        return f"Rolled out: {rollout.running_count} of {rollout.desired_count} tasks running."
     label = Outcome(rollout.outcome).label if rollout.outcome else Status(rollout.status).label
     return f"{label}. {rollout.rollout_reason or ''}".strip()

@@ -16,14 +16,14 @@ from upgrades.pages.rollout_cards import lanes_of
 @policy(Policy.OPERATOR)
 @require_http_methods(["GET", "HEAD", "POST"])
 def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
-    """Ask first what a stop will do; then ask ECS for it."""
+    """Render what a stop would do to each service; POST requests the stop."""
     organization = organization_of_page(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
     status, refused = 200, {}
     if request.method == "POST":
         try:
             stop_upgrade(upgrade, actor=person(request))
-            messages.success(request, "Stop asked for. ECS rolls the running rollout back; watch it here.")
+            messages.success(request, "Stop requested. ECS will roll back the running rollout.")
             return redirect("upgrades:detail", slug, upgrade_id)
         except PortalError as error:
             if error.status != 409:

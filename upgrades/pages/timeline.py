@@ -1,4 +1,4 @@
-"""An upgrade's timeline as the page shows it: one kind or all, with how many there are of each."""
+"""An upgrade's timeline for its page: the entries of one kind or of all, with the count of each kind."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,10 @@ class KindCount:
 
 @dataclass(frozen=True)
 class Timeline:
-    """`kinds` are those that there are, in the order of states.py; `kind` is the one that is shown, empty for all."""
+    """One page of timeline entries.
+
+    `kinds`: the kinds that have entries, in the order of states.py. `kind`: the selected kind, empty for all.
+    """
 
     page: Page[UpgradeEvent]
     kinds: list[KindCount]
@@ -28,7 +31,7 @@ class Timeline:
 
 
 def timeline_of(upgrade: Upgrade, *, kind: str = "", skip: int = 0) -> Timeline:
-    """The upgrade is of `for_record`. Two queries."""
+    """Return one page of the timeline. The upgrade must come from `for_record`. Costs two queries."""
     events = UpgradeEvent.objects.for_timeline(upgrade)
     counts = dict(events.order_by().values_list("kind").annotate(Count("pk")))
     total = counts.get(kind, 0) if kind else sum(counts.values())

@@ -1,4 +1,4 @@
-"""The pages of the validation: a row to sign, the button that has the portal check again, the evidence to print."""
+"""The pages of validation: signing a row, running the portal's own checks again, and the evidence to print."""
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -21,7 +21,7 @@ from upgrades.states import CheckStatus
 @policy(Policy.OPERATOR)
 @require_http_methods(["GET", "HEAD", "POST"])
 def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpResponse:
-    """One row of the matrix: what the portal found, and a person's word about it."""
+    """Render one row of the matrix with the form that signs it; POST records the signature."""
     organization = organization_of_page(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
     row = existing(next((each for each in rows_of(upgrade) if each.name == check), None))
@@ -53,17 +53,17 @@ def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpRe
 @policy(Policy.OPERATOR)
 @require_POST
 def probe(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
-    """Begin the portal's own checks anew."""
+    """Start the portal's own checks again."""
     organization = organization_of_page(request, slug)
     probe_again(find_upgrade(request, organization, upgrade_id), actor=person(request))
-    messages.success(request, "The portal checks again; results come in below.")
+    messages.success(request, "Checks started again. The results will appear below.")
     return redirect(f"{reverse('upgrades:detail', args=[slug, upgrade_id])}#validation")
 
 
 @policy(Policy.VIEWER)
 @require_safe
 def evidence(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
-    """The evidence as a page to read and print; the same document as the API's."""
+    """Render the evidence as a page to read and print. It is the same document as the API's."""
     organization = organization_of_page(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
     context = page_context(request, organization) | {"upgrade": upgrade, "document": evidence_of(upgrade)}

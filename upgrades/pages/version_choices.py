@@ -1,6 +1,6 @@
-"""The versions that the form offers, in words: when each was pushed, which services have it, where it runs.
+"""The versions that the form offers, labelled with when each was pushed, which services have it, and where it runs.
 
-A version that is not listed may still be named by a link: it is shown as chosen, and the plan says whether it can be had.
+A link may also name a version that is not listed. It is shown as selected, and the plan says whether it is available.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from upgrades.inventory.catalogue import Catalogue, Version
 from upgrades.inventory.images import LATEST, best_tag, short
 from upgrades.states import PlatformService, in_a_sentence
 
-NAMED_BY_TASK_DEFINITION = "latest: the image that each task definition names"
+NAMED_BY_TASK_DEFINITION = "latest (the image that each task definition names)"
 OFFERED = 60
 
 
 @dataclass(frozen=True)
 class Option:
-    """`value` is empty for `latest`, so that the address stays short."""
+    """One entry of the version list. `value` is empty for `latest`, so that the URL stays short."""
 
     value: str
     label: str
@@ -24,7 +24,7 @@ class Option:
 
 
 def version_options(catalogue: Catalogue | None, chosen: str) -> list[Option]:
-    """`latest` first, then those with a tag, newest first; the chosen one is always among them.
+    """Return `latest`, then the tagged versions, newest first. The chosen version is always included.
 
     `catalogue` None: nothing could be read.
     """
@@ -32,12 +32,12 @@ def version_options(catalogue: Catalogue | None, chosen: str) -> list[Option]:
     if catalogue and catalogue.is_available:
         named = [version for version in catalogue.versions if version.has_tag and version.name != LATEST]
         labels |= {version.name: in_words(version) for version in named[:OFFERED]}
-    labels.setdefault(chosen, f"{short(chosen)}, not listed here")
+    labels.setdefault(chosen, f"{short(chosen)} (not listed)")
     return [Option("" if name == LATEST else name, label, name == chosen) for name, label in labels.items()]
 
 
 def latest_in_words(catalogue: Catalogue | None) -> str:
-    """`latest (v9.9.1)`; where the services differ, what it is for each."""
+    """Return the label of `latest`, for example `latest (v9.9.1)`, or with one version per service if they differ."""
     if catalogue is None or not catalogue.is_available:
         return NAMED_BY_TASK_DEFINITION
     named = {service: latest_of(catalogue, service) for service in catalogue.registry.images}
@@ -48,14 +48,14 @@ def latest_in_words(catalogue: Catalogue | None) -> str:
 
 
 def latest_of(catalogue: Catalogue, service: str) -> str | None:
-    """What resolve() finds: the image tagged `latest`, else the newest that has a tag."""
+    """Return the tag of the image that resolve() chooses: tagged `latest`, or else the newest tagged one."""
     tagged = [image for image in catalogue.registry.images[service] if image.tags]
     image = next((image for image in tagged if LATEST in image.tags), tagged[0] if tagged else None)
     return best_tag(image.tags) if image else None
 
 
 def in_words(version: Version) -> str:
-    """`v9.9.1, pushed 3 d ago, all three, runs: agent service`."""
+    """Return the label of a version, for example `v9.9.1, pushed 3 d ago, all three, runs: agent service`."""
     parts = [version.name]
     if version.pushed_at:
         parts.append(f"pushed {ago(version.pushed_at)}")

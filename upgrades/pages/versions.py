@@ -1,4 +1,4 @@
-"""The page of versions: what exists, which service has it, what runs where, and whether that is what was recorded."""
+"""The page of versions: which exist, which services have them, what runs where, and drift from the record."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from upgrades.states import PlatformService
 @policy(Policy.VIEWER)
 @require_safe
 def versions(request: HttpRequest, slug: str) -> HttpResponse:
-    """Newest first, a column for each platform service. The block renews itself while the page stands open."""
+    """Render the versions, newest first, with a column for each service. The block polls while the page is open."""
     organization = organization_of_page(request, slug)
     catalogue = read_catalogue(organization)
     form = PageNumber(request.GET)
@@ -39,7 +39,10 @@ def versions(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def as_row(catalogue: Catalogue, version: Version) -> dict[str, Any]:
-    """With a cell for each platform service, in rolling order. Missing is what a repository that was read does not have."""
+    """Return the version with a cell for each platform service, in rolling order.
+
+    A cell is missing only if the repository was read and does not have the version.
+    """
     cells = [
         {
             "label": service.label,
@@ -53,5 +56,5 @@ def as_row(catalogue: Catalogue, version: Version) -> dict[str, Any]:
 
 
 def limited_of(catalogue: Catalogue) -> list[tuple[str, str]]:
-    """The services whose versions cannot be chosen, by their labels, and why."""
+    """Return the labels of the services whose versions cannot be chosen, with the reasons."""
     return [(PlatformService(service).label, reason) for service, reason in catalogue.limited.items()]

@@ -1,4 +1,4 @@
-"""What the overview shows of upgrades: `{% load upgrades %}`, then one tag for each part."""
+"""Template tags and filters for upgrades: `{% load upgrades %}`. Each part of the overview has one tag."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ RECENT = 5
 
 @register.inclusion_tag("upgrades/_platform_services.html", takes_context=True)
 def platform_services(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
-    """What happens now and what runs: the block that refreshes itself (views.platform_services)."""
+    """Render the open upgrades and the running services: the block that polls (pages/overview.py)."""
     return {**now_context(organization), "user": context["user"], "request": context["request"]}
 
 
@@ -37,7 +37,7 @@ def recent_upgrades(context: dict[str, Any], organization: Organization) -> dict
 
 @register.filter
 def facts(evidence: dict[str, Any]) -> list[tuple[str, str]]:
-    """A check's evidence as pairs of name and text.
+    """Return a check's evidence as pairs of name and text.
 
     >>> facts({"http_status": 200, "components": {"router": True, "cache": None}, "missing": ["a", "b"]})
     [('http status', '200'), ('components', 'router yes, cache not known'), ('missing', 'a, b')]
@@ -57,13 +57,13 @@ def in_words(value: Any) -> str:
 
 @register.filter
 def moment(at: str | None) -> str:
-    """The API's time for a page: `2026-05-01T12:00:00.123456Z` is `2026-05-01 12:00:00`; empty for None."""
+    """Format an API time for a page: `2026-05-01T12:00:00.123456Z` as `2026-05-01 12:00:00`, None as an empty text."""
     return at[:19].replace("T", " ") if at else ""
 
 
 @register.filter
 def label_of(code: str, kind: str) -> str:
-    """What the pages call a code of the API; one that is not known stays as it is.
+    """Return the label that pages use for a code of the API, or the code itself if it is unknown.
 
     >>> label_of("rolled_back", "outcome")
     'Rolled back by ECS'
