@@ -38,7 +38,7 @@ def record_past_upgrades(cast: Cast, *, failed: int, succeeded: int) -> None:
         )
 
 
-def test_filters_stay_in_the_address_and_on_every_way_back(cast: Cast, open_page: OpenPage) -> None:
+def test_filters_stay_in_the_url_and_on_every_way_back(cast: Cast, open_page: OpenPage) -> None:
     record_past_upgrades(cast, failed=2, succeeded=3)
     page = open_page("/o/acme/upgrades/", cast.operator)
     rows = page.locator("tbody tr")

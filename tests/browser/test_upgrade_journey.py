@@ -157,7 +157,7 @@ def test_only_the_plan_that_is_shown_can_be_started(
     expect(start).to_be_enabled()
 
 
-def test_pre_flight_comes_after_the_page_and_asks_for_a_reason_while_something_fails(
+def test_pre_flight_loads_later_and_may_ask_for_a_reason(
     cast: Cast, platform: LocalAws, guard: Guard, open_page: OpenPage
 ) -> None:
     guard.expected = GAVE_WAY

@@ -33,7 +33,7 @@ def running(cast: Cast) -> Upgrade:
     return make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS], reason="OPS-1 <b>")
 
 
-def test_the_page_tells_the_upgrade(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
+def test_the_page_shows_the_upgrade(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
     response = client_for(cast.viewer).get(url_of(running))
 
     text = response.content.decode()
@@ -62,7 +62,7 @@ def test_the_polling_ends_with_the_upgrade(cast: Cast, client_for: SignIn) -> No
         assert f'hx-get="{url_of(ended)}"' not in text
 
 
-def test_a_silent_runner_is_told_while_the_page_is_watched(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
+def test_a_silent_runner_is_shown_on_page_and_fragment(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
     client = client_for(cast.viewer)
 
     page, fragment = client.get(url_of(running)), client.get(url_of(running), headers=HTMX)
@@ -94,7 +94,7 @@ def test_an_unchanged_fragment_costs_a_304(cast: Cast, client_for: SignIn, time_
     assert client.get(url_of(ended), headers=HTMX | {"If-None-Match": first.headers["ETag"]}).status_code == 200
 
 
-def test_a_poll_of_an_unchanged_open_upgrade_costs_a_304_that_tells_its_age(
+def test_an_unchanged_poll_gets_a_304_with_its_age(
     cast: Cast, running: Upgrade, client_for: SignIn, time_machine: Any
 ) -> None:
     running.rollouts.update(last_checked_at=running.created_at)
@@ -121,7 +121,7 @@ def test_a_poll_of_an_unchanged_open_upgrade_costs_a_304_that_tells_its_age(
         ("operator", [Status.FAILED], False),
     ],
 )
-def test_stop_is_offered_to_whom_and_when_it_is_possible(
+def test_stop_is_offered_only_if_role_and_state_allow_it(
     cast: Cast, client_for: SignIn, person: str, statuses: list[Status], offered: bool
 ) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=statuses)
@@ -176,9 +176,7 @@ def ended(cast: Cast, outcome: Outcome, status: Status) -> Upgrade:
 
 
 @pytest.mark.parametrize("outcome", FAILURES)
-def test_a_failure_says_what_happened_what_is_left_and_what_to_do(
-    cast: Cast, client_for: SignIn, outcome: Outcome
-) -> None:
+def test_a_failure_says_what_happened_and_what_to_do(cast: Cast, client_for: SignIn, outcome: Outcome) -> None:
     upgrade = ended(cast, outcome, Status.FAILED)
 
     text = html.unescape(client_for(cast.operator).get(url_of(upgrade)).content.decode())
@@ -270,7 +268,7 @@ def test_anonymous_is_sent_to_sign_in(cast: Cast, running: Upgrade) -> None:
 
 
 @pytest.mark.parametrize(("upgrade_id", "status"), [("nothing", 404), ("x" * 3000, 404), ("%00", 400), ("'--", 404)])
-def test_an_id_that_cannot_be_is_refused(cast: Cast, client_for: SignIn, upgrade_id: str, status: int) -> None:
+def test_an_invalid_id_is_refused(cast: Cast, client_for: SignIn, upgrade_id: str, status: int) -> None:
     assert client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade_id}/").status_code == status
 
 

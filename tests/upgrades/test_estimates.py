@@ -50,14 +50,14 @@ def left(upgrade: Upgrade) -> TimeLeft | None:
 # --- time left ------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_left_counts_down_with_the_service_that_rolls(cast: Cast, past: None) -> None:
+def test_the_time_left_counts_down_during_a_rollout(cast: Cast, past: None) -> None:
     found = left(under_way(cast, for_seconds=30))
 
     assert found == TimeLeft(340)
     assert str(found) == "About 6 minutes left, based on past rollouts."
 
 
-def test_the_last_seconds_are_not_counted(cast: Cast, past: None) -> None:
+def test_the_last_minute_is_not_counted_in_seconds(cast: Cast, past: None) -> None:
     upgrade = under_way(cast, for_seconds=30)
     upgrade.rollouts.exclude(service="agent").update(phase=Phase.DONE)
 
@@ -83,14 +83,14 @@ def test_a_service_without_a_past_is_named(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize("seen", [{"outcome": Outcome.ROLLING_BACK}, {"is_stalled": True}])
-def test_nothing_is_told_while_it_goes_back_or_stands_still(cast: Cast, past: None, seen: dict[str, Any]) -> None:
+def test_there_is_no_estimate_during_a_stall_or_rollback(cast: Cast, past: None, seen: dict[str, Any]) -> None:
     upgrade = under_way(cast, for_seconds=5)
     upgrade.rollouts.filter(service="agent").update(**seen)
 
     assert left(Upgrade.objects.for_record().get(pk=upgrade.pk)) is None
 
 
-def test_nothing_is_told_after_a_stop_or_the_end(cast: Cast, past: None) -> None:
+def test_there_is_no_estimate_after_a_stop_or_the_end(cast: Cast, past: None) -> None:
     stopped = under_way(cast, for_seconds=5, stop_requested_at=Now())
     ended = Upgrade.objects.for_record().filter(status=Status.SUCCESS).first()
 
@@ -119,7 +119,7 @@ def test_it_costs_one_query_whatever_the_number_of_services(
         left(upgrade)
 
 
-def test_the_page_tells_what_is_left(cast: Cast, past: None, client_for: SignIn) -> None:
+def test_the_page_shows_the_time_left(cast: Cast, past: None, client_for: SignIn) -> None:
     upgrade = under_way(cast, for_seconds=30)
 
     text = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
@@ -137,21 +137,19 @@ def started(cast: Cast, engine: Engine) -> Rollout:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("usual", "limit"), [(20, 60), (90, 90), (1000, 300)])
-def test_the_limit_is_what_a_rollout_of_the_service_usually_takes(
-    cast: Cast, engine: Engine, usual: int, limit: int
-) -> None:
+def test_the_stall_limit_is_the_usual_duration_of_a_rollout(cast: Cast, engine: Engine, usual: int, limit: int) -> None:
     rolled(cast.acme, cast.operator, {"agent": usual, "orchestrator": 7})
 
     assert started(cast, engine).stall_seconds == limit
 
 
 @pytest.mark.django_db(transaction=True)
-def test_without_a_past_the_setting_is_the_limit(cast: Cast, engine: Engine) -> None:
+def test_without_past_rollouts_the_setting_is_the_limit(cast: Cast, engine: Engine) -> None:
     assert started(cast, engine).stall_seconds is None
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_rollout_is_flagged_early_with_what_ecs_told_last(
+def test_a_stall_is_flagged_early_with_the_last_ecs_event(
     cast: Cast, engine: Engine, platform: LocalAws, client_for: SignIn
 ) -> None:
     rolled(cast.acme, cast.operator, {"agent": 70})
@@ -176,7 +174,7 @@ def test_a_rollout_is_flagged_early_with_what_ecs_told_last(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_rollout_that_stands_still_for_less_is_not_flagged(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_rollout_below_the_stall_limit_is_not_flagged(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     rolled(cast.acme, cast.operator, {"agent": 70})
     platform.fault("no_capacity", cluster=cast.acme.cluster)
     rollout = started(cast, engine)

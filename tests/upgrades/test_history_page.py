@@ -34,7 +34,7 @@ def shown(response: Any) -> list[str]:
     return [upgrade_id for at, upgrade_id in sorted(found) if at >= 0]
 
 
-def test_a_row_says_who_when_what_how_many_and_what_came_of_it(cast: Cast, client_for: SignIn) -> None:
+def test_a_row_shows_who_when_what_and_the_result(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(
         cast.acme, by=cast.operator, target="all", statuses=[Status.SUCCESS, Status.SUCCESS, Status.FAILED]
     )
@@ -56,7 +56,7 @@ def test_a_row_says_who_when_what_how_many_and_what_came_of_it(cast: Cast, clien
     ],
 )
 @pytest.mark.parametrize("url", [URL, "/o/acme/"])
-def test_a_success_is_plainly_green_only_when_it_is_validated(
+def test_a_success_is_green_only_when_it_is_validated(
     cast: Cast, platform: LocalAws, client_for: SignIn, url: str, fields: dict[str, Any], said: str
 ) -> None:
     make_upgrade(cast.acme, by=cast.operator, target="all", **fields)
@@ -70,7 +70,7 @@ def test_a_success_is_plainly_green_only_when_it_is_validated(
 
 
 @pytest.mark.parametrize("url", [URL, "/o/acme/"])
-def test_a_row_names_its_services_in_words(cast: Cast, platform: LocalAws, client_for: SignIn, url: str) -> None:
+def test_a_row_names_its_services(cast: Cast, platform: LocalAws, client_for: SignIn, url: str) -> None:
     two = make_upgrade(cast.acme, by=cast.operator, target="all", kind=Kind.ROLLBACK)
     two.rollouts.filter(service="customer-portal").delete()
     make_upgrade(cast.acme, by=cast.operator)
@@ -81,7 +81,7 @@ def test_a_row_names_its_services_in_words(cast: Cast, platform: LocalAws, clien
     assert cells == ["agent service", "agent service and orchestrator"]
 
 
-def test_a_row_says_which_version_was_asked_for_until_ecs_says_what_runs(cast: Cast, client_for: SignIn) -> None:
+def test_a_row_shows_the_requested_version_until_ecs_reports(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, version="v9.9.1", statuses=[Status.PENDING])
     client = client_for(cast.viewer)
 
@@ -92,7 +92,7 @@ def test_a_row_says_which_version_was_asked_for_until_ecs_says_what_runs(cast: C
     assert version_cell(client) == "v9.9.0 → to v9.9.1"
 
 
-def test_services_that_take_the_same_step_tell_it_once(cast: Cast, client_for: SignIn) -> None:
+def test_a_version_step_shared_by_services_is_shown_once(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, target="all", statuses=[Status.SUCCESS] * 3)
     upgrade.rollouts.update(from_version="v9.9.0", to_version="v9.9.1")
     upgrade.rollouts.filter(service="orchestrator").update(from_version="v9.8.0")
@@ -106,7 +106,7 @@ def version_cell(client: Client) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", cell.partition(">")[2]).split())
 
 
-def test_no_upgrade_yet_says_what_to_do(cast: Cast, client_for: SignIn) -> None:
+def test_an_empty_history_says_what_to_do(cast: Cast, client_for: SignIn) -> None:
     assert "No upgrades yet." in client_for(cast.viewer).get(URL).content.decode()
 
 
@@ -125,7 +125,7 @@ def test_no_upgrade_yet_says_what_to_do(cast: Cast, client_for: SignIn) -> None:
     ],
 )
 @pytest.mark.parametrize("headers", [{}, HTMX])
-def test_filters_apply_together_and_stay_in_the_address(
+def test_filters_combine_and_stay_in_the_url(
     cast: Cast, client_for: SignIn, filters: dict[str, str], found: list[str], headers: dict[str, str]
 ) -> None:
     made = {
@@ -141,7 +141,7 @@ def test_filters_apply_together_and_stay_in_the_address(
     assert ("<!doctype html>" in response.content.decode()) is not bool(headers)
 
 
-def test_pages_of_a_list_full_of_ties_meet_every_row_once(cast: Cast, client_for: SignIn) -> None:
+def test_pages_show_every_row_once_despite_equal_times(cast: Cast, client_for: SignIn) -> None:
     for _ in range(51):
         make_upgrade(cast.acme, by=cast.operator)
     Upgrade.objects.update(created_at=timezone.now())
@@ -230,9 +230,7 @@ def test_anonymous_is_sent_to_sign_in(cast: Cast) -> None:
         ("skip=1%00", "Skip"),
     ],
 )
-def test_a_filter_that_cannot_be_is_named_and_shows_no_rows(
-    cast: Cast, client_for: SignIn, query: str, named: str
-) -> None:
+def test_an_invalid_filter_is_named_and_shows_no_rows(cast: Cast, client_for: SignIn, query: str, named: str) -> None:
     make_upgrade(cast.acme, by=cast.operator)
 
     response = client_for(cast.viewer).get(f"{URL}?{query}")
@@ -241,7 +239,7 @@ def test_a_filter_that_cannot_be_is_named_and_shows_no_rows(
     assert f"<p>{named}: " in response.content.decode()
 
 
-def test_beside_a_filter_that_cannot_be_the_others_stay_in_the_form(cast: Cast, client_for: SignIn) -> None:
+def test_an_invalid_filter_keeps_the_other_filters(cast: Cast, client_for: SignIn) -> None:
     typed = {"status": "FAILED", "version": "v" * 101, "initiated_by": "<b>"}
 
     text = client_for(cast.viewer).get(URL, typed).content.decode()
@@ -252,7 +250,7 @@ def test_beside_a_filter_that_cannot_be_the_others_stay_in_the_form(cast: Cast, 
 
 
 @pytest.mark.parametrize("name", ["status", "service", "version", "initiated_by", "validation", "skip", "anything"])
-def test_what_the_address_holds_is_shown_escaped(cast: Cast, client_for: SignIn, name: str) -> None:
+def test_query_values_are_escaped(cast: Cast, client_for: SignIn, name: str) -> None:
     hostile = "\"'><script>alert(1)</script>"
 
     response = client_for(cast.viewer).get(URL, {name: hostile})
@@ -274,7 +272,7 @@ def in_file(response: Any) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(response.content.decode())))
 
 
-def test_a_line_of_the_file_tells_the_upgrade(cast: Cast, client_for: SignIn) -> None:
+def test_a_csv_row_describes_the_upgrade(cast: Cast, client_for: SignIn) -> None:
     at = timezone.now().replace(microsecond=0)
     upgrade = make_upgrade(
         cast.acme,
@@ -316,7 +314,7 @@ def test_a_line_of_the_file_tells_the_upgrade(cast: Cast, client_for: SignIn) ->
     ]
 
 
-def test_the_file_has_the_pages_filters_and_order(cast: Cast, client_for: SignIn) -> None:
+def test_the_csv_has_the_filters_and_order_of_the_page(cast: Cast, client_for: SignIn) -> None:
     older, newer = (make_upgrade(cast.acme, by=cast.operator) for _ in range(2))
     failed = make_upgrade(cast.acme, by=cast.admin, statuses=[Status.FAILED])
     make_upgrade(cast.globex, by=cast.outsider)
@@ -335,19 +333,19 @@ def test_the_file_has_the_pages_filters_and_order(cast: Cast, client_for: SignIn
     ]
 
 
-def test_a_filter_that_makes_no_sense_gives_no_file(cast: Cast, client_for: SignIn) -> None:
+def test_an_invalid_filter_gives_no_csv(cast: Cast, client_for: SignIn) -> None:
     response = client_for(cast.viewer).get(CSV, {"status": "WRONG"})
 
     assert response.status_code == 400
     assert "Nothing was exported. status: Select a valid choice" in html.unescape(response.content.decode())
 
 
-def test_an_outsider_gets_no_file(cast: Cast, client_for: SignIn) -> None:
+def test_an_outsider_gets_no_csv(cast: Cast, client_for: SignIn) -> None:
     assert client_for(cast.outsider).get(CSV).status_code == 404
 
 
 @pytest.mark.parametrize("upgrades", [1, 5])
-def test_a_file_costs_the_same_however_long_it_is(
+def test_the_csv_query_count_does_not_grow_with_its_length(
     cast: Cast, client_for: SignIn, django_assert_num_queries: Any, upgrades: int
 ) -> None:
     for _ in range(upgrades):

@@ -66,7 +66,7 @@ def choices(address: str) -> dict[str, list[str]]:
     return parse_qs(urlsplit(address).query)
 
 
-def test_a_partial_upgrade_retries_the_failed_service_alone_or_goes_back(cast: Cast, client_for: SignIn) -> None:
+def test_a_partial_upgrade_offers_retry_and_rollback(cast: Cast, client_for: SignIn) -> None:
     upgrade = partial(cast)
 
     text = card(client_for(cast.operator), upgrade)
@@ -83,7 +83,7 @@ def test_a_partial_upgrade_retries_the_failed_service_alone_or_goes_back(cast: C
     assert "Then upgrade what also failed or was not attempted: customer portal." in text
 
 
-def test_what_was_forced_is_forced_again(cast: Cast, client_for: SignIn) -> None:
+def test_a_forced_upgrade_is_retried_forced(cast: Cast, client_for: SignIn) -> None:
     offered = buttons(card(client_for(cast.operator), partial(cast, force_new_deployment=True)))
 
     assert choices(offered["Retry the orchestrator"])["force"] == ["1"]
@@ -101,7 +101,7 @@ def test_the_link_fills_in_the_form(cast: Cast, platform: LocalAws, client_for: 
     assert "OPS-7</textarea>" in text
 
 
-def test_where_nothing_advanced_the_same_request_is_made_again(cast: Cast, client_for: SignIn) -> None:
+def test_if_nothing_advanced_the_whole_request_is_retried(cast: Cast, client_for: SignIn) -> None:
     upgrade = ended(cast, Outcome.ROLLED_BACK, Outcome.NOT_ATTEMPTED, Outcome.NOT_ATTEMPTED)
 
     offered = buttons(card(client_for(cast.operator), upgrade))
@@ -111,7 +111,7 @@ def test_where_nothing_advanced_the_same_request_is_made_again(cast: Cast, clien
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CIRCUIT_BREAKER, Outcome.ALARM])
-def test_a_service_left_on_what_failed_returns_to_what_ran(cast: Cast, client_for: SignIn, outcome: Outcome) -> None:
+def test_a_service_left_broken_returns_to_its_earlier_version(cast: Cast, client_for: SignIn, outcome: Outcome) -> None:
     offered = buttons(card(client_for(cast.operator), ended(cast, outcome)))
 
     assert list(offered) == ["Return the orchestrator to v9.9.0"]
@@ -124,9 +124,7 @@ def test_a_service_left_on_what_failed_returns_to_what_ran(cast: Cast, client_fo
 
 
 @pytest.mark.parametrize("outcome", sorted(UNCLEAR))
-def test_while_something_is_unclear_there_is_only_where_to_look(
-    cast: Cast, client_for: SignIn, outcome: Outcome
-) -> None:
+def test_an_unclear_outcome_offers_no_action(cast: Cast, client_for: SignIn, outcome: Outcome) -> None:
     text = card(client_for(cast.operator), partial(cast, outcome))
 
     assert buttons(text) == {}
@@ -136,9 +134,7 @@ def test_while_something_is_unclear_there_is_only_where_to_look(
 
 
 @pytest.mark.parametrize("outcome", FAILURES)
-def test_every_failure_says_where_to_look_and_at_most_one_way_on(
-    cast: Cast, client_for: SignIn, outcome: Outcome
-) -> None:
+def test_every_failure_gives_a_hint_and_at_most_one_action(cast: Cast, client_for: SignIn, outcome: Outcome) -> None:
     text = card(client_for(cast.operator), ended(cast, outcome))
 
     assert LOOK[outcome] in text
@@ -152,7 +148,7 @@ def test_a_success_needs_no_next_step(cast: Cast, client_for: SignIn, target: st
     assert card(client_for(cast.operator), upgrade) == ""
 
 
-def test_a_running_upgrade_has_none_yet(cast: Cast, client_for: SignIn) -> None:
+def test_a_running_upgrade_has_no_next_steps_yet(cast: Cast, client_for: SignIn) -> None:
     statuses = [Status.FAILED, Status.IN_PROGRESS, Status.PENDING]
     upgrade = make_upgrade(cast.acme, by=cast.operator, target="all", statuses=statuses)
 
@@ -174,7 +170,7 @@ def test_after_a_good_retry_the_service_not_attempted_is_next(cast: Cast, client
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.IN_PROGRESS])
-def test_a_retry_that_failed_or_still_rolls_has_the_word(cast: Cast, client_for: SignIn, status: Status) -> None:
+def test_an_open_or_failed_retry_replaces_the_suggestions(cast: Cast, client_for: SignIn, status: Status) -> None:
     upgrade = partial(cast)
     retry = make_upgrade(cast.acme, by=cast.operator, target="orchestrator", statuses=[status])
 
@@ -191,7 +187,7 @@ def test_what_advanced_and_was_rolled_again_is_not_rolled_back(cast: Cast, clien
     assert list(buttons(card(client_for(cast.operator), upgrade))) == ["Retry the orchestrator"]
 
 
-def test_an_attempt_that_began_nothing_changes_nothing(cast: Cast, client_for: SignIn) -> None:
+def test_an_attempt_that_started_nothing_changes_nothing(cast: Cast, client_for: SignIn) -> None:
     upgrade = partial(cast)
     ended(cast, Outcome.NOT_ATTEMPTED)
 
@@ -208,7 +204,7 @@ def test_another_organizations_upgrades_do_not_count(cast: Cast, client_for: Sig
 # --- after a rollback -------------------------------------------------------------------------------------------------
 
 
-def test_a_rollback_that_failed_leads_to_its_plan_again(cast: Cast, client_for: SignIn) -> None:
+def test_a_failed_rollback_links_to_its_plan_again(cast: Cast, client_for: SignIn) -> None:
     original = ended(cast, Outcome.COMPLETED, Outcome.COMPLETED, Outcome.COMPLETED)
     rollback = partial(cast, kind=Kind.ROLLBACK, rolls_back=original)
 
@@ -218,7 +214,7 @@ def test_a_rollback_that_failed_leads_to_its_plan_again(cast: Cast, client_for: 
     }
 
 
-def test_a_rollback_of_two_names_the_two(cast: Cast, client_for: SignIn) -> None:
+def test_a_rollback_of_two_services_names_both(cast: Cast, client_for: SignIn) -> None:
     original = ended(cast, Outcome.COMPLETED, Outcome.COMPLETED, Outcome.COMPLETED)
     failed = (Outcome.ROLLED_BACK, Outcome.NOT_ATTEMPTED, Outcome.NOT_ATTEMPTED)
     rollback = ended(cast, *failed, kind=Kind.ROLLBACK, rolls_back=original)

@@ -30,7 +30,7 @@ def test_it_shows_what_ecs_runs(cast: Cast, platform: LocalAws, client_for: Sign
     assert "No upgrades yet." in text
 
 
-def test_it_shows_what_happens_now_and_the_newest_few(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_it_shows_open_and_recent_upgrades(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     past = [make_upgrade(cast.acme, by=cast.operator) for _ in range(6)]
     now = make_upgrade(cast.acme, by=cast.admin, statuses=[Status.IN_PROGRESS])
     foreign = make_upgrade(cast.globex, by=cast.outsider, statuses=[Status.IN_PROGRESS])
@@ -44,7 +44,7 @@ def test_it_shows_what_happens_now_and_the_newest_few(cast: Cast, platform: Loca
     assert foreign.upgrade_id not in text
 
 
-def test_the_live_block_asks_for_itself_again(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_the_live_block_polls_itself(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     response = client_for(cast.viewer).get(LIVE, headers=HTMX)
 
     text = response.content.decode()
@@ -52,7 +52,7 @@ def test_the_live_block_asks_for_itself_again(cast: Cast, platform: LocalAws, cl
     assert f'hx-get="{LIVE}"' in text
 
 
-def test_opened_by_itself_the_block_leads_to_its_page(cast: Cast, client_for: SignIn) -> None:
+def test_the_block_without_htmx_redirects_to_its_page(cast: Cast, client_for: SignIn) -> None:
     assert client_for(cast.viewer).get(LIVE).headers["Location"] == URL
 
 
@@ -72,7 +72,7 @@ def test_when_aws_is_down_the_last_rows_stay_with_their_age(
     assert "4 of 4" in text
 
 
-def test_when_aws_never_answered_nothing_is_made_up(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_if_aws_never_answered_nothing_is_invented(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     platform.fault("access_denied", action="*", account="111111111111")
 
     text = client_for(cast.viewer).get(URL).content.decode()
@@ -81,7 +81,7 @@ def test_when_aws_never_answered_nothing_is_made_up(cast: Cast, platform: LocalA
     assert "Steady" not in text
 
 
-def test_a_hanging_ecs_is_waited_for_shortly_and_not_again(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_a_hanging_ecs_is_waited_for_briefly_and_only_once(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     client = client_for(cast.viewer)
     platform.fault("delay", action="DescribeServices", account="111111111111", seconds=30)
 
@@ -96,9 +96,7 @@ def test_a_hanging_ecs_is_waited_for_shortly_and_not_again(cast: Cast, platform:
     assert seconds[1] < 1
 
 
-def test_a_failure_is_forgotten_after_a_while(
-    cast: Cast, platform: LocalAws, client_for: SignIn, time_machine: Any
-) -> None:
+def test_a_failed_read_expires(cast: Cast, platform: LocalAws, client_for: SignIn, time_machine: Any) -> None:
     client = client_for(cast.viewer)
     time_machine.move_to("2026-05-01T12:00:00Z", tick=False)
     platform.fault("access_denied", action="*", account="111111111111")
@@ -110,7 +108,7 @@ def test_a_failure_is_forgotten_after_a_while(
     assert "could not be read" not in client.get(LIVE, headers=HTMX).content.decode()
 
 
-def test_while_one_request_asks_the_others_get_what_is_kept(
+def test_while_one_request_reads_others_get_the_cached_rows(
     cast: Cast, platform: LocalAws, client_for: SignIn, time_machine: Any
 ) -> None:
     client = client_for(cast.viewer)
@@ -135,9 +133,7 @@ def read_platform_elsewhere(organization: Organization) -> None:
     read_anew(organization, str(organization.cluster), Reading([], read_at=None), {})
 
 
-def test_viewers_are_told_the_call_and_the_code_but_no_principal(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_viewers_see_the_call_and_code_but_no_principal(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     platform.fault("access_denied", action="DescribeServices", account="111111111111")
 
     text = client_for(cast.viewer).get(URL).content.decode()
@@ -147,7 +143,7 @@ def test_viewers_are_told_the_call_and_the_code_but_no_principal(
 
 
 @pytest.mark.parametrize("url", [URL, LIVE, "/o/acme/upgrades/new", VERSIONS])
-def test_a_cache_that_is_down_is_only_a_memory_lost(
+def test_pages_work_while_the_cache_is_down(
     cast: Cast, platform: LocalAws, client_for: SignIn, settings: Any, url: str
 ) -> None:
     client = client_for(cast.operator)
@@ -161,11 +157,11 @@ def test_a_cache_that_is_down_is_only_a_memory_lost(
     assert "v9.9.0" in response.content.decode()
 
 
-def test_an_organization_without_cluster_is_told_what_comes_next(cast: Cast, client_for: SignIn) -> None:
+def test_without_a_cluster_the_page_says_what_comes_next(cast: Cast, client_for: SignIn) -> None:
     assert "has no ECS cluster yet" in client_for(cast.newcomer).get("/o/initech/").content.decode()
 
 
-def test_a_silent_runner_is_told_on_every_page(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_a_silent_runner_is_shown_on_every_page(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     client = client_for(cast.viewer)
     silent = client.get(URL).content.decode()
     note_beat("scheduler")

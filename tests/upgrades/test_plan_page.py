@@ -99,7 +99,7 @@ def test_nothing_chosen_shows_what_runs_and_starts_nothing(cast: Cast, platform:
         ("changed=connectors&changed=portal", "all"),
     ],
 )
-def test_what_changed_proposes_the_smallest_safe_scope(
+def test_the_changes_suggest_the_smallest_safe_scope(
     cast: Cast, platform: LocalAws, client_for: SignIn, changed: str, target: str
 ) -> None:
     page = ask(client_for(cast.operator), changed)
@@ -108,7 +108,7 @@ def test_what_changed_proposes_the_smallest_safe_scope(
     assert would_send(page)["service"] == target
 
 
-def test_a_chosen_target_counts_more_than_the_proposed_one(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_a_chosen_target_overrides_the_suggested_one(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "changed=connectors&service=all")
 
     assert radios(page, "checked") == ["all"]
@@ -116,16 +116,14 @@ def test_a_chosen_target_counts_more_than_the_proposed_one(cast: Cast, platform:
     assert 'href="?changed=connectors&amp;service=agent"' in page
 
 
-def test_a_target_that_leaves_out_what_changed_is_told(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_a_target_that_leaves_out_a_needed_service_warns(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "changed=connectors&changed=providers&service=agent&force=1")
 
     assert "This leaves out the orchestrator, which these changes need." in words(page)
     assert 'href="?changed=connectors&amp;changed=providers&amp;service=all&amp;force=1"' in page
 
 
-def test_two_services_may_be_upgraded_one_after_the_other_instead(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_two_services_can_be_upgraded_separately_instead(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "changed=providers&changed=request-path")
 
     said = words(page)
@@ -135,7 +133,7 @@ def test_two_services_may_be_upgraded_one_after_the_other_instead(
 
 
 @pytest.mark.parametrize("path", [URL, "/o/globex/upgrades/new"])
-def test_a_shared_link_is_the_same_view_for_another_person(
+def test_a_shared_link_shows_others_the_same_plan(
     cast: Cast, platform: LocalAws, client_for: SignIn, path: str
 ) -> None:
     query = "changed=connectors&service=all&version=v9.9.0&force=1"
@@ -157,7 +155,7 @@ def test_a_shared_link_is_the_same_view_for_another_person(
 
 
 @pytest.mark.parametrize("query", ["changed=nonsense", "service=database", "force=yes", f"version={'x' * 129}"])
-def test_a_value_that_there_is_not_is_named_and_the_others_count(
+def test_an_invalid_choice_is_named_and_the_others_apply(
     cast: Cast, platform: LocalAws, client_for: SignIn, query: str
 ) -> None:
     page = ask(client_for(cast.operator), f"{query}&service=agent" if "service" not in query else f"{query}&force=1")
@@ -175,9 +173,7 @@ def test_hostile_choices_come_back_escaped(cast: Cast, platform: LocalAws, clien
     assert "<script>alert" not in page.content.decode()
 
 
-def test_the_fragment_is_the_plan_alone_from_the_same_address(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_the_fragment_is_only_the_plan_of_the_same_url(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     client = client_for(cast.operator)
 
     response = client.get(f"{URL}?service=agent&force=1", headers=HTMX)
@@ -192,9 +188,7 @@ def test_the_fragment_is_the_plan_alone_from_the_same_address(
 # --- the plan ------------------------------------------------------------------------------------------------------
 
 
-def test_a_forced_rollout_replaces_the_targets_tasks_and_no_others(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_a_forced_upgrade_replaces_only_the_targets_tasks(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=orchestrator&force=1")
 
     assert "v9.9.0 , every task replaced" in row_of(page, "Orchestrator")
@@ -204,14 +198,14 @@ def test_a_forced_rollout_replaces_the_targets_tasks_and_no_others(
     assert 'data-announce="Plan for orchestrator: replaces 3 tasks, takes 2-5 minutes."' in page
 
 
-def test_all_tells_of_each_service(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_all_counts_every_service(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=all&force=1")
 
     assert "Services 3 of 3, one after the other" in words(page)
     assert "Tasks replaced 9" in words(page)
 
 
-def test_what_others_are_rolling_is_not_nothing_to_change(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_a_rollout_of_others_is_not_nothing_to_change(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     name = f"{cast.acme.deployment_stack}-agent-service"
     platform.client().update_service(cluster=cast.acme.cluster, service=name, forceNewDeployment=True)
 
@@ -221,7 +215,7 @@ def test_what_others_are_rolling_is_not_nothing_to_change(cast: Cast, platform: 
     assert "No task would be replaced" not in page
 
 
-def test_nothing_to_change_is_told_before_the_start(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_nothing_to_change_is_shown_before_the_start(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=agent")
 
     assert "v9.9.0 , nothing to change" in row_of(page, "Agent service")
@@ -229,9 +223,7 @@ def test_nothing_to_change_is_told_before_the_start(cast: Cast, platform: LocalA
     assert "Tasks replaced 0" in words(page)
 
 
-def test_a_disabled_service_is_skipped_under_all_and_refused_alone(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_a_disabled_service_is_skipped_in_all_else_refused(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     seed_platform(platform, cast.acme, orchestrator=0)
     client = client_for(cast.operator)
 
@@ -245,7 +237,7 @@ def test_a_disabled_service_is_skipped_under_all_and_refused_alone(
     assert re.search(r'id="start">', among)
 
 
-def test_a_missing_service_is_told(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_a_missing_service_is_shown(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     cast.acme.deployment_stack = "elsewhere"
     cast.acme.deployment_cluster = f"{cast.globex.deployment_stack}-cluster"
     cast.acme.deployment_region, cast.acme.deployment_role_arn = "us-east-1", cast.globex.deployment_role_arn
@@ -261,9 +253,7 @@ def test_a_missing_service_is_told(cast: Cast, platform: LocalAws, client_for: S
     assert "it would fail; the others still roll out" in row_of(whole, "Agent service")
 
 
-def test_an_ecs_that_is_down_leaves_the_plan_unknown_and_says_so(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_an_unreachable_ecs_leaves_the_plan_unknown(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     platform.fault("server_error", action="*", account="111111111111")
 
     client = client_for(cast.operator)
@@ -302,9 +292,7 @@ def options(page: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("registry")
-def test_versions_are_offered_newest_first_with_what_is_known_of_them(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_versions_are_offered_newest_first_with_details(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     found = options(ask(client_for(cast.operator)))
 
     assert list(found) == ["", "v9.9.1", "v9.9.0", "v9.8.0"]
@@ -314,9 +302,7 @@ def test_versions_are_offered_newest_first_with_what_is_known_of_them(
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_version_says_which_services_have_it_and_latest_what_it_is_for_each(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_version_labels_name_the_services_that_differ(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     for tag in ("v9.9.1", "latest"):
         platform.client("ecr").batch_delete_image(repositoryName="axonflow-orchestrator", imageIds=[{"imageTag": tag}])
 
@@ -326,9 +312,7 @@ def test_a_version_says_which_services_have_it_and_latest_what_it_is_for_each(
     assert found[""] == "latest (agent service v9.9.1, orchestrator v9.9.0, customer portal v9.9.1)"
 
 
-def test_a_limited_registry_offers_latest_alone_and_says_why(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_a_limited_registry_offers_only_latest_and_says_why(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=agent")
 
     assert options(page) == {"": "latest (the image that each task definition names)"}
@@ -337,13 +321,11 @@ def test_a_limited_registry_offers_latest_alone_and_says_why(
 
 
 @pytest.mark.usefixtures("registry")
-def test_the_fragment_offers_no_versions_for_they_stay_as_they_are(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_the_fragment_has_no_version_list(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     assert "<select" not in client_for(cast.operator).get(f"{URL}?service=agent", headers=HTMX).content.decode()
 
 
-def test_another_version_says_what_exactly_would_change(
+def test_another_version_shows_exactly_what_would_change(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
 ) -> None:
     page = ask(client_for(cast.operator), "service=agent&version=v9.8.0")
@@ -363,7 +345,7 @@ def test_another_version_says_what_exactly_would_change(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("registry")
-def test_another_image_than_was_shown_is_not_started(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_an_image_other_than_the_one_shown_is_not_started(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     client = client_for(cast.operator)
     sent = all_hidden(ask(client, "service=agent&version=v9.9.1"))
     moved = put_image(platform, ["rebuilt", "v9.9.1"])
@@ -378,9 +360,7 @@ def test_another_image_than_was_shown_is_not_started(cast: Cast, platform: Local
 
 
 @pytest.mark.usefixtures("registry")
-def test_latest_says_what_it_resolves_to_and_is_asked_for_as_latest(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_latest_shows_its_version_and_is_sent_as_latest(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=all")
 
     for label in ("Agent service", "Orchestrator", "Customer portal"):
@@ -400,7 +380,7 @@ def test_a_version_that_runs_already_changes_nothing(cast: Cast, platform: Local
 
 @pytest.mark.usefixtures("registry")
 @pytest.mark.parametrize("headers", [{}, HTMX])
-def test_a_version_that_a_service_lacks_cannot_be_started_and_stays_chosen(
+def test_a_version_a_service_lacks_stays_chosen_but_is_refused(
     cast: Cast, platform: LocalAws, client_for: SignIn, headers: dict[str, str]
 ) -> None:
     platform.client("ecr").batch_delete_image(repositoryName="axonflow-orchestrator", imageIds=[{"imageTag": "v9.8.0"}])
@@ -422,9 +402,7 @@ def test_a_version_that_is_not_listed_is_shown_as_chosen(cast: Cast, platform: L
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_registry_that_does_not_answer_leaves_the_change_unknown(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_an_unreachable_registry_leaves_the_change_unknown(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     platform.fault("throttle", action="DescribeImages")
     client = client_for(cast.operator)
 
@@ -436,7 +414,7 @@ def test_a_registry_that_does_not_answer_leaves_the_change_unknown(
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_task_definition_that_cannot_be_read_whole_leaves_the_rest_unknown(
+def test_an_unreadable_task_definition_leaves_the_rest_unknown(
     cast: Cast, platform: LocalAws, client_for: SignIn
 ) -> None:
     client = client_for(cast.operator)
@@ -486,7 +464,7 @@ def test_the_expected_time_comes_from_the_organizations_own_past(
     assert "Expected about 12 minutes, based on past rollouts" in own
 
 
-def test_the_last_result_of_this_scope_is_told_and_no_other(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_only_the_last_result_of_this_scope_is_shown(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     client = client_for(cast.operator)
     failed = make_upgrade(cast.acme, by=cast.admin, statuses=[Status.FAILED], created_at=Now() - timedelta(hours=1))
     make_upgrade(cast.acme, by=cast.admin, statuses=[Status.SUCCESS], created_at=Now() - timedelta(days=1))
@@ -499,9 +477,7 @@ def test_the_last_result_of_this_scope_is_told_and_no_other(cast: Cast, platform
     assert "Last upgrade of this scope none yet" in words(orchestrator)
 
 
-def test_open_upgrades_are_told_and_block_their_services_alone(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_open_upgrades_block_only_their_own_services(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     blocker = make_upgrade(cast.acme, by=cast.admin, statuses=[Status.IN_PROGRESS])
     client = client_for(cast.operator)
 
@@ -554,7 +530,7 @@ def test_outsider_gets_404(
 # --- what it costs -------------------------------------------------------------------------------------------------
 
 
-def test_looking_at_plans_writes_nothing(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_viewing_plans_writes_nothing(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     client = client_for(cast.operator)
 
     for query in ("", "service=all&force=1", "changed=portal"):
@@ -591,9 +567,7 @@ def panel(client: Client, **query: str) -> str:
     return str(response.content.decode())
 
 
-def test_the_page_does_not_wait_for_pre_flight_but_asks_for_it(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_the_page_loads_pre_flight_after_itself(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=agent&force=1")
 
     assert 'hx-get="/o/acme/upgrades/preflight?service=agent" hx-trigger="load, refresh"' in page
@@ -608,7 +582,7 @@ def test_without_javascript_the_checks_are_in_the_page(cast: Cast, platform: Loc
     assert 'hx-trigger="refresh"' in page
 
 
-def test_the_panel_shows_each_check_and_where_it_comes_from(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_the_panel_shows_each_check_with_its_details(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     at_local_aws(platform, cast.acme)
 
     said = words(panel(client_for(cast.viewer), service="orchestrator"))
@@ -619,7 +593,7 @@ def test_the_panel_shows_each_check_and_where_it_comes_from(cast: Cast, platform
     assert "Reason to start despite failed checks" not in said
 
 
-def test_the_reason_to_start_all_the_same_is_asked_for_only_where_something_fails(
+def test_an_override_reason_is_requested_only_after_a_failure(
     cast: Cast, platform: LocalAws, client_for: SignIn
 ) -> None:
     at_local_aws(platform, cast.acme)
@@ -632,7 +606,7 @@ def test_the_reason_to_start_all_the_same_is_asked_for_only_where_something_fail
 
 
 @pytest.mark.parametrize("query", ["", "service=database", "service=agent"])
-def test_the_panel_opened_by_itself_leads_to_the_form_that_shows_it(
+def test_the_panel_without_htmx_redirects_to_the_form(
     cast: Cast, platform: LocalAws, client_for: SignIn, query: str
 ) -> None:
     response = client_for(cast.viewer).get(f"/o/acme/upgrades/preflight?{query}")

@@ -88,7 +88,7 @@ def roll_back(cast: Cast, upgrade: Upgrade) -> Upgrade:
     return rollback_upgrade(upgrade, actor=cast.operator)
 
 
-def test_a_rollback_is_an_upgrade_to_the_recorded_task_definition(
+def test_a_rollback_upgrades_to_the_recorded_task_definition(
     cast: Cast, done: Upgrade, client_for: SignIn, door: Door
 ) -> None:
     response = door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id, reason="OPS-2: logins fail")
@@ -103,7 +103,7 @@ def test_a_rollback_is_an_upgrade_to_the_recorded_task_definition(
     assert (rollout.phase, rollout.status) == (Phase.DUE, Status.PENDING)
 
 
-def test_all_goes_back_in_the_order_of_all(cast: Cast, done_all: Upgrade, client_for: SignIn, door: Door) -> None:
+def test_all_services_roll_back_in_rolling_order(cast: Cast, done_all: Upgrade, client_for: SignIn, door: Door) -> None:
     rollback = door.upgrade_of(door.rollback(client_for(cast.operator), cast.acme, done_all.upgrade_id))
 
     assert (rollback.target, rollback.version) == ("all", "v9.9.0")
@@ -114,7 +114,7 @@ def test_all_goes_back_in_the_order_of_all(cast: Cast, done_all: Upgrade, client
     ]
 
 
-def test_only_what_advanced_goes_back(cast: Cast, platform: LocalAws, client_for: SignIn, door: Door) -> None:
+def test_only_services_that_advanced_roll_back(cast: Cast, platform: LocalAws, client_for: SignIn, door: Door) -> None:
     partial = upgraded(cast, platform, "all", [Status.SUCCESS, Status.FAILED, Status.FAILED])
 
     rollback = door.upgrade_of(door.rollback(client_for(cast.operator), cast.acme, partial.upgrade_id))
@@ -123,7 +123,7 @@ def test_only_what_advanced_goes_back(cast: Cast, platform: LocalAws, client_for
     assert rollback.target == "agent"
 
 
-def test_versions_that_differ_are_told_as_previous(
+def test_versions_that_differ_are_shown_as_previous(
     cast: Cast, done_all: Upgrade, client_for: SignIn, door: Door
 ) -> None:
     done_all.rollouts.filter(service="agent").update(from_version="v9.8.0")
@@ -243,9 +243,7 @@ def test_a_service_in_use_names_what_blocks(cast: Cast, done: Upgrade, client_fo
     assert_nothing_goes_back(response, door, blocker.upgrade_id, 409)
 
 
-def test_the_page_leads_to_what_blocks_and_comes_without_the_form(
-    cast: Cast, done: Upgrade, client_for: SignIn
-) -> None:
+def test_a_blocked_page_links_to_the_blocker_without_a_form(cast: Cast, done: Upgrade, client_for: SignIn) -> None:
     blocker = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
 
     text = client_for(cast.operator).get(page_of(done)).content.decode()
@@ -257,7 +255,7 @@ def test_the_page_leads_to_what_blocks_and_comes_without_the_form(
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.SKIPPED])
-def test_what_did_not_advance_cannot_go_back(
+def test_a_service_that_did_not_advance_cannot_roll_back(
     cast: Cast, platform: LocalAws, client_for: SignIn, door: Door, status: Status
 ) -> None:
     ended = make_upgrade(cast.acme, by=cast.operator, statuses=[status])
@@ -267,7 +265,7 @@ def test_what_did_not_advance_cannot_go_back(
     assert_nothing_goes_back(response, door, "it did not advance")
 
 
-def test_a_rollout_without_an_earlier_task_definition(
+def test_a_rollout_without_earlier_task_definition_is_refused(
     cast: Cast, done: Upgrade, client_for: SignIn, door: Door
 ) -> None:
     done.rollouts.update(previous_task_definition=None)
@@ -277,7 +275,9 @@ def test_a_rollout_without_an_earlier_task_definition(
     assert_nothing_goes_back(response, door, "its earlier task definition was not recorded")
 
 
-def test_the_same_task_definition_before_and_after(cast: Cast, done: Upgrade, client_for: SignIn, door: Door) -> None:
+def test_an_unchanged_task_definition_cannot_be_rolled_back(
+    cast: Cast, done: Upgrade, client_for: SignIn, door: Door
+) -> None:
     done.rollouts.update(previous_task_definition=done.rollouts.get().task_definition)
 
     response = door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id)
@@ -296,7 +296,7 @@ def test_a_deregistered_revision_cannot_be_rolled_to(
     assert_nothing_goes_back(response, door, "was deregistered in ECS")
 
 
-def test_a_service_that_somebody_rolled_since(
+def test_a_service_deployed_since_is_refused(
     cast: Cast, platform: LocalAws, done: Upgrade, client_for: SignIn, door: Door
 ) -> None:
     deploy(platform, cast.acme, "agent", register(platform, cast.acme, "agent", "v9.9.2"))
@@ -307,7 +307,7 @@ def test_a_service_that_somebody_rolled_since(
     assert "Somebody outside the portal rolled it since." in door.text_of(response)
 
 
-def test_a_service_that_a_later_upgrade_rolled_names_it(
+def test_a_service_rolled_by_a_later_upgrade_names_it(
     cast: Cast, platform: LocalAws, done: Upgrade, client_for: SignIn, door: Door
 ) -> None:
     later = upgraded(cast, platform, "agent")
@@ -318,7 +318,7 @@ def test_a_service_that_a_later_upgrade_rolled_names_it(
     assert_nothing_goes_back(response, door, f"{later.upgrade_id} rolled it since.")
 
 
-def test_a_service_that_went_back_already(
+def test_a_service_that_already_went_back_is_refused(
     cast: Cast, platform: LocalAws, done: Upgrade, client_for: SignIn, door: Door
 ) -> None:
     deploy(platform, cast.acme, "agent", str(done.rollouts.get().previous_task_definition))
@@ -328,7 +328,7 @@ def test_a_service_that_went_back_already(
     assert_nothing_goes_back(response, door, "already.")
 
 
-def test_a_service_that_is_gone_or_disabled(
+def test_missing_and_disabled_services_are_left_out(
     cast: Cast, platform: LocalAws, done_all: Upgrade, client_for: SignIn, door: Door
 ) -> None:
     names = {service: service_name(cast.acme, service) for service in services_of("all")}
@@ -346,7 +346,9 @@ def test_a_service_that_is_gone_or_disabled(
     assert [rollout.service for rollout in rollback.rollouts.all()] == ["customer-portal"]
 
 
-def test_an_organization_that_moved_since(cast: Cast, done: Upgrade, client_for: SignIn, door: Door) -> None:
+def test_an_organization_with_a_new_cluster_is_refused(
+    cast: Cast, done: Upgrade, client_for: SignIn, door: Door
+) -> None:
     Organization.objects.filter(pk=cast.acme.pk).update(deployment_cluster="elsewhere")
 
     response = door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id)
@@ -357,7 +359,9 @@ def test_an_organization_that_moved_since(cast: Cast, done: Upgrade, client_for:
 # --- the events written --------------------------------------------------------------------------------------------
 
 
-def test_it_is_audited_and_told_on_the_upgrade(cast: Cast, done: Upgrade, client_for: SignIn, door: Door) -> None:
+def test_a_rollback_is_audited_and_noted_on_the_upgrade(
+    cast: Cast, done: Upgrade, client_for: SignIn, door: Door
+) -> None:
     rollback = door.upgrade_of(door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id, reason="OPS-2"))
 
     audited = AuditEvent.objects.get(subject=rollback.upgrade_id)
@@ -429,7 +433,7 @@ def test_the_page_says_what_it_will_do(cast: Cast, platform: LocalAws, client_fo
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("registry")
-def test_the_page_says_what_would_differ_and_warns_where_the_earlier_tag_has_moved(
+def test_the_page_warns_if_the_earlier_tag_has_moved(
     cast: Cast, engine: Engine, registry: dict[str, str], platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     client = client_for(cast.operator)
@@ -458,7 +462,7 @@ def test_the_page_says_that_ecs_does_not_answer(
     assert "Roll back agent service</button>" in text
 
 
-def test_several_services_take_the_typed_name(cast: Cast, done_all: Upgrade, client_for: SignIn) -> None:
+def test_several_services_need_the_slug_typed(cast: Cast, done_all: Upgrade, client_for: SignIn) -> None:
     client = client_for(cast.operator)
     sent = {"services": "agent orchestrator customer-portal", "idempotency_key": "k"}
 
@@ -470,7 +474,7 @@ def test_several_services_take_the_typed_name(cast: Cast, done_all: Upgrade, cli
     assert accepted.status_code == 302
 
 
-def test_another_plan_than_was_shown_is_shown_again(
+def test_a_plan_that_changed_is_shown_again(
     cast: Cast, platform: LocalAws, done_all: Upgrade, client_for: SignIn
 ) -> None:
     deploy(platform, cast.acme, "agent", register(platform, cast.acme, "agent", "v9.9.2"))
@@ -560,7 +564,9 @@ def test_what_others_deployed_since_the_trigger_is_not_touched(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_went_back_meanwhile_is_no_change(cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade) -> None:
+def test_a_service_that_went_back_meanwhile_is_no_change(
+    cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade
+) -> None:
     rollback = roll_back(cast, done)
     deploy(platform, cast.acme, "agent", str(done.rollouts.get().previous_task_definition))
     platform.advance(300)
@@ -572,7 +578,7 @@ def test_what_went_back_meanwhile_is_no_change(cast: Cast, engine: Engine, platf
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("has_failed", [False, True])
-def test_what_is_still_going_back_is_rolled_by_the_rollback(
+def test_an_unproven_earlier_deployment_is_rolled_again(
     cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade, has_failed: bool
 ) -> None:
     """Covers an earlier revision that others deployed meanwhile, which has not completed or has failed."""
@@ -593,7 +599,7 @@ def test_what_is_still_going_back_is_rolled_by_the_rollback(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_earlier_revision_that_was_deregistered_meanwhile_is_refused_by_ecs(
+def test_ecs_refuses_a_revision_deregistered_meanwhile(
     cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade
 ) -> None:
     rollback = roll_back(cast, done)
@@ -618,7 +624,7 @@ def test_a_lost_reply_starts_no_second_rollback(cast: Cast, engine: Engine, plat
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_ecs_that_did_not_answer_the_plan_is_asked_again_by_the_engine(
+def test_the_engine_reads_ecs_again_if_the_plan_could_not(
     cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade
 ) -> None:
     deploy(platform, cast.acme, "agent", register(platform, cast.acme, "agent", "v9.9.2"))
@@ -644,7 +650,9 @@ def test_a_rollback_that_crashes_is_rolled_back_by_ecs(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nothing_goes_back_for_who_may_no_longer(cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade) -> None:
+def test_a_rollback_of_a_removed_member_is_not_attempted(
+    cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade
+) -> None:
     rollback = roll_back(cast, done)
     Membership.objects.filter(user=cast.operator).delete()
 
@@ -657,7 +665,7 @@ def test_nothing_goes_back_for_who_may_no_longer(cast: Cast, engine: Engine, pla
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_page_of_each_leads_to_the_other(
+def test_the_two_pages_link_to_each_other(
     cast: Cast, engine: Engine, platform: LocalAws, done: Upgrade, client_for: SignIn
 ) -> None:
     client = client_for(cast.operator)
@@ -683,7 +691,7 @@ def test_the_page_of_each_leads_to_the_other(
         ("operator", [Status.FAILED], False),
     ],
 )
-def test_a_rollback_is_offered_to_whom_and_when_it_is_possible(
+def test_rollback_is_offered_only_if_role_and_state_allow_it(
     cast: Cast, platform: LocalAws, client_for: SignIn, person: str, statuses: list[Status], offered: bool
 ) -> None:
     upgrade = upgraded(cast, platform, "agent", statuses)

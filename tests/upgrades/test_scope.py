@@ -27,7 +27,7 @@ changes = st.sets(st.sampled_from(Change))
         ({Change.CONNECTORS, Change.PROVIDERS}, "all"),
     ],
 )
-def test_the_guides_table(changed: set[Change], target: str) -> None:
+def test_the_scope_follows_the_guides_table(changed: set[Change], target: str) -> None:
     scope = smallest_scope(changed)
 
     assert scope is not None
@@ -53,7 +53,7 @@ def test_what_must_move_together_needs_all() -> None:
 
 
 @given(changes)
-def test_the_target_covers_what_is_needed_and_no_smaller_one_does(changed: set[Change]) -> None:
+def test_the_target_is_the_smallest_that_covers_the_need(changed: set[Change]) -> None:
     scope = smallest_scope(changed)
 
     assert (scope is None) == (not changed)

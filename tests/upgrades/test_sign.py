@@ -72,7 +72,7 @@ def test_a_signature_has_name_time_and_note(
     assert signed.checked_at
 
 
-def test_a_signature_is_audited_and_told(cast: Cast, ended: Upgrade, client_for: SignIn, door: Door) -> None:
+def test_a_signature_is_audited_and_in_the_timeline(cast: Cast, ended: Upgrade, client_for: SignIn, door: Door) -> None:
     door.sign(client_for(cast.operator), cast.acme, ended.upgrade_id, check="sign_in", status="fail", note="500.")
 
     signed, validated = AuditEvent.objects.order_by("pk")
@@ -121,7 +121,7 @@ def test_the_last_signature_counts_and_each_is_audited(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_signers_at_once_lose_nothing(cast: Cast, ended: Upgrade) -> None:
+def test_concurrent_signers_lose_nothing(cast: Cast, ended: Upgrade) -> None:
     gate = threading.Barrier(6)
 
     def sign(number: int) -> None:
@@ -145,7 +145,7 @@ def test_two_signers_at_once_lose_nothing(cast: Cast, ended: Upgrade) -> None:
         assert row(ended, name).note == last
 
 
-def test_an_upgrade_of_before_there_was_a_matrix_can_be_signed(cast: Cast, client_for: SignIn, door: Door) -> None:
+def test_an_upgrade_older_than_the_matrix_can_be_signed(cast: Cast, client_for: SignIn, door: Door) -> None:
     old = make_upgrade(cast.acme, by=cast.operator, completed_at=Now() - timedelta(days=40))
 
     door.sign(client_for(cast.operator), cast.acme, old.upgrade_id, check="sign_in", status="pass")
@@ -172,7 +172,7 @@ def test_an_upgrade_of_before_there_was_a_matrix_can_be_signed(cast: Cast, clien
         ("sign_in_page", "fail", "fail", "", False),
     ],
 )
-def test_a_failure_and_a_word_against_the_probe_need_a_note(
+def test_failures_and_overruled_probes_need_a_note(
     cast: Cast,
     ended: Upgrade,
     client_for: SignIn,
@@ -268,7 +268,9 @@ def test_an_open_upgrade_cannot_be_validated(
 
 
 @pytest.mark.parametrize("action", ["sign", "probe"])
-def test_what_advanced_nothing_cannot_be_validated(cast: Cast, client_for: SignIn, door: Door, action: str) -> None:
+def test_an_upgrade_that_advanced_nothing_is_not_validated(
+    cast: Cast, client_for: SignIn, door: Door, action: str
+) -> None:
     failed = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.FAILED])
 
     response = act(door, client_for(cast.operator), cast, failed, action)
@@ -298,9 +300,7 @@ def test_probing_again_arms_the_run_and_is_audited(cast: Cast, ended: Upgrade, c
     assert (event.kind, event.actor, event.subject) == ("upgrade.probed_again", cast.operator, ended.upgrade_id)
 
 
-def test_while_it_probes_asking_again_changes_nothing(
-    cast: Cast, ended: Upgrade, client_for: SignIn, door: Door
-) -> None:
+def test_probing_again_during_a_run_changes_nothing(cast: Cast, ended: Upgrade, client_for: SignIn, door: Door) -> None:
     before = ValidationRun.objects.values().get()
 
     response = door.probe_again(client_for(cast.operator), cast.acme, ended.upgrade_id)
@@ -421,9 +421,7 @@ def page_of(client: Client, upgrade: Upgrade, **headers: str) -> str:
     return client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/", headers=headers).content.decode()
 
 
-def test_the_page_shows_the_matrix_and_offers_each_row_to_be_signed(
-    cast: Cast, ended: Upgrade, client_for: SignIn
-) -> None:
+def test_the_page_shows_the_matrix_with_a_link_per_row(cast: Cast, ended: Upgrade, client_for: SignIn) -> None:
     probed(ended, "sign_in_page", "fail")
     sign_check(ended, actor=cast.admin, check="sign_in_page", status=CheckStatus.PASS, note="Behind <the> VPN.")
 
@@ -436,7 +434,7 @@ def test_the_page_shows_the_matrix_and_offers_each_row_to_be_signed(
         assert f'href="/o/acme/upgrades/{ended.upgrade_id}/validation/{name}"' in text
 
 
-def test_a_viewer_is_told_why_nothing_can_be_signed(cast: Cast, ended: Upgrade, client_for: SignIn) -> None:
+def test_a_viewer_sees_why_nothing_can_be_signed(cast: Cast, ended: Upgrade, client_for: SignIn) -> None:
     text = page_of(client_for(cast.viewer), ended)
 
     assert "Your role is viewer: signing a check needs operator." in text
@@ -444,9 +442,7 @@ def test_a_viewer_is_told_why_nothing_can_be_signed(cast: Cast, ended: Upgrade, 
     assert "Check again" not in text
 
 
-def test_the_page_stays_live_while_the_portal_probes_and_no_longer(
-    cast: Cast, ended: Upgrade, client_for: SignIn
-) -> None:
+def test_the_page_polls_only_while_the_portal_probes(cast: Cast, ended: Upgrade, client_for: SignIn) -> None:
     client = client_for(cast.operator)
     assert "every 5s" in page_of(client, ended)
     assert "Check again" not in page_of(client, ended)
@@ -457,7 +453,7 @@ def test_the_page_stays_live_while_the_portal_probes_and_no_longer(
     assert "Check again" in page_of(client, ended)
 
 
-def test_the_third_stage_says_how_far_it_is(cast: Cast, ended: Upgrade, client_for: SignIn) -> None:
+def test_the_third_stage_shows_the_validation_status(cast: Cast, ended: Upgrade, client_for: SignIn) -> None:
     client = client_for(cast.viewer)
 
     def third_stage() -> str:
@@ -475,7 +471,7 @@ def test_the_third_stage_says_how_far_it_is(cast: Cast, ended: Upgrade, client_f
 
 
 @pytest.mark.parametrize("check", ["nothing", "environment", "%00", "SIGN_IN"])
-def test_a_row_that_there_is_not_is_404(cast: Cast, ended: Upgrade, client_for: SignIn, check: str) -> None:
+def test_an_unknown_row_is_404(cast: Cast, ended: Upgrade, client_for: SignIn, check: str) -> None:
     response = client_for(cast.operator).get(f"/o/acme/upgrades/{ended.upgrade_id}/validation/{check}")
 
     assert response.status_code == 404
@@ -490,7 +486,7 @@ def test_the_form_says_what_is_missing(cast: Cast, ended: Upgrade, client_for: S
 
 
 @pytest.mark.parametrize("person", ["viewer", "operator"])
-def test_the_form_says_what_is_known_and_who_may_not(
+def test_the_form_shows_the_result_and_who_may_sign(
     cast: Cast, ended: Upgrade, client_for: SignIn, person: str
 ) -> None:
     probed(ended, "sign_in_page", "fail")

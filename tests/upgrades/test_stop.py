@@ -46,14 +46,16 @@ def test_a_stop_is_marked_with_who_and_when(
     assert running.status == Status.IN_PROGRESS  # until ECS has rolled back
 
 
-def test_a_rolling_service_is_looked_at_now(cast: Cast, running: Upgrade, client_for: SignIn, door: Door) -> None:
+def test_a_rolling_service_becomes_due_immediately(
+    cast: Cast, running: Upgrade, client_for: SignIn, door: Door
+) -> None:
     door.stop(client_for(cast.operator), cast.acme, running.upgrade_id)
 
     due = running.rollouts.filter(next_check_at__isnull=False).values_list("service", flat=True)
     assert list(due) == ["agent"]
 
 
-def test_asking_again_is_harmless(cast: Cast, running: Upgrade, client_for: SignIn, door: Door) -> None:
+def test_a_second_stop_request_is_harmless(cast: Cast, running: Upgrade, client_for: SignIn, door: Door) -> None:
     door.stop(client_for(cast.operator), cast.acme, running.upgrade_id)
 
     again = door.stop(client_for(cast.admin), cast.acme, running.upgrade_id)
@@ -188,7 +190,7 @@ def test_without_csrf_token_nothing_is_stopped(cast: Cast, running: Upgrade, doo
 # --- the page's own ------------------------------------------------------------------------------------------------
 
 
-def test_the_page_asks_first_and_says_what_a_stop_does(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
+def test_the_page_says_what_a_stop_does_before_it_acts(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
     response = client_for(cast.operator).get(f"/o/acme/upgrades/{running.upgrade_id}/stop")
 
     text = response.content.decode()
@@ -231,9 +233,7 @@ def test_a_stop_that_comes_too_late_shows_the_page_again(cast: Cast, client_for:
     assert "Stop and roll back" not in text
 
 
-def test_the_page_leads_back_to_the_upgrade_and_says_that_it_was_asked(
-    cast: Cast, running: Upgrade, client_for: SignIn
-) -> None:
+def test_after_a_stop_the_page_of_the_upgrade_confirms_it(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
     response = client_for(cast.operator).post(f"/o/acme/upgrades/{running.upgrade_id}/stop", follow=True)
 
     assert response.redirect_chain == [(f"/o/acme/upgrades/{running.upgrade_id}/", 302)]

@@ -49,7 +49,7 @@ def make_events(upgrade: Upgrade, *kinds: EventKind, at: datetime | None = None)
 
 
 @transactional
-def test_a_rollout_is_told_from_the_request_to_its_end(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_the_timeline_covers_a_rollout_from_request_to_end(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = engine.run(
         trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True, reason="OPS-1")
     )
@@ -68,9 +68,7 @@ def test_a_rollout_is_told_from_the_request_to_its_end(cast: Cast, engine: Engin
 
 
 @transactional
-def test_a_breaker_is_told_with_its_reason_and_what_was_not_attempted(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
+def test_a_circuit_breaker_is_recorded_with_its_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-agent-service")
 
     upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="all", force_new_deployment=True))
@@ -90,7 +88,7 @@ def test_a_breaker_is_told_with_its_reason_and_what_was_not_attempted(
 
 
 @transactional
-def test_a_stop_is_told_once_with_who_asked(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_stop_is_recorded_once_with_its_actor(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
     engine.start(upgrade)
 
@@ -101,7 +99,9 @@ def test_a_stop_is_told_once_with_who_asked(cast: Cast, engine: Engine, platform
 
 
 @transactional
-def test_a_stall_is_told_once_and_so_is_its_end(cast: Cast, engine: Engine, platform: LocalAws, settings: Any) -> None:
+def test_a_stall_and_its_end_are_each_recorded_once(
+    cast: Cast, engine: Engine, platform: LocalAws, settings: Any
+) -> None:
     settings.UPGRADE_STALL_SECONDS = 0
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
     engine.start(upgrade)
@@ -122,7 +122,7 @@ def test_a_stall_is_told_once_and_so_is_its_end(cast: Cast, engine: Engine, plat
 
 
 @transactional
-def test_the_api_lists_the_portals_lines_and_ecss_in_one_envelope(
+def test_the_api_lists_entries_of_portal_and_ecs_together(
     cast: Cast, engine: Engine, platform: LocalAws, client_for: SignIn
 ) -> None:
     upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True))
@@ -167,7 +167,7 @@ def test_a_kind_is_filtered_and_echoed(cast: Cast, client_for: SignIn) -> None:
     assert body["kind"] == "upgrade.ended"
 
 
-def test_pages_of_a_timeline_full_of_ties_meet_every_line_once(cast: Cast, client_for: SignIn) -> None:
+def test_pages_show_every_entry_once_despite_equal_times(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     make_events(upgrade, *[EventKind.CHECK_RECORDED] * 7, at=datetime(2026, 5, 1, tzinfo=UTC))
     client = client_for(cast.viewer)
@@ -180,7 +180,7 @@ def test_pages_of_a_timeline_full_of_ties_meet_every_line_once(cast: Cast, clien
     assert (len(set(seen)), [page.json()["has_more"] for page in pages]) == (7, [True, True, False])
 
 
-def test_another_upgrades_lines_are_not_its_own(cast: Cast, client_for: SignIn) -> None:
+def test_entries_of_other_upgrades_are_not_listed(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     make_events(make_upgrade(cast.acme, by=cast.operator), EventKind.ENDED)
 
@@ -188,7 +188,7 @@ def test_another_upgrades_lines_are_not_its_own(cast: Cast, client_for: SignIn) 
 
 
 @pytest.mark.parametrize("lines", [1, 9])
-def test_its_queries_do_not_grow_with_the_lines(
+def test_its_queries_do_not_grow_with_the_entries(
     cast: Cast, client_for: SignIn, django_assert_num_queries: Any, lines: int
 ) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, target="all")
@@ -202,7 +202,7 @@ def test_its_queries_do_not_grow_with_the_lines(
         client.get(f"{UPGRADE}/{upgrade.upgrade_id}/events")
 
 
-def test_the_fields_are_built_once_for_all_lines(cast: Cast, client_for: SignIn) -> None:
+def test_the_fields_are_built_once_for_all_entries(cast: Cast, client_for: SignIn) -> None:
     client = client_for(cast.viewer)
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     make_events(upgrade, EventKind.ROLLOUT_STARTED)
@@ -292,7 +292,7 @@ def test_the_page_shows_one_kind_and_its_pages(cast: Cast, client_for: SignIn) -
     assert "upgrade.ended happened" not in timeline_on(second)
 
 
-def test_a_live_page_keeps_what_was_chosen(cast: Cast, client_for: SignIn) -> None:
+def test_a_live_page_keeps_the_selected_kind(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
     url = f"/o/acme/upgrades/{upgrade.upgrade_id}/"
 
@@ -302,7 +302,7 @@ def test_a_live_page_keeps_what_was_chosen(cast: Cast, client_for: SignIn) -> No
 
 
 @pytest.mark.parametrize("query", ["kind=nothing", "skip=-1", "skip=x"])
-def test_a_choice_that_cannot_be_is_named_on_the_page(cast: Cast, client_for: SignIn, query: str) -> None:
+def test_an_invalid_filter_is_named_on_the_page(cast: Cast, client_for: SignIn, query: str) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
 
     response = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/?{query}")
@@ -311,7 +311,7 @@ def test_a_choice_that_cannot_be_is_named_on_the_page(cast: Cast, client_for: Si
     assert f"{query.partition('=')[0]}: " in timeline_on(response)
 
 
-def test_the_lanes_show_ecss_events_alone(cast: Cast, client_for: SignIn) -> None:
+def test_the_rollout_cards_show_only_ecs_events(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     make_events(upgrade, EventKind.ROLLOUT_ENDED, at=upgrade.created_at + timedelta(minutes=1))
     UpgradeEvent.objects.update(rollout=upgrade.rollouts.get())

@@ -34,7 +34,7 @@ def key_in(page: str) -> str:
     return re.findall(r'name="idempotency_key" value="([^"]*)"', page)[0]
 
 
-def test_a_form_that_went_back_and_chose_another_service_can_be_sent_again(
+def test_a_refused_form_gets_a_new_key_and_can_be_sent_again(
     cast: Cast, platform: LocalAws, client_for: SignIn
 ) -> None:
     client = client_for(cast.operator)
@@ -48,7 +48,7 @@ def test_a_form_that_went_back_and_chose_another_service_can_be_sent_again(
 
 
 @pytest.mark.parametrize(("key", "said"), [("", "The form came without its key"), ("x" * 500, "at most")])
-def test_what_is_wrong_with_the_hidden_key_is_told(
+def test_an_invalid_idempotency_key_is_reported(
     cast: Cast, platform: LocalAws, client_for: SignIn, key: str, said: str
 ) -> None:
     text = client_for(cast.operator).post(URL, FORM | {"idempotency_key": key}).content.decode()
@@ -58,7 +58,7 @@ def test_what_is_wrong_with_the_hidden_key_is_told(
     assert not Upgrade.objects.exists()
 
 
-def test_it_leads_to_the_live_page(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_it_redirects_to_the_live_page(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     response = client_for(cast.operator).post(URL, FORM, follow=True)
 
     upgrade = Upgrade.objects.get()
@@ -94,9 +94,7 @@ def test_without_csrf_token_a_page_says_what_to_do(cast: Cast, platform: LocalAw
     assert not Upgrade.objects.exists()
 
 
-def test_a_conflict_links_to_the_blocker_and_keeps_what_was_typed(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_a_conflict_links_to_the_blocker_and_keeps_input(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     blocker = make_upgrade(cast.acme, by=cast.admin, statuses=[Status.IN_PROGRESS])
 
     chosen = {"reason": "OPS-17", "changed": ["connectors", "request-path"], "force_new_deployment": "on"}
@@ -114,7 +112,7 @@ def test_a_conflict_links_to_the_blocker_and_keeps_what_was_typed(
 
 @pytest.mark.parametrize("wide", [{"service": "all"}, {"force_new_deployment": "on"}])
 @pytest.mark.parametrize("typed", ["", "globex", "Acme"])
-def test_what_touches_much_needs_the_slug_typed(
+def test_a_wide_upgrade_needs_the_slug_typed(
     cast: Cast, platform: LocalAws, client_for: SignIn, wide: dict[str, str], typed: str
 ) -> None:
     response = client_for(cast.operator).post(URL, FORM | wide | {"confirmation": typed})
@@ -139,7 +137,7 @@ def test_a_broken_form_is_422(cast: Cast, platform: LocalAws, client_for: SignIn
     assert not Upgrade.objects.exists()
 
 
-def test_what_was_typed_comes_back_escaped(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_input_is_returned_escaped(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     hostile = "</textarea><script>alert(1)</script>"
 
     response = client_for(cast.operator).post(URL, {"reason": hostile, "service": hostile})
@@ -156,9 +154,7 @@ def test_another_method_is_405(cast: Cast, client_for: SignIn, method: str) -> N
 # --- pre-flight ----------------------------------------------------------------------------------------------------
 
 
-def test_a_failing_check_blocks_and_the_page_asks_for_a_reason_and_keeps_the_choices(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_a_failed_check_blocks_until_a_reason_is_given(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     at_local_aws(platform, cast.acme)
     platform.set_platform(cast.acme.deployment_stack, "agent", "starting")
     client = client_for(cast.operator)
@@ -179,9 +175,7 @@ def test_a_failing_check_blocks_and_the_page_asks_for_a_reason_and_keeps_the_cho
     assert Upgrade.objects.get().override_reason == "the vendor asked for it"
 
 
-def test_a_reason_that_says_nothing_is_refused_beside_its_field_and_comes_back(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_a_meaningless_override_reason_is_refused(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     at_local_aws(platform, cast.acme)
     platform.set_platform(cast.acme.deployment_stack, "agent", "starting")
 
@@ -193,9 +187,7 @@ def test_a_reason_that_says_nothing_is_refused_beside_its_field_and_comes_back(
     assert re.search(r"<textarea name=\"override_reason\"[^>]*>\s*\.\.\.</textarea>", text)
 
 
-def test_a_reason_that_was_sent_is_kept_when_something_else_is_refused(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_an_override_reason_survives_another_refusal(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     chosen = {"service": "all", "override_reason": "the vendor asked for it", "confirmation": "wrong"}
 
     text = client_for(cast.operator).post(URL, FORM | chosen).content.decode()

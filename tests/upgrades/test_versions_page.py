@@ -55,7 +55,7 @@ def test_beyond_the_end_leads_back_to_the_newest(
     assert "No versions yet." not in text
 
 
-def test_what_a_service_lacks_is_said(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
+def test_a_version_that_a_service_lacks_is_marked(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
     seed_images(local_aws, cast.acme, lacking={"orchestrator": "v9.8.0"})
     seed_platform(local_aws, cast.acme)
 
@@ -65,7 +65,7 @@ def test_what_a_service_lacks_is_said(cast: Cast, local_aws: LocalAws, client_fo
     assert "missing" not in row_of(text, "v9.9.1")
 
 
-def test_what_a_registry_does_not_tell_is_not_called_missing(
+def test_an_unreadable_repository_is_not_called_missing(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
 ) -> None:
     platform.client("ecr").delete_repository(repositoryName="axonflow-orchestrator", force=True)
@@ -109,7 +109,7 @@ def test_images_without_a_tag_are_folded_away(
     assert f"version={digest.replace(':', '%3A')}" in text
 
 
-def test_where_the_registry_is_limited_its_reason_is_said(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_a_limited_registry_shows_its_reason(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     make_upgrade(cast.acme, by=cast.operator).rollouts.update(to_version="v9.8.0")
 
     text = read(client_for(cast.viewer))
@@ -120,7 +120,7 @@ def test_where_the_registry_is_limited_its_reason_is_said(cast: Cast, platform: 
     assert 'Upgrade<span class="visually-hidden"> to' not in text
 
 
-def test_an_image_that_was_deleted_is_told(
+def test_a_deleted_image_is_reported(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
 ) -> None:
     platform.client("ecr").batch_delete_image(repositoryName="axonflow-agent", imageIds=[{"imageTag": "v9.9.0"}])
@@ -148,7 +148,7 @@ def test_an_old_reading_is_shown_with_its_age(
     assert ">v9.9.1<" in text
 
 
-def test_when_aws_never_answered_nothing_is_made_up(
+def test_if_aws_never_answered_nothing_is_invented(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
 ) -> None:
     platform.fault("server_error", action="*", account="111111111111")
@@ -175,17 +175,17 @@ def test_more_versions_than_fit_come_in_pages(cast: Cast, local_aws: LocalAws, c
 
 
 @pytest.mark.parametrize("skip", ["-1", "x", "9" * 30])
-def test_a_page_that_is_none_is_the_first(
+def test_an_invalid_page_is_the_first_page(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn, skip: str
 ) -> None:
     assert ">v9.9.1<" in read(client_for(cast.viewer), f"{URL}?skip={skip}")
 
 
-def test_an_organization_without_cluster_is_told_what_comes_next(cast: Cast, client_for: SignIn) -> None:
+def test_without_a_cluster_the_page_says_what_comes_next(cast: Cast, client_for: SignIn) -> None:
     assert "has no ECS cluster yet" in read(client_for(cast.newcomer), "/o/initech/versions/")
 
 
-def test_the_block_renews_itself(cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn) -> None:
+def test_the_block_polls_itself(cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn) -> None:
     text = client_for(cast.viewer).get(f"{URL}?skip=0", headers=HTMX).content.decode()
 
     assert "<!doctype html>" not in text
