@@ -39,16 +39,16 @@ bench-verdicts: $(VENV)/.dev ## 1,000 scripted rollouts of mixed fates: is any v
 	@$(BIN)/python -m bench.verdicts $(ARGS)
 
 # Settings that let code be looked at without a database, a broker or AWS; and those of a production site.
-LOOK := DEMO=1 DATABASE_URL=postgresql://localhost/none CELERY_BROKER_URL=redis://localhost CACHE_URL=locmem://
-DEPLOY := $(LOOK) DEMO=0 SECRET_KEY=$$(head -c 48 /dev/urandom | base64 -w0) ALLOWED_HOSTS=portal.example \
+CHECK_ENV := DEMO=1 DATABASE_URL=postgresql://localhost/none CELERY_BROKER_URL=redis://localhost CACHE_URL=locmem://
+DEPLOY := $(CHECK_ENV) DEMO=0 SECRET_KEY=$$(head -c 48 /dev/urandom | base64 -w0) ALLOWED_HOSTS=portal.example \
   CACHE_URL=redis://localhost
 
 check: $(VENV)/.dev ## formatting, lint, types, templates, migrations, deployment settings
 	@$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(LOOK) $(BIN)/mypy
+	$(CHECK_ENV) $(BIN)/mypy
 	$(BIN)/djlint --lint --quiet templates
-	$(LOOK) $(BIN)/python -W ignore manage.py makemigrations --check --dry-run
+	$(CHECK_ENV) $(BIN)/python -W ignore manage.py makemigrations --check --dry-run
 	$(DEPLOY) $(BIN)/python manage.py check --deploy --fail-level WARNING
 
 format: $(VENV)/.dev ## format the code

@@ -11,7 +11,7 @@ Json = dict[str, Any]
 # Status and outcome, as returned by `GET /api/v1/deployments/upgrade/{id}`.
 Verdict = tuple[str, str | None]
 
-UNTOLD: Verdict = ("", None)
+UNKNOWN: Verdict = ("", None)
 OUTSIDER = "outsider"
 OPEN = ("PENDING", "IN_PROGRESS", "STOP_REQUESTED", "ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS")
 # The portal gives up after this many calls without effect, as documented (README, "stuck").
@@ -27,7 +27,7 @@ class Service:
     entries: list[Json] = field(default_factory=list)
 
     @property
-    def mine(self) -> list[Json]:
+    def portal_calls(self) -> list[Json]:
         """Return the portal's calls that started a service deployment."""
         return [each for each in self.updates(by_portal=True) if started(each)]
 
@@ -43,23 +43,24 @@ def started(entry: Json) -> bool:
     return bool(entry["effect"] and entry["service_deployment_arn"])
 
 
-def verdict_of(service: Service, truth: Json | None, *, is_past_deadline: bool) -> Verdict | None:
+def judge(service: Service, truth: Json | None, *, is_past_deadline: bool) -> Verdict | None:
     """Return the correct verdict at this moment, or None if none is due yet.
 
     `truth` is the local AWS's record of the service, if any. The portal may also decide before it calls AWS (nothing to
     change, not attempted, changed since). That cannot be seen here, so the result is UNTOLD and the script must decide.
     """
-    if not service.mine:
+    if not service.portal_calls:
         return without_deployment(service, is_past_deadline=is_past_deadline)
-    mine = service.mine[0]
+    own_call = service.portal_calls[0]
     record = next(
-        (each for each in (truth or {}).get("deployments", []) if each["arn"] == mine["service_deployment_arn"]), None
+        (each for each in (truth or {}).get("deployments", []) if each["arn"] == own_call["service_deployment_arn"]),
+        None,
     )
     if record is None or (record["status"] == "STOPPED" and is_deleted(service)):
         return "FAILED", "service_missing"
     if record["status"] in OPEN:
         return ("FAILED", "timed_out") if is_past_deadline else None
-    return judged(service, mine, record)
+    return judged(service, own_call, record)
 
 
 def without_deployment(service: Service, *, is_past_deadline: bool) -> Verdict | None:
@@ -84,17 +85,17 @@ def untouched(service: Service) -> Verdict:
         return "FAILED", "service_missing"
     if any(each["effect"] and each["parameters"].get("desiredCount") == 0 for each in service.updates(by_portal=False)):
         return "SKIPPED", "disabled"
-    return UNTOLD
+    return UNKNOWN
 
 
-def judged(service: Service, mine: Json, record: Json) -> Verdict:
+def judged(service: Service, own_call: Json, record: Json) -> Verdict:
     by_itself = record["breaker"] == "TRIGGERED" or record["alarm"] == "TRIGGERED"
     match record["status"]:
         case "SUCCESSFUL":
             return "SUCCESS", "completed"
         case "ROLLBACK_SUCCESSFUL":
             return "FAILED", "stopped_by_user" if not by_itself and is_stopped_by_portal(
-                service, mine
+                service, own_call
             ) else "rolled_back"
         case "ROLLBACK_FAILED":
             return "FAILED", "rollback_failed"
@@ -102,26 +103,26 @@ def judged(service: Service, mine: Json, record: Json) -> Verdict:
             return "FAILED", "alarm"
         case "STOPPED" if record["breaker"] == "TRIGGERED":
             return "FAILED", "circuit_breaker"
-        case "STOPPED" if is_superseded(service, mine, record):
+        case "STOPPED" if is_superseded(service, own_call, record):
             return "FAILED", "superseded"
         case other:
             raise AssertionError(f"{service.name} in {service.cluster}: its deployment cannot be {other}")
 
 
-def is_stopped_by_portal(service: Service, mine: Json) -> bool:
+def is_stopped_by_portal(service: Service, own_call: Json) -> bool:
     """Return whether the first StopServiceDeployment of the portal's own deployment came from the portal."""
     stops = [
         each
         for each in service.entries
         if each["action"] == "StopServiceDeployment"
         and each["effect"]
-        and each["parameters"]["serviceDeploymentArn"] == mine["service_deployment_arn"]
+        and each["parameters"]["serviceDeploymentArn"] == own_call["service_deployment_arn"]
     ]
     return bool(stops) and is_portals(stops[0])
 
 
-def is_superseded(service: Service, mine: Json, record: Json) -> bool:
-    later = [each for each in service.entries if started(each) and each["sequence"] > mine["sequence"]]
+def is_superseded(service: Service, own_call: Json, record: Json) -> bool:
+    later = [each for each in service.entries if started(each) and each["sequence"] > own_call["sequence"]]
     return any(each["time"] <= record["finished_at"] for each in later)
 
 

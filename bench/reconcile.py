@@ -32,7 +32,7 @@ from deployments import commands
 from deployments.engine import read_budget
 from deployments.engine.reconciler import reconcile
 from deployments.models import Agent, Deployment
-from deployments.tasks import due_clusters
+from deployments.tasks import find_due_clusters
 from portal.aws import ecs
 from portal.models import Membership, Organization, Role, User
 from tests.local_aws import LocalAws
@@ -40,12 +40,12 @@ from tests.local_aws import LocalAws
 CLUSTERS, SERVICES_EACH, WORKERS = 200, 10, 2
 # At the start all rows are due at the same time and are then spread out. This happens only once per installation.
 WARM_UP_SECONDS = 30
-BUDGET_A_MINUTE, SEEN_WITHIN_SECONDS = 60, 5.0
+READS_PER_MINUTE, OBSERVED_WITHIN_SECONDS = 60, 5.0
 ARN = "arn:aws:ecs:eu-central-1:111111111111:service/steady"
 IMAGE = "111111111111.dkr.ecr.eu-central-1.amazonaws.com/bench-agent:v1"
 
 
-class Looks:
+class Reads:
     """Records the time and the service names of every DescribeServices call by the reconciler."""
 
     def __init__(self) -> None:
@@ -67,9 +67,9 @@ def compress(factor: float) -> None:
     settings.DEPLOYMENTS_POLL_SECONDS /= factor
     settings.DEPLOYMENTS_STEADY_SECONDS /= factor
     settings.DEPLOYMENTS_LAG_SECONDS /= factor
-    settings.DEPLOYMENTS_READS_PER_MINUTE = int(BUDGET_A_MINUTE * factor)
-    read_budget.URGENT_CALLS_A_SECOND = int(read_budget.URGENT_CALLS_A_SECOND * factor)
-    for name in ("WORTH_READING", "JUST_TOLD", "MISSED", "SLOT_IS_NOW"):
+    settings.DEPLOYMENTS_READS_PER_MINUTE = int(READS_PER_MINUTE * factor)
+    read_budget.URGENT_CALLS_PER_SECOND = int(read_budget.URGENT_CALLS_PER_SECOND * factor)
+    for name in ("WORTH_READING", "JUST_APPLIED", "MISSED", "SLOT_IS_NOW"):
         setattr(read_budget, name, getattr(read_budget, name) / factor)
 
 
@@ -84,7 +84,7 @@ def seed(local_aws: LocalAws) -> User:
         agent = Agent.objects.create(organization=organization, name="Agent", image=IMAGE, cpu=256, memory=512)
         rows = [commands.new_deployment(agent, actor, 1, None) for _ in range(SERVICES_EACH)]
         steady = Deployment.objects.filter(pk__in=[row.pk for row in rows])
-        steady.update(status="ready", running_replicas=1, desired_count=1, carried_out=1, service_arn=ARN)
+        steady.update(status="ready", running_replicas=1, desired_count=1, observed_generation=1, service_arn=ARN)
         names = [row.service_name for row in rows] + [f"bench-{number}-agent-service"]
         services = [{"name": name, "desired_count": 1} for name in names]
         local_aws.seed(cluster=organization.cluster, services=services)
@@ -94,14 +94,14 @@ def seed(local_aws: LocalAws) -> User:
 def work(stopping: threading.Event) -> None:
     """Run a worker that immediately reconciles the clusters the sweep would dispatch."""
     while not stopping.is_set():
-        for organization_id, cluster, _ in due_clusters()[:2]:
+        for organization_id, cluster, _ in find_due_clusters()[:2]:
             reconcile(str(organization_id), cluster)
         stopping.wait(0.01)
     connection.close()
 
 
 def measure(local_aws: LocalAws, actor: User, seconds: float, factor: float) -> bool:
-    looks = Looks()
+    reads = Reads()
     stopping = threading.Event()
     workers = [threading.Thread(target=work, args=[stopping]) for _ in range(WORKERS)]
     watched, changing = Deployment.objects.select_related("agent", "organization").order_by("id")[:2]
@@ -127,11 +127,11 @@ def measure(local_aws: LocalAws, actor: User, seconds: float, factor: float) -> 
     stopping.set()
     for worker in workers:
         worker.join()
-    return report(looks, watched, changing, outside, began, ended, factor)
+    return report(reads, watched, changing, outside, began, ended, factor)
 
 
 def report(
-    looks: Looks,
+    reads: Reads,
     watched: Deployment,
     changing: Deployment,
     outside: list[float],
@@ -140,27 +140,27 @@ def report(
     factor: float,
 ) -> bool:
     busy = {watched.service_name, changing.service_name}
-    steady = [at for at, names in looks.calls if not names & busy]
+    steady = [at for at, names in reads.calls if not names & busy]
     minutes = (ended - began) * factor / 60
     worst_minute = max(sum(1 for at in steady if start <= at < start + 60 / factor) for start in steady)
-    delays = [min((at for at in looks.of(watched.service_name, change)), default=ended) - change for change in outside]
-    gaps = gaps_of(looks.of(changing.service_name, began + WARM_UP_SECONDS / factor))
+    delays = [min((at for at in reads.of(watched.service_name, change)), default=ended) - change for change in outside]
+    gaps = find_gaps(reads.of(changing.service_name, began + WARM_UP_SECONDS / factor))
     passes = Deployment.objects.filter(last_checked_at__isnull=True).count()
     delay, gap = max(delays) * factor, max(gaps) * factor
     print(f"{CLUSTERS * SERVICES_EACH} deployments in {CLUSTERS} clusters of one account, {minutes:.1f} minutes")
     print(f"  steady: {len(steady) / minutes:5.1f} DescribeServices calls per minute, {worst_minute} in the worst one")
     print(f"  steady: never read: {passes}")
-    print(f"  all:    {len(looks.calls) / minutes:5.1f} calls per minute, including one changing and one watched")
+    print(f"  all:    {len(reads.calls) / minutes:5.1f} calls per minute, including one changing and one watched")
     print(
         f"  watched:  outside change seen after {statistics.median(delays) * factor:.1f} s (median), {delay:.1f} s (max)"
     )
     print(f"  changing: read every {statistics.median(gaps) * factor:.1f} s (median), {gap:.1f} s (max)")
-    met = worst_minute <= BUDGET_A_MINUTE and delay <= SEEN_WITHIN_SECONDS and gap <= SEEN_WITHIN_SECONDS
+    met = worst_minute <= READS_PER_MINUTE and delay <= OBSERVED_WITHIN_SECONDS and gap <= OBSERVED_WITHIN_SECONDS
     print("Goals met." if met else "Goal missed: 60 calls per minute, 5 seconds.")
     return met
 
 
-def gaps_of(times: list[float]) -> list[float]:
+def find_gaps(times: list[float]) -> list[float]:
     return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 

@@ -43,8 +43,8 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.models import Min
 
-from bench.fates import FATES, Fate
-from bench.oracle import UNTOLD, Service, Verdict, is_portals, overall, verdict_of
+from bench.oracle import UNKNOWN, Service, Verdict, is_portals, judge, overall
+from bench.scenarios import SCENARIOS, Scenario
 from portal.errors import PortalError
 from portal.models import Membership, Organization, Role, User
 from tests.local_aws import ControlApiError, LocalAws
@@ -55,14 +55,14 @@ from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, Upgrade
 
 WORKERS, THREADS = 2, 8
-STARTS_A_SECOND = 8
-MOST_STEPS_AT_ONCE = 6
+STARTS_PER_SECOND = 8
+MAX_PARALLEL_STEPS = 6
 GIVEN_UP_AFTER_SECONDS = 3600
 REGION = "eu-central-1"
 OWN_ACCOUNT, OTHER_ACCOUNT = "111111111111", "222222222222"
 PLATFORM = ("agent", "orchestrator", "customer-portal")
 # Outcomes that the portal may report for a service it never tried to update, if the script lists them too.
-SAID_BY_PORTAL = {
+DECIDED_BY_PORTAL = {
     "no_change": "SUCCESS",
     "not_attempted": "FAILED",
     "service_missing": "FAILED",
@@ -152,7 +152,7 @@ class Case:
 
     world: World
     number: int
-    fate: Fate
+    fate: Scenario
     start_at: float
     chance: Random
     target: str = ""
@@ -194,14 +194,14 @@ class Case:
     def targets(self) -> tuple[str, ...]:
         return PLATFORM if self.target == "all" else (self.target,)
 
-    def name_of(self, service: str | None = None) -> str:
+    def get_service_name(self, service: str | None = None) -> str:
         return f"{self.stack}-{service or self.targets[0]}-service"
 
     # Called by scripts
 
     def fault(self, kind: str, *, service: str | None = None, **fields: Any) -> None:
         def switch_on() -> None:
-            scope: Json = {"cluster": self.cluster, "service": self.name_of(service) if service else None}
+            scope: Json = {"cluster": self.cluster, "service": self.get_service_name(service) if service else None}
             if fields.get("action") == "RegisterTaskDefinition":
                 scope = {"family": f"{self.stack}-{self.targets[0]}"}
             self._faults.append(self.world.aws.fault(kind, **scope, **fields)["id"])
@@ -246,37 +246,37 @@ class Case:
         self.second_act = arrange
 
     def outsider_deploys(self) -> None:
-        self._as_outsider("update_service", service=self.name_of(), forceNewDeployment=True)
+        self._as_outsider("update_service", service=self.get_service_name(), forceNewDeployment=True)
 
     def outsider_deploys_another_definition(self) -> None:
         container = {"name": self.targets[0], "image": "example.org/other:v1", "memory": 512}
         client = self.world.outsiders[self.account]
         made = client.register_task_definition(family=f"{self.stack}-other", containerDefinitions=[container])
         arn = made["taskDefinition"]["taskDefinitionArn"]
-        self._as_outsider("update_service", service=self.name_of(), taskDefinition=arn)
+        self._as_outsider("update_service", service=self.get_service_name(), taskDefinition=arn)
 
     def outsider_stops(self) -> None:
-        newest = self.world.aws.deployments(self.cluster)[self.name_of()]["deployments"][0]["arn"]
+        newest = self.world.aws.deployments(self.cluster)[self.get_service_name()]["deployments"][0]["arn"]
         with suppress(ClientError):  # it has ended
             self.world.outsiders[self.account].stop_service_deployment(serviceDeploymentArn=newest)
 
     def outsider_scales(self) -> None:
-        self._as_outsider("update_service", service=self.name_of(), desiredCount=self.chance.randint(0, 5))
+        self._as_outsider("update_service", service=self.get_service_name(), desiredCount=self.chance.randint(0, 5))
 
     def outsider_configures(self, **configuration: Any) -> None:
-        self._as_outsider("update_service", service=self.name_of(), deploymentConfiguration=configuration)
+        self._as_outsider("update_service", service=self.get_service_name(), deploymentConfiguration=configuration)
 
     def outsider_deletes(self, service: str | None = None) -> None:
-        self._as_outsider("delete_service", service=self.name_of(service), force=True)
+        self._as_outsider("delete_service", service=self.get_service_name(service), force=True)
 
     def outsider_disables(self, service: str) -> None:
-        self._as_outsider("update_service", service=self.name_of(service), desiredCount=0)
+        self._as_outsider("update_service", service=self.get_service_name(service), desiredCount=0)
 
     def person_stops(self) -> None:
         with suppress(PortalError):  # it has ended
             stop_upgrade(self.recorded, actor=self.world.actor)
 
-    def forget_cluster(self) -> None:
+    def clear_cluster(self) -> None:
         self.organization.deployment_cluster = f"{self.stack}-gone"
 
     def _as_outsider(self, call: str, **parameters: Any) -> None:
@@ -288,7 +288,7 @@ class Case:
         registry = "example.org" if self.kind == "elsewhere" else f"{self.account}.dkr.ecr.{REGION}.amazonaws.com"
         services = [
             {
-                "name": self.name_of(service),
+                "name": self.get_service_name(service),
                 "image": f"{registry}/axonflow-{service}:{RUNNING}",
                 "family": f"{self.stack}-{service}",
                 "container": service,
@@ -298,7 +298,7 @@ class Case:
             for service in self.targets
         ]
         self.world.aws.seed(account=self.account, region=REGION, cluster=self.cluster, services=services)
-        self.services = {service: Service(self.cluster, self.name_of(service)) for service in self.targets}
+        self.services = {service: Service(self.cluster, self.get_service_name(service)) for service in self.targets}
 
     def start(self) -> None:
         for action in self._before:
@@ -338,7 +338,7 @@ class Case:
         if service is None:
             return
         service.entries.append(entry)
-        if service.mine and self.called_at is None:
+        if service.portal_calls and self.called_at is None:
             self.called_at = entry["time"]
             self.moments += [(entry["time"] + seconds, action) for seconds, action in self._after_call]
 
@@ -371,9 +371,9 @@ class Run:
     steps: int = 0
     _open: dict[int, Case] = field(default_factory=dict)  # by rollout
     _due_since: dict[int, float] = field(default_factory=dict)
-    _told: dict[int, list[Verdict]] = field(default_factory=dict)  # by case
+    _verdicts: dict[int, list[Verdict]] = field(default_factory=dict)  # by case
 
-    def carry_out(self) -> None:
+    def run(self) -> None:
         waiting = sorted(self.cases, key=lambda case: case.start_at)
         while waiting or self._open:
             starting = [case for case in waiting if case.start_at <= self.world.now]
@@ -407,13 +407,13 @@ class Run:
     def _read_ledger(self) -> None:
         by_stack = {case.stack: case for case in self._open.values()}
         for entry in self.world.new_entries():
-            case = by_stack.get(stack_of(entry))
+            case = by_stack.get(get_stack(entry))
             if case:
                 case.note(entry)
 
     def _steps(self) -> None:
         """Step all due rollouts, repeatedly while a step makes a rollout due again immediately."""
-        for _ in range(MOST_STEPS_AT_ONCE):
+        for _ in range(MAX_PARALLEL_STEPS):
             asleep = {pk for pk, case in self._open.items() if case.is_asleep}
             due = [pk for pk in Rollout.objects.due().values_list("pk", flat=True) if pk not in asleep]
             if not due:
@@ -443,26 +443,29 @@ class Run:
         truth = self.world.aws.deployments(case.cluster).get(service.name)
         began = self._due_since.get(rollout.pk)
         deadline = None if began is None else began + settings.UPGRADE_DEADLINE_SECONDS
-        expected = verdict_of(service, truth, is_past_deadline=deadline is not None and self.world.now >= deadline)
-        told: Verdict = (rollout.status, rollout.outcome)
-        earlier = self._told.setdefault(case.number, [])
-        if expected == UNTOLD:
-            expected = scripted(case, told, earlier)
-        earlier.append(told)
+        expected = judge(service, truth, is_past_deadline=deadline is not None and self.world.now >= deadline)
+        actual: Verdict = (rollout.status, rollout.outcome)
+        earlier = self._verdicts.setdefault(case.number, [])
+        if expected == UNKNOWN:
+            expected = scripted(case, actual, earlier)
+        earlier.append(actual)
         self.ends.setdefault(case.fate.name, Counter())[str(rollout.outcome)] += 1
-        if told != expected:
-            self._blame(case, rollout, f"reported {told}, expected {expected}")
+        if actual != expected:
+            self._blame(case, rollout, f"reported {actual}, expected {expected}")
         elif rollout.outcome not in case.fate.ends:
-            self._blame(case, rollout, f"{told} is not an outcome of the script: bug in script or oracle")
-        elif len(service.mine) > 1:
-            self._blame(case, rollout, f"doubled: {len(service.mine)} deployments by the portal")
+            self._blame(case, rollout, f"{actual} is not an outcome of the script: bug in script or oracle")
+        elif len(service.portal_calls) > 1:
+            self._blame(case, rollout, f"doubled: {len(service.portal_calls)} deployments by the portal")
         elif case.registered[f"{case.stack}-{rollout.service}"] > 1:
             self._blame(case, rollout, "registered several revisions")
-        elif service.mine and rollout.service_deployment_arn not in (None, service.mine[0]["service_deployment_arn"]):
+        elif service.portal_calls and rollout.service_deployment_arn not in (
+            None,
+            service.portal_calls[0]["service_deployment_arn"],
+        ):
             self._blame(case, rollout, f"judged by {rollout.service_deployment_arn}, which is not its own deployment")
 
     def _hold_upgrade(self, case: Case, upgrade: Upgrade) -> None:
-        expected = overall(self._told.pop(case.number))
+        expected = overall(self._verdicts.pop(case.number))
         if upgrade.status != expected:
             self.wrong.append(f"{case.fate.name}: {upgrade.upgrade_id} reported {upgrade.status}, expected {expected}")
 
@@ -499,24 +502,24 @@ def worker_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(THREADS)
 
 
-def stack_of(entry: Json) -> str:
+def get_stack(entry: Json) -> str:
     """Return the stack, such as `bench-7`, from a call about its cluster or one of its task definitions."""
     name = entry["cluster"] or entry["parameters"].get("family") or ""
     return "-".join(name.split("-")[:2])
 
 
-def scripted(case: Case, told: Verdict, earlier: list[Verdict]) -> Verdict | None:
+def scripted(case: Case, actual: Verdict, earlier: list[Verdict]) -> Verdict | None:
     """Return the verdict on a service that the portal never tried to update, if its script allows it, else None."""
-    outcome = str(told[1])
-    if outcome not in case.fate.ends or outcome not in SAID_BY_PORTAL:
+    outcome = str(actual[1])
+    if outcome not in case.fate.ends or outcome not in DECIDED_BY_PORTAL:
         return None
     is_stopped = Upgrade.objects.get(pk=case.recorded.pk).stop_requested_at is not None
     if outcome == "not_attempted" and not is_stopped and not any(status == "FAILED" for status, _ in earlier):
         return None
-    return SAID_BY_PORTAL[outcome], outcome
+    return DECIDED_BY_PORTAL[outcome], outcome
 
 
-def deal(world: World, rollouts: int, fates: list[Fate]) -> list[Case]:
+def deal(world: World, rollouts: int, fates: list[Scenario]) -> list[Case]:
     """Create the cases, each fate with its share of the rollouts, in an order determined by the seed."""
     chance = Random(world.seed)  # noqa: S311 - must be reproducible from the seed
     total = sum(fate.share for fate in fates)
@@ -530,7 +533,7 @@ def deal(world: World, rollouts: int, fates: list[Fate]) -> list[Case]:
     for number, fate in enumerate(deck):
         if left <= 0:
             break
-        start_at = world.now + 5 + number // STARTS_A_SECOND
+        start_at = world.now + 5 + number // STARTS_PER_SECOND
         case = Case(world, number, fate, start_at, Random(f"{world.seed} {number}"))  # noqa: S311
         if case.loses_real_time:
             case.start_at = world.now + 5
@@ -543,7 +546,7 @@ def report(run: Run, seconds: float) -> bool:
     rollouts = sum(sum(ends.values()) for ends in run.ends.values())
     outcomes = sum(run.ends.values(), Counter[str]())
     print(f"{rollouts} rollouts of {len(run.ends)} fates, {run.world.now - run.world.began_at:.0f} s of ECS time")
-    for fate in FATES:
+    for fate in SCENARIOS:
         ends = run.ends.get(fate.name)
         if ends:
             print(f"  {fate.name:52} {', '.join(f'{count} {outcome}' for outcome, count in ends.most_common())}")
@@ -561,9 +564,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the order and timing of events")
     parser.add_argument("--fates", default="", help="run only fates whose names contain this text")
     options = parser.parse_args()
-    fates = [fate for fate in FATES if options.fates in fate.name]
+    fates = [fate for fate in SCENARIOS if options.fates in fate.name]
     if not fates:
-        parser.error(f"no fate matches {options.fates!r}. Available: {', '.join(fate.name for fate in FATES)}")
+        parser.error(f"no fate matches {options.fates!r}. Available: {', '.join(fate.name for fate in SCENARIOS)}")
     call_command("migrate", verbosity=0)
     local_aws = LocalAws.start()
     os.environ["AWS_ENDPOINT_URL"] = local_aws.url
@@ -583,7 +586,7 @@ def main() -> int:
             list(workers.map(advance_all, [[]] * WORKERS))
             with ThreadPoolExecutor(THREADS) as pool:
                 run = Run(world, cases, pool, workers)
-                run.carry_out()
+                run.run()
         return 0 if report(run, time.monotonic() - began) else 1
     finally:
         local_aws.stop()

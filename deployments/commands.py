@@ -26,7 +26,7 @@ from deployments.container_spec import (
 )
 from deployments.events import record_event
 from deployments.models import AGENT_NAME_ONCE, Agent, Deployment
-from deployments.states import FROM, Command, EventType, Status, Wanted
+from deployments.states import FROM, Command, DesiredState, EventType, Status
 from portal.access import require
 from portal.audit import record
 from portal.errors import PortalError, is_unique_violation, shortened
@@ -37,8 +37,8 @@ from portal.wakeup import ring
 DEFAULT_CPU, DEFAULT_MEMORY = 256, 512
 MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 80, 2000
 # How long a deployment is polled often after it was last viewed.
-WATCHED = timedelta(seconds=20)
-WATCH_WRITTEN_EVERY_SECONDS = 5
+WATCH_DURATION = timedelta(seconds=20)
+WATCH_WRITE_SECONDS = 5
 
 Made = TypeVar("Made")
 
@@ -81,9 +81,9 @@ def create_agent(
         return agent
 
     try:
-        return once(key, make, lambda pk: Agent.objects.get(pk=pk, organization=organization))
+        return run_once(key, make, lambda pk: Agent.objects.get(pk=pk, organization=organization))
     except IntegrityError as error:
-        raise name_taken(error, organization, fields["name"]) from error
+        raise translate_name_taken(error, organization, fields["name"]) from error
 
 
 def update_agent(agent: Agent, *, actor: User, **changes: Any) -> Agent:
@@ -108,7 +108,7 @@ def update_agent(agent: Agent, *, actor: User, **changes: Any) -> Agent:
                 with transaction.atomic():
                     locked.save(update_fields=list(changed))
             except IntegrityError as error:
-                raise name_taken(error, agent.organization, fields["name"]) from error
+                raise translate_name_taken(error, agent.organization, fields["name"]) from error
             # Only the names: a value may be a secret that was entered by mistake.
             audit(AuditKind.AGENT_CHANGED, agent, actor, {"fields": sorted(changed)})
     agent.refresh_from_db(fields=AGENT_FIELDS)
@@ -137,7 +137,7 @@ def refuse_invalid(errors: dict[str, list[str]]) -> None:
         raise PortalError("invalid", f"Not accepted: {', '.join(errors)}. See errors.", 400, errors=errors)
 
 
-def name_taken(error: IntegrityError, organization: Organization, name: str) -> Exception:
+def translate_name_taken(error: IntegrityError, organization: Organization, name: str) -> Exception:
     """Return the refusal if the error is about a duplicate agent name, else the error itself."""
     if not is_unique_violation(error, AGENT_NAME_ONCE):
         return error
@@ -174,10 +174,10 @@ def create_deployment(
         key.keep(str(deployment.pk))
         record_event(deployment, EventType.CREATE, actor=actor.email, detail=f"{replicas} of {deployment.image}")
         audit(AuditKind.DEPLOYMENT_CREATED, deployment, actor, request)
-        ring_for(deployment)
+        dispatch_deployment(deployment)
         return deployment
 
-    deployment = once(key, make, lambda pk: Deployment.objects.get(pk=pk, organization=organization))
+    deployment = run_once(key, make, lambda pk: Deployment.objects.get(pk=pk, organization=organization))
     deployment.refresh_from_db()
     return deployment
 
@@ -233,12 +233,12 @@ def scale_deployment(
     def change() -> None:
         refuse_bad_replicas(deployment.organization, replicas)
         before = deployment.replicas
-        if guarded(deployment, Command.SCALE, ~Q(replicas=replicas), replicas=replicas):
+        if update_if_allowed(deployment, Command.SCALE, ~Q(replicas=replicas), replicas=replicas):
             detail = f"from {before} to {replicas}"
             record_event(deployment, EventType.SCALE, actor=actor.email, detail=detail)
             audit(AuditKind.DEPLOYMENT_SCALED, deployment, actor, {"before": before, "after": replicas})
 
-    return carry_out(deployment, Command.SCALE, actor, idempotency_key, change, replicas=replicas)
+    return run_command(deployment, Command.SCALE, actor, idempotency_key, change, replicas=replicas)
 
 
 def stop_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
@@ -250,11 +250,11 @@ def stop_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
     """
 
     def change() -> None:
-        if guarded(deployment, Command.STOP, ~Q(wanted=Wanted.STOPPED), wanted=Wanted.STOPPED):
+        if update_if_allowed(deployment, Command.STOP, ~Q(wanted=DesiredState.STOPPED), wanted=DesiredState.STOPPED):
             record_event(deployment, EventType.STOP, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_STOP_REQUESTED, deployment, actor, {})
 
-    return carry_out(deployment, Command.STOP, actor, idempotency_key, change)
+    return run_command(deployment, Command.STOP, actor, idempotency_key, change)
 
 
 def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
@@ -267,7 +267,7 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
 
     def change() -> None:
         fields: dict[str, Any] = {
-            "wanted": Wanted.RUNNING,
+            "wanted": DesiredState.RUNNING,
             "status": Status.DEPLOYING,
             "status_at": Now(),
             "started_at": Now(),
@@ -276,15 +276,15 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
             "failed_tasks": 0,
         }
         if deployment.status == Status.FAILED:
-            fields |= new_generation(deployment)
-        if guarded(deployment, Command.RESTART, Q(status=deployment.status), **fields):
+            fields |= build_new_generation(deployment)
+        if update_if_allowed(deployment, Command.RESTART, Q(status=deployment.status), **fields):
             record_event(deployment, EventType.RESTART, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, {"generation": fields.get("generation")})
 
-    return carry_out(deployment, Command.RESTART, actor, idempotency_key, change)
+    return run_command(deployment, Command.RESTART, actor, idempotency_key, change)
 
 
-def new_generation(deployment: Deployment) -> dict[str, Any]:
+def build_new_generation(deployment: Deployment) -> dict[str, Any]:
     """Return the fields of a new generation, taken from the agent's current settings."""
     agent = deployment.agent
     pinned = deployment.version if deployment.is_version_pinned else None
@@ -308,12 +308,12 @@ def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
     """
 
     def change() -> None:
-        fields = {"wanted": Wanted.GONE, "status": Status.KILLED, "status_at": Now(), "ended_at": Now()}
-        if guarded(deployment, Command.KILL, ~Q(status=Status.KILLED), **fields):
+        fields = {"wanted": DesiredState.GONE, "status": Status.KILLED, "status_at": Now(), "ended_at": Now()}
+        if update_if_allowed(deployment, Command.KILL, ~Q(status=Status.KILLED), **fields):
             record_event(deployment, EventType.KILL, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_KILLED, deployment, actor, {})
 
-    return carry_out(deployment, Command.KILL, actor, idempotency_key, change)
+    return run_command(deployment, Command.KILL, actor, idempotency_key, change)
 
 
 def mark_watched(*deployments: Deployment) -> None:
@@ -323,11 +323,11 @@ def mark_watched(*deployments: Deployment) -> None:
 
     *Costs* at most two queries every few seconds; none while the last mark is recent.
     """
-    unmarked = [each.pk for each in deployments if cache.add(f"watched:{each.pk}", 1, WATCH_WRITTEN_EVERY_SECONDS)]
+    unmarked = [each.pk for each in deployments if cache.add(f"watched:{each.pk}", 1, WATCH_WRITE_SECONDS)]
     if unmarked:
         rows = Deployment.unfinished().filter(pk__in=unmarked)
         rows.filter(Q(watched_until__isnull=True) | Q(watched_until__lt=Now())).update(next_check_at=Now())
-        rows.update(watched_until=Now() + WATCHED)
+        rows.update(watched_until=Now() + WATCH_DURATION)
 
 
 # --- shared by the commands -------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def refuse_bad_replicas(organization: Organization, replicas: int) -> None:
         refuse_invalid({"replicas": [f"Must be 1 to {most}, the limit for {organization.name}."]})
 
 
-def carry_out(
+def run_command(
     deployment: Deployment,
     command: Command,
     actor: User,
@@ -362,23 +362,25 @@ def carry_out(
         deployment.refresh_from_db(from_queryset=locked)
         change()
         key.keep(str(deployment.pk))
-        ring_for(deployment)
+        dispatch_deployment(deployment)
 
-    once(key, make, lambda _: None)
+    run_once(key, make, lambda _: None)
     deployment.refresh_from_db()
     return deployment
 
 
-def guarded(deployment: Deployment, command: Command, unless: Q, **fields: Any) -> bool:
+def update_if_allowed(deployment: Deployment, command: Command, unless: Q, **fields: Any) -> bool:
     """Change what is wanted and make the row due immediately. Return whether a row changed.
 
     Changes nothing if the status no longer allows the command or the row already has the wanted state.
     """
     rows = Deployment.objects.filter(unless, pk=deployment.pk, status__in=FROM[command])
-    return bool(rows.update(wish=F("wish") + 1, next_check_at=Now(), doubted_at=None, **fields))
+    return bool(
+        rows.update(requested_generation=F("requested_generation") + 1, next_check_at=Now(), doubted_at=None, **fields)
+    )
 
 
-def once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made]) -> Made:
+def run_once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made]) -> Made:
     """Run `make` in one transaction, or find what the same key made before, even if a concurrent request made it."""
     earlier = key.find_earlier()
     if earlier:
@@ -397,7 +399,7 @@ def audit(kind: AuditKind, subject: Agent | Deployment, actor: User | None, data
     record(kind, organization=subject.organization, actor=actor, subject=str(subject.pk), data=data)
 
 
-def ring_for(deployment: Deployment) -> None:
+def dispatch_deployment(deployment: Deployment) -> None:
     """Dispatch a reconcile task after the commit. If it is lost, the sweep finds the row within a second."""
     place = (str(deployment.organization_id), deployment.cluster)
     transaction.on_commit(lambda: ring("deployments.tasks.reconcile", *place))

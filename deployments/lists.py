@@ -10,7 +10,7 @@ from portal.models import Organization, User
 from portal.pagination import Page
 
 # Totals for a text filter cannot come from counters. They are counted up to this many rows.
-MOST_COUNTED = 10_000
+MAX_COUNTED = 10_000
 
 
 def deployments_page(
@@ -30,9 +30,9 @@ def deployments_page(
     """
     rows = Deployment.objects.visible_to(user).for_list(organization, status=status, agent_id=agent_id, q=q, sort=sort)
     items = list(rows[skip : skip + limit])
-    total = total_of(items, skip=skip, limit=limit)
+    total = infer_total(items, skip=skip, limit=limit)
     if total is None and q:
-        total = Deployment.objects.matching(organization, status=status, agent_id=agent_id, q=q)[:MOST_COUNTED].count()
+        total = Deployment.objects.matching(organization, status=status, agent_id=agent_id, q=q)[:MAX_COUNTED].count()
     elif total is None:
         counts = DeploymentCount.objects.filter(organization=organization)
         counts = counts.filter(status=status) if status else counts
@@ -76,7 +76,7 @@ def events_total(deployment: Deployment, *, event_type: str | None = None, statu
     return total
 
 
-def total_of(items: list[Deployment], *, skip: int, limit: int) -> int | None:
+def infer_total(items: list[Deployment], *, skip: int, limit: int) -> int | None:
     """Return the total if a page that is not full shows it, else None."""
     if len(items) < limit and (items or skip == 0):
         return skip + len(items)

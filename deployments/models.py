@@ -14,7 +14,7 @@ from django.contrib.postgres.expressions import ArraySubquery
 from django.db import models
 from django.db.models.functions import JSONObject, Lower, Now
 
-from deployments.states import LIVE, EventType, Refusal, Status, Wanted, allowed
+from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
 from portal.leases import Leased, due
 from portal.models import Organization, User
 
@@ -173,12 +173,13 @@ class Deployment(Leased):
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.DEPLOYING)
     status_at = models.DateTimeField(db_default=Now(), help_text="When the status last changed.")
 
-    # The wanted state. `wish` increases with each change of it; `carried_out` is the newest one applied to ECS.
-    wanted = models.CharField(max_length=10, choices=Wanted.choices, default=Wanted.RUNNING)
+    # The desired state. `requested_generation` increases with each change of it; `observed_generation` is the newest one
+    # applied to ECS. The columns keep their first names, so that the previous release runs beside this one.
+    wanted = models.CharField(max_length=10, choices=DesiredState.choices, default=DesiredState.RUNNING)
     replicas = models.IntegerField()
     generation = models.IntegerField(default=1, help_text="Increases when a new task definition is needed.")
-    wish = models.IntegerField(default=1)
-    carried_out = models.IntegerField(default=0)
+    requested_generation = models.IntegerField(default=1, db_column="wish")
+    observed_generation = models.IntegerField(default=0, db_column="carried_out")
 
     # The agent's settings at the time of this generation.
     version = models.CharField(max_length=128, null=True)  # noqa: DJ001 - null: the image names no tag
@@ -240,7 +241,7 @@ class Deployment(Leased):
         constraints = [
             models.UniqueConstraint(fields=["organization", "service_name"], name="deployment_service_once"),
             models.CheckConstraint(condition=models.Q(status__in=Status.values), name="deployment_status_known"),
-            models.CheckConstraint(condition=models.Q(wanted__in=Wanted.values), name="deployment_wanted_known"),
+            models.CheckConstraint(condition=models.Q(wanted__in=DesiredState.values), name="deployment_wanted_known"),
         ]
 
     def __str__(self) -> str:
@@ -261,12 +262,15 @@ class Deployment(Leased):
     @property
     def is_stopping(self) -> bool:
         """Return whether a stop was requested and ECS still reports tasks."""
-        return self.wanted == Wanted.STOPPED and self.status != Status.STOPPED
+        return self.wanted == DesiredState.STOPPED and self.status != Status.STOPPED
 
     @property
     def is_settled(self) -> bool:
         """Return whether all changes are applied and none is under way, so that pages can poll slowly."""
-        return self.carried_out == self.wish and self.status not in (Status.DEPLOYING, Status.RUNNING)
+        return self.observed_generation == self.requested_generation and self.status not in (
+            Status.DEPLOYING,
+            Status.RUNNING,
+        )
 
     def refusal(self, command: str) -> Refusal | None:
         """Return why the command is not possible now, or None if it is."""

@@ -33,7 +33,7 @@ LIVE = frozenset({Status.DEPLOYING, Status.RUNNING, Status.READY})
 ENDED = frozenset({Status.STOPPED, Status.FAILED, Status.KILLED})
 
 
-class Wanted(models.TextChoices):
+class DesiredState(models.TextChoices):
     """The wanted state of the ECS service. The reconciler applies it."""
 
     RUNNING = "running"
@@ -97,9 +97,9 @@ def allowed(command: str, status: str, *, is_stopping: bool = False) -> Refusal 
     `is_stopping` means that a stop was requested and ECS still reports tasks. Then scale and restart are refused, and
     another stop is a no-op.
     """
-    wanted = Command(command)
-    possible = status in FROM[wanted] and not (is_stopping and wanted == Command.SCALE)
-    return None if possible else Refusal(*REFUSALS[wanted])
+    requested = Command(command)
+    possible = status in FROM[requested] and not (is_stopping and requested == Command.SCALE)
+    return None if possible else Refusal(*REFUSALS[requested])
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def judge(service: Service, *, is_overdue: bool = False) -> Verdict:
     return Verdict(Status.FAILED, reason) if is_overdue else Verdict(Status.DEPLOYING, reason)
 
 
-def event_of(status: Status) -> EventType:
+def event_type_for(status: Status) -> EventType:
     """Return the event type for a deployment that reached this status in ECS."""
     return EventType(f"deploy.{status.value}")
 

@@ -12,7 +12,7 @@ from django.contrib.postgres.aggregates import BoolAnd
 from django.db.models import BooleanField, ExpressionWrapper, Min, Q
 from django.db.models.functions import Now
 
-from deployments.engine.reconciler import reconcile as one_turn
+from deployments.engine.reconciler import reconcile as run_turn
 from deployments.models import Deployment
 from portal.wakeup import ring
 
@@ -20,19 +20,19 @@ logger = logging.getLogger(__name__)
 
 # The sweep itself reconciles work that no worker has claimed within this time, with or without a broker.
 OVERDUE = timedelta(seconds=4)
-CLUSTERS_A_SWEEP = 100
-TURNS_A_MESSAGE = 10
+CLUSTERS_PER_SWEEP = 100
+TURNS_PER_MESSAGE = 10
 
 
 @shared_task
 def reconcile(organization_id: str, cluster: str) -> None:
     """Take turns for one cluster until nothing is due. A late, duplicate or needless message does no harm."""
-    for _ in range(TURNS_A_MESSAGE):
-        if not one_turn(organization_id, cluster):
+    for _ in range(TURNS_PER_MESSAGE):
+        if not run_turn(organization_id, cluster):
             return
 
 
-def due_clusters() -> list[tuple[UUID, str, bool]]:
+def find_due_clusters() -> list[tuple[UUID, str, bool]]:
     """Return the clusters with due deployments: organization, cluster, and whether they are overdue.
 
     Clusters with changing or viewed deployments come first.
@@ -43,7 +43,7 @@ def due_clusters() -> list[tuple[UUID, str, bool]]:
     places = Deployment.objects.due().order_by().values("organization_id", "cluster")
     due = places.annotate(due_at=Min("next_check_at"), is_steady=BoolAnd("has_read_slot")).annotate(overdue=is_overdue)
     due = due.order_by("is_steady", "due_at")
-    return list(due.values_list("organization_id", "cluster", "overdue")[:CLUSTERS_A_SWEEP])
+    return list(due.values_list("organization_id", "cluster", "overdue")[:CLUSTERS_PER_SWEEP])
 
 
 def sweep() -> None:
@@ -52,9 +52,9 @@ def sweep() -> None:
     After one message that the broker did not accept, the sweep sends no more: each would wait for its timeout.
     """
     broker_takes = True
-    for organization_id, cluster, overdue in due_clusters():
+    for organization_id, cluster, overdue in find_due_clusters():
         place = (str(organization_id), cluster)
         broker_takes = broker_takes and (overdue or ring("deployments.tasks.reconcile", *place))
         if overdue or not broker_takes:
             logger.warning("sweep reconciles cluster %s itself", cluster)
-            one_turn(*place)
+            run_turn(*place)

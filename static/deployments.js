@@ -40,7 +40,7 @@ document.addEventListener("htmx:configRequest", (event) => {
 });
 
 // Update the links, so that one opened in a new tab shows the same as this tab.
-function mendLinks() {
+function updateLinks() {
   for (const link of document.querySelectorAll("a[data-sets]")) link.search = mergedQuery(link, link.search);
 }
 
@@ -52,7 +52,7 @@ function windowOf(search) {
 }
 
 document.addEventListener("htmx:pushedIntoHistory", () => {
-  mendLinks();
+  updateLinks();
   if (windowOf(location.search) === shownWindow) return;
   shownWindow = windowOf(location.search);
   for (const region of document.querySelectorAll("#metrics, #logs")) htmx.trigger(region, "refresh");
@@ -117,8 +117,8 @@ document.addEventListener("change", (event) => {
     for (const each of box.closest("table").querySelectorAll("tbody [type=checkbox]")) tickBox(each, box.checked);
   } else if (box.matches(".deployments tbody [type=checkbox]")) {
     tickBox(box, box.checked);
-  } else if (box.matches("[data-remember]")) {
-    remember(box);
+  } else if (box.matches("[data-savePreference]")) {
+    savePreference(box);
   }
   showTicked();
 });
@@ -141,7 +141,7 @@ function showTicked() {
 }
 
 // Preferences for logs, stored in this browser.
-function remember(box) {
+function savePreference(box) {
   try {
     localStorage.setItem(box.id, box.checked ? "1" : "0");
   } catch {
@@ -149,9 +149,9 @@ function remember(box) {
   }
 }
 
-function recall() {
+function loadPreferences() {
   try {
-    for (const box of document.querySelectorAll("[data-remember]")) box.checked = localStorage.getItem(box.id) !== "0";
+    for (const box of document.querySelectorAll("[data-savePreference]")) box.checked = localStorage.getItem(box.id) !== "0";
   } catch {
     // Storage is blocked: keep the defaults, wrapped lines with times.
   }
@@ -320,7 +320,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
 });
 
 function setUpPage() {
-  recall();
+  loadPreferences();
   setUpCharts();
   showTicked();
   showWaiting();

@@ -60,12 +60,12 @@ def local_aws(local_aws_server: LocalAws) -> LocalAws:
     """Return the local AWS, empty, with its clock frozen until the test advances it."""
     local_aws_server.reset()
     local_aws_server.freeze()
-    forget_roles()
+    clear_roles()
     cache.clear()
     return local_aws_server
 
 
-def forget_roles() -> None:
+def clear_roles() -> None:
     """Drop the clients with assumed roles, whose credentials became invalid with the reset."""
     for target in [target for target in credentials._doors if target.role_arn]:
         credentials.forget(target)

@@ -110,15 +110,15 @@ class LocalAws:
     def clear_platform(self, stack: str | None = None) -> None:
         self.call("DELETE", f"platform?{urllib.parse.urlencode({'stack': stack})}" if stack else "platform")
 
-    def inbox_url(self, name: str) -> str:
+    def webhook_inbox_url(self, name: str) -> str:
         """Return the URL of an inbox, a webhook receiver."""
         return f"{self.url}/_sandbox/inbox/{name}"
 
-    def inbox(self, name: str) -> list[Json]:
+    def webhook_inbox(self, name: str) -> list[Json]:
         """Return the messages in an inbox, oldest first: received_at (wall time), headers, body, answered."""
         return list(self.call("GET", f"inbox/{name}")["messages"])
 
-    def answer_inbox(self, name: str, status: int, **fields: Any) -> None:
+    def answer_webhook_inbox(self, name: str, status: int, **fields: Any) -> None:
         """Let an inbox answer with `status` after `seconds`, for `times` deliveries or permanently."""
         self.call("PUT", f"inbox/{name}", {"status": status, **fields})
 

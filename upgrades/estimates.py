@@ -21,7 +21,7 @@ BEFORE_ANY = "2-5 minutes"
 SHORTEST_STALL_SECONDS = 60
 
 
-def usual_seconds(organization: Organization, services: Iterable[str]) -> dict[str, float]:
+def find_usual_seconds(organization: Organization, services: Iterable[str]) -> dict[str, float]:
     """Return the median duration in seconds of each service's newest completed rollouts.
 
     Services without a completed rollout are left out. Costs one query.
@@ -50,7 +50,7 @@ def usual_seconds(organization: Organization, services: Iterable[str]) -> dict[s
 
 def estimate_seconds(organization: Organization, services: list[str]) -> int | None:
     """Return the sum of the services' usual durations; None if one of them has no past rollout. Costs one query."""
-    usual = usual_seconds(organization, services)
+    usual = find_usual_seconds(organization, services)
     return round(sum(usual.values())) if set(usual) == set(services) else None
 
 
@@ -59,7 +59,7 @@ def stall_seconds(organization: Organization, service: str) -> int | None:
 
     That is as long as a whole rollout usually takes; None if there is no past rollout. Costs one query.
     """
-    usual = usual_seconds(organization, [service]).get(service)
+    usual = find_usual_seconds(organization, [service]).get(service)
     if usual is None:
         return None
     return min(max(round(usual), SHORTEST_STALL_SECONDS), settings.UPGRADE_STALL_SECONDS)
@@ -111,7 +111,7 @@ def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
     left = [rollout for rollout in upgrade.rollouts.all() if not rollout.is_terminal]
     if any(rollout.is_stalled or rollout.outcome == Outcome.ROLLING_BACK for rollout in left):
         return None
-    usual = usual_seconds(upgrade.organization, [rollout.service for rollout in left])
+    usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in left])
     unknown = tuple(in_a_sentence(rollout.service) for rollout in left if rollout.service not in usual)
     if unknown:
         return TimeLeft(unknown=unknown)

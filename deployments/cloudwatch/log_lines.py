@@ -42,7 +42,7 @@ ESCAPES = re.compile(
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MARK = "\ufffd"
 LEVEL_WORD = re.compile(r"(?<![A-Za-z0-9_])(" + "|".join([*LEVELS, *SAME_LEVEL]) + r")(?![A-Za-z0-9_])")
-WHERE_A_LEVEL_STANDS = 120
+LEVEL_SEARCH_LENGTH = 120
 
 
 def safe_text(text: str) -> str:
@@ -62,8 +62,8 @@ def read_line(raw: str) -> dict[str, Any]:
         text = safe_text(raw[:MAX_LINE]).rstrip()
         if cut:
             text += f" … (truncated: {MAX_LINE:,} of {len(raw):,} characters shown)"
-        return {"level": level_of_text(text), "message": text, "extra_data": None, "cut": cut}
-    level = next((level_of(fields[key]) for key in LEVEL_KEYS if key in fields), None)
+        return {"level": find_level(text), "message": text, "extra_data": None, "cut": cut}
+    level = next((parse_level(fields[key]) for key in LEVEL_KEYS if key in fields), None)
     key = next((key for key in MESSAGE_KEYS if isinstance(fields.get(key), str)), None)
     message = fields[key] if key else safe_text(raw).rstrip()
     extra = {name: value for name, value in fields.items() if name != key and name not in LEVEL_KEYS}
@@ -96,7 +96,7 @@ def safe_value(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def level_of(value: Any) -> str | None:
+def parse_level(value: Any) -> str | None:
     """Return the standard level for a level name or number, or None if it is unknown.
 
     >>> level_of("warn"), level_of(50), level_of("loud")
@@ -108,7 +108,7 @@ def level_of(value: Any) -> str | None:
     return NUMBERED.get(value) if isinstance(value, int) else None
 
 
-def level_of_text(text: str) -> str | None:
+def find_level(text: str) -> str | None:
     """Return the first level in capitals near the start of a plain text line, or None."""
-    found = LEVEL_WORD.search(text[:WHERE_A_LEVEL_STANDS])
-    return level_of(found[1]) if found else None
+    found = LEVEL_WORD.search(text[:LEVEL_SEARCH_LENGTH])
+    return parse_level(found[1]) if found else None

@@ -19,7 +19,7 @@ from portal.aws.errors import AwsError, in_short
 from portal.errors import PortalError
 
 FRESH_SECONDS = 3
-KEPT_SECONDS = 60 * 60
+CACHE_SECONDS = 60 * 60
 READING_SECONDS = 10  # after this long, another request may start its own read
 TAIL_LINES, TAIL_CHARACTERS = 1000, 1_000_000
 SHORT_SPAN_MS = 15 * 60 * 1000
@@ -144,7 +144,7 @@ def read_walk(deployment: Deployment, end: int | None) -> tuple[Walk | None, str
     If AWS fails, returns the last good read, or None, together with the error.
     """
     key = f"logs:{deployment.pk}:{'tail' if end is None else end}"
-    kept = recall(key)
+    kept = read_cached(key)
     fresh = cache.get(f"{key}:fresh")
     if fresh is not None and (kept or fresh):
         return kept, fresh or None
@@ -158,12 +158,12 @@ def read_walk(deployment: Deployment, end: int | None) -> tuple[Walk | None, str
         return kept, said
     finally:
         cache.delete(f"{key}:reading")
-    cache.set(key, asdict(walk), KEPT_SECONDS if end is None else 10 * FRESH_SECONDS)
+    cache.set(key, asdict(walk), CACHE_SECONDS if end is None else 10 * FRESH_SECONDS)
     cache.set(f"{key}:fresh", "", FRESH_SECONDS)
     return walk, None
 
 
-def recall(key: str) -> Walk | None:
+def read_cached(key: str) -> Walk | None:
     """Return the cached read. An entry that another release stored in another shape counts as a cache miss."""
     kept = cache.get(key)
     try:

@@ -13,11 +13,11 @@ from portal.aws.errors import AwsError, in_short
 from portal.errors import PortalError
 
 FRESH_SECONDS, FAILED_SECONDS = 60, 5
-KEPT_SECONDS = 60 * 60
+CACHE_SECONDS = 60 * 60
 DEFAULT_RANGE = timedelta(hours=1)
 # CloudWatch keeps one-minute points for 15 days, five-minute points for 63 days and hourly points for 455 days.
 PERIODS = [60, 300, 900, 3600, 21600, 86400]
-MOST_POINTS = 500
+MAX_POINTS = 500
 MAX_RANGE = timedelta(days=455)
 MINUTE_POINTS, FIVE_MINUTE_POINTS = timedelta(days=15), timedelta(days=63)
 
@@ -56,7 +56,7 @@ def read_metrics(
 ) -> MetricSeries:
     """Return the series from `since` (default: an hour before the end) to `until` (default: now), aligned to the period.
 
-    `period` is in seconds, a multiple of 60. None chooses one that gives at most MOST_POINTS. AWS errors are not raised
+    `period` is in seconds, a multiple of 60. None chooses one that gives at most MAX_POINTS. AWS errors are not raised
     but returned as `error`.
 
     *Raises* PortalError 400 `invalid` for an impossible range or period.
@@ -70,7 +70,7 @@ def read_metrics(
     # All viewers of the newest hour share one entry. It is kept longer than a minute in case AWS fails.
     span = int((until - since).total_seconds())
     key = f"metrics:{deployment.pk}:{period}:{span}:{'now' if follows_now else int(until.timestamp())}"
-    kept = recall(key)
+    kept = read_cached(key)
     fresh = cache.get(f"{key}:fresh")
     if fresh is not None and kept and not fresh:
         return kept
@@ -83,7 +83,7 @@ def read_metrics(
         cache.set(f"{key}:fresh", said, FAILED_SECONDS)
         return with_error(kept, said, period, since, until)
     series = MetricSeries(period, since, until, points, read_at=timezone.now())
-    cache.set(key, asdict(series), KEPT_SECONDS)
+    cache.set(key, asdict(series), CACHE_SECONDS)
     cache.set(f"{key}:fresh", "", FRESH_SECONDS)
     return series
 
@@ -96,12 +96,12 @@ def checked_period(since: datetime, until: datetime, period: int | None) -> int:
     age = timezone.now() - since
     finest = 60 if age < MINUTE_POINTS else 300 if age < FIVE_MINUTE_POINTS else 3600
     if period is None:
-        fitting = (each for each in PERIODS if each >= finest and span.total_seconds() / each <= MOST_POINTS)
+        fitting = (each for each in PERIODS if each >= finest and span.total_seconds() / each <= MAX_POINTS)
         return next(fitting, PERIODS[-1])
     if period < 60 or period % 60 or period > PERIODS[-1]:
         refuse("period", f"Must be a multiple of 60 seconds, at most {PERIODS[-1]}.")
-    if span.total_seconds() / period > MOST_POINTS:
-        refuse("period", f"The range would have more than {MOST_POINTS} points. Choose a longer period.")
+    if span.total_seconds() / period > MAX_POINTS:
+        refuse("period", f"The range would have more than {MAX_POINTS} points. Choose a longer period.")
     return max(period, finest)
 
 
@@ -113,7 +113,7 @@ def aligned(at: datetime, period: int) -> datetime:
     return datetime.fromtimestamp(int(at.timestamp()) // period * period, tz=UTC)
 
 
-def recall(key: str) -> MetricSeries | None:
+def read_cached(key: str) -> MetricSeries | None:
     """Return the cached series. An entry that another release stored in another shape counts as a cache miss."""
     kept: Any = cache.get(key)
     try:

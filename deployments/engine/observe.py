@@ -10,9 +10,9 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
-from deployments.engine.read_budget import Work
+from deployments.engine.read_budget import DeploymentLease
 from deployments.events import record_event
-from deployments.states import ENDED, SYSTEM, Status, Verdict, event_of, explain_stop, judge
+from deployments.states import ENDED, SYSTEM, Status, Verdict, event_type_for, explain_stop, judge
 from portal.aws import ecs, ecs_runtime
 from portal.aws.errors import AwsError
 
@@ -21,26 +21,26 @@ logger = logging.getLogger(__name__)
 MAX_REASON_LENGTH = 2000
 
 
-def see(work: Work, service: ecs.Service) -> None:
+def observe_service(lease: DeploymentLease, service: ecs.Service) -> None:
     """Write what ECS reports. A change of status also writes one event with ECS's reason and the task."""
-    row = work.row
-    verdict = judge(service, is_overdue=is_overdue(work))
-    fields = seen_of(work, service)
+    row = lease.row
+    verdict = judge(service, is_overdue=is_overdue(lease))
+    fields = seen_of(lease, service)
     if verdict.status is None or verdict.status == row.status:
-        return work.rest(**fields, **newest_failure(work, service))
-    change_status(work, service, verdict.status, verdict, fields)
+        return lease.reschedule(**fields, **read_newest_failure(lease, service))
+    change_status(lease, service, verdict.status, verdict, fields)
 
 
-def is_overdue(work: Work) -> bool:
+def is_overdue(lease: DeploymentLease) -> bool:
     """Return whether no task started in time. A failed deployment stays overdue until a task runs."""
-    row = work.row
+    row = lease.row
     if row.status == Status.FAILED:
         return True
-    waits = work.now - row.status_at
+    waits = lease.now - row.status_at
     return row.status == Status.DEPLOYING and waits > timedelta(seconds=settings.DEPLOYMENTS_START_SECONDS)
 
 
-def seen_of(work: Work, service: ecs.Service) -> dict[str, Any]:
+def seen_of(lease: DeploymentLease, service: ecs.Service) -> dict[str, Any]:
     primary = service.primary
     return {
         "service_arn": service.arn,
@@ -48,67 +48,69 @@ def seen_of(work: Work, service: ecs.Service) -> dict[str, Any]:
         "running_replicas": service.running_count,
         "pending_count": service.pending_count,
         "failed_tasks": primary.failed_tasks if primary else 0,
-        "primary_id": primary.id if primary else work.row.primary_id,
-        "last_checked_at": work.now,
+        "primary_id": primary.id if primary else lease.row.primary_id,
+        "last_checked_at": lease.now,
         "check_error": None,
         "doubted_at": None,
     }
 
 
-def change_status(work: Work, service: ecs.Service, status: Status, verdict: Verdict, fields: dict[str, Any]) -> None:
+def change_status(
+    lease: DeploymentLease, service: ecs.Service, status: Status, verdict: Verdict, fields: dict[str, Any]
+) -> None:
     """Write the new status and its event in one transaction. First reads the reason and the task from ECS."""
-    row = work.row
-    node_id, why = on_what(work, service, status)
-    fields |= {"status": status, "status_at": work.now}
+    row = lease.row
+    node_id, why = find_affected_task(lease, service, status)
+    fields |= {"status": status, "status_at": lease.now}
     if status == Status.FAILED:
-        why = failure(why, verdict, work)
+        why = build_failure_message(why, verdict, lease)
         fields["error_message"] = why
     elif status in (Status.READY, Status.STOPPED):
         fields["error_message"] = None
-    fields["ended_at"] = work.now if status in ENDED else None
+    fields["ended_at"] = lease.now if status in ENDED else None
     fields["node_id"] = node_id or (None if status == Status.STOPPED else row.node_id)
     logger.info("deployment %s: %s -> %s", row.pk, row.status, status)
     with transaction.atomic():
-        work.rest(**fields)
+        lease.reschedule(**fields)
         record_event(
-            row, event_of(status), actor=SYSTEM, node_id=node_id, error_message=why, detail=verdict.reason or ""
+            row, event_type_for(status), actor=SYSTEM, node_id=node_id, error_message=why, detail=verdict.reason or ""
         )
 
 
-def on_what(work: Work, service: ecs.Service, status: Status) -> tuple[str | None, str | None]:
+def find_affected_task(lease: DeploymentLease, service: ecs.Service, status: Status) -> tuple[str | None, str | None]:
     """Return the task concerned, and why it stopped if it did. *Costs* at most two AWS calls."""
-    has_lost_some = service.running_count < work.row.running_replicas
+    has_lost_some = service.running_count < lease.row.running_replicas
     if status == Status.FAILED or (has_lost_some and status in (Status.RUNNING, Status.DEPLOYING)):
-        stopped = newest_stopped(work, service)
+        stopped = read_newest_stopped_task(lease, service)
         return (stopped.id, explain_stop(stopped.reason, stopped.exit_code)) if stopped else (None, None)
     if status in (Status.RUNNING, Status.READY):
-        return first_running(work), None
+        return read_oldest_running_task(lease), None
     return None, None
 
 
-def newest_failure(work: Work, service: ecs.Service) -> dict[str, Any]:
+def read_newest_failure(lease: DeploymentLease, service: ecs.Service) -> dict[str, Any]:
     """Return why the newest task failed, as fields to write.
 
     Empty unless the deployment is still deploying and another task has failed since the last read.
     """
-    row = work.row
+    row = lease.row
     primary = service.primary
     if row.status != Status.DEPLOYING or primary is None or primary.failed_tasks <= row.failed_tasks:
         return {}
-    stopped = newest_stopped(work, service)
+    stopped = read_newest_stopped_task(lease, service)
     return {"error_message": explain_stop(stopped.reason, stopped.exit_code)} if stopped else {}
 
 
-def failure(why: str | None, verdict: Verdict, work: Work) -> str:
+def build_failure_message(why: str | None, verdict: Verdict, lease: DeploymentLease) -> str:
     """Build the error message: the task's reason, then ECS's for the deployment, or our own if no task started in time."""
     minutes = settings.DEPLOYMENTS_START_SECONDS // 60
-    ours = f"No task started within {minutes} minutes." if work.row.status == Status.DEPLOYING else ""
+    ours = f"No task started within {minutes} minutes." if lease.row.status == Status.DEPLOYING else ""
     overall = verdict.reason if verdict.reason and "circuit breaker" in verdict.reason else ours or verdict.reason
     parts = [part.strip().rstrip(".") for part in (why, overall) if part]
     return (". ".join(parts) + ".")[:MAX_REASON_LENGTH] if parts else "ECS gave no reason."
 
 
-def newest_stopped(work: Work, service: ecs.Service) -> ecs.StoppedTask | None:
+def read_newest_stopped_task(lease: DeploymentLease, service: ecs.Service) -> ecs.StoppedTask | None:
     """Return the newest failed task of the PRIMARY deployment, or None if there is none or a call fails.
 
     *Costs* two AWS calls.
@@ -116,8 +118,8 @@ def newest_stopped(work: Work, service: ecs.Service) -> ecs.StoppedTask | None:
     primary = service.primary
     if primary is None:
         return None
-    row = work.row
-    work.renew()
+    row = lease.row
+    lease.renew()
     try:
         stopped = ecs.stopped_tasks(row.organization.aws_target, row.cluster, row.service_name, started_by=primary.id)
     except AwsError as error:
@@ -127,10 +129,10 @@ def newest_stopped(work: Work, service: ecs.Service) -> ecs.StoppedTask | None:
     return next((task for task in stopped if not task.reason.startswith("Scaling activity")), None)
 
 
-def first_running(work: Work) -> str | None:
+def read_oldest_running_task(lease: DeploymentLease) -> str | None:
     """Return the task that has run longest, or None if none runs or a call fails. *Costs* two AWS calls."""
-    row = work.row
-    work.renew()
+    row = lease.row
+    lease.renew()
     try:
         running = ecs_runtime.running_tasks(row.organization.aws_target, row.cluster, row.service_name)
     except AwsError as error:

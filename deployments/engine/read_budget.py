@@ -17,17 +17,17 @@ from django.db.models import Case, Q, Value, When
 from django.db.models.functions import Least, Now
 
 from deployments.models import Deployment
-from deployments.states import Status, Wanted
+from deployments.states import DesiredState, Status
 from portal.leases import Claim, LeaseLost, free, take
 from portal.models import Organization
 
-ROWS_A_CALL = 10
+ROWS_PER_CALL = 10
 URGENT, STEADY = "urgent", "steady"
-URGENT_CALLS_A_SECOND = 10
+URGENT_CALLS_PER_SECOND = 10
 # A deployment that has been changing for longer than this is read as often as a steady one.
-CHANGES_FOR = timedelta(minutes=10)
+CHANGING_FOR = timedelta(minutes=10)
 # After a write to ECS, its effect is expected to show within this time.
-JUST_TOLD = timedelta(seconds=15)
+JUST_APPLIED = timedelta(seconds=15)
 # A call with room left also reads deployments that were not read for this long.
 WORTH_READING = timedelta(seconds=10)
 # A slot missed by more than this (no worker ran) is given up, so that a backlog is not read all at the same time. Reads
@@ -46,7 +46,7 @@ RETURNING slot_at
 
 
 @dataclass
-class Work(Claim[Deployment]):
+class DeploymentLease(Claim[Deployment]):
     """A lease on one deployment, valid while its wanted state stays unchanged.
 
     A command during the step makes the step's writes fail with LeaseLost, and the row becomes due immediately. A decision
@@ -55,13 +55,15 @@ class Work(Claim[Deployment]):
 
     batch: "Batch" = field(init=False, repr=False)
 
-    def rest(self, **fields: object) -> None:
+    def reschedule(self, **fields: object) -> None:
         """Write what was observed and release the lease. The batch schedules the next read."""
         self.batch.release(self, **fields)
 
     def write(self, **fields: object) -> None:
         row = self.row
-        rows = Deployment.unfinished().filter(pk=row.pk, lease_epoch=row.lease_epoch, wish=row.wish)
+        rows = Deployment.unfinished().filter(
+            pk=row.pk, lease_epoch=row.lease_epoch, requested_generation=row.requested_generation
+        )
         if not rows.update(**fields):
             raise LeaseLost(str(row))
         for name, value in fields.items():
@@ -81,28 +83,32 @@ class Work(Claim[Deployment]):
         """Release the lease for good. The row is never due again unless a command changes it."""
         self.write(lease_until=None, next_check_at=None, has_read_slot=False, **fields)
 
-    def let_go(self) -> None:
+    def discard(self) -> None:
         """Discard this result and make the row due immediately."""
         rows = Deployment.unfinished().filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)
         rows.update(lease_until=None, next_check_at=Now(), has_read_slot=False)
 
 
-def is_urgent(work: Work) -> bool:
+def is_urgent(lease: DeploymentLease) -> bool:
     """Return whether the deployment must be read every few seconds, judging by its current row."""
-    row = work.row
-    if row.watched_until is not None and row.watched_until > work.now:
+    row = lease.row
+    if row.watched_until is not None and row.watched_until > lease.now:
         return True
-    if row.carried_out < row.wish or row.doubted_at is not None or row.wanted == Wanted.GONE:
+    if (
+        row.observed_generation < row.requested_generation
+        or row.doubted_at is not None
+        or row.wanted == DesiredState.GONE
+    ):
         return True
     since = max(at for at in (row.status_at, row.applied_at) if at is not None)
-    if row.applied_at is not None and work.now - row.applied_at < JUST_TOLD:
+    if row.applied_at is not None and lease.now - row.applied_at < JUST_APPLIED:
         return True
     changes = (
         row.status in (Status.DEPLOYING, Status.RUNNING)
         or row.is_stopping
         or (row.status == Status.READY and row.running_replicas != row.desired_count)
     )
-    return changes and work.now - since < CHANGES_FOR
+    return changes and lease.now - since < CHANGING_FOR
 
 
 @dataclass
@@ -111,13 +117,13 @@ class Batch:
 
     organization: Organization
     cluster: str
-    works: list[Work]
+    leases: list[DeploymentLease]
     is_steady: bool
     reserved: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for work in self.works:
-            work.batch = self
+        for lease in self.leases:
+            lease.batch = self
 
     def slot(self, lane: str, pause: float) -> datetime:
         """Return the lane's next slot. All rows of the batch share the exact time, so that one call reads them."""
@@ -125,59 +131,62 @@ class Batch:
             self.reserved[lane] = reserve(self.organization, lane, pause=pause)
         return self.reserved[lane]
 
-    def release(self, work: Work, **fields: object) -> None:
+    def release(self, lease: DeploymentLease, **fields: object) -> None:
         """Write what was observed, and schedule the next read."""
         for name, value in fields.items():
-            setattr(work.row, name, value)
-        if is_urgent(work):
+            setattr(lease.row, name, value)
+        if is_urgent(lease):
             at = self.slot(URGENT, settings.DEPLOYMENTS_POLL_SECONDS)
-            return work.release_at(at, has_read_slot=False, **fields)
-        due_at = work.row.next_check_at
-        if work.row.has_read_slot and not self.is_steady and due_at is not None and due_at > work.now:
+            return lease.release_at(at, has_read_slot=False, **fields)
+        due_at = lease.row.next_check_at
+        if lease.row.has_read_slot and not self.is_steady and due_at is not None and due_at > lease.now:
             # It was read with others before its own slot, so it keeps that slot.
-            return work.release_at(due_at, **fields)
-        work.release_at(self.slot(STEADY, settings.DEPLOYMENTS_STEADY_SECONDS), has_read_slot=True, **fields)
+            return lease.release_at(due_at, **fields)
+        lease.release_at(self.slot(STEADY, settings.DEPLOYMENTS_STEADY_SECONDS), has_read_slot=True, **fields)
 
 
-def take_batch(organization: Organization, cluster: str) -> Batch | None:
+def claim_batch(organization: Organization, cluster: str) -> Batch | None:
     """Claim the rows that one call can read. Return None if nothing is due, or if its slot is still to come."""
     rows = Deployment.unfinished().filter(free(), organization=organization, cluster=cluster)
     if not rows.filter(next_check_at__lte=Now()).exists():
         return None
     unread = Q(last_checked_at__isnull=True) | Q(last_checked_at__lt=Now() - WORTH_READING)
-    wanted = rows.filter(Q(next_check_at__lte=Now()) | unread).select_related("agent", "organization")
-    works = [Work(claim.row, claim.now) for claim in take(wanted.order_by("next_check_at", "id"), most=ROWS_A_CALL)]
-    if not works:
+    claimable = rows.filter(Q(next_check_at__lte=Now()) | unread).select_related("agent", "organization")
+    leases = [
+        DeploymentLease(lease.row, lease.now)
+        for lease in take(claimable.order_by("next_check_at", "id"), most=ROWS_PER_CALL)
+    ]
+    if not leases:
         return None
-    due = [work for work in works if work.row.next_check_at and work.row.next_check_at <= work.now]
-    batch = Batch(organization, cluster, works, is_steady=not any(is_urgent(work) for work in due))
-    if batch.is_steady and not any(has_its_slot(work) for work in due):
+    due = [lease for lease in leases if lease.row.next_check_at and lease.row.next_check_at <= lease.now]
+    batch = Batch(organization, cluster, leases, is_steady=not any(is_urgent(lease) for lease in due))
+    if batch.is_steady and not any(has_valid_slot(lease) for lease in due):
         slot = batch.slot(STEADY, 0)
-        if slot - works[0].now > SLOT_IS_NOW:
-            for work in works:
-                postpone(work, slot)
+        if slot - leases[0].now > SLOT_IS_NOW:
+            for lease in leases:
+                postpone(lease, slot)
             return None
         batch.reserved.clear()
     return batch
 
 
-def postpone(work: Work, slot: datetime) -> None:
+def postpone(lease: DeploymentLease, slot: datetime) -> None:
     """Release the row until its slot. If a command has changed it since the claim, make it due immediately."""
     try:
-        work.release_at(slot, has_read_slot=True)
+        lease.release_at(slot, has_read_slot=True)
     except LeaseLost:
-        work.let_go()
+        lease.discard()
 
 
-def has_its_slot(work: Work) -> bool:
-    due_at = work.row.next_check_at
-    return work.row.has_read_slot and due_at is not None and work.now - due_at < MISSED
+def has_valid_slot(lease: DeploymentLease) -> bool:
+    due_at = lease.row.next_check_at
+    return lease.row.has_read_slot and due_at is not None and lease.now - due_at < MISSED
 
 
 def reserve(organization: Organization, lane: str, *, pause: float) -> datetime:
     """Reserve the next free slot of the organization's AWS account and region, at least `pause` seconds from now."""
     steady_calls_a_second = settings.DEPLOYMENTS_READS_PER_MINUTE / 60 / SLOT_MARGIN
-    calls_a_second = URGENT_CALLS_A_SECOND if lane == URGENT else steady_calls_a_second
+    calls_a_second = URGENT_CALLS_PER_SECOND if lane == URGENT else steady_calls_a_second
     role = organization.deployment_role_arn
     parameters: dict[str, str | float] = {
         "account": role.split(":")[4] if role else "",

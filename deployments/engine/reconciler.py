@@ -9,8 +9,8 @@ import time
 
 from django.db import DatabaseError
 
-from deployments.engine.read_budget import Work, take_batch
-from deployments.engine.steps import note_failure, step
+from deployments.engine.read_budget import DeploymentLease, claim_batch
+from deployments.engine.steps import record_failure, step
 from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
 from portal.leases import LeaseLost
@@ -30,10 +30,10 @@ def reconcile(organization_id: str, cluster: str) -> int:
     *Returns* the number of rows claimed.
     """
     organization = Organization.objects.get(pk=organization_id)
-    batch = take_batch(organization, cluster)
+    batch = claim_batch(organization, cluster)
     if batch is None:
         return 0
-    names = [work.row.service_name for work in batch.works]
+    names = [lease.row.service_name for lease in batch.leases]
     reading: ecs.ServicesReading | None = None
     failure: AwsError | None = None
     try:
@@ -42,39 +42,39 @@ def reconcile(organization_id: str, cluster: str) -> int:
         logger.warning("cluster %s of %s: %s", cluster, organization.slug, error)
         failure = error
     ends_at = time.monotonic() + TURN_SECONDS
-    for work in batch.works:
+    for lease in batch.leases:
         if time.monotonic() > ends_at:
-            work.let_go()
+            lease.discard()
         else:
-            take_step(work, reading, failure)
-    return len(batch.works)
+            run_step(lease, reading, failure)
+    return len(batch.leases)
 
 
-def take_step(work: Work, reading: ecs.ServicesReading | None, failure: AwsError | None) -> None:
+def run_step(lease: DeploymentLease, reading: ecs.ServicesReading | None, failure: AwsError | None) -> None:
     """One row's step, or the note that ECS could not be asked; what goes wrong with it stops no other."""
     try:
         try:
-            if failure and not (isinstance(failure, AwsMissing) and was_never_there(work)):
+            if failure and not (isinstance(failure, AwsMissing) and was_never_created(lease)):
                 raise failure
-            step(work, reading.service(work.row.service_name) if reading else None)
+            step(lease, reading.service(lease.row.service_name) if reading else None)
         except AwsError as error:
-            note_failure(work, error)
+            record_failure(lease, error)
     except LeaseLost:
-        logger.info("deployment %s: changed during the step, will be read again", work.row.pk)
-        work.let_go()
+        logger.info("deployment %s: changed during the step, will be read again", lease.row.pk)
+        lease.discard()
     except DatabaseError:
         raise
     except Exception:
-        logger.exception("deployment %s: step failed", work.row.pk)
-        work.release(
+        logger.exception("deployment %s: step failed", lease.row.pk)
+        lease.release(
             seconds=60, check_error="The portal failed to process this deployment. See the portal's log for the cause."
         )
 
 
-def was_never_there(work: Work) -> bool:
+def was_never_created(lease: DeploymentLease) -> bool:
     """Return whether no service was ever seen, so that a missing cluster is a failure of the create.
 
     If a service was seen before, a missing cluster proves nothing: staff may have changed the organization's region or
     account.
     """
-    return work.row.service_arn is None
+    return lease.row.service_arn is None

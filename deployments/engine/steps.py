@@ -18,11 +18,11 @@ from django.core.cache import cache
 from django.db import transaction
 
 from deployments.container_spec import image_version, is_secret_reference
-from deployments.engine.observe import see, seen_of
-from deployments.engine.read_budget import Work
+from deployments.engine.observe import observe_service, seen_of
+from deployments.engine.read_budget import DeploymentLease
 from deployments.events import record_event
 from deployments.models import Deployment
-from deployments.states import OUTSIDE, SYSTEM, EventType, Status, Wanted
+from deployments.states import OUTSIDE, SYSTEM, DesiredState, EventType, Status
 from portal.audit import record
 from portal.aws import ecs, ecs_runtime
 from portal.aws.credentials import forget
@@ -33,45 +33,45 @@ from portal.templatetags.words import last_part
 
 logger = logging.getLogger(__name__)
 
-TEMPLATE_KEPT_SECONDS = 60
+TEMPLATE_CACHE_SECONDS = 60
 DRAINING_SECONDS = 5.0
 DELETED_OUTSIDE = "The ECS service was deleted outside the portal."
 
 
-def step(work: Work, service: ecs.Service | None) -> None:
+def step(lease: DeploymentLease, service: ecs.Service | None) -> None:
     """Take the next step for one deployment.
 
     `service` is what ECS has just reported, or None if there is no such service.
 
     *Raises* AwsError.
     """
-    row = work.row
-    if row.wanted == Wanted.GONE:
-        remove(work, service)
-    elif row.carried_out < row.wish:
-        carry_out(work, service)
+    row = lease.row
+    if row.wanted == DesiredState.GONE:
+        remove(lease, service)
+    elif row.observed_generation < row.requested_generation:
+        apply_desired_state(lease, service)
     elif service is None or service.status != "ACTIVE":
-        vanished(work)
-    elif change := outside_change(row, service):
-        follow(work, service, change)
+        handle_missing_service(lease)
+    elif change := find_outside_change(row, service):
+        adopt_outside_change(lease, service, change)
     else:
-        see(work, service)
+        observe_service(lease, service)
 
 
 # --- applying changes to ECS ------------------------------------------------------------------------------------------
 
 
-def carry_out(work: Work, service: ecs.Service | None) -> None:
-    row = work.row
+def apply_desired_state(lease: DeploymentLease, service: ecs.Service | None) -> None:
+    row = lease.row
     if service is not None and service.status == "ACTIVE":
-        update(work)
+        update(lease)
     elif row.service_arn is not None:
-        vanished(work)
+        handle_missing_service(lease)
     else:
-        create(work)
+        create(lease)
 
 
-def create(work: Work) -> None:
+def create(lease: DeploymentLease) -> None:
     """Create the ECS service.
 
     1. Read the settings of the platform's agent service.
@@ -79,105 +79,105 @@ def create(work: Work) -> None:
     3. Record that CreateService is about to be called.
     4. Call CreateService.
     """
-    row = work.row
+    row = lease.row
     target = row.organization.aws_target
     try:
-        template = template_of(work)
-        task_definition = task_definition_of(work, template)
-        work.write(create_called_at=work.now, log_group=template.log_options.get("awslogs-group"))
-        work.renew()
+        template = get_task_template(lease)
+        task_definition = ensure_task_definition(lease, template)
+        lease.write(create_called_at=lease.now, log_group=template.log_options.get("awslogs-group"))
+        lease.renew()
         service = ecs_runtime.create_service(
             target,
             row.cluster,
             row.service_name,
             token=str(row.pk),
             task_definition=task_definition,
-            desired_count=wanted_count(row),
+            desired_count=desired_count_for(row),
             template=template,
         )
     except AwsUnavailable:
         raise
     except AwsError as error:
-        return refused(work, error)
-    told(work, service, generation=row.generation)
+        return record_refusal(lease, error)
+    mark_applied(lease, service, generation=row.generation)
 
 
-def update(work: Work) -> None:
+def update(lease: DeploymentLease) -> None:
     """Set the desired count, and the task definition if there is a new generation."""
-    row = work.row
+    row = lease.row
     task_definition = None
-    if row.wanted == Wanted.RUNNING and row.applied_generation < row.generation:
+    if row.wanted == DesiredState.RUNNING and row.applied_generation < row.generation:
         try:
-            task_definition = task_definition_of(work, template_of(work))
+            task_definition = ensure_task_definition(lease, get_task_template(lease))
         except AwsUnavailable:
             raise
         except AwsError as error:
-            return refused(work, error)
-    work.renew()
+            return record_refusal(lease, error)
+    lease.renew()
     service = ecs_runtime.set_service(
         row.organization.aws_target,
         row.cluster,
         row.service_name,
-        desired_count=wanted_count(row),
+        desired_count=desired_count_for(row),
         task_definition=task_definition,
     )
-    told(work, service, generation=row.generation if task_definition else row.applied_generation)
+    mark_applied(lease, service, generation=row.generation if task_definition else row.applied_generation)
 
 
-def wanted_count(row: Deployment) -> int:
-    return row.replicas if row.wanted == Wanted.RUNNING else 0
+def desired_count_for(row: Deployment) -> int:
+    return row.replicas if row.wanted == DesiredState.RUNNING else 0
 
 
-def told(work: Work, service: ecs.Service, *, generation: int) -> None:
+def mark_applied(lease: DeploymentLease, service: ecs.Service, *, generation: int) -> None:
     """Record that ECS accepted the newest change. Reads in the next seconds may be older than this reply."""
-    row = work.row
-    fields = seen_of(work, service) | {
-        "carried_out": row.wish,
+    row = lease.row
+    fields = seen_of(lease, service) | {
+        "observed_generation": row.requested_generation,
         "applied_generation": generation,
-        "applied_at": work.now,
+        "applied_at": lease.now,
     }
-    logger.info("deployment %s: ECS accepted change %s", row.pk, row.wish)
-    work.rest(**fields)
+    logger.info("deployment %s: ECS accepted change %s", row.pk, row.requested_generation)
+    lease.reschedule(**fields)
 
 
-def refused(work: Work, error: AwsError) -> None:
+def record_refusal(lease: DeploymentLease, error: AwsError) -> None:
     """Mark the deployment as failed with ECS's reason. It stays failed until it is restarted."""
-    row = work.row
+    row = lease.row
     why = with_advice(error)
     fields: dict[str, Any] = {
         "status": Status.FAILED,
-        "status_at": work.now,
-        "ended_at": work.now,
+        "status_at": lease.now,
+        "ended_at": lease.now,
         "error_message": why,
-        "carried_out": row.wish,
+        "observed_generation": row.requested_generation,
         "check_error": None,
-        "last_checked_at": work.now,
+        "last_checked_at": lease.now,
     }
     with transaction.atomic():
         if row.service_arn:
-            work.rest(**fields)
+            lease.reschedule(**fields)
         else:
-            work.finish(**fields)  # there is no service to read
+            lease.finish(**fields)  # there is no service to read
         record_event(row, EventType.FAILED, actor=SYSTEM, error_message=why)
 
 
-def template_of(work: Work) -> ecs_runtime.Template:
+def get_task_template(lease: DeploymentLease) -> ecs_runtime.Template:
     """Return network, roles and log settings for the service.
 
     They are those of the platform's own agent service, cached for a minute. The organization's own settings override them.
     """
-    organization = work.row.organization
+    organization = lease.row.organization
     name = f"{organization.deployment_stack}-agent-service"
-    key = f"template:{organization.pk}:{organization.deployment_region}:{work.row.cluster}:{name}"
+    key = f"template:{organization.pk}:{organization.deployment_region}:{lease.row.cluster}:{name}"
     template: ecs_runtime.Template | None = None
     kept = cache.get(key)
     if kept is not None:
         template = ecs_runtime.Template(**kept)
     else:
-        work.renew()
-        template = ecs_runtime.read_template(organization.aws_target, work.row.cluster, name)
-        cache.set(key, vars(template), TEMPLATE_KEPT_SECONDS)
-    return with_own_settings(template, work.row)
+        lease.renew()
+        template = ecs_runtime.read_template(organization.aws_target, lease.row.cluster, name)
+        cache.set(key, vars(template), TEMPLATE_CACHE_SECONDS)
+    return with_own_settings(template, lease.row)
 
 
 def with_own_settings(template: ecs_runtime.Template, row: Deployment) -> ecs_runtime.Template:
@@ -197,13 +197,13 @@ def with_own_settings(template: ecs_runtime.Template, row: Deployment) -> ecs_ru
     )
 
 
-def task_definition_of(work: Work, template: ecs_runtime.Template) -> str:
+def ensure_task_definition(lease: DeploymentLease, template: ecs_runtime.Template) -> str:
     """Return the ARN for the row's generation: the stored one, else one found by family, else a newly registered one."""
-    row = work.row
+    row = lease.row
     if row.task_definition and row.task_generation == row.generation:
         return row.task_definition
     target = row.organization.aws_target
-    work.renew()
+    lease.renew()
     arn = ecs_runtime.find_task_definition(target, row.service_name, generation=row.generation)
     if arn is None:
         spec = ecs_runtime.TaskSpec(
@@ -215,57 +215,62 @@ def task_definition_of(work: Work, template: ecs_runtime.Template) -> str:
             environment={name: value for name, value in row.environment.items() if not is_secret_reference(value)},
             secrets={name: value for name, value in row.environment.items() if is_secret_reference(value)},
         )
-        work.renew()
+        lease.renew()
         arn = ecs_runtime.register_task_definition(target, spec, template)
-    work.write(task_definition=arn, task_generation=row.generation)
+    lease.write(task_definition=arn, task_generation=row.generation)
     return arn
 
 
 # --- removing a service -----------------------------------------------------------------------------------------------
 
 
-def remove(work: Work, service: ecs.Service | None) -> None:
+def remove(lease: DeploymentLease, service: ecs.Service | None) -> None:
     """Remove the service of a killed deployment: first its tasks, then the service.
 
     Finishes once ECS no longer reports it and no CreateService call can still take effect.
     """
-    row = work.row
+    row = lease.row
     if service is None:
-        if may_be_on_its_way(work):
-            return work.release(seconds=DRAINING_SECONDS, last_checked_at=work.now)
-        gone = {"running_replicas": 0, "pending_count": 0, "desired_count": 0, "carried_out": row.wish}
-        return work.finish(**gone, node_id=None, last_checked_at=work.now, check_error=None)
-    fields = seen_of(work, service)
+        if may_still_appear(lease):
+            return lease.release(seconds=DRAINING_SECONDS, last_checked_at=lease.now)
+        gone = {
+            "running_replicas": 0,
+            "pending_count": 0,
+            "desired_count": 0,
+            "observed_generation": row.requested_generation,
+        }
+        return lease.finish(**gone, node_id=None, last_checked_at=lease.now, check_error=None)
+    fields = seen_of(lease, service)
     if service.status == "ACTIVE":
         target = row.organization.aws_target
         try:
             if service.desired_count:
-                work.renew()
+                lease.renew()
                 ecs_runtime.set_service(target, row.cluster, row.service_name, desired_count=0)
-            work.renew()
+            lease.renew()
             ecs_runtime.delete_service(target, row.cluster, row.service_name)
         except AwsMissing:
             logger.info("deployment %s: already deleted", row.pk)
-        fields["applied_at"] = work.now
-    work.release(seconds=DRAINING_SECONDS, **fields)
+        fields["applied_at"] = lease.now
+    lease.release(seconds=DRAINING_SECONDS, **fields)
 
 
-def may_be_on_its_way(work: Work) -> bool:
+def may_still_appear(lease: DeploymentLease) -> bool:
     """Return whether a recent CreateService call may still take effect or become visible."""
-    called_at = work.row.create_called_at
+    called_at = lease.row.create_called_at
     patience = LEASE + timedelta(seconds=settings.DEPLOYMENTS_LAG_SECONDS)
-    return called_at is not None and work.now - called_at < patience
+    return called_at is not None and lease.now - called_at < patience
 
 
 # --- changes made outside the portal ----------------------------------------------------------------------------------
 
 
-def outside_change(row: Deployment, service: ecs.Service) -> str | None:
+def find_outside_change(row: Deployment, service: ecs.Service) -> str | None:
     """Return the kind of change made outside the portal: `scaled`, `redeployed` or None.
 
     A rollback by ECS itself does not count.
     """
-    if service.desired_count != wanted_count(row):
+    if service.desired_count != desired_count_for(row):
         return "scaled"
     primary = service.primary
     if primary and row.primary_id and primary.id != row.primary_id and not primary.is_rollback:
@@ -273,100 +278,100 @@ def outside_change(row: Deployment, service: ecs.Service) -> str | None:
     return None
 
 
-def is_believed(work: Work) -> bool:
+def is_confirmed(lease: DeploymentLease) -> bool:
     """Return whether a difference between ECS and the row is confirmed.
 
     It must be seen twice, and long enough after our newest write that the read cannot be stale.
     """
-    row = work.row
-    if row.doubted_at is None or row.doubted_at >= work.now:
+    row = lease.row
+    if row.doubted_at is None or row.doubted_at >= lease.now:
         return False
     lag = timedelta(seconds=settings.DEPLOYMENTS_LAG_SECONDS)
-    return row.applied_at is None or work.now - row.applied_at >= lag
+    return row.applied_at is None or lease.now - row.applied_at >= lag
 
 
-def doubt(work: Work) -> None:
-    work.rest(doubted_at=work.row.doubted_at or work.now, last_checked_at=work.now, check_error=None)
+def mark_doubted(lease: DeploymentLease) -> None:
+    lease.reschedule(doubted_at=lease.row.doubted_at or lease.now, last_checked_at=lease.now, check_error=None)
 
 
-def follow(work: Work, service: ecs.Service, change: str) -> None:
+def adopt_outside_change(lease: DeploymentLease, service: ecs.Service, change: str) -> None:
     """Adopt a change made in ECS, with an event that says it was made outside. The next read sets the status."""
-    if not is_believed(work):
-        return doubt(work)
-    row = work.row
-    fields = seen_of(work, service)
+    if not is_confirmed(lease):
+        return mark_doubted(lease)
+    row = lease.row
+    fields = seen_of(lease, service)
     desired = service.desired_count
     if change == "redeployed":
         event, detail = (
             EventType.RESTART,
             f"deployed {last_part(service.task_definition) or 'an unknown task definition'}",
         )
-        fields |= {"task_definition": service.task_definition, **image_of(work, service)}
+        fields |= {"task_definition": service.task_definition, **read_image_fields(lease, service)}
     elif desired == 0:
         event, detail = EventType.STOP, f"from {row.replicas} to 0"
-        fields["wanted"] = Wanted.STOPPED
-    elif row.wanted == Wanted.STOPPED:
+        fields["wanted"] = DesiredState.STOPPED
+    elif row.wanted == DesiredState.STOPPED:
         event, detail = EventType.RESTART, f"from 0 to {desired}"
-        fields |= {"wanted": Wanted.RUNNING, "replicas": desired, "status": Status.DEPLOYING, "ended_at": None}
-        fields |= {"status_at": work.now, "started_at": work.now, "error_message": None}
+        fields |= {"wanted": DesiredState.RUNNING, "replicas": desired, "status": Status.DEPLOYING, "ended_at": None}
+        fields |= {"status_at": lease.now, "started_at": lease.now, "error_message": None}
     else:
         event, detail = EventType.SCALE, f"from {row.replicas} to {desired}"
         fields["replicas"] = desired
     with transaction.atomic():
-        work.release(seconds=0, **fields)
-        tell_outside(row, event, detail)
+        lease.release(seconds=0, **fields)
+        record_outside_change(row, event, detail)
 
 
-def image_of(work: Work, service: ecs.Service) -> dict[str, Any]:
+def read_image_fields(lease: DeploymentLease, service: ecs.Service) -> dict[str, Any]:
     """Return image and version of a task definition deployed outside. The version is None if it cannot be read."""
     if service.task_definition is None:
         return {"version": None}
-    work.renew()
+    lease.renew()
     try:
-        found = ecs.describe_task_definition(work.row.organization.aws_target, service.task_definition)
+        found = ecs.describe_task_definition(lease.row.organization.aws_target, service.task_definition)
     except AwsError:
         return {"version": None}
     image = found.images.get(ecs_runtime.CONTAINER) or next(iter(found.images.values()), "")
     return {"image": image, "version": image_version(image)}
 
 
-def vanished(work: Work) -> None:
+def handle_missing_service(lease: DeploymentLease) -> None:
     """Handle a missing service that the portal did not delete: mark the deployment as killed outside the portal."""
-    row = work.row
+    row = lease.row
     if row.service_arn is None:
-        return work.finish(last_checked_at=work.now)
-    if not is_its_place(row):
+        return lease.finish(last_checked_at=lease.now)
+    if not is_same_location(row):
         why = f"The service is {row.service_arn}, but the organization is now set to another region or account."
-        return work.release(seconds=settings.DEPLOYMENTS_STEADY_SECONDS, check_error=why)
-    if not is_believed(work):
-        return doubt(work)
+        return lease.release(seconds=settings.DEPLOYMENTS_STEADY_SECONDS, check_error=why)
+    if not is_confirmed(lease):
+        return mark_doubted(lease)
     with transaction.atomic():
-        work.finish(
+        lease.finish(
             status=Status.KILLED,
-            status_at=work.now,
-            ended_at=work.now,
-            wanted=Wanted.GONE,
-            carried_out=row.wish,
+            status_at=lease.now,
+            ended_at=lease.now,
+            wanted=DesiredState.GONE,
+            observed_generation=row.requested_generation,
             error_message=DELETED_OUTSIDE,
             running_replicas=0,
             pending_count=0,
             desired_count=0,
             node_id=None,
             doubted_at=None,
-            last_checked_at=work.now,
+            last_checked_at=lease.now,
             check_error=None,
         )
-        tell_outside(row, EventType.KILL, DELETED_OUTSIDE, error_message=DELETED_OUTSIDE)
+        record_outside_change(row, EventType.KILL, DELETED_OUTSIDE, error_message=DELETED_OUTSIDE)
 
 
-def is_its_place(row: Deployment) -> bool:
+def is_same_location(row: Deployment) -> bool:
     """Return whether the organization still uses the region and account that the service was created in."""
     _, _, _, region, account, *_ = str(row.service_arn).split(":")
     role = row.organization.deployment_role_arn
     return row.organization.deployment_region == region and (not role or role.split(":")[4] == account)
 
 
-def tell_outside(row: Deployment, event: EventType, detail: str, *, error_message: str | None = None) -> None:
+def record_outside_change(row: Deployment, event: EventType, detail: str, *, error_message: str | None = None) -> None:
     logger.info("deployment %s changed outside: %s %s", row.pk, event, detail)
     record_event(row, event, actor=OUTSIDE, detail=detail, error_message=error_message)
     record(
@@ -378,11 +383,11 @@ def tell_outside(row: Deployment, event: EventType, detail: str, *, error_messag
     )
 
 
-def note_failure(work: Work, error: AwsError) -> None:
+def record_failure(lease: DeploymentLease, error: AwsError) -> None:
     """Record that ECS was throttled, denied or unreachable. The status stays, and the read is retried later."""
-    row = work.row
+    row = lease.row
     logger.info("deployment %s: %s", row.pk, error)
     if error.code in EXPIRED:
         forget(row.organization.aws_target)
     seconds = settings.DEPLOYMENTS_POLL_SECONDS * (2 if isinstance(error, AwsUnavailable) else 10)
-    work.release(seconds=seconds, check_error=in_short(error))
+    lease.release(seconds=seconds, check_error=in_short(error))

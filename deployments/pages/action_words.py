@@ -48,7 +48,7 @@ class Action:
 
 
 @dataclass(frozen=True)
-class Act:
+class Confirmation:
     """The confirmation of one command."""
 
     command: str
@@ -60,35 +60,42 @@ class Act:
     refused: str | None = None
 
 
-def actions_of(deployment: Deployment, may_not_reason: str | None) -> list[Action]:
+def build_actions(deployment: Deployment, may_not_reason: str | None) -> list[Action]:
     return [
-        Action(command.value, LABELS[command], EFFECTS[command], may_not_reason or words(deployment.refusal(command)))
+        Action(
+            command.value,
+            LABELS[command],
+            EFFECTS[command],
+            may_not_reason or build_refusal_sentence(deployment.refusal(command)),
+        )
         for command in LABELS
     ]
 
 
-def act_of(command: Command, deployment: Deployment, may_not_reason: str | None, *, refused: str | None = None) -> Act:
+def build_confirmation(
+    command: Command, deployment: Deployment, may_not_reason: str | None, *, refused: str | None = None
+) -> Confirmation:
     name = deployment.agent.name
-    return Act(
+    return Confirmation(
         command=command.value,
         title=f"{LABELS[command]} {name}?" if command != Command.SCALE else f"Scale {name}",
         verb=LABELS[command],
         back=BACK[command],
-        effects=effects_of(command, deployment),
-        reason=may_not_reason or words(deployment.refusal(command)),
+        effects=describe_effects(command, deployment),
+        reason=may_not_reason or build_refusal_sentence(deployment.refusal(command)),
         refused=refused,
     )
 
 
-def effects_of(command: Command, deployment: Deployment) -> list[str]:
+def describe_effects(command: Command, deployment: Deployment) -> list[str]:
     """Return sentences that say what the command will do and how to undo it."""
     tasks = f"{deployment.running_replicas} running task{'' if deployment.running_replicas == 1 else 's'}"
-    wanted = f"{deployment.replicas} task{'' if deployment.replicas == 1 else 's'}"
+    task_count = f"{deployment.replicas} task{'' if deployment.replicas == 1 else 's'}"
     if command == Command.SCALE:
         return ["ECS starts or stops tasks to reach the new number. The other tasks keep running."]
     if command == Command.RESTART:
         what = "the agent's current settings" if deployment.status == Status.FAILED else "the same version as before"
-        return [f"ECS starts {wanted} with {what}.", "No task is running, so nothing is interrupted."]
+        return [f"ECS starts {task_count} with {what}.", "No task is running, so nothing is interrupted."]
     if command == Command.STOP:
         return [
             f"ECS stops its {tasks}. Work in progress is interrupted.",
@@ -101,7 +108,7 @@ def effects_of(command: Command, deployment: Deployment) -> list[str]:
     ]
 
 
-def consequence_of(command: Command) -> str:
+def describe_consequence(command: Command) -> str:
     return {
         Command.RESTART: "Stopped and failed deployments start their tasks again.",
         Command.STOP: "Running deployments stop all their tasks. Restart starts them again.",
@@ -109,7 +116,7 @@ def consequence_of(command: Command) -> str:
     }[command]
 
 
-def words(refusal: Refusal | None) -> str | None:
+def build_refusal_sentence(refusal: Refusal | None) -> str | None:
     """Return the API's message as a sentence for a page, or None."""
     return None if refusal is None else f"{refusal.message.rstrip('.')}."
 

@@ -11,7 +11,16 @@ from django.views.decorators.http import require_http_methods
 
 from deployments import commands
 from deployments.models import Deployment
-from deployments.pages.action_words import DONE, LABELS, TYPED_ABOVE, Bulk, BulkRow, act_of, consequence_of, words
+from deployments.pages.action_words import (
+    DONE,
+    LABELS,
+    TYPED_ABOVE,
+    Bulk,
+    BulkRow,
+    build_confirmation,
+    build_refusal_sentence,
+    describe_consequence,
+)
 from deployments.pages.context import find_deployment
 from deployments.pages.forms import FORMS, TypedForm, refuse
 from deployments.states import Command
@@ -36,31 +45,31 @@ def act(request: HttpRequest, slug: str, deployment_id: UUID, command: str) -> H
     deployment = find_deployment(request, organization, deployment_id)
     if command not in FORMS:
         raise PortalError("not_found", NOT_FOUND, 404)
-    wanted = Command(command)
-    form = FORMS[wanted](deployment, request.POST or None)
+    requested = Command(command)
+    form = FORMS[requested](deployment, request.POST or None)
     status, refused = 200, None
     if request.method == "POST":
         status = 422
         if form.is_valid():
             try:
-                give(wanted, deployment, actor=person(request), **form.cleaned_data)
+                run_named_command(requested, deployment, actor=person(request), **form.cleaned_data)
             except PortalError as error:
                 if error.status == 404:
                     raise
                 status = refuse(form, error) if error.status != 403 else 403
                 refused = None if "errors" in error.extra else error.message
             else:
-                return done(request, deployment, sentence_of(wanted, deployment, form.cleaned_data))
+                return respond_done(request, deployment, build_done_sentence(requested, deployment, form.cleaned_data))
     context = page_context(request, organization)
     context |= {
         "deployment": deployment,
         "form": form,
-        "act": act_of(wanted, deployment, context["may_not_reason"], refused=refused),
+        "act": build_confirmation(requested, deployment, context["may_not_reason"], refused=refused),
     }
     return as_part(render_page(request, "deployments/action.html", "deployments/_action.html", context, status=status))
 
 
-def give(command: Command, deployment: Deployment, *, actor: User, **asked: Any) -> None:
+def run_named_command(command: Command, deployment: Deployment, *, actor: User, **asked: Any) -> None:
     """Run a command by its name. *Raises* the command's PortalError."""
     key = asked.get("idempotency_key")
     if command == Command.SCALE:
@@ -73,12 +82,12 @@ def give(command: Command, deployment: Deployment, *, actor: User, **asked: Any)
         commands.kill_deployment(deployment, actor=actor, idempotency_key=key)
 
 
-def sentence_of(command: Command, deployment: Deployment, asked: dict[str, Any]) -> str:
+def build_done_sentence(command: Command, deployment: Deployment, asked: dict[str, Any]) -> str:
     to = f" to {asked['replicas']}" if command == Command.SCALE else ""
     return f"{DONE[command]}: {deployment.agent.name}{to}. The status here updates as ECS reports it."
 
 
-def done(request: HttpRequest, deployment: Deployment, sentence: str) -> HttpResponse:
+def respond_done(request: HttpRequest, deployment: Deployment, sentence: str) -> HttpResponse:
     """Render the confirmation and make the live regions refresh. Without htmx, redirect to the deployment."""
     if not wants_fragment(request):
         messages.success(request, sentence)
@@ -93,7 +102,7 @@ def bulk(request: HttpRequest, slug: str) -> HttpResponse:
     """Run one command on several deployments. A refusal of one shows its reason and does not stop the others."""
     organization = organization_of_page(request, slug)
     context = page_context(request, organization)
-    given, is_done, status = bulk_of(request, organization, context["may_not_reason"])
+    given, is_done, status = build_bulk(request, organization, context["may_not_reason"])
     response = render_page(
         request, "deployments/bulk.html", "deployments/_bulk.html", context | {"bulk": given}, status=status
     )
@@ -102,13 +111,13 @@ def bulk(request: HttpRequest, slug: str) -> HttpResponse:
     return as_part(response)
 
 
-def bulk_of(request: HttpRequest, organization: Organization, may_not_reason: str | None) -> tuple[Bulk, bool, int]:
+def build_bulk(request: HttpRequest, organization: Organization, may_not_reason: str | None) -> tuple[Bulk, bool, int]:
     """Return what to show, whether anything was done, and the HTTP status."""
     name = request.POST.get("command", "")
     if name not in BULK_COMMANDS:
         return Bulk(name, "Bulk action", error="Choose Restart, Stop or Kill."), False, 422
     command = Command(name)
-    deployments = chosen(request, organization)
+    deployments = get_selected(request, organization)
     count = len(deployments)
     title = f"{LABELS[command]} {count} deployment{'' if count == 1 else 's'}"
     if may_not_reason:
@@ -116,23 +125,23 @@ def bulk_of(request: HttpRequest, organization: Organization, may_not_reason: st
     if not deployments:
         return Bulk(name, f"{LABELS[command]} deployments", error="Select at least one deployment first."), False, 422
     if command != Command.KILL and count <= TYPED_ABOVE:
-        return Bulk(name, title, rows=carry_out(command, deployments, person(request)), is_done=True), True, 200
-    wanted = f"{command.value} {count}"
-    form = TypedForm(wanted, request.POST if request.POST.get("is_sure") else None)
+        return Bulk(name, title, rows=run_bulk(command, deployments, person(request)), is_done=True), True, 200
+    expected = f"{command.value} {count}"
+    form = TypedForm(expected, request.POST if request.POST.get("is_sure") else None)
     if form.is_bound and form.is_valid():
-        return Bulk(name, title, rows=carry_out(command, deployments, person(request)), is_done=True), True, 200
+        return Bulk(name, title, rows=run_bulk(command, deployments, person(request)), is_done=True), True, 200
     asking = Bulk(
         name,
         f"{title}?",
         verb=title,
-        consequence=consequence_of(command),
-        rows=[outlook(command, deployment) for deployment in deployments],
+        consequence=describe_consequence(command),
+        rows=[preview_row(command, deployment) for deployment in deployments],
         form=form,
     )
     return asking, False, 422 if form.is_bound else 200
 
 
-def chosen(request: HttpRequest, organization: Organization) -> list[Deployment]:
+def get_selected(request: HttpRequest, organization: Organization) -> list[Deployment]:
     """Return the selected deployments of the organization. Invalid and other organizations' ids are ignored.
 
     *Costs* one query.
@@ -147,8 +156,8 @@ def chosen(request: HttpRequest, organization: Organization) -> list[Deployment]
     return list(visible.filter(pk__in=ids))
 
 
-def outlook(command: Command, deployment: Deployment) -> BulkRow:
-    refusal = words(deployment.refusal(command))
+def preview_row(command: Command, deployment: Deployment) -> BulkRow:
+    refusal = build_refusal_sentence(deployment.refusal(command))
     if refusal:
         return BulkRow(deployment, "refused", f"No change. {refusal}")
     tasks = f"{deployment.running_replicas} running task{'' if deployment.running_replicas == 1 else 's'}"
@@ -160,11 +169,11 @@ def outlook(command: Command, deployment: Deployment) -> BulkRow:
     return BulkRow(deployment, "will", sentence)
 
 
-def carry_out(command: Command, deployments: list[Deployment], actor: User) -> list[BulkRow]:
+def run_bulk(command: Command, deployments: list[Deployment], actor: User) -> list[BulkRow]:
     rows = []
     for deployment in deployments:
         try:
-            give(command, deployment, actor=actor)
+            run_named_command(command, deployment, actor=actor)
         except PortalError as error:
             rows.append(BulkRow(deployment, "refused", f"Not done. {error.message.rstrip('.')}."))
         else:

@@ -91,7 +91,7 @@ class AgentForm(OnceForm):
         }
 
 
-def initial_of(agent: Agent) -> dict[str, Any]:
+def build_initial(agent: Agent) -> dict[str, Any]:
     return {
         "name": agent.name,
         "description": agent.description,

@@ -13,7 +13,7 @@ from deployments import commands
 from deployments.container_spec import is_secret_reference
 from deployments.lists import deployments_page
 from deployments.models import Agent
-from deployments.pages.agent_forms import AgentForm, initial_of
+from deployments.pages.agent_forms import AgentForm, build_initial
 from deployments.pages.forms import refuse
 from portal.access import Policy, organization_of_page, person, policy
 from portal.errors import PortalError, existing
@@ -48,7 +48,7 @@ def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
     agent = find_agent(request, organization, agent_id)
     context = page_context(request, organization) | {
         "agent": agent,
-        "variables": variables_of(agent),
+        "variables": build_variables(agent),
         "page": deployments_page(request.user, organization, skip=0, limit=DEPLOYMENTS_SHOWN, agent_id=agent.pk),
     }
     return render(request, "deployments/agents/detail.html", context)
@@ -84,7 +84,7 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
 def edit(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
     organization = organization_of_page(request, slug)
     agent = find_agent(request, organization, agent_id)
-    form = AgentForm(request.POST or None, initial=initial_of(agent))
+    form = AgentForm(request.POST or None, initial=build_initial(agent))
     status = 200
     if request.method == "POST":
         status = 422
@@ -106,7 +106,7 @@ def find_agent(request: HttpRequest, organization: Organization, agent_id: UUID)
     return existing(visible.filter(organization=organization, pk=agent_id).first())
 
 
-def variables_of(agent: Agent) -> list[dict[str, Any]]:
+def build_variables(agent: Agent) -> list[dict[str, Any]]:
     return [
         {"name": name, "value": value, "is_secret": is_secret_reference(value)}
         for name, value in sorted(agent.environment.items())

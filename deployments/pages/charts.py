@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 1000, 100
 # Possible maxima of the scale. Half of each is also a round number, for the middle grid line.
 NICE_TOPS = (2, 4, 10, 20, 50, 100, 200, 400, 1000)
 NICE_TOPS_PERCENT = (10, 20, 50, 100, 200, 400, 1000)
-MOST_TICKS = 6
+MAX_TICKS = 6
 TICK_STEPS = tuple(
     timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080, 43200)
 )
@@ -79,7 +79,7 @@ class Chart:
     summary: str
 
 
-def chart_of(
+def build_chart(
     points: Iterable[Point],
     *,
     name: str,
@@ -93,27 +93,27 @@ def chart_of(
     inside = sorted((point for point in points if since <= point.at <= until), key=lambda point: point.at)
     is_percent = unit == "%"
     top = nice_top(max((point.value for point in inside), default=0), NICE_TOPS_PERCENT if is_percent else NICE_TOPS)
-    runs = runs_of(inside, period)
-    placed = [[(x_of(point.at, since, until), y_of(point.value, top)) for point in run] for run in runs]
+    runs = split_runs(inside, period)
+    placed = [[(calculate_x(point.at, since, until), calculate_y(point.value, top)) for point in run] for run in runs]
     return Chart(
         name=name,
         title=title,
         unit=unit,
-        line=" ".join(line_of(run, steps=not is_percent) for run in placed),
-        area=" ".join(area_of(run, steps=not is_percent) for run in placed),
-        grid=[GridLine(y, words(value, unit)) for y, value in ((0, top), (50, top / 2), (100, 0))],
-        gaps=gaps_of(runs, since, until, period),
+        line=" ".join(build_line(run, steps=not is_percent) for run in placed),
+        area=" ".join(build_area(run, steps=not is_percent) for run in placed),
+        grid=[GridLine(y, format_value(value, unit)) for y, value in ((0, top), (50, top / 2), (100, 0))],
+        gaps=find_gaps(runs, since, until, period),
         points=json.dumps(
             [
-                [round(x / 10, 2), y, words(point.value, unit), clock(point.at, until - since)]
+                [round(x / 10, 2), y, format_value(point.value, unit), clock(point.at, until - since)]
                 for run, spots in zip(runs, placed, strict=True)
                 for point, (x, y) in zip(run, spots, strict=True)
             ],
             separators=(",", ":"),
         ),
-        rows=[(point.at, words(point.value, unit)) for point in reversed(inside)],
-        latest=words(inside[-1].value, unit) if inside else "no data",
-        summary=summary_of(title, inside, unit),
+        rows=[(point.at, format_value(point.value, unit)) for point in reversed(inside)],
+        latest=format_value(inside[-1].value, unit) if inside else "no data",
+        summary=build_summary(title, inside, unit),
     )
 
 
@@ -122,7 +122,7 @@ def nice_top(highest: float, tops: Sequence[int]) -> int:
     return next((top for top in tops if highest <= top), int(highest) + int(highest) % 2 + 2)
 
 
-def runs_of(points: Sequence[Point], period: timedelta) -> list[list[Point]]:
+def split_runs(points: Sequence[Point], period: timedelta) -> list[list[Point]]:
     """Split the points (ordered by time) where data is missing."""
     runs: list[list[Point]] = []
     for point in points:
@@ -133,27 +133,27 @@ def runs_of(points: Sequence[Point], period: timedelta) -> list[list[Point]]:
     return runs
 
 
-def gaps_of(runs: list[list[Point]], since: datetime, until: datetime, period: timedelta) -> list[Gap]:
+def find_gaps(runs: list[list[Point]], since: datetime, until: datetime, period: timedelta) -> list[Gap]:
     """Return the stretches without data. The newest period is not one, because its point has not arrived yet."""
     edges = [since, *(edge for run in runs for edge in (run[0].at, run[-1].at)), until]
     gaps = []
     for begin, end in zip(edges[::2], edges[1::2], strict=True):
         slack = period * (2 if end == until else 1)
         if end - begin > slack * GAP_PERIODS:
-            x = x_of(begin, since, until) / 10
-            gaps.append(Gap(round(x, 2), round(x_of(end, since, until) / 10 - x, 2)))
+            x = calculate_x(begin, since, until) / 10
+            gaps.append(Gap(round(x, 2), round(calculate_x(end, since, until) / 10 - x, 2)))
     return gaps
 
 
-def x_of(at: datetime, since: datetime, until: datetime) -> float:
+def calculate_x(at: datetime, since: datetime, until: datetime) -> float:
     return round(WIDTH * ((at - since) / (until - since)), 1)
 
 
-def y_of(value: float, top: float) -> float:
+def calculate_y(value: float, top: float) -> float:
     return round(HEIGHT * (1 - value / top), 1)
 
 
-def line_of(run: Sequence[tuple[float, float]], *, steps: bool) -> str:
+def build_line(run: Sequence[tuple[float, float]], *, steps: bool) -> str:
     """Return the SVG path of one stretch. A single point becomes a dot: a line of zero length with round ends."""
     (x, y), rest = run[0], run[1:]
     if not rest:
@@ -163,21 +163,21 @@ def line_of(run: Sequence[tuple[float, float]], *, steps: bool) -> str:
     return f"M{x} {y}L" + " ".join(f"{x} {y}" for x, y in rest)
 
 
-def area_of(run: Sequence[tuple[float, float]], *, steps: bool) -> str:
+def build_area(run: Sequence[tuple[float, float]], *, steps: bool) -> str:
     if len(run) < 2:
         return ""
-    return f"{line_of(run, steps=steps)}V{HEIGHT}H{run[0][0]}Z"
+    return f"{build_line(run, steps=steps)}V{HEIGHT}H{run[0][0]}Z"
 
 
-def ticks_of(since: datetime, until: datetime) -> list[Tick]:
+def build_ticks(since: datetime, until: datetime) -> list[Tick]:
     """Return at most six round times, the labels of the time axis that all charts share."""
     span = until - since
-    step = next((step for step in TICK_STEPS if span / step <= MOST_TICKS), TICK_STEPS[-1])
+    step = next((step for step in TICK_STEPS if span / step <= MAX_TICKS), TICK_STEPS[-1])
     midnight = since.replace(hour=0, minute=0, second=0, microsecond=0)
     at = midnight + step * -(-(since - midnight) // step)
     ticks = []
     while at <= until:
-        x = x_of(at, since, until) / 10
+        x = calculate_x(at, since, until) / 10
         anchor = "start" if x < 6 else "end" if x > 94 else "middle"
         label = (
             f"{at:%d %b}".lstrip("0")
@@ -189,17 +189,17 @@ def ticks_of(since: datetime, until: datetime) -> list[Tick]:
     return ticks
 
 
-def marks_of(events: Iterable[tuple[datetime, str]], since: datetime, until: datetime) -> list[Mark]:
+def build_marks(events: Iterable[tuple[datetime, str]], since: datetime, until: datetime) -> list[Mark]:
     """Return the marks within the window, oldest first."""
     inside = sorted((at, label) for at, label in events if since <= at <= until)
-    return [Mark(round(x_of(at, since, until) / 10, 2), at, label) for at, label in inside]
+    return [Mark(round(calculate_x(at, since, until) / 10, 2), at, label) for at, label in inside]
 
 
 def clock(at: datetime, span: timedelta) -> str:
     return f"{at:%d %b %H:%M}" if span > timedelta(hours=20) else f"{at:%H:%M:%S}"
 
 
-def words(value: float, unit: str) -> str:
+def format_value(value: float, unit: str) -> str:
     """Format a value with its unit.
 
     >>> words(12.34, "%"), words(3.0, "tasks"), words(1.0, "tasks")
@@ -211,7 +211,7 @@ def words(value: float, unit: str) -> str:
     return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
 
 
-def summary_of(title: str, points: Sequence[Point], unit: str) -> str:
+def build_summary(title: str, points: Sequence[Point], unit: str) -> str:
     """Return a text alternative for the chart."""
     if not points:
         return f"{title}: no data in this window."
@@ -219,6 +219,6 @@ def summary_of(title: str, points: Sequence[Point], unit: str) -> str:
     falls = sum(1 for before, after in pairwise(values) if after != before)
     steady = "" if falls else ", constant"
     return (
-        f"{title}: {words(values[-1], unit)} at {points[-1].at:%H:%M} UTC. "
-        f"Lowest {words(min(values), unit)}, highest {words(max(values), unit)}{steady}."
+        f"{title}: {format_value(values[-1], unit)} at {points[-1].at:%H:%M} UTC. "
+        f"Lowest {format_value(min(values), unit)}, highest {format_value(max(values), unit)}{steady}."
     )

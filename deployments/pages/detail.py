@@ -9,11 +9,11 @@ from django.views.decorators.http import require_safe
 
 from deployments import commands
 from deployments.models import Deployment
-from deployments.pages.action_words import actions_of
+from deployments.pages.action_words import build_actions
 from deployments.pages.context import find_deployment
-from deployments.pages.live_regions import exact, logs_of, metrics_of, newer_lines
-from deployments.pages.time_window import RANGES, Window, moment, window_of
-from deployments.pages.timeline_region import timeline_of
+from deployments.pages.live_regions import build_logs, build_metrics, exact, newer_lines
+from deployments.pages.time_window import RANGES, Window, moment, parse_window
+from deployments.pages.timeline_region import build_timeline
 from portal.access import Policy, organization_of_page, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.web.context import page_context
@@ -35,7 +35,7 @@ def detail(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse
     organization = organization_of_page(request, slug)
     deployment = find_deployment(request, organization, deployment_id)
     commands.mark_watched(deployment)
-    window = window_of(request.GET, now=timezone.now())
+    window = parse_window(request.GET, now=timezone.now())
     region = request.headers.get("HX-Target", "state") if wants_fragment(request) else None
     if region not in (None, *REGIONS):
         raise PortalError("not_found", NOT_FOUND, 404)
@@ -62,13 +62,13 @@ def region_context(
     is_whole = region is None and "whole" in request.GET
     context: dict[str, Any] = {}
     if region in (None, "state"):
-        context["actions"] = actions_of(deployment, may_not_reason)
+        context["actions"] = build_actions(deployment, may_not_reason)
     if region in (None, "window", "timeline"):
-        context["timeline"] = timeline_of(request.GET, deployment, window)
+        context["timeline"] = build_timeline(request.GET, deployment, window)
     if region == "metrics" or is_whole:
-        context["metrics"] = metrics_of(deployment, window)
+        context["metrics"] = build_metrics(deployment, window)
     if region == "logs" or is_whole:
-        context["logs"] = logs_of(request.GET, deployment, window)
+        context["logs"] = build_logs(request.GET, deployment, window)
     if region == "log-poll":
         context |= poll_context(request, deployment, window)
     return context

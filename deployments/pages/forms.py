@@ -12,7 +12,7 @@ from portal.web.forms import QUIET, OnceForm, SkipField
 from portal.web.forms import refuse as portal_refuse
 
 # Labels for the keys of models.SORTS.
-SORT_WORDS = {
+SORT_LABELS = {
     "-created_at": "Newest first",
     "created_at": "Oldest first",
     "agent": "Agent name",
@@ -27,7 +27,7 @@ class ListFilters(forms.Form):
     status = forms.ChoiceField(required=False, choices=[("", "Any status"), *Status.choices])
     agent = forms.ModelChoiceField(Agent.objects.none(), required=False)
     q = forms.CharField(required=False, max_length=100, label="Agent name or start of ID")
-    sort = forms.ChoiceField(required=False, choices=[("", ""), *SORT_WORDS.items()])
+    sort = forms.ChoiceField(required=False, choices=[("", ""), *SORT_LABELS.items()])
     skip = SkipField()
 
     def __init__(self, agents: Any, data: Any) -> None:
@@ -72,15 +72,15 @@ class TypedForm(forms.Form):
 
     confirmation = forms.CharField(required=False, max_length=200, widget=forms.TextInput(attrs=QUIET))
 
-    def __init__(self, wanted: str, data: Any = None) -> None:
+    def __init__(self, expected: str, data: Any = None) -> None:
         super().__init__(data)
-        self.wanted = wanted
-        self.fields["confirmation"].label = f"Type {wanted} to confirm"
+        self.expected = expected
+        self.fields["confirmation"].label = f"Type {expected} to confirm"
 
     def clean_confirmation(self) -> str:
         text = str(self.cleaned_data["confirmation"])
-        if text.strip() != self.wanted:
-            raise forms.ValidationError(f"The text does not match. Type {self.wanted} to confirm.")
+        if text.strip() != self.expected:
+            raise forms.ValidationError(f"The text does not match. Type {self.expected} to confirm.")
         return text
 
 

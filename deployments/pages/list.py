@@ -11,7 +11,7 @@ from deployments import commands
 from deployments.lists import deployments_page
 from deployments.models import NEWEST_FIRST, Agent, counts_by_status
 from deployments.pages.detail import CHANGING, STEADY
-from deployments.pages.forms import SORT_WORDS, ListFilters
+from deployments.pages.forms import SORT_LABELS, ListFilters
 from deployments.states import Status
 from portal.access import Policy, organization_of_page, policy
 from portal.models import Organization
@@ -53,7 +53,7 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         "form": form,
         "filters": filters,
         "agents": agents,
-        "sorts": SORT_WORDS.items(),
+        "sorts": SORT_LABELS.items(),
         "statuses": status_chips(organization, query),
         "query_without_skip": urlencode(query),
         "poll_seconds": CHANGING if is_changing else STEADY,

@@ -15,15 +15,15 @@ from deployments.cloudwatch.log_lines import LEVELS
 from deployments.cloudwatch.logs import MAX_LIMIT, LogLine, LogPage, read_logs
 from deployments.cloudwatch.metrics import MetricPoint, MetricSeries, read_metrics
 from deployments.models import Deployment, DeploymentEvent
-from deployments.pages.charts import Chart, Mark, Point, Tick, chart_of, marks_of, ticks_of
+from deployments.pages.charts import Chart, Mark, Point, Tick, build_chart, build_marks, build_ticks
 from deployments.pages.time_window import Span, Window, around_line
 from deployments.pages.timeline_region import in_window
 from deployments.states import EventType
 
 # Events that the charts show as marks: the actions of people.
 MARKED = (EventType.CREATE, EventType.SCALE, EventType.RESTART, EventType.STOP, EventType.KILL)
-MOST_MARKS = 40
-LONGEST_MARK_DETAIL = 30
+MAX_MARKS = 40
+MAX_MARK_DETAIL_LENGTH = 30
 MEASURES = (
     ("cpu", "CPU", "%", "cpu_usage"),
     ("memory", "Memory", "%", "memory_usage"),
@@ -45,16 +45,16 @@ class Metrics:
     error: str | None
 
 
-def metrics_of(deployment: Deployment, window: Window) -> Metrics:
+def build_metrics(deployment: Deployment, window: Window) -> Metrics:
     """Build three charts over the window.
 
     *Costs* at most one GetMetricData call, and one query for the marks.
     """
     series = read_metrics(deployment, since=window.since, until=None if window.is_live else window.until)
-    has_any = any(value_of(point, measure[3]) is not None for point in series.points for measure in MEASURES)
+    has_any = any(get_value(point, measure[3]) is not None for point in series.points for measure in MEASURES)
     return Metrics(
-        charts=[chart_of_measure(series, window, *measure) for measure in MEASURES] if has_any else [],
-        ticks=ticks_of(window.since, window.until),
+        charts=[build_measure_chart(series, window, *measure) for measure in MEASURES] if has_any else [],
+        ticks=build_ticks(window.since, window.until),
         marks=marks(deployment, window),
         period_seconds=series.period_seconds,
         read_at=series.read_at,
@@ -62,9 +62,9 @@ def metrics_of(deployment: Deployment, window: Window) -> Metrics:
     )
 
 
-def chart_of_measure(series: MetricSeries, window: Window, name: str, title: str, unit: str, field: str) -> Chart:
-    values = [(point.timestamp, value_of(point, field)) for point in series.points]
-    return chart_of(
+def build_measure_chart(series: MetricSeries, window: Window, name: str, title: str, unit: str, field: str) -> Chart:
+    values = [(point.timestamp, get_value(point, field)) for point in series.points]
+    return build_chart(
         [Point(at, value) for at, value in values if value is not None],
         name=name,
         title=title,
@@ -75,19 +75,19 @@ def chart_of_measure(series: MetricSeries, window: Window, name: str, title: str
     )
 
 
-def value_of(point: MetricPoint, field: str) -> float | None:
+def get_value(point: MetricPoint, field: str) -> float | None:
     value: float | None = getattr(point, field)
     return value
 
 
 def marks(deployment: Deployment, window: Window) -> list[Mark]:
-    events = in_window(deployment, window).filter(event_type__in=MARKED)[:MOST_MARKS]
-    return marks_of(((event.created_at, mark_words(event)) for event in events), window.since, window.until)
+    events = in_window(deployment, window).filter(event_type__in=MARKED)[:MAX_MARKS]
+    return build_marks(((event.created_at, describe_mark(event)) for event in events), window.since, window.until)
 
 
-def mark_words(event: DeploymentEvent) -> str:
+def describe_mark(event: DeploymentEvent) -> str:
     """Return the label of a mark: the event, and its detail if that is short, such as `Scaled from 2 to 3`."""
-    is_short = len(event.detail) <= LONGEST_MARK_DETAIL
+    is_short = len(event.detail) <= MAX_MARK_DETAIL_LENGTH
     return f"{event.get_event_type_display()} {event.detail if is_short else ''}".strip()
 
 
@@ -129,10 +129,10 @@ class Logs:
         return bool(self.q or self.level or self.task)
 
 
-def logs_of(query: QueryDict, deployment: Deployment, window: Window) -> Logs:
+def build_logs(query: QueryDict, deployment: Deployment, window: Window) -> Logs:
     """Build the newest matching lines of the window, and the list of tasks from the same read."""
     page, asked = ask(query, deployment, window)
-    everything = read_logs(deployment, limit=MAX_LIMIT, since=window.since, until=end_of(window))
+    everything = read_logs(deployment, limit=MAX_LIMIT, since=window.since, until=get_end(window))
     lines = [Line(each, around_line(each.timestamp)) for each in page.items]
     line = query.get("line", "")
     return Logs(
@@ -153,13 +153,13 @@ def logs_of(query: QueryDict, deployment: Deployment, window: Window) -> Logs:
 
 def newer_lines(query: QueryDict, deployment: Deployment, after: datetime) -> list[Line]:
     """Return the lines since shortly before `after`, for a page that follows the log."""
-    asked = filters_of(query)
+    asked = read_filters(query)
     page = read_logs(deployment, limit=MAX_LIMIT, since=after - OVERLAP, **as_arguments(asked))
     return [Line(each, around_line(each.timestamp)) for each in page.items]
 
 
 def log_text(query: QueryDict, deployment: Deployment, window: Window) -> Iterator[str]:
-    """Yield the lines that logs_of shows for the same query: time, level, task, message, other fields."""
+    """Yield the lines that build_logs shows for the same query: time, level, task, message, other fields."""
     page, _ = ask(query, deployment, window)
     for each in page.items:
         words = [
@@ -175,19 +175,19 @@ def log_text(query: QueryDict, deployment: Deployment, window: Window) -> Iterat
 
 
 def ask(query: QueryDict, deployment: Deployment, window: Window) -> tuple[LogPage, dict[str, str]]:
-    asked = filters_of(query)
+    asked = read_filters(query)
     page = read_logs(
         deployment,
         limit=MAX_LIMIT if query.get("line") else LINES_SHOWN,
         since=window.since,
-        until=end_of(window),
+        until=get_end(window),
         cursor=query.get("cursor") or None,
         **as_arguments(asked),
     )
     return page, asked
 
 
-def filters_of(query: QueryDict) -> dict[str, str]:
+def read_filters(query: QueryDict) -> dict[str, str]:
     level = query.get("level", "").upper()
     return {
         "q": query.get("q", "")[:MAX_TEXT],
@@ -200,7 +200,7 @@ def as_arguments(asked: dict[str, str]) -> dict[str, Any]:
     return {"q": asked["q"] or None, "level": asked["level"] or None, "node_id": asked["task"] or None}
 
 
-def end_of(window: Window) -> datetime | None:
+def get_end(window: Window) -> datetime | None:
     """Return the end of the window. A live window has none, so that all its viewers share one cached tail."""
     return None if window.is_live else window.until
 

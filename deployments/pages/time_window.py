@@ -75,7 +75,7 @@ class Window:
         return [Move(name, label, as_text(since), as_text(until)) for name, label, since, until in moves]
 
 
-def window_of(query: QueryDict, *, now: datetime) -> Window:
+def parse_window(query: QueryDict, *, now: datetime) -> Window:
     """Return the window given in the query. If it is invalid, return the last hour with an error sentence."""
     since, until = moment(query.get("since")), moment(query.get("until"))
     if query.get("since") or query.get("until"):

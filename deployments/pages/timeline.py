@@ -35,15 +35,15 @@ class Day:
     folds: list[Fold]
 
 
-def days_of(events: Iterable[Happened]) -> list[Day]:
+def group_by_day(events: Iterable[Happened]) -> list[Day]:
     """Group events (newest first) by day in UTC, and fold each day's repeats."""
-    return [Day(day, folds_of(each)) for day, each in groupby(events, key=lambda event: utc_day(event.created_at))]
+    return [Day(day, fold_events(each)) for day, each in groupby(events, key=lambda event: utc_day(event.created_at))]
 
 
-def folds_of(events: Iterable[Happened]) -> list[Fold]:
+def fold_events(events: Iterable[Happened]) -> list[Fold]:
     """Fold three or more equal neighbours into one line. A pair stays as two lines."""
     folds: list[Fold] = []
-    for _, group in groupby(events, key=says):
+    for _, group in groupby(events, key=build_fold_key):
         first, *others = group
         if len(others) == 1:
             folds += [Fold(first), Fold(others[0])]
@@ -52,7 +52,7 @@ def folds_of(events: Iterable[Happened]) -> list[Fold]:
     return folds
 
 
-def says(event: Happened) -> tuple[str, str, str | None, str]:
+def build_fold_key(event: Happened) -> tuple[str, str, str | None, str]:
     """Return the key by which events count as equal. The task may differ."""
     return (event.event_type, event.status, event.error_message, event.actor)
 

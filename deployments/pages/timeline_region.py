@@ -10,13 +10,13 @@ from django.http import QueryDict
 
 from deployments.models import Deployment, DeploymentEvent
 from deployments.pages.time_window import Span, Window, around_event
-from deployments.pages.timeline import Day, days_of
+from deployments.pages.timeline import Day, group_by_day
 from deployments.states import EventType, Status
 from portal.pagination import MAX_SKIP, Page
 
 EVENTS_SHOWN = 50
 # The counts on the filter chips stop here and then show "1000+", so that they stay cheap.
-MOST_COUNTED = 1000
+MAX_COUNTED = 1000
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Timeline:
     newest_at: datetime | None
 
 
-def timeline_of(query: QueryDict, deployment: Deployment, window: Window) -> Timeline:
+def build_timeline(query: QueryDict, deployment: Deployment, window: Window) -> Timeline:
     """Build the events of the window: filtered, folded and grouped by day.
 
     *Costs* two queries: one for the page, one for the counts on the chips.
     """
     event_type, status = query.get("event_type", ""), query.get("status", "")
     error = unknown(event_type, EventType.values, "event type") or unknown(status, Status.values, "status")
-    counted = list(in_window(deployment, window).values_list("event_type", "status")[: MOST_COUNTED + 1])
+    counted = list(in_window(deployment, window).values_list("event_type", "status")[: MAX_COUNTED + 1])
     rows = in_window(deployment, window, event_type=event_type or None, status=status or None)
     skip = number(query.get("skip"))
     items = [] if error else list(rows[skip : skip + EVENTS_SHOWN + 1])
@@ -60,7 +60,7 @@ def timeline_of(query: QueryDict, deployment: Deployment, window: Window) -> Tim
         count=as_count(len(counted)),
         types=choices(EventType, (each for each, _ in counted)),
         statuses=choices(Status, (each for _, each in counted)),
-        days=days_of(page.items),
+        days=group_by_day(page.items),
         page=page,
         at=query.get("at", ""),
         error=error,
@@ -85,7 +85,7 @@ def choices(kinds: Any, found: Iterable[str]) -> list[Choice]:
 
 
 def as_count(count: int) -> str:
-    return f"{MOST_COUNTED}+" if count > MOST_COUNTED else str(count)
+    return f"{MAX_COUNTED}+" if count > MAX_COUNTED else str(count)
 
 
 def number(text: str | None) -> int:

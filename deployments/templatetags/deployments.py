@@ -47,7 +47,7 @@ def part(context: dict[str, Any], regions: str, anchor: str = "", **changes: Any
 
 
 @register.simple_tag(takes_context=True)
-def kept(context: dict[str, Any], region: str) -> SafeString:
+def region_inputs(context: dict[str, Any], region: str) -> SafeString:
     """Return hidden fields with another region's parameters, for a form that is sent without JavaScript."""
     query: QueryDict = context["request"].GET
     names = [name for name in (*OWNED[region], "whole") if query.get(name)]

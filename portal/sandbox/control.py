@@ -12,7 +12,7 @@ from portal.sandbox.ledger import FILTERS
 from portal.sandbox.platform_switches import STATUSES, SwitchError
 from portal.sandbox.seed import SeedError, seed
 from portal.sandbox.server import Sandbox, StartResponse
-from portal.sandbox.webhook_inbox import INBOX_PREFIX
+from portal.sandbox.webhook_inbox import WEBHOOK_INBOX_PREFIX
 
 CONTROL_PREFIX = "/_sandbox/"
 
@@ -28,8 +28,8 @@ def with_control(sandbox: Sandbox) -> Callable[[Json, StartResponse], Iterable[b
 
     def application(environ: Json, start_response: StartResponse) -> Iterable[bytes]:
         path = str(environ.get("PATH_INFO", ""))
-        if path.startswith(INBOX_PREFIX):
-            return sandbox.inboxes.handle(Request(environ))(environ, start_response)
+        if path.startswith(WEBHOOK_INBOX_PREFIX):
+            return sandbox.webhook_inboxes.handle(Request(environ))(environ, start_response)
         if path.startswith(CONTROL_PREFIX):
             return handle_control(sandbox, environ)(environ, start_response)
         return sandbox(environ, start_response)
@@ -75,7 +75,7 @@ def get_faults(sandbox: Sandbox, _request: Request) -> Json:
 
 
 def post_faults(sandbox: Sandbox, request: Request) -> Json:
-    fault = sandbox.faults.add(body_of(request))
+    fault = sandbox.faults.add(read_body(request))
     return {"fault": vars(fault)}
 
 
@@ -92,7 +92,7 @@ def get_platform(sandbox: Sandbox, _request: Request) -> Json:
 
 
 def post_platform(sandbox: Sandbox, request: Request) -> Json:
-    return {"switch": vars(sandbox.platform.set(body_of(request)))}
+    return {"switch": vars(sandbox.platform.set(read_body(request)))}
 
 
 def delete_platform(sandbox: Sandbox, request: Request) -> Json:
@@ -115,7 +115,7 @@ def get_clock(sandbox: Sandbox, _request: Request) -> Json:
 
 
 def post_clock(sandbox: Sandbox, request: Request) -> Json:
-    body = body_of(request, known=("advance_seconds", "speed", "frozen"))
+    body = read_body(request, known=("advance_seconds", "speed", "frozen"))
     advance, speed, frozen = body.get("advance_seconds"), body.get("speed"), body.get("frozen")
     if advance is not None and (not is_number(advance) or advance < 0):
         raise ControlError(f"`advance_seconds` must be a number of at least 0, not {advance!r}.")
@@ -133,7 +133,7 @@ def post_clock(sandbox: Sandbox, request: Request) -> Json:
 
 
 def post_throttling(sandbox: Sandbox, request: Request) -> Json:
-    body = body_of(request, known=("enabled", "scale"))
+    body = read_body(request, known=("enabled", "scale"))
     enabled, scale = body.get("enabled"), body.get("scale")
     if enabled is not None and not isinstance(enabled, bool):
         raise ControlError(f"`enabled` must be true or false, not {enabled!r}.")
@@ -146,7 +146,7 @@ def post_throttling(sandbox: Sandbox, request: Request) -> Json:
 
 
 def post_seed(sandbox: Sandbox, request: Request) -> Json:
-    body = body_of(request)
+    body = read_body(request)
     if body.get("demo") is True and len(body) == 1:
         seed_demo(sandbox)
         return {"status": "seeded"}
@@ -200,7 +200,7 @@ def get_deployments(sandbox: Sandbox, request: Request) -> Json:
     }
 
 
-def body_of(request: Request, *, known: tuple[str, ...] | None = None) -> Json:
+def read_body(request: Request, *, known: tuple[str, ...] | None = None) -> Json:
     """Return the request's JSON object. Raises ControlError for anything else and for fields that are not `known`."""
     text = request.get_data(as_text=True)
     try:

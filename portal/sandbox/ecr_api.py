@@ -16,7 +16,7 @@ from portal.sandbox.protocol import ApiRequest
 
 Json = dict[str, Any]
 
-DEFAULT_PAGE, LARGEST_PAGE, MOST_IMAGE_IDS = 100, 1000, 100
+DEFAULT_PAGE, LARGEST_PAGE, MAX_IMAGE_IDS = 100, 1000, 100
 
 
 class EcrApi:
@@ -37,19 +37,19 @@ class EcrApi:
             return {"repositories": [repository_reply(each) for each in found]}
         check_registry(request, "")
         known = moto_state.repositories(request.account, request.region)
-        page, token = page_of([repository_reply(each) for each in known], request)
+        page, token = get_page([repository_reply(each) for each in known], request)
         return with_token("repositories", page, token)
 
     def describe_images(self, request: ApiRequest) -> Json:
         repository = find_repository(request, str(request.params.get("repositoryName", "")))
-        wanted = request.params.get("imageIds")
-        refuse_paging_with(request, wanted, "imageIds")
-        if wanted:
-            if len(wanted) > MOST_IMAGE_IDS:
-                raise unsatisfied("imageIds", f"Member must have length less than or equal to {MOST_IMAGE_IDS}")
-            images = {each.image_digest: each for each in (find_image(repository, image_id) for image_id in wanted)}
+        image_ids = request.params.get("imageIds")
+        refuse_paging_with(request, image_ids, "imageIds")
+        if image_ids:
+            if len(image_ids) > MAX_IMAGE_IDS:
+                raise unsatisfied("imageIds", f"Member must have length less than or equal to {MAX_IMAGE_IDS}")
+            images = {each.image_digest: each for each in (find_image(repository, image_id) for image_id in image_ids)}
             return {"imageDetails": [image_reply(each) for each in images.values()]}
-        page, token = page_of([image_reply(each) for each in filtered(repository, request)], request)
+        page, token = get_page([image_reply(each) for each in filtered(repository, request)], request)
         return with_token("imageDetails", page, token)
 
     def list_images(self, request: ApiRequest) -> Json:
@@ -59,7 +59,7 @@ class EcrApi:
             ids += [{"imageDigest": image.image_digest, "imageTag": tag} for tag in sorted(image.image_tags)]
             if not image.image_tags:
                 ids.append({"imageDigest": image.image_digest})
-        page, token = page_of(ids, request)
+        page, token = get_page(ids, request)
         return with_token("imageIds", page, token)
 
 
@@ -116,7 +116,7 @@ def refuse_paging_with(request: ApiRequest, names: Any, field: str) -> None:
         raise invalid_parameter(f"{paging[0]} cannot be used together with {field}.")
 
 
-def page_of(items: list[Any], request: ApiRequest) -> tuple[list[Any], str | None]:
+def get_page(items: list[Any], request: ApiRequest) -> tuple[list[Any], str | None]:
     size = request.params.get("maxResults")
     if size is not None and not 1 <= int(size) <= LARGEST_PAGE:
         bound = "greater than or equal to 1" if int(size) < 1 else f"less than or equal to {LARGEST_PAGE}"

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeServices.html and its siblings
 CLIENT_TOKEN = re.compile(r"[!-~]{0,36}")
-MOST_SERVICES, MOST_SERVICE_DEPLOYMENTS, MOST_REVISIONS, MOST_TASKS = 10, 20, 20, 100
+MAX_SERVICES, MAX_SERVICE_DEPLOYMENTS, MAX_REVISIONS, MAX_TASKS = 10, 20, 20, 100
 
 
 class EcsApi:
@@ -89,8 +89,8 @@ class EcsApi:
         names = list(request.params.get("services") or [])
         if not names:
             raise invalid_parameter("Services cannot be empty.")
-        if len(names) > MOST_SERVICES:
-            raise invalid_parameter(f"service names can have at most {MOST_SERVICES} items")
+        if len(names) > MAX_SERVICES:
+            raise invalid_parameter(f"service names can have at most {MAX_SERVICES} items")
         cluster = self._cluster(request)
         with_tags = "TAGS" in (request.params.get("include") or [])
         found, failures = [], []
@@ -134,8 +134,8 @@ class EcsApi:
         arns = list(request.params.get("serviceDeploymentArns") or [])
         if not arns:
             raise invalid_parameter("serviceDeploymentArns cannot be empty.")
-        if len(arns) > MOST_SERVICE_DEPLOYMENTS:
-            raise invalid_parameter(f"serviceDeploymentArns can have at most {MOST_SERVICE_DEPLOYMENTS} items")
+        if len(arns) > MAX_SERVICE_DEPLOYMENTS:
+            raise invalid_parameter(f"serviceDeploymentArns can have at most {MAX_SERVICE_DEPLOYMENTS} items")
         found, failures = [], []
         for arn in arns:
             pair = self.engine.find_service_deployment(request.account, request.region, arn)
@@ -155,8 +155,8 @@ class EcsApi:
         arns = list(request.params.get("serviceRevisionArns") or [])
         if not arns:
             raise invalid_parameter("serviceRevisionArns cannot be empty.")
-        if len(arns) > MOST_REVISIONS:
-            raise invalid_parameter(f"serviceRevisionArns can have at most {MOST_REVISIONS} items")
+        if len(arns) > MAX_REVISIONS:
+            raise invalid_parameter(f"serviceRevisionArns can have at most {MAX_REVISIONS} items")
         found, failures = [], []
         for arn in arns:
             parts = str(arn).split("/")
@@ -172,13 +172,13 @@ class EcsApi:
 
     def list_tasks(self, request: ApiRequest) -> Json:
         params = request.params
-        wanted_status = params.get("desiredStatus") or "RUNNING"
+        desired_status = params.get("desiredStatus") or "RUNNING"
         arns = [
             replies.task_arn(service, task)
             for service, task in self._tasks(request)
-            if wanted_status == ("RUNNING" if task.is_live else "STOPPED")
+            if desired_status == ("RUNNING" if task.is_live else "STOPPED")
             and params.get("startedBy") in (None, task.deployment_id)
-            and params.get("family") in (None, family_of(service, task))
+            and params.get("family") in (None, get_family(service, task))
         ]
         page, token = paged(arns, params, default=100, most=100)
         return replies.present({"taskArns": page, "nextToken": token})
@@ -187,8 +187,8 @@ class EcsApi:
         names = list(request.params.get("tasks") or [])
         if not names:
             raise invalid_parameter("Tasks cannot be empty.")
-        if len(names) > MOST_TASKS:
-            raise invalid_parameter(f"Tasks can have at most {MOST_TASKS} items")
+        if len(names) > MAX_TASKS:
+            raise invalid_parameter(f"Tasks can have at most {MAX_TASKS} items")
         cluster = self._cluster(request)
         known = {task.id: (service, task) for service, task in self._tasks(request, all_services=True)}
         found, failures = [], []
@@ -251,16 +251,16 @@ class EcsApi:
         if definition is None:
             return reply
         if request.action == "RegisterTaskDefinition":
-            forgotten = {
+            dropped = {
                 name: request.params[name]
-                for name in task_definitions.FORGOTTEN_FIELDS
+                for name in task_definitions.DROPPED_FIELDS
                 if request.params.get(name) is not None
             }
             own = {"registeredAt": self.engine.now(), "registeredBy": request.principal}
-            moto_state.keep_beside(definition, {**forgotten, **own})
+            moto_state.store_extra_fields(definition, {**dropped, **own})
         if request.action == "DeregisterTaskDefinition":
-            moto_state.keep_beside(definition, {"deregisteredAt": self.engine.now()})
-        described |= moto_state.kept_beside(definition)
+            moto_state.store_extra_fields(definition, {"deregisteredAt": self.engine.now()})
+        described |= moto_state.get_extra_fields(definition)
         described["requiresAttributes"] = task_definitions.requires_attributes(described)
         return Reply(reply.status, reply.headers, json.dumps(document).encode())
 
@@ -329,7 +329,7 @@ def refuse_foreign(controller: str, params: Json) -> None:
     raise invalid_parameter(f"{what} on services with a {controller} deployment controller.{use}")
 
 
-def family_of(service: Service, task: Task) -> str:
+def get_family(service: Service, task: Task) -> str:
     return service.revisions[task.revision_arn].task_definition.rsplit("/", 1)[-1].partition(":")[0]
 
 

@@ -217,7 +217,7 @@ class Engine:
         service.configuration = merged_configuration(service.configuration, request.get("deploymentConfiguration"))
         has_new_definition = plan is not None and plan.task_definition != service.task_definition
         if request.get("forceNewDeployment") or changed or has_new_definition:
-            self._start_deployment(service, plan or plan_of(service.revisions[service.primary.revision_arn]))
+            self._start_deployment(service, plan or get_plan(service.revisions[service.primary.revision_arn]))
         return service
 
     def delete_service(self, key: ServiceKey, *, force: bool) -> Service:
@@ -290,7 +290,7 @@ class Engine:
             task.pull_started_at, task.started_at = began + 2, began + 7
             service.tasks.append(task)
         rollout.complete(service, deployment, min(now, began + 20))
-        scheduler.say(service, min(now, began + 20), "has reached a steady state.")
+        scheduler.add_event(service, min(now, began + 20), "has reached a steady state.")
         note_counts(service, began, service.desired, 0, service.desired)
         note_counts(service, min(now, began + 7), service.desired, service.desired, 0)
         service.steady, service.needs_tick, service.advanced_to = True, False, now
@@ -362,7 +362,7 @@ def supersede(service: Service, now: float) -> None:
     current.stop_reason = "Service deployment was stopped because a new service deployment was started."
 
 
-def plan_of(revision: Revision) -> RevisionPlan:
+def get_plan(revision: Revision) -> RevisionPlan:
     return RevisionPlan(
         task_definition=revision.task_definition,
         containers=revision.containers,

@@ -148,11 +148,11 @@ def regular_lines(stream: Stream, slot: Slot) -> list[Line]:
         chance = digest[1 + number * BYTES_A_LINE : 1 + (number + 1) * BYTES_A_LINE]
         at = slot.start + number * part_ms + int.from_bytes(chance[:4]) % part_ms
         if stream.is_open_at(at):
-            found.append(Line(at, stream.name, FIRST_REGULAR_NUMBER + number, message_of(stream, at, chance)))
+            found.append(Line(at, stream.name, FIRST_REGULAR_NUMBER + number, build_message(stream, at, chance)))
     return found
 
 
-def message_of(stream: Stream, at: int, chance: bytes) -> str:
+def build_message(stream: Stream, at: int, chance: bytes) -> str:
     """Return one line of the running container: mostly JSON, some plain text with or without colour, rarely an odd one."""
     level, logger, text = MESSAGES[chance[4] % len(MESSAGES)]
     request_id = chance[4:10].hex()
@@ -172,18 +172,18 @@ def message_of(stream: Stream, at: int, chance: bytes) -> str:
 
 
 def iso(at: int) -> str:
-    return f"{date_of(at // 86_400_000)}T{clock_of(at)}.{at % 1000:03d}Z"
+    return f"{format_date(at // 86_400_000)}T{format_clock(at)}.{at % 1000:03d}Z"
 
 
 def plain_time(at: int) -> str:
-    return f"{date_of(at // 86_400_000)} {clock_of(at)},{at % 1000:03d}"
+    return f"{format_date(at // 86_400_000)} {format_clock(at)},{at % 1000:03d}"
 
 
 @lru_cache(maxsize=64)
-def date_of(day: int) -> str:
+def format_date(day: int) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(day * 86_400))
 
 
-def clock_of(at: int) -> str:
+def format_clock(at: int) -> str:
     seconds = at // 1000
     return f"{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

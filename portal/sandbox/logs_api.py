@@ -22,8 +22,8 @@ from portal.sandbox.records import Service, Task
 Json = dict[str, Any]
 Position = tuple[int, str, int]
 
-MOST_EVENTS, MOST_BYTES, MOST_STREAMS = 10_000, 1_000_000, 50
-LINES_READ_A_CALL = 5_000
+MAX_EVENTS, MAX_BYTES, MAX_STREAMS = 10_000, 1_000_000, 50
+LINES_READ_PER_CALL = 5_000
 LINES_KEPT_MS = 7 * 86_400_000
 INGESTED_AFTER_MS = 250
 OLDEST_PUT_MS, NEWEST_PUT_MS = 14 * 86_400_000, 7_200_000
@@ -49,7 +49,7 @@ class LogsApi:
         names, prefix = params.get("logStreamNames"), params.get("logStreamNamePrefix")
         if names and prefix:
             raise invalid("logStreamNames and logStreamNamePrefix cannot be specified together.")
-        limit = limit_of(params, most=MOST_EVENTS)
+        limit = read_limit(params, most=MAX_EVENTS)
         matches = compile_pattern(str(params.get("filterPattern") or ""))
         since, until = int(params.get("startTime") or 0), params.get("endTime")
         newest_first = params.get("startFromHead") is False
@@ -83,7 +83,7 @@ class LogsApi:
         params = request.params
         group, streams = self._group(request)
         name = str(params.get("logStreamName") or "")
-        limit = limit_of(params, most=MOST_EVENTS)
+        limit = read_limit(params, most=MAX_EVENTS)
         since, until = int(params.get("startTime") or 0), params.get("endTime")
         until = int(until) - 1 if until is not None else None
         backward, after = not params.get("startFromHead"), None
@@ -97,8 +97,8 @@ class LogsApi:
         source = self._merged(request, group, chosen, since, until, newest_first=backward, after=after)
         page, _ = read_page(source, limit, compile_pattern(""))
         page.sort()
-        first = position_of(page[0]) if page else after or (since, "", 0)
-        last = position_of(page[-1]) if page else after or (since, "", 0)
+        first = get_position(page[0]) if page else after or (since, "", 0)
+        last = get_position(page[-1]) if page else after or (since, "", 0)
         events = [
             {
                 "timestamp": line.timestamp,
@@ -116,7 +116,7 @@ class LogsApi:
     def describe_log_streams(self, request: ApiRequest) -> Json:
         params = request.params
         group, found = self._group(request)
-        limit = limit_of(params, most=MOST_STREAMS)
+        limit = read_limit(params, most=MAX_STREAMS)
         prefix, order = params.get("logStreamNamePrefix") or "", params.get("orderBy") or "LogStreamName"
         if prefix and order == "LastEventTime":
             raise invalid("Cannot order by LastEventTime with a logStreamNamePrefix.")
@@ -192,7 +192,7 @@ class LogsApi:
                     options["awslogs-group"]
                     for revision in service.revisions.values()
                     for options in map(log_options, revision.containers)
-                    if options.get("awslogs-group") and region_of(options, service) == request.region
+                    if options.get("awslogs-group") and get_region(options, service) == request.region
                 }
                 yield from ((group, service) for group in groups)
 
@@ -206,8 +206,8 @@ class LogsApi:
                     continue
                 for container in service.revisions[task.revision_arn].containers:
                     options = log_options(container)
-                    if options.get("awslogs-group") == group and region_of(options, service) == request.region:
-                        yield service, task, stream_of(task, container, group)
+                    if options.get("awslogs-group") == group and get_region(options, service) == request.region:
+                        yield service, task, build_stream(task, container, group)
 
     def _streams(self, request: ApiRequest, group: str) -> dict[str, Stream]:
         """Return the task streams of a group by name, and create new ones in moto."""
@@ -246,7 +246,7 @@ class LogsApi:
                 kept = [line for line in kept if put_until is None or line.timestamp <= put_until]
                 sources.append(sorted(kept, reverse=newest_first))
         for line in heapq.merge(*sources, reverse=newest_first):
-            if after is None or (position_of(line) < after if newest_first else position_of(line) > after):
+            if after is None or (get_position(line) < after if newest_first else get_position(line) > after):
                 yield line
 
     def _describe(self, request: ApiRequest, group: str, name: str, stream: Stream | None) -> Json:
@@ -272,17 +272,17 @@ def read_page(source: Iterator[Line], limit: int, matches: Callable[[str], bool]
     read = size = 0
     position = None
     for line in source:
-        is_full = len(page) >= limit or read >= LINES_READ_A_CALL
-        if is_full or (page and size + len(line.message.encode()) > MOST_BYTES):
+        is_full = len(page) >= limit or read >= LINES_READ_PER_CALL
+        if is_full or (page and size + len(line.message.encode()) > MAX_BYTES):
             return page, position
-        read, position = read + 1, position_of(line)
+        read, position = read + 1, get_position(line)
         if matches(line.message):
             page.append(line)
             size += len(line.message.encode())
     return page, None
 
 
-def position_of(line: Line) -> Position:
+def get_position(line: Line) -> Position:
     return line.timestamp, line.stream, line.number
 
 
@@ -301,7 +301,7 @@ def read_token(token: Any) -> tuple[bool, Position]:
         raise invalid("The specified nextToken is invalid.") from error
 
 
-def limit_of(params: Json, *, most: int) -> int:
+def read_limit(params: Json, *, most: int) -> int:
     limit = params.get("limit")
     if limit is None:
         return most
@@ -324,11 +324,11 @@ def log_options(container: Json) -> Json:
     return dict(configuration.get("options") or {}) if configuration.get("logDriver") == "awslogs" else {}
 
 
-def region_of(options: Json, service: Service) -> str:
+def get_region(options: Json, service: Service) -> str:
     return str(options.get("awslogs-region") or service.key.region)
 
 
-def stream_of(task: Task, container: Json, group: str) -> Stream:
+def build_stream(task: Task, container: Json, group: str) -> Stream:
     prefix = log_options(container).get("awslogs-stream-prefix")
     return Stream(
         group=group,

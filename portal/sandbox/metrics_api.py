@@ -23,8 +23,8 @@ Json = dict[str, Any]
 OWN_NAMESPACES = {namespace for namespace, _ in METRICS}
 STATISTICS = ("Average", "Minimum", "Maximum", "Sum", "SampleCount")
 PERCENTILE = re.compile(r"^p(\d{1,2}(?:\.\d+)?|100)$")
-MOST_QUERIES, MOST_DATAPOINTS, MOST_STATISTICS_DATAPOINTS = 500, 100_800, 1_440
-METRICS_A_PAGE = 500
+MAX_QUERIES, MAX_DATAPOINTS, MAX_STATISTICS_DATAPOINTS = 500, 100_800, 1_440
+METRICS_PER_PAGE = 500
 
 
 class MetricsApi:
@@ -39,7 +39,7 @@ class MetricsApi:
         queries = params.get("MetricDataQueries")
         if request.protocol != "json":
             return None
-        if request.action == "GetMetricData" and queries and any(namespace_of(each) for each in queries):
+        if request.action == "GetMetricData" and queries and any(get_namespace(each) for each in queries):
             return self.get_metric_data(request)
         if request.action == "GetMetricStatistics" and params.get("Namespace") in OWN_NAMESPACES:
             return self.get_metric_statistics(request)
@@ -51,11 +51,11 @@ class MetricsApi:
         """Return the points of all queries, at most MaxDatapoints per page. Queries with more points are `PartialData`."""
         params = request.params
         queries = params["MetricDataQueries"]
-        if len(queries) > MOST_QUERIES:
-            raise invalid(f"The collection MetricDataQueries must not have a size greater than {MOST_QUERIES}.")
-        start, end = range_of(params)
+        if len(queries) > MAX_QUERIES:
+            raise invalid(f"The collection MetricDataQueries must not have a size greater than {MAX_QUERIES}.")
+        start, end = read_range(params)
         newest_first = params.get("ScanBy") != "TimestampAscending"
-        page_size = int(params.get("MaxDatapoints") or MOST_DATAPOINTS)
+        page_size = int(params.get("MaxDatapoints") or MAX_DATAPOINTS)
         offset = read_token(params.get("NextToken"))
         seen = 0
         results = []
@@ -88,7 +88,7 @@ class MetricsApi:
             )
         stat = query["MetricStat"]
         metric = stat["Metric"]
-        period = period_of(stat.get("Period"))
+        period = read_period(stat.get("Period"))
         buckets = self._buckets(request, metric, start, end, period=period, unit=stat.get("Unit"), known=known)
         return [(at, statistic(str(stat["Stat"]), found)) for at, found in buckets]
 
@@ -97,10 +97,10 @@ class MetricsApi:
         statistics = [*(params.get("Statistics") or []), *(params.get("ExtendedStatistics") or [])]
         if not statistics:
             raise AwsError("InvalidParameterCombination", "Must specify either Statistics or ExtendedStatistics")
-        start, end = range_of(params)
-        period = period_of(params.get("Period"))
+        start, end = read_range(params)
+        period = read_period(params.get("Period"))
         wanted = math.ceil((end - start) / period)
-        if wanted > MOST_STATISTICS_DATAPOINTS:
+        if wanted > MAX_STATISTICS_DATAPOINTS:
             raise AwsError(
                 "InvalidParameterCombination",
                 f"You have requested up to {wanted:,} datapoints, which exceeds the limit of 1,440. You may reduce the "
@@ -137,7 +137,7 @@ class MetricsApi:
                     if namespace == params["Namespace"] and params.get("MetricName") in (None, name)
                 ]
         start = read_token(params.get("NextToken"))
-        end = start + METRICS_A_PAGE
+        end = start + METRICS_PER_PAGE
         return {"Metrics": found[start:end], **({"NextToken": write_token(end)} if end < len(found) else {})}
 
     def _buckets(
@@ -174,12 +174,12 @@ class MetricsApi:
         return sorted(buckets.items())
 
 
-def namespace_of(query: Json) -> str | None:
+def get_namespace(query: Json) -> str | None:
     namespace = ((query.get("MetricStat") or {}).get("Metric") or {}).get("Namespace")
     return namespace if namespace in OWN_NAMESPACES else None
 
 
-def range_of(params: Json) -> tuple[int, int]:
+def read_range(params: Json) -> tuple[int, int]:
     """Return the start, rounded down to the minute as CloudWatch does, and the end, rounded up to the second."""
     start, end = epoch(params.get("StartTime")), epoch(params.get("EndTime"))
     if start is None or end is None:
@@ -191,7 +191,7 @@ def range_of(params: Json) -> tuple[int, int]:
     return round_down(int(start), MINUTE), math.ceil(end)
 
 
-def period_of(period: Any) -> int:
+def read_period(period: Any) -> int:
     """Return the period in seconds. Periods below a minute become a minute, as there are no high-resolution metrics."""
     if period in (1, 5, 10, 20, 30):
         return MINUTE

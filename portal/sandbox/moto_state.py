@@ -47,12 +47,12 @@ def register_task_definition(account: str, region: str, family: str, **parameter
     return str(ecs_backends[account][region].register_task_definition(family, **parameters).arn)
 
 
-def keep_beside(definition: TaskDefinition, fields: dict[str, Any]) -> None:
+def store_extra_fields(definition: TaskDefinition, fields: dict[str, Any]) -> None:
     """Store fields of a task definition that moto does not keep. They are saved in the snapshot with the record."""
     vars(definition).setdefault("beside", {}).update(fields)
 
 
-def kept_beside(definition: TaskDefinition) -> dict[str, Any]:
+def get_extra_fields(definition: TaskDefinition) -> dict[str, Any]:
     return dict(vars(definition).get("beside", {}))
 
 

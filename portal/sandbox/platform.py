@@ -50,7 +50,7 @@ def handle_platform(sandbox: Sandbox, request: Request) -> Response:
     if match is None:
         return plain(404, "404 page not found")
     with sandbox.lock:
-        front = Front.of(sandbox, match["stack"], match["service"])
+        front = Front.find(sandbox, match["stack"], match["service"])
     switch = front.switch(match["service"])
     if switch and switch.status == "slow":
         time.sleep(switch.seconds)
@@ -81,11 +81,11 @@ class Front:
     switches: dict[str, Switch]
 
     @classmethod
-    def of(cls, sandbox: Sandbox, stack: str, component: str) -> "Front":
+    def find(cls, sandbox: Sandbox, stack: str, component: str) -> "Front":
         """Advance the service to the current time and pick the task that answers; None if none is running."""
         service = find_service(sandbox, stack, component)
         task = first_task(service) if service else None
-        version = version_of(service, task) if service and task else ""
+        version = get_version(service, task) if service and task else ""
         found = {part: switch for part in STATUSES if (switch := sandbox.platform.find(stack, part))}
         return cls(stack, task, version, sandbox.clock.now(), found)
 
@@ -119,7 +119,7 @@ def first_task(service: Service) -> Task | None:
     return min(running, key=lambda task: (not task.healthy, task.started_at or 0.0, task.id), default=None)
 
 
-def version_of(service: Service, task: Task) -> str:
+def get_version(service: Service, task: Task) -> str:
     """Return the version built into the task's image: its version tag without the `v`, or the start of its digest."""
     container = service.revisions[task.revision_arn].containers[0]
     key = service.key
@@ -217,7 +217,7 @@ def connector_state(front: Front, name: str) -> Json:
         return {"healthy": False, "error": switch.message or "context deadline exceeded"}
     state = {
         "healthy": switch is None,
-        "latency": latency_of(name),
+        "latency": get_latency(name),
         "details": {"type": CONNECTORS[name]},
         "timestamp": front.timestamp,
     }
@@ -261,7 +261,7 @@ def provider_state(front: Front, name: str) -> Json | None:
     is_bad = switch is not None and switch.status != "test_fails"
     state: Json = {
         "status": switch.status if switch and is_bad else "healthy",
-        "latency": latency_of(name),
+        "latency": get_latency(name),
         "last_checked": front.timestamp,
     }
     if switch and is_bad:
@@ -342,7 +342,7 @@ ROUTES: dict[str, list[tuple[str, str, Handler]]] = {
 OPEN_PATHS = ("/health", "/mcp/health")
 
 
-def latency_of(name: str) -> int:
+def get_latency(name: str) -> int:
     """Return a fixed latency of 20 to 79 milliseconds in nanoseconds, as a Go duration."""
     return (20 + zlib.crc32(name.encode()) % 60) * 1_000_000
 

@@ -203,7 +203,7 @@ class Service:
     def find_service_deployment(self, arn: str) -> ServiceDeployment | None:
         return next((each for each in self.service_deployments if each.arn == arn), None)
 
-    def tasks_of(self, deployment_id: str) -> list[Task]:
+    def tasks_for(self, deployment_id: str) -> list[Task]:
         """Return the tasks of one deployment that have not stopped."""
         return [task for task in self.tasks if task.deployment_id == deployment_id and task.status != "STOPPED"]
 

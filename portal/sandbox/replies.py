@@ -82,27 +82,27 @@ def current_revisions(service: Service) -> list[Json]:
     """List the revisions with tasks and that of the PRIMARY deployment, newest deployment first."""
     summaries: dict[str, Json] = {}
     for deployment in service.deployments:
-        mine = [task for task in service.tasks if task.is_live and task.deployment_id == deployment.id]
+        own_tasks = [task for task in service.tasks if task.is_live and task.deployment_id == deployment.id]
         if deployment.status == "INACTIVE":
             continue
         summary = summaries.setdefault(deployment.revision_arn, revision_summary(deployment.revision_arn, [0, 0, 0]))
         summary["requestedTaskCount"] += service.desired if deployment.status == "PRIMARY" else 0
-        summary["runningTaskCount"] += sum(task.is_running for task in mine)
-        summary["pendingTaskCount"] += sum(task.is_pending for task in mine)
+        summary["runningTaskCount"] += sum(task.is_running for task in own_tasks)
+        summary["pendingTaskCount"] += sum(task.is_pending for task in own_tasks)
     return list(summaries.values())
 
 
 def deployment_reply(service: Service, deployment: Deployment) -> Json:
     revision = service.revisions[deployment.revision_arn]
-    mine = [task for task in service.tasks if task.is_live and task.deployment_id == deployment.id]
+    own_tasks = [task for task in service.tasks if task.is_live and task.deployment_id == deployment.id]
     return present(
         {
             "id": deployment.id,
             "status": deployment.status,
             "taskDefinition": revision.task_definition,
             "desiredCount": service.desired if deployment.status == "PRIMARY" else 0,
-            "pendingCount": sum(task.is_pending for task in mine),
-            "runningCount": sum(task.is_running for task in mine),
+            "pendingCount": sum(task.is_pending for task in own_tasks),
+            "runningCount": sum(task.is_running for task in own_tasks),
             "failedTasks": deployment.failed_tasks,
             "createdAt": deployment.created_at,
             "updatedAt": deployment.updated_at,
@@ -242,7 +242,7 @@ def task_reply(service: Service, task: Task) -> Json:
             "memory": revision.memory,
             "desiredStatus": "RUNNING" if task.is_live else "STOPPED",
             "lastStatus": task.status,
-            "healthStatus": health_of(task),
+            "healthStatus": get_health(task),
             "connectivity": "CONNECTED",
             "connectivityAt": task.pull_started_at,
             "createdAt": task.created_at,
@@ -264,7 +264,7 @@ def task_reply(service: Service, task: Task) -> Json:
     )
 
 
-def health_of(task: Task) -> str:
+def get_health(task: Task) -> str:
     return "HEALTHY" if task.healthy else "UNKNOWN"
 
 
@@ -302,7 +302,7 @@ def container_reply(service: Service, task: Task, container: Json) -> Json:
             "lastStatus": "PENDING" if last_status == "PROVISIONING" else last_status,
             "exitCode": task.exit_code if stopped and pulled else None,
             "reason": task.container_reason or None,
-            "healthStatus": health_of(task),
+            "healthStatus": get_health(task),
             "networkBindings": [],
             "networkInterfaces": [{"attachmentId": task.id[:36], "privateIpv4Address": task.private_ip}],
             "cpu": container["cpu"],

@@ -15,11 +15,11 @@ from portal.sandbox.records import Deployment, Service, ServiceDeployment, Servi
 from portal.sandbox.scheduler import (
     PACE,
     STOPPED_TASKS_KEPT_SECONDS,
+    add_event,
     advance_tasks,
-    fault_of,
+    find_fault,
     pending_alarm,
     place_tasks,
-    say,
 )
 
 TICK_SECONDS = 1.0
@@ -80,7 +80,7 @@ def next_wake(service: Service) -> float | None:
         times.append(primary.steady_since + PACE.settle)
     if primary.first_running_at is not None and pending_alarm(primary):
         times.append(primary.first_running_at + PACE.alarm_after)
-    if fault_of(primary, "no_capacity") and primary.rollout_state == "IN_PROGRESS":
+    if find_fault(primary, "no_capacity") and primary.rollout_state == "IN_PROGRESS":
         times.append(service.next_place_event_at)
     return max(min(times), soon) if times else None
 
@@ -175,7 +175,7 @@ def start_rollback(
         faults=rollout_faults(service.key, True),
     )
     restore_deployment(service, restored, now)
-    say(service, now, f"rolling back to deployment {earlier_id}.")
+    add_event(service, now, f"rolling back to deployment {earlier_id}.")
 
 
 def restore_deployment(service: Service, restored: Deployment, now: float) -> None:
@@ -190,8 +190,8 @@ def restore_deployment(service: Service, restored: Deployment, now: float) -> No
     """
     service.deployments = [each for each in service.deployments if each.id != restored.id]
     add_deployment(service, restored)
-    if fault_of(restored, "crash"):
-        running = [task for task in service.tasks_of(restored.id) if task.is_running]
+    if find_fault(restored, "crash"):
+        running = [task for task in service.tasks_for(restored.id) if task.is_running]
         for task in running[: math.ceil(len(running) / 2)]:
             task.next_at = now + PACE.crash_after
 
@@ -250,7 +250,7 @@ def fail_deployment(service: Service, deployment: Deployment, now: float, *, why
     watcher = "circuit breaker: " if why.startswith("tasks") else "failed: "
     deployment.rollout_state, deployment.updated_at = "FAILED", now
     deployment.rollout_state_reason = f"ECS deployment {watcher}{why}."
-    say(service, now, f"(deployment {deployment.id}) deployment failed: {why}.")
+    add_event(service, now, f"(deployment {deployment.id}) deployment failed: {why}.")
 
 
 def give_up(
@@ -278,7 +278,7 @@ def retire_deployments(service: Service) -> None:
     A failed deployment stays ACTIVE until then.
     """
     for each in service.deployments[1:]:
-        is_kept = each.rollout_state == "FAILED" or service.tasks_of(each.id)
+        is_kept = each.rollout_state == "FAILED" or service.tasks_for(each.id)
         each.status = "ACTIVE" if is_kept else "INACTIVE"
 
 
@@ -300,14 +300,14 @@ def detect_steady_state(service: Service, now: float) -> None:
     if primary.rollout_state == "IN_PROGRESS":
         complete(service, primary, now)
     service.steady = True
-    say(service, now, "has reached a steady state.")
+    add_event(service, now, "has reached a steady state.")
 
 
 def complete(service: Service, deployment: Deployment, now: float) -> None:
     deployment.rollout_state, deployment.updated_at = "COMPLETED", now
     deployment.rollout_state_reason = f"ECS deployment {deployment.id} completed."
     service.completed = [*service.completed, [deployment.revision_arn, deployment.id]][-COMPLETED_KEPT:]
-    say(service, now, f"(deployment {deployment.id}) deployment completed.")
+    add_event(service, now, f"(deployment {deployment.id}) deployment completed.")
     current = service.find_service_deployment(deployment.service_deployment_arn)
     if current and current.is_open:
         status = "ROLLBACK_SUCCESSFUL" if deployment.is_rollback else "SUCCESSFUL"

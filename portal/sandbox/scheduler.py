@@ -59,7 +59,7 @@ def advance_task(service: Service, deployment: Deployment | None, task: Task, no
         task.next_at = now + PACE.pull * slowness(deployment)
     elif task.status == "PENDING":
         start_or_fail_to_pull(service, deployment, task, now)
-    elif (fault := use_up(fault_of(deployment, "crash"))) or service.revisions[task.revision_arn].crashes:
+    elif (fault := use_up(find_fault(deployment, "crash"))) or service.revisions[task.revision_arn].crashes:
         fault = fault or {}
         task.exit_code = int(fault.get("exit_code", 1))
         fail_task(
@@ -78,7 +78,7 @@ def advance_task(service: Service, deployment: Deployment | None, task: Task, no
 
 def start_or_fail_to_pull(service: Service, deployment: Deployment, task: Task, now: float) -> None:
     error = service.revisions[task.revision_arn].pull_error
-    if fault := use_up(fault_of(deployment, "image_pull")):
+    if fault := use_up(find_fault(deployment, "image_pull")):
         error = fault.get("reason") or (
             "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref "
             f"{service.revisions[task.revision_arn].containers[0]['image']}: not found"
@@ -90,9 +90,9 @@ def start_or_fail_to_pull(service: Service, deployment: Deployment, task: Task, 
     task.status, task.started_at = "RUNNING", now
     if deployment.first_running_at is None:
         deployment.first_running_at = now
-    if fault_of(deployment, "crash") or service.revisions[task.revision_arn].crashes:
+    if find_fault(deployment, "crash") or service.revisions[task.revision_arn].crashes:
         task.next_at = now + PACE.crash_after
-    elif not fault_of(deployment, "stuck"):
+    elif not find_fault(deployment, "stuck"):
         task.next_at = now + PACE.become_healthy * slowness(deployment)
 
 
@@ -105,7 +105,7 @@ def fail_task(service: Service, deployment: Deployment, task: Task, now: float, 
     deployment.updated_at = now
     count_failures(service, deployment)
     if deployment.failed_tasks % 10 == 0:
-        say(service, now, f"is unable to consistently start tasks successfully. {TROUBLESHOOTING}")
+        add_event(service, now, f"is unable to consistently start tasks successfully. {TROUBLESHOOTING}")
 
 
 def count_failures(service: Service, deployment: Deployment) -> None:
@@ -128,26 +128,26 @@ def stop_task(task: Task, now: float, *, code: str, reason: str) -> None:
 def place_tasks(service: Service, now: float) -> None:
     """Start new tasks and stop old ones, within minimumHealthyPercent and maximumPercent of the desired count."""
     primary = service.primary
-    mine = [task for task in service.tasks if task.is_live and task.deployment_id == primary.id]
+    primary_tasks = [task for task in service.tasks if task.is_live and task.deployment_id == primary.id]
     old = [task for task in service.tasks if task.is_live and task.deployment_id != primary.id]
     upper = math.floor(service.desired * service.configuration["maximumPercent"] / 100)
     lower = math.ceil(service.desired * service.configuration["minimumHealthyPercent"] / 100)
     if primary.rollout_state == "FAILED":
         # No more tasks are started, but the service can still be scaled down.
-        surplus = [*mine[service.desired :], *old[service.desired :]]
+        surplus = [*primary_tasks[service.desired :], *old[service.desired :]]
         stop_tasks(service, surplus, now, reason=f"Scaling activity initiated by (deployment {primary.id})")
         return
-    missing = service.desired - len(mine)
-    room = max(0, upper - len(mine) - len(old))
+    missing = service.desired - len(primary_tasks)
+    room = max(0, upper - len(primary_tasks) - len(old))
     started = 0
     if missing > 0 and now >= primary.launch_after:
-        started = start_tasks(service, primary, now, count=min(missing, room, wave_room(service, mine)))
+        started = start_tasks(service, primary, now, count=min(missing, room, wave_room(service, primary_tasks)))
     if missing < 0:
-        surplus = sorted(mine, key=lambda task: (task.healthy, -task.created_at))[:-missing]
+        surplus = sorted(primary_tasks, key=lambda task: (task.healthy, -task.created_at))[:-missing]
         stop_tasks(service, surplus, now, reason=f"Scaling activity initiated by (deployment {primary.id})")
     never_healthy = [task for task in old if not task.healthy]
     healthy_old = [task for task in old if task.healthy]
-    healthy_new = sum(task.healthy for task in mine)
+    healthy_new = sum(task.healthy for task in primary_tasks)
     unneeded = len(healthy_old) - max(0, service.desired - healthy_new)
     in_the_way = missing - started if missing > room else 0
     allowed = max(0, healthy_new + len(healthy_old) - lower)
@@ -155,22 +155,22 @@ def place_tasks(service: Service, now: float) -> None:
     stop_tasks(service, going, now, reason=f"Scaling activity initiated by (deployment {primary.id})")
 
 
-def wave_room(service: Service, mine: Iterable[Task]) -> int:
+def wave_room(service: Service, running: Iterable[Task]) -> int:
     """Return how many tasks may start in this tick. At most half the desired count may be starting at the same time.
 
     ECS itself places tasks in small batches. Two waves make the progress of a small service visible.
     """
-    return max(0, max(1, math.ceil(service.desired / 2)) - sum(not task.healthy for task in mine))
+    return max(0, max(1, math.ceil(service.desired / 2)) - sum(not task.healthy for task in running))
 
 
 def start_tasks(service: Service, deployment: Deployment, now: float, *, count: int) -> int:
     """Start `count` tasks and return the number started. Without capacity none starts, and an event is added."""
     if count <= 0:
         return 0
-    if fault_of(deployment, "no_capacity"):
+    if find_fault(deployment, "no_capacity"):
         if now >= service.next_place_event_at:
             service.next_place_event_at = now + PLACEMENT_EVENT_EVERY_SECONDS
-            say(
+            add_event(
                 service,
                 now,
                 "was unable to place a task. Reason: Capacity is unavailable at this time. Please try again later or "
@@ -181,7 +181,7 @@ def start_tasks(service: Service, deployment: Deployment, now: float, *, count: 
     service.tasks.extend(tasks)
     service.steady, service.needs_tick = False, True
     deployment.updated_at, deployment.steady_since = now, None
-    say(service, now, f"has started {count} tasks: {' '.join(f'(task {task.id})' for task in tasks)}.")
+    add_event(service, now, f"has started {count} tasks: {' '.join(f'(task {task.id})' for task in tasks)}.")
     return count
 
 
@@ -203,18 +203,20 @@ def stop_tasks(service: Service, tasks: list[Task], now: float, *, reason: str) 
     for task in tasks:
         stop_task(task, now, code="ServiceSchedulerInitiated", reason=reason)
     service.steady, service.needs_tick = False, True
-    say(service, now, f"has stopped {len(tasks)} running tasks: {' '.join(f'(task {task.id})' for task in tasks)}.")
+    add_event(
+        service, now, f"has stopped {len(tasks)} running tasks: {' '.join(f'(task {task.id})' for task in tasks)}."
+    )
 
 
 # Faults bound to a deployment at its start
 
 
-def fault_of(deployment: Deployment, kind: str) -> dict[str, Any] | None:
+def find_fault(deployment: Deployment, kind: str) -> dict[str, Any] | None:
     return next((fault for fault in deployment.faults if fault["kind"] == kind), None)
 
 
 def pending_alarm(deployment: Deployment) -> dict[str, Any] | None:
-    fault = fault_of(deployment, "alarm")
+    fault = find_fault(deployment, "alarm")
     return fault if fault and not fault.get("used") and deployment.rollout_state == "IN_PROGRESS" else None
 
 
@@ -227,11 +229,11 @@ def use_up(fault: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def slowness(deployment: Deployment) -> float:
-    fault = fault_of(deployment, "slow")
+    fault = find_fault(deployment, "slow")
     return float(fault.get("factor") or 1.0) if fault else 1.0
 
 
-def say(service: Service, now: float, text: str) -> None:
+def add_event(service: Service, now: float, text: str) -> None:
     """Add a service event, newest first."""
     event = Event(id=str(uuid.uuid4()), created_at=now, message=f"(service {service.key.name}) {text}")
     service.events = [event, *service.events[: EVENTS_KEPT - 1]]

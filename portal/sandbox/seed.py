@@ -148,7 +148,7 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
     age = float(body.get("age_seconds", DEFAULT_AGE_SECONDS))
     definition = moto_state.find_task_definition(key.account, key.region, arn)
     owner = f"arn:aws:iam::{key.account}:root"
-    moto_state.keep_beside(definition, {"registeredAt": sandbox.clock.now() - age, "registeredBy": owner})
+    moto_state.store_extra_fields(definition, {"registeredAt": sandbox.clock.now() - age, "registeredBy": owner})
     return sandbox.engine.put_steady(key, plan, request, age_seconds=age)
 
 

@@ -32,7 +32,7 @@ from portal.sandbox.records import ServiceKey
 from portal.sandbox.snapshot import Snapshot
 from portal.sandbox.sts import Identity
 from portal.sandbox.throttling import Throttling
-from portal.sandbox.webhook_inbox import Inboxes
+from portal.sandbox.webhook_inbox import WebhookInboxes
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Sandbox:
         self.identity = Identity()
         self.throttling = Throttling()
         self.platform = Switches()
-        self.inboxes = Inboxes()
+        self.webhook_inboxes = WebhookInboxes()
         self.engine = Engine(self.clock.now, self.faults.for_rollout)
         self.ecs = EcsApi(self.engine)
         self.ecr = EcrApi()
@@ -104,7 +104,7 @@ class Sandbox:
         self.identity.clear()
         self.faults.clear()
         self.platform.clear()
-        self.inboxes.clear()
+        self.webhook_inboxes.clear()
         self.ledger.clear()
         self.throttling.reset()
         self.clock.reset()
@@ -132,13 +132,13 @@ class Sandbox:
                 self._record(request, error=None, effect=False, delivered=False)
             drop_connection(environ)
         with self.lock:
-            reply = self._carry_out(environ, request, delivered=not delivery.drop_after)
+            reply = self._execute(environ, request, delivered=not delivery.drop_after)
         time.sleep(delivery.after_seconds)
         if delivery.drop_after:
             drop_connection(environ)
         return reply
 
-    def _carry_out(self, environ: Environ, request: ApiRequest, *, delivered: bool) -> Reply:
+    def _execute(self, environ: Environ, request: ApiRequest, *, delivered: bool) -> Reply:
         """Run the call with its faults and limits. A write is in the ledger and snapshot before this returns."""
         before = self._newest_service_deployment(request)
         error = None

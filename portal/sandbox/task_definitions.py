@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 FAMILY = re.compile(r"[A-Za-z0-9_-]{1,255}")
 # Fields that moto does not keep. They are stored beside its record.
-FORGOTTEN_FIELDS = ("enableFaultInjection", "trustedExecutionConfiguration")
+DROPPED_FIELDS = ("enableFaultInjection", "trustedExecutionConfiguration")
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html: MiB by CPU units
 FARGATE_MEMORY: dict[int, range | tuple[int, ...]] = {
     256: (512, 1024, 2048),

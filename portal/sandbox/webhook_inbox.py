@@ -13,7 +13,7 @@ from typing import Any
 
 from werkzeug.wrappers import Request, Response
 
-INBOX_PREFIX = "/_sandbox/inbox/"
+WEBHOOK_INBOX_PREFIX = "/_sandbox/inbox/"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGES_KEPT = 500
 LONGEST_BODY = 1_000_000
@@ -21,7 +21,7 @@ LONGEST_BODY = 1_000_000
 Json = dict[str, Any]
 
 
-class InboxError(ValueError):
+class WebhookInboxError(ValueError):
     """Invalid input. The message names the field."""
 
 
@@ -36,7 +36,7 @@ class Message:
 
 
 @dataclass
-class Inbox:
+class WebhookInbox:
     """Messages, oldest first. Answers `status` after `seconds`, for `times` deliveries or until changed."""
 
     messages: list[Message] = field(default_factory=list)
@@ -58,23 +58,23 @@ class Inbox:
         """Set the response from JSON; omitted fields get their defaults. Raises InboxError that names the field."""
         for name, value in body.items():
             if name not in ("status", "seconds", "times"):
-                raise InboxError(f"`{name}` is not a known field. Known fields: status, seconds, times.")
+                raise WebhookInboxError(f"`{name}` is not a known field. Known fields: status, seconds, times.")
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-                raise InboxError(f"`{name}` must be a number of at least 0, not {value!r}.")
+                raise WebhookInboxError(f"`{name}` must be a number of at least 0, not {value!r}.")
         status, times = body.get("status", 200), body.get("times")
         if not 200 <= status <= 599:
-            raise InboxError(f"`status` must be from 200 to 599, not {status}.")
+            raise WebhookInboxError(f"`status` must be from 200 to 599, not {status}.")
         if times == 0:
-            raise InboxError("`times` must be at least 1. Omit it for a permanent response.")
+            raise WebhookInboxError("`times` must be at least 1. Omit it for a permanent response.")
         self.status, self.seconds, self.times = int(status), float(body.get("seconds", 0)), times
 
 
-class Inboxes:
+class WebhookInboxes:
     """All inboxes by name. They have their own lock because deliveries do not touch the state of AWS."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.by_name: dict[str, Inbox] = {}
+        self.by_name: dict[str, WebhookInbox] = {}
 
     def clear(self) -> None:
         with self.lock:
@@ -82,20 +82,20 @@ class Inboxes:
 
     def handle(self, request: Request) -> Response:
         """Answer one call to an inbox."""
-        name = request.path.removeprefix(INBOX_PREFIX)
+        name = request.path.removeprefix(WEBHOOK_INBOX_PREFIX)
         if not NAME.fullmatch(name):
             return answer(404, {"error": "The name of an inbox must consist of 1 to 64 letters, digits, - and _."})
         if request.method == "POST":
             return self._deliver(name, request)
         with self.lock:
             if request.method == "GET":
-                return answer(200, asdict(self.by_name.get(name, Inbox())))
+                return answer(200, asdict(self.by_name.get(name, WebhookInbox())))
             if request.method == "DELETE":
-                return answer(200, {"removed": len(self.by_name.pop(name, Inbox()).messages)})
+                return answer(200, {"removed": len(self.by_name.pop(name, WebhookInbox()).messages)})
             if request.method == "PUT":
                 try:
-                    self.by_name.setdefault(name, Inbox()).behave(json_object(request))
-                except InboxError as error:
+                    self.by_name.setdefault(name, WebhookInbox()).behave(json_object(request))
+                except WebhookInboxError as error:
                     return answer(400, {"error": str(error)})
                 return answer(200, {"status": "set"})
         return answer(405, {"error": f"{request.path} takes DELETE, GET, POST, PUT, not {request.method}."})
@@ -107,9 +107,9 @@ class Inboxes:
         headers = {key.lower(): value for key, value in request.headers.items()}
         body = request.get_data().decode("utf-8", "replace")
         with self.lock:
-            status, seconds = self.by_name.setdefault(name, Inbox()).receive(headers, body)
+            status, seconds = self.by_name.setdefault(name, WebhookInbox()).receive(headers, body)
         time.sleep(seconds)
-        moved = {"Location": f"{INBOX_PREFIX}{name}-elsewhere"} if 300 <= status < 400 else {}
+        moved = {"Location": f"{WEBHOOK_INBOX_PREFIX}{name}-elsewhere"} if 300 <= status < 400 else {}
         return Response("ok" if status < 300 else "not taken", status=status, mimetype="text/plain", headers=moved)
 
 
@@ -117,9 +117,9 @@ def json_object(request: Request) -> Json:
     try:
         body = json.loads(request.get_data() or b"{}")
     except ValueError as error:
-        raise InboxError("The body must be a JSON object.") from error
+        raise WebhookInboxError("The body must be a JSON object.") from error
     if not isinstance(body, dict):
-        raise InboxError("The body must be a JSON object.")
+        raise WebhookInboxError("The body must be a JSON object.")
     return body
 
 

@@ -55,9 +55,9 @@ class Guard:
     def watch(self, page: Page) -> None:
         page.on("console", lambda message: message.type in ("error", "warning") and self.note(message.text))
         page.on("pageerror", lambda error: self.note(f"uncaught: {error}"))
-        page.on("request", lambda request: self.look_at(request.url))
+        page.on("request", lambda request: self.check_url(request.url))
 
-    def look_at(self, url: str) -> None:
+    def check_url(self, url: str) -> None:
         if not url.startswith((self.origin, "data:")):
             self.note(f"another origin: {url}")
 

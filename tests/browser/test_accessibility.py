@@ -79,7 +79,7 @@ def send_empty_form(page: Page) -> None:
     expect(page.get_by_role("alert")).to_be_visible()
 
 
-def sign_without_a_word(page: Page) -> None:
+def sign_without_note(page: Page) -> None:
     page.get_by_label("Fail").check()
     page.get_by_role("button", name="Sign", exact=True).click()
     expect(page.get_by_text("Say in a note what failed")).to_be_visible()
@@ -103,7 +103,7 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
         (f"{acme}upgrades/{partial.upgrade_id}/", open_events),
         (f"{acme}upgrades/{partial.upgrade_id}/evidence", None),
         (f"{acme}upgrades/{partial.upgrade_id}/validation/sign_in", None),
-        (f"{acme}upgrades/{partial.upgrade_id}/validation/platform_health", sign_without_a_word),
+        (f"{acme}upgrades/{partial.upgrade_id}/validation/platform_health", sign_without_note),
         (f"{acme}upgrades/", None),
         (f"{acme}upgrades/?status=PENDING", None),
         (f"{acme}upgrades/?status=unknown", None),

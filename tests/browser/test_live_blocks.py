@@ -33,14 +33,14 @@ def test_a_failing_refresh_turns_amber_and_keeps_the_last_data(
     guard.expected = ["net::ERR_FAILED", "htmx:sendError", "htmx:afterRequest"]
     page = open_page(address(rolling), cast.operator)
     freshness = page.locator("[data-freshness]")
-    lane = page.get_by_role("region", name="Agent service")
-    seen = lane.get_by_role("list", name="Tasks").inner_text()
+    card = page.get_by_role("region", name="Agent service")
+    seen = card.get_by_role("list", name="Tasks").inner_text()
 
     page.route(f"**{address(rolling)}", lambda route: route.abort())
     expect(freshness).to_contain_text("The portal does not answer")
     expect(freshness).to_have_class("freshness failing")
     expect(page.locator("#announcer")).to_have_text("Refreshing fails. The page shows what was last seen.")
-    assert lane.get_by_role("list", name="Tasks").inner_text() == seen
+    assert card.get_by_role("list", name="Tasks").inner_text() == seen
 
     page.unroute_all()
     expect(freshness).to_have_class("freshness")
@@ -51,17 +51,17 @@ def test_what_a_person_opened_or_selected_survives_a_refresh(
     cast: Cast, rolling: Upgrade, engine: Engine, open_page: OpenPage
 ) -> None:
     page = open_page(address(rolling), cast.operator)
-    lane = page.get_by_role("region", name="Agent service")
+    card = page.get_by_role("region", name="Agent service")
     page.locator("#live").evaluate("block => { block.dataset.first = ''; }")
 
-    summary = lane.locator("summary")
+    summary = card.locator("summary")
     # A slow click that spans a refresh must still take effect.
     summary.hover()
     page.mouse.down()
     page.wait_for_timeout(2200)
     page.mouse.up()
     expect(page.locator("#live[data-first]")).to_have_count(0)
-    expect(lane.get_by_role("heading", name="ECS events")).to_be_visible()
+    expect(card.get_by_role("heading", name="ECS events")).to_be_visible()
     expect(summary).to_be_focused()
 
     page.evaluate("getSelection().selectAllChildren(document.querySelector('.headline'))")
@@ -70,7 +70,7 @@ def test_what_a_person_opened_or_selected_survives_a_refresh(
     page.wait_for_timeout(2500)
     assert page.evaluate("String(getSelection())") == selected
     page.evaluate("getSelection().empty()")
-    expect(lane).to_contain_text("Rolled out")
+    expect(card).to_contain_text("Rolled out")
 
 
 def test_an_unchanged_block_stays_fresh_from_the_cache(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:

@@ -46,7 +46,7 @@ def test_sign_in_trigger_and_watch_to_the_end(cast: Cast, engine: Engine, guard:
     page.get_by_role("main").get_by_role("link", name="Upgrade services").click()
     fill_trigger_form(page, service="Agent service")
     upgrade = Upgrade.objects.get()
-    lane = page.get_by_role("region", name="Agent service")
+    card = page.get_by_role("region", name="Agent service")
     expect(page.get_by_text(upgrade.upgrade_id).first).to_be_visible()
     page.evaluate("window.isSamePage = true")
 
@@ -54,10 +54,10 @@ def test_sign_in_trigger_and_watch_to_the_end(cast: Cast, engine: Engine, guard:
     engine.local_aws.advance(10)
     engine.step()
     running = upgrade.rollouts.get().target_running
-    expect(lane.get_by_role("list", name="Tasks")).to_contain_text(f"{running} new running")
+    expect(card.get_by_role("list", name="Tasks")).to_contain_text(f"{running} new running")
     expect(page).to_have_title(f"In progress: {upgrade.upgrade_id} · Acme Robotics · Operations portal")
     engine.run(upgrade, seconds=15)
-    expect(lane).to_contain_text("Rolled out: 4 of 4 tasks running.")
+    expect(card).to_contain_text("Rolled out: 4 of 4 tasks running.")
     expect(page.get_by_role("region", name="Validation", exact=True)).to_contain_text("Needs validation")
     expect(page.locator("#announcer")).to_have_text("Rolled out: agent service. Needs validation.")
     assert page.evaluate("window.isSamePage")

@@ -44,18 +44,18 @@ class Runtime:
         """Make every unfinished row due and reconcile it. Return how many rows were claimed."""
         Deployment.unfinished().update(next_check_at=Now(), lease_until=None, has_read_slot=True)
         places = set(Deployment.unfinished().values_list("organization_id", "cluster"))
-        looked_at = 0
+        observed_at = 0
         for organization_id, cluster in places:
             while taken := reconcile(str(organization_id), cluster):
-                looked_at += taken
-        return looked_at
+                observed_at += taken
+        return observed_at
 
     def run(self, deployment: Deployment, *statuses: str, seconds: float = 6, turns: int = 60) -> Deployment:
         """Take turns and advance AWS's clock until the deployment has one of the statuses and all changes are applied."""
         for _ in range(turns):
             self.turn()
             deployment.refresh_from_db()
-            if deployment.status in statuses and deployment.carried_out == deployment.wish:
+            if deployment.status in statuses and deployment.observed_generation == deployment.requested_generation:
                 return deployment
             self.local_aws.advance(seconds)
         raise AssertionError(f"still {deployment.status}: {Deployment.objects.filter(pk=deployment.pk).values()}")
@@ -103,7 +103,12 @@ def make_deployment(cast: Cast, agent: Agent, status: str = "ready", *, replicas
     actor = cast.outsider if agent.organization == cast.globex else cast.operator
     made = create_deployment(agent, actor=actor, replicas=replicas)
     wanted = {"stopped": "stopped", "killed": "gone"}.get(status, "running")
-    known = {"status": status, "wanted": wanted, "carried_out": made.wish, "service_arn": "arn:aws:ecs:x:1:service/x"}
+    known = {
+        "status": status,
+        "wanted": wanted,
+        "observed_generation": made.requested_generation,
+        "service_arn": "arn:aws:ecs:x:1:service/x",
+    }
     Deployment.objects.filter(pk=made.pk).update(**known | fields)
     made.refresh_from_db()
     return made

@@ -78,7 +78,7 @@ def test_the_list_has_status_and_total(cast: Cast, client: Client) -> None:
     ("count", "status", "sentence"),
     [
         (100, 201, ""),
-        (101, 400, "101 variables are too many: 100 at most."),
+        (101, 400, "101 variables are too many. The limit is 100."),
         (201, 400, "The request has 201 keys where at most 200 are accepted."),
         (50_000, 400, "The request has 50000 keys where at most 200 are accepted."),
     ],

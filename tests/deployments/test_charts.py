@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from django.http import QueryDict
 
-from deployments.pages.charts import Chart, Point, chart_of, marks_of, nice_top, ticks_of
-from deployments.pages.time_window import window_of
-from deployments.pages.timeline import days_of
+from deployments.pages.charts import Chart, Point, build_chart, build_marks, build_ticks, nice_top
+from deployments.pages.time_window import parse_window
+from deployments.pages.timeline import group_by_day
 from deployments.templatetags.deployments import highlight
 
 NOON = datetime(2026, 3, 12, 12, tzinfo=UTC)
@@ -20,7 +20,7 @@ MINUTE = timedelta(minutes=1)
 def chart(*values: tuple[int, float], unit: str = "%") -> Chart:
     points = [Point(NOON + minute * MINUTE, value) for minute, value in values]
     window = {"since": NOON, "until": NOON + timedelta(hours=1), "period": MINUTE}
-    return chart_of(points, name="cpu", title="CPU", unit=unit, **window)  # type: ignore[arg-type]
+    return build_chart(points, name="cpu", title="CPU", unit=unit, **window)  # type: ignore[arg-type]
 
 
 def test_no_data_is_a_gap_and_never_zero() -> None:
@@ -66,7 +66,7 @@ def test_scale_ends_at_a_round_number(highest: float, top: int) -> None:
 
 @pytest.mark.parametrize("hours", [0.05, 1, 6, 24, 168, 24 * 400])
 def test_ticks_are_few_round_and_inside(hours: float) -> None:
-    ticks = ticks_of(NOON + timedelta(seconds=7), NOON + timedelta(hours=hours))
+    ticks = build_ticks(NOON + timedelta(seconds=7), NOON + timedelta(hours=hours))
 
     assert 1 <= len(ticks) <= 7 or hours > 2000
     assert all(0 <= tick.x <= 100 for tick in ticks)
@@ -75,7 +75,7 @@ def test_ticks_are_few_round_and_inside(hours: float) -> None:
 def test_marks_outside_the_window_are_left_out() -> None:
     done = [(NOON - MINUTE, "Created"), (NOON + 30 * MINUTE, "Scaled")]
 
-    assert [(mark.label, mark.x) for mark in marks_of(done, NOON, NOON + timedelta(hours=1))] == [("Scaled", 50.0)]
+    assert [(mark.label, mark.x) for mark in build_marks(done, NOON, NOON + timedelta(hours=1))] == [("Scaled", 50.0)]
 
 
 def event(minute: int, said: str = "deploy.failed", **fields: Any) -> Any:
@@ -86,7 +86,7 @@ def event(minute: int, said: str = "deploy.failed", **fields: Any) -> Any:
 def test_repeats_fold_by_day_and_pairs_stay() -> None:
     events = [event(50), event(40), event(30), event(20, "create"), event(10), event(5), event(-13 * 60)]
 
-    days = days_of(events)
+    days = group_by_day(events)
 
     assert [day.day.day for day in days] == [12, 11]
     assert [len(fold.more) for fold in days[0].folds] == [2, 0, 0, 0]
@@ -96,18 +96,18 @@ def test_repeats_fold_by_day_and_pairs_stay() -> None:
 def test_different_events_are_not_folded() -> None:
     events = [event(3), event(2, error_message="exit code 1"), event(1, actor="a@example.com")]
 
-    assert [len(fold.more) for fold in days_of(events)[0].folds] == [0, 0, 0]
+    assert [len(fold.more) for fold in group_by_day(events)[0].folds] == [0, 0, 0]
 
 
 def test_window_of_a_range_moves_with_now() -> None:
-    window = window_of(QueryDict("range=6h"), now=NOON)
+    window = parse_window(QueryDict("range=6h"), now=NOON)
 
     assert (window.since, window.until, window.is_live) == (NOON - timedelta(hours=6), NOON, True)
     assert [move.name for move in window.moves] == ["earlier", "closer", "wider"]
 
 
 def test_custom_window_is_fixed_and_accepts_other_zones() -> None:
-    window = window_of(QueryDict("since=2026-03-12T10:00:00%2B01:00&until=2026-03-12T11:00"), now=NOON)
+    window = parse_window(QueryDict("since=2026-03-12T10:00:00%2B01:00&until=2026-03-12T11:00"), now=NOON)
 
     assert (window.since.hour, window.until.hour, window.is_live, window.range) == (9, 11, False, "custom")
     assert {move.name for move in window.moves} == {"earlier", "later", "closer", "wider"}
@@ -124,7 +124,7 @@ def test_custom_window_is_fixed_and_accepts_other_zones() -> None:
     ],
 )
 def test_impossible_window_is_refused_with_a_reason(query: str) -> None:
-    window = window_of(QueryDict(query), now=NOON)
+    window = parse_window(QueryDict(query), now=NOON)
 
     assert window.error
     assert window.range == "1h"

@@ -147,7 +147,7 @@ def test_people_without_permission_change_nothing(
 
     assert response.status_code == status
     before = Deployment.objects.get(pk=deployment.pk)
-    assert (before.status, before.replicas, before.wish) == (deployment.status, 2, 1)
+    assert (before.status, before.replicas, before.requested_generation) == (deployment.status, 2, 1)
     assert history(before) == [("create", "deploying")]
 
 
@@ -309,7 +309,7 @@ def test_a_command_sent_twice_is_one_event(
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert [event for event, _ in history(deployment)] == ["create", command]
     deployment.refresh_from_db()
-    assert deployment.wish == 2
+    assert deployment.requested_generation == 2
     assert_refused(
         act(client, deployment, "stop" if body else "scale", None if body else {"replicas": 4}, Idempotency_Key="once"),
         422,

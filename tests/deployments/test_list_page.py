@@ -94,7 +94,7 @@ def test_fragment_polls_fast_only_while_something_changes(
     cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
 ) -> None:
     client = client_for(cast.viewer)
-    Deployment.objects.update(carried_out=1)
+    Deployment.objects.update(observed_generation=1)
     steady = client.get(f"{LIST}?status=ready", headers={"HX-Request": "true"}).content.decode()
     Deployment.objects.filter(status="ready").update(status="deploying")
     changing = client.get(f"{LIST}?status=deploying", headers={"HX-Request": "true"}).content.decode()

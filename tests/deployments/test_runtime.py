@@ -22,7 +22,7 @@ from tests.local_aws import LocalAws
 pytestmark = pytest.mark.django_db
 
 
-def service_of(deployment: Deployment) -> dict[str, str]:
+def get_service(deployment: Deployment) -> dict[str, str]:
     return {"cluster": deployment.cluster, "service": deployment.service_name}
 
 
@@ -359,7 +359,7 @@ def outside_events(deployment: Deployment) -> list[tuple[str, str]]:
 
 def test_a_service_scaled_by_hand_is_followed(deployment: Deployment, runtime: Runtime, platform: LocalAws) -> None:
     runtime.run(deployment, "ready")
-    platform.client().update_service(**service_of(deployment), desiredCount=4)
+    platform.client().update_service(**get_service(deployment), desiredCount=4)
 
     runtime.turn()
     assert outside_events(deployment) == []  # seen once: reads may lag
@@ -380,9 +380,9 @@ def test_a_service_stopped_and_started_by_hand_is_followed(
 ) -> None:
     runtime.run(deployment, "ready")
 
-    platform.client().update_service(**service_of(deployment), desiredCount=0)
+    platform.client().update_service(**get_service(deployment), desiredCount=0)
     runtime.run(deployment, "stopped")
-    platform.client().update_service(**service_of(deployment), desiredCount=1)
+    platform.client().update_service(**get_service(deployment), desiredCount=1)
     runtime.run(deployment, "ready")
 
     assert (deployment.replicas, deployment.wanted) == (1, "running")
@@ -392,7 +392,7 @@ def test_a_service_stopped_and_started_by_hand_is_followed(
 def test_a_service_deleted_by_hand_becomes_killed(deployment: Deployment, runtime: Runtime, platform: LocalAws) -> None:
     runtime.run(deployment, "ready")
 
-    platform.client().delete_service(**service_of(deployment), force=True)
+    platform.client().delete_service(**get_service(deployment), force=True)
     runtime.run(deployment, "killed")
 
     assert deployment.error_message == "The ECS service was deleted outside the portal."
@@ -405,7 +405,7 @@ def test_a_service_redeployed_by_hand_is_followed(deployment: Deployment, runtim
     definition = platform.client().register_task_definition(
         family="by-hand", containerDefinitions=[{"name": "agent", "image": "agent:by-hand", "memory": 512}]
     )["taskDefinition"]["taskDefinitionArn"]
-    platform.client().update_service(**service_of(deployment), taskDefinition=definition)
+    platform.client().update_service(**get_service(deployment), taskDefinition=definition)
 
     for _ in range(3):
         runtime.turn()
@@ -419,7 +419,7 @@ def test_a_command_overrides_what_was_done_outside(
     cast: Cast, deployment: Deployment, runtime: Runtime, platform: LocalAws
 ) -> None:
     runtime.run(deployment, "ready")
-    platform.client().update_service(**service_of(deployment), desiredCount=1)
+    platform.client().update_service(**get_service(deployment), desiredCount=1)
 
     scale_deployment(deployment, actor=cast.operator, replicas=3)
     runtime.run(deployment, "running")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deployments.states import Command, EventType, Status, allowed, event_of, judge
+from deployments.states import Command, EventType, Status, allowed, event_type_for, judge
 from portal.aws.ecs import Deployment, Service
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -80,9 +80,9 @@ def test_a_failure_has_the_reason_of_ecs() -> None:
 def test_every_status_but_killed_has_a_reported_event(status: str) -> None:
     if status == "killed":
         with pytest.raises(ValueError, match="killed"):
-            event_of(Status.KILLED)
+            event_type_for(Status.KILLED)
     else:
-        assert event_of(Status(status)) in EventType
+        assert event_type_for(Status(status)) in EventType
 
 
 @pytest.mark.parametrize("command", Command.values)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from bench.oracle import Service, overall, verdict_of
+from bench.oracle import Service, judge, overall
 from tests.local_aws import ROOT
 
 MINE = {"action": "UpdateService", "principal": "user/portal", "effect": True, "error": None, "parameters": {}}
@@ -42,7 +42,7 @@ def test_oracle_distinguishes_the_outcomes() -> None:
     mine, both = Service("c", "s", [DEPLOYED]), Service("c", "s", [DEPLOYED, OUTSIDERS])
 
     def told(service: Service, truth: dict[str, object], *, late: bool = False) -> object:
-        return verdict_of(service, truth, is_past_deadline=late)
+        return judge(service, truth, is_past_deadline=late)
 
     assert told(mine, record("SUCCESSFUL")) == ("SUCCESS", "completed")
     assert told(both, record("SUCCESSFUL")) == ("SUCCESS", "completed")
@@ -65,13 +65,13 @@ def test_the_oracle_names_who_stopped_it() -> None:
     }
     by_outsider = {**stop, "principal": "assumed-role/outsider/test"}
 
-    def told(*stops: dict[str, object], **fields: str) -> object:
+    def verdict(*stops: dict[str, object], **fields: str) -> object:
         truth = record("ROLLBACK_SUCCESSFUL", **fields)
-        return verdict_of(Service("c", "s", [DEPLOYED, *stops]), truth, is_past_deadline=False)
+        return judge(Service("c", "s", [DEPLOYED, *stops]), truth, is_past_deadline=False)
 
-    assert told(stop) == ("FAILED", "stopped_by_user")
-    assert told(by_outsider, stop) == ("FAILED", "rolled_back")
-    assert told(stop, breaker="TRIGGERED") == ("FAILED", "rolled_back")
+    assert verdict(stop) == ("FAILED", "stopped_by_user")
+    assert verdict(by_outsider, stop) == ("FAILED", "rolled_back")
+    assert verdict(stop, breaker="TRIGGERED") == ("FAILED", "rolled_back")
 
 
 def test_the_oracle_adds_up_an_upgrade() -> None:

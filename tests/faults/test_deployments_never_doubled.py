@@ -18,7 +18,7 @@ from deployments.commands import (
     scale_deployment,
     stop_deployment,
 )
-from deployments.engine.read_budget import take_batch
+from deployments.engine.read_budget import claim_batch
 from deployments.engine.reconciler import reconcile
 from deployments.models import Agent, Deployment
 from deployments.tasks import reconcile as reconcile_task
@@ -269,26 +269,26 @@ def test_sweep_processes_what_the_broker_lost(deployment: Deployment, platform: 
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(deployment: Deployment, platform: LocalAws) -> None:
-    sleeper = take_batch(deployment.organization, deployment.cluster)
+    sleeper = claim_batch(deployment.organization, deployment.cluster)
     assert sleeper
-    assert take_batch(deployment.organization, deployment.cluster) is None  # leased
+    assert claim_batch(deployment.organization, deployment.cluster) is None  # leased
     Deployment.objects.update(lease_until=None)
-    assert take_batch(deployment.organization, deployment.cluster)
+    assert claim_batch(deployment.organization, deployment.cluster)
 
     with pytest.raises(LeaseLost):
-        sleeper.works[0].write(status="failed")
+        sleeper.leases[0].write(status="failed")
 
     assert Deployment.objects.get().status == "deploying"
 
 
 def test_command_during_a_step_voids_the_step(cast: Cast, deployment: Deployment, platform: LocalAws) -> None:
-    batch = take_batch(deployment.organization, deployment.cluster)
+    batch = claim_batch(deployment.organization, deployment.cluster)
     assert batch
     kill_deployment(deployment, actor=cast.operator)
 
     with pytest.raises(LeaseLost):
-        batch.works[0].rest(status="ready")
-    batch.works[0].let_go()
+        batch.leases[0].reschedule(status="ready")
+    batch.leases[0].discard()
 
     row = Deployment.objects.get()
     assert (row.status, row.lease_until) == ("killed", None)
@@ -296,7 +296,7 @@ def test_command_during_a_step_voids_the_step(cast: Cast, deployment: Deployment
 
 def test_twenty_simultaneous_clicks_are_one_event(cast: Cast, agent: Agent, platform: LocalAws) -> None:
     deployment = create_deployment(agent, actor=cast.operator, replicas=2)
-    Deployment.objects.update(status="ready", carried_out=1)
+    Deployment.objects.update(status="ready", observed_generation=1)
     gate = threading.Barrier(10)
 
     def click() -> None:
@@ -311,4 +311,4 @@ def test_twenty_simultaneous_clicks_are_one_event(cast: Cast, agent: Agent, plat
         each.join()
 
     assert events(deployment) == ["create", "scale"]
-    assert Deployment.objects.get().wish == 2
+    assert Deployment.objects.get().requested_generation == 2

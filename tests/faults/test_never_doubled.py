@@ -36,7 +36,7 @@ def trigger(cast: Cast, service: str = "agent") -> Upgrade:
     return trigger_upgrade(cast.acme, actor=cast.operator, service=service, force_new_deployment=True)
 
 
-def service_of(cast: Cast) -> dict[str, str]:
+def get_service(cast: Cast) -> dict[str, str]:
     return {"cluster": str(cast.acme.cluster), "service": f"{cast.acme.deployment_stack}-agent-service"}
 
 
@@ -45,7 +45,7 @@ def deployments(local_aws: LocalAws, organization: Organization) -> list[dict[st
     return [call for call in calls if call["deployment_id"]]
 
 
-def assert_one_deployment_mine(local_aws: LocalAws, cast: Cast, upgrade: Upgrade) -> None:
+def assert_one_own_deployment(local_aws: LocalAws, cast: Cast, upgrade: Upgrade) -> None:
     (call,) = deployments(local_aws, cast.acme)
     rollout = upgrade.rollouts.get()
     assert (rollout.deployment_id, rollout.service_deployment_arn) == (
@@ -66,7 +66,7 @@ def test_a_lost_reply_is_adopted(
     upgrade = engine.run(trigger(cast), seconds=3)
 
     assert upgrade.status == Status.SUCCESS
-    assert_one_deployment_mine(platform, cast, upgrade)
+    assert_one_own_deployment(platform, cast, upgrade)
 
 
 def test_call_that_failed_without_effect_is_repeated(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -76,7 +76,7 @@ def test_call_that_failed_without_effect_is_repeated(cast: Cast, engine: Engine,
 
     assert upgrade.status == Status.SUCCESS
     assert upgrade.rollouts.get().attempts == 2
-    assert_one_deployment_mine(platform, cast, upgrade)
+    assert_one_own_deployment(platform, cast, upgrade)
 
 
 def test_a_throttled_call_waits_for_its_turn(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -86,7 +86,7 @@ def test_a_throttled_call_waits_for_its_turn(cast: Cast, engine: Engine, platfor
 
     assert upgrade.status == Status.SUCCESS
     assert upgrade.rollouts.get().attempts == 1
-    assert_one_deployment_mine(platform, cast, upgrade)
+    assert_one_own_deployment(platform, cast, upgrade)
 
 
 def test_a_call_that_never_takes_effect_ends_refused(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -114,10 +114,10 @@ def test_a_worker_killed_in_the_middle_of_the_call(cast: Cast, engine: Engine, p
     engine.run(upgrade)
 
     assert upgrade.status == Status.SUCCESS
-    assert_one_deployment_mine(platform, cast, upgrade)
+    assert_one_own_deployment(platform, cast, upgrade)
 
 
-def somebody_elses_definition(local_aws: LocalAws) -> str:
+def foreign_definition(local_aws: LocalAws) -> str:
     reply = local_aws.client().register_task_definition(
         family="somebody-elses", containerDefinitions=[{"name": "agent", "image": "agent:other", "memory": 512}]
     )
@@ -125,11 +125,11 @@ def somebody_elses_definition(local_aws: LocalAws) -> str:
 
 
 def test_deployment_from_outside_is_not_adopted(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    other = somebody_elses_definition(platform)
+    other = foreign_definition(platform)
     upgrade = trigger(cast)
     platform.fault("reply_lost", action="UpdateService", times=1)
     engine.step()
-    platform.client().update_service(**service_of(cast), taskDefinition=other)
+    platform.client().update_service(**get_service(cast), taskDefinition=other)
 
     engine.run(upgrade)
 
@@ -141,11 +141,11 @@ def test_deployment_from_outside_is_not_adopted(cast: Cast, engine: Engine, plat
 
 
 def test_call_is_not_repeated_over_an_outside_deployment(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    other = somebody_elses_definition(platform)
+    other = foreign_definition(platform)
     upgrade = trigger(cast)
     platform.fault("server_error", action="UpdateService", times=1)
     engine.step()
-    platform.client().update_service(**service_of(cast), taskDefinition=other)
+    platform.client().update_service(**get_service(cast), taskDefinition=other)
 
     engine.run(upgrade)
 
@@ -166,7 +166,7 @@ def test_lost_call_is_adopted_even_after_its_deadline(cast: Cast, engine: Engine
     engine.run(upgrade)
 
     assert upgrade.status == Status.SUCCESS
-    assert_one_deployment_mine(platform, cast, upgrade)
+    assert_one_own_deployment(platform, cast, upgrade)
 
 
 def test_twenty_concurrent_workers_start_one_deployment(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -190,7 +190,7 @@ def test_twenty_concurrent_workers_start_one_deployment(cast: Cast, engine: Engi
     engine.run(upgrade)
 
     assert upgrade.status == Status.SUCCESS
-    assert_one_deployment_mine(platform, cast, upgrade)
+    assert_one_own_deployment(platform, cast, upgrade)
 
 
 def test_doubled_messages_change_nothing(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -203,7 +203,7 @@ def test_doubled_messages_change_nothing(cast: Cast, engine: Engine, platform: L
     for _ in range(10):
         advance_rollout(pk)
 
-    assert_one_deployment_mine(platform, cast, upgrade)
+    assert_one_own_deployment(platform, cast, upgrade)
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(cast: Cast, platform: LocalAws) -> None:
@@ -237,7 +237,7 @@ def test_sweep_starts_what_the_broker_lost(cast: Cast, engine: Engine, platform:
     sweep()
 
     assert upgrade.rollouts.get().phase == Phase.WATCHING
-    assert_one_deployment_mine(platform, cast, upgrade)
+    assert_one_own_deployment(platform, cast, upgrade)
 
 
 def make_overdue(upgrade: Upgrade) -> None:
@@ -275,7 +275,7 @@ def test_adoption_wait_starts_after_the_call(cast: Cast, engine: Engine, platfor
     engine.run(upgrade)
 
     assert upgrade.rollouts.get().attempts == 1
-    assert_one_deployment_mine(platform, cast, upgrade)
+    assert_one_own_deployment(platform, cast, upgrade)
 
 
 def test_the_second_attempt_keeps_the_first_ones_baseline(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -305,7 +305,7 @@ def test_several_candidates_are_listed_with_the_verdict(cast: Cast, engine: Engi
     upgrade = trigger(cast)
     engine.step()
     platform.advance(1)
-    platform.client().update_service(**service_of(cast), forceNewDeployment=True)
+    platform.client().update_service(**get_service(cast), forceNewDeployment=True)
     platform.advance(4)
 
     engine.run(upgrade)

@@ -74,13 +74,13 @@ def test_sender_that_lost_its_lease_writes_nothing(message: NotificationDelivery
     """It paused while sending, and another sender sent the message and recorded that."""
     from portal.leases import take
 
-    (claim,) = take(NotificationDelivery.objects.ready().select_related("channel__organization"))
-    assert may_be_sent(claim)
-    result = post(claim.row, now=claim.now)
+    (lease,) = take(NotificationDelivery.objects.ready().select_related("channel__organization"))
+    assert may_be_sent(lease)
+    result = post(lease.row, now=lease.now)
     deliver_now(message)
 
     with pytest.raises(LeaseLost):
-        conclude(claim, result, seconds=0)
+        conclude(lease, result, seconds=0)
 
     message.refresh_from_db()
     assert len(message.attempts) == 1

@@ -10,11 +10,11 @@ from tests.local_aws import ControlApiError, LocalAws
 from tests.sandbox.conftest import Ecs
 
 
-def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
+def get_code(error: pytest.ExceptionInfo[ClientError]) -> str:
     return str(error.value.response["Error"]["Code"])
 
 
-def deployments_of(ecs: Ecs, service: str) -> int:
+def get_deployments(ecs: Ecs, service: str) -> int:
     reply = ecs.client.list_service_deployments(cluster=ecs.cluster, service=service)
     return len(reply["serviceDeployments"])
 
@@ -37,11 +37,11 @@ def test_error_fault_refuses_the_call_once_without_effect(ecs: Ecs, fault: Any, 
     with pytest.raises(ClientError) as refused:
         ecs.roll(service)
 
-    assert code_of(refused) == code
+    assert get_code(refused) == code
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
-    assert deployments_of(ecs, service) == 1
+    assert get_deployments(ecs, service) == 1
     ecs.roll(service)
-    assert deployments_of(ecs, service) == 2
+    assert get_deployments(ecs, service) == 2
 
 
 def test_access_denied_names_principal_action_and_resource(ecs: Ecs) -> None:
@@ -77,7 +77,7 @@ def test_fault_of_a_family_applies_only_to_its_registrations(ecs: Ecs) -> None:
     with pytest.raises(ClientError) as refused:
         ecs.register("meant")
 
-    assert code_of(refused) == "ThrottlingException"
+    assert get_code(refused) == "ThrottlingException"
     assert ecs.register("other").endswith("task-definition/other:1")
     assert ecs.describe(ecs.service())["status"] == "ACTIVE"
 
@@ -125,7 +125,7 @@ def test_lost_reply_took_effect(ecs: Ecs) -> None:
     with pytest.raises(ConnectionClosedError):
         ecs.roll(service)
 
-    assert deployments_of(ecs, service) == 2
+    assert get_deployments(ecs, service) == 2
     entry = ecs.faults().ledger(cluster=ecs.cluster)[-1]
     assert (entry["effect"], entry["delivered"]) == (True, False)
     assert entry["service_deployment_arn"] == ecs.describe(service)["currentServiceDeployment"]
@@ -140,7 +140,7 @@ def test_timeout_before_the_effect_starts_no_deployment(ecs: Ecs) -> None:
         hasty.update_service(cluster=ecs.cluster, service=service, forceNewDeployment=True)
     time.sleep(0.6)
 
-    assert deployments_of(ecs, service) == 1
+    assert get_deployments(ecs, service) == 1
     entry = ecs.faults().ledger(cluster=ecs.cluster)[-1]
     assert (entry["effect"], entry["delivered"], entry["deployment_id"]) == (False, False, None)
 
@@ -153,7 +153,7 @@ def test_timeout_after_the_effect_leaves_a_deployment(ecs: Ecs) -> None:
     with pytest.raises(ReadTimeoutError):
         hasty.update_service(cluster=ecs.cluster, service=service, forceNewDeployment=True)
 
-    assert deployments_of(ecs, service) == 2
+    assert get_deployments(ecs, service) == 2
 
 
 def test_hanging_call_does_not_hold_up_others(ecs: Ecs) -> None:
@@ -187,7 +187,7 @@ def test_stale_reads_show_the_state_before_the_write_for_a_while(ecs: Ecs) -> No
     reply = ecs.update(service, forceNewDeployment=True)
     at_once = ecs.describe(service)["currentServiceDeployment"]
     unseen = ecs.client.describe_service_deployments(serviceDeploymentArns=[reply["currentServiceDeployment"]])
-    listed = deployments_of(ecs, service)
+    listed = get_deployments(ecs, service)
     ecs.pass_time(6)
 
     assert reply["currentServiceDeployment"] != before

@@ -39,7 +39,7 @@ def describe(client: Any) -> Any:
     return client.describe_services(cluster="c", services=["web"])["services"][0]
 
 
-def status_of(client: Any, arn: str) -> str:
+def get_status(client: Any, arn: str) -> str:
     return str(client.describe_service_deployments(serviceDeploymentArns=[arn])["serviceDeployments"][0]["status"])
 
 
@@ -68,14 +68,14 @@ def everything(server: LocalAws) -> dict[str, Any]:
         "images": server.client("ecr").describe_images(repositoryName="agent")["imageDetails"],
         "tasks": client.list_tasks(cluster="c")["taskArns"],
         "lines": server.client("logs").filter_log_events(logGroupName="/ecs/web/app")["events"],
-        "points": points_of(server),
+        "points": get_points(server),
         "now": server.now(),
         "faults": server.faults(),
         "ledger": server.ledger(),
     }
 
 
-def points_of(server: LocalAws) -> Any:
+def get_points(server: LocalAws) -> Any:
     """Return every metric of `c/web` in its last hour."""
     names = (("AWS/ECS", "CPUUtilization"), ("ECS/ContainerInsights", "RunningTaskCount"))
     dimensions = [{"Name": "ClusterName", "Value": "c"}, {"Name": "ServiceName", "Value": "web"}]
@@ -138,7 +138,7 @@ def test_session_and_role_survive_the_kill(killed: Killed) -> None:
 def test_rollout_continues_after_the_kill(killed: Killed) -> None:
     killed.server.advance(60)
 
-    assert status_of(killed.client, killed.arn) == "SUCCESSFUL"
+    assert get_status(killed.client, killed.arn) == "SUCCESSFUL"
     assert describe(killed.client)["currentServiceDeployment"] == killed.arn
 
 

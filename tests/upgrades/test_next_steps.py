@@ -79,7 +79,7 @@ def test_a_partial_upgrade_offers_retry_and_rollback(cast: Cast, client_for: Sig
         "reason": ["OPS-7"],
     }
     assert offered["Roll back the agent service"] == f"/o/acme/upgrades/{upgrade.upgrade_id}/rollback"
-    assert '<a href="#lane-orchestrator">Orchestrator</a>: Find out why its new tasks stopped' in text
+    assert '<a href="#rollout-card-orchestrator">Orchestrator</a>: Find out why its new tasks stopped' in text
     assert "Then upgrade what also failed or was not attempted: customer portal." in text
 
 

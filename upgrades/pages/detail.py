@@ -15,8 +15,8 @@ from upgrades.models import Upgrade, ValidationRun
 from upgrades.pages.context import find_upgrade, stop_rule
 from upgrades.pages.forms import TimelineFilters
 from upgrades.pages.next_steps import next_steps
-from upgrades.pages.rollout_cards import lanes_of
-from upgrades.pages.timeline import timeline_of
+from upgrades.pages.rollout_cards import build_rollout_cards
+from upgrades.pages.timeline import build_timeline
 from upgrades.rollback_plan import services_that_advanced
 from upgrades.states import OPEN, Status
 
@@ -33,7 +33,7 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     context = page_context(request, organization) | {
         "upgrade": upgrade,
         "message": upgrade.message,
-        "lanes": lanes_of(upgrade),
+        "rollout_cards": build_rollout_cards(upgrade),
         "next": next_steps(upgrade),
         "time_left": time_left(upgrade, now=timezone.now()),
         **validation_context(upgrade),
@@ -55,7 +55,7 @@ def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
     """Return the part of the timeline that the query string asks for. Costs two queries."""
     form = TimelineFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
-    timeline = timeline_of(upgrade, kind=given.get("kind") or "", skip=given.get("skip") or 0)
+    timeline = build_timeline(upgrade, kind=given.get("kind") or "", skip=given.get("skip") or 0)
     errors = " ".join(f"{name}: {' '.join(str(one) for one in said)}" for name, said in form.errors.items())
     return {"timeline": timeline, "timeline_errors": errors}
 

@@ -11,7 +11,7 @@ from upgrades.commands.refusals import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.commands.sign import MAX_NOTE_LENGTH
 from upgrades.inventory.images import LATEST
 from upgrades.models import MAX_VERSION_LENGTH
-from upgrades.pages.plan import Choices, needs_typing
+from upgrades.pages.plan import Choices, needs_confirmation
 from upgrades.scope import Change
 from upgrades.states import (
     ALL_SERVICES,
@@ -38,7 +38,7 @@ class ChoicesForm(forms.Form):
     force = forms.ChoiceField(required=False, choices=[("", ""), ("1", "1")], label="Force new deployment")
 
     @classmethod
-    def of_trigger(cls, posted: QueryDict) -> "ChoicesForm":
+    def from_trigger(cls, posted: QueryDict) -> "ChoicesForm":
         """Return the form with the choices that a trigger request carried."""
         query = QueryDict(mutable=True)
         query.setlist("changed", posted.getlist("changed"))
@@ -111,7 +111,7 @@ class TriggerForm(StartForm):
     force_new_deployment = forms.BooleanField(required=False, label="Force new deployment")
 
     def is_wide(self, cleaned: dict[str, Any]) -> bool:
-        return needs_typing(cleaned.get("service"), force=bool(cleaned.get("force_new_deployment")))
+        return needs_confirmation(cleaned.get("service"), force=bool(cleaned.get("force_new_deployment")))
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()

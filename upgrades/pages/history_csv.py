@@ -38,10 +38,10 @@ def history_rows(upgrades: QuerySet[Upgrade]) -> Iterator[list[Any]]:
     """
     lean = Prefetch("rollouts", Rollout.objects.only("upgrade", "service", *VERSIONS).order_by("position"))
     found = upgrades.prefetch_related(None).prefetch_related(lean)[:MOST_ROWS]
-    return (row_of(upgrade) for upgrade in found.iterator(chunk_size=CHUNK))
+    return (build_row(upgrade) for upgrade in found.iterator(chunk_size=CHUNK))
 
 
-def row_of(upgrade: Upgrade) -> list[Any]:
+def build_row(upgrade: Upgrade) -> list[Any]:
     rollouts = {rollout.service: rollout for rollout in upgrade.rollouts.all()}
     versions = [getattr(rollouts.get(service), name, None) for service in PlatformService.values for name in VERSIONS]
     lasted = upgrade.completed_at - upgrade.started_at if upgrade.started_at and upgrade.completed_at else None

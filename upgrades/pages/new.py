@@ -17,7 +17,7 @@ from upgrades.commands.trigger import trigger_upgrade
 from upgrades.inventory.catalogue import read_catalogue
 from upgrades.models import Upgrade
 from upgrades.pages.forms import ChoicesForm, TriggerForm
-from upgrades.pages.plan import plan_of
+from upgrades.pages.plan import build_plan
 from upgrades.pages.version_choices import version_options
 from upgrades.scope import SERVICE_OF, Change
 from upgrades.states import PlatformService, services_of
@@ -78,7 +78,7 @@ def start(request: HttpRequest, organization: Organization) -> HttpResponse:
             status, blocker = error.status, error.extra.get("upgrade_id")
             checks_now = error.code in ("preflight_failed", "override_reason_too_short")
     form.renew_key()
-    asked = ChoicesForm.of_trigger(request.POST)
+    asked = ChoicesForm.from_trigger(request.POST)
     return show_plan(request, organization, asked, form, status=status, checks_now=checks_now, blocker=blocker)
 
 
@@ -97,7 +97,7 @@ def show_plan(
     `checks_now`: run pre-flight before the page is sent; otherwise the page loads it afterwards.
     `blocker`: the upgrade that prevents this one.
     """
-    plan = plan_of(organization, asked.choices())
+    plan = build_plan(organization, asked.choices())
     # The plan depends on the choices, but the list of versions does not, so a fragment needs no catalogue.
     may_read = plan.reading is not None and not plan.reading.error and not wants_fragment(request)
     catalogue = read_catalogue(organization) if may_read else None
@@ -105,7 +105,7 @@ def show_plan(
         "form": form,
         "errors": form.errors if form.is_bound else asked.errors,
         "plan": plan,
-        "preflight": preflight_of(request, organization, plan.target) if checks_now and plan.target else None,
+        "preflight": run_preflight(request, organization, plan.target) if checks_now and plan.target else None,
         "blocker": blocker,
         "catalogue": catalogue,
         "versions": version_options(catalogue, plan.choices.version),
@@ -130,13 +130,13 @@ def preflight_panel(request: HttpRequest, slug: str) -> HttpResponse:
     context = page_context(request, organization) | {
         "form": TriggerForm(organization),
         "plan": {"target": choices.service, "choices": choices},
-        "preflight": preflight_of(request, organization, choices.service),
+        "preflight": run_preflight(request, organization, choices.service),
     }
     fragment = "upgrades/_preflight_now.html"
     return render_page(request, fragment, fragment, context)
 
 
-def preflight_of(request: HttpRequest, organization: Organization, target: str) -> Preflight:
+def run_preflight(request: HttpRequest, organization: Organization, target: str) -> Preflight:
     return preflight.run(organization, services_of(target), session_ends_at=session_ends_at(request))
 
 

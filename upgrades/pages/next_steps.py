@@ -21,7 +21,7 @@ LEFT_BROKEN = frozenset({Outcome.CIRCUIT_BREAKER, Outcome.ALARM})
 
 
 @dataclass(frozen=True)
-class Look:
+class Hint:
     rollout: Rollout
     sentence: str
 
@@ -50,7 +50,7 @@ class NextSteps:
     `is_unclear`: no action is offered until someone has checked the state.
     """
 
-    looks: list[Look] = field(default_factory=list)
+    hints: list[Hint] = field(default_factory=list)
     forward: Action | None = None
     then: list[str] = field(default_factory=list)
     undo: Action | None = None
@@ -69,20 +69,20 @@ def next_steps(upgrade: Upgrade) -> NextSteps | None:
     rollouts = list(upgrade.rollouts.all())
     failed = [rollout for rollout in rollouts if rollout.status == Status.FAILED and rollout.service not in later]
     causes = [rollout for rollout in failed if rollout.outcome != Outcome.NOT_ATTEMPTED] or failed[:1]
-    since = grouped(later)
-    looks = [Look(rollout, LOOK[Outcome(str(rollout.outcome))]) for rollout in causes]
+    since = group_by_upgrade(later)
+    hints = [Hint(rollout, LOOK[Outcome(str(rollout.outcome))]) for rollout in causes]
     if any(rollout.outcome in UNCLEAR for rollout in causes):
-        return NextSteps(looks, since=since, is_unclear=True)
+        return NextSteps(hints, since=since, is_unclear=True)
     if any(rollout.status != Status.SUCCESS for rollout in later.values()):
         # The later upgrade is still open, or its own page says what comes next.
-        return NextSteps(looks, since=since)
-    undo = undo_of(upgrade, [service for service in services_that_advanced(upgrade) if service not in later])
+        return NextSteps(hints, since=since)
+    undo = build_undo(upgrade, [service for service in services_that_advanced(upgrade) if service not in later])
     if not causes:
         return NextSteps(undo=undo, since=since) if undo or since else None
     if upgrade.target == ALL_SERVICES and len(failed) == len(rollouts):
-        return NextSteps(looks, forward=again(upgrade, rollouts), since=since)
+        return NextSteps(hints, forward=build_retry(upgrade, rollouts), since=since)
     then = [in_a_sentence(rollout.service) for rollout in failed if rollout != causes[0]]
-    return NextSteps(looks, forward=again(upgrade, causes[:1]), then=then, undo=undo, since=since)
+    return NextSteps(hints, forward=build_retry(upgrade, causes[:1]), then=then, undo=undo, since=since)
 
 
 def later_rollouts(upgrade: Upgrade) -> dict[str, Rollout]:
@@ -101,7 +101,7 @@ def later_rollouts(upgrade: Upgrade) -> dict[str, Rollout]:
     return {rollout.service: rollout for rollout in found}
 
 
-def grouped(later: dict[str, Rollout]) -> list[Since]:
+def group_by_upgrade(later: dict[str, Rollout]) -> list[Since]:
     """Group the rollouts by upgrade, newest upgrade first."""
     found: dict[str, Since] = {}
     for rollout in sorted(later.values(), key=lambda each: each.position):
@@ -110,14 +110,14 @@ def grouped(later: dict[str, Rollout]) -> list[Since]:
     return sorted(found.values(), key=lambda since: since.upgrade.created_at, reverse=True)
 
 
-def again(upgrade: Upgrade, rollouts: list[Rollout]) -> Action:
+def build_retry(upgrade: Upgrade, rollouts: list[Rollout]) -> Action:
     """Return the link that repeats the request for only these services.
 
     If ECS left the service on the failed deployment, the link requests the version that ran before.
     """
     first = rollouts[0]
     target = first.service if len(rollouts) == 1 else ALL_SERVICES
-    name = the_services([rollout.service for rollout in rollouts])
+    name = describe_services([rollout.service for rollout in rollouts])
     if upgrade.rolls_back:
         return Action(f"Retry the rollback of {name}", rollback_url(upgrade.rolls_back))
     ran = exact(first.from_version, first.from_digest)
@@ -131,15 +131,15 @@ def again(upgrade: Upgrade, rollouts: list[Rollout]) -> Action:
     return Action(f"{verb} {name}", new_url(upgrade, choices))
 
 
-def undo_of(upgrade: Upgrade, services: list[str]) -> Action | None:
+def build_undo(upgrade: Upgrade, services: list[str]) -> Action | None:
     if not services:
         return None
-    names = the_services(services)
+    names = describe_services(services)
     label = f"Undo the rollback of {names}" if upgrade.is_rollback else f"Roll back {names}"
     return Action(label, rollback_url(upgrade))
 
 
-def the_services(services: list[str]) -> str:
+def describe_services(services: list[str]) -> str:
     """Return the services as a phrase, for example `the agent service and orchestrator`."""
     if len(services) == len(PlatformService):
         return "all three services"

@@ -58,13 +58,13 @@ class PlannedRollout:
     now: ServiceNow
     effect: str
     in_use_by: Upgrade | None
-    wanted: Wanted | None = None
+    requested: Wanted | None = None
     diff: Diff | None = None
 
     @property
     def new_version(self) -> str | None:
         """Return the version that would replace the current one; None if the version stays."""
-        version = self.wanted.version if self.wanted and self.wanted.image else None
+        version = self.requested.version if self.requested and self.requested.image else None
         return version if version != self.now.version else None
 
     @property
@@ -102,25 +102,25 @@ class Plan:
     @property
     def is_wide(self) -> bool:
         """Return whether the organization's slug must be typed: for all services and for a forced deployment."""
-        return needs_typing(self.target, force=self.choices.force)
+        return needs_confirmation(self.target, force=self.choices.force)
 
     @property
-    def target_words(self) -> str:
-        return target_words(self.target) if self.target else ""
+    def target_label(self) -> str:
+        return target_label(self.target) if self.target else ""
 
     @property
-    def goal(self) -> str | None:
+    def desired_version(self) -> str | None:
         """Return the version that all targeted services would run; None if it differs or is not known."""
         if self.choices.version != LATEST:
             return self.choices.version
-        versions = {rollout.wanted.version if rollout.wanted else None for rollout in self.targeted}
+        versions = {rollout.requested.version if rollout.requested else None for rollout in self.targeted}
         version = versions.pop() if len(versions) == 1 else None
         return version if version != LATEST else None
 
     @property
     def images(self) -> str:
         """Return the known images as `service=digest` pairs. The form sends them back so that exactly these are started."""
-        known = [(each.now.service, each.wanted.digest) for each in self.targeted if each.wanted]
+        known = [(each.now.service, each.requested.digest) for each in self.targeted if each.requested]
         return " ".join(f"{service}={digest}" for service, digest in known if digest)
 
     @property
@@ -160,7 +160,7 @@ class Plan:
         return [Alternative(service, self.choices.query(service)) for service in self.scope.needed]
 
     @property
-    def query_of_scope(self) -> str:
+    def scope_query(self) -> str:
         """Return the query string that chooses the smallest safe target."""
         return self.choices.query(self.scope.target) if self.scope else ""
 
@@ -172,11 +172,11 @@ class Plan:
         if self.refusals:
             return f"This upgrade cannot start. {self.refusals[0].message}"
         if self.changes_nothing:
-            return f"Plan for {target_words(self.target)}: nothing would change."
-        return f"Plan for {target_words(self.target)}: replaces {self.tasks} tasks, takes {self.expected}."
+            return f"Plan for {target_label(self.target)}: nothing would change."
+        return f"Plan for {target_label(self.target)}: replaces {self.tasks} tasks, takes {self.expected}."
 
 
-def plan_of(organization: Organization, choices: Choices) -> Plan:
+def build_plan(organization: Organization, choices: Choices) -> Plan:
     """Build the plan: what these choices would do now.
 
     It reads ECS through read_platform, the registries through resolve() and the differences through diffs_of. If AWS
@@ -188,13 +188,13 @@ def plan_of(organization: Organization, choices: Choices) -> Plan:
     reading = read_platform(organization)
     in_use = open_rollouts(organization)
     rows = reading.services if reading else []
-    wanted, refused = wanted_of(organization, services, choices.version, reading)
+    requested, refused = resolve_requested(organization, services, choices.version, reading)
     planned = [
         PlannedRollout(
             row,
-            effect_on(row, services, choices, wanted.get(row.service)),
+            find_effect(row, services, choices, requested.get(row.service)),
             in_use.get(row.service),
-            wanted.get(row.service),
+            requested.get(row.service),
         )
         for row in rows
     ]
@@ -207,7 +207,7 @@ def plan_of(organization: Organization, choices: Choices) -> Plan:
         open_upgrades=list({upgrade.pk: upgrade for upgrade in in_use.values()}.values()),
         refusals=[*refused, *refusals(organization, services, rows)] if target else [],
         estimated_seconds=estimate_seconds(organization, services) if target else None,
-        last=last_of(organization, target) if target else None,
+        last=find_last_upgrade(organization, target) if target else None,
     )
 
 
@@ -223,7 +223,7 @@ def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
     return {rollout.service: rollout.upgrade for rollout in rollouts}
 
 
-def wanted_of(
+def resolve_requested(
     organization: Organization, services: list[str], version: str, reading: Reading | None
 ) -> tuple[dict[str, Wanted], list[PortalError]]:
     """Return what each service would run, and why the version is not available.
@@ -238,7 +238,7 @@ def wanted_of(
         return {}, [error]
 
 
-def effect_on(now: ServiceNow, services: list[str], choices: Choices, wanted: Wanted | None) -> str:
+def find_effect(now: ServiceNow, services: list[str], choices: Choices, requested: Wanted | None) -> str:
     if now.service not in services:
         return "untouched"
     if now.state in ("missing", "not_supported", "unknown"):
@@ -247,32 +247,35 @@ def effect_on(now: ServiceNow, services: list[str], choices: Choices, wanted: Wa
         return "skip" if len(services) > 1 else "refuse"
     if choices.force:
         return "replace"
-    if wanted is None or (wanted.image is None and wanted.version is not None):
+    if requested is None or (requested.image is None and requested.version is not None):
         return "unknown"
     # The same rule as in the engine (engine/desired.py): a service whose deployment failed or is rolling is always rolled.
-    return "none" if now.runs_already(wanted) and now.state not in ("rolling", "failed") else "replace"
+    return "none" if now.runs_already(requested) and now.state not in ("rolling", "failed") else "replace"
 
 
 def with_diffs(
     organization: Organization, reading: Reading | None, planned: list[PlannedRollout]
 ) -> list[PlannedRollout]:
     """Return the rollouts, with the differences for each service that gets another image."""
-    wanted: dict[str, Wanted | str] = {
-        each.now.service: each.wanted
+    requested: dict[str, Wanted | str] = {
+        each.now.service: each.requested
         for each in planned
-        if each.effect == "replace" and each.wanted and each.wanted.image and not each.now.runs_already(each.wanted)
+        if each.effect == "replace"
+        and each.requested
+        and each.requested.image
+        and not each.now.runs_already(each.requested)
     }
-    diffs = diffs_of(organization, wanted, reading=reading)
+    diffs = diffs_of(organization, requested, reading=reading)
     return [replace(rollout, diff=diffs.get(rollout.now.service)) for rollout in planned]
 
 
 def refusals(organization: Organization, services: list[str], rows: list[ServiceNow]) -> Iterator[PortalError]:
     """Yield the errors with which the trigger would refuse now, as far as they are known without asking AWS."""
-    unplaced = refusal_of(partial(refuse_unplaced, organization))
+    unplaced = catch_refusal(partial(refuse_unplaced, organization))
     if unplaced:
         yield unplaced
         return
-    running = refusal_of(partial(refuse_running, organization, services))
+    running = catch_refusal(partial(refuse_running, organization, services))
     if running:
         yield running
     if len(services) == 1:
@@ -280,7 +283,7 @@ def refusals(organization: Organization, services: list[str], rows: list[Service
         yield from (refusal for refusal in alone if refusal)
 
 
-def refusal_of(rule: Callable[[], None]) -> PortalError | None:
+def catch_refusal(rule: Callable[[], None]) -> PortalError | None:
     try:
         rule()
     except PortalError as error:
@@ -288,7 +291,7 @@ def refusal_of(rule: Callable[[], None]) -> PortalError | None:
     return None
 
 
-def last_of(organization: Organization, target: str) -> Upgrade | None:
+def find_last_upgrade(organization: Organization, target: str) -> Upgrade | None:
     """Return the newest ended upgrade of the same scope. Costs two queries."""
     ended = Upgrade.objects.filter(organization=organization, target=target).exclude(status__in=OPEN)
     return ended.for_record().newest_first().first()
@@ -301,21 +304,21 @@ def is_earlier(version: str, than: str) -> bool:
     (True, False, False)
     """
     found, other = VERSION_LIKE.fullmatch(version), VERSION_LIKE.fullmatch(than)
-    return found is not None and other is not None and numbers_of(found) < numbers_of(other)
+    return found is not None and other is not None and parse_numbers(found) < parse_numbers(other)
 
 
-def numbers_of(version: re.Match[str]) -> list[int]:
+def parse_numbers(version: re.Match[str]) -> list[int]:
     return [int(number) for number in version["numbers"].lstrip("v").split(".")]
 
 
-def needs_typing(target: str | None, *, force: bool) -> bool:
+def needs_confirmation(target: str | None, *, force: bool) -> bool:
     return target is not None and (target == ALL_SERVICES or force)
 
 
-def target_words(target: str) -> str:
+def target_label(target: str) -> str:
     """Return the target as a phrase.
 
-    >>> target_words("agent"), target_words("all")
+    >>> target_label("agent"), target_label("all")
     ('agent service', 'all three services')
     """
     return "all three services" if target == ALL_SERVICES else in_a_sentence(target)

@@ -48,39 +48,39 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Lane:
+class RolloutCard:
     rollout: Rollout
     events: list[UpgradeEvent]
     bar: list[Segment]
     headline: str
-    left_as: str | None
+    state_after_end: str | None
     checked_ago_seconds: int | None
     stall_reasons: list[UpgradeEvent]
 
 
-def lanes_of(upgrade: Upgrade, *, now: datetime | None = None) -> list[Lane]:
+def build_rollout_cards(upgrade: Upgrade, *, now: datetime | None = None) -> list[RolloutCard]:
     """Return a card for each rollout.
 
     The upgrade must come from `for_record`, with its rollouts' events prefetched.
     """
     now = now or timezone.now()
     return [
-        Lane(
+        RolloutCard(
             rollout=rollout,
             events=list(rollout.events.all()[:EVENTS_SHOWN]),
-            bar=bar_of(rollout),
-            headline=headline_of(rollout),
-            left_as=LEFT_AS.get(Outcome(rollout.outcome)) if rollout.is_terminal and rollout.outcome else None,
+            bar=build_bar(rollout),
+            headline=build_headline(rollout),
+            state_after_end=LEFT_AS.get(Outcome(rollout.outcome)) if rollout.is_terminal and rollout.outcome else None,
             checked_ago_seconds=int((now - rollout.last_checked_at).total_seconds())
             if rollout.last_checked_at
             else None,
-            stall_reasons=newest_words(rollout) if rollout.is_stalled else [],
+            stall_reasons=find_newest_ecs_messages(rollout) if rollout.is_stalled else [],
         )
         for rollout in upgrade.rollouts.all()
     ]
 
 
-def newest_words(rollout: Rollout) -> list[UpgradeEvent]:
+def find_newest_ecs_messages(rollout: Rollout) -> list[UpgradeEvent]:
     """Return the last messages of ECS, each message once, newest first."""
     distinct: dict[str, UpgradeEvent] = {}
     for event in rollout.events.all():
@@ -88,7 +88,7 @@ def newest_words(rollout: Rollout) -> list[UpgradeEvent]:
     return list(distinct.values())[:STALL_REASONS_SHOWN]
 
 
-def bar_of(rollout: Rollout) -> list[Segment]:
+def build_bar(rollout: Rollout) -> list[Segment]:
     counts = [
         ("new", rollout.target_running),
         ("pending", rollout.target_pending),
@@ -106,7 +106,7 @@ def bar_of(rollout: Rollout) -> list[Segment]:
     return segments
 
 
-def headline_of(rollout: Rollout) -> str:
+def build_headline(rollout: Rollout) -> str:
     """Return the status text of a rollout: first the state, then the reason."""
     if rollout.phase == Phase.WAITING:
         return "Waiting for the previous service."
@@ -115,7 +115,7 @@ def headline_of(rollout: Rollout) -> str:
     if rollout.phase == Phase.CALLING:
         return "Start requested. Waiting for the deployment to appear in ECS."
     if rollout.phase == Phase.DONE:
-        return ended(rollout)
+        return describe_end(rollout)
     newest = newest_stop(rollout.stopped_tasks)
     if rollout.outcome == Outcome.ROLLING_BACK:
         return " ".join(part for part in ("Rolling back.", rollout.rollout_reason, newest) if part)
@@ -127,7 +127,7 @@ def headline_of(rollout: Rollout) -> str:
     return f"{running}{old}. {newest}".strip()
 
 
-def ended(rollout: Rollout) -> str:
+def describe_end(rollout: Rollout) -> str:
     if rollout.error_message:
         return rollout.error_message  # outcome, ECS's reason, and why the last task stopped
     if rollout.outcome == Outcome.COMPLETED:

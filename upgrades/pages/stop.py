@@ -10,7 +10,7 @@ from portal.errors import PortalError
 from portal.web.context import page_context
 from upgrades.commands.stop import stop_upgrade
 from upgrades.pages.context import find_upgrade, stop_rule
-from upgrades.pages.rollout_cards import lanes_of
+from upgrades.pages.rollout_cards import build_rollout_cards
 
 
 @policy(Policy.OPERATOR)
@@ -32,7 +32,7 @@ def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
             upgrade = find_upgrade(request, organization, upgrade_id)
     context = page_context(request, organization) | {
         "upgrade": upgrade,
-        "lanes": lanes_of(upgrade),
+        "rollout_cards": build_rollout_cards(upgrade),
         **stop_rule(request, upgrade),
         **refused,
     }

@@ -8,7 +8,7 @@ from portal.pagination import Page
 from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.states import EventKind
 
-EVENTS_A_PAGE = 50
+EVENTS_PER_PAGE = 50
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Timeline:
     count: int
 
 
-def timeline_of(upgrade: Upgrade, *, kind: str = "", skip: int = 0) -> Timeline:
+def build_timeline(upgrade: Upgrade, *, kind: str = "", skip: int = 0) -> Timeline:
     """Return one page of the timeline. The upgrade must come from `for_record`. Costs two queries."""
     events = UpgradeEvent.objects.for_timeline(upgrade)
     counts = dict(events.order_by().values_list("kind").annotate(Count("pk")))
     total = counts.get(kind, 0) if kind else sum(counts.values())
-    rows = UpgradeEvent.objects.for_timeline(upgrade, kind=kind or None)[skip : skip + EVENTS_A_PAGE]
+    rows = UpgradeEvent.objects.for_timeline(upgrade, kind=kind or None)[skip : skip + EVENTS_PER_PAGE]
     return Timeline(
-        page=Page(items=list(rows), total=total, skip=skip, limit=EVENTS_A_PAGE),
+        page=Page(items=list(rows), total=total, skip=skip, limit=EVENTS_PER_PAGE),
         kinds=[KindCount(each, counts[each]) for each in EventKind if each in counts],
         kind=kind,
         count=sum(counts.values()),

@@ -28,33 +28,33 @@ def version_options(catalogue: Catalogue | None, chosen: str) -> list[Option]:
 
     `catalogue` None: nothing could be read.
     """
-    labels = {LATEST: latest_in_words(catalogue)}
+    labels = {LATEST: describe_latest(catalogue)}
     if catalogue and catalogue.is_available:
         named = [version for version in catalogue.versions if version.has_tag and version.name != LATEST]
-        labels |= {version.name: in_words(version) for version in named[:OFFERED]}
+        labels |= {version.name: describe_version(version) for version in named[:OFFERED]}
     labels.setdefault(chosen, f"{short(chosen)} (not listed)")
     return [Option("" if name == LATEST else name, label, name == chosen) for name, label in labels.items()]
 
 
-def latest_in_words(catalogue: Catalogue | None) -> str:
+def describe_latest(catalogue: Catalogue | None) -> str:
     """Return the label of `latest`, for example `latest (v9.9.1)`, or with one version per service if they differ."""
     if catalogue is None or not catalogue.is_available:
         return NAMED_BY_TASK_DEFINITION
-    named = {service: latest_of(catalogue, service) for service in catalogue.registry.images}
+    named = {service: find_latest(catalogue, service) for service in catalogue.registry.images}
     if len(set(named.values())) == 1 and not catalogue.limited:
         return f"latest ({next(iter(named.values())) or 'no image'})"
     known = [f"{in_a_sentence(service)} {name or 'no image'}" for service, name in named.items()]
     return f"latest ({', '.join(known)})"
 
 
-def latest_of(catalogue: Catalogue, service: str) -> str | None:
+def find_latest(catalogue: Catalogue, service: str) -> str | None:
     """Return the tag of the image that resolve() chooses: tagged `latest`, or else the newest tagged one."""
     tagged = [image for image in catalogue.registry.images[service] if image.tags]
     image = next((image for image in tagged if LATEST in image.tags), tagged[0] if tagged else None)
     return best_tag(image.tags) if image else None
 
 
-def in_words(version: Version) -> str:
+def describe_version(version: Version) -> str:
     """Return the label of a version, for example `v9.9.1, pushed 3 d ago, all three, runs: agent service`."""
     parts = [version.name]
     if version.pushed_at:

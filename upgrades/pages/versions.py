@@ -33,7 +33,7 @@ def versions(request: HttpRequest, slug: str) -> HttpResponse:
         "running": [
             (row, catalogue.is_gone(row)) for row in (catalogue.platform.services if catalogue.platform else [])
         ],
-        "limited": limited_of(catalogue),
+        "limited": find_limited(catalogue),
     }
     return render_page(request, "upgrades/versions.html", "upgrades/_versions_live.html", context)
 
@@ -55,6 +55,6 @@ def as_row(catalogue: Catalogue, version: Version) -> dict[str, Any]:
     return {"version": version, "cells": cells}
 
 
-def limited_of(catalogue: Catalogue) -> list[tuple[str, str]]:
+def find_limited(catalogue: Catalogue) -> list[tuple[str, str]]:
     """Return the labels of the services whose versions cannot be chosen, with the reasons."""
     return [(PlatformService(service).label, reason) for service, reason in catalogue.limited.items()]

@@ -18,7 +18,7 @@ LABELS = {
     "event": EventKind.choices,
     "audit": AuditKind.choices,
 }
-WORDS = {True: "yes", False: "no", None: "not known"}
+PLAIN_VALUES = {True: "yes", False: "no", None: "not known"}
 
 RECENT = 5
 
@@ -42,16 +42,16 @@ def facts(evidence: dict[str, Any]) -> list[tuple[str, str]]:
     >>> facts({"http_status": 200, "components": {"router": True, "cache": None}, "missing": ["a", "b"]})
     [('http status', '200'), ('components', 'router yes, cache not known'), ('missing', 'a, b')]
     """
-    return [(name.replace("_", " "), in_words(value)) for name, value in evidence.items()]
+    return [(name.replace("_", " "), format_fact(value)) for name, value in evidence.items()]
 
 
-def in_words(value: Any) -> str:
+def format_fact(value: Any) -> str:
     if value is None or isinstance(value, bool):
-        return WORDS[value]
+        return PLAIN_VALUES[value]
     if isinstance(value, dict):
-        return ", ".join(f"{name} {in_words(part)}" for name, part in value.items()) or "none"
+        return ", ".join(f"{name} {format_fact(part)}" for name, part in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(in_words(part) for part in value) or "none"
+        return ", ".join(format_fact(part) for part in value) or "none"
     return str(value)
 
 
@@ -62,10 +62,10 @@ def moment(at: str | None) -> str:
 
 
 @register.filter
-def label_of(code: str, kind: str) -> str:
+def code_label(code: str, kind: str) -> str:
     """Return the label that pages use for a code of the API, or the code itself if it is unknown.
 
-    >>> label_of("rolled_back", "outcome")
+    >>> code_label("rolled_back", "outcome")
     'Rolled back by ECS'
     """
     return str(dict(LABELS[kind]).get(code, code))

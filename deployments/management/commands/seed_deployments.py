@@ -17,7 +17,7 @@ from django.utils import timezone
 from deployments.commands import new_deployment
 from deployments.events import record_event
 from deployments.models import Agent, Deployment
-from deployments.states import SYSTEM, EventType, Status, Wanted
+from deployments.states import SYSTEM, DesiredState, EventType, Status
 from portal.models import Organization, User
 
 REPOSITORY = "demo-agent"
@@ -35,7 +35,7 @@ class Demo:
     size: tuple[int, int] = (256, 512)
     environment: dict[str, str] = field(default_factory=dict)
     status: Status = Status.DEPLOYING
-    wanted: Wanted = Wanted.RUNNING
+    wanted: DesiredState = DesiredState.RUNNING
     past: tuple[Past, ...] = ()
 
 
@@ -76,7 +76,7 @@ ACME = [
         "v1.1.0",
         2,
         status=Status.STOPPED,
-        wanted=Wanted.STOPPED,
+        wanted=DesiredState.STOPPED,
         past=STOPPED_PAST,
     ),
     Demo("Release notes agent", "Uses an image that is not in the registry.", "v9.9.9"),
@@ -86,7 +86,7 @@ ACME = [
         "Replaced by the support agent.",
         "v1.0.0",
         status=Status.KILLED,
-        wanted=Wanted.GONE,
+        wanted=DesiredState.GONE,
         past=KILLED_PAST,
     ),
 ]
@@ -145,5 +145,5 @@ class Command(BaseCommand):
             started_at=began,
             ended_at=ended,
             # A killed deployment has nothing left to reconcile.
-            **({"next_check_at": None, "carried_out": 1} if demo.wanted == Wanted.GONE else {}),
+            **({"next_check_at": None, "observed_generation": 1} if demo.wanted == DesiredState.GONE else {}),
         )

@@ -53,11 +53,11 @@ class Case(Protocol):
     def outsider_deletes(self, service: str | None = None) -> None: ...
     def outsider_disables(self, service: str) -> None: ...
     def person_stops(self) -> None: ...
-    def forget_cluster(self) -> None: ...
+    def clear_cluster(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class Fate:
+class Scenario:
     """One script. `share` is its relative frequency; `ends` are its possible outcomes."""
 
     name: str
@@ -66,12 +66,12 @@ class Fate:
     arrange: Callable[[Case], None]
 
 
-FATES: list[Fate] = []
+SCENARIOS: list[Scenario] = []
 
 
-def fate(share: int, *ends: str) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
+def scenario(share: int, *ends: str) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
     def kept(arrange: Callable[[Case], None]) -> Callable[[Case], None]:
-        FATES.append(Fate(arrange.__name__.replace("_", " "), share, frozenset(ends), arrange))
+        SCENARIOS.append(Scenario(arrange.__name__.replace("_", " "), share, frozenset(ends), arrange))
         return arrange
 
     return kept
@@ -88,78 +88,78 @@ READS = ("DescribeServices", "DescribeServiceDeployments")
 # No outside changes
 
 
-@fate(110, "completed")
+@scenario(110, "completed")
 def success(case: Case) -> None:
     pass
 
 
-@fate(25, "completed")
+@scenario(25, "completed")
 def slow_tasks(case: Case) -> None:
     case.fault("slow", times=1, factor=case.chance.choice([2, 3, 5]))
 
 
-@fate(20, "completed")
+@scenario(20, "completed")
 def some_tasks_crash(case: Case) -> None:
     case.seeded["desired_count"] = 4
     case.fault("crash", times=1, task_count=case.chance.choice([1, 2]))
 
 
-@fate(20, "no_change")
+@scenario(20, "no_change")
 def nothing_to_change(case: Case) -> None:
     case.kind = "unchanged"
 
 
-@fate(20, "completed")
+@scenario(20, "completed")
 def nothing_to_change_but_an_outsider_deploys(case: Case) -> None:
     case.kind = "unchanged"
     case.soon(case.chance.choice([case.outsider_deploys, case.outsider_deploys_another_definition]))
 
 
-@fate(60, "rolled_back")
+@scenario(60, "rolled_back")
 def crash(case: Case) -> None:
     case.fault("crash", times=1)
 
 
-@fate(40, "rolled_back")
+@scenario(40, "rolled_back")
 def image_cannot_be_pulled(case: Case) -> None:
     case.fault("image_pull", times=1)
 
 
-@fate(40, "circuit_breaker")
+@scenario(40, "circuit_breaker")
 def crash_without_rollback(case: Case) -> None:
     case.seeded.update(BREAKER_ONLY)
     case.fault("crash", times=1)
 
 
-@fate(25, "rollback_failed")
+@scenario(25, "rollback_failed")
 def rollback_fails(case: Case) -> None:
     case.fault("crash", times=1)
     case.fault("rollback_fails", times=1)
 
 
-@fate(30, "rolled_back")
+@scenario(30, "rolled_back")
 def alarm_with_rollback(case: Case) -> None:
     case.early(lambda: case.outsider_configures(alarms={**ALARMS, "rollback": True}))
     case.fault("alarm", times=1)
 
 
-@fate(30, "alarm")
+@scenario(30, "alarm")
 def alarm_without_rollback(case: Case) -> None:
     case.early(lambda: case.outsider_configures(alarms=ALARMS))
     case.fault("alarm", times=1)
 
 
-@fate(20, "timed_out")
+@scenario(20, "timed_out")
 def stuck(case: Case) -> None:
     case.fault("stuck", times=1)
 
 
-@fate(15, "timed_out")
+@scenario(15, "timed_out")
 def no_capacity(case: Case) -> None:
     case.fault("no_capacity", times=1)
 
 
-@fate(8, "timed_out")
+@scenario(8, "timed_out")
 def crash_without_breaker(case: Case) -> None:
     case.seeded.update(breaker=False, rollback=False)
     case.fault("crash", times=1)
@@ -168,114 +168,114 @@ def crash_without_breaker(case: Case) -> None:
 # Outside changes
 
 
-@fate(40, "superseded", "completed")
+@scenario(40, "superseded", "completed")
 def superseded_by_another_definition(case: Case) -> None:
     case.later(1, 35, case.outsider_deploys_another_definition)
 
 
-@fate(40, "superseded", "completed")
+@scenario(40, "superseded", "completed")
 def superseded_by_the_same_definition(case: Case) -> None:
     case.later(1, 35, case.outsider_deploys)
 
 
-@fate(15, "superseded")
+@scenario(15, "superseded")
 def superseded_at_once(case: Case) -> None:
     case.later(0, 0, case.outsider_deploys)
 
 
-@fate(15, "superseded", "completed")
+@scenario(15, "superseded", "completed")
 def superseded_twice(case: Case) -> None:
     case.later(1, 20, case.outsider_deploys)
     case.later(20, 40, case.outsider_deploys_another_definition)
 
 
-@fate(20, "rollback_failed", "rolled_back", "superseded")
+@scenario(20, "rollback_failed", "rolled_back", "superseded")
 def superseded_while_crashing(case: Case) -> None:
     case.fault("crash", times=1)
     case.later(10, 60, case.outsider_deploys)
 
 
-@fate(20, "completed")
+@scenario(20, "completed")
 def supersedes_an_outsider(case: Case) -> None:
     case.early(case.outsider_deploys)
 
 
-@fate(20, "rolled_back", "completed")
+@scenario(20, "rolled_back", "completed")
 def stopped_by_an_outsider(case: Case) -> None:
     case.later(1, 35, case.outsider_stops)
 
 
-@fate(20, "completed")
+@scenario(20, "completed")
 def scaled_by_an_outsider(case: Case) -> None:
     case.later(1, 35, case.outsider_scales)
 
 
-@fate(25, "service_missing")
+@scenario(25, "service_missing")
 def deleted_in_mid_rollout(case: Case) -> None:
     case.later(1, 20, case.outsider_deletes)
 
 
-@fate(10, "service_missing")
+@scenario(10, "service_missing")
 def deleted_before(case: Case) -> None:
     case.soon(case.outsider_deletes)
 
 
-@fate(5, "service_missing")
+@scenario(5, "service_missing")
 def cluster_missing(case: Case) -> None:
-    case.forget_cluster()
+    case.clear_cluster()
 
 
 # A person stops it
 
 
-@fate(40, "stopped_by_user", "completed")
+@scenario(40, "stopped_by_user", "completed")
 def stopped(case: Case) -> None:
     case.later(0, 35, case.person_stops)
 
 
-@fate(20, "stopped_by_user", "rolled_back")
+@scenario(20, "stopped_by_user", "rolled_back")
 def stopped_while_crashing(case: Case) -> None:
     case.fault("crash", times=1)
     case.later(5, 45, case.person_stops)
 
 
-@fate(10, "rollback_failed")
+@scenario(10, "rollback_failed")
 def stopped_and_the_rollback_fails(case: Case) -> None:
     case.fault("rollback_fails", times=1)
     case.later(2, 10, case.person_stops)
 
 
-@fate(15, "superseded", "stopped_by_user", "rollback_failed", "completed")
+@scenario(15, "superseded", "stopped_by_user", "rollback_failed", "completed")
 def stopped_and_superseded(case: Case) -> None:
     case.later(3, 25, case.person_stops)
     case.later(3, 25, case.outsider_deploys)
 
 
-@fate(10, "rolled_back", "stopped_by_user", "completed")
+@scenario(10, "rolled_back", "stopped_by_user", "completed")
 def stopped_by_both(case: Case) -> None:
     case.later(3, 25, case.person_stops)
     case.later(3, 25, case.outsider_stops)
 
 
-@fate(10, "not_attempted")
+@scenario(10, "not_attempted")
 def stopped_before_the_start(case: Case) -> None:
     case.soon(case.person_stops)
 
 
-@fate(10, "completed")
+@scenario(10, "completed")
 def stop_denied(case: Case) -> None:
     case.fault("access_denied", action="StopServiceDeployment")
     case.later(1, 25, case.person_stops)
 
 
-@fate(15, "stopped_by_user", "rolled_back")
+@scenario(15, "stopped_by_user", "rolled_back")
 def stop_that_never_arrives_while_crashing(case: Case) -> None:
     case.fault("crash", times=1)
     case.fault("timeout_before", action="StopServiceDeployment", times=4, seconds=0.01)
     case.later(0, 15, case.person_stops)
 
 
-@fate(15, "stopped_by_user", "completed")
+@scenario(15, "stopped_by_user", "completed")
 def reply_to_the_stop_lost(case: Case) -> None:
     case.fault("reply_lost", action="StopServiceDeployment", times=1)
     case.later(1, 25, case.person_stops)
@@ -284,78 +284,78 @@ def reply_to_the_stop_lost(case: Case) -> None:
 # The call's reply is lost
 
 
-@fate(50, "completed")
+@scenario(50, "completed")
 def reply_lost(case: Case) -> None:
     case.fault("reply_lost", action="UpdateService", times=1)
 
 
-@fate(25, "rolled_back")
+@scenario(25, "rolled_back")
 def reply_lost_and_crash(case: Case) -> None:
     case.fault("reply_lost", action="UpdateService", times=1)
     case.fault("crash", times=1)
 
 
-@fate(20, "superseded", "completed")
+@scenario(20, "superseded", "completed")
 def reply_lost_and_another_definition(case: Case) -> None:
     case.fault("reply_lost", action="UpdateService", times=1)
     case.later(0, 30, case.outsider_deploys_another_definition)
 
 
-@fate(20, "superseded", "completed")
+@scenario(20, "superseded", "completed")
 def reply_lost_and_the_same_definition(case: Case) -> None:
     case.fault("reply_lost", action="UpdateService", times=1)
     case.later(0, 30, case.outsider_deploys)
 
 
-@fate(25, "completed")
+@scenario(25, "completed")
 def reply_lost_and_stale_reads(case: Case) -> None:
     case.fault("reply_lost", action="UpdateService", times=1)
     case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
 
 
-@fate(10, "superseded", "completed")
+@scenario(10, "superseded", "completed")
 def reply_lost_stale_reads_and_the_same_definition(case: Case) -> None:
     case.fault("reply_lost", action="UpdateService", times=1)
     case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS), times=1)
     case.later(1, 20, case.outsider_deploys)
 
 
-@fate(10, "stopped_by_user", "completed")
+@scenario(10, "stopped_by_user", "completed")
 def reply_lost_and_stopped(case: Case) -> None:
     case.fault("reply_lost", action="UpdateService", times=1)
     case.later(0, 25, case.person_stops)
 
 
-@fate(10, "completed")
+@scenario(10, "completed")
 def reply_lost_twice(case: Case) -> None:
     case.fault("timeout_before", action="UpdateService", times=1, seconds=0.01)
     case.fault("reply_lost", action="UpdateService", times=2)  # the first is used up by the call before
 
 
-@fate(15, "completed")
+@scenario(15, "completed")
 def connection_lost_before_the_effect(case: Case) -> None:
     case.fault("timeout_before", action="UpdateService", times=1, seconds=0.01)
 
 
-@fate(6, "completed")
+@scenario(6, "completed")
 def times_out_before_the_effect(case: Case) -> None:
     case.fault("timeout_before", action="UpdateService", times=1, seconds=11)
     case.loses_real_time = True
 
 
-@fate(6, "completed")
+@scenario(6, "completed")
 def times_out_after_the_effect(case: Case) -> None:
     case.fault("timeout_after", action="UpdateService", times=1, seconds=11)
     case.loses_real_time = True
 
 
-@fate(6, "completed")
+@scenario(6, "completed")
 def takes_effect_when_nobody_waits_any_more(case: Case) -> None:
     case.fault("delay", action="UpdateService", times=1, seconds=11)
     case.loses_real_time = True
 
 
-@fate(6, "completed", "superseded")
+@scenario(6, "completed", "superseded")
 def an_outsider_slips_in_before_the_call_whose_reply_is_lost(case: Case) -> None:
     case.fault("delay", action="UpdateService", times=1, seconds=4)
     case.fault("reply_lost", action="UpdateService", times=1)
@@ -363,22 +363,22 @@ def an_outsider_slips_in_before_the_call_whose_reply_is_lost(case: Case) -> None
     case.loses_real_time = True
 
 
-@fate(20, "completed")
+@scenario(20, "completed")
 def server_error_once(case: Case) -> None:
     case.fault("server_error", action="UpdateService", times=1)
 
 
-@fate(8, "refused")
+@scenario(8, "refused")
 def server_error_always(case: Case) -> None:
     case.fault("server_error", action="UpdateService")
 
 
-@fate(20, "completed")
+@scenario(20, "completed")
 def throttled_at_the_start(case: Case) -> None:
     case.fault("throttle", action="UpdateService", times=case.chance.randint(1, 4))
 
 
-@fate(10, "refused")
+@scenario(10, "refused")
 def refused_by_ecs(case: Case) -> None:
     case.fault("error", action="UpdateService", code="InvalidParameterException", message="Bad subnet.")
 
@@ -386,26 +386,26 @@ def refused_by_ecs(case: Case) -> None:
 # Registration of the revision with the new image
 
 
-@fate(15, "completed")
+@scenario(15, "completed")
 def reply_to_the_registration_lost(case: Case) -> None:
     case.kind = "version"
     case.fault("reply_lost", action="RegisterTaskDefinition", times=1)
 
 
-@fate(10, "completed")
+@scenario(10, "completed")
 def registration_throttled(case: Case) -> None:
     case.kind = "version"
     case.fault("throttle", action="RegisterTaskDefinition", times=case.chance.randint(1, 2))
 
 
-@fate(10, "completed")
+@scenario(10, "completed")
 def registration_and_call_fail_once(case: Case) -> None:
     case.kind = "version"
     case.fault("server_error", action="RegisterTaskDefinition", times=1)
     case.fault("server_error", action="UpdateService", times=1)
 
 
-@fate(8, "access_denied")
+@scenario(8, "access_denied")
 def registration_denied(case: Case) -> None:
     case.kind = "version"
     case.fault("access_denied", action="RegisterTaskDefinition")
@@ -414,27 +414,27 @@ def registration_denied(case: Case) -> None:
 # A person rolls it back afterwards
 
 
-@fate(20, "completed")
+@scenario(20, "completed")
 def rolled_back_by_a_person(case: Case) -> None:
     case.then_rolled_back(lambda: None)
 
 
-@fate(15, "completed", "rolled_back")
+@scenario(15, "completed", "rolled_back")
 def the_rollback_crashes(case: Case) -> None:
     case.then_rolled_back(lambda: case.fault("crash", times=1))
 
 
-@fate(15, "completed")
+@scenario(15, "completed")
 def reply_to_the_rollback_lost(case: Case) -> None:
     case.then_rolled_back(lambda: case.fault("reply_lost", action="UpdateService", times=1))
 
 
-@fate(10, "completed", "changed_since")
+@scenario(10, "completed", "changed_since")
 def an_outsider_deploys_before_the_rollback(case: Case) -> None:
     case.then_rolled_back(lambda: case.soon(case.outsider_deploys_another_definition))
 
 
-@fate(10, "completed", "superseded")
+@scenario(10, "completed", "superseded")
 def the_rollback_is_superseded(case: Case) -> None:
     case.then_rolled_back(lambda: case.later(1, 30, case.outsider_deploys))
 
@@ -442,124 +442,124 @@ def the_rollback_is_superseded(case: Case) -> None:
 # Reads lag, fail, or are not allowed
 
 
-@fate(40, "completed")
+@scenario(40, "completed")
 def stale_reads(case: Case) -> None:
     case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
 
 
-@fate(20, "rolled_back")
+@scenario(20, "rolled_back")
 def stale_reads_and_crash(case: Case) -> None:
     case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
     case.fault("crash", times=1)
 
 
-@fate(20, "superseded", "completed")
+@scenario(20, "superseded", "completed")
 def stale_reads_and_superseded(case: Case) -> None:
     case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
     case.later(1, 35, case.chance.choice([case.outsider_deploys, case.outsider_deploys_another_definition]))
 
 
-@fate(10, "service_missing")
+@scenario(10, "service_missing")
 def stale_reads_and_deleted(case: Case) -> None:
     case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
     case.later(1, 20, case.outsider_deletes)
 
 
-@fate(20, "completed")
+@scenario(20, "completed")
 def reads_throttled(case: Case) -> None:
     case.failing("throttle", case.chance.choice(READS), 5, 30)
 
 
-@fate(20, "completed")
+@scenario(20, "completed")
 def reads_fail(case: Case) -> None:
     case.failing("server_error", case.chance.choice(READS), 5, 30)
 
 
-@fate(10, "rolled_back")
+@scenario(10, "rolled_back")
 def reads_fail_and_crash(case: Case) -> None:
     case.fault("crash", times=1)
     case.failing("server_error", case.chance.choice(READS), 10, 60)
 
 
-@fate(15, "completed")
+@scenario(15, "completed")
 def reads_denied_for_a_while(case: Case) -> None:
     case.failing("access_denied", case.chance.choice(READS), 5, 30)
 
 
-@fate(15, "completed")
+@scenario(15, "completed")
 def replies_to_reads_lost(case: Case) -> None:
     case.failing("reply_lost", case.chance.choice(READS), 5, 30)
 
 
-@fate(15, "completed")
+@scenario(15, "completed")
 def credentials_expire(case: Case) -> None:
     case.later(1, 30, lambda: case.fault("expired_token", action="DescribeServices", times=1))
 
 
-@fate(20, "completed")
+@scenario(20, "completed")
 def no_service_deployments(case: Case) -> None:
     without_service_deployments(case)
 
 
-@fate(15, "rolled_back")
+@scenario(15, "rolled_back")
 def no_service_deployments_and_crash(case: Case) -> None:
     without_service_deployments(case)
     case.fault("crash", times=1)
 
 
-@fate(15, "superseded", "completed")
+@scenario(15, "superseded", "completed")
 def no_service_deployments_and_superseded(case: Case) -> None:
     without_service_deployments(case)
     case.later(1, 35, case.chance.choice([case.outsider_deploys, case.outsider_deploys_another_definition]))
 
 
-@fate(10, "completed")
+@scenario(10, "completed")
 def no_service_deployments_and_reply_lost(case: Case) -> None:
     without_service_deployments(case)
     case.fault("reply_lost", action="UpdateService", times=1)
 
 
-@fate(10, "rollback_failed")
+@scenario(10, "rollback_failed")
 def no_service_deployments_and_the_rollback_fails(case: Case) -> None:
     without_service_deployments(case)
     case.fault("crash", times=1)
     case.fault("rollback_fails", times=1)
 
 
-@fate(20, "stopped_by_user", "completed")
+@scenario(20, "stopped_by_user", "completed")
 def no_service_deployments_and_stopped(case: Case) -> None:
     without_service_deployments(case)
     case.later(0, 35, case.person_stops)
 
 
-@fate(15, "stopped_by_user", "rolled_back")
+@scenario(15, "stopped_by_user", "rolled_back")
 def no_service_deployments_and_stopped_while_crashing(case: Case) -> None:
     without_service_deployments(case)
     case.fault("crash", times=1)
     case.later(5, 45, case.person_stops)
 
 
-@fate(10, "rollback_failed")
+@scenario(10, "rollback_failed")
 def no_service_deployments_stopped_and_the_rollback_fails(case: Case) -> None:
     without_service_deployments(case)
     case.fault("rollback_fails", times=1)
     case.later(2, 10, case.person_stops)
 
 
-@fate(10, "rolled_back", "completed")
+@scenario(10, "rolled_back", "completed")
 def no_service_deployments_and_stopped_by_an_outsider(case: Case) -> None:
     without_service_deployments(case)
     case.later(1, 35, case.outsider_stops)
 
 
-@fate(10, "rollback_failed", "rolled_back", "superseded")
+@scenario(10, "rollback_failed", "rolled_back", "superseded")
 def no_service_deployments_and_superseded_while_crashing(case: Case) -> None:
     without_service_deployments(case)
     case.fault("crash", times=1)
     case.later(10, 60, case.outsider_deploys)
 
 
-@fate(10, "rolled_back", "completed")
+@scenario(10, "rolled_back", "completed")
 def no_service_deployments_and_stale_reads(case: Case) -> None:
     without_service_deployments(case)
     case.fault("stale_reads", seconds=case.chance.uniform(*LAG_SECONDS))
@@ -567,7 +567,7 @@ def no_service_deployments_and_stale_reads(case: Case) -> None:
         case.fault("crash", times=1)
 
 
-@fate(10, "circuit_breaker", "alarm")
+@scenario(10, "circuit_breaker", "alarm")
 def no_service_deployments_and_no_rollback(case: Case) -> None:
     without_service_deployments(case)
     case.seeded.update(BREAKER_ONLY)
@@ -577,7 +577,7 @@ def no_service_deployments_and_no_rollback(case: Case) -> None:
     case.fault(kind, times=1)
 
 
-@fate(10, "completed", "rolled_back", "circuit_breaker")
+@scenario(10, "completed", "rolled_back", "circuit_breaker")
 def no_service_deployments_and_asleep(case: Case) -> None:
     without_service_deployments(case)
     kind = case.chance.choice(["success", "crash", "breaker"])
@@ -589,24 +589,24 @@ def no_service_deployments_and_asleep(case: Case) -> None:
     case.later(150, 180, case.outsider_deploys)
 
 
-@fate(10, "superseded", "completed")
+@scenario(10, "superseded", "completed")
 def no_list_and_superseded(case: Case) -> None:
     case.fault("access_denied", action="ListServiceDeployments")
     case.later(1, 35, case.outsider_deploys_another_definition)
 
 
-@fate(10, "rolled_back")
+@scenario(10, "rolled_back")
 def no_describe_and_crash(case: Case) -> None:
     case.fault("access_denied", action="DescribeServiceDeployments")
     case.fault("crash", times=1)
 
 
-@fate(15, "access_denied")
+@scenario(15, "access_denied")
 def update_denied(case: Case) -> None:
     case.fault("access_denied", action="UpdateService")
 
 
-@fate(10, "access_denied")
+@scenario(10, "access_denied")
 def reads_denied_from_the_start(case: Case) -> None:
     case.fault("access_denied", action="DescribeServices")
 
@@ -614,19 +614,19 @@ def reads_denied_from_the_start(case: Case) -> None:
 # Worker and scheduler are down for a while
 
 
-@fate(15, "completed")
+@scenario(15, "completed")
 def asleep_while_an_outsider_deploys_after_its_end(case: Case) -> None:
     case.seconds_asleep = 200
     case.later(150, 180, case.outsider_deploys)
 
 
-@fate(10, "superseded")
+@scenario(10, "superseded")
 def asleep_while_superseded(case: Case) -> None:
     case.seconds_asleep = 200
     case.later(5, 15, case.outsider_deploys)
 
 
-@fate(10, "circuit_breaker")
+@scenario(10, "circuit_breaker")
 def asleep_while_it_is_mended_after_the_breaker(case: Case) -> None:
     case.seeded.update(BREAKER_ONLY)
     case.fault("crash", times=1)
@@ -634,14 +634,14 @@ def asleep_while_it_is_mended_after_the_breaker(case: Case) -> None:
     case.later(150, 180, case.outsider_deploys)
 
 
-@fate(10, "rolled_back")
+@scenario(10, "rolled_back")
 def asleep_while_it_is_mended_after_the_rollback(case: Case) -> None:
     case.fault("crash", times=1)
     case.seconds_asleep = 200
     case.later(150, 180, case.outsider_deploys)
 
 
-@fate(10, "completed", "rolled_back")
+@scenario(10, "completed", "rolled_back")
 def asleep_past_the_deadline(case: Case) -> None:
     if case.chance.random() < 0.5:
         case.fault("crash", times=1)
@@ -651,38 +651,38 @@ def asleep_past_the_deadline(case: Case) -> None:
 # All three services
 
 
-@fate(30, "completed")
+@scenario(30, "completed")
 def all_succeed(case: Case) -> None:
     case.target = "all"
 
 
-@fate(30, "completed", "rolled_back", "not_attempted")
+@scenario(30, "completed", "rolled_back", "not_attempted")
 def all_with_a_crash(case: Case) -> None:
     case.target = "all"
     case.fault("crash", times=1, service=case.chance.choice(["agent", "orchestrator", "customer-portal"]))
 
 
-@fate(12, "completed", "service_missing")
+@scenario(12, "completed", "service_missing")
 def all_with_a_missing_service(case: Case) -> None:
     case.target = "all"
     gone = case.chance.choice(["orchestrator", "customer-portal"])
     case.soon(lambda: case.outsider_deletes(gone))
 
 
-@fate(12, "completed", "disabled")
+@scenario(12, "completed", "disabled")
 def all_with_a_disabled_service(case: Case) -> None:
     case.target = "all"
     off = case.chance.choice(["agent", "orchestrator", "customer-portal"])
     case.early(lambda: case.outsider_disables(off))
 
 
-@fate(12, "completed", "stopped_by_user", "not_attempted")
+@scenario(12, "completed", "stopped_by_user", "not_attempted")
 def all_stopped(case: Case) -> None:
     case.target = "all"
     case.later(2, 80, case.person_stops)
 
 
-@fate(12, "completed", "superseded", "not_attempted")
+@scenario(12, "completed", "superseded", "not_attempted")
 def all_with_an_outsider(case: Case) -> None:
     case.target = "all"
     case.later(2, 30, case.outsider_deploys)

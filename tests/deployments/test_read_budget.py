@@ -11,10 +11,10 @@ from django.utils import timezone
 
 from deployments.commands import mark_watched
 from deployments.engine import read_budget
-from deployments.engine.read_budget import STEADY, reserve, take_batch
+from deployments.engine.read_budget import STEADY, claim_batch, reserve
 from deployments.engine.reconciler import reconcile
 from deployments.models import Agent, Deployment
-from deployments.tasks import due_clusters
+from deployments.tasks import find_due_clusters
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.local_aws import LocalAws
@@ -39,7 +39,7 @@ def turn(deployment: Deployment) -> int:
     return reconcile(str(deployment.organization_id), deployment.cluster)
 
 
-def seconds_to_next_look(deployment: Deployment) -> float:
+def seconds_to_next_poll(deployment: Deployment) -> float:
     deployment.refresh_from_db()
     assert deployment.next_check_at
     return (deployment.next_check_at - timezone.now()).total_seconds()
@@ -54,7 +54,7 @@ def test_few_steady_deployments_are_read_every_fifteen_seconds(cast: Cast, agent
 
     assert turn(deployment) == 1
 
-    assert 14 < seconds_to_next_look(deployment) <= 15.1
+    assert 14 < seconds_to_next_poll(deployment) <= 15.1
 
 
 def test_ten_of_a_cluster_share_a_call_and_a_slot(cast: Cast, agent: Agent, platform: LocalAws) -> None:
@@ -62,9 +62,9 @@ def test_ten_of_a_cluster_share_a_call_and_a_slot(cast: Cast, agent: Agent, plat
 
     assert turn(made[0]) == 10
 
-    looked_at = Deployment.objects.exclude(last_checked_at=None)
-    assert looked_at.values_list("next_check_at", flat=True).distinct().count() == 1
-    assert looked_at.filter(has_read_slot=True).count() == 10
+    observed_at = Deployment.objects.exclude(last_checked_at=None)
+    assert observed_at.values_list("next_check_at", flat=True).distinct().count() == 1
+    assert observed_at.filter(has_read_slot=True).count() == 10
     turn(made[0])  # the other two wait for a slot of their own
     assert Deployment.objects.filter(last_checked_at=None, has_read_slot=True, next_check_at__gt=Now()).count() == 2
 
@@ -86,7 +86,7 @@ def test_a_missed_slot_is_given_up(cast: Cast, agent: Agent, platform: LocalAws)
 
     assert turn(deployment) == 0
 
-    assert 59 < seconds_to_next_look(deployment) < 63
+    assert 59 < seconds_to_next_poll(deployment) < 63
     assert Deployment.objects.get().last_checked_at is None
 
 
@@ -101,7 +101,7 @@ def test_a_changing_deployment_is_read_every_few_seconds(
     turn(deployment)
     platform.clear_faults()
 
-    assert seconds_to_next_look(deployment) <= 6.1
+    assert seconds_to_next_poll(deployment) <= 6.1
 
 
 def test_a_long_change_is_read_like_a_steady_deployment(cast: Cast, agent: Agent, platform: LocalAws) -> None:
@@ -111,7 +111,7 @@ def test_a_long_change_is_read_like_a_steady_deployment(cast: Cast, agent: Agent
 
     turn(deployment)
 
-    assert seconds_to_next_look(deployment) > 14
+    assert seconds_to_next_poll(deployment) > 14
 
 
 def test_a_deployment_is_read_often_only_while_it_is_viewed(cast: Cast, agent: Agent, platform: LocalAws) -> None:
@@ -119,14 +119,14 @@ def test_a_deployment_is_read_often_only_while_it_is_viewed(cast: Cast, agent: A
     turn(deployment)
 
     mark_watched(deployment)
-    assert seconds_to_next_look(deployment) <= 0
+    assert seconds_to_next_poll(deployment) <= 0
     turn(deployment)
-    assert seconds_to_next_look(deployment) <= 3.1
+    assert seconds_to_next_poll(deployment) <= 3.1
     make_due(watched_until=timezone.now() - LONG_AGO)
     turn(deployment)
     turn(deployment)
 
-    assert seconds_to_next_look(deployment) > 10
+    assert seconds_to_next_poll(deployment) > 10
 
 
 def test_viewing_writes_only_once_in_a_few_seconds(
@@ -142,13 +142,13 @@ def test_viewing_writes_only_once_in_a_few_seconds(
 
 def test_viewing_during_a_read_makes_the_row_due_soon(cast: Cast, agent: Agent, platform: LocalAws) -> None:
     (deployment,) = make_steady(cast, agent, platform)
-    batch = take_batch(cast.acme, deployment.cluster)
+    batch = claim_batch(cast.acme, deployment.cluster)
     assert batch
 
     mark_watched(deployment)
-    batch.works[0].rest()
+    batch.leases[0].reschedule()
 
-    assert seconds_to_next_look(deployment) <= 3.1
+    assert seconds_to_next_poll(deployment) <= 3.1
 
 
 def test_a_row_that_is_read_early_keeps_its_slot(cast: Cast, agent: Agent, platform: LocalAws) -> None:
@@ -185,7 +185,7 @@ def test_changing_deployments_come_before_steady_ones(cast: Cast, agent: Agent, 
     Deployment.objects.filter(pk=theirs.pk).update(next_check_at=Now())
     Deployment.objects.exclude(pk=theirs.pk).update(next_check_at=F("next_check_at") - LONG_AGO)
 
-    places = due_clusters()
+    places = find_due_clusters()
 
     assert [(organization, overdue) for organization, _, overdue in places] == [
         (cast.globex.pk, False),

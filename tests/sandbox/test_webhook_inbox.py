@@ -34,10 +34,10 @@ def name() -> str:
 def test_a_delivery_is_kept_as_it_came(aws: LocalAws, name: str) -> None:
     began = time.time()
 
-    answered = deliver(aws.inbox_url(name), {"type": "upgrade.ended", "text": "é"}, webhook_id="msg_1")
+    answered = deliver(aws.webhook_inbox_url(name), {"type": "upgrade.ended", "text": "é"}, webhook_id="msg_1")
 
     assert answered == (200, "ok")
-    (message,) = aws.inbox(name)
+    (message,) = aws.webhook_inbox(name)
     assert json.loads(message["body"]) == {"type": "upgrade.ended", "text": "é"}
     assert message["headers"]["webhook-id"] == "msg_1"
     assert message["headers"]["content-type"] == "application/json"
@@ -45,32 +45,32 @@ def test_a_delivery_is_kept_as_it_came(aws: LocalAws, name: str) -> None:
 
 
 def test_inboxes_are_kept_apart_and_emptied(aws: LocalAws, name: str) -> None:
-    deliver(aws.inbox_url(name), {"number": 1})
-    deliver(aws.inbox_url(f"{name}-other"), {"number": 2})
+    deliver(aws.webhook_inbox_url(name), {"number": 1})
+    deliver(aws.webhook_inbox_url(f"{name}-other"), {"number": 2})
 
     assert aws.call("DELETE", f"inbox/{name}") == {"removed": 1}
 
-    assert aws.inbox(name) == []
-    assert [json.loads(each["body"]) for each in aws.inbox(f"{name}-other")] == [{"number": 2}]
+    assert aws.webhook_inbox(name) == []
+    assert [json.loads(each["body"]) for each in aws.webhook_inbox(f"{name}-other")] == [{"number": 2}]
 
 
 def test_inbox_fails_a_set_number_of_deliveries(aws: LocalAws, name: str) -> None:
-    aws.answer_inbox(name, 503, times=2)
+    aws.answer_webhook_inbox(name, 503, times=2)
 
-    answers = [deliver(aws.inbox_url(name), {"number": number})[0] for number in range(3)]
+    answers = [deliver(aws.webhook_inbox_url(name), {"number": number})[0] for number in range(3)]
 
     assert answers == [503, 503, 200]
-    assert [each["answered"] for each in aws.inbox(name)] == [503, 503, 200]
+    assert [each["answered"] for each in aws.webhook_inbox(name)] == [503, 503, 200]
 
 
 def test_inbox_answers_slowly_and_redirects(aws: LocalAws, name: str) -> None:
-    aws.answer_inbox(name, 200, seconds=0.4)
+    aws.answer_webhook_inbox(name, 200, seconds=0.4)
     began = time.monotonic()
-    deliver(aws.inbox_url(name), {})
+    deliver(aws.webhook_inbox_url(name), {})
     took = time.monotonic() - began
 
-    aws.answer_inbox(name, 307)
-    moved, _ = deliver(aws.inbox_url(name), {})
+    aws.answer_webhook_inbox(name, 307)
+    moved, _ = deliver(aws.webhook_inbox_url(name), {})
 
     assert took > 0.4
     assert moved == 307
@@ -112,7 +112,7 @@ def test_the_command_shows_sets_and_empties(aws: LocalAws, name: str, monkeypatc
         return output.getvalue()
 
     assert run("--answer", "500", "--times", "1") == f"{name} answers 500\n"
-    deliver(aws.inbox_url(name), {"hello": "world"}, webhook_id="msg_7")
+    deliver(aws.webhook_inbox_url(name), {"hello": "world"}, webhook_id="msg_7")
     shown = run()
     assert "answered 500" in shown
     assert "  webhook-id: msg_7\n" in shown
