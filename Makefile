@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-browser check format lock bench bench-verdicts
+.PHONY: help up manage reset test test-fast test-browser check format lock bench bench-verdicts
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -25,8 +25,15 @@ manage: ## manage.py of the running portal: make manage ARGS="sandbox status"
 reset: ## drop the data of `make up`
 	@$(PYTHON) -m portal.local.setup reset
 
+# With bytecode kept, however the shell is set: compiling the tests and what the processes import costs each of them anew.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
+
+# Three workers for two cores: many tests wait for a process or a browser. A worker without work takes another's.
 test: $(VENV)/.dev ## the whole suite
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+test-fast: $(VENV)/.dev ## what needs no process of its own and no browser: while you work
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not process and not browser" $(ARGS)
 
 test-browser: ## install Chromium (Debian's), then run the tests that drive it
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)

@@ -3,6 +3,7 @@
 Each xdist worker has its own database (pytest-django) and its own local AWS. Each test has its own clusters.
 """
 
+import gc
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -36,15 +37,45 @@ SERVICES = ("agent", "orchestrator", "customer-portal")
 _numbers = itertools.count(1)
 
 
+# Fixtures that start a process; whoever uses one of them, directly or not, gets the marker `process`.
+PROCESS_FIXTURES = {"local_aws_server", "aws_server", "ecs", "own_server", "killed", "browser"}
+# Tests that wait for processes more than they work: first, so that the other workers use the cores meanwhile.
+WAITING = ("tests/faults/test_make_up.py", "tests/faults/test_self_upgrade.py", "tests/faults/", "tests/browser/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a process (`make test-fast` leaves it out), and put the tests that wait longest first."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & PROCESS_FIXTURES or hasattr(getattr(item, "module", None), "subprocess"):
+            item.add_marker(pytest.mark.process)
+    items.sort(key=waits)
+
+
+def waits(item: pytest.Item) -> int:
+    """The item's place among those that wait; the order among equals, a random one, stays."""
+    return next((place for place, path in enumerate(WAITING) if item.nodeid.startswith(path)), len(WAITING))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through all modules and tests again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> None:
-    """Keep flushes fast: do not recreate content types and permissions after each test with real transactions.
-
-    Tests do not need them; content types are created on first use.
-    """
+    """A flush, after each test with real transactions, need not make content types and permissions again: they are made
+    when a test asks for them."""
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
-    post_migrate.connect(lambda **_: ContentType.objects.clear_cache(), weak=False)
+
+
+@pytest.fixture(autouse=True)
+def forget_content_types() -> Iterator[None]:
+    """Drop cached content types: the test that made them has rolled their rows back, or the flush emptied the table."""
+    yield
+    ContentType.objects.clear_cache()
 
 
 @pytest.fixture(scope="session")
