@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
 from django import forms
 from django.http import HttpRequest, HttpResponse
@@ -11,6 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from portal.errors import PortalError, is_api, respond
 from portal.models.idempotency import MAX_KEY_LENGTH
 from portal.pagination import MAX_SKIP
+
+Result = TypeVar("Result")
 
 # For fields in which a browser has nothing to suggest or correct.
 QUIET = {"autocomplete": "off", "spellcheck": "false"}
@@ -85,3 +87,19 @@ def refuse(form: forms.Form, error: PortalError, *, names: Mapping[str, str] | N
     if not errors:
         form.add_error(None, error.message)
     return 422 if error.status == 400 else error.status
+
+
+def submit(
+    form: forms.Form, command: Callable[[], Result], *, names: Mapping[str, str] | None = None
+) -> tuple[Result | None, int]:
+    """Run the command of a POST form. Return its result and 200, or None and the status of the refusal.
+
+    The refusal is shown on the form, which the caller renders again with that status. `names`: see `refuse`.
+    *Raises* PortalError 403 and 404 of the command.
+    """
+    if not form.is_valid():
+        return None, 422
+    try:
+        return command(), 200
+    except PortalError as error:
+        return None, refuse(form, error, names=names)

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from deployments.commands import create_deployment
 from deployments.models import Deployment
 from tests.browser.conftest import OF_COLOUR, Guard, OpenPage, scrolls_sideways, violations
+from tests.browser.test_upgrade_journey import sign_in
 from tests.conftest import Cast
 from tests.deployments.conftest import Runtime, make_agent
 from tests.local_aws import LocalAws
