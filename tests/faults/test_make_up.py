@@ -1,5 +1,6 @@
 """`make up` from a first start: one upgrade, kill -9 of every process, and a restart."""
 
+import ast
 import http.cookiejar
 import json
 import os
@@ -156,3 +157,33 @@ def test_taken_port_is_a_readable_error(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert f"Port {port} is taken" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def refusal_of(env: dict[str, str], *command: str) -> str:
+    """Run a command that must refuse, and return its one sentence."""
+    ended = subprocess.run(command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True)
+    assert ended.returncode == 1
+    (sentence,) = ended.stderr.splitlines()
+    return sentence
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.6", "3.8", "3.10"])
+def test_an_old_python_is_refused_in_one_sentence(version: str) -> None:
+    installed = [*Path.home().glob(f".pyenv/versions/{version}.*/bin"), Path("/usr/local/bin"), Path("/usr/bin")]
+    found = [folder / f"python{version}" for folder in installed if (folder / f"python{version}").exists()]
+    if not found:
+        pytest.skip(f"there is no Python {version} on this machine")
+
+    sentence = refusal_of({}, str(found[0]), "-m", "portal.setup", "install", "requirements.txt")
+
+    assert sentence.startswith(f"The portal needs Python 3.11 or newer and this is Python {version}: install")
+
+
+def test_what_an_old_python_reads_uses_no_newer_syntax() -> None:
+    newer = (ast.AnnAssign, ast.AsyncFunctionDef, ast.JoinedStr, ast.NamedExpr, ast.Nonlocal)
+    for path in ("portal/__init__.py", "portal/setup.py"):
+        text = (ROOT / path).read_text(encoding="ascii")
+        tree = ast.parse(text, feature_version=(3, 4))
+
+        assert not [node for node in ast.walk(tree) if isinstance(node, newer)]
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.arg) and node.annotation]
