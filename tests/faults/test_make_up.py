@@ -187,3 +187,14 @@ def test_what_an_old_python_reads_uses_no_newer_syntax() -> None:
 
         assert not [node for node in ast.walk(tree) if isinstance(node, newer)]
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.arg) and node.annotation]
+
+
+def test_make_manage_reads_settings_in_a_path_with_spaces(tmp_path: Path) -> None:
+    data_dir = tmp_path / "my data"
+    data_dir.mkdir()
+    (data_dir / "env").write_text("DEMO=1\n")
+    command = ["make", "manage", "ARGS=version", f"BIN={Path(sys.executable).parent}"]
+
+    ended = subprocess.run(command, cwd=ROOT, env=os.environ | {"DATA_DIR": str(data_dir)}, capture_output=True)
+
+    assert ended.returncode == 0, ended.stderr
