@@ -35,7 +35,7 @@ def start() -> None:
         "DEMO": "1",
         "DEBUG": "0",
         "LOG_LEVEL": "WARNING",
-        "DATABASE_URL": embedded.start_postgres(directory / "postgres", durable=False),
+        "DATABASE_URL": embedded.start_postgres(directory / "postgres"),
         "CELERY_BROKER_URL": f"redis+socket://{redis_socket}?virtual_host=0",
         "CACHE_URL": "locmem://",
         "AWS_ACCESS_KEY_ID": "portal",

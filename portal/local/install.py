@@ -3,13 +3,14 @@
 Every way in which a fresh machine may not be ready is met by a sentence that says what to do.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
+
+from portal.local import leftovers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
@@ -21,11 +22,11 @@ def main(arguments: list[str]) -> None:
     elif arguments == ["reset"]:
         reset()
     else:
-        stop("usage: python -m portal.setup install REQUIREMENTS | reset")
+        stop("usage: python -m portal.local.setup install REQUIREMENTS | reset")
 
 
 def install(requirements: str) -> None:
-    """Make .venv if need be and bring it to exactly the locked versions; pip shows its progress."""
+    """Make .venv if need be and bring it to exactly the locked versions; pip shows only errors."""
     if not shutil.which("cc") and not shutil.which("gcc"):
         stop(
             "Redis is compiled while it installs: a C compiler is missing. On Debian: apt-get install gcc libc6-dev make"
@@ -36,25 +37,30 @@ def install(requirements: str) -> None:
         if made.returncode:
             stop("No virtual environment could be made. On Debian: apt-get install python3-venv")
     print(f"  installing {requirements} (a minute or two the first time) ...", flush=True)
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes"]
-    if subprocess.run([*pip, "-r", requirements], check=False, cwd=ROOT).returncode:
+    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if subprocess.run([*pip, "--require-hashes", "-r", requirements], check=False, cwd=ROOT).returncode:
         stop("Installing failed; pip's message stands above. Nothing was started; `make up` again goes on from here.")
 
 
 def reset() -> None:
-    """Delete DATA_DIR, unless a running `make up` holds it or it is not ours."""
+    """Delete DATA_DIR and stop what a killed `make up` left running on it.
+
+    Deletes nothing while `make up` runs there, or where it has never run.
+    """
     data_dir = Path(os.environ.get("DATA_DIR") or ROOT / ".data").resolve()
     if not data_dir.exists():
         print("There is no data to drop.")
         return
     if not (data_dir / "lock").exists():
         stop(f"{data_dir} was not made by `make up`; nothing was deleted.")
-    with (data_dir / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stop(f"`make up` runs on {data_dir}. Stop it with Ctrl-C first; nothing was deleted.")
-        shutil.rmtree(data_dir)
+    try:
+        with leftovers.hold(data_dir):
+            leftovers.stop_all(data_dir)
+            shutil.rmtree(data_dir)
+    except leftovers.HeldError:
+        stop(f"`make up` runs on {data_dir}. Stop it with Ctrl-C first; nothing was deleted.")
+    except PermissionError as error:
+        stop(f"You may not delete {error.filename}: run `make reset` as its owner, or set DATA_DIR to your folder.")
     print(f"Dropped {data_dir}.")
 
 

@@ -1,32 +1,33 @@
-"""`make up`: the whole portal on this machine, in the foreground under one process manager.
+"""`make up`: the whole portal on this machine, in the foreground.
 
-PostgreSQL first (it must hold the tables before anything starts), then Redis, the local AWS, worker, scheduler and web
-under honcho. Ctrl-C stops all of them. The data lives in DATA_DIR; `make reset` drops it.
+PostgreSQL, Redis, the local AWS and the preparation of the database start together; web, worker and scheduler follow when
+the database is prepared and the local AWS answers. Ctrl-C stops all of them. The data lives in DATA_DIR; `make reset`
+drops it.
 """
 
 import contextlib
-import fcntl
 import os
 import shlex
 import shutil
 import signal
-import subprocess
+import socket
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from types import FrameType
+from typing import NoReturn
 
-from honcho.manager import Manager
-from honcho.printer import Printer
+from portal.local import embedded, leftovers
+from portal.local.processes import EndedError, Processes, show
 
-from portal.local import embedded
-
-ROOT = Path(__file__).resolve().parent.parent
-SEED_COMMANDS = ("seed_organizations", "seed_upgrades", "seed_deployments")
+ROOT = Path(__file__).resolve().parent.parent.parent
+LOG = "portal.log"
+BACK_ENDS = ("aws", "redis", "postgres")
 PEOPLE = """\
     operator@acme.example        runs upgrades of Acme Robotics
     admin@acme.example           its admin              viewer@acme.example          may only look
@@ -36,59 +37,162 @@ PEOPLE = """\
   All with the password portal-demo-1"""
 
 
+@dataclass(frozen=True)
+class Options:
+    """What the environment asks for."""
+
+    data_dir: Path
+    port: int
+    aws_port: int
+    speed: float
+
+
+class StoppedError(BaseException):
+    """A signal asks to stop; like KeyboardInterrupt, nothing on the way catches it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 def main() -> int:
     started_at = time.monotonic()
-    port = int(os.environ.get("PORT", "8000"))
-    aws_port = int(os.environ.get("AWS_PORT", str(port + 1)))
-    data_dir = Path(os.environ.get("DATA_DIR", ROOT / ".data")).resolve()
-    data_dir.mkdir(parents=True, exist_ok=True)
-    lock = hold(data_dir)
-    for name, number in (("PORT", port), ("AWS_PORT", aws_port)):
-        if not embedded.port_is_free(number):
-            stop(
-                f"Port {number} is taken by another program. Stop that, or choose another: {name}={number + 10} make up"
-            )
+    options = read_options()
+    stop_on_signals()
+    try:
+        with hold(options.data_dir):
+            check_ports(options)
+            with sockets_folder() as sockets:
+                run(options, sockets, started_at)
+    except StoppedError as stopped:
+        return 128 + stopped.number
+    except EndedError as ended:
+        stop(f"{ended}, so everything was stopped. Read why in {log_of(ended.name, options.data_dir)}.")
+    except embedded.PostgresError as error:
+        stop(f"PostgreSQL could not be started: {error}")
+    return 0
 
+
+def read_options() -> Options:
+    port = number_of_port("PORT", "8000")
+    aws_port = number_of_port("AWS_PORT", str(port + 1))
+    if port == aws_port:
+        stop(f"PORT and AWS_PORT are both {port}: give two different ones.")
+    given = os.environ.get("SPEED") or "1"
+    try:
+        speed = float(given)
+    except ValueError:
+        speed = 0
+    if not 0 < speed < float("inf"):
+        stop(f"SPEED must be a number above 0, such as SPEED=4; it is {given}.")
+    return Options(Path(os.environ.get("DATA_DIR") or ROOT / ".data").resolve(), port, aws_port, speed)
+
+
+def number_of_port(name: str, default: str) -> int:
+    given = os.environ.get(name) or default
+    if not (given.isascii() and given.isdigit() and 0 < int(given) < 65536):
+        stop(f"{name} must be a number from 1 to 65535, such as {name}=8010; it is {given}.")
+    return int(given)
+
+
+def check_ports(options: Options) -> None:
+    for name, number in (("PORT", options.port), ("AWS_PORT", options.aws_port)):
+        reason = embedded.why_port_is_refused(number)
+        if reason:
+            other = number + 10 if 1024 <= number < 65000 else 8010
+            stop(f"Port {number} {reason}. Choose another: {name}={other} make up")
+
+
+@contextlib.contextmanager
+def hold(data_dir: Path) -> Iterator[None]:
+    """Make and hold the data folder, and stop what a killed `make up` left running on it."""
+    example = "DATA_DIR=~/portal-data make up"
+    with contextlib.ExitStack() as held:
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            if not (data_dir / "lock").exists() and any(data_dir.iterdir()):
+                stop(f"{data_dir} holds other files. Choose a new folder: {example}")
+            held.enter_context(leftovers.hold(data_dir))
+        except leftovers.HeldError:
+            stop(f"`make up` already runs on {data_dir}. Stop it with Ctrl-C there, or set DATA_DIR to another folder.")
+        except OSError as error:
+            stop(f"{data_dir} cannot be written ({error.strerror}). Choose a folder of your own: {example}")
+        if leftovers.stop_all(data_dir):
+            show("  stopped what a killed `make up` had left running")
+        yield
+
+
+@contextlib.contextmanager
+def sockets_folder() -> Iterator[Path]:
+    """A folder with a short name, for a Unix socket's address holds no more than some 100 characters."""
     sockets = Path(tempfile.mkdtemp(prefix="portal-"))
     try:
-        say("starting PostgreSQL")
-        settings = environment(embedded.start_postgres(data_dir / "postgres"), sockets, port, aws_port)
-        keep_for_manage(settings, data_dir)
-        env = {**os.environ, **settings}
-        for command in (("migrate", "--verbosity", "0"), *((seed,) for seed in SEED_COMMANDS)):
-            say(f"manage.py {command[0]}")
-            run_manage(env, *command)
-        manager = processes(env, data_dir, sockets, port, aws_port)
-        announcer = threading.Thread(target=announce, args=(port, aws_port, started_at), daemon=True)
-        announcer.start()
-        # A closed terminal must stop everything just as Ctrl-C does, though nobody reads the output any more.
-        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-        manager.loop()
-        return int(manager.returncode or 0)
+        yield sockets
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
-        lock.close()
 
 
-def hold(data_dir: Path) -> IO[str]:
-    """One `make up` at a time for a data folder; the lock goes with the process, however it ends."""
-    lock = (data_dir / "lock").open("w")
+def run(options: Options, sockets: Path, started_at: float) -> None:
+    """Start everything, say when the portal answers, and watch it until it is stopped."""
+    settings = environment(options, sockets)
+    record = leftovers.Record(options.data_dir, sockets)
+    processes = Processes({**os.environ, **settings}, ROOT, record, options.data_dir / LOG)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stop(f"`make up` already runs on {data_dir}. Stop it with Ctrl-C there, or set DATA_DIR to another folder.")
-    return lock
+        start_back_ends(processes, options, sockets)
+        keep_for_manage(settings, options.data_dir)
+        if processes.run("prepare_demo", [sys.executable, "manage.py", "prepare_demo"]):
+            stop("The database could not be prepared; the message is above.")
+        while not listens(options.aws_port):
+            processes.check()
+            time.sleep(0.05)
+        start_portal(processes, options)
+        watch(processes, options, started_at)
+    finally:
+        ignore_signals()
+        processes.stop(*(each.name for each in processes.running if each.name not in BACK_ENDS))
+        processes.stop()
+        (options.data_dir / "env").unlink(missing_ok=True)
+        record.remove()
 
 
-def environment(database_url: str, sockets: Path, port: int, aws_port: int) -> dict[str, str]:
+def start_back_ends(processes: Processes, options: Options, sockets: Path) -> None:
+    show("  starting PostgreSQL, Redis and the local AWS ...")
+    data_dir, python = options.data_dir, sys.executable
+    for name in ("redis", "aws"):
+        (data_dir / name).mkdir(exist_ok=True)
+    aws = [python, "-m", "portal.sandbox", "--port", str(options.aws_port), "--data-dir", str(data_dir / "aws")]
+    processes.start("aws", [*aws, "--speed", str(options.speed), "--demo", "--quiet"])
+    processes.start("redis", embedded.redis_command(data_dir / "redis", sockets / "redis.sock"))
+    embedded.prepare_postgres(data_dir / "postgres", sockets / "postgres")
+    processes.start(
+        "postgres",
+        embedded.postgres_command(data_dir / "postgres", sockets / "postgres"),
+        log=data_dir / "postgres.log",
+        user=embedded.postgres_user(),
+        stop_signal=signal.SIGINT,  # fast: it does not wait for its clients
+    )
+
+
+def start_portal(processes: Processes, options: Options) -> None:
+    show("  starting web, worker and scheduler ...")
+    python = sys.executable
+    web = [python, "-m", "gunicorn", "--config", "python:portal.local.gunicorn_conf", "--bind", f"127.0.0.1:{options.port}"]
+    processes.start("web", [*web, "portal.wsgi"])
+    # Celery warns root of pickled messages; ours are JSON.
+    worker = [python, "-W", "ignore:You're running the worker with superuser privileges", "-m", "celery", "--quiet"]
+    worker += ["-A", "portal", "worker", "--concurrency", "2", "--loglevel", "WARNING", "--without-mingle"]
+    processes.start("worker", worker)
+    processes.start("scheduler", [python, "manage.py", "run_scheduler"])
+
+
+def environment(options: Options, sockets: Path) -> dict[str, str]:
     """What every process runs with. The local AWS is nothing but an endpoint and made-up credentials."""
     redis = sockets / "redis.sock"
     return {
         "DEMO": "1",
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": embedded.database_url(sockets / "postgres"),
         "CELERY_BROKER_URL": f"redis+socket://{redis}?virtual_host=0",
         "CACHE_URL": f"unix://{redis}?db=1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{aws_port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{options.aws_port}",
         "AWS_ACCESS_KEY_ID": "portal",
         "AWS_SECRET_ACCESS_KEY": "portal",
         "AWS_DEFAULT_REGION": "eu-central-1",
@@ -97,76 +201,81 @@ def environment(database_url: str, sockets: Path, port: int, aws_port: int) -> d
         "PROBE_NETWORKS": "127.0.0.1/32",
         "WEBHOOK_NETWORKS": "127.0.0.1/32",
         "ALLOWED_HOSTS": os.environ.get("ALLOWED_HOSTS", "127.0.0.1,localhost"),
-        "PORTAL_URL": f"http://127.0.0.1:{port}",
+        "PORTAL_URL": f"http://127.0.0.1:{options.port}",
+        "LOG_LEVEL": os.environ.get("LOG_LEVEL", "WARNING"),
         "PYTHONUNBUFFERED": "1",
-        "PORT": str(port),
+        "PORT": str(options.port),
+        leftovers.MARK: str(options.data_dir),
     }
 
 
 def keep_for_manage(settings: dict[str, str], data_dir: Path) -> None:
-    """Leave the settings in DATA_DIR/env, which `make manage` reads."""
+    """Leave the settings in DATA_DIR/env, which `make manage` reads while the portal runs."""
     path = data_dir / "env"
     path.touch(mode=0o600)
     path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items()))
 
 
-def processes(env: dict[str, str], data_dir: Path, sockets: Path, port: int, aws_port: int) -> Manager:
-    python = sys.executable
-    (data_dir / "redis").mkdir(exist_ok=True)
-    speed = os.environ.get("SPEED", "1")
-    commands = {
-        "redis": " ".join(embedded.redis_command(data_dir / "redis", sockets / "redis.sock")),
-        "aws": f"{python} -m portal.sandbox --port {aws_port} --data-dir {data_dir / 'aws'} --speed {speed} --demo",
-        "worker": f"{python} -m celery --quiet -A portal worker --concurrency 2 --loglevel WARNING --without-mingle",
-        "scheduler": f"{python} manage.py run_scheduler",
-        "web": f"{python} -m gunicorn portal.wsgi --bind 127.0.0.1:{port} --workers 2 --threads 4 --log-level warning",
-    }
-    manager = Manager(Printer(Output()))
-    for name, command in commands.items():
-        manager.add_process(name, f"exec {command}", env=env, cwd=str(ROOT), quiet=False)
-    return manager
+def watch(processes: Processes, options: Options, started_at: float) -> None:
+    """Print the address and the demo people once the portal answers; return when `make`, which started this, is killed.
+
+    *Raises* EndedError when a process ends.
+    """
+    parent = os.getppid()
+    is_announced = False
+    while "MAKELEVEL" not in os.environ or os.getppid() == parent:
+        processes.check()
+        if not is_announced and is_healthy(options.port):
+            announce(options, time.monotonic() - started_at)
+            processes.is_shown = is_announced = True
+        time.sleep(0.2)
 
 
-class Output:
-    """Standard output that shrugs when its reader has gone: the processes must be stopped in order all the same."""
-
-    def write(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            sys.stdout.write(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-
-    def isatty(self) -> bool:
-        return sys.stdout.isatty()
+def is_healthy(port: int) -> bool:
+    """Whether the portal, its worker and the local AWS answer."""
+    if not listens(port):
+        return False
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
-def announce(port: int, aws_port: int, started_at: float) -> None:
-    """Print the address and the demo people once the portal and its worker answer."""
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-                if answer.status == 200:
-                    break
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
-    seconds = time.monotonic() - started_at
-    print(
-        f"\n  The portal is up after {seconds:.0f} s: http://127.0.0.1:{port}\n\n  Sign in as\n{PEOPLE}\n\n"
-        f"  The local AWS answers at http://127.0.0.1:{aws_port}. Ctrl-C stops everything; the data stays.\n",
-        flush=True,
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def announce(options: Options, seconds: float) -> None:
+    show(
+        f"\n  The portal is up after {seconds:.0f} s: http://127.0.0.1:{options.port}\n\n  Sign in as\n{PEOPLE}\n\n"
+        f"  The local AWS answers at http://127.0.0.1:{options.aws_port}. Ctrl-C stops everything; the data stays.\n"
+        f"  The log is {options.data_dir / LOG}; its warnings and errors follow here.\n"
     )
 
 
-def run_manage(env: dict[str, str], *arguments: str) -> None:
-    ended = subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, env=env, check=False)  # noqa: S603
-    if ended.returncode:
-        stop(f"`manage.py {' '.join(arguments)}` failed; its message stands above. Nothing was started.")
+def stop_on_signals() -> None:
+    """A closed terminal stops everything just as Ctrl-C does, except under nohup."""
+
+    def stop_now(number: int, _frame: FrameType | None) -> None:
+        raise StoppedError(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop_now)
 
 
-def say(text: str) -> None:
-    print(f"  {text} ...", flush=True)
+def ignore_signals() -> None:
+    """From here on everything is being stopped; a second Ctrl-C must not break that off."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    show("\n  stopping everything ...")
+
+
+def log_of(name: str, data_dir: Path) -> Path:
+    own = {"postgres": data_dir / "postgres.log", "redis": data_dir / "redis" / "redis.log"}
+    return own.get(name, data_dir / LOG)
 
 
 def stop(sentence: str) -> NoReturn:

@@ -43,7 +43,8 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    print(f"local AWS listening on http://{options.host}:{server.port}", flush=True)
+    if not options.quiet:
+        print(f"local AWS listening on http://{options.host}:{server.port}", flush=True)
     try:
         server.serve_forever()
     finally:
@@ -55,13 +56,10 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m portal.sandbox", description="A local AWS for the portal.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5000, help="0 picks a free port")
-    parser.add_argument(
-        "--data-dir", type=Path, default=None, help="store state in this folder (default: in memory only)"
-    )
-    parser.add_argument(
-        "--speed", type=positive, help="sandbox seconds per real second (default: the saved speed, or 1)"
-    )
+    parser.add_argument("--data-dir", type=Path, default=None, help="store state here; without it in memory")
+    parser.add_argument("--speed", type=positive, help="sandbox seconds per real second; as saved, or 1")
     parser.add_argument("--demo", action="store_true", help="seed the demo data if there is no state yet")
+    parser.add_argument("--quiet", action="store_true", help="do not print the address")
     return parser.parse_args()
 
 

@@ -1,6 +1,7 @@
-"""`make up` from a first start: one upgrade, kill -9 of every process, and a restart."""
+"""`make up` itself: one upgrade, kill -9 of every process, and up again; and what it refuses, cleans up and stops."""
 
 import ast
+import contextlib
 import http.cookiejar
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,10 @@ from typing import Any
 
 import psutil
 import pytest
+from django.core.management import call_command
 
+from portal.local import leftovers
+from portal.models import Organization
 from tests.local_aws import ROOT
 from tests.processes import free_port, wait_for
 
@@ -30,20 +35,22 @@ class Portal:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
+        self.output = data_dir.parent / "output"
         self.port, self.aws_port = free_port(), free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.cookies = http.cookiejar.CookieJar()
         self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
 
     def start(self) -> None:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        env = kept | {
+        env = {
+            "PATH": os.environ["PATH"],
+            "TMPDIR": str(self.data_dir.parent),
             "PORT": str(self.port),
             "AWS_PORT": str(self.aws_port),
             "DATA_DIR": str(self.data_dir),
             "SPEED": str(SPEED),
         }
-        with (self.data_dir.parent / "up.log").open("ab") as log:
+        with self.output.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "portal.local.up"], cwd=ROOT, env=env, stdout=log, stderr=log
             )
@@ -51,7 +58,7 @@ class Portal:
 
     def answers(self, path: str) -> bool:
         assert self.process
-        assert self.process.poll() is None, (self.data_dir.parent / "up.log").read_text()[-3000:]
+        assert self.process.poll() is None, self.output.read_text()[-3000:]
         try:
             self.call("GET", path)
         except OSError:
@@ -102,6 +109,15 @@ class Portal:
                 continue
         self.process.wait()
 
+    @contextlib.contextmanager
+    def busy_clients(self) -> Iterator[None]:
+        """Connections as browsers and slow clients keep them: nothing sent yet, and half a request."""
+        with contextlib.ExitStack() as connections:
+            for sent in (b"", b"", b"GET / HTTP/1.1\r\nHost: 127", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n"):
+                connection = connections.enter_context(socket.create_connection(("127.0.0.1", self.port)))
+                connection.sendall(sent)
+            yield
+
     def stop(self) -> int:
         """Stop the portal as Ctrl-C does, and return the exit code."""
         assert self.process
@@ -111,10 +127,11 @@ class Portal:
 
 @pytest.fixture
 def portal() -> Iterator[Portal]:
-    directory = Path(tempfile.mkdtemp(prefix="portal-up-"))
+    """In a path with spaces, without HOME, and where another user's lock lies in the folder for temporary files."""
+    directory = Path(tempfile.mkdtemp(prefix="portal up "))
     directory.chmod(0o755)
-    portal = Portal(directory / "data")
-    (directory / "data").mkdir()
+    (directory / ".lockfile").mkdir()
+    portal = Portal(directory / "my data")
     yield portal
     if portal.process and portal.process.poll() is None:
         portal.kill_everything()
@@ -127,6 +144,8 @@ def test_an_upgrade_survives_the_kill_of_every_process(portal: Portal) -> None:
     accepted = portal.call("POST", "/api/v1/deployments/upgrade", {"service": "agent", "force_new_deployment": True})
     url = accepted["status_url"]
     wait_for(lambda: portal.call("GET", url)["status"] == "IN_PROGRESS", seconds=30)
+    assert len(portal.output.read_text().splitlines()) < 20
+    assert "Traceback" not in (portal.data_dir / "portal.log").read_text()
 
     portal.kill_everything()
     portal.start()
@@ -138,25 +157,58 @@ def test_an_upgrade_survives_the_kill_of_every_process(portal: Portal) -> None:
     assert deployment["deployment_id"] == ended["services"][0]["deployment_id"]
 
     started = portal.processes()
-    portal.stop()
-    _, alive = psutil.wait_procs(started, timeout=10)
+    with portal.busy_clients():
+        began = time.monotonic()
+        code = portal.stop()
+    assert code == 128 + signal.SIGINT
+    assert time.monotonic() - began < 10
+    assert "killing" not in portal.output.read_text()
+    _, alive = psutil.wait_procs(started, timeout=0)
     assert alive == []
 
 
-def test_taken_port_is_a_readable_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [("portal.local.setup", "reset"), ("portal.local.up",)], ids=["make reset", "make up"])
+def test_what_a_killed_make_up_left_is_stopped(tmp_path: Path, command: tuple[str, ...]) -> None:
+    data_dir = tmp_path / "my data"
+    data_dir.mkdir()
+    (data_dir / "lock").touch()
+    record = leftovers.Record(data_dir, tmp_path / "portal-sockets")
+    ours = os.environ | {leftovers.MARK: str(data_dir)}
+    left, reused, parent = (
+        subprocess.Popen(["sh", "-c", shell], env=env, stdin=subprocess.PIPE, start_new_session=True)
+        for shell, env in (
+            ("exec sleep 600", ours),
+            ("exec sleep 600", os.environ),
+            ("sleep 600 & read line", ours),
+        )
+    )
+    for process in (left, reused, parent):
+        record.add(process.pid)
+    record.content["processes"][1]["started"] = "at another time"
+    record.write()
+    (child,) = wait_for(lambda: psutil.Process(parent.pid).children())
+    parent.communicate(b"\n")
+
+    with taken_port() as port:
+        env = os.environ | {"DATA_DIR": str(data_dir), "PORT": str(port)}
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=env, capture_output=True)
+
+    try:
+        assert left.wait(timeout=5) < 0
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+        assert reused.poll() is None
+    finally:
+        for process in (left, reused):
+            process.kill()
+            process.communicate()
+
+
+@contextlib.contextmanager
+def taken_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        env = os.environ | {"PORT": str(port), "DATA_DIR": str(tmp_path)}
-
-        ended = subprocess.run(
-            [sys.executable, "-m", "portal.local.up"], cwd=ROOT, env=env, capture_output=True, text=True
-        )
-
-    assert ended.returncode == 1
-    assert f"Port {port} is taken" in ended.stderr
-    assert "Traceback" not in ended.stderr
+        yield taken.getsockname()[1]
 
 
 def refusal_of(env: dict[str, str], *command: str) -> str:
@@ -167,6 +219,40 @@ def refusal_of(env: dict[str, str], *command: str) -> str:
     return sentence
 
 
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({"PORT": "abc"}, "PORT must be a number from 1 to 65535, such as PORT=8010; it is abc."),
+        ({"PORT": "80000"}, "PORT must be a number from 1 to 65535, such as PORT=8010; it is 80000."),
+        ({"PORT": "65535"}, "AWS_PORT must be a number from 1 to 65535, such as AWS_PORT=8010; it is 65536."),
+        ({"SPEED": "fast"}, "SPEED must be a number above 0, such as SPEED=4; it is fast."),
+        (
+            {"DATA_DIR": "/dev/null/x"},
+            "/dev/null/x cannot be written (Not a directory). Choose a folder of your own: "
+            "DATA_DIR=~/portal-data make up",
+        ),
+    ],
+    ids=lambda value: " ".join(f"{name}={given}" for name, given in value.items()) if isinstance(value, dict) else "",
+)
+def test_a_bad_setting_is_refused_in_one_sentence(env: dict[str, str], sentence: str, tmp_path: Path) -> None:
+    assert refusal_of({"DATA_DIR": str(tmp_path)} | env, sys.executable, "-m", "portal.local.up") == sentence
+
+
+def test_a_taken_port_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with taken_port() as port:
+        sentence = refusal_of({"PORT": str(port), "DATA_DIR": str(tmp_path)}, sys.executable, "-m", "portal.local.up")
+
+    assert sentence.startswith(f"Port {port} is taken by another program. Choose another: PORT=")
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letter").touch()
+
+    sentence = refusal_of({"DATA_DIR": str(tmp_path)}, sys.executable, "-m", "portal.local.up")
+
+    assert sentence.startswith(f"{tmp_path} holds other files.")
+
+
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.8", "3.10"])
 def test_an_old_python_is_refused_in_one_sentence(version: str) -> None:
     installed = [*Path.home().glob(f".pyenv/versions/{version}.*/bin"), Path("/usr/local/bin"), Path("/usr/bin")]
@@ -174,14 +260,14 @@ def test_an_old_python_is_refused_in_one_sentence(version: str) -> None:
     if not found:
         pytest.skip(f"there is no Python {version} on this machine")
 
-    sentence = refusal_of({}, str(found[0]), "-m", "portal.setup", "install", "requirements.txt")
+    sentence = refusal_of({}, str(found[0]), "-m", "portal.local.setup", "install", "requirements.txt")
 
     assert sentence.startswith(f"The portal needs Python 3.11 or newer and this is Python {version}: install")
 
 
 def test_what_an_old_python_reads_uses_no_newer_syntax() -> None:
     newer = (ast.AnnAssign, ast.AsyncFunctionDef, ast.JoinedStr, ast.NamedExpr, ast.Nonlocal)
-    for path in ("portal/__init__.py", "portal/setup.py"):
+    for path in ("portal/__init__.py", "portal/local/setup.py"):
         text = (ROOT / path).read_text(encoding="ascii")
         tree = ast.parse(text, feature_version=(3, 4))
 
@@ -198,3 +284,10 @@ def test_make_manage_reads_settings_in_a_path_with_spaces(tmp_path: Path) -> Non
     ended = subprocess.run(command, cwd=ROOT, env=os.environ | {"DATA_DIR": str(data_dir)}, capture_output=True)
 
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_prepared_database_is_not_migrated_again(db: None, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("prepare_demo")
+
+    assert Organization.objects.count() == 3
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,128 @@
+"""The processes of `make up`: started together, watched, and stopped in order.
+
+Each leads a session of its own, so that Ctrl-C in the terminal reaches only `make up`, which stops them in order.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from portal.local.leftovers import Record
+
+STOP_SECONDS = 8
+
+
+@dataclass
+class Running:
+    name: str
+    process: subprocess.Popen[bytes]
+    reader: threading.Thread | None
+    stop_signal: signal.Signals
+
+
+class EndedError(Exception):
+    """A process ended that was to run on."""
+
+    def __init__(self, name: str, code: int) -> None:
+        super().__init__(f"{name} ended with exit code {code}")
+        self.name = name
+
+
+class Processes:
+    def __init__(self, env: dict[str, str], cwd: Path, record: Record, log: Path) -> None:
+        self.env, self.cwd, self.record = env, cwd, record
+        self.running: list[Running] = []
+        # Every line of the processes of this start; shown as well while is_shown.
+        self.log = log.open("w")
+        self.is_shown = False
+
+    def start(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        log: Path | None = None,
+        user: str | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        """Start a process. With `log` its output goes there; otherwise into the common log, with its name."""
+        with contextlib.ExitStack() as files:
+            output: IO[bytes] | int = files.enter_context(log.open("ab")) if log else subprocess.PIPE
+            process = subprocess.Popen(  # noqa: S603 - the commands of up.py
+                command,
+                cwd=self.cwd,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                user=user,
+            )
+        self.record.add(process.pid, stop_signal)
+        reader = None
+        if process.stdout:
+            reader = threading.Thread(target=self.keep_lines, args=(name, process.stdout), daemon=True)
+            reader.start()
+        self.running.append(Running(name, process, reader, stop_signal))
+
+    def keep_lines(self, name: str, output: IO[bytes]) -> None:
+        for raw in output:
+            line = f"{name:<9} | {raw.decode(errors='replace').rstrip()}\n"
+            self.log.write(line)
+            self.log.flush()
+            if self.is_shown:
+                show(line, end="")
+
+    def run(self, name: str, command: list[str]) -> int:
+        """Run a process to its end and return its exit code. *Raises* EndedError when another one ends meanwhile."""
+        process = subprocess.Popen(command, cwd=self.cwd, env=self.env, start_new_session=True)  # noqa: S603
+        self.record.add(process.pid)
+        started = Running(name, process, None, signal.SIGTERM)
+        self.running.append(started)
+        while process.poll() is None:
+            self.check(apart_from=started)
+            time.sleep(0.02)
+        self.running.remove(started)
+        return process.returncode
+
+    def check(self, *, apart_from: Running | None = None) -> None:
+        """*Raises* EndedError when a process has ended."""
+        for each in self.running:
+            code = each.process.poll()
+            if code is not None and each is not apart_from:
+                if each.reader:
+                    each.reader.join(timeout=1)  # its last lines belong into the log
+                raise EndedError(each.name, code)
+
+    def stop(self, *names: str) -> None:
+        """Stop these, or all, together; kill what does not end in time."""
+        self.is_shown = False
+        chosen = [each for each in self.running if not names or each.name in names]
+        for each in chosen:
+            if each.process.poll() is None:
+                each.process.send_signal(each.stop_signal)
+        deadline = time.monotonic() + STOP_SECONDS
+        for each in chosen:
+            try:
+                each.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                show(f"  {each.name} does not stop: killing it.")
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(each.process.pid, signal.SIGKILL)
+                each.process.wait()
+            self.running.remove(each)
+
+
+def show(text: str, *, end: str = "\n") -> None:
+    """Print, and carry on when the reader of the output has gone: the processes must be stopped in order all the same."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
