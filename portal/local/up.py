@@ -175,7 +175,15 @@ def start_back_ends(processes: Processes, options: Options, sockets: Path) -> No
 def start_portal(processes: Processes, options: Options) -> None:
     show("  starting web, worker and scheduler ...")
     python = sys.executable
-    web = [python, "-m", "gunicorn", "--config", "python:portal.local.gunicorn_conf", "--bind", f"127.0.0.1:{options.port}"]
+    web = [
+        python,
+        "-m",
+        "gunicorn",
+        "--config",
+        "python:portal.local.gunicorn_conf",
+        "--bind",
+        f"127.0.0.1:{options.port}",
+    ]
     processes.start("web", [*web, "portal.wsgi"])
     # Celery warns root of pickled messages; ours are JSON.
     worker = [python, "-W", "ignore:You're running the worker with superuser privileges", "-m", "celery", "--quiet"]

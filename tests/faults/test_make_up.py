@@ -167,7 +167,9 @@ def test_an_upgrade_survives_the_kill_of_every_process(portal: Portal) -> None:
     assert alive == []
 
 
-@pytest.mark.parametrize("command", [("portal.local.setup", "reset"), ("portal.local.up",)], ids=["make reset", "make up"])
+@pytest.mark.parametrize(
+    "command", [("portal.local.setup", "reset"), ("portal.local.up",)], ids=["make reset", "make up"]
+)
 def test_what_a_killed_make_up_left_is_stopped(tmp_path: Path, command: tuple[str, ...]) -> None:
     data_dir = tmp_path / "my data"
     data_dir.mkdir()
