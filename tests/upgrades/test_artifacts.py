@@ -1,4 +1,4 @@
-"""What a repository holds beside images: signatures, attestations, charts. None of it is a version."""
+"""Artifacts in a repository that are not images: signatures, attestations, charts. None of them is a version."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ SignIn = Callable[[User], Client]
 
 SIGNED = "sha256-" + 64 * "a"
 OCI = "application/vnd.oci"
-# What cosign pushes has the config of an image: its tag alone gives it away.
+# What cosign pushes has the config of an image, and only the tag shows what it is.
 COSIGN = {"manifest": f"{OCI}.image.manifest.v1+json", "artifact": f"{OCI}.image.config.v1+json"}
 INDEX = {"manifest": f"{OCI}.image.index.v1+json"}
 
@@ -34,7 +34,10 @@ ARTIFACTS: list[Any] = [
 
 
 def seed_agent(local_aws: LocalAws, cast: Cast, *newer: dict[str, Any]) -> dict[str, str]:
-    """The agent service runs v9.9.0 and its repository has v9.9.1; then each of `newer` is pushed. Returns the digests."""
+    """Seed an agent service that runs v9.9.0, with v9.9.1 in its repository, then push each of `newer`.
+
+    *Returns* the digests by tag.
+    """
     now = local_aws.now()
     images = [
         {"repository": "axonflow-agent", "pushed_at": now - 86400 * (30 - number), **image}
@@ -89,7 +92,7 @@ def test_an_artifact_is_refused_by_tag_and_by_digest(
     assert not Upgrade.objects.exists()
 
 
-def test_an_image_of_several_platforms_is_a_version(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
+def test_a_multi_platform_image_is_a_version(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
     seed_agent(local_aws, cast, {"tags": ["v9.9.2"], **INDEX})
 
     body = client_for(cast.viewer).get(VERSIONS).json()
@@ -97,7 +100,7 @@ def test_an_image_of_several_platforms_is_a_version(cast: Cast, local_aws: Local
     assert [version["version"] for version in body["versions"]] == ["v9.9.2", "v9.9.1", "v9.9.0"]
 
 
-def test_an_image_is_never_known_by_an_artifacts_tag(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
+def test_an_artifacts_tag_never_names_an_image(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
     seed_agent(local_aws, cast, {"tags": [f"{SIGNED}.sig", "v9.9.2"]})
 
     client = client_for(cast.operator)

@@ -1,4 +1,4 @@
-"""What an upgrade or a rollback would change in one service, told before anybody confirms it."""
+"""Previews of what an upgrade or rollback would change in one service."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def diff_to(cast: Cast, version: str, service: str = "agent") -> Diff:
 
 
 def with_environment(cast: Cast, *containers: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """A task definition of the agent service; the first container is its own."""
+    """Return a task definition of the agent service. The first container is its own."""
     definition = plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.9.0", **fields)
     own, *others = containers
     definition["containerDefinitions"][0] |= own
@@ -28,7 +28,7 @@ def with_environment(cast: Cast, *containers: dict[str, Any], **fields: Any) -> 
     return definition
 
 
-def test_a_version_changes_the_image_alone(cast: Cast, platform: LocalAws, registry: dict[str, str]) -> None:
+def test_a_version_changes_only_the_image(cast: Cast, platform: LocalAws, registry: dict[str, str]) -> None:
     diff = diff_to(cast, "v9.9.1")
 
     assert diff.before is not None
@@ -56,7 +56,7 @@ def test_a_limited_registry_changes_nothing(cast: Cast, platform: LocalAws) -> N
     assert (diff.before.version, diff.before.size_bytes) == ("v9.9.0", None)
 
 
-def test_a_rollback_tells_sizes_and_names_and_never_a_value(cast: Cast, platform: LocalAws) -> None:
+def test_a_rollback_shows_sizes_and_names_but_no_values(cast: Cast, platform: LocalAws) -> None:
     secret = "arn:aws:ssm:eu-central-1:111111111111:parameter/"
     sidecar = {"name": "router", "image": f"{REGISTRY}/fluent-bit:2", "memory": 64}
     earlier = deploy(
@@ -100,7 +100,7 @@ def test_a_rollback_tells_sizes_and_names_and_never_a_value(cast: Cast, platform
     assert secret not in repr(diff)
 
 
-def test_a_pinned_image_is_told_by_its_version(
+def test_a_pinned_image_is_shown_by_its_version(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
 ) -> None:
     before = service_now(platform, cast)["taskDefinition"]
@@ -115,7 +115,7 @@ def test_a_pinned_image_is_told_by_its_version(
 
 
 @pytest.mark.parametrize("fault", ["throttle", "access_denied", "server_error"])
-def test_an_aws_that_does_not_answer_is_said(cast: Cast, platform: LocalAws, fault: str) -> None:
+def test_an_aws_failure_is_reported(cast: Cast, platform: LocalAws, fault: str) -> None:
     wanted = resolve(cast.acme, ["agent"], "v9.9.1")["agent"]
     reading = read_platform(cast.acme)
     platform.fault(fault, action="DescribeTaskDefinition")
@@ -136,18 +136,18 @@ def test_a_size_that_cannot_be_read_is_left_out(cast: Cast, platform: LocalAws) 
     assert (diff.after.digest, diff.after.size_bytes) == (wanted.digest, None)
 
 
-def test_a_deleted_task_definition_is_said(cast: Cast, platform: LocalAws) -> None:
+def test_a_deleted_task_definition_is_reported(cast: Cast, platform: LocalAws) -> None:
     arn = service_now(platform, cast)["taskDefinition"].rpartition(":")[0] + ":99"
 
     missing = f"there is no {cast.acme.deployment_stack}-agent:99"
     assert diff_of(cast.acme, "agent", arn).error == f"ecs:DescribeTaskDefinition: ClientException ({missing})."
 
 
-def test_what_does_not_run_has_no_diff(cast: Cast, platform: LocalAws) -> None:
+def test_a_service_that_does_not_run_has_no_diff(cast: Cast, platform: LocalAws) -> None:
     platform.client().delete_service(
         cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-agent-service", force=True
     )
     platform.advance(600)
 
-    assert diff_of(cast.acme, "agent", Wanted("v9.9.1")).error == "what runs is not known"
-    assert diff_of(cast.initech, "agent", Wanted("v9.9.1")).error == "what runs is not known"
+    assert diff_of(cast.acme, "agent", Wanted("v9.9.1")).error == "the running version is not known"
+    assert diff_of(cast.initech, "agent", Wanted("v9.9.1")).error == "the running version is not known"

@@ -1,4 +1,4 @@
-"""Drift: what runs is not what was recorded, not what the task definition names, or not one thing. Said on both pages."""
+"""Drift: a service runs an image other than the recorded one or the named one, or several. Both pages show it."""
 
 import html
 from collections.abc import Callable
@@ -32,17 +32,17 @@ HTMX = {"HX-Request": "true"}
 
 @pytest.fixture(params=["/o/acme/services/", "/o/acme/versions/"])
 def shown(request: pytest.FixtureRequest, cast: Cast, client_for: SignIn) -> Callable[[], str]:
-    """What a viewer reads, on the overview's live block and on the page of versions."""
+    """Return a function that reads, as a viewer, the overview's live block or the versions page."""
 
     def read() -> str:
-        cache.clear()  # a reading of ECS is kept for some seconds
+        cache.clear()  # a reading of ECS is cached for some seconds
         response = client_for(cast.viewer).get(request.param, headers=HTMX)
         return html.unescape(" ".join(response.content.decode().split()))
 
     return read
 
 
-def test_what_was_rolled_and_runs_is_no_drift(
+def test_running_what_was_rolled_out_is_no_drift(
     cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
 ) -> None:
     engine.run(trigger(cast))
@@ -51,11 +51,11 @@ def test_what_was_rolled_and_runs_is_no_drift(
     assert "Drift" not in shown()
 
 
-def test_a_service_that_was_never_rolled_has_not_drifted(platform: LocalAws, shown: Callable[[], str]) -> None:
+def test_a_service_without_rollouts_has_not_drifted(platform: LocalAws, shown: Callable[[], str]) -> None:
     assert "Drift" not in shown()
 
 
-def test_a_deployment_from_outside_is_told_with_what_to_do(
+def test_an_outside_deployment_is_shown_with_what_to_do(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str], shown: Callable[[], str]
 ) -> None:
     upgrade = engine.run(trigger(cast))
@@ -64,14 +64,14 @@ def test_a_deployment_from_outside_is_told_with_what_to_do(
     text = shown()
 
     running, left = registry["agent:v9.8.0"][:19], registry["agent:v9.9.1"][:19]
-    assert f"It runs v9.8.0 ({running}); {upgrade.upgrade_id} left it on v9.9.1 ({left})." in text
-    assert "Somebody deployed it outside the portal" in text
-    assert "if not, upgrade it to v9.9.1." in text
+    assert f"It runs v9.8.0 ({running}), but {upgrade.upgrade_id} left it on v9.9.1 ({left})." in text
+    assert "It was deployed outside the portal" in text
+    assert "If not, upgrade it to v9.9.1." in text
     assert 'href="/o/acme/upgrades/new?service=agent&version=v9.9.1"' in text
     assert text.count("Drift: ") == 1
 
 
-def test_a_tag_that_moved_is_drift_although_the_name_is_the_same(
+def test_a_moved_tag_is_drift_despite_the_same_name(
     cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
 ) -> None:
     engine.run(trigger(cast, version="v9.9.0"))  # no change: recorded with its digest
@@ -82,7 +82,7 @@ def test_a_tag_that_moved_is_drift_although_the_name_is_the_same(
     assert "Drift: agent service." in shown()
 
 
-def test_upgrading_to_what_runs_settles_it(
+def test_upgrading_to_what_runs_ends_the_drift(
     cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
 ) -> None:
     engine.run(trigger(cast))
@@ -104,7 +104,7 @@ def test_a_rolled_back_service_runs_what_it_ran_before(
     assert "Drift" not in shown()
 
 
-def test_nothing_is_said_while_a_rollout_is_under_way(
+def test_no_drift_is_shown_during_a_rollout(
     cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
 ) -> None:
     engine.run(trigger(cast))
@@ -117,7 +117,7 @@ def test_nothing_is_said_while_a_rollout_is_under_way(
     assert "Drift" not in shown()
 
 
-def test_nothing_is_said_while_somebody_else_rolls_it(
+def test_no_drift_is_shown_during_an_outside_deployment(
     cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
 ) -> None:
     engine.run(trigger(cast))
@@ -130,7 +130,7 @@ def test_nothing_is_said_while_somebody_else_rolls_it(
     assert "Drift" not in shown()
 
 
-def test_a_deployment_that_was_left_half_done_runs_two_images(
+def test_a_half_done_deployment_runs_two_images(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str], shown: Callable[[], str]
 ) -> None:
     leave_half_done(platform, cast, registry)
@@ -139,11 +139,11 @@ def test_a_deployment_that_was_left_half_done_runs_two_images(
 
     assert "Drift: agent service.</strong> Its tasks run 2 different images: " in text
     assert f"of v9.9.0 ({registry['agent:v9.9.0'][:19]})" in text
-    assert "Upgrade it to the version that you want" in text
+    assert "Upgrade it to the version you want" in text
 
 
 def leave_half_done(local_aws: LocalAws, cast: Cast, registry: dict[str, str]) -> None:
-    """An alarm stops somebody's deployment, and nothing rolls it back: old tasks and new ones run."""
+    """Let an alarm stop an outside deployment without a rollback, so that old and new tasks run."""
     local_aws.client().update_service(
         **place_of(cast),
         deploymentConfiguration={
@@ -160,7 +160,7 @@ def leave_half_done(local_aws: LocalAws, cast: Cast, registry: dict[str, str]) -
     local_aws.advance(30)
 
 
-def test_a_deployment_that_failed_and_was_not_rolled_back_is_not_what_runs(
+def test_a_failed_deployment_without_rollback_is_drift(
     cast: Cast, platform: LocalAws, registry: dict[str, str], shown: Callable[[], str]
 ) -> None:
     platform.client().update_service(
@@ -174,15 +174,15 @@ def test_a_deployment_that_failed_and_was_not_rolled_back_is_not_what_runs(
     text = shown()
 
     running, pinned = registry["agent:v9.9.0"][:19], registry["agent:v9.9.1"][:19]
-    assert f"Its tasks run v9.9.0 ({running}), its task definition names v9.9.1 ({pinned})." in text
+    assert f"Its tasks run v9.9.0 ({running}), but its task definition names v9.9.1 ({pinned})." in text
     assert "Deployment failed" in text
     assert "did not finish and was not rolled back" in text
 
 
-def test_upgrading_to_what_the_task_definition_names_replaces_the_tasks(
+def test_upgrading_to_the_named_image_replaces_the_tasks(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
 ) -> None:
-    """ECS starts nothing for a task definition that the service has, unless it is told to."""
+    """ECS starts no deployment for the service's current task definition unless it is forced."""
     breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
     platform.client().update_service(**place_of(cast), deploymentConfiguration=breaker)
     platform.fault("crash", **place_of(cast))
@@ -192,7 +192,7 @@ def test_upgrading_to_what_the_task_definition_names_replaces_the_tasks(
     platform.clear_faults()
     before = service_now(platform, cast)["taskDefinition"]
 
-    upgrade = engine.run(trigger(cast, version="v9.9.1", override_reason="this mends it"))
+    upgrade = engine.run(trigger(cast, version="v9.9.1", override_reason="this fixes it"))
 
     rollout = upgrade.rollouts.get()
     assert (upgrade.status, rollout.outcome, rollout.attempts) == ("SUCCESS", Outcome.COMPLETED, 1)
@@ -200,11 +200,11 @@ def test_upgrading_to_what_the_task_definition_names_replaces_the_tasks(
 
 
 def wait_for_the_last_crash(local_aws: LocalAws, cast: Cast) -> None:
-    """ECS goes on starting tasks that crash; between two of them none of the new ones runs."""
+    """Wait until no new task runs: ECS keeps starting tasks that crash."""
     local_aws.wait_until(lambda: service_now(local_aws, cast)["deployments"][0]["runningCount"] == 0)
 
 
-def test_rows_without_digests_say_nothing(
+def test_rollouts_without_digests_show_no_drift(
     cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
 ) -> None:
     engine.run(trigger(cast))
@@ -215,7 +215,7 @@ def test_rows_without_digests_say_nothing(
 
 
 @pytest.mark.parametrize("place", ["cluster", "stack"])
-def test_the_past_of_another_place_says_nothing(
+def test_rollouts_in_another_place_show_no_drift(
     cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str], place: str
 ) -> None:
     engine.run(trigger(cast))
@@ -229,7 +229,7 @@ def test_the_past_of_another_place_says_nothing(
 
 
 @pytest.mark.parametrize("fault", ["access_denied", "throttle"])
-def test_where_tasks_cannot_be_read_nothing_is_said_and_the_rest_is_shown(
+def test_unreadable_tasks_hide_drift_but_not_the_rest(
     cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str], fault: str
 ) -> None:
     engine.run(trigger(cast))
@@ -256,7 +256,7 @@ def test_tasks_are_read_once_a_minute_while_nothing_changes(
     assert registry["agent:v9.9.0"][:19] in text
 
 
-def test_another_organizations_record_says_nothing(
+def test_another_organizations_rollouts_show_no_drift(
     cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
 ) -> None:
     engine.run(trigger(cast))

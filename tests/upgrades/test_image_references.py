@@ -1,4 +1,4 @@
-"""What an image reference means: registry, account, region, repository, tag and digest; and which tag tells most."""
+"""Image references: registry, account, region, repository, tag and digest, and which tag is the most specific."""
 
 import pytest
 
@@ -22,7 +22,9 @@ ECR = "111111111111.dkr.ecr.eu-central-1.amazonaws.com"
         ("agent", "agent", None, None),
     ],
 )
-def test_a_reference_has_its_parts(reference: str, repository: str, tag: str | None, digest: str | None) -> None:
+def test_a_reference_is_split_into_its_parts(
+    reference: str, repository: str, tag: str | None, digest: str | None
+) -> None:
     parsed = parse_image(reference)
 
     assert (parsed.repository, parsed.tag, parsed.digest) == (repository, tag, digest)
@@ -38,7 +40,7 @@ def test_a_reference_has_its_parts(reference: str, repository: str, tag: str | N
         ("444444444444.dkr-ecr.eu-west-1.on.aws", "444444444444", "eu-west-1"),
     ],
 )
-def test_account_and_region_are_the_registrys_own(host: str, account: str, region: str) -> None:
+def test_account_and_region_come_from_the_host(host: str, account: str, region: str) -> None:
     repository = ecr_repository(parse_image(f"{host}/team/agent:v1"))
 
     assert repository == Repository(account, region, "team/agent")
@@ -59,7 +61,7 @@ def test_account_and_region_are_the_registrys_own(host: str, account: str, regio
         "x111111111111.dkr.ecr.eu-central-1.amazonaws.com/agent",
     ],
 )
-def test_any_other_registry_is_none_of_ecr(reference: str) -> None:
+def test_any_other_registry_is_not_ecr(reference: str) -> None:
     assert ecr_repository(parse_image(reference)) is None
 
 
@@ -81,7 +83,7 @@ def test_a_pinned_image_has_the_documented_form() -> None:
         ([], None),
     ],
 )
-def test_the_tag_that_tells_most(tags: list[str], best: str | None) -> None:
+def test_the_best_tag_is_the_most_specific(tags: list[str], best: str | None) -> None:
     assert best_tag(tags) == best_tag(reversed(tags)) == best
 
 
@@ -98,5 +100,5 @@ def test_the_tag_that_tells_most(tags: list[str], best: str | None) -> None:
         ([], "agent", None),
     ],
 )
-def test_the_container_that_is_the_service_itself(names: list[str], service: str, own: str | None) -> None:
+def test_the_services_own_container_is_found(names: list[str], service: str, own: str | None) -> None:
     assert own_container(dict.fromkeys(names, "image"), service) == own

@@ -1,4 +1,4 @@
-"""A platform service that another controller than ECS deploys: named, refused, and no trouble for the other two."""
+"""A platform service deployed by a controller other than ECS: shown, refused, and harmless to the other two."""
 
 import html
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def says(controller: str) -> str:
 
 
 def hand_over(local_aws: LocalAws, cast: Cast, controller: str, *, service: str = "orchestrator") -> None:
-    """Have another controller deploy a service of acme."""
+    """Let another controller deploy a service of acme."""
     stack = cast.acme.deployment_stack
     place = {"name": f"{stack}-{service}-service", "family": f"{stack}-{service}", "container": service}
     image = f"111111111111.dkr.ecr.eu-central-1.amazonaws.com/axonflow-{service}:v9.9.0"
@@ -37,7 +37,7 @@ def hand_over(local_aws: LocalAws, cast: Cast, controller: str, *, service: str 
 
 @pytest.fixture(params=CONTROLLERS)
 def controller(request: pytest.FixtureRequest, registry: dict[str, str], platform: LocalAws, cast: Cast) -> str:
-    """The orchestrator of acme is deployed by this controller."""
+    """Let this controller deploy the orchestrator of acme."""
     hand_over(platform, cast, request.param)
     return str(request.param)
 
@@ -47,7 +47,7 @@ def text_of(response: Any) -> str:
     return html.unescape(response.content.decode())
 
 
-# --- it is named, and the other two work ---------------------------------------------------------------------------
+# --- it is shown, and the other two work ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/o/acme/", "/o/acme/versions/", "/o/acme/upgrades/new?service=all"])
@@ -102,10 +102,10 @@ def test_another_service_is_upgraded(cast: Cast, engine: Engine, controller: str
 
 
 @pytest.mark.parametrize("options", [{}, {"version": "v0", "force_new_deployment": True}])
-def test_named_alone_it_is_refused(
+def test_upgrading_only_this_service_is_refused(
     cast: Cast, platform: LocalAws, controller: str, client_for: SignIn, door: Door, options: dict[str, Any]
 ) -> None:
-    asked = {"service": "orchestrator", "override_reason": "all the same", **options}
+    asked = {"service": "orchestrator", "override_reason": "start anyway", **options}
 
     response = door.trigger(client_for(cast.operator), cast.acme, **asked)
 
@@ -115,7 +115,7 @@ def test_named_alone_it_is_refused(
     assert platform.ledger() == []
 
 
-def test_its_plan_says_that_it_is_refused(cast: Cast, controller: str, client_for: SignIn) -> None:
+def test_its_plan_shows_the_refusal(cast: Cast, controller: str, client_for: SignIn) -> None:
     text = text_of(client_for(cast.operator).get("/o/acme/upgrades/new?service=orchestrator&checks=1"))
 
     assert "This upgrade cannot start." in text
@@ -123,7 +123,7 @@ def test_its_plan_says_that_it_is_refused(cast: Cast, controller: str, client_fo
 
 
 @pytest.mark.parametrize("options", [{}, {"version": "v9.9.1"}])
-def test_in_all_it_fails_without_a_write_and_the_others_go_on(
+def test_in_all_it_fails_without_a_write_and_others_proceed(
     cast: Cast, engine: Engine, platform: LocalAws, controller: str, options: dict[str, Any]
 ) -> None:
     asked: dict[str, Any] = {"service": "all", "force_new_deployment": True, **options}
@@ -142,7 +142,7 @@ def test_in_all_it_fails_without_a_write_and_the_others_go_on(
     assert f"{stack}-orchestrator" not in str(platform.ledger(action="RegisterTaskDefinition"))
 
 
-def test_it_may_be_handed_over_while_an_upgrade_waits(
+def test_a_service_handed_over_while_waiting_fails(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
 ) -> None:
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="orchestrator", version="v9.9.1")
@@ -153,7 +153,7 @@ def test_it_may_be_handed_over_while_an_upgrade_waits(
     assert upgrade.rollouts.get().outcome == Outcome.NOT_SUPPORTED
 
 
-def test_what_was_handed_over_since_is_not_rolled_back(
+def test_a_service_handed_over_since_is_not_rolled_back(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str], client_for: SignIn
 ) -> None:
     upgrade = engine.run(

@@ -333,7 +333,7 @@ def test_where_the_registry_is_limited_a_version_is_refused(
     response = door.trigger(client_for(cast.operator), cast.acme, version="v9.9.1")
 
     assert response.status_code == 400
-    assert "Version v9.9.1 cannot be rolled (agent service: Amazon ECR has no repository" in door.text_of(response)
+    assert "Version v9.9.1 cannot be rolled out (agent service: Amazon ECR has no repository" in door.text_of(response)
     assert written() == before
 
 

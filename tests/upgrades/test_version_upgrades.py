@@ -631,7 +631,7 @@ def test_a_container_that_nobody_can_tell_is_left_alone(cast: Cast, engine: Engi
     refused = refusal(cast)
     upgrade = engine.run(trigger(cast, version="latest", force_new_deployment=True))
 
-    assert "not certain which container" in refused.message
+    assert "cannot identify the container" in refused.message
     assert (upgrade.status, registrations(platform)[1:]) == (Status.SUCCESS, [])
 
 

@@ -17,7 +17,7 @@ from upgrades.inventory.running import LONGEST_WAIT_SECONDS
 SignIn = Callable[[User], Client]
 
 
-def test_what_runs_and_what_ran(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_running_and_past_versions_are_listed(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     upgrade.rollouts.update(to_version="v9.8.0")
 
@@ -48,7 +48,7 @@ def test_a_service_that_is_missing_has_null(cast: Cast, local_aws: LocalAws, cli
     assert client_for(cast.viewer).get(VERSIONS).json()["current"]["agent"] is None
 
 
-def test_aws_being_down_is_said_and_history_still_told(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_an_aws_failure_is_reported_and_history_shown(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     make_upgrade(cast.acme, by=cast.operator).rollouts.update(to_version="v9.8.0")
     platform.fault("access_denied", action="*", account="111111111111")
 
@@ -63,14 +63,14 @@ def names(body: Any) -> list[str]:
     return [version["version"] for version in body["versions"]]
 
 
-def test_what_the_registry_has_newest_first(
+def test_registry_versions_are_listed_newest_first(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
 ) -> None:
     body = client_for(cast.viewer).get(VERSIONS).json()
 
     assert names(body) == ["v9.9.1", "v9.9.0", "v9.8.0"]
     assert body["selection"] == "available"
-    assert body["message"] == "These are the versions that Amazon ECR has for the platform's services, newest first."
+    assert body["message"] == "Versions of the platform's services in Amazon ECR, newest first."
     newest, running, _ = body["versions"]
     assert newest == {
         "version": "v9.9.1",
@@ -95,9 +95,7 @@ def test_a_version_that_a_service_lacks(cast: Cast, local_aws: LocalAws, client_
     assert oldest["digests"]["orchestrator"] is None
 
 
-def test_images_pushed_at_once_are_in_the_order_of_their_digests(
-    cast: Cast, local_aws: LocalAws, client_for: SignIn
-) -> None:
+def test_images_pushed_together_are_sorted_by_digest(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
     images = [{"repository": "axonflow-agent", "tags": [f"v1.{n}.0"], "pushed_at": local_aws.now()} for n in range(8)]
     local_aws.seed(images=images)
     seed_platform(local_aws, cast.acme)
@@ -129,10 +127,10 @@ def test_all_pages_of_a_repository_are_read(cast: Cast, local_aws: LocalAws, cli
     body = client_for(cast.viewer).get(VERSIONS).json()
 
     assert names(body) == [f"v1.{n}.0" for n in range(TAGGED_KEPT)]
-    assert "Of the agent service the newest are listed; 1200 or more can still be named." in body["message"]
+    assert "Only the newest images of the agent service are listed. At least 1200 more can be named" in body["message"]
 
 
-def test_a_registry_of_one_service_alone_can_be_chosen_from(
+def test_one_missing_repository_limits_only_its_service(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
 ) -> None:
     platform.client("ecr").delete_repository(repositoryName="axonflow-orchestrator", force=True)
@@ -145,7 +143,7 @@ def test_a_registry_of_one_service_alone_can_be_chosen_from(
     assert body["versions"][1]["running"] == list(SERVICES)
 
 
-def test_a_foreign_registry_is_named(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_a_registry_outside_ecr_is_named(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     image = "ghcr.io/getaxonflow/axonflow-agent:v9.9.0"
     container = {"name": "agent", "image": image, "essential": True, "memory": 512}
     family = f"{cast.acme.deployment_stack}-agent"
@@ -160,7 +158,7 @@ def test_a_foreign_registry_is_named(cast: Cast, platform: LocalAws, client_for:
     assert "ghcr.io/getaxonflow/axonflow-agent is not in Amazon ECR" in body["message"]
 
 
-def test_a_registry_that_may_not_be_read_is_limited_and_names_the_permission(
+def test_a_denied_registry_is_limited_by_the_permission(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
 ) -> None:
     platform.fault("access_denied", action="DescribeImages")
@@ -173,7 +171,7 @@ def test_a_registry_that_may_not_be_read_is_limited_and_names_the_permission(
 
 
 @pytest.mark.parametrize("fault", ["throttle", "server_error", "timeout_before"])
-def test_a_registry_that_does_not_answer_keeps_the_last_reading_with_its_age(
+def test_a_failing_registry_keeps_the_last_reading_and_age(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn, time_machine: Any, fault: str
 ) -> None:
     client = client_for(cast.viewer)
@@ -187,7 +185,7 @@ def test_a_registry_that_does_not_answer_keeps_the_last_reading_with_its_age(
     assert names(body) == ["v9.9.1", "v9.9.0", "v9.8.0"]
     assert body["selection"] == "available"
     assert "Amazon ECR could not be read: ecr:DescribeImages: " in body["message"]
-    assert "as read at 2026-05-01 12:00:00 UTC" in body["message"]
+    assert "The list is as of 2026-05-01 12:00:00 UTC." in body["message"]
 
 
 def test_a_registry_that_never_answered_is_limited(
@@ -201,7 +199,7 @@ def test_a_registry_that_never_answered_is_limited(
     assert "Amazon ECR could not be read: ecr:DescribeImages: ThrottlingException (AWS request " in body["message"]
 
 
-def test_a_hanging_registry_is_waited_for_shortly_and_not_again(
+def test_a_hanging_registry_is_waited_for_only_once(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
 ) -> None:
     client = client_for(cast.viewer)
@@ -217,7 +215,7 @@ def test_a_hanging_registry_is_waited_for_shortly_and_not_again(
     assert seconds[1] < 2
 
 
-def test_what_comes_after_the_wait_is_kept_for_the_next_who_asks(
+def test_a_late_answer_is_cached_for_the_next_request(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
 ) -> None:
     client = client_for(cast.viewer)
@@ -242,7 +240,7 @@ def test_viewers_share_one_reading_of_the_registry(
     assert client_for(cast.operator).get(VERSIONS).json()["selection"] == "available"
 
 
-def test_another_organizations_registry_is_not_told(
+def test_another_organizations_registry_is_not_listed(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
 ) -> None:
     seeded = platform.seed(
@@ -257,14 +255,14 @@ def test_another_organizations_registry_is_not_told(
     assert seeded["images"]["axonflow-agent:v-of-globex"] in globex
 
 
-def test_an_organization_without_cluster_is_told_so(cast: Cast, client_for: SignIn, local_aws: LocalAws) -> None:
+def test_an_organization_without_cluster_has_no_versions(cast: Cast, client_for: SignIn, local_aws: LocalAws) -> None:
     body = client_for(cast.newcomer).get(VERSIONS).json()
 
     assert (body["organization"], body["versions"]) == ("initech", [])
     assert "neither cluster nor stack" in body["message"]
 
 
-def test_another_organizations_past_is_not_told(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_another_organizations_past_is_not_listed(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     make_upgrade(cast.globex, by=cast.outsider).rollouts.update(to_version="v-of-globex")
 
     assert "v-of-globex" not in client_for(cast.viewer).get(VERSIONS).content.decode()

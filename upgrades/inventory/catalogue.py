@@ -1,7 +1,7 @@
-"""The catalogue of versions: what the registries have, which service has which, what runs where; and what a trigger rolls.
+"""The version catalogue: which versions the registries hold, what runs where, and which images a trigger rolls out.
 
-Registries are read for pages and API alike, kept a minute for all viewers. Where one cannot be read, the versions that run
-and those of past rollouts are told, and it is said that they are limited.
+Pages and API share the registry readings, which are cached for one minute. If no registry can be read, the list falls back
+to the running versions and those of past rollouts, and its message says that it is limited.
 """
 
 import logging
@@ -46,28 +46,28 @@ from upgrades.states import ALL_SERVICES, PlatformService, in_a_sentence
 logger = logging.getLogger(__name__)
 
 FRESH_SECONDS = 60
-# A repository of many thousand images takes longer than a page waits: it is read to its end all the same.
+# A repository with thousands of images takes longer to read than a page waits. The read continues in the background.
 ASKING_SECONDS = 30
-# Of each service: the newest that have a tag, and a few of those that have none.
+# Kept for each service: the newest tagged images, and a few untagged ones.
 TAGGED_KEPT, UNTAGGED_KEPT = 300, 20
 KNOWN_VERSIONS = 50
-# A trigger waits for these reads of ECS and ECR, beside pre-flight; 4 seconds at most in all.
+# A trigger waits for these ECS and ECR reads in parallel with pre-flight, at most 4 seconds in total.
 RESOLVE_SECONDS = 3.5
 
-AVAILABLE = "These are the versions that Amazon ECR has for the platform's services, newest first."
+AVAILABLE = "Versions of the platform's services in Amazon ECR, newest first."
 LIMITED = (
-    "Version selection is limited: these are the versions that run now and those of past upgrades. "
-    "An upgrade rolls `latest`, the image that the service's task definition names."
+    "Version selection is limited: only running versions and those of past upgrades are listed. "
+    "An upgrade rolls out `latest`, the image that the service's task definition names."
 )
-ASKED_BY_ANOTHER = "another request is asking Amazon ECR just now; look again in a few seconds"
+ASKED_BY_ANOTHER = "another request is reading Amazon ECR now. Try again in a few seconds"
 
 
 @dataclass(frozen=True)
 class Registry:
-    """What the repositories of the services hold, by service.
+    """The images in the repositories, by service.
 
-    `left_out`: how many more images a service has. `error` is set when the newest attempt failed: then the images are as of
-    `read_at`, or unknown if that is None; it names the call and AWS's code alone.
+    `left_out`: how many more images a service has. `error`: set when the newest attempt failed. The images are then as of
+    `read_at`, or unknown if that is None. `error` holds only the call and the AWS error code.
     """
 
     images: dict[str, list[ecr.Image]] = field(default_factory=dict)
@@ -79,16 +79,16 @@ class Registry:
 
     @property
     def is_recent(self) -> bool:
-        """Nobody needs to ask again yet."""
+        """Return whether the reading is recent enough to be reused."""
         seconds = FAILED_SECONDS if self.error else FRESH_SECONDS
         return self.tried_at is not None and (timezone.now() - self.tried_at).total_seconds() < seconds
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version: what the images of the services are known by. An image without a tag is a version by its digest.
+    """One version: the images of all services that share a name. The name of an untagged image is its digest.
 
-    `images` by service; empty where the registries cannot be read. `running`: the services that run it now.
+    `images`: by service; empty if the registries cannot be read. `running`: the services that run it now.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Version:
 
     @property
     def services(self) -> list[str]:
-        """The services that have it, in rolling order."""
+        """Return the services that have this version, in rollout order."""
         return [service for service in PlatformService.values if service in self.images]
 
     @property
@@ -116,12 +116,12 @@ class Version:
 
     @property
     def not_running(self) -> list[str]:
-        """The services that have it and run another."""
+        """Return the services that have this version but run another one."""
         return [service for service in self.services if service not in self.running]
 
     @property
     def target(self) -> str | None:
-        """What an upgrade to it would be about: the one service that has it and runs another, `all` where all three do."""
+        """Return the target of an upgrade to this version: `all`, or the only service that would change; else None."""
         if len(self.not_running) == len(PlatformService.values):
             return ALL_SERVICES
         return self.not_running[0] if len(self.not_running) == 1 else None
@@ -129,8 +129,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """`selection`: available where the registry of at least one service can be read, else limited. `limited`: why, by
-    service. `platform` None: the organization names neither cluster nor stack.
+    """The versions, what runs, and whether a version can be selected.
+
+    `selection`: `available` if the registry of at least one service can be read, else `limited`. `limited`: the reason, by
+    service. `platform`: None if the organization has neither cluster nor stack.
     """
 
     versions: list[Version]
@@ -146,12 +148,12 @@ class Catalogue:
 
     @property
     def running(self) -> dict[str, str | None]:
-        """The version of each service; None where that is not known."""
+        """Return the running version of each service, None if it is not known."""
         rows = self.platform.services if self.platform else []
         return dict.fromkeys(PlatformService.values) | {row.service: row.version for row in rows}
 
     def is_gone(self, row: ServiceNow) -> bool:
-        """The image that the service runs is no longer in its repository: ECS cannot start another task of it."""
+        """Return whether the running image was deleted from its repository. ECS cannot start new tasks from it."""
         images = self.registry.images.get(row.service)
         if images is None or row.digest is None or self.registry.left_out.get(row.service):
             return False
@@ -159,9 +161,10 @@ class Catalogue:
 
 
 def read_catalogue(organization: Organization) -> Catalogue:
-    """What exists, newest first, and what runs where. ECS as read_platform asks it, ECR at most once in FRESH_SECONDS.
+    """Return the versions that exist, newest first, and what runs where.
 
-    Waits twice LONGEST_WAIT_SECONDS at most. Four queries.
+    *Costs* four queries, the ECS reads of read_platform, and at most one ECR reading every FRESH_SECONDS. Waits at most
+    twice LONGEST_WAIT_SECONDS.
     """
     platform = read_platform(organization)
     rows = platform.services if platform else []
@@ -177,7 +180,10 @@ def read_catalogue(organization: Organization) -> Catalogue:
 
 
 def repositories_of(rows: list[ServiceNow]) -> tuple[dict[str, ecr.Repository], dict[str, str]]:
-    """Where the images of the services come from, and why that cannot be told; of services whose image is known."""
+    """Return the ECR repository of each service, and the reason for each service that has none.
+
+    Services without a known task definition are in neither.
+    """
     repositories: dict[str, ecr.Repository] = {}
     limited: dict[str, str] = {}
     for row in rows:
@@ -191,7 +197,10 @@ def repositories_of(rows: list[ServiceNow]) -> tuple[dict[str, ecr.Repository], 
 
 
 def read_registry(organization: Organization, repositories: dict[str, ecr.Repository]) -> Registry:
-    """One request at a time asks; the others get what was read before. A failure is remembered too."""
+    """Return the images in the repositories, cached if recent.
+
+    Only one request at a time calls ECR. The others get the previous reading. A failure is cached too.
+    """
     key = soft_cache.key_of("registry", organization.pk, sorted(repositories.items()))
     kept = soft_cache.recall_as(key, built)
     if kept and kept.is_recent:
@@ -210,7 +219,7 @@ def read_registry(organization: Organization, repositories: dict[str, ecr.Reposi
 
 
 def ask_and_keep(key: str, target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
-    """Raises AwsUnavailable. What comes when nobody waits any more is kept for the next who asks."""
+    """Read the repositories and cache the result, even if the caller no longer waits. *Raises* AwsUnavailable."""
     try:
         registry = ask_ecr(target, repositories)
         soft_cache.remember(key, asdict(registry), seconds=KEPT_SECONDS)
@@ -220,7 +229,7 @@ def ask_and_keep(key: str, target: AwsTarget, repositories: dict[str, ecr.Reposi
 
 
 def ask_ecr(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
-    """One call for a thousand images. Raises AwsUnavailable."""
+    """Read the images of all repositories. *Raises* AwsUnavailable. *Costs* one call per thousand images."""
     images: dict[str, list[ecr.Image]] = {}
     limited: dict[str, str] = {}
     left_out: dict[str, int] = {}
@@ -238,7 +247,7 @@ def ask_ecr(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Regis
 
 
 def built(kept: dict[str, Any]) -> Registry:
-    """From what asdict() made of it."""
+    """Rebuild a Registry from the result of asdict()."""
     images = {
         service: [ecr.Image(**{**image, "tags": tuple(image["tags"])}) for image in found]
         for service, found in kept["images"].items()
@@ -247,7 +256,7 @@ def built(kept: dict[str, Any]) -> Registry:
 
 
 def versions_in(registry: Registry, rows: list[ServiceNow]) -> list[Version]:
-    """The images of all services, those of one name together, newest first, ties by digest."""
+    """Return the versions in the registry, newest first, ties by digest. Images with the same name are one version."""
     images: dict[str, dict[str, ecr.Image]] = {}
     for service, found in registry.images.items():
         for image in found:
@@ -267,14 +276,14 @@ def versions_in(registry: Registry, rows: list[ServiceNow]) -> list[Version]:
 
 
 def runs(row: ServiceNow, name: str, image: ecr.Image | None, registry: Registry) -> bool:
-    """By digest; of a service whose registry cannot be read by the name of its tag."""
+    """Return whether the service runs this version: by digest, or by tag if its registry cannot be read."""
     if image is None:
         return row.service not in registry.images and row.version == name
     return image.digest in row.digests or image.digest == row.digest
 
 
 def versions_known(organization: Organization, rows: list[ServiceNow]) -> list[Version]:
-    """Without a registry: running versions first, then those of past rollouts, newest first. One query."""
+    """Return the running versions, then those of past rollouts, newest first. Reads no registry. *Costs* one query."""
     past = (
         Rollout.objects.filter(organization=organization, to_version__isnull=False)
         .order_by("-completed_at", "-id")
@@ -288,32 +297,37 @@ def versions_known(organization: Organization, rows: list[ServiceNow]) -> list[V
 
 
 def message_of(platform: Reading | None, registry: Registry, limited: dict[str, str]) -> str:
-    """What the list is, what is missing in it and why."""
+    """Return sentences that say what the list is, what it lacks and why."""
     said = [AVAILABLE if registry.images else LIMITED]
     if platform is None:
         said.append("The organization has neither cluster nor stack, so nothing runs.")
     elif platform.error:
-        said.append(f"What runs now could not be read: {platform.error}.")
+        said.append(f"The running versions could not be read: {platform.error}.")
     rows = platform.services if platform else []
     said += [f"The {in_a_sentence(row.service)} is {row.not_supported}." for row in rows if row.not_supported]
     for service, reason in limited.items():
         said.append(f"For the {in_a_sentence(service)} only `latest` can be chosen: {reason}.")
     if registry.error:
-        when = f"; as read at {registry.read_at:%Y-%m-%d %H:%M:%S} UTC" if registry.read_at else ""
+        when = f". The list is as of {registry.read_at:%Y-%m-%d %H:%M:%S} UTC" if registry.read_at else ""
         said.append(f"Amazon ECR could not be read: {registry.error}{when}.")
     for service, count in registry.left_out.items():
         if count:
-            said.append(f"Of the {in_a_sentence(service)} the newest are listed; {count} or more can still be named.")
+            said.append(
+                f"Only the newest images of the {in_a_sentence(service)} are listed. "
+                f"At least {count} more can be named by tag or digest."
+            )
     return " ".join(said)
 
 
 def resolve(organization: Organization, services: list[str], version: str) -> dict[str, Wanted]:
-    """What each service is to run, found in its registry now: version, image and digest.
+    """Resolve the version in each service's registry, to a version name, image and digest.
 
-    A service that is missing or disabled keeps the version alone (it is not rolled, or looked up when its turn comes).
-    `latest` is never refused: where the registry is limited it is what the task definition names, and where AWS does not
-    answer it is found when the rollout starts. Raises PortalError 400 `version_unavailable` naming the services that
-    cannot have another version, 502 `registry_unavailable`. Waits RESOLVE_SECONDS at most.
+    A missing or disabled service keeps only the version name. It is not rolled out, or is resolved when its turn comes.
+    `latest` is never refused. If the registry is limited, `latest` is the image that the task definition names. If AWS does
+    not answer, it is resolved when the rollout starts.
+    *Raises* PortalError 400 `version_unavailable`, naming the services that cannot run the version; 502
+    `registry_unavailable`.
+    *Costs* two or three AWS calls for each service. Waits at most RESOLVE_SECONDS.
     """
     try:
         question = partial(ask_registries, organization, services, version)
@@ -330,18 +344,21 @@ Answer = Wanted | RegistryLimited | VersionMissing | AwsUnavailable
 
 
 def ask_registries(organization: Organization, services: list[str], version: str) -> dict[str, Answer]:
-    """Two or three AWS calls for each service. Raises AwsError where ECS cannot be asked. Runs without the database."""
+    """Look up the version in each service's registry. Makes no query.
+
+    *Raises* AwsError if ECS cannot be read. *Costs* two or three AWS calls for each service.
+    """
     names = {service: service_name(organization, service) for service in services}
     target, cluster = organization.aws_target, str(organization.cluster)
     try:
         found = ecs.describe_services(target, cluster, list(names.values())).services
     except AwsMissing:
-        found = {}  # without the cluster each of its services is missing
+        found = {}  # without a cluster, every service is missing
     answers: dict[str, Answer] = {}
     for service, name in names.items():
         live = found.get(name)
         answer: Answer = Wanted(version)
-        # What another controller deploys is refused, or fails, whatever the version is.
+        # A service that another controller deploys is refused or fails later, whatever the version.
         if live is not None and live.task_definition is not None and not live.is_foreign:
             image = own_image(task_definition(organization, live.task_definition).images, service)
             try:
@@ -364,8 +381,8 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
         reasons = "; ".join(f"{in_a_sentence(service)}: {reason}" for service, reason in lacking.items())
         raise PortalError(
             "version_unavailable",
-            f"Version {version} cannot be rolled ({reasons}). The versions page, and GET /api/v1/deployments/versions, "
-            "list what each service has.",
+            f"Version {version} cannot be rolled out ({reasons}). See the versions page or "
+            "GET /api/v1/deployments/versions for the versions of each service.",
             400,
         )
     for answer in answers.values():
@@ -376,6 +393,6 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
 def registry_unavailable(version: str, error: AwsError) -> PortalError:
     return PortalError(
         "registry_unavailable",
-        f"Whether version {version} exists could not be read. {in_short(error)} Try again in a minute.",
+        f"The portal could not check whether version {version} exists. {in_short(error)} Try again in a minute.",
         502,
     )

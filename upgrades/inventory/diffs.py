@@ -1,6 +1,6 @@
-"""What an upgrade or a rollback would change in one service, told beforehand: image, size, environment, cpu and memory.
+"""Previews what an upgrade or rollback would change in one service: image, size, environment, CPU and memory.
 
-Names of the environment alone, never a value: whoever may look at an upgrade need not know its secrets.
+Only names of environment variables are shown, never values: people who may see an upgrade need not know its secrets.
 """
 
 import logging
@@ -26,7 +26,7 @@ KEPT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Side:
-    """A service as it is, or as it would be. `size_bytes` is what a task pulls, compressed; None: not known."""
+    """A service as it is or as it would be. `size_bytes`: the compressed size that a task pulls, None if not known."""
 
     version: str | None
     image: str | None
@@ -39,10 +39,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Diff:
-    """`added`, `removed` and `changed` are names of environment variables and secrets, those of all containers.
+    """The differences of one service before and after a change.
 
-    `task_definition` of `after` is None where a revision is registered for it. `error`: why AWS could not be read; then
-    there is nothing but that.
+    `added`, `removed`, `changed`: names of environment variables and secrets, over all containers.
+    `after.task_definition`: None if a revision will be registered. `error`: why AWS could not be read; the other fields are
+    then empty.
     """
 
     service: str
@@ -55,7 +56,7 @@ class Diff:
 
     @property
     def is_image_alone(self) -> bool:
-        """Nothing but the service's image would differ."""
+        """Return whether only the service's image would differ."""
         if self.before is None or self.after is None:
             return False
         sizes = (self.before.cpu, self.before.memory) == (self.after.cpu, self.after.memory)
@@ -69,13 +70,16 @@ def diff_of(
     *,
     reading: Reading | None = None,
 ) -> Diff:
-    """`wanted`: what resolve() found, or for a rollback the ARN of the task definition. `reading`: what runs, if the caller
-    has it. Waits LONGEST_WAIT_SECONDS at most and never raises for AWS; kept KEPT_SECONDS. One query, four AWS calls.
+    """Return what would change in the service. AWS errors are returned in `error`, never raised.
+
+    `wanted`: the result of resolve(), or for a rollback the ARN of the task definition. `reading`: what runs now, if the
+    caller has it.
+    *Costs* one query and four AWS calls; the result is cached for KEPT_SECONDS. Waits at most LONGEST_WAIT_SECONDS.
     """
     reading = reading or read_platform(organization)
     now = next((row for row in reading.services if row.service == service), None) if reading else None
     if now is None or now.task_definition is None:
-        return Diff(service, error=(reading.error if reading else None) or "what runs is not known")
+        return Diff(service, error=(reading.error if reading else None) or "the running version is not known")
     goal = wanted if isinstance(wanted, str) else wanted.image or now.task_definition
     key = soft_cache.key_of("diff", organization.pk, now.task_definition, now.digest, goal)
     kept = soft_cache.recall_as(key, built)
@@ -94,7 +98,7 @@ def diff_of(
 def diffs_of(
     organization: Organization, wanted: dict[str, Wanted | str], *, reading: Reading | None = None
 ) -> dict[str, Diff]:
-    """By service, as diff_of. The first that cannot be read ends the reading: nobody waits for each of them."""
+    """Return the diffs by service, up to the first that cannot be read, so that a page waits for one failure only."""
     diffs: dict[str, Diff] = {}
     for service, goal in wanted.items():
         diffs[service] = diff_of(organization, service, goal, reading=reading)
@@ -104,12 +108,12 @@ def diffs_of(
 
 
 def built(kept: dict[str, Any]) -> Diff:
-    """From what asdict() made of it."""
+    """Rebuild a Diff from the result of asdict()."""
     return Diff(**{**kept, "before": Side(**kept["before"]), "after": Side(**kept["after"])})
 
 
 def ask(target: AwsTarget, now: ServiceNow, wanted: Wanted | str, names: Names) -> Diff:
-    """Runs without the database. Raises AwsError."""
+    """Read both task definitions and compare them. Makes no query. *Raises* AwsError."""
     before = read(target, str(now.task_definition))
     arn: str | None
     if isinstance(wanted, str):
@@ -141,7 +145,7 @@ def own_image_of(revision: Revision, service: str) -> str | None:
 
 
 def environment_of(content: dict[str, Any]) -> dict[str, set[tuple[str, str]]]:
-    """By name what it is set to, in which container."""
+    """Return, by variable name, each container that sets it and the value there."""
     found: dict[str, set[tuple[str, str]]] = {}
     for container in content["containerDefinitions"]:
         pairs = [(each.get("name", ""), each.get("value", "")) for each in container.get("environment", [])]
@@ -161,7 +165,7 @@ def side(
     digest: str | None,
     arn: str | None,
 ) -> Side:
-    """`digest`: of what runs; else the one that the image names, else what its tag stands for now."""
+    """Return one side of the diff. The digest is that of `image`, else `digest`, else the one its tag points to now."""
     reference = ecr.parse_image(image) if image else None
     known = (reference.digest if reference else None) or digest
     found = in_registry(target, image, now.service, known or (reference.tag if reference else None))
@@ -177,7 +181,7 @@ def side(
 
 
 def in_registry(target: AwsTarget, image: str | None, service: str, name: str | None) -> ecr.Image | None:
-    """The size is worth a look, not a failure."""
+    """Return the image in ECR, or None if it cannot be read: a missing size must not fail the diff."""
     try:
         _, repository = locate(image, service)
         return ecr.find_image(target, repository, name) if name else None

@@ -1,5 +1,7 @@
-"""Drift: a service runs another image than was recorded, than its task definition names, or several at once. Pure, but for
-one query. Told only when no rollout is under way, and only from digests: where one is not known, nothing is said.
+"""Drift: a service runs an image other than the recorded one or the one in its task definition, or runs several images.
+
+Pure except for one query. Drift is reported only if no rollout is in progress, and only from digests. If a digest is not
+known, no drift is reported.
 """
 
 from dataclasses import dataclass
@@ -11,10 +13,10 @@ from upgrades.inventory.images import exact, short
 from upgrades.models import Rollout
 from upgrades.states import Outcome, Phase
 
-# What a service runs after a rollout that ended so: what was wanted, or what ran before.
+# After a rollout with one of these outcomes, the service runs the desired image, or the previous one.
 ADVANCED = {Outcome.COMPLETED, Outcome.NO_CHANGE}
 RESTORED = {Outcome.ROLLED_BACK}
-# After these it may run either, and the record does not say which.
+# After these it may run either one, and the record does not say which.
 UNSETTLED = {
     Outcome.SUPERSEDED,
     Outcome.ROLLBACK_FAILED,
@@ -28,8 +30,10 @@ UNSETTLED = {
 
 @dataclass(frozen=True)
 class Drift:
-    """`what` is so, what it `means`, and what `to_do`. `version`: of what the record or the definition names, as a trigger
-    takes it."""
+    """One service's drift: `what` differs, what it `means`, and what `to_do`.
+
+    `version`: the version that was recorded or is in the task definition, in the form that a trigger accepts.
+    """
 
     what: str
     means: str
@@ -39,7 +43,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the newest rollout left a service with; `digest` None: not known."""
+    """What the newest rollout left running. `digest`: None if not known."""
 
     digest: str | None
     version: str | None
@@ -47,9 +51,9 @@ class Recorded:
 
 
 def recorded_of(organization: Organization) -> dict[str, Recorded | None]:
-    """By service what the newest rollout that touched it left there; None while one is under way. One query.
+    """Return, by service, what its newest rollout left running; None while a rollout is in progress. *Costs* one query.
 
-    What was done in another cluster or stack, before staff changed the organization's record, says nothing about this one.
+    Rollouts in another cluster or stack, from before staff changed the organization, are ignored.
     """
     here = {
         "upgrade__cluster": organization.cluster or "",
@@ -80,42 +84,43 @@ def left_by(rollout: Rollout) -> Recorded | None:
 def find_drift(
     digests: dict[str, int], *, pinned: str | None, recorded: Recorded | None, names: dict[str, str]
 ) -> Drift | None:
-    """`digests`: how many running tasks run which. `pinned`: the digest that the task definition names, if it does.
+    """Return how the service has drifted, or None.
 
-    `names`: the versions that digests of this service are known by.
+    `digests`: the number of running tasks by digest. `pinned`: the digest in the task definition, if it has one. `names`:
+    the service's versions by digest.
     """
     if len(digests) > 1:
         counted = sorted(digests.items(), key=lambda each: (-each[1], each[0]))
         runs = ", ".join(f"{count} of {in_full(digest, names)}" for digest, count in counted)
         return Drift(
             f"Its tasks run {len(digests)} different images: {runs}.",
-            "Requests meet one or the other: a tag moved while tasks were replaced, or a deployment was left half done.",
-            "Upgrade it to the version that you want, so that all its tasks run one image.",
+            "Requests reach different versions. A tag moved while tasks were replaced, or a deployment stopped halfway.",
+            "Upgrade it to the version you want so that all tasks run the same image.",
         )
     running = next(iter(digests), None)
     if running is None:
         return None
     if pinned and running != pinned:
         return Drift(
-            f"Its tasks run {in_full(running, names)}, its task definition names {in_full(pinned, names)}.",
-            "A deployment of that task definition did not finish and was not rolled back: the next task that ECS starts "
-            "runs the other image.",
-            "Look at the service in ECS, then upgrade it to the version that you want.",
+            f"Its tasks run {in_full(running, names)}, but its task definition names {in_full(pinned, names)}.",
+            "A deployment of that task definition did not finish and was not rolled back. The next task that ECS starts "
+            "will run the other image.",
+            "Check the service in ECS, then upgrade it to the version you want.",
             exact(names.get(pinned), pinned),
         )
     if recorded and recorded.digest and running != recorded.digest:
         left = in_full(recorded.digest, {recorded.digest: recorded.version} if recorded.version else {})
         return Drift(
-            f"It runs {in_full(running, names)}; {recorded.upgrade_id} left it on {left}.",
-            "Somebody deployed it outside the portal, or a tag moved and tasks were replaced since.",
-            "If that was meant, upgrade it to what it runs, so that the record says so; if not, upgrade it to "
-            f"{recorded.version or 'the version that you want'}.",
+            f"It runs {in_full(running, names)}, but {recorded.upgrade_id} left it on {left}.",
+            "It was deployed outside the portal, or a tag was moved and tasks were replaced since then.",
+            "If this was intended, upgrade it to the version it runs so that the record matches. If not, upgrade it to "
+            f"{recorded.version or 'the version you want'}.",
             exact(recorded.version, recorded.digest),
         )
     return None
 
 
 def in_full(digest: str, names: dict[str, str]) -> str:
-    """The version with its digest, short."""
+    """Return the version followed by its short digest."""
     known = names.get(digest)
     return f"{known} ({short(digest)})" if known and known != short(digest) else short(digest)

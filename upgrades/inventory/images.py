@@ -1,6 +1,6 @@
-"""Which image a platform service runs and which one is wanted: containers, versions, digests; one service at a time.
+"""Images of one platform service: which container is its own, which version it runs, which image a version means.
 
-The whole catalogue, and what is wanted of several services, is in versions.py.
+catalogue.py lists all versions and resolves a version for several services.
 """
 
 import logging
@@ -25,19 +25,19 @@ LATEST = "latest"
 # A version-like tag: v9.9.1, 9.9, 9.9.1-rc.2.
 VERSION_LIKE = re.compile(r"(?P<numbers>v[0-9]+(\.[0-9]+)*|[0-9]+(\.[0-9]+)+)(?P<rest>[._+-].*)?")
 NAMES_KEPT = 200
-# A tag may move; the image that a digest names does not.
+# A tag may move to another image, so the name of a digest is cached for a limited time.
 NAME_SECONDS, NAME_FAILED_SECONDS = 600, 60
 
-# The version of a service's image, by service and digest.
+# Versions by service and digest.
 Names = dict[tuple[str, str], str]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a rollout is to run. `image` is `<repository>@sha256:..`.
+    """The image that a rollout should run. `image` has the form `<repository>@sha256:..`.
 
-    Without an image: `version` is found in the registry when the rollout starts; without a version too, it is what the
-    service's task definition names (the registry cannot be read).
+    Without an image, `version` is resolved in the registry when the rollout starts. Without a version too, the rollout uses
+    the image in the service's task definition, because the registry cannot be read.
     """
 
     version: str | None
@@ -46,17 +46,17 @@ class Wanted:
 
 
 class RegistryLimited(Exception):
-    """The registry of this image cannot be asked for versions, and asking again will not help; says why."""
+    """The registry of this image cannot list versions, and a retry would not help. The message says why."""
 
 
 class VersionMissing(Exception):
-    """The registry was read, and the service has no such version; says so."""
+    """The registry was read, but has no such version for the service. The message says so."""
 
 
 def own_container(images: dict[str, str], service: str) -> str | None:
-    """The container that is the service itself, by the names that the platform's stacks give it; None: not certain.
+    """Return the name of the service's own container, as the platform's stacks name it; None if it is not certain.
 
-    Everything else in the task is a sidecar, whose image is nobody's business here.
+    All other containers are sidecars, whose images do not matter here.
     """
     names = [service, f"axonflow-{service}"]
     if service == PlatformService.CUSTOMER_PORTAL:
@@ -66,13 +66,13 @@ def own_container(images: dict[str, str], service: str) -> str | None:
 
 
 def own_image(images: dict[str, str], service: str) -> str | None:
-    """The image of the service's own container."""
+    """Return the image of the service's own container, None if that container is not certain."""
     container = own_container(images, service)
     return images[container] if container else None
 
 
 def best_tag(tags: Iterable[str]) -> str | None:
-    """The tag that tells most: the most exact version, else any name, `latest` last of all.
+    """Return the most specific tag: the most exact version, else any name, with `latest` last.
 
     >>> best_tag(["latest", "v9", "v9.9.1", "v9.9.1-rc.2"]), best_tag(["a1b2c3d", "latest"]), best_tag([])
     ('v9.9.1', 'a1b2c3d', None)
@@ -81,7 +81,7 @@ def best_tag(tags: Iterable[str]) -> str | None:
 
 
 def tells(tag: str) -> tuple[int, bool, str]:
-    """How much a tag tells: of versions the one with more numbers tells more, then the one without more words."""
+    """Return a sort key by how specific a tag is: more version numbers rank higher, then tags without a suffix."""
     version = VERSION_LIKE.fullmatch(tag)
     if version is None:
         return (-1 if tag == LATEST else 0), False, tag
@@ -89,7 +89,8 @@ def tells(tag: str) -> tuple[int, bool, str]:
 
 
 def short(digest: str) -> str:
-    """
+    """Return a digest shortened to 12 hex digits, with its prefix.
+
     >>> short("sha256:0123456789abcdef")
     'sha256:0123456789ab'
     """
@@ -97,7 +98,7 @@ def short(digest: str) -> str:
 
 
 def exact(version: str | None, digest: str | None) -> str | None:
-    """How a trigger asks for just this image again: by its version where that is a tag of its own, else by its digest.
+    """Return how a trigger can request exactly this image: by its version if that is a fixed tag, else by its digest.
 
     >>> exact("v9.9.0", None), exact("latest", "sha256:0123"), exact("sha256:0123", None)
     ('v9.9.0', 'sha256:0123', None)
@@ -107,7 +108,7 @@ def exact(version: str | None, digest: str | None) -> str | None:
 
 
 def recorded_names(organization: Organization) -> Names:
-    """The version of each service and digest that past rollouts recorded. One query."""
+    """Return the versions that past rollouts recorded, by service and digest. *Costs* one query."""
     rows = (
         Rollout.objects.filter(organization=organization)
         .filter(Q(to_digest__isnull=False) | Q(from_digest__isnull=False))
@@ -123,8 +124,10 @@ def recorded_names(organization: Organization) -> Names:
 
 
 def version_of(target: AwsTarget, image: str | None, service: str, *, names: Names) -> str | None:
-    """The version that people know an image by: its tag; of an image that is pinned by digest what was recorded of the
-    digest (`names`), else its best tag in ECR, else the digest itself, short. At most one call, which may fail.
+    """Return the version that people know an image by: its tag.
+
+    For an image pinned by digest, it is the recorded version (`names`), else the best tag in ECR, else the short digest.
+    *Costs* at most one AWS call, which may fail.
     """
     if image is None:
         return None
@@ -136,7 +139,7 @@ def version_of(target: AwsTarget, image: str | None, service: str, *, names: Nam
 
 
 def tag_in_registry(target: AwsTarget, reference: ecr.ImageReference) -> str | None:
-    """The best tag of an image that is pinned by digest, as ECR knows it; kept for a while. None: it cannot be told."""
+    """Return the best tag in ECR of an image pinned by digest, cached for some minutes; None if it is not known."""
     repository = ecr.ecr_repository(reference)
     if repository is None or reference.digest is None:
         return None
@@ -154,9 +157,9 @@ def tag_in_registry(target: AwsTarget, reference: ecr.ImageReference) -> str | N
 
 
 def running_digests(definition: ecs.TaskDefinition, tasks: Iterable[ecs.RunningTask], service: str) -> dict[str, int]:
-    """How many of these tasks run which digest, in the service's own container; those that do not tell are left out.
+    """Return how many tasks run each digest in the service's own container. Tasks without a digest are left out.
 
-    A task of a revision that pins its image runs exactly that one, in whatever form ECS reports its digest.
+    A task of a revision that pins its image runs exactly that image, in whatever form ECS reports the digest.
     """
     container = own_container(definition.images, service)
     if container is None:
@@ -169,10 +172,10 @@ def running_digests(definition: ecs.TaskDefinition, tasks: Iterable[ecs.RunningT
 
 
 def locate(image: str | None, service: str) -> tuple[ecr.ImageReference, ecr.Repository]:
-    """Where in Amazon ECR the service's own image comes from. Raises RegistryLimited."""
+    """Return the reference and the ECR repository of the service's own image. *Raises* RegistryLimited."""
     if image is None:
         label = PlatformService(service).label.lower()
-        raise RegistryLimited(f"it is not certain which container of the task definition is the {label}")
+        raise RegistryLimited(f"the portal cannot identify the container of the {label} in the task definition")
     reference = ecr.parse_image(image)
     repository = ecr.ecr_repository(reference)
     if repository is None:
@@ -188,10 +191,11 @@ def look_up(
     *,
     before_call: Callable[[], None] = ecs.nothing_first,
 ) -> Wanted:
-    """The image of this version, in the repository that the service's own image comes from, pinned by its digest.
+    """Return the image of this version in the service's own repository, pinned by digest.
 
-    `latest`: the image with that tag, else the newest that has a tag. One call; for a repository without `latest` one more
-    for each thousand images. Raises RegistryLimited, VersionMissing, and AwsUnavailable when ECR does not answer.
+    `latest` is the image with that tag, else the newest tagged image.
+    *Raises* RegistryLimited, VersionMissing, and AwsUnavailable if ECR does not answer.
+    *Costs* one call. For `latest` in a repository without that tag, one more per thousand images.
     """
     reference, repository = locate(image, service)
     try:
@@ -202,7 +206,7 @@ def look_up(
     except (AwsDenied, AwsRefused) as error:
         raise RegistryLimited(why_limited(error, repository)) from error
     if found is None and version == LATEST:
-        raise RegistryLimited(f"the repository {repository.name} has no image with a tag")
+        raise RegistryLimited(f"the repository {repository.name} has no tagged image")
     if found is None:
         raise VersionMissing(f"the repository {repository.name} has no image {version}")
     name = version if version != LATEST else best_tag(found.tags)
@@ -210,9 +214,9 @@ def look_up(
 
 
 def why_limited(error: AwsError, repository: ecr.Repository) -> str:
-    """Return why versions cannot be listed, in words for everybody."""
+    """Return why versions cannot be listed, without account numbers or ARNs."""
     if isinstance(error, AwsDenied):
-        return f"AWS does not allow the portal's role {error.permission} on the repository {repository.name}"
+        return f"AWS denies the portal's role {error.permission} on the repository {repository.name}"
     if error.code == "RepositoryNotFoundException":
         return f"Amazon ECR has no repository {repository.name} in {repository.region}"
     return f"Amazon ECR refused to list the repository {repository.name} ({error.code})"

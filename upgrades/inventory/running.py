@@ -1,6 +1,7 @@
-"""What an organization's platform runs now, read from ECS for pages and versions; kept a few seconds for all viewers.
+"""Reads from ECS what an organization's platform runs now. The reading is cached for a few seconds for all viewers.
 
-When ECS does not answer, the last reading is shown with its age and the reason; a page never hangs and never lies.
+If ECS does not answer, the last reading is shown with its age and the reason, so a page neither hangs nor shows old data as
+current.
 """
 
 import logging
@@ -27,14 +28,14 @@ from upgrades.states import OPEN, PlatformService, not_supported
 logger = logging.getLogger(__name__)
 
 FRESH_SECONDS = 5
-# After a failure: a page that waits for an ECS that hangs holds one of the web's few threads.
+# After a failure, the next read waits longer: a page that waits for a hanging ECS holds one of the few web threads.
 FAILED_SECONDS = 15
-# For all calls of one reading together, the role's assumption and the repetitions below included.
+# For all calls of one reading together, including AssumeRole and retries.
 LONGEST_WAIT_SECONDS = 3
 LEAST_WAIT_SECONDS = 0.5
 KEPT_SECONDS = 24 * 60 * 60
 TASKS_SECONDS = 60
-ASKED_BY_ANOTHER = "another request is asking ECS just now; look again in a few seconds"
+ASKED_BY_ANOTHER = "another request is reading ECS now. Try again in a few seconds"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,11 @@ class ServiceNow:
     (desired 0), missing, not_supported (another `controller` than ECS deploys it), unknown
     (`left_out`: the member without which ECS's reply says too little of it).
 
-    `digests`: how many running tasks run which image; empty: not known. `pinned`: the digest that the task definition
-    names, if it does. `names`: the versions that these digests are known by. Settled: no deployment is under way.
+    `state`: steady, rolling, failed (its deployment failed and ECS left it so), degraded (fewer tasks than desired),
+    disabled (desired count 0), missing, not_supported (deployed by a `controller` other than ECS), unknown.
+
+    `digests`: the number of running tasks by digest, empty if not known. `pinned`: the digest in the task definition, if it
+    has one. `names`: the versions of these digests. `is_settled`: no deployment is in progress.
     """
 
     service: str
@@ -70,18 +74,18 @@ class ServiceNow:
 
     @property
     def not_supported(self) -> str | None:
-        """Why the portal cannot upgrade it, whatever else is so; None where it can."""
+        """Return why the portal cannot upgrade this service at all, None if it can."""
         return not_supported(str(self.controller)) if self.state == "not_supported" else None
 
     @property
     def digest(self) -> str | None:
-        """The one image that it runs; while its tasks do not tell, the one that its task definition names."""
+        """Return the digest that all its tasks run. If tasks report none, return the one in the task definition."""
         if self.digests:
             return next(iter(self.digests)) if len(self.digests) == 1 else None
         return self.pinned
 
     def runs_already(self, wanted: Wanted) -> bool:
-        """Whether an upgrade that is not forced would change nothing; the engine looks again (goals.py)."""
+        """Return whether an upgrade without force would change nothing. The engine checks again (engine/desired.py)."""
         if wanted.image is None:
             return True
         if self.digests:
@@ -91,10 +95,11 @@ class ServiceNow:
 
 @dataclass(frozen=True)
 class Reading:
-    """`error` is set when the newest attempt failed: then `services` are as of `read_at`, or unknown if that is None.
+    """The services as last read.
 
-    It names the call and AWS's code; AWS's own text tells principals and accounts, and stands in the log alone.
-    `is_refused`: AWS answered, with a refusal (no such cluster, no permission); else it did not answer.
+    `error`: set when the newest attempt failed. `services` are then as of `read_at`, or unknown if that is None. `error`
+    holds only the call and the AWS error code. AWS's own text names principals and accounts, so it is only logged.
+    `is_refused`: AWS answered with a refusal (no such cluster, no permission). Otherwise AWS did not answer.
     """
 
     services: list[ServiceNow]
@@ -104,7 +109,7 @@ class Reading:
     is_refused: bool = False
 
     def is_recent(self, fresh_seconds: float) -> bool:
-        """Nobody needs to ask again yet."""
+        """Return whether the reading is recent enough to be reused."""
         seconds = FAILED_SECONDS if self.error else fresh_seconds
         return self.tried_at is not None and (timezone.now() - self.tried_at).total_seconds() < seconds
 
@@ -114,10 +119,10 @@ def service_name(organization: Organization, service: str) -> str:
 
 
 def read_platform(organization: Organization, *, fresh_seconds: float = FRESH_SECONDS) -> Reading | None:
-    """The three services as they are now; None for an organization that names neither cluster nor stack.
+    """Return the three services as they are now; None if the organization has neither cluster nor stack.
 
-    At most one DescribeServices call in `fresh_seconds` (after a failure FAILED_SECONDS) or since the newest end of a
-    rollout, and one DescribeTaskDefinition for each that was never seen; waits LONGEST_WAIT_SECONDS at most. Three queries.
+    *Costs* three queries. At most one DescribeServices call in `fresh_seconds` (FAILED_SECONDS after a failure), unless a
+    rollout has ended since. One DescribeTaskDefinition call for each new revision. Waits at most LONGEST_WAIT_SECONDS.
     """
     if organization.cluster is None:
         return None
@@ -130,9 +135,9 @@ def read_platform(organization: Organization, *, fresh_seconds: float = FRESH_SE
 
 
 def read_anew(organization: Organization, cluster: str, old: Reading, recorded: Names) -> Reading:
-    """Ask ECS, one request at a time: the others get the old reading meanwhile. A failure is remembered too.
+    """Read ECS and cache the result. Only one request at a time does so; the others get the old reading.
 
-    Without the database, as the question is asked in a thread of its own. `recorded`: names of digests.
+    A failure is cached too. Makes no query, because the AWS calls run on their own thread. `recorded`: versions by digest.
     """
     asking = f"asking:{cache_key(organization)}"
     if not soft_cache.is_first(asking, seconds=2 * LONGEST_WAIT_SECONDS):
@@ -155,7 +160,7 @@ def read_anew(organization: Organization, cluster: str, old: Reading, recorded: 
 def with_digests(
     organization: Organization, cluster: str, reading: Reading, recorded: Names, *, seconds: float
 ) -> Reading:
-    """With what the running tasks run, where they tell within so many seconds: what else was read stands without it."""
+    """Add what the running tasks run, if AWS answers within `seconds`. Otherwise keep the reading without it."""
     try:
         question = partial(ask_tasks, organization, cluster, reading.services, recorded)
         found = within_time(question, "ecs:DescribeTasks", seconds=seconds)
@@ -169,8 +174,11 @@ def with_digests(
 def ask_tasks(
     organization: Organization, cluster: str, rows: list[ServiceNow], recorded: Names
 ) -> dict[str, dict[str, Any]]:
-    """`digests` and `names` of each service. Two calls for each, the answer kept for TASKS_SECONDS while nothing is seen to
-    change; one more for each digest that nothing names. Raises AwsError.
+    """Return `digests` and `names` of each service.
+
+    *Raises* AwsError.
+    *Costs* two AWS calls for each service, cached for TASKS_SECONDS while it does not change. One more for each digest
+    without a known version.
     """
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -194,7 +202,10 @@ def ask_tasks(
 def name_of(
     organization: Organization, row: ServiceNow, digest: str, digests: dict[str, int], recorded: Names
 ) -> str | None:
-    """A tag names what it stands for now: of a service that runs one image, it is taken for that one's name."""
+    """Return the version of a running digest, None if not known.
+
+    A tag may have moved since the tasks started. If all tasks run one image, the tag is taken as that image's version.
+    """
     if row.image is None:
         return None
     if row.pinned is None and len(digests) == 1:
@@ -204,7 +215,7 @@ def name_of(
 
 
 def now_context(organization: Organization) -> dict[str, Any]:
-    """What the live block of the overview shows: every open upgrade (services may roll side by side), and what runs."""
+    """Return the context of the overview's live block: all open upgrades, which may run in parallel, and what runs."""
     open_upgrades = Upgrade.objects.filter(organization=organization, status__in=OPEN).for_record().newest_first()
     return {
         "organization": organization,
@@ -214,7 +225,7 @@ def now_context(organization: Organization) -> dict[str, Any]:
 
 
 def recall(organization: Organization) -> Reading | None:
-    """The last reading."""
+    """Return the last reading, None if none is cached."""
     return soft_cache.recall_as(
         cache_key(organization),
         lambda kept: Reading(**{**kept, "services": [ServiceNow(**row) for row in kept["services"]]}),
@@ -222,7 +233,7 @@ def recall(organization: Organization) -> Reading | None:
 
 
 def is_kept(organization: Organization) -> bool:
-    """Whether somebody has read it, lately or not."""
+    """Return whether a reading is cached, however old."""
     return recall(organization) is not None
 
 
@@ -231,13 +242,13 @@ def keep(organization: Organization, reading: Reading) -> None:
 
 
 def cache_key(organization: Organization) -> str:
-    """A place and what is in it: a record that names another stack has another reading."""
+    """Return the cache key. It contains cluster and stack, so a changed organization does not get the old reading."""
     place = (organization.deployment_region, organization.cluster, organization.deployment_stack)
     return soft_cache.key_of("platform", organization.pk, *place)
 
 
 def ask_ecs(organization: Organization, cluster: str, recorded: Names) -> Reading:
-    """`recorded`: the versions of digests that past rollouts recorded. Raises AwsError."""
+    """Read the services from ECS. `recorded`: the versions by digest that past rollouts recorded. *Raises* AwsError."""
     names = {service: service_name(organization, service) for service in PlatformService}
     found = ecs.describe_services(organization.aws_target, cluster, list(names.values()))
     rows = []
@@ -285,16 +296,17 @@ def state_of(live: ecs.Service) -> str:
 
 
 def is_settled(live: ecs.Service) -> bool:
-    """Nothing moves: one deployment that has completed, or a failed one that ECS leaves as it is."""
+    """Return whether no deployment is in progress: one that completed, or a failed one that ECS leaves as it is."""
     states = {entry.rollout_state for entry in live.deployments}
     failed = live.primary is not None and live.primary.rollout_state == "FAILED"
     return not live.is_foreign and "IN_PROGRESS" not in states and (failed or len(live.deployments) == 1)
 
 
 def task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:
-    """A revision never changes, so it is asked for once. The ARN names its account, so no tenant meets another's.
+    """Return a task definition, cached because a revision never changes.
 
-    Whether it is active is left out: that changes, and the release before does not know it.
+    The ARN contains the account, so tenants never share an entry. `is_active` is not cached, because it changes and the
+    previous release does not know the field.
     """
     key = f"task-definition:{arn}"
     kept = soft_cache.recall_as(key, lambda kept: ecs.TaskDefinition(**kept))
@@ -311,7 +323,7 @@ def unknown(organization: Organization, service: PlatformService) -> ServiceNow:
 
 
 def last_rollouts(organization: Organization) -> dict[str, Rollout]:
-    """The newest ended rollout of each service that had one. One query."""
+    """Return the newest ended rollout of each service that has one. *Costs* one query."""
     ended = (
         Rollout.objects.filter(organization=organization, completed_at__isnull=False)
         .exclude(outcome="not_attempted")
@@ -323,12 +335,12 @@ def last_rollouts(organization: Organization) -> dict[str, Rollout]:
 
 
 def ended_since(moment: datetime | None, rollouts: Iterable[Rollout]) -> bool:
-    """Whether one of them ended after this reading of ECS, which then tells nothing about what it left."""
+    """Return whether a rollout ended after `moment`, so that an ECS reading of that time does not show its result."""
     return moment is not None and any(each.completed_at is not None and each.completed_at > moment for each in rollouts)
 
 
 def with_last_rollouts(organization: Organization, reading: Reading, newest: dict[str, Rollout]) -> Reading:
-    """The newest ended rollout of each service, and whether it drifted since. One query."""
+    """Add the newest ended rollout of each service, and its drift since then. *Costs* one query."""
     recorded = recorded_of(organization)
     rows = []
     for row in reading.services:
@@ -339,7 +351,7 @@ def with_last_rollouts(organization: Organization, reading: Reading, newest: dic
 
 
 def drift_of(row: ServiceNow, recorded: dict[str, Recorded | None]) -> Drift | None:
-    """Nothing is said of a service that is being rolled, by the portal or by anybody else."""
+    """Return the drift of a service, None while a deployment is in progress, by the portal or from outside."""
     under_way = row.service in recorded and recorded[row.service] is None
     if under_way or not row.is_settled:
         return None
