@@ -1,4 +1,4 @@
-"""Pre-flight: what it finds, what it blocks through page and API alike, and what an override leaves behind."""
+"""Pre-flight: what it finds, what it blocks through page and API, and what an override records."""
 
 import ssl
 import threading
@@ -36,14 +36,14 @@ PROBES = ["agent_health", "orchestrator_health", "connectors", "providers"]
 
 @pytest.fixture
 def healthy(cast: Cast, platform: LocalAws) -> LocalAws:
-    """The platforms of acme and globex, steady, healthy, and with their addresses."""
+    """Seed the platforms of acme and globex: steady, healthy, and with addresses."""
     at_local_aws(platform, cast.acme)
     at_local_aws(platform, cast.globex)
     return platform
 
 
 def ask(client: Client, **query: str) -> dict[str, dict[str, Any]]:
-    """The checks of the API by name."""
+    """Return the checks from the API by name."""
     response = client.get(PREFLIGHT, query)
     assert response.status_code == 200, response.content
     return {check["check"]: check for check in response.json()["checks"]}
@@ -60,9 +60,7 @@ def written() -> tuple[int, ...]:
 # --- what it finds -------------------------------------------------------------------------------------------------
 
 
-def test_a_healthy_platform_passes_everything_that_can_be_tried(
-    cast: Cast, healthy: LocalAws, client_for: SignIn
-) -> None:
+def test_a_healthy_platform_passes_every_testable_check(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
     body = client_for(cast.viewer).get(PREFLIGHT, {"service": "agent"}).json()
 
     assert (body["organization"], body["service"], body["may_start"]) == ("acme", "agent", True)
@@ -98,11 +96,11 @@ def test_without_a_service_it_is_for_all(cast: Cast, healthy: LocalAws, client_f
     assert list(ask(client_for(cast.viewer), service="agent")["steady"]["evidence"]) == ["agent"]
 
 
-def test_without_addresses_the_platform_is_not_known(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_without_addresses_platform_health_is_unknown(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     checks = ask(client_for(cast.viewer))
 
     assert [checks[name]["status"] for name in PROBES] == ["unknown"] * 4
-    assert "staff can, in the admin" in checks["agent_health"]["detail"]
+    assert "Staff can set it in the admin" in checks["agent_health"]["detail"]
 
 
 def test_an_organization_that_is_not_set_up_fails(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
@@ -126,7 +124,7 @@ def rolling(cast: Cast, platform: LocalAws) -> None:
 
 
 def left_failed(cast: Cast, platform: LocalAws) -> None:
-    """A new deployment crashes, and ECS is not set to roll it back."""
+    """Let a new deployment crash without a rollback by ECS."""
     breaker = {"enable": True, "rollback": False}
     platform.fault("crash", cluster=cast.acme.cluster, service=agent_of(cast))
     platform.client().update_service(
@@ -174,7 +172,7 @@ def agent_of(cast: Cast) -> str:
 FAILING: dict[str, tuple[Callable[[Cast, LocalAws], None], set[str], str]] = {
     "too few tasks": (degraded, {"steady"}, "Agent service"),
     "rolling": (rolling, {"steady"}, "Agent service is rolling"),
-    "left failed": (left_failed, {"steady"}, "Agent service was left by a deployment that failed (4 of 4)"),
+    "left failed": (left_failed, {"steady"}, "Agent service has a failed deployment (4 of 4)"),
     "missing": (missing, {"cluster_and_services", "steady", "agent_health", "connectors"}, "Not in the cluster"),
     "no cluster": (no_cluster, {"cluster_and_services"}, "ClusterNotFoundException"),
     "unreadable": (unreadable, {"cluster_and_services"}, "AccessDeniedException"),
@@ -188,7 +186,9 @@ FAILING: dict[str, tuple[Callable[[Cast, LocalAws], None], set[str], str]] = {
 
 
 @pytest.mark.parametrize("kind", FAILING)
-def test_what_fails_blocks_both_doors(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, kind: str) -> None:
+def test_a_failed_check_blocks_page_and_api(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, kind: str
+) -> None:
     breaks, failed, sentence = FAILING[kind]
     breaks(cast, healthy)
     before = written()
@@ -205,7 +205,7 @@ def test_what_fails_blocks_both_doors(cast: Cast, healthy: LocalAws, client_for:
 
 
 @pytest.mark.parametrize("kind", ["rolling", "agent starts"])
-def test_an_override_starts_it_all_the_same(
+def test_an_override_starts_the_upgrade_anyway(
     cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, kind: str
 ) -> None:
     breaks, failed, sentence = FAILING[kind]
@@ -225,7 +225,7 @@ def test_an_override_starts_it_all_the_same(
     assert f"{REASON}" in UpgradeEvent.objects.get(upgrade=upgrade, kind="upgrade.triggered").message
 
 
-def test_what_was_checked_is_recorded_and_shown(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
+def test_the_checks_are_recorded_and_shown(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
     upgrade = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme))
 
     assert upgrade.override_reason == ""
@@ -264,14 +264,16 @@ def test_an_override_is_shown(cast: Cast, healthy: LocalAws, client_for: SignIn)
     assert record["override_reason"] == "<b>urgent</b> fix"
 
 
-def test_an_override_of_nothing_is_not_one(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
+def test_an_override_without_a_failure_is_not_recorded(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door
+) -> None:
     upgrade = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme, override_reason=REASON))
 
     assert upgrade.override_reason == ""
     assert "failed_checks" not in AuditEvent.objects.get().data
 
 
-def test_a_disabled_service_of_all_has_nothing_to_be_steady(
+def test_a_disabled_service_is_not_checked_for_steadiness(
     cast: Cast, local_aws: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     seed_platform(local_aws, cast.acme, orchestrator=0)
@@ -282,7 +284,7 @@ def test_a_disabled_service_of_all_has_nothing_to_be_steady(
     assert (steady.status, "Orchestrator" in steady.detail) == (CheckStatus.PASS, False)
 
 
-def test_only_the_services_that_are_rolled_must_be_steady(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
+def test_only_targeted_services_must_be_steady(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
     rolling(cast, healthy)
     client = client_for(cast.viewer)
 
@@ -296,13 +298,15 @@ def test_a_breaker_without_rollback_passes_and_says_so(cast: Cast, healthy: Loca
 
     check = ask(client_for(cast.viewer))["circuit_breaker"]
 
-    assert (check["status"], check["detail"]) == ("pass", "On, but without a rollback for: Agent service.")
+    assert (check["status"], check["detail"]) == ("pass", "On, but without automatic rollback for: Agent service.")
 
 
-# --- what is not known does not block ------------------------------------------------------------------------------
+# --- unknown checks do not block -----------------------------------------------------------------------------------
 
 
-def test_ecs_that_does_not_answer_is_not_known(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
+def test_checks_are_unknown_if_ecs_does_not_answer(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door
+) -> None:
     healthy.fault("server_error", action="*", account="111111111111")
 
     response = door.trigger(client_for(cast.operator), cast.acme)
@@ -314,21 +318,21 @@ def test_ecs_that_does_not_answer_is_not_known(cast: Cast, healthy: LocalAws, cl
 
 def test_permission_is_never_a_pass(cast: Cast, healthy: LocalAws, engine: Engine, client_for: SignIn) -> None:
     client = client_for(cast.operator)
-    assert "nobody has done it here before" in ask(client, service="agent")["permission"]["detail"]
+    assert "there has not been one yet" in ask(client, service="agent")["permission"]["detail"]
 
     upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True))
     had = ask(client, service="agent")["permission"]
     Rollout.objects.filter(upgrade=upgrade).update(deployment_id=None)
-    assert ask(client, service="agent")["permission"] == had | {"checked_at": ANY}  # it is known by its ARN too
+    assert ask(client, service="agent")["permission"] == had | {"checked_at": ANY}  # its ARN is enough
     make_upgrade(cast.acme, by=cast.operator, statuses=[Status.FAILED])
     Rollout.objects.filter(upgrade__status=Status.FAILED).update(outcome=Outcome.ACCESS_DENIED)
     denied = ask(client, service="agent")["permission"]
 
     assert (had["status"], denied["status"]) == ("unknown", "unknown")
-    assert f"{upgrade.upgrade_id}, had it for the agent service" in had["detail"]
+    assert f"{upgrade.upgrade_id}, could update the agent service" in had["detail"]
     assert had["evidence"]["outcome"] == "completed"
-    assert "was denied it for the agent service" in denied["detail"]
-    assert "nobody has done it" in ask(client, service="orchestrator")["permission"]["detail"]
+    assert "was denied permission to update the agent service" in denied["detail"]
+    assert "there has not been one yet" in ask(client, service="orchestrator")["permission"]["detail"]
 
 
 # --- the session ---------------------------------------------------------------------------------------------------
@@ -347,21 +351,21 @@ def test_a_session_that_ends_before_the_deadline_fails(
     response = door.trigger(client, cast.acme)
 
     assert response.status_code == 409
-    assert "The session ends in 43 minutes, and a rollout may take 45: sign in again first." in door.text_of(response)
+    assert "Your session ends in 43 minutes, but a rollout may take 45. Sign in again first." in door.text_of(response)
     let_sessions_end_in(minutes=46)
     assert door.trigger(client, cast.acme).status_code == door.accepted
 
 
-def test_a_command_without_a_session_does_not_know(cast: Cast, healthy: LocalAws) -> None:
+def test_without_a_session_the_check_is_unknown(cast: Cast, healthy: LocalAws) -> None:
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent")
 
     assert upgrade.checks.get(name="session").status == CheckStatus.UNKNOWN
 
 
-# --- a rollback passes the same ------------------------------------------------------------------------------------
+# --- rollbacks run the same checks ---------------------------------------------------------------------------------
 
 
-def test_a_rollback_is_blocked_and_overridden_alike(
+def test_a_rollback_is_blocked_and_can_be_overridden(
     cast: Cast, healthy: LocalAws, engine: Engine, client_for: SignIn, door: Door
 ) -> None:
     done = upgraded(cast, healthy, "agent")
@@ -395,7 +399,7 @@ def test_anonymous_gets_401(cast: Cast) -> None:
     assert_refused(Client().get(PREFLIGHT), 401, "not_authenticated")
 
 
-def test_an_override_is_no_way_round_the_role(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
+def test_an_override_does_not_replace_the_role(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
     part("agent", "starting")(cast, healthy)
     before = written()
 
@@ -410,7 +414,7 @@ def test_bad_queries_are_refused(cast: Cast, client_for: SignIn, query: dict[str
 
 
 @pytest.mark.parametrize("reason", ["x", "ok", "!!!!!!!!!!", " a b c d ", "....1234"])
-def test_an_override_that_says_nothing_is_refused(
+def test_an_empty_override_reason_is_refused(
     cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, reason: str
 ) -> None:
     part("agent", "starting")(cast, healthy)
@@ -436,9 +440,7 @@ def test_an_override_of_the_wrong_shape_is_refused(
 # --- keys ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_request_that_is_sent_again_is_not_checked_again(
-    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door
-) -> None:
+def test_a_repeated_request_is_not_checked_again(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
     client = client_for(cast.operator)
     first = door.upgrade_of(door.trigger(client, cast.acme, key="once"))
     part("agent", "down")(cast, healthy)
@@ -473,14 +475,14 @@ HEALTHY = {
 
 
 def stand_in(server: Outside, organization: Organization, *, seconds: float = 0, healthy: bool = True) -> None:
-    """The test's own server as the organization's platform."""
+    """Use the test's own server as the organization's platform."""
     organization.platform_agent_url = organization.platform_orchestrator_url = server.url
     organization.save()
     for path, body in HEALTHY.items():
         server.answers[path] = as_json(body, status=200 if healthy else 503, seconds=seconds)
 
 
-def test_nobody_waits_longer_than_four_seconds(
+def test_a_trigger_waits_at_most_four_seconds(
     cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
 ) -> None:
     stand_in(server, cast.acme, seconds=20)
@@ -491,23 +493,21 @@ def test_nobody_waits_longer_than_four_seconds(
 
     response = post_json(client, UPGRADE, {"service": "agent"})
 
-    assert time.monotonic() - began < 8  # one after the other they take 10; a busy machine adds to the 4
+    assert time.monotonic() - began < 8  # 10 in sequence; a busy machine adds to the 4
     assert "No whole answer within 3 seconds" in assert_refused(response, 409, "preflight_failed")["detail"]
 
 
-def test_the_probes_run_side_by_side(cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn) -> None:
+def test_the_probes_run_in_parallel(cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn) -> None:
     stand_in(server, cast.acme, seconds=1)
     began = time.monotonic()
 
     checks = ask(client_for(cast.viewer))
 
-    assert time.monotonic() - began < 3.8  # one after the other they take 4
+    assert time.monotonic() - began < 3.8  # 4 in sequence
     assert [checks[name]["status"] for name in PROBES] == ["pass"] * 4
 
 
-def test_what_was_found_is_kept_for_everybody(
-    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
-) -> None:
+def test_findings_are_cached_for_all_users(cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn) -> None:
     stand_in(server, cast.acme)
     for person in (cast.viewer, cast.operator, cast.admin):
         ask(client_for(person))
@@ -516,7 +516,7 @@ def test_what_was_found_is_kept_for_everybody(
     assert len(server.requests) == 4
 
 
-def test_another_organization_or_address_is_asked_by_itself(
+def test_another_organization_or_address_is_read_again(
     cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
 ) -> None:
     stand_in(server, cast.acme, healthy=False)
@@ -528,10 +528,10 @@ def test_another_organization_or_address_is_asked_by_itself(
         assert [ask(client_for(cast.viewer))[name]["status"] for name in PROBES] == ["pass"] * 4
 
 
-def test_what_would_block_is_asked_for_anew(
+def test_a_failed_check_is_repeated_at_the_trigger(
     cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn, door: Door
 ) -> None:
-    """What the page showed some seconds ago may have been mended since."""
+    """A failure that the page showed some seconds ago may have been fixed since."""
     stand_in(server, cast.acme, healthy=False)
     client = client_for(cast.operator)
     assert ask(client)["agent_health"]["status"] == "fail"
@@ -543,7 +543,7 @@ def test_what_would_block_is_asked_for_anew(
     assert len(server.requests) == 8
 
 
-def test_what_failed_and_cannot_be_told_now_still_blocks(
+def test_a_failure_that_is_unknown_now_still_blocks(
     cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
 ) -> None:
     stand_in(server, cast.acme, healthy=False)
@@ -551,14 +551,14 @@ def test_what_failed_and_cannot_be_told_now_still_blocks(
     assert ask(client)["agent_health"]["status"] == "fail"
     stand_in(server, cast.acme, seconds=9)
     time.sleep(1.1)
-    preflight.Asking(cast.acme, fresh_seconds=1)  # another request asks, and has no answer yet
+    preflight.Asking(cast.acme, fresh_seconds=1)  # another request is waiting for an answer
 
     response = post_json(client, UPGRADE, {"service": "agent"})
 
     assert "agent_health" in assert_refused(response, 409, "preflight_failed")["checks"]
 
 
-def test_a_crowd_waits_for_one_reading(cast: Cast, platform: LocalAws, server: Outside) -> None:
+def test_concurrent_requests_wait_for_one_reading(cast: Cast, platform: LocalAws, server: Outside) -> None:
     stand_in(server, cast.acme, seconds=0.5)
     found: list[list[CheckStatus]] = []
 
@@ -576,18 +576,16 @@ def test_a_crowd_waits_for_one_reading(cast: Cast, platform: LocalAws, server: O
     assert len(server.requests) == 4
 
 
-def test_a_platform_that_is_asked_by_a_request_that_died_is_not_known_for_some_seconds(
-    cast: Cast, platform: LocalAws, server: Outside
-) -> None:
+def test_after_a_request_died_findings_are_unknown_for_a_while(cast: Cast, platform: LocalAws, server: Outside) -> None:
     stand_in(server, cast.acme, seconds=5)
-    preflight.Asking(cast.acme, fresh_seconds=5)  # and nobody collects its answers
+    preflight.Asking(cast.acme, fresh_seconds=5)  # and its answers are never collected
 
     late = preflight.Asking(cast.acme, fresh_seconds=5).answers(time.monotonic() + 0.2)
 
     assert {dated.finding.detail for dated in late.values()} == {preflight.TOO_LATE}
 
 
-def test_a_probe_that_breaks_is_not_known_and_the_next_one_is_asked(
+def test_a_crashed_probe_is_unknown_and_later_repeated(
     cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_down(*_: Any, **__: Any) -> None:
@@ -601,14 +599,14 @@ def test_a_probe_that_breaks_is_not_known_and_the_next_one_is_asked(
         broken.setattr(ssl.SSLContext, "wrap_socket", break_down)
         checks = ask(client)
     assert [checks[name]["status"] for name in PROBES] == ["unknown", "pass", "unknown", "pass"]
-    assert "The portal failed to make this probe" in checks["agent_health"]["detail"]
+    assert "The portal failed to run this check" in checks["agent_health"]["detail"]
 
     stand_in(server, cast.acme)
 
     assert [ask(client)[name]["status"] for name in PROBES] == ["pass"] * 4
 
 
-def test_the_rollback_command_refuses_by_itself(cast: Cast, healthy: LocalAws) -> None:
+def test_the_rollback_command_refuses_a_failed_check(cast: Cast, healthy: LocalAws) -> None:
     done = upgraded(cast, healthy, "agent")
     part("agent", "starting")(cast, healthy)
 

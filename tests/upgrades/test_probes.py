@@ -1,6 +1,6 @@
-"""What the platform says about itself, and what is made of it: HTTP 200 is not health.
+"""Probes of the platform's health, and how they judge the answers: HTTP 200 does not mean healthy.
 
-The platform's true shapes come from the local AWS; odd ones from a server of the test's own.
+Real answers of the platform come from the local AWS, unusual ones from the test's own server.
 """
 
 import json
@@ -25,7 +25,7 @@ Probe = Callable[[Organization], Finding]
 
 
 def provider_path(organization: Organization) -> Finding:
-    """Both halves, as the validation makes them."""
+    """Run both halves, as the validation does."""
     chosen = probes.choose_provider(organization)
     return probes.probe_provider_path(organization, chosen.name) if chosen.name else chosen.otherwise
 
@@ -61,13 +61,13 @@ def server() -> Iterator[Outside]:
 
 @pytest.fixture
 def organization(server: Outside) -> Organization:
-    """One whose three services all stand at the test's own server."""
+    """Return an organization whose three services are all at the test's own server."""
     return Organization(
         platform_agent_url=server.url, platform_orchestrator_url=f"{server.url}/", platform_portal_url=server.url
     )
 
 
-# The platform as it is
+# The real platform
 
 
 @pytest.mark.parametrize("probe", ALL_PROBES, ids=name_of)
@@ -83,7 +83,7 @@ def test_a_healthy_platform_passes(cast: Cast, platform: LocalAws, probe: Probe)
     assert 0 <= finding.evidence["ms"] < 3000
 
 
-def test_the_fields_that_decided_are_evidence(cast: Cast, platform: LocalAws) -> None:
+def test_the_deciding_fields_are_evidence(cast: Cast, platform: LocalAws) -> None:
     at_local_aws(platform, cast.acme)
 
     assert probes.probe_agent(cast.acme).evidence | {"ms": 0} == {
@@ -118,16 +118,16 @@ def test_the_fields_that_decided_are_evidence(cast: Cast, platform: LocalAws) ->
         ("provider/openai", "unchecked", probes.probe_providers, UNKNOWN, "not checked: openai"),
         ("provider/anthropic", "test_fails", provider_path, FAIL, "HTTP 500"),
         ("orchestrator", "redirect", probes.probe_orchestrator, UNKNOWN, "a redirect"),
-        ("orchestrator", "not_json", probes.probe_orchestrator, UNKNOWN, "not as the platform does"),
+        ("orchestrator", "not_json", probes.probe_orchestrator, UNKNOWN, "not in the platform's format"),
         ("orchestrator", "huge", probes.probe_orchestrator, FAIL, "larger than 65536 bytes"),
         ("orchestrator", "locked", probes.probe_providers, UNKNOWN, "asks for credentials, and the portal has none"),
         ("customer-portal", "down", probes.probe_sign_in, FAIL, "HTTP 503"),
-        ("customer-portal", "not_json", probes.probe_sign_in, UNKNOWN, "not as the platform does"),
+        ("customer-portal", "not_json", probes.probe_sign_in, UNKNOWN, "not in the platform's format"),
         ("customer-portal", "down", probes.probe_portal_health, FAIL, "HTTP 503"),
         ("customer-portal", "redirect", probes.probe_portal_views, UNKNOWN, "a redirect"),
     ],
 )
-def test_a_part_of_the_platform_is_not_healthy(
+def test_an_unhealthy_part_of_the_platform(
     cast: Cast, platform: LocalAws, part: str, state: str, probe: Probe, status: CheckStatus, sentence: str
 ) -> None:
     at_local_aws(platform, cast.acme)
@@ -141,7 +141,7 @@ def assert_found(finding: Finding, status: CheckStatus, sentence: str) -> None:
     assert re.search(sentence, finding.detail), finding
 
 
-# Odd answers
+# Unusual answers
 
 
 ODD: list[tuple[Probe, Any, CheckStatus, str]] = [
@@ -150,8 +150,8 @@ ODD: list[tuple[Probe, Any, CheckStatus, str]] = [
     (probes.probe_agent, {"status": True}, FAIL, "says `True`"),
     (probes.probe_agent, {"status": None}, UNKNOWN, "no `status`"),
     (probes.probe_agent, {}, UNKNOWN, "no `status`"),
-    (probes.probe_agent, [], UNKNOWN, "not as the platform does"),
-    (probes.probe_agent, "healthy", UNKNOWN, "not as the platform does"),
+    (probes.probe_agent, [], UNKNOWN, "not in the platform's format"),
+    (probes.probe_agent, "healthy", UNKNOWN, "not in the platform's format"),
     (probes.probe_orchestrator, {"status": "healthy"}, UNKNOWN, "names no components"),
     (probes.probe_orchestrator, {"status": "healthy", "components": {}}, UNKNOWN, "names no components"),
     (probes.probe_orchestrator, {"status": "healthy", "components": []}, UNKNOWN, "names no components"),
@@ -168,8 +168,8 @@ ODD: list[tuple[Probe, Any, CheckStatus, str]] = [
     (probes.probe_connectors, {"healthy": True, "total_connectors": 1}, PASS, "1 connector is healthy"),
     (probes.probe_providers, {"providers": {}}, UNKNOWN, "none to verify"),
     (probes.probe_providers, {"providers": []}, UNKNOWN, "none to verify"),
-    (probes.probe_providers, {"providers": None}, UNKNOWN, "names no `providers`"),
-    (probes.probe_providers, {"error": "x"}, UNKNOWN, "names no `providers`"),
+    (probes.probe_providers, {"providers": None}, UNKNOWN, "has no `providers`"),
+    (probes.probe_providers, {"error": "x"}, UNKNOWN, "has no `providers`"),
     (probes.probe_providers, {"providers": {"a": None}}, UNKNOWN, "not checked: a"),
     (probes.probe_providers, {"providers": {"a": {"status": "healthy"}, "b": None}}, UNKNOWN, "not checked: b"),
     (probes.probe_providers, {"providers": {"a": {}}}, UNKNOWN, "not checked: a"),
@@ -182,17 +182,17 @@ ODD: list[tuple[Probe, Any, CheckStatus, str]] = [
     (probes.probe_portal_health, {"status": "unhealthy"}, FAIL, "says `unhealthy`"),
     (probes.probe_portal_health, {}, UNKNOWN, "no `status`"),
     (probes.probe_sign_in, {"user": {"email": "a@example.com"}}, PASS, "sign-in answers"),
-    (probes.probe_sign_in, {}, UNKNOWN, "not known as the customer portal's sign-in: open it and sign"),
-    (probes.probe_sign_in, {"user": None, "error": None}, UNKNOWN, "not known as"),
+    (probes.probe_sign_in, {}, UNKNOWN, "not recognized as the customer portal's sign-in. Open it and sign"),
+    (probes.probe_sign_in, {"user": None, "error": None}, UNKNOWN, "not recognized as"),
     (probes.probe_portal_views, {"items": [], "total": 0}, PASS, "deployment view answers"),
     (probes.probe_portal_views, {"upgrades": [{}]}, PASS, "deployment view answers"),
-    (probes.probe_portal_views, {}, UNKNOWN, "not known as the customer portal's deployment view"),
-    (probes.probe_portal_views, {"items": None}, UNKNOWN, "not known as"),
+    (probes.probe_portal_views, {}, UNKNOWN, "not recognized as the customer portal's deployment view"),
+    (probes.probe_portal_views, {"items": None}, UNKNOWN, "not recognized as"),
 ]
 
 
 @pytest.mark.parametrize(("probe", "body", "status", "sentence"), ODD, ids=lambda value: name_of(value) or None)
-def test_an_odd_answer(
+def test_an_unusual_answer(
     server: Outside, organization: Organization, probe: Probe, body: Any, status: CheckStatus, sentence: str
 ) -> None:
     server.otherwise = as_json(body)
@@ -205,16 +205,16 @@ def test_an_odd_answer(
     [
         (probes.probe_sign_in, {"detail": "Sign in first.", "code": "not_authenticated"}, PASS, "sign-in answers"),
         (probes.probe_sign_in, {"error": "No active session"}, PASS, "sign-in answers"),
-        (probes.probe_sign_in, {"message": "Unauthorized"}, UNKNOWN, "open it and sign this row"),
-        (probes.probe_sign_in, {"error": {"code": 401}}, UNKNOWN, "open it and sign this row"),
-        (probes.probe_portal_views, {"error": "No active session"}, PASS, "answers, and asks to sign in"),
-        (probes.probe_portal_views, {"message": "Unauthorized"}, UNKNOWN, "open it and sign this row"),
+        (probes.probe_sign_in, {"message": "Unauthorized"}, UNKNOWN, "Open it and sign this row"),
+        (probes.probe_sign_in, {"error": {"code": 401}}, UNKNOWN, "Open it and sign this row"),
+        (probes.probe_portal_views, {"error": "No active session"}, PASS, "answers and asks to sign in"),
+        (probes.probe_portal_views, {"message": "Unauthorized"}, UNKNOWN, "Open it and sign this row"),
     ],
 )
 def test_a_customer_portal_that_asks_to_sign_in(
     server: Outside, organization: Organization, probe: Probe, body: Any, status: CheckStatus, sentence: str
 ) -> None:
-    """Whatever stands before it answers 401 in JSON as well."""
+    """A proxy in front of it answers 401 in JSON as well."""
     server.otherwise = as_json(body, status=401)
 
     assert_found(probe(organization), status, sentence)
@@ -228,19 +228,19 @@ def test_a_customer_portal_that_asks_to_sign_in(
         (as_json({}, status=500), FAIL, "HTTP 500"),
         (as_json({}, status=401), UNKNOWN, "asks for credentials"),
         (as_json({}, status=403), UNKNOWN, "asks for credentials"),
-        (as_json({}, status=404), UNKNOWN, "tells nothing of its health"),
-        (as_json({}, status=429), UNKNOWN, "tells nothing of its health"),
+        (as_json({}, status=404), UNKNOWN, "says nothing about its health"),
+        (as_json({}, status=429), UNKNOWN, "says nothing about its health"),
         (as_json({}, status=302), UNKNOWN, "a redirect"),
-        (raw(b"HTTP/1.1 204 No Content\r\n\r\n"), UNKNOWN, "tells nothing of its health"),
-        (raw(b"HTTP/1.1 200 OK\r\n\r\n<html>healthy</html>"), UNKNOWN, "not as the platform does"),
-        (raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 60000), UNKNOWN, "not as the platform does"),
-        (raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"9" * 60000), UNKNOWN, "not as the platform does"),
-        (raw(b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe"), UNKNOWN, "not as the platform does"),
+        (raw(b"HTTP/1.1 204 No Content\r\n\r\n"), UNKNOWN, "says nothing about its health"),
+        (raw(b"HTTP/1.1 200 OK\r\n\r\n<html>healthy</html>"), UNKNOWN, "not in the platform's format"),
+        (raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 60000), UNKNOWN, "not in the platform's format"),
+        (raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"9" * 60000), UNKNOWN, "not in the platform's format"),
+        (raw(b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe"), UNKNOWN, "not in the platform's format"),
         (raw(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 70000), FAIL, "larger than"),
-        (raw(b"secret"), FAIL, "gave no answer"),
+        (raw(b"secret"), FAIL, "did not answer"),
     ],
 )
-def test_no_answer_of_the_platform(
+def test_an_answer_that_is_not_the_platforms(
     server: Outside, organization: Organization, probe: Probe, answer: Any, status: CheckStatus, sentence: str
 ) -> None:
     server.otherwise = answer
@@ -261,32 +261,32 @@ def test_a_slow_platform_fails_in_time(server: Outside, organization: Organizati
     assert time.monotonic() - began < 4
 
 
-def test_nobody_answers(server: Outside, organization: Organization) -> None:
+def test_a_refused_connection_fails(server: Outside, organization: Organization) -> None:
     server.stop()
 
     assert_found(probes.probe_agent(organization), FAIL, "Nothing took the connection")
 
 
 @pytest.mark.parametrize("probe", ALL_PROBES, ids=name_of)
-def test_an_address_that_nobody_set_is_not_known(probe: Probe) -> None:
-    assert_found(probe(Organization()), UNKNOWN, "Nobody has set the address of the .*: staff can, in the admin")
+def test_an_address_that_is_not_set_is_unknown(probe: Probe) -> None:
+    assert_found(probe(Organization()), UNKNOWN, r"The address of the .* is not set\. Staff can set it")
 
 
 @pytest.mark.parametrize("probe", ALL_PROBES, ids=name_of)
-def test_an_address_that_may_not_be_reached_is_not_asked(
+def test_a_forbidden_address_is_not_contacted(
     server: Outside, organization: Organization, settings: Any, probe: Probe
 ) -> None:
     settings.PROBE_NETWORKS = ["10.0.0.0/8"]
 
-    assert_found(probe(organization), UNKNOWN, "was not asked: 127.0.0.1 leads to an address that is not public")
+    assert_found(probe(organization), UNKNOWN, "was not contacted: 127.0.0.1 leads to an address that is not public")
 
     assert server.connections == 0
 
 
-# Evidence holds what was concluded from, in our words
+# Evidence
 
 
-def test_evidence_never_holds_what_the_platform_may_hide_in_it(server: Outside, organization: Organization) -> None:
+def test_evidence_holds_no_secrets_or_control_characters(server: Outside, organization: Organization) -> None:
     nasty = "x\x00\x1b[31m\u202e\ud800" + "y" * 500
     components = {nasty: False, **{f"c{number}": False for number in range(100)}}
     server.answers["/health"] = as_json({"status": {"api_key": "secret"}, "version": [1], "components": components})
@@ -306,17 +306,17 @@ def test_evidence_never_holds_what_the_platform_may_hide_in_it(server: Outside, 
 
 
 @pytest.mark.parametrize("name", ["../../admin", "a/b", "a?b", "", ".", "..", "a b", "%2e%2e"])
-def test_a_name_that_would_lead_elsewhere_is_not_asked(server: Outside, organization: Organization, name: str) -> None:
+def test_a_name_that_is_unsafe_in_a_url_is_not_used(server: Outside, organization: Organization, name: str) -> None:
     server.answers["/api/v1/llm-providers/status"] = as_json({"providers": {name: {"status": "healthy"}}})
     server.answers["/mcp/connectors"] = as_json({"connectors": [{"name": name, "healthy": True}]})
 
     for probe in (provider_path, probes.probe_connector_path):
-        assert_found(probe(organization), UNKNOWN, "can be asked by its name")
+        assert_found(probe(organization), UNKNOWN, "has a name that can be used in a URL")
 
     assert len(server.requests) == 2
 
 
-def test_the_paths_take_the_first_that_is_healthy(server: Outside, organization: Organization) -> None:
+def test_the_paths_use_the_first_healthy_one(server: Outside, organization: Organization) -> None:
     statuses = {"a": {"status": "unhealthy"}, "b": None, "c": {"status": "healthy"}, "d": {"status": "healthy"}}
     server.answers["/api/v1/llm-providers/status"] = as_json({"providers": statuses})
     server.answers["/api/v1/llm-providers/c/test"] = as_json({"status": "success", "response": "secret"})
@@ -341,7 +341,7 @@ def test_the_paths_take_the_first_that_is_healthy(server: Outside, organization:
         ({}, None, UNKNOWN, "No connector is healthy"),
     ],
 )
-def test_a_connector_path_that_does_not_work(
+def test_a_failing_connector_path(
     server: Outside, organization: Organization, listing: Any, answer: Any, status: CheckStatus, sentence: str
 ) -> None:
     server.answers["/mcp/connectors"] = as_json(listing)
@@ -362,7 +362,7 @@ def test_a_connector_path_that_does_not_work(
         ({}, None, UNKNOWN, "No LLM provider is healthy"),
     ],
 )
-def test_a_provider_path_that_does_not_work(
+def test_a_failing_provider_path(
     server: Outside, organization: Organization, statuses: Any, answer: Any, status: CheckStatus, sentence: str
 ) -> None:
     server.answers["/api/v1/llm-providers/status"] = as_json({"providers": statuses})

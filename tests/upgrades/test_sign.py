@@ -342,7 +342,7 @@ def test_the_api_shows_the_whole_matrix(cast: Cast, ended: Upgrade, client_for: 
         "title": "Licence and usage views open",
         "automatic": False,
         "status": "fail",
-        "detail": "For a person to check and sign.",
+        "detail": "A person must check and sign this.",
         "evidence": {},
         "checked_by": cast.operator.email,
         "note": "Usage is empty.",

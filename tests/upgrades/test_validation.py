@@ -1,4 +1,4 @@
-"""The portal's own validation of an upgrade: what it probes, how it judges, when it ends. Through the local AWS."""
+"""The portal's own validation of an upgrade on the local AWS: what it probes, how it judges, when it ends."""
 
 import os
 import re
@@ -65,9 +65,7 @@ def sign(upgrade: Upgrade, cast: Cast, check: str, status: CheckStatus = CheckSt
 # --- it works --------------------------------------------------------------------------------------------------------
 
 
-def test_a_good_upgrade_is_validated_by_probes_and_two_signatures(
-    cast: Cast, engine: Engine, validator: Validator
-) -> None:
+def test_probes_and_two_signatures_validate_an_upgrade(cast: Cast, engine: Engine, validator: Validator) -> None:
     upgrade = roll_out(cast, engine)
     assert (validation(upgrade), set(matrix(upgrade).values())) == (Validation.NEEDED, {"unknown"})
 
@@ -92,7 +90,7 @@ def test_a_good_upgrade_is_validated_by_probes_and_two_signatures(
     )
 
 
-def test_each_row_says_what_it_was_concluded_from(cast: Cast, engine: Engine, validator: Validator) -> None:
+def test_each_row_shows_its_evidence(cast: Cast, engine: Engine, validator: Validator) -> None:
     upgrade = roll_out(cast, engine)
 
     validator.step()
@@ -113,7 +111,7 @@ def test_each_row_says_what_it_was_concluded_from(cast: Cast, engine: Engine, va
     assert all(check.checked_at and not check.is_signed for check in (health, provider, views))
 
 
-def test_a_customer_portal_that_is_down_fails_the_row_of_views(
+def test_a_customer_portal_that_is_down_fails_the_views_row(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
 ) -> None:
     platform.set_platform(cast.acme.deployment_stack, "customer-portal", "down")
@@ -123,12 +121,10 @@ def test_a_customer_portal_that_is_down_fails_the_row_of_views(
 
     views = row(upgrade, "portal_views")
     assert views.status == CheckStatus.FAIL
-    assert views.detail.startswith("The customer portal answers HTTP 503.")
+    assert views.detail.startswith("The customer portal answered HTTP 503.")
 
 
-def test_own_views_that_the_initiator_may_no_longer_open_wait_for_a_person(
-    cast: Cast, engine: Engine, validator: Validator
-) -> None:
+def test_views_the_initiator_may_not_open_wait_for_a_person(cast: Cast, engine: Engine, validator: Validator) -> None:
     upgrade = roll_out(cast, engine)
     cast.operator.memberships.all().delete()
 
@@ -139,10 +135,10 @@ def test_own_views_that_the_initiator_may_no_longer_open_wait_for_a_person(
     assert "operator@example.com may no longer open /o/acme/" in views.detail
 
 
-def test_an_own_view_that_is_broken_fails_the_row(
+def test_a_broken_own_view_fails_the_row(
     cast: Cast, engine: Engine, validator: Validator, settings: Any, tmp_path: Path
 ) -> None:
-    """A template of the new release, as a wrong image would have it."""
+    """A wrong image may bring a broken template."""
     upgrade = roll_out(cast, engine)
     (tmp_path / "upgrades").mkdir()
     (tmp_path / "upgrades" / "history.html").write_text("{% no_such_tag %}")
@@ -153,10 +149,10 @@ def test_an_own_view_that_is_broken_fails_the_row(
 
     views = row(upgrade, "portal_views")
     assert views.status == CheckStatus.FAIL
-    assert "/o/acme/upgrades/ of this portal does not open; the log says why." in views.detail
+    assert "This portal failed to render /o/acme/upgrades/. See its log for the reason." in views.detail
 
 
-def test_each_new_result_is_told_once(cast: Cast, engine: Engine, validator: Validator) -> None:
+def test_each_new_result_is_in_the_timeline_once(cast: Cast, engine: Engine, validator: Validator) -> None:
     upgrade = roll_out(cast, engine)
 
     validator.run(seconds=120)
@@ -166,7 +162,7 @@ def test_each_new_result_is_told_once(cast: Cast, engine: Engine, validator: Val
     assert "Sign-in page answers: pass. The customer portal's sign-in answers." in recorded
 
 
-def test_nothing_is_left_to_validate_where_nothing_advanced(
+def test_an_upgrade_that_advanced_nothing_needs_no_validation(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
 ) -> None:
     platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-agent-service")
@@ -193,7 +189,7 @@ def test_a_partial_upgrade_is_validated_for_what_advanced(
 # --- probes ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_probe_that_fails_is_made_again_until_it_passes(
+def test_a_failed_probe_is_repeated_until_it_passes(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
 ) -> None:
     upgrade = roll_out(cast, engine)
@@ -210,7 +206,7 @@ def test_a_probe_that_fails_is_made_again_until_it_passes(
     assert matrix(upgrade)["platform_health"] == "pass"
 
 
-def test_what_still_fails_at_the_end_fails_the_validation(
+def test_a_failure_at_the_end_fails_the_validation(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
 ) -> None:
     upgrade = roll_out(cast, engine)
@@ -237,7 +233,7 @@ def test_without_addresses_the_rows_wait_for_people(
     validator.step()
 
     assert [name for name, status in matrix(upgrade).items() if status == "pass"] == ["monitoring"]
-    assert "Nobody has set the address" in row(upgrade, "sign_in_page").detail
+    assert "is not set. Staff can set it" in row(upgrade, "sign_in_page").detail
     assert (validation(upgrade), run_of(upgrade).is_done) == (Validation.NEEDED, True)
     for name in ("sign_in_page", "sign_in", "platform_health", "provider_path", "connector_path", "portal_views"):
         sign(upgrade, cast, name)
@@ -247,7 +243,7 @@ def test_without_addresses_the_rows_wait_for_people(
 
 @pytest.fixture
 def provider(cast: Cast, validator: Validator) -> Iterator[Outside]:
-    """An orchestrator of the test's own: a healthy provider, whose test fails."""
+    """Run the test's own orchestrator, with a healthy provider whose test fails."""
     with outside() as server:
         type(cast.acme).objects.filter(pk=cast.acme.pk).update(platform_orchestrator_url=server.url)
         server.answer("/api/v1/llm-providers/status", {"providers": {"openai": {"status": "healthy"}}})
@@ -259,7 +255,7 @@ def completions(server: Outside) -> int:
     return sum(1 for request in server.requests if request.startswith("POST "))
 
 
-def test_a_paid_completion_is_repeated_at_growing_intervals_and_five_times_at_most(
+def test_a_completion_is_tried_at_most_five_times_with_backoff(
     cast: Cast, engine: Engine, validator: Validator, provider: Outside
 ) -> None:
     upgrade = roll_out(cast, engine)
@@ -279,7 +275,7 @@ def test_a_paid_completion_is_repeated_at_growing_intervals_and_five_times_at_mo
     assert (row(upgrade, "provider_path").status, row(upgrade, "provider_path").evidence["tries"]) == ("fail", 5)
 
 
-def test_a_completion_that_succeeded_is_made_once_for_each_run(
+def test_a_successful_completion_is_requested_once_per_run(
     cast: Cast, engine: Engine, validator: Validator, provider: Outside
 ) -> None:
     provider.answer("/api/v1/llm-providers/openai/test", {"status": "success", "provider": "openai"})
@@ -296,7 +292,9 @@ def test_a_completion_that_succeeded_is_made_once_for_each_run(
     assert row(upgrade, "provider_path").evidence["tries"] == 1
 
 
-def test_what_was_not_asked_is_not_counted(cast: Cast, engine: Engine, validator: Validator, provider: Outside) -> None:
+def test_a_try_without_a_provider_is_not_counted(
+    cast: Cast, engine: Engine, validator: Validator, provider: Outside
+) -> None:
     provider.answer("/api/v1/llm-providers/status", {"providers": {"openai": None}})
     upgrade = roll_out(cast, engine)
     validator.run(seconds=100)
@@ -314,7 +312,7 @@ def test_what_was_not_asked_is_not_counted(cast: Cast, engine: Engine, validator
 # --- monitoring ------------------------------------------------------------------------------------------------------
 
 
-def test_steadiness_is_counted_in_the_row(cast: Cast, engine: Engine, validator: Validator) -> None:
+def test_the_row_shows_how_long_services_are_steady(cast: Cast, engine: Engine, validator: Validator) -> None:
     upgrade = roll_out(cast, engine)
 
     validator.run(seconds=120)
@@ -327,7 +325,7 @@ def test_steadiness_is_counted_in_the_row(cast: Cast, engine: Engine, validator:
     assert row(upgrade, "monitoring").status == CheckStatus.PASS
 
 
-def test_a_disturbance_begins_anew_and_is_named(
+def test_a_disturbance_restarts_the_count_and_is_shown(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
 ) -> None:
     upgrade = roll_out(cast, engine, "agent")
@@ -349,7 +347,7 @@ def test_a_disturbance_begins_anew_and_is_named(
     assert row(upgrade, "monitoring").status == CheckStatus.PASS
 
 
-def test_a_deployment_from_outside_is_not_what_the_upgrade_left(
+def test_an_outside_deployment_fails_monitoring(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
 ) -> None:
     upgrade = roll_out(cast, engine)
@@ -366,10 +364,10 @@ def test_a_deployment_from_outside_is_not_what_the_upgrade_left(
     assert (row(upgrade, "monitoring").status, validation(upgrade)) == (CheckStatus.FAIL, Validation.FAILED)
 
 
-def test_a_rollout_known_by_its_arn_alone_is_told_from_one_from_outside(
+def test_an_outside_deployment_is_noticed_by_arn(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
 ) -> None:
-    """It was adopted after a lost reply, and ECS showed but one of its two names."""
+    """The rollout was adopted after a lost reply, when ECS showed only one of its two ids."""
     upgrade = roll_out(cast, engine)
     Rollout.objects.filter(upgrade=upgrade).update(deployment_id=None)
     validator.step()
@@ -387,7 +385,7 @@ def test_a_rollout_known_by_its_arn_alone_is_told_from_one_from_outside(
 
 
 @pytest.mark.parametrize("fault", ["server_error", "access_denied", "throttle"])
-def test_a_look_that_aws_does_not_answer_neither_counts_nor_resets(
+def test_an_aws_failure_neither_counts_nor_resets(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws, fault: str
 ) -> None:
     upgrade = roll_out(cast, engine)
@@ -400,7 +398,7 @@ def test_a_look_that_aws_does_not_answer_neither_counts_nor_resets(
 
     monitoring = row(upgrade, "monitoring")
     assert monitoring.status == CheckStatus.UNKNOWN
-    said = r"Steady for 2 min( \d+ s)? of 5 min\. AWS did not answer the newest look: ecs:Describe"
+    said = r"Steady for 2 min( \d+ s)? of 5 min\. AWS did not answer the last check: ecs:Describe"
     assert re.match(said, monitoring.detail)
     now = run_of(upgrade).steady_since
     assert since
@@ -411,7 +409,7 @@ def test_a_look_that_aws_does_not_answer_neither_counts_nor_resets(
     assert 160 <= row(upgrade, "monitoring").evidence["steady_seconds"] < 190
 
 
-def test_time_that_nobody_watched_does_not_count_as_steady(cast: Cast, engine: Engine, validator: Validator) -> None:
+def test_unwatched_time_does_not_count_as_steady(cast: Cast, engine: Engine, validator: Validator) -> None:
     upgrade = roll_out(cast, engine)
     validator.run(seconds=60)
 
@@ -422,10 +420,10 @@ def test_time_that_nobody_watched_does_not_count_as_steady(cast: Cast, engine: E
 
 
 @pytest.mark.parametrize("missing", ["deployment_id", "service_deployment_arn"])
-def test_the_run_ends_when_a_later_upgrade_rolls_what_this_one_left(
+def test_the_run_ends_when_a_later_upgrade_takes_over(
     cast: Cast, engine: Engine, validator: Validator, missing: str
 ) -> None:
-    """By whichever of its two names the later deployment is known."""
+    """The later deployment may be known by either of its two ids."""
     upgrade = roll_out(cast, engine)
     validator.step()
     later = roll_out(cast, engine)
@@ -435,7 +433,7 @@ def test_the_run_ends_when_a_later_upgrade_rolls_what_this_one_left(
 
     monitoring = row(upgrade, "monitoring")
     assert monitoring.status == CheckStatus.UNKNOWN
-    assert monitoring.detail.startswith(f"Agent service was rolled again by {later.upgrade_id}")
+    assert monitoring.detail.startswith(f"Agent service was rolled out again by {later.upgrade_id}")
     assert (run_of(upgrade).is_done, run_of(later).is_done) == (True, False)
     assert validation(upgrade) == Validation.NEEDED
 
@@ -461,7 +459,7 @@ def test_a_probe_never_overwrites_a_signature(
     assert validation(upgrade) == Validation.FAILED
 
 
-def test_a_signature_given_while_its_probe_is_under_way_stays(cast: Cast, engine: Engine, validator: Validator) -> None:
+def test_a_signature_given_during_its_probe_stays(cast: Cast, engine: Engine, validator: Validator) -> None:
     upgrade = roll_out(cast, engine)
     with outside() as portal:
         type(cast.acme).objects.filter(pk=cast.acme.pk).update(platform_portal_url=portal.url)
@@ -488,7 +486,7 @@ def validate_on_thread(pk: int) -> None:
         connection.close()
 
 
-def test_a_pass_against_the_probe_counts_and_is_shown_as_such(
+def test_a_signed_pass_against_a_failed_probe_is_marked(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
 ) -> None:
     upgrade = roll_out(cast, engine)
@@ -504,7 +502,7 @@ def test_a_pass_against_the_probe_counts_and_is_shown_as_such(
 # --- again -----------------------------------------------------------------------------------------------------------
 
 
-def test_probing_again_mends_what_had_failed_for_good(
+def test_probing_again_can_pass_a_failed_validation(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
 ) -> None:
     upgrade = roll_out(cast, engine)
@@ -528,7 +526,7 @@ def test_probing_again_mends_what_had_failed_for_good(
 # --- leases ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_held_by_one_worker(cast: Cast, engine: Engine, validator: Validator) -> None:
+def test_a_run_is_claimed_by_one_worker(cast: Cast, engine: Engine, validator: Validator) -> None:
     pk = run_of(roll_out(cast, engine)).pk
 
     assert take(pk)
@@ -550,7 +548,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(cast: Cast, engine: Engine,
     assert told(upgrade, "check.recorded") == []
 
 
-def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
+def test_the_run_continues_after_a_worker_is_killed(
     cast: Cast, engine: Engine, validator: Validator, provider: Outside
 ) -> None:
     upgrade = roll_out(cast, engine)
@@ -568,14 +566,14 @@ def test_a_worker_killed_in_the_middle_costs_nothing_but_time(
 
     provider.answer("/api/v1/llm-providers/openai/test", {"status": "success"})
     validator.run(seconds=40)
-    assert completions(provider) == 1  # the first one is counted: it was paid for
+    assert completions(provider) == 1  # the first one counts because it was paid for
     validator.run(seconds=20)
 
     assert completions(provider) == 2
     assert matrix(upgrade)["provider_path"] == "pass"
 
 
-def test_a_worker_killed_in_a_later_run_leaves_no_pass_of_the_run_before(
+def test_a_killed_worker_leaves_no_pass_of_an_earlier_run(
     cast: Cast, engine: Engine, validator: Validator, provider: Outside
 ) -> None:
     provider.answer("/api/v1/llm-providers/openai/test", {"status": "success"})
@@ -605,7 +603,7 @@ def worker_environment() -> dict[str, str]:
     return {**os.environ, "DJANGO_SETTINGS_MODULE": "portal.settings", "DATABASE_URL": url}
 
 
-def test_the_sweep_carries_out_what_no_worker_took(
+def test_the_sweep_runs_what_no_worker_claimed(
     cast: Cast, engine: Engine, validator: Validator, broker_down: None
 ) -> None:
     upgrade = roll_out(cast, engine)
@@ -616,7 +614,7 @@ def test_the_sweep_carries_out_what_no_worker_took(
     assert run_of(upgrade).lease_until is None
 
 
-def test_a_suspended_organization_is_probed_no_more(cast: Cast, engine: Engine, validator: Validator) -> None:
+def test_a_suspended_organization_is_no_longer_probed(cast: Cast, engine: Engine, validator: Validator) -> None:
     upgrade = roll_out(cast, engine)
     type(cast.acme).objects.filter(pk=cast.acme.pk).update(is_active=False)
 
@@ -624,15 +622,15 @@ def test_a_suspended_organization_is_probed_no_more(cast: Cast, engine: Engine, 
 
     assert run_of(upgrade).is_done
     assert matrix(upgrade)["sign_in_page"] == "unknown"
-    assert row(upgrade, "monitoring").detail == "Acme Robotics was suspended: nothing of it is probed."
+    assert row(upgrade, "monitoring").detail == "Acme Robotics was suspended, so its checks have stopped."
     assert any("Acme Robotics was suspended" in line for line in told(upgrade, "upgrade.validated"))
     assert not any("30 min" in line for line in told(upgrade, "upgrade.validated"))
 
 
-# --- what no run does ------------------------------------------------------------------------------------------------
+# --- sweeps ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_upgrade_that_the_release_before_ended_gets_its_matrix(cast: Cast, validator: Validator) -> None:
+def test_an_upgrade_ended_by_the_old_release_gets_a_matrix(cast: Cast, validator: Validator) -> None:
     lately = make_upgrade(cast.acme, by=cast.operator)
     long_ago = make_upgrade(cast.acme, by=cast.operator, completed_at=Now() - timedelta(days=2))
     failed = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.FAILED])
@@ -649,9 +647,7 @@ def late(upgrade: Upgrade, *, minutes: int) -> None:
     Upgrade.objects.filter(pk=upgrade.pk).update(completed_at=Now() - timedelta(minutes=minutes))
 
 
-def test_people_are_reminded_once_of_a_validation_that_is_missing(
-    cast: Cast, engine: Engine, validator: Validator
-) -> None:
+def test_a_missing_validation_is_reminded_of_once(cast: Cast, engine: Engine, validator: Validator) -> None:
     channel = make_channel(cast.acme, by=cast.admin, events=["upgrade.validation_missing"])
     upgrade = roll_out(cast, engine)
     look_after_validations()
@@ -666,7 +662,7 @@ def test_people_are_reminded_once_of_a_validation_that_is_missing(
     assert "Signing in works" in delivery.text
 
 
-def test_a_late_reminder_is_given_too(cast: Cast, engine: Engine, validator: Validator, settings: Any) -> None:
+def test_a_late_reminder_is_sent_too(cast: Cast, engine: Engine, validator: Validator, settings: Any) -> None:
     settings.UPGRADE_VALIDATION_REMINDER_SECONDS = 3 * 86400
     channel = make_channel(cast.acme, by=cast.admin, events=["upgrade.validation_missing"])
     upgrade = roll_out(cast, engine)
@@ -678,9 +674,7 @@ def test_a_late_reminder_is_given_too(cast: Cast, engine: Engine, validator: Val
     assert channel.deliveries.count() == 1
 
 
-def test_nobody_is_reminded_of_what_is_validated_or_rolled_over(
-    cast: Cast, engine: Engine, validator: Validator
-) -> None:
+def test_no_reminder_if_validated_or_rolled_over(cast: Cast, engine: Engine, validator: Validator) -> None:
     make_channel(cast.acme, by=cast.admin, events=["upgrade.validation_missing"])
     rolled_over, validated = roll_out(cast, engine), roll_out(cast, engine)
     Upgrade.objects.filter(pk=validated.pk).update(validation=Validation.PASSED)
@@ -692,7 +686,7 @@ def test_nobody_is_reminded_of_what_is_validated_or_rolled_over(
     assert not NotificationDelivery.objects.exists()
 
 
-def test_a_lasting_look_costs_one_call_and_no_query_for_each_service(
+def test_a_repeated_step_makes_no_query_per_service(
     cast: Cast, engine: Engine, validator: Validator, django_assert_max_num_queries: Any
 ) -> None:
     roll_out(cast, engine, "all")

@@ -1,6 +1,6 @@
-"""The validation matrix of an upgrade: its rows, how they are written, what the upgrade comes to by them.
+"""The validation matrix of an upgrade: its rows, how they are written, and the validation state that follows from them.
 
-Rows are written under the lock of the upgrade's row, and the upgrade's own state with them (`settle`).
+Rows are written under the lock on the upgrade's row, together with the upgrade's own state (`settle`).
 """
 
 from datetime import timedelta
@@ -25,13 +25,13 @@ from upgrades.states import (
 )
 
 NOT_YET = "Not checked yet."
-FOR_A_PERSON = "For a person to check and sign."
+FOR_A_PERSON = "A person must check and sign this."
 
 
 def open_matrix(upgrade: Upgrade) -> None:
-    """Make the rows and the background run, due at once; those that there are stay. The caller holds the upgrade's lock.
+    """Create the rows and the background run, due immediately. Existing ones stay. The caller holds the upgrade's lock.
 
-    The run's end is the database's time of the commit plus settings.UPGRADE_VALIDATION_SECONDS.
+    The run ends settings.UPGRADE_VALIDATION_SECONDS after the database's time of this transaction.
     """
     UpgradeCheck.objects.bulk_create(blank_rows(upgrade), ignore_conflicts=True)
     ValidationRun.objects.bulk_create(
@@ -63,19 +63,23 @@ def blank_rows(upgrade: Upgrade) -> list[UpgradeCheck]:
 
 
 def rows_of(upgrade: Upgrade) -> list[UpgradeCheck]:
-    """The whole matrix in its order; blank rows, not stored, where the upgrade has none. One query, or the prefetched."""
+    """Return the whole matrix in order, or unsaved blank rows if the upgrade has none.
+
+    *Costs* one query, none if the checks are prefetched.
+    """
     return [check for check in upgrade.checks.all() if check.stage == Stage.VALIDATION] or blank_rows(upgrade)
 
 
 def run_of(upgrade: Upgrade) -> ValidationRun | None:
-    """The background run; None where there is none. One query."""
+    """Return the background run, None if there is none. *Costs* one query."""
     return ValidationRun.objects.filter(upgrade=upgrade).first()
 
 
 def write_row(check: UpgradeCheck, *, status: CheckStatus, actor: User | None, **fields: Any) -> bool:
-    """Write what came of a row, and tell it where it changed. A probe (`actor` None) writes nothing over a signature.
+    """Write the result of a row, with a timeline entry if it changed. A probe (`actor` None) never overwrites a signature.
 
-    `check` is the row as it was read; it holds the new values afterwards. Returns whether it was written.
+    `check`: the row as it was read; it holds the new values afterwards.
+    *Returns* whether the row was written.
     """
     rows = UpgradeCheck.objects.filter(pk=check.pk)
     if actor is None:
@@ -94,7 +98,7 @@ def write_row(check: UpgradeCheck, *, status: CheckStatus, actor: User | None, *
 
 
 def settle(upgrade: Upgrade, *, actor: User | None) -> None:
-    """Bring the upgrade's validation in line with its rows, under its lock. `actor`: who signed last, None for a probe."""
+    """Update the upgrade's validation to match its rows, under its lock. `actor`: the last signer, None for a probe."""
     rows = UpgradeCheck.objects.filter(upgrade=upgrade, stage=Stage.VALIDATION)
     results = [
         CheckResult(CheckStatus(status), is_signed=signer is not None)

@@ -1,9 +1,9 @@
-"""PRE-FLIGHT: what the platform's guide (states.py) asks to be verified before an upgrade, each check with its evidence.
+"""PRE-FLIGHT: the checks that the platform's guide (states.py) asks for before an upgrade, each with its evidence.
 
-A check passes, fails, or is not known: what could not be verified is never a pass. A failing one blocks the trigger
-(commands.py); one that is not known does not. ECS is read as the pages read it (platform.py), the platform's own health is
-asked by probes.py: four requests side by side, while ECS is being asked. Both are kept some seconds for everybody, and
-asked for by one request at a time; the others wait for its answer.
+A check passes, fails, or is unknown. What could not be verified is never a pass. A failed check blocks the trigger
+(commands/refusals.py), an unknown one does not. ECS is read as for the pages (inventory/running.py). The platform's own
+health comes from probes.py: four requests in parallel, while ECS is being read. Both results are cached for some seconds
+for all users. Only one request at a time reads them, and the others wait for its result.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from portal import soft_cache
 from portal.models import Organization
+from portal.templatetags.words import duration
 from portal.times import utc
 from upgrades.checks.probes import (
     BROKEN,
@@ -34,14 +35,14 @@ from upgrades.inventory.running import ASKED_BY_ANOTHER, FRESH_SECONDS, Reading,
 from upgrades.models import Rollout, is_known_in_ecs
 from upgrades.states import CheckStatus, Outcome, PreflightCheck, in_a_sentence
 
-# A page or request waits no longer, whoever asks.
+# No page or API request waits longer than this.
 LONGEST_WAIT_SECONDS = 3.6
 POLL_SECONDS = 0.1
-# What refuses a request was read at most so long ago, where there is time to ask; pages show what is some seconds old.
+# A result that refuses a request is at most this old, if there is time to read again. Pages show older results.
 BLOCKING_SECONDS = 1.0
 QUICK_SECONDS = 0.5
-OTHER_CONTROLLER = "Another controller than ECS deploys it, and watches over its rollouts."
-TOO_LATE = "Not answered yet; look again in a few seconds."
+OTHER_CONTROLLER = "A controller other than ECS deploys it and supervises its rollouts."
+TOO_LATE = "No answer yet. Check again in a few seconds."
 
 PASS, FAIL, UNKNOWN = CheckStatus.PASS, CheckStatus.FAIL, CheckStatus.UNKNOWN
 
@@ -55,7 +56,7 @@ PROBES: dict[PreflightCheck, Callable[[Organization], Finding]] = {
 
 @dataclass(frozen=True)
 class Check:
-    """One line of a pre-flight."""
+    """One check of a pre-flight, with its result."""
 
     name: str
     label: str
@@ -92,10 +93,10 @@ def run(
     session_ends_at: datetime | None,
     fresh_seconds: float = FRESH_SECONDS,
 ) -> Preflight:
-    """Check everything for an upgrade of these services; LONGEST_WAIT_SECONDS at most, nothing in a transaction.
+    """Run all checks for an upgrade of these services. Opens no transaction.
 
-    `session_ends_at`: None where nobody's session is behind it. What was found less than `fresh_seconds` ago is not asked
-    for again. Two queries.
+    `session_ends_at`: None if the caller has no session. Results younger than `fresh_seconds` are reused.
+    *Costs* two queries. Waits at most LONGEST_WAIT_SECONDS.
     """
     until = time.monotonic() + LONGEST_WAIT_SECONDS
     asking = Asking(organization, fresh_seconds=fresh_seconds)
@@ -117,16 +118,16 @@ def run(
 def preflight_to_start(
     organization: Organization, services: list[str], *, session_ends_at: datetime | None
 ) -> Preflight:
-    """As `run`, but what would block is asked for anew: it may have been mended since a page showed it.
+    """Run the checks like `run`, but repeat them if one fails: it may have been fixed since a page showed it.
 
-    Not where the first look has taken its time: nobody waits twice.
+    If the first run was slow, nothing is repeated, so that the caller does not wait twice.
     """
     began = time.monotonic()
     first = run(organization, services, session_ends_at=session_ends_at)
     if first.may_start or time.monotonic() - began > QUICK_SECONDS:
         return first
     again = run(organization, services, session_ends_at=session_ends_at, fresh_seconds=BLOCKING_SECONDS)
-    # What failed some seconds ago and cannot be told now has not become better by that.
+    # A check that failed some seconds ago and is unknown now still counts as failed.
     failed, unknown = ({check.name for check in checks} for checks in (first.failed, again.unknown))
     return first if failed & unknown else again
 
@@ -143,7 +144,7 @@ def as_check(name: PreflightCheck, dated: Dated) -> Check:
 
 
 def check_environment(organization: Organization) -> Finding:
-    """The right tenant and environment, for a person to read; nothing rolls without cluster and stack."""
+    """Check that cluster and stack are set, and show tenant and environment for a person to verify."""
     facts = {
         "organization": organization.slug,
         "environment": organization.environment,
@@ -153,29 +154,29 @@ def check_environment(organization: Organization) -> Finding:
     }
     if organization.cluster is None or not organization.deployment_stack:
         missing = "neither cluster nor stack" if organization.cluster is None else "no stack"
-        return Finding(FAIL, f"{organization.name} names {missing}. Staff can set it in the admin.", facts)
+        return Finding(FAIL, f"{organization.name} has {missing}. Staff can set it in the admin.", facts)
     where = f"cluster {organization.cluster} in {organization.deployment_region}"
     return Finding(PASS, f"{organization.name}, {organization.environment}: {where}.", facts)
 
 
 def check_session(ends_at: datetime | None) -> Finding:
-    """Whoever starts an upgrade must be able to watch and stop it: the session outlives a rollout's deadline."""
+    """Check that the session outlasts a rollout's deadline, so that its user can watch and stop the upgrade."""
     needed = settings.UPGRADE_DEADLINE_SECONDS
     if ends_at is None:
-        return Finding(UNKNOWN, "No session stands behind this.", {"needed_seconds": needed})
+        return Finding(UNKNOWN, "There is no session to check.", {"needed_seconds": needed})
     left = int((ends_at - timezone.now()).total_seconds())
     facts = {"ends_at": utc(ends_at), "left_seconds": left, "needed_seconds": needed}
     if left < needed:
-        minutes = f"{max(left, 0) // 60} minutes, and a rollout may take {needed // 60}"
-        return Finding(FAIL, f"The session ends in {minutes}: sign in again first.", facts)
-    return Finding(PASS, f"The session lasts {left // 60} minutes more.", facts)
+        minutes = f"{max(left, 0) // 60} minutes, but a rollout may take {needed // 60}"
+        return Finding(FAIL, f"Your session ends in {minutes}. Sign in again first.", facts)
+    return Finding(PASS, f"Your session lasts {duration(left)}.", facts)
 
 
 # ECS
 
 
 def read_ecs(organization: Organization, fresh_seconds: float, until: float) -> Reading | None:
-    """The reading that the pages share. While another request takes the very first one, wait for it."""
+    """Return the reading that the pages share. If another request is making the very first one, wait for it."""
     reading = read_platform(organization, fresh_seconds=fresh_seconds)
     while reading is not None and reading.error == ASKED_BY_ANOTHER and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
@@ -189,12 +190,14 @@ def check_ecs(
 ) -> dict[PreflightCheck, Finding]:
     names = (PreflightCheck.CLUSTER_AND_SERVICES, PreflightCheck.STEADY, PreflightCheck.CIRCUIT_BREAKER)
     if reading is None or not organization.deployment_stack:
-        return dict.fromkeys(names, Finding(UNKNOWN, "There is no place in ECS to look at."))
+        return dict.fromkeys(
+            names, Finding(UNKNOWN, "The organization has no cluster or no stack, so ECS was not read.")
+        )
     if reading.error:
         facts = {"cluster": organization.cluster, "error": reading.error}
         facts |= {"last_read_at": utc(reading.read_at)} if reading.read_at else {}
-        not_known = Finding(UNKNOWN, f"ECS does not say: {reading.error}.", facts)
-        refused = Finding(FAIL, f"ECS refuses to be read: {reading.error}.", facts)
+        not_known = Finding(UNKNOWN, f"ECS could not be read: {reading.error}.", facts)
+        refused = Finding(FAIL, f"ECS refused the request: {reading.error}.", facts)
         return dict.fromkeys(names, not_known) | {names[0]: refused if reading.is_refused else not_known}
     rows = [row for row in reading.services if row.service in services]
     return dict(zip(names, (check_services(organization, rows), check_steady(rows), check_breaker(rows)), strict=True))
@@ -223,13 +226,13 @@ def not_known(rows: list[ServiceNow]) -> str:
 
 
 def check_steady(rows: list[ServiceNow]) -> Finding:
-    """Every task that should run does, and nothing rolls. A disabled service (desired 0) has nothing to be steady."""
+    """Check that all desired tasks run and no deployment is in progress. Disabled services (desired 0) are skipped."""
     facts = {
         row.service: {"state": row.state, "running": row.running_count, "desired": row.desired_count} for row in rows
     }
     said = {
         "rolling": "is rolling",
-        "failed": "was left by a deployment that failed",
+        "failed": "has a failed deployment",
         "degraded": "runs too few tasks",
         "missing": "is missing",
     }
@@ -240,19 +243,19 @@ def check_steady(rows: list[ServiceNow]) -> Finding:
         return Finding(UNKNOWN, not_known(rows), facts)
     steady = [f"{row.label}{counts_of(row)}" for row in rows if row.state == "steady"]
     if not steady and any(row.not_supported for row in rows):
-        return Finding(UNKNOWN, f"ECS does not say. {OTHER_CONTROLLER}", facts)
+        return Finding(UNKNOWN, f"ECS does not report this. {OTHER_CONTROLLER}", facts)
     if not steady:
         return Finding(UNKNOWN, "Nothing runs: the desired count is 0.", facts)
     return Finding(PASS, f"Steady: {', '.join(steady)}.", facts)
 
 
 def counts_of(row: ServiceNow) -> str:
-    """` (4 of 4)`; nothing for a service that is not there."""
+    """Return ` (4 of 4)`, or nothing for a missing service."""
     return "" if row.desired_count is None else f" ({row.running_count} of {row.desired_count})"
 
 
 def check_breaker(rows: list[ServiceNow]) -> Finding:
-    """Without the circuit breaker a rollout that cannot succeed goes on until the deadline."""
+    """Check that the circuit breaker is on. Without it, a rollout that cannot succeed continues until the deadline."""
     facts = {
         row.service: {"enabled": row.breaker_enabled, "rolls_back": row.breaker_rolls_back}
         for row in rows
@@ -264,16 +267,16 @@ def check_breaker(rows: list[ServiceNow]) -> Finding:
     off = [row.label for row in rows if row.breaker_enabled is False]
     stays = [row.label for row in rows if row.breaker_enabled and not row.breaker_rolls_back]
     if off:
-        return Finding(FAIL, f"Off for: {', '.join(off)}. A rollout that fails would not be stopped.", facts)
+        return Finding(FAIL, f"Off for: {', '.join(off)}. A failing rollout would not be stopped.", facts)
     if len(facts) < len(rows):
         return Finding(UNKNOWN, not_known(rows) or "ECS does not say, for the service is missing.", facts)
     if stays:
-        return Finding(PASS, f"On, but without a rollback for: {', '.join(stays)}.", facts)
-    return Finding(PASS, "On, with a rollback.", facts)
+        return Finding(PASS, f"On, but without automatic rollback for: {', '.join(stays)}.", facts)
+    return Finding(PASS, "On, with automatic rollback.", facts)
 
 
 def check_permission(organization: Organization, services: list[str]) -> Finding:
-    """Whether AWS lets the portal update cannot be tried without doing it: the newest attempt tells most. One query."""
+    """Report the newest attempt to update, because only an update can test the permission. *Costs* one query."""
     newest = (
         Rollout.objects.filter(organization=organization, service__in=services)
         .filter(is_known_in_ecs() | Q(outcome=Outcome.ACCESS_DENIED))
@@ -283,12 +286,12 @@ def check_permission(organization: Organization, services: list[str]) -> Finding
     )
     facts: dict[str, Any] = {"permission": "ecs:UpdateService"}
     if newest is None:
-        return Finding(UNKNOWN, "Cannot be tried without doing it, and nobody has done it here before.", facts)
+        return Finding(UNKNOWN, "Only an upgrade can test this, and there has not been one yet.", facts)
     facts |= {"upgrade_id": newest.upgrade.upgrade_id, "service": newest.service, "outcome": newest.outcome}
     facts |= {"at": utc(newest.upgrade.created_at)}
-    said = "was denied it" if newest.outcome == Outcome.ACCESS_DENIED else "had it"
-    attempt = f"The newest attempt, {newest.upgrade.upgrade_id}, {said} for the {in_a_sentence(newest.service)}."
-    return Finding(UNKNOWN, f"Cannot be tried without doing it. {attempt}", facts)
+    said = "was denied permission to" if newest.outcome == Outcome.ACCESS_DENIED else "could"
+    attempt = f"The last one, {newest.upgrade.upgrade_id}, {said} update the {in_a_sentence(newest.service)}."
+    return Finding(UNKNOWN, f"Only an upgrade can test this. {attempt}", facts)
 
 
 # The platform
@@ -296,9 +299,9 @@ def check_permission(organization: Organization, services: list[str]) -> Finding
 
 @dataclass
 class Asking:
-    """The four probes of one organization: findings that were kept, or asked for by this request, or by another one.
+    """The four probes of one organization: cached findings, or probes started by this request or by another one.
 
-    They run on threads, which touch neither the database nor the memory.
+    Probes run on threads, which use neither the database nor the cache.
     """
 
     organization: Organization
@@ -313,13 +316,13 @@ class Asking:
 
     @property
     def key(self) -> str:
-        """The addresses are part of it: a finding about another one tells nothing."""
+        """Return the cache key. It contains the addresses, so a new address does not get the findings of the old one."""
         addresses = [self.organization.platform_agent_url, self.organization.platform_orchestrator_url]
         said = "\n".join([*addresses, *settings.PROBE_NETWORKS])
         return f"preflight:{self.organization.pk}:{hashlib.sha256(said.encode()).hexdigest()}"
 
     def kept(self) -> dict[PreflightCheck, Dated] | None:
-        """What was found lately, of all four."""
+        """Return the cached findings if all four are recent, else None."""
         found = soft_cache.recall_as(
             self.key,
             lambda rows: {PreflightCheck(name): Dated(Finding(**row), at) for name, (row, at) in rows.items()},
@@ -330,7 +333,7 @@ class Asking:
         return found if all(dated.checked_at >= oldest for dated in found.values()) else None
 
     def answers(self, until: float) -> dict[PreflightCheck, Dated]:
-        """All four, at that time (monotonic) at the latest; one that is not there by then is not known."""
+        """Return all four findings, at monotonic time `until` at the latest. A probe without an answer is unknown."""
         if self.asked:
             return self.collected(until)
         found = self.kept()

@@ -1,12 +1,12 @@
-"""What the platform itself says about its health: each probe asks one of its services and judges the answer.
+"""Probes of the platform's health: each calls one of the platform's services and judges the answer.
 
-HTTP 200 is not health: the agent service answers 200 while it starts, the orchestrator says `healthy` whatever its
-components say, and connectors and providers are 200 when they fail. Shapes: platform/agent/run.go and mcp_handler.go,
-platform/orchestrator/run.go and llm_provider_api_handlers.go of https://github.com/getaxonflow/axonflow.
+HTTP 200 does not mean healthy. The agent service answers 200 while it starts, the orchestrator reports `healthy` whatever
+its components report, and connectors and providers answer 200 when they fail. Response formats: platform/agent/run.go and
+mcp_handler.go, platform/orchestrator/run.go and llm_provider_api_handlers.go of https://github.com/getaxonflow/axonflow.
 
-What did not answer fails. What answered, but not what the platform answers, is not known: so is what asks for
-credentials, for the portal has none. Addresses are those that staff set on the organization; nothing here touches the
-database, so probes may run on threads. Evidence names address, status, time and the fields that decided, never a body.
+No answer is a failure. An answer in another format than the platform's is unknown. So is a request for credentials, because
+the portal has none. Staff set the addresses on the organization. Probes never use the database, so they may run on threads.
+Evidence holds the address, the status, the time and the fields that decided, never a body.
 """
 
 import json
@@ -27,11 +27,12 @@ from upgrades.states import CheckStatus
 logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 3.0
-# A request path asks a provider for a completion, or waits for the platform's own 10 seconds (connector_marketplace).
+# A path through a provider or connector takes longer: a completion, or the platform's own 10 second timeout
+# (connector_marketplace).
 PATH_SECONDS = 15.0
 MOST_NAMED = 20
 LONGEST_TEXT = 80
-# A name that the platform gave and that goes into an address: nothing that climbs or ends a path.
+# A name from the platform that becomes part of a URL: nothing in it may leave or end its path segment.
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
 Json = dict[str, Any]
@@ -40,7 +41,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Finding:
-    """What a probe came to: a sentence, and the facts that it was concluded from (JSON)."""
+    """The result of a probe: a sentence, and the facts that it is based on (JSON)."""
 
     status: CheckStatus
     detail: str
@@ -50,14 +51,14 @@ class Finding:
         return replace(self, evidence={**self.evidence, **facts})
 
 
-BROKEN = Finding(CheckStatus.UNKNOWN, "The portal failed to make this probe; its log says why.")
+BROKEN = Finding(CheckStatus.UNKNOWN, "The portal failed to run this check. See its log for the reason.")
 
 Judge = Callable[[Json], Finding]
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service of the platform: what it is called in a sentence, and the base address that staff set."""
+    """A service of the platform: its name in a sentence, and the base address that staff set."""
 
     label: str
     address: str
@@ -65,7 +66,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which one is asked. `name` None: none, and the row's finding is `otherwise`."""
+    """The provider or connector to test. `name`: None if there is none; the row's finding is then `otherwise`."""
 
     name: str | None
     otherwise: Finding
@@ -84,7 +85,7 @@ def portal_of(organization: Organization) -> Service:
 
 
 def result_of(future: Future[Found], otherwise: Found) -> Found:
-    """Of a probe on a thread that has ended. One that is broken must not keep the others from being told."""
+    """Return the result of a probe that has ended, or `otherwise` if it crashed, so that other results still show."""
     error = future.exception()
     if error is None:
         return future.result()
@@ -96,7 +97,7 @@ def result_of(future: Future[Found], otherwise: Found) -> Found:
 
 
 def probe_agent(organization: Organization) -> Finding:
-    """`GET /health`: `status` is `starting` until the migrations have run, then `healthy`."""
+    """Check the agent service by `GET /health`: `status` is `starting` until migrations have run, then `healthy`."""
     return ask(agent_of(organization), "/health", judge_agent)
 
 
@@ -111,7 +112,7 @@ def judge_agent(body: Json) -> Finding:
 
 
 def probe_orchestrator(organization: Organization) -> Finding:
-    """`GET /health`: its `status` is always `healthy`; each flag of `components` must be true."""
+    """Check the orchestrator by `GET /health`. Its `status` is always `healthy`, so all `components` must be true."""
     return ask(orchestrator_of(organization), "/health", judge_orchestrator)
 
 
@@ -120,7 +121,7 @@ def judge_orchestrator(body: Json) -> Finding:
     components = body.get("components")
     if not isinstance(components, dict) or not components:
         return Finding(
-            CheckStatus.UNKNOWN, "The orchestrator's answer names no components, which tell its health.", facts
+            CheckStatus.UNKNOWN, "The orchestrator's answer names no components, so its health is not known.", facts
         )
     facts["components"] = named(components)
     down = [name for name, value in components.items() if value is False]
@@ -135,7 +136,10 @@ def judge_orchestrator(body: Json) -> Finding:
 
 
 def probe_connectors(organization: Organization) -> Finding:
-    """`GET /mcp/health` of the agent service: `healthy` is false with 200 too; 503 before there is a registry."""
+    """Check the connectors by `GET /mcp/health` of the agent service.
+
+    A 200 may have `healthy` false. Until there is a registry, the answer is 503.
+    """
     return ask(agent_of(organization), "/mcp/health", judge_connectors)
 
 
@@ -143,7 +147,7 @@ def judge_connectors(body: Json) -> Finding:
     facts = fields_of(body, "healthy", "total_connectors", "healthy_count", "unhealthy_count")
     healthy, total, bad = body.get("healthy"), facts.get("total_connectors"), facts.get("unhealthy_count")
     if not isinstance(healthy, bool):
-        return Finding(CheckStatus.UNKNOWN, "The answer about connectors has no `healthy`.", facts)
+        return Finding(CheckStatus.UNKNOWN, "The connector health in the answer has no `healthy`.", facts)
     if not healthy or bad:
         counted = f"{bad} of {total} connectors are" if bad and total else "Connectors are"
         return Finding(CheckStatus.FAIL, f"{counted} not healthy.", facts)
@@ -153,28 +157,31 @@ def judge_connectors(body: Json) -> Finding:
 
 
 def probe_providers(organization: Organization) -> Finding:
-    """`GET /api/v1/llm-providers/status` of the orchestrator: a provider that fails is 200 with a `status`."""
+    """Check the LLM providers by `GET /api/v1/llm-providers/status` of the orchestrator.
+
+    If a provider fails, the answer is still 200 and its `status` shows the failure.
+    """
     return ask(orchestrator_of(organization), "/api/v1/llm-providers/status", judge_providers)
 
 
 def judge_providers(body: Json) -> Finding:
     statuses = provider_statuses(body)
     if statuses is None:
-        return Finding(CheckStatus.UNKNOWN, "The answer about LLM providers names no `providers`.")
+        return Finding(CheckStatus.UNKNOWN, "The LLM provider status has no `providers`.")
     facts = {"providers": named(statuses)}
     bad = [f"{name} ({status})" for name, status in statuses.items() if status not in ("healthy", "unknown")]
     unknown = [name for name, status in statuses.items() if status == "unknown"]
     if not statuses:
         return Finding(CheckStatus.UNKNOWN, "No LLM provider is set up, so there is none to verify.", facts)
     if bad:
-        return Finding(CheckStatus.FAIL, f"LLM providers that are not healthy: {listed(bad)}.", facts)
+        return Finding(CheckStatus.FAIL, f"LLM providers not healthy: {listed(bad)}.", facts)
     if unknown:
-        return Finding(CheckStatus.UNKNOWN, f"LLM providers that were not checked: {listed(unknown)}.", facts)
+        return Finding(CheckStatus.UNKNOWN, f"LLM providers not checked: {listed(unknown)}.", facts)
     return Finding(CheckStatus.PASS, f"{counting(len(statuses), 'LLM provider')} healthy.", facts)
 
 
 def provider_statuses(body: Json) -> dict[str, str] | None:
-    """Status by name; null is `unknown`. The code answers with a map, the published OpenAPI file shows an array."""
+    """Return the status by name; null is `unknown`. The code sends a map, the published OpenAPI file shows an array."""
     providers = body.get("providers")
     if isinstance(providers, list):
         rows = [row for row in providers if isinstance(row, dict)]
@@ -191,7 +198,7 @@ def provider_statuses(body: Json) -> dict[str, str] | None:
 
 
 def probe_portal_health(organization: Organization) -> Finding:
-    """`GET /health` of the customer portal: the text `healthy`, or JSON with that `status`."""
+    """Check the customer portal by `GET /health`: the text `healthy`, or JSON with that `status`."""
     return ask(portal_of(organization), "/health", judge_portal_health, accepts_text=True)
 
 
@@ -205,7 +212,10 @@ def judge_portal_health(body: Json) -> Finding:
 
 
 def probe_sign_in(organization: Organization) -> Finding:
-    """`GET /api/v1/auth/session` of the customer portal: it tells who is signed in, or 401 in its own words."""
+    """Check the sign-in by `GET /api/v1/auth/session` of the customer portal.
+
+    The answer is the signed-in user, or a 401 in the portal's or the platform's own format.
+    """
     return ask(portal_of(organization), "/api/v1/auth/session", judge_session, expected={200, 401})
 
 
@@ -213,41 +223,46 @@ def judge_session(body: Json) -> Finding:
     facts = fields_of(body, "code")
     if isinstance(body.get("user"), dict) or asks_to_sign_in(body):
         return Finding(CheckStatus.PASS, "The customer portal's sign-in answers.", facts)
-    detail = "What answers is not known as the customer portal's sign-in: open it and sign this row."
+    detail = "The answer is not recognized as the customer portal's sign-in. Open it and sign this row."
     return Finding(CheckStatus.UNKNOWN, detail, facts)
 
 
 def asks_to_sign_in(body: Json) -> bool:
-    """In the words of this portal or of the platform's own. A proxy before it, or another application, answers 401 in JSON
-    too."""
+    """Return whether this is a 401 in this portal's or the platform's own format.
+
+    A proxy in front of it, or another application, may also answer 401 in JSON.
+    """
     return body.get("code") == "not_authenticated" or "session" in text(body.get("error", "")).lower()
 
 
 def probe_portal_views(organization: Organization) -> Finding:
-    """`GET /api/v1/deployments/upgrades` of the customer portal: the view opens, or asks to sign in in its own words."""
+    """Check the deployment view by `GET /api/v1/deployments/upgrades` of the customer portal.
+
+    The answer is the list, or a 401 in the portal's or the platform's own format.
+    """
     return ask(portal_of(organization), "/api/v1/deployments/upgrades", judge_portal_views, expected={200, 401})
 
 
 def judge_portal_views(body: Json) -> Finding:
     if asks_to_sign_in(body):
-        return Finding(CheckStatus.PASS, "The customer portal's deployment view answers, and asks to sign in.")
+        return Finding(CheckStatus.PASS, "The customer portal's deployment view answers and asks to sign in.")
     listing = next((body[name] for name in ("items", "upgrades") if isinstance(body.get(name), list)), None)
     if listing is None:
-        detail = "What answers is not known as the customer portal's deployment view: open it and sign this row."
+        detail = "The answer is not recognized as the customer portal's deployment view. Open it and sign this row."
         return Finding(CheckStatus.UNKNOWN, detail)
     facts = {"upgrades": len(listing)}
     return Finding(CheckStatus.PASS, "The customer portal's deployment view answers.", facts)
 
 
 def choose_provider(organization: Organization) -> Choice:
-    """The first LLM provider that the orchestrator calls healthy. Costs nothing, unlike what it is asked then."""
+    """Choose the first LLM provider that the orchestrator reports as healthy. Unlike the prompt, this is free."""
     return first_healthy(
         orchestrator_of(organization), "/api/v1/llm-providers/status", provider_statuses, "LLM provider"
     )
 
 
 def probe_provider_path(organization: Organization, name: str) -> Finding:
-    """One request through an LLM provider: it completes a prompt (`POST .../test`, 50 tokens), which is paid for."""
+    """Have an LLM provider complete a prompt (`POST .../test`, 50 tokens). The completion costs money."""
 
     def judge(body: Json) -> Finding:
         facts = fields_of(body, "status", "model")
@@ -261,7 +276,7 @@ def probe_provider_path(organization: Organization, name: str) -> Finding:
 
 
 def probe_connector_path(organization: Organization) -> Finding:
-    """One path through a connector: the first healthy one is asked for its health by itself."""
+    """Check one path through a connector: request the health of the first healthy one."""
     service, what = agent_of(organization), "connector"
     chosen = first_healthy(service, "/mcp/connectors", connector_statuses, what)
     if chosen.name is None:
@@ -278,7 +293,7 @@ def probe_connector_path(organization: Organization) -> Finding:
 
 
 def connector_statuses(body: Json) -> dict[str, str] | None:
-    """`healthy` or `unhealthy` by name."""
+    """Return `healthy` or `unhealthy` by connector name."""
     listing = body.get("connectors")
     if not isinstance(listing, list):
         return None
@@ -289,7 +304,7 @@ def connector_statuses(body: Json) -> dict[str, str] | None:
 def first_healthy(
     service: Service, path: str, statuses_of: Callable[[Json], dict[str, str] | None], what: str
 ) -> Choice:
-    """The first healthy one that the service lists, of those whose names can go into an address."""
+    """Choose the first healthy one that the service lists and whose name is safe in a URL."""
     names: list[str] = []
 
     def choose(body: Json) -> Finding:
@@ -298,18 +313,18 @@ def first_healthy(
         names.extend(name for name in healthy if SAFE_NAME.fullmatch(name))
         facts = {f"{what}s": named(statuses)}
         if healthy:
-            detail = f"No healthy {what} can be asked by its name: {listed(healthy)}."
+            detail = f"No healthy {what} has a name that can be used in a URL: {listed(healthy)}."
             return Finding(CheckStatus.UNKNOWN, detail, facts)
         if "unknown" in statuses.values():
-            return Finding(CheckStatus.UNKNOWN, f"No {what} is known to be healthy, so none was asked.", facts)
+            return Finding(CheckStatus.UNKNOWN, f"No {what} is known to be healthy, so none was tested.", facts)
         status = CheckStatus.FAIL if statuses else CheckStatus.UNKNOWN
-        return Finding(status, f"No {what} is healthy, so none was asked.", facts)
+        return Finding(status, f"No {what} is healthy, so none was tested.", facts)
 
     found = ask(service, path, choose, seconds=PATH_SECONDS)
     return Choice(names[0] if names else None, found)
 
 
-# Asking
+# Requests
 
 
 def ask(
@@ -322,13 +337,13 @@ def ask(
     expected: frozenset[int] | set[int] = frozenset({200}),
     accepts_text: bool = False,
 ) -> Finding:
-    """Ask the service and let `judge` read the JSON object that came with an `expected` status.
+    """Call the service and let `judge` read the JSON object of an answer with an `expected` status.
 
-    `accepts_text`: an answer of one bare word stands for `{"status": <word>}`.
+    `accepts_text`: an answer of one bare word counts as `{"status": <word>}`.
     """
     if not service.address:
         return Finding(
-            CheckStatus.UNKNOWN, f"Nobody has set the address of the {service.label}: staff can, in the admin."
+            CheckStatus.UNKNOWN, f"The address of the {service.label} is not set. Staff can set it in the admin."
         )
     url = service.address.rstrip("/") + path
     facts: dict[str, Any] = {"url": url}
@@ -339,9 +354,9 @@ def ask(
             method, url, networks=settings.PROBE_NETWORKS, headers=headers, body=body, seconds=seconds
         )
     except OutboundRefused as error:
-        return Finding(CheckStatus.UNKNOWN, f"The {service.label} was not asked: {error}", facts)
+        return Finding(CheckStatus.UNKNOWN, f"The {service.label} was not contacted: {error}", facts)
     except OutboundFailed as error:
-        return Finding(CheckStatus.FAIL, f"The {service.label} gave no answer. {error}", facts)
+        return Finding(CheckStatus.FAIL, f"The {service.label} did not answer. {error}", facts)
     facts |= {"http_status": answer.status, "ms": round(answer.seconds * 1000)}
     return judged(service, answer, judge, expected=expected, accepts_text=accepts_text).with_evidence(**facts)
 
@@ -349,19 +364,20 @@ def ask(
 def judged(
     service: Service, answer: Answer, judge: Judge, *, expected: frozenset[int] | set[int], accepts_text: bool
 ) -> Finding:
-    status, said = answer.status, f"The {service.label} answers HTTP {answer.status}"
+    status, said = answer.status, f"The {service.label} answered HTTP {answer.status}"
     if status in expected:
         body = as_object(answer.body, accepts_text=accepts_text)
         if body is None:
-            return Finding(CheckStatus.UNKNOWN, f"{said}, but not as the platform does: check the address.")
+            return Finding(CheckStatus.UNKNOWN, f"{said}, but not in the platform's format. Check the address.")
         return judge(body)
     if status >= 500:
         return Finding(CheckStatus.FAIL, f"{said}.")
     if status in (401, 403):
-        return Finding(CheckStatus.UNKNOWN, f"{said}: it asks for credentials, and the portal has none for it.")
+        return Finding(CheckStatus.UNKNOWN, f"{said}. It asks for credentials, and the portal has none.")
     if 300 <= status < 400:
-        return Finding(CheckStatus.UNKNOWN, f"{said}, a redirect, and the portal follows none: set the address itself.")
-    return Finding(CheckStatus.UNKNOWN, f"{said}, which tells nothing of its health: check the address.")
+        detail = f"{said}, a redirect. The portal does not follow redirects: set the final address."
+        return Finding(CheckStatus.UNKNOWN, detail)
+    return Finding(CheckStatus.UNKNOWN, f"{said}, which says nothing about its health. Check the address.")
 
 
 def as_object(body: bytes, *, accepts_text: bool) -> Json | None:
@@ -375,7 +391,7 @@ def as_object(body: bytes, *, accepts_text: bool) -> Json | None:
     return found if isinstance(found, dict) else None
 
 
-# Foreign values in our words: short, printable, and such as a JSON column takes.
+# Values from the platform, made safe: short, printable, and valid in a JSON column.
 
 
 def text(value: Any) -> str:
@@ -384,7 +400,7 @@ def text(value: Any) -> str:
 
 
 def shown(value: Any) -> str | int | bool | None:
-    """A value as evidence. A container shows its kind alone."""
+    """Return a value as evidence. A list or object is shown only as its type."""
     if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**53):
         return value
     return text(value) if isinstance(value, str) else type(value).__name__

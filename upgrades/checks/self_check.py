@@ -1,5 +1,6 @@
-"""The portal's own views, opened as the person who started the upgrade would see them: by the release that validates it,
-with its templates, against its database. What the web answers to others is asked by probes.py.
+"""Smoke test: renders three of the portal's pages in process, as the user who started the upgrade.
+
+It uses the templates of the release that validates, on the live database. probes.py checks what the web process answers.
 """
 
 import logging
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def open_own_views(upgrade: Upgrade) -> Finding:
-    """Overview, history and the upgrade's own page. Costs what these pages cost."""
+    """Render the overview, the history and the upgrade's own page. *Costs* the queries of these pages."""
     slug = upgrade.organization.slug
     paths = [
         reverse("overview", args=[slug]),
@@ -33,25 +34,25 @@ def open_own_views(upgrade: Upgrade) -> Finding:
         try:
             open_view(path, upgrade.initiated_by)
         except PortalError as error:
-            detail = f"{upgrade.initiated_by_email} may no longer open {path}: open it and sign this row."
+            detail = f"{upgrade.initiated_by_email} may no longer open {path}. Open it and sign this row."
             return Finding(CheckStatus.UNKNOWN, detail, facts | {"code": error.code})
         except (OperationalError, InterfaceError):
             raise
         except Exception:
-            logger.exception("%s does not open", path)
-            return Finding(CheckStatus.FAIL, f"{path} of this portal does not open; the log says why.", facts)
+            logger.exception("%s could not be rendered", path)
+            return Finding(CheckStatus.FAIL, f"This portal failed to render {path}. See its log for the reason.", facts)
     return Finding(CheckStatus.PASS, "This portal's overview, history and this upgrade's page open.", facts)
 
 
 class OwnRequest(HttpRequest):
-    """A request that nobody sent: its host is the portal's own, as links and commands on the page name it."""
+    """A request that no client sent. Its host is the portal's own, so that links and commands on the page are valid."""
 
     def get_host(self) -> str:
         return urlsplit(settings.PORTAL_URL).netloc or "localhost"
 
 
 def open_view(path: str, user: User) -> None:
-    """Render the page at this address for this person. Raises what its view raises."""
+    """Render the page at this path as this user. *Raises* what its view raises."""
     request = OwnRequest()
     request.method, request.path, request.path_info, request.user = "GET", path, path, user
     request.htmx = HtmxDetails(request)  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""Whether the services still run what an upgrade left, and since when: the `monitoring` row of the matrix.
+"""The `monitoring` row of the matrix: whether the services still run what an upgrade left, and since when.
 
-One look at ECS for all of them; judged by the deployment that is mine, as the rollout was, and by the database's clock.
+One ECS read covers all services. As in the rollout, only the rollout's own deployment counts. Times are the database's.
 """
 
 import logging
@@ -21,13 +21,16 @@ from upgrades.states import CheckStatus, PlatformService, not_supported
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 20
-# Time between two looks beyond this was not watched, and does not count as steady.
+# A longer gap between two observations was not watched and does not count as steady.
 LONGEST_GAP = timedelta(seconds=3 * LOOK_SECONDS)
 
 
 @dataclass(frozen=True)
 class Look:
-    """One look at the services. `error`: AWS did not answer, so nothing was seen. `disturbance`: what is not steady."""
+    """One observation of the services.
+
+    `error`: set if AWS did not answer, so nothing was observed. `disturbance`: what is not steady, None if nothing.
+    """
 
     services: dict[str, Any] = field(default_factory=dict)
     disturbance: str | None = None
@@ -35,7 +38,7 @@ class Look:
 
 
 def look_at(claim: Claim[ValidationRun], completed: list[Rollout]) -> Look:
-    """Whether each completed service runs what this upgrade left, and all of it. One AWS call."""
+    """Observe whether each completed service fully runs what this upgrade left. *Costs* one AWS call."""
     upgrade = claim.row.upgrade
     claim.renew()
     try:
@@ -55,10 +58,10 @@ def look_at(claim: Claim[ValidationRun], completed: list[Rollout]) -> Look:
 
 
 def disturbance_of(rollout: Rollout, service: ecs.Service | None) -> str | None:
-    """What of the service is not as the rollout left it, in a sentence; None when all is."""
+    """Return a sentence on what is not as the rollout left it, None if everything is."""
     label = PlatformService(rollout.service).label
     if service is None or service.status != "ACTIVE":
-        return f"{label}: the service is gone."
+        return f"{label}: the service no longer exists."
     if service.is_foreign:
         return f"{label}: it is {not_supported(service.controller)}."
     if service.task_definition != rollout.task_definition:
@@ -66,14 +69,14 @@ def disturbance_of(rollout: Rollout, service: ecs.Service | None) -> str | None:
     if not is_mine(rollout, service):
         return f"{label}: it was deployed again outside this upgrade."
     if len(service.deployments) > 1:
-        return f"{label}: another deployment is under way."
+        return f"{label}: another deployment is in progress."
     if service.running_count != service.desired_count or service.desired_count == 0:
         return f"{label}: {service.running_count} of {service.desired_count} tasks run."
     return None
 
 
 def is_mine(rollout: Rollout, service: ecs.Service) -> bool:
-    """Whether its newest deployment is the rollout's: by id, or by ARN where that alone was found (looks.find_mine)."""
+    """Return whether the newest deployment is the rollout's: by id, or by ARN if only that is known (see find_mine)."""
     if service.primary is None:
         return False
     if rollout.deployment_id:
@@ -92,9 +95,9 @@ def facts_of(service: ecs.Service) -> dict[str, Any]:
 
 
 def judge_look(claim: Claim[ValidationRun], check: UpgradeCheck, look: Look) -> tuple[datetime | None, Finding]:
-    """Since when the services are steady, and what the row says. The database's clock counts.
+    """Return since when the services are steady, and the row's finding. Times are the database's.
 
-    A look that AWS did not answer changes neither; time that nobody watched does not count; a disturbance begins anew.
+    An observation that AWS did not answer changes neither. Unwatched time does not count. A disturbance restarts the count.
     """
     since, now = claim.row.steady_since, claim.now
     needed = timedelta(seconds=settings.UPGRADE_STEADY_SECONDS)
@@ -104,7 +107,7 @@ def judge_look(claim: Claim[ValidationRun], check: UpgradeCheck, look: Look) -> 
     }
     if look.error:
         watched = check.checked_at - since if since and check.checked_at else None
-        detail = f"{progress(watched, needed)} AWS did not answer the newest look: {look.error}"
+        detail = f"{progress(watched, needed)} AWS did not answer the last check: {look.error}"
         return since, Finding(CheckStatus(check.status), detail, {**check.evidence, **facts})
     if look.disturbance:
         facts = {**facts, "disturbances": facts["disturbances"] + 1, "services": look.services, "steady_seconds": 0}

@@ -1,8 +1,8 @@
-"""The portal's own validation of an upgrade, in the background: probes of the platform, looks at what it left in ECS.
+"""The portal's own validation of an upgrade, in the background: probes of the platform, and observations of ECS.
 
-One run for each upgrade (ValidationRun), claimed under a lease like a rollout. A step asks everything that has not passed
-yet, side by side, and writes what came of it; the run ends when all has passed or been signed, when its time is over, or
-when a later upgrade rolls what this one left. What a person signed is neither asked nor written.
+Each upgrade has one run (ValidationRun), claimed under a lease like a rollout. A step repeats, concurrently, all checks
+that have not passed yet, and writes the results. The run ends when everything has passed or been signed, when its time is
+over, or when a later upgrade rolls out the same services. Rows that a person signed are neither probed nor written.
 """
 
 import logging
@@ -52,9 +52,9 @@ from upgrades.states import (
 
 logger = logging.getLogger(__name__)
 
-# Once the services have proven steady nothing is waited for by the second.
+# The time between steps once the services have proven steady.
 LATER_SECONDS = 60
-# The lease is renewed while probes take their time (a path through a provider takes up to 30 s).
+# The lease is renewed while probes run (a path through a provider takes up to 30 s).
 RENEW_SECONDS = 5
 ROWS_A_SWEEP = 50
 
@@ -65,14 +65,16 @@ PROBES: dict[MatrixRow, tuple[Callable[[Organization], Finding], ...]] = {
     MatrixRow.PORTAL_VIEWS: (probe_portal_views,),
 }
 PROBED = {*PROBES, MatrixRow.PROVIDER_PATH}
-# A provider is paid for its completion: seconds to wait after each try that failed, and no more tries than these.
+# A completion costs money, so failed tries are repeated after these seconds, and then no more.
 WAITS_AFTER_PROVIDER = [60, 120, 240, 480]
 
 
 def validate(run_id: int) -> bool:
-    """Do the one next step of the run, if it is due and nobody else does. Returns whether a step was made.
+    """Make the next step of the run, if it is due and no other worker holds it.
 
-    Safe to call at any time, from any process. One AWS call, eight probes at most.
+    Safe to call at any time, from any process.
+    *Returns* whether a step was made.
+    *Costs* at most one AWS call and eight probes.
     """
     claim = take(run_id)
     if claim is None:
@@ -83,7 +85,7 @@ def validate(run_id: int) -> bool:
         except (OperationalError, InterfaceError, LeaseLost):
             raise
         except Exception:
-            # It is tried again until the run's time is over; then the rows stay for people.
+            # It is retried until the run's time is over. The rows are then left for people to sign.
             logger.exception("validation run %s failed", run_id)
             claim.release(seconds=LATER_SECONDS)
     except LeaseLost:
@@ -99,7 +101,10 @@ def take(run_id: int) -> Claim[ValidationRun] | None:
 
 
 def step(claim: Claim[ValidationRun]) -> None:
-    """1. What is still open? 2. Probe and look, no transaction open. 3. Write, and end the run where nothing is left."""
+    """Make one step of the run.
+
+    1. Find what is still open. 2. Probe and observe, outside a transaction. 3. Write, and end the run if nothing is left.
+    """
     run = claim.row
     checks = {
         MatrixRow(check.name): check
@@ -111,7 +116,7 @@ def step(claim: Claim[ValidationRun]) -> None:
     if successor:
         return end(claim, checks, words_of(successor))
     if not run.organization.is_active:
-        return end(claim, checks, f"{run.organization.name} was suspended: nothing of it is probed.")
+        return end(claim, checks, f"{run.organization.name} was suspended, so its checks have stopped.")
     if claim.now >= run.ends_at:
         return end(claim, checks, None)
     findings = ask(claim, [row for row in open_rows if row in PROBED and is_due(claim, checks[row])], checks)
@@ -120,14 +125,14 @@ def step(claim: Claim[ValidationRun]) -> None:
 
 
 def is_open(run: ValidationRun, check: UpgradeCheck) -> bool:
-    """Whether the portal still has to check the row. What it found before the run was begun (again) does not count."""
+    """Return whether the portal still has to check the row. Findings from before the run (re)started do not count."""
     if check.name not in AUTOMATIC or check.checked_by_id is not None:
         return False
     return check.status != CheckStatus.PASS or not run.found(check)
 
 
 def is_due(claim: Claim[ValidationRun], check: UpgradeCheck) -> bool:
-    """Whether the row may be probed now: always, but for what costs money."""
+    """Return whether the row may be probed now. Only the check that costs money has to wait."""
     tries = tries_of(claim.row, check) if check.name == MatrixRow.PROVIDER_PATH else 0
     if tries == 0:
         return True
@@ -137,12 +142,12 @@ def is_due(claim: Claim[ValidationRun], check: UpgradeCheck) -> bool:
 
 
 def tries_of(run: ValidationRun, check: UpgradeCheck) -> int:
-    """How many completions this run has asked for."""
+    """Return how many completions this run has requested."""
     return int(check.evidence.get("tries", 0)) if run.found(check) else 0
 
 
 def find_successor(upgrade: Upgrade, completed: list[Rollout]) -> Rollout | None:
-    """The rollout of a later upgrade that touched a service which this one completed. One query."""
+    """Return the rollout of a later upgrade that changed a service which this one completed. *Costs* one query."""
     services = [rollout.service for rollout in completed]
     later = Rollout.objects.filter(
         is_known_in_ecs(),
@@ -155,7 +160,7 @@ def find_successor(upgrade: Upgrade, completed: list[Rollout]) -> Rollout | None
 
 def words_of(successor: Rollout) -> str:
     label = PlatformService(successor.service).label
-    return f"{label} was rolled again by {successor.upgrade.upgrade_id}: what this upgrade left does not run any more."
+    return f"{label} was rolled out again by {successor.upgrade.upgrade_id}. What this upgrade left no longer runs."
 
 
 # --- probes ---------------------------------------------------------------------------------------------------------
@@ -164,8 +169,10 @@ def words_of(successor: Rollout) -> str:
 def ask(
     claim: Claim[ValidationRun], rows: list[MatrixRow], checks: dict[MatrixRow, UpgradeCheck]
 ) -> dict[MatrixRow, Finding]:
-    """Probe these rows side by side, the lease renewed meanwhile. No query on the threads: this portal's own views, which
-    need some, are opened here while the others answer."""
+    """Run the probes for these rows concurrently, renewing the lease while waiting.
+
+    The threads make no queries. The portal's own views need some, so they are rendered here while the others answer.
+    """
     if not rows:
         return {}
     organization = claim.row.organization
@@ -183,7 +190,7 @@ def ask(
 
 
 def ask_provider(claim: Claim[ValidationRun], pool: ThreadPoolExecutor, check: UpgradeCheck) -> Finding:
-    """Choose a provider, count the try, have it complete a prompt. What is not asked is not counted."""
+    """Choose a provider, count the try, and have it complete a prompt. Without a provider, no try is counted."""
     organization, tries = claim.row.organization, tries_of(claim.row, check)
     choosing = pool.submit(choose_provider, organization)
     wait_for(claim, {choosing})
@@ -197,16 +204,16 @@ def ask_provider(claim: Claim[ValidationRun], pool: ThreadPoolExecutor, check: U
 
 
 def wait_for(claim: Claim[ValidationRun], futures: set[Future[Any]]) -> None:
-    """The lease renewed meanwhile."""
+    """Wait for the probes to end, renewing the lease meanwhile."""
     while futures:
         futures = wait(futures, timeout=RENEW_SECONDS).not_done
         claim.renew()
 
 
 def count_try(claim: Claim[ValidationRun], check: UpgradeCheck, tries: int) -> None:
-    """Committed before the call, so that a worker that dies in it does not make it free.
+    """Count a try, committed before the call so that it counts even if the worker dies during the call.
 
-    What the row holds of an earlier run goes in the same statement: the time of the try makes it a row of this one.
+    The time of the try makes the row part of this run, so the same statement clears the result of an earlier run.
     """
     fields = {"evidence": {**check.evidence, "tries": tries}, "checked_at": claim.now}
     if not claim.row.found(check):
@@ -217,7 +224,7 @@ def count_try(claim: Claim[ValidationRun], check: UpgradeCheck, tries: int) -> N
 
 
 def combine(findings: list[Finding]) -> Finding:
-    """The worst of them, all of them told."""
+    """Return the worst of the findings, with the details of all."""
     if len(findings) == 1:
         return findings[0]
     statuses = {finding.status for finding in findings}
@@ -235,7 +242,7 @@ def write(
     findings: dict[MatrixRow, Finding],
     look: Look | None,
 ) -> None:
-    """One transaction, under the upgrade's lock and guarded by the lease."""
+    """Write the results in one transaction, under the upgrade's lock and guarded by the lease."""
     with transaction.atomic():
         upgrade = Upgrade.objects.locked(claim.row.upgrade_id)
         monitoring = checks.get(MatrixRow.MONITORING)
@@ -255,7 +262,7 @@ def write(
 
 
 def put(upgrade: Upgrade, check: UpgradeCheck, finding: Finding, *, checked_at: datetime | None) -> None:
-    """What a probe found, unless a person has signed meanwhile. `probed` keeps it when somebody signs later."""
+    """Write what a probe found, unless a person has signed meanwhile. `probed` keeps the result if one signs later."""
     check.upgrade = upgrade
     write_row(
         check,
@@ -268,9 +275,9 @@ def put(upgrade: Upgrade, check: UpgradeCheck, finding: Finding, *, checked_at: 
 
 
 def end(claim: Claim[ValidationRun], checks: dict[MatrixRow, UpgradeCheck], why: str | None) -> None:
-    """Nothing is probed any more: what failed has failed, what is not known waits for a person.
+    """End the run: failures become final, and unknown rows wait for a person.
 
-    `why`: in what way there is nothing left to watch; None when the time is over.
+    `why`: the reason why there is nothing left to check; None if the time is over.
     """
     minutes = duration(settings.UPGRADE_VALIDATION_SECONDS)
     with transaction.atomic():
@@ -278,21 +285,21 @@ def end(claim: Claim[ValidationRun], checks: dict[MatrixRow, UpgradeCheck], why:
         monitoring = checks.get(MatrixRow.MONITORING)
         if monitoring is not None and is_open(claim.row, monitoring):
             failed = not why and disturbances_so_far(claim.row, monitoring) > 0
-            detail = why or f"{monitoring.detail} Not steady for long enough within {minutes}."
+            detail = why or f"{monitoring.detail} Not steady long enough within {minutes}."
             finding = Finding(CheckStatus.FAIL if failed else CheckStatus.UNKNOWN, detail, monitoring.evidence)
             put(upgrade, monitoring, finding, checked_at=claim.now)
         claim.write(is_done=True, next_check_at=None, lease_until=None)
         still_open = [row.label for row, check in checks.items() if check.status != CheckStatus.PASS]
         if still_open:
-            tell(upgrade, EventKind.VALIDATED, f"{why or f'Probed for {minutes}.'} Open: {', '.join(still_open)}.")
+            tell(upgrade, EventKind.VALIDATED, f"{why or f'Checked for {minutes}.'} Open: {', '.join(still_open)}.")
         settle(upgrade, actor=None)
 
 
-# --- what no run does -------------------------------------------------------------------------------------------------
+# --- sweeps -----------------------------------------------------------------------------------------------------------
 
 
 def open_missing() -> None:
-    """Give a matrix to what ended without one: while the portal upgrades itself, the release before may end some."""
+    """Create the matrix of upgrades that ended without one: during a self-upgrade, the previous release may end some."""
     lately = Upgrade.objects.filter(
         completed_at__gt=Now() - timedelta(days=1), rollouts__outcome=Outcome.COMPLETED, validation_run__isnull=True
     )
@@ -304,9 +311,9 @@ def open_missing() -> None:
 
 
 def remind() -> None:
-    """Tell people, once, of each upgrade that is not validated settings.UPGRADE_VALIDATION_REMINDER_SECONDS after its end.
+    """Notify people, once, of each upgrade not validated settings.UPGRADE_VALIDATION_REMINDER_SECONDS after its end.
 
-    Not of one that a later upgrade rolled over: nobody can validate it any more.
+    If a later upgrade has replaced what it left, there is no reminder, because it can no longer be validated.
     """
     reminded_after = timedelta(seconds=settings.UPGRADE_VALIDATION_REMINDER_SECONDS)
     late = ValidationRun.objects.filter(
@@ -318,7 +325,7 @@ def remind() -> None:
     )
     for run in late.select_related("upgrade__organization").order_by("pk")[:ROWS_A_SWEEP]:
         with transaction.atomic():
-            # The guard and the mark are one statement: of several schedulers one tells.
+            # Guard and mark are one statement, so that only one of several schedulers notifies.
             if not ValidationRun.objects.filter(pk=run.pk, reminded_at__isnull=True).update(reminded_at=Now()):
                 continue
             if find_successor(run.upgrade, completed_of(run.upgrade)) is None:
