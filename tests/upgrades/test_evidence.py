@@ -1,4 +1,4 @@
-"""The evidence of an upgrade: one document, as JSON and as a page to print."""
+"""The evidence of an upgrade: one document, as JSON and as a printable page."""
 
 import hashlib
 import html
@@ -42,7 +42,7 @@ def page(client: Client, upgrade: Upgrade) -> str:
 
 
 def sum_of(document: dict[str, Any]) -> str:
-    """As an auditor makes it, from what the document itself says."""
+    """Compute the checksum as an auditor does, from the document itself."""
     facts = {name: value for name, value in document.items() if name not in ("sha256", "generated_at")}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -57,7 +57,7 @@ def times(value: Any, name: str = "") -> list[str]:
 
 
 @transactional
-def test_it_tells_the_whole_upgrade(
+def test_it_holds_the_whole_upgrade(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws, client_for: SignIn
 ) -> None:
     platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-orchestrator-service")
@@ -102,7 +102,7 @@ def test_it_tells_the_whole_upgrade(
 
 
 @transactional
-def test_the_sum_stays_until_a_fact_changes(
+def test_the_checksum_changes_only_with_the_facts(
     cast: Cast, engine: Engine, validator: Validator, client_for: SignIn
 ) -> None:
     upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True))
@@ -130,7 +130,7 @@ def test_an_open_upgrade_has_evidence_that_says_so(cast: Cast, client_for: SignI
     assert "has not ended, so this evidence is incomplete" in page(client, upgrade)
 
 
-def test_preflight_and_override_are_in_it(cast: Cast, client_for: SignIn) -> None:
+def test_it_holds_preflight_and_override(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, override_reason="The probe is behind the VPN.")
     UpgradeCheck.objects.create(
         organization=cast.acme,
@@ -139,7 +139,7 @@ def test_preflight_and_override_are_in_it(cast: Cast, client_for: SignIn) -> Non
         name="agent_health",
         position=6,
         status="fail",
-        detail="The agent service gave no answer.",
+        detail="The agent service did not answer.",
         evidence={"url": "https://agent.example.com/health"},
         checked_at=upgrade.created_at,
     )
@@ -151,10 +151,10 @@ def test_preflight_and_override_are_in_it(cast: Cast, client_for: SignIn) -> Non
     assert [(check["check"], check["status"]) for check in document["preflight"]] == [("agent_health", "fail")]
     text = page(client, upgrade)
     assert "The probe is behind the VPN." in text
-    assert "The agent service gave no answer." in text
+    assert "The agent service did not answer." in text
 
 
-def test_the_environment_is_the_one_of_the_trigger(cast: Cast, client_for: SignIn) -> None:
+def test_the_environment_is_the_one_at_the_trigger(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     client = client_for(cast.viewer)
     assert take(client, upgrade)["organization"]["environment"] == cast.acme.environment
@@ -174,7 +174,7 @@ def test_the_environment_is_the_one_of_the_trigger(cast: Cast, client_for: SignI
     assert "Acme Robotics, staging-then. Generated" in page(client, upgrade)
 
 
-def test_a_time_that_the_release_before_wrote_ends_as_the_others_do(cast: Cast, client_for: SignIn) -> None:
+def test_times_of_the_previous_release_end_in_z(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     stopped = {"id": "1", "reason": "Gone.", "exit_code": 1}
     at = "2026-11-01T10:00:00.500000+00:00"
@@ -186,7 +186,7 @@ def test_a_time_that_the_release_before_wrote_ends_as_the_others_do(cast: Cast, 
     assert second["stopped_at"] is None
 
 
-def test_what_a_rollback_returns_to_is_in_it(cast: Cast, client_for: SignIn) -> None:
+def test_it_holds_what_a_rollback_returns_to(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     arn = "arn:aws:ecs:eu-central-1:111111111111:task-definition/acme-agent:7"
     upgrade.rollouts.update(wanted_task_definition=arn)
@@ -196,8 +196,8 @@ def test_what_a_rollback_returns_to_is_in_it(cast: Cast, client_for: SignIn) -> 
     assert arn in page(client, upgrade)
 
 
-def test_the_page_speaks_as_the_other_pages_do(cast: Cast, client_for: SignIn) -> None:
-    """For an auditor, who knows no codes of the API, and prints it without its foot."""
+def test_the_page_uses_the_words_of_the_other_pages(cast: Cast, client_for: SignIn) -> None:
+    """An auditor does not know the codes of the API, and prints the page without its footer."""
     upgrade = make_upgrade(
         cast.acme, by=cast.operator, target="all", statuses=[Status.SUCCESS, Status.FAILED, Status.SKIPPED]
     )
@@ -228,7 +228,7 @@ def test_the_page_speaks_as_the_other_pages_do(cast: Cast, client_for: SignIn) -
         assert code not in text, code
 
 
-def test_another_upgrades_facts_are_not_in_it(cast: Cast, client_for: SignIn) -> None:
+def test_it_holds_no_facts_of_other_upgrades(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     other = make_upgrade(cast.acme, by=cast.operator, target="orchestrator", reason="another")
     open_missing()
@@ -237,7 +237,7 @@ def test_another_upgrades_facts_are_not_in_it(cast: Cast, client_for: SignIn) ->
     assert "another" not in json.dumps(take(client_for(cast.viewer), upgrade))
 
 
-def test_the_page_downloads_the_json_and_reads_without_it(cast: Cast, client_for: SignIn) -> None:
+def test_the_page_links_to_the_json_and_escapes_text(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, reason="<script>alert(1)</script>")
 
     response = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/evidence")
@@ -259,7 +259,7 @@ def test_reading_evidence_writes_nothing(cast: Cast, client_for: SignIn) -> None
 
 
 @pytest.mark.parametrize(("target", "lines"), [("agent", 1), ("all", 40)])
-def test_its_queries_do_not_grow_with_what_it_tells(
+def test_its_queries_do_not_grow_with_its_content(
     cast: Cast, client_for: SignIn, django_assert_num_queries: Any, target: str, lines: int
 ) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, target=target)
@@ -274,7 +274,7 @@ def test_its_queries_do_not_grow_with_what_it_tells(
 
 
 def test_its_audit_rows_are_found_by_an_index(cast: Cast) -> None:
-    """The trail is the longest table, and never gets shorter."""
+    """The audit trail is the longest table and never shrinks."""
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     row = {"organization": cast.acme, "kind": AuditKind.UPGRADE_ENDED, "actor_email": "system", "request_id": ""}
     AuditEvent.objects.bulk_create(AuditEvent(subject=f"upgrade-{number}", **row) for number in range(2000))
@@ -296,7 +296,7 @@ def test_outsider_gets_404_as_for_a_random_id(cast: Cast, client_for: SignIn, pe
     assert client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/evidence").status_code == 404
 
 
-def test_anonymous_is_turned_away(cast: Cast) -> None:
+def test_anonymous_gets_401_or_the_sign_in_page(cast: Cast) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
 
     assert_refused(Client().get(f"{UPGRADE}/{upgrade.upgrade_id}/evidence"), 401, "not_authenticated")

@@ -60,7 +60,7 @@ def test_202_with_the_documented_body_and_location(cast: Cast, client: Client) -
             for service in ("agent", "orchestrator", "customer-portal")
         ],
         "message": "Recorded: agent, then orchestrator, then customer-portal. "
-        "Accepted is not complete: poll status_url until the status is final.",
+        "Accepted does not mean done: poll status_url until the status is final.",
         "estimated_time": "2-5 minutes",
         "estimated_seconds": None,
         "status_url": f"{UPGRADE}/{upgrade.upgrade_id}",

@@ -1,7 +1,7 @@
-"""EVIDENCE: everything about one upgrade in one document, for an auditor. The JSON route and the page to print show it.
+"""EVIDENCE: everything about one upgrade in one document, for an auditor. The JSON route and the printable page use it.
 
-`sha256` is the sum over the canonical JSON (keys sorted, no spaces, UTF-8) of the document without `sha256` and
-`generated_at`: two documents of the same facts have the same sum, whenever and in whichever form they were taken.
+`sha256` is the checksum of the canonical JSON (keys sorted, no spaces, UTF-8) of the document without `sha256` and
+`generated_at`. Documents with the same facts have the same checksum, whenever and in whichever form they were generated.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 
 def evidence_of(upgrade: Upgrade) -> Json:
-    """The whole document. The upgrade is of `for_record`. Four queries more, whatever it holds."""
+    """Return the whole document. The upgrade must come from `for_record`. *Costs* four more queries for any upgrade."""
     prefetch_related_objects([upgrade], "checks")
     facts = EvidenceFacts(
         {
@@ -49,7 +49,7 @@ def evidence_of(upgrade: Upgrade) -> Json:
 
 
 def place_of(upgrade: Upgrade) -> Json:
-    """The organization. Its environment may have been renamed since: pre-flight recorded what it was."""
+    """Return the organization, with its environment as pre-flight recorded it: it may have been renamed since."""
     organization = upgrade.organization
     recorded = [check.evidence for check in upgrade.checks.all() if check.name == PreflightCheck.ENVIRONMENT]
     environments = [evidence["environment"] for evidence in recorded if evidence.get("environment")]
@@ -61,7 +61,7 @@ def place_of(upgrade: Upgrade) -> Json:
 
 
 def audit_rows(upgrade: Upgrade) -> QuerySet[AuditEvent]:
-    """The audit rows that name the upgrade, oldest first; none can be older than it."""
+    """Return the audit rows about the upgrade, oldest first. None can be older than the upgrade."""
     rows = AuditEvent.objects.filter(
         organization=upgrade.organization_id, subject=upgrade.upgrade_id, created_at__gte=upgrade.created_at
     )

@@ -1,4 +1,4 @@
-"""Bodies and queries of the upgrade routes in, records out; the schema at /api/schema is made from them."""
+"""Serializers for the responses of the upgrade routes. The schema at /api/schema is generated from them."""
 
 from datetime import datetime
 from typing import Any
@@ -28,14 +28,14 @@ DEFAULT_EVENTS, MAX_EVENTS = 100, 500
 
 
 class UtcDateTimeField(serializers.DateTimeField):
-    """ISO 8601, UTC, `Z`."""
+    """A time in ISO 8601, in UTC, ending in `Z`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(format="%Y-%m-%dT%H:%M:%S.%fZ", read_only=True, **options)
 
 
 class ServiceEntry(serializers.ModelSerializer[Rollout]):
-    """One service of an upgrade."""
+    """The rollout of one service in an upgrade."""
 
     service = serializers.ChoiceField(choices=PlatformService.values)
     status = serializers.ChoiceField(choices=[s.value for s in Status if s != Status.PARTIAL])
@@ -70,6 +70,8 @@ class ServiceEntry(serializers.ModelSerializer[Rollout]):
 
 
 class PreflightEntry(serializers.Serializer[Any]):
+    """One pre-flight check. `unknown` means that it could not be verified."""
+
     check = serializers.ChoiceField(source="name", choices=PreflightCheck.values)
     title = serializers.CharField(source="label")
     status = serializers.ChoiceField(choices=CheckStatus.values)
@@ -79,7 +81,7 @@ class PreflightEntry(serializers.Serializer[Any]):
 
 
 class PreflightRecord(serializers.Serializer[Any]):
-    """`may_start` is false when a check fails: then the trigger wants an `override_reason`."""
+    """The checks before an upgrade. `may_start` is false if a check fails: a trigger then needs an `override_reason`."""
 
     organization = serializers.CharField()
     service = serializers.ChoiceField(choices=TARGETS)
@@ -89,9 +91,9 @@ class PreflightRecord(serializers.Serializer[Any]):
 
 
 class CheckEntry(serializers.ModelSerializer[UpgradeCheck]):
-    """A check of pre-flight, as it was at the trigger, or of the validation.
+    """A pre-flight check as it was at the trigger, or a check of the validation.
 
-    `checked_by` is null where the portal checked it, or nobody has yet.
+    `checked_by` is null if the portal ran the check, or if it has not been checked yet.
     """
 
     check = serializers.ChoiceField(source="name", choices=[*PreflightCheck.values, *MatrixRow.values])
@@ -119,7 +121,7 @@ class CheckEntry(serializers.ModelSerializer[UpgradeCheck]):
 
 
 class UpgradeSummary(serializers.ModelSerializer[Upgrade]):
-    """What status and history have in common. `success` is true once the whole upgrade is a SUCCESS."""
+    """The fields that status and history have in common. `success` is true once the whole upgrade is a SUCCESS."""
 
     success = serializers.SerializerMethodField()
     organization = serializers.CharField(source="organization.slug")
@@ -129,7 +131,7 @@ class UpgradeSummary(serializers.ModelSerializer[Upgrade]):
     initiated_by = serializers.CharField(source="initiated_by_email")
     message = serializers.CharField()
     error_message = serializers.CharField(allow_null=True)
-    override_reason = serializers.SerializerMethodField(help_text="Null: no check failed.")
+    override_reason = serializers.SerializerMethodField(help_text="Null if no check failed.")
     started_at = UtcDateTimeField(allow_null=True)
     completed_at = UtcDateTimeField(allow_null=True)
     checks = CheckEntry(many=True)
@@ -175,7 +177,7 @@ class UpgradeRecord(UpgradeSummary):
 
 
 class HistoryItem(UpgradeSummary):
-    """One upgrade in the history: the services by name."""
+    """One upgrade in the history. `services` holds only the names of its services."""
 
     services = serializers.SerializerMethodField()
     service_count = serializers.SerializerMethodField()
@@ -192,7 +194,7 @@ class HistoryItem(UpgradeSummary):
 
 
 class History(serializers.Serializer[Any]):
-    """The envelope, and the organization and filters that applied."""
+    """A page of upgrades, with the organization and the filters that were applied."""
 
     items = HistoryItem(many=True)
     total = serializers.IntegerField()
@@ -208,7 +210,7 @@ class History(serializers.Serializer[Any]):
 
 
 class TimelineItem(serializers.ModelSerializer[UpgradeEvent]):
-    """A line of the timeline. `service` is null for what concerns the whole upgrade."""
+    """A timeline entry. `service` is null if the entry is about the whole upgrade."""
 
     id = serializers.UUIDField(source="uuid")
     kind = serializers.ChoiceField(choices=EventKind.values)
@@ -223,7 +225,7 @@ class TimelineItem(serializers.ModelSerializer[UpgradeEvent]):
 
 
 class TimelineList(serializers.Serializer[Any]):
-    """The envelope, led by the upgrade that the events are of."""
+    """A page of timeline entries, with the upgrade that they belong to."""
 
     upgrade_id = serializers.CharField()
     upgrade_status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
@@ -237,10 +239,10 @@ class TimelineList(serializers.Serializer[Any]):
 
 
 class MatrixEntry(CheckEntry):
-    """A row of the matrix."""
+    """A row of the validation matrix."""
 
     check = serializers.ChoiceField(source="name", choices=MatrixRow.values)
-    automatic = serializers.SerializerMethodField(help_text="Whether the portal checks it by itself.")
+    automatic = serializers.SerializerMethodField(help_text="Whether the portal runs this check itself.")
 
     class Meta(CheckEntry.Meta):
         fields = ["check", "title", "automatic", "status", "detail", "evidence", "checked_by", "note", "checked_at"]
@@ -250,7 +252,7 @@ class MatrixEntry(CheckEntry):
 
 
 class Matrix(serializers.Serializer[Any]):
-    """The validation of an upgrade. `probes_until`: until when the portal checks by itself; null: it does not, now."""
+    """The validation of an upgrade. `probes_until`: the end of the portal's own checks; null if none are running."""
 
     upgrade_id = serializers.CharField()
     upgrade_status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
@@ -277,7 +279,7 @@ def matrix_record(upgrade: Upgrade) -> dict[str, Any]:
 
 
 class EvidenceService(ServiceEntry):
-    """What was wanted of a service, what ran before and after, by digest; and how it ended."""
+    """The rollout of one service: the requested version, what ran before and after by digest, and how it ended."""
 
     stopped_tasks = serializers.SerializerMethodField()
 
@@ -298,7 +300,7 @@ class EvidenceService(ServiceEntry):
         read_only_fields = fields
 
     def get_stopped_tasks(self, rollout: Rollout) -> list[dict[str, Any]]:
-        """Newest first: id, stopped_at, reason, exit_code. The release before wrote its times without `Z`."""
+        """Return id, stopped_at, reason and exit_code, newest first. The previous release wrote times without `Z`."""
         return [{**task, "stopped_at": as_utc(task["stopped_at"])} for task in rollout.stopped_tasks]
 
 
@@ -307,7 +309,7 @@ def as_utc(at: str | None) -> str | None:
 
 
 class EvidenceRequest(serializers.ModelSerializer[Upgrade]):
-    """What was asked for, and where it rolled."""
+    """What was requested, and in which cluster and region."""
 
     service = serializers.ChoiceField(source="target", choices=TARGETS)
     rolls_back = serializers.CharField(source="rolls_back.upgrade_id", allow_null=True, default=None)
@@ -334,12 +336,14 @@ class EvidenceRequest(serializers.ModelSerializer[Upgrade]):
 
 
 class EvidenceStop(serializers.Serializer[Any]):
+    """The request to stop the upgrade."""
+
     requested_by = serializers.CharField(source="stop_requested_by.email")
     requested_at = UtcDateTimeField(source="stop_requested_at")
 
 
 class EvidencePlace(serializers.Serializer[Any]):
-    """`environment`: as it was at the trigger, where pre-flight recorded it."""
+    """The organization. `environment` is the one at the trigger, if pre-flight recorded it."""
 
     slug = serializers.CharField()
     name = serializers.CharField()
@@ -347,7 +351,7 @@ class EvidencePlace(serializers.Serializer[Any]):
 
 
 class EvidenceAudit(serializers.ModelSerializer[AuditEvent]):
-    """A row of the audit trail that names the upgrade."""
+    """An entry of the audit trail about the upgrade."""
 
     actor = serializers.CharField(source="actor_email")
     created_at = UtcDateTimeField()
@@ -375,29 +379,32 @@ class EvidenceFacts(serializers.Serializer[Any]):
     services = EvidenceService(many=True)
     checks = MatrixEntry(many=True, help_text="The validation matrix.")
     rollbacks = serializers.ListField(
-        child=serializers.CharField(), help_text="Ids of the upgrades that rolled it back."
+        child=serializers.CharField(), help_text="Ids of the upgrades that rolled this one back."
     )
     timeline = TimelineItem(many=True)
     audit = EvidenceAudit(many=True)
 
 
 class Evidence(EvidenceFacts):
-    """The document: the facts, when they were taken, and their sum."""
+    """The evidence document: the facts, when it was generated, and its checksum."""
 
     generated_at = serializers.CharField()
     sha256 = serializers.CharField(
-        help_text="Over the canonical JSON (keys sorted, no spaces, UTF-8) without `sha256` and `generated_at`."
+        help_text="Checksum of the document as canonical JSON (keys sorted, no spaces, UTF-8), "
+        "without `sha256` and `generated_at`."
     )
 
 
 class AcceptedEntry(serializers.Serializer[Any]):
+    """One service of the recorded upgrade."""
+
     service = serializers.ChoiceField(choices=PlatformService.values)
     service_name = serializers.CharField()
     status = serializers.ChoiceField(choices=[Status.PENDING.value])
 
 
 class Accepted(serializers.Serializer[Any]):
-    """The body of the trigger's 202: what was recorded, as it was then, so that a repeated key gets the same answer."""
+    """The upgrade as it was recorded. A repeated request with the same `Idempotency-Key` gets the same answer."""
 
     success = serializers.BooleanField()
     upgrade_id = serializers.CharField()
@@ -411,37 +418,44 @@ class Accepted(serializers.Serializer[Any]):
 
 
 def by_service(child: type[serializers.Field[Any, Any, Any, Any]], **options: Any) -> dict[str, Any]:
-    """A field for each platform service. A hyphen is no Python name, so they are not declared one by one."""
+    """Return a field for each platform service. Names with a hyphen cannot be declared as class attributes."""
     return {service: child(**options) for service in PlatformService.values}
 
 
 class CurrentVersions(serializers.Serializer[Any]):
+    """The running version of each service; null if it is not known."""
+
     def get_fields(self) -> dict[str, Any]:
         return by_service(serializers.CharField, allow_null=True)
 
 
 class Digests(serializers.Serializer[Any]):
+    """The digest of the version's image for each service."""
+
     def get_fields(self) -> dict[str, Any]:
-        return by_service(serializers.CharField, allow_null=True, help_text="`sha256:..`; null: it has no such image.")
+        return by_service(
+            serializers.CharField, allow_null=True, help_text="`sha256:...`; null if the service has no such image."
+        )
 
 
 class VersionItem(serializers.Serializer[Any]):
-    """One version. Where `selection` is `limited` no digest and no time of its push is known."""
+    """One version. If `selection` is `limited`, digests and `pushed_at` are not known."""
 
-    version = serializers.CharField(source="name", help_text="A tag; of an image without one its digest.")
-    tags = serializers.ListField(child=serializers.CharField(), help_text="Other tags of the same images.")
+    version = serializers.CharField(source="name", help_text="A tag, or the digest of an untagged image.")
+    tags = serializers.ListField(child=serializers.CharField(), help_text="Further tags of the same images.")
     digests = Digests()
     pushed_at = UtcDateTimeField(allow_null=True)
     services = serializers.ListField(
-        child=serializers.ChoiceField(choices=PlatformService.values), help_text="The services that have it."
+        child=serializers.ChoiceField(choices=PlatformService.values), help_text="The services that have this version."
     )
     running = serializers.ListField(
-        child=serializers.ChoiceField(choices=PlatformService.values), help_text="The services that run it now."
+        child=serializers.ChoiceField(choices=PlatformService.values),
+        help_text="The services that run this version now.",
     )
 
 
 class VersionList(serializers.Serializer[Any]):
-    """Versions newest first; what runs; whether and why not others than `latest` can be chosen."""
+    """The versions, newest first, and what runs. `message` explains `selection` and what is missing in the list."""
 
     organization = serializers.CharField()
     versions = VersionItem(many=True)

@@ -1,4 +1,4 @@
-"""What the upgrade routes take: bodies and query strings. Records are in records.py."""
+"""Serializers for the request bodies and query strings of the upgrade routes. Responses are in records.py."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def override_field() -> StrictString:
         max_length=MAX_REASON_LENGTH,
         allow_blank=True,
         default="",
-        help_text=f"Why to start although pre-flight fails. {OVERRIDE_RULE}",
+        help_text=f"The reason to start despite failed checks. {OVERRIDE_RULE}",
     )
 
 
@@ -45,9 +45,11 @@ class TriggerBody(StrictSerializer):
     version = StrictString(
         max_length=MAX_VERSION_LENGTH,
         default=LATEST,
-        help_text="`latest`, a tag that each targeted service has, or the digest of an image without one.",
+        help_text="`latest`, a tag that each targeted service has, or the digest of an untagged image.",
     )
-    force_new_deployment = StrictBoolean(default=False)
+    force_new_deployment = StrictBoolean(
+        default=False, help_text="Replace all tasks even if the service already runs this version."
+    )
     reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
     override_reason = override_field()
 

@@ -1,4 +1,4 @@
-"""The upgrade routes of the API: shape in, one query or command, record out."""
+"""The upgrade routes of the API. Each validates its input, runs one query or command, and returns a record."""
 
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -28,17 +28,17 @@ LOCATION = OpenApiParameter(
 @extend_schema(
     operation_id="deployments_versions",
     tags=["upgrades"],
-    summary="What can be rolled and what runs",
+    summary="Available and running versions",
     parameters=[ORGANIZATION],
     responses={200: records.VersionList, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
 def versions(request: Request) -> Response:
-    """What the registries of the three services have, newest first, and what runs where.
+    """Return the versions in the registries of the three services, newest first, and which services run them.
 
-    `selection` is `available` where Amazon ECR can be read: then each version tells which service has it, by digest. It is
-    `limited` where no registry can be read (`message` says why): then only `latest` can be chosen, and the versions are
-    those that run now and those of past upgrades, without digests.
+    `selection` is `available` if Amazon ECR can be read. Each version then shows which services have it, and its digest for
+    each. It is `limited` if no registry can be read, and `message` says why. Only `latest` can then be chosen, and the list
+    contains the running versions and those of past upgrades, without digests.
     """
     read_query(request)
     organization = organization_of_api(request)
@@ -56,13 +56,16 @@ def versions(request: Request) -> Response:
 @extend_schema(
     operation_id="deployments_preflight",
     tags=["upgrades"],
-    summary="Whether an upgrade may start",
+    summary="Pre-flight checks of an upgrade",
     parameters=[ORGANIZATION, PreflightQuery],
     responses={200: records.PreflightRecord, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
 def preflight(request: Request) -> Response:
-    """The checks before an upgrade, as of some seconds ago at most. One that fails blocks; one not known does not."""
+    """Return the checks before an upgrade. Results may be some seconds old.
+
+    A failed check blocks an upgrade unless the trigger gives an `override_reason`. An unknown check does not block.
+    """
     query = read_query(request, PreflightQuery)
     organization = organization_of_api(request)
     checked = run_preflight(organization, services_of(query["service"]), session_ends_at=session_ends_at(request))
@@ -81,7 +84,11 @@ def preflight(request: Request) -> Response:
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def trigger(request: Request) -> Response:
-    """Record an upgrade. 202 means recorded and certain to be carried out; poll `status_url` for what comes of it."""
+    """Record an upgrade to be carried out.
+
+    202 means that the upgrade is recorded and will be carried out, not that it is complete. Poll `status_url` until the
+    status is final.
+    """
     read_query(request)
     body = read_body(request, TriggerBody)
     upgrade = trigger_upgrade(
@@ -102,7 +109,7 @@ def trigger(request: Request) -> Response:
 )
 @api_route("GET", allow=Policy.VIEWER)
 def status(request: Request, upgrade_id: str) -> Response:
-    """The recorded upgrade, with what ECS said when it was last asked (`last_checked_at` of each service)."""
+    """Return the recorded upgrade. Each service shows its state in ECS as of `last_checked_at`."""
     read_query(request)
     return Response(records.UpgradeRecord(find_upgrade(request, upgrade_id)).data)
 
@@ -116,7 +123,7 @@ def status(request: Request, upgrade_id: str) -> Response:
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def stop(request: Request, upgrade_id: str) -> Response:
-    """Ask for a stop: ECS rolls the running rollout back, and later services are not attempted."""
+    """Request a stop. ECS rolls back the running rollout, and later services are not attempted."""
     read_query(request)
     read_body(request, NoBody)
     upgrade = stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
@@ -132,7 +139,7 @@ def stop(request: Request, upgrade_id: str) -> Response:
 )
 @api_route("GET", allow=Policy.VIEWER)
 def events(request: Request, upgrade_id: str) -> Response:
-    """What people asked for, what the portal did and what ECS told, newest first."""
+    """Return requests of people, actions of the portal and events of ECS, newest first."""
     query = read_query(request, TimelineQuery)
     kind = query.pop("kind")
     upgrade = find_upgrade(request, upgrade_id)
@@ -156,10 +163,12 @@ def events(request: Request, upgrade_id: str) -> Response:
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def rollback(request: Request, upgrade_id: str) -> Response:
-    """A new upgrade of kind `rollback`: each service that completed goes back to its recorded previous task definition.
+    """Record a new upgrade of kind `rollback`.
 
-    What cannot go back stays as it is; 400 `rollback_impossible` says why when nothing can. 409 while it runs. `services`
-    of the answer are those that roll. A service that no longer runs what the upgrade left is not touched.
+    Each service that completed goes back to its recorded previous task definition. `services` in the answer lists the
+    services that will be rolled back. Services that cannot be rolled back, or that no longer run what the upgrade left, are
+    not changed. If no service can be rolled back, the answer is 400 `rollback_impossible` with the reason. It is 409 while
+    the upgrade is running.
     """
     read_query(request)
     body = read_body(request, RollbackBody)
@@ -182,7 +191,7 @@ def rollback(request: Request, upgrade_id: str) -> Response:
 )
 @api_route("GET", allow=Policy.VIEWER)
 def history(request: Request) -> Response:
-    """Past and running upgrades, newest first."""
+    """Return past and running upgrades, newest first."""
     query = read_query(request, HistoryQuery)
     skip, limit = query.pop("skip"), query.pop("limit")
     organization = organization_of_api(request)
@@ -193,12 +202,12 @@ def history(request: Request) -> Response:
 
 
 def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
-    """Raises PortalError 404 for an upgrade of another organization as for one that does not exist."""
+    """Return the upgrade. *Raises* PortalError 404 if it does not exist or belongs to another organization."""
     return existing(Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first())
 
 
 def accepted(upgrade: Upgrade) -> Response:
-    """Made of what never changes after the trigger, so that a repeated Idempotency-Key gets the same answer."""
+    """Return the 202 answer. It holds only what never changes, so that a repeated Idempotency-Key gets the same one."""
     rollouts = list(upgrade.rollouts.all())
     names = ", then ".join(rollout.service for rollout in rollouts)
     status_url = reverse("upgrade-status", args=[upgrade.upgrade_id])
@@ -211,7 +220,7 @@ def accepted(upgrade: Upgrade) -> Response:
             {"service": rollout.service, "service_name": rollout.service_name, "status": Status.PENDING.value}
             for rollout in rollouts
         ],
-        "message": f"Recorded: {names}. Accepted is not complete: poll status_url until the status is final.",
+        "message": f"Recorded: {names}. Accepted does not mean done: poll status_url until the status is final.",
         "estimated_time": in_words(upgrade.estimated_seconds),
         "estimated_seconds": upgrade.estimated_seconds,
         "status_url": status_url,

@@ -1,4 +1,4 @@
-"""The routes of the validation: what the portal found after an upgrade, what people signed, and all of it as evidence."""
+"""The API routes of the validation (the portal's own checks, signatures) and of the evidence of an upgrade."""
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -24,15 +24,15 @@ from upgrades.commands.sign import probe_again, sign_check
     methods=["POST"],
     operation_id="deployments_upgrade_sign",
     tags=["upgrades"],
-    summary="Sign a check of the validation",
+    summary="Sign a validation check",
     request=SignBody,
     responses={200: records.Matrix, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
 @api_route("GET", "POST", allow=Policy.VIEWER)
 def validation(request: Request, upgrade_id: str) -> Response:
-    """The post-upgrade matrix: what the portal found, what people signed. POST signs one row, as operator.
+    """Return the post-upgrade matrix: results of the portal's own checks, and signatures. POST signs one row.
 
-    A note is needed for a failure, and for a pass where the portal's own check failed.
+    Signing needs the role operator. A failure needs a note, and so does a pass if the portal's own check failed.
     """
     read_query(request)
     if request.method != "POST":
@@ -45,13 +45,13 @@ def validation(request: Request, upgrade_id: str) -> Response:
 @extend_schema(
     operation_id="deployments_upgrade_probe_again",
     tags=["upgrades"],
-    summary="Probe an upgrade again",
+    summary="Repeat the automatic validation checks",
     request=None,
     responses={202: records.Matrix, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def probe(request: Request, upgrade_id: str) -> Response:
-    """Begin the portal's own checks of the validation anew; what people signed stays."""
+    """Start the portal's own checks of the validation again. Signatures are kept."""
     read_query(request)
     read_body(request, NoBody)
     upgrade = probe_again(find_upgrade(request, upgrade_id), actor=person(request))
@@ -66,6 +66,9 @@ def probe(request: Request, upgrade_id: str) -> Response:
 )
 @api_route("GET", allow=Policy.VIEWER)
 def evidence(request: Request, upgrade_id: str) -> Response:
-    """Everything about it in one document for an auditor; at any time, best after its validation."""
+    """Return everything about the upgrade in one document for an auditor.
+
+    It can be generated at any time. It is complete once the upgrade has ended and been validated.
+    """
     read_query(request)
     return Response(evidence_of(find_upgrade(request, upgrade_id)))
