@@ -1,4 +1,4 @@
-"""What the tests of upgrades share: the two doors, page and API, and rows made without an engine."""
+"""Shared by the tests of upgrades: the two doors (page and API), and rows created without the engine."""
 
 import cProfile
 import html
@@ -30,7 +30,7 @@ UPGRADES = "/api/v1/deployments/upgrades"
 VERSIONS = "/api/v1/deployments/versions"
 PREFLIGHT = "/api/v1/deployments/preflight"
 
-# Session and person. Once a minute the list of devices too (portal/accounts/devices.py).
+# Session and user. Once a minute also the list of devices (portal/accounts/devices.py).
 SIGNED_IN_QUERIES = 2
 
 OUTCOMES = {
@@ -42,7 +42,7 @@ PHASES = {Status.PENDING: Phase.DUE, Status.IN_PROGRESS: Phase.WATCHING}
 
 
 def push_untagged(local_aws: LocalAws) -> str:
-    """Push an image of the agent service without a tag; returns its digest."""
+    """Push an untagged image of the agent service and return its digest."""
     media = "application/vnd.docker"
     layer = {"mediaType": f"{media}.image.rootfs.diff.tar.gzip", "size": 1, "digest": "sha256:" + 64 * "1"}
     manifest = {
@@ -56,13 +56,13 @@ def push_untagged(local_aws: LocalAws) -> str:
 
 
 def post_json(client: Client, path: str, body: Any, **headers: str) -> Any:
-    """POST a body as JSON; a header's underscores are hyphens."""
+    """POST a body as JSON. Underscores in header names become hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.post(path, json.dumps(body), content_type="application/json", headers=named)
 
 
 def assert_refused(response: Any, status: int, code: str) -> dict[str, Any]:
-    """The one JSON shape of an error. Returns its body."""
+    """Check the status, code and JSON shape of an error and return its body."""
     body: dict[str, Any] = response.json()
     assert (response.status_code, body["code"]) == (status, code)
     assert response.headers["Content-Type"] == "application/json"
@@ -90,7 +90,7 @@ def make_upgrade(
     statuses: list[Status] | None = None,
     **fields: Any,
 ) -> Upgrade:
-    """A recorded upgrade in whatever state, `statuses` in rolling order (default: all SUCCESS)."""
+    """Create an upgrade in any state. `statuses` are in rolling order (default: all SUCCESS)."""
     services = services_of(target)
     statuses = statuses or [Status.SUCCESS] * len(services)
     overall = overall_status(statuses)
@@ -132,7 +132,7 @@ def make_upgrade(
 
 
 def at_local_aws(local_aws: LocalAws, organization: Organization) -> None:
-    """Give the organization the addresses at which the local AWS answers for its platform."""
+    """Set the organization's platform addresses to those of the local AWS."""
     stack = organization.deployment_stack
     organization.platform_agent_url = local_aws.platform_url(stack, "agent")
     organization.platform_orchestrator_url = local_aws.platform_url(stack, "orchestrator")
@@ -141,21 +141,21 @@ def at_local_aws(local_aws: LocalAws, organization: Organization) -> None:
 
 
 class Validator:
-    """Stands for worker and sweep of validation runs: makes due steps when the test says so, and lets time pass."""
+    """Plays worker and sweep of validation runs: runs steps when the test says so, and lets time pass."""
 
     def step(self) -> int:
-        """Every run that is not done becomes due and takes one step. Returns how many steps were made."""
+        """Make every unfinished run due, run one step of each, and return how many steps ran."""
         ValidationRun.unfinished().update(next_check_at=Now(), lease_until=None)
         return sum(validate(pk) for pk in ValidationRun.unfinished().values_list("pk", flat=True))
 
     def elapse(self, seconds: float) -> None:
-        """What runs and rows remember moves so far into the past."""
+        """Move the times of runs and matrix rows into the past."""
         past = timedelta(seconds=seconds)
         ValidationRun.objects.update(ends_at=F("ends_at") - past, steady_since=F("steady_since") - past)
         UpgradeCheck.objects.filter(stage=Stage.VALIDATION).update(checked_at=F("checked_at") - past)
 
     def run(self, *, seconds: float, every: float = 20) -> None:
-        """A step now, then one after each interval of `every` seconds, for so long."""
+        """Run a step now, then one after each interval of `every` seconds, until `seconds` have passed."""
         self.step()
         for _ in range(round(seconds / every)):
             self.elapse(every)
@@ -164,19 +164,19 @@ class Validator:
 
 @pytest.fixture
 def validator(platform: LocalAws, cast: Cast) -> Validator:
-    """Acme's platform answers at the local AWS's own addresses."""
+    """Return a validator. Acme's platform answers at the addresses of the local AWS."""
     at_local_aws(platform, cast.acme)
     return Validator()
 
 
 def matrix(upgrade: Upgrade) -> dict[str, str]:
-    """Status by row of the validation matrix."""
+    """Return the status of each row of the validation matrix."""
     rows = UpgradeCheck.objects.filter(upgrade=upgrade, stage=Stage.VALIDATION).order_by("position")
     return dict(rows.values_list("name", "status"))
 
 
 class Door:
-    """One way to the commands. `accepted` and `bad_input` are the statuses that it answers with."""
+    """One way to the commands: API or page. `accepted` and `bad_input` are its HTTP statuses."""
 
     name: str
     accepted: int
@@ -200,14 +200,14 @@ class Door:
         raise NotImplementedError
 
     def sign(self, client: Client, organization: Organization, upgrade_id: str, **body: Any) -> Any:
-        """`check`, `status`, `note`."""
+        """Sign a row. `body`: `check`, `status`, `note`."""
         raise NotImplementedError
 
     def probe_again(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         raise NotImplementedError
 
     def upgrade_of(self, response: HttpResponse) -> Upgrade:
-        """The upgrade that an accepted request was answered with."""
+        """Return the upgrade that the answer to an accepted request names."""
         upgrade_id = response.headers["Location"].rstrip("/").rpartition("/")[2]
         return Upgrade.objects.get(upgrade_id=upgrade_id)
 
@@ -263,7 +263,7 @@ class Page(Door):
     def rollback(
         self, client: Client, organization: Organization, upgrade_id: str, *, key: str | None = None, **asked: Any
     ) -> Any:
-        """As a person: open the page, type the name, send what the form holds."""
+        """Act as a person: open the page, type the slug, submit the form."""
         path = f"/o/{organization.slug}/upgrades/{upgrade_id}/rollback"
         shown = re.search(r'name="services" value="([^"]*)"', client.get(path).content.decode())
         form = {
@@ -289,6 +289,6 @@ class Page(Door):
 
 @pytest.fixture(params=[Api(), Page()], ids=lambda door: door.name)
 def door(request: pytest.FixtureRequest) -> Door:
-    """The test runs through both doors."""
+    """Run the test through both doors."""
     chosen: Door = request.param
     return chosen

@@ -1,4 +1,4 @@
-"""What is announced of upgrades: once, in the transaction of the change, in words that say what to do next."""
+"""Notifications about upgrades: sent once, in the transaction of the change, with what to do next."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ def trigger(cast: Cast, service: str = "agent", **asked: Any) -> Upgrade:
 
 
 def announced(organization: Organization) -> list[NotificationDelivery]:
-    """Oldest first."""
+    """Return the organization's notifications, oldest first."""
     return list(NotificationDelivery.objects.filter(organization=organization).order_by("created_at"))
 
 
@@ -44,7 +44,7 @@ def kinds(organization: Organization) -> list[str]:
     return [each.kind for each in announced(organization)]
 
 
-def test_a_start_is_announced_whatever_the_door(cast: Cast, platform: LocalAws, client_for: SignIn, door: Door) -> None:
+def test_a_start_is_announced_from_api_and_page(cast: Cast, platform: LocalAws, client_for: SignIn, door: Door) -> None:
     response = door.trigger(
         client_for(cast.operator), cast.acme, service="all", force_new_deployment=True, reason="OPS-1 <b>"
     )
@@ -92,7 +92,7 @@ def test_a_refused_request_announces_nothing(cast: Cast, platform: LocalAws) -> 
 
 
 @transactional
-def test_an_end_says_what_became_of_each_service_and_what_to_do(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_an_end_lists_each_service_and_the_next_step(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-orchestrator-service")
 
     upgrade = engine.run(trigger(cast, "all"), seconds=15)
@@ -126,7 +126,7 @@ def test_a_success_asks_for_its_validation(cast: Cast, engine: Engine) -> None:
 
 
 @transactional
-def test_what_was_stopped_is_announced_once(cast: Cast, engine: Engine) -> None:
+def test_a_stopped_upgrade_is_announced_once(cast: Cast, engine: Engine) -> None:
     upgrade = trigger(cast)
     engine.start(upgrade)
     stop_upgrade(upgrade, actor=cast.admin)
@@ -168,7 +168,7 @@ def test_a_rollback_says_what_it_undoes(cast: Cast, platform: LocalAws) -> None:
     assert (message.subject, message.data["rolls_back"]) == (upgrade.upgrade_id, done.upgrade_id)
 
 
-def test_a_suspended_organization_is_told_nothing(cast: Cast, platform: LocalAws) -> None:
+def test_a_suspended_organization_gets_no_announcement(cast: Cast, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     Organization.objects.filter(pk=cast.acme.pk).update(is_active=False)
     NotificationDelivery.objects.all().delete()

@@ -1,4 +1,4 @@
-"""Many triggers at once, over real HTTP and real connections: one upgrade, and everybody told the truth."""
+"""Concurrent triggers over real HTTP and real connections: one upgrade, and a correct answer to every caller."""
 
 import http.client
 import json
@@ -42,7 +42,7 @@ class Crowd:
         self.client_for = client_for
 
     def trigger(self, callers: list[tuple[User, dict[str, Any], dict[str, str]]]) -> list[Answer]:
-        """POST (person, body, headers) of all callers at once; the answers in their order."""
+        """POST (person, body, headers) of all callers at the same time and return the answers in their order."""
         answers: dict[int, Answer] = {}
         together = threading.Barrier(len(callers))
         cookies = [self.cookies_of(person) for person, _, _ in callers]
@@ -65,7 +65,7 @@ class Crowd:
         return [answers[number] for number in range(len(callers))]
 
     def connect(self) -> http.client.HTTPConnection:
-        """A connection that the server has accepted: its queue is short, and forty at once would overrun it."""
+        """Return a connection that the server has already accepted. Its queue is too short for forty new ones."""
         connection = http.client.HTTPConnection(self.address, timeout=30)
         connection.request("GET", "/livez")
         connection.getresponse().read()
@@ -87,7 +87,7 @@ def crowd(cast: Cast, platform: LocalAws, live_server: Any, client_for: SignIn) 
     return Crowd(live_server.url, client_for)
 
 
-def test_of_forty_at_once_exactly_one_gets_in(cast: Cast, crowd: Crowd) -> None:
+def test_of_forty_concurrent_triggers_exactly_one_is_accepted(cast: Cast, crowd: Crowd) -> None:
     people = [cast.operator, cast.admin, cast.consultant]
     body = {"service": "agent", "force_new_deployment": True}
     named = {"X-Organization": "acme"}
@@ -101,10 +101,8 @@ def test_of_forty_at_once_exactly_one_gets_in(cast: Cast, crowd: Crowd) -> None:
     assert AuditEvent.objects.count() == 1
 
 
-def test_a_platform_that_is_not_healthy_refuses_all_of_twenty_and_is_asked_twice(
-    cast: Cast, crowd: Crowd, platform: LocalAws
-) -> None:
-    """Once as it is shown, once more before anybody is refused; one request asks and the others wait for its answer."""
+def test_an_unhealthy_platform_refuses_all_but_is_read_twice(cast: Cast, crowd: Crowd, platform: LocalAws) -> None:
+    """Read once for display and once before a refusal. One request reads, and the others wait for its result."""
     with outside() as server:
         server.otherwise = as_json({"status": "starting", "healthy": False}, seconds=0.5)
         cast.acme.platform_agent_url = cast.acme.platform_orchestrator_url = server.url
@@ -117,7 +115,7 @@ def test_a_platform_that_is_not_healthy_refuses_all_of_twenty_and_is_asked_twice
     assert Upgrade.objects.count() == 0
 
 
-def test_the_same_key_twenty_times_at_once_is_one_upgrade(cast: Cast, crowd: Crowd) -> None:
+def test_twenty_concurrent_requests_with_one_key_are_one_upgrade(cast: Cast, crowd: Crowd) -> None:
     body = {"service": "all", "reason": "OPS-1"}
 
     answers = crowd.trigger([(cast.operator, body, {"Idempotency-Key": "once"})] * 20)
@@ -128,7 +126,7 @@ def test_the_same_key_twenty_times_at_once_is_one_upgrade(cast: Cast, crowd: Cro
     assert AuditEvent.objects.count() == 1
 
 
-def test_the_same_key_with_two_requests_at_once_makes_one_of_them(cast: Cast, crowd: Crowd) -> None:
+def test_of_two_concurrent_requests_with_one_key_one_wins(cast: Cast, crowd: Crowd) -> None:
     key = {"Idempotency-Key": "once"}
 
     answers = crowd.trigger([(cast.operator, {"service": service}, key) for service in ("agent", "orchestrator")] * 8)
@@ -137,7 +135,7 @@ def test_the_same_key_with_two_requests_at_once_makes_one_of_them(cast: Cast, cr
     assert Upgrade.objects.count() == 1
 
 
-def test_all_and_single_services_interleaved_never_overlap_or_deadlock(cast: Cast, crowd: Crowd) -> None:
+def test_all_and_single_services_never_overlap_or_deadlock(cast: Cast, crowd: Crowd) -> None:
     targets = ["all", "customer-portal", "all", "agent", "orchestrator"] * 6
 
     answers = crowd.trigger([(cast.operator, {"service": target}, {}) for target in targets])
@@ -150,7 +148,7 @@ def test_all_and_single_services_interleaved_never_overlap_or_deadlock(cast: Cas
     assert {answer.body["upgrade_id"] for answer in answers if answer.status == 409} <= accepted
 
 
-def test_two_organizations_do_not_wait_for_each_other(cast: Cast, crowd: Crowd) -> None:
+def test_two_organizations_do_not_block_each_other(cast: Cast, crowd: Crowd) -> None:
     body = {"service": "all"}
 
     answers = crowd.trigger([(person, body, {}) for person in (cast.operator, cast.outsider)] * 5)

@@ -24,7 +24,7 @@ def ids(response: Any) -> list[str]:
     return [item["upgrade_id"] for item in response.json()["items"]]
 
 
-def test_an_item_is_the_record_with_names_and_count_of_its_services(cast: Cast, client_for: SignIn) -> None:
+def test_an_item_is_the_record_with_service_names_and_count(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(
         cast.acme,
         by=cast.operator,
@@ -74,7 +74,7 @@ def test_an_item_is_the_record_with_names_and_count_of_its_services(cast: Cast, 
     }
 
 
-def test_no_upgrade_is_an_empty_list(cast: Cast, client_for: SignIn) -> None:
+def test_without_upgrades_the_list_is_empty(cast: Cast, client_for: SignIn) -> None:
     body = client_for(cast.newcomer).get(UPGRADES).json()
 
     assert (body["items"], body["total"], body["has_more"], body["organization"]) == ([], 0, False, "initech")
@@ -89,7 +89,7 @@ def test_newest_first(cast: Cast, client_for: SignIn) -> None:
     assert ids(client_for(cast.viewer).get(UPGRADES)) == [made[1], made[3], made[0], made[2]]
 
 
-def test_pages_of_a_list_full_of_ties_meet_every_row_once(cast: Cast, client_for: SignIn) -> None:
+def test_pages_with_equal_times_have_each_row_once(cast: Cast, client_for: SignIn) -> None:
     made = {make_upgrade(cast.acme, by=cast.operator).upgrade_id for _ in range(7)}
     Upgrade.objects.update(created_at=timezone.now())
     client = client_for(cast.viewer)
@@ -145,7 +145,7 @@ def test_filters_apply_together_and_are_echoed(
     assert echoed == dict.fromkeys(echoed) | filters
 
 
-def test_a_consultant_reads_the_organization_that_is_named(cast: Cast, client_for: SignIn) -> None:
+def test_a_consultant_reads_the_named_organization(cast: Cast, client_for: SignIn) -> None:
     make_upgrade(cast.acme, by=cast.consultant, reason="of acme")
     make_upgrade(cast.globex, by=cast.consultant, reason="of globex")
 
@@ -196,7 +196,7 @@ def test_a_consultant_without_the_header_gets_400(cast: Cast, client_for: SignIn
     assert_refused(client_for(cast.consultant).get(UPGRADES), 400, "organization_required")
 
 
-def test_membership_and_suspension_count_at_once(cast: Cast, client_for: SignIn) -> None:
+def test_membership_and_suspension_apply_immediately(cast: Cast, client_for: SignIn) -> None:
     removed, member = client_for(cast.operator), client_for(cast.viewer)
     Membership.objects.filter(user=cast.operator).delete()
 
@@ -252,7 +252,7 @@ def test_a_bad_query_is_400_and_names_the_key(cast: Cast, client_for: SignIn, qu
     assert list(body["errors"]) == [named]
 
 
-def test_an_unknown_status_is_answered_with_the_five(cast: Cast, client_for: SignIn) -> None:
+def test_an_unknown_status_gets_the_five_statuses(cast: Cast, client_for: SignIn) -> None:
     body = client_for(cast.viewer).get(UPGRADES, {"status": "DONE"}).json()
 
     assert body["errors"]["status"] == ["Must be one of PENDING, IN_PROGRESS, SUCCESS, FAILED, PARTIAL."]

@@ -1,4 +1,4 @@
-"""Every outcome of a rollout (states.Outcome), reached through the local AWS and judged by the engine."""
+"""Every outcome of a rollout (states.Outcome), produced by the local AWS and judged by the engine."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def verdicts(upgrade: Upgrade) -> dict[str, tuple[str, str | None]]:
 
 
 def deployments_started(local_aws: LocalAws, organization: Organization) -> int:
-    """What the ledger says: UpdateService calls in the organization's cluster that started a deployment."""
+    """Count the UpdateService calls in the organization's cluster that started a deployment, by the ledger."""
     calls = local_aws.ledger(action="UpdateService", cluster=organization.cluster, effect=True)
     return sum(1 for call in calls if call["deployment_id"])
 
@@ -48,13 +48,13 @@ def configure(local_aws: LocalAws, cast: Cast, **configuration: Any) -> None:
 
 
 def deny_service_deployments(local_aws: LocalAws) -> None:
-    """A role or region that does not have the younger calls: DescribeServices alone must do."""
+    """Deny the newer API actions, as in a role or region without them. Only DescribeServices is left."""
     for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
         local_aws.fault("access_denied", action=action, account="111111111111")
 
 
 def wait_for_rollback(local_aws: LocalAws, cast: Cast, rollout: Rollout) -> None:
-    """Let ECS's time pass until it rolls the rollout's deployment back, whatever reads show."""
+    """Let ECS's time pass until it rolls the rollout's deployment back. Reads may lag behind."""
     for _ in range(300):
         deployments = local_aws.deployments(str(cast.acme.cluster))[name_of(cast)]["deployments"]
         mine = next(each for each in deployments if each["arn"] == rollout.service_deployment_arn)
@@ -99,7 +99,7 @@ def test_tasks_count_up_while_it_is_in_progress(cast: Cast, engine: Engine, plat
     assert seen[-1] == (Status.SUCCESS, 4)
 
 
-def test_all_rolls_the_services_one_after_the_other(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_all_rolls_one_service_after_the_other(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = engine.run(trigger(cast, "all"))
 
     assert upgrade.status == Status.SUCCESS
@@ -134,7 +134,7 @@ def test_a_crash_is_rolled_back_and_ends_all_partial(cast: Cast, engine: Engine,
     assert "Essential container in task exited" in (broken.error_message or "")
     assert broken.stopped_tasks[0]["exit_code"] == 1
     assert broken.breaker_failures >= broken.breaker_threshold > 0
-    assert broken.running_count == broken.desired_count  # the old tasks run again, and yet it is FAILED
+    assert broken.running_count == broken.desired_count  # the old tasks run again, but it is FAILED
     assert deployments_started(platform, cast.acme) == 2
 
 
@@ -164,7 +164,7 @@ def test_an_image_that_cannot_be_pulled_names_the_reason(cast: Cast, engine: Eng
     assert "CannotPullContainerError" in (upgrade.error_message or "")
 
 
-def test_a_failed_rollback_is_told_as_such(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_failed_rollback_has_its_own_outcome(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
     platform.fault("rollback_fails", cluster=cast.acme.cluster, service=name_of(cast))
 
@@ -173,7 +173,7 @@ def test_a_failed_rollback_is_told_as_such(cast: Cast, engine: Engine, platform:
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
 
 
-def test_a_breaker_without_rollback_is_told_as_such(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_breaker_without_rollback_has_its_own_outcome(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client().update_service(
         cluster=cast.acme.cluster,
         service=name_of(cast),
@@ -186,7 +186,7 @@ def test_a_breaker_without_rollback_is_told_as_such(cast: Cast, engine: Engine, 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.CIRCUIT_BREAKER)}
 
 
-def test_an_alarm_without_rollback_is_told_as_such(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_an_alarm_without_rollback_has_its_own_outcome(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client().update_service(
         cluster=cast.acme.cluster,
         service=name_of(cast),
@@ -197,12 +197,12 @@ def test_an_alarm_without_rollback_is_told_as_such(cast: Cast, engine: Engine, p
     )
     platform.fault("alarm", cluster=cast.acme.cluster, service=name_of(cast))
 
-    upgrade = engine.run(trigger(cast, override_reason="the alarm watches over it"))
+    upgrade = engine.run(trigger(cast, override_reason="the alarm guards it"))
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ALARM)}
 
 
-def test_a_deployment_from_outside_supersedes_mine(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_deployment_from_outside_supersedes_the_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     mine = engine.start(upgrade)
     platform.advance(5)
@@ -217,7 +217,7 @@ def test_a_deployment_from_outside_supersedes_mine(cast: Cast, engine: Engine, p
 
 
 @pytest.mark.parametrize("fault", [None, "crash"])
-def test_where_deployments_are_not_listed_mine_is_still_superseded(
+def test_a_superseded_rollout_is_found_without_the_list(
     cast: Cast, engine: Engine, platform: LocalAws, fault: str | None
 ) -> None:
     platform.fault("access_denied", action="ListServiceDeployments", account="111111111111")
@@ -235,10 +235,10 @@ def test_where_deployments_are_not_listed_mine_is_still_superseded(
     assert theirs in (upgrade.rollouts.get().rollout_reason or "")
 
 
-def test_a_later_deployment_does_not_touch_my_success(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_later_deployment_does_not_change_a_success(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     engine.start(upgrade)
-    platform.advance(300)  # it completes while nobody looks
+    platform.advance(300)  # it completes unobserved
     deploy_from_outside(platform, cast)
     platform.fault("crash", cluster=cast.acme.cluster)
     platform.advance(300)
@@ -248,7 +248,7 @@ def test_a_later_deployment_does_not_touch_my_success(cast: Cast, engine: Engine
     assert verdicts(upgrade) == {"agent": (Status.SUCCESS, Outcome.COMPLETED)}
 
 
-def test_a_stop_rolls_back_and_names_who(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_stop_rolls_back_and_names_the_person(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast, "all")
     engine.start(upgrade)
     platform.advance(5)
@@ -266,16 +266,14 @@ def test_a_stop_rolls_back_and_names_who(cast: Cast, engine: Engine, platform: L
     assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster, effect=True)) == 1
 
 
-def test_a_deployment_that_somebody_stopped_in_ecs_with_nothing_to_go_back_to(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
+def test_a_stop_in_ecs_with_no_earlier_revision_is_stopped(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     client, name = platform.client(), name_of(cast)
     definition = client.describe_services(cluster=cast.acme.cluster, services=[name])["services"][0]["taskDefinition"]
     client.delete_service(cluster=cast.acme.cluster, service=name, force=True)
     platform.advance(600)
     platform.fault("stuck", cluster=cast.acme.cluster)
     client.create_service(cluster=cast.acme.cluster, serviceName=name, taskDefinition=definition, desiredCount=4)
-    upgrade = trigger(cast, override_reason="it was made anew just now")
+    upgrade = trigger(cast, override_reason="it was created again just now")
     mine = engine.start(upgrade)
     client.stop_service_deployment(serviceDeploymentArn=mine.service_deployment_arn)
 
@@ -307,11 +305,11 @@ def test_a_disabled_service_is_skipped_under_all(cast: Cast, engine: Engine, pla
     assert (upgrade.success_count, upgrade.failed_count) == (2, 0)
 
 
-def test_a_missing_service_fails_and_the_others_go_on(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_missing_service_fails_and_the_others_continue(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client().delete_service(cluster=cast.acme.cluster, service=name_of(cast, "orchestrator"), force=True)
     platform.advance(600)
 
-    upgrade = engine.run(trigger(cast, "all", override_reason="made anew later"))
+    upgrade = engine.run(trigger(cast, "all", override_reason="created again later"))
 
     assert upgrade.status == Status.PARTIAL
     assert verdicts(upgrade) == {
@@ -325,13 +323,13 @@ def test_a_missing_cluster_is_named(cast: Cast, engine: Engine) -> None:
     Organization.objects.filter(pk=cast.acme.pk).update(deployment_cluster="gone")
     cast.acme.refresh_from_db()
 
-    upgrade = engine.run(trigger(cast, override_reason="to see what ECS says"))
+    upgrade = engine.run(trigger(cast, override_reason="to see the error of ECS"))
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.SERVICE_MISSING)}
     assert "gone" in (upgrade.error_message or "")
 
 
-def test_a_service_deleted_in_mid_rollout_is_missing(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_service_deleted_during_its_rollout_is_missing(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     engine.start(upgrade)
     platform.client().delete_service(cluster=cast.acme.cluster, service=name_of(cast), force=True)
@@ -342,10 +340,8 @@ def test_a_service_deleted_in_mid_rollout_is_missing(cast: Cast, engine: Engine,
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.SERVICE_MISSING)}
 
 
-def test_after_a_service_that_went_while_it_was_rolled_the_others_are_not_attempted(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
-    """ECS does not list the deployments of what is gone, either."""
+def test_a_service_deleted_while_rolling_ends_the_others(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """ECS does not list the deployments of a deleted service either."""
     upgrade = trigger(cast, "all")
     engine.start(upgrade)
     platform.client().delete_service(cluster=cast.acme.cluster, service=name_of(cast), force=True)
@@ -380,7 +376,7 @@ def test_a_role_that_cannot_be_assumed_is_denied_access(cast: Cast, engine: Engi
             actor=cast.outsider,
             service="agent",
             force_new_deployment=True,
-            override_reason="to see what AWS says",
+            override_reason="to see the error of AWS",
         )
     )
 
@@ -396,7 +392,7 @@ def test_another_account_is_reached_by_its_role(cast: Cast, engine: Engine, plat
     assert call["region"] == "us-east-1"
 
 
-def test_a_refusal_of_ecs_says_what_to_do(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_refusal_by_ecs_says_what_to_do(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("error", action="UpdateService", code="InvalidParameterException", message="Bad subnet.")
 
     upgrade = engine.run(trigger(cast))
@@ -418,7 +414,7 @@ def test_a_rollout_that_never_ends_times_out_and_frees_the_slot(cast: Cast, engi
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.TIMED_OUT)}
     platform.clear_faults()
-    assert engine.run(trigger(cast, override_reason="it still rolls")).status == Status.SUCCESS
+    assert engine.run(trigger(cast, override_reason="it is still rolling")).status == Status.SUCCESS
 
 
 def test_a_rollout_without_progress_is_flagged_stalled(
@@ -441,7 +437,7 @@ def test_a_rollout_without_progress_is_flagged_stalled(
 
 
 @pytest.mark.parametrize("fault", ["throttle", "access_denied", "server_error"])
-def test_a_look_that_fails_changes_no_state(cast: Cast, engine: Engine, platform: LocalAws, fault: str) -> None:
+def test_a_failed_read_changes_no_state(cast: Cast, engine: Engine, platform: LocalAws, fault: str) -> None:
     upgrade = trigger(cast)
     engine.start(upgrade)
     engine.step()
@@ -462,7 +458,7 @@ def test_a_look_that_fails_changes_no_state(cast: Cast, engine: Engine, platform
     assert upgrade.rollouts.get().check_error is None
 
 
-def test_expired_credentials_are_renewed_in_mid_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_expired_credentials_are_renewed_during_a_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger_upgrade(cast.globex, actor=cast.outsider, service="agent", force_new_deployment=True)
     engine.start(upgrade)
     platform.fault("expired_token", action="DescribeServices", times=1)
@@ -508,7 +504,7 @@ def test_two_organizations_roll_side_by_side(cast: Cast, engine: Engine, local_a
     assert (mine.status, theirs.status) == (Status.SUCCESS, Status.SUCCESS)
 
 
-def test_a_stop_after_ecs_began_to_roll_back_is_not_blamed(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_stop_after_ecs_rolled_back_is_not_the_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
     upgrade = trigger(cast)
     engine.start(upgrade)
@@ -527,7 +523,7 @@ def test_a_stop_after_ecs_began_to_roll_back_is_not_blamed(cast: Cast, engine: E
 
 @pytest.mark.parametrize("denied", ["DescribeServiceDeployments", "ListServiceDeployments"])
 @pytest.mark.parametrize("fault", [None, "crash"])
-def test_without_service_deployments_describe_services_alone_judges(
+def test_describe_services_judges_without_service_deployments(
     cast: Cast, engine: Engine, platform: LocalAws, denied: str, fault: str | None
 ) -> None:
     platform.fault("access_denied", action=denied, account="111111111111")
@@ -551,7 +547,7 @@ def test_without_service_deployments_describe_services_alone_judges(
 def test_without_service_deployments_events_say_how_it_ended(
     cast: Cast, engine: Engine, platform: LocalAws, fault: str | None, rolls_back: bool, expected: tuple[str, str]
 ) -> None:
-    """Worker and scheduler are down; meanwhile mine ends and somebody deploys after it."""
+    """No service deployments. The rollout ends while the workers are down, and another deployment follows."""
     configure(platform, cast, deploymentCircuitBreaker={"enable": True, "rollback": rolls_back})
     deny_service_deployments(platform)
     if fault:
@@ -573,7 +569,7 @@ def test_without_service_deployments_an_alarm_is_no_breaker(cast: Cast, engine: 
     deny_service_deployments(platform)
     platform.fault("alarm", cluster=cast.acme.cluster, service=name_of(cast))
 
-    upgrade = engine.run(trigger(cast, override_reason="the alarm watches over it"))
+    upgrade = engine.run(trigger(cast, override_reason="the alarm guards it"))
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ALARM)}
 
@@ -603,7 +599,7 @@ def test_without_service_deployments_a_stop_uses_the_replys_arn(cast: Cast, engi
 
 
 def test_without_service_deployments_a_late_stop_is_not_blamed(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    """Reads lag, so the stop is sent although the circuit breaker has tripped. ECS takes it, and goes on rolling back."""
+    """Reads lag, so the stop is sent after the circuit breaker has tripped. ECS accepts it and continues to roll back."""
     deny_service_deployments(platform)
     platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
     platform.fault("stale_reads", seconds=60)
@@ -661,7 +657,7 @@ def test_without_service_deployments_others_end_the_rollback(cast: Cast, engine:
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
 
 
-def test_a_stop_that_was_not_taken_names_nobody(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_throttled_stop_is_not_recorded_as_sent(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("throttle", action="StopServiceDeployment")
     upgrade = trigger(cast)
     engine.start(upgrade)
@@ -672,10 +668,8 @@ def test_a_stop_that_was_not_taken_names_nobody(cast: Cast, engine: Engine, plat
     assert upgrade.rollouts.get().stop_sent_at is None
 
 
-def test_a_stop_that_was_taken_names_who_although_a_second_is_refused(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
-    """A stale read still shows mine in progress."""
+def test_a_stop_names_the_person_even_if_its_repeat_is_refused(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """A stale read still shows the deployment in progress."""
     upgrade = trigger(cast)
     engine.start(upgrade)
     platform.advance(20)
@@ -690,7 +684,7 @@ def test_a_stop_that_was_taken_names_who_although_a_second_is_refused(
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.STOPPED_BY_USER)}
 
 
-def test_a_lost_reply_is_adopted_without_service_deployments(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_lost_call_is_adopted_without_service_deployments(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("access_denied", action="ListServiceDeployments", account="111111111111")
     platform.fault("reply_lost", action="UpdateService", times=1)
 
@@ -700,7 +694,7 @@ def test_a_lost_reply_is_adopted_without_service_deployments(cast: Cast, engine:
     assert deployments_started(platform, cast.acme) == 1
 
 
-def test_a_stale_read_does_not_make_mine_superseded(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_stale_read_does_not_supersede_the_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     deny_service_deployments(platform)
     platform.fault("stale_reads", seconds=20)
 
@@ -709,7 +703,7 @@ def test_a_stale_read_does_not_make_mine_superseded(cast: Cast, engine: Engine, 
     assert verdicts(upgrade) == {"agent": (Status.SUCCESS, Outcome.COMPLETED)}
 
 
-def test_a_stop_that_is_denied_is_said_beside_the_look(
+def test_a_denied_stop_is_shown_and_does_not_stop_reads(
     cast: Cast, engine: Engine, platform: LocalAws, client_for: Callable[[User], Client]
 ) -> None:
     platform.fault("access_denied", action="StopServiceDeployment", account="111111111111")
@@ -733,7 +727,7 @@ def test_a_stop_that_is_denied_is_said_beside_the_look(
     assert engine.run(upgrade).status == Status.SUCCESS
 
 
-def test_a_record_changed_meanwhile_moves_no_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_changed_organization_does_not_move_a_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast, "all")
     engine.start(upgrade)
     Organization.objects.filter(pk=cast.acme.pk).update(deployment_region="us-west-2", deployment_cluster="elsewhere")
@@ -745,7 +739,7 @@ def test_a_record_changed_meanwhile_moves_no_rollout(cast: Cast, engine: Engine,
 
 
 @pytest.mark.parametrize("change", ["suspended", "demoted"])
-def test_nothing_more_is_started_for_who_may_no_longer(
+def test_no_service_starts_after_suspension_or_demotion(
     cast: Cast, engine: Engine, platform: LocalAws, change: str
 ) -> None:
     upgrade = trigger(cast, "all")
@@ -758,7 +752,7 @@ def test_nothing_more_is_started_for_who_may_no_longer(
     engine.run(upgrade)
 
     assert verdicts(upgrade) == {
-        "agent": (Status.SUCCESS, Outcome.COMPLETED),  # what already rolled is watched to its end
+        "agent": (Status.SUCCESS, Outcome.COMPLETED),  # already rolling, so it is watched to its end
         "orchestrator": (Status.FAILED, Outcome.NOT_ATTEMPTED),
         "customer-portal": (Status.FAILED, Outcome.NOT_ATTEMPTED),
     }
@@ -783,7 +777,7 @@ def test_a_fix_deployed_after_the_breaker_does_not_hide_it(cast: Cast, engine: E
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.CIRCUIT_BREAKER)}
 
 
-def test_people_are_not_shown_principals_of_aws(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_an_error_shows_no_aws_principal(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("access_denied", action="UpdateService", account="111111111111")
 
     upgrade = engine.run(trigger(cast))

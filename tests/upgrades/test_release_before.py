@@ -1,7 +1,7 @@
-"""While the portal upgrades itself, this release and the one before it share the database, the broker and the cache.
+"""Compatibility with the previous release: both share database, broker and cache while the portal upgrades itself.
 
-The tables of the release before are taken from its migrations: what it wrote must still be possible to write, and what it
-left half done must be carried on.
+The tables of the previous release come from its migrations. It must still be able to write its rows, and this release
+must finish what it left half done.
 """
 
 from datetime import timedelta
@@ -22,9 +22,9 @@ from upgrades.inventory.running import read_platform, service_name
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Outcome, Phase, Status
 
-# The newest migrations of the release before this one. Move them on with each release.
+# The newest migrations of the previous release. Update them with each release.
 RELEASE_BEFORE = [("portal", "0006_deployments"), ("upgrades", "0001_initial"), ("deployments", "0002_counts")]
-# What its processes ring with, and with how many ids.
+# The tasks that its processes dispatch, with the number of ids in a message.
 MESSAGES = {
     "portal.tasks.worker_beat": 0,
     "upgrades.tasks.advance_rollout": 1,
@@ -34,12 +34,12 @@ MESSAGES = {
 
 @pytest.fixture(scope="module")
 def models_before() -> Any:
-    """The models as the release before knows them: `models_before.get_model("upgrades", "Upgrade")`."""
+    """Return the models of the previous release: `models_before.get_model("upgrades", "Upgrade")`."""
     return MigrationLoader(None).project_state(RELEASE_BEFORE).apps
 
 
 def trigger_before(models_before: Any, cast: Cast) -> Upgrade:
-    """The rows that the release before writes for a trigger, with its columns alone."""
+    """Write the rows that the previous release writes for a trigger, with only its columns."""
     made = models_before.get_model("upgrades", "Upgrade").objects.create(
         upgrade_id=new_upgrade_id(),
         organization_id=cast.acme.pk,
@@ -64,7 +64,7 @@ def trigger_before(models_before: Any, cast: Cast) -> Upgrade:
     return Upgrade.objects.get(pk=made.pk)
 
 
-def test_an_upgrade_that_the_release_before_recorded_is_carried_out(
+def test_an_upgrade_of_the_previous_release_is_carried_out(
     models_before: Any, cast: Cast, engine: Engine, platform: LocalAws
 ) -> None:
     upgrade = trigger_before(models_before, cast)
@@ -75,7 +75,7 @@ def test_an_upgrade_that_the_release_before_recorded_is_carried_out(
     assert len(platform.ledger(action="UpdateService", cluster=cast.acme.cluster, effect=True)) == 1
 
 
-def test_the_release_before_writes_events_and_organizations(models_before: Any, cast: Cast, platform: LocalAws) -> None:
+def test_the_previous_release_can_write_its_rows(models_before: Any, cast: Cast, platform: LocalAws) -> None:
     upgrade = trigger_before(models_before, cast)
     events = models_before.get_model("upgrades", "RolloutEvent").objects
 
@@ -91,7 +91,7 @@ def test_the_release_before_writes_events_and_organizations(models_before: Any, 
     assert upgrade.rollouts.get().events.get().kind == "ecs"
 
 
-def test_the_release_before_reads_what_this_one_writes(models_before: Any, cast: Cast, platform: LocalAws) -> None:
+def test_the_previous_release_can_read_new_rows(models_before: Any, cast: Cast, platform: LocalAws) -> None:
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="all", force_new_deployment=True)
 
     for app_label, name in (("upgrades", "Upgrade"), ("upgrades", "Rollout"), ("upgrades", "RolloutEvent")):
@@ -101,9 +101,7 @@ def test_the_release_before_reads_what_this_one_writes(models_before: Any, cast:
     assert due.count() == 1
 
 
-def test_a_rollout_that_the_release_before_watched_is_watched_on(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
+def test_a_rollout_watched_by_the_previous_release_continues(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
     rollout = engine.start(upgrade)
     Rollout.objects.filter(pk=rollout.pk).update(**dict.fromkeys(columns_since(Rollout)))
@@ -122,10 +120,10 @@ def test_a_rollout_that_the_release_before_watched_is_watched_on(
     ids=["nothing to change", "about to call"],
 )
 @pytest.mark.parametrize("wanted", ["wanted_image", "wanted_task_definition"])
-def test_what_it_does_not_know_of_it_cannot_end(
+def test_the_previous_release_cannot_end_newer_rollouts(
     models_before: Any, cast: Cast, platform: LocalAws, wanted: str, written: dict[str, Any]
 ) -> None:
-    """To its engine a version or a rollback is a rollout of what runs: refused by the database, it lets go of the row."""
+    """Its engine ignores the version or the rollback. The database refuses its write, and it releases the row."""
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
     upgrade.rollouts.update(wanted_image=None, wanted_task_definition=None)
     upgrade.rollouts.update(**{wanted: "whatever:2"})
@@ -135,8 +133,8 @@ def test_what_it_does_not_know_of_it_cannot_end(
         rows.update(**written, task_definition="arn:aws:ecs:::task-definition/acme-agent:1")
 
 
-def test_it_reads_what_is_kept_of_a_task_definition(cast: Cast, platform: LocalAws) -> None:
-    """In the shared cache; and what it kept itself, or a later release in another shape, harms nobody."""
+def test_the_releases_share_cached_task_definitions(cast: Cast, platform: LocalAws) -> None:
+    """An entry of another release in the shared cache, in another shape, does no harm."""
     row = read_platform(cast.acme).services[0]  # type: ignore[union-attr]
     key = f"task-definition:{row.task_definition}"
     assert set(soft_cache.recall(key)) == {"arn", "family", "revision", "images"}
@@ -149,13 +147,13 @@ def test_it_reads_what_is_kept_of_a_task_definition(cast: Cast, platform: LocalA
 
 
 def columns_since(model: type[Rollout]) -> set[str]:
-    """The model's fields that the release before does not have."""
+    """Return the model's fields that the previous release does not have."""
     state = MigrationLoader(None).project_state(RELEASE_BEFORE).apps
     before = {field.name for field in state.get_model("upgrades", model.__name__)._meta.get_fields()}
     return {field.name for field in model._meta.concrete_fields} - before
 
 
-def test_no_column_of_the_release_before_is_gone(models_before: Any, db: None) -> None:
+def test_no_column_of_the_previous_release_is_removed(models_before: Any, db: None) -> None:
     with connection.cursor() as cursor:
         for model in models_before.get_models():
             if model._meta.app_label in ("portal", "upgrades", "deployments"):
@@ -164,7 +162,7 @@ def test_no_column_of_the_release_before_is_gone(models_before: Any, db: None) -
                 assert missing == set(), model._meta.label
 
 
-def test_its_messages_are_understood() -> None:
+def test_messages_of_the_previous_release_are_understood() -> None:
     app.loader.import_default_modules()
 
     for name, ids in MESSAGES.items():

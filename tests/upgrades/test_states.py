@@ -1,4 +1,4 @@
-"""The state machine is pure: properties by hypothesis, and what each word of ECS amounts to, row by row."""
+"""The state machine is pure: properties by Hypothesis, and a table of what each ECS status means."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,11 +46,11 @@ ECS_STATUSES = [
 AT = datetime(2026, 5, 1, tzinfo=UTC)
 
 
-# --- the whole -----------------------------------------------------------------------------------------------------
+# --- the upgrade ---------------------------------------------------------------------------------------------------
 
 
 @given(rollouts)
-def test_the_five_rules_decide_the_whole(statuses: list[Status]) -> None:
+def test_five_rules_decide_the_upgrades_status(statuses: list[Status]) -> None:
     counted = [status for status in statuses if status != Status.SKIPPED]
     succeeded = counted.count(Status.SUCCESS)
 
@@ -69,7 +69,7 @@ def test_the_five_rules_decide_the_whole(statuses: list[Status]) -> None:
 
 
 @given(rollouts, st.randoms())
-def test_the_whole_does_not_depend_on_the_order(statuses: list[Status], random: Any) -> None:
+def test_the_status_does_not_depend_on_the_order(statuses: list[Status], random: Any) -> None:
     shuffled = list(statuses)
     random.shuffle(shuffled)
 
@@ -77,7 +77,7 @@ def test_the_whole_does_not_depend_on_the_order(statuses: list[Status], random: 
 
 
 @given(rollouts)
-def test_the_whole_is_terminal_exactly_when_every_rollout_is(statuses: list[Status]) -> None:
+def test_an_upgrade_is_terminal_when_all_rollouts_are(statuses: list[Status]) -> None:
     overall = overall_status(statuses)
 
     assert overall in UPGRADE_STATUSES
@@ -85,7 +85,7 @@ def test_the_whole_is_terminal_exactly_when_every_rollout_is(statuses: list[Stat
 
 
 @given(rollouts)
-def test_disabled_counts_as_neither(statuses: list[Status]) -> None:
+def test_disabled_counts_as_neither_success_nor_failure(statuses: list[Status]) -> None:
     ended = [status for status in statuses if status in TERMINAL]
 
     if set(ended) - {Status.SKIPPED}:
@@ -93,7 +93,7 @@ def test_disabled_counts_as_neither(statuses: list[Status]) -> None:
 
 
 @given(rollouts, st.lists(st.sampled_from(services_of("all")), min_size=3, max_size=3), st.sampled_from(Status))
-def test_every_upgrade_can_be_told_in_one_sentence(statuses: list[Status], names: list[str], shown: Status) -> None:
+def test_every_upgrade_can_be_described(statuses: list[Status], names: list[str], shown: Status) -> None:
     parts = [(name, status, None) for name, status in zip(names, statuses, strict=False)]
 
     for status in (overall_status(statuses), shown):
@@ -132,7 +132,7 @@ def test_every_upgrade_can_be_told_in_one_sentence(statuses: list[Status], names
         (Status.FAILED, ["disabled"], "Nothing was rolled. Skipped, disabled: agent service."),
     ],
 )
-def test_the_sentence_says_what_became_of_each_service(status: Status, ends: list[str], sentence: str) -> None:
+def test_the_description_covers_each_service(status: Status, ends: list[str], sentence: str) -> None:
     of_end = {"completed": Status.SUCCESS, "no_change": Status.SUCCESS, "disabled": Status.SKIPPED}
     parts = [
         (service, of_end.get(end, Status.FAILED), end) for service, end in zip(services_of("all"), ends, strict=False)
@@ -144,7 +144,7 @@ def test_the_sentence_says_what_became_of_each_service(status: Status, ends: lis
     ).replace("not advance", "not go back")
 
 
-# --- mine, by its own status ---------------------------------------------------------------------------------------
+# --- a rollout, by the status of its own deployment ------------------------------------------------------------------
 
 
 def mine(status: str, **fields: Any) -> ServiceDeployment:
@@ -188,7 +188,7 @@ def mine(status: str, **fields: Any) -> ServiceDeployment:
     ],
 )
 @pytest.mark.parametrize(("running", "reason"), [(0, None), (4, "ECS says why.")])
-def test_the_table_of_the_semantics(
+def test_each_ecs_status_has_its_verdict(
     status: str, evidence: dict[str, Any], expected: tuple[Status, Outcome | None], running: int, reason: str | None
 ) -> None:
     said = {name: evidence[name] for name in ("superseded_by", "stopped_by") if name in evidence}
@@ -199,7 +199,7 @@ def test_the_table_of_the_semantics(
     assert (verdict.status, verdict.outcome) == expected
 
 
-def test_a_person_or_deployment_behind_the_end_is_named() -> None:
+def test_the_person_or_deployment_that_ended_it_is_named() -> None:
     superseded = judge(mine("STOPPED"), superseded_by="arn:later")
     stopped = judge(mine("ROLLBACK_SUCCESSFUL"), stopped_by="ann@example.com")
 
@@ -215,7 +215,7 @@ def test_a_person_or_deployment_behind_the_end_is_named() -> None:
     superseded_by=st.sampled_from([None, "arn:later"]),
     stopped_by=st.sampled_from([None, "ann@example.com"]),
 )
-def test_only_its_own_success_is_a_success_whatever_else_is_seen(
+def test_only_the_deployments_own_success_is_a_success(
     status: str, breaker: Any, alarms: tuple[str, ...], running: int, superseded_by: str | None, stopped_by: str | None
 ) -> None:
     seen = mine(status, breaker_status=breaker, triggered_alarms=alarms, target_running=running)
@@ -227,7 +227,7 @@ def test_only_its_own_success_is_a_success_whatever_else_is_seen(
     assert not verdict.is_terminal or verdict.outcome is not None
 
 
-# --- mine, where ECS gives no service deployments ------------------------------------------------------------------
+# --- a rollout, if ECS gives no service deployments ----------------------------------------------------------------
 
 
 def entry(entry_id: str, *, primary: bool, state: str, rollback: bool = False, reason: str | None = None) -> Deployment:
@@ -247,7 +247,7 @@ def entry(entry_id: str, *, primary: bool, state: str, rollback: bool = False, r
 
 
 def gone(deployment: Deployment) -> Deployment:
-    """The deployment once its tasks are gone."""
+    """Return the deployment without running tasks."""
     return replace(deployment, running_count=0)
 
 
@@ -271,7 +271,7 @@ def service_with(*deployments: Deployment, said: Sequence[str] = ()) -> Service:
 
 
 def judged(*deployments: Deployment, said: Sequence[str] = (), **seen: Any) -> tuple[Status, Outcome | None]:
-    """The verdict on `mine`; `before` was there before the call."""
+    """Return the verdict on the deployment `mine`. The deployment `before` existed before the call."""
     seen = {"baseline": ["before"], "since": AT} | seen
     verdict = judge_by_id(service_with(*deployments, said=said), "mine", **seen)
     return verdict.status, verdict.outcome
@@ -310,7 +310,7 @@ COMPLETED = (Status.SUCCESS, Outcome.COMPLETED)
         ([], GOES_ON),
     ],
 )
-def test_my_entry_among_the_services_deployments(
+def test_the_rollouts_own_entry_is_judged(
     deployments: list[Deployment], expected: tuple[Status, Outcome | None]
 ) -> None:
     assert judged(*deployments) == expected
@@ -334,10 +334,10 @@ def test_my_entry_among_the_services_deployments(
             {"stopped_by": "ann@example.com"},
             (Status.FAILED, Outcome.STOPPED_BY_USER),
         ),
-        ([WENT_BACK], [BACK, RESTORED], {}, ROLLED_BACK),  # others asked for it in ECS
+        ([WENT_BACK], [BACK, RESTORED], {}, ROLLED_BACK),  # requested outside, in ECS
         ([CANNOT_GO_BACK, MINE_FELL], [FELL, BACK], {}, ROLLBACK_FAILED),
         ([CANNOT_GO_BACK], [], {"was_rolling_back": True}, ROLLBACK_FAILED),
-        # Others deployed since: during the rollback, after its end, after its failure.
+        # Deployed outside since: during the rollback, after its end, after its failure.
         ([entry("other", primary=True, state="IN_PROGRESS")], [FELL, BACK], {}, ROLLBACK_FAILED),
         ([entry("other", primary=True, state="IN_PROGRESS")], [], {"was_rolling_back": True}, ROLLBACK_FAILED),
         ([entry("other", primary=True, state="IN_PROGRESS")], [FELL, BACK, RESTORED], {}, ROLLED_BACK),
@@ -349,7 +349,7 @@ def test_my_entry_among_the_services_deployments(
         ),
     ],
 )
-def test_an_earlier_deployment_that_is_primary_again_is_a_rollback(
+def test_an_earlier_deployment_that_is_primary_is_a_rollback(
     deployments: list[Deployment], said: list[str], seen: dict[str, Any], expected: tuple[Status, Outcome | None]
 ) -> None:
     assert judged(*deployments, said=said, **seen) == expected
@@ -361,38 +361,38 @@ OTHER_FELL = "(deployment other) deployment failed: tasks failed to start."
 @pytest.mark.parametrize(
     ("deployments", "said", "expected"),
     [
-        # A stale read, from before the call. What was rolled back then was not mine.
+        # A stale read from before the call. It shows the rollback of another deployment.
         ([WENT_BACK], [], GOES_ON),
         ([ROLLS_BACK], [], GOES_ON),
         ([ROLLS_BACK], ["(deployment before) deployment failed: alarm detected.", BACK], GOES_ON),
-        # A later deployment took the place of mine, and was rolled back itself.
+        # A later deployment superseded the rollout's own one and was itself rolled back.
         ([ROLLS_BACK, entry("other", primary=False, state="FAILED"), MINE_ROLLS], [OTHER_FELL, BACK], SUPERSEDED),
         ([WENT_BACK], [OTHER_FELL, BACK, RESTORED], SUPERSEDED),
-        # To mine: so mine had completed.
+        # Rolled back to the rollout's own deployment, so that one had completed.
         ([entry("mine", primary=True, state="IN_PROGRESS", rollback=True)], [], COMPLETED),
         ([entry("mine", primary=True, state="FAILED")], ["(deployment mine) deployment completed."], COMPLETED),
     ],
 )
-def test_the_rollback_of_another_deployment_is_not_mine(
+def test_the_rollback_of_another_deployment_is_ignored(
     deployments: list[Deployment], said: list[str], expected: tuple[Status, Outcome | None]
 ) -> None:
     assert judged(*deployments, said=said) == expected
 
 
-def test_a_rollback_from_before_the_call_is_not_mine() -> None:
+def test_a_rollback_from_before_the_call_is_ignored() -> None:
     later = AT + timedelta(seconds=30)
 
     assert judged(WENT_BACK, said=[BACK, RESTORED], since=later) == GOES_ON
 
 
-def test_an_entry_that_is_not_there_is_never_a_success() -> None:
+def test_a_missing_entry_is_never_a_success() -> None:
     for state, rollback, baseline in product(("COMPLETED", "IN_PROGRESS", "FAILED"), (True, False), ([], ["other"])):
         other = entry("other", primary=True, state=state, rollback=rollback)
 
         assert judged(other, baseline=baseline)[0] != Status.SUCCESS
 
 
-def test_a_rollback_that_was_seen_is_still_one_when_it_has_ended() -> None:
+def test_an_observed_rollback_stays_one_after_it_ended() -> None:
     assert judged(entry("other", primary=True, state="COMPLETED"), was_rolling_back=True) == ROLLED_BACK
 
 
@@ -414,7 +414,7 @@ def test_a_rollback_that_was_seen_is_still_one_when_it_has_ended() -> None:
         ),
         ([replace(entry("new", primary=True, state="COMPLETED"), task_definition="td:2")], False),
         ([], False),
-        # Behind a Classic Load Balancer ECS gives no state.
+        # With a Classic Load Balancer, ECS gives no state.
         ([replace(entry("new", primary=True, state="-"), rollout_state=None)], True),
         ([replace(entry("new", primary=True, state="-"), rollout_state=None, running_count=1)], False),
         ([replace(entry("new", primary=True, state="-"), rollout_state=None, pending_count=1)], False),
@@ -427,7 +427,7 @@ def test_a_rollback_that_was_seen_is_still_one_when_it_has_ended() -> None:
         ),
     ],
 )
-def test_a_deployment_has_ended_well_when_ecs_is_done_with_it(deployments: list[Deployment], expected: bool) -> None:
+def test_a_deployment_ends_well_when_ecs_has_finished_it(deployments: list[Deployment], expected: bool) -> None:
     assert service_with(*deployments).has_ended_well is expected
 
 
@@ -449,7 +449,7 @@ def test_validation_is_a_pure_function_of_the_matrix(rows: list[CheckResult], is
 
 
 @given(RESULTS)
-def test_what_was_not_verified_never_passes_and_the_end_of_probing_changes_fails_alone(rows: list[CheckResult]) -> None:
+def test_unknown_never_passes_and_failures_count_after_probing(rows: list[CheckResult]) -> None:
     during, after = validation_of(rows, is_probing=True), validation_of(rows, is_probing=False)
 
     if any(row.status == CheckStatus.UNKNOWN for row in rows):

@@ -19,7 +19,7 @@ SignIn = Callable[[User], Client]
 UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
-def test_a_fresh_upgrade_has_every_key_and_null_where_nothing_is_known(cast: Cast, client_for: SignIn) -> None:
+def test_a_new_upgrade_has_every_key_with_null_for_unknown(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.PENDING], reason="OPS-1")
 
     response = client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}")
@@ -69,7 +69,7 @@ def test_a_fresh_upgrade_has_every_key_and_null_where_nothing_is_known(cast: Cas
     }
 
 
-def test_services_stand_in_rolling_order_and_tell_their_own_end(cast: Cast, client_for: SignIn) -> None:
+def test_services_are_in_rolling_order_with_their_outcomes(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(
         cast.acme, by=cast.operator, target="all", statuses=[Status.SUCCESS, Status.FAILED, Status.SKIPPED]
     )
@@ -88,7 +88,7 @@ def test_services_stand_in_rolling_order_and_tell_their_own_end(cast: Cast, clie
     )
 
 
-def test_success_is_true_only_for_the_whole(cast: Cast, client_for: SignIn) -> None:
+def test_success_is_true_only_for_a_successful_upgrade(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
 
     assert client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}").json()["success"] is True
@@ -156,7 +156,7 @@ def test_outsider_gets_404_as_for_a_random_id(cast: Cast, client_for: SignIn, pe
     assert foreign.content == client.get(f"{UPGRADE}/upgrade-2026-0101-000000-abcdef").content
 
 
-def test_a_removed_member_and_one_of_a_suspended_organization_get_404(cast: Cast, client_for: SignIn) -> None:
+def test_removed_members_and_suspended_organizations_get_404(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     removed, member = client_for(cast.operator), client_for(cast.admin)
     Membership.objects.filter(user=cast.operator).delete()
@@ -208,7 +208,7 @@ def test_another_method_is_405(cast: Cast, client_for: SignIn, method: str) -> N
     assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
 
 
-def test_head_answers_as_get_does_and_a_trailing_slash_is_404(cast: Cast, client_for: SignIn) -> None:
+def test_head_answers_like_get_and_a_trailing_slash_is_404(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     client = client_for(cast.viewer)
 

@@ -1,4 +1,4 @@
-"""Triggering an upgrade, through page and API alike. What only one of them has is in test_trigger_{api,page}.py."""
+"""Triggering an upgrade through page and API. Behaviour of only one of them is in test_trigger_{api,page}.py."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ SignIn = Callable[[User], Client]
 
 
 def written() -> tuple[int, ...]:
-    """How many rows there are of everything that a trigger writes."""
+    """Count the rows of every table that a trigger writes."""
     return tuple(model.objects.count() for model in (Upgrade, Rollout, IdempotencyKey, AuditEvent))
 
 
@@ -62,7 +62,7 @@ def test_the_trigger_itself_writes_nothing_to_aws(
     assert platform.ledger(cluster=cast.acme.cluster) == []
 
 
-def test_a_consultant_acts_on_the_organization_that_is_named(
+def test_a_consultant_acts_on_the_named_organization(
     cast: Cast, platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     client = client_for(cast.consultant)
@@ -162,7 +162,7 @@ def test_outsider_gets_404(cast: Cast, platform: LocalAws, client_for: SignIn, d
     assert written() == before
 
 
-def test_viewer_gets_403_and_is_told_what_it_needs(
+def test_viewer_gets_403_with_the_role_that_is_needed(
     cast: Cast, platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     before = written()
@@ -183,7 +183,7 @@ def test_a_removed_member_gets_404(cast: Cast, platform: LocalAws, client_for: S
     assert written() == before
 
 
-def test_a_demoted_member_gets_403_at_once(cast: Cast, platform: LocalAws, client_for: SignIn, door: Door) -> None:
+def test_a_demoted_member_gets_403_immediately(cast: Cast, platform: LocalAws, client_for: SignIn, door: Door) -> None:
     client = client_for(cast.operator)
     assert door.trigger(client, cast.acme).status_code == door.accepted
     Membership.objects.filter(user=cast.operator).update(role="viewer")
@@ -202,7 +202,7 @@ def test_a_suspended_organization_is_not_there(cast: Cast, platform: LocalAws, c
 
 
 @pytest.mark.parametrize(("person", "status"), [("outsider", 404), ("stranger", 404), ("viewer", 403)])
-def test_the_command_refuses_by_itself(cast: Cast, person: str, status: int) -> None:
+def test_the_command_itself_checks_the_role(cast: Cast, person: str, status: int) -> None:
     before = written()
 
     with pytest.raises(PortalError) as refused:
@@ -219,7 +219,7 @@ def test_the_command_refuses_by_itself(cast: Cast, person: str, status: int) -> 
     ("running", "asked"),
     [("agent", "agent"), ("agent", "all"), ("all", "agent"), ("all", "customer-portal"), ("all", "all")],
 )
-def test_an_overlap_is_a_conflict_that_names_the_blocker(
+def test_an_overlap_is_a_conflict_naming_the_blocker(
     cast: Cast, platform: LocalAws, client_for: SignIn, door: Door, running: str, asked: str
 ) -> None:
     pending = [Status.IN_PROGRESS] if running != "all" else [Status.IN_PROGRESS, Status.PENDING, Status.PENDING]
@@ -264,7 +264,7 @@ def test_a_cluster_without_stack_is_refused(cast: Cast, local_aws: LocalAws, cli
     assert written() == before
 
 
-def test_a_disabled_service_named_alone_is_refused(
+def test_a_disabled_service_on_its_own_is_refused(
     cast: Cast, local_aws: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     seed_platform(local_aws, cast.acme, agent=0)
@@ -277,7 +277,7 @@ def test_a_disabled_service_named_alone_is_refused(
     assert written() == before
 
 
-def test_a_disabled_service_is_no_reason_to_refuse_all(
+def test_all_is_accepted_with_a_disabled_service(
     cast: Cast, local_aws: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     seed_platform(local_aws, cast.acme, agent=0)
@@ -325,7 +325,7 @@ def test_bad_input_is_refused_and_nothing_written(
     assert written() == before
 
 
-def test_where_the_registry_is_limited_a_version_is_refused(
+def test_a_version_of_a_limited_registry_is_refused(
     cast: Cast, platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     before = written()
@@ -337,7 +337,7 @@ def test_where_the_registry_is_limited_a_version_is_refused(
     assert written() == before
 
 
-def test_a_version_that_a_targeted_service_lacks_is_refused_naming_it(
+def test_a_version_that_one_service_lacks_is_refused(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     platform.client("ecr").batch_delete_image(repositoryName="axonflow-orchestrator", imageIds=[{"imageTag": "v9.8.0"}])
@@ -350,7 +350,7 @@ def test_a_version_that_a_targeted_service_lacks_is_refused_naming_it(
     assert written() == before
 
 
-def test_a_version_whose_registry_does_not_answer_is_refused(
+def test_a_version_is_refused_if_the_registry_is_down(
     cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     platform.fault("throttle", action="DescribeImages")
@@ -375,7 +375,7 @@ def test_a_version_is_recorded_with_its_digest(
     assert str(rollout.wanted_image).endswith(f"/axonflow-agent@{registry['agent:v9.8.0']}")
 
 
-def test_a_reason_of_2000_characters_is_kept_as_it_is(
+def test_a_reason_of_2000_characters_is_stored_unchanged(
     cast: Cast, platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     reason = "<b>é\u202e'; DROP TABLE deployment_upgrades;--".ljust(2000, "x")
@@ -385,7 +385,7 @@ def test_a_reason_of_2000_characters_is_kept_as_it_is(
     assert upgrade.reason == reason
 
 
-# --- the audit row -------------------------------------------------------------------------------------------------
+# --- the audit event -----------------------------------------------------------------------------------------------
 
 
 def test_the_trigger_is_audited(cast: Cast, platform: LocalAws, client_for: SignIn, door: Door) -> None:

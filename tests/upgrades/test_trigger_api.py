@@ -1,4 +1,4 @@
-"""POST /api/v1/deployments/upgrade: what it takes, what it answers, what it refuses."""
+"""POST /api/v1/deployments/upgrade: requests, answers and refusals."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +22,7 @@ FOUR = "agent, orchestrator, customer-portal, all"
 
 @pytest.fixture
 def client(cast: Cast, platform: LocalAws, client_for: SignIn) -> Client:
-    """The operator's; AWS is there."""
+    """Return the operator's client, with AWS available."""
     return client_for(cast.operator)
 
 
@@ -69,7 +69,7 @@ def test_202_with_the_documented_body_and_location(cast: Cast, client: Client) -
     assert client.get(body["status_url"]).status_code == 200
 
 
-def test_what_is_left_out_has_its_default(client: Client) -> None:
+def test_omitted_fields_have_defaults(client: Client) -> None:
     trigger(client)
 
     upgrade = Upgrade.objects.get()
@@ -98,7 +98,7 @@ def test_the_same_key_gives_the_same_bytes_even_after_the_end(cast: Cast, client
     first = trigger(client, {"service": "agent", "reason": "é"}, Idempotency_Key="once")
     Upgrade.objects.update(status=Status.SUCCESS, success_count=1)
     Upgrade.objects.get().rollouts.update(phase="done", status=Status.SUCCESS)
-    make_upgrade(cast.acme, by=cast.operator)  # a past that changes the estimate of whatever comes now
+    make_upgrade(cast.acme, by=cast.operator)  # changes the estimate of any later upgrade
 
     again = trigger(client, {"reason": "é", "service": "agent", "version": "latest"}, Idempotency_Key="once")
 
@@ -106,7 +106,7 @@ def test_the_same_key_gives_the_same_bytes_even_after_the_end(cast: Cast, client
     assert again.headers["Location"] == first.headers["Location"]
 
 
-def test_without_a_key_nothing_is_kept(client: Client) -> None:
+def test_without_a_key_no_key_is_stored(client: Client) -> None:
     trigger(client)
 
     assert not IdempotencyKey.objects.exists()
@@ -128,7 +128,7 @@ def test_a_consultant_without_the_header_gets_400(cast: Cast, platform: LocalAws
 
 
 @pytest.mark.parametrize("slug", ["initech", "nowhere", "", "ACME", "acme'--", "x" * 5000])
-def test_a_foreign_slug_is_answered_like_an_unknown_one(
+def test_a_foreign_slug_gets_the_answer_of_an_unknown_one(
     cast: Cast, platform: LocalAws, client_for: SignIn, slug: str
 ) -> None:
     client = client_for(cast.consultant)
@@ -144,7 +144,7 @@ def test_a_slug_with_a_nul_is_refused(client: Client) -> None:
     assert_refused(trigger(client, X_Organization="ac\x00me"), 400, "bad_request")
 
 
-def test_a_member_of_nothing_is_told_so(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+def test_a_user_without_organization_gets_404(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     body = assert_refused(trigger(client_for(cast.stranger)), 404, "not_found")
 
     assert "member of no organization" in body["detail"]
@@ -199,7 +199,7 @@ def test_a_conflict_names_the_blocker_by_its_id(cast: Cast, client: Client) -> N
     assert body["upgrade_id"] == blocker.upgrade_id
 
 
-def test_another_request_under_the_same_key_is_a_mismatch(client: Client) -> None:
+def test_another_request_with_the_same_key_is_a_mismatch(client: Client) -> None:
     trigger(client, {"service": "agent"}, Idempotency_Key="once")
 
     response = trigger(client, {"service": "agent", "force_new_deployment": True}, Idempotency_Key="once")
@@ -224,7 +224,7 @@ def test_an_impossible_request_has_its_own_code(
 
 
 @pytest.mark.parametrize("service", ["database", "", "Agent", "agent ", None, 1, True, [], ["agent"], {"a": 1}])
-def test_a_service_that_is_none_of_the_four_is_answered_with_the_four(client: Client, service: Any) -> None:
+def test_an_unknown_service_gets_the_four_targets(client: Client, service: Any) -> None:
     body = assert_refused(trigger(client, {"service": service}), 400, "invalid")
 
     assert list(body["errors"]) == ["service"]
@@ -232,7 +232,7 @@ def test_a_service_that_is_none_of_the_four_is_answered_with_the_four(client: Cl
     assert_nothing_written()
 
 
-def test_a_missing_service_is_answered_with_the_four(client: Client) -> None:
+def test_a_missing_service_gets_the_four_targets(client: Client) -> None:
     body = assert_refused(trigger(client, {}), 400, "invalid")
 
     assert FOUR in body["errors"]["service"][0]
@@ -258,7 +258,7 @@ def test_a_missing_service_is_answered_with_the_four(client: Client) -> None:
         ("reason", "a\udfff\x00"),
     ],
 )
-def test_a_field_of_the_wrong_kind_is_named(client: Client, field: str, value: Any) -> None:
+def test_a_field_of_the_wrong_type_is_named(client: Client, field: str, value: Any) -> None:
     body = assert_refused(trigger(client, {"service": "agent", field: value}), 400, "invalid")
 
     assert list(body["errors"]) == [field]
@@ -298,7 +298,7 @@ def test_malformed_json_is_400(client: Client, text: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", '[{"service": "agent"}]', '"agent"', "5", "null", "true"])
-def test_json_that_is_no_object_is_400(client: Client, text: str) -> None:
+def test_json_that_is_not_an_object_is_400(client: Client, text: str) -> None:
     assert_refused(client.post(UPGRADE, text, content_type="application/json"), 400, "invalid")
     assert_nothing_written()
 
@@ -319,12 +319,12 @@ def test_a_body_over_one_mebibyte_is_413(client: Client) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\x00b", "a\nb"])
-def test_a_key_that_cannot_be_kept_is_400(client: Client, key: str) -> None:
+def test_an_invalid_idempotency_key_is_400(client: Client, key: str) -> None:
     assert_refused(trigger(client, Idempotency_Key=key), 400, "bad_idempotency_key")
     assert_nothing_written()
 
 
-def test_a_key_of_255_characters_is_kept(client: Client) -> None:
+def test_a_key_of_255_characters_is_accepted(client: Client) -> None:
     assert trigger(client, Idempotency_Key="x" * 255).status_code == 202
 
 
@@ -342,11 +342,11 @@ def test_a_trailing_slash_is_404_without_redirect(client: Client) -> None:
     assert_refused(response, 404, "not_found")
 
 
-# --- the whole way -------------------------------------------------------------------------------------------------
+# --- end to end ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_was_accepted_is_carried_out(cast: Cast, engine: Engine, client_for: SignIn) -> None:
+def test_an_accepted_upgrade_is_carried_out(cast: Cast, engine: Engine, client_for: SignIn) -> None:
     client = client_for(cast.operator)
     accepted = trigger(client, {"service": "agent", "force_new_deployment": True}).json()
 

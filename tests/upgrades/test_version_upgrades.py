@@ -1,4 +1,4 @@
-"""Rolling a version: the image that was chosen, pinned by its digest, in a revision that differs in nothing else."""
+"""Upgrades to a version: the chosen image, pinned by its digest, in a revision that differs in nothing else."""
 
 import json
 import signal
@@ -45,7 +45,7 @@ def service_now(local_aws: LocalAws, cast: Cast, service: str = "agent") -> dict
 
 
 def definition_now(local_aws: LocalAws, cast: Cast, service: str = "agent") -> dict[str, Any]:
-    """What the service's task definition says, its tags included."""
+    """Return the service's task definition with its tags."""
     arn = service_now(local_aws, cast, service)["taskDefinition"]
     reply = local_aws.client().describe_task_definition(taskDefinition=arn, include=["TAGS"])
     return {**reply["taskDefinition"], "tags": reply.get("tags", [])}
@@ -59,7 +59,7 @@ def running_digests(local_aws: LocalAws, cast: Cast, service: str = "agent") -> 
 
 
 def deploy(local_aws: LocalAws, cast: Cast, definition: dict[str, Any], service: str = "agent") -> str:
-    """Somebody registers a task definition and rolls the service to it, outside the portal."""
+    """Register a task definition and roll the service to it outside the portal. Return its ARN."""
     arn = local_aws.client().register_task_definition(**definition)["taskDefinition"]["taskDefinitionArn"]
     local_aws.client().update_service(**place_of(cast, service), taskDefinition=arn)
     local_aws.advance(300)
@@ -73,7 +73,7 @@ def plain_definition(cast: Cast, image: str, service: str = "agent", **fields: A
 
 
 def put_image(local_aws: LocalAws, tags: list[str], *, repository: str = "axonflow-agent") -> str:
-    """Push an image now; returns its digest. A tag that another image has moves to it."""
+    """Push an image now and return its digest. Its tags move from other images."""
     seeded = local_aws.seed(images=[{"repository": repository, "tags": tags, "pushed_at": local_aws.now()}])
     return str(seeded["images"][f"{repository}:{tags[0]}"])
 
@@ -102,7 +102,9 @@ def test_a_version_is_rolled_pinned_by_its_digest(
     assert f"v9.9.1 ({registry['agent:v9.9.1']}); nothing else differs" in told
 
 
-def test_what_was_chosen_is_recorded_with_the_request(cast: Cast, platform: LocalAws, registry: dict[str, str]) -> None:
+def test_the_chosen_images_are_recorded_with_the_request(
+    cast: Cast, platform: LocalAws, registry: dict[str, str]
+) -> None:
     upgrade = trigger(cast, "all")
 
     assert upgrade.version == "v9.9.1"
@@ -122,7 +124,7 @@ def test_all_rolls_each_service_to_its_own_image(
         assert running_digests(platform, cast, service) == {registry[f"{service}:v9.9.1"]}
 
 
-def test_every_field_survives_and_sidecars_are_nobodys_business(
+def test_every_field_and_every_sidecar_is_kept(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
 ) -> None:
     role = "arn:aws:iam::111111111111:role/agent"
@@ -207,7 +209,7 @@ def comparable(definition: dict[str, Any]) -> Any:
 
 
 def test_tags_of_aws_itself_are_left_out(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    """CloudFormation puts them there, and ECS lets nobody else register them."""
+    """CloudFormation sets them, and ECS refuses to register them for anyone else."""
     assert [tag["key"] for tag in definition_now(platform, cast)["tags"]] == ["aws:cloudformation:stack-name"]
 
     upgrade = engine.run(trigger(cast))
@@ -216,10 +218,8 @@ def test_tags_of_aws_itself_are_left_out(cast: Cast, engine: Engine, platform: L
     assert definition_now(platform, cast)["tags"] == []
 
 
-def test_the_revision_of_the_service_is_copied_not_the_newest_of_its_family(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
-    """Somebody registered a revision that nobody has rolled yet: a version upgrade must not carry it along."""
+def test_the_running_revision_is_copied_not_the_newest(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """A newer revision was registered but never rolled. A version upgrade must not include its changes."""
     unrolled = plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0", cpu="256", memory="512")
     platform.client().register_task_definition(**unrolled)
 
@@ -280,7 +280,7 @@ def test_latest_is_resolved_at_the_trigger_and_recorded(
     assert running_digests(platform, cast) == {registry["agent:v9.9.1"]}
 
 
-def test_without_a_tag_latest_it_is_the_newest_that_has_a_tag(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_without_the_tag_latest_the_newest_tagged_is_rolled(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client("ecr").batch_delete_image(repositoryName="axonflow-agent", imageIds=[{"imageTag": "latest"}])
     platform.advance(60)
     newest = put_image(platform, ["v9.10.0"])
@@ -290,7 +290,7 @@ def test_without_a_tag_latest_it_is_the_newest_that_has_a_tag(cast: Cast, engine
     assert (upgrade.rollouts.get().to_version, upgrade.rollouts.get().to_digest) == ("v9.10.0", newest)
 
 
-def test_latest_that_runs_already_changes_nothing(
+def test_latest_that_already_runs_changes_nothing(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
 ) -> None:
     put_image(platform, ["v9.9.0", "latest"])
@@ -316,7 +316,7 @@ def test_the_same_image_under_another_name_changes_nothing(cast: Cast, engine: E
 
 
 def test_the_same_name_with_another_image_is_rolled(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    """The tag moved after the tasks had started: by its name it would be the same."""
+    """The tag moved after the tasks had started, so the name is the same but the image differs."""
     rebuilt = put_image(platform, ["rebuilt", "v9.9.0"])
 
     upgrade = engine.run(trigger(cast, version="v9.9.0"))
@@ -325,7 +325,7 @@ def test_the_same_name_with_another_image_is_rolled(cast: Cast, engine: Engine, 
     assert running_digests(platform, cast) == {rebuilt}
 
 
-def test_a_version_that_was_rolled_is_not_rolled_again(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_version_that_runs_is_not_rolled_again(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     engine.run(trigger(cast))
 
     upgrade = engine.run(trigger(cast))
@@ -335,9 +335,7 @@ def test_a_version_that_was_rolled_is_not_rolled_again(cast: Cast, engine: Engin
     assert len(registrations(platform)) == len(deployments(platform, cast.acme)) == 1
 
 
-def test_a_revision_that_is_used_again_is_not_told_as_registered(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
+def test_a_reused_revision_has_no_registration_entry(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     before = service_now(platform, cast)["taskDefinition"]
     engine.run(trigger(cast))
     platform.client().update_service(**place_of(cast), taskDefinition=before)
@@ -349,7 +347,7 @@ def test_a_revision_that_is_used_again_is_not_told_as_registered(
     assert UpgradeEvent.objects.filter(kind=EventKind.REVISION_REGISTERED).count() == 1
 
 
-def test_forced_it_is_rolled_again_on_the_same_revision(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_forced_upgrade_rolls_the_same_revision_again(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     first = engine.run(trigger(cast))
 
     again = engine.run(trigger(cast, force_new_deployment=True))
@@ -360,7 +358,7 @@ def test_forced_it_is_rolled_again_on_the_same_revision(cast: Cast, engine: Engi
 
 
 @pytest.mark.parametrize(("version", "outcome"), [("v9.9.0", Outcome.NO_CHANGE), ("v9.9.1", Outcome.COMPLETED)])
-def test_where_tasks_cannot_be_read_the_names_must_do(
+def test_names_are_compared_if_tasks_cannot_be_read(
     cast: Cast, engine: Engine, platform: LocalAws, version: str, outcome: Outcome
 ) -> None:
     platform.fault("access_denied", action="DescribeTasks")
@@ -370,11 +368,11 @@ def test_where_tasks_cannot_be_read_the_names_must_do(
     assert upgrade.rollouts.get().outcome == outcome
 
 
-# --- nothing to change, unless a deployment of others is under way or has failed -----------------------------------
+# --- nothing to change, unless an outside deployment is in progress or has failed ----------------------------------
 
 
 def start_outside(local_aws: LocalAws, cast: Cast, image: str, service: str = "agent") -> str:
-    """Start a deployment of the image outside the portal and return its task definition; no time passes."""
+    """Start a deployment of the image outside the portal and return its task definition. No time passes."""
     definition = plain_definition(cast, image, service)
     arn = local_aws.client().register_task_definition(**definition)["taskDefinition"]["taskDefinitionArn"]
     local_aws.client().update_service(**place_of(cast, service), taskDefinition=arn)
@@ -382,7 +380,7 @@ def start_outside(local_aws: LocalAws, cast: Cast, image: str, service: str = "a
 
 
 def fail_outside(local_aws: LocalAws, cast: Cast, image: str, service: str = "agent") -> str:
-    """Deploy the image outside the portal; its tasks crash, and the circuit breaker stops it without a rollback."""
+    """Deploy the image outside the portal. Its tasks crash, and the circuit breaker stops it without a rollback."""
     breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
     local_aws.client().update_service(**place_of(cast, service), deploymentConfiguration=breaker)
     local_aws.fault("crash", **place_of(cast, service), times=1)
@@ -393,7 +391,7 @@ def fail_outside(local_aws: LocalAws, cast: Cast, image: str, service: str = "ag
 
 @pytest.mark.parametrize("interfere", [start_outside, fail_outside], ids=["under_way", "failed"])
 @pytest.mark.parametrize("image", ["v9.9.0", "v9.9.1"])
-def test_a_deployment_of_others_that_has_not_ended_is_replaced(
+def test_an_outside_deployment_that_has_not_ended_is_replaced(
     cast: Cast,
     engine: Engine,
     platform: LocalAws,
@@ -401,11 +399,11 @@ def test_a_deployment_of_others_that_has_not_ended_is_replaced(
     interfere: Callable[[LocalAws, Cast, str], str],
     image: str,
 ) -> None:
-    """The tasks run v9.9.0, but ECS goes on to their task definition, or starts the next task from it."""
+    """The tasks run v9.9.0, but ECS still rolls to the other task definition, or would start the next task from it."""
     theirs = interfere(platform, cast, f"{REGISTRY}/axonflow-agent:{image}")
     assert running_digests(platform, cast) == {registry["agent:v9.9.0"]}
 
-    upgrade = engine.run(trigger(cast, version="v9.9.0", override_reason="it replaces what others left"))
+    upgrade = engine.run(trigger(cast, version="v9.9.0", override_reason="it replaces the outside deployment"))
 
     rollout = upgrade.rollouts.get()
     assert (upgrade.status, rollout.outcome, rollout.attempts) == (Status.SUCCESS, Outcome.COMPLETED, 1)
@@ -414,7 +412,7 @@ def test_a_deployment_of_others_that_has_not_ended_is_replaced(
     assert service_now(platform, cast)["deployments"][0]["id"] == rollout.deployment_id
 
 
-def test_a_deployment_of_others_before_its_turn_is_replaced(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_an_outside_deployment_before_its_turn_is_replaced(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast, "all", version="v9.9.0")
     start_outside(platform, cast, f"{REGISTRY}/axonflow-customer-portal:v9.9.1", "customer-portal")
     for _ in range(3):
@@ -429,7 +427,7 @@ def test_a_deployment_of_others_before_its_turn_is_replaced(cast: Cast, engine: 
     ]
 
 
-def test_a_foreign_registry_rolls_again_what_has_not_ended_well(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_foreign_image_that_has_not_ended_well_is_rolled(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     theirs = start_outside(platform, cast, "ghcr.io/getaxonflow/axonflow-agent:v9.9.0")
 
     upgrade = engine.run(trigger(cast, version="latest", override_reason="it is rolling"))
@@ -438,7 +436,7 @@ def test_a_foreign_registry_rolls_again_what_has_not_ended_well(cast: Cast, engi
     assert (rollout.outcome, rollout.task_definition) == (Outcome.COMPLETED, theirs)
 
 
-def test_what_others_have_deployed_to_its_end_is_no_change(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_completed_outside_deployment_is_no_change(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.9.1"))
     before = len(platform.ledger(action="UpdateService"))
 
@@ -448,7 +446,7 @@ def test_what_others_have_deployed_to_its_end_is_no_change(cast: Cast, engine: E
     assert len(platform.ledger(action="UpdateService")) == before
 
 
-def test_what_ecs_has_rolled_back_to_is_no_change(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_version_that_ecs_rolled_back_to_is_no_change(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("crash", **place_of(cast), times=1)
     deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.9.1"))
 
@@ -460,9 +458,7 @@ def test_what_ecs_has_rolled_back_to_is_no_change(cast: Cast, engine: Engine, pl
 # --- never twice ---------------------------------------------------------------------------------------------------
 
 
-def test_a_lost_reply_of_the_registration_is_found_by_its_content(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
+def test_a_lost_registration_is_found_by_its_content(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("reply_lost", action="RegisterTaskDefinition", times=1)
     upgrade = trigger(cast)
     engine.step()
@@ -475,7 +471,7 @@ def test_a_lost_reply_of_the_registration_is_found_by_its_content(
 
 
 @pytest.mark.parametrize(("fault", "registered"), [("timeout_before", 0), ("timeout_after", 1)])
-def test_a_worker_killed_while_it_registers(
+def test_a_worker_killed_while_registering_is_recovered(
     cast: Cast, engine: Engine, platform: LocalAws, fault: str, registered: int
 ) -> None:
     upgrade = trigger(cast)
@@ -507,7 +503,7 @@ def test_a_lost_update_service_is_adopted_by_its_revision(cast: Cast, engine: En
 
 
 @pytest.mark.parametrize("fault", ["throttle", "server_error", "expired_token"])
-def test_a_registration_that_aws_does_not_take_now_waits(
+def test_a_registration_that_aws_cannot_take_is_retried(
     cast: Cast, engine: Engine, platform: LocalAws, fault: str
 ) -> None:
     platform.fault(fault, action="RegisterTaskDefinition", times=2)
@@ -521,7 +517,7 @@ def test_a_registration_that_aws_does_not_take_now_waits(
 # --- refused by AWS ------------------------------------------------------------------------------------------------
 
 
-def test_a_registration_that_is_denied_names_the_permission(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_denied_registration_names_the_permission(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("access_denied", action="RegisterTaskDefinition")
 
     upgrade = engine.run(trigger(cast))
@@ -532,7 +528,7 @@ def test_a_registration_that_is_denied_names_the_permission(cast: Cast, engine: 
     assert deployments(platform, cast.acme) == []
 
 
-def test_a_role_that_may_not_be_passed_is_named(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_missing_pass_role_permission_is_named(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     message = (
         "User: arn:aws:sts::111111111111:assumed-role/portal/s is not authorized to perform: iam:PassRole on resource: "
         "arn:aws:iam::111111111111:role/agent because no identity-based policy allows the iam:PassRole action"
@@ -545,7 +541,7 @@ def test_a_role_that_may_not_be_passed_is_named(cast: Cast, engine: Engine, plat
     assert "iam:PassRole" in (upgrade.error_message or "")
 
 
-def test_a_refused_registration_says_where_the_reason_is(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_refused_registration_says_where_to_find_the_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("error", action="RegisterTaskDefinition", code="ClientException", message="Too many containers.")
 
     upgrade = engine.run(trigger(cast))
@@ -556,12 +552,10 @@ def test_a_refused_registration_says_where_the_reason_is(cast: Cast, engine: Eng
     assert "Too many containers." not in (upgrade.error_message or "")
 
 
-# --- registries that cannot be read, or do not have it --------------------------------------------------------------
+# --- registries that cannot be read or lack the version --------------------------------------------------------------
 
 
-def test_a_foreign_registry_rolls_what_the_task_definition_names(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
+def test_a_foreign_registry_rolls_the_same_task_definition(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     image = "ghcr.io/getaxonflow/axonflow-agent:v9.9.0"
     arn = deploy(platform, cast, plain_definition(cast, image))
 
@@ -583,7 +577,7 @@ def test_a_foreign_registry_has_no_versions_to_choose(cast: Cast, platform: Loca
 
 
 def refusal(cast: Cast, service: str = "agent", version: str = "v9.9.1") -> PortalError:
-    """How the trigger is refused; nothing is written."""
+    """Return the error that refuses the trigger. Check that nothing is written."""
     before = Upgrade.objects.count()
     with pytest.raises(PortalError) as refused:
         trigger(cast, service, version)
@@ -591,7 +585,7 @@ def refusal(cast: Cast, service: str = "agent", version: str = "v9.9.1") -> Port
     return refused.value
 
 
-def test_a_registry_that_may_not_be_read_is_limited(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_registry_that_denies_access_is_limited(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("access_denied", action="DescribeImages")
 
     refused = refusal(cast)
@@ -603,7 +597,7 @@ def test_a_registry_that_may_not_be_read_is_limited(cast: Cast, engine: Engine, 
     assert registrations(platform) == []
 
 
-def test_a_repository_that_is_not_there_is_limited(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_missing_repository_is_limited(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client("ecr").delete_repository(repositoryName="axonflow-agent", force=True)
 
     refused = refusal(cast)
@@ -623,7 +617,7 @@ def test_a_repository_without_a_tagged_image_is_limited(cast: Cast, engine: Engi
     assert upgrade.rollouts.get().outcome == Outcome.NO_CHANGE
 
 
-def test_a_container_that_nobody_can_tell_is_left_alone(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_an_ambiguous_container_is_left_unchanged(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     image = f"{REGISTRY}/axonflow-agent:v9.9.0"
     containers = [{"name": name, "image": image, "essential": True, "memory": 64} for name in ("one", "two")]
     deploy(platform, cast, {"family": f"{cast.acme.deployment_stack}-agent", "containerDefinitions": containers})
@@ -645,7 +639,7 @@ def test_an_explicit_version_needs_aws_to_answer(cast: Cast, platform: LocalAws,
     assert (refused.code, refused.status) == ("registry_unavailable", 502)
 
 
-def test_what_was_resolved_needs_no_registry_any_more(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_resolved_version_needs_no_registry(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     platform.fault("throttle", action="DescribeImages")
 
@@ -655,7 +649,7 @@ def test_what_was_resolved_needs_no_registry_any_more(cast: Cast, engine: Engine
     assert upgrade.rollouts.get().to_version == "v9.9.1"
 
 
-def test_latest_is_left_to_the_engine_while_the_registry_does_not_answer(
+def test_latest_is_resolved_later_if_the_registry_is_down(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
 ) -> None:
     platform.fault("throttle", action="DescribeImages")
@@ -673,14 +667,14 @@ def test_latest_is_left_to_the_engine_while_the_registry_does_not_answer(
 
 
 @pytest.mark.parametrize("version", ["v1.0.0", "not a tag", "-x", "sha256:abc", "sha256:" + 64 * "0"])
-def test_a_version_that_is_not_there_is_refused(cast: Cast, platform: LocalAws, version: str) -> None:
+def test_an_unknown_version_is_refused(cast: Cast, platform: LocalAws, version: str) -> None:
     refused = refusal(cast, version=version)
 
     assert (refused.code, refused.status) == ("version_unavailable", 400)
     assert f"agent service: the repository axonflow-agent has no image {version}" in refused.message
 
 
-def test_a_version_that_one_service_lacks_names_that_service(cast: Cast, platform: LocalAws) -> None:
+def test_a_version_that_one_service_lacks_names_the_service(cast: Cast, platform: LocalAws) -> None:
     platform.client("ecr").batch_delete_image(repositoryName="axonflow-orchestrator", imageIds=[{"imageTag": "v9.8.0"}])
 
     refused = refusal(cast, "all", "v9.8.0")
@@ -689,7 +683,7 @@ def test_a_version_that_one_service_lacks_names_that_service(cast: Cast, platfor
     assert trigger(cast, "agent", "v9.8.0").version == "v9.8.0"
 
 
-def test_a_disabled_service_may_lack_it(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_disabled_service_may_lack_the_version(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client("ecr").delete_repository(repositoryName="axonflow-customer-portal", force=True)
     platform.client().update_service(**place_of(cast, "customer-portal"), desiredCount=0)
 
@@ -699,7 +693,7 @@ def test_a_disabled_service_may_lack_it(cast: Cast, engine: Engine, platform: Lo
     assert upgrade.rollouts.get(service="customer-portal").outcome == Outcome.DISABLED
 
 
-def test_scaled_up_meanwhile_it_is_not_rolled_to_something_else(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_service_scaled_up_meanwhile_keeps_its_image(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client("ecr").delete_repository(repositoryName="axonflow-customer-portal", force=True)
     platform.client().update_service(**place_of(cast, "customer-portal"), desiredCount=0)
     upgrade = trigger(cast, "all", force_new_deployment=True)
@@ -716,7 +710,7 @@ def test_a_missing_cluster_needs_no_version(cast: Cast, engine: Engine, platform
     cast.acme.deployment_cluster = "gone"
     cast.acme.save()
 
-    upgrade = engine.run(trigger(cast, override_reason="to see what ECS says"))
+    upgrade = engine.run(trigger(cast, override_reason="to see the error of ECS"))
 
     assert upgrade.rollouts.get().outcome == Outcome.SERVICE_MISSING
 
@@ -725,16 +719,16 @@ def test_a_missing_service_needs_no_version(cast: Cast, engine: Engine, platform
     platform.client().delete_service(**place_of(cast, "orchestrator"), force=True)
     platform.advance(600)
 
-    upgrade = engine.run(trigger(cast, "all", override_reason="it is made anew later"))
+    upgrade = engine.run(trigger(cast, "all", override_reason="it is created again later"))
 
     outcomes = list(upgrade.rollouts.values_list("outcome", flat=True))
     assert outcomes == [Outcome.COMPLETED, Outcome.SERVICE_MISSING, Outcome.COMPLETED]
 
 
-# --- names of what is pinned ---------------------------------------------------------------------------------------
+# --- names of pinned images ----------------------------------------------------------------------------------------
 
 
-def test_a_pinned_image_is_known_by_what_was_rolled(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_pinned_image_is_named_by_past_rollouts(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     engine.run(trigger(cast))
     platform.client("ecr").delete_repository(repositoryName="axonflow-agent", force=True)
 
@@ -744,7 +738,7 @@ def test_a_pinned_image_is_known_by_what_was_rolled(cast: Cast, engine: Engine, 
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_what_others_pinned_is_known_by_its_best_tag_or_its_digest(
+def test_an_image_pinned_outside_is_named_by_tag_or_digest(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str], known: bool
 ) -> None:
     digest = registry["agent:v9.9.1"] if known else push_untagged(platform)
@@ -756,12 +750,10 @@ def test_what_others_pinned_is_known_by_its_best_tag_or_its_digest(
     assert upgrade.rollouts.get().from_version == ("v9.9.1" if known else digest[:19])
 
 
-# --- rows of another make ------------------------------------------------------------------------------------------
+# --- rows of other kinds -------------------------------------------------------------------------------------------
 
 
-def test_a_row_of_the_release_before_rolls_the_task_definition_as_it_is(
-    cast: Cast, engine: Engine, platform: LocalAws
-) -> None:
+def test_a_row_of_the_previous_release_rolls_the_current_image(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast, version="latest", force_new_deployment=True)
     Rollout.objects.filter(upgrade=upgrade).update(wanted_version=None, wanted_image=None)
 
@@ -773,7 +765,7 @@ def test_a_row_of_the_release_before_rolls_the_task_definition_as_it_is(
     assert registrations(platform) == []
 
 
-def test_a_rollback_tells_versions_and_digests(
+def test_a_rollback_records_versions_and_digests(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
 ) -> None:
     before = service_now(platform, cast)["taskDefinition"]
@@ -789,7 +781,7 @@ def test_a_rollback_tells_versions_and_digests(
 
 
 def test_the_lease_is_renewed_before_each_call(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    """A lease that was lost before the registration ends the step: nothing is registered, nothing written."""
+    """A lease lost before the registration ends the step: nothing is registered, nothing is written."""
     upgrade = trigger(cast)
     pk = upgrade.rollouts.get().pk
     platform.fault("delay", action="DescribeTaskDefinition", seconds=2, times=1)
