@@ -1,4 +1,4 @@
-"""What /metrics tells of upgrades: enough to be woken by, whoever's they are."""
+"""Prometheus gauges for upgrades, summed over all organizations. Alert on these."""
 
 from django.db.models import Count, Max
 from django.db.models.functions import Now
@@ -9,7 +9,7 @@ from upgrades.states import UPGRADE_STATUSES
 
 
 def gauges() -> Gauges:
-    """Five queries."""
+    """Yield the gauges. Costs five queries."""
     counted = dict(Upgrade.objects.order_by().values_list("status").annotate(Count("pk")))
     yield gauge_by(
         "status", "upgrades", "Recorded upgrades.", [(status, counted.get(status, 0)) for status in UPGRADE_STATUSES]
@@ -19,6 +19,10 @@ def gauges() -> Gauges:
     late = unfinished.filter(deadline_at__lt=Now())
     yield gauge("rollouts_beyond_deadline", "Rollouts that should have timed out.", late.count())
     waiting = Rollout.objects.due().aggregate(longest=Max(seconds_since("next_check_at")))["longest"]
-    yield gauge("rollout_due_seconds", "How long the most overdue rollout has waited for a worker.", waiting or 0)
+    yield gauge("rollout_due_seconds", "Seconds that the most overdue rollout has waited for a worker.", waiting or 0)
     unseen = unfinished.aggregate(longest=Max(seconds_since("last_checked_at")))["longest"]
-    yield gauge("rollout_unseen_seconds", "Longest time since ECS was last read for an open rollout.", unseen or 0)
+    yield gauge(
+        "rollout_unseen_seconds",
+        "Seconds since ECS was last read for the open rollout that was read longest ago.",
+        unseen or 0,
+    )

@@ -1,4 +1,4 @@
-"""The record of upgrades: one row for each request, one for each service it rolls, ECS's events as they were seen."""
+"""Models of upgrades: one row per request, one per service that it rolls, timeline entries, checks, validation runs."""
 
 import uuid
 from datetime import timedelta
@@ -29,7 +29,7 @@ from upgrades.states import (
     describe_upgrade,
 )
 
-MAX_VERSION_LENGTH = 128  # of a tag: https://docs.docker.com/reference/cli/docker/image/tag/
+MAX_VERSION_LENGTH = 128  # the longest tag: https://docs.docker.com/reference/cli/docker/image/tag/
 OPEN_ROLLOUT_CONSTRAINT = "one_open_rollout_per_service"
 EVENT_IDS = uuid.UUID("9f3f2f36-0a5c-5a41-9a3c-6f0d5a1b7c11")
 
@@ -44,14 +44,17 @@ class UpgradeQuerySet(models.QuerySet["Upgrade"]):
         return self.filter(organization__in=Organization.objects.visible_to(user))
 
     def for_record(self) -> Self:
-        """With everything that the record shows: two queries more, whatever the number of services."""
+        """Load everything that the record shows. Costs two queries more, whatever the number of services."""
         return self.select_related("organization", "stop_requested_by").prefetch_related("rollouts")
 
     def newest_first(self) -> Self:
         return self.order_by("-created_at", "-id")
 
     def locked(self, pk: int) -> "Upgrade":
-        """With its organization, under the lock of its row: there engine, validation and signers take turns."""
+        """Lock the upgrade's row and return it with its organization.
+
+        The lock serializes the engine, the validation and the signers.
+        """
         return self.select_related("organization").select_for_update(of=("self",)).get(pk=pk)
 
     def matching(
@@ -63,7 +66,10 @@ class UpgradeQuerySet(models.QuerySet["Upgrade"]):
         initiated_by: str | None = None,
         validation: str | None = None,
     ) -> Self:
-        """The history's filters; None does not filter. `service` means: rolled that service, or asked for `all`."""
+        """Apply the history's filters. None does not filter.
+
+        `service` finds upgrades that rolled that service, or for `all` those that were requested for all.
+        """
         found = self
         if status:
             found = found.filter(status=status)
@@ -90,7 +96,7 @@ class UpgradeQuerySet(models.QuerySet["Upgrade"]):
         initiated_by: str | None = None,
         validation: str | None = None,
     ) -> Self:
-        """The organization's upgrades for API and page: filtered, in a total order, with what a row shows."""
+        """Return the organization's upgrades for API and page: filtered, in a total order, with what a row shows."""
         return (
             self.visible_to(user)
             .filter(organization=organization)
@@ -101,7 +107,7 @@ class UpgradeQuerySet(models.QuerySet["Upgrade"]):
 
 
 class Upgrade(models.Model):
-    """One recorded request to roll platform services. Once its row is committed it will be carried out."""
+    """One recorded request to upgrade platform services. Once its row is committed it will be carried out."""
 
     upgrade_id = models.CharField(max_length=100, unique=True)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="upgrades")
@@ -115,18 +121,24 @@ class Upgrade(models.Model):
     initiated_by_email = models.CharField(max_length=254)
     success_count = models.IntegerField(default=0)
     failed_count = models.IntegerField(default=0)
-    estimated_seconds = models.IntegerField(null=True, help_text="From past rollouts, at the trigger; null: no past.")
-    # Where it rolls, as it was at the trigger: a record that is changed meanwhile moves no rollout to another place.
+    estimated_seconds = models.IntegerField(
+        null=True, help_text="Estimated at the trigger from past rollouts. Null: there were none."
+    )
+    # The place at the trigger. A later change of the organization does not move the rollout to another place.
     cluster = models.CharField(max_length=255)
     region = models.CharField(max_length=50)
     role_arn = models.CharField(max_length=600, blank=True)
-    # Columns that came after the first release have a default in the database: while the portal upgrades itself, the
-    # release before still writes rows.
+    # Columns added after the first release have a database default: while the portal upgrades itself, the previous
+    # release still writes rows.
     override_reason = models.TextField(
-        default="", db_default="", help_text="Why it was started although a pre-flight check failed; empty: none did."
+        default="", db_default="", help_text="Reason to start despite failed pre-flight checks. Empty: none failed."
     )
     rolls_back = models.ForeignKey(
-        "self", on_delete=models.PROTECT, null=True, related_name="rollbacks", help_text="Of a rollback: of what."
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="rollbacks",
+        help_text="Only for a rollback: the upgrade that it rolls back.",
     )
     validation = models.CharField(
         max_length=10, choices=Validation.choices, default=Validation.NONE, db_default=Validation.NONE
@@ -164,12 +176,12 @@ class Upgrade(models.Model):
 
     @property
     def aws_target(self) -> AwsTarget:
-        """Region and role as they were at the trigger; the external id as it is now, for it may have been renewed."""
+        """Return region and role of the trigger, and the current external id, which may have been rotated since."""
         return AwsTarget(self.region, self.role_arn or None, self.organization.deployment_external_id or None)
 
     @property
     def message(self) -> str:
-        """One sentence: what is true now. Uses the prefetched rollouts."""
+        """Describe the current state in one or two sentences. Uses the prefetched rollouts."""
         return describe_upgrade(
             Status(self.status),
             [(rollout.service, Status(rollout.status), rollout.outcome) for rollout in self.rollouts.all()],
@@ -178,7 +190,7 @@ class Upgrade(models.Model):
 
     @property
     def error_message(self) -> str | None:
-        """The reasons of the rollouts that failed by themselves, service by service; None when none did."""
+        """Return the error messages of the rollouts by service, or None. Leaves out those that were not attempted."""
         reasons = [
             f"{rollout.service}: {rollout.error_message}"
             for rollout in self.rollouts.all()
@@ -188,30 +200,30 @@ class Upgrade(models.Model):
 
     @property
     def has_advanced(self) -> bool:
-        """Whether it left anything that may be validated. Uses the prefetched rollouts."""
+        """Return whether any service completed, so that it can be validated. Uses the prefetched rollouts."""
         return any(rollout.outcome == Outcome.COMPLETED for rollout in self.rollouts.all())
 
     @property
     def version_steps(self) -> list[tuple[str, str | None]]:
-        """From which version to which its services went, as far as it is known, each once. Uses the prefetched rollouts."""
+        """Return the distinct known (from, to) versions of its services. Uses the prefetched rollouts."""
         steps = [(each.from_version, each.to_version) for each in self.rollouts.all() if each.from_version]
         return list(dict.fromkeys(steps))
 
     @property
     def preflight_checks(self) -> list["UpgradeCheck"]:
-        """As they were at the trigger; none for an upgrade of before there were any. Uses the prefetched checks."""
+        """Return the pre-flight results of the trigger. Old upgrades have none. Uses the prefetched checks."""
         return [check for check in self.checks.all() if check.stage == Stage.PREFLIGHT]
 
     @property
     def preflight_counts(self) -> list[tuple[str, int]]:
-        """How many of them came to what, in words; statuses without any are left out."""
+        """Return (label, count) for each status that any pre-flight check has, failures first."""
         statuses = [check.status for check in self.preflight_checks]
         words = {CheckStatus.FAIL: "failed", CheckStatus.UNKNOWN: "not known", CheckStatus.PASS: "passed"}
         return [(word, statuses.count(status)) for status, word in words.items() if status in statuses]
 
 
 def is_known_in_ecs() -> models.Q:
-    """Its deployment was found; of one whose call lost its answer ECS may have shown one of the two names alone."""
+    """Match rollouts whose deployment was found. After a lost reply, only its id or only its ARN may be known."""
     return models.Q(deployment_id__isnull=False) | models.Q(service_deployment_arn__isnull=False)
 
 
@@ -220,16 +232,16 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
         return self.exclude(phase=Phase.DONE)
 
     def in_use(self, organization: Organization, services: list[str]) -> Self:
-        """The open rollouts of these services: each of them blocks another."""
+        """Return the open rollouts of these services. Each blocks a new upgrade of its service."""
         return self.unfinished().filter(organization=organization, service__in=services).select_related("upgrade")
 
     def due(self) -> Self:
-        """What may be claimed now: its time has come and nobody holds it. The database's clock decides."""
+        """Return the rollouts that may be claimed now: due and without a lease, by the database's clock."""
         return self.unfinished().filter(due()).order_by("next_check_at", "id")
 
 
 class Rollout(Leased):
-    """What one upgrade does to one platform service. Written by rollouts.py alone, under a lease."""
+    """The rollout of one platform service in one upgrade. Only the engine writes it, under a lease."""
 
     upgrade = models.ForeignKey(Upgrade, on_delete=models.CASCADE, related_name="rollouts")
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
@@ -240,12 +252,12 @@ class Rollout(Leased):
     outcome = models.CharField(max_length=20, choices=Outcome.choices, null=True)  # noqa: DJ001 - null: no outcome yet
     phase = models.CharField(max_length=10, choices=Phase.choices)
 
-    # What is to run, decided at the trigger. All null: whatever the service's task definition names.
+    # What should run, decided at the trigger. All null: the image that the service's task definition names.
     wanted_version = models.CharField(max_length=255, null=True)  # noqa: DJ001
     wanted_image = models.CharField(  # noqa: DJ001
-        max_length=512, null=True, help_text="`<repository>@sha256:..`: a revision with it is registered."
+        max_length=512, null=True, help_text="`<repository>@sha256:..`. A revision with this image is registered."
     )
-    wanted_task_definition = models.CharField(max_length=512, null=True, help_text="Of a rollback.")  # noqa: DJ001
+    wanted_task_definition = models.CharField(max_length=512, null=True, help_text="Only for a rollback.")  # noqa: DJ001
 
     # What ECS runs, before and after. Digests are `sha256:..`.
     from_digest = models.CharField(max_length=80, null=True)  # noqa: DJ001 - null is "not known"
@@ -255,15 +267,17 @@ class Rollout(Leased):
     previous_task_definition = models.CharField(max_length=512, null=True)  # noqa: DJ001
     task_definition = models.CharField(max_length=512, null=True)  # noqa: DJ001
 
-    # The deployment that is mine, and what there was before it.
+    # The rollout's own deployment, and the baseline before it.
     deployment_id = models.CharField(max_length=100, null=True)  # noqa: DJ001
     service_deployment_arn = models.CharField(max_length=512, null=True)  # noqa: DJ001
-    baseline = models.JSONField(default=dict, help_text="Deployment ids and ARNs before the call, AWS's time then.")
-    attribution_note = models.TextField(null=True)  # noqa: DJ001 - said with the verdict when mine was not certain
-    stop_sent_at = models.DateTimeField(null=True, help_text="When StopServiceDeployment was called for it.")
-    attempts = models.SmallIntegerField(default=0, help_text="UpdateService calls.")
+    baseline = models.JSONField(
+        default=dict, help_text="Deployment ids and ARN before the UpdateService call, and AWS's time then."
+    )
+    attribution_note = models.TextField(null=True)  # noqa: DJ001 - shown with the verdict if the deployment was not certain
+    stop_sent_at = models.DateTimeField(null=True, help_text="When StopServiceDeployment was called.")
+    attempts = models.SmallIntegerField(default=0, help_text="Number of UpdateService calls.")
 
-    # What was last seen of it.
+    # The last observation.
     desired_count = models.IntegerField(null=True)
     running_count = models.IntegerField(null=True)
     pending_count = models.IntegerField(null=True)
@@ -276,17 +290,17 @@ class Rollout(Leased):
     rollout_reason = models.TextField(null=True)  # noqa: DJ001
     error_message = models.TextField(null=True)  # noqa: DJ001
     stopped_tasks = models.JSONField(default=list, help_text="Newest first: id, stopped_at, reason, exit_code.")
-    stall_seconds = models.IntegerField(null=True, help_text="Without progress for so long it is flagged as stalled.")
+    stall_seconds = models.IntegerField(null=True, help_text="Flagged as stalled after this long without progress.")
     is_stalled = models.BooleanField(default=False)
     progressed_at = models.DateTimeField(null=True, help_text="When the counts last moved forward.")
     doubted_at = models.DateTimeField(
-        null=True, help_text="When ECS first said what must be seen twice to be believed."
+        null=True, help_text="When a verdict that needs a second observation was first observed."
     )
-    check_error = models.TextField(null=True, help_text="Why the newest look at ECS failed.")  # noqa: DJ001
+    check_error = models.TextField(null=True, help_text="Why the last read of ECS failed.")  # noqa: DJ001
     stop_error = models.TextField(  # noqa: DJ001
-        null=True, help_text="Why the stop that was asked for was not carried out, at the newest look."
+        null=True, help_text="Why the requested stop was not carried out, at the last check."
     )
-    last_checked_at = models.DateTimeField(null=True, help_text="The newest look that succeeded.")
+    last_checked_at = models.DateTimeField(null=True, help_text="Time of the last successful read of ECS.")
 
     started_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
@@ -306,8 +320,8 @@ class Rollout(Leased):
                 fields=["organization", "service"], condition=~models.Q(phase="done"), name=OPEN_ROLLOUT_CONSTRAINT
             ),
             models.UniqueConstraint(fields=["upgrade", "service"], name="rollout_once_per_upgrade"),
-            # The release before knows nothing of what is wanted: whatever it would call for or conclude is refused, and
-            # this one's workers carry the rollout out.
+            # The previous release ignores the wanted_ columns. The database refuses its call or its conclusion, so that
+            # a worker of this release carries the rollout out.
             models.CheckConstraint(
                 condition=~(models.Q(phase=Phase.CALLING) | models.Q(outcome=Outcome.NO_CHANGE))
                 | (
@@ -335,7 +349,10 @@ class Rollout(Leased):
 
 class UpgradeEventQuerySet(models.QuerySet["UpgradeEvent"]):
     def for_timeline(self, upgrade: Upgrade, *, kind: str | None = None) -> Self:
-        """What the portal told of the upgrade and ECS of its rollouts, newest first. The upgrade is of `for_record`."""
+        """Return the portal's entries of the upgrade and ECS's events of its rollouts, newest first.
+
+        The upgrade must come from `for_record`.
+        """
         rollouts = [rollout.pk for rollout in upgrade.rollouts.all()]
         found = self.filter(models.Q(upgrade=upgrade) | models.Q(rollout__in=rollouts))
         if kind:
@@ -344,17 +361,19 @@ class UpgradeEventQuerySet(models.QuerySet["UpgradeEvent"]):
 
 
 class UpgradeEvent(models.Model):
-    """A line of an upgrade's timeline: what the portal did (`upgrade` is set), or one of ECS's events of a rollout.
+    """A timeline entry: an action of the portal (`upgrade` is set) or an ECS event of a rollout.
 
-    ECS's are kept because ECS keeps only the newest hundred of a service.
+    ECS events are stored here because ECS keeps only the newest hundred of a service.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
     upgrade = models.ForeignKey(Upgrade, on_delete=models.CASCADE, null=True, related_name="events")
     rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, null=True, related_name="events")
     kind = models.CharField(max_length=30, choices=EventKind.choices, default=EventKind.ECS, db_default=EventKind.ECS)
-    actor_email = models.CharField(max_length=254, default="", db_default="", help_text="Empty: the portal, or ECS.")
-    ecs_event_id = models.CharField(max_length=100, null=True)  # noqa: DJ001 - null: not one of ECS's
+    actor_email = models.CharField(
+        max_length=254, default="", db_default="", help_text="Empty for the portal itself and for ECS."
+    )
+    ecs_event_id = models.CharField(max_length=100, null=True)  # noqa: DJ001 - null: not an ECS event
     message = models.TextField()
     created_at = models.DateTimeField(db_default=Now())
 
@@ -375,7 +394,7 @@ class UpgradeEvent(models.Model):
 
     @property
     def uuid(self) -> uuid.UUID:
-        """Its id in the API, where ids are UUIDs."""
+        """Return its id in the API, where ids are UUIDs."""
         return uuid.uuid5(EVENT_IDS, str(self.pk))
 
     @property
@@ -384,25 +403,25 @@ class UpgradeEvent(models.Model):
 
     @property
     def actor(self) -> str:
-        """Who: a person's e-mail, `ecs`, or `system` for the portal itself."""
+        """Return a person's e-mail address, `ecs`, or `system` for the portal itself."""
         return self.actor_email or ("ecs" if self.kind == EventKind.ECS else "system")
 
 
 class UpgradeCheck(models.Model):
-    """One row of pre-flight (as it was at the trigger, never changed) or of the validation matrix (its newest result)."""
+    """One check: a pre-flight result of the trigger (never changed) or a row of the validation matrix (newest result)."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
     upgrade = models.ForeignKey(Upgrade, on_delete=models.CASCADE, related_name="checks")
     stage = models.CharField(max_length=10, choices=Stage.choices)
     name = models.CharField(max_length=40, help_text="`check` in the API.")
-    position = models.SmallIntegerField(help_text="In the order in which people read them.")
+    position = models.SmallIntegerField(help_text="Display order.")
     status = models.CharField(max_length=10, choices=CheckStatus.choices, default=CheckStatus.UNKNOWN)
-    detail = models.TextField(blank=True, help_text="What was found, in a sentence.")
-    evidence = models.JSONField(default=dict, help_text="What it was found from: numbers and names, never a body.")
-    # Null: the portal checked it by itself, or nobody has yet (then checked_at is null as well).
+    detail = models.TextField(blank=True, help_text="The finding, in one sentence.")
+    evidence = models.JSONField(default=dict, help_text="Numbers and names behind the finding, never a response body.")
+    # Null: the portal checked it itself, or it is not checked yet (then checked_at is null as well).
     checked_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     checked_by_email = models.CharField(max_length=254, blank=True)
-    note = models.TextField(blank=True, help_text="Of the person who signed it.")
+    note = models.TextField(blank=True, help_text="Note of the person who signed it.")
     checked_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -424,19 +443,21 @@ class UpgradeCheck(models.Model):
 
     @property
     def is_against_probe(self) -> bool:
-        """Whether a person signed another thing than the portal's own check found."""
+        """Return whether the signed result differs from the portal's own check."""
         probed = self.evidence.get("probed", CheckStatus.UNKNOWN)
         return self.is_signed and probed not in (CheckStatus.UNKNOWN, self.status)
 
 
 class ValidationRun(Leased):
-    """The portal's own validation of one upgrade, in the background: when to probe again, and until when."""
+    """The portal's own validation of one upgrade, in the background: when to probe next, and until when."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
     upgrade = models.OneToOneField(Upgrade, on_delete=models.CASCADE, related_name="validation_run")
-    ends_at = models.DateTimeField(help_text="Nothing is probed any more after that.")
-    steady_since = models.DateTimeField(null=True, help_text="Since when every look found the services steady.")
-    reminded_at = models.DateTimeField(null=True, help_text="When people were told that its validation is missing.")
+    ends_at = models.DateTimeField(help_text="Probing stops after this time.")
+    steady_since = models.DateTimeField(null=True, help_text="Since when every check found the services steady.")
+    reminded_at = models.DateTimeField(
+        null=True, help_text="When the notification about the missing validation was sent."
+    )
     is_done = models.BooleanField(default=False)
 
     class Meta:
@@ -451,6 +472,6 @@ class ValidationRun(Leased):
         return cls.objects.filter(is_done=False)
 
     def found(self, check: UpgradeCheck) -> bool:
-        """Whether the row's result is of this run; a run that is begun again takes nothing from before."""
+        """Return whether the row's result comes from this run. A rerun does not use earlier results."""
         began_at = self.ends_at - timedelta(seconds=settings.UPGRADE_VALIDATION_SECONDS)
         return check.checked_at is not None and check.checked_at >= began_at

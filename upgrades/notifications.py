@@ -1,8 +1,7 @@
-"""What is announced outside about upgrades (portal/notifications): started, ended, stalled, not validated. The
-words, and who calls.
+"""Notifications about upgrades: started, ended, stalled, not validated. portal/notifications delivers them.
 
-Each is called in the transaction of the change that it tells of, after the guard that lets the change happen once: a
-step that is repeated announces nothing twice.
+Call each function in the transaction of the change it reports, after the guard that lets the change happen only once.
+A repeated step then sends no second notification.
 """
 
 from typing import Any
@@ -15,7 +14,7 @@ from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
 from upgrades.outcome_hints import LOOK, UNCLEAR
 from upgrades.states import EventKind, Outcome, Status, describe_upgrade, in_a_sentence
 
-NEXT_AFTER_A_STALL = "Next: See why on its page; a stop lets ECS roll it back."
+NEXT_AFTER_A_STALL = "Next: find the cause on the upgrade's page. Stop the upgrade to let ECS roll it back."
 
 
 def announce_started(upgrade: Upgrade) -> None:
@@ -23,7 +22,7 @@ def announce_started(upgrade: Upgrade) -> None:
     names = ", then ".join(in_a_sentence(rollout.service) for rollout in rollouts)
     goal = f"to {upgrade.version}"
     if upgrade.rolls_back:
-        goal = f"back to {upgrade.version}, which undoes {upgrade.rolls_back.upgrade_id}"
+        goal = f"back to {upgrade.version}, rolling back {upgrade.rolls_back.upgrade_id}"
     lines = [
         f"{upgrade.initiated_by_email} started {upgrade.upgrade_id}: {names} {goal}"
         f"{', forced' if upgrade.force_new_deployment else ''}.",
@@ -35,7 +34,7 @@ def announce_started(upgrade: Upgrade) -> None:
 
 
 def announce_ended(upgrade: Upgrade, status: Status) -> None:
-    """`status`: what is about to be written; the rollouts have theirs."""
+    """Notify that the upgrade ended. `status` is about to be written. The rollouts already have theirs."""
     rollouts = rollouts_of(upgrade)
     parts = [(rollout.service, Status(rollout.status), rollout.outcome) for rollout in rollouts]
     summary = describe_upgrade(status, parts, is_rollback=upgrade.is_rollback)
@@ -51,7 +50,7 @@ def announce_ended(upgrade: Upgrade, status: Status) -> None:
 
 
 def announce_stalled(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
-    """Once in a rollout, however often it stalls: call it before the timeline's own line is told."""
+    """Notify once per rollout that it stalled. Call this before the timeline entry is written."""
     if UpgradeEvent.objects.filter(rollout=rollout, kind=EventKind.ROLLOUT_STALLED).exists():
         return
     service = in_a_sentence(rollout.service)
@@ -61,11 +60,11 @@ def announce_stalled(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
 
 
 def announce_validation_missing(upgrade: Upgrade, open_rows: list[str]) -> None:
-    """`open_rows`: the checks that have not passed."""
+    """Notify that the upgrade is not validated. `open_rows` are the labels of the checks that have not passed."""
     since = f" at {upgrade.completed_at:%Y-%m-%d %H:%M} UTC" if upgrade.completed_at else ""
     text = (
         f"{upgrade.upgrade_id} ended{since} and is not validated. Open: {', '.join(open_rows)}.\n"
-        "Next: make these checks and sign them, or roll back."
+        "Next: do these checks and sign them, or roll back."
     )
     announce(
         upgrade,
@@ -120,7 +119,7 @@ def service_data(rollout: Rollout) -> dict[str, Any]:
 
 
 def rollouts_of(upgrade: Upgrade) -> list[Rollout]:
-    """In rolling order, as they are in this transaction."""
+    """Return the rollouts in rolling order, as this transaction sees them."""
     return list(Rollout.objects.filter(upgrade=upgrade).order_by("position"))
 
 
@@ -129,7 +128,7 @@ def noun(upgrade: Upgrade) -> str:
 
 
 def line_of(rollout: Rollout) -> str:
-    """`Orchestrator, v9.9.0 to v9.9.1: Failed. Rolled back by ECS. Tasks failed to start.`"""
+    """Return a line such as `Orchestrator, v9.9.0 to v9.9.1: Failed. Rolled back by ECS. Tasks failed to start.`"""
     moves = rollout.from_version and rollout.to_version and rollout.from_version != rollout.to_version
     versions = f", {rollout.from_version} to {rollout.to_version}" if moves else ""
     outcome = f" {Outcome(rollout.outcome).label}." if rollout.outcome and not rollout.error_message else ""
@@ -138,14 +137,14 @@ def line_of(rollout: Rollout) -> str:
 
 
 def next_action(status: Status, rollouts: list[Rollout]) -> str:
-    """What a person does now, in a sentence or two."""
+    """Return what to do next, in one or two sentences."""
     causes = [each for each in rollouts if each.status == Status.FAILED and each.outcome != Outcome.NOT_ATTEMPTED]
     if causes:
-        look = LOOK.get(Outcome(str(causes[0].outcome)), "See why it failed.")
+        look = LOOK.get(Outcome(str(causes[0].outcome)), "Find out why it failed.")
         is_unclear = any(each.outcome in UNCLEAR for each in causes)
-        return look if is_unclear else f"{look} What is safe to do then, the page has filled in."
+        return look if is_unclear else f"{look} The upgrade's page offers the safe next step."
     if status == Status.FAILED:
-        return "Nothing was changed: see why, and start it again."
+        return "Nothing was changed. Find out why, then start it again."
     if any(rollout.outcome == Outcome.COMPLETED for rollout in rollouts):
-        return "Validate it: rolled out is not proven good."
+        return "Validate it. Rolled out does not mean working."
     return "Nothing was changed, so there is nothing to validate."

@@ -1,18 +1,18 @@
-"""STATE MACHINE of upgrades: states, outcomes, and how both are judged. Pure: no database, no AWS, no clock.
+"""State machine of upgrades: states, outcomes, and how both are judged. Pure: no database, no AWS, no clock.
 
-An upgrade has one rollout for each platform service that it targets. A rollout walks through phases (what the engine
-does next) and shows a status (what people see):
+An upgrade has one rollout for each platform service that it targets. A rollout has a phase, which decides what the
+engine does next, and a status, which people see:
 
     phase     status        what is true
     waiting   PENDING       an earlier service of the same upgrade has not ended yet
-    due       PENDING       may start now; nothing was sent to ECS
-    calling   PENDING       the baseline is committed; UpdateService may or may not have happened
-    watching  IN_PROGRESS   the deployment that is mine is known and has not ended (PENDING while ECS says so)
+    due       PENDING       may start now, nothing was sent to ECS
+    calling   PENDING       the baseline is committed, UpdateService may or may not have happened
+    watching  IN_PROGRESS   the rollout's own deployment is known and has not ended (PENDING while ECS says so)
     done      terminal      written once, never changed again
 
-A rollout is judged by the deployment that its own call started, never by the newest one or by running == desired, which
-is true after a rollback as well. What is checked before and after an upgrade is what the platform's guide asks for:
-https://docs.getaxonflow.com/docs/deployment/deployment-operations/
+A rollout is judged by the deployment that its own UpdateService call started. It is never judged by the newest one, nor
+by running == desired, which is also true after a rollback. The checks before and after an upgrade follow the platform's
+guide: https://docs.getaxonflow.com/docs/deployment/deployment-operations/
 """
 
 import re
@@ -28,7 +28,7 @@ from portal.aws.ecs import Deployment, Service, ServiceDeployment, ServiceEvent
 class PlatformService(models.TextChoices):
     """The services that an upgrade may target, in the order in which `all` rolls them.
 
-    The agent service goes first, because it runs the migrations; the portal last, because it restarts itself.
+    The agent service goes first because it runs the migrations. The portal goes last because it restarts itself.
     """
 
     AGENT = "agent", "Agent service"
@@ -41,12 +41,12 @@ TARGETS = [*PlatformService.values, ALL_SERVICES]
 
 
 def services_of(target: str) -> list[str]:
-    """The services that a target means, in rolling order."""
+    """Return the services of a target, in rolling order."""
     return list(PlatformService.values) if target == ALL_SERVICES else [target]
 
 
 class Status(models.TextChoices):
-    """Of an upgrade, and of each of its rollouts (a rollout is never PARTIAL, an upgrade never SKIPPED)."""
+    """Status of an upgrade or a rollout. A rollout is never PARTIAL, an upgrade is never SKIPPED."""
 
     PENDING = "PENDING", "Pending"
     IN_PROGRESS = "IN_PROGRESS", "In progress"
@@ -70,7 +70,7 @@ class Phase(models.TextChoices):
 
 
 class Outcome(models.TextChoices):
-    """Why a rollout has its status: the second half of every verdict."""
+    """The reason for a rollout's status: the second half of every verdict."""
 
     COMPLETED = "completed", "Completed"
     NO_CHANGE = "no_change", "Nothing to change"
@@ -80,13 +80,13 @@ class Outcome(models.TextChoices):
     ROLLBACK_FAILED = "rollback_failed", "Rollback failed"
     STOPPED_BY_USER = "stopped_by_user", "Stopped by a person"
     SUPERSEDED = "superseded", "Superseded by another deployment"
-    # Of a rollback alone: when its turn came, the service no longer ran what the upgrade had left. Nothing was touched.
-    CHANGED_SINCE = "changed_since", "Something else runs since"
+    # Only for a rollback: at its turn the service no longer ran what the upgrade had left. Nothing was changed.
+    CHANGED_SINCE = "changed_since", "Changed since the upgrade"
     CIRCUIT_BREAKER = "circuit_breaker", "Stopped by the circuit breaker"
     ALARM = "alarm", "Stopped by an alarm"
     STOPPED = "stopped", "Stopped by ECS"
     ACCESS_DENIED = "access_denied", "AWS denied access"
-    SERVICE_MISSING = "service_missing", "The service does not exist"
+    SERVICE_MISSING = "service_missing", "Service not found"
     NOT_SUPPORTED = "not_supported", "Deployed by another controller"
     REFUSED = "refused", "ECS refused the update"
     TIMED_OUT = "timed_out", "Timed out"
@@ -94,14 +94,14 @@ class Outcome(models.TextChoices):
 
 
 class Stage(models.TextChoices):
-    """When a check is made: before the trigger, or after the rollout."""
+    """When a check runs: before the trigger, or after the rollout."""
 
     PREFLIGHT = "preflight", "Before"
     VALIDATION = "validation", "After"
 
 
 class PreflightCheck(models.TextChoices):
-    """What is checked before an upgrade, in the order in which people read it (the guide, "Before starting")."""
+    """Checks before an upgrade, in display order (the guide, "Before starting")."""
 
     ENVIRONMENT = "environment", "Tenant and environment"
     SESSION = "session", "Portal session"
@@ -109,14 +109,14 @@ class PreflightCheck(models.TextChoices):
     STEADY = "steady", "Services run steadily"
     CIRCUIT_BREAKER = "circuit_breaker", "Circuit breaker"
     PERMISSION = "permission", "Permission to update"
-    AGENT_HEALTH = "agent_health", "Health of the agent service"
-    ORCHESTRATOR_HEALTH = "orchestrator_health", "Health of the orchestrator"
+    AGENT_HEALTH = "agent_health", "Agent service health"
+    ORCHESTRATOR_HEALTH = "orchestrator_health", "Orchestrator health"
     CONNECTORS = "connectors", "Connectors"
     PROVIDERS = "providers", "LLM providers"
 
 
 class CheckStatus(models.TextChoices):
-    """What a check came to. What was not verified is unknown, never a pass."""
+    """Result of a check. A check that could not be verified is unknown, never a pass."""
 
     PASS = "pass", "Pass"
     FAIL = "fail", "Fail"
@@ -124,7 +124,7 @@ class CheckStatus(models.TextChoices):
 
 
 class Validation(models.TextChoices):
-    """Whether an upgrade is proven good: its third stage."""
+    """Validation state of an upgrade: its third stage."""
 
     NONE = "none", "Nothing to validate"
     NEEDED = "needed", "Needs validation"
@@ -133,37 +133,37 @@ class Validation(models.TextChoices):
 
 
 class MatrixRow(models.TextChoices):
-    """The post-upgrade matrix of the guide, in the order in which people read it.
+    """Rows of the guide's post-upgrade matrix, in display order.
 
-    What a person must see (somebody signs in, the licence and usage views) has a row of its own beside what a probe sees.
+    Rows that need a person (signing in, the licence and usage views) are separate from the rows that a probe checks.
     """
 
-    SIGN_IN_PAGE = "sign_in_page", "Sign-in page answers"
-    SIGN_IN = "sign_in", "Signing in works"
+    SIGN_IN_PAGE = "sign_in_page", "Sign-in page responds"
+    SIGN_IN = "sign_in", "Sign-in works"
     PLATFORM_HEALTH = "platform_health", "Platform is healthy"
-    PROVIDER_PATH = "provider_path", "One path through an LLM provider works"
-    CONNECTOR_PATH = "connector_path", "One path through a connector works"
+    PROVIDER_PATH = "provider_path", "A call through an LLM provider works"
+    CONNECTOR_PATH = "connector_path", "A call through a connector works"
     MONITORING = "monitoring", "Services run steadily"
     PORTAL_VIEWS = "portal_views", "Deployment views open"
     LICENCE_USAGE = "licence_usage", "Licence and usage views open"
 
 
-# What the portal checks by itself; the others a person signs. A person may sign any.
+# The portal checks these rows itself. A person signs the others, and may sign any row.
 AUTOMATIC = frozenset(MatrixRow) - {MatrixRow.SIGN_IN, MatrixRow.LICENCE_USAGE}
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a row of the matrix stands at. `is_signed`: by a person, which no probe changes."""
+    """Result of one matrix row. `is_signed`: a person signed it, so no probe overwrites it."""
 
     status: CheckStatus
     is_signed: bool = False
 
 
 def validation_of(rows: Collection[CheckResult], *, is_probing: bool) -> Validation:
-    """Whether an upgrade is proven good, a pure function of its matrix (no rows: it advanced nothing).
+    """Return the validation state of a matrix. Without rows the upgrade completed no service.
 
-    A probe that fails is tried again while `is_probing`, so until then it proves nothing; a person's word is final.
+    Pure. A failed probe counts only after probing has ended, because it is retried until then. A signed result is final.
     """
     if not rows:
         return Validation.NONE
@@ -175,18 +175,18 @@ def validation_of(rows: Collection[CheckResult], *, is_probing: bool) -> Validat
 
 
 class EventKind(models.TextChoices):
-    """What a line of an upgrade's timeline tells of; `ecs` is ECS's own words."""
+    """Kinds of timeline entry. `ecs` entries are copied verbatim from ECS."""
 
     ECS = "ecs", "ECS"
     TRIGGERED = "upgrade.triggered", "Triggered"
-    STOP_REQUESTED = "upgrade.stop_requested", "Stop asked for"
+    STOP_REQUESTED = "upgrade.stop_requested", "Stop requested"
     ENDED = "upgrade.ended", "Ended"
     ROLLED_BACK = "upgrade.rolled_back", "Rollback started"
     VALIDATED = "upgrade.validated", "Validation"
     REVISION_REGISTERED = "rollout.revision_registered", "Revision registered"
     ROLLOUT_STARTED = "rollout.started", "Rollout started"
     ROLLOUT_STALLED = "rollout.stalled", "Rollout stalled"
-    ROLLOUT_RESUMED = "rollout.resumed", "Rollout moves again"
+    ROLLOUT_RESUMED = "rollout.resumed", "Rollout resumed"
     ROLLOUT_ROLLING_BACK = "rollout.rolling_back", "Rolling back"
     ROLLOUT_ENDED = "rollout.ended", "Rollout ended"
     CHECK_RECORDED = "check.recorded", "Check recorded"
@@ -194,7 +194,7 @@ class EventKind(models.TextChoices):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one look at ECS says about my rollout."""
+    """Result of judging one observation of a rollout's own deployment."""
 
     status: Status
     outcome: Outcome | None = None
@@ -206,11 +206,12 @@ class Verdict:
 
 
 def judge(mine: ServiceDeployment, *, superseded_by: str | None = None, stopped_by: str | None = None) -> Verdict:
-    """The status and outcome of the service deployment that is mine.
+    """Judge a rollout by its own service deployment.
 
-    `superseded_by`: ARN of a deployment that somebody started later, looked up by the caller only when mine has stopped.
-    `stopped_by`: on whose behalf this portal sent StopServiceDeployment. Whatever the running counts say, only the
-    deployment's own status counts: after a rollback `running == desired` too.
+    `superseded_by`: ARN of a deployment that was started later. The caller finds it only if this one has stopped.
+    `stopped_by`: the person for whom this portal sent StopServiceDeployment.
+
+    Only the deployment's own status counts, never the running counts: after a rollback `running == desired` too.
     """
     state = mine.status
     reason = mine.rollback_reason or mine.status_reason
@@ -221,7 +222,7 @@ def judge(mine: ServiceDeployment, *, superseded_by: str | None = None, stopped_
     if state in ("ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS"):
         return Verdict(Status.IN_PROGRESS, Outcome.ROLLING_BACK, reason)
     if state == "ROLLBACK_SUCCESSFUL":
-        # A stop that came after ECS had begun to roll back by itself changes nothing about why.
+        # If ECS had already started to roll back, a later stop is not the reason.
         if stopped_by and not _failed_by_itself(mine):
             return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", reason))
         return Verdict(Status.FAILED, Outcome.ROLLED_BACK, reason)
@@ -229,7 +230,7 @@ def judge(mine: ServiceDeployment, *, superseded_by: str | None = None, stopped_
         return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, reason)
     if state == "STOPPED":
         return _judge_stopped(mine, superseded_by=superseded_by, stopped_by=stopped_by)
-    # IN_PROGRESS, STOP_REQUESTED, and whatever ECS may add: not over until ECS says so.
+    # IN_PROGRESS, STOP_REQUESTED and any status that ECS adds later: not ended until ECS says so.
     return Verdict(Status.IN_PROGRESS, None, mine.status_reason)
 
 
@@ -241,11 +242,11 @@ def _judge_stopped(mine: ServiceDeployment, *, superseded_by: str | None, stoppe
     reason = mine.status_reason
     if mine.triggered_alarms:
         alarms = ", ".join(mine.triggered_alarms)
-        return Verdict(Status.FAILED, Outcome.ALARM, _join(f"Alarm {alarms} went off.", reason))
+        return Verdict(Status.FAILED, Outcome.ALARM, _join(f"Triggered alarms: {alarms}.", reason))
     if mine.breaker_status == "TRIGGERED":
         return Verdict(Status.FAILED, Outcome.CIRCUIT_BREAKER, reason)
     if superseded_by:
-        return Verdict(Status.FAILED, Outcome.SUPERSEDED, _join(f"{superseded_by} took its place.", reason))
+        return Verdict(Status.FAILED, Outcome.SUPERSEDED, _join(f"Replaced by {superseded_by}.", reason))
     if stopped_by:
         return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", reason))
     return Verdict(Status.FAILED, Outcome.STOPPED, reason)
@@ -261,10 +262,10 @@ SAME_MOMENT = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class _Events:
-    """What ECS's events say of one deployment, in ECS's words; None where they do not say.
+    """What ECS's events say about one deployment, verbatim. None if they do not say it.
 
-    `rolls_back`: ECS began to roll it back. `rollback_failed`: how that ended; None: not yet, or it is not said.
-    `other`: an id that was neither there before nor this one, and ended before this one failed.
+    `rolls_back`: ECS started to roll it back. `rollback_failed`: whether that failed, None if not known.
+    `other`: the id of a deployment that is new since the baseline and ended before this one failed.
     """
 
     completed: str | None = None
@@ -283,15 +284,15 @@ def judge_by_id(
     was_rolling_back: bool = False,
     stopped_by: str | None = None,
 ) -> Verdict:
-    """Judge a rollout where ECS gives no service deployments: by the service's `ecs-svc/..` entries and its events.
+    """Judge a rollout without service deployments: by the service's `ecs-svc/..` entries and its events.
 
-    `baseline`: the ids that were there before the call. `since`: what ECS dates from then on is later than the baseline.
-    `stopped_by`: as for judge. `was_rolling_back`: an earlier read saw ECS roll it back.
+    `baseline`: the ids that existed before the call. `since`: an event of this time or later is later than the baseline.
+    `stopped_by`: as for judge. `was_rolling_back`: an earlier read saw ECS roll the deployment back.
 
-    A rollback makes an earlier deployment PRIMARY again, under its own id, so under one of the baseline; some ECS
-    look-alikes give it a new id. Both are recognized. A stale read from before the call shows the baseline as well, so an
-    id of the baseline proves a rollback only where the same read shows this deployment, its failure, or the rollback.
-    What is absent is never guessed to be a success.
+    A rollback makes an earlier deployment PRIMARY again, under its own id, which is one of the baseline. Some imitations
+    of ECS give it a new id. Both are recognized. A stale read from before the call also shows the baseline. An id of the
+    baseline therefore proves a rollback only if the same read shows this deployment, its failure or the rollback.
+    A missing entry is never taken for a success.
     """
     mine, primary = service.deployment(deployment_id), service.primary
     events = _read_events(service, deployment_id, baseline=baseline, since=since)
@@ -305,7 +306,7 @@ def judge_by_id(
         return _judge_primary(primary)
     came_later = events.other or _came_later(service, mine, known={deployment_id, primary.id, *baseline})
     if came_later and not events.failed and not was_rolling_back:
-        return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"{came_later} took its place.")
+        return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {came_later}.")
     is_restored = primary.id in baseline
     is_after_the_call = mine is not None or events.failed is not None
     is_rollback = is_after_the_call if is_restored else primary.is_rollback
@@ -316,13 +317,13 @@ def judge_by_id(
         return NOT_SHOWN
     if events.failed:
         return Verdict(Status.FAILED, _failure_named(events.failed), events.failed)
-    return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"{primary.id} took its place.")
+    return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {primary.id}.")
 
 
 def _judge_primary(mine: Deployment) -> Verdict:
     """Judge the deployment while it is the PRIMARY one."""
     if mine.is_rollback:
-        # A later deployment is rolled back to it: ECS rolls back only to what has completed.
+        # A later deployment is rolled back to this one. ECS rolls back only to a completed deployment.
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.rollout_state_reason)
     if mine.rollout_state == "FAILED":
         return Verdict(Status.FAILED, _failure_named(mine.rollout_state_reason), mine.rollout_state_reason)
@@ -330,7 +331,7 @@ def _judge_primary(mine: Deployment) -> Verdict:
 
 
 def _came_later(service: Service, mine: Deployment | None, *, known: Collection[str]) -> str | None:
-    """Return the id of a deployment that was started after this one and is no longer PRIMARY; None if none is listed."""
+    """Return the id of a deployment that started after this one and is no longer PRIMARY, or None if none is listed."""
     return next(
         (
             other.id
@@ -344,7 +345,10 @@ def _came_later(service: Service, mine: Deployment | None, *, known: Collection[
 def _judge_rollback(
     mine: Deployment | None, primary: Deployment, events: _Events, *, is_its_rollback: bool, stopped_by: str | None
 ) -> Verdict:
-    """Judge a deployment that ECS rolls back, or has rolled back. `is_its_rollback`: so far as the PRIMARY one shows it."""
+    """Judge a deployment that ECS is rolling back or has rolled back.
+
+    `is_its_rollback`: the PRIMARY deployment is the rollback of this one.
+    """
     why = events.failed
     if why is None and mine is not None and mine.rollout_state == "FAILED":
         why = mine.rollout_state_reason
@@ -354,26 +358,26 @@ def _judge_rollback(
     if has_failed is None and is_its_rollback:
         return Verdict(Status.IN_PROGRESS, Outcome.ROLLING_BACK, primary.rollout_state_reason)
     if has_failed is None:
-        cut_short = _join(f"{primary.id} took the place of the rollback.", why)
+        cut_short = _join(f"{primary.id} replaced the rollback.", why)
         return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, cut_short)
     if has_failed:
         reason = primary.rollout_state_reason if is_its_rollback else why
         return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, reason)
-    # A stop that came after ECS had begun to roll back by itself changes nothing about why.
+    # If ECS had already started to roll back, a later stop is not the reason.
     if stopped_by and not _names_a_watcher(why):
         return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", why))
     return Verdict(Status.FAILED, Outcome.ROLLED_BACK, why or primary.rollout_state_reason)
 
 
 def _read_events(service: Service, deployment_id: str, *, baseline: Collection[str], since: datetime) -> _Events:
-    """Return what the service's events say of the deployment.
+    """Return what the service's events say about the deployment.
 
-    The event of a rollback names only the deployment that ECS goes back to. It belongs to the one that failed just before;
-    where none did, it was asked for, and belongs to this one unless it is from before the call.
+    The event of a rollback names only the deployment that ECS rolls back to. It belongs to the deployment that failed just
+    before it. If none did, the rollback was requested, and belongs to this deployment unless it is older than the call.
     """
     read = _Events()
     failed_now: tuple[str, datetime] | None = None
-    # ECS gives the newest first, and several of one moment: sorting keeps their order.
+    # ECS lists the newest first and may give several events one time. The sort is stable and keeps their order.
     oldest_first = list(reversed(service.events))
     oldest_first.sort(key=lambda event: event.created_at)
     for event in oldest_first:
@@ -414,12 +418,12 @@ def _with_end(
 
 
 def _names_a_watcher(reason: str | None) -> bool:
-    """Whether ECS's own circuit breaker or an alarm gave the deployment up, not a person."""
+    """Return whether the circuit breaker or an alarm failed the deployment, not a person."""
     return any(word in (reason or "").lower() for word in ("circuit breaker", "alarm", "failed to start"))
 
 
 def _failure_named(reason: str | None) -> Outcome:
-    """Which of ECS's two watchers gave a deployment up."""
+    """Return whether the alarms or the circuit breaker failed the deployment, from ECS's reason."""
     return Outcome.ALARM if "alarm" in (reason or "").lower() else Outcome.CIRCUIT_BREAKER
 
 
@@ -428,10 +432,10 @@ def _join(ours: str, theirs: str | None) -> str:
 
 
 def overall_status(rollouts: Collection[Status]) -> Status:
-    """The upgrade's status, a pure function of its rollouts' (at least one).
+    """Return the upgrade's status for the statuses of its rollouts (at least one). Pure.
 
-    SKIPPED (desired count 0) counts as neither success nor failure. An upgrade that could roll nothing at all is
-    FAILED: nothing it was asked for happened.
+    SKIPPED (desired count 0) counts as neither success nor failure. An upgrade whose rollouts were all skipped is FAILED,
+    because nothing of what was requested happened.
     """
     if all(status == Status.PENDING for status in rollouts):
         return Status.PENDING
@@ -446,7 +450,10 @@ def overall_status(rollouts: Collection[Status]) -> Status:
 def describe_upgrade(
     status: Status, rollouts: Sequence[tuple[str, Status, str | None]], *, is_rollback: bool = False
 ) -> str:
-    """What is true of an upgrade now, in a sentence or two. `rollouts`: service, status and outcome, in rolling order."""
+    """Describe an upgrade's state in one or two sentences.
+
+    `rollouts`: service, status and outcome of each, in rolling order.
+    """
 
     def named(wanted: Status, *, but: Outcome | None = None, only: Outcome | None = None) -> str:
         return ", ".join(
@@ -459,7 +466,7 @@ def describe_upgrade(
     failed = named(Status.FAILED, but=Outcome.NOT_ATTEMPTED)
     match status:
         case Status.PENDING:
-            return "Recorded; no service has started yet."
+            return "Recorded. No service has started yet."
         case Status.IN_PROGRESS:
             running = named(Status.IN_PROGRESS) or named(Status.PENDING).partition(", ")[0]
             ended = named(Status.SUCCESS)
@@ -482,7 +489,8 @@ def describe_upgrade(
 
 
 def not_supported(controller: str) -> str:
-    """
+    """Return why the portal cannot upgrade a service, as the end of a sentence.
+
     >>> not_supported("EXTERNAL")
     'deployed by another controller (EXTERNAL): the portal cannot upgrade it'
     """
@@ -490,5 +498,5 @@ def not_supported(controller: str) -> str:
 
 
 def in_a_sentence(service: str) -> str:
-    """`agent service`, never just "agent": agents are what deployments/ runs."""
+    """Return the label for use within a sentence: `agent service`, not "agent", which is what deployments/ runs."""
     return PlatformService(service).label.lower()

@@ -1,4 +1,7 @@
-"""The doorbell's other end, and the sweep that needs no doorbell. Bodies are fetch and call; messages carry ids alone."""
+"""Celery tasks and the periodic sweep.
+
+Each task takes a row's id and calls one function. The sweep picks up work whose message was lost.
+"""
 
 import logging
 import time
@@ -17,7 +20,7 @@ from upgrades.models import Rollout, ValidationRun
 
 logger = logging.getLogger(__name__)
 
-# What is due and no worker took within this time is carried out by the sweep itself, broker or no broker.
+# The sweep runs a step itself if no worker has claimed the due row within this time, even without a broker.
 OVERDUE = timedelta(seconds=5)
 ROWS_A_SWEEP = 200
 SWEEP_SECONDS = 5.0
@@ -25,38 +28,38 @@ SWEEP_SECONDS = 5.0
 
 @shared_task
 def advance_rollout(rollout_id: int) -> None:
-    """One step of one rollout. A message that comes late, twice or for nothing changes nothing."""
+    """Run one step of one rollout. A late, duplicate or unnecessary message has no effect."""
     advance(rollout_id)
 
 
 @shared_task
 def validate_upgrade(run_id: int) -> None:
-    """One step of one validation run."""
+    """Run one step of one validation run."""
     validate(run_id)
 
 
 def sweep() -> None:
-    """Every due rollout."""
+    """Dispatch every due rollout."""
     carry_out(Rollout.objects.due(), "upgrades.tasks.advance_rollout", advance)
 
 
 def sweep_validations() -> None:
-    """Every due validation run."""
+    """Dispatch every due validation run."""
     due_runs = ValidationRun.unfinished().filter(due()).order_by("next_check_at", "id")
     carry_out(due_runs, "upgrades.tasks.validate_upgrade", validate)
 
 
 def look_after_validations() -> None:
-    """What no run does: matrices that were not opened, reminders."""
+    """Open missing validation matrices and send reminders. No validation run does this."""
     open_missing()
     remind()
 
 
 def carry_out(rows: "QuerySet[Rollout] | QuerySet[ValidationRun]", task: str, work: Callable[[int], bool]) -> None:
-    """Ring for each of these due rows, and carry out by ourselves what has been due for too long.
+    """Dispatch a task for each due row, and run the step here for rows that are overdue.
 
-    After one message that the broker did not take, no more are tried in this sweep: each would cost its time-out. A sweep
-    ends after SWEEP_SECONDS, so that the heartbeat gets its turn; what is left stays due.
+    After the first message that the broker does not accept, this sweep sends no more: each would cost a timeout. The
+    sweep ends after SWEEP_SECONDS so that it does not delay the heartbeat. The remaining rows stay due.
     """
     ends_at = time.monotonic() + SWEEP_SECONDS
     is_overdue = Case(
@@ -68,5 +71,5 @@ def carry_out(rows: "QuerySet[Rollout] | QuerySet[ValidationRun]", task: str, wo
             return
         broker_takes = broker_takes and (overdue or ring(task, pk))
         if overdue or not broker_takes:
-            logger.warning("sweep carries out %s of %s itself", task, pk)
+            logger.warning("sweep runs %s of %s itself", task, pk)
             work(pk)

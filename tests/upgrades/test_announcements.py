@@ -105,7 +105,7 @@ def test_an_end_lists_each_service_and_the_next_step(cast: Cast, engine: Engine,
     assert agent == "Agent service: Success. Completed."
     assert orchestrator.startswith("Orchestrator: Failed. Rolled back by ECS.")
     assert "exit code" in orchestrator
-    assert portal == "Customer portal: Failed. Not attempted: a service before it did not succeed. Nothing was changed."
+    assert portal == "Customer portal: Failed. Not attempted because an earlier service failed. Nothing was changed."
     assert following == (
         "Next: Find out why its new tasks stopped and fix the cause. What is safe to do then, the page has filled in."
     )
@@ -122,7 +122,7 @@ def test_an_end_lists_each_service_and_the_next_step(cast: Cast, engine: Engine,
 def test_a_success_asks_for_its_validation(cast: Cast, engine: Engine) -> None:
     engine.run(trigger(cast))
 
-    assert announced(cast.acme)[-1].text.endswith("Next: Validate it: rolled out is not proven good.")
+    assert announced(cast.acme)[-1].text.endswith("Next: Validate it. Rolled out does not mean working.")
 
 
 @transactional
@@ -153,7 +153,7 @@ def test_a_rollout_that_stalls_twice_is_announced_once(
     assert kinds(cast.acme) == ["upgrade.started", "upgrade.stalled"]
     message = announced(cast.acme)[1]
     assert message.title == "Acme Robotics (production): rollout of agent service stalled"
-    assert "No task has moved since" in message.text
+    assert "No progress since" in message.text
     assert message.data["reason"] == "OPS-2"
 
 
@@ -164,7 +164,7 @@ def test_a_rollback_says_what_it_undoes(cast: Cast, platform: LocalAws) -> None:
 
     (message,) = announced(cast.acme)
     assert message.title == "Acme Robotics (production): rollback started"
-    assert f"agent service back to v9.9.0, which undoes {done.upgrade_id}" in message.text
+    assert f"agent service back to v9.9.0, rolling back {done.upgrade_id}" in message.text
     assert (message.subject, message.data["rolls_back"]) == (upgrade.upgrade_id, done.upgrade_id)
 
 

@@ -559,7 +559,7 @@ def test_what_others_deployed_since_the_trigger_is_not_touched(
         (Status.FAILED, Outcome.NOT_ATTEMPTED),
         (Status.FAILED, Outcome.NOT_ATTEMPTED),
     ]
-    assert "(v9.9.2), which is not what the upgrade left. Nothing was touched." in (rollback.error_message or "")
+    assert "(v9.9.2), which is not what the upgrade left. Nothing was changed." in (rollback.error_message or "")
     assert len(platform.ledger(action="UpdateService", cluster=cast.acme.cluster)) == before
 
 
@@ -676,7 +676,7 @@ def test_the_two_pages_link_to_each_other(
     original = client.get(page_of(done).removesuffix("rollback")).content.decode()
     its_own = client.get(page_of(rollback).removesuffix("rollback")).content.decode()
 
-    assert "Recorded; no service has started yet." in under_way
+    assert "Recorded. No service has started yet." in under_way
     assert "Rolled back: agent service." in original
     assert f'href="/o/acme/upgrades/{rollback.upgrade_id}/"' in original
     assert f'href="/o/acme/upgrades/{done.upgrade_id}/"' in its_own

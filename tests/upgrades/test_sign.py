@@ -86,7 +86,7 @@ def test_a_signature_is_audited_and_in_the_timeline(cast: Cast, ended: Upgrade, 
     assert (validated.kind, validated.data["validation"]) == ("upgrade.validated", "failed")
     told = UpgradeEvent.objects.filter(upgrade=ended, actor_email=cast.operator.email).order_by("pk")
     assert [(event.kind, event.message) for event in told] == [
-        ("check.recorded", "Signing in works: fail. 500."),
+        ("check.recorded", "Sign-in works: fail. 500."),
         ("upgrade.validated", "Validation failed."),
     ]
 
@@ -508,4 +508,4 @@ def test_after_signing_the_page_shows_the_matrix(cast: Cast, ended: Upgrade, cli
     )
 
     assert response.redirect_chain == [(f"/o/acme/upgrades/{ended.upgrade_id}/#validation", 302)]
-    assert "Signed: signing in works." in response.content.decode()
+    assert "Signed: sign-in works." in response.content.decode()

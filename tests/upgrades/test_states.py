@@ -203,7 +203,7 @@ def test_the_person_or_deployment_that_ended_it_is_named() -> None:
     superseded = judge(mine("STOPPED"), superseded_by="arn:later")
     stopped = judge(mine("ROLLBACK_SUCCESSFUL"), stopped_by="ann@example.com")
 
-    assert superseded.reason == "arn:later took its place."
+    assert superseded.reason == "Replaced by arn:later."
     assert stopped.reason == "Stopped by ann@example.com."
 
 

@@ -60,7 +60,7 @@ def test_a_new_upgrade_has_every_key_with_null_for_unknown(cast: Cast, client_fo
         "success_count": 0,
         "failed_count": 0,
         "validation": "none",
-        "message": "Recorded; no service has started yet.",
+        "message": "Recorded. No service has started yet.",
         "error_message": None,
         "started_at": None,
         "completed_at": None,

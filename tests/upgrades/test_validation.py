@@ -159,7 +159,7 @@ def test_each_new_result_is_in_the_timeline_once(cast: Cast, engine: Engine, val
 
     recorded = told(upgrade, "check.recorded")
     assert len(recorded) == len(set(recorded)) == len(AUTOMATIC)
-    assert "Sign-in page answers: pass. The customer portal's sign-in answers." in recorded
+    assert "Sign-in page responds: pass. The customer portal's sign-in answers." in recorded
 
 
 def test_an_upgrade_that_advanced_nothing_needs_no_validation(
@@ -659,7 +659,7 @@ def test_a_missing_validation_is_reminded_of_once(cast: Cast, engine: Engine, va
 
     delivery = channel.deliveries.get()
     assert (delivery.kind, delivery.subject) == ("upgrade.validation_missing", upgrade.upgrade_id)
-    assert "Signing in works" in delivery.text
+    assert "Sign-in works" in delivery.text
 
 
 def test_a_late_reminder_is_sent_too(cast: Cast, engine: Engine, validator: Validator, settings: Any) -> None:

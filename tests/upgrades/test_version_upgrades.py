@@ -99,7 +99,7 @@ def test_a_version_is_rolled_pinned_by_its_digest(
     assert running_digests(platform, cast) == {registry["agent:v9.9.1"]}
     assert len(registrations(platform)) == len(deployments(platform, cast.acme)) == 1
     told = upgrade.events.get(kind=EventKind.REVISION_REGISTERED).message
-    assert f"v9.9.1 ({registry['agent:v9.9.1']}); nothing else differs" in told
+    assert f"v9.9.1 ({registry['agent:v9.9.1']}). Nothing else differs" in told
 
 
 def test_the_chosen_images_are_recorded_with_the_request(
@@ -703,7 +703,9 @@ def test_a_service_scaled_up_meanwhile_keeps_its_image(cast: Cast, engine: Engin
 
     last = upgrade.rollouts.get(service="customer-portal")
     assert (upgrade.status, last.outcome) == (Status.PARTIAL, Outcome.NOT_ATTEMPTED)
-    assert "v9.9.1 is not there: Amazon ECR has no repository axonflow-customer-portal" in (last.error_message or "")
+    assert "v9.9.1 is not available: Amazon ECR has no repository axonflow-customer-portal" in (
+        last.error_message or ""
+    )
 
 
 def test_a_missing_cluster_needs_no_version(cast: Cast, engine: Engine, platform: LocalAws) -> None:

@@ -1,7 +1,7 @@
-"""What a rollout starts from and where it goes: which image runs, which is wanted, and the revision that names it.
+"""A rollout's current and desired task definition, for the engine's first step (reconciler.start).
 
-For the engine's first step (rollouts.start). Everything here may be done again: the one write, RegisterTaskDefinition, is
-found by its content when its answer was lost.
+Every step here may be repeated. The only write is RegisterTaskDefinition. If its reply was lost, the revision is found
+by its content.
 """
 
 import logging
@@ -30,10 +30,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Now:
-    """What the service runs. `digests`: of its running tasks; empty: not known. `digest`: the one that all of them run.
+    """What the service runs.
 
-    `has_ended_well`: ECS is done with the task definition that the service names. Until then the running tasks prove
-    nothing: ECS may be about to replace them.
+    `digests`: the digests of its running tasks, empty if not known. `digest`: the one that all of them run.
+    `has_ended_well`: ECS has finished deploying the service's task definition. Until then ECS may be about to replace
+    the running tasks, so they prove nothing.
     """
 
     version: str | None
@@ -47,9 +48,9 @@ class Now:
 
 @dataclass(frozen=True)
 class Goal:
-    """What the service is to run: a task definition that is there, or the present one with `image` in it.
+    """What the service should run: an existing task definition, or the current one with `image` in it.
 
-    `is_no_change`: the newest deployment rolled exactly that, and has ended well.
+    `is_no_change`: the newest deployment rolled exactly that and ended well.
     """
 
     version: str | None
@@ -60,7 +61,7 @@ class Goal:
 
 
 def named(claim: Claim, definition: ecs.TaskDefinition) -> str | None:
-    """The version that a task definition's image is known by."""
+    """Return the version name of a task definition's image, if it has one."""
     rollout = claim.rollout
     image = own_image(definition.images, rollout.service)
     claim.renew()
@@ -69,7 +70,10 @@ def named(claim: Claim, definition: ecs.TaskDefinition) -> str | None:
 
 
 def what_runs(claim: Claim, service: ecs.Service, definition: ecs.TaskDefinition) -> Now:
-    """By the running tasks; where they cannot be read by the digest that the task definition names, if it names one."""
+    """Return what the service runs, from its running tasks.
+
+    If the tasks cannot be read, use the digest in the task definition, if it has one.
+    """
     digests = read_digests(claim, definition) or pinned_by(claim, definition)
     return Now(named(claim, definition), digests, service.has_ended_well)
 
@@ -81,9 +85,9 @@ def pinned_by(claim: Claim, definition: ecs.TaskDefinition) -> set[str]:
 
 
 def what_is_wanted(claim: Claim, definition: ecs.TaskDefinition, now: Now) -> Goal:
-    """What was decided at the trigger, or is to be found out now (images.Wanted says when).
+    """Return what the service should run: decided at the trigger, or now (see images.Wanted).
 
-    Raises VersionMissing, and AwsUnavailable where the registry does not answer now.
+    Raises VersionMissing, and AwsUnavailable if the registry does not answer now.
     """
     rollout = claim.rollout
     target = rollout.upgrade.aws_target
@@ -107,16 +111,18 @@ def what_is_wanted(claim: Claim, definition: ecs.TaskDefinition, now: Now) -> Go
         digest = now.digest if pinned_by(claim, definition) else None
         return Goal(now.version, digest, is_no_change=now.has_ended_well)
     digest = parse_image(wanted.image).digest
-    # Where the tasks do not tell, the names must do.
+    # If the digests of the tasks are not known, compare the version names.
     is_there = now.digests == {digest} if now.digests else now.version == wanted.version
     is_there = is_there and pinned_by(claim, definition) <= {digest}
     return Goal(wanted.version, digest, now.has_ended_well and is_there, image=wanted.image)
 
 
 def revision_for(claim: Claim, definition: ecs.TaskDefinition, goal: Goal) -> str:
-    """The task definition to roll to: one that is there, or a new revision in which the service's image alone differs.
+    """Return the ARN to roll to: an existing revision, or a new one that differs only in the service's image.
 
-    What a killed worker or a lost reply left behind is the family's newest revision, and is used. Three AWS calls at most.
+    A revision left by a killed worker or a lost reply is the family's newest one and is used again.
+
+    Costs at most three AWS calls.
     """
     rollout = claim.rollout
     target = rollout.upgrade.aws_target

@@ -1,4 +1,4 @@
-"""How a rollout ends: its terminal state is written once, the next service has its turn, the upgrade follows."""
+"""The end of a rollout: write its terminal state once, start the next service, update the upgrade."""
 
 import logging
 from datetime import timedelta
@@ -31,13 +31,13 @@ from upgrades.states import (
 
 logger = logging.getLogger(__name__)
 
-# After these the next service of `all` still gets its turn; after any other failure it does not.
+# After these outcomes the next service of `all` starts. After any other outcome it is not attempted.
 GOES_ON = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED, Outcome.NOT_SUPPORTED})
-NOT_ATTEMPTED = "Not attempted: a service before it did not succeed. Nothing was changed."
+NOT_ATTEMPTED = "Not attempted because an earlier service failed. Nothing was changed."
 
 
 def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
-    """Write the terminal state, once, and give the next service its turn or end it too. One transaction."""
+    """Write the terminal state once, then start the next service or end the remaining ones. One transaction."""
     rollout = claim.rollout
     logger.info("rollout %s ends %s %s", rollout.pk, verdict.status, verdict.outcome)
     failed = verdict.status == Status.FAILED
@@ -59,14 +59,14 @@ def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
             }
         )
         tell(upgrade, EventKind.ROLLOUT_ENDED, describe_end(rollout, verdict), rollout=rollout)
-        # A service that was not there from the start holds nobody up; one that went while it was rolled does.
+        # A service that never existed does not block the others. One that was deleted during its rollout does.
         was_never_there = verdict.outcome == Outcome.SERVICE_MISSING and not rollout.attempts
         hand_on(upgrade, goes_on=verdict.outcome in GOES_ON or was_never_there)
         refresh_upgrade(upgrade)
 
 
 def explain(rollout: Rollout, verdict: Verdict, seen: dict[str, Any]) -> str:
-    """State, ECS's reason, and why the newest task of mine stopped."""
+    """Return the error message: outcome, ECS's reason, and why the newest stopped task stopped."""
     parts = [Outcome(verdict.outcome).label + "." if verdict.outcome else "", verdict.reason or ""]
     parts.append(rollout.attribution_note or "")
     parts.append(newest_stop(seen.get("stopped_tasks") or rollout.stopped_tasks))
@@ -74,14 +74,14 @@ def explain(rollout: Rollout, verdict: Verdict, seen: dict[str, Any]) -> str:
 
 
 def describe_end(rollout: Rollout, verdict: Verdict) -> str:
-    """`rollout` as it was written."""
+    """Describe the end of the rollout for the timeline. Reads the fields as they were written."""
     outcome = f"{Outcome(verdict.outcome).label}." if verdict.outcome else ""
     said = rollout.error_message or " ".join(part for part in (outcome, verdict.reason) if part)
     return f"{verdict.status.label}: {said}"
 
 
 def newest_stop(stopped_tasks: list[dict[str, Any]]) -> str:
-    """Why the newest of my tasks stopped, in ECS's words; empty when none did."""
+    """Return ECS's reason for the newest stopped task, or an empty string if none stopped."""
     if not stopped_tasks:
         return ""
     code = stopped_tasks[0]["exit_code"]
@@ -111,7 +111,7 @@ def hand_on(upgrade: Upgrade, *, goes_on: bool) -> None:
 
 
 def refresh_upgrade(upgrade: Upgrade) -> None:
-    """Bring the upgrade's row in line with its rollouts, under its lock. An ended upgrade is never touched again."""
+    """Update the upgrade from its rollouts. The caller holds the lock on its row. An ended upgrade is never changed."""
     if upgrade.status in TERMINAL:
         return
     rollouts = [
@@ -150,7 +150,7 @@ def deadline() -> timedelta:
 
 def timed_out(rollout: Rollout, last_seen: str) -> Verdict:
     minutes = settings.UPGRADE_DEADLINE_SECONDS // 60
-    return Verdict(Status.FAILED, Outcome.TIMED_OUT, f"No end within {minutes} minutes. Last seen: {last_seen}")
+    return Verdict(Status.FAILED, Outcome.TIMED_OUT, f"Not finished within {minutes} minutes. Last state: {last_seen}")
 
 
 def service_missing(rollout: Rollout) -> Verdict:
@@ -159,32 +159,32 @@ def service_missing(rollout: Rollout) -> Verdict:
 
 
 def other_controller(rollout: Rollout, controller: str) -> Verdict:
-    """Return the end of a rollout that the portal may not start."""
+    """Return the verdict for a service that another controller deploys, so the portal must not."""
     reason = f"{rollout.service_name} is {not_supported(controller)}."
     return Verdict(Status.FAILED, Outcome.NOT_SUPPORTED, reason)
 
 
 def changed_since(rollout: Rollout, runs: str, version: str | None) -> Verdict:
-    """Of a rollback: undoing now would undo somebody else's work."""
+    """Return the verdict for a rollback that would undo a later change by someone else."""
     running = last_part(runs) + (f" ({version})" if version else "")
     reason = (
-        f"{rollout.service_name} runs {running}, which is not what the upgrade left. Nothing was touched. "
-        "Ask who deployed it, and whether it should stay."
+        f"{rollout.service_name} runs {running}, which is not what the upgrade left. Nothing was changed. "
+        "Find out who deployed it and whether it should stay."
     )
     return Verdict(Status.FAILED, Outcome.CHANGED_SINCE, reason)
 
 
 def overtaken(runs: str) -> Verdict:
-    """Of a lost call: calling again would undo somebody else's work."""
+    """Return the verdict for a lost call that must not be repeated, because it would undo a later deployment."""
     reason = (
-        f"UpdateService was called and its answer lost; no deployment of it is to be seen, and {last_part(runs)} was "
-        "deployed since by somebody else. It was not called again."
+        f"The reply to UpdateService was lost and no deployment of it was found. {last_part(runs)} was deployed outside "
+        "this upgrade since, so the call was not repeated. Find out who deployed it and whether it should stay."
     )
     return Verdict(Status.FAILED, Outcome.SUPERSEDED, reason)
 
 
 def refused(rollout: Rollout, error: AwsError) -> Verdict:
-    """Return the verdict on a definite refusal at the start, with what to do about it."""
+    """Return the verdict for a definite refusal at the start, with what to do about it."""
     if isinstance(error, AwsDenied):
         return Verdict(Status.FAILED, Outcome.ACCESS_DENIED, with_advice(error))
     if isinstance(error, AwsMissing):
@@ -195,4 +195,4 @@ def refused(rollout: Rollout, error: AwsError) -> Verdict:
 
 def stopped_by(rollout: Rollout) -> str:
     person = rollout.upgrade.stop_requested_by
-    return person.email if person else "Somebody"
+    return person.email if person else "A user"

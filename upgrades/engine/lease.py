@@ -1,4 +1,4 @@
-"""The right to advance one rollout: portal/leases.py, for rollouts."""
+"""Leases on rollouts (see portal/leases.py)."""
 
 from django.conf import settings
 
@@ -11,7 +11,7 @@ __all__ = ["Claim", "LeaseLost", "is_past_deadline", "poll_seconds", "take"]
 
 
 class Claim(leases.Claim[Rollout]):
-    """The right to advance one rollout. `now` is the database's clock when it was claimed."""
+    """A lease on one rollout. `now` is the database's time of the claim."""
 
     @property
     def rollout(self) -> Rollout:
@@ -19,7 +19,10 @@ class Claim(leases.Claim[Rollout]):
 
 
 def take(rollout_id: int) -> Claim | None:
-    """Claim a due rollout: lease on the database's clock, epoch one higher. None when it is not due or taken."""
+    """Claim a due rollout: set the lease by the database's clock and increment the epoch.
+
+    Return None if the rollout is not due or another worker holds it.
+    """
     rows = Rollout.objects.due().filter(pk=rollout_id).exclude(phase=Phase.WAITING)
     for claim in leases.take(rows.select_related("organization", "upgrade__stop_requested_by")):
         return Claim(claim.row, claim.now)

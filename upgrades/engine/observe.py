@@ -1,6 +1,6 @@
-"""Looking at ECS for one rollout: which deployment is mine, how far it is, why its tasks stop. Reads only.
+"""Observes ECS for one rollout: its own deployment, the progress, why its tasks stop. Reads only.
 
-Each look renews the lease first; each costs the AWS calls that its docstring names and raises AwsError.
+Each read renews the lease before every AWS call and may raise AwsError. Docstrings name the AWS calls.
 """
 
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # AWS's Date header counts whole seconds, so "created after the baseline" needs this much slack.
 DATE_SLACK = timedelta(seconds=2)
-# How much later than my end a deployment may have been created and still be what superseded mine.
+# A deployment created up to this long after the end of the rollout's own one may still have superseded it.
 SUPERSESSION_SLACK = timedelta(seconds=5)
 STOPPED_TASKS_KEPT = 5
 
@@ -38,9 +38,10 @@ def read_service(claim: Claim) -> ecs.ServicesReading:
 
 
 def read_digests(claim: Claim, definition: ecs.TaskDefinition, *, started_by: str | None = None) -> set[str]:
-    """The digests that the service's running tasks run (of one deployment alone: `started_by`); empty: not known.
+    """Return the digests of the service's running tasks, or of one deployment's tasks (`started_by`).
 
-    They tell more exactly what a task definition's tag only names; a failure to read them must not hold a rollout up.
+    An empty set means that they are not known. Digests are exact where a task definition names only a tag. A failure to
+    read them must not delay the rollout.
     """
     rollout = claim.rollout
     claim.renew()
@@ -54,7 +55,10 @@ def read_digests(claim: Claim, definition: ecs.TaskDefinition, *, started_by: st
 
 
 def read_new_digest(claim: Claim) -> str | None:
-    """The digest that the tasks of my deployment run, where all of them run one; for a task definition that names none."""
+    """Return the one digest that all tasks of the rollout's own deployment run, or None.
+
+    For a task definition that names no digest.
+    """
     rollout = claim.rollout
     claim.renew()
     try:
@@ -67,7 +71,7 @@ def read_new_digest(claim: Claim) -> str | None:
 
 
 def read_mine(claim: Claim) -> ecs.ServiceDeployment | None:
-    """The service deployment that is mine; None when its ARN is not known or ECS does not give it."""
+    """Return the rollout's own service deployment, or None if its ARN is not known or ECS does not return it."""
     arn = claim.rollout.service_deployment_arn
     if arn is None:
         return None
@@ -81,15 +85,16 @@ def read_mine(claim: Claim) -> ecs.ServiceDeployment | None:
 
 
 def unless_refused(read: Callable[[], Answer]) -> Answer | None:
-    """Reads of service deployments are younger than the others: a role or region may not have them.
+    """Return the result of a read of service deployments, or None if AWS refuses it.
 
-    Then DescribeServices alone must do (states.judge_by_id), as it must where the service is gone or the cluster. An AWS
-    that does not answer is another matter: it raises.
+    These API actions are newer than the others, so a role or a region may not have them. The service or the cluster may
+    also be gone. The caller then uses only DescribeServices (states.judge_by_id). Raises AwsUnavailable if AWS does not
+    answer.
     """
     try:
         return read()
     except (AwsDenied, AwsMissing, AwsRefused) as error:
-        logger.info("read without: %s", error)
+        logger.info("service deployments not read: %s", error)
         return None
 
 
@@ -101,9 +106,12 @@ class Found:
 
 
 def find_mine(claim: Claim) -> Found | None:
-    """The deployment that my call started: new since the baseline, to my task definition, the oldest such, no rollback.
+    """Find the deployment that the rollout's UpdateService call started, or return None.
 
-    The oldest, because whatever superseded mine came after it; where there are several the note says so. Three AWS calls.
+    It is the oldest deployment to the rollout's task definition that is new since the baseline and is not a rollback.
+    A deployment that superseded it is newer. If there are several, the note says so.
+
+    Costs three AWS calls.
     """
     rollout = claim.rollout
     arns = new_arns(claim)
@@ -119,19 +127,17 @@ def find_mine(claim: Claim) -> Found | None:
         return None
     note = None
     if max(len(arns), len(ids)) > 1:
-        note = (
-            "Several deployments started at the time of the call whose answer was lost; the first of them was followed."
-        )
+        note = "The reply to UpdateService was lost. Several deployments started at that time. The first was followed."
     if not arns:
         return Found(min(ids, key=lambda each: each.created_at).id, None, note)
     mine = arns[0]
-    # No documented field joins the two names of a deployment; both are made at the same moment.
+    # No documented field links the id and the ARN of a deployment. Both are created at the same moment.
     near = min(ids, key=lambda each: abs(each.created_at - mine.created_at), default=None)
     return Found(near.id if near else None, mine.arn, note)
 
 
 def new_arns(claim: Claim) -> list[ecs.ServiceDeploymentBrief]:
-    """The service deployments since my baseline that roll to my task definition, oldest first."""
+    """Return the service deployments since the baseline to the rollout's task definition, oldest first."""
     rollout = claim.rollout
     listed = list_since(claim, baseline_time(claim))
     briefs = [brief for brief in listed if brief.arn != rollout.baseline["service_deployment"]]
@@ -145,7 +151,7 @@ def new_arns(claim: Claim) -> list[ecs.ServiceDeploymentBrief]:
 
 
 def baseline_time(claim: Claim) -> datetime:
-    """AWS's time just before my call."""
+    """Return AWS's time just before the rollout's UpdateService call."""
     return datetime.fromisoformat(claim.rollout.baseline["answered_at"]) - DATE_SLACK
 
 
@@ -155,7 +161,7 @@ def later_than_baseline(claim: Claim) -> datetime:
 
 
 def list_since(claim: Claim, since: datetime) -> list[ecs.ServiceDeploymentBrief]:
-    """The service deployments that were created from then on, oldest first; none where ECS does not list them."""
+    """Return the service deployments created since then, oldest first. Empty if ECS does not list them."""
     rollout = claim.rollout
     target, cluster, name = rollout.upgrade.aws_target, rollout.upgrade.cluster, rollout.service_name
     claim.renew()
@@ -163,9 +169,9 @@ def list_since(claim: Claim, since: datetime) -> list[ecs.ServiceDeploymentBrief
 
 
 def find_successor(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment) -> str | None:
-    """The deployment that somebody started over mine: its ARN, or its id where ECS does not list service deployments.
+    """Return the ARN of the deployment that superseded the rollout's own one, or None if none is visible.
 
-    None when there is none to be seen. One AWS call.
+    If ECS does not list service deployments, return its id instead. Costs one AWS call.
     """
 
     def came_over_mine(created_at: datetime) -> bool:
@@ -191,7 +197,7 @@ def find_successor(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceD
 def seen_of(
     claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment | None, verdict: Verdict
 ) -> dict[str, Any]:
-    """The fields that one look fills: counts, breaker, reasons, whether it moves."""
+    """Return the fields to write after one observation: counts, circuit breaker, reasons, progress."""
     rollout = claim.rollout
     seen: dict[str, Any] = {
         "last_checked_at": claim.now,
@@ -224,7 +230,7 @@ def seen_of(
 
 
 def progress_of(claim: Claim, seen: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """`progressed_at` moves when tasks did; a rollout without progress past its stall limit is flagged."""
+    """Return `progressed_at`, updated if tasks progressed, and `is_stalled`, true past the stall limit without progress."""
     rollout = claim.rollout
     rolling_back = verdict.outcome == Outcome.ROLLING_BACK
     source, target = seen.get("source_running", rollout.source_running), seen.get("target_running", 0)
@@ -242,7 +248,7 @@ def progress_of(claim: Claim, seen: dict[str, Any], verdict: Verdict) -> dict[st
 
 
 def read_stopped_tasks(claim: Claim) -> list[dict[str, Any]]:
-    """Why tasks of mine stopped. Helps people; a failure to read it must not touch the verdict."""
+    """Return why tasks of the rollout's own deployment stopped. For people: a failed read must not affect the verdict."""
     rollout = claim.rollout
     if not rollout.deployment_id:
         return []
@@ -261,7 +267,7 @@ def read_stopped_tasks(claim: Claim) -> list[dict[str, Any]]:
 
 
 def keep_events(claim: Claim, service: ecs.Service | None) -> None:
-    """Copy ECS's events since my baseline; ECS forgets all but the newest hundred."""
+    """Copy ECS's events since the baseline. ECS keeps only the newest hundred of a service."""
     if service is None:
         return
     rollout = claim.rollout

@@ -1,12 +1,14 @@
-"""One service's rollout, step by step: claim it, do the one thing that its phase asks for, write what came of it.
+"""Advances one service's rollout: claim it, run the step for its phase, write the result.
 
-    due -> start() -> calling -> watching -> done          states.py says what each phase means
+    due -> start() -> calling -> watching -> done          states.py explains the phases
              '-- call() --'  '-- resolve() after an ambiguous end
 
-Never lost: a rollout that is not done is due again and again, whoever dies. Never doubled: the baseline is committed
-before UpdateService is called, the call is made once, and after an ambiguous end resolve() looks for the deployment that
-the call started before anybody calls again. No AWS call is made inside a transaction. Every write carries the lease's
-epoch, so a worker that lost its lease changes nothing.
+Never lost: a rollout that is not done becomes due again, even if a worker dies. Never doubled: the baseline is committed
+before UpdateService is called, and the call is made once. After an ambiguous end, resolve() first searches for the
+deployment that the call started. Only then may UpdateService be called again.
+
+No AWS call is made inside a transaction. Every write checks the lease's epoch, so a worker that lost its lease changes
+nothing.
 """
 
 import logging
@@ -57,14 +59,14 @@ from upgrades.states import EventKind, Outcome, Phase, Status, Verdict, judge, j
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
-# How often a lost call's deployment is looked for, at least, before it is believed that it started nothing.
+# Minimum number of searches for a lost call's deployment before the call is assumed to have started nothing.
 LOOKS_FOR_LOST = 3
 
 
 def advance(rollout_id: int) -> bool:
-    """Do the one next step of the rollout, if it is due and nobody else does. Returns whether a step was made.
+    """Run the next step of the rollout if it is due and no other worker holds it. Return whether a step ran.
 
-    Safe to call at any time, any number of times, from any process. About ten AWS calls at most.
+    Safe to call at any time, any number of times, from any process. Costs about ten AWS calls at most.
     """
     claim = take(rollout_id)
     if claim is None:
@@ -81,29 +83,31 @@ def advance(rollout_id: int) -> bool:
         except (OperationalError, InterfaceError, LeaseLost):
             raise
         except Exception:
-            # A row that no step can handle must neither stop the others nor stay open beyond its deadline.
+            # A row that no step can process must not stop the others, nor stay open after its deadline.
             logger.exception("rollout %s in %s failed", rollout_id, claim.rollout.phase)
-            note_failed_look(claim, "The portal failed to handle this rollout; its log says why.")
+            note_failed_look(claim, "The portal could not process this rollout. See the worker's log for the error.")
     except LeaseLost:
         logger.warning("rollout %s: lease lost, nothing written", rollout_id)
     return True
 
 
-# --- due: look, decide whether there is anything to do, commit the baseline, call -----------------------------------
+# --- due: observe, decide whether anything must change, commit the baseline, call -----------------------------------
 
 
 def start(claim: Claim) -> None:
-    """1. Look. 2. Find out what is wanted. 3. End at once where there is nothing to roll, or a rollback would undo what
-    others did since. 4. Make sure of the revision that names the image. 5. Commit the baseline. 6. Call.
+    """Start the rollout: observe, find the desired revision, commit the baseline, call UpdateService.
 
-    Killed anywhere before 5, it begins anew and finds the revision that it registered.
+    1. Observe the service. 2. Find the desired task definition or image. 3. Finish immediately if nothing must change, or
+    if a rollback would undo a later change. 4. Find or register the revision. 5. Commit the baseline. 6. Call.
+
+    If the worker is killed before 5, the step starts over and finds the revision that it registered.
     """
     rollout = claim.rollout
     why_not = reason_not_to_start(rollout)
     if why_not:
         return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, why_not))
     if is_past_deadline(claim):
-        return finish(claim, timed_out(rollout, "It was never started."))
+        return finish(claim, timed_out(rollout, "not started."))
     try:
         reading = read_service(claim)
         service = reading.service(rollout.service_name)
@@ -115,16 +119,16 @@ def start(claim: Claim) -> None:
         seen = {**counts_of(service), "previous_task_definition": definition.arn}
         if service.desired_count == 0:
             seen |= {"from_version": named(claim, definition)}
-            reason = f"{service.name} has a desired count of 0: it is disabled, there is nothing to roll."
+            reason = f"{service.name} is disabled (desired count is 0), so there was nothing to roll."
             return finish(claim, Verdict(Status.SKIPPED, Outcome.DISABLED, reason), **seen)
         now = what_runs(claim, service, definition)
         goal = what_is_wanted(claim, definition, now)
         seen |= {"from_version": now.version, "from_digest": now.digest}
         if goal.is_no_change and not rollout.upgrade.force_new_deployment:
-            reason = f"{service.name} already runs {now.version or 'this image'} and the rollout was not forced: "
+            reason = f"{service.name} already runs {now.version or 'this image'} and no new deployment was forced, so "
             unchanged = {"to_version": goal.version, "to_digest": now.digest or goal.digest}
             unchanged |= {"task_definition": definition.arn}
-            verdict = Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason + "nothing to change.")
+            verdict = Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason + "there was nothing to change.")
             return finish(claim, verdict, **seen, **unchanged)
         if rollout.wanted_task_definition and definition.arn not in (left_by_upgrade(rollout), goal.task_definition):
             return finish(claim, changed_since(rollout, definition.arn, now.version), **seen)
@@ -133,7 +137,7 @@ def start(claim: Claim) -> None:
     except AwsUnavailable:
         raise
     except VersionMissing as error:
-        reason = f"{rollout.wanted_version} is not there: {error}. Nothing was changed."
+        reason = f"{rollout.wanted_version} is not available: {error}. Nothing was changed."
         return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, reason))
     except AwsError as error:
         return finish(claim, refused(rollout, error))
@@ -147,13 +151,16 @@ def read_definition(claim: Claim, arn: str) -> ecs.TaskDefinition:
 
 
 def left_by_upgrade(rollout: Rollout) -> str | None:
-    """The task definition that the upgrade which is rolled back left the service with."""
+    """Return the task definition that the upgrade to roll back left the service with, if known."""
     original = Rollout.objects.filter(upgrade=rollout.upgrade.rolls_back_id, service=rollout.service).first()
     return original.task_definition if original else None
 
 
 def reason_not_to_start(rollout: Rollout) -> str | None:
-    """What changed since the trigger that forbids another write to AWS. What already rolls is watched to its end."""
+    """Return why the rollout may no longer write to AWS since the trigger, or None.
+
+    A deployment that is already rolling is watched to its end anyway.
+    """
     upgrade = rollout.upgrade
     if upgrade.stop_requested_at:
         return f"{stopped_by(rollout)} stopped the upgrade."
@@ -166,7 +173,7 @@ def reason_not_to_start(rollout: Rollout) -> str | None:
 
 
 def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesReading, seen: dict[str, Any]) -> None:
-    """What there was before my call, so that whoever comes next can tell my deployment from all others."""
+    """Commit the deployments that exist before the call, so that any worker can identify the one that the call starts."""
     rollout = claim.rollout
     is_new = not rollout.wanted_task_definition and is_first_of(rollout, seen)
     with transaction.atomic():
@@ -189,7 +196,10 @@ def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesRea
 
 
 def is_first_of(rollout: Rollout, seen: dict[str, Any]) -> bool:
-    """Whether the revision was registered for this rollout: the service did not run it, and no rollout named it before."""
+    """Return whether the revision was registered for this rollout.
+
+    That is so if the service did not run it and no earlier rollout names it.
+    """
     arn = seen["task_definition"]
     if arn == seen["previous_task_definition"]:
         return False
@@ -198,10 +208,10 @@ def is_first_of(rollout: Rollout, seen: dict[str, Any]) -> bool:
 
 
 def call(claim: Claim) -> None:
-    """UpdateService, once. A definite refusal ends the rollout; an ambiguous end leaves it to resolve().
+    """Call UpdateService once. A definite refusal ends the rollout. After an ambiguous end, resolve() takes over.
 
-    Forced too where the task definition stays: what runs is not what it names, or its deployment has not ended well, and
-    unforced ECS would start nothing.
+    Also forces a new deployment if the task definition stays the same: without force ECS would start nothing. Then the
+    tasks run another image than it names, or its deployment has not ended well.
     """
     rollout = claim.rollout
     stays = rollout.task_definition == rollout.previous_task_definition
@@ -222,8 +232,8 @@ def call(claim: Claim) -> None:
             forget(target)
         if error.may_have_happened:
             return claim.release(seconds=poll_seconds(), check_error=in_short(error))
-        # Refused at the door (throttled, not connected): nothing happened. The first attempt begins anew; a later one
-        # keeps the first one's baseline, for its lost deployment may yet show.
+        # Not executed (throttled, not connected). The first attempt starts over. A later one keeps the baseline of the
+        # first, because the deployment of the first attempt's lost call may still appear.
         fields = {"attempts": rollout.attempts - 1, "check_error": in_short(error)}
         fields |= {"phase": Phase.DUE, "to_digest": None} if rollout.attempts == 1 else {}
         return claim.release(seconds=2 * poll_seconds(), **fields)
@@ -233,7 +243,7 @@ def call(claim: Claim) -> None:
 
 
 def follow_reply(claim: Claim, service: ecs.Service) -> None:
-    """Record the deployment that UpdateService's own reply names, if it is new; else resolve() finds it."""
+    """Follow the deployment that UpdateService's reply names if it is new. Otherwise resolve() finds it."""
     baseline = claim.rollout.baseline
     primary = service.primary
     if primary is None or primary.id in baseline["deployment_ids"]:
@@ -257,15 +267,15 @@ def follow(claim: Claim, *, deployment_id: str | None, arn: str | None, note: st
         tell(rollout.upgrade, EventKind.ROLLOUT_STARTED, describe_start(rollout), rollout=rollout)
 
 
-# --- calling: the call's end is not known; look before anybody calls again ------------------------------------------
+# --- calling: the result of the call is not known, search for its deployment before calling again --------------------
 
 
 def resolve(claim: Claim) -> None:
-    """Adopt the deployment that my lost call started; call again only when it did not show in time.
+    """Adopt the deployment that a lost call started. Call again only if none appears in time.
 
-    The time counts from the first look after the call, and takes several looks: a read may lag behind the call. Nobody
-    calls again over what somebody else deployed meanwhile. The baseline of the first attempt stays, so that whatever an
-    attempt of mine started is never taken for somebody else's.
+    The time counts from the first observation after the call and takes several observations, because reads may lag behind
+    the call. UpdateService is not called again over a deployment from outside. The baseline of the first attempt stays, so
+    that a deployment of any attempt is recognized as the rollout's own.
     """
     rollout = claim.rollout
     try:
@@ -275,9 +285,7 @@ def resolve(claim: Claim) -> None:
     if found is not None:
         return follow(claim, deployment_id=found.deployment_id, arn=found.arn, note=found.note)
     if is_past_deadline(claim):
-        return finish(
-            claim, timed_out(rollout, "UpdateService was called; its answer was lost, and no deployment seen.")
-        )
+        return finish(claim, timed_out(rollout, "the reply to UpdateService was lost and no deployment was found."))
     looks = rollout.baseline.get("looks", 0) + 1
     looked_at = rollout.baseline.get("looked_at") or claim.now.isoformat()
     waited = claim.now - datetime.fromisoformat(looked_at)
@@ -288,7 +296,9 @@ def resolve(claim: Claim) -> None:
     if why_not:
         return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, f"No deployment started. {why_not}"))
     if rollout.attempts >= MAX_ATTEMPTS:
-        reason = f"UpdateService was called {rollout.attempts} times; no answer came and no deployment started."
+        reason = (
+            f"No reply to {rollout.attempts} UpdateService calls, and no deployment started. Check ECS, then retry."
+        )
         return finish(claim, Verdict(Status.FAILED, Outcome.REFUSED, reason))
     service = read_service(claim).service(rollout.service_name)
     known = (None, rollout.previous_task_definition, rollout.task_definition)
@@ -300,11 +310,11 @@ def resolve(claim: Claim) -> None:
     call(claim)
 
 
-# --- watching: judge the deployment that is mine ---------------------------------------------------------------------
+# --- watching: judge the rollout's own deployment --------------------------------------------------------------------
 
 
 def watch(claim: Claim) -> None:
-    """1. Look. 2. Judge. 3. Ask ECS to stop, if a person asked us to. 4. Write what was seen, or end."""
+    """Watch the deployment: observe, judge, request a stop if a person did, then write the progress or finish."""
     rollout = claim.rollout
     try:
         reading = read_service(claim)
@@ -334,23 +344,21 @@ def watch(claim: Claim) -> None:
 
 
 def look_up_arn(claim: Claim) -> None:
-    """UpdateService's reply named no new service deployment: find it by its time and task definition."""
+    """Find the service deployment by its time and task definition, because UpdateService's reply did not name it."""
     found = find_mine(claim)
     if found and found.arn:
         claim.write(service_deployment_arn=found.arn)
 
 
 def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None, verdict: Verdict) -> str | None:
-    """StopServiceDeployment, when mine can be stopped; the note to show when it could not be asked for.
+    """Call StopServiceDeployment if the deployment can be stopped. Return a note for the page if that failed.
 
-    Where ECS does not describe mine, a stop that it took is not sent again: nothing but its rollback would show it.
+    If ECS does not describe the deployment, a stop that ECS accepted is not sent again: only the rollback shows it.
     """
     rollout = claim.rollout
     arn = mine.arn if mine else rollout.service_deployment_arn
     if arn is None:
-        return (
-            "The stop cannot be asked for: ECS does not give the ARN of this deployment (ecs:ListServiceDeployments)."
-        )
+        return "The stop cannot be sent: ECS does not give the ARN of this deployment (ecs:ListServiceDeployments)."
     if mine:
         rolls = mine.status in ("PENDING", "IN_PROGRESS")
     else:
@@ -358,9 +366,9 @@ def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None, verdict: Verdi
         rolls = not (was_taken or verdict.is_terminal or verdict.outcome == Outcome.ROLLING_BACK)
     if not rolls:
         return None
-    # Before the call: if its answer is lost, the rollback that follows is still known to be ours.
+    # Written before the call: if the reply is lost, the rollback that follows is still known to come from this stop.
     sent_before = rollout.stop_sent_at
-    unanswered = "The stop was not answered and is asked for again."
+    unanswered = "AWS did not answer the stop request. The portal will send it again."
     claim.write(lease_until=Now() + LEASE, stop_sent_at=claim.now, stop_error=unanswered)
     try:
         ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=claim.renew)
@@ -369,7 +377,7 @@ def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None, verdict: Verdi
             claim.write(stop_sent_at=sent_before)
         return f"{unanswered} {in_short(error)}"
     except AwsError as error:
-        # Refused: the role may not, or the deployment ended meanwhile, and the next look says how.
+        # The role lacks the permission, or the deployment has ended meanwhile. The next observation shows how.
         logger.info("rollout %s: stop refused: %s", rollout.pk, error)
         claim.write(stop_sent_at=sent_before)
         return f"The stop was refused. {in_short(error)}"
@@ -391,15 +399,18 @@ def judge_mine(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeplo
             was_rolling_back=rollout.outcome == Outcome.ROLLING_BACK,
             stopped_by=by,
         )
-    # ECS names it in no way. Nothing is concluded from what is absent; the deadline ends it.
-    return Verdict(Status.IN_PROGRESS, None, "ECS did not report this deployment at the newest look.")
+    # ECS reports neither its ARN nor its id. That proves nothing, so only the deadline ends the rollout.
+    return Verdict(Status.IN_PROGRESS, None, "ECS did not report this deployment at the last check.")
 
 
-# --- between two looks ------------------------------------------------------------------------------------------
+# --- between two observations -----------------------------------------------------------------------------------
 
 
 def go_on(claim: Claim, verdict: Verdict, seen: dict[str, Any]) -> None:
-    """Still running: write what was seen. A status never goes back from IN_PROGRESS to PENDING (a read may be stale)."""
+    """Write the progress of a rollout that still runs.
+
+    A status never goes back from IN_PROGRESS to PENDING, because the read may be stale.
+    """
     rollout = claim.rollout
     status = rollout.status if verdict.status == Status.PENDING else verdict.status
     with transaction.atomic():
@@ -410,7 +421,7 @@ def go_on(claim: Claim, verdict: Verdict, seen: dict[str, Any]) -> None:
 
 
 def doubt(claim: Claim, verdict: Verdict, **seen: Any) -> None:
-    """A verdict that a stale read could fake is believed when it was seen twice, with the time between that reads lag."""
+    """Finish with a verdict that a stale read could fake only if a second read confirms it after the read lag."""
     rollout = claim.rollout
     lag = timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS)
     if rollout.doubted_at is not None and claim.now - rollout.doubted_at >= lag:
@@ -420,14 +431,14 @@ def doubt(claim: Claim, verdict: Verdict, **seen: Any) -> None:
 
 
 def note_failed_look(claim: Claim, why: str) -> None:
-    """Throttled, refused or unreachable: the state stays as it was, and the page says since when."""
+    """Record that ECS could not be read. The state stays unchanged, and the page shows since when."""
     if is_past_deadline(claim):
-        return finish(claim, timed_out(claim.rollout, f"AWS could not be asked. {why}"))
+        return finish(claim, timed_out(claim.rollout, f"AWS could not be read. {why}"))
     claim.release(seconds=5 * poll_seconds(), check_error=why)
 
 
 def seconds_to_next_look(claim: Claim) -> float:
-    """Often while young, less often when old: a stalled rollout must not eat AWS's limits."""
+    """Return the polling interval: short for a young rollout, longer later, so that a stalled one spares AWS's limits."""
     age = claim.now - (claim.rollout.started_at or claim.now)
     if age < timedelta(minutes=2):
         return poll_seconds()
