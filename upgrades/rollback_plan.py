@@ -1,8 +1,8 @@
-"""What a rollback of an ended upgrade would do, told beforehand: service by service, possible or why not.
+"""Plans the rollback of an ended upgrade: for each service, whether it can be rolled back, or why not.
 
-A rollback rolls each service that completed back to the task definition that the upgrade recorded as its previous one; it
-is a new upgrade, carried out by the same engine. Nothing is concluded from an ECS that does not answer: such a line is
-`unknown`, it may be rolled back all the same, and the engine looks again before it touches anything.
+A rollback is a new upgrade, carried out by the same engine. It rolls each completed service back to the task definition
+that the upgrade recorded as the previous one. If ECS does not answer, a line is `unknown`. It may still be rolled back:
+the engine reads ECS again before it changes anything.
 """
 
 import logging
@@ -28,17 +28,18 @@ PREVIOUS = "previous"
 
 
 class Can(models.TextChoices):
-    """Whether a service can be rolled back."""
+    """Answers to whether a service can be rolled back."""
 
     YES = "yes", "Will be rolled back"
     UNKNOWN = "unknown", "Not known: ECS did not answer"
-    NO = "no", "Stays as it is"
+    NO = "no", "Stays unchanged"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One service of the upgrade. `why`: why not, or what could not be found out. `now`: None where ECS did not say.
+    """One service of the upgrade.
 
+    `why`: why it cannot be rolled back, or what is not known. `now`: the running state, None if ECS did not report it.
     `diff` is filled by with_diffs.
     """
 
@@ -58,16 +59,16 @@ class Line:
 
     @property
     def moved_to(self) -> str | None:
-        """The digest that would run instead of the one that ran: the earlier revision names a tag that has moved since."""
+        """Return the digest that would run now if the earlier revision's tag has moved to another image, else None."""
         after, ran = self.diff.after if self.diff else None, self.rollout.from_digest
         return after.digest if after and after.digest and ran and after.digest != ran else None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`lines` in rolling order, one for each service of the upgrade.
+    """The plan of a rollback. `lines`: one for each service of the upgrade, in rolling order.
 
-    `error`: why ECS could not be read, if it could not. `blocker`: the open upgrade that rolls one of the services now.
+    `error`: why ECS could not be read, or None. `blocker`: the open upgrade that is rolling one of the services, or None.
     """
 
     upgrade: Upgrade
@@ -77,7 +78,7 @@ class Plan:
 
     @property
     def going(self) -> list[Line]:
-        """The lines that a rollback would roll."""
+        """Return the lines of the services that would be rolled back."""
         return [line for line in self.lines if line.is_going]
 
     @property
@@ -86,23 +87,23 @@ class Plan:
 
     @property
     def is_wide(self) -> bool:
-        """It touches several services, so the organization's name is typed."""
+        """Return whether several services change, so that the organization's slug must be typed."""
         return len(self.going) > 1
 
     @property
     def version(self) -> str:
-        """The earlier version where all go back to the same one, else `previous`."""
+        """Return the earlier version if it is the same for all services, else `previous`."""
         versions = {line.rollout.from_version or PREVIOUS for line in self.going}
         version = versions.pop() if len(versions) == 1 else PREVIOUS
         return version if len(version) <= MAX_VERSION_LENGTH else PREVIOUS
 
     @property
     def refusal(self) -> str | None:
-        """Why nothing of it can be rolled back, in a sentence for each service; None when something can."""
+        """Return why nothing can be rolled back, with one sentence per service, or None if something can."""
         if self.upgrade.is_open:
-            return f"{self.upgrade.upgrade_id} has not ended. Stop it, and ECS rolls back what runs."
+            return f"{self.upgrade.upgrade_id} has not ended. Stop it to let ECS roll it back."
         if self.blocker:
-            return f"{self.blocker.upgrade_id} rolls its services now. Wait for it or stop it."
+            return f"{self.blocker.upgrade_id} is rolling its services now. Wait for it or stop it."
         if self.going:
             return None
         reasons = " ".join(f"{line.rollout.get_service_display()}: {line.why}" for line in self.lines)
@@ -110,15 +111,16 @@ class Plan:
 
 
 def services_that_advanced(upgrade: Upgrade) -> list[str]:
-    """In rolling order, from the record alone: what a rollback may be about."""
+    """Return the services that a rollback may affect, in rolling order. Reads only the record, not ECS."""
     return [rollout.service for rollout in upgrade.rollouts.all() if why_nothing_to_undo(rollout) is None]
 
 
 def plan_rollback(upgrade: Upgrade) -> Plan:
-    """Ask ECS what runs and whether the earlier revisions can still be rolled to, and say what a rollback would do.
+    """Plan the rollback: read from ECS what runs and whether the earlier revisions are still active.
 
-    One DescribeServices and one DescribeTaskDefinition for each service that advanced; waits twice LONGEST_WAIT_SECONDS at
-    most and never raises for AWS. Two queries, and one for each service that runs something else.
+    Never raises AwsError. Waits for at most twice LONGEST_WAIT_SECONDS.
+    Costs one DescribeServices, one DescribeTaskDefinition for each service that advanced, two queries, and one query for
+    each service that runs something else.
     """
     lines = [Line(rollout, Can.NO, why_nothing_to_undo(rollout) or "") for rollout in upgrade.rollouts.all()]
     if upgrade.is_open or all(line.why for line in lines):
@@ -140,7 +142,7 @@ def plan_rollback(upgrade: Upgrade) -> Plan:
 
 
 def with_diffs(plan: Plan) -> Plan:
-    """With what would differ in each service that goes back, for people."""
+    """Add to each line the differences that the rollback would make, for the page."""
     earlier: dict[str, Wanted | str] = {
         line.service: str(line.rollout.previous_task_definition) for line in plan.lines if line.can == Can.YES
     }
@@ -149,7 +151,7 @@ def with_diffs(plan: Plan) -> Plan:
 
 
 def why_nothing_to_undo(rollout: Rollout) -> str | None:
-    """What the record alone says against it."""
+    """Return why the record rules out a rollback of this service, or None. Does not read ECS."""
     upgrade = rollout.upgrade
     organization = upgrade.organization
     if rollout.outcome != Outcome.COMPLETED:
@@ -159,14 +161,16 @@ def why_nothing_to_undo(rollout: Rollout) -> str | None:
         return "its earlier task definition was not recorded."
     if rollout.previous_task_definition == rollout.task_definition:
         name = last_part(rollout.task_definition)
-        return f"it was rolled anew with the same task definition ({name}), so there is no earlier one to go back to."
+        return f"it was redeployed with the same task definition ({name}), so there is no earlier one to go back to."
     if (upgrade.cluster, upgrade.region) != (organization.cluster, organization.deployment_region):
-        return f"it was rolled in cluster {upgrade.cluster}, {upgrade.region}; {organization.name} names another one since."
+        return (
+            f"it was rolled in cluster {upgrade.cluster}, {upgrade.region}. {organization.name} now uses another one."
+        )
     return None
 
 
 def read_services(upgrade: Upgrade) -> dict[str, ServiceNow]:
-    """What runs now, asked afresh: what somebody decides on must not be some seconds old. Raises AwsError."""
+    """Read what runs now, without the cache, because a person decides by it. Raises AwsError."""
     organization = upgrade.organization
     question = partial(ask_ecs, organization, upgrade.cluster, recorded_names(organization))
     reading = within_time(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
@@ -174,7 +178,7 @@ def read_services(upgrade: Upgrade) -> dict[str, ServiceNow]:
 
 
 def read_revisions(upgrade: Upgrade, arns: list[str]) -> dict[str, bool]:
-    """Whether each revision can still be rolled to; one that ECS did not answer for is left out. Raises AwsError."""
+    """Read whether each revision is still active. Leaves out those that ECS did not answer for. Raises AwsError."""
 
     def ask() -> dict[str, bool]:
         return {arn: is_usable(upgrade.organization, arn) for arn in dict.fromkeys(arns)}
@@ -183,11 +187,11 @@ def read_revisions(upgrade: Upgrade, arns: list[str]) -> dict[str, bool]:
 
 
 def is_usable(organization: Organization, arn: str) -> bool:
-    """Asked afresh: a revision never changes, but it can be deregistered. Raises AwsError."""
+    """Read without the cache whether a revision is active: it never changes but can be deregistered. Raises AwsError."""
     try:
         return ecs.describe_task_definition(organization.aws_target, arn).is_active
     except AwsRefused:
-        return False  # deleted: ECS does not know it any more
+        return False  # deleted: ECS no longer knows it
 
 
 def judge_line(rollout: Rollout, services: dict[str, ServiceNow], usable: dict[str, bool]) -> Line:
@@ -195,24 +199,24 @@ def judge_line(rollout: Rollout, services: dict[str, ServiceNow], usable: dict[s
     earlier = str(rollout.previous_task_definition)
     why = why_service_stays(rollout, now) if now else None
     if why is None and usable.get(earlier) is False:
-        why = f"{last_part(earlier)} was deregistered in ECS, so nothing can be rolled to it."
+        why = f"{last_part(earlier)} was deregistered in ECS, so it cannot be rolled back to."
     if why:
         return Line(rollout, Can.NO, why, now)
     if now is None or earlier not in usable:
-        return Line(rollout, Can.UNKNOWN, "ECS did not say whether it still runs what this upgrade left.", now)
+        return Line(rollout, Can.UNKNOWN, "ECS did not report whether it still runs what this upgrade left.", now)
     return Line(rollout, Can.YES, "", now)
 
 
 def why_service_stays(rollout: Rollout, now: ServiceNow) -> str | None:
-    """What ECS says against it."""
+    """Return why the service must stay unchanged according to ECS, or None."""
     if now.state == "missing":
-        return f"{rollout.service_name} does not exist in {rollout.upgrade.cluster} any more."
+        return f"{rollout.service_name} no longer exists in {rollout.upgrade.cluster}."
     if now.not_supported:
         return f"{rollout.service_name} is {now.not_supported}."
     if now.state == "disabled":
-        return f"{rollout.service_name} has a desired count of 0: it is disabled."
+        return f"{rollout.service_name} is disabled (desired count is 0)."
     if now.task_definition == rollout.previous_task_definition:
-        return f"it runs {last_part(now.task_definition)} already. {who_since(rollout, now)}"
+        return f"it already runs {last_part(now.task_definition)}. {who_since(rollout, now)}"
     if now.task_definition != rollout.task_definition:
         runs = last_part(now.task_definition) + (f" ({now.version})" if now.version else "")
         left = last_part(rollout.task_definition)
@@ -232,4 +236,4 @@ def who_since(rollout: Rollout, now: ServiceNow) -> str:
         .select_related("upgrade")
         .first()
     )
-    return f"{later.upgrade.upgrade_id} rolled it since." if later else "Somebody outside the portal rolled it since."
+    return f"{later.upgrade.upgrade_id} rolled it since." if later else "It was deployed outside the portal since."

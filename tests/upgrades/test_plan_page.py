@@ -354,7 +354,7 @@ def test_an_image_other_than_the_one_shown_is_not_started(cast: Cast, platform: 
     refused = client.post(URL, sent)
 
     assert refused.status_code == 409
-    assert f"another image than was shown (agent service: {moved[:19]})" in words(refused.content.decode())
+    assert f"another image than the plan showed (agent service: {moved[:19]})" in words(refused.content.decode())
     assert Upgrade.objects.count() == 0
     assert client.post(URL, all_hidden(refused.content.decode())).status_code == 302
 

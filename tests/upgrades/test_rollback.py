@@ -248,7 +248,7 @@ def test_a_blocked_page_links_to_the_blocker_without_a_form(cast: Cast, done: Up
 
     text = client_for(cast.operator).get(page_of(done)).content.decode()
 
-    assert f"{blocker.upgrade_id} rolls its services now. Wait for it or stop it." in text
+    assert f"{blocker.upgrade_id} is rolling its services now. Wait for it or stop it." in text
     assert f'<a href="/o/acme/upgrades/{blocker.upgrade_id}/">Watch {blocker.upgrade_id}</a>' in text
     assert "Nothing can be rolled back." not in text
     assert 'id="start-title"' not in text
@@ -304,7 +304,7 @@ def test_a_service_deployed_since_is_refused(
     response = door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id)
 
     assert_nothing_goes_back(response, door, "(v9.9.2) now, not")
-    assert "Somebody outside the portal rolled it since." in door.text_of(response)
+    assert "It was deployed outside the portal since." in door.text_of(response)
 
 
 def test_a_service_rolled_by_a_later_upgrade_names_it(
@@ -325,7 +325,7 @@ def test_a_service_that_already_went_back_is_refused(
 
     response = door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id)
 
-    assert_nothing_goes_back(response, door, "already.")
+    assert_nothing_goes_back(response, door, "it already runs")
 
 
 def test_missing_and_disabled_services_are_left_out(
@@ -341,8 +341,8 @@ def test_missing_and_disabled_services_are_left_out(
     rollback = door.upgrade_of(door.rollback(client_for(cast.operator), cast.acme, done_all.upgrade_id))
 
     assert [line.can for line in plan.lines] == [Can.NO, Can.NO, Can.YES]
-    assert "does not exist in" in plan.lines[0].why
-    assert "has a desired count of 0" in plan.lines[1].why
+    assert "no longer exists in" in plan.lines[0].why
+    assert "is disabled (desired count is 0)" in plan.lines[1].why
     assert [rollout.service for rollout in rollback.rollouts.all()] == ["customer-portal"]
 
 
@@ -353,7 +353,7 @@ def test_an_organization_with_a_new_cluster_is_refused(
 
     response = door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id)
 
-    assert_nothing_goes_back(response, door, "names another one since")
+    assert_nothing_goes_back(response, door, "now uses another one")
 
 
 # --- the events written --------------------------------------------------------------------------------------------

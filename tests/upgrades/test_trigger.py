@@ -273,7 +273,7 @@ def test_a_disabled_service_on_its_own_is_refused(
     response = door.trigger(client_for(cast.operator), cast.acme)
 
     assert response.status_code == 400
-    assert "desired count of 0" in door.text_of(response)
+    assert "desired count is 0" in door.text_of(response)
     assert written() == before
 
 

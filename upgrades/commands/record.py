@@ -1,6 +1,7 @@
-"""What people do to upgrades. Both doors, page and API, call these; the rules about role and state live here.
+"""Records a new upgrade or rollback: its rows, its audit event, its dispatch. Used by trigger.py and rollback.py.
 
-Each command: `require` first, one transaction, the audit row in it, then the doorbell.
+The page and the API call the same commands, and the rules about roles and states are enforced there. Each command calls
+`require` first, then writes everything, including the audit event, in one transaction, and then dispatches the task.
 """
 
 import secrets
@@ -29,10 +30,10 @@ from upgrades.states import EventKind, Phase, Stage, in_a_sentence
 
 
 def make_once(organization: Organization, services: list[str], key: KeyUse, make: Callable[[], Upgrade]) -> Upgrade:
-    """Make an upgrade of these services, if none of them is rolled and the same request has not made it already.
+    """Create an upgrade of these services unless one of them is already rolling.
 
-    Two requests may race; the database lets one in. The other gets what it would have got a moment later: where the two
-    are the same request, sent again, the same upgrade.
+    If the same request was sent before, return the upgrade that it created. Two requests may race: the database accepts
+    one, and the other gets the answer that it would have got a moment later.
     """
     try:
         refuse_running(organization, services)
@@ -44,12 +45,12 @@ def make_once(organization: Organization, services: list[str], key: KeyUse, make
         if not isinstance(error, IntegrityError) or not is_unique_violation(error, OPEN_ROLLOUT_CONSTRAINT):
             raise
         refuse_running(organization, services)
-        # What blocked has ended in between: the slot is free.
+        # The blocking upgrade has ended meanwhile.
         return make()
 
 
 def earlier_upgrade(organization: Organization, key: KeyUse) -> Upgrade | None:
-    """What the same request made when it was sent before. Raises PortalError 422 `idempotency_mismatch`."""
+    """Return the upgrade that the same request created earlier, or None. Raises PortalError 422 `idempotency_mismatch`."""
     subject = key.find_earlier()
     return Upgrade.objects.get(upgrade_id=subject, organization=organization) if subject else None
 
@@ -65,9 +66,10 @@ def record_upgrade(
     wanted: dict[str, dict[str, Any]],
     rolls_back: Upgrade | None = None,
 ) -> Upgrade:
-    """The one transaction: all rows or none. `wanted`: by service, the rollout's fields that say what is to run.
+    """Write all rows of an upgrade in one transaction.
 
-    Raises IntegrityError when another request was faster.
+    `wanted`: for each service, the fields of its rollout that say what should run.
+    Raises IntegrityError if another request was faster.
     """
     overridden = [check.name for check in checked.failed]
     with transaction.atomic():
@@ -91,7 +93,7 @@ def record_upgrade(
         record_rollouts(upgrade, services, wanted)
         record_checks(upgrade, checked)
         if rolls_back:
-            tell(rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} rolls it back.", actor=actor)
+            tell(rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} is rolling this upgrade back.", actor=actor)
         key.keep(upgrade.upgrade_id)
         record(
             AuditKind.UPGRADE_ROLLBACK_TRIGGERED if rolls_back else AuditKind.UPGRADE_TRIGGERED,
@@ -107,7 +109,7 @@ def record_upgrade(
 
 
 def record_rollouts(upgrade: Upgrade, services: list[str], wanted: dict[str, dict[str, Any]]) -> None:
-    """Always in the same order, so that two requests that overlap cannot deadlock on the open-rollout index."""
+    """Create the rollouts, always in the same order, so that overlapping requests cannot deadlock on the unique index."""
     for position, service in enumerate(services):
         is_first = position == 0
         Rollout.objects.create(
@@ -124,7 +126,7 @@ def record_rollouts(upgrade: Upgrade, services: list[str], wanted: dict[str, dic
 
 
 def record_checks(upgrade: Upgrade, checked: Preflight) -> None:
-    """Pre-flight as it was at the trigger; never changed afterwards."""
+    """Store the pre-flight results of the trigger. They are never changed afterwards."""
     UpgradeCheck.objects.bulk_create(
         UpgradeCheck(
             organization_id=upgrade.organization_id,
@@ -147,16 +149,16 @@ def describe_request(request: dict[str, Any], services: list[str], overridden: l
     forced = ", forced" if request["force_new_deployment"] else ""
     said = f"{names.capitalize()} {goal}{forced}. {request['reason']}".strip()
     if overridden:
-        said += f" Although pre-flight failed ({', '.join(overridden)}): {request['override_reason']}"
+        said += f" Started despite failed pre-flight checks ({', '.join(overridden)}): {request['override_reason']}"
     return said
 
 
 def new_upgrade_id() -> str:
-    """`upgrade-YYYY-MMDD-HHMMSS-<6 hex>`, UTC."""
+    """Return a new id: `upgrade-YYYY-MMDD-HHMMSS-<6 hex>`, in UTC."""
     return f"upgrade-{timezone.now():%Y-%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def ring_for(upgrade: Upgrade) -> None:
-    """Tell a worker now; the sweep would find the rollout within a second or two anyway."""
+    """Dispatch the upgrade's open rollouts to a worker now. The sweep would find them a second or two later."""
     for pk in upgrade.rollouts.exclude(phase__in=[Phase.WAITING, Phase.DONE]).values_list("pk", flat=True):
         ring("upgrades.tasks.advance_rollout", pk)

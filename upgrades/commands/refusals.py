@@ -1,4 +1,4 @@
-"""Reasons to refuse an upgrade or a rollback, as PortalError."""
+"""Refusals of an upgrade or a rollback. Each function raises PortalError."""
 
 from portal.errors import PortalError
 from portal.models import Organization
@@ -13,26 +13,26 @@ MAX_REASON_LENGTH = 2000
 SHORTEST_OVERRIDE = 5
 
 
-OVERRIDE_RULE = f"At least {SHORTEST_OVERRIDE} letters or digits; recorded and shown where a check failed."
+OVERRIDE_RULE = f"At least {SHORTEST_OVERRIDE} letters or digits. It is recorded and shown with the failed checks."
 
 
 def refuse_unplaced(organization: Organization) -> None:
     if organization.cluster is None:
         raise PortalError(
             "no_cluster",
-            f"{organization.name} has neither an ECS cluster nor a stack. Staff can set them in the admin.",
+            f"{organization.name} has neither an ECS cluster nor a stack. Ask staff to set them in the admin.",
             400,
         )
     if not organization.deployment_stack:
         raise PortalError(
             "no_stack",
-            f"{organization.name} has no stack, so its services cannot be named. Staff can set it in the admin.",
+            f"{organization.name} has no stack, so its services cannot be named. Ask staff to set it in the admin.",
             400,
         )
 
 
 def refuse_running(organization: Organization, services: list[str]) -> None:
-    """409 naming the upgrade that blocks, when any of the services has an open rollout."""
+    """Raise a 409 with the id of the blocking upgrade if any of the services has an open rollout."""
     blocker = Rollout.objects.in_use(organization, services).first()
     if blocker:
         label = PlatformService(blocker.service).label
@@ -45,7 +45,10 @@ def refuse_running(organization: Organization, services: list[str]) -> None:
 
 
 def refuse_alone(organization: Organization, service: str) -> None:
-    """400 for a service that cannot be upgraded. ECS not answering is no reason to refuse: the engine looks again."""
+    """Raise a 400 if the only requested service cannot be upgraded.
+
+    If ECS does not answer, the service is not refused: the engine reads ECS again.
+    """
     refusal = None
     for fresh_seconds in (FRESH_SECONDS, BLOCKING_SECONDS):
         reading = read_platform(organization, fresh_seconds=fresh_seconds)
@@ -58,43 +61,45 @@ def refuse_alone(organization: Organization, service: str) -> None:
 
 
 def refusal_alone(row: ServiceNow) -> PortalError | None:
-    """Return why the service is refused where it is named alone: another controller deploys it, or it is disabled."""
+    """Return the refusal of a service that is requested on its own: another controller deploys it, or it is disabled."""
     if row.not_supported:
         return PortalError("not_supported", f"{row.service_name} is {row.not_supported}.", 400)
     if row.state != "disabled":
         return None
     return PortalError(
         "service_disabled",
-        f"{row.service_name} has a desired count of 0: it is disabled, so there is nothing to roll. "
-        "Scale it up in ECS first.",
+        f"{row.service_name} is disabled (desired count is 0), so there is nothing to roll. Scale it up in ECS first.",
         400,
     )
 
 
 def override_of(reason: str) -> dict[str, str]:
-    """An override as part of a request; none adds nothing, so that keys of requests without one stay what they were."""
+    """Return the override as part of a request.
+
+    Without a reason it adds no key, so that the idempotency hash of such a request does not change.
+    """
     return {"override_reason": reason} if reason else {}
 
 
 def refuse_empty_words(override_reason: str) -> None:
-    """400 for a reason that says nothing: an override is read by those who look for what went wrong."""
+    """Raise a 400 for an override reason that is too short. It is read later, by people who search for the cause."""
     if override_reason and sum(character.isalnum() for character in override_reason) < SHORTEST_OVERRIDE:
         raise PortalError(
             "override_reason_too_short",
-            f"The reason to start in spite of failed checks needs at least {SHORTEST_OVERRIDE} letters or digits.",
+            f"The reason to start despite failed checks needs at least {SHORTEST_OVERRIDE} letters or digits.",
             400,
         )
 
 
 def refuse_failed(checked: Preflight, override_reason: str) -> None:
-    """409 with the names of the checks that failed, unless a reason overrides them."""
+    """Raise a 409 with the names of the failed checks unless a reason overrides them."""
     if checked.may_start or override_reason:
         return
     said = " ".join(f"{check.label}: {check.detail}" for check in checked.failed)
     raise PortalError(
         "preflight_failed",
-        f"Pre-flight failed. {said} Mend that and try again, or start all the same and say why (override_reason); it is "
-        "recorded and shown.",
+        f"Pre-flight failed. {said} Fix the cause and try again, or give a reason to start anyway (override_reason). The "
+        "reason is recorded and shown.",
         409,
         checks=[check.name for check in checked.failed],
     )

@@ -1,4 +1,4 @@
-"""Roll an upgrade back: a new upgrade of kind `rollback`."""
+"""Rolls an upgrade back by recording a new upgrade of kind `rollback`."""
 
 from datetime import datetime
 
@@ -24,15 +24,16 @@ def rollback_upgrade(
     session_ends_at: datetime | None = None,
     idempotency_key: str | None = None,
 ) -> Upgrade:
-    """Record a rollback of an ended upgrade: a new upgrade to the task definitions that it recorded as the previous ones.
+    """Record a rollback of an ended upgrade: a new upgrade to the previous task definitions that it recorded.
 
-    What cannot be rolled back stays as it is (rollback.py says why); where ECS does not say, the rollback is recorded and
-    the engine looks before it touches anything. `services`: what a person was shown and agreed to; another plan by now
-    is refused.
+    A service that cannot be rolled back stays unchanged (rollback_plan.py explains why). If ECS does not answer, the
+    rollback is recorded, and the engine reads ECS before it changes anything.
+    `services`: the services that the person agreed to. If the plan differs now, the rollback is refused.
 
     Raises PortalError: 403, 404, 400 `rollback_impossible`, `no_cluster`, `no_stack`,
     `override_reason_too_short`, 409 `upgrade_in_progress` (with `upgrade_id`), `plan_changed`, `preflight_failed` (with
-    `checks`), 422 `idempotency_mismatch`. Costs the AWS calls of plan_rollback and waits for pre-flight, 4 s at most.
+    `checks`), 422 `idempotency_mismatch`.
+    Costs the AWS calls of plan_rollback, and waits for pre-flight for up to 4 s.
     """
     organization = upgrade.organization
     require(actor, organization, Role.OPERATOR)
@@ -53,7 +54,7 @@ def rollback_upgrade(
         if plan.refusal:
             raise PortalError("rollback_impossible", plan.refusal, 400)
         if services is not None and services != plan.services:
-            raise PortalError("plan_changed", "What a rollback would do has changed since. Look at it again.", 409)
+            raise PortalError("plan_changed", "The rollback plan has changed since it was shown. Review it again.", 409)
         request = asked | {
             "service": plan.services[0] if len(plan.services) == 1 else ALL_SERVICES,
             "version": plan.version,
@@ -75,7 +76,7 @@ def refuse_open(upgrade: Upgrade) -> None:
     if upgrade.is_open:
         raise PortalError(
             "upgrade_in_progress",
-            f"{upgrade.upgrade_id} has not ended, so it cannot be rolled back yet. Stop it, and ECS rolls back what runs.",
+            f"{upgrade.upgrade_id} has not ended, so it cannot be rolled back yet. Stop it to let ECS roll it back.",
             409,
             upgrade_id=upgrade.upgrade_id,
         )

@@ -1,7 +1,7 @@
-"""What people do to the validation of an upgrade: sign a check, have the portal check again.
+"""Commands on the validation of an upgrade: sign a check, rerun the portal's own checks.
 
-As in commands.py: `require` first, one transaction, the audit row in it. Signers and probes take turns at the lock of
-the upgrade's row.
+As in record.py, each command calls `require` first and writes everything, including the audit event, in one transaction.
+The lock on the upgrade's row serializes signers and probes.
 """
 
 from django.db import transaction
@@ -21,7 +21,7 @@ MAX_NOTE_LENGTH = 2000
 
 
 def sign_check(upgrade: Upgrade, *, actor: User, check: str, status: CheckStatus, note: str = "") -> Upgrade:
-    """Sign one row of the validation matrix. The last signature counts, each is audited; no probe overwrites it.
+    """Sign one row of the validation matrix. The last signature counts, each is audited, and no probe overwrites it.
 
     Raises PortalError: 403, 404, 400 `note_required`, 409 `upgrade_in_progress`, `nothing_to_validate`.
     """
@@ -50,32 +50,34 @@ def refuse_validation(upgrade: Upgrade) -> None:
     if upgrade.is_open:
         raise PortalError(
             "upgrade_in_progress",
-            f"{upgrade.upgrade_id} has not ended: there is nothing to validate before.",
+            f"{upgrade.upgrade_id} has not ended, so there is nothing to validate yet.",
             409,
             upgrade_id=upgrade.upgrade_id,
         )
     if not upgrade.has_advanced:
         raise PortalError(
-            "nothing_to_validate", f"{upgrade.upgrade_id} ended {upgrade.status} and advanced no service.", 409
+            "nothing_to_validate",
+            f"{upgrade.upgrade_id} ended {upgrade.status} and advanced no service, so there is nothing to validate.",
+            409,
         )
 
 
 def refuse_without_note(row: UpgradeCheck, status: CheckStatus, note: str) -> None:
-    """A failure, and a word against what the portal found, need their reason."""
+    """Raise a 400 if a note is missing: for a failure, or for a pass that contradicts the portal's own check."""
     if note.strip():
         return
     label = row.label
     if status == CheckStatus.FAIL:
         why = f"Say in a note what failed: {label.lower()}."
     elif row.evidence.get("probed") == CheckStatus.FAIL:
-        why = f"The portal's own check of this failed ({label.lower()}): say in a note why it passes all the same."
+        why = f"The portal's own check failed ({label.lower()}). Say in a note why it passes anyway."
     else:
         return
     raise PortalError("note_required", why, 400, errors={"note": [why]})
 
 
 def probe_again(upgrade: Upgrade, *, actor: User) -> Upgrade:
-    """Begin the portal's own validation anew; what people signed stays. While it still probes nothing changes.
+    """Rerun the portal's own validation. Signed rows stay. If it is still running, nothing changes.
 
     Raises PortalError: 403, 404, 409 `upgrade_in_progress`, `nothing_to_validate`.
     """
@@ -102,6 +104,6 @@ def probe_again(upgrade: Upgrade, *, actor: User) -> Upgrade:
                 actor=actor,
                 subject=locked.upgrade_id,
             )
-            tell(locked, EventKind.VALIDATED, "Probes are made again.", actor=actor)
+            tell(locked, EventKind.VALIDATED, "The portal reruns its checks.", actor=actor)
             settle(locked, actor=actor)
     return locked

@@ -1,4 +1,4 @@
-"""Stop an upgrade."""
+"""Stops an upgrade."""
 
 from django.db import transaction
 from django.db.models.functions import Now
@@ -14,13 +14,13 @@ from upgrades.states import OPEN, EventKind, Phase
 
 
 def stop_upgrade(upgrade: Upgrade, *, actor: User) -> Upgrade:
-    """Ask for a stop: ECS rolls the running rollout back, later services are not attempted. Asking again is harmless.
+    """Request a stop: ECS rolls the running rollout back, later services are not attempted. Repeating it is harmless.
 
     Raises PortalError: 403, 404, 409 `upgrade_ended`.
     """
     require(actor, upgrade.organization, Role.OPERATOR)
     with transaction.atomic():
-        # The guard and the mark are one statement: an upgrade that ends meanwhile is not marked.
+        # One statement checks and marks, so an upgrade that ends meanwhile is not marked.
         marked = Upgrade.objects.filter(pk=upgrade.pk, status__in=OPEN, stop_requested_at__isnull=True).update(
             stop_requested_at=Now(), stop_requested_by=actor
         )
@@ -31,12 +31,12 @@ def stop_upgrade(upgrade: Upgrade, *, actor: User) -> Upgrade:
                 actor=actor,
                 subject=upgrade.upgrade_id,
             )
-            tell(upgrade, EventKind.STOP_REQUESTED, "ECS rolls back what still runs.", actor=actor)
+            tell(upgrade, EventKind.STOP_REQUESTED, "ECS will roll back the running rollout.", actor=actor)
             upgrade.rollouts.exclude(phase__in=[Phase.WAITING, Phase.DONE]).update(next_check_at=Now())
             transaction.on_commit(lambda: ring_for(upgrade), robust=True)
     upgrade.refresh_from_db()
     if not upgrade.is_open and not marked:
         raise PortalError(
-            "upgrade_ended", f"{upgrade.upgrade_id} has ended {upgrade.status}: nothing of it runs any more.", 409
+            "upgrade_ended", f"{upgrade.upgrade_id} has ended {upgrade.status}, so there is nothing to stop.", 409
         )
     return upgrade

@@ -1,4 +1,4 @@
-"""Trigger an upgrade."""
+"""Triggers an upgrade."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -29,19 +29,22 @@ def trigger_upgrade(
     session_ends_at: datetime | None = None,
     idempotency_key: str | None = None,
 ) -> Upgrade:
-    """Record an upgrade; from the commit on it will be carried out, whatever the broker does.
+    """Record an upgrade. Once committed it will be carried out, even without a broker.
 
-    1. Role, key, and what can be said without AWS. 2. The version becomes an image with its digest, for each service.
-    3. ECS and the platform are asked: a service that is named alone and is disabled, or deployed by another controller, is
-    refused, and so is what fails in pre-flight, unless `override_reason` says why it is to start all the same. 4. One
-    transaction: upgrade, rollouts, checks, key, audit row. 5. The doorbell.
+    1. Check the role, the idempotency key and everything that needs no AWS call.
+    2. Resolve the version to an image with its digest, for each service.
+    3. Read ECS and the platform. A service requested on its own is refused if it is disabled or deployed by another
+       controller. A failed pre-flight check refuses the upgrade unless `override_reason` is given.
+    4. Write upgrade, rollouts, checks, key and audit event in one transaction.
+    5. Dispatch the first rollout.
 
-    `images`: the digests that a person was shown and agreed to, by service; where a tag stands for another by now it is
-    refused. `session_ends_at`: of the session behind it; None for a command without one. Raises PortalError: 403, 404, 400
-    `no_cluster`, `no_stack`, `version_unavailable`, `not_supported`, `service_disabled`, `override_reason_too_short`, 409
-    `upgrade_in_progress` (with `upgrade_id`), `plan_changed`, `preflight_failed` (with `checks`), 422
-    `idempotency_mismatch`, 502 `registry_unavailable`. Costs some three AWS calls a service and waits for pre-flight, 4 s
-    at most.
+    `images`: the digests that the person agreed to, by service. If a tag points to another one now, the upgrade is refused.
+    `session_ends_at`: the end of the person's session, None for a command without a session.
+
+    Raises PortalError: 403, 404, 400 `no_cluster`, `no_stack`, `version_unavailable`, `not_supported`, `service_disabled`,
+    `override_reason_too_short`, 409 `upgrade_in_progress` (with `upgrade_id`), `plan_changed`, `preflight_failed` (with
+    `checks`), 422 `idempotency_mismatch`, 502 `registry_unavailable`.
+    Costs about three AWS calls per service, and waits for pre-flight for up to 4 s.
     """
     require(actor, organization, Role.OPERATOR)
     request = {
@@ -59,7 +62,7 @@ def trigger_upgrade(
     services = services_of(service)
 
     def make() -> Upgrade:
-        # Both wait for others, so they do it side by side; resolving a version does without the database.
+        # Both wait for the network, so they run concurrently. Resolving a version does not use the database.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="resolve") as pool:
             resolving = pool.submit(resolve, organization, services, version)
             checked = preflight_to_start(organization, services, session_ends_at=session_ends_at)
@@ -75,7 +78,7 @@ def trigger_upgrade(
 
 
 def refuse_moved(shown: dict[str, str], found: dict[str, Wanted]) -> None:
-    """409 where a version stands for another image than the one that was shown."""
+    """Raise a 409 if the version now points to another image than the one that was shown."""
     moved = [
         service for service, what in found.items() if what.digest and shown.get(service, what.digest) != what.digest
     ]
@@ -83,6 +86,6 @@ def refuse_moved(shown: dict[str, str], found: dict[str, Wanted]) -> None:
         said = "; ".join(f"{in_a_sentence(service)}: {short(str(found[service].digest))}" for service in moved)
         raise PortalError(
             "plan_changed",
-            f"The version stands for another image than was shown ({said}). Look at the plan again.",
+            f"The version now points to another image than the plan showed ({said}). Review the plan again.",
             409,
         )

@@ -1,4 +1,4 @@
-"""The demo's past upgrades of acme: ends of several kinds, so that history and estimates have something to show."""
+"""Past upgrades of acme for the demo, with different outcomes, so that the history and the estimates have data."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -49,12 +49,12 @@ PAST: list[tuple[int, str, str, str, list[tuple[Outcome, int]]]] = [
     (222, "agent", "operator", "OPS-350", [(Outcome.NO_CHANGE, 1)]),
     (270, "orchestrator", "operator", "", [(Outcome.TIMED_OUT, 2700)]),
 ]
-# What was signed of those that advanced something, by hours ago: who, and what did not pass with its note.
+# Signed validations of upgrades that completed a service, by hours ago: the signer, and each failed row with its note.
 VALIDATED: dict[int, tuple[str, dict[MatrixRow, str]]] = {
     26: ("operator", {}),
     98: ("admin", {MatrixRow.LICENCE_USAGE: "Usage stays empty since the upgrade: OPS-391."}),
 }
-FOUND = "Answered as it should, some minutes after the rollout."
+FOUND = "Answered correctly 8 min after the rollout."
 STATUS = {
     Outcome.COMPLETED: Status.SUCCESS,
     Outcome.NO_CHANGE: Status.SUCCESS,
@@ -62,22 +62,22 @@ STATUS = {
 REASON = {
     Outcome.ROLLED_BACK: BREAKER,
     Outcome.STOPPED_BY_USER: "Stopped by admin@acme.example.",
-    Outcome.SUPERSEDED: "A deployment that was started outside the portal took its place.",
-    Outcome.TIMED_OUT: "No end within 45 minutes. Last seen: ECS still reports it in progress.",
-    Outcome.NO_CHANGE: "It already ran this image and the rollout was not forced: nothing to change.",
+    Outcome.SUPERSEDED: "Replaced by a deployment that was started outside the portal.",
+    Outcome.TIMED_OUT: "Not finished within 45 minutes. Last state: ECS still reports it in progress.",
+    Outcome.NO_CHANGE: "It already ran this image and no new deployment was forced, so there was nothing to change.",
 }
 
 
 class Command(BaseCommand):
-    help = "Make acme's past upgrades; does nothing where it has any. Needs DEMO=1 and seed_organizations."
+    help = "Create past upgrades of acme. Does nothing if acme has any. Needs DEMO=1 and seed_organizations."
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEMO:
-            raise CommandError("Made-up history belongs into a demo alone: seeding needs DEMO=1.")
+            raise CommandError("This command writes made-up history and needs DEMO=1.")
         acme = Organization.objects.filter(slug="acme").first()
         if acme is None:
-            raise CommandError("There is no organization acme: run seed_organizations first.")
+            raise CommandError("There is no organization acme. Run seed_organizations first.")
         if Upgrade.objects.filter(organization=acme).exists():
             return
         for number, (hours, target, who, reason, ends) in enumerate(PAST):
@@ -131,7 +131,7 @@ class Command(BaseCommand):
         attempted = outcome != Outcome.NOT_ATTEMPTED
         rolled_back = outcome == Outcome.ROLLED_BACK
         reason = REASON.get(outcome)
-        error = None if succeeded else f"{outcome.label}. {reason or 'A service before it did not succeed.'}"
+        error = None if succeeded else f"{outcome.label}. {reason or 'An earlier service failed.'}"
         desired = DESIRED[service] if attempted else None
         ended = at + timedelta(seconds=seconds)
         rollout = Rollout.objects.create(
@@ -171,7 +171,10 @@ class Command(BaseCommand):
             )
 
     def make_validation(self, upgrade: Upgrade, who: str, failed: dict[MatrixRow, str] | None, *, at: datetime) -> None:
-        """`failed` None: the portal has checked what it can, and nobody has signed the rest."""
+        """Create the validation matrix of an upgrade.
+
+        `failed` None: the portal has run its own checks, and the other rows are not signed.
+        """
         signer = User.objects.get(email=f"{who}@acme.example") if who else None
         for check in blank_rows(upgrade):
             row = MatrixRow(check.name)
@@ -190,7 +193,7 @@ class Command(BaseCommand):
         Upgrade.objects.filter(pk=upgrade.pk).update(validation=validation_of(results, is_probing=False))
 
     def make_timeline(self, upgrade: Upgrade) -> None:
-        """What the portal would have told, at the times of the rows."""
+        """Create the timeline entries that the portal would have written, at the times of the rows."""
         reason = f" {upgrade.reason}" if upgrade.reason else ""
         asked = f"{upgrade.target} to {upgrade.version}.{reason}"
         told: list[tuple[datetime, EventKind, Rollout | None, str, str]] = [
