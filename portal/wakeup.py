@@ -26,7 +26,7 @@ def ring(task: str, *args: str | int) -> bool:
         with broker_connection() as broker:
             app.send_task(task, args=args, expires=MESSAGE_SECONDS, connection=broker)
     except BROKER_ERRORS as error:
-        logger.warning("doorbell %s not rung: %s", task, type(error).__name__)
+        logger.warning("task %s not dispatched: %s", task, type(error).__name__)
         return False
     return True
 

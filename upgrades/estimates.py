@@ -95,9 +95,9 @@ class TimeLeft:
         if self.unknown:
             return f"No estimate yet: no past rollout of {' and '.join(self.unknown)}."
         if self.longer_than is not None:
-            then = f" The rest takes {in_words(self.seconds)}." if self.seconds else ""
+            then = f" The rest takes {format_seconds(self.seconds)}." if self.seconds else ""
             return f"The {self.service} is taking longer than its usual {duration(self.longer_than)}.{then}"
-        left = in_words(self.seconds) if self.seconds >= MINUTE else "less than a minute"
+        left = format_seconds(self.seconds) if self.seconds >= MINUTE else "less than a minute"
         return f"{left.capitalize()} left, based on past rollouts."
 
 
@@ -127,7 +127,7 @@ def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
     return TimeLeft(round(seconds))
 
 
-def in_words(seconds: int | None) -> str:
+def format_seconds(seconds: int | None) -> str:
     """Return a duration in minutes as a phrase.
 
     >>> in_words(None), in_words(41), in_words(250)

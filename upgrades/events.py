@@ -4,11 +4,11 @@ from typing import Any
 
 from portal.models import User
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
-from upgrades.notifications import announce_stalled
+from upgrades.notifications import notify_stalled
 from upgrades.states import EventKind, Outcome, Verdict
 
 
-def tell(
+def record_event(
     upgrade: Upgrade, kind: EventKind, message: str, *, rollout: Rollout | None = None, actor: User | None = None
 ) -> None:
     """Add a timeline entry. `actor` None means the portal itself."""
@@ -22,23 +22,24 @@ def tell(
     )
 
 
-def tell_turns(upgrade: Upgrade, rollout: Rollout, verdict: Verdict, seen: dict[str, Any]) -> None:
+def record_progress_events(upgrade: Upgrade, rollout: Rollout, verdict: Verdict, observed: dict[str, Any]) -> None:
     """Add entries for what changed since the previous observation: a stall, new progress, a rollback by ECS.
 
     `rollout` still holds the previous observation. Call this before the new one is written.
     """
     if verdict.outcome == Outcome.ROLLING_BACK and rollout.outcome != Outcome.ROLLING_BACK:
         message = f"ECS is restoring the earlier tasks. {verdict.reason or ''}".strip()
-        tell(upgrade, EventKind.ROLLOUT_ROLLING_BACK, message, rollout=rollout)
-    if seen["is_stalled"] and not rollout.is_stalled:
-        message = f"No progress since {seen['progressed_at']:%H:%M:%S} UTC. {newest_word(rollout, verdict)}".strip()
-        announce_stalled(upgrade, rollout, message)
-        tell(upgrade, EventKind.ROLLOUT_STALLED, message, rollout=rollout)
-    if rollout.is_stalled and not seen["is_stalled"]:
-        tell(upgrade, EventKind.ROLLOUT_RESUMED, "Tasks are progressing again.", rollout=rollout)
+        record_event(upgrade, EventKind.ROLLOUT_ROLLING_BACK, message, rollout=rollout)
+    if observed["is_stalled"] and not rollout.is_stalled:
+        since = f"No progress since {observed['progressed_at']:%H:%M:%S} UTC."
+        message = f"{since} {find_newest_ecs_message(rollout, verdict)}".strip()
+        notify_stalled(upgrade, rollout, message)
+        record_event(upgrade, EventKind.ROLLOUT_STALLED, message, rollout=rollout)
+    if rollout.is_stalled and not observed["is_stalled"]:
+        record_event(upgrade, EventKind.ROLLOUT_RESUMED, "Tasks are progressing again.", rollout=rollout)
 
 
-def newest_word(rollout: Rollout, verdict: Verdict) -> str:
+def find_newest_ecs_message(rollout: Rollout, verdict: Verdict) -> str:
     """Return the newest ECS event of the rollout, or else the reason in the verdict.
 
     An event is more specific than ECS's reason for the whole deployment. Costs one query.

@@ -11,71 +11,73 @@ from django.urls import reverse
 from portal.models.notifications import NotificationKind
 from portal.notifications import notify
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
-from upgrades.outcome_hints import LOOK, UNCLEAR
+from upgrades.outcome_hints import HINTS, UNCLEAR
 from upgrades.states import EventKind, Outcome, Status, describe_upgrade, in_a_sentence
 
-NEXT_AFTER_A_STALL = "Next: find the cause on the upgrade's page. Stop the upgrade to let ECS roll it back."
+NEXT_AFTER_STALL = "Next: find the cause on the upgrade's page. Stop the upgrade to let ECS roll it back."
 
 
-def announce_started(upgrade: Upgrade) -> None:
-    rollouts = rollouts_of(upgrade)
+def notify_started(upgrade: Upgrade) -> None:
+    rollouts = get_rollouts(upgrade)
     names = ", then ".join(in_a_sentence(rollout.service) for rollout in rollouts)
-    goal = f"to {upgrade.version}"
+    destination = f"to {upgrade.version}"
     if upgrade.rolls_back:
-        goal = f"back to {upgrade.version}, rolling back {upgrade.rolls_back.upgrade_id}"
+        destination = f"back to {upgrade.version}, rolling back {upgrade.rolls_back.upgrade_id}"
     lines = [
-        f"{upgrade.initiated_by_email} started {upgrade.upgrade_id}: {names} {goal}"
+        f"{upgrade.initiated_by_email} started {upgrade.upgrade_id}: {names} {destination}"
         f"{', forced' if upgrade.force_new_deployment else ''}.",
         f"Reason: {upgrade.reason}" if upgrade.reason else "",
         f"A failed check was overridden: {upgrade.override_reason}" if upgrade.override_reason else "",
     ]
     text = "\n".join(line for line in lines if line)
-    announce(upgrade, NotificationKind.UPGRADE_STARTED, rollouts, what=f"{noun(upgrade)} started", text=text)
+    notify_upgrade(
+        upgrade, NotificationKind.UPGRADE_STARTED, rollouts, what=f"{describe_kind(upgrade)} started", text=text
+    )
 
 
-def announce_ended(upgrade: Upgrade, status: Status) -> None:
+def notify_ended(upgrade: Upgrade, status: Status) -> None:
     """Notify that the upgrade ended. `status` is about to be written. The rollouts already have theirs."""
-    rollouts = rollouts_of(upgrade)
+    rollouts = get_rollouts(upgrade)
     parts = [(rollout.service, Status(rollout.status), rollout.outcome) for rollout in rollouts]
     summary = describe_upgrade(status, parts, is_rollback=upgrade.is_rollback)
-    lines = [summary, *(line_of(rollout) for rollout in rollouts), f"Next: {next_action(status, rollouts)}"]
-    announce(
+    lines = [summary, *(describe_rollout(rollout) for rollout in rollouts), f"Next: {next_action(status, rollouts)}"]
+    notify_upgrade(
         upgrade,
         NotificationKind.UPGRADE_ENDED,
         rollouts,
-        what=f"{noun(upgrade)} ended {status}",
+        what=f"{describe_kind(upgrade)} ended {status}",
         text="\n".join(lines),
         status=status,
     )
 
 
-def announce_stalled(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
+def notify_stalled(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
     """Notify once per rollout that it stalled. Call this before the timeline entry is written."""
     if UpgradeEvent.objects.filter(rollout=rollout, kind=EventKind.ROLLOUT_STALLED).exists():
         return
     service = in_a_sentence(rollout.service)
-    lines = [f"{service.capitalize()} of {upgrade.upgrade_id}: {message}", NEXT_AFTER_A_STALL]
+    lines = [f"{service.capitalize()} of {upgrade.upgrade_id}: {message}", NEXT_AFTER_STALL]
     what, text = f"rollout of {service} stalled", "\n".join(lines)
-    announce(upgrade, NotificationKind.UPGRADE_STALLED, rollouts_of(upgrade), what=what, text=text)
+    notify_upgrade(upgrade, NotificationKind.UPGRADE_STALLED, get_rollouts(upgrade), what=what, text=text)
 
 
-def announce_validation_missing(upgrade: Upgrade, open_rows: list[str]) -> None:
+def notify_validation_missing(upgrade: Upgrade, open_rows: list[str]) -> None:
     """Notify that the upgrade is not validated. `open_rows` are the labels of the checks that have not passed."""
     since = f" at {upgrade.completed_at:%Y-%m-%d %H:%M} UTC" if upgrade.completed_at else ""
     text = (
         f"{upgrade.upgrade_id} ended{since} and is not validated. Open: {', '.join(open_rows)}.\n"
         "Next: do these checks and sign them, or roll back."
     )
-    announce(
+    notify_upgrade(
         upgrade,
         NotificationKind.UPGRADE_VALIDATION_MISSING,
-        rollouts_of(upgrade),
-        what=f"validation of {noun(upgrade)} missing",
+        get_rollouts(upgrade),
+        what=f"validation of {describe_kind(upgrade)} missing",
         text=text,
     )
 
 
-def announce(
+def notify_upgrade(
     upgrade: Upgrade,
     kind: NotificationKind,
     rollouts: list[Rollout],
@@ -118,16 +120,16 @@ def service_data(rollout: Rollout) -> dict[str, Any]:
     }
 
 
-def rollouts_of(upgrade: Upgrade) -> list[Rollout]:
+def get_rollouts(upgrade: Upgrade) -> list[Rollout]:
     """Return the rollouts in rolling order, as this transaction sees them."""
     return list(Rollout.objects.filter(upgrade=upgrade).order_by("position"))
 
 
-def noun(upgrade: Upgrade) -> str:
+def describe_kind(upgrade: Upgrade) -> str:
     return Kind(upgrade.kind).label.lower()
 
 
-def line_of(rollout: Rollout) -> str:
+def describe_rollout(rollout: Rollout) -> str:
     """Return a line such as `Orchestrator, v9.9.0 to v9.9.1: Failed. Rolled back by ECS. Tasks failed to start.`"""
     moves = rollout.from_version and rollout.to_version and rollout.from_version != rollout.to_version
     versions = f", {rollout.from_version} to {rollout.to_version}" if moves else ""
@@ -140,9 +142,9 @@ def next_action(status: Status, rollouts: list[Rollout]) -> str:
     """Return what to do next, in one or two sentences."""
     causes = [each for each in rollouts if each.status == Status.FAILED and each.outcome != Outcome.NOT_ATTEMPTED]
     if causes:
-        look = LOOK.get(Outcome(str(causes[0].outcome)), "Find out why it failed.")
+        hint = HINTS.get(Outcome(str(causes[0].outcome)), "Find out why it failed.")
         is_unclear = any(each.outcome in UNCLEAR for each in causes)
-        return look if is_unclear else f"{look} The upgrade's page offers the safe next step."
+        return hint if is_unclear else f"{hint} The upgrade's page offers the safe next step."
     if status == Status.FAILED:
         return "Nothing was changed. Find out why, then start it again."
     if any(rollout.outcome == Outcome.COMPLETED for rollout in rollouts):

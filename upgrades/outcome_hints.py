@@ -3,7 +3,7 @@
 from upgrades.states import Outcome
 
 # The first thing to do, by why the service failed.
-LOOK = {
+HINTS = {
     Outcome.ROLLED_BACK: "Find out why its new tasks stopped and fix the cause.",
     Outcome.STOPPED_BY_USER: "It was stopped by a person. Retry when ready.",
     Outcome.CIRCUIT_BREAKER: "Find out why its new tasks stopped. ECS may still be trying to run them.",

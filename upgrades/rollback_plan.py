@@ -16,9 +16,9 @@ from portal.aws.deadline import within_time
 from portal.aws.errors import AwsError, AwsRefused, in_short
 from portal.models import Organization
 from portal.templatetags.words import last_part
-from upgrades.inventory.diffs import Diff, diffs_of
-from upgrades.inventory.images import Wanted, recorded_names
-from upgrades.inventory.running import LONGEST_WAIT_SECONDS, ServiceNow, ask_ecs
+from upgrades.inventory.diffs import Diff, read_diffs
+from upgrades.inventory.images import RequestedImage, read_recorded_names
+from upgrades.inventory.running import LONGEST_WAIT_SECONDS, RunningService, ask_ecs
 from upgrades.models import MAX_VERSION_LENGTH, Rollout, Upgrade
 from upgrades.states import Outcome
 
@@ -46,7 +46,7 @@ class Line:
     rollout: Rollout
     can: Can
     why: str = ""
-    now: ServiceNow | None = None
+    now: RunningService | None = None
     diff: Diff | None = None
 
     @property
@@ -112,7 +112,7 @@ class Plan:
 
 def services_that_advanced(upgrade: Upgrade) -> list[str]:
     """Return the services that a rollback may affect, in rolling order. Reads only the record, not ECS."""
-    return [rollout.service for rollout in upgrade.rollouts.all() if why_nothing_to_undo(rollout) is None]
+    return [rollout.service for rollout in upgrade.rollouts.all() if find_record_refusal(rollout) is None]
 
 
 def plan_rollback(upgrade: Upgrade) -> Plan:
@@ -122,14 +122,14 @@ def plan_rollback(upgrade: Upgrade) -> Plan:
     Costs one DescribeServices, one DescribeTaskDefinition for each service that advanced, two queries, and one query for
     each service that runs something else.
     """
-    lines = [Line(rollout, Can.NO, why_nothing_to_undo(rollout) or "") for rollout in upgrade.rollouts.all()]
+    lines = [Line(rollout, Can.NO, find_record_refusal(rollout) or "") for rollout in upgrade.rollouts.all()]
     if upgrade.is_open or all(line.why for line in lines):
         return Plan(upgrade, lines)
     rolling = Rollout.objects.in_use(upgrade.organization, [line.service for line in lines if not line.why]).first()
     if rolling:
         why = f"{rolling.upgrade.upgrade_id} has not ended."
         return Plan(upgrade, [replace(line, why=line.why or why) for line in lines], blocker=rolling.upgrade)
-    services: dict[str, ServiceNow] = {}
+    services: dict[str, RunningService] = {}
     usable: dict[str, bool] = {}
     error = None
     try:
@@ -143,14 +143,14 @@ def plan_rollback(upgrade: Upgrade) -> Plan:
 
 def with_diffs(plan: Plan) -> Plan:
     """Add to each line the differences that the rollback would make, for the page."""
-    earlier: dict[str, Wanted | str] = {
+    earlier: dict[str, RequestedImage | str] = {
         line.service: str(line.rollout.previous_task_definition) for line in plan.lines if line.can == Can.YES
     }
-    diffs = diffs_of(plan.upgrade.organization, earlier)
+    diffs = read_diffs(plan.upgrade.organization, earlier)
     return replace(plan, lines=[replace(line, diff=diffs.get(line.service)) for line in plan.lines])
 
 
-def why_nothing_to_undo(rollout: Rollout) -> str | None:
+def find_record_refusal(rollout: Rollout) -> str | None:
     """Return why the record rules out a rollback of this service, or None. Does not read ECS."""
     upgrade = rollout.upgrade
     organization = upgrade.organization
@@ -169,10 +169,10 @@ def why_nothing_to_undo(rollout: Rollout) -> str | None:
     return None
 
 
-def read_services(upgrade: Upgrade) -> dict[str, ServiceNow]:
+def read_services(upgrade: Upgrade) -> dict[str, RunningService]:
     """Read what runs now, without the cache, because a person decides by it. Raises AwsError."""
     organization = upgrade.organization
-    question = partial(ask_ecs, organization, upgrade.cluster, recorded_names(organization))
+    question = partial(ask_ecs, organization, upgrade.cluster, read_recorded_names(organization))
     reading = within_time(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
     return {row.service: row for row in reading.services}
 
@@ -194,10 +194,10 @@ def is_usable(organization: Organization, arn: str) -> bool:
         return False  # deleted: ECS no longer knows it
 
 
-def judge_line(rollout: Rollout, services: dict[str, ServiceNow], usable: dict[str, bool]) -> Line:
+def judge_line(rollout: Rollout, services: dict[str, RunningService], usable: dict[str, bool]) -> Line:
     now = services.get(rollout.service)
     earlier = str(rollout.previous_task_definition)
-    why = why_service_stays(rollout, now) if now else None
+    why = find_ecs_refusal(rollout, now) if now else None
     if why is None and usable.get(earlier) is False:
         why = f"{last_part(earlier)} was deregistered in ECS, so it cannot be rolled back to."
     if why:
@@ -207,7 +207,7 @@ def judge_line(rollout: Rollout, services: dict[str, ServiceNow], usable: dict[s
     return Line(rollout, Can.YES, "", now)
 
 
-def why_service_stays(rollout: Rollout, now: ServiceNow) -> str | None:
+def find_ecs_refusal(rollout: Rollout, now: RunningService) -> str | None:
     """Return why the service must stay unchanged according to ECS, or None."""
     if now.state == "missing":
         return f"{rollout.service_name} no longer exists in {rollout.upgrade.cluster}."
@@ -216,15 +216,15 @@ def why_service_stays(rollout: Rollout, now: ServiceNow) -> str | None:
     if now.state == "disabled":
         return f"{rollout.service_name} is disabled (desired count is 0)."
     if now.task_definition == rollout.previous_task_definition:
-        return f"it already runs {last_part(now.task_definition)}. {who_since(rollout, now)}"
+        return f"it already runs {last_part(now.task_definition)}. {describe_who_since(rollout, now)}"
     if now.task_definition != rollout.task_definition:
         runs = last_part(now.task_definition) + (f" ({now.version})" if now.version else "")
         left = last_part(rollout.task_definition)
-        return f"it runs {runs} now, not {left}, which this upgrade left. {who_since(rollout, now)}"
+        return f"it runs {runs} now, not {left}, which this upgrade left. {describe_who_since(rollout, now)}"
     return None
 
 
-def who_since(rollout: Rollout, now: ServiceNow) -> str:
+def describe_who_since(rollout: Rollout, now: RunningService) -> str:
     later = (
         Rollout.objects.filter(
             organization=rollout.organization_id,

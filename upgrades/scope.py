@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from django.db import models
 
-from upgrades.states import ALL_SERVICES, PlatformService, services_of
+from upgrades.states import ALL_SERVICES, PlatformService, get_services
 
 
 class Change(models.TextChoices):
@@ -68,10 +68,10 @@ def smallest_scope(changes: Iterable[Change]) -> Scope | None:
 
 def left_out(scope: Scope, target: str) -> tuple[PlatformService, ...]:
     """Return the services that the changes need but the target does not roll."""
-    rolled = services_of(target)
+    rolled = get_services(target)
     return tuple(service for service in scope.needed if service not in rolled)
 
 
 def not_needed(scope: Scope, target: str) -> tuple[PlatformService, ...]:
     """Return the services that the target rolls but the changes do not need."""
-    return tuple(PlatformService(service) for service in services_of(target) if service not in scope.needed)
+    return tuple(PlatformService(service) for service in get_services(target) if service not in scope.needed)

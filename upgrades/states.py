@@ -40,7 +40,7 @@ ALL_SERVICES = "all"
 TARGETS = [*PlatformService.values, ALL_SERVICES]
 
 
-def services_of(target: str) -> list[str]:
+def get_services(target: str) -> list[str]:
     """Return the services of a target, in rolling order."""
     return list(PlatformService.values) if target == ALL_SERVICES else [target]
 
@@ -160,7 +160,7 @@ class CheckResult:
     is_signed: bool = False
 
 
-def validation_of(rows: Collection[CheckResult], *, is_probing: bool) -> Validation:
+def judge_validation(rows: Collection[CheckResult], *, is_probing: bool) -> Validation:
     """Return the validation state of a matrix. Without rows the upgrade completed no service.
 
     Pure. A failed probe counts only after probing has ended, because it is retried until then. A signed result is final.
@@ -205,7 +205,7 @@ class Verdict:
         return self.status in TERMINAL
 
 
-def judge(mine: ServiceDeployment, *, superseded_by: str | None = None, stopped_by: str | None = None) -> Verdict:
+def judge(deployment: ServiceDeployment, *, superseded_by: str | None = None, stopped_by: str | None = None) -> Verdict:
     """Judge a rollout by its own service deployment.
 
     `superseded_by`: ARN of a deployment that was started later. The caller finds it only if this one has stopped.
@@ -213,37 +213,37 @@ def judge(mine: ServiceDeployment, *, superseded_by: str | None = None, stopped_
 
     Only the deployment's own status counts, never the running counts: after a rollback `running == desired` too.
     """
-    state = mine.status
-    reason = mine.rollback_reason or mine.status_reason
+    state = deployment.status
+    reason = deployment.rollback_reason or deployment.status_reason
     if state == "PENDING":
         return Verdict(Status.PENDING)
     if state == "SUCCESSFUL":
-        return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.status_reason)
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED, deployment.status_reason)
     if state in ("ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS"):
         return Verdict(Status.IN_PROGRESS, Outcome.ROLLING_BACK, reason)
     if state == "ROLLBACK_SUCCESSFUL":
         # If ECS had already started to roll back, a later stop is not the reason.
-        if stopped_by and not _failed_by_itself(mine):
+        if stopped_by and not _failed_by_itself(deployment):
             return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", reason))
         return Verdict(Status.FAILED, Outcome.ROLLED_BACK, reason)
     if state == "ROLLBACK_FAILED":
         return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, reason)
     if state == "STOPPED":
-        return _judge_stopped(mine, superseded_by=superseded_by, stopped_by=stopped_by)
+        return _judge_stopped(deployment, superseded_by=superseded_by, stopped_by=stopped_by)
     # IN_PROGRESS, STOP_REQUESTED and any status that ECS adds later: not ended until ECS says so.
-    return Verdict(Status.IN_PROGRESS, None, mine.status_reason)
+    return Verdict(Status.IN_PROGRESS, None, deployment.status_reason)
 
 
-def _failed_by_itself(mine: ServiceDeployment) -> bool:
-    return mine.breaker_status == "TRIGGERED" or bool(mine.triggered_alarms)
+def _failed_by_itself(deployment: ServiceDeployment) -> bool:
+    return deployment.breaker_status == "TRIGGERED" or bool(deployment.triggered_alarms)
 
 
-def _judge_stopped(mine: ServiceDeployment, *, superseded_by: str | None, stopped_by: str | None) -> Verdict:
-    reason = mine.status_reason
-    if mine.triggered_alarms:
-        alarms = ", ".join(mine.triggered_alarms)
+def _judge_stopped(deployment: ServiceDeployment, *, superseded_by: str | None, stopped_by: str | None) -> Verdict:
+    reason = deployment.status_reason
+    if deployment.triggered_alarms:
+        alarms = ", ".join(deployment.triggered_alarms)
         return Verdict(Status.FAILED, Outcome.ALARM, _join(f"Triggered alarms: {alarms}.", reason))
-    if mine.breaker_status == "TRIGGERED":
+    if deployment.breaker_status == "TRIGGERED":
         return Verdict(Status.FAILED, Outcome.CIRCUIT_BREAKER, reason)
     if superseded_by:
         return Verdict(Status.FAILED, Outcome.SUPERSEDED, _join(f"Replaced by {superseded_by}.", reason))
@@ -294,29 +294,29 @@ def judge_by_id(
     baseline therefore proves a rollback only if the same read shows this deployment, its failure or the rollback.
     A missing entry is never taken for a success.
     """
-    mine, primary = service.deployment(deployment_id), service.primary
+    deployment, primary = service.deployment(deployment_id), service.primary
     events = _read_events(service, deployment_id, baseline=baseline, since=since)
-    if mine is not None and mine.rollout_state == "COMPLETED":
-        return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.rollout_state_reason)
+    if deployment is not None and deployment.rollout_state == "COMPLETED":
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED, deployment.rollout_state_reason)
     if events.completed:
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, events.completed)
     if primary is None:
         return NOT_SHOWN
     if primary.id == deployment_id:
         return _judge_primary(primary)
-    came_later = events.other or _came_later(service, mine, known={deployment_id, primary.id, *baseline})
+    came_later = events.other or _came_later(service, deployment, known={deployment_id, primary.id, *baseline})
     if came_later and not events.failed and not was_rolling_back:
         return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {came_later}.")
     is_restored = primary.id in baseline
-    is_after_the_call = mine is not None or events.failed is not None
+    is_after_the_call = deployment is not None or events.failed is not None
     is_rollback = is_after_the_call if is_restored else primary.is_rollback
     if is_rollback or was_rolling_back or events.rolls_back:
         is_its_rollback = is_restored or primary.is_rollback
-        return _judge_rollback(mine, primary, events, is_its_rollback=is_its_rollback, stopped_by=stopped_by)
+        return _judge_rollback(deployment, primary, events, is_its_rollback=is_its_rollback, stopped_by=stopped_by)
     if is_restored:
         return NOT_SHOWN
     if events.failed:
-        return Verdict(Status.FAILED, _failure_named(events.failed), events.failed)
+        return Verdict(Status.FAILED, _find_failure_outcome(events.failed), events.failed)
     return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {primary.id}.")
 
 
@@ -326,7 +326,7 @@ def _judge_primary(mine: Deployment) -> Verdict:
         # A later deployment is rolled back to this one. ECS rolls back only to a completed deployment.
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.rollout_state_reason)
     if mine.rollout_state == "FAILED":
-        return Verdict(Status.FAILED, _failure_named(mine.rollout_state_reason), mine.rollout_state_reason)
+        return Verdict(Status.FAILED, _find_failure_outcome(mine.rollout_state_reason), mine.rollout_state_reason)
     return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason)
 
 
@@ -422,13 +422,13 @@ def _names_a_watcher(reason: str | None) -> bool:
     return any(word in (reason or "").lower() for word in ("circuit breaker", "alarm", "failed to start"))
 
 
-def _failure_named(reason: str | None) -> Outcome:
+def _find_failure_outcome(reason: str | None) -> Outcome:
     """Return whether the alarms or the circuit breaker failed the deployment, from ECS's reason."""
     return Outcome.ALARM if "alarm" in (reason or "").lower() else Outcome.CIRCUIT_BREAKER
 
 
-def _join(ours: str, theirs: str | None) -> str:
-    return f"{ours} {theirs}" if theirs else ours
+def _join(own_reason: str, ecs_reason: str | None) -> str:
+    return f"{own_reason} {ecs_reason}" if ecs_reason else own_reason
 
 
 def overall_status(rollouts: Collection[Status]) -> Status:
@@ -455,21 +455,21 @@ def describe_upgrade(
     `rollouts`: service, status and outcome of each, in rolling order.
     """
 
-    def named(wanted: Status, *, but: Outcome | None = None, only: Outcome | None = None) -> str:
+    def list_services(wanted: Status, *, but: Outcome | None = None, only: Outcome | None = None) -> str:
         return ", ".join(
             in_a_sentence(service)
             for service, its_status, outcome in rollouts
             if its_status == wanted and (but is None or outcome != but) and (only is None or outcome == only)
         )
 
-    done = named(Status.SUCCESS, but=Outcome.NO_CHANGE)
-    failed = named(Status.FAILED, but=Outcome.NOT_ATTEMPTED)
+    done = list_services(Status.SUCCESS, but=Outcome.NO_CHANGE)
+    failed = list_services(Status.FAILED, but=Outcome.NOT_ATTEMPTED)
     match status:
         case Status.PENDING:
             return "Recorded. No service has started yet."
         case Status.IN_PROGRESS:
-            running = named(Status.IN_PROGRESS) or named(Status.PENDING).partition(", ")[0]
-            ended = named(Status.SUCCESS)
+            running = list_services(Status.IN_PROGRESS) or list_services(Status.PENDING).partition(", ")[0]
+            ended = list_services(Status.SUCCESS)
             return f"In progress: {running}." + (f" Done: {ended}." if ended else "")
         case Status.SUCCESS:
             first = f"Rolled {'back' if is_rollback else 'out'}: {done}." if done else "Nothing was rolled."
@@ -481,9 +481,9 @@ def describe_upgrade(
         case _:
             first = f"Failed: {failed}." if failed else "Nothing was rolled."
     others = {
-        "Nothing to change": named(Status.SUCCESS, only=Outcome.NO_CHANGE),
-        "Not attempted": named(Status.FAILED, only=Outcome.NOT_ATTEMPTED),
-        "Skipped, disabled": named(Status.SKIPPED),
+        "Nothing to change": list_services(Status.SUCCESS, only=Outcome.NO_CHANGE),
+        "Not attempted": list_services(Status.FAILED, only=Outcome.NOT_ATTEMPTED),
+        "Skipped, disabled": list_services(Status.SKIPPED),
     }
     return " ".join([first, *(f"{what}: {names}." for what, names in others.items() if names)])
 

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 
 from portal.leases import due
 from portal.wakeup import ring
-from upgrades.checks.validation import open_missing, remind, validate
+from upgrades.checks.validation import open_missing, send_reminders, validate
 from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, ValidationRun
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # The sweep runs a step itself if no worker has claimed the due row within this time, even without a broker.
 OVERDUE = timedelta(seconds=5)
-ROWS_A_SWEEP = 200
+ROWS_PER_SWEEP = 200
 SWEEP_SECONDS = 5.0
 
 
@@ -40,22 +40,22 @@ def validate_upgrade(run_id: int) -> None:
 
 def sweep() -> None:
     """Dispatch every due rollout."""
-    carry_out(Rollout.objects.due(), "upgrades.tasks.advance_rollout", advance)
+    sweep_rows(Rollout.objects.due(), "upgrades.tasks.advance_rollout", advance)
 
 
 def sweep_validations() -> None:
     """Dispatch every due validation run."""
     due_runs = ValidationRun.unfinished().filter(due()).order_by("next_check_at", "id")
-    carry_out(due_runs, "upgrades.tasks.validate_upgrade", validate)
+    sweep_rows(due_runs, "upgrades.tasks.validate_upgrade", validate)
 
 
 def look_after_validations() -> None:
     """Open missing validation matrices and send reminders. No validation run does this."""
     open_missing()
-    remind()
+    send_reminders()
 
 
-def carry_out(rows: "QuerySet[Rollout] | QuerySet[ValidationRun]", task: str, work: Callable[[int], bool]) -> None:
+def sweep_rows(rows: "QuerySet[Rollout] | QuerySet[ValidationRun]", task: str, step: Callable[[int], bool]) -> None:
     """Dispatch a task for each due row, and run the step here for rows that are overdue.
 
     After the first message that the broker does not accept, this sweep sends no more: each would cost a timeout. The
@@ -66,10 +66,10 @@ def carry_out(rows: "QuerySet[Rollout] | QuerySet[ValidationRun]", task: str, wo
         When(next_check_at__lt=Now() - OVERDUE, then=True), default=Value(False), output_field=BooleanField()
     )
     broker_takes = True
-    for pk, overdue in rows.values_list("pk", is_overdue)[:ROWS_A_SWEEP]:
+    for pk, overdue in rows.values_list("pk", is_overdue)[:ROWS_PER_SWEEP]:
         if time.monotonic() > ends_at:
             return
         broker_takes = broker_takes and (overdue or ring(task, pk))
         if overdue or not broker_takes:
             logger.warning("sweep runs %s of %s itself", task, pk)
-            work(pk)
+            step(pk)

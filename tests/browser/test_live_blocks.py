@@ -77,7 +77,7 @@ def test_an_unchanged_block_stays_fresh_from_the_cache(cast: Cast, rolling: Upgr
     page = open_page(address(rolling), cast.operator)
     freshness = page.locator("[data-freshness]")
     first = freshness.get_attribute("data-at")
-    lasting = page.locator(".lane-time time")
+    lasting = page.locator(".rollout-card-time time")
     words = lasting.inner_text()
 
     page.wait_for_timeout(6500)

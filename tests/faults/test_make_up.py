@@ -213,7 +213,7 @@ def taken_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def refusal_of(env: dict[str, str], *command: str) -> str:
+def catch_refusal(env: dict[str, str], *command: str) -> str:
     """Run a command that must refuse, and return its one sentence."""
     ended = subprocess.run(command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True)
     assert ended.returncode == 1
@@ -237,12 +237,14 @@ def refusal_of(env: dict[str, str], *command: str) -> str:
     ids=lambda value: " ".join(f"{name}={given}" for name, given in value.items()) if isinstance(value, dict) else "",
 )
 def test_a_bad_setting_is_refused_in_one_sentence(env: dict[str, str], sentence: str, tmp_path: Path) -> None:
-    assert refusal_of({"DATA_DIR": str(tmp_path)} | env, sys.executable, "-m", "portal.local.up") == sentence
+    assert catch_refusal({"DATA_DIR": str(tmp_path)} | env, sys.executable, "-m", "portal.local.up") == sentence
 
 
 def test_a_taken_port_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with taken_port() as port:
-        sentence = refusal_of({"PORT": str(port), "DATA_DIR": str(tmp_path)}, sys.executable, "-m", "portal.local.up")
+        sentence = catch_refusal(
+            {"PORT": str(port), "DATA_DIR": str(tmp_path)}, sys.executable, "-m", "portal.local.up"
+        )
 
     assert sentence.startswith(f"Port {port} is taken by another program. Choose another: PORT=")
 
@@ -250,7 +252,7 @@ def test_a_taken_port_is_refused_in_one_sentence(tmp_path: Path) -> None:
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter").touch()
 
-    sentence = refusal_of({"DATA_DIR": str(tmp_path)}, sys.executable, "-m", "portal.local.up")
+    sentence = catch_refusal({"DATA_DIR": str(tmp_path)}, sys.executable, "-m", "portal.local.up")
 
     assert sentence.startswith(f"{tmp_path} holds other files.")
 
@@ -262,7 +264,7 @@ def test_an_old_python_is_refused_in_one_sentence(version: str) -> None:
     if not found:
         pytest.skip(f"there is no Python {version} on this machine")
 
-    sentence = refusal_of({}, str(found[0]), "-m", "portal.local.setup", "install", "requirements.txt")
+    sentence = catch_refusal({}, str(found[0]), "-m", "portal.local.setup", "install", "requirements.txt")
 
     assert sentence.startswith(f"The portal needs Python 3.11 or newer and this is Python {version}: install")
 

@@ -20,7 +20,7 @@ from tests.conftest import Cast, Engine
 from tests.local_aws import ROOT, LocalAws
 from tests.processes import wait_for, worker_environment
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.engine.lease import LeaseLost, take
+from upgrades.engine.lease import LeaseLost, claim_rollout
 from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Outcome, Phase, Status
@@ -151,7 +151,7 @@ def test_call_is_not_repeated_over_an_outside_deployment(cast: Cast, engine: Eng
 
     rollout = upgrade.rollouts.get()
     assert (rollout.outcome, rollout.attempts) == (Outcome.SUPERSEDED, 1)
-    assert "somebody-elses:1 was deployed since by somebody else" in (rollout.rollout_reason or "")
+    assert "somebody-elses:1 was deployed outside this upgrade since" in (rollout.rollout_reason or "")
     assert len(deployments(platform, cast.acme)) == 1
 
 
@@ -208,10 +208,10 @@ def test_doubled_messages_change_nothing(cast: Cast, engine: Engine, platform: L
 
 def test_a_worker_that_lost_its_lease_writes_nothing(cast: Cast, platform: LocalAws) -> None:
     pk = trigger(cast).rollouts.get().pk
-    sleeper = take(pk)
+    sleeper = claim_rollout(pk)
     assert sleeper
     Rollout.objects.filter(pk=pk).update(lease_until=None)
-    assert take(pk)
+    assert claim_rollout(pk)
 
     with pytest.raises(LeaseLost):
         sleeper.write(status=Status.FAILED)
@@ -222,8 +222,8 @@ def test_a_worker_that_lost_its_lease_writes_nothing(cast: Cast, platform: Local
 def test_leased_rollout_cannot_be_claimed(cast: Cast, platform: LocalAws) -> None:
     pk = trigger(cast).rollouts.get().pk
 
-    assert take(pk)
-    assert take(pk) is None
+    assert claim_rollout(pk)
+    assert claim_rollout(pk) is None
 
 
 def test_sweep_starts_what_the_broker_lost(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -254,7 +254,7 @@ def test_a_row_that_no_step_can_handle_ends_at_its_deadline(cast: Cast, engine: 
     Rollout.objects.filter(upgrade=upgrade).update(baseline={"answered_at": "not a time"})
 
     engine.step()
-    assert "log says why" in (upgrade.rollouts.get().check_error or "")
+    assert "See the worker's log for the error" in (upgrade.rollouts.get().check_error or "")
     Rollout.objects.filter(upgrade=upgrade).update(deadline_at=Now())
     engine.run(upgrade)
 

@@ -23,7 +23,7 @@ from upgrades.checks.validation import validate
 from upgrades.commands.record import new_upgrade_id
 from upgrades.inventory.running import service_name
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun
-from upgrades.states import Outcome, Phase, Stage, Status, overall_status, services_of
+from upgrades.states import Outcome, Phase, Stage, Status, get_services, overall_status
 
 UPGRADE = "/api/v1/deployments/upgrade"
 UPGRADES = "/api/v1/deployments/upgrades"
@@ -91,7 +91,7 @@ def make_upgrade(
     **fields: Any,
 ) -> Upgrade:
     """Create an upgrade in any state. `statuses` are in rolling order (default: all SUCCESS)."""
-    services = services_of(target)
+    services = get_services(target)
     statuses = statuses or [Status.SUCCESS] * len(services)
     overall = overall_status(statuses)
     ended = overall not in (Status.PENDING, Status.IN_PROGRESS)
@@ -206,12 +206,12 @@ class Door:
     def probe_again(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         raise NotImplementedError
 
-    def upgrade_of(self, response: HttpResponse) -> Upgrade:
+    def find_upgrade(self, response: HttpResponse) -> Upgrade:
         """Return the upgrade that the answer to an accepted request names."""
         upgrade_id = response.headers["Location"].rstrip("/").rpartition("/")[2]
         return Upgrade.objects.get(upgrade_id=upgrade_id)
 
-    def text_of(self, response: HttpResponse) -> str:
+    def get_text(self, response: HttpResponse) -> str:
         return html.unescape(response.content.decode())
 
 

@@ -45,7 +45,7 @@ class Crowd:
         """POST (person, body, headers) of all callers at the same time and return the answers in their order."""
         answers: dict[int, Answer] = {}
         together = threading.Barrier(len(callers))
-        cookies = [self.cookies_of(person) for person, _, _ in callers]
+        cookies = [self.get_cookies(person) for person, _, _ in callers]
         connections = [self.connect() for _ in callers]
 
         def call(number: int) -> None:
@@ -71,7 +71,7 @@ class Crowd:
         connection.getresponse().read()
         return connection
 
-    def cookies_of(self, person: User) -> dict[str, str]:
+    def get_cookies(self, person: User) -> dict[str, str]:
         client = self.client_for(person)
         client.get("/api/v1/auth/session")
         token = client.cookies["csrftoken"].value

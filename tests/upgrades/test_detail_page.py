@@ -15,8 +15,8 @@ from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Upgrade
-from upgrades.outcome_hints import LOOK
-from upgrades.pages.rollout_cards import LEFT_AS
+from upgrades.outcome_hints import HINTS
+from upgrades.pages.rollout_cards import STATE_AFTER_END
 from upgrades.states import Outcome, Status
 
 SignIn = Callable[[User], Client]
@@ -24,7 +24,7 @@ SignIn = Callable[[User], Client]
 HTMX = {"HX-Request": "true"}
 
 
-def url_of(upgrade: Upgrade) -> str:
+def get_url(upgrade: Upgrade) -> str:
     return f"/o/acme/upgrades/{upgrade.upgrade_id}/"
 
 
@@ -34,7 +34,7 @@ def running(cast: Cast) -> Upgrade:
 
 
 def test_the_page_shows_the_upgrade(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
-    response = client_for(cast.viewer).get(url_of(running))
+    response = client_for(cast.viewer).get(get_url(running))
 
     text = response.content.decode()
     assert response.status_code == 200
@@ -45,11 +45,11 @@ def test_the_page_shows_the_upgrade(cast: Cast, running: Upgrade, client_for: Si
 
 
 def test_the_fragment_polls_while_the_upgrade_is_open(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
-    response = client_for(cast.viewer).get(url_of(running), headers=HTMX)
+    response = client_for(cast.viewer).get(get_url(running), headers=HTMX)
 
     text = response.content.decode()
     assert "<!doctype html>" not in text
-    assert f'hx-get="{url_of(running)}"' in text
+    assert f'hx-get="{get_url(running)}"' in text
     assert "every 2s" in text
 
 
@@ -57,26 +57,29 @@ def test_the_polling_ends_with_the_upgrade(cast: Cast, client_for: SignIn) -> No
     ended = make_upgrade(cast.acme, by=cast.operator)
     client = client_for(cast.viewer)
 
-    for text in (client.get(url_of(ended), headers=HTMX).content.decode(), client.get(url_of(ended)).content.decode()):
+    for text in (
+        client.get(get_url(ended), headers=HTMX).content.decode(),
+        client.get(get_url(ended)).content.decode(),
+    ):
         assert "every 2s" not in text
-        assert f'hx-get="{url_of(ended)}"' not in text
+        assert f'hx-get="{get_url(ended)}"' not in text
 
 
 def test_a_silent_runner_is_shown_on_page_and_fragment(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
     client = client_for(cast.viewer)
 
-    page, fragment = client.get(url_of(running)), client.get(url_of(running), headers=HTMX)
+    page, fragment = client.get(get_url(running)), client.get(get_url(running), headers=HTMX)
 
     for response in (page, fragment):
         assert response.content.decode().count("The upgrade runner (scheduler and worker) has not been seen") == 1
     note_beat("scheduler")
     note_beat("worker")
-    assert "has not been seen" not in client.get(url_of(running), headers=HTMX).content.decode()
+    assert "has not been seen" not in client.get(get_url(running), headers=HTMX).content.decode()
 
 
 @pytest.mark.parametrize("name", ["HX-Boosted", "HX-History-Restore-Request"])
 def test_a_boosted_or_restored_visit_gets_the_page(cast: Cast, running: Upgrade, client_for: SignIn, name: str) -> None:
-    response = client_for(cast.viewer).get(url_of(running), headers=HTMX | {name: "true"})
+    response = client_for(cast.viewer).get(get_url(running), headers=HTMX | {name: "true"})
 
     assert "<!doctype html>" in response.content.decode()
 
@@ -85,13 +88,13 @@ def test_an_unchanged_fragment_costs_a_304(cast: Cast, client_for: SignIn, time_
     time_machine.move_to("2026-05-01T12:00:00Z", tick=False)
     ended = make_upgrade(cast.acme, by=cast.operator)
     client = client_for(cast.viewer)
-    first = client.get(url_of(ended), headers=HTMX)
+    first = client.get(get_url(ended), headers=HTMX)
 
-    again = client.get(url_of(ended), headers=HTMX | {"If-None-Match": first.headers["ETag"]})
+    again = client.get(get_url(ended), headers=HTMX | {"If-None-Match": first.headers["ETag"]})
 
     assert (again.status_code, again.content) == (304, b"")
     Upgrade.objects.update(reason="another")
-    assert client.get(url_of(ended), headers=HTMX | {"If-None-Match": first.headers["ETag"]}).status_code == 200
+    assert client.get(get_url(ended), headers=HTMX | {"If-None-Match": first.headers["ETag"]}).status_code == 200
 
 
 def test_an_unchanged_poll_gets_a_304_with_its_age(
@@ -100,16 +103,16 @@ def test_an_unchanged_poll_gets_a_304_with_its_age(
     running.rollouts.update(last_checked_at=running.created_at)
     time_machine.move_to(running.created_at + timedelta(seconds=40), tick=False)
     client = client_for(cast.viewer)
-    first = client.get(url_of(running), headers=HTMX)
+    first = client.get(get_url(running), headers=HTMX)
 
     time_machine.shift(2)
-    again = client.get(url_of(running), headers=HTMX | {"If-None-Match": first.headers["ETag"]})
+    again = client.get(get_url(running), headers=HTMX | {"If-None-Match": first.headers["ETag"]})
 
     assert (again.status_code, again.content) == (304, b"")
     age = datetime.fromisoformat(again.headers["X-As-Of"]) - datetime.fromisoformat(first.headers["X-As-Of"])
     assert age == timedelta(seconds=2)
     running.rollouts.update(last_checked_at=running.created_at + timedelta(seconds=41))
-    changed = client.get(url_of(running), headers=HTMX | {"If-None-Match": first.headers["ETag"]})
+    changed = client.get(get_url(running), headers=HTMX | {"If-None-Match": first.headers["ETag"]})
     assert changed.status_code == 200
 
 
@@ -126,9 +129,9 @@ def test_stop_is_offered_only_if_role_and_state_allow_it(
 ) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=statuses)
 
-    text = client_for(getattr(cast, person)).get(url_of(upgrade)).content.decode()
+    text = client_for(getattr(cast, person)).get(get_url(upgrade)).content.decode()
 
-    assert (f'href="{url_of(upgrade)}stop"' in text) is offered
+    assert (f'href="{get_url(upgrade)}stop"' in text) is offered
 
 
 @pytest.mark.django_db(transaction=True)
@@ -138,7 +141,7 @@ def test_it_shows_ecs_tasks_and_events(cast: Cast, engine: Engine, platform: Loc
     platform.advance(20)
     engine.step()
 
-    text = client_for(cast.viewer).get(url_of(upgrade), headers=HTMX).content.decode()
+    text = client_for(cast.viewer).get(get_url(upgrade), headers=HTMX).content.decode()
 
     rollout = upgrade.rollouts.get()
     assert rollout.deployment_id
@@ -159,7 +162,7 @@ def test_its_queries_do_not_grow_with_the_services(
     # Organization, upgrade, rollouts, ECS events, checks, rollbacks, validation run, timeline twice, role twice,
     # heartbeats; the page's frame also reads the organizations.
     with django_assert_num_queries(SIGNED_IN_QUERIES + (12 if headers else 13)):
-        client.get(url_of(upgrade), headers=headers)
+        client.get(get_url(upgrade), headers=headers)
 
 
 # --- every outcome is explained ------------------------------------------------------------------------------------
@@ -179,11 +182,11 @@ def ended(cast: Cast, outcome: Outcome, status: Status) -> Upgrade:
 def test_a_failure_says_what_happened_and_what_to_do(cast: Cast, client_for: SignIn, outcome: Outcome) -> None:
     upgrade = ended(cast, outcome, Status.FAILED)
 
-    text = html.unescape(client_for(cast.operator).get(url_of(upgrade)).content.decode())
+    text = html.unescape(client_for(cast.operator).get(get_url(upgrade)).content.decode())
 
     assert f"{outcome.label}. As ECS says." in text
-    assert LEFT_AS[outcome] in text
-    assert LOOK[outcome] in text
+    assert STATE_AFTER_END[outcome] in text
+    assert HINTS[outcome] in text
     assert "Not rolled out" in text
     assert "every 2s" not in text
 
@@ -209,7 +212,7 @@ def test_a_failure_says_what_happened_and_what_to_do(cast: Cast, client_for: Sig
 def test_an_end_without_failure_says_whether_anything_was_rolled(
     cast: Cast, client_for: SignIn, outcome: Outcome, status: Status, message: str, headline: str
 ) -> None:
-    text = client_for(cast.operator).get(url_of(ended(cast, outcome, status))).content.decode()
+    text = client_for(cast.operator).get(get_url(ended(cast, outcome, status))).content.decode()
 
     assert message in text
     assert headline in text
@@ -219,7 +222,7 @@ def test_an_end_without_failure_says_whether_anything_was_rolled(
 def test_a_rollback_by_ecs_under_way_says_why(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
     running.rollouts.update(outcome=Outcome.ROLLING_BACK, rollout_reason="The circuit breaker went off.")
 
-    text = client_for(cast.operator).get(url_of(running)).content.decode()
+    text = client_for(cast.operator).get(get_url(running)).content.decode()
 
     assert "Rolling back. The circuit breaker went off." in text
     assert "every 2s" in text
@@ -234,10 +237,10 @@ def test_a_rollback_by_ecs_under_way_says_why(cast: Cast, running: Upgrade, clie
 def test_outsider_gets_404(
     cast: Cast, running: Upgrade, client_for: SignIn, person: str, headers: dict[str, str]
 ) -> None:
-    response = client_for(getattr(cast, person)).get(url_of(running), headers=headers)
+    response = client_for(getattr(cast, person)).get(get_url(running), headers=headers)
 
     assert response.status_code == 404
-    assert running.upgrade_id not in response.content.decode().replace(url_of(running), "")
+    assert running.upgrade_id not in response.content.decode().replace(get_url(running), "")
     assert "OPS-1" not in response.content.decode()
 
 
@@ -245,20 +248,20 @@ def test_an_upgrade_is_not_found_below_another_organization(cast: Cast, running:
     client = client_for(cast.consultant)
 
     assert client.get(f"/o/globex/upgrades/{running.upgrade_id}/").status_code == 404
-    assert client.get(url_of(running)).status_code == 200
+    assert client.get(get_url(running)).status_code == 200
 
 
 def test_a_removed_member_gets_404_at_the_next_poll(cast: Cast, running: Upgrade, client_for: SignIn) -> None:
     client = client_for(cast.viewer)
-    assert client.get(url_of(running), headers=HTMX).status_code == 200
+    assert client.get(get_url(running), headers=HTMX).status_code == 200
 
     Membership.objects.filter(user=cast.viewer).delete()
 
-    assert client.get(url_of(running), headers=HTMX).status_code == 404
+    assert client.get(get_url(running), headers=HTMX).status_code == 404
 
 
 def test_anonymous_is_sent_to_sign_in(cast: Cast, running: Upgrade) -> None:
-    page, fragment = Client().get(url_of(running)), Client().get(url_of(running), headers=HTMX)
+    page, fragment = Client().get(get_url(running)), Client().get(get_url(running), headers=HTMX)
 
     assert (page.status_code, page.headers["Location"].partition("?")[0]) == (302, "/accounts/login/")
     assert (fragment.status_code, fragment.headers["HX-Redirect"], fragment.content) == (401, "/accounts/login/", b"")
@@ -274,4 +277,4 @@ def test_an_invalid_id_is_refused(cast: Cast, client_for: SignIn, upgrade_id: st
 
 @pytest.mark.parametrize("method", ["post", "put", "delete"])
 def test_another_method_is_405(cast: Cast, running: Upgrade, client_for: SignIn, method: str) -> None:
-    assert getattr(client_for(cast.admin), method)(url_of(running)).status_code == 405
+    assert getattr(client_for(cast.admin), method)(get_url(running)).status_code == 405

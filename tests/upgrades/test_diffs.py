@@ -8,15 +8,15 @@ from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.test_version_upgrades import REGISTRY, deploy, plain_definition, service_now, trigger
 from upgrades.inventory.catalogue import resolve
-from upgrades.inventory.diffs import Diff, diff_of
-from upgrades.inventory.images import Wanted
-from upgrades.inventory.running import read_platform
+from upgrades.inventory.diffs import Diff, read_diff
+from upgrades.inventory.images import RequestedImage
+from upgrades.inventory.running import read_running_services
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("registry")]
 
 
 def diff_to(cast: Cast, version: str, service: str = "agent") -> Diff:
-    return diff_of(cast.acme, service, resolve(cast.acme, [service], version)[service])
+    return read_diff(cast.acme, service, resolve(cast.acme, [service], version)[service])
 
 
 def with_environment(cast: Cast, *containers: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_a_rollback_shows_sizes_and_names_but_no_values(cast: Cast, platform: Lo
         ),
     )
 
-    diff = diff_of(cast.acme, "agent", earlier)
+    diff = read_diff(cast.acme, "agent", earlier)
 
     assert diff.before is not None
     assert diff.after is not None
@@ -106,7 +106,7 @@ def test_a_pinned_image_is_shown_by_its_version(
     before = service_now(platform, cast)["taskDefinition"]
     engine.run(trigger(cast))
 
-    diff = diff_of(cast.acme, "agent", before)
+    diff = read_diff(cast.acme, "agent", before)
 
     assert diff.before is not None
     assert diff.after is not None
@@ -117,10 +117,10 @@ def test_a_pinned_image_is_shown_by_its_version(
 @pytest.mark.parametrize("fault", ["throttle", "access_denied", "server_error"])
 def test_an_aws_failure_is_reported(cast: Cast, platform: LocalAws, fault: str) -> None:
     wanted = resolve(cast.acme, ["agent"], "v9.9.1")["agent"]
-    reading = read_platform(cast.acme)
+    reading = read_running_services(cast.acme)
     platform.fault(fault, action="DescribeTaskDefinition")
 
-    diff = diff_of(cast.acme, "agent", wanted, reading=reading)
+    diff = read_diff(cast.acme, "agent", wanted, reading=reading)
 
     assert (diff.before, diff.after, diff.is_image_alone) == (None, None, False)
     assert (diff.error or "").startswith("ecs:DescribeTaskDefinition: ")
@@ -130,7 +130,7 @@ def test_a_size_that_cannot_be_read_is_left_out(cast: Cast, platform: LocalAws) 
     wanted = resolve(cast.acme, ["agent"], "v9.9.1")["agent"]
     platform.fault("throttle", action="DescribeImages")
 
-    diff = diff_of(cast.acme, "agent", wanted)
+    diff = read_diff(cast.acme, "agent", wanted)
 
     assert diff.after is not None
     assert (diff.after.digest, diff.after.size_bytes) == (wanted.digest, None)
@@ -140,7 +140,7 @@ def test_a_deleted_task_definition_is_reported(cast: Cast, platform: LocalAws) -
     arn = service_now(platform, cast)["taskDefinition"].rpartition(":")[0] + ":99"
 
     missing = f"there is no {cast.acme.deployment_stack}-agent:99"
-    assert diff_of(cast.acme, "agent", arn).error == f"ecs:DescribeTaskDefinition: ClientException ({missing})."
+    assert read_diff(cast.acme, "agent", arn).error == f"ecs:DescribeTaskDefinition: ClientException ({missing})."
 
 
 def test_a_service_that_does_not_run_has_no_diff(cast: Cast, platform: LocalAws) -> None:
@@ -149,5 +149,5 @@ def test_a_service_that_does_not_run_has_no_diff(cast: Cast, platform: LocalAws)
     )
     platform.advance(600)
 
-    assert diff_of(cast.acme, "agent", Wanted("v9.9.1")).error == "the running version is not known"
-    assert diff_of(cast.initech, "agent", Wanted("v9.9.1")).error == "the running version is not known"
+    assert read_diff(cast.acme, "agent", RequestedImage("v9.9.1")).error == "the running version is not known"
+    assert read_diff(cast.initech, "agent", RequestedImage("v9.9.1")).error == "the running version is not known"

@@ -14,7 +14,7 @@ from tests.local_aws import LocalAws
 from tests.upgrades.test_version_upgrades import (
     REGISTRY,
     deploy,
-    place_of,
+    get_place,
     plain_definition,
     put_image,
     service_now,
@@ -76,7 +76,7 @@ def test_a_moved_tag_is_drift_despite_the_same_name(
 ) -> None:
     engine.run(trigger(cast, version="v9.9.0"))  # no change: recorded with its digest
     put_image(platform, ["rebuilt", "v9.9.0"])
-    platform.client().update_service(**place_of(cast), forceNewDeployment=True)
+    platform.client().update_service(**get_place(cast), forceNewDeployment=True)
     platform.advance(300)
 
     assert "Drift: agent service." in shown()
@@ -97,7 +97,7 @@ def test_upgrading_to_what_runs_ends_the_drift(
 def test_a_rolled_back_service_runs_what_it_ran_before(
     cast: Cast, engine: Engine, platform: LocalAws, shown: Callable[[], str]
 ) -> None:
-    platform.fault("crash", **place_of(cast))
+    platform.fault("crash", **get_place(cast))
 
     assert engine.run(trigger(cast)).rollouts.get().outcome == "rolled_back"
 
@@ -124,7 +124,7 @@ def test_no_drift_is_shown_during_an_outside_deployment(
     arn = platform.client().register_task_definition(**plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.8.0"))[
         "taskDefinition"
     ]["taskDefinitionArn"]
-    platform.client().update_service(**place_of(cast), taskDefinition=arn)
+    platform.client().update_service(**get_place(cast), taskDefinition=arn)
     platform.advance(8)
 
     assert "Drift" not in shown()
@@ -145,7 +145,7 @@ def test_a_half_done_deployment_runs_two_images(
 def leave_half_done(local_aws: LocalAws, cast: Cast, registry: dict[str, str]) -> None:
     """Let an alarm stop an outside deployment without a rollback, so that old and new tasks run."""
     local_aws.client().update_service(
-        **place_of(cast),
+        **get_place(cast),
         deploymentConfiguration={
             "minimumHealthyPercent": 100,
             "maximumPercent": 125,
@@ -153,10 +153,10 @@ def leave_half_done(local_aws: LocalAws, cast: Cast, registry: dict[str, str]) -
             "alarms": {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False},
         },
     )
-    local_aws.fault("alarm", **place_of(cast))
+    local_aws.fault("alarm", **get_place(cast))
     image = f"{REGISTRY}/axonflow-agent@{registry['agent:v9.9.1']}"
     arn = local_aws.client().register_task_definition(**plain_definition(cast, image))["taskDefinition"]
-    local_aws.client().update_service(**place_of(cast), taskDefinition=arn["taskDefinitionArn"])
+    local_aws.client().update_service(**get_place(cast), taskDefinition=arn["taskDefinitionArn"])
     local_aws.advance(30)
 
 
@@ -164,9 +164,9 @@ def test_a_failed_deployment_without_rollback_is_drift(
     cast: Cast, platform: LocalAws, registry: dict[str, str], shown: Callable[[], str]
 ) -> None:
     platform.client().update_service(
-        **place_of(cast), deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
+        **get_place(cast), deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
     )
-    platform.fault("crash", **place_of(cast))
+    platform.fault("crash", **get_place(cast))
     image = f"{REGISTRY}/axonflow-agent@{registry['agent:v9.9.1']}"
     deploy(platform, cast, plain_definition(cast, image))
     wait_for_the_last_crash(platform, cast)
@@ -184,8 +184,8 @@ def test_upgrading_to_the_named_image_replaces_the_tasks(
 ) -> None:
     """ECS starts no deployment for the service's current task definition unless it is forced."""
     breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
-    platform.client().update_service(**place_of(cast), deploymentConfiguration=breaker)
-    platform.fault("crash", **place_of(cast))
+    platform.client().update_service(**get_place(cast), deploymentConfiguration=breaker)
+    platform.fault("crash", **get_place(cast))
     failed = plain_definition(cast, f"{REGISTRY}/axonflow-agent@{registry['agent:v9.9.1']}")
     deploy(platform, cast, failed)
     wait_for_the_last_crash(platform, cast)

@@ -41,7 +41,7 @@ def page(client: Client, upgrade: Upgrade) -> str:
     return html.unescape(response.content.decode())
 
 
-def sum_of(document: dict[str, Any]) -> str:
+def compute_sum(document: dict[str, Any]) -> str:
     """Compute the checksum as an auditor does, from the document itself."""
     facts = {name: value for name, value in document.items() if name not in ("sha256", "generated_at")}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -98,7 +98,7 @@ def test_it_holds_the_whole_upgrade(
     assert orchestrator["stopped_tasks"][0]["stopped_at"]
     assert document["preflight"]
     assert [time for time in times(document) if not UTC.fullmatch(time)] == []
-    assert document["sha256"] == sum_of(document)
+    assert document["sha256"] == compute_sum(document)
 
 
 @transactional
@@ -115,7 +115,7 @@ def test_the_checksum_changes_only_with_the_facts(
     sign_check(upgrade, actor=cast.admin, check="sign_in", status=CheckStatus.PASS)
 
     third = take(client, upgrade)
-    assert third["sha256"] == sum_of(third) != first["sha256"]
+    assert third["sha256"] == compute_sum(third) != first["sha256"]
 
 
 def test_an_open_upgrade_has_evidence_that_says_so(cast: Cast, client_for: SignIn) -> None:

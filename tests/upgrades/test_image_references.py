@@ -3,7 +3,7 @@
 import pytest
 
 from portal.aws.ecr import Repository, ecr_repository, parse_image
-from upgrades.inventory.images import best_tag, own_container
+from upgrades.inventory.images import choose_best_tag, own_container
 
 DIGEST = "sha256:" + 64 * "a"
 ECR = "111111111111.dkr.ecr.eu-central-1.amazonaws.com"
@@ -84,7 +84,7 @@ def test_a_pinned_image_has_the_documented_form() -> None:
     ],
 )
 def test_the_best_tag_is_the_most_specific(tags: list[str], best: str | None) -> None:
-    assert best_tag(tags) == best_tag(reversed(tags)) == best
+    assert choose_best_tag(tags) == choose_best_tag(reversed(tags)) == best
 
 
 @pytest.mark.parametrize(

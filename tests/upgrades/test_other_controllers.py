@@ -110,7 +110,7 @@ def test_upgrading_only_this_service_is_refused(
     response = door.trigger(client_for(cast.operator), cast.acme, **asked)
 
     assert response.status_code == 400
-    assert f"{cast.acme.deployment_stack}-orchestrator-service is {says(controller)}." in door.text_of(response)
+    assert f"{cast.acme.deployment_stack}-orchestrator-service is {says(controller)}." in door.get_text(response)
     assert not Upgrade.objects.exists()
     assert platform.ledger() == []
 

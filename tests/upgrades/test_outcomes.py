@@ -33,17 +33,19 @@ def deployments_started(local_aws: LocalAws, organization: Organization) -> int:
     return sum(1 for call in calls if call["deployment_id"])
 
 
-def name_of(cast: Cast, service: str = "agent") -> str:
+def get_service_name(cast: Cast, service: str = "agent") -> str:
     return f"{cast.acme.deployment_stack}-{service}-service"
 
 
 def deploy_from_outside(local_aws: LocalAws, cast: Cast) -> None:
-    local_aws.client().update_service(cluster=cast.acme.cluster, service=name_of(cast), forceNewDeployment=True)
+    local_aws.client().update_service(
+        cluster=cast.acme.cluster, service=get_service_name(cast), forceNewDeployment=True
+    )
 
 
 def configure(local_aws: LocalAws, cast: Cast, **configuration: Any) -> None:
     local_aws.client().update_service(
-        cluster=cast.acme.cluster, service=name_of(cast), deploymentConfiguration=configuration
+        cluster=cast.acme.cluster, service=get_service_name(cast), deploymentConfiguration=configuration
     )
 
 
@@ -56,7 +58,7 @@ def deny_service_deployments(local_aws: LocalAws) -> None:
 def wait_for_rollback(local_aws: LocalAws, cast: Cast, rollout: Rollout) -> None:
     """Let ECS's time pass until it rolls the rollout's deployment back. Reads may lag behind."""
     for _ in range(300):
-        deployments = local_aws.deployments(str(cast.acme.cluster))[name_of(cast)]["deployments"]
+        deployments = local_aws.deployments(str(cast.acme.cluster))[get_service_name(cast)]["deployments"]
         mine = next(each for each in deployments if each["arn"] == rollout.service_deployment_arn)
         if mine["status"] == "ROLLBACK_IN_PROGRESS":
             return
@@ -119,7 +121,7 @@ def test_nothing_to_change_makes_no_aws_write(cast: Cast, engine: Engine, platfo
 
 
 def test_a_crash_is_rolled_back_and_ends_all_partial(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast, "orchestrator"))
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast, "orchestrator"))
 
     upgrade = engine.run(trigger(cast, "all"))
 
@@ -139,7 +141,7 @@ def test_a_crash_is_rolled_back_and_ends_all_partial(cast: Cast, engine: Engine,
 
 
 def test_rolling_back_is_in_progress_with_its_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
     upgrade = trigger(cast)
 
     engine.start(upgrade)
@@ -157,7 +159,7 @@ def test_rolling_back_is_in_progress_with_its_reason(cast: Cast, engine: Engine,
 
 
 def test_an_image_that_cannot_be_pulled_names_the_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("image_pull", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("image_pull", cluster=cast.acme.cluster, service=get_service_name(cast))
 
     upgrade = engine.run(trigger(cast))
 
@@ -165,8 +167,8 @@ def test_an_image_that_cannot_be_pulled_names_the_reason(cast: Cast, engine: Eng
 
 
 def test_a_failed_rollback_has_its_own_outcome(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
-    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
+    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=get_service_name(cast))
 
     upgrade = engine.run(trigger(cast))
 
@@ -176,10 +178,10 @@ def test_a_failed_rollback_has_its_own_outcome(cast: Cast, engine: Engine, platf
 def test_a_breaker_without_rollback_has_its_own_outcome(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client().update_service(
         cluster=cast.acme.cluster,
-        service=name_of(cast),
+        service=get_service_name(cast),
         deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}},
     )
-    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
 
     upgrade = engine.run(trigger(cast))
 
@@ -189,13 +191,13 @@ def test_a_breaker_without_rollback_has_its_own_outcome(cast: Cast, engine: Engi
 def test_an_alarm_without_rollback_has_its_own_outcome(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client().update_service(
         cluster=cast.acme.cluster,
-        service=name_of(cast),
+        service=get_service_name(cast),
         deploymentConfiguration={
             "deploymentCircuitBreaker": {"enable": False, "rollback": False},
             "alarms": {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False},
         },
     )
-    platform.fault("alarm", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("alarm", cluster=cast.acme.cluster, service=get_service_name(cast))
 
     upgrade = engine.run(trigger(cast, override_reason="the alarm guards it"))
 
@@ -267,7 +269,7 @@ def test_a_stop_rolls_back_and_names_the_person(cast: Cast, engine: Engine, plat
 
 
 def test_a_stop_in_ecs_with_no_earlier_revision_is_stopped(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    client, name = platform.client(), name_of(cast)
+    client, name = platform.client(), get_service_name(cast)
     definition = client.describe_services(cluster=cast.acme.cluster, services=[name])["services"][0]["taskDefinition"]
     client.delete_service(cluster=cast.acme.cluster, service=name, force=True)
     platform.advance(600)
@@ -295,7 +297,7 @@ def test_a_stop_before_the_start_changes_nothing_in_ecs(cast: Cast, engine: Engi
 
 def test_a_disabled_service_is_skipped_under_all(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client().update_service(
-        cluster=cast.acme.cluster, service=name_of(cast, "customer-portal"), desiredCount=0
+        cluster=cast.acme.cluster, service=get_service_name(cast, "customer-portal"), desiredCount=0
     )
 
     upgrade = engine.run(trigger(cast, "all"))
@@ -306,7 +308,9 @@ def test_a_disabled_service_is_skipped_under_all(cast: Cast, engine: Engine, pla
 
 
 def test_a_missing_service_fails_and_the_others_continue(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.client().delete_service(cluster=cast.acme.cluster, service=name_of(cast, "orchestrator"), force=True)
+    platform.client().delete_service(
+        cluster=cast.acme.cluster, service=get_service_name(cast, "orchestrator"), force=True
+    )
     platform.advance(600)
 
     upgrade = engine.run(trigger(cast, "all", override_reason="created again later"))
@@ -332,7 +336,7 @@ def test_a_missing_cluster_is_named(cast: Cast, engine: Engine) -> None:
 def test_a_service_deleted_during_its_rollout_is_missing(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     engine.start(upgrade)
-    platform.client().delete_service(cluster=cast.acme.cluster, service=name_of(cast), force=True)
+    platform.client().delete_service(cluster=cast.acme.cluster, service=get_service_name(cast), force=True)
     platform.advance(600)
 
     engine.run(upgrade)
@@ -344,7 +348,7 @@ def test_a_service_deleted_while_rolling_ends_the_others(cast: Cast, engine: Eng
     """ECS does not list the deployments of a deleted service either."""
     upgrade = trigger(cast, "all")
     engine.start(upgrade)
-    platform.client().delete_service(cluster=cast.acme.cluster, service=name_of(cast), force=True)
+    platform.client().delete_service(cluster=cast.acme.cluster, service=get_service_name(cast), force=True)
     platform.fault("error", action="ListServiceDeployments", code="ServiceNotFoundException", status=400)
     platform.advance(600)
 
@@ -505,7 +509,7 @@ def test_two_organizations_roll_side_by_side(cast: Cast, engine: Engine, local_a
 
 
 def test_a_stop_after_ecs_rolled_back_is_not_the_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
     upgrade = trigger(cast)
     engine.start(upgrade)
     for _ in range(120):
@@ -528,7 +532,7 @@ def test_describe_services_judges_without_service_deployments(
 ) -> None:
     platform.fault("access_denied", action=denied, account="111111111111")
     if fault:
-        platform.fault(fault, cluster=cast.acme.cluster, service=name_of(cast))
+        platform.fault(fault, cluster=cast.acme.cluster, service=get_service_name(cast))
 
     upgrade = engine.run(trigger(cast))
 
@@ -551,7 +555,7 @@ def test_without_service_deployments_events_say_how_it_ended(
     configure(platform, cast, deploymentCircuitBreaker={"enable": True, "rollback": rolls_back})
     deny_service_deployments(platform)
     if fault:
-        platform.fault(fault, cluster=cast.acme.cluster, service=name_of(cast), times=1)
+        platform.fault(fault, cluster=cast.acme.cluster, service=get_service_name(cast), times=1)
     upgrade = trigger(cast)
     engine.start(upgrade)
     platform.advance(300)
@@ -567,7 +571,7 @@ def test_without_service_deployments_an_alarm_is_no_breaker(cast: Cast, engine: 
     alarms = {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False}
     configure(platform, cast, deploymentCircuitBreaker={"enable": False, "rollback": False}, alarms=alarms)
     deny_service_deployments(platform)
-    platform.fault("alarm", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("alarm", cluster=cast.acme.cluster, service=get_service_name(cast))
 
     upgrade = engine.run(trigger(cast, override_reason="the alarm guards it"))
 
@@ -576,8 +580,8 @@ def test_without_service_deployments_an_alarm_is_no_breaker(cast: Cast, engine: 
 
 def test_without_service_deployments_a_rollback_may_fail(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     deny_service_deployments(platform)
-    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
-    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
+    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=get_service_name(cast))
 
     upgrade = engine.run(trigger(cast), seconds=2)
 
@@ -601,7 +605,7 @@ def test_without_service_deployments_a_stop_uses_the_replys_arn(cast: Cast, engi
 def test_without_service_deployments_a_late_stop_is_not_blamed(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     """Reads lag, so the stop is sent after the circuit breaker has tripped. ECS accepts it and continues to roll back."""
     deny_service_deployments(platform)
-    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
     platform.fault("stale_reads", seconds=60)
     upgrade = trigger(cast)
     wait_for_rollback(platform, cast, engine.start(upgrade))
@@ -633,7 +637,7 @@ def test_without_service_deployments_a_lost_stop_is_sent_again(cast: Cast, engin
 
 def test_without_service_deployments_a_stops_rollback_may_fail(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     deny_service_deployments(platform)
-    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=get_service_name(cast))
     upgrade = trigger(cast)
     engine.start(upgrade)
     platform.advance(5)
@@ -647,7 +651,7 @@ def test_without_service_deployments_a_stops_rollback_may_fail(cast: Cast, engin
 
 def test_without_service_deployments_others_end_the_rollback(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     deny_service_deployments(platform)
-    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast), times=1)
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast), times=1)
     upgrade = trigger(cast)
     wait_for_rollback(platform, cast, engine.start(upgrade))
     deploy_from_outside(platform, cast)
@@ -762,14 +766,14 @@ def test_no_service_starts_after_suspension_or_demotion(
 def test_a_fix_deployed_after_the_breaker_does_not_hide_it(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client().update_service(
         cluster=cast.acme.cluster,
-        service=name_of(cast),
+        service=get_service_name(cast),
         deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}},
     )
-    platform.fault("crash", cluster=cast.acme.cluster, service=name_of(cast))
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
     upgrade = trigger(cast)
     engine.start(upgrade)
     platform.advance(300)
-    platform.client().describe_services(cluster=cast.acme.cluster, services=[name_of(cast)])
+    platform.client().describe_services(cluster=cast.acme.cluster, services=[get_service_name(cast)])
     deploy_from_outside(platform, cast)
 
     engine.run(upgrade)

@@ -13,7 +13,7 @@ from portal.tasks import note_beat
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, VERSIONS, make_upgrade
-from upgrades.inventory.running import FAILED_SECONDS, FRESH_SECONDS, LONGEST_WAIT_SECONDS, Reading, read_anew
+from upgrades.inventory.running import FAILED_SECONDS, FRESH_SECONDS, LONGEST_WAIT_SECONDS, Reading, refresh_reading
 from upgrades.states import Status
 
 SignIn = Callable[[User], Client]
@@ -130,7 +130,7 @@ def test_while_one_request_reads_others_get_the_cached_rows(
 
 
 def read_platform_elsewhere(organization: Organization) -> None:
-    read_anew(organization, str(organization.cluster), Reading([], read_at=None), {})
+    refresh_reading(organization, str(organization.cluster), Reading([], read_at=None), {})
 
 
 def test_viewers_see_the_call_and_code_but_no_principal(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:

@@ -54,7 +54,7 @@ def all_hidden(page: str) -> dict[str, str]:
     return {each["name"]: each["value"] for each in inputs(page) if each.get("type") == "hidden"}
 
 
-def row_of(page: str, label: str) -> str:
+def get_row(page: str, label: str) -> str:
     """Return the text of one service's row of the plan."""
     found = re.search(rf'<li class="plan-row[^>]*aria-label="{label}">(.*?)</li>', page, re.DOTALL)
     assert found, label
@@ -80,7 +80,7 @@ def test_nothing_chosen_shows_what_runs_and_starts_nothing(cast: Cast, platform:
         ("Orchestrator", "orchestrator", 3),
         ("Customer portal", "customer-portal", 2),
     ):
-        row = row_of(page, label)
+        row = get_row(page, label)
         assert "Steady" in row
         assert f"{count} of {count} tasks" in row
         assert f"{cast.acme.deployment_stack}-{service}-service" in row
@@ -191,8 +191,8 @@ def test_the_fragment_is_only_the_plan_of_the_same_url(cast: Cast, platform: Loc
 def test_a_forced_upgrade_replaces_only_the_targets_tasks(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=orchestrator&force=1")
 
-    assert "v9.9.0 , every task replaced" in row_of(page, "Orchestrator")
-    assert "not touched" in row_of(page, "Agent service")
+    assert "v9.9.0 , every task replaced" in get_row(page, "Orchestrator")
+    assert "not touched" in get_row(page, "Agent service")
     assert "Services 1 of 3" in words(page)
     assert "Tasks replaced 3" in words(page)
     assert 'data-announce="Plan for orchestrator: replaces 3 tasks, takes 2-5 minutes."' in page
@@ -211,14 +211,14 @@ def test_a_rollout_of_others_is_not_nothing_to_change(cast: Cast, platform: Loca
 
     page = ask(client_for(cast.operator), "service=agent")
 
-    assert "every task replaced" in row_of(page, "Agent service")
+    assert "every task replaced" in get_row(page, "Agent service")
     assert "No task would be replaced" not in page
 
 
 def test_nothing_to_change_is_shown_before_the_start(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=agent")
 
-    assert "v9.9.0 , nothing to change" in row_of(page, "Agent service")
+    assert "v9.9.0 , nothing to change" in get_row(page, "Agent service")
     assert "No task would be replaced" in page
     assert "Tasks replaced 0" in words(page)
 
@@ -229,10 +229,10 @@ def test_a_disabled_service_is_skipped_in_all_else_refused(cast: Cast, platform:
 
     alone, among = ask(client, "service=orchestrator&force=1"), ask(client, "service=all&force=1")
 
-    assert "nothing to roll" in row_of(alone, "Orchestrator")
+    assert "nothing to roll" in get_row(alone, "Orchestrator")
     assert "This upgrade cannot start." in alone
     assert re.search(r'id="start" disabled', alone)
-    assert "skipped: disabled" in row_of(among, "Orchestrator")
+    assert "skipped: disabled" in get_row(among, "Orchestrator")
     assert "Tasks replaced 6" in words(among)
     assert re.search(r'id="start">', among)
 
@@ -246,11 +246,11 @@ def test_a_missing_service_is_shown(cast: Cast, platform: LocalAws, client_for: 
 
     page, whole = ask(client_for(cast.operator), "service=agent"), ask(client_for(cast.operator), "service=all")
 
-    alone = row_of(page, "Agent service")
+    alone = get_row(page, "Agent service")
     assert "missing in the cluster, so it would fail" in alone
     assert "the others" not in alone
     # The engine does the same: GOES_ON in upgrades/engine/finish.py.
-    assert "it would fail; the others still roll out" in row_of(whole, "Agent service")
+    assert "it would fail; the others still roll out" in get_row(whole, "Agent service")
 
 
 def test_an_unreachable_ecs_leaves_the_plan_unknown(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
@@ -261,7 +261,7 @@ def test_an_unreachable_ecs_leaves_the_plan_unknown(cast: Cast, platform: LocalA
 
     assert "ECS could not be read, so what runs now is not known." in words(page)
     assert "is recorded and runs when ECS responds" in words(page)
-    assert "changes not known" in row_of(page, "Agent service")
+    assert "changes not known" in get_row(page, "Agent service")
     assert re.search(r'id="start">', page)
     # The image of another version cannot be found without AWS, so the trigger refuses it.
     assert "An upgrade to v9.9.1 cannot start until AWS responds" in words(other)
@@ -279,7 +279,7 @@ def test_an_old_reading_says_its_age(cast: Cast, platform: LocalAws, client_for:
 
     assert "ECS could not be read. This is the state of 1 min ago" in words(page)
     assert "ecs:DescribeServices: AccessDenied" in page
-    assert "4 of 4 tasks" in row_of(page, "Agent service")
+    assert "4 of 4 tasks" in get_row(page, "Agent service")
 
 
 # --- versions ------------------------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_another_version_shows_exactly_what_would_change(
 ) -> None:
     page = ask(client_for(cast.operator), "service=agent&version=v9.8.0")
 
-    row = row_of(page, "Agent service")
+    row = get_row(page, "Agent service")
     assert "v9.9.0 → v9.8.0 , every task replaced" in row
     assert "Only the image changes" in row
     assert f"{registry['agent:v9.9.0'][:19]} → {registry['agent:v9.8.0'][:19]}" in row
@@ -364,7 +364,7 @@ def test_latest_shows_its_version_and_is_sent_as_latest(cast: Cast, platform: Lo
     page = ask(client_for(cast.operator), "service=all")
 
     for label in ("Agent service", "Orchestrator", "Customer portal"):
-        assert "v9.9.0 → v9.9.1" in row_of(page, label)
+        assert "v9.9.0 → v9.9.1" in get_row(page, label)
     assert "Start upgrade of all three services to v9.9.1" in page
     assert "Downgrade" not in page
     assert would_send(page)["version"] == "latest"
@@ -374,7 +374,7 @@ def test_latest_shows_its_version_and_is_sent_as_latest(cast: Cast, platform: Lo
 def test_a_version_that_runs_already_changes_nothing(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     page = ask(client_for(cast.operator), "service=agent&version=v9.9.0")
 
-    assert "v9.9.0 , nothing to change" in row_of(page, "Agent service")
+    assert "v9.9.0 , nothing to change" in get_row(page, "Agent service")
     assert "Only the image changes" not in page
 
 
@@ -387,7 +387,7 @@ def test_a_version_a_service_lacks_stays_chosen_but_is_refused(
 
     page = ask(client_for(cast.operator), "service=all&version=v9.8.0", **headers)
 
-    assert "This upgrade cannot start. Version v9.8.0 cannot be rolled (orchestrator: the repository" in words(page)
+    assert "This upgrade cannot start. Version v9.8.0 cannot be rolled out (orchestrator: the repository" in words(page)
     assert re.search(r'id="start" disabled', page)
     if not headers:
         assert re.search(r'<option value="v9.8.0" selected', page)
@@ -408,9 +408,9 @@ def test_an_unreachable_registry_leaves_the_change_unknown(cast: Cast, platform:
 
     latest, named = ask(client, "service=agent"), ask(client, "service=agent&version=v9.9.1")
 
-    assert "changes not known" in row_of(latest, "Agent service")
+    assert "changes not known" in get_row(latest, "Agent service")
     assert re.search(r'id="start">', latest)
-    assert "This upgrade cannot start. Whether version v9.9.1 exists could not be read" in words(named)
+    assert "This upgrade cannot start. The portal could not check whether version v9.9.1 exists" in words(named)
 
 
 @pytest.mark.usefixtures("registry")
@@ -421,7 +421,7 @@ def test_an_unreadable_task_definition_leaves_the_rest_unknown(
     ask(client)
     platform.fault("access_denied", action="DescribeTaskDefinition", account="111111111111")
 
-    row = row_of(ask(client, "service=agent"), "Agent service")
+    row = get_row(ask(client, "service=agent"), "Agent service")
 
     assert "Other differences could not be read: ecs:DescribeTaskDefinition: AccessDenied" in row
 
@@ -500,7 +500,7 @@ def test_a_viewer_sees_every_plan_and_why_it_cannot_be_started(
 ) -> None:
     page = ask(client_for(cast.viewer), "changed=connectors&force=1")
 
-    assert "every task replaced" in row_of(page, "Agent service")
+    assert "every task replaced" in get_row(page, "Agent service")
     assert "not start an upgrade. Your role is viewer: this needs operator." in words(page)
     start = page.partition('id="start-title"')[2]
     assert "disabled" in re.findall(r"<fieldset[^>]*>", start)[0]

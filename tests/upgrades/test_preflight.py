@@ -115,21 +115,21 @@ def test_an_organization_that_is_not_set_up_fails(cast: Cast, local_aws: LocalAw
 
 def degraded(cast: Cast, platform: LocalAws) -> None:
     seed_platform(platform, cast.acme)
-    platform.client().update_service(cluster=cast.acme.cluster, service=agent_of(cast), desiredCount=9)
+    platform.client().update_service(cluster=cast.acme.cluster, service=get_agent(cast), desiredCount=9)
 
 
 def rolling(cast: Cast, platform: LocalAws) -> None:
-    platform.client().update_service(cluster=cast.acme.cluster, service=agent_of(cast), forceNewDeployment=True)
+    platform.client().update_service(cluster=cast.acme.cluster, service=get_agent(cast), forceNewDeployment=True)
     platform.advance(1)
 
 
 def left_failed(cast: Cast, platform: LocalAws) -> None:
     """Let a new deployment crash without a rollback by ECS."""
     breaker = {"enable": True, "rollback": False}
-    platform.fault("crash", cluster=cast.acme.cluster, service=agent_of(cast))
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_agent(cast))
     platform.client().update_service(
         cluster=cast.acme.cluster,
-        service=agent_of(cast),
+        service=get_agent(cast),
         deploymentConfiguration={"deploymentCircuitBreaker": breaker},
         forceNewDeployment=True,
     )
@@ -137,7 +137,7 @@ def left_failed(cast: Cast, platform: LocalAws) -> None:
 
 
 def missing(cast: Cast, platform: LocalAws) -> None:
-    platform.client().delete_service(cluster=cast.acme.cluster, service=agent_of(cast), force=True)
+    platform.client().delete_service(cluster=cast.acme.cluster, service=get_agent(cast), force=True)
     platform.advance(600)
 
 
@@ -153,7 +153,7 @@ def breaker_off(cast: Cast, platform: LocalAws) -> None:
     breaker = {"enable": False, "rollback": False}
     platform.client().update_service(
         cluster=cast.acme.cluster,
-        service=agent_of(cast),
+        service=get_agent(cast),
         deploymentConfiguration={"deploymentCircuitBreaker": breaker},
     )
 
@@ -165,7 +165,7 @@ def part(name: str, status: str) -> Callable[[Cast, LocalAws], None]:
     return switch
 
 
-def agent_of(cast: Cast) -> str:
+def get_agent(cast: Cast) -> str:
     return service_name(cast.acme, "agent")
 
 
@@ -196,8 +196,8 @@ def test_a_failed_check_blocks_page_and_api(
     response = door.trigger(client_for(cast.operator), cast.acme)
 
     assert response.status_code == 409
-    assert sentence in door.text_of(response)
-    assert "give a reason to start anyway" in door.text_of(response)
+    assert sentence in door.get_text(response)
+    assert "give a reason to start anyway" in door.get_text(response)
     if door.name == "api":
         assert set(assert_refused(response, 409, "preflight_failed")["checks"]) == failed
     assert written() == before
@@ -214,7 +214,7 @@ def test_an_override_starts_the_upgrade_anyway(
     response = door.trigger(client_for(cast.operator), cast.acme, override_reason=REASON)
 
     assert response.status_code == door.accepted
-    upgrade = door.upgrade_of(response)
+    upgrade = door.find_upgrade(response)
     assert upgrade.override_reason == REASON
     recorded = upgrade.checks.filter(stage=Stage.PREFLIGHT)
     assert [check.name for check in recorded] == PreflightCheck.values
@@ -226,7 +226,7 @@ def test_an_override_starts_the_upgrade_anyway(
 
 
 def test_the_checks_are_recorded_and_shown(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
-    upgrade = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme))
+    upgrade = door.find_upgrade(door.trigger(client_for(cast.operator), cast.acme))
 
     assert upgrade.override_reason == ""
     assert [check.status for check in upgrade.checks.all()].count(CheckStatus.PASS) == 9
@@ -267,7 +267,7 @@ def test_an_override_is_shown(cast: Cast, healthy: LocalAws, client_for: SignIn)
 def test_an_override_without_a_failure_is_not_recorded(
     cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door
 ) -> None:
-    upgrade = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme, override_reason=REASON))
+    upgrade = door.find_upgrade(door.trigger(client_for(cast.operator), cast.acme, override_reason=REASON))
 
     assert upgrade.override_reason == ""
     assert "failed_checks" not in AuditEvent.objects.get().data
@@ -278,7 +278,7 @@ def test_a_disabled_service_is_not_checked_for_steadiness(
 ) -> None:
     seed_platform(local_aws, cast.acme, orchestrator=0)
 
-    upgrade = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme, service="all"))
+    upgrade = door.find_upgrade(door.trigger(client_for(cast.operator), cast.acme, service="all"))
 
     steady = upgrade.checks.get(name="steady")
     assert (steady.status, "Orchestrator" in steady.detail) == (CheckStatus.PASS, False)
@@ -294,7 +294,7 @@ def test_only_targeted_services_must_be_steady(cast: Cast, healthy: LocalAws, cl
 
 def test_a_breaker_without_rollback_passes_and_says_so(cast: Cast, healthy: LocalAws, client_for: SignIn) -> None:
     breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
-    healthy.client().update_service(cluster=cast.acme.cluster, service=agent_of(cast), deploymentConfiguration=breaker)
+    healthy.client().update_service(cluster=cast.acme.cluster, service=get_agent(cast), deploymentConfiguration=breaker)
 
     check = ask(client_for(cast.viewer))["circuit_breaker"]
 
@@ -312,7 +312,7 @@ def test_checks_are_unknown_if_ecs_does_not_answer(
     response = door.trigger(client_for(cast.operator), cast.acme)
 
     assert response.status_code == door.accepted
-    found = dict(door.upgrade_of(response).checks.values_list("name", "status"))
+    found = dict(door.find_upgrade(response).checks.values_list("name", "status"))
     assert {found[name] for name in ("cluster_and_services", "steady", "circuit_breaker")} == {"unknown"}
 
 
@@ -351,7 +351,7 @@ def test_a_session_that_ends_before_the_deadline_fails(
     response = door.trigger(client, cast.acme)
 
     assert response.status_code == 409
-    assert "Your session ends in 43 minutes, but a rollout may take 45. Sign in again first." in door.text_of(response)
+    assert "Your session ends in 43 minutes, but a rollout may take 45. Sign in again first." in door.get_text(response)
     let_sessions_end_in(minutes=46)
     assert door.trigger(client, cast.acme).status_code == door.accepted
 
@@ -375,12 +375,12 @@ def test_a_rollback_is_blocked_and_can_be_overridden(
 
     refused = door.rollback(client, cast.acme, done.upgrade_id)
     assert refused.status_code == 409
-    assert "1 of 3 connectors are not healthy" in door.text_of(refused)
+    assert "1 of 3 connectors are not healthy" in door.get_text(refused)
     assert written() == before
 
     made = door.rollback(client, cast.acme, done.upgrade_id, override_reason=REASON)
     assert made.status_code == door.accepted
-    rollback = door.upgrade_of(made)
+    rollback = door.find_upgrade(made)
     assert (rollback.rolls_back, rollback.override_reason) == (done, REASON)
     assert rollback.checks.get(name="connectors").status == CheckStatus.FAIL
     assert AuditEvent.objects.latest("id").data["failed_checks"] == ["connectors"]
@@ -423,7 +423,7 @@ def test_an_empty_override_reason_is_refused(
     response = door.trigger(client_for(cast.operator), cast.acme, override_reason=reason)
 
     assert response.status_code == 400
-    assert "needs at least 5 letters or digits" in door.text_of(response)
+    assert "needs at least 5 letters or digits" in door.get_text(response)
     assert written() == before
 
 
@@ -442,13 +442,13 @@ def test_an_override_of_the_wrong_shape_is_refused(
 
 def test_a_repeated_request_is_not_checked_again(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
     client = client_for(cast.operator)
-    first = door.upgrade_of(door.trigger(client, cast.acme, key="once"))
+    first = door.find_upgrade(door.trigger(client, cast.acme, key="once"))
     part("agent", "down")(cast, healthy)
     cache.clear()
 
     again = door.trigger(client, cast.acme, key="once")
 
-    assert (again.status_code, door.upgrade_of(again)) == (door.accepted, first)
+    assert (again.status_code, door.find_upgrade(again)) == (door.accepted, first)
 
 
 def test_another_override_is_another_request(cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door) -> None:
@@ -551,7 +551,7 @@ def test_a_failure_that_is_unknown_now_still_blocks(
     assert ask(client)["agent_health"]["status"] == "fail"
     stand_in(server, cast.acme, seconds=9)
     time.sleep(1.1)
-    preflight.Asking(cast.acme, fresh_seconds=1)  # another request is waiting for an answer
+    preflight.ProbeBatch(cast.acme, fresh_seconds=1)  # another request is waiting for an answer
 
     response = post_json(client, UPGRADE, {"service": "agent"})
 
@@ -563,7 +563,7 @@ def test_concurrent_requests_wait_for_one_reading(cast: Cast, platform: LocalAws
     found: list[list[CheckStatus]] = []
 
     def look() -> None:
-        asking = preflight.Asking(cast.acme, fresh_seconds=5)
+        asking = preflight.ProbeBatch(cast.acme, fresh_seconds=5)
         found.append([dated.finding.status for dated in asking.answers(time.monotonic() + 3).values()])
 
     threads = [threading.Thread(target=look) for _ in range(20)]
@@ -578,9 +578,9 @@ def test_concurrent_requests_wait_for_one_reading(cast: Cast, platform: LocalAws
 
 def test_after_a_request_died_findings_are_unknown_for_a_while(cast: Cast, platform: LocalAws, server: Outside) -> None:
     stand_in(server, cast.acme, seconds=5)
-    preflight.Asking(cast.acme, fresh_seconds=5)  # and its answers are never collected
+    preflight.ProbeBatch(cast.acme, fresh_seconds=5)  # and its answers are never collected
 
-    late = preflight.Asking(cast.acme, fresh_seconds=5).answers(time.monotonic() + 0.2)
+    late = preflight.ProbeBatch(cast.acme, fresh_seconds=5).answers(time.monotonic() + 0.2)
 
     assert {dated.finding.detail for dated in late.values()} == {preflight.TOO_LATE}
 

@@ -18,7 +18,7 @@ from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from upgrades.commands.record import new_upgrade_id
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.inventory.running import read_platform, service_name
+from upgrades.inventory.running import read_running_services, service_name
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Outcome, Phase, Status
 
@@ -135,13 +135,13 @@ def test_the_previous_release_cannot_end_newer_rollouts(
 
 def test_the_releases_share_cached_task_definitions(cast: Cast, platform: LocalAws) -> None:
     """An entry of another release in the shared cache, in another shape, does no harm."""
-    row = read_platform(cast.acme).services[0]  # type: ignore[union-attr]
+    row = read_running_services(cast.acme).services[0]  # type: ignore[union-attr]
     key = f"task-definition:{row.task_definition}"
     assert set(soft_cache.recall(key)) == {"arn", "family", "revision", "images"}
 
     soft_cache.remember(key, {"arn": row.task_definition, "of_a_later_release": True}, seconds=60)
 
-    reading = read_platform(cast.acme, fresh_seconds=0)
+    reading = read_running_services(cast.acme, fresh_seconds=0)
     assert reading
     assert (reading.error, reading.services[0].version) == (None, "v9.9.0")
 

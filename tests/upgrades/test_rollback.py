@@ -18,7 +18,7 @@ from upgrades.commands.rollback import rollback_upgrade
 from upgrades.inventory.running import service_name
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
 from upgrades.rollback_plan import Can, plan_rollback
-from upgrades.states import EventKind, Outcome, Phase, Status, services_of
+from upgrades.states import EventKind, Outcome, Phase, Status, get_services
 
 SignIn = Callable[[User], Client]
 
@@ -94,7 +94,7 @@ def test_a_rollback_upgrades_to_the_recorded_task_definition(
     response = door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id, reason="OPS-2: logins fail")
 
     assert response.status_code == door.accepted
-    rollback = door.upgrade_of(response)
+    rollback = door.find_upgrade(response)
     assert (rollback.kind, rollback.rolls_back, rollback.target) == (Kind.ROLLBACK, done, "agent")
     assert (rollback.version, rollback.force_new_deployment) == ("v9.9.0", False)
     assert (rollback.reason, rollback.initiated_by) == ("OPS-2: logins fail", cast.operator)
@@ -104,7 +104,7 @@ def test_a_rollback_upgrades_to_the_recorded_task_definition(
 
 
 def test_all_services_roll_back_in_rolling_order(cast: Cast, done_all: Upgrade, client_for: SignIn, door: Door) -> None:
-    rollback = door.upgrade_of(door.rollback(client_for(cast.operator), cast.acme, done_all.upgrade_id))
+    rollback = door.find_upgrade(door.rollback(client_for(cast.operator), cast.acme, done_all.upgrade_id))
 
     assert (rollback.target, rollback.version) == ("all", "v9.9.0")
     assert list(rollback.rollouts.values_list("service", "phase")) == [
@@ -117,7 +117,7 @@ def test_all_services_roll_back_in_rolling_order(cast: Cast, done_all: Upgrade, 
 def test_only_services_that_advanced_roll_back(cast: Cast, platform: LocalAws, client_for: SignIn, door: Door) -> None:
     partial = upgraded(cast, platform, "all", [Status.SUCCESS, Status.FAILED, Status.FAILED])
 
-    rollback = door.upgrade_of(door.rollback(client_for(cast.operator), cast.acme, partial.upgrade_id))
+    rollback = door.find_upgrade(door.rollback(client_for(cast.operator), cast.acme, partial.upgrade_id))
 
     assert [rollout.service for rollout in rollback.rollouts.all()] == ["agent"]
     assert rollback.target == "agent"
@@ -128,7 +128,7 @@ def test_versions_that_differ_are_shown_as_previous(
 ) -> None:
     done_all.rollouts.filter(service="agent").update(from_version="v9.8.0")
 
-    rollback = door.upgrade_of(door.rollback(client_for(cast.operator), cast.acme, done_all.upgrade_id))
+    rollback = door.find_upgrade(door.rollback(client_for(cast.operator), cast.acme, done_all.upgrade_id))
 
     assert rollback.version == "previous"
 
@@ -156,7 +156,7 @@ def test_a_rollback_is_recorded_when_ecs_does_not_answer(
     response = door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id, **override)
 
     assert response.status_code == door.accepted
-    assert door.upgrade_of(response).rollouts.get().wanted_task_definition
+    assert door.find_upgrade(response).rollouts.get().wanted_task_definition
 
 
 def test_the_same_key_gives_the_same_rollback(cast: Cast, done: Upgrade, client_for: SignIn, door: Door) -> None:
@@ -165,7 +165,7 @@ def test_the_same_key_gives_the_same_rollback(cast: Cast, done: Upgrade, client_
 
     again = door.rollback(client, cast.acme, done.upgrade_id, key="k-1")
 
-    assert door.upgrade_of(again) == door.upgrade_of(first)
+    assert door.find_upgrade(again) == door.find_upgrade(first)
     assert Upgrade.objects.filter(kind=Kind.ROLLBACK).count() == 1
 
 
@@ -188,7 +188,7 @@ def test_outsider_gets_404(cast: Cast, done: Upgrade, client_for: SignIn, door: 
     response = door.rollback(client_for(getattr(cast, person)), cast.acme, done.upgrade_id)
 
     assert response.status_code == 404
-    assert done.upgrade_id not in door.text_of(response)
+    assert done.upgrade_id not in door.get_text(response)
     assert written() == before
 
 
@@ -222,7 +222,7 @@ def test_the_command_refuses_by_itself(cast: Cast, done: Upgrade, person: str, s
 
 def assert_nothing_goes_back(response: Any, door: Door, why: str, status: int = 400) -> None:
     assert response.status_code == status
-    assert why in door.text_of(response)
+    assert why in door.get_text(response)
     assert not Upgrade.objects.filter(kind=Kind.ROLLBACK).exists()
     assert not AuditEvent.objects.exists()
 
@@ -246,7 +246,7 @@ def test_a_service_in_use_names_what_blocks(cast: Cast, done: Upgrade, client_fo
 def test_a_blocked_page_links_to_the_blocker_without_a_form(cast: Cast, done: Upgrade, client_for: SignIn) -> None:
     blocker = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
 
-    text = client_for(cast.operator).get(page_of(done)).content.decode()
+    text = client_for(cast.operator).get(get_page_url(done)).content.decode()
 
     assert f"{blocker.upgrade_id} is rolling its services now. Wait for it or stop it." in text
     assert f'<a href="/o/acme/upgrades/{blocker.upgrade_id}/">Watch {blocker.upgrade_id}</a>' in text
@@ -304,7 +304,7 @@ def test_a_service_deployed_since_is_refused(
     response = door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id)
 
     assert_nothing_goes_back(response, door, "(v9.9.2) now, not")
-    assert "It was deployed outside the portal since." in door.text_of(response)
+    assert "It was deployed outside the portal since." in door.get_text(response)
 
 
 def test_a_service_rolled_by_a_later_upgrade_names_it(
@@ -331,14 +331,14 @@ def test_a_service_that_already_went_back_is_refused(
 def test_missing_and_disabled_services_are_left_out(
     cast: Cast, platform: LocalAws, done_all: Upgrade, client_for: SignIn, door: Door
 ) -> None:
-    names = {service: service_name(cast.acme, service) for service in services_of("all")}
+    names = {service: service_name(cast.acme, service) for service in get_services("all")}
     client = platform.client()
     client.delete_service(cluster=cast.acme.cluster, service=names["agent"], force=True)
     client.update_service(cluster=cast.acme.cluster, service=names["orchestrator"], desiredCount=0)
     platform.advance(600)
 
     plan = plan_rollback(done_all)
-    rollback = door.upgrade_of(door.rollback(client_for(cast.operator), cast.acme, done_all.upgrade_id))
+    rollback = door.find_upgrade(door.rollback(client_for(cast.operator), cast.acme, done_all.upgrade_id))
 
     assert [line.can for line in plan.lines] == [Can.NO, Can.NO, Can.YES]
     assert "no longer exists in" in plan.lines[0].why
@@ -362,7 +362,7 @@ def test_an_organization_with_a_new_cluster_is_refused(
 def test_a_rollback_is_audited_and_noted_on_the_upgrade(
     cast: Cast, done: Upgrade, client_for: SignIn, door: Door
 ) -> None:
-    rollback = door.upgrade_of(door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id, reason="OPS-2"))
+    rollback = door.find_upgrade(door.rollback(client_for(cast.operator), cast.acme, done.upgrade_id, reason="OPS-2"))
 
     audited = AuditEvent.objects.get(subject=rollback.upgrade_id)
     assert (audited.kind, audited.actor) == ("upgrade.rollback_triggered", cast.operator)
@@ -407,7 +407,7 @@ def test_the_api_names_code_and_blocker(cast: Cast, done: Upgrade, client_for: S
 # --- the page's own ------------------------------------------------------------------------------------------------
 
 
-def page_of(upgrade: Upgrade) -> str:
+def get_page_url(upgrade: Upgrade) -> str:
     return f"/o/acme/upgrades/{upgrade.upgrade_id}/rollback"
 
 
@@ -415,7 +415,7 @@ def test_the_page_says_what_it_will_do(cast: Cast, platform: LocalAws, client_fo
     partial = upgraded(cast, platform, "all", [Status.SUCCESS, Status.SUCCESS, Status.FAILED])
     deploy(platform, cast.acme, "orchestrator", register(platform, cast.acme, "orchestrator", "v9.9.2"))
 
-    text = client_for(cast.operator).get(page_of(partial)).content.decode()
+    text = client_for(cast.operator).get(get_page_url(partial)).content.decode()
 
     assert "Roll back agent service</button>" in text
     for said in (
@@ -437,15 +437,15 @@ def test_the_page_warns_if_the_earlier_tag_has_moved(
     cast: Cast, engine: Engine, registry: dict[str, str], platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     client = client_for(cast.operator)
-    done = engine.run(door.upgrade_of(door.trigger(client, cast.acme, service="agent", version="v9.9.1")))
-    before = client.get(page_of(done)).content.decode()
+    done = engine.run(door.find_upgrade(door.trigger(client, cast.acme, service="agent", version="v9.9.1")))
+    before = client.get(get_page_url(done)).content.decode()
     assert "Only the image changes" in before
     assert "would not run the same image as before" not in before
 
     moved = put_image(platform, ["rebuilt", "v9.9.0"])
     cache.clear()  # reads of the registry are cached for a minute
 
-    text = " ".join(client.get(page_of(done)).content.decode().split())
+    text = " ".join(client.get(get_page_url(done)).content.decode().split())
     assert "Agent service would not run the same image as before." in text
     assert f'{moved[:19]}</span>, not <span class="mono">{registry["agent:v9.9.0"][:19]}</span>' in text
 
@@ -455,7 +455,7 @@ def test_the_page_says_that_ecs_does_not_answer(
 ) -> None:
     platform.fault("server_error", action="*", account="111111111111")
 
-    text = client_for(cast.operator).get(page_of(done)).content.decode()
+    text = client_for(cast.operator).get(get_page_url(done)).content.decode()
 
     assert "ECS could not be read" in text
     assert "Not known" in text
@@ -466,8 +466,8 @@ def test_several_services_need_the_slug_typed(cast: Cast, done_all: Upgrade, cli
     client = client_for(cast.operator)
     sent = {"services": "agent orchestrator customer-portal", "idempotency_key": "k"}
 
-    refused = client.post(page_of(done_all), sent | {"confirmation": "globex"})
-    accepted = client.post(page_of(done_all), sent | {"confirmation": "acme"})
+    refused = client.post(get_page_url(done_all), sent | {"confirmation": "globex"})
+    accepted = client.post(get_page_url(done_all), sent | {"confirmation": "acme"})
 
     assert refused.status_code == 422
     assert "Type acme to confirm that this is the right organization." in refused.content.decode()
@@ -480,7 +480,7 @@ def test_a_plan_that_changed_is_shown_again(
     deploy(platform, cast.acme, "agent", register(platform, cast.acme, "agent", "v9.9.2"))
     sent = {"services": "agent orchestrator customer-portal", "idempotency_key": "k", "confirmation": "acme"}
 
-    response = client_for(cast.operator).post(page_of(done_all), sent)
+    response = client_for(cast.operator).post(get_page_url(done_all), sent)
 
     text = response.content.decode()
     assert response.status_code == 409
@@ -490,7 +490,7 @@ def test_a_plan_that_changed_is_shown_again(
 
 
 def test_a_viewer_reads_the_plan_and_why_not(cast: Cast, done: Upgrade, client_for: SignIn) -> None:
-    text = client_for(cast.viewer).get(page_of(done)).content.decode()
+    text = client_for(cast.viewer).get(get_page_url(done)).content.decode()
 
     assert "You can view this plan, but not roll back." in text
     assert "Rolls back" in text
@@ -503,14 +503,14 @@ def test_from_a_version_up_and_back_down_again(
     cast: Cast, engine: Engine, platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     client = client_for(cast.operator)
-    before = {service: running(platform, cast.acme, service) for service in services_of("all")}
-    up = engine.run(door.upgrade_of(door.trigger(client, cast.acme, service="all", version="v9.9.1")))
+    before = {service: running(platform, cast.acme, service) for service in get_services("all")}
+    up = engine.run(door.find_upgrade(door.trigger(client, cast.acme, service="all", version="v9.9.1")))
 
-    down = engine.run(door.upgrade_of(door.rollback(client, cast.acme, up.upgrade_id)))
+    down = engine.run(door.find_upgrade(door.rollback(client, cast.acme, up.upgrade_id)))
 
     assert (up.status, down.status, down.version) == (Status.SUCCESS, Status.SUCCESS, "v9.9.0")
     assert [(rollout.from_version, rollout.to_version) for rollout in down.rollouts.all()] == [("v9.9.1", "v9.9.0")] * 3
-    assert {service: running(platform, cast.acme, service) for service in services_of("all")} == before
+    assert {service: running(platform, cast.acme, service) for service in get_services("all")} == before
 
 
 # --- the engine ----------------------------------------------------------------------------------------------------
@@ -670,11 +670,11 @@ def test_the_two_pages_link_to_each_other(
 ) -> None:
     client = client_for(cast.operator)
     rollback = roll_back(cast, done)
-    under_way = client.get(page_of(done).removesuffix("rollback")).content.decode()
+    under_way = client.get(get_page_url(done).removesuffix("rollback")).content.decode()
     engine.run(rollback)
 
-    original = client.get(page_of(done).removesuffix("rollback")).content.decode()
-    its_own = client.get(page_of(rollback).removesuffix("rollback")).content.decode()
+    original = client.get(get_page_url(done).removesuffix("rollback")).content.decode()
+    its_own = client.get(get_page_url(rollback).removesuffix("rollback")).content.decode()
 
     assert "Recorded. No service has started yet." in under_way
     assert "Rolled back: agent service." in original
@@ -696,6 +696,6 @@ def test_rollback_is_offered_only_if_role_and_state_allow_it(
 ) -> None:
     upgrade = upgraded(cast, platform, "agent", statuses)
 
-    text = client_for(getattr(cast, person)).get(page_of(upgrade).removesuffix("rollback")).content.decode()
+    text = client_for(getattr(cast, person)).get(get_page_url(upgrade).removesuffix("rollback")).content.decode()
 
-    assert (f'href="{page_of(upgrade)}"' in text) is offered
+    assert (f'href="{get_page_url(upgrade)}"' in text) is offered

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upgrades.scope import Change, left_out, not_needed, smallest_scope
-from upgrades.states import TARGETS, PlatformService, services_of
+from upgrades.states import TARGETS, PlatformService, get_services
 
 AGENT, ORCHESTRATOR, PORTAL = PlatformService
 changes = st.sets(st.sampled_from(Change))
@@ -61,7 +61,7 @@ def test_the_target_is_the_smallest_that_covers_the_need(changed: set[Change]) -
         return
     covering = [target for target in TARGETS if not left_out(scope, target)]
     assert scope.target in covering
-    assert len(services_of(scope.target)) == min(len(services_of(target)) for target in covering)
+    assert len(get_services(scope.target)) == min(len(get_services(target)) for target in covering)
 
 
 @given(changes.filter(bool), changes.filter(bool))
@@ -78,6 +78,6 @@ def test_any_target_leaves_out_and_adds_exactly_the_difference(changed: set[Chan
     scope = smallest_scope(changed)
 
     assert scope is not None
-    needed, rolled = set(scope.needed), set(services_of(target))
+    needed, rolled = set(scope.needed), set(get_services(target))
     assert set(left_out(scope, target)) == needed - rolled
     assert set(not_needed(scope, target)) == rolled - needed

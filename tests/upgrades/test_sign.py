@@ -192,7 +192,7 @@ def test_failures_and_overruled_probes_need_a_note(
         assert row(ended, check).is_signed
         return
     assert response.status_code == door.bad_input
-    assert "note" in door.text_of(response)
+    assert "note" in door.get_text(response)
     assert_unsigned(ended)
 
 
@@ -261,7 +261,7 @@ def test_an_open_upgrade_cannot_be_validated(
     response = act(door, client_for(cast.operator), cast, running, action)
 
     assert response.status_code == 409
-    assert f"{running.upgrade_id} has not ended" in door.text_of(response)
+    assert f"{running.upgrade_id} has not ended" in door.get_text(response)
     if door.name == "api":
         assert assert_refused(response, 409, "upgrade_in_progress")["upgrade_id"] == running.upgrade_id
     assert_unsigned(running)
@@ -276,7 +276,7 @@ def test_an_upgrade_that_advanced_nothing_is_not_validated(
     response = act(door, client_for(cast.operator), cast, failed, action)
 
     assert response.status_code == 409
-    assert "advanced no service" in door.text_of(response)
+    assert "advanced no service" in door.get_text(response)
     assert not ValidationRun.objects.exists()
     assert_unsigned(failed)
 
@@ -417,7 +417,7 @@ def test_without_csrf_token_nothing_is_signed(cast: Cast, ended: Upgrade, door: 
 # --- the page's own --------------------------------------------------------------------------------------------------
 
 
-def page_of(client: Client, upgrade: Upgrade, **headers: str) -> str:
+def get_page(client: Client, upgrade: Upgrade, **headers: str) -> str:
     return client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/", headers=headers).content.decode()
 
 
@@ -425,7 +425,7 @@ def test_the_page_shows_the_matrix_with_a_link_per_row(cast: Cast, ended: Upgrad
     probed(ended, "sign_in_page", "fail")
     sign_check(ended, actor=cast.admin, check="sign_in_page", status=CheckStatus.PASS, note="Behind <the> VPN.")
 
-    text = page_of(client_for(cast.operator), ended)
+    text = get_page(client_for(cast.operator), ended)
 
     assert "Behind &lt;the&gt; VPN." in text
     assert "Differs from the portal&#x27;s own check." in text or "Differs from the portal's own check." in text
@@ -435,7 +435,7 @@ def test_the_page_shows_the_matrix_with_a_link_per_row(cast: Cast, ended: Upgrad
 
 
 def test_a_viewer_sees_why_nothing_can_be_signed(cast: Cast, ended: Upgrade, client_for: SignIn) -> None:
-    text = page_of(client_for(cast.viewer), ended)
+    text = get_page(client_for(cast.viewer), ended)
 
     assert "Your role is viewer: signing a check needs operator." in text
     assert "/validation/" not in text
@@ -444,20 +444,20 @@ def test_a_viewer_sees_why_nothing_can_be_signed(cast: Cast, ended: Upgrade, cli
 
 def test_the_page_polls_only_while_the_portal_probes(cast: Cast, ended: Upgrade, client_for: SignIn) -> None:
     client = client_for(cast.operator)
-    assert "every 5s" in page_of(client, ended)
-    assert "Check again" not in page_of(client, ended)
+    assert "every 5s" in get_page(client, ended)
+    assert "Check again" not in get_page(client, ended)
 
     ValidationRun.objects.update(is_done=True)
 
-    assert "every 5s" not in page_of(client, ended)
-    assert "Check again" in page_of(client, ended)
+    assert "every 5s" not in get_page(client, ended)
+    assert "Check again" in get_page(client, ended)
 
 
 def test_the_third_stage_shows_the_validation_status(cast: Cast, ended: Upgrade, client_for: SignIn) -> None:
     client = client_for(cast.viewer)
 
     def third_stage() -> str:
-        text = page_of(client, ended)
+        text = get_page(client, ended)
         stages = text[text.index('class="stages"') :].partition("</ol>")[0]
         return stages[stages.rindex("<li") :]
 

@@ -21,11 +21,11 @@ from upgrades.states import (
     Status,
     Validation,
     describe_upgrade,
+    get_services,
     judge,
     judge_by_id,
+    judge_validation,
     overall_status,
-    services_of,
-    validation_of,
 )
 
 ROLLOUT_STATUSES = [status for status in Status if status != Status.PARTIAL]
@@ -92,7 +92,7 @@ def test_disabled_counts_as_neither_success_nor_failure(statuses: list[Status]) 
         assert overall_status([*ended, Status.SKIPPED]) == overall_status(ended)
 
 
-@given(rollouts, st.lists(st.sampled_from(services_of("all")), min_size=3, max_size=3), st.sampled_from(Status))
+@given(rollouts, st.lists(st.sampled_from(get_services("all")), min_size=3, max_size=3), st.sampled_from(Status))
 def test_every_upgrade_can_be_described(statuses: list[Status], names: list[str], shown: Status) -> None:
     parts = [(name, status, None) for name, status in zip(names, statuses, strict=False)]
 
@@ -135,7 +135,7 @@ def test_every_upgrade_can_be_described(statuses: list[Status], names: list[str]
 def test_the_description_covers_each_service(status: Status, ends: list[str], sentence: str) -> None:
     of_end = {"completed": Status.SUCCESS, "no_change": Status.SUCCESS, "disabled": Status.SKIPPED}
     parts = [
-        (service, of_end.get(end, Status.FAILED), end) for service, end in zip(services_of("all"), ends, strict=False)
+        (service, of_end.get(end, Status.FAILED), end) for service, end in zip(get_services("all"), ends, strict=False)
     ]
 
     assert describe_upgrade(status, parts) == sentence
@@ -438,19 +438,19 @@ RESULTS = st.lists(st.builds(CheckResult, status=st.sampled_from(CheckStatus), i
 
 @given(RESULTS, st.booleans())
 def test_validation_is_a_pure_function_of_the_matrix(rows: list[CheckResult], is_probing: bool) -> None:
-    validation = validation_of(rows, is_probing=is_probing)
+    validation = judge_validation(rows, is_probing=is_probing)
 
     statuses = {row.status for row in rows}
     signed_fail = any(row.status == CheckStatus.FAIL and row.is_signed for row in rows)
     assert (validation == Validation.NONE) is (not rows)
     assert (validation == Validation.PASSED) is (statuses == {CheckStatus.PASS})
     assert (validation == Validation.FAILED) is (signed_fail or (CheckStatus.FAIL in statuses and not is_probing))
-    assert validation_of(rows[::-1], is_probing=is_probing) == validation
+    assert judge_validation(rows[::-1], is_probing=is_probing) == validation
 
 
 @given(RESULTS)
 def test_unknown_never_passes_and_failures_count_after_probing(rows: list[CheckResult]) -> None:
-    during, after = validation_of(rows, is_probing=True), validation_of(rows, is_probing=False)
+    during, after = judge_validation(rows, is_probing=True), judge_validation(rows, is_probing=False)
 
     if any(row.status == CheckStatus.UNKNOWN for row in rows):
         assert Validation.PASSED not in (during, after)

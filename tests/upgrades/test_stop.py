@@ -78,7 +78,7 @@ def test_outsider_gets_404_as_for_a_random_id(
     response = door.stop(client, cast.acme, running.upgrade_id)
 
     assert response.status_code == 404
-    assert running.upgrade_id not in door.text_of(response)
+    assert running.upgrade_id not in door.get_text(response)
     assert_untouched(running)
 
 
@@ -116,7 +116,7 @@ def test_an_ended_upgrade_cannot_be_stopped(cast: Cast, client_for: SignIn, door
     response = door.stop(client_for(cast.operator), cast.acme, ended.upgrade_id)
 
     assert response.status_code == 409
-    assert f"{ended.upgrade_id} has ended {status}" in door.text_of(response)
+    assert f"{ended.upgrade_id} has ended {status}" in door.get_text(response)
     assert_untouched(ended)
 
 

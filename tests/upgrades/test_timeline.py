@@ -23,13 +23,13 @@ SignIn = Callable[[User], Client]
 transactional = pytest.mark.django_db(transaction=True)
 
 
-def told(upgrade: Upgrade) -> list[tuple[str, str | None, str]]:
+def get_messages(upgrade: Upgrade) -> list[tuple[str, str | None, str]]:
     """Return the entries, oldest first: kind, service, actor."""
     events = UpgradeEvent.objects.filter(upgrade=upgrade).order_by("created_at", "id")
     return [(event.kind, event.service, event.actor) for event in events]
 
 
-def message_of(upgrade: Upgrade, kind: EventKind, service: str | None = None) -> str:
+def get_message(upgrade: Upgrade, kind: EventKind, service: str | None = None) -> str:
     events = UpgradeEvent.objects.filter(upgrade=upgrade, kind=kind)
     return str((events.filter(rollout__service=service) if service else events).get().message)
 
@@ -54,26 +54,27 @@ def test_the_timeline_covers_a_rollout_from_request_to_end(cast: Cast, engine: E
         trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True, reason="OPS-1")
     )
 
-    assert told(upgrade) == [
+    assert get_messages(upgrade) == [
         ("upgrade.triggered", None, cast.operator.email),
         ("rollout.started", "agent", "system"),
         ("rollout.ended", "agent", "system"),
         ("upgrade.ended", None, "system"),
         ("upgrade.validated", None, "system"),
     ]
-    assert message_of(upgrade, EventKind.TRIGGERED) == "Agent service to latest, forced. OPS-1"
-    assert str(upgrade.rollouts.get().deployment_id) in message_of(upgrade, EventKind.ROLLOUT_STARTED)
-    assert message_of(upgrade, EventKind.ROLLOUT_ENDED).startswith("Success: Completed.")
-    assert message_of(upgrade, EventKind.ENDED) == "Rolled out: agent service."
+    assert get_message(upgrade, EventKind.TRIGGERED) == "Agent service to latest, forced. OPS-1"
+    assert str(upgrade.rollouts.get().deployment_id) in get_message(upgrade, EventKind.ROLLOUT_STARTED)
+    assert get_message(upgrade, EventKind.ROLLOUT_ENDED).startswith("Success: Completed.")
+    assert get_message(upgrade, EventKind.ENDED) == "Rolled out: agent service."
 
 
 @transactional
 def test_a_circuit_breaker_is_recorded_with_its_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-agent-service")
 
-    upgrade = engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="all", force_new_deployment=True))
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="all", force_new_deployment=True)
+    engine.run(upgrade, seconds=2)
 
-    assert [(kind, service) for kind, service, _ in told(upgrade)] == [
+    assert [(kind, service) for kind, service, _ in get_messages(upgrade)] == [
         ("upgrade.triggered", None),
         ("rollout.started", "agent"),
         ("rollout.rolling_back", "agent"),
@@ -82,9 +83,9 @@ def test_a_circuit_breaker_is_recorded_with_its_reason(cast: Cast, engine: Engin
         ("rollout.ended", "customer-portal"),
         ("upgrade.ended", None),
     ]
-    assert "circuit breaker" in message_of(upgrade, EventKind.ROLLOUT_ROLLING_BACK)
-    assert message_of(upgrade, EventKind.ROLLOUT_ENDED, "agent").startswith("Failed: Rolled back by ECS.")
-    assert "Not attempted" in message_of(upgrade, EventKind.ROLLOUT_ENDED, "orchestrator")
+    assert "circuit breaker" in get_message(upgrade, EventKind.ROLLOUT_ROLLING_BACK)
+    assert get_message(upgrade, EventKind.ROLLOUT_ENDED, "agent").startswith("Failed: Rolled back by ECS.")
+    assert "Not attempted" in get_message(upgrade, EventKind.ROLLOUT_ENDED, "orchestrator")
 
 
 @transactional
@@ -95,7 +96,7 @@ def test_a_stop_is_recorded_once_with_its_actor(cast: Cast, engine: Engine, plat
     stop_upgrade(upgrade, actor=cast.admin)
     stop_upgrade(upgrade, actor=cast.operator)
 
-    assert [who for kind, _, who in told(upgrade) if kind == "upgrade.stop_requested"] == [cast.admin.email]
+    assert [who for kind, _, who in get_messages(upgrade) if kind == "upgrade.stop_requested"] == [cast.admin.email]
 
 
 @transactional
@@ -107,13 +108,13 @@ def test_a_stall_and_its_end_are_each_recorded_once(
     engine.start(upgrade)
     for _ in range(4):
         engine.step()
-    kinds = [kind for kind, _, _ in told(upgrade)]
+    kinds = [kind for kind, _, _ in get_messages(upgrade)]
     assert kinds.count("rollout.stalled") == 1
 
     settings.UPGRADE_STALL_SECONDS = 300
     engine.run(upgrade)
 
-    kinds = [kind for kind, _, _ in told(upgrade)]
+    kinds = [kind for kind, _, _ in get_messages(upgrade)]
     assert kinds[2:4] == ["rollout.stalled", "rollout.resumed"]
     assert (kinds.count("rollout.stalled"), kinds.count("rollout.resumed")) == (1, 1)
 

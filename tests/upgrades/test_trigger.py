@@ -28,7 +28,7 @@ def test_an_operator_triggers_an_upgrade(cast: Cast, platform: LocalAws, client_
     response = door.trigger(client_for(cast.operator), cast.acme, force_new_deployment=True, reason="OPS-1")
 
     assert response.status_code == door.accepted
-    upgrade = door.upgrade_of(response)
+    upgrade = door.find_upgrade(response)
     assert (upgrade.organization, upgrade.target, upgrade.version) == (cast.acme, "agent", "latest")
     assert (upgrade.force_new_deployment, upgrade.reason) == (True, "OPS-1")
     assert (upgrade.initiated_by, upgrade.initiated_by_email) == (cast.operator, cast.operator.email)
@@ -45,7 +45,7 @@ def test_an_admin_may_trigger(cast: Cast, platform: LocalAws, client_for: SignIn
 
 
 def test_all_means_the_three_services_in_order(cast: Cast, platform: LocalAws, client_for: SignIn, door: Door) -> None:
-    upgrade = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme, service="all"))
+    upgrade = door.find_upgrade(door.trigger(client_for(cast.operator), cast.acme, service="all"))
 
     assert list(upgrade.rollouts.values_list("service", "phase")) == [
         ("agent", Phase.DUE),
@@ -67,8 +67,8 @@ def test_a_consultant_acts_on_the_named_organization(
 ) -> None:
     client = client_for(cast.consultant)
 
-    first = door.upgrade_of(door.trigger(client, cast.acme))
-    second = door.upgrade_of(door.trigger(client, cast.globex))
+    first = door.find_upgrade(door.trigger(client, cast.acme))
+    second = door.find_upgrade(door.trigger(client, cast.globex))
 
     assert (first.organization, second.organization) == (cast.acme, cast.globex)
 
@@ -109,20 +109,20 @@ def test_the_broker_being_down_does_not_refuse(
         response = door.trigger(client_for(cast.operator), cast.acme)
 
     assert response.status_code == door.accepted
-    assert "doorbell upgrades.tasks.advance_rollout not rung" in caplog.text
-    assert door.upgrade_of(response).rollouts.get().next_check_at is not None
+    assert "task upgrades.tasks.advance_rollout not dispatched" in caplog.text
+    assert door.find_upgrade(response).rollouts.get().next_check_at is not None
 
 
 def test_the_same_key_and_request_give_the_same_upgrade(
     cast: Cast, platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     client = client_for(cast.operator)
-    first = door.upgrade_of(door.trigger(client, cast.acme, key="once"))
+    first = door.find_upgrade(door.trigger(client, cast.acme, key="once"))
 
     again = door.trigger(client, cast.acme, key="once")
 
     assert again.status_code == door.accepted
-    assert door.upgrade_of(again) == first
+    assert door.find_upgrade(again) == first
     assert Upgrade.objects.count() == 1
     assert AuditEvent.objects.count() == 1
 
@@ -130,12 +130,12 @@ def test_the_same_key_and_request_give_the_same_upgrade(
 def test_the_same_key_of_two_people_gives_two_upgrades(
     cast: Cast, platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
-    first = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme, key="once"))
+    first = door.find_upgrade(door.trigger(client_for(cast.operator), cast.acme, key="once"))
 
     other = door.trigger(client_for(cast.admin), cast.acme, service="orchestrator", key="once")
 
     assert other.status_code == door.accepted
-    assert door.upgrade_of(other) != first
+    assert door.find_upgrade(other) != first
 
 
 def test_the_same_key_in_two_organizations_gives_two_upgrades(
@@ -143,8 +143,8 @@ def test_the_same_key_in_two_organizations_gives_two_upgrades(
 ) -> None:
     client = client_for(cast.consultant)
 
-    first = door.upgrade_of(door.trigger(client, cast.acme, key="once"))
-    second = door.upgrade_of(door.trigger(client, cast.globex, key="once"))
+    first = door.find_upgrade(door.trigger(client, cast.acme, key="once"))
+    second = door.find_upgrade(door.trigger(client, cast.globex, key="once"))
 
     assert (first.organization, second.organization) == (cast.acme, cast.globex)
 
@@ -170,7 +170,7 @@ def test_viewer_gets_403_with_the_role_that_is_needed(
     response = door.trigger(client_for(cast.viewer), cast.acme)
 
     assert response.status_code == 403
-    assert "Your role in Acme Robotics is viewer; this needs operator." in door.text_of(response)
+    assert "Your role in Acme Robotics is viewer; this needs operator." in door.get_text(response)
     assert written() == before
 
 
@@ -229,7 +229,7 @@ def test_an_overlap_is_a_conflict_naming_the_blocker(
     response = door.trigger(client_for(cast.operator), cast.acme, service=asked)
 
     assert response.status_code == 409
-    assert f"{blocker.upgrade_id}, which has not ended" in door.text_of(response)
+    assert f"{blocker.upgrade_id}, which has not ended" in door.get_text(response)
     assert written() == before
 
 
@@ -249,7 +249,7 @@ def test_an_organization_without_cluster_and_stack_is_refused(
     response = door.trigger(client_for(cast.newcomer), cast.initech)
 
     assert response.status_code == 400
-    assert "Initech has neither an ECS cluster nor a stack." in door.text_of(response)
+    assert "Initech has neither an ECS cluster nor a stack." in door.get_text(response)
     assert written() == before
 
 
@@ -260,7 +260,7 @@ def test_a_cluster_without_stack_is_refused(cast: Cast, local_aws: LocalAws, cli
     response = door.trigger(client_for(cast.newcomer), cast.initech)
 
     assert response.status_code == 400
-    assert "Initech has no stack" in door.text_of(response)
+    assert "Initech has no stack" in door.get_text(response)
     assert written() == before
 
 
@@ -273,7 +273,7 @@ def test_a_disabled_service_on_its_own_is_refused(
     response = door.trigger(client_for(cast.operator), cast.acme)
 
     assert response.status_code == 400
-    assert "desired count is 0" in door.text_of(response)
+    assert "desired count is 0" in door.get_text(response)
     assert written() == before
 
 
@@ -289,13 +289,13 @@ def test_the_same_key_with_another_request_is_refused(
     cast: Cast, platform: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     client = client_for(cast.operator)
-    first = door.upgrade_of(door.trigger(client, cast.acme, key="once"))
+    first = door.find_upgrade(door.trigger(client, cast.acme, key="once"))
     before = written()
 
     response = door.trigger(client, cast.acme, service="orchestrator", key="once")
 
     assert response.status_code == 422
-    assert first.upgrade_id in door.text_of(response)
+    assert first.upgrade_id in door.get_text(response)
     assert written() == before
 
 
@@ -333,7 +333,7 @@ def test_a_version_of_a_limited_registry_is_refused(
     response = door.trigger(client_for(cast.operator), cast.acme, version="v9.9.1")
 
     assert response.status_code == 400
-    assert "Version v9.9.1 cannot be rolled out (agent service: Amazon ECR has no repository" in door.text_of(response)
+    assert "Version v9.9.1 cannot be rolled out (agent service: Amazon ECR has no repository" in door.get_text(response)
     assert written() == before
 
 
@@ -346,7 +346,7 @@ def test_a_version_that_one_service_lacks_is_refused(
     response = door.trigger(client_for(cast.operator), cast.acme, service="all", version="v9.8.0")
 
     assert response.status_code == 400
-    assert "orchestrator: the repository axonflow-orchestrator has no image v9.8.0" in door.text_of(response)
+    assert "orchestrator: the repository axonflow-orchestrator has no image v9.8.0" in door.get_text(response)
     assert written() == before
 
 
@@ -359,7 +359,7 @@ def test_a_version_is_refused_if_the_registry_is_down(
     response = door.trigger(client_for(cast.operator), cast.acme, version="v9.9.1")
 
     assert response.status_code == 502
-    assert "ecr:DescribeImages: ThrottlingException" in door.text_of(response)
+    assert "ecr:DescribeImages: ThrottlingException" in door.get_text(response)
     assert written() == before
 
 
@@ -369,7 +369,7 @@ def test_a_version_is_recorded_with_its_digest(
     response = door.trigger(client_for(cast.operator), cast.acme, version="v9.8.0")
 
     assert response.status_code == door.accepted
-    upgrade = door.upgrade_of(response)
+    upgrade = door.find_upgrade(response)
     rollout = upgrade.rollouts.get()
     assert (upgrade.version, rollout.wanted_version) == ("v9.8.0", "v9.8.0")
     assert str(rollout.wanted_image).endswith(f"/axonflow-agent@{registry['agent:v9.8.0']}")
@@ -380,7 +380,7 @@ def test_a_reason_of_2000_characters_is_stored_unchanged(
 ) -> None:
     reason = "<b>é\u202e'; DROP TABLE deployment_upgrades;--".ljust(2000, "x")
 
-    upgrade = door.upgrade_of(door.trigger(client_for(cast.operator), cast.acme, reason=reason))
+    upgrade = door.find_upgrade(door.trigger(client_for(cast.operator), cast.acme, reason=reason))
 
     assert upgrade.reason == reason
 
@@ -393,6 +393,6 @@ def test_the_trigger_is_audited(cast: Cast, platform: LocalAws, client_for: Sign
 
     event = AuditEvent.objects.get()
     assert (event.kind, event.organization, event.actor) == ("upgrade.triggered", cast.acme, cast.operator)
-    assert (event.actor_email, event.subject) == (cast.operator.email, door.upgrade_of(response).upgrade_id)
+    assert (event.actor_email, event.subject) == (cast.operator.email, door.find_upgrade(response).upgrade_id)
     assert event.data == {"service": "agent", "version": "latest", "force_new_deployment": False, "reason": "OPS-1"}
     assert event.request_id == response.headers["X-Request-ID"]

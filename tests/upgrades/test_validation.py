@@ -24,7 +24,7 @@ from tests.notifications.conftest import make_channel
 from tests.outside import Outside, outside
 from tests.processes import wait_for
 from tests.upgrades.conftest import Validator, make_upgrade, matrix
-from upgrades.checks.validation import count_try, step, take, validate
+from upgrades.checks.validation import claim_run, count_try, step, validate
 from upgrades.commands.sign import probe_again, sign_check
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
@@ -44,7 +44,7 @@ def row(upgrade: Upgrade, name: str) -> UpgradeCheck:
     return UpgradeCheck.objects.get(upgrade=upgrade, stage="validation", name=name)
 
 
-def run_of(upgrade: Upgrade) -> ValidationRun:
+def get_run(upgrade: Upgrade) -> ValidationRun:
     return ValidationRun.objects.get(upgrade=upgrade)
 
 
@@ -53,7 +53,7 @@ def validation(upgrade: Upgrade) -> str:
     return upgrade.validation
 
 
-def told(upgrade: Upgrade, kind: str) -> list[str]:
+def get_messages(upgrade: Upgrade, kind: str) -> list[str]:
     events = UpgradeEvent.objects.filter(upgrade=upgrade, kind=kind).order_by("created_at", "id")
     return list(events.values_list("message", flat=True))
 
@@ -74,14 +74,14 @@ def test_probes_and_two_signatures_validate_an_upgrade(cast: Cast, engine: Engin
     passed = dict.fromkeys(AUTOMATIC, "pass")
     by_people = dict.fromkeys(["sign_in", "licence_usage"], "unknown")
     assert matrix(upgrade) == passed | by_people
-    assert (run_of(upgrade).is_done, validation(upgrade)) == (True, Validation.NEEDED)
+    assert (get_run(upgrade).is_done, validation(upgrade)) == (True, Validation.NEEDED)
 
     sign(upgrade, cast, "sign_in")
     assert validation(upgrade) == Validation.NEEDED
     sign(upgrade, cast, "licence_usage")
 
     assert validation(upgrade) == Validation.PASSED
-    assert told(upgrade, "upgrade.validated") == ["Needs validation.", "Validated."]
+    assert get_messages(upgrade, "upgrade.validated") == ["Needs validation.", "Validated."]
     audited = AuditEvent.objects.get(kind="upgrade.validated")
     assert (audited.subject, audited.actor, audited.data) == (
         upgrade.upgrade_id,
@@ -157,7 +157,7 @@ def test_each_new_result_is_in_the_timeline_once(cast: Cast, engine: Engine, val
 
     validator.run(seconds=120)
 
-    recorded = told(upgrade, "check.recorded")
+    recorded = get_messages(upgrade, "check.recorded")
     assert len(recorded) == len(set(recorded)) == len(AUTOMATIC)
     assert "Sign-in page responds: pass. The customer portal's sign-in answers." in recorded
 
@@ -212,12 +212,12 @@ def test_a_failure_at_the_end_fails_the_validation(
     upgrade = roll_out(cast, engine)
     platform.set_platform(cast.acme.deployment_stack, "component/llm_router", "unhealthy")
     validator.run(seconds=300)
-    assert (validation(upgrade), run_of(upgrade).is_done) == (Validation.NEEDED, False)
+    assert (validation(upgrade), get_run(upgrade).is_done) == (Validation.NEEDED, False)
 
     validator.elapse(1800)
     validator.step()
 
-    assert (validation(upgrade), run_of(upgrade).is_done) == (Validation.FAILED, True)
+    assert (validation(upgrade), get_run(upgrade).is_done) == (Validation.FAILED, True)
     audited = AuditEvent.objects.get(kind="upgrade.validated")
     assert (audited.actor, audited.data["validation"]) == (None, "failed")
 
@@ -234,7 +234,7 @@ def test_without_addresses_the_rows_wait_for_people(
 
     assert [name for name, status in matrix(upgrade).items() if status == "pass"] == ["monitoring"]
     assert "is not set. Staff can set it" in row(upgrade, "sign_in_page").detail
-    assert (validation(upgrade), run_of(upgrade).is_done) == (Validation.NEEDED, True)
+    assert (validation(upgrade), get_run(upgrade).is_done) == (Validation.NEEDED, True)
     for name in ("sign_in_page", "sign_in", "platform_health", "provider_path", "connector_path", "portal_views"):
         sign(upgrade, cast, name)
     sign(upgrade, cast, "licence_usage")
@@ -338,7 +338,7 @@ def test_a_disturbance_restarts_the_count_and_is_shown(
     monitoring = row(upgrade, "monitoring")
     assert monitoring.status == CheckStatus.FAIL
     assert monitoring.detail == "Agent service: 4 of 6 tasks run. Steady for 0 s of 5 min."
-    assert (run_of(upgrade).steady_since, monitoring.evidence["disturbances"]) == (None, 1)
+    assert (get_run(upgrade).steady_since, monitoring.evidence["disturbances"]) == (None, 1)
 
     platform.advance(60)
     validator.run(seconds=280)
@@ -390,7 +390,7 @@ def test_an_aws_failure_neither_counts_nor_resets(
 ) -> None:
     upgrade = roll_out(cast, engine)
     validator.run(seconds=120)
-    since = run_of(upgrade).steady_since
+    since = get_run(upgrade).steady_since
 
     platform.fault(fault, action="DescribeServices")
     validator.elapse(20)
@@ -400,7 +400,7 @@ def test_an_aws_failure_neither_counts_nor_resets(
     assert monitoring.status == CheckStatus.UNKNOWN
     said = r"Steady for 2 min( \d+ s)? of 5 min\. AWS did not answer the last check: ecs:Describe"
     assert re.match(said, monitoring.detail)
-    now = run_of(upgrade).steady_since
+    now = get_run(upgrade).steady_since
     assert since
     assert now == since - timedelta(seconds=20)  # as the test moved it
     platform.clear_faults()
@@ -434,7 +434,7 @@ def test_the_run_ends_when_a_later_upgrade_takes_over(
     monitoring = row(upgrade, "monitoring")
     assert monitoring.status == CheckStatus.UNKNOWN
     assert monitoring.detail.startswith(f"Agent service was rolled out again by {later.upgrade_id}")
-    assert (run_of(upgrade).is_done, run_of(later).is_done) == (True, False)
+    assert (get_run(upgrade).is_done, get_run(later).is_done) == (True, False)
     assert validation(upgrade) == Validation.NEEDED
 
 
@@ -464,7 +464,7 @@ def test_a_signature_given_during_its_probe_stays(cast: Cast, engine: Engine, va
     with outside() as portal:
         type(cast.acme).objects.filter(pk=cast.acme.pk).update(platform_portal_url=portal.url)
         portal.answer("/api/v1/auth/session", {"detail": "Sign in first."}, status=401, seconds=2)
-        worker = threading.Thread(target=validate_on_thread, args=(run_of(upgrade).pk,))
+        worker = threading.Thread(target=validate_on_thread, args=(get_run(upgrade).pk,))
         worker.start()
         wait_for(lambda: any("/auth/session" in request for request in portal.requests), seconds=20)
 
@@ -527,25 +527,25 @@ def test_probing_again_can_pass_a_failed_validation(
 
 
 def test_a_run_is_claimed_by_one_worker(cast: Cast, engine: Engine, validator: Validator) -> None:
-    pk = run_of(roll_out(cast, engine)).pk
+    pk = get_run(roll_out(cast, engine)).pk
 
-    assert take(pk)
-    assert take(pk) is None
+    assert claim_run(pk)
+    assert claim_run(pk) is None
     assert validate(pk) is False
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(cast: Cast, engine: Engine, validator: Validator) -> None:
     upgrade = roll_out(cast, engine)
-    sleeper = take(run_of(upgrade).pk)
+    sleeper = claim_run(get_run(upgrade).pk)
     assert sleeper
     ValidationRun.objects.update(lease_until=None)
-    assert take(run_of(upgrade).pk)
+    assert claim_run(get_run(upgrade).pk)
 
     with pytest.raises(LeaseLost):
         step(sleeper)
 
     assert set(matrix(upgrade).values()) == {"unknown"}
-    assert told(upgrade, "check.recorded") == []
+    assert get_messages(upgrade, "check.recorded") == []
 
 
 def test_the_run_continues_after_a_worker_is_killed(
@@ -555,7 +555,7 @@ def test_the_run_continues_after_a_worker_is_killed(
     provider.answer("/api/v1/llm-providers/openai/test", {"status": "success"}, seconds=5)
     step_alone = (
         "import django; django.setup(); from upgrades.checks.validation import validate; "
-        f"validate({run_of(upgrade).pk})"
+        f"validate({get_run(upgrade).pk})"
     )
     worker = subprocess.Popen([sys.executable, "-c", step_alone], cwd=ROOT, env=worker_environment())
     wait_for(lambda: completions(provider) == 1, seconds=20)
@@ -583,10 +583,10 @@ def test_a_killed_worker_leaves_no_pass_of_an_earlier_run(
     validator.elapse(1800)
     validator.step()
     probe_again(upgrade, actor=cast.admin)
-    claim = take(run_of(upgrade).pk)
-    assert claim
+    lease = claim_run(get_run(upgrade).pk)
+    assert lease
 
-    count_try(claim, row(upgrade, "provider_path"), 1)  # and the worker dies
+    count_try(lease, row(upgrade, "provider_path"), 1)  # and the worker dies
 
     assert (row(upgrade, "provider_path").status, row(upgrade, "provider_path").detail) == (
         "unknown",
@@ -611,7 +611,7 @@ def test_the_sweep_runs_what_no_worker_claimed(
     sweep_validations()
 
     assert matrix(upgrade)["sign_in_page"] == "pass"
-    assert run_of(upgrade).lease_until is None
+    assert get_run(upgrade).lease_until is None
 
 
 def test_a_suspended_organization_is_no_longer_probed(cast: Cast, engine: Engine, validator: Validator) -> None:
@@ -620,11 +620,11 @@ def test_a_suspended_organization_is_no_longer_probed(cast: Cast, engine: Engine
 
     validator.step()
 
-    assert run_of(upgrade).is_done
+    assert get_run(upgrade).is_done
     assert matrix(upgrade)["sign_in_page"] == "unknown"
     assert row(upgrade, "monitoring").detail == "Acme Robotics was suspended, so its checks have stopped."
-    assert any("Acme Robotics was suspended" in line for line in told(upgrade, "upgrade.validated"))
-    assert not any("30 min" in line for line in told(upgrade, "upgrade.validated"))
+    assert any("Acme Robotics was suspended" in line for line in get_messages(upgrade, "upgrade.validated"))
+    assert not any("30 min" in line for line in get_messages(upgrade, "upgrade.validated"))
 
 
 # --- sweeps ----------------------------------------------------------------------------------------------------------

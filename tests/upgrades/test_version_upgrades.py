@@ -34,12 +34,12 @@ def registrations(local_aws: LocalAws) -> list[dict[str, Any]]:
     return local_aws.ledger(action="RegisterTaskDefinition", effect=True)
 
 
-def place_of(cast: Cast, service: str = "agent") -> dict[str, str]:
+def get_place(cast: Cast, service: str = "agent") -> dict[str, str]:
     return {"cluster": str(cast.acme.cluster), "service": f"{cast.acme.deployment_stack}-{service}-service"}
 
 
 def service_now(local_aws: LocalAws, cast: Cast, service: str = "agent") -> dict[str, Any]:
-    place = place_of(cast, service)
+    place = get_place(cast, service)
     (found,) = local_aws.client().describe_services(cluster=place["cluster"], services=[place["service"]])["services"]
     return dict(found)
 
@@ -52,7 +52,7 @@ def definition_now(local_aws: LocalAws, cast: Cast, service: str = "agent") -> d
 
 
 def running_digests(local_aws: LocalAws, cast: Cast, service: str = "agent") -> set[str]:
-    place = place_of(cast, service)
+    place = get_place(cast, service)
     arns = local_aws.client().list_tasks(cluster=place["cluster"], serviceName=place["service"])["taskArns"]
     tasks = local_aws.client().describe_tasks(cluster=place["cluster"], tasks=arns)["tasks"]
     return {container["imageDigest"] for task in tasks for container in task["containers"]}
@@ -61,7 +61,7 @@ def running_digests(local_aws: LocalAws, cast: Cast, service: str = "agent") -> 
 def deploy(local_aws: LocalAws, cast: Cast, definition: dict[str, Any], service: str = "agent") -> str:
     """Register a task definition and roll the service to it outside the portal. Return its ARN."""
     arn = local_aws.client().register_task_definition(**definition)["taskDefinition"]["taskDefinitionArn"]
-    local_aws.client().update_service(**place_of(cast, service), taskDefinition=arn)
+    local_aws.client().update_service(**get_place(cast, service), taskDefinition=arn)
     local_aws.advance(300)
     return str(arn)
 
@@ -338,7 +338,7 @@ def test_a_version_that_runs_is_not_rolled_again(cast: Cast, engine: Engine, pla
 def test_a_reused_revision_has_no_registration_entry(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     before = service_now(platform, cast)["taskDefinition"]
     engine.run(trigger(cast))
-    platform.client().update_service(**place_of(cast), taskDefinition=before)
+    platform.client().update_service(**get_place(cast), taskDefinition=before)
     platform.advance(300)
 
     again = engine.run(trigger(cast))
@@ -375,15 +375,15 @@ def start_outside(local_aws: LocalAws, cast: Cast, image: str, service: str = "a
     """Start a deployment of the image outside the portal and return its task definition. No time passes."""
     definition = plain_definition(cast, image, service)
     arn = local_aws.client().register_task_definition(**definition)["taskDefinition"]["taskDefinitionArn"]
-    local_aws.client().update_service(**place_of(cast, service), taskDefinition=arn)
+    local_aws.client().update_service(**get_place(cast, service), taskDefinition=arn)
     return str(arn)
 
 
 def fail_outside(local_aws: LocalAws, cast: Cast, image: str, service: str = "agent") -> str:
     """Deploy the image outside the portal. Its tasks crash, and the circuit breaker stops it without a rollback."""
     breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
-    local_aws.client().update_service(**place_of(cast, service), deploymentConfiguration=breaker)
-    local_aws.fault("crash", **place_of(cast, service), times=1)
+    local_aws.client().update_service(**get_place(cast, service), deploymentConfiguration=breaker)
+    local_aws.fault("crash", **get_place(cast, service), times=1)
     arn = start_outside(local_aws, cast, image, service)
     local_aws.advance(300)
     return arn
@@ -447,7 +447,7 @@ def test_a_completed_outside_deployment_is_no_change(cast: Cast, engine: Engine,
 
 
 def test_a_version_that_ecs_rolled_back_to_is_no_change(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("crash", **place_of(cast), times=1)
+    platform.fault("crash", **get_place(cast), times=1)
     deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.9.1"))
 
     upgrade = engine.run(trigger(cast, version="v9.9.0"))
@@ -685,7 +685,7 @@ def test_a_version_that_one_service_lacks_names_the_service(cast: Cast, platform
 
 def test_a_disabled_service_may_lack_the_version(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client("ecr").delete_repository(repositoryName="axonflow-customer-portal", force=True)
-    platform.client().update_service(**place_of(cast, "customer-portal"), desiredCount=0)
+    platform.client().update_service(**get_place(cast, "customer-portal"), desiredCount=0)
 
     upgrade = engine.run(trigger(cast, "all"))
 
@@ -695,9 +695,9 @@ def test_a_disabled_service_may_lack_the_version(cast: Cast, engine: Engine, pla
 
 def test_a_service_scaled_up_meanwhile_keeps_its_image(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.client("ecr").delete_repository(repositoryName="axonflow-customer-portal", force=True)
-    platform.client().update_service(**place_of(cast, "customer-portal"), desiredCount=0)
+    platform.client().update_service(**get_place(cast, "customer-portal"), desiredCount=0)
     upgrade = trigger(cast, "all", force_new_deployment=True)
-    platform.client().update_service(**place_of(cast, "customer-portal"), desiredCount=2)
+    platform.client().update_service(**get_place(cast, "customer-portal"), desiredCount=2)
 
     engine.run(upgrade)
 
@@ -718,7 +718,7 @@ def test_a_missing_cluster_needs_no_version(cast: Cast, engine: Engine, platform
 
 
 def test_a_missing_service_needs_no_version(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.client().delete_service(**place_of(cast, "orchestrator"), force=True)
+    platform.client().delete_service(**get_place(cast, "orchestrator"), force=True)
     platform.advance(600)
 
     upgrade = engine.run(trigger(cast, "all", override_reason="it is created again later"))

@@ -26,7 +26,7 @@ def read(client: Client, url: str = URL) -> str:
     return html.unescape(" ".join(response.content.decode().split()))
 
 
-def row_of(text: str, version: str) -> str:
+def get_row(text: str, version: str) -> str:
     """Return the row of one version, without its tags."""
     (row,) = [row for row in text.split("<tr")[1:] if f">{version}</span>" in row.partition("</th>")[0]]
     return re.sub(r"<[^>]+>", " ", row.partition("</tr>")[0])
@@ -39,10 +39,10 @@ def test_versions_newest_first_with_a_column_for_each_service(
 
     assert text.index(">v9.9.1<") < text.rindex(">v9.9.0<") < text.index(">v9.8.0<")
     for service in ("agent", "orchestrator", "customer-portal"):
-        assert registry[f"{service}:v9.9.1"][7:19] in row_of(text, "v9.9.1")
-    assert "latest" in row_of(text, "v9.9.1")
-    assert row_of(text, "v9.9.0").count("Runs") == 3
-    assert "Runs" not in row_of(text, "v9.9.1")
+        assert registry[f"{service}:v9.9.1"][7:19] in get_row(text, "v9.9.1")
+    assert "latest" in get_row(text, "v9.9.1")
+    assert get_row(text, "v9.9.0").count("Runs") == 3
+    assert "Runs" not in get_row(text, "v9.9.1")
     assert "Amazon ECR" in text
 
 
@@ -61,8 +61,8 @@ def test_a_version_that_a_service_lacks_is_marked(cast: Cast, local_aws: LocalAw
 
     text = read(client_for(cast.viewer))
 
-    assert row_of(text, "v9.8.0").count("missing") == 1
-    assert "missing" not in row_of(text, "v9.9.1")
+    assert get_row(text, "v9.8.0").count("missing") == 1
+    assert "missing" not in get_row(text, "v9.9.1")
 
 
 def test_an_unreadable_repository_is_not_called_missing(
@@ -72,10 +72,10 @@ def test_an_unreadable_repository_is_not_called_missing(
 
     text = read(client_for(cast.viewer))
 
-    assert "missing" not in row_of(text, "v9.8.0")
-    assert row_of(text, "v9.8.0").count("not known") == 1
+    assert "missing" not in get_row(text, "v9.8.0")
+    assert get_row(text, "v9.8.0").count("not known") == 1
     assert "For these services, only" in text
-    assert "already running" in row_of(text, "v9.9.0")
+    assert "already running" in get_row(text, "v9.9.0")
 
 
 def test_each_version_leads_to_its_upgrade(cast: Cast, local_aws: LocalAws, client_for: SignIn) -> None:
@@ -86,7 +86,7 @@ def test_each_version_leads_to_its_upgrade(cast: Cast, local_aws: LocalAws, clie
 
     assert 'href="/o/acme/upgrades/new?service=all&version=v9.9.1"' in text
     assert 'href="/o/acme/upgrades/new?version=v9.8.0"' in text  # two services have it, so a person chooses
-    assert "already running" in row_of(text, "v9.9.0")
+    assert "already running" in get_row(text, "v9.9.0")
 
 
 def test_the_link_opens_the_form_with_the_version(
@@ -115,8 +115,8 @@ def test_a_limited_registry_shows_its_reason(cast: Cast, platform: LocalAws, cli
     text = read(client_for(cast.viewer))
 
     assert "Orchestrator: Amazon ECR has no repository axonflow-orchestrator in eu-central-1." in text
-    assert row_of(text, "v9.9.0").count("Runs") == 3
-    assert "Runs" not in row_of(text, "v9.8.0")
+    assert get_row(text, "v9.9.0").count("Runs") == 3
+    assert "Runs" not in get_row(text, "v9.8.0")
     assert 'Upgrade<span class="visually-hidden"> to' not in text
 
 

@@ -13,20 +13,20 @@ from django.utils import timezone
 
 from portal.models import AuditEvent
 from upgrades.api.records import EvidenceFacts
-from upgrades.checks.matrix import rows_of
+from upgrades.checks.matrix import get_matrix_rows
 from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.states import PreflightCheck
 
 Json = dict[str, Any]
 
 
-def evidence_of(upgrade: Upgrade) -> Json:
+def build_evidence(upgrade: Upgrade) -> Json:
     """Return the whole document. The upgrade must come from `for_record`. *Costs* four more queries for any upgrade."""
     prefetch_related_objects([upgrade], "checks")
     facts = EvidenceFacts(
         {
             "upgrade_id": upgrade.upgrade_id,
-            "organization": place_of(upgrade),
+            "organization": build_organization_facts(upgrade),
             "kind": upgrade.kind,
             "status": upgrade.status,
             "validation": upgrade.validation,
@@ -37,7 +37,7 @@ def evidence_of(upgrade: Upgrade) -> Json:
             "override_reason": upgrade.override_reason or None,
             "preflight": upgrade.preflight_checks,
             "services": upgrade.rollouts.all(),
-            "checks": rows_of(upgrade) if upgrade.has_advanced else [],
+            "checks": get_matrix_rows(upgrade) if upgrade.has_advanced else [],
             "rollbacks": list(upgrade.rollbacks.order_by("created_at", "id").values_list("upgrade_id", flat=True)),
             "timeline": UpgradeEvent.objects.for_timeline(upgrade).reverse(),
             "audit": audit_rows(upgrade),
@@ -48,7 +48,7 @@ def evidence_of(upgrade: Upgrade) -> Json:
     return {**facts, "generated_at": generated_at, "sha256": hashlib.sha256(canonical(facts)).hexdigest()}
 
 
-def place_of(upgrade: Upgrade) -> Json:
+def build_organization_facts(upgrade: Upgrade) -> Json:
     """Return the organization, with its environment as pre-flight recorded it: it may have been renamed since."""
     organization = upgrade.organization
     recorded = [check.evidence for check in upgrade.checks.all() if check.name == PreflightCheck.ENVIRONMENT]

@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from portal.models import AuditEvent
 from portal.times import utc
-from upgrades.checks.matrix import rows_of, run_of
+from upgrades.checks.matrix import find_validation_run, get_matrix_rows
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
 from upgrades.states import (
     AUTOMATIC,
@@ -263,7 +263,7 @@ class Matrix(serializers.Serializer[Any]):
 
 
 def matrix_record(upgrade: Upgrade) -> dict[str, Any]:
-    run = run_of(upgrade)
+    run = find_validation_run(upgrade)
     return dict(
         Matrix(
             {
@@ -272,7 +272,7 @@ def matrix_record(upgrade: Upgrade) -> dict[str, Any]:
                 "organization": upgrade.organization.slug,
                 "validation": upgrade.validation,
                 "probes_until": run.ends_at if run and not run.is_done else None,
-                "checks": rows_of(upgrade),
+                "checks": get_matrix_rows(upgrade),
             }
         ).data
     )

@@ -15,10 +15,10 @@ from upgrades.checks.preflight import run as run_preflight
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.estimates import in_words
+from upgrades.estimates import format_seconds
 from upgrades.inventory.catalogue import read_catalogue
 from upgrades.models import Upgrade, UpgradeEvent
-from upgrades.states import Status, services_of
+from upgrades.states import Status, get_services
 
 LOCATION = OpenApiParameter(
     "Location", str, OpenApiParameter.HEADER, response=[202], description="The same as `status_url`."
@@ -68,7 +68,7 @@ def preflight(request: Request) -> Response:
     """
     query = read_query(request, PreflightQuery)
     organization = organization_of_api(request)
-    checked = run_preflight(organization, services_of(query["service"]), session_ends_at=session_ends_at(request))
+    checked = run_preflight(organization, get_services(query["service"]), session_ends_at=session_ends_at(request))
     body = {"organization": organization.slug, "service": query["service"], "checks": checked.checks}
     record = records.PreflightRecord(body | {"may_start": checked.may_start, "checked_at": checked.checked_at})
     return Response(record.data)
@@ -221,7 +221,7 @@ def accepted(upgrade: Upgrade) -> Response:
             for rollout in rollouts
         ],
         "message": f"Recorded: {names}. Accepted does not mean done: poll status_url until the status is final.",
-        "estimated_time": in_words(upgrade.estimated_seconds),
+        "estimated_time": format_seconds(upgrade.estimated_seconds),
         "estimated_seconds": upgrade.estimated_seconds,
         "status_url": status_url,
     }

@@ -7,7 +7,7 @@ from rest_framework.response import Response
 from portal.access import Policy, person
 from portal.api.routes import NoBody, api_route, errors, read_body, read_query
 from upgrades.api import records
-from upgrades.api.evidence import evidence_of
+from upgrades.api.evidence import build_evidence
 from upgrades.api.requests import SignBody
 from upgrades.api.upgrades import find_upgrade
 from upgrades.commands.sign import probe_again, sign_check
@@ -71,4 +71,4 @@ def evidence(request: Request, upgrade_id: str) -> Response:
     It can be generated at any time. It is complete once the upgrade has ended and been validated.
     """
     read_query(request)
-    return Response(evidence_of(find_upgrade(request, upgrade_id)))
+    return Response(build_evidence(find_upgrade(request, upgrade_id)))

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 
 from portal.audit import record
 from portal.models import AuditKind, User
-from upgrades.events import tell
+from upgrades.events import record_event
 from upgrades.models import Upgrade, UpgradeCheck, ValidationRun
 from upgrades.states import (
     AUTOMATIC,
@@ -21,7 +21,7 @@ from upgrades.states import (
     MatrixRow,
     Stage,
     Validation,
-    validation_of,
+    judge_validation,
 )
 
 NOT_YET = "Not checked yet."
@@ -33,22 +33,22 @@ def open_matrix(upgrade: Upgrade) -> None:
 
     The run ends settings.UPGRADE_VALIDATION_SECONDS after the database's time of this transaction.
     """
-    UpgradeCheck.objects.bulk_create(blank_rows(upgrade), ignore_conflicts=True)
+    UpgradeCheck.objects.bulk_create(build_blank_rows(upgrade), ignore_conflicts=True)
     ValidationRun.objects.bulk_create(
         [
             ValidationRun(
-                organization_id=upgrade.organization_id, upgrade=upgrade, ends_at=end_of_probing(), next_check_at=Now()
+                organization_id=upgrade.organization_id, upgrade=upgrade, ends_at=probing_ends_at(), next_check_at=Now()
             )
         ],
         ignore_conflicts=True,
     )
 
 
-def end_of_probing() -> Any:
+def probing_ends_at() -> Any:
     return Now() + timedelta(seconds=settings.UPGRADE_VALIDATION_SECONDS)
 
 
-def blank_rows(upgrade: Upgrade) -> list[UpgradeCheck]:
+def build_blank_rows(upgrade: Upgrade) -> list[UpgradeCheck]:
     return [
         UpgradeCheck(
             organization_id=upgrade.organization_id,
@@ -62,15 +62,15 @@ def blank_rows(upgrade: Upgrade) -> list[UpgradeCheck]:
     ]
 
 
-def rows_of(upgrade: Upgrade) -> list[UpgradeCheck]:
+def get_matrix_rows(upgrade: Upgrade) -> list[UpgradeCheck]:
     """Return the whole matrix in order, or unsaved blank rows if the upgrade has none.
 
     *Costs* one query, none if the checks are prefetched.
     """
-    return [check for check in upgrade.checks.all() if check.stage == Stage.VALIDATION] or blank_rows(upgrade)
+    return [check for check in upgrade.checks.all() if check.stage == Stage.VALIDATION] or build_blank_rows(upgrade)
 
 
-def run_of(upgrade: Upgrade) -> ValidationRun | None:
+def find_validation_run(upgrade: Upgrade) -> ValidationRun | None:
     """Return the background run, None if there is none. *Costs* one query."""
     return ValidationRun.objects.filter(upgrade=upgrade).first()
 
@@ -93,11 +93,11 @@ def write_row(check: UpgradeCheck, *, status: CheckStatus, actor: User | None, *
     if is_news:
         said = check.note if actor else check.detail
         message = f"{check.label}: {status.label.lower()}. {said}".strip()
-        tell(check.upgrade, EventKind.CHECK_RECORDED, message, actor=actor)
+        record_event(check.upgrade, EventKind.CHECK_RECORDED, message, actor=actor)
     return True
 
 
-def settle(upgrade: Upgrade, *, actor: User | None) -> None:
+def update_validation(upgrade: Upgrade, *, actor: User | None) -> None:
     """Update the upgrade's validation to match its rows, under its lock. `actor`: the last signer, None for a probe."""
     rows = UpgradeCheck.objects.filter(upgrade=upgrade, stage=Stage.VALIDATION)
     results = [
@@ -105,13 +105,13 @@ def settle(upgrade: Upgrade, *, actor: User | None) -> None:
         for status, signer in rows.values_list("status", "checked_by")
     ]
     is_probing = ValidationRun.objects.filter(upgrade=upgrade, is_done=False).exists()
-    validation = validation_of(results, is_probing=is_probing)
+    validation = judge_validation(results, is_probing=is_probing)
     was = upgrade.validation
     if validation == was:
         return
     Upgrade.objects.filter(pk=upgrade.pk).update(validation=validation)
     upgrade.validation = validation
-    tell(upgrade, EventKind.VALIDATED, f"{validation.label}.", actor=actor)
+    record_event(upgrade, EventKind.VALIDATED, f"{validation.label}.", actor=actor)
     if validation in (Validation.PASSED, Validation.FAILED):
         record(
             AuditKind.UPGRADE_VALIDATED,

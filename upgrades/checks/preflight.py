@@ -25,13 +25,20 @@ from portal.times import utc
 from upgrades.checks.probes import (
     BROKEN,
     Finding,
+    get_result,
     probe_agent,
     probe_connectors,
     probe_orchestrator,
     probe_providers,
-    result_of,
 )
-from upgrades.inventory.running import ASKED_BY_ANOTHER, FRESH_SECONDS, Reading, ServiceNow, is_kept, read_platform
+from upgrades.inventory.running import (
+    ASKED_BY_ANOTHER,
+    FRESH_SECONDS,
+    Reading,
+    RunningService,
+    is_cached,
+    read_running_services,
+)
 from upgrades.models import Rollout, is_known_in_ecs
 from upgrades.states import CheckStatus, Outcome, PreflightCheck, in_a_sentence
 
@@ -99,7 +106,7 @@ def run(
     *Costs* two queries. Waits at most LONGEST_WAIT_SECONDS.
     """
     until = time.monotonic() + LONGEST_WAIT_SECONDS
-    asking = Asking(organization, fresh_seconds=fresh_seconds)
+    asking = ProbeBatch(organization, fresh_seconds=fresh_seconds)
     reading = read_ecs(organization, fresh_seconds, until)
     findings = {
         PreflightCheck.ENVIRONMENT: check_environment(organization),
@@ -177,11 +184,11 @@ def check_session(ends_at: datetime | None) -> Finding:
 
 def read_ecs(organization: Organization, fresh_seconds: float, until: float) -> Reading | None:
     """Return the reading that the pages share. If another request is making the very first one, wait for it."""
-    reading = read_platform(organization, fresh_seconds=fresh_seconds)
+    reading = read_running_services(organization, fresh_seconds=fresh_seconds)
     while reading is not None and reading.error == ASKED_BY_ANOTHER and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
-        if is_kept(organization):
-            reading = read_platform(organization, fresh_seconds=fresh_seconds)
+        if is_cached(organization):
+            reading = read_running_services(organization, fresh_seconds=fresh_seconds)
     return reading
 
 
@@ -203,7 +210,7 @@ def check_ecs(
     return dict(zip(names, (check_services(organization, rows), check_steady(rows), check_breaker(rows)), strict=True))
 
 
-def check_services(organization: Organization, rows: list[ServiceNow]) -> Finding:
+def check_services(organization: Organization, rows: list[RunningService]) -> Finding:
     missing = [row.service_name for row in rows if row.state == "missing"]
     foreign = {row.service: row.controller for row in rows if row.not_supported}
     facts: dict[str, Any] = {"cluster": organization.cluster, "services": [row.service_name for row in rows]}
@@ -219,13 +226,13 @@ def check_services(organization: Organization, rows: list[ServiceNow]) -> Findin
     return Finding(PASS, f"{counted} in the cluster {organization.cluster}.", facts)
 
 
-def not_known(rows: list[ServiceNow]) -> str:
+def not_known(rows: list[RunningService]) -> str:
     """Return what ECS left out, by service, in a sentence; empty when it said enough."""
     left_out = [f"{row.label} ({row.left_out})" for row in rows if row.left_out]
     return f"ECS's reply says too little of: {', '.join(left_out)}." if left_out else ""
 
 
-def check_steady(rows: list[ServiceNow]) -> Finding:
+def check_steady(rows: list[RunningService]) -> Finding:
     """Check that all desired tasks run and no deployment is in progress. Disabled services (desired 0) are skipped."""
     facts = {
         row.service: {"state": row.state, "running": row.running_count, "desired": row.desired_count} for row in rows
@@ -236,12 +243,12 @@ def check_steady(rows: list[ServiceNow]) -> Finding:
         "degraded": "runs too few tasks",
         "missing": "is missing",
     }
-    bad = [f"{row.label} {said[row.state]}{counts_of(row)}" for row in rows if row.state in said]
+    bad = [f"{row.label} {said[row.state]}{format_counts(row)}" for row in rows if row.state in said]
     if bad:
         return Finding(FAIL, f"{'; '.join(bad)}.", facts)
     if not_known(rows):
         return Finding(UNKNOWN, not_known(rows), facts)
-    steady = [f"{row.label}{counts_of(row)}" for row in rows if row.state == "steady"]
+    steady = [f"{row.label}{format_counts(row)}" for row in rows if row.state == "steady"]
     if not steady and any(row.not_supported for row in rows):
         return Finding(UNKNOWN, f"ECS does not report this. {OTHER_CONTROLLER}", facts)
     if not steady:
@@ -249,12 +256,12 @@ def check_steady(rows: list[ServiceNow]) -> Finding:
     return Finding(PASS, f"Steady: {', '.join(steady)}.", facts)
 
 
-def counts_of(row: ServiceNow) -> str:
+def format_counts(row: RunningService) -> str:
     """Return ` (4 of 4)`, or nothing for a missing service."""
     return "" if row.desired_count is None else f" ({row.running_count} of {row.desired_count})"
 
 
-def check_breaker(rows: list[ServiceNow]) -> Finding:
+def check_breaker(rows: list[RunningService]) -> Finding:
     """Check that the circuit breaker is on. Without it, a rollout that cannot succeed continues until the deadline."""
     facts = {
         row.service: {"enabled": row.breaker_enabled, "rolls_back": row.breaker_rolls_back}
@@ -298,7 +305,7 @@ def check_permission(organization: Organization, services: list[str]) -> Finding
 
 
 @dataclass
-class Asking:
+class ProbeBatch:
     """The four probes of one organization: cached findings, or probes started by this request or by another one.
 
     Probes run on threads, which use neither the database nor the cache.
@@ -309,7 +316,7 @@ class Asking:
     asked: dict[PreflightCheck, Future[Finding]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kept() is None and soft_cache.is_first(f"asking:{self.key}", seconds=2 * LONGEST_WAIT_SECONDS):
+        if self.cached() is None and soft_cache.is_first(f"asking:{self.key}", seconds=2 * LONGEST_WAIT_SECONDS):
             pool = ThreadPoolExecutor(max_workers=len(PROBES), thread_name_prefix="preflight")
             self.asked = {name: pool.submit(probe, self.organization) for name, probe in PROBES.items()}
             pool.shutdown(wait=False)
@@ -321,7 +328,7 @@ class Asking:
         said = "\n".join([*addresses, *settings.PROBE_NETWORKS])
         return f"preflight:{self.organization.pk}:{hashlib.sha256(said.encode()).hexdigest()}"
 
-    def kept(self) -> dict[PreflightCheck, Dated] | None:
+    def cached(self) -> dict[PreflightCheck, Dated] | None:
         """Return the cached findings if all four are recent, else None."""
         found = soft_cache.recall_as(
             self.key,
@@ -336,17 +343,17 @@ class Asking:
         """Return all four findings, at monotonic time `until` at the latest. A probe without an answer is unknown."""
         if self.asked:
             return self.collected(until)
-        found = self.kept()
+        found = self.cached()
         while found is None and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
-            found = self.kept()
+            found = self.cached()
         late = Dated(Finding(UNKNOWN, TOO_LATE), timezone.now())
         return found or dict.fromkeys(PROBES, late)
 
     def collected(self, until: float) -> dict[PreflightCheck, Dated]:
         wait(self.asked.values(), timeout=max(until - time.monotonic(), 0))
         now, late = timezone.now(), Finding(UNKNOWN, TOO_LATE)
-        findings = {name: result_of(each, BROKEN) if each.done() else late for name, each in self.asked.items()}
+        findings = {name: get_result(each, BROKEN) if each.done() else late for name, each in self.asked.items()}
         found = {name: Dated(finding, now) for name, finding in findings.items()}
         if all(each.done() for each in self.asked.values()):
             rows = {name.value: (asdict(dated.finding), dated.checked_at) for name, dated in found.items()}

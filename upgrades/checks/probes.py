@@ -30,7 +30,7 @@ PROBE_SECONDS = 3.0
 # A path through a provider or connector takes longer: a completion, or the platform's own 10 second timeout
 # (connector_marketplace).
 PATH_SECONDS = 15.0
-MOST_NAMED = 20
+MAX_NAMES = 20
 LONGEST_TEXT = 80
 # A name from the platform that becomes part of a URL: nothing in it may leave or end its path segment.
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
@@ -72,19 +72,19 @@ class Choice:
     otherwise: Finding
 
 
-def agent_of(organization: Organization) -> Service:
+def get_agent_service(organization: Organization) -> Service:
     return Service("agent service", organization.platform_agent_url)
 
 
-def orchestrator_of(organization: Organization) -> Service:
+def get_orchestrator_service(organization: Organization) -> Service:
     return Service("orchestrator", organization.platform_orchestrator_url)
 
 
-def portal_of(organization: Organization) -> Service:
+def get_portal_service(organization: Organization) -> Service:
     return Service("customer portal", organization.platform_portal_url)
 
 
-def result_of(future: Future[Found], otherwise: Found) -> Found:
+def get_result(future: Future[Found], otherwise: Found) -> Found:
     """Return the result of a probe that has ended, or `otherwise` if it crashed, so that other results still show."""
     error = future.exception()
     if error is None:
@@ -98,13 +98,13 @@ def result_of(future: Future[Found], otherwise: Found) -> Found:
 
 def probe_agent(organization: Organization) -> Finding:
     """Check the agent service by `GET /health`: `status` is `starting` until migrations have run, then `healthy`."""
-    return ask(agent_of(organization), "/health", judge_agent)
+    return ask(get_agent_service(organization), "/health", judge_agent)
 
 
 def judge_agent(body: Json) -> Finding:
-    status, facts = shown(body.get("status")), fields_of(body, "status", "version")
+    status, facts = evidence_value(body.get("status")), select_evidence(body, "status", "version")
     if status == "healthy":
-        return Finding(CheckStatus.PASS, f"The agent service is healthy{version_words(body)}.", facts)
+        return Finding(CheckStatus.PASS, f"The agent service is healthy{format_version(body)}.", facts)
     if status is None:
         return Finding(CheckStatus.UNKNOWN, "The agent service's answer has no `status`.", facts)
     why = ": its migrations may still be running" if status == "starting" else ""
@@ -113,26 +113,26 @@ def judge_agent(body: Json) -> Finding:
 
 def probe_orchestrator(organization: Organization) -> Finding:
     """Check the orchestrator by `GET /health`. Its `status` is always `healthy`, so all `components` must be true."""
-    return ask(orchestrator_of(organization), "/health", judge_orchestrator)
+    return ask(get_orchestrator_service(organization), "/health", judge_orchestrator)
 
 
 def judge_orchestrator(body: Json) -> Finding:
-    facts = fields_of(body, "status", "version")
+    facts = select_evidence(body, "status", "version")
     components = body.get("components")
     if not isinstance(components, dict) or not components:
         return Finding(
             CheckStatus.UNKNOWN, "The orchestrator's answer names no components, so its health is not known.", facts
         )
-    facts["components"] = named(components)
+    facts["components"] = build_evidence_map(components)
     down = [name for name, value in components.items() if value is False]
     odd = [name for name, value in components.items() if not isinstance(value, bool)]
     if down:
-        return Finding(CheckStatus.FAIL, f"Down in the orchestrator: {listed(down)}.", facts)
+        return Finding(CheckStatus.FAIL, f"Down in the orchestrator: {join_names(down)}.", facts)
     if facts.get("status") not in (None, "healthy"):
         return Finding(CheckStatus.FAIL, f"The orchestrator says `{facts['status']}`.", facts)
     if odd:
-        return Finding(CheckStatus.UNKNOWN, f"Neither up nor down in the orchestrator: {listed(odd)}.", facts)
-    return Finding(CheckStatus.PASS, f"All {len(components)} components are up{version_words(body)}.", facts)
+        return Finding(CheckStatus.UNKNOWN, f"Neither up nor down in the orchestrator: {join_names(odd)}.", facts)
+    return Finding(CheckStatus.PASS, f"All {len(components)} components are up{format_version(body)}.", facts)
 
 
 def probe_connectors(organization: Organization) -> Finding:
@@ -140,11 +140,11 @@ def probe_connectors(organization: Organization) -> Finding:
 
     A 200 may have `healthy` false. Until there is a registry, the answer is 503.
     """
-    return ask(agent_of(organization), "/mcp/health", judge_connectors)
+    return ask(get_agent_service(organization), "/mcp/health", judge_connectors)
 
 
 def judge_connectors(body: Json) -> Finding:
-    facts = fields_of(body, "healthy", "total_connectors", "healthy_count", "unhealthy_count")
+    facts = select_evidence(body, "healthy", "total_connectors", "healthy_count", "unhealthy_count")
     healthy, total, bad = body.get("healthy"), facts.get("total_connectors"), facts.get("unhealthy_count")
     if not isinstance(healthy, bool):
         return Finding(CheckStatus.UNKNOWN, "The connector health in the answer has no `healthy`.", facts)
@@ -153,7 +153,7 @@ def judge_connectors(body: Json) -> Finding:
         return Finding(CheckStatus.FAIL, f"{counted} not healthy.", facts)
     if not total:
         return Finding(CheckStatus.UNKNOWN, "No connector is registered, so there is none to verify.", facts)
-    return Finding(CheckStatus.PASS, f"{counting(total, 'connector')} healthy.", facts)
+    return Finding(CheckStatus.PASS, f"{describe_count(total, 'connector')} healthy.", facts)
 
 
 def probe_providers(organization: Organization) -> Finding:
@@ -161,23 +161,23 @@ def probe_providers(organization: Organization) -> Finding:
 
     If a provider fails, the answer is still 200 and its `status` shows the failure.
     """
-    return ask(orchestrator_of(organization), "/api/v1/llm-providers/status", judge_providers)
+    return ask(get_orchestrator_service(organization), "/api/v1/llm-providers/status", judge_providers)
 
 
 def judge_providers(body: Json) -> Finding:
     statuses = provider_statuses(body)
     if statuses is None:
         return Finding(CheckStatus.UNKNOWN, "The LLM provider status has no `providers`.")
-    facts = {"providers": named(statuses)}
+    facts = {"providers": build_evidence_map(statuses)}
     bad = [f"{name} ({status})" for name, status in statuses.items() if status not in ("healthy", "unknown")]
     unknown = [name for name, status in statuses.items() if status == "unknown"]
     if not statuses:
         return Finding(CheckStatus.UNKNOWN, "No LLM provider is set up, so there is none to verify.", facts)
     if bad:
-        return Finding(CheckStatus.FAIL, f"LLM providers not healthy: {listed(bad)}.", facts)
+        return Finding(CheckStatus.FAIL, f"LLM providers not healthy: {join_names(bad)}.", facts)
     if unknown:
-        return Finding(CheckStatus.UNKNOWN, f"LLM providers not checked: {listed(unknown)}.", facts)
-    return Finding(CheckStatus.PASS, f"{counting(len(statuses), 'LLM provider')} healthy.", facts)
+        return Finding(CheckStatus.UNKNOWN, f"LLM providers not checked: {join_names(unknown)}.", facts)
+    return Finding(CheckStatus.PASS, f"{describe_count(len(statuses), 'LLM provider')} healthy.", facts)
 
 
 def provider_statuses(body: Json) -> dict[str, str] | None:
@@ -199,13 +199,13 @@ def provider_statuses(body: Json) -> dict[str, str] | None:
 
 def probe_portal_health(organization: Organization) -> Finding:
     """Check the customer portal by `GET /health`: the text `healthy`, or JSON with that `status`."""
-    return ask(portal_of(organization), "/health", judge_portal_health, accepts_text=True)
+    return ask(get_portal_service(organization), "/health", judge_portal_health, accepts_text=True)
 
 
 def judge_portal_health(body: Json) -> Finding:
-    status, facts = shown(body.get("status")), fields_of(body, "status", "version")
+    status, facts = evidence_value(body.get("status")), select_evidence(body, "status", "version")
     if status == "healthy":
-        return Finding(CheckStatus.PASS, f"The customer portal is healthy{version_words(body)}.", facts)
+        return Finding(CheckStatus.PASS, f"The customer portal is healthy{format_version(body)}.", facts)
     if status is None:
         return Finding(CheckStatus.UNKNOWN, "The customer portal's answer has no `status`.", facts)
     return Finding(CheckStatus.FAIL, f"The customer portal says `{status}`.", facts)
@@ -216,11 +216,11 @@ def probe_sign_in(organization: Organization) -> Finding:
 
     The answer is the signed-in user, or a 401 in the portal's or the platform's own format.
     """
-    return ask(portal_of(organization), "/api/v1/auth/session", judge_session, expected={200, 401})
+    return ask(get_portal_service(organization), "/api/v1/auth/session", judge_session, expected={200, 401})
 
 
 def judge_session(body: Json) -> Finding:
-    facts = fields_of(body, "code")
+    facts = select_evidence(body, "code")
     if isinstance(body.get("user"), dict) or asks_to_sign_in(body):
         return Finding(CheckStatus.PASS, "The customer portal's sign-in answers.", facts)
     detail = "The answer is not recognized as the customer portal's sign-in. Open it and sign this row."
@@ -240,7 +240,9 @@ def probe_portal_views(organization: Organization) -> Finding:
 
     The answer is the list, or a 401 in the portal's or the platform's own format.
     """
-    return ask(portal_of(organization), "/api/v1/deployments/upgrades", judge_portal_views, expected={200, 401})
+    return ask(
+        get_portal_service(organization), "/api/v1/deployments/upgrades", judge_portal_views, expected={200, 401}
+    )
 
 
 def judge_portal_views(body: Json) -> Finding:
@@ -257,7 +259,7 @@ def judge_portal_views(body: Json) -> Finding:
 def choose_provider(organization: Organization) -> Choice:
     """Choose the first LLM provider that the orchestrator reports as healthy. Unlike the prompt, this is free."""
     return first_healthy(
-        orchestrator_of(organization), "/api/v1/llm-providers/status", provider_statuses, "LLM provider"
+        get_orchestrator_service(organization), "/api/v1/llm-providers/status", provider_statuses, "LLM provider"
     )
 
 
@@ -265,25 +267,25 @@ def probe_provider_path(organization: Organization, name: str) -> Finding:
     """Have an LLM provider complete a prompt (`POST .../test`, 50 tokens). The completion costs money."""
 
     def judge(body: Json) -> Finding:
-        facts = fields_of(body, "status", "model")
+        facts = select_evidence(body, "status", "model")
         if body.get("status") == "success":
             return Finding(CheckStatus.PASS, f"The LLM provider {name} completed a prompt.", facts)
         return Finding(CheckStatus.FAIL, f"The LLM provider {name} did not complete a prompt.", facts)
 
     path = f"/api/v1/llm-providers/{name}/test"
-    found = ask(orchestrator_of(organization), path, judge, method="POST", seconds=PATH_SECONDS)
+    found = ask(get_orchestrator_service(organization), path, judge, method="POST", seconds=PATH_SECONDS)
     return found.with_evidence(provider=name)
 
 
 def probe_connector_path(organization: Organization) -> Finding:
     """Check one path through a connector: request the health of the first healthy one."""
-    service, what = agent_of(organization), "connector"
+    service, what = get_agent_service(organization), "connector"
     chosen = first_healthy(service, "/mcp/connectors", connector_statuses, what)
     if chosen.name is None:
         return chosen.otherwise
 
     def judge(body: Json) -> Finding:
-        facts = fields_of(body, "healthy")
+        facts = select_evidence(body, "healthy")
         if body.get("healthy") is True:
             return Finding(CheckStatus.PASS, f"The {what} {chosen.name} answers.", facts)
         return Finding(CheckStatus.FAIL, f"The {what} {chosen.name} is not healthy.", facts)
@@ -311,9 +313,9 @@ def first_healthy(
         statuses = statuses_of(body) or {}
         healthy = [name for name, status in statuses.items() if status == "healthy"]
         names.extend(name for name in healthy if SAFE_NAME.fullmatch(name))
-        facts = {f"{what}s": named(statuses)}
+        facts = {f"{what}s": build_evidence_map(statuses)}
         if healthy:
-            detail = f"No healthy {what} has a name that can be used in a URL: {listed(healthy)}."
+            detail = f"No healthy {what} has a name that can be used in a URL: {join_names(healthy)}."
             return Finding(CheckStatus.UNKNOWN, detail, facts)
         if "unknown" in statuses.values():
             return Finding(CheckStatus.UNKNOWN, f"No {what} is known to be healthy, so none was tested.", facts)
@@ -358,10 +360,10 @@ def ask(
     except OutboundFailed as error:
         return Finding(CheckStatus.FAIL, f"The {service.label} did not answer. {error}", facts)
     facts |= {"http_status": answer.status, "ms": round(answer.seconds * 1000)}
-    return judged(service, answer, judge, expected=expected, accepts_text=accepts_text).with_evidence(**facts)
+    return judge_answer(service, answer, judge, expected=expected, accepts_text=accepts_text).with_evidence(**facts)
 
 
-def judged(
+def judge_answer(
     service: Service, answer: Answer, judge: Judge, *, expected: frozenset[int] | set[int], accepts_text: bool
 ) -> Finding:
     status, said = answer.status, f"The {service.label} answered HTTP {answer.status}"
@@ -399,30 +401,30 @@ def text(value: Any) -> str:
     return cleaned if len(cleaned) <= LONGEST_TEXT else f"{cleaned[: LONGEST_TEXT - 1]}…"
 
 
-def shown(value: Any) -> str | int | bool | None:
+def evidence_value(value: Any) -> str | int | bool | None:
     """Return a value as evidence. A list or object is shown only as its type."""
     if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**53):
         return value
     return text(value) if isinstance(value, str) else type(value).__name__
 
 
-def fields_of(body: Json, *names: str) -> dict[str, Any]:
-    return {name: shown(body[name]) for name in names if name in body}
+def select_evidence(body: Json, *names: str) -> dict[str, Any]:
+    return {name: evidence_value(body[name]) for name in names if name in body}
 
 
-def named(values: dict[str, Any]) -> dict[str, Any]:
-    return {text(name): shown(value) for name, value in list(values.items())[:MOST_NAMED]}
+def build_evidence_map(values: dict[str, Any]) -> dict[str, Any]:
+    return {text(name): evidence_value(value) for name, value in list(values.items())[:MAX_NAMES]}
 
 
-def listed(names: list[str]) -> str:
-    rest = len(names) - MOST_NAMED
-    return ", ".join(text(name) for name in names[:MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def join_names(names: list[str]) -> str:
+    rest = len(names) - MAX_NAMES
+    return ", ".join(text(name) for name in names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def counting(number: Any, what: str) -> str:
+def describe_count(number: Any, what: str) -> str:
     return f"1 {what} is" if number == 1 else f"All {number} {what}s are"
 
 
-def version_words(body: Json) -> str:
+def format_version(body: Json) -> str:
     version = body.get("version")
     return f", version {text(version)}" if isinstance(version, str) and version else ""

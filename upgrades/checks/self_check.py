@@ -21,7 +21,7 @@ from upgrades.states import CheckStatus
 logger = logging.getLogger(__name__)
 
 
-def open_own_views(upgrade: Upgrade) -> Finding:
+def run_self_check(upgrade: Upgrade) -> Finding:
     """Render the overview, the history and the upgrade's own page. *Costs* the queries of these pages."""
     slug = upgrade.organization.slug
     paths = [

@@ -20,13 +20,13 @@ from upgrades.states import CheckStatus, PlatformService, not_supported
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 20
+OBSERVE_SECONDS = 20
 # A longer gap between two observations was not watched and does not count as steady.
-LONGEST_GAP = timedelta(seconds=3 * LOOK_SECONDS)
+LONGEST_GAP = timedelta(seconds=3 * OBSERVE_SECONDS)
 
 
 @dataclass(frozen=True)
-class Look:
+class Observation:
     """One observation of the services.
 
     `error`: set if AWS did not answer, so nothing was observed. `disturbance`: what is not steady, None if nothing.
@@ -37,10 +37,10 @@ class Look:
     error: str | None = None
 
 
-def look_at(claim: Claim[ValidationRun], completed: list[Rollout]) -> Look:
+def observe_services(lease: Claim[ValidationRun], completed: list[Rollout]) -> Observation:
     """Observe whether each completed service fully runs what this upgrade left. *Costs* one AWS call."""
-    upgrade = claim.row.upgrade
-    claim.renew()
+    upgrade = lease.row.upgrade
+    lease.renew()
     try:
         names = [rollout.service_name for rollout in completed]
         reading = ecs.describe_services(upgrade.aws_target, upgrade.cluster, names)
@@ -49,15 +49,17 @@ def look_at(claim: Claim[ValidationRun], completed: list[Rollout]) -> Look:
         found = {}
     except AwsError as error:
         logger.info("validation of %s: %s", upgrade, error)
-        return Look(error=in_short(error))
-    disturbances = [disturbance_of(rollout, found.get(rollout.service_name)) for rollout in completed]
-    seen = {
-        rollout.service: facts_of(found[rollout.service_name]) for rollout in completed if rollout.service_name in found
+        return Observation(error=in_short(error))
+    disturbances = [find_disturbance(rollout, found.get(rollout.service_name)) for rollout in completed]
+    services = {
+        rollout.service: build_facts(found[rollout.service_name])
+        for rollout in completed
+        if rollout.service_name in found
     }
-    return Look(seen, next((each for each in disturbances if each), None))
+    return Observation(services, next((each for each in disturbances if each), None))
 
 
-def disturbance_of(rollout: Rollout, service: ecs.Service | None) -> str | None:
+def find_disturbance(rollout: Rollout, service: ecs.Service | None) -> str | None:
     """Return a sentence on what is not as the rollout left it, None if everything is."""
     label = PlatformService(rollout.service).label
     if service is None or service.status != "ACTIVE":
@@ -66,7 +68,7 @@ def disturbance_of(rollout: Rollout, service: ecs.Service | None) -> str | None:
         return f"{label}: it is {not_supported(service.controller)}."
     if service.task_definition != rollout.task_definition:
         return f"{label}: it runs {last_part(service.task_definition)}, not {last_part(rollout.task_definition)}."
-    if not is_mine(rollout, service):
+    if not is_own_deployment(rollout, service):
         return f"{label}: it was deployed again outside this upgrade."
     if len(service.deployments) > 1:
         return f"{label}: another deployment is in progress."
@@ -75,8 +77,8 @@ def disturbance_of(rollout: Rollout, service: ecs.Service | None) -> str | None:
     return None
 
 
-def is_mine(rollout: Rollout, service: ecs.Service) -> bool:
-    """Return whether the newest deployment is the rollout's: by id, or by ARN if only that is known (see find_mine)."""
+def is_own_deployment(rollout: Rollout, service: ecs.Service) -> bool:
+    """Return whether the newest deployment is the rollout's: by id, or by ARN if only that is known."""
     if service.primary is None:
         return False
     if rollout.deployment_id:
@@ -85,7 +87,7 @@ def is_mine(rollout: Rollout, service: ecs.Service) -> bool:
     return None in known or known[0] == known[1]
 
 
-def facts_of(service: ecs.Service) -> dict[str, Any]:
+def build_facts(service: ecs.Service) -> dict[str, Any]:
     return {
         "running": service.running_count,
         "desired": service.desired_count,
@@ -94,30 +96,37 @@ def facts_of(service: ecs.Service) -> dict[str, Any]:
     }
 
 
-def judge_look(claim: Claim[ValidationRun], check: UpgradeCheck, look: Look) -> tuple[datetime | None, Finding]:
+def judge_observation(
+    lease: Claim[ValidationRun], check: UpgradeCheck, observation: Observation
+) -> tuple[datetime | None, Finding]:
     """Return since when the services are steady, and the row's finding. Times are the database's.
 
     An observation that AWS did not answer changes neither. Unwatched time does not count. A disturbance restarts the count.
     """
-    since, now = claim.row.steady_since, claim.now
+    since, now = lease.row.steady_since, lease.now
     needed = timedelta(seconds=settings.UPGRADE_STEADY_SECONDS)
     facts: dict[str, Any] = {
         "needed_seconds": settings.UPGRADE_STEADY_SECONDS,
-        "disturbances": disturbances_so_far(claim.row, check),
+        "disturbances": count_disturbances(lease.row, check),
     }
-    if look.error:
+    if observation.error:
         watched = check.checked_at - since if since and check.checked_at else None
-        detail = f"{progress(watched, needed)} AWS did not answer the last check: {look.error}"
+        detail = f"{progress(watched, needed)} AWS did not answer the last check: {observation.error}"
         return since, Finding(CheckStatus(check.status), detail, {**check.evidence, **facts})
-    if look.disturbance:
-        facts = {**facts, "disturbances": facts["disturbances"] + 1, "services": look.services, "steady_seconds": 0}
-        return None, Finding(CheckStatus.FAIL, f"{look.disturbance} {progress(None, needed)}", facts)
+    if observation.disturbance:
+        facts = {
+            **facts,
+            "disturbances": facts["disturbances"] + 1,
+            "services": observation.services,
+            "steady_seconds": 0,
+        }
+        return None, Finding(CheckStatus.FAIL, f"{observation.disturbance} {progress(None, needed)}", facts)
     if since is None:
         since = now
     elif check.checked_at and now - check.checked_at > LONGEST_GAP:
-        since += now - check.checked_at - timedelta(seconds=LOOK_SECONDS)
+        since += now - check.checked_at - timedelta(seconds=OBSERVE_SECONDS)
     steady = now - since
-    facts = {**facts, "services": look.services, "steady_seconds": int(steady.total_seconds())}
+    facts = {**facts, "services": observation.services, "steady_seconds": int(steady.total_seconds())}
     if steady >= needed:
         detail = f"Steady for {duration(steady.total_seconds())}: every completed service runs what the upgrade left."
         return since, Finding(CheckStatus.PASS, detail, facts)
@@ -129,5 +138,5 @@ def progress(steady: timedelta | None, needed: timedelta) -> str:
     return f"Steady for {so_far} of {duration(needed.total_seconds())}."
 
 
-def disturbances_so_far(run: ValidationRun, check: UpgradeCheck) -> int:
+def count_disturbances(run: ValidationRun, check: UpgradeCheck) -> int:
     return int(check.evidence.get("disturbances", 0)) if run.found(check) else 0

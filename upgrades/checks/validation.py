@@ -19,12 +19,13 @@ from portal import leases
 from portal.leases import Claim, LeaseLost
 from portal.models import Organization
 from portal.templatetags.words import duration
-from upgrades.checks.matrix import NOT_YET, open_matrix, rows_of, settle, write_row
+from upgrades.checks.matrix import NOT_YET, get_matrix_rows, open_matrix, update_validation, write_row
 from upgrades.checks.probes import (
     BROKEN,
     Choice,
     Finding,
     choose_provider,
+    get_result,
     probe_agent,
     probe_connector_path,
     probe_orchestrator,
@@ -32,13 +33,18 @@ from upgrades.checks.probes import (
     probe_portal_views,
     probe_provider_path,
     probe_sign_in,
-    result_of,
 )
-from upgrades.checks.self_check import open_own_views
-from upgrades.checks.steadiness import LOOK_SECONDS, Look, disturbances_so_far, judge_look, look_at
-from upgrades.events import tell
+from upgrades.checks.self_check import run_self_check
+from upgrades.checks.steadiness import (
+    OBSERVE_SECONDS,
+    Observation,
+    count_disturbances,
+    judge_observation,
+    observe_services,
+)
+from upgrades.events import record_event
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun, is_known_in_ecs
-from upgrades.notifications import announce_validation_missing
+from upgrades.notifications import notify_validation_missing
 from upgrades.states import (
     AUTOMATIC,
     CheckStatus,
@@ -56,7 +62,7 @@ logger = logging.getLogger(__name__)
 LATER_SECONDS = 60
 # The lease is renewed while probes run (a path through a provider takes up to 30 s).
 RENEW_SECONDS = 5
-ROWS_A_SWEEP = 50
+ROWS_PER_SWEEP = 50
 
 PROBES: dict[MatrixRow, tuple[Callable[[Organization], Finding], ...]] = {
     MatrixRow.SIGN_IN_PAGE: (probe_sign_in,),
@@ -66,7 +72,7 @@ PROBES: dict[MatrixRow, tuple[Callable[[Organization], Finding], ...]] = {
 }
 PROBED = {*PROBES, MatrixRow.PROVIDER_PATH}
 # A completion costs money, so failed tries are repeated after these seconds, and then no more.
-WAITS_AFTER_PROVIDER = [60, 120, 240, 480]
+PROVIDER_RETRY_SECONDS = [60, 120, 240, 480]
 
 
 def validate(run_id: int) -> bool:
@@ -76,52 +82,52 @@ def validate(run_id: int) -> bool:
     *Returns* whether a step was made.
     *Costs* at most one AWS call and eight probes.
     """
-    claim = take(run_id)
-    if claim is None:
+    lease = claim_run(run_id)
+    if lease is None:
         return False
     try:
         try:
-            step(claim)
+            step(lease)
         except (OperationalError, InterfaceError, LeaseLost):
             raise
         except Exception:
             # It is retried until the run's time is over. The rows are then left for people to sign.
             logger.exception("validation run %s failed", run_id)
-            claim.release(seconds=LATER_SECONDS)
+            lease.release(seconds=LATER_SECONDS)
     except LeaseLost:
         logger.warning("validation run %s: lease lost, nothing written", run_id)
     return True
 
 
-def take(run_id: int) -> Claim[ValidationRun] | None:
+def claim_run(run_id: int) -> Claim[ValidationRun] | None:
     rows = ValidationRun.unfinished().filter(leases.due(), pk=run_id)
-    for claim in leases.take(rows.select_related("organization", "upgrade__organization")):
-        return claim
+    for lease in leases.take(rows.select_related("organization", "upgrade__organization")):
+        return lease
     return None
 
 
-def step(claim: Claim[ValidationRun]) -> None:
+def step(lease: Claim[ValidationRun]) -> None:
     """Make one step of the run.
 
     1. Find what is still open. 2. Probe and observe, outside a transaction. 3. Write, and end the run if nothing is left.
     """
-    run = claim.row
+    run = lease.row
     checks = {
         MatrixRow(check.name): check
         for check in UpgradeCheck.objects.filter(upgrade=run.upgrade, stage=Stage.VALIDATION)
     }
     open_rows = [row for row in MatrixRow if row in checks and is_open(run, checks[row])]
-    completed = completed_of(run.upgrade)
+    completed = get_completed_rollouts(run.upgrade)
     successor = find_successor(run.upgrade, completed)
     if successor:
-        return end(claim, checks, words_of(successor))
+        return finish_run(lease, checks, describe_successor(successor))
     if not run.organization.is_active:
-        return end(claim, checks, f"{run.organization.name} was suspended, so its checks have stopped.")
-    if claim.now >= run.ends_at:
-        return end(claim, checks, None)
-    findings = ask(claim, [row for row in open_rows if row in PROBED and is_due(claim, checks[row])], checks)
-    look = look_at(claim, completed) if MatrixRow.MONITORING in open_rows else None
-    write(claim, checks, findings, look)
+        return finish_run(lease, checks, f"{run.organization.name} was suspended, so its checks have stopped.")
+    if lease.now >= run.ends_at:
+        return finish_run(lease, checks, None)
+    findings = probe_rows(lease, [row for row in open_rows if row in PROBED and is_due(lease, checks[row])], checks)
+    observation = observe_services(lease, completed) if MatrixRow.MONITORING in open_rows else None
+    write(lease, checks, findings, observation)
 
 
 def is_open(run: ValidationRun, check: UpgradeCheck) -> bool:
@@ -131,17 +137,17 @@ def is_open(run: ValidationRun, check: UpgradeCheck) -> bool:
     return check.status != CheckStatus.PASS or not run.found(check)
 
 
-def is_due(claim: Claim[ValidationRun], check: UpgradeCheck) -> bool:
+def is_due(lease: Claim[ValidationRun], check: UpgradeCheck) -> bool:
     """Return whether the row may be probed now. Only the check that costs money has to wait."""
-    tries = tries_of(claim.row, check) if check.name == MatrixRow.PROVIDER_PATH else 0
+    tries = count_tries(lease.row, check) if check.name == MatrixRow.PROVIDER_PATH else 0
     if tries == 0:
         return True
-    if tries > len(WAITS_AFTER_PROVIDER) or check.checked_at is None:
+    if tries > len(PROVIDER_RETRY_SECONDS) or check.checked_at is None:
         return False
-    return claim.now >= check.checked_at + timedelta(seconds=WAITS_AFTER_PROVIDER[tries - 1])
+    return lease.now >= check.checked_at + timedelta(seconds=PROVIDER_RETRY_SECONDS[tries - 1])
 
 
-def tries_of(run: ValidationRun, check: UpgradeCheck) -> int:
+def count_tries(run: ValidationRun, check: UpgradeCheck) -> int:
     """Return how many completions this run has requested."""
     return int(check.evidence.get("tries", 0)) if run.found(check) else 0
 
@@ -158,7 +164,7 @@ def find_successor(upgrade: Upgrade, completed: list[Rollout]) -> Rollout | None
     return later.select_related("upgrade").order_by("upgrade_id", "position").first()
 
 
-def words_of(successor: Rollout) -> str:
+def describe_successor(successor: Rollout) -> str:
     label = PlatformService(successor.service).label
     return f"{label} was rolled out again by {successor.upgrade.upgrade_id}. What this upgrade left no longer runs."
 
@@ -166,8 +172,8 @@ def words_of(successor: Rollout) -> str:
 # --- probes ---------------------------------------------------------------------------------------------------------
 
 
-def ask(
-    claim: Claim[ValidationRun], rows: list[MatrixRow], checks: dict[MatrixRow, UpgradeCheck]
+def probe_rows(
+    lease: Claim[ValidationRun], rows: list[MatrixRow], checks: dict[MatrixRow, UpgradeCheck]
 ) -> dict[MatrixRow, Finding]:
     """Run the probes for these rows concurrently, renewing the lease while waiting.
 
@@ -175,51 +181,51 @@ def ask(
     """
     if not rows:
         return {}
-    organization = claim.row.organization
+    organization = lease.row.organization
     with ThreadPoolExecutor(max_workers=8) as pool:
         asked = {row: [pool.submit(probe, organization) for probe in PROBES[row]] for row in rows if row in PROBES}
         found = {}
         if MatrixRow.PROVIDER_PATH in rows:
-            found[MatrixRow.PROVIDER_PATH] = ask_provider(claim, pool, checks[MatrixRow.PROVIDER_PATH])
-        own = [open_own_views(claim.row.upgrade)] if MatrixRow.PORTAL_VIEWS in rows else []
-        wait_for(claim, {future for futures in asked.values() for future in futures})
-    answers = {row: [result_of(each, BROKEN) for each in futures] for row, futures in asked.items()}
+            found[MatrixRow.PROVIDER_PATH] = probe_provider(lease, pool, checks[MatrixRow.PROVIDER_PATH])
+        own = [run_self_check(lease.row.upgrade)] if MatrixRow.PORTAL_VIEWS in rows else []
+        wait_and_renew(lease, {future for futures in asked.values() for future in futures})
+    answers = {row: [get_result(each, BROKEN) for each in futures] for row, futures in asked.items()}
     if own:
         answers[MatrixRow.PORTAL_VIEWS] += own
     return found | {row: combine(findings) for row, findings in answers.items()}
 
 
-def ask_provider(claim: Claim[ValidationRun], pool: ThreadPoolExecutor, check: UpgradeCheck) -> Finding:
+def probe_provider(lease: Claim[ValidationRun], pool: ThreadPoolExecutor, check: UpgradeCheck) -> Finding:
     """Choose a provider, count the try, and have it complete a prompt. Without a provider, no try is counted."""
-    organization, tries = claim.row.organization, tries_of(claim.row, check)
+    organization, tries = lease.row.organization, count_tries(lease.row, check)
     choosing = pool.submit(choose_provider, organization)
-    wait_for(claim, {choosing})
-    chosen = result_of(choosing, Choice(None, BROKEN))
+    wait_and_renew(lease, {choosing})
+    chosen = get_result(choosing, Choice(None, BROKEN))
     if chosen.name is None:
         return chosen.otherwise.with_evidence(tries=tries)
-    count_try(claim, check, tries + 1)
+    count_try(lease, check, tries + 1)
     completing = pool.submit(probe_provider_path, organization, chosen.name)
-    wait_for(claim, {completing})
-    return result_of(completing, BROKEN).with_evidence(tries=tries + 1)
+    wait_and_renew(lease, {completing})
+    return get_result(completing, BROKEN).with_evidence(tries=tries + 1)
 
 
-def wait_for(claim: Claim[ValidationRun], futures: set[Future[Any]]) -> None:
+def wait_and_renew(lease: Claim[ValidationRun], futures: set[Future[Any]]) -> None:
     """Wait for the probes to end, renewing the lease meanwhile."""
     while futures:
         futures = wait(futures, timeout=RENEW_SECONDS).not_done
-        claim.renew()
+        lease.renew()
 
 
-def count_try(claim: Claim[ValidationRun], check: UpgradeCheck, tries: int) -> None:
+def count_try(lease: Claim[ValidationRun], check: UpgradeCheck, tries: int) -> None:
     """Count a try, committed before the call so that it counts even if the worker dies during the call.
 
     The time of the try makes the row part of this run, so the same statement clears the result of an earlier run.
     """
-    fields = {"evidence": {**check.evidence, "tries": tries}, "checked_at": claim.now}
-    if not claim.row.found(check):
+    fields = {"evidence": {**check.evidence, "tries": tries}, "checked_at": lease.now}
+    if not lease.row.found(check):
         fields |= {"status": CheckStatus.UNKNOWN, "detail": NOT_YET, "evidence": {"tries": tries}}
     with transaction.atomic():
-        claim.renew()
+        lease.renew()
         UpgradeCheck.objects.filter(pk=check.pk, checked_by__isnull=True).update(**fields)
 
 
@@ -237,31 +243,33 @@ def combine(findings: list[Finding]) -> Finding:
 
 
 def write(
-    claim: Claim[ValidationRun],
+    lease: Claim[ValidationRun],
     checks: dict[MatrixRow, UpgradeCheck],
     findings: dict[MatrixRow, Finding],
-    look: Look | None,
+    observation: Observation | None,
 ) -> None:
     """Write the results in one transaction, under the upgrade's lock and guarded by the lease."""
     with transaction.atomic():
-        upgrade = Upgrade.objects.locked(claim.row.upgrade_id)
+        upgrade = Upgrade.objects.locked(lease.row.upgrade_id)
         monitoring = checks.get(MatrixRow.MONITORING)
-        since = claim.row.steady_since
-        if look is not None and monitoring is not None:
-            since, finding = judge_look(claim, monitoring, look)
-            put(upgrade, monitoring, finding, checked_at=monitoring.checked_at if look.error else claim.now)
+        since = lease.row.steady_since
+        if observation is not None and monitoring is not None:
+            since, finding = judge_observation(lease, monitoring, observation)
+            record_finding(
+                upgrade, monitoring, finding, checked_at=monitoring.checked_at if observation.error else lease.now
+            )
         for row, finding in findings.items():
-            put(upgrade, checks[row], finding, checked_at=claim.now)
-        left = [row for row, check in checks.items() if is_open(claim.row, check)]
+            record_finding(upgrade, checks[row], finding, checked_at=lease.now)
+        left = [row for row, check in checks.items() if is_open(lease.row, check)]
         if left:
-            seconds = LOOK_SECONDS if MatrixRow.MONITORING in left else LATER_SECONDS
-            claim.release(seconds=seconds, steady_since=since)
+            seconds = OBSERVE_SECONDS if MatrixRow.MONITORING in left else LATER_SECONDS
+            lease.release(seconds=seconds, steady_since=since)
         else:
-            claim.write(steady_since=since, is_done=True, next_check_at=None, lease_until=None)
-        settle(upgrade, actor=None)
+            lease.write(steady_since=since, is_done=True, next_check_at=None, lease_until=None)
+        update_validation(upgrade, actor=None)
 
 
-def put(upgrade: Upgrade, check: UpgradeCheck, finding: Finding, *, checked_at: datetime | None) -> None:
+def record_finding(upgrade: Upgrade, check: UpgradeCheck, finding: Finding, *, checked_at: datetime | None) -> None:
     """Write what a probe found, unless a person has signed meanwhile. `probed` keeps the result if one signs later."""
     check.upgrade = upgrade
     write_row(
@@ -274,25 +282,27 @@ def put(upgrade: Upgrade, check: UpgradeCheck, finding: Finding, *, checked_at: 
     )
 
 
-def end(claim: Claim[ValidationRun], checks: dict[MatrixRow, UpgradeCheck], why: str | None) -> None:
+def finish_run(lease: Claim[ValidationRun], checks: dict[MatrixRow, UpgradeCheck], why: str | None) -> None:
     """End the run: failures become final, and unknown rows wait for a person.
 
     `why`: the reason why there is nothing left to check; None if the time is over.
     """
     minutes = duration(settings.UPGRADE_VALIDATION_SECONDS)
     with transaction.atomic():
-        upgrade = Upgrade.objects.locked(claim.row.upgrade_id)
+        upgrade = Upgrade.objects.locked(lease.row.upgrade_id)
         monitoring = checks.get(MatrixRow.MONITORING)
-        if monitoring is not None and is_open(claim.row, monitoring):
-            failed = not why and disturbances_so_far(claim.row, monitoring) > 0
+        if monitoring is not None and is_open(lease.row, monitoring):
+            failed = not why and count_disturbances(lease.row, monitoring) > 0
             detail = why or f"{monitoring.detail} Not steady long enough within {minutes}."
             finding = Finding(CheckStatus.FAIL if failed else CheckStatus.UNKNOWN, detail, monitoring.evidence)
-            put(upgrade, monitoring, finding, checked_at=claim.now)
-        claim.write(is_done=True, next_check_at=None, lease_until=None)
+            record_finding(upgrade, monitoring, finding, checked_at=lease.now)
+        lease.write(is_done=True, next_check_at=None, lease_until=None)
         still_open = [row.label for row, check in checks.items() if check.status != CheckStatus.PASS]
         if still_open:
-            tell(upgrade, EventKind.VALIDATED, f"{why or f'Checked for {minutes}.'} Open: {', '.join(still_open)}.")
-        settle(upgrade, actor=None)
+            record_event(
+                upgrade, EventKind.VALIDATED, f"{why or f'Checked for {minutes}.'} Open: {', '.join(still_open)}."
+            )
+        update_validation(upgrade, actor=None)
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------------
@@ -303,14 +313,14 @@ def open_missing() -> None:
     lately = Upgrade.objects.filter(
         completed_at__gt=Now() - timedelta(days=1), rollouts__outcome=Outcome.COMPLETED, validation_run__isnull=True
     )
-    for pk in lately.values_list("pk", flat=True).distinct()[:ROWS_A_SWEEP]:
+    for pk in lately.values_list("pk", flat=True).distinct()[:ROWS_PER_SWEEP]:
         with transaction.atomic():
             upgrade = Upgrade.objects.locked(pk)
             open_matrix(upgrade)
-            settle(upgrade, actor=None)
+            update_validation(upgrade, actor=None)
 
 
-def remind() -> None:
+def send_reminders() -> None:
     """Notify people, once, of each upgrade not validated settings.UPGRADE_VALIDATION_REMINDER_SECONDS after its end.
 
     If a later upgrade has replaced what it left, there is no reminder, because it can no longer be validated.
@@ -323,15 +333,15 @@ def remind() -> None:
         upgrade__completed_at__lt=Now() - reminded_after,
         organization__is_active=True,
     )
-    for run in late.select_related("upgrade__organization").order_by("pk")[:ROWS_A_SWEEP]:
+    for run in late.select_related("upgrade__organization").order_by("pk")[:ROWS_PER_SWEEP]:
         with transaction.atomic():
             # Guard and mark are one statement, so that only one of several schedulers notifies.
             if not ValidationRun.objects.filter(pk=run.pk, reminded_at__isnull=True).update(reminded_at=Now()):
                 continue
-            if find_successor(run.upgrade, completed_of(run.upgrade)) is None:
-                open_rows = [check.label for check in rows_of(run.upgrade) if check.status != CheckStatus.PASS]
-                announce_validation_missing(run.upgrade, open_rows)
+            if find_successor(run.upgrade, get_completed_rollouts(run.upgrade)) is None:
+                open_rows = [check.label for check in get_matrix_rows(run.upgrade) if check.status != CheckStatus.PASS]
+                notify_validation_missing(run.upgrade, open_rows)
 
 
-def completed_of(upgrade: Upgrade) -> list[Rollout]:
+def get_completed_rollouts(upgrade: Upgrade) -> list[Rollout]:
     return list(Rollout.objects.filter(upgrade=upgrade, outcome=Outcome.COMPLETED).order_by("position"))

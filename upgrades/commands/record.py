@@ -22,14 +22,14 @@ from portal.wakeup import ring
 from upgrades.checks.preflight import Preflight
 from upgrades.commands.refusals import refuse_running
 from upgrades.estimates import estimate_seconds
-from upgrades.events import tell
+from upgrades.events import record_event
 from upgrades.inventory.running import service_name
 from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Kind, Rollout, Upgrade, UpgradeCheck
-from upgrades.notifications import announce_started
+from upgrades.notifications import notify_started
 from upgrades.states import EventKind, Phase, Stage, in_a_sentence
 
 
-def make_once(organization: Organization, services: list[str], key: KeyUse, make: Callable[[], Upgrade]) -> Upgrade:
+def create_once(organization: Organization, services: list[str], key: KeyUse, make: Callable[[], Upgrade]) -> Upgrade:
     """Create an upgrade of these services unless one of them is already rolling.
 
     If the same request was sent before, return the upgrade that it created. Two requests may race: the database accepts
@@ -39,7 +39,7 @@ def make_once(organization: Organization, services: list[str], key: KeyUse, make
         refuse_running(organization, services)
         return make()
     except (PortalError, IntegrityError) as error:
-        earlier = earlier_upgrade(organization, key)
+        earlier = find_earlier_upgrade(organization, key)
         if earlier:
             return earlier
         if not isinstance(error, IntegrityError) or not is_unique_violation(error, OPEN_ROLLOUT_CONSTRAINT):
@@ -49,7 +49,7 @@ def make_once(organization: Organization, services: list[str], key: KeyUse, make
         return make()
 
 
-def earlier_upgrade(organization: Organization, key: KeyUse) -> Upgrade | None:
+def find_earlier_upgrade(organization: Organization, key: KeyUse) -> Upgrade | None:
     """Return the upgrade that the same request created earlier, or None. Raises PortalError 422 `idempotency_mismatch`."""
     subject = key.find_earlier()
     return Upgrade.objects.get(upgrade_id=subject, organization=organization) if subject else None
@@ -63,7 +63,7 @@ def record_upgrade(
     key: KeyUse,
     checked: Preflight,
     *,
-    wanted: dict[str, dict[str, Any]],
+    requested: dict[str, dict[str, Any]],
     rolls_back: Upgrade | None = None,
 ) -> Upgrade:
     """Write all rows of an upgrade in one transaction.
@@ -90,10 +90,12 @@ def record_upgrade(
             region=organization.deployment_region,
             role_arn=organization.deployment_role_arn,
         )
-        record_rollouts(upgrade, services, wanted)
+        record_rollouts(upgrade, services, requested)
         record_checks(upgrade, checked)
         if rolls_back:
-            tell(rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} is rolling this upgrade back.", actor=actor)
+            record_event(
+                rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} is rolling this upgrade back.", actor=actor
+            )
         key.keep(upgrade.upgrade_id)
         record(
             AuditKind.UPGRADE_ROLLBACK_TRIGGERED if rolls_back else AuditKind.UPGRADE_TRIGGERED,
@@ -102,13 +104,13 @@ def record_upgrade(
             subject=upgrade.upgrade_id,
             data=request | ({"failed_checks": overridden} if overridden else {}),
         )
-        tell(upgrade, EventKind.TRIGGERED, describe_request(request, services, overridden), actor=actor)
-        announce_started(upgrade)
-        transaction.on_commit(lambda: ring_for(upgrade), robust=True)
+        record_event(upgrade, EventKind.TRIGGERED, describe_request(request, services, overridden), actor=actor)
+        notify_started(upgrade)
+        transaction.on_commit(lambda: dispatch_upgrade(upgrade), robust=True)
     return upgrade
 
 
-def record_rollouts(upgrade: Upgrade, services: list[str], wanted: dict[str, dict[str, Any]]) -> None:
+def record_rollouts(upgrade: Upgrade, services: list[str], requested: dict[str, dict[str, Any]]) -> None:
     """Create the rollouts, always in the same order, so that overlapping requests cannot deadlock on the unique index."""
     for position, service in enumerate(services):
         is_first = position == 0
@@ -121,7 +123,7 @@ def record_rollouts(upgrade: Upgrade, services: list[str], wanted: dict[str, dic
             phase=Phase.DUE if is_first else Phase.WAITING,
             next_check_at=Now() if is_first else None,
             deadline_at=Now() + timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS) if is_first else None,
-            **wanted[service],
+            **requested[service],
         )
 
 
@@ -145,9 +147,9 @@ def record_checks(upgrade: Upgrade, checked: Preflight) -> None:
 
 def describe_request(request: dict[str, Any], services: list[str], overridden: list[str]) -> str:
     names = ", then ".join(in_a_sentence(service) for service in services)
-    goal = f"back to {request['version']}" if "rolls_back" in request else f"to {request['version']}"
+    destination = f"back to {request['version']}" if "rolls_back" in request else f"to {request['version']}"
     forced = ", forced" if request["force_new_deployment"] else ""
-    said = f"{names.capitalize()} {goal}{forced}. {request['reason']}".strip()
+    said = f"{names.capitalize()} {destination}{forced}. {request['reason']}".strip()
     if overridden:
         said += f" Started despite failed pre-flight checks ({', '.join(overridden)}): {request['override_reason']}"
     return said
@@ -158,7 +160,7 @@ def new_upgrade_id() -> str:
     return f"upgrade-{timezone.now():%Y-%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-def ring_for(upgrade: Upgrade) -> None:
+def dispatch_upgrade(upgrade: Upgrade) -> None:
     """Dispatch the upgrade's open rollouts to a worker now. The sweep would find them a second or two later."""
     for pk in upgrade.rollouts.exclude(phase__in=[Phase.WAITING, Phase.DONE]).values_list("pk", flat=True):
         ring("upgrades.tasks.advance_rollout", pk)

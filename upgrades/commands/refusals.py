@@ -3,7 +3,7 @@
 from portal.errors import PortalError
 from portal.models import Organization
 from upgrades.checks.preflight import BLOCKING_SECONDS, Preflight
-from upgrades.inventory.running import FRESH_SECONDS, ServiceNow, read_platform
+from upgrades.inventory.running import FRESH_SECONDS, RunningService, read_running_services
 from upgrades.models import Rollout
 from upgrades.states import PlatformService
 
@@ -51,7 +51,7 @@ def refuse_alone(organization: Organization, service: str) -> None:
     """
     refusal = None
     for fresh_seconds in (FRESH_SECONDS, BLOCKING_SECONDS):
-        reading = read_platform(organization, fresh_seconds=fresh_seconds)
+        reading = read_running_services(organization, fresh_seconds=fresh_seconds)
         rows = reading.services if reading and not reading.error else []
         refusal = next((refusal_alone(row) for row in rows if row.service == service), None)
         if refusal is None:
@@ -60,7 +60,7 @@ def refuse_alone(organization: Organization, service: str) -> None:
         raise refusal
 
 
-def refusal_alone(row: ServiceNow) -> PortalError | None:
+def refusal_alone(row: RunningService) -> PortalError | None:
     """Return the refusal of a service that is requested on its own: another controller deploys it, or it is disabled."""
     if row.not_supported:
         return PortalError("not_supported", f"{row.service_name} is {row.not_supported}.", 400)
@@ -73,7 +73,7 @@ def refusal_alone(row: ServiceNow) -> PortalError | None:
     )
 
 
-def override_of(reason: str) -> dict[str, str]:
+def build_override(reason: str) -> dict[str, str]:
     """Return the override as part of a request.
 
     Without a reason it adds no key, so that the idempotency hash of such a request does not change.
@@ -81,7 +81,7 @@ def override_of(reason: str) -> dict[str, str]:
     return {"override_reason": reason} if reason else {}
 
 
-def refuse_empty_words(override_reason: str) -> None:
+def refuse_empty_override(override_reason: str) -> None:
     """Raise a 400 for an override reason that is too short. It is read later, by people who search for the cause."""
     if override_reason and sum(character.isalnum() for character in override_reason) < SHORTEST_OVERRIDE:
         raise PortalError(

@@ -7,8 +7,14 @@ from portal.errors import PortalError
 from portal.idempotency import KeyUse
 from portal.models import Role, User
 from upgrades.checks.preflight import preflight_to_start
-from upgrades.commands.record import earlier_upgrade, make_once, record_upgrade
-from upgrades.commands.refusals import override_of, refuse_empty_words, refuse_failed, refuse_running, refuse_unplaced
+from upgrades.commands.record import create_once, find_earlier_upgrade, record_upgrade
+from upgrades.commands.refusals import (
+    build_override,
+    refuse_empty_override,
+    refuse_failed,
+    refuse_running,
+    refuse_unplaced,
+)
 from upgrades.models import Upgrade
 from upgrades.rollback_plan import plan_rollback, services_that_advanced
 from upgrades.states import ALL_SERVICES
@@ -37,14 +43,14 @@ def rollback_upgrade(
     """
     organization = upgrade.organization
     require(actor, organization, Role.OPERATOR)
-    asked = {"rolls_back": upgrade.upgrade_id, "reason": reason} | override_of(override_reason)
+    asked = {"rolls_back": upgrade.upgrade_id, "reason": reason} | build_override(override_reason)
     key = KeyUse.of("rollback_upgrade", asked, organization=organization, user=actor, key=idempotency_key)
-    earlier = earlier_upgrade(organization, key)
+    earlier = find_earlier_upgrade(organization, key)
     if earlier:
         return earlier
     refuse_unplaced(organization)
     refuse_open(upgrade)
-    refuse_empty_words(override_reason)
+    refuse_empty_override(override_reason)
     touched = services_that_advanced(upgrade)
 
     def make() -> Upgrade:
@@ -60,16 +66,16 @@ def rollback_upgrade(
             "version": plan.version,
             "force_new_deployment": False,
         }
-        wanted = {
+        requested = {
             line.service: {"wanted_task_definition": line.rollout.previous_task_definition} for line in plan.going
         }
         checked = preflight_to_start(organization, plan.services, session_ends_at=session_ends_at)
         refuse_failed(checked, override_reason)
         return record_upgrade(
-            organization, actor, plan.services, request, key, checked, wanted=wanted, rolls_back=upgrade
+            organization, actor, plan.services, request, key, checked, requested=requested, rolls_back=upgrade
         )
 
-    return make_once(organization, touched, key, make)
+    return create_once(organization, touched, key, make)
 
 
 def refuse_open(upgrade: Upgrade) -> None:

@@ -12,8 +12,8 @@ from portal.access import require
 from portal.audit import record
 from portal.errors import PortalError
 from portal.models import AuditKind, Role, User
-from upgrades.checks.matrix import end_of_probing, open_matrix, run_of, settle, write_row
-from upgrades.events import tell
+from upgrades.checks.matrix import find_validation_run, open_matrix, probing_ends_at, update_validation, write_row
+from upgrades.events import record_event
 from upgrades.models import Upgrade, UpgradeCheck, ValidationRun
 from upgrades.states import CheckStatus, EventKind, Stage
 
@@ -42,7 +42,7 @@ def sign_check(upgrade: Upgrade, *, actor: User, check: str, status: CheckStatus
             subject=locked.upgrade_id,
             data={"check": check, "status": status, "note": note, "was": was},
         )
-        settle(locked, actor=actor)
+        update_validation(locked, actor=actor)
     return locked
 
 
@@ -85,14 +85,14 @@ def probe_again(upgrade: Upgrade, *, actor: User) -> Upgrade:
     with transaction.atomic():
         locked = Upgrade.objects.locked(upgrade.pk)
         refuse_validation(locked)
-        run = run_of(locked)
+        run = find_validation_run(locked)
         if run is None:
             open_matrix(locked)
         elif run.is_done:
             ValidationRun.objects.filter(pk=run.pk).update(
                 is_done=False,
                 steady_since=None,
-                ends_at=end_of_probing(),
+                ends_at=probing_ends_at(),
                 next_check_at=Now(),
                 lease_until=None,
                 lease_epoch=F("lease_epoch") + 1,
@@ -104,6 +104,6 @@ def probe_again(upgrade: Upgrade, *, actor: User) -> Upgrade:
                 actor=actor,
                 subject=locked.upgrade_id,
             )
-            tell(locked, EventKind.VALIDATED, "The portal reruns its checks.", actor=actor)
-            settle(locked, actor=actor)
+            record_event(locked, EventKind.VALIDATED, "The portal reruns its checks.", actor=actor)
+            update_validation(locked, actor=actor)
     return locked

@@ -7,8 +7,8 @@ from portal.access import require
 from portal.audit import record
 from portal.errors import PortalError
 from portal.models import AuditKind, Role, User
-from upgrades.commands.record import ring_for
-from upgrades.events import tell
+from upgrades.commands.record import dispatch_upgrade
+from upgrades.events import record_event
 from upgrades.models import Upgrade
 from upgrades.states import OPEN, EventKind, Phase
 
@@ -31,9 +31,9 @@ def stop_upgrade(upgrade: Upgrade, *, actor: User) -> Upgrade:
                 actor=actor,
                 subject=upgrade.upgrade_id,
             )
-            tell(upgrade, EventKind.STOP_REQUESTED, "ECS will roll back the running rollout.", actor=actor)
+            record_event(upgrade, EventKind.STOP_REQUESTED, "ECS will roll back the running rollout.", actor=actor)
             upgrade.rollouts.exclude(phase__in=[Phase.WAITING, Phase.DONE]).update(next_check_at=Now())
-            transaction.on_commit(lambda: ring_for(upgrade), robust=True)
+            transaction.on_commit(lambda: dispatch_upgrade(upgrade), robust=True)
     upgrade.refresh_from_db()
     if not upgrade.is_open and not marked:
         raise PortalError(

@@ -8,12 +8,18 @@ from portal.errors import PortalError
 from portal.idempotency import KeyUse
 from portal.models import Organization, Role, User
 from upgrades.checks.preflight import preflight_to_start
-from upgrades.commands.record import earlier_upgrade, make_once, record_upgrade
-from upgrades.commands.refusals import override_of, refuse_alone, refuse_empty_words, refuse_failed, refuse_unplaced
+from upgrades.commands.record import create_once, find_earlier_upgrade, record_upgrade
+from upgrades.commands.refusals import (
+    build_override,
+    refuse_alone,
+    refuse_empty_override,
+    refuse_failed,
+    refuse_unplaced,
+)
 from upgrades.inventory.catalogue import resolve
-from upgrades.inventory.images import LATEST, Wanted, short
+from upgrades.inventory.images import LATEST, RequestedImage, shorten_digest
 from upgrades.models import Upgrade
-from upgrades.states import in_a_sentence, services_of
+from upgrades.states import get_services, in_a_sentence
 
 
 def trigger_upgrade(
@@ -52,14 +58,14 @@ def trigger_upgrade(
         "version": version,
         "force_new_deployment": force_new_deployment,
         "reason": reason,
-    } | override_of(override_reason)
+    } | build_override(override_reason)
     key = KeyUse.of("trigger_upgrade", request, organization=organization, user=actor, key=idempotency_key)
-    earlier = earlier_upgrade(organization, key)
+    earlier = find_earlier_upgrade(organization, key)
     if earlier:
         return earlier
     refuse_unplaced(organization)
-    refuse_empty_words(override_reason)
-    services = services_of(service)
+    refuse_empty_override(override_reason)
+    services = get_services(service)
 
     def make() -> Upgrade:
         # Both wait for the network, so they run concurrently. Resolving a version does not use the database.
@@ -70,20 +76,20 @@ def trigger_upgrade(
                 refuse_alone(organization, services[0])
             found = resolving.result()
         refuse_moved(images or {}, found)
-        wanted = {name: {"wanted_version": what.version, "wanted_image": what.image} for name, what in found.items()}
+        requested = {name: {"wanted_version": what.version, "wanted_image": what.image} for name, what in found.items()}
         refuse_failed(checked, override_reason)
-        return record_upgrade(organization, actor, services, request, key, checked, wanted=wanted)
+        return record_upgrade(organization, actor, services, request, key, checked, requested=requested)
 
-    return make_once(organization, services, key, make)
+    return create_once(organization, services, key, make)
 
 
-def refuse_moved(shown: dict[str, str], found: dict[str, Wanted]) -> None:
+def refuse_moved(shown: dict[str, str], found: dict[str, RequestedImage]) -> None:
     """Raise a 409 if the version now points to another image than the one that was shown."""
     moved = [
         service for service, what in found.items() if what.digest and shown.get(service, what.digest) != what.digest
     ]
     if moved:
-        said = "; ".join(f"{in_a_sentence(service)}: {short(str(found[service].digest))}" for service in moved)
+        said = "; ".join(f"{in_a_sentence(service)}: {shorten_digest(str(found[service].digest))}" for service in moved)
         raise PortalError(
             "plan_changed",
             f"The version now points to another image than the plan showed ({said}). Review the plan again.",

@@ -12,11 +12,11 @@ from portal.audit import record
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, in_short, with_advice
 from portal.models import AuditKind
 from portal.templatetags.words import last_part
-from upgrades.checks.matrix import open_matrix, settle
-from upgrades.engine.lease import Claim
-from upgrades.events import tell
+from upgrades.checks.matrix import open_matrix, update_validation
+from upgrades.engine.lease import RolloutLease
+from upgrades.events import record_event
 from upgrades.models import Rollout, Upgrade
-from upgrades.notifications import announce_ended
+from upgrades.notifications import notify_ended
 from upgrades.states import (
     TERMINAL,
     EventKind,
@@ -32,44 +32,44 @@ from upgrades.states import (
 logger = logging.getLogger(__name__)
 
 # After these outcomes the next service of `all` starts. After any other outcome it is not attempted.
-GOES_ON = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED, Outcome.NOT_SUPPORTED})
+CONTINUE_AFTER = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED, Outcome.NOT_SUPPORTED})
 NOT_ATTEMPTED = "Not attempted because an earlier service failed. Nothing was changed."
 
 
-def finish(claim: Claim, verdict: Verdict, **seen: Any) -> None:
+def finish_rollout(lease: RolloutLease, verdict: Verdict, **observed: Any) -> None:
     """Write the terminal state once, then start the next service or end the remaining ones. One transaction."""
-    rollout = claim.rollout
+    rollout = lease.rollout
     logger.info("rollout %s ends %s %s", rollout.pk, verdict.status, verdict.outcome)
     failed = verdict.status == Status.FAILED
     with transaction.atomic():
         upgrade = Upgrade.objects.locked(rollout.upgrade_id)
-        claim.write(
-            **seen
+        lease.write(
+            **observed
             | {
                 "status": verdict.status,
                 "outcome": verdict.outcome,
                 "rollout_reason": verdict.reason,
-                "error_message": explain(rollout, verdict, seen) if failed else None,
+                "error_message": build_error_message(rollout, verdict, observed) if failed else None,
                 "phase": Phase.DONE,
                 "is_stalled": False,
-                "started_at": rollout.started_at or claim.now,
+                "started_at": rollout.started_at or lease.now,
                 "completed_at": Now(),
                 "next_check_at": None,
                 "lease_until": None,
             }
         )
-        tell(upgrade, EventKind.ROLLOUT_ENDED, describe_end(rollout, verdict), rollout=rollout)
+        record_event(upgrade, EventKind.ROLLOUT_ENDED, describe_end(rollout, verdict), rollout=rollout)
         # A service that never existed does not block the others. One that was deleted during its rollout does.
         was_never_there = verdict.outcome == Outcome.SERVICE_MISSING and not rollout.attempts
-        hand_on(upgrade, goes_on=verdict.outcome in GOES_ON or was_never_there)
+        start_next_service(upgrade, continues=verdict.outcome in CONTINUE_AFTER or was_never_there)
         refresh_upgrade(upgrade)
 
 
-def explain(rollout: Rollout, verdict: Verdict, seen: dict[str, Any]) -> str:
+def build_error_message(rollout: Rollout, verdict: Verdict, observed: dict[str, Any]) -> str:
     """Return the error message: outcome, ECS's reason, and why the newest stopped task stopped."""
     parts = [Outcome(verdict.outcome).label + "." if verdict.outcome else "", verdict.reason or ""]
     parts.append(rollout.attribution_note or "")
-    parts.append(newest_stop(seen.get("stopped_tasks") or rollout.stopped_tasks))
+    parts.append(describe_newest_stop(observed.get("stopped_tasks") or rollout.stopped_tasks))
     return " ".join(part for part in parts if part)
 
 
@@ -80,7 +80,7 @@ def describe_end(rollout: Rollout, verdict: Verdict) -> str:
     return f"{verdict.status.label}: {said}"
 
 
-def newest_stop(stopped_tasks: list[dict[str, Any]]) -> str:
+def describe_newest_stop(stopped_tasks: list[dict[str, Any]]) -> str:
     """Return ECS's reason for the newest stopped task, or an empty string if none stopped."""
     if not stopped_tasks:
         return ""
@@ -89,18 +89,18 @@ def newest_stop(stopped_tasks: list[dict[str, Any]]) -> str:
     return f"Newest stopped task: {stopped_tasks[0]['reason']}{exit_code}."
 
 
-def hand_on(upgrade: Upgrade, *, goes_on: bool) -> None:
+def start_next_service(upgrade: Upgrade, *, continues: bool) -> None:
     waiting = Rollout.objects.filter(upgrade=upgrade, phase=Phase.WAITING).order_by("position")
     following = waiting.first()
     if following is None:
         return
-    if goes_on:
+    if continues:
         Rollout.objects.filter(pk=following.pk).update(
             phase=Phase.DUE, next_check_at=Now(), deadline_at=Now() + deadline()
         )
         return
     for rollout in waiting:
-        tell(upgrade, EventKind.ROLLOUT_ENDED, f"{Status.FAILED.label}: {NOT_ATTEMPTED}", rollout=rollout)
+        record_event(upgrade, EventKind.ROLLOUT_ENDED, f"{Status.FAILED.label}: {NOT_ATTEMPTED}", rollout=rollout)
     waiting.update(
         phase=Phase.DONE,
         status=Status.FAILED,
@@ -136,24 +136,24 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
             subject=upgrade.upgrade_id,
             data={"status": status, "success_count": fields["success_count"], "failed_count": fields["failed_count"]},
         )
-        tell(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts, is_rollback=upgrade.is_rollback))
-        announce_ended(upgrade, status)
+        record_event(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts, is_rollback=upgrade.is_rollback))
+        notify_ended(upgrade, status)
     Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
     if status in TERMINAL and any(outcome == Outcome.COMPLETED for _, _, outcome in rollouts):
         open_matrix(upgrade)
-        settle(upgrade, actor=None)
+        update_validation(upgrade, actor=None)
 
 
 def deadline() -> timedelta:
     return timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS)
 
 
-def timed_out(rollout: Rollout, last_seen: str) -> Verdict:
+def build_timed_out_verdict(rollout: Rollout, last_state: str) -> Verdict:
     minutes = settings.UPGRADE_DEADLINE_SECONDS // 60
-    return Verdict(Status.FAILED, Outcome.TIMED_OUT, f"Not finished within {minutes} minutes. Last state: {last_seen}")
+    return Verdict(Status.FAILED, Outcome.TIMED_OUT, f"Not finished within {minutes} minutes. Last state: {last_state}")
 
 
-def service_missing(rollout: Rollout) -> Verdict:
+def build_service_missing_verdict(rollout: Rollout) -> Verdict:
     reason = f"Cluster {rollout.upgrade.cluster} has no active service {rollout.service_name}."
     return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
 
@@ -164,7 +164,7 @@ def other_controller(rollout: Rollout, controller: str) -> Verdict:
     return Verdict(Status.FAILED, Outcome.NOT_SUPPORTED, reason)
 
 
-def changed_since(rollout: Rollout, runs: str, version: str | None) -> Verdict:
+def build_changed_since_verdict(rollout: Rollout, runs: str, version: str | None) -> Verdict:
     """Return the verdict for a rollback that would undo a later change by someone else."""
     running = last_part(runs) + (f" ({version})" if version else "")
     reason = (
@@ -174,7 +174,7 @@ def changed_since(rollout: Rollout, runs: str, version: str | None) -> Verdict:
     return Verdict(Status.FAILED, Outcome.CHANGED_SINCE, reason)
 
 
-def overtaken(runs: str) -> Verdict:
+def build_superseded_verdict(runs: str) -> Verdict:
     """Return the verdict for a lost call that must not be repeated, because it would undo a later deployment."""
     reason = (
         f"The reply to UpdateService was lost and no deployment of it was found. {last_part(runs)} was deployed outside "
@@ -183,16 +183,16 @@ def overtaken(runs: str) -> Verdict:
     return Verdict(Status.FAILED, Outcome.SUPERSEDED, reason)
 
 
-def refused(rollout: Rollout, error: AwsError) -> Verdict:
+def build_refused_verdict(rollout: Rollout, error: AwsError) -> Verdict:
     """Return the verdict for a definite refusal at the start, with what to do about it."""
     if isinstance(error, AwsDenied):
         return Verdict(Status.FAILED, Outcome.ACCESS_DENIED, with_advice(error))
     if isinstance(error, AwsMissing):
-        reason = f"{service_missing(rollout).reason} {in_short(error)}"
+        reason = f"{build_service_missing_verdict(rollout).reason} {in_short(error)}"
         return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
     return Verdict(Status.FAILED, Outcome.REFUSED, with_advice(error))
 
 
-def stopped_by(rollout: Rollout) -> str:
+def get_stopper_email(rollout: Rollout) -> str:
     person = rollout.upgrade.stop_requested_by
     return person.email if person else "A user"

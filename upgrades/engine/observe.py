@@ -14,7 +14,7 @@ from django.conf import settings
 from portal.aws import ecs
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused
 from portal.times import utc
-from upgrades.engine.lease import Claim
+from upgrades.engine.lease import RolloutLease
 from upgrades.inventory.images import running_digests
 from upgrades.models import UpgradeEvent
 from upgrades.states import Outcome, Verdict
@@ -31,60 +31,60 @@ STOPPED_TASKS_KEPT = 5
 Answer = TypeVar("Answer")
 
 
-def read_service(claim: Claim) -> ecs.ServicesReading:
-    claim.renew()
-    rollout = claim.rollout
+def read_service(lease: RolloutLease) -> ecs.ServicesReading:
+    lease.renew()
+    rollout = lease.rollout
     return ecs.describe_services(rollout.upgrade.aws_target, rollout.upgrade.cluster, [rollout.service_name])
 
 
-def read_digests(claim: Claim, definition: ecs.TaskDefinition, *, started_by: str | None = None) -> set[str]:
+def read_digests(lease: RolloutLease, definition: ecs.TaskDefinition, *, started_by: str | None = None) -> set[str]:
     """Return the digests of the service's running tasks, or of one deployment's tasks (`started_by`).
 
     An empty set means that they are not known. Digests are exact where a task definition names only a tag. A failure to
     read them must not delay the rollout.
     """
-    rollout = claim.rollout
-    claim.renew()
+    rollout = lease.rollout
+    lease.renew()
     try:
         tasks = ecs.running_tasks(rollout.upgrade.aws_target, rollout.upgrade.cluster, rollout.service_name)
     except AwsError as error:
         logger.info("rollout %s: running tasks not read: %s", rollout.pk, error)
         return set()
-    mine = [task for task in tasks if started_by is None or task.started_by == started_by]
-    return set(running_digests(definition, mine, rollout.service))
+    own_tasks = [task for task in tasks if started_by is None or task.started_by == started_by]
+    return set(running_digests(definition, own_tasks, rollout.service))
 
 
-def read_new_digest(claim: Claim) -> str | None:
+def read_new_digest(lease: RolloutLease) -> str | None:
     """Return the one digest that all tasks of the rollout's own deployment run, or None.
 
     For a task definition that names no digest.
     """
-    rollout = claim.rollout
-    claim.renew()
+    rollout = lease.rollout
+    lease.renew()
     try:
         definition = ecs.describe_task_definition(rollout.upgrade.aws_target, str(rollout.task_definition))
     except AwsError as error:
         logger.info("rollout %s: task definition not read: %s", rollout.pk, error)
         return None
-    digests = read_digests(claim, definition, started_by=rollout.deployment_id)
+    digests = read_digests(lease, definition, started_by=rollout.deployment_id)
     return next(iter(digests)) if len(digests) == 1 else None
 
 
-def read_mine(claim: Claim) -> ecs.ServiceDeployment | None:
+def read_service_deployment(lease: RolloutLease) -> ecs.ServiceDeployment | None:
     """Return the rollout's own service deployment, or None if its ARN is not known or ECS does not return it."""
-    arn = claim.rollout.service_deployment_arn
+    arn = lease.rollout.service_deployment_arn
     if arn is None:
         return None
-    claim.renew()
-    target = claim.rollout.upgrade.aws_target
-    known = unless_refused(lambda: ecs.describe_service_deployments(target, [arn]))
+    lease.renew()
+    target = lease.rollout.upgrade.aws_target
+    known = read_or_none(lambda: ecs.describe_service_deployments(target, [arn]))
     if known is not None:
         return known.get(arn)
-    listed = list_since(claim, baseline_time(claim))
+    listed = list_since(lease, get_baseline_time(lease))
     return next((ecs.as_service_deployment(brief) for brief in listed if brief.arn == arn), None)
 
 
-def unless_refused(read: Callable[[], Answer]) -> Answer | None:
+def read_or_none(read: Callable[[], Answer]) -> Answer | None:
     """Return the result of a read of service deployments, or None if AWS refuses it.
 
     These API actions are newer than the others, so a role or a region may not have them. The service or the cluster may
@@ -99,13 +99,13 @@ def unless_refused(read: Callable[[], Answer]) -> Answer | None:
 
 
 @dataclass(frozen=True)
-class Found:
+class StartedDeployment:
     deployment_id: str | None
     arn: str | None
     note: str | None
 
 
-def find_mine(claim: Claim) -> Found | None:
+def find_started_deployment(lease: RolloutLease) -> StartedDeployment | None:
     """Find the deployment that the rollout's UpdateService call started, or return None.
 
     It is the oldest deployment to the rollout's task definition that is new since the baseline and is not a rollback.
@@ -113,9 +113,9 @@ def find_mine(claim: Claim) -> Found | None:
 
     Costs three AWS calls.
     """
-    rollout = claim.rollout
-    arns = new_arns(claim)
-    service = read_service(claim).service(rollout.service_name)
+    rollout = lease.rollout
+    arns = find_new_service_deployments(lease)
+    service = read_service(lease).service(rollout.service_name)
     ids = [
         deployment
         for deployment in (service.deployments if service else ())
@@ -129,59 +129,59 @@ def find_mine(claim: Claim) -> Found | None:
     if max(len(arns), len(ids)) > 1:
         note = "The reply to UpdateService was lost. Several deployments started at that time. The first was followed."
     if not arns:
-        return Found(min(ids, key=lambda each: each.created_at).id, None, note)
-    mine = arns[0]
+        return StartedDeployment(min(ids, key=lambda each: each.created_at).id, None, note)
+    started = arns[0]
     # No documented field links the id and the ARN of a deployment. Both are created at the same moment.
-    near = min(ids, key=lambda each: abs(each.created_at - mine.created_at), default=None)
-    return Found(near.id if near else None, mine.arn, note)
+    near = min(ids, key=lambda each: abs(each.created_at - started.created_at), default=None)
+    return StartedDeployment(near.id if near else None, started.arn, note)
 
 
-def new_arns(claim: Claim) -> list[ecs.ServiceDeploymentBrief]:
+def find_new_service_deployments(lease: RolloutLease) -> list[ecs.ServiceDeploymentBrief]:
     """Return the service deployments since the baseline to the rollout's task definition, oldest first."""
-    rollout = claim.rollout
-    listed = list_since(claim, baseline_time(claim))
+    rollout = lease.rollout
+    listed = list_since(lease, get_baseline_time(lease))
     briefs = [brief for brief in listed if brief.arn != rollout.baseline["service_deployment"]]
     revisions = [brief.target_revision for brief in briefs if brief.target_revision]
     if not revisions:
         return briefs
-    claim.renew()
-    target, wanted = rollout.upgrade.aws_target, rollout.task_definition
-    definitions = unless_refused(lambda: ecs.revision_task_definitions(target, revisions)) or {}
-    return [brief for brief in briefs if definitions.get(brief.target_revision or "", wanted) == wanted]
+    lease.renew()
+    target, desired = rollout.upgrade.aws_target, rollout.task_definition
+    definitions = read_or_none(lambda: ecs.revision_task_definitions(target, revisions)) or {}
+    return [brief for brief in briefs if definitions.get(brief.target_revision or "", desired) == desired]
 
 
-def baseline_time(claim: Claim) -> datetime:
+def get_baseline_time(lease: RolloutLease) -> datetime:
     """Return AWS's time just before the rollout's UpdateService call."""
-    return datetime.fromisoformat(claim.rollout.baseline["answered_at"]) - DATE_SLACK
+    return datetime.fromisoformat(lease.rollout.baseline["answered_at"]) - DATE_SLACK
 
 
-def later_than_baseline(claim: Claim) -> datetime:
+def later_than_baseline(lease: RolloutLease) -> datetime:
     """Return AWS's time from which on an event is certainly later than the baseline; its Date header drops fractions."""
-    return datetime.fromisoformat(claim.rollout.baseline["answered_at"]) + timedelta(seconds=1)
+    return datetime.fromisoformat(lease.rollout.baseline["answered_at"]) + timedelta(seconds=1)
 
 
-def list_since(claim: Claim, since: datetime) -> list[ecs.ServiceDeploymentBrief]:
+def list_since(lease: RolloutLease, since: datetime) -> list[ecs.ServiceDeploymentBrief]:
     """Return the service deployments created since then, oldest first. Empty if ECS does not list them."""
-    rollout = claim.rollout
+    rollout = lease.rollout
     target, cluster, name = rollout.upgrade.aws_target, rollout.upgrade.cluster, rollout.service_name
-    claim.renew()
-    return unless_refused(lambda: ecs.list_service_deployments(target, cluster, name, created_after=since)) or []
+    lease.renew()
+    return read_or_none(lambda: ecs.list_service_deployments(target, cluster, name, created_after=since)) or []
 
 
-def find_successor(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment) -> str | None:
+def find_successor(lease: RolloutLease, service: ecs.Service | None, deployment: ecs.ServiceDeployment) -> str | None:
     """Return the ARN of the deployment that superseded the rollout's own one, or None if none is visible.
 
     If ECS does not list service deployments, return its id instead. Costs one AWS call.
     """
 
-    def came_over_mine(created_at: datetime) -> bool:
-        ended_before = mine.finished_at is not None and created_at > mine.finished_at + SUPERSESSION_SLACK
-        return created_at >= mine.created_at and not ended_before
+    def was_started_over_it(created_at: datetime) -> bool:
+        ended_before = deployment.finished_at is not None and created_at > deployment.finished_at + SUPERSESSION_SLACK
+        return created_at >= deployment.created_at and not ended_before
 
-    rollout = claim.rollout
-    not_later = (mine.arn, rollout.baseline["service_deployment"])
-    for brief in list_since(claim, mine.created_at):
-        if brief.arn not in not_later and came_over_mine(brief.created_at):
+    rollout = lease.rollout
+    not_later = (deployment.arn, rollout.baseline["service_deployment"])
+    for brief in list_since(lease, deployment.created_at):
+        if brief.arn not in not_later and was_started_over_it(brief.created_at):
             return brief.arn
     if service is None or rollout.deployment_id is None:
         return None
@@ -189,70 +189,70 @@ def find_successor(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceD
     later = [
         entry
         for entry in service.deployments
-        if entry.id not in known and not entry.is_rollback and came_over_mine(entry.created_at)
+        if entry.id not in known and not entry.is_rollback and was_started_over_it(entry.created_at)
     ]
     return min(later, key=lambda entry: (entry.created_at, entry.id)).id if later else None
 
 
 def seen_of(
-    claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment | None, verdict: Verdict
+    lease: RolloutLease, service: ecs.Service | None, deployment: ecs.ServiceDeployment | None, verdict: Verdict
 ) -> dict[str, Any]:
     """Return the fields to write after one observation: counts, circuit breaker, reasons, progress."""
-    rollout = claim.rollout
-    seen: dict[str, Any] = {
-        "last_checked_at": claim.now,
+    rollout = lease.rollout
+    observed: dict[str, Any] = {
+        "last_checked_at": lease.now,
         "check_error": None,
         "doubted_at": None,
         "rollout_reason": verdict.reason or rollout.rollout_reason,
     }
     if service is not None:
-        seen |= counts_of(service)
+        observed |= build_counts(service)
         entry = service.deployment(rollout.deployment_id) if rollout.deployment_id else None
-        seen["failed_tasks"] = max(entry.failed_tasks if entry else 0, rollout.failed_tasks or 0)
-        if entry is not None and mine is None:
-            seen |= {
+        observed["failed_tasks"] = max(entry.failed_tasks if entry else 0, rollout.failed_tasks or 0)
+        if entry is not None and deployment is None:
+            observed |= {
                 "target_running": entry.running_count,
                 "target_pending": entry.pending_count,
                 "source_running": service.running_count - entry.running_count,
             }
-    if mine is not None:
-        seen |= {
-            "target_running": mine.target_running,
-            "target_pending": mine.target_pending,
-            "source_running": mine.source_running,
-            "breaker_failures": max(mine.breaker_failures, rollout.breaker_failures),
-            "breaker_threshold": mine.breaker_threshold,
+    if deployment is not None:
+        observed |= {
+            "target_running": deployment.target_running,
+            "target_pending": deployment.target_pending,
+            "source_running": deployment.source_running,
+            "breaker_failures": max(deployment.breaker_failures, rollout.breaker_failures),
+            "breaker_threshold": deployment.breaker_threshold,
         }
-        seen["failed_tasks"] = max(seen.get("failed_tasks", 0), mine.breaker_failures)
-    if seen.get("failed_tasks"):
-        seen["stopped_tasks"] = read_stopped_tasks(claim) or rollout.stopped_tasks
-    return seen | progress_of(claim, seen, verdict)
+        observed["failed_tasks"] = max(observed.get("failed_tasks", 0), deployment.breaker_failures)
+    if observed.get("failed_tasks"):
+        observed["stopped_tasks"] = read_stopped_tasks(lease) or rollout.stopped_tasks
+    return observed | build_progress_fields(lease, observed, verdict)
 
 
-def progress_of(claim: Claim, seen: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+def build_progress_fields(lease: RolloutLease, observed: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
     """Return `progressed_at`, updated if tasks progressed, and `is_stalled`, true past the stall limit without progress."""
-    rollout = claim.rollout
+    rollout = lease.rollout
     rolling_back = verdict.outcome == Outcome.ROLLING_BACK
-    source, target = seen.get("source_running", rollout.source_running), seen.get("target_running", 0)
+    source, target = observed.get("source_running", rollout.source_running), observed.get("target_running", 0)
     moved = (
         (source > rollout.source_running if rolling_back else source < rollout.source_running)
         or target > rollout.target_running
         or verdict.outcome != rollout.outcome
         or rollout.progressed_at is None
     )
-    progressed_at = claim.now if moved else rollout.progressed_at
-    still_for = claim.now - progressed_at if progressed_at else timedelta(0)
+    progressed_at = lease.now if moved else rollout.progressed_at
+    still_for = lease.now - progressed_at if progressed_at else timedelta(0)
     limit = settings.UPGRADE_STALL_SECONDS if rollout.stall_seconds is None else rollout.stall_seconds
     stalled = not verdict.is_terminal and still_for > timedelta(seconds=limit)
     return {"progressed_at": progressed_at, "is_stalled": stalled}
 
 
-def read_stopped_tasks(claim: Claim) -> list[dict[str, Any]]:
+def read_stopped_tasks(lease: RolloutLease) -> list[dict[str, Any]]:
     """Return why tasks of the rollout's own deployment stopped. For people: a failed read must not affect the verdict."""
-    rollout = claim.rollout
+    rollout = lease.rollout
     if not rollout.deployment_id:
         return []
-    claim.renew()
+    lease.renew()
     try:
         tasks = ecs.stopped_tasks(
             rollout.upgrade.aws_target,
@@ -266,12 +266,12 @@ def read_stopped_tasks(claim: Claim) -> list[dict[str, Any]]:
     return [{**asdict(task), "stopped_at": utc(task.stopped_at)} for task in tasks[:STOPPED_TASKS_KEPT]]
 
 
-def keep_events(claim: Claim, service: ecs.Service | None) -> None:
+def copy_ecs_events(lease: RolloutLease, service: ecs.Service | None) -> None:
     """Copy ECS's events since the baseline. ECS keeps only the newest hundred of a service."""
     if service is None:
         return
-    rollout = claim.rollout
-    since = baseline_time(claim)
+    rollout = lease.rollout
+    since = get_baseline_time(lease)
     UpgradeEvent.objects.bulk_create(
         [
             UpgradeEvent(
@@ -288,7 +288,7 @@ def keep_events(claim: Claim, service: ecs.Service | None) -> None:
     )
 
 
-def counts_of(service: ecs.Service) -> dict[str, Any]:
+def build_counts(service: ecs.Service) -> dict[str, Any]:
     return {
         "desired_count": service.desired_count,
         "running_count": service.running_count,

@@ -26,32 +26,32 @@ from portal.aws.credentials import forget
 from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, in_short
 from portal.leases import LEASE
 from portal.models import Role
-from upgrades.engine.desired import named, revision_for, what_is_wanted, what_runs
+from upgrades.engine.desired import ensure_revision, find_desired, read_running_version, read_version
 from upgrades.engine.finish import (
-    changed_since,
-    finish,
+    build_changed_since_verdict,
+    build_refused_verdict,
+    build_service_missing_verdict,
+    build_superseded_verdict,
+    build_timed_out_verdict,
+    finish_rollout,
+    get_stopper_email,
     other_controller,
-    overtaken,
     refresh_upgrade,
-    refused,
-    service_missing,
-    stopped_by,
-    timed_out,
 )
-from upgrades.engine.lease import Claim, LeaseLost, is_past_deadline, poll_seconds, take
+from upgrades.engine.lease import LeaseLost, RolloutLease, claim_rollout, is_past_deadline, poll_seconds
 from upgrades.engine.observe import (
-    counts_of,
-    find_mine,
+    build_counts,
+    copy_ecs_events,
+    find_started_deployment,
     find_successor,
-    keep_events,
     later_than_baseline,
-    read_mine,
     read_new_digest,
     read_service,
+    read_service_deployment,
     seen_of,
 )
 from upgrades.estimates import stall_seconds
-from upgrades.events import describe_revision, describe_start, tell, tell_turns
+from upgrades.events import describe_revision, describe_start, record_event, record_progress_events
 from upgrades.inventory.images import VersionMissing
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import EventKind, Outcome, Phase, Status, Verdict, judge, judge_by_id
@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 # Minimum number of searches for a lost call's deployment before the call is assumed to have started nothing.
-LOOKS_FOR_LOST = 3
+OBSERVATIONS_BEFORE_RETRY = 3
 
 
 def advance(rollout_id: int) -> bool:
@@ -68,24 +68,26 @@ def advance(rollout_id: int) -> bool:
 
     Safe to call at any time, any number of times, from any process. Costs about ten AWS calls at most.
     """
-    claim = take(rollout_id)
-    if claim is None:
+    lease = claim_rollout(rollout_id)
+    if lease is None:
         return False
-    step = {Phase.DUE: start, Phase.CALLING: resolve, Phase.WATCHING: watch}[Phase(claim.rollout.phase)]
+    step = {Phase.DUE: start, Phase.CALLING: resolve, Phase.WATCHING: watch}[Phase(lease.rollout.phase)]
     try:
         try:
-            step(claim)
+            step(lease)
         except AwsError as error:
-            logger.warning("rollout %s in %s: %s", rollout_id, claim.rollout.phase, error)
+            logger.warning("rollout %s in %s: %s", rollout_id, lease.rollout.phase, error)
             if error.code in EXPIRED:
-                forget(claim.rollout.upgrade.aws_target)
-            note_failed_look(claim, in_short(error))
+                forget(lease.rollout.upgrade.aws_target)
+            record_failed_observation(lease, in_short(error))
         except (OperationalError, InterfaceError, LeaseLost):
             raise
         except Exception:
             # A row that no step can process must not stop the others, nor stay open after its deadline.
-            logger.exception("rollout %s in %s failed", rollout_id, claim.rollout.phase)
-            note_failed_look(claim, "The portal could not process this rollout. See the worker's log for the error.")
+            logger.exception("rollout %s in %s failed", rollout_id, lease.rollout.phase)
+            record_failed_observation(
+                lease, "The portal could not process this rollout. See the worker's log for the error."
+            )
     except LeaseLost:
         logger.warning("rollout %s: lease lost, nothing written", rollout_id)
     return True
@@ -94,7 +96,7 @@ def advance(rollout_id: int) -> bool:
 # --- due: observe, decide whether anything must change, commit the baseline, call -----------------------------------
 
 
-def start(claim: Claim) -> None:
+def start(lease: RolloutLease) -> None:
     """Start the rollout: observe, find the desired revision, commit the baseline, call UpdateService.
 
     1. Observe the service. 2. Find the desired task definition or image. 3. Finish immediately if nothing must change, or
@@ -102,68 +104,75 @@ def start(claim: Claim) -> None:
 
     If the worker is killed before 5, the step starts over and finds the revision that it registered.
     """
-    rollout = claim.rollout
-    why_not = reason_not_to_start(rollout)
+    rollout = lease.rollout
+    why_not = find_reason_not_to_start(rollout)
     if why_not:
-        return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, why_not))
-    if is_past_deadline(claim):
-        return finish(claim, timed_out(rollout, "not started."))
+        return finish_rollout(lease, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, why_not))
+    if is_past_deadline(lease):
+        return finish_rollout(lease, build_timed_out_verdict(rollout, "not started."))
     try:
-        reading = read_service(claim)
+        reading = read_service(lease)
         service = reading.service(rollout.service_name)
         if service is None or service.status != "ACTIVE":
-            return finish(claim, service_missing(rollout))
+            return finish_rollout(lease, build_service_missing_verdict(rollout))
         if service.is_foreign:
-            return finish(claim, other_controller(rollout, service.controller), **counts_of(service))
-        definition = read_definition(claim, str(service.task_definition))
-        seen = {**counts_of(service), "previous_task_definition": definition.arn}
+            return finish_rollout(lease, other_controller(rollout, service.controller), **build_counts(service))
+        definition = read_definition(lease, str(service.task_definition))
+        observed = {**build_counts(service), "previous_task_definition": definition.arn}
         if service.desired_count == 0:
-            seen |= {"from_version": named(claim, definition)}
+            observed |= {"from_version": read_version(lease, definition)}
             reason = f"{service.name} is disabled (desired count is 0), so there was nothing to roll."
-            return finish(claim, Verdict(Status.SKIPPED, Outcome.DISABLED, reason), **seen)
-        now = what_runs(claim, service, definition)
-        goal = what_is_wanted(claim, definition, now)
-        seen |= {"from_version": now.version, "from_digest": now.digest}
-        if goal.is_no_change and not rollout.upgrade.force_new_deployment:
-            reason = f"{service.name} already runs {now.version or 'this image'} and no new deployment was forced, so "
-            unchanged = {"to_version": goal.version, "to_digest": now.digest or goal.digest}
+            return finish_rollout(lease, Verdict(Status.SKIPPED, Outcome.DISABLED, reason), **observed)
+        running = read_running_version(lease, service, definition)
+        desired = find_desired(lease, definition, running)
+        observed |= {"from_version": running.version, "from_digest": running.digest}
+        if desired.is_no_change and not rollout.upgrade.force_new_deployment:
+            reason = (
+                f"{service.name} already runs {running.version or 'this image'} and no new deployment was forced, so "
+            )
+            unchanged = {"to_version": desired.version, "to_digest": running.digest or desired.digest}
             unchanged |= {"task_definition": definition.arn}
             verdict = Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason + "there was nothing to change.")
-            return finish(claim, verdict, **seen, **unchanged)
-        if rollout.wanted_task_definition and definition.arn not in (left_by_upgrade(rollout), goal.task_definition):
-            return finish(claim, changed_since(rollout, definition.arn, now.version), **seen)
-        seen |= {"to_version": goal.version, "to_digest": goal.digest}
-        seen |= {"task_definition": revision_for(claim, definition, goal)}
+            return finish_rollout(lease, verdict, **observed, **unchanged)
+        if rollout.wanted_task_definition and definition.arn not in (
+            find_left_task_definition(rollout),
+            desired.task_definition,
+        ):
+            return finish_rollout(
+                lease, build_changed_since_verdict(rollout, definition.arn, running.version), **observed
+            )
+        observed |= {"to_version": desired.version, "to_digest": desired.digest}
+        observed |= {"task_definition": ensure_revision(lease, definition, desired)}
     except AwsUnavailable:
         raise
     except VersionMissing as error:
         reason = f"{rollout.wanted_version} is not available: {error}. Nothing was changed."
-        return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, reason))
+        return finish_rollout(lease, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, reason))
     except AwsError as error:
-        return finish(claim, refused(rollout, error))
-    commit_baseline(claim, service, reading, seen)
-    call(claim)
+        return finish_rollout(lease, build_refused_verdict(rollout, error))
+    commit_baseline(lease, service, reading, observed)
+    call_update_service(lease)
 
 
-def read_definition(claim: Claim, arn: str) -> ecs.TaskDefinition:
-    claim.renew()
-    return ecs.describe_task_definition(claim.rollout.upgrade.aws_target, arn)
+def read_definition(lease: RolloutLease, arn: str) -> ecs.TaskDefinition:
+    lease.renew()
+    return ecs.describe_task_definition(lease.rollout.upgrade.aws_target, arn)
 
 
-def left_by_upgrade(rollout: Rollout) -> str | None:
+def find_left_task_definition(rollout: Rollout) -> str | None:
     """Return the task definition that the upgrade to roll back left the service with, if known."""
     original = Rollout.objects.filter(upgrade=rollout.upgrade.rolls_back_id, service=rollout.service).first()
     return original.task_definition if original else None
 
 
-def reason_not_to_start(rollout: Rollout) -> str | None:
+def find_reason_not_to_start(rollout: Rollout) -> str | None:
     """Return why the rollout may no longer write to AWS since the trigger, or None.
 
     A deployment that is already rolling is watched to its end anyway.
     """
     upgrade = rollout.upgrade
     if upgrade.stop_requested_at:
-        return f"{stopped_by(rollout)} stopped the upgrade."
+        return f"{get_stopper_email(rollout)} stopped the upgrade."
     if not rollout.organization.is_active:
         return f"{rollout.organization.name} was suspended after the upgrade was triggered."
     role = role_in(upgrade.initiated_by, rollout.organization)
@@ -172,17 +181,19 @@ def reason_not_to_start(rollout: Rollout) -> str | None:
     return None
 
 
-def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesReading, seen: dict[str, Any]) -> None:
+def commit_baseline(
+    lease: RolloutLease, service: ecs.Service, reading: ecs.ServicesReading, observed: dict[str, Any]
+) -> None:
     """Commit the deployments that exist before the call, so that any worker can identify the one that the call starts."""
-    rollout = claim.rollout
-    is_new = not rollout.wanted_task_definition and is_first_of(rollout, seen)
+    rollout = lease.rollout
+    is_new = not rollout.wanted_task_definition and is_newly_registered(rollout, observed)
     with transaction.atomic():
-        claim.write(
-            **seen,
+        lease.write(
+            **observed,
             phase=Phase.CALLING,
             attempts=rollout.attempts + 1,
-            started_at=rollout.started_at or claim.now,
-            progressed_at=claim.now,
+            started_at=rollout.started_at or lease.now,
+            progressed_at=lease.now,
             stall_seconds=stall_seconds(rollout.organization, rollout.service),
             check_error=None,
             baseline={
@@ -192,31 +203,31 @@ def commit_baseline(claim: Claim, service: ecs.Service, reading: ecs.ServicesRea
             },
         )
         if is_new:
-            tell(rollout.upgrade, EventKind.REVISION_REGISTERED, describe_revision(rollout), rollout=rollout)
+            record_event(rollout.upgrade, EventKind.REVISION_REGISTERED, describe_revision(rollout), rollout=rollout)
 
 
-def is_first_of(rollout: Rollout, seen: dict[str, Any]) -> bool:
+def is_newly_registered(rollout: Rollout, observed: dict[str, Any]) -> bool:
     """Return whether the revision was registered for this rollout.
 
     That is so if the service did not run it and no earlier rollout names it.
     """
-    arn = seen["task_definition"]
-    if arn == seen["previous_task_definition"]:
+    arn = observed["task_definition"]
+    if arn == observed["previous_task_definition"]:
         return False
     rolled = Rollout.objects.filter(organization=rollout.organization_id, service=rollout.service)
     return not rolled.filter(Q(task_definition=arn) | Q(previous_task_definition=arn)).exists()
 
 
-def call(claim: Claim) -> None:
+def call_update_service(lease: RolloutLease) -> None:
     """Call UpdateService once. A definite refusal ends the rollout. After an ambiguous end, resolve() takes over.
 
     Also forces a new deployment if the task definition stays the same: without force ECS would start nothing. Then the
     tasks run another image than it names, or its deployment has not ended well.
     """
-    rollout = claim.rollout
+    rollout = lease.rollout
     stays = rollout.task_definition == rollout.previous_task_definition
     target = rollout.upgrade.aws_target
-    claim.renew()
+    lease.renew()
     try:
         service = ecs.update_service(
             target,
@@ -224,39 +235,39 @@ def call(claim: Claim) -> None:
             rollout.service_name,
             task_definition=str(rollout.task_definition),
             force_new_deployment=rollout.upgrade.force_new_deployment or stays,
-            before_call=claim.renew,
+            before_call=lease.renew,
         )
     except AwsUnavailable as error:
         logger.warning("rollout %s attempt %s: %s", rollout.pk, rollout.attempts, error)
         if error.code in EXPIRED:
             forget(target)
         if error.may_have_happened:
-            return claim.release(seconds=poll_seconds(), check_error=in_short(error))
+            return lease.release(seconds=poll_seconds(), check_error=in_short(error))
         # Not executed (throttled, not connected). The first attempt starts over. A later one keeps the baseline of the
         # first, because the deployment of the first attempt's lost call may still appear.
         fields = {"attempts": rollout.attempts - 1, "check_error": in_short(error)}
         fields |= {"phase": Phase.DUE, "to_digest": None} if rollout.attempts == 1 else {}
-        return claim.release(seconds=2 * poll_seconds(), **fields)
+        return lease.release(seconds=2 * poll_seconds(), **fields)
     except AwsError as error:
-        return finish(claim, refused(rollout, error))
-    follow_reply(claim, service)
+        return finish_rollout(lease, build_refused_verdict(rollout, error))
+    follow_reply(lease, service)
 
 
-def follow_reply(claim: Claim, service: ecs.Service) -> None:
+def follow_reply(lease: RolloutLease, service: ecs.Service) -> None:
     """Follow the deployment that UpdateService's reply names if it is new. Otherwise resolve() finds it."""
-    baseline = claim.rollout.baseline
+    baseline = lease.rollout.baseline
     primary = service.primary
     if primary is None or primary.id in baseline["deployment_ids"]:
-        return claim.release(seconds=poll_seconds())
+        return lease.release(seconds=poll_seconds())
     arn = service.current_service_deployment
-    follow(claim, deployment_id=primary.id, arn=arn if arn != baseline["service_deployment"] else None)
+    follow(lease, deployment_id=primary.id, arn=arn if arn != baseline["service_deployment"] else None)
 
 
-def follow(claim: Claim, *, deployment_id: str | None, arn: str | None, note: str | None = None) -> None:
-    rollout = claim.rollout
+def follow(lease: RolloutLease, *, deployment_id: str | None, arn: str | None, note: str | None = None) -> None:
+    rollout = lease.rollout
     logger.info("rollout %s follows %s %s", rollout.pk, deployment_id, arn)
     with transaction.atomic():
-        claim.release(
+        lease.release(
             seconds=0,
             phase=Phase.WATCHING,
             deployment_id=deployment_id,
@@ -264,103 +275,107 @@ def follow(claim: Claim, *, deployment_id: str | None, arn: str | None, note: st
             attribution_note=note,
             check_error=None,
         )
-        tell(rollout.upgrade, EventKind.ROLLOUT_STARTED, describe_start(rollout), rollout=rollout)
+        record_event(rollout.upgrade, EventKind.ROLLOUT_STARTED, describe_start(rollout), rollout=rollout)
 
 
 # --- calling: the result of the call is not known, search for its deployment before calling again --------------------
 
 
-def resolve(claim: Claim) -> None:
+def resolve(lease: RolloutLease) -> None:
     """Adopt the deployment that a lost call started. Call again only if none appears in time.
 
     The time counts from the first observation after the call and takes several observations, because reads may lag behind
     the call. UpdateService is not called again over a deployment from outside. The baseline of the first attempt stays, so
     that a deployment of any attempt is recognized as the rollout's own.
     """
-    rollout = claim.rollout
+    rollout = lease.rollout
     try:
-        found = find_mine(claim)
+        found = find_started_deployment(lease)
     except AwsMissing:
-        return doubt(claim, service_missing(rollout))
+        return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
     if found is not None:
-        return follow(claim, deployment_id=found.deployment_id, arn=found.arn, note=found.note)
-    if is_past_deadline(claim):
-        return finish(claim, timed_out(rollout, "the reply to UpdateService was lost and no deployment was found."))
-    looks = rollout.baseline.get("looks", 0) + 1
-    looked_at = rollout.baseline.get("looked_at") or claim.now.isoformat()
-    waited = claim.now - datetime.fromisoformat(looked_at)
-    if looks < LOOKS_FOR_LOST or waited < timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS):
-        baseline = rollout.baseline | {"looks": looks, "looked_at": looked_at}
-        return claim.release(seconds=poll_seconds(), baseline=baseline)
-    why_not = reason_not_to_start(rollout)
+        return follow(lease, deployment_id=found.deployment_id, arn=found.arn, note=found.note)
+    if is_past_deadline(lease):
+        return finish_rollout(
+            lease, build_timed_out_verdict(rollout, "the reply to UpdateService was lost and no deployment was found.")
+        )
+    observations = rollout.baseline.get("looks", 0) + 1
+    first_observed_at = rollout.baseline.get("looked_at") or lease.now.isoformat()
+    waited = lease.now - datetime.fromisoformat(first_observed_at)
+    if observations < OBSERVATIONS_BEFORE_RETRY or waited < timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS):
+        baseline = rollout.baseline | {"looks": observations, "looked_at": first_observed_at}
+        return lease.release(seconds=poll_seconds(), baseline=baseline)
+    why_not = find_reason_not_to_start(rollout)
     if why_not:
-        return finish(claim, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, f"No deployment started. {why_not}"))
+        return finish_rollout(lease, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, f"No deployment started. {why_not}"))
     if rollout.attempts >= MAX_ATTEMPTS:
         reason = (
             f"No reply to {rollout.attempts} UpdateService calls, and no deployment started. Check ECS, then retry."
         )
-        return finish(claim, Verdict(Status.FAILED, Outcome.REFUSED, reason))
-    service = read_service(claim).service(rollout.service_name)
+        return finish_rollout(lease, Verdict(Status.FAILED, Outcome.REFUSED, reason))
+    service = read_service(lease).service(rollout.service_name)
     known = (None, rollout.previous_task_definition, rollout.task_definition)
     if service and service.task_definition not in known:
-        return finish(claim, overtaken(str(service.task_definition)))
+        return finish_rollout(lease, build_superseded_verdict(str(service.task_definition)))
     logger.warning("rollout %s: attempt %s started nothing, calling again", rollout.pk, rollout.attempts)
     baseline = {name: value for name, value in rollout.baseline.items() if name not in ("looks", "looked_at")}
-    claim.write(attempts=rollout.attempts + 1, baseline=baseline)
-    call(claim)
+    lease.write(attempts=rollout.attempts + 1, baseline=baseline)
+    call_update_service(lease)
 
 
 # --- watching: judge the rollout's own deployment --------------------------------------------------------------------
 
 
-def watch(claim: Claim) -> None:
+def watch(lease: RolloutLease) -> None:
     """Watch the deployment: observe, judge, request a stop if a person did, then write the progress or finish."""
-    rollout = claim.rollout
+    rollout = lease.rollout
     try:
-        reading = read_service(claim)
+        reading = read_service(lease)
     except AwsMissing:
         reading = None
     service = reading.service(rollout.service_name) if reading else None
     if rollout.service_deployment_arn is None and service is not None:
-        look_up_arn(claim)
-    mine = read_mine(claim)
-    if mine is None and (service is None or service.status != "ACTIVE"):
-        return doubt(claim, service_missing(rollout))
-    verdict = judge_mine(claim, service, mine)
-    note = ask_to_stop(claim, mine, verdict) if rollout.upgrade.stop_requested_at else None
-    seen = seen_of(claim, service, mine, verdict) | {"stop_error": note}
+        find_service_deployment_arn(lease)
+    deployment = read_service_deployment(lease)
+    if deployment is None and (service is None or service.status != "ACTIVE"):
+        return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
+    verdict = judge_deployment(lease, service, deployment)
+    note = request_stop(lease, deployment, verdict) if rollout.upgrade.stop_requested_at else None
+    observed = seen_of(lease, service, deployment, verdict) | {"stop_error": note}
     if verdict.status == Status.SUCCESS and rollout.to_digest is None:
-        seen |= {"to_digest": read_new_digest(claim)}
-    keep_events(claim, service)
+        observed |= {"to_digest": read_new_digest(lease)}
+    copy_ecs_events(lease, service)
     if verdict.outcome == Outcome.STOPPED and service is None:
-        return doubt(claim, service_missing(rollout))
-    if verdict.outcome == Outcome.STOPPED or (verdict.status == Status.FAILED and mine is None):
-        return doubt(claim, verdict, **seen)
+        return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
+    if verdict.outcome == Outcome.STOPPED or (verdict.status == Status.FAILED and deployment is None):
+        return finish_when_confirmed(lease, verdict, **observed)
     if verdict.is_terminal:
-        return finish(claim, verdict, **seen)
-    if is_past_deadline(claim):
-        return finish(claim, timed_out(rollout, verdict.reason or "ECS still reports it in progress."), **seen)
-    go_on(claim, verdict, seen)
+        return finish_rollout(lease, verdict, **observed)
+    if is_past_deadline(lease):
+        return finish_rollout(
+            lease, build_timed_out_verdict(rollout, verdict.reason or "ECS still reports it in progress."), **observed
+        )
+    record_progress(lease, verdict, observed)
 
 
-def look_up_arn(claim: Claim) -> None:
+def find_service_deployment_arn(lease: RolloutLease) -> None:
     """Find the service deployment by its time and task definition, because UpdateService's reply did not name it."""
-    found = find_mine(claim)
+    found = find_started_deployment(lease)
     if found and found.arn:
-        claim.write(service_deployment_arn=found.arn)
+        lease.write(service_deployment_arn=found.arn)
 
 
-def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None, verdict: Verdict) -> str | None:
+def request_stop(lease: RolloutLease, deployment: ecs.ServiceDeployment | None, verdict: Verdict) -> str | None:
     """Call StopServiceDeployment if the deployment can be stopped. Return a note for the page if that failed.
 
     If ECS does not describe the deployment, a stop that ECS accepted is not sent again: only the rollback shows it.
     """
-    rollout = claim.rollout
-    arn = mine.arn if mine else rollout.service_deployment_arn
+    rollout = lease.rollout
+    arn = deployment.arn if deployment else rollout.service_deployment_arn
     if arn is None:
         return "The stop cannot be sent: ECS does not give the ARN of this deployment (ecs:ListServiceDeployments)."
-    if mine:
-        rolls = mine.status in ("PENDING", "IN_PROGRESS")
+    if deployment:
+        rolls = deployment.status in ("PENDING", "IN_PROGRESS")
     else:
         was_taken = rollout.stop_sent_at is not None and rollout.stop_error is None
         rolls = not (was_taken or verdict.is_terminal or verdict.outcome == Outcome.ROLLING_BACK)
@@ -369,33 +384,35 @@ def ask_to_stop(claim: Claim, mine: ecs.ServiceDeployment | None, verdict: Verdi
     # Written before the call: if the reply is lost, the rollback that follows is still known to come from this stop.
     sent_before = rollout.stop_sent_at
     unanswered = "AWS did not answer the stop request. The portal will send it again."
-    claim.write(lease_until=Now() + LEASE, stop_sent_at=claim.now, stop_error=unanswered)
+    lease.write(lease_until=Now() + LEASE, stop_sent_at=lease.now, stop_error=unanswered)
     try:
-        ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=claim.renew)
+        ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=lease.renew)
     except AwsUnavailable as error:
         if not error.may_have_happened:
-            claim.write(stop_sent_at=sent_before)
+            lease.write(stop_sent_at=sent_before)
         return f"{unanswered} {in_short(error)}"
     except AwsError as error:
         # The role lacks the permission, or the deployment has ended meanwhile. The next observation shows how.
         logger.info("rollout %s: stop refused: %s", rollout.pk, error)
-        claim.write(stop_sent_at=sent_before)
+        lease.write(stop_sent_at=sent_before)
         return f"The stop was refused. {in_short(error)}"
     return None
 
 
-def judge_mine(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeployment | None) -> Verdict:
-    rollout = claim.rollout
-    by = stopped_by(rollout) if rollout.stop_sent_at else None
-    if mine is not None:
-        later = find_successor(claim, service, mine) if mine.status == "STOPPED" else None
-        return judge(mine, superseded_by=later, stopped_by=by)
+def judge_deployment(
+    lease: RolloutLease, service: ecs.Service | None, deployment: ecs.ServiceDeployment | None
+) -> Verdict:
+    rollout = lease.rollout
+    by = get_stopper_email(rollout) if rollout.stop_sent_at else None
+    if deployment is not None:
+        later = find_successor(lease, service, deployment) if deployment.status == "STOPPED" else None
+        return judge(deployment, superseded_by=later, stopped_by=by)
     if service is not None and rollout.deployment_id:
         return judge_by_id(
             service,
             rollout.deployment_id,
             baseline=rollout.baseline["deployment_ids"],
-            since=later_than_baseline(claim),
+            since=later_than_baseline(lease),
             was_rolling_back=rollout.outcome == Outcome.ROLLING_BACK,
             stopped_by=by,
         )
@@ -406,40 +423,40 @@ def judge_mine(claim: Claim, service: ecs.Service | None, mine: ecs.ServiceDeplo
 # --- between two observations -----------------------------------------------------------------------------------
 
 
-def go_on(claim: Claim, verdict: Verdict, seen: dict[str, Any]) -> None:
+def record_progress(lease: RolloutLease, verdict: Verdict, observed: dict[str, Any]) -> None:
     """Write the progress of a rollout that still runs.
 
     A status never goes back from IN_PROGRESS to PENDING, because the read may be stale.
     """
-    rollout = claim.rollout
+    rollout = lease.rollout
     status = rollout.status if verdict.status == Status.PENDING else verdict.status
     with transaction.atomic():
         upgrade = Upgrade.objects.locked(rollout.upgrade_id)
-        tell_turns(upgrade, rollout, verdict, seen)
-        claim.release(seconds=seconds_to_next_look(claim), status=status, outcome=verdict.outcome, **seen)
+        record_progress_events(upgrade, rollout, verdict, observed)
+        lease.release(seconds=seconds_to_next_poll(lease), status=status, outcome=verdict.outcome, **observed)
         refresh_upgrade(upgrade)
 
 
-def doubt(claim: Claim, verdict: Verdict, **seen: Any) -> None:
+def finish_when_confirmed(lease: RolloutLease, verdict: Verdict, **observed: Any) -> None:
     """Finish with a verdict that a stale read could fake only if a second read confirms it after the read lag."""
-    rollout = claim.rollout
+    rollout = lease.rollout
     lag = timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS)
-    if rollout.doubted_at is not None and claim.now - rollout.doubted_at >= lag:
-        return finish(claim, verdict, **seen)
-    fields = seen | {"doubted_at": rollout.doubted_at or claim.now, "rollout_reason": verdict.reason}
-    claim.release(seconds=poll_seconds(), **fields)
+    if rollout.doubted_at is not None and lease.now - rollout.doubted_at >= lag:
+        return finish_rollout(lease, verdict, **observed)
+    fields = observed | {"doubted_at": rollout.doubted_at or lease.now, "rollout_reason": verdict.reason}
+    lease.release(seconds=poll_seconds(), **fields)
 
 
-def note_failed_look(claim: Claim, why: str) -> None:
+def record_failed_observation(lease: RolloutLease, why: str) -> None:
     """Record that ECS could not be read. The state stays unchanged, and the page shows since when."""
-    if is_past_deadline(claim):
-        return finish(claim, timed_out(claim.rollout, f"AWS could not be read. {why}"))
-    claim.release(seconds=5 * poll_seconds(), check_error=why)
+    if is_past_deadline(lease):
+        return finish_rollout(lease, build_timed_out_verdict(lease.rollout, f"AWS could not be read. {why}"))
+    lease.release(seconds=5 * poll_seconds(), check_error=why)
 
 
-def seconds_to_next_look(claim: Claim) -> float:
+def seconds_to_next_poll(lease: RolloutLease) -> float:
     """Return the polling interval: short for a young rollout, longer later, so that a stalled one spares AWS's limits."""
-    age = claim.now - (claim.rollout.started_at or claim.now)
+    age = lease.now - (lease.rollout.started_at or lease.now)
     if age < timedelta(minutes=2):
         return poll_seconds()
     return poll_seconds() * (3 if age < timedelta(minutes=10) else 8)

@@ -22,21 +22,21 @@ from portal.models import Organization
 from upgrades.inventory.images import (
     LATEST,
     RegistryLimited,
+    RequestedImage,
     VersionMissing,
-    Wanted,
-    best_tag,
+    choose_best_tag,
+    describe_limit,
+    find_version_image,
     locate,
-    look_up,
     own_image,
-    why_limited,
 )
 from upgrades.inventory.running import (
+    CACHE_SECONDS,
     FAILED_SECONDS,
-    KEPT_SECONDS,
     LONGEST_WAIT_SECONDS,
     Reading,
-    ServiceNow,
-    read_platform,
+    RunningService,
+    read_running_services,
     service_name,
     task_definition,
 )
@@ -152,7 +152,7 @@ class Catalogue:
         rows = self.platform.services if self.platform else []
         return dict.fromkeys(PlatformService.values) | {row.service: row.version for row in rows}
 
-    def is_gone(self, row: ServiceNow) -> bool:
+    def is_gone(self, row: RunningService) -> bool:
         """Return whether the running image was deleted from its repository. ECS cannot start new tasks from it."""
         images = self.registry.images.get(row.service)
         if images is None or row.digest is None or self.registry.left_out.get(row.service):
@@ -163,23 +163,23 @@ class Catalogue:
 def read_catalogue(organization: Organization) -> Catalogue:
     """Return the versions that exist, newest first, and what runs where.
 
-    *Costs* four queries, the ECS reads of read_platform, and at most one ECR reading every FRESH_SECONDS. Waits at most
-    twice LONGEST_WAIT_SECONDS.
+    *Costs* four queries, the ECS reads of read_running_services, and at most one ECR reading every FRESH_SECONDS.
+    Waits at most twice LONGEST_WAIT_SECONDS.
     """
-    platform = read_platform(organization)
+    platform = read_running_services(organization)
     rows = platform.services if platform else []
-    repositories, limited = repositories_of(rows)
+    repositories, limited = find_repositories(rows)
     registry = read_registry(organization, repositories) if repositories else Registry()
     limited |= registry.limited
-    versions = versions_in(registry, rows)
+    versions = build_versions(registry, rows)
     selection = "available" if registry.images else "limited"
     if not registry.images:
-        versions = versions_known(organization, rows)
-    message = message_of(platform, registry, limited)
+        versions = find_known_versions(organization, rows)
+    message = build_message(platform, registry, limited)
     return Catalogue(versions, selection, message, limited, platform, registry)
 
 
-def repositories_of(rows: list[ServiceNow]) -> tuple[dict[str, ecr.Repository], dict[str, str]]:
+def find_repositories(rows: list[RunningService]) -> tuple[dict[str, ecr.Repository], dict[str, str]]:
     """Return the ECR repository of each service, and the reason for each service that has none.
 
     Services without a known task definition are in neither.
@@ -202,33 +202,33 @@ def read_registry(organization: Organization, repositories: dict[str, ecr.Reposi
     Only one request at a time calls ECR. The others get the previous reading. A failure is cached too.
     """
     key = soft_cache.key_of("registry", organization.pk, sorted(repositories.items()))
-    kept = soft_cache.recall_as(key, built)
+    kept = soft_cache.recall_as(key, build_from_cache)
     if kept and kept.is_recent:
         return kept
     old = kept or Registry()
     if not soft_cache.is_first(f"asking:{key}", seconds=ASKING_SECONDS):
         return old if old.read_at or old.error else replace(old, error=ASKED_BY_ANOTHER)
     try:
-        question = partial(ask_and_keep, key, organization.aws_target, repositories)
+        question = partial(read_and_cache, key, organization.aws_target, repositories)
         return within_time(question, "ecr:DescribeImages", seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.warning("registry of %s not read: %s", organization.slug, error)
         failed = replace(old, tried_at=timezone.now(), error=str(error))
-        soft_cache.remember(key, asdict(failed), seconds=KEPT_SECONDS)
+        soft_cache.remember(key, asdict(failed), seconds=CACHE_SECONDS)
         return failed
 
 
-def ask_and_keep(key: str, target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
+def read_and_cache(key: str, target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
     """Read the repositories and cache the result, even if the caller no longer waits. *Raises* AwsUnavailable."""
     try:
-        registry = ask_ecr(target, repositories)
-        soft_cache.remember(key, asdict(registry), seconds=KEPT_SECONDS)
+        registry = read_registry_images(target, repositories)
+        soft_cache.remember(key, asdict(registry), seconds=CACHE_SECONDS)
         return registry
     finally:
         soft_cache.forget(f"asking:{key}")
 
 
-def ask_ecr(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
+def read_registry_images(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
     """Read the images of all repositories. *Raises* AwsUnavailable. *Costs* one call per thousand images."""
     images: dict[str, list[ecr.Image]] = {}
     limited: dict[str, str] = {}
@@ -237,7 +237,7 @@ def ask_ecr(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Regis
         try:
             reading = ecr.list_images(target, repository)
         except (AwsDenied, AwsRefused) as error:
-            limited[service] = why_limited(error, repository)
+            limited[service] = describe_limit(error, repository)
             continue
         tagged = [image for image in reading.images if image.tags][:TAGGED_KEPT]
         untagged = [image for image in reading.images if not image.tags][:UNTAGGED_KEPT]
@@ -246,7 +246,7 @@ def ask_ecr(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Regis
     return Registry(images, limited, left_out, read_at=timezone.now(), tried_at=timezone.now())
 
 
-def built(kept: dict[str, Any]) -> Registry:
+def build_from_cache(kept: dict[str, Any]) -> Registry:
     """Rebuild a Registry from the result of asdict()."""
     images = {
         service: [ecr.Image(**{**image, "tags": tuple(image["tags"])}) for image in found]
@@ -255,18 +255,18 @@ def built(kept: dict[str, Any]) -> Registry:
     return Registry(**{**kept, "images": images})
 
 
-def versions_in(registry: Registry, rows: list[ServiceNow]) -> list[Version]:
+def build_versions(registry: Registry, rows: list[RunningService]) -> list[Version]:
     """Return the versions in the registry, newest first, ties by digest. Images with the same name are one version."""
     images: dict[str, dict[str, ecr.Image]] = {}
     for service, found in registry.images.items():
         for image in found:
-            images.setdefault(best_tag(image.tags) or image.digest, {})[service] = image
+            images.setdefault(choose_best_tag(image.tags) or image.digest, {})[service] = image
     versions = [
         Version(
             name,
             tuple(sorted({tag for image in by_service.values() for tag in image.tags} - {name})),
             by_service,
-            tuple(row.service for row in rows if runs(row, name, by_service.get(row.service), registry)),
+            tuple(row.service for row in rows if is_running_version(row, name, by_service.get(row.service), registry)),
         )
         for name, by_service in images.items()
     ]
@@ -275,14 +275,14 @@ def versions_in(registry: Registry, rows: list[ServiceNow]) -> list[Version]:
     return versions
 
 
-def runs(row: ServiceNow, name: str, image: ecr.Image | None, registry: Registry) -> bool:
+def is_running_version(row: RunningService, name: str, image: ecr.Image | None, registry: Registry) -> bool:
     """Return whether the service runs this version: by digest, or by tag if its registry cannot be read."""
     if image is None:
         return row.service not in registry.images and row.version == name
     return image.digest in row.digests or image.digest == row.digest
 
 
-def versions_known(organization: Organization, rows: list[ServiceNow]) -> list[Version]:
+def find_known_versions(organization: Organization, rows: list[RunningService]) -> list[Version]:
     """Return the running versions, then those of past rollouts, newest first. Reads no registry. *Costs* one query."""
     past = (
         Rollout.objects.filter(organization=organization, to_version__isnull=False)
@@ -296,7 +296,7 @@ def versions_known(organization: Organization, rows: list[ServiceNow]) -> list[V
     ]
 
 
-def message_of(platform: Reading | None, registry: Registry, limited: dict[str, str]) -> str:
+def build_message(platform: Reading | None, registry: Registry, limited: dict[str, str]) -> str:
     """Return sentences that say what the list is, what it lacks and why."""
     said = [AVAILABLE if registry.images else LIMITED]
     if platform is None:
@@ -319,7 +319,7 @@ def message_of(platform: Reading | None, registry: Registry, limited: dict[str, 
     return " ".join(said)
 
 
-def resolve(organization: Organization, services: list[str], version: str) -> dict[str, Wanted]:
+def resolve(organization: Organization, services: list[str], version: str) -> dict[str, RequestedImage]:
     """Resolve the version in each service's registry, to a version name, image and digest.
 
     A missing or disabled service keeps only the version name. It is not rolled out, or is resolved when its turn comes.
@@ -334,13 +334,13 @@ def resolve(organization: Organization, services: list[str], version: str) -> di
         answers = within_time(question, "ecr:DescribeImages", seconds=RESOLVE_SECONDS)
     except AwsError as error:
         if version == LATEST:
-            return {service: Wanted(LATEST) for service in services}
+            return {service: RequestedImage(LATEST) for service in services}
         raise registry_unavailable(version, error) from error
     refuse_unavailable(version, answers)
-    return {service: answer for service, answer in answers.items() if isinstance(answer, Wanted)}
+    return {service: answer for service, answer in answers.items() if isinstance(answer, RequestedImage)}
 
 
-Answer = Wanted | RegistryLimited | VersionMissing | AwsUnavailable
+Answer = RequestedImage | RegistryLimited | VersionMissing | AwsUnavailable
 
 
 def ask_registries(organization: Organization, services: list[str], version: str) -> dict[str, Answer]:
@@ -357,18 +357,18 @@ def ask_registries(organization: Organization, services: list[str], version: str
     answers: dict[str, Answer] = {}
     for service, name in names.items():
         live = found.get(name)
-        answer: Answer = Wanted(version)
+        answer: Answer = RequestedImage(version)
         # A service that another controller deploys is refused or fails later, whatever the version.
         if live is not None and live.task_definition is not None and not live.is_foreign:
             image = own_image(task_definition(organization, live.task_definition).images, service)
             try:
-                answer = look_up(target, image, service, version)
+                answer = find_version_image(target, image, service, version)
             except (RegistryLimited, VersionMissing, AwsUnavailable) as error:
                 answer = error
         if version == LATEST and isinstance(answer, RegistryLimited):
-            answer = Wanted(None)
-        elif not isinstance(answer, Wanted) and (version == LATEST or (live and live.desired_count == 0)):
-            answer = Wanted(version)
+            answer = RequestedImage(None)
+        elif not isinstance(answer, RequestedImage) and (version == LATEST or (live and live.desired_count == 0)):
+            answer = RequestedImage(version)
         answers[service] = answer
     return answers
 

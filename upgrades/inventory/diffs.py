@@ -16,12 +16,20 @@ from portal.aws.errors import AwsError, AwsRefused, in_short
 from portal.aws.revisions import Revision, read_revision
 from portal.models import Organization
 from portal.templatetags.words import last_part
-from upgrades.inventory.images import Names, RegistryLimited, Wanted, locate, own_image, recorded_names, version_of
-from upgrades.inventory.running import LONGEST_WAIT_SECONDS, Reading, ServiceNow, read_platform
+from upgrades.inventory.images import (
+    Names,
+    RegistryLimited,
+    RequestedImage,
+    find_version,
+    locate,
+    own_image,
+    read_recorded_names,
+)
+from upgrades.inventory.running import LONGEST_WAIT_SECONDS, Reading, RunningService, read_running_services
 
 logger = logging.getLogger(__name__)
 
-KEPT_SECONDS = 60
+CACHE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,10 @@ class Diff:
         return sizes and not (self.added or self.removed or self.changed)
 
 
-def diff_of(
+def read_diff(
     organization: Organization,
     service: str,
-    wanted: Wanted | str,
+    requested: RequestedImage | str,
     *,
     reading: Reading | None = None,
 ) -> Diff:
@@ -76,57 +84,57 @@ def diff_of(
     caller has it.
     *Costs* one query and four AWS calls; the result is cached for KEPT_SECONDS. Waits at most LONGEST_WAIT_SECONDS.
     """
-    reading = reading or read_platform(organization)
+    reading = reading or read_running_services(organization)
     now = next((row for row in reading.services if row.service == service), None) if reading else None
     if now is None or now.task_definition is None:
         return Diff(service, error=(reading.error if reading else None) or "the running version is not known")
-    goal = wanted if isinstance(wanted, str) else wanted.image or now.task_definition
-    key = soft_cache.key_of("diff", organization.pk, now.task_definition, now.digest, goal)
-    kept = soft_cache.recall_as(key, built)
+    requested_image = requested if isinstance(requested, str) else requested.image or now.task_definition
+    key = soft_cache.key_of("diff", organization.pk, now.task_definition, now.digest, requested_image)
+    kept = soft_cache.recall_as(key, build_from_cache)
     if kept is not None:
         return kept
-    question = partial(ask, organization.aws_target, now, wanted, recorded_names(organization))
+    question = partial(ask, organization.aws_target, now, requested, read_recorded_names(organization))
     try:
         diff = within_time(question, "ecs:DescribeTaskDefinition", seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.info("diff of %s of %s not read: %s", service, organization.slug, error)
         return Diff(service, error=in_short(error))
-    soft_cache.remember(key, asdict(diff), seconds=KEPT_SECONDS)
+    soft_cache.remember(key, asdict(diff), seconds=CACHE_SECONDS)
     return diff
 
 
-def diffs_of(
-    organization: Organization, wanted: dict[str, Wanted | str], *, reading: Reading | None = None
+def read_diffs(
+    organization: Organization, requested: dict[str, RequestedImage | str], *, reading: Reading | None = None
 ) -> dict[str, Diff]:
     """Return the diffs by service, up to the first that cannot be read, so that a page waits for one failure only."""
     diffs: dict[str, Diff] = {}
-    for service, goal in wanted.items():
-        diffs[service] = diff_of(organization, service, goal, reading=reading)
+    for service, requested_image in requested.items():
+        diffs[service] = read_diff(organization, service, requested_image, reading=reading)
         if diffs[service].error:
             break
     return diffs
 
 
-def built(kept: dict[str, Any]) -> Diff:
+def build_from_cache(kept: dict[str, Any]) -> Diff:
     """Rebuild a Diff from the result of asdict()."""
     return Diff(**{**kept, "before": Side(**kept["before"]), "after": Side(**kept["after"])})
 
 
-def ask(target: AwsTarget, now: ServiceNow, wanted: Wanted | str, names: Names) -> Diff:
+def ask(target: AwsTarget, now: RunningService, requested: RequestedImage | str, names: Names) -> Diff:
     """Read both task definitions and compare them. Makes no query. *Raises* AwsError."""
     before = read(target, str(now.task_definition))
     arn: str | None
-    if isinstance(wanted, str):
-        after, arn = read(target, wanted), wanted
-        image = own_image_of(after, now.service)
+    if isinstance(requested, str):
+        after, arn = read(target, requested), requested
+        image = get_own_image(after, now.service)
     else:
-        after, arn = before, now.task_definition if wanted.image is None else None
-        image = wanted.image or own_image_of(before, now.service)
-    old, new = environment_of(before.content), environment_of(after.content)
+        after, arn = before, now.task_definition if requested.image is None else None
+        image = requested.image or get_own_image(before, now.service)
+    old, new = get_environment(before.content), get_environment(after.content)
     return Diff(
         now.service,
-        side(target, now, before, own_image_of(before, now.service), names, digest=now.digest, arn=before.arn),
-        side(target, now, after, image, names, digest=now.digest if image == now.image else None, arn=arn),
+        build_side(target, now, before, get_own_image(before, now.service), names, digest=now.digest, arn=before.arn),
+        build_side(target, now, after, image, names, digest=now.digest if image == now.image else None, arn=arn),
         added=tuple(sorted(new.keys() - old.keys())),
         removed=tuple(sorted(old.keys() - new.keys())),
         changed=tuple(sorted(name for name in old.keys() & new.keys() if old[name] != new[name])),
@@ -140,11 +148,11 @@ def read(target: AwsTarget, arn: str) -> Revision:
     return revision
 
 
-def own_image_of(revision: Revision, service: str) -> str | None:
+def get_own_image(revision: Revision, service: str) -> str | None:
     return own_image({each["name"]: each["image"] for each in revision.content["containerDefinitions"]}, service)
 
 
-def environment_of(content: dict[str, Any]) -> dict[str, set[tuple[str, str]]]:
+def get_environment(content: dict[str, Any]) -> dict[str, set[tuple[str, str]]]:
     """Return, by variable name, each container that sets it and the value there."""
     found: dict[str, set[tuple[str, str]]] = {}
     for container in content["containerDefinitions"]:
@@ -155,9 +163,9 @@ def environment_of(content: dict[str, Any]) -> dict[str, set[tuple[str, str]]]:
     return found
 
 
-def side(
+def build_side(
     target: AwsTarget,
-    now: ServiceNow,
+    now: RunningService,
     revision: Revision,
     image: str | None,
     names: Names,
@@ -168,9 +176,9 @@ def side(
     """Return one side of the diff. The digest is that of `image`, else `digest`, else the one its tag points to now."""
     reference = ecr.parse_image(image) if image else None
     known = (reference.digest if reference else None) or digest
-    found = in_registry(target, image, now.service, known or (reference.tag if reference else None))
+    found = read_size(target, image, now.service, known or (reference.tag if reference else None))
     return Side(
-        version=version_of(target, image, now.service, names=names),
+        version=find_version(target, image, now.service, names=names),
         image=image,
         digest=known or (found.digest if found else None),
         size_bytes=found.size_bytes if found else None,
@@ -180,7 +188,7 @@ def side(
     )
 
 
-def in_registry(target: AwsTarget, image: str | None, service: str, name: str | None) -> ecr.Image | None:
+def read_size(target: AwsTarget, image: str | None, service: str, name: str | None) -> ecr.Image | None:
     """Return the image in ECR, or None if it cannot be read: a missing size must not fail the diff."""
     try:
         _, repository = locate(image, service)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from django.db.models import F, Q
 
 from portal.models import Organization
-from upgrades.inventory.images import exact, short
+from upgrades.inventory.images import choose_exact_version, shorten_digest
 from upgrades.models import Rollout
 from upgrades.states import Outcome, Phase
 
@@ -50,7 +50,7 @@ class Recorded:
     upgrade_id: str
 
 
-def recorded_of(organization: Organization) -> dict[str, Recorded | None]:
+def find_recorded(organization: Organization) -> dict[str, Recorded | None]:
     """Return, by service, what its newest rollout left running; None while a rollout is in progress. *Costs* one query.
 
     Rollouts in another cluster or stack, from before staff changed the organization, are ignored.
@@ -67,10 +67,10 @@ def recorded_of(organization: Organization) -> dict[str, Recorded | None]:
         .distinct("service")
         .select_related("upgrade")
     )
-    return {rollout.service: left_by(rollout) for rollout in newest}
+    return {rollout.service: get_final_version(rollout) for rollout in newest}
 
 
-def left_by(rollout: Rollout) -> Recorded | None:
+def get_final_version(rollout: Rollout) -> Recorded | None:
     if rollout.phase != Phase.DONE:
         return None
     digest, version = None, None
@@ -91,7 +91,7 @@ def find_drift(
     """
     if len(digests) > 1:
         counted = sorted(digests.items(), key=lambda each: (-each[1], each[0]))
-        runs = ", ".join(f"{count} of {in_full(digest, names)}" for digest, count in counted)
+        runs = ", ".join(f"{count} of {format_digest(digest, names)}" for digest, count in counted)
         return Drift(
             f"Its tasks run {len(digests)} different images: {runs}.",
             "Requests reach different versions. A tag moved while tasks were replaced, or a deployment stopped halfway.",
@@ -102,25 +102,27 @@ def find_drift(
         return None
     if pinned and running != pinned:
         return Drift(
-            f"Its tasks run {in_full(running, names)}, but its task definition names {in_full(pinned, names)}.",
+            f"Its tasks run {format_digest(running, names)}, but its task definition names {format_digest(pinned, names)}.",
             "A deployment of that task definition did not finish and was not rolled back. The next task that ECS starts "
             "will run the other image.",
             "Check the service in ECS, then upgrade it to the version you want.",
-            exact(names.get(pinned), pinned),
+            choose_exact_version(names.get(pinned), pinned),
         )
     if recorded and recorded.digest and running != recorded.digest:
-        left = in_full(recorded.digest, {recorded.digest: recorded.version} if recorded.version else {})
+        left = format_digest(recorded.digest, {recorded.digest: recorded.version} if recorded.version else {})
         return Drift(
-            f"It runs {in_full(running, names)}, but {recorded.upgrade_id} left it on {left}.",
+            f"It runs {format_digest(running, names)}, but {recorded.upgrade_id} left it on {left}.",
             "It was deployed outside the portal, or a tag was moved and tasks were replaced since then.",
             "If this was intended, upgrade it to the version it runs so that the record matches. If not, upgrade it to "
             f"{recorded.version or 'the version you want'}.",
-            exact(recorded.version, recorded.digest),
+            choose_exact_version(recorded.version, recorded.digest),
         )
     return None
 
 
-def in_full(digest: str, names: dict[str, str]) -> str:
+def format_digest(digest: str, names: dict[str, str]) -> str:
     """Return the version followed by its short digest."""
     known = names.get(digest)
-    return f"{known} ({short(digest)})" if known and known != short(digest) else short(digest)
+    return (
+        f"{known} ({shorten_digest(digest)})" if known and known != shorten_digest(digest) else shorten_digest(digest)
+    )

@@ -33,7 +33,7 @@ Names = dict[tuple[str, str], str]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedImage:
     """The image that a rollout should run. `image` has the form `<repository>@sha256:..`.
 
     Without an image, `version` is resolved in the registry when the rollout starts. Without a version too, the rollout uses
@@ -71,16 +71,18 @@ def own_image(images: dict[str, str], service: str) -> str | None:
     return images[container] if container else None
 
 
-def best_tag(tags: Iterable[str]) -> str | None:
+def choose_best_tag(tags: Iterable[str]) -> str | None:
     """Return the most specific tag: the most exact version, else any name, with `latest` last.
 
-    >>> best_tag(["latest", "v9", "v9.9.1", "v9.9.1-rc.2"]), best_tag(["a1b2c3d", "latest"]), best_tag([])
-    ('v9.9.1', 'a1b2c3d', None)
+    >>> choose_best_tag(["latest", "v9", "v9.9.1", "v9.9.1-rc.2"])
+    'v9.9.1'
+    >>> choose_best_tag(["a1b2c3d", "latest"]), choose_best_tag([])
+    ('a1b2c3d', None)
     """
-    return max(tags, key=tells, default=None)
+    return max(tags, key=rank_tag, default=None)
 
 
-def tells(tag: str) -> tuple[int, bool, str]:
+def rank_tag(tag: str) -> tuple[int, bool, str]:
     """Return a sort key by how specific a tag is: more version numbers rank higher, then tags without a suffix."""
     version = VERSION_LIKE.fullmatch(tag)
     if version is None:
@@ -88,7 +90,7 @@ def tells(tag: str) -> tuple[int, bool, str]:
     return 1 + version["numbers"].count("."), not version["rest"], tag
 
 
-def short(digest: str) -> str:
+def shorten_digest(digest: str) -> str:
     """Return a digest shortened to 12 hex digits, with its prefix.
 
     >>> short("sha256:0123456789abcdef")
@@ -97,7 +99,7 @@ def short(digest: str) -> str:
     return digest[:19]
 
 
-def exact(version: str | None, digest: str | None) -> str | None:
+def choose_exact_version(version: str | None, digest: str | None) -> str | None:
     """Return how a trigger can request exactly this image: by its version if that is a fixed tag, else by its digest.
 
     >>> exact("v9.9.0", None), exact("latest", "sha256:0123"), exact("sha256:0123", None)
@@ -107,7 +109,7 @@ def exact(version: str | None, digest: str | None) -> str | None:
     return version if has_tag else digest
 
 
-def recorded_names(organization: Organization) -> Names:
+def read_recorded_names(organization: Organization) -> Names:
     """Return the versions that past rollouts recorded, by service and digest. *Costs* one query."""
     rows = (
         Rollout.objects.filter(organization=organization)
@@ -123,7 +125,7 @@ def recorded_names(organization: Organization) -> Names:
     return names
 
 
-def version_of(target: AwsTarget, image: str | None, service: str, *, names: Names) -> str | None:
+def find_version(target: AwsTarget, image: str | None, service: str, *, names: Names) -> str | None:
     """Return the version that people know an image by: its tag.
 
     For an image pinned by digest, it is the recorded version (`names`), else the best tag in ECR, else the short digest.
@@ -135,7 +137,7 @@ def version_of(target: AwsTarget, image: str | None, service: str, *, names: Nam
     if reference.tag or reference.digest is None:
         return reference.tag
     known = names.get((service, reference.digest))
-    return known or tag_in_registry(target, reference) or short(reference.digest)
+    return known or tag_in_registry(target, reference) or shorten_digest(reference.digest)
 
 
 def tag_in_registry(target: AwsTarget, reference: ecr.ImageReference) -> str | None:
@@ -149,9 +151,9 @@ def tag_in_registry(target: AwsTarget, reference: ecr.ImageReference) -> str | N
         kept, seconds = "", NAME_FAILED_SECONDS
         try:
             found = ecr.find_image(target, repository, reference.digest)
-            kept, seconds = (best_tag(found.tags) or "" if found else ""), NAME_SECONDS
+            kept, seconds = (choose_best_tag(found.tags) or "" if found else ""), NAME_SECONDS
         except AwsError as error:
-            logger.info("name of %s not read: %s", short(reference.digest), error)
+            logger.info("name of %s not read: %s", shorten_digest(reference.digest), error)
         soft_cache.remember(key, kept, seconds=seconds)
     return kept or None
 
@@ -183,14 +185,14 @@ def locate(image: str | None, service: str) -> tuple[ecr.ImageReference, ecr.Rep
     return reference, repository
 
 
-def look_up(
+def find_version_image(
     target: AwsTarget,
     image: str | None,
     service: str,
     version: str,
     *,
     before_call: Callable[[], None] = ecs.nothing_first,
-) -> Wanted:
+) -> RequestedImage:
     """Return the image of this version in the service's own repository, pinned by digest.
 
     `latest` is the image with that tag, else the newest tagged image.
@@ -204,16 +206,16 @@ def look_up(
             reading = ecr.list_images(target, repository, before_call=before_call)
             found = next((each for each in reading.images if each.tags), None)
     except (AwsDenied, AwsRefused) as error:
-        raise RegistryLimited(why_limited(error, repository)) from error
+        raise RegistryLimited(describe_limit(error, repository)) from error
     if found is None and version == LATEST:
         raise RegistryLimited(f"the repository {repository.name} has no tagged image")
     if found is None:
         raise VersionMissing(f"the repository {repository.name} has no image {version}")
-    name = version if version != LATEST else best_tag(found.tags)
-    return Wanted(name, reference.pinned_to(found.digest), found.digest)
+    name = version if version != LATEST else choose_best_tag(found.tags)
+    return RequestedImage(name, reference.pinned_to(found.digest), found.digest)
 
 
-def why_limited(error: AwsError, repository: ecr.Repository) -> str:
+def describe_limit(error: AwsError, repository: ecr.Repository) -> str:
     """Return why versions cannot be listed, without account numbers or ARNs."""
     if isinstance(error, AwsDenied):
         return f"AWS denies the portal's role {error.permission} on the repository {repository.name}"

@@ -20,8 +20,15 @@ from portal.aws.deadline import within_time
 from portal.aws.ecr import parse_image
 from portal.aws.errors import AwsError, AwsUnavailable
 from portal.models import Organization
-from upgrades.inventory.drift import Drift, Recorded, find_drift, recorded_of
-from upgrades.inventory.images import Names, Wanted, own_image, recorded_names, running_digests, version_of
+from upgrades.inventory.drift import Drift, Recorded, find_drift, find_recorded
+from upgrades.inventory.images import (
+    Names,
+    RequestedImage,
+    find_version,
+    own_image,
+    read_recorded_names,
+    running_digests,
+)
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import OPEN, PlatformService, not_supported
 
@@ -33,13 +40,13 @@ FAILED_SECONDS = 15
 # For all calls of one reading together, including AssumeRole and retries.
 LONGEST_WAIT_SECONDS = 3
 LEAST_WAIT_SECONDS = 0.5
-KEPT_SECONDS = 24 * 60 * 60
+CACHE_SECONDS = 24 * 60 * 60
 TASKS_SECONDS = 60
 ASKED_BY_ANOTHER = "another request is reading ECS now. Try again in a few seconds"
 
 
 @dataclass(frozen=True)
-class ServiceNow:
+class RunningService:
     """`state`: steady, rolling, failed (its deployment, and ECS left it so), degraded (fewer run than should), disabled
     (desired 0), missing, not_supported (another `controller` than ECS deploys it), unknown
     (`left_out`: the member without which ECS's reply says too little of it).
@@ -84,13 +91,13 @@ class ServiceNow:
             return next(iter(self.digests)) if len(self.digests) == 1 else None
         return self.pinned
 
-    def runs_already(self, wanted: Wanted) -> bool:
+    def runs_already(self, requested: RequestedImage) -> bool:
         """Return whether an upgrade without force would change nothing. The engine checks again (engine/desired.py)."""
-        if wanted.image is None:
+        if requested.image is None:
             return True
         if self.digests:
-            return set(self.digests) == {wanted.digest}
-        return self.pinned == wanted.digest if self.pinned else self.version == wanted.version
+            return set(self.digests) == {requested.digest}
+        return self.pinned == requested.digest if self.pinned else self.version == requested.version
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Reading:
     `is_refused`: AWS answered with a refusal (no such cluster, no permission). Otherwise AWS did not answer.
     """
 
-    services: list[ServiceNow]
+    services: list[RunningService]
     read_at: datetime | None
     tried_at: datetime | None = None
     error: str | None = None
@@ -118,7 +125,7 @@ def service_name(organization: Organization, service: str) -> str:
     return f"{organization.deployment_stack}-{service}-service"
 
 
-def read_platform(organization: Organization, *, fresh_seconds: float = FRESH_SECONDS) -> Reading | None:
+def read_running_services(organization: Organization, *, fresh_seconds: float = FRESH_SECONDS) -> Reading | None:
     """Return the three services as they are now; None if the organization has neither cluster nor stack.
 
     *Costs* three queries. At most one DescribeServices call in `fresh_seconds` (FAILED_SECONDS after a failure), unless a
@@ -127,14 +134,14 @@ def read_platform(organization: Organization, *, fresh_seconds: float = FRESH_SE
     if organization.cluster is None:
         return None
     newest = last_rollouts(organization)
-    reading = recall(organization)
+    reading = read_cached(organization)
     if reading is None or not reading.is_recent(fresh_seconds) or ended_since(reading.tried_at, newest.values()):
         old = reading or Reading([unknown(organization, service) for service in PlatformService], read_at=None)
-        reading = read_anew(organization, organization.cluster, old, recorded_names(organization))
+        reading = refresh_reading(organization, organization.cluster, old, read_recorded_names(organization))
     return with_last_rollouts(organization, reading, newest)
 
 
-def read_anew(organization: Organization, cluster: str, old: Reading, recorded: Names) -> Reading:
+def refresh_reading(organization: Organization, cluster: str, old: Reading, recorded: Names) -> Reading:
     """Read ECS and cache the result. Only one request at a time does so; the others get the old reading.
 
     A failure is cached too. Makes no query, because the AWS calls run on their own thread. `recorded`: versions by digest.
@@ -152,7 +159,7 @@ def read_anew(organization: Organization, cluster: str, old: Reading, recorded: 
         logger.warning("platform of %s not read: %s", organization.slug, error)
         said, is_refused = str(error), not isinstance(error, AwsUnavailable)
         reading = replace(old, tried_at=timezone.now(), error=said, is_refused=is_refused)
-    keep(organization, reading)
+    write_cached(organization, reading)
     soft_cache.forget(asking)
     return reading
 
@@ -172,7 +179,7 @@ def with_digests(
 
 
 def ask_tasks(
-    organization: Organization, cluster: str, rows: list[ServiceNow], recorded: Names
+    organization: Organization, cluster: str, rows: list[RunningService], recorded: Names
 ) -> dict[str, dict[str, Any]]:
     """Return `digests` and `names` of each service.
 
@@ -192,15 +199,15 @@ def ask_tasks(
             tasks = ecs.running_tasks(organization.aws_target, cluster, row.service_name)
             digests = running_digests(definition, tasks, row.service)
             soft_cache.remember(key, digests, seconds=TASKS_SECONDS if row.is_settled else FRESH_SECONDS)
-        names = {digest: name_of(organization, row, digest, digests, recorded) for digest in digests}
+        names = {digest: find_version_name(organization, row, digest, digests, recorded) for digest in digests}
         if row.pinned and row.version:
             names[row.pinned] = row.version
         found[row.service] = {"digests": digests, "names": {digest: name for digest, name in names.items() if name}}
     return found
 
 
-def name_of(
-    organization: Organization, row: ServiceNow, digest: str, digests: dict[str, int], recorded: Names
+def find_version_name(
+    organization: Organization, row: RunningService, digest: str, digests: dict[str, int], recorded: Names
 ) -> str | None:
     """Return the version of a running digest, None if not known.
 
@@ -211,34 +218,34 @@ def name_of(
     if row.pinned is None and len(digests) == 1:
         return row.version
     exact = parse_image(row.image).pinned_to(digest)
-    return version_of(organization.aws_target, exact, row.service, names=recorded)
+    return find_version(organization.aws_target, exact, row.service, names=recorded)
 
 
-def now_context(organization: Organization) -> dict[str, Any]:
+def build_overview_context(organization: Organization) -> dict[str, Any]:
     """Return the context of the overview's live block: all open upgrades, which may run in parallel, and what runs."""
     open_upgrades = Upgrade.objects.filter(organization=organization, status__in=OPEN).for_record().newest_first()
     return {
         "organization": organization,
-        "reading": read_platform(organization),
+        "reading": read_running_services(organization),
         "open_upgrades": list(open_upgrades),
     }
 
 
-def recall(organization: Organization) -> Reading | None:
+def read_cached(organization: Organization) -> Reading | None:
     """Return the last reading, None if none is cached."""
     return soft_cache.recall_as(
         cache_key(organization),
-        lambda kept: Reading(**{**kept, "services": [ServiceNow(**row) for row in kept["services"]]}),
+        lambda kept: Reading(**{**kept, "services": [RunningService(**row) for row in kept["services"]]}),
     )
 
 
-def is_kept(organization: Organization) -> bool:
+def is_cached(organization: Organization) -> bool:
     """Return whether a reading is cached, however old."""
-    return recall(organization) is not None
+    return read_cached(organization) is not None
 
 
-def keep(organization: Organization, reading: Reading) -> None:
-    soft_cache.remember(cache_key(organization), asdict(reading), seconds=KEPT_SECONDS)
+def write_cached(organization: Organization, reading: Reading) -> None:
+    soft_cache.remember(cache_key(organization), asdict(reading), seconds=CACHE_SECONDS)
 
 
 def cache_key(organization: Organization) -> str:
@@ -262,14 +269,14 @@ def ask_ecs(organization: Organization, cluster: str, recorded: Names) -> Readin
     return Reading(rows, read_at=timezone.now(), tried_at=timezone.now())
 
 
-def as_row(organization: Organization, row: ServiceNow, live: ecs.Service, recorded: Names) -> ServiceNow:
+def as_row(organization: Organization, row: RunningService, live: ecs.Service, recorded: Names) -> RunningService:
     image = None
     if live.task_definition is not None:
         image = own_image(task_definition(organization, live.task_definition).images, row.service)
     return replace(
         row,
-        state=state_of(live),
-        version=version_of(organization.aws_target, image, row.service, names=recorded),
+        state=get_state(live),
+        version=find_version(organization.aws_target, image, row.service, names=recorded),
         image=image,
         pinned=parse_image(image).digest if image else None,
         is_settled=is_settled(live),
@@ -283,7 +290,7 @@ def as_row(organization: Organization, row: ServiceNow, live: ecs.Service, recor
     )
 
 
-def state_of(live: ecs.Service) -> str:
+def get_state(live: ecs.Service) -> str:
     if live.is_foreign:
         return "not_supported"
     if live.desired_count == 0:
@@ -314,12 +321,12 @@ def task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:
         return kept
     definition = ecs.describe_task_definition(organization.aws_target, arn)
     lasting = {name: value for name, value in asdict(definition).items() if name != "is_active"}
-    soft_cache.remember(key, lasting, seconds=KEPT_SECONDS)
+    soft_cache.remember(key, lasting, seconds=CACHE_SECONDS)
     return definition
 
 
-def unknown(organization: Organization, service: PlatformService) -> ServiceNow:
-    return ServiceNow(service.value, service.label, service_name(organization, service))
+def unknown(organization: Organization, service: PlatformService) -> RunningService:
+    return RunningService(service.value, service.label, service_name(organization, service))
 
 
 def last_rollouts(organization: Organization) -> dict[str, Rollout]:
@@ -341,16 +348,16 @@ def ended_since(moment: datetime | None, rollouts: Iterable[Rollout]) -> bool:
 
 def with_last_rollouts(organization: Organization, reading: Reading, newest: dict[str, Rollout]) -> Reading:
     """Add the newest ended rollout of each service, and its drift since then. *Costs* one query."""
-    recorded = recorded_of(organization)
+    recorded = find_recorded(organization)
     rows = []
     for row in reading.services:
         last = newest.get(row.service)
-        drift = None if last and ended_since(reading.read_at, [last]) else drift_of(row, recorded)
+        drift = None if last and ended_since(reading.read_at, [last]) else find_service_drift(row, recorded)
         rows.append(replace(row, last_rollout=last, drift=drift))
     return replace(reading, services=rows)
 
 
-def drift_of(row: ServiceNow, recorded: dict[str, Recorded | None]) -> Drift | None:
+def find_service_drift(row: RunningService, recorded: dict[str, Recorded | None]) -> Drift | None:
     """Return the drift of a service, None while a deployment is in progress, by the portal or from outside."""
     under_way = row.service in recorded and recorded[row.service] is None
     if under_way or not row.is_settled:

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_safe
 from portal.access import Policy, organization_of_page, policy
 from portal.web.context import page_context
 from portal.web.htmx import render_page
-from upgrades.checks.matrix import rows_of, run_of
+from upgrades.checks.matrix import find_validation_run, get_matrix_rows
 from upgrades.estimates import time_left
 from upgrades.models import Upgrade, ValidationRun
 from upgrades.pages.context import find_upgrade, stop_rule
@@ -62,9 +62,9 @@ def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
 
 def validation_context(upgrade: Upgrade) -> dict[str, Any]:
     """Return the validation matrix and whether the portal still runs its own checks. Costs two queries."""
-    run = run_of(upgrade)
+    run = find_validation_run(upgrade)
     return {
-        "matrix": rows_of(upgrade),
+        "matrix": get_matrix_rows(upgrade),
         "run": run,
         "is_probing": run is not None and not run.is_done,
         "may_validate": not upgrade.is_open and upgrade.has_advanced,

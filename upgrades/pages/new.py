@@ -20,7 +20,7 @@ from upgrades.pages.forms import ChoicesForm, TriggerForm
 from upgrades.pages.plan import build_plan
 from upgrades.pages.version_choices import version_options
 from upgrades.scope import SERVICE_OF, Change
-from upgrades.states import PlatformService, services_of
+from upgrades.states import PlatformService, get_services
 
 # The field beside which the command's refusal is shown, by error code.
 FIELD_OF = {
@@ -137,7 +137,7 @@ def preflight_panel(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def run_preflight(request: HttpRequest, organization: Organization, target: str) -> Preflight:
-    return preflight.run(organization, services_of(target), session_ends_at=session_ends_at(request))
+    return preflight.run(organization, get_services(target), session_ends_at=session_ends_at(request))
 
 
 def trigger(request: HttpRequest, form: TriggerForm, organization: Organization) -> Upgrade:

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 from django.urls import reverse
 
-from upgrades.inventory.images import exact
+from upgrades.inventory.images import choose_exact_version
 from upgrades.models import Rollout, Upgrade
-from upgrades.outcome_hints import LOOK, UNCLEAR
+from upgrades.outcome_hints import HINTS, UNCLEAR
 from upgrades.pages.plan import Choices
 from upgrades.rollback_plan import services_that_advanced
 from upgrades.states import ALL_SERVICES, Outcome, PlatformService, Status, in_a_sentence
@@ -70,7 +70,7 @@ def next_steps(upgrade: Upgrade) -> NextSteps | None:
     failed = [rollout for rollout in rollouts if rollout.status == Status.FAILED and rollout.service not in later]
     causes = [rollout for rollout in failed if rollout.outcome != Outcome.NOT_ATTEMPTED] or failed[:1]
     since = group_by_upgrade(later)
-    hints = [Hint(rollout, LOOK[Outcome(str(rollout.outcome))]) for rollout in causes]
+    hints = [Hint(rollout, HINTS[Outcome(str(rollout.outcome))]) for rollout in causes]
     if any(rollout.outcome in UNCLEAR for rollout in causes):
         return NextSteps(hints, since=since, is_unclear=True)
     if any(rollout.status != Status.SUCCESS for rollout in later.values()):
@@ -120,7 +120,7 @@ def build_retry(upgrade: Upgrade, rollouts: list[Rollout]) -> Action:
     name = describe_services([rollout.service for rollout in rollouts])
     if upgrade.rolls_back:
         return Action(f"Retry the rollback of {name}", rollback_url(upgrade.rolls_back))
-    ran = exact(first.from_version, first.from_digest)
+    ran = choose_exact_version(first.from_version, first.from_digest)
     if first.outcome in LEFT_BROKEN and ran and first.from_version != first.to_version:
         choices = Choices(service=target, version=ran, force=True)
         return Action(f"Return {name} to {first.from_version}", new_url(upgrade, choices))

@@ -6,7 +6,7 @@ from django.views.decorators.http import require_safe
 
 from portal.access import Policy, organization_of_page, policy
 from portal.web.htmx import render_page
-from upgrades.inventory.running import now_context
+from upgrades.inventory.running import build_overview_context
 
 
 @policy(Policy.VIEWER)
@@ -16,6 +16,6 @@ def platform_services(request: HttpRequest, slug: str) -> HttpResponse:
     organization = organization_of_page(request, slug)
     if not request.headers.get("HX-Request"):
         return redirect("overview", slug)
-    context = now_context(organization)
+    context = build_overview_context(organization)
     fragment = "upgrades/_platform_services.html"
     return render_page(request, fragment, fragment, context)

@@ -9,14 +9,14 @@ from urllib.parse import urlencode
 from portal.errors import PortalError
 from portal.models import Organization
 from upgrades.commands.refusals import refusal_alone, refuse_running, refuse_unplaced
-from upgrades.estimates import estimate_seconds, in_words
+from upgrades.estimates import estimate_seconds, format_seconds
 from upgrades.inventory.catalogue import resolve
-from upgrades.inventory.diffs import Diff, diffs_of
-from upgrades.inventory.images import LATEST, VERSION_LIKE, Wanted
-from upgrades.inventory.running import Reading, ServiceNow, read_platform
+from upgrades.inventory.diffs import Diff, read_diffs
+from upgrades.inventory.images import LATEST, VERSION_LIKE, RequestedImage
+from upgrades.inventory.running import Reading, RunningService, read_running_services
 from upgrades.models import Rollout, Upgrade
 from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
-from upgrades.states import ALL_SERVICES, OPEN, PlatformService, in_a_sentence, services_of
+from upgrades.states import ALL_SERVICES, OPEN, PlatformService, get_services, in_a_sentence
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class PlannedRollout:
     unknown (AWS did not report what runs or what the version is).
     """
 
-    now: ServiceNow
+    now: RunningService
     effect: str
     in_use_by: Upgrade | None
-    requested: Wanted | None = None
+    requested: RequestedImage | None = None
     diff: Diff | None = None
 
     @property
@@ -142,7 +142,7 @@ class Plan:
 
     @property
     def expected(self) -> str:
-        return in_words(self.estimated_seconds)
+        return format_seconds(self.estimated_seconds)
 
     @property
     def left_out(self) -> tuple[PlatformService, ...]:
@@ -179,13 +179,13 @@ class Plan:
 def build_plan(organization: Organization, choices: Choices) -> Plan:
     """Build the plan: what these choices would do now.
 
-    It reads ECS through read_platform, the registries through resolve() and the differences through diffs_of. If AWS
-    hangs, it waits for only one of these. Costs eight queries, and one more for each service that would change.
+    It reads ECS through read_running_services, the registries through resolve() and the differences through read_diffs.
+    If AWS hangs, it waits for only one of these. *Costs* eight queries, and one more for each service that would change.
     """
     scope = smallest_scope(choices.changed)
     target = choices.service or (scope.target if scope else None)
-    services = services_of(target) if target else []
-    reading = read_platform(organization)
+    services = get_services(target) if target else []
+    reading = read_running_services(organization)
     in_use = open_rollouts(organization)
     rows = reading.services if reading else []
     requested, refused = resolve_requested(organization, services, choices.version, reading)
@@ -225,7 +225,7 @@ def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
 
 def resolve_requested(
     organization: Organization, services: list[str], version: str, reading: Reading | None
-) -> tuple[dict[str, Wanted], list[PortalError]]:
+) -> tuple[dict[str, RequestedImage], list[PortalError]]:
     """Return what each service would run, and why the version is not available.
 
     Both are empty while ECS does not report what runs.
@@ -238,7 +238,7 @@ def resolve_requested(
         return {}, [error]
 
 
-def find_effect(now: ServiceNow, services: list[str], choices: Choices, requested: Wanted | None) -> str:
+def find_effect(now: RunningService, services: list[str], choices: Choices, requested: RequestedImage | None) -> str:
     if now.service not in services:
         return "untouched"
     if now.state in ("missing", "not_supported", "unknown"):
@@ -257,7 +257,7 @@ def with_diffs(
     organization: Organization, reading: Reading | None, planned: list[PlannedRollout]
 ) -> list[PlannedRollout]:
     """Return the rollouts, with the differences for each service that gets another image."""
-    requested: dict[str, Wanted | str] = {
+    requested: dict[str, RequestedImage | str] = {
         each.now.service: each.requested
         for each in planned
         if each.effect == "replace"
@@ -265,11 +265,11 @@ def with_diffs(
         and each.requested.image
         and not each.now.runs_already(each.requested)
     }
-    diffs = diffs_of(organization, requested, reading=reading)
+    diffs = read_diffs(organization, requested, reading=reading)
     return [replace(rollout, diff=diffs.get(rollout.now.service)) for rollout in planned]
 
 
-def refusals(organization: Organization, services: list[str], rows: list[ServiceNow]) -> Iterator[PortalError]:
+def refusals(organization: Organization, services: list[str], rows: list[RunningService]) -> Iterator[PortalError]:
     """Yield the errors with which the trigger would refuse now, as far as they are known without asking AWS."""
     unplaced = catch_refusal(partial(refuse_unplaced, organization))
     if unplaced:

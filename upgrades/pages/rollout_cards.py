@@ -5,7 +5,7 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from upgrades.engine.finish import newest_stop
+from upgrades.engine.finish import describe_newest_stop
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import Outcome, Phase, Status
 
@@ -14,7 +14,7 @@ STALL_REASONS_SHOWN = 3
 
 # The state of a service after each outcome except plain success: what it runs, and whether anything still happens.
 # What can be done about it is in next_steps.py.
-LEFT_AS = {
+STATE_AFTER_END = {
     Outcome.NO_CHANGE: "No task was replaced. To replace the tasks anyway, force a new deployment.",
     Outcome.DISABLED: "Nothing was changed. Scale the service up in ECS if it should run.",
     Outcome.ROLLED_BACK: "ECS restored the earlier tasks. The service runs the version that it ran before.",
@@ -70,7 +70,9 @@ def build_rollout_cards(upgrade: Upgrade, *, now: datetime | None = None) -> lis
             events=list(rollout.events.all()[:EVENTS_SHOWN]),
             bar=build_bar(rollout),
             headline=build_headline(rollout),
-            state_after_end=LEFT_AS.get(Outcome(rollout.outcome)) if rollout.is_terminal and rollout.outcome else None,
+            state_after_end=STATE_AFTER_END.get(Outcome(rollout.outcome))
+            if rollout.is_terminal and rollout.outcome
+            else None,
             checked_ago_seconds=int((now - rollout.last_checked_at).total_seconds())
             if rollout.last_checked_at
             else None,
@@ -116,7 +118,7 @@ def build_headline(rollout: Rollout) -> str:
         return "Start requested. Waiting for the deployment to appear in ECS."
     if rollout.phase == Phase.DONE:
         return describe_end(rollout)
-    newest = newest_stop(rollout.stopped_tasks)
+    newest = describe_newest_stop(rollout.stopped_tasks)
     if rollout.outcome == Outcome.ROLLING_BACK:
         return " ".join(part for part in ("Rolling back.", rollout.rollout_reason, newest) if part)
     wanted = rollout.desired_count

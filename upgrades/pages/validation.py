@@ -9,8 +9,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from portal.access import Policy, organization_of_page, person, policy
 from portal.errors import PortalError, existing
 from portal.web.context import page_context
-from upgrades.api.evidence import evidence_of
-from upgrades.checks.matrix import rows_of
+from upgrades.api.evidence import build_evidence
+from upgrades.checks.matrix import get_matrix_rows
 from upgrades.commands.sign import probe_again, sign_check
 from upgrades.pages.context import find_upgrade
 from upgrades.pages.detail import validation_context
@@ -24,7 +24,7 @@ def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpRe
     """Render one row of the matrix with the form that signs it; POST records the signature."""
     organization = organization_of_page(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
-    row = existing(next((each for each in rows_of(upgrade) if each.name == check), None))
+    row = existing(next((each for each in get_matrix_rows(upgrade) if each.name == check), None))
     form = SignForm(request.POST if request.method == "POST" else None)
     status = 200
     if request.method == "POST":
@@ -66,5 +66,5 @@ def evidence(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Render the evidence as a page to read and print. It is the same document as the API's."""
     organization = organization_of_page(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
-    context = page_context(request, organization) | {"upgrade": upgrade, "document": evidence_of(upgrade)}
+    context = page_context(request, organization) | {"upgrade": upgrade, "document": build_evidence(upgrade)}
     return render(request, "upgrades/evidence.html", context)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from portal.templatetags.words import ago
 from upgrades.inventory.catalogue import Catalogue, Version
-from upgrades.inventory.images import LATEST, best_tag, short
+from upgrades.inventory.images import LATEST, choose_best_tag, shorten_digest
 from upgrades.states import PlatformService, in_a_sentence
 
 NAMED_BY_TASK_DEFINITION = "latest (the image that each task definition names)"
@@ -32,7 +32,7 @@ def version_options(catalogue: Catalogue | None, chosen: str) -> list[Option]:
     if catalogue and catalogue.is_available:
         named = [version for version in catalogue.versions if version.has_tag and version.name != LATEST]
         labels |= {version.name: describe_version(version) for version in named[:OFFERED]}
-    labels.setdefault(chosen, f"{short(chosen)} (not listed)")
+    labels.setdefault(chosen, f"{shorten_digest(chosen)} (not listed)")
     return [Option("" if name == LATEST else name, label, name == chosen) for name, label in labels.items()]
 
 
@@ -51,7 +51,7 @@ def find_latest(catalogue: Catalogue, service: str) -> str | None:
     """Return the tag of the image that resolve() chooses: tagged `latest`, or else the newest tagged one."""
     tagged = [image for image in catalogue.registry.images[service] if image.tags]
     image = next((image for image in tagged if LATEST in image.tags), tagged[0] if tagged else None)
-    return best_tag(image.tags) if image else None
+    return choose_best_tag(image.tags) if image else None
 
 
 def describe_version(version: Version) -> str:

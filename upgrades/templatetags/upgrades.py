@@ -5,7 +5,7 @@ from typing import Any
 from django import template
 
 from portal.models import AuditKind, Organization
-from upgrades.inventory.running import now_context
+from upgrades.inventory.running import build_overview_context
 from upgrades.models import Upgrade
 from upgrades.states import EventKind, Outcome, PlatformService, Status
 
@@ -26,7 +26,7 @@ RECENT = 5
 @register.inclusion_tag("upgrades/_platform_services.html", takes_context=True)
 def platform_services(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
     """Render the open upgrades and the running services: the block that polls (pages/overview.py)."""
-    return {**now_context(organization), "user": context["user"], "request": context["request"]}
+    return {**build_overview_context(organization), "user": context["user"], "request": context["request"]}
 
 
 @register.inclusion_tag("upgrades/_recent.html", takes_context=True)

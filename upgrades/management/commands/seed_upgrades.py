@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from portal.models import Organization, User
 from portal.times import utc
-from upgrades.checks.matrix import blank_rows
+from upgrades.checks.matrix import build_blank_rows
 from upgrades.inventory.running import service_name
 from upgrades.models import Rollout, Upgrade, UpgradeEvent, ValidationRun
 from upgrades.states import (
@@ -22,9 +22,9 @@ from upgrades.states import (
     Outcome,
     Phase,
     Status,
+    get_services,
+    judge_validation,
     overall_status,
-    services_of,
-    validation_of,
 )
 
 BREAKER = "Service deployment rolled back because the circuit breaker threshold was exceeded."
@@ -117,7 +117,7 @@ class Command(BaseCommand):
             completed_at=ended,
         )
         at = began
-        for position, (service, (outcome, seconds)) in enumerate(zip(services_of(target), ends, strict=True)):
+        for position, (service, (outcome, seconds)) in enumerate(zip(get_services(target), ends, strict=True)):
             self.make_rollout(upgrade, position, service, outcome, at, seconds)
             at += timedelta(seconds=seconds)
         if upgrade.has_advanced:
@@ -176,7 +176,7 @@ class Command(BaseCommand):
         `failed` None: the portal has run its own checks, and the other rows are not signed.
         """
         signer = User.objects.get(email=f"{who}@acme.example") if who else None
-        for check in blank_rows(upgrade):
+        for check in build_blank_rows(upgrade):
             row = MatrixRow(check.name)
             if row in AUTOMATIC:
                 check.status, check.detail, check.evidence = CheckStatus.PASS, FOUND, {"probed": CheckStatus.PASS}
@@ -190,7 +190,7 @@ class Command(BaseCommand):
             organization=upgrade.organization, upgrade=upgrade, ends_at=at, reminded_at=at, is_done=True
         )
         results = [CheckResult(CheckStatus(check.status), check.is_signed) for check in upgrade.checks.all()]
-        Upgrade.objects.filter(pk=upgrade.pk).update(validation=validation_of(results, is_probing=False))
+        Upgrade.objects.filter(pk=upgrade.pk).update(validation=judge_validation(results, is_probing=False))
 
     def make_timeline(self, upgrade: Upgrade) -> None:
         """Create the timeline entries that the portal would have written, at the times of the rows."""

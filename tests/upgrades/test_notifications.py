@@ -49,7 +49,7 @@ def test_a_start_is_announced_from_api_and_page(cast: Cast, platform: LocalAws, 
         client_for(cast.operator), cast.acme, service="all", force_new_deployment=True, reason="OPS-1 <b>"
     )
 
-    upgrade = door.upgrade_of(response)
+    upgrade = door.find_upgrade(response)
     (message,) = announced(cast.acme)
     assert (message.kind, message.subject) == ("upgrade.started", upgrade.upgrade_id)
     assert message.title == "Acme Robotics (production): upgrade started"
@@ -107,7 +107,7 @@ def test_an_end_lists_each_service_and_the_next_step(cast: Cast, engine: Engine,
     assert "exit code" in orchestrator
     assert portal == "Customer portal: Failed. Not attempted because an earlier service failed. Nothing was changed."
     assert following == (
-        "Next: Find out why its new tasks stopped and fix the cause. What is safe to do then, the page has filled in."
+        "Next: Find out why its new tasks stopped and fix the cause. The upgrade's page offers the safe next step."
     )
     assert message.data["status"] == "PARTIAL"
     outcomes = [(each["service"], each["status"], each["outcome"]) for each in message.data["services"]]
