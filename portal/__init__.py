@@ -1,3 +1,3 @@
-"""The operations portal: what every app stands on. README.md has the map."""
+"""The operations portal: the code that all apps share."""
 
 __version__ = "0.1.0"

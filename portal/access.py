@@ -1,8 +1,10 @@
-"""TENANCY AND ROLES: the one door.
+"""Access control: route policies, tenant isolation and roles.
 
-Three walls, each tested by itself: every route declares a `policy` and AccessMiddleware refuses one that does not; every
-read of tenant data starts with `visible_to(user)`, so another organization's object is a 404; every command begins with
-`require`, so a role that is too low is a 403.
+Three independent checks, each with its own tests:
+
+- Every route declares a `policy`. AccessMiddleware refuses a route without one.
+- Every read of tenant data starts with `visible_to(user)`, so another organization's object is a 404.
+- Every command begins with `require`, so a role that is too low is a 403.
 """
 
 from collections.abc import Callable
@@ -31,19 +33,19 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 class Policy(Enum):
-    """Who may call a route. The role is enforced where the object is known; here it is declared and tested."""
+    """The callers that a route allows. A role is declared here and enforced where the object is known."""
 
-    PUBLIC = "anybody"
-    SIGNED_IN = "anybody who is signed in"
+    PUBLIC = "anyone"
+    SIGNED_IN = "anyone who is signed in"
     VIEWER = "members of the organization"
     OPERATOR = "operators and admins of the organization"
     ADMIN = "admins of the organization"
     STAFF = "staff, in production with two-factor authentication"
-    CLOSED = "nobody: a library's route that the portal does not use"
+    CLOSED = "no one: a library route that the portal does not use"
 
 
-# The views of allauth, one by one: a view that a new release adds is refused until somebody has decided about it.
-# E-mail addresses and names are kept by staff, so allauth's pages about them are closed.
+# The policy of each allauth view. A view that a new release adds is refused until it is listed here.
+# Staff manage e-mail addresses and names, so allauth's pages for them are closed.
 LIBRARY_POLICIES = {
     "allauth.account.views.LoginView": Policy.PUBLIC,
     "allauth.account.views.LogoutView": Policy.PUBLIC,
@@ -79,7 +81,7 @@ LIBRARY_POLICIES = {
 
 
 def policy(declared: Policy) -> Callable[[View], View]:
-    """Declare who may call the view. Outermost decorator of every view."""
+    """Declare who may call the view. Must be the outermost decorator of every view."""
 
     def declare(view: View) -> View:
         view.policy = declared  # type: ignore[attr-defined]
@@ -89,7 +91,7 @@ def policy(declared: Policy) -> Callable[[View], View]:
 
 
 def policy_of(view: Callable[..., Any]) -> Policy | None:
-    """Who may call the view; None when nobody has declared it, and then nobody may."""
+    """Return the policy of the view. None means that none is declared, so the view is refused."""
     declared = getattr(view, "policy", None)
     if isinstance(declared, Policy):
         return declared
@@ -100,7 +102,7 @@ def policy_of(view: Callable[..., Any]) -> Policy | None:
 
 
 class AccessMiddleware:
-    """Refuses a view without a policy, an anonymous caller of one that is not public, and all but staff in the admin."""
+    """Refuse views without a policy, anonymous callers of non-public views, and everyone but staff in the admin."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -108,17 +110,17 @@ class AccessMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
         if request.user.is_authenticated:
-            # A tenant's page must not come back from a cache after sign-out.
+            # A browser must not show a tenant's page from its cache after sign-out.
             response.headers.setdefault("Cache-Control", "no-store")
         return response
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponse | None:
-        # Answered here and not raised: Django turns what process_view raises into a 500.
+        # Return the error instead of raising it: Django turns an exception in process_view into a 500.
         declared = policy_of(view)
         if declared is None:
-            return respond(request, PortalError("no_policy", "This route declares no policy: nobody may call it.", 403))
+            return respond(request, PortalError("no_policy", "This route declares no policy, so it is closed.", 403))
         if declared is Policy.CLOSED:
             return respond(request, PortalError("not_found", NOT_FOUND, 404))
         if declared is Policy.PUBLIC:
@@ -129,9 +131,9 @@ class AccessMiddleware:
 
 
 def sign_in_first(request: HttpRequest) -> HttpResponse:
-    """401 as JSON for the API; for a fragment 401 and a redirect of the whole page; for a page the sign-in page.
+    """Answer an anonymous request: 401 JSON for the API, 401 with HX-Redirect for a fragment, else redirect to sign-in.
 
-    Signing in leads back: to the page that asked for the fragment, or to the page that was asked for.
+    Sign-in then returns to the requested page, or to the page that requested the fragment.
     """
     if is_api(request):
         return JsonResponse(error_body("not_authenticated", "Sign in first: POST /api/v1/auth/login."), status=401)
@@ -148,43 +150,43 @@ def sign_in_url(then: str | None) -> str:
 
 
 def person(request: HttpRequest | Request) -> User:
-    """The signed-in person; AccessMiddleware has turned everybody else away."""
+    """Return the signed-in person. AccessMiddleware has refused everyone else."""
     assert isinstance(request.user, User)  # noqa: S101
     return request.user
 
 
 def session_ends_at(request: HttpRequest | Request) -> datetime | None:
-    """When the caller's session ends, as it is stored: being used does not prolong it. One query."""
+    """Return when the caller's session expires. Using a session does not extend it. *Costs* one query."""
     key = request.session.session_key
     return Session.objects.filter(session_key=key).values_list("expire_date", flat=True).first() if key else None
 
 
 def is_staff(user: Person) -> bool:
-    """Whether the person may use Django admin: staff, in production only with two-factor authentication."""
+    """Return whether the person may use Django admin: staff, and in production only with two-factor authentication."""
     if not user.is_authenticated or not user.is_active or not user.is_staff:
         return False
     return settings.LOCAL or has_two_factor(user)
 
 
 def has_two_factor(user: User) -> bool:
-    """Whether signing in takes a second step. Recovery codes alone are none. One query."""
+    """Return whether the person has a second factor. Recovery codes do not count as one. *Costs* one query."""
     return bool(is_mfa_enabled(user, [Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN]))
 
 
 def staff_only(request: HttpRequest) -> HttpResponse | None:
-    """None for staff; 403 for others; staff without two-factor authentication are sent to set it up."""
+    """Return None for staff, else a 403. Redirect staff without two-factor authentication to its set-up page."""
     if is_staff(request.user):
         return None
     if not request.user.is_staff:
-        return respond(request, PortalError("forbidden", "Django admin is for staff; ask one of them.", 403))
+        return respond(request, PortalError("forbidden", "Django admin is for staff only.", 403))
     messages.warning(
-        request, "Django admin needs two-factor authentication: activate one of these, then open it again."
+        request, "Django admin requires two-factor authentication. Set it up here, then open Django admin again."
     )
     return HttpResponseRedirect(reverse("mfa_index"))
 
 
 def role_in(user: Person, organization: Organization) -> Role | None:
-    """The person's role; None for an outsider and for a suspended organization."""
+    """Return the person's role. None for an outsider and for a suspended organization."""
     if not user.is_authenticated or not user.is_active or not organization.is_active:
         return None
     role = Membership.objects.filter(organization=organization, user=user).values_list("role", flat=True).first()
@@ -205,26 +207,26 @@ def require(user: Person, organization: Organization, needed: Role) -> Role:
 
 
 def organization_of_page(request: HttpRequest, slug: str) -> Organization:
-    """The organization of a page's address. Raises PortalError 404 for an outsider."""
+    """Return the organization named in a page's URL. Raises PortalError 404 for an outsider."""
     return existing(Organization.objects.visible_to(request.user).filter(slug=slug).first())
 
 
 def organization_of_api(request: HttpRequest) -> Organization:
-    """The organization that a list, create or trigger route acts on: `X-Organization`, else the only membership.
+    """Return the organization that a list, create or trigger route acts on: `X-Organization`, else the only membership.
 
-    Raises PortalError 404 for a slug that is unknown or foreign, 400 `organization_required` without a header when the
-    person has several memberships, 404 when they have none.
+    *Raises* PortalError 404 for an unknown slug, for another organization's slug, and for a person without memberships;
+    400 `organization_required` if the header is missing and the person has several memberships.
     """
     slug = request.headers.get("X-Organization")
     if slug is not None:
         return organization_of_page(request, slug)
     organizations = list(Organization.objects.visible_to(request.user)[:2])
     if not organizations:
-        raise PortalError("not_found", "You are a member of no organization; ask its admin to add you.", 404)
+        raise PortalError("not_found", "You are not a member of any organization. Ask an admin to add you.", 404)
     if len(organizations) > 1:
         raise PortalError(
             "organization_required",
-            "You belong to several organizations: name one in the X-Organization header by its slug "
+            "You belong to several organizations. Name one by its slug in the X-Organization header "
             "(GET /api/v1/auth/session lists them).",
             400,
         )
@@ -232,7 +234,7 @@ def organization_of_api(request: HttpRequest) -> Organization:
 
 
 def organizations(request: HttpRequest) -> dict[str, Any]:
-    """Context processor: `my_organizations`, for the switcher in the frame of every page."""
+    """Provide `my_organizations` to every template, for the organization switcher."""
 
     def mine() -> list[Organization]:
         user = getattr(request, "user", AnonymousUser())

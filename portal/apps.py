@@ -9,17 +9,17 @@ class PortalConfig(AppConfig):
     verbose_name = "Organizations"
 
     def ready(self) -> None:
-        # Binds shared_task to the configured broker in every process, not only in the worker.
+        # Bind shared_task to the configured broker in every process, not only in the worker.
         from portal import celery  # noqa: F401
 
 
 class PortalAdminConfig(admin_apps.AdminConfig):
-    """django.contrib.admin with our site."""
+    """The configuration of django.contrib.admin with our own site."""
 
     default = False  # "portal" in INSTALLED_APPS means PortalConfig
     default_site = "portal.admin.site.PortalAdminSite"
 
     def ready(self) -> None:
         super().ready()
-        # Not in portal/admin/__init__.py: importing default_site would register the models on a site that is then replaced.
+        # Not in portal/admin/__init__.py: loading default_site imports it and would register on a site to be replaced.
         import_module("portal.admin.models")

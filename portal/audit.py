@@ -1,4 +1,4 @@
-"""The audit trail: append-only rows, written in the transaction of the change they tell of.
+"""The audit trail: append-only rows, each written in the same transaction as the change it describes.
 
 A trigger in the database refuses to change or delete a row (migration 0002).
 """
@@ -19,7 +19,7 @@ def record(
     subject: str,
     data: dict[str, Any] | None = None,
 ) -> AuditEvent:
-    """Write one audit row; call it inside the transaction of the change. `actor` None means the portal itself."""
+    """Write one audit row. Call this inside the transaction of the change. `actor` None means the portal itself."""
     person = None if actor is None or isinstance(actor, AnonymousUser) else actor
     return AuditEvent.objects.create(
         organization=organization,

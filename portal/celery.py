@@ -1,4 +1,4 @@
-"""The worker process: `celery -A portal worker`. What its messages mean is in each app's tasks.py."""
+"""The Celery application of the worker process (`celery -A portal worker`). Tasks are in each app's tasks.py."""
 
 import os
 

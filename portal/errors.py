@@ -1,6 +1,6 @@
-"""PortalError, the one error that commands raise, and its translators: JSON for clients, a page for people.
+"""PortalError, the only error that commands raise, and its rendering as JSON for clients or as a page for people.
 
-Every answer of the API that is no success has the shape of `error_body`; api.MEANINGS says what each status means.
+Every error response of the API has the shape of `error_body`. MEANINGS in portal/api/routes.py documents each status.
 """
 
 import logging
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
-NOT_FOUND = "There is nothing here, or it is not yours to see."
-DEPENDENCY_DOWN = "A part that the portal needs is down: nothing was changed. Try again in a few seconds."
-CSRF_MISSING = f"Send the {settings.CSRF_COOKIE_NAME} cookie's value in the X-CSRFToken header."
+NOT_FOUND = "This does not exist, or you do not have access to it."
+DEPENDENCY_DOWN = "A service that the portal depends on is down. Nothing was changed. Try again in a few seconds."
+CSRF_MISSING = f"Send the value of the {settings.CSRF_COOKIE_NAME} cookie in the X-CSRFToken header."
 API_PREFIXES = ("/api/", "/deployments", "/agents")
 RETRY_AFTER_SECONDS = 5
 # An answer names so many of what is wrong of one kind, and so much of a name that the caller chose.
@@ -34,10 +34,10 @@ MAX_NAMED, MAX_NAME_LENGTH = 10, 100
 
 
 class PortalError(Exception):
-    """A refusal that a person or client can act on.
+    """An error that a person or client can act on.
 
-    `code` is snake_case, `message` one sentence that names the thing, its state and what to do; `extra` goes into the
-    JSON body as it is (the id of what blocks, field errors). `retry_after` is in seconds, for status 429 and 503.
+    `code` is snake_case. `message` is one sentence that names the object, its state and what to do. `extra` is added to
+    the JSON body unchanged (the blocking id, field errors). `retry_after` is in seconds, for status 429 and 503.
     """
 
     def __init__(
@@ -49,7 +49,10 @@ class PortalError(Exception):
 
 
 def existing(found: Found | None) -> Found:
-    """What was found. Raises PortalError 404 for nothing: what is another's is told as what does not exist."""
+    """Return `found`, or raise a 404.
+
+    Objects of other organizations also get 404 so that their existence is not revealed.
+    """
     if found is None:
         raise PortalError("not_found", NOT_FOUND, 404)
     return found
@@ -74,9 +77,9 @@ def is_api(request: HttpRequest) -> bool:
 
 
 class ErrorMiddleware:
-    """Turns what a view raised into the one JSON shape or into error.html, with the request id on both.
+    """Render an exception of a view as JSON or as error.html, with the request id.
 
-    What another middleware raised (the session's, while the database is down) comes to `server_error`.
+    Exceptions of other middleware (the session's, while the database is down) reach `server_error` instead.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -91,7 +94,7 @@ class ErrorMiddleware:
 
 
 def as_portal_error(exception: BaseException | None) -> PortalError | None:
-    """Our error for a foreign one; None for what is a defect of ours (500)."""
+    """Return the PortalError for an exception. None means a defect of the portal (500)."""
     if isinstance(exception, PortalError):
         return exception
     if isinstance(exception, Http404):
@@ -104,9 +107,9 @@ def as_portal_error(exception: BaseException | None) -> PortalError | None:
         most = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
         return PortalError("too_many_keys", f"The request has more than {most} fields.", 400)
     if isinstance(exception, DataError):
-        # Fields are checked before; what comes here is a NUL in an address or header, which PostgreSQL cannot hold.
+        # Fields are validated earlier. What remains is a NUL in a URL or header, which PostgreSQL cannot store.
         logger.warning("refused by the database: %s", exception)
-        return PortalError("bad_request", "The request holds a character or value that cannot be stored.", 400)
+        return PortalError("bad_request", "The request contains a character or value that cannot be stored.", 400)
     if isinstance(exception, OperationalError | InterfaceError | RedisError):
         logger.error("dependency down: %s", type(exception).__name__)
         return PortalError("dependency_down", DEPENDENCY_DOWN, 503)
@@ -114,12 +117,12 @@ def as_portal_error(exception: BaseException | None) -> PortalError | None:
 
 
 def respond(request: HttpRequest, error: PortalError | None) -> HttpResponse:
-    """Answer with the error as JSON for the API, else as a page. None is an unforeseen error: 500, the id alone."""
+    """Return the error as JSON for the API, else as a page. None is an unexpected error: 500 with the request id."""
     if error is None:
         error = PortalError(
             "internal_error",
-            "The portal failed in a way nobody foresaw; what it was doing was rolled back. "
-            f"Give the request id {request_id_var.get()} to whoever runs it.",
+            "The portal failed unexpectedly and rolled back what it was doing. "
+            f"Give the request id {request_id_var.get()} to the people who run it.",
             500,
         )
     response: HttpResponse
@@ -138,7 +141,7 @@ def respond(request: HttpRequest, error: PortalError | None) -> HttpResponse:
 
 
 def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's EXCEPTION_HANDLER: the one JSON shape. None lets Django answer 500 through `server_error`."""
+    """Return DRF's exceptions in our JSON shape (EXCEPTION_HANDLER). None lets Django answer 500 via `server_error`."""
     if isinstance(exception, drf.ValidationError):
         return Response(validation_body(exception), status=400)
     if isinstance(exception, drf.Throttled):
@@ -156,7 +159,7 @@ def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Resp
 
 
 def validation_body(exception: drf.ValidationError) -> dict[str, Any]:
-    """`{"detail", "code": "invalid", "errors": {field: [sentence]}}`; the detail names the fields."""
+    """Return `{"detail", "code": "invalid", "errors": {field: [sentence]}}`. The detail names the fields."""
     detail = exception.detail
     errors = detail if isinstance(detail, dict) else {"body": detail}
     fields = {field: shortened([str(s) for s in _flatten(sentences)]) for field, sentences in errors.items()}
@@ -192,24 +195,24 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
 
 
 def too_many_requests(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    """allauth's rate limits end here (`handler429`)."""
-    message = "Too many requests of this kind from you in a short time. Wait a minute, then try again."
+    """Answer a request that exceeds one of allauth's rate limits (`handler429`)."""
+    message = "You sent too many requests of this kind. Wait a minute, then try again."
     return respond(request, PortalError("too_many_requests", message, 429, retry_after=60))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """`handler500`: called where the exception is handled, so it is still known."""
+    """Answer an unhandled exception (`handler500`). It is still being handled, so sys.exc_info() has it."""
     return respond(request, as_portal_error(sys.exc_info()[1]))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    message = "The form's security token is missing or old. Reload the page and send it again; nothing was changed."
+    message = "The form's security token is missing or expired. Nothing was changed. Reload the page and try again."
     if is_api(request):
         message = CSRF_MISSING
     return respond(request, PortalError("csrf_failed", message, 403))
 
 
 def is_unique_violation(error: DatabaseError, constraint: str) -> bool:
-    """Whether PostgreSQL refused a row by this constraint or unique index."""
+    """Return whether PostgreSQL refused a row because of this constraint or unique index."""
     diagnostics = getattr(error.__cause__, "diag", None)
     return getattr(diagnostics, "constraint_name", None) == constraint

@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: the same key and body give the same object, another body is refused.
+"""`Idempotency-Key`: the same key and body return the same object; the same key with another body is refused.
 
-The key is written in the transaction that makes the object, so a retry after a lost reply finds both or neither.
-Scope: organization and person. Keys are kept as long as what they made. The rules are Stripe's:
+The key is written in the transaction that creates the object, so a retry after a lost reply finds both or neither.
+A key is scoped to one organization and person, and kept as long as the object. The rules are Stripe's:
 https://docs.stripe.com/api/idempotent_requests
 """
 
@@ -17,7 +17,7 @@ from portal.models.idempotency import MAX_KEY_LENGTH
 
 @dataclass(frozen=True)
 class KeyUse:
-    """One use of a key: who sent it, for what. `key` None: none was sent, and nothing is looked up or kept."""
+    """One use of a key: who sent it, and for which request. With `key` None nothing is looked up or stored."""
 
     organization: Organization
     user: User
@@ -28,9 +28,9 @@ class KeyUse:
     def of(
         cls, command: str, request: dict[str, Any], *, organization: Organization, user: User, key: str | None
     ) -> Self:
-        """The fingerprint is a SHA-256 over the command's name and its canonical request.
+        """Return the use of a key. The fingerprint is a SHA-256 of the command's name and its canonical request.
 
-        Raises PortalError 400 `bad_idempotency_key`.
+        *Raises* PortalError 400 `bad_idempotency_key`.
         """
         if key is not None and not (1 <= len(key) <= MAX_KEY_LENGTH and key.isprintable()):
             message = f"Idempotency-Key takes 1 to {MAX_KEY_LENGTH} printable characters."
@@ -39,7 +39,10 @@ class KeyUse:
         return cls(organization, user, key, hashlib.sha256(canonical.encode()).hexdigest())
 
     def find_earlier(self) -> str | None:
-        """What this key made before, None when it is new. Raises PortalError 422 `idempotency_mismatch`."""
+        """Return the id that this key created before; None for a new key.
+
+        *Raises* PortalError 422 `idempotency_mismatch`.
+        """
         if self.key is None:
             return None
         earlier = IdempotencyKey.objects.filter(organization=self.organization, user=self.user, key=self.key).first()
@@ -48,13 +51,13 @@ class KeyUse:
         if earlier.fingerprint != self.fingerprint:
             raise PortalError(
                 "idempotency_mismatch",
-                f"This Idempotency-Key was used for {earlier.subject} with another request. Use a new key.",
+                f"This Idempotency-Key was already used for {earlier.subject} with a different request. Use a new key.",
                 422,
             )
         return earlier.subject
 
     def keep(self, subject: str) -> None:
-        """Write the key, in the transaction that makes the subject. Raises IntegrityError when another was faster."""
+        """Store the key in the transaction that creates the subject. Raises IntegrityError for a duplicate."""
         if self.key is not None:
             IdempotencyKey.objects.create(
                 organization=self.organization,

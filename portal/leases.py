@@ -1,7 +1,7 @@
-"""The right to work on one row: a lease on the database's clock with a fencing counter. The queue of both apps.
+"""Leases on rows: an expiry on the database's clock and a fencing counter. Both apps use them as their work queue.
 
-Two workers may want the same row, a worker may die or sleep with one in its hands: whoever holds the newest epoch may
-write, everybody else's writes change nothing.
+Two workers may claim the same row, and a worker may die or pause while it holds one. Only the holder of the newest
+epoch can write; a write with an older epoch changes nothing.
 """
 
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from typing import Any, Generic, TypeVar
 from django.db import connection, models, transaction
 from django.db.models.functions import Now
 
-# Renewed before each AWS call, so it outlives the longest one, a role assumed on the way included (a test holds it to
-# portal/aws/credentials.py), and the work of a worker that died waits no longer than this.
+# Must exceed the longest AWS call, including a role assumed on the way: leases are renewed before each call. A test
+# checks this against portal/aws/credentials.py. After a worker crash, its rows become claimable again after this long.
 LEASE = timedelta(seconds=30)
 
 
 class LeaseLost(Exception):
-    """Another worker holds the row now, or it is done: what this one found must not be written."""
+    """Another worker holds the row now, or it is done. The current worker must not write its results."""
 
 
 class Leased(models.Model):
-    """A row that is worked on: due when `next_check_at` has come and nobody holds a lease (the database's clock)."""
+    """A row with work to do. It is due when `next_check_at` has passed and no lease is active (database's clock)."""
 
     next_check_at = models.DateTimeField(null=True)
     lease_until = models.DateTimeField(null=True)
@@ -32,7 +32,7 @@ class Leased(models.Model):
 
     @classmethod
     def unfinished(cls) -> "models.QuerySet[Any]":
-        """The rows that somebody may still write to under a lease."""
+        """Return the rows that may still be written under a lease."""
         raise NotImplementedError
 
 
@@ -40,24 +40,24 @@ Row = TypeVar("Row", bound=Leased)
 
 
 def free() -> models.Q:
-    """Nobody holds it."""
+    """Match rows without an active lease."""
     return models.Q(lease_until__isnull=True) | models.Q(lease_until__lt=Now())
 
 
 def due() -> models.Q:
-    """What may be claimed now: its time has come and nobody holds it."""
+    """Match rows that may be claimed now: due and without an active lease."""
     return free() & models.Q(next_check_at__lte=Now())
 
 
 @dataclass
 class Claim(Generic[Row]):
-    """The right to work on one row. `now` is the database's clock when it was claimed."""
+    """A lease on one row. `now` is the database's clock when it was claimed."""
 
     row: Row
     now: datetime
 
     def write(self, **fields: Any) -> None:
-        """Guarded update: raises LeaseLost when the lease is another's, or the row done."""
+        """Update the row if the lease is still held. Raises LeaseLost if another worker holds it or the row is done."""
         mine = type(self.row).unfinished().filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)
         if not mine.update(**fields):
             raise LeaseLost(str(self.row))
@@ -65,22 +65,22 @@ class Claim(Generic[Row]):
             setattr(self.row, name, value)
 
     def renew(self) -> None:
-        """Call before each AWS call; raises LeaseLost."""
+        """Extend the lease. Call this before each AWS call. Raises LeaseLost."""
         self.write(lease_until=Now() + LEASE)
 
     def release(self, *, seconds: float, **fields: Any) -> None:
-        """Write, give the lease back, and be due again in so many seconds."""
+        """Write `fields`, release the lease, and make the row due again in `seconds`."""
         self.write(lease_until=None, next_check_at=Now() + timedelta(seconds=seconds), **fields)
 
 
 def take(rows: "models.QuerySet[Row]", *, most: int = 1) -> list[Claim[Row]]:
-    """Claim of these rows what nobody else does, `most` at most and in their order: a lease each, epoch one higher."""
+    """Claim up to `most` of these rows in their order, skipping locked ones. Each gets a lease and the next epoch."""
     with transaction.atomic():
         found = list(rows.select_for_update(skip_locked=True, of=("self",))[:most])
         if not found:
             return []
         with connection.cursor() as cursor:
-            cursor.execute("SELECT statement_timestamp()")  # what Now() is
+            cursor.execute("SELECT statement_timestamp()")  # the clock of Now()
             (now,) = cursor.fetchone()
         model = type(found[0])
         model._default_manager.filter(pk__in=[row.pk for row in found]).update(

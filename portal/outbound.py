@@ -1,12 +1,13 @@
-"""THE ONE WAY OUT: HTTP to addresses that people typed (probes of a platform, webhooks), safe against request forgery.
+"""HTTP requests to addresses that people entered (probes, webhooks), protected against server-side request forgery.
 
-The host is resolved once, every address found must pass, and the connection goes to one of those very addresses, with
-the name in Host, SNI and the certificate's check. Public addresses are reached by https on port 443 alone; anything else
-only where the caller's `networks` contain it, and some addresses never. Redirects are answers, proxies of the
-environment are not asked, the whole has one deadline, and what comes back has a limit.
+The host is resolved once, and every address found must pass. The connection goes to one of those addresses, with the
+host name in Host, SNI and the certificate check. Public addresses are reached only by https on port 443. Any other
+address or port must be in the caller's `networks`, and some addresses are never reached. Redirects are returned, not
+followed. Proxies of the environment are ignored. One deadline covers the whole request, and the response size is
+limited.
 
-Built on http.client, which takes a connected socket: everything that a larger client adds (pools, retries, redirects,
-decoding, proxies) would have to be switched off again here.
+Built on http.client, which accepts a connected socket. A larger client adds pools, retries, redirects, decoding and
+proxies, all of which would have to be switched off here.
 """
 
 import functools
@@ -26,12 +27,12 @@ Network = IPv4Network | IPv6Network
 
 DEFAULT_SECONDS = 3.0
 DEFAULT_MOST_BYTES = 64 * 1024
-# Of a name with many addresses, so many are tried within the deadline.
+# The most addresses of one name that are tried within the deadline.
 MOST_ADDRESSES = 4
 SET_HERE = {"host", "accept-encoding", "connection", "content-length", "transfer-encoding"}
 
-# Whatever `networks` says. Sources: IANA's special-purpose registries (iana-ipv4-special-registry,
-# iana-ipv6-special-registry), and the addresses where clouds hand out credentials.
+# Refused even if `networks` contains them. Sources: IANA's special-purpose registries (iana-ipv4-special-registry,
+# iana-ipv6-special-registry), and the addresses at which clouds serve credentials.
 NEVER: list[Network] = [
     ip_network(text)
     for text in (
@@ -45,9 +46,9 @@ NEVER: list[Network] = [
         "240.0.0.0/4",  # reserved, broadcast
         "::/128",
         "::ffff:0:0:0/96",  # IPv4 translated (RFC 2765)
-        "64:ff9b:1::/48",  # local NAT64: where the IPv4 address stands in it is not known
+        "64:ff9b:1::/48",  # local NAT64: the position of the IPv4 address in it is not known
         "100::/64",  # discarded
-        "2001::/23",  # protocol assignments, Teredo among them
+        "2001::/23",  # protocol assignments, including Teredo
         "2001:db8::/32",  # documentation
         "2002::/16",  # 6to4
         "3fff::/20",  # documentation
@@ -59,7 +60,7 @@ NEVER: list[Network] = [
         "ff00::/8",  # multicast
     )
 ]
-# Only where `networks` contains them. Python's `is_global` knows most of these, not all, and not in each version.
+# Reached only if `networks` contains them. Python's `is_global` excludes most of these, depending on its version.
 NOT_PUBLIC: list[Network] = [
     ip_network(text)
     for text in (
@@ -80,30 +81,30 @@ NAT64 = IPv6Network("64:ff9b::/96")
 IPV4_COMPATIBLE = IPv6Network("::/96")
 ISATAP = {0x00005EFE, 0x02005EFE}  # the third quarter of the address (RFC 5214)
 
-# Stricter than RFC 3986: what two parsers might read differently is refused, not guessed at.
+# Stricter than RFC 3986: refuses every URL that two parsers might read differently.
 URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<target>[/?][A-Za-z0-9._~:/?@!$&'()*+,;=%\[\]-]*)?"
 )
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-# A last label that a resolver may read as a number: 127.1, 0x7f000001, 2130706433.
+# A last label that a resolver may parse as a number: 127.1, 0x7f000001, 2130706433.
 NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 MOST_URL = 2000
 
 
 class OutboundRefused(Exception):
-    """The address may not be reached: nothing was connected. `str()` is a sentence that may be shown."""
+    """The address is not allowed, and nothing was connected. `str()` is a sentence that may be shown."""
 
 
 class OutboundFailed(Exception):
-    """There was no answer that can be used. `str()` is a sentence that may be shown; it holds nothing of the answer."""
+    """There was no usable response. `str()` is a sentence that may be shown. It contains no part of the response."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Any answer, whatever its status: a redirect too. `body` is as long as was allowed, never decoded.
+    """A response of any status, including redirects. `body` is within the allowed size and never decoded.
 
-    Names of headers are in lower case; of one that came twice the last counts.
+    Header names are in lower case. The last value of a repeated header counts.
     """
 
     status: int
@@ -114,7 +115,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Place:
-    """A URL, taken apart once. `host` is in lower case, an IPv6 address without its brackets."""
+    """A parsed URL. `host` is in lower case; an IPv6 address is without brackets."""
 
     scheme: str
     host: str
@@ -128,7 +129,7 @@ class Place:
 
 
 class Deadline:
-    """One time for everything: resolving, connecting, TLS, and each byte of the answer."""
+    """One deadline covering DNS, connect, TLS and every read."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -140,17 +141,17 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Raises OutboundFailed when nothing is left."""
+        """Return the seconds left. Raises OutboundFailed if there are none."""
         self.check()
         return max(self.seconds - self.spent, 0.001)
 
     def check(self) -> None:
-        """Raises OutboundFailed when the time is over: that is the reason, whatever else looks like one."""
+        """Raise OutboundFailed if the deadline has passed, so that it is reported instead of an error it caused."""
         if self.spent >= self.seconds:
             raise self.missed()
 
     def missed(self) -> OutboundFailed:
-        return OutboundFailed(f"No whole answer within {self.seconds:g} seconds.")
+        return OutboundFailed(f"No complete response within {self.seconds:g} seconds.")
 
 
 def send(
@@ -163,18 +164,19 @@ def send(
     seconds: float = DEFAULT_SECONDS,
     most_bytes: int | None = DEFAULT_MOST_BYTES,
 ) -> Answer:
-    """Send one request and read its answer, within `seconds` in all. `most_bytes` None: its head alone, `body` is empty.
+    """Send one request and read the response within `seconds` in total. `most_bytes` None reads only the headers.
 
-    `networks`: CIDRs beyond the public internet that may be reached, by http and on any port too. Raises OutboundRefused,
-    and then nothing was connected, or OutboundFailed: no name, no connection, TLS, not HTTP, larger than `most_bytes`,
-    compressed although identity was asked for, cut off, too slow.
+    `networks`: CIDRs beyond the public internet that may be reached, also by http and on any port.
+
+    *Raises* OutboundRefused if the address is not allowed; nothing was connected. OutboundFailed for no name, no
+    connection, a TLS error, no HTTP, a body over `most_bytes`, a compressed, truncated or late response.
     """
     deadline = Deadline(seconds)
     place = parse(url)
     addresses = permitted(place, networks, deadline)
     wanted = {name.lower(): value for name, value in (headers or {}).items()}
     if SET_HERE & set(wanted):
-        raise ValueError(f"set by portal.outbound alone: {', '.join(sorted(SET_HERE & set(wanted)))}")
+        raise ValueError(f"set only by portal.outbound: {', '.join(sorted(SET_HERE & set(wanted)))}")
     connection = connect(place, addresses, deadline)
     with connection, told_safely(deadline), cut_off_at(deadline, connection):
         secured = secure(connection, place)
@@ -183,15 +185,15 @@ def send(
 
 
 def parse(url: str) -> Place:
-    """Raises OutboundRefused for everything that is not plainly `http(s)://host[:port][/path][?query]`."""
+    """Parse a URL. Raises OutboundRefused for anything but a plain `http(s)://host[:port][/path][?query]`."""
     found = URL.fullmatch(url) if len(url) <= MOST_URL else None
     if found is None:
-        raise OutboundRefused("This is no plain address such as https://name.example/path.")
+        raise OutboundRefused("This is not a plain address such as https://name.example/path.")
     scheme = found["scheme"]
     host = found["host"].lower()
     port = int(found["port"]) if found["port"] else default_port(scheme)
     if not 1 <= port <= 65535:
-        raise OutboundRefused(f"{port} is no port.")
+        raise OutboundRefused(f"{port} is not a valid port.")
     target = found["target"] or "/"
     return Place(scheme, known_host(host), port, target if target.startswith("/") else f"/{target}")
 
@@ -201,39 +203,39 @@ def default_port(scheme: str) -> int:
 
 
 def known_host(host: str) -> str:
-    """The name, or the address in its one canonical form. Raises OutboundRefused."""
+    """Return the host name, or the IP address in its canonical form. Raises OutboundRefused."""
     try:
         if host.startswith("["):
             return str(IPv6Address(host[1:-1]))
         labels = host.split(".")
         if NUMERIC.fullmatch(labels[-1]):
-            # Four decimal numbers without leading zeros; any other way to write it is refused.
+            # Four decimal numbers without leading zeros. Any other notation is refused.
             return str(IPv4Address(host))
     except ValueError as error:
-        raise OutboundRefused(f"{host} is no IP address as it is usually written.") from error
+        raise OutboundRefused(f"{host} is not an IP address in its usual notation.") from error
     if not all(LABEL.fullmatch(label) for label in labels):
-        raise OutboundRefused(f"{host} is no host name. Names with other letters are written in their xn-- form.")
+        raise OutboundRefused(f"{host} is not a valid host name. Write an international name in its xn-- form.")
     return host
 
 
 def permitted(place: Place, networks: Iterable[str], deadline: Deadline) -> list[Address]:
-    """The addresses to try. Raises OutboundRefused unless every one of them may be reached."""
+    """Return the addresses to try. Raises OutboundRefused unless all of them may be reached."""
     extra = [ip_network(text) for text in networks]
     addresses = [unmapped(address) for address in resolve(place, deadline)]
     for address in addresses:
         if may_never(address):
-            raise OutboundRefused(f"{place.host} leads to an address that the portal never reaches.")
+            raise OutboundRefused(f"{place.host} resolves to an address that the portal never connects to.")
         if any(address in network for network in extra):
             continue
         if not is_public(address):
-            raise OutboundRefused(f"{place.host} leads to an address that is not public, nor allowed by the settings.")
+            raise OutboundRefused(f"{place.host} resolves to a non-public address that the settings do not allow.")
         if (place.scheme, place.port) != ("https", 443):
-            raise OutboundRefused("Only https on port 443 is reached on the public internet.")
+            raise OutboundRefused("Public addresses are reached only by https on port 443.")
     return list(dict.fromkeys(addresses))[:MOST_ADDRESSES]
 
 
 def resolve(place: Place, deadline: Deadline) -> list[Address]:
-    """Every address of the host. The system's resolver takes no time limit, so it is asked on a thread of its own."""
+    """Return every address of the host. Runs the system's resolver on its own thread, because it takes no timeout."""
     with suppress(ValueError):
         return [ip_address(place.host)]
     found: list[Address] = []
@@ -244,7 +246,7 @@ def resolve(place: Place, deadline: Deadline) -> list[Address]:
             for family, _, _, _, sockaddr in socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM):
                 if family in (socket.AF_INET, socket.AF_INET6):
                     found.append(ip_address(str(sockaddr[0])))
-        except (OSError, ValueError) as error:  # ValueError: UnicodeError too
+        except (OSError, ValueError) as error:  # ValueError includes UnicodeError
             problem.append(error)
 
     asking = threading.Thread(target=ask, name="outbound-resolve", daemon=True)
@@ -253,12 +255,12 @@ def resolve(place: Place, deadline: Deadline) -> list[Address]:
     if asking.is_alive():
         raise deadline.missed()
     if problem or not found:
-        raise OutboundFailed(f"The name {place.host} has no address.")
+        raise OutboundFailed(f"The name {place.host} does not resolve.")
     return found
 
 
 def unmapped(address: Address) -> Address:
-    """`::ffff:127.0.0.1` is 127.0.0.1, for the decision and for the connection."""
+    """Return the IPv4 address of an IPv4-mapped one, so that `::ffff:127.0.0.1` counts as 127.0.0.1."""
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
@@ -268,7 +270,7 @@ def may_never(address: Address) -> bool:
     if isinstance(address, IPv4Address):
         return False
     if address in NAT64:
-        # The gateway goes on to the IPv4 address; the prefix is for public ones alone (RFC 6052, 3.1).
+        # The gateway connects to the IPv4 address. The prefix is only for public ones (RFC 6052, 3.1).
         return not is_public(embedded(address))
     is_isatap = (int(address) >> 32) & 0xFFFFFFFF in ISATAP
     is_compatible = address in IPV4_COMPATIBLE and address != LOOPBACK_IPV6
@@ -276,7 +278,7 @@ def may_never(address: Address) -> bool:
 
 
 def is_public(address: Address) -> bool:
-    """On the public internet, by our own lists and by Python's. False for what is `never`."""
+    """Return whether the address is public by our own lists and Python's. False for every address in NEVER."""
     if any(address in network for network in (*NEVER, *NOT_PUBLIC)):
         return False
     if isinstance(address, IPv6Address):
@@ -287,16 +289,16 @@ def is_public(address: Address) -> bool:
 
 
 def embedded(address: IPv6Address) -> IPv4Address:
-    """The IPv4 address in the last 32 bits."""
+    """Return the IPv4 address in the last 32 bits."""
     return IPv4Address(int(address) & 0xFFFFFFFF)
 
 
 def connect(place: Place, addresses: list[Address], deadline: Deadline) -> socket.socket:
-    """A connection to the first address that takes one. Each gets its share of the time that is left."""
+    """Connect to the first address that accepts. Each attempt gets an equal share of the remaining time."""
     for position, address in enumerate(addresses):
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         with suppress(OSError), ExitStack() as unless_connected:
-            # A machine without this family, or without a file left to open, has no socket for it.
+            # Creating the socket fails on a machine without this family or without free file descriptors.
             connection = unless_connected.enter_context(socket.socket(family, socket.SOCK_STREAM))
             connection.settimeout(deadline.left / (len(addresses) - position))
             connection.connect((str(address), place.port))
@@ -304,13 +306,14 @@ def connect(place: Place, addresses: list[Address], deadline: Deadline) -> socke
             unless_connected.pop_all()
             return connection
     deadline.check()
-    raise OutboundFailed(f"Nothing took the connection at {place.host}, port {place.port}.")
+    raise OutboundFailed(f"Nothing accepted the connection at {place.host}, port {place.port}.")
 
 
 @contextmanager
 def cut_off_at(deadline: Deadline, connection: socket.socket) -> Iterator[None]:
-    """Shut the connection down when the time is over, wherever the exchange is: a peer that sends a byte a second meets
-    each single time-out. Through a duplicate, because TLS takes the first one away while it shakes hands.
+    """Shut the connection down at the deadline. A peer that sends one byte a second never exceeds a socket timeout.
+
+    Uses a duplicate of the socket, because TLS detaches the original during its handshake.
     """
     with connection.dup() as handle:
 
@@ -325,12 +328,12 @@ def cut_off_at(deadline: Deadline, connection: socket.socket) -> Iterator[None]:
             yield
         finally:
             timer.cancel()
-            timer.join()  # it may just be using the handle
+            timer.join()  # the timer may still be using the handle
 
 
 @contextmanager
 def told_safely(deadline: Deadline) -> Iterator[None]:
-    """What can go wrong on the line, in our words: the library's may hold pieces of the answer."""
+    """Translate network errors into our own messages, because the library's may contain parts of the response."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
@@ -339,7 +342,7 @@ def told_safely(deadline: Deadline) -> Iterator[None]:
         deadline.check()
         if isinstance(error, ssl.SSLError):
             raise OutboundFailed("No TLS connection could be made.") from error
-        raise OutboundFailed("The connection broke, or what answers does not speak HTTP.") from error
+        raise OutboundFailed("The connection broke, or the server does not speak HTTP.") from error
 
 
 def secure(connection: socket.socket, place: Place) -> socket.socket:
@@ -350,7 +353,7 @@ def secure(connection: socket.socket, place: Place) -> socket.socket:
 
 @functools.cache
 def tls_context() -> ssl.SSLContext:
-    """The system's certificate authorities (`SSL_CERT_FILE` names others), the name checked, TLS 1.2 at least."""
+    """Return a context that checks the name, needs TLS 1.2 and trusts the system's authorities or `SSL_CERT_FILE`."""
     return ssl.create_default_context()
 
 
@@ -369,17 +372,17 @@ def exchange(
     speaker.request(method, place.target, body=body, headers={"user-agent": "operations-portal", **headers, **ours})
     with speaker.getresponse() as response:
         named = {name.lower(): value for name, value in response.getheaders()}
-        deadline.check()  # an answer that was cut off looks like one that has ended
+        deadline.check()  # a response that was cut off looks complete
         if most_bytes is None:
             return Answer(response.status, named, b"", round(deadline.spent, 3))
         if response.getheader("content-encoding", "identity").strip().lower() != "identity":
-            raise OutboundFailed("The answer is compressed, although it was asked for as it is.")
+            raise OutboundFailed("The response is compressed, although the request asked for no compression.")
         if response.getheader("transfer-encoding", "chunked").strip().lower() != "chunked":
-            raise OutboundFailed("The answer comes in an encoding that was not asked for.")
+            raise OutboundFailed("The response uses a transfer encoding that was not requested.")
         read = response.read(most_bytes + 1)
         if len(read) > most_bytes:
-            raise OutboundFailed(f"The answer is larger than {most_bytes} bytes.")
+            raise OutboundFailed(f"The response is larger than {most_bytes} bytes.")
         deadline.check()  # as above
         if response.length:
-            raise OutboundFailed("The answer broke off before its end.")
+            raise OutboundFailed("The response ended too early.")
         return Answer(response.status, named, read, round(deadline.spent, 3))

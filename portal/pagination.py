@@ -1,4 +1,4 @@
-"""THE ENVELOPE of every list, for API and pages: `items, total, skip, limit, has_more`."""
+"""Pagination of every list in the API and on pages: `items, total, skip, limit, has_more`."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -44,9 +44,9 @@ class Page(Generic[Item]):
         return max(0, self.skip - self.limit) if self.skip else None
 
     def envelope(self, records: Collection[Any], **filters: Any) -> dict[str, Any]:
-        """Return the JSON body: the records of the items, the other four keys, the filters that applied or `None`.
+        """Return the JSON body: the items' records, the other four keys, and each filter's value or `None`.
 
-        The caller makes the records of all items together: a serializer for each would build its fields each time.
+        The caller serializes all items together, because one serializer per item would rebuild its fields each time.
         """
         return {
             "items": records,
@@ -59,11 +59,11 @@ class Page(Generic[Item]):
 
 
 def paginate(queryset: QuerySet[Row], *, skip: int, limit: int) -> Page[Row]:
-    """Two queries: a count and the rows. The query set must have a total order."""
+    """Return one page of the query set, which must have a total order. *Costs* two queries: a count and the rows."""
     total = queryset.count()
     return Page(items=list(queryset[skip : skip + limit]), total=total, skip=skip, limit=limit)
 
 
 def paginate_list(items: list[Item], *, skip: int, limit: int) -> Page[Item]:
-    """Of what is no table's: the items in their order."""
+    """Return one page of a list that does not come from a table."""
     return Page(items=items[skip : skip + limit], total=len(items), skip=skip, limit=limit)

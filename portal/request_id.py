@@ -1,4 +1,4 @@
-"""The request id: taken from `X-Request-ID` or made, echoed in the answer, in every log line and on every error page."""
+"""The request id: read from `X-Request-ID` or generated. It is in the response, every log line and every error page."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestIdMiddleware:
-    """Takes a well-formed `X-Request-ID`, else makes one: a caller's text must not write our log lines."""
+    """Accept a well-formed `X-Request-ID`, else generate one, so that callers cannot inject text into the log."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -33,10 +33,10 @@ class RequestIdMiddleware:
 
 
 class RequestIdFilter(logging.Filter):
-    """Gives every log record the `request_id` that the line format names."""
+    """Add the `request_id` that the log format uses to every record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        # Django logs a refusal after the middleware has ended; the line carries the request itself.
+        # Django logs a refused request after the middleware has returned, but attaches the request to the record.
         request = getattr(record, "request", None)
         record.request_id = getattr(request, "request_id", None) or request_id_var.get()
         return True

@@ -1,9 +1,9 @@
-"""Secrets that must be read again (targets, signing secrets), sealed at rest.
+"""Encryption at rest for secrets that must be read again (targets, signing secrets).
 
-A database dump alone does not give them away: they are encrypted (Fernet: AES-128-CBC with HMAC-SHA256) under a key that
-is derived from SECRET_KEY, which is not in the database. Whoever has both has the secrets. When SECRET_KEY is changed,
-nothing that was sealed before opens any more: each channel says so, its target is typed in again, and a webhook gets a
-new signing secret.
+A database dump does not reveal them. They are encrypted (Fernet: AES-128-CBC with HMAC-SHA256) with a key derived from
+SECRET_KEY, which is not in the database; database and key together do reveal them. After SECRET_KEY changes, nothing
+sealed before can be read. Each channel then says so: enter its target again, and create a new signing secret for a
+webhook.
 """
 
 import base64
@@ -22,7 +22,7 @@ def seal(secret: str) -> str:
 
 
 def unseal(sealed: str) -> str | None:
-    """What was sealed; None when it was sealed under another SECRET_KEY."""
+    """Return the secret; None if it was sealed with another SECRET_KEY."""
     try:
         return cipher(settings.SECRET_KEY).decrypt(sealed).decode()
     except InvalidToken:

@@ -1,4 +1,4 @@
-"""Every setting, from the environment alone. A bad value stops the start with a sentence (README: Settings)."""
+"""Every setting, read only from the environment. An invalid value stops the start with a message (README: Settings)."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,9 +18,9 @@ QUEUE_URL = validate.Regexp(
     error="Give a standard queue, such as https://sqs.eu-central-1.amazonaws.com/111111111111/portal.",
 )
 SHARED_CACHE_URL = validate.Regexp(r"(redis|rediss|unix)://", error="Not the URL of a Redis.")
-ORIGIN = validate.Regexp(r"https?://[^/]+$", error="Give origins such as https://portal.example.")
+ORIGIN = validate.Regexp(r"https?://[^/]+$", error="Use origins such as https://portal.example.")
 BASE_ADDRESS = validate.Regexp(
-    r"(https?://[^/?#\s]+/?)?$", error="Give the base address, such as https://portal.example."
+    r"(https?://[^/?#\s]+/?)?$", error="Use the base address, such as https://portal.example."
 )
 POSITIVE = validate.Range(min=0, min_inclusive=False)
 LOG_LEVELS = validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
@@ -31,12 +31,12 @@ def networks(texts: list[str]) -> None:
         try:
             ip_network(text)
         except ValueError as error:
-            raise ValidationError(f"{text} is no network such as 10.1.0.0/16.") from error
+            raise ValidationError(f"{text} is not a network such as 10.1.0.0/16.") from error
 
 
 try:
     DEBUG: bool = env.bool("DEBUG", False)
-    # DEMO=1 is set by `make up` and by the tests: one machine, plain HTTP, demo people. Never in production.
+    # `make up` and the tests set DEMO=1: one machine, plain HTTP, demo people. Never set it in production.
     DEMO: bool = env.bool("DEMO", False)
     LOCAL: bool = DEBUG or DEMO
     SECRET_KEY: str = env.str("SECRET_KEY", "local-only-key-that-protects-nothing-but-the-demo-data" if LOCAL else "")
@@ -53,44 +53,44 @@ try:
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
-    # Seconds; a rollout that has not ended by then frees its slot as FAILED timed_out.
+    # Seconds after which a rollout that has not ended is FAILED timed_out, so that its service can be upgraded again.
     UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60, validate=POSITIVE)
     # Seconds without a newly running task after which a rollout is flagged `stalled`.
     UPGRADE_STALL_SECONDS: int = env.int("UPGRADE_STALL_SECONDS", 5 * 60, validate=POSITIVE)
-    # Seconds between two looks at a rollout while it is young; older ones are looked at less often.
+    # Seconds between two observations of a new rollout; older ones are observed less often.
     UPGRADE_POLL_SECONDS: float = env.float("UPGRADE_POLL_SECONDS", 2.0, validate=POSITIVE)
-    # Seconds after a lost UpdateService reply during which a started deployment may still become visible.
+    # Seconds after a lost UpdateService reply in which the deployment that it started may still become visible.
     UPGRADE_ADOPT_SECONDS: float = env.float("UPGRADE_ADOPT_SECONDS", 15.0, validate=validate.Range(min=0))
-    # Seconds for which the services must run steadily before an upgrade counts as good; for which the portal probes; and
-    # after which people are told that an upgrade is not validated.
+    # Seconds for which the services must be steady before an upgrade counts as validated; seconds for which the portal
+    # probes; seconds after which it notifies people that an upgrade is not validated.
     UPGRADE_STEADY_SECONDS: int = env.int("UPGRADE_STEADY_SECONDS", 5 * 60, validate=POSITIVE)
     UPGRADE_VALIDATION_SECONDS: int = env.int("UPGRADE_VALIDATION_SECONDS", 30 * 60, validate=POSITIVE)
     UPGRADE_VALIDATION_REMINDER_SECONDS: int = env.int(
         "UPGRADE_VALIDATION_REMINDER_SECONDS", 60 * 60, validate=POSITIVE
     )
-    # Seconds between two looks at a deployment that changes or that somebody watches.
+    # Seconds between two observations of a deployment that is changing or being viewed.
     DEPLOYMENTS_POLL_SECONDS: float = env.float("DEPLOYMENTS_POLL_SECONDS", 3.0, validate=POSITIVE)
-    # Seconds between two looks at a steady deployment, where the budget below allows it.
+    # Seconds between two observations of a steady deployment, if the budget below allows it.
     DEPLOYMENTS_STEADY_SECONDS: float = env.float("DEPLOYMENTS_STEADY_SECONDS", 15.0, validate=POSITIVE)
-    # DescribeServices calls a minute for steady deployments, for each AWS account and region; ECS allows 1200 in all.
+    # DescribeServices calls per minute for steady deployments, per AWS account and region. ECS allows 1200 in total.
     DEPLOYMENTS_READS_PER_MINUTE: int = env.int("DEPLOYMENTS_READS_PER_MINUTE", 60, validate=POSITIVE)
-    # Seconds within which a read of ECS may still show the state before a write: what contradicts us is seen twice.
+    # Seconds in which a read of ECS may still show the state before a write. A contradicting state must be seen twice.
     DEPLOYMENTS_LAG_SECONDS: float = env.float("DEPLOYMENTS_LAG_SECONDS", 15.0, validate=POSITIVE)
-    # Seconds; a deployment of which no task has started by then has failed.
+    # Seconds after which a deployment without a started task has failed.
     DEPLOYMENTS_START_SECONDS: int = env.int("DEPLOYMENTS_START_SECONDS", 20 * 60, validate=POSITIVE)
-    # Networks beyond the public internet in which probes of platforms, and webhooks, may reach addresses; there by http
-    # and on any port too (portal/outbound.py says which are never reached).
+    # Networks beyond the public internet that probes and webhooks may reach, also by http and on any port.
+    # portal/outbound.py lists the addresses that are never reached.
     PROBE_NETWORKS: list[str] = env.list("PROBE_NETWORKS", [], validate=networks)
     WEBHOOK_NETWORKS: list[str] = env.list("WEBHOOK_NETWORKS", [], validate=networks)
-    # What a scraper of /metrics shows as a bearer token; empty: /metrics is closed.
+    # The bearer token of /metrics. Empty: /metrics is closed.
     METRICS_TOKEN: str = env.str("METRICS_TOKEN", "")
-    # Where people reach the portal, for links in notifications. Empty: they carry none.
+    # The base address of the portal, for links in notifications. Empty: no links.
     PORTAL_URL: str = env.str("PORTAL_URL", "", validate=BASE_ADDRESS).rstrip("/")
     TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", 0, validate=validate.Range(min=0))
     DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "portal@localhost")
     email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "console:" if LOCAL else "smtp://localhost:25")
 except EnvError as error:
-    raise ImproperlyConfigured(f"{error}. The README's settings table says what each setting takes.") from error
+    raise ImproperlyConfigured(f"{error}. The README's settings table documents each setting.") from error
 
 for name, value in (("SECRET_KEY", SECRET_KEY), ("ALLOWED_HOSTS", ALLOWED_HOSTS), ("CACHE_URL", cache_url)):
     if not value:
@@ -99,13 +99,13 @@ if CELERY_BROKER_URL.startswith("sqs") and not SQS_REGION:
     raise ImproperlyConfigured("Set SQS_REGION, such as eu-central-1, for CELERY_BROKER_URL=sqs:// (README: Settings).")
 if UPGRADE_STEADY_SECONDS >= UPGRADE_VALIDATION_SECONDS:
     raise ImproperlyConfigured(
-        "UPGRADE_STEADY_SECONDS must be less than UPGRADE_VALIDATION_SECONDS, or no service proves steady in time "
+        "UPGRADE_STEADY_SECONDS must be less than UPGRADE_VALIDATION_SECONDS, or no service can be steady in time "
         "(README: Settings)."
     )
 if database["ENGINE"] != "django.db.backends.postgresql":
-    raise ImproperlyConfigured("DATABASE_URL: the portal's queue needs PostgreSQL (README: Settings).")
+    raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database (README: Settings).")
 if "EMAIL_BACKEND" not in email:
-    raise ImproperlyConfigured("EMAIL_URL: give one such as smtp://user:password@host:587 (README: Settings).")
+    raise ImproperlyConfigured("EMAIL_URL must be a URL such as smtp://user:password@host:587 (README: Settings).")
 
 # --- Application ---------------------------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-# Locally WhiteNoise serves what the finders find, and nothing is collected.
+# Locally WhiteNoise serves files through the staticfiles finders, and nothing is collected.
 STATIC_ROOT = None if LOCAL else BASE_DIR / "static_root"
 WHITENOISE_USE_FINDERS = LOCAL
 STORAGES = {
@@ -245,7 +245,7 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
-# allauth's own copies the address into its table, where it would open the account after staff have changed it.
+# allauth's own generator copies the address into its table, where it would still be accepted after staff change it.
 ACCOUNT_PASSWORD_RESET_TOKEN_GENERATOR = "django.contrib.auth.tokens.PasswordResetTokenGenerator"  # noqa: S105 - a class
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = True
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
@@ -320,14 +320,14 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
     "PREPROCESSING_HOOKS": ["portal.api.schema.leave_out_root_paths"],
-    # Choices stand where they are used, without components of their own to name.
+    # Choices are inlined where they are used, so that they need no component names.
     "POSTPROCESSING_HOOKS": [],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
 }
 
 # --- Work in the background ----------------------------------------------------------------------------------------
 
-# A message is a doorbell: the database is the queue, so messages may be lost or doubled.
+# The database is the queue. Messages only speed things up, so they may be lost or delivered twice.
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
@@ -368,9 +368,8 @@ elif CELERY_BROKER_URL.startswith("sqs"):
         CELERY_BROKER_TRANSPORT_OPTIONS["queue_name_prefix"] = "operations-portal-"
         CELERY_BROKER_TRANSPORT_OPTIONS["sqs-creation-attributes"] = {"MessageRetentionPeriod": "120"}
 CELERY_TASK_PUBLISH_RETRY = False
-# What the scheduler process calls, and how often (seconds). All on one thread, so each returns soon: sends of
-# notifications, which wait for whatever receiver people typed in, go to threads of their own. Named by string: portal
-# imports no app.
+# What the scheduler process calls, and its interval in seconds. All run on one thread, so each must return quickly.
+# Notifications are sent on other threads, because their receivers may be slow. Named by string: portal imports no app.
 SCHEDULE: dict[str, float] = {
     "portal.tasks.beat": 5.0,
     "upgrades.tasks.sweep": 0.5,

@@ -1,6 +1,6 @@
-"""The cache as a memory: while it does not answer the portal has forgotten, and works on.
+"""Cache wrapper that treats a Redis outage as a cache miss.
 
-What must not be forgotten (the rate limits of sign-in) does not come through here.
+Data that must not be lost (the rate limits of sign-in) does not use this wrapper.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ Kept = TypeVar("Kept")
 
 
 def key_of(kind: str, *parts: object) -> str:
-    """A key of bounded length for parts that may be long: ARNs, images.
+    """Return a key of bounded length for parts that may be long, such as ARNs and images.
 
     >>> key_of("diff", "a" * 1000) == key_of("diff", "a" * 1000), len(key_of("diff", "a" * 1000))
     (True, 37)
@@ -27,17 +27,17 @@ def key_of(kind: str, *parts: object) -> str:
 
 
 def recall(key: str) -> Any:
-    """What was remembered; None for what was not, or no longer."""
+    """Return the cached value; None on a cache miss."""
     with forgetful():
         return cache.get(key)
     return None
 
 
 def recall_as(key: str, build: Callable[[Any], Kept]) -> Kept | None:
-    """What was remembered, made from it by `build`; None for what was not.
+    """Return the cached value converted by `build`; None on a cache miss.
 
-    What another release of the portal kept in another shape, for which `build` raises TypeError, KeyError or ValueError,
-    counts as nothing: while the portal is upgraded, both use one cache.
+    While the portal is upgraded, two releases share one cache. A value in another release's shape, for which `build`
+    raises TypeError, KeyError or ValueError, is a cache miss.
     """
     kept = recall(key)
     try:
@@ -52,7 +52,7 @@ def remember(key: str, value: Any, *, seconds: float) -> None:
 
 
 def is_first(key: str, *, seconds: float) -> bool:
-    """Whether nobody else came with this key within so many seconds. True for everybody while there is no memory."""
+    """Return whether this is the first call with the key in `seconds`. Always True while the cache is down."""
     with forgetful():
         return bool(cache.add(key, True, seconds))
     return True

@@ -1,4 +1,4 @@
-"""The portal's own work in the background: heartbeats (shown by /health and by a banner on every page), notifications."""
+"""The portal's own background work: notifications, and heartbeats (shown by /health and in a banner on every page)."""
 
 from celery import shared_task
 from django.db.models.functions import Now
@@ -9,7 +9,7 @@ from portal.wakeup import ring
 
 
 def beat() -> None:
-    """The scheduler's heartbeat; it also asks a worker for its own."""
+    """Record the scheduler's heartbeat and dispatch a task that records a worker's."""
     note_beat("scheduler")
     ring("portal.tasks.worker_beat")
 

@@ -1,4 +1,4 @@
-"""Every address. API routes have no trailing slash; pages have one."""
+"""The root URLconf. API routes have no trailing slash; pages have one."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -18,7 +18,7 @@ urlpatterns = [
     path("o/<slug:slug>/settings/", include("portal.notifications.urls")),
     path("o/<slug:slug>/settings/members/", include("portal.members.urls")),
     path("api/v1/auth/", include("portal.accounts.api_urls")),
-    # Deployments and agents are served at the root as well; the same views as below, whose addresses answers name.
+    # Deployments and agents are served at the root as well, by the views below. Responses link to /api/v1/.
     path("", include("deployments.api.urls")),
     path("api/v1/", include("deployments.api.urls")),
     path("api/v1/", include("upgrades.api.urls")),

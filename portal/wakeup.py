@@ -1,4 +1,4 @@
-"""Ringing a Celery task: best effort and bounded in time, because the sweep finds the work by itself."""
+"""Best-effort Celery dispatch with a short timeout. A lost message is harmless: the sweep finds the work."""
 
 import logging
 from typing import Any
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def ring(task: str, *args: str | int) -> bool:
-    """Publish a message for the task of this name; False when the broker did not take it (the sweep does the work)."""
+    """Dispatch the task of this name. Return False if the broker did not accept the message."""
     try:
         with broker_connection() as broker:
             app.send_task(task, args=args, expires=MESSAGE_SECONDS, connection=broker)

@@ -16,26 +16,26 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def refusing_odd_charsets(portal: Application) -> Application:
-    """Answer 400 to a charset that Python knows but that is none of text, such as zlib.
+    """Answer 400 to a charset that Python knows but that is not a text encoding, such as zlib.
 
-    Django takes it and fails below all middleware, where nobody gives the error a shape. One that Python does not know
-    is ignored by Django.
+    Django accepts it and then fails below all middleware, where no error response is built. Django ignores a charset
+    that Python does not know.
     """
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if is_text(environ.get("CONTENT_TYPE", "")):
             return portal(environ, start_response)
-        detail = "The charset in Content-Type is no encoding of text; use utf-8."
+        detail = "The charset in Content-Type is not a text encoding. Use utf-8."
         return refuse("400 Bad Request", "bad_request", detail, start_response)
 
     return application
 
 
 def reading_chunked_bodies(portal: Application) -> Application:
-    """Read a chunked body and give it the Content-Length that Django and REST framework go by.
+    """Read a chunked body and add the Content-Length that Django and REST framework rely on.
 
-    Without one they take the body for empty, and carry out what it forbids. Answer 413 to a body over the limit for any
-    other, and 411 if the web server does not decode chunks. A malformed chunk is an error of the web server's reader,
+    Without it they treat the body as empty and skip its validation. Answer 413 to a body over the general size limit,
+    and 411 if the web server does not decode chunks. A malformed chunk raises an error in the web server's reader,
     which gunicorn answers with 400.
     """
 
@@ -67,9 +67,9 @@ def is_text(content_type: str) -> bool:
     except LookupError as error:
         return "not a text encoding" not in str(error)
     except UnicodeError:
-        return True  # what cannot decode this one byte (utf-16, utf-32) may still decode a body
+        return True  # an encoding that cannot decode one byte (utf-16, utf-32) may still decode a body
     except ValueError:
-        return False  # it holds a NUL
+        return False  # it contains a NUL
     return True
 
 

@@ -1,9 +1,10 @@
-"""AWS's errors, translated at this edge into four kinds that the rest of the portal can decide on.
+"""Translates AWS errors into four kinds that the rest of the portal can act on.
 
-AWS's own error texts end here: no exception, log line, row, page or reply carries one. A text may repeat what its call was
-signed with (SignatureDoesNotMatch repeats the session token) or what it sent (an environment), and it names principals.
-Everywhere else an error is what str() says: action, code, the missing permission, and the request id. in_short() makes
-a sentence of it, with_advice() says what to do as well. What ECS says of a service (events, stop reasons) is not meant.
+AWS's own error texts stop here: no exception, log line, row, page or response contains one. A text may repeat the
+credentials of its call (SignatureDoesNotMatch repeats the session token) or the data it sent (an environment), and it
+names principals. Everywhere else an error is its str(): action, code, missing permission and request id. in_short()
+makes it a sentence, and with_advice() adds what to do. ECS's texts about a service (events, stop reasons) are not
+errors, and are kept.
 """
 
 import re
@@ -14,7 +15,7 @@ from typing import Any
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-# ThrottlingException is in no model of ECS, so boto3 has no class for it: errors are told apart by code, never by class.
+# ThrottlingException is in no model of ECS, so boto3 has no class for it. Errors are recognized by code, not by class.
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html
 THROTTLED = {"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException"}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
@@ -37,38 +38,38 @@ NEVER_SENT = (
     boto.MetadataRetrievalError,
 )
 MISSING = {"ClusterNotFoundException", "ServiceNotFoundException", "ServiceNotActiveException"}
-# Credentials that AWS does not take: no permission is missing.
+# AWS does not accept the credentials, so no permission is missing.
 CREDENTIALS_REFUSED = {"UnrecognizedClientException", "InvalidClientTokenId", "SignatureDoesNotMatch", "NoCredentials"}
-# What is passed on of a reply has the form of a name; anything else is a text.
+# Only parts of a reply that look like names are passed on. Anything else may be text.
 CODE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 PERMISSION = re.compile(r"not authorized to perform:? ([a-z0-9-]{1,64}:[A-Za-z]{1,128})")
 
-MISSING_ADVICE = "Create it in ECS, or let staff correct cluster and stack in the admin."
-CREDENTIALS_ADVICE = "AWS does not accept the portal's credentials. Staff can renew them, and check the portal's clock."
+MISSING_ADVICE = "Create it in ECS, or ask staff to correct cluster and stack in Django admin."
+CREDENTIALS_ADVICE = "AWS does not accept the portal's credentials. Staff can renew them and check the portal's clock."
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html lists what each code means.
 ADVICE = {
-    "ClientException": "Check the task definition in ECS: it may have been deregistered, or hold what ECS does not take.",
+    "ClientException": "Check the task definition in ECS: it may be deregistered, or have values that ECS rejects.",
     "InvalidParameterException": (
-        "Check in ECS that task definition and service fit together: containers, network, load balancer, launch type."
+        "Check in ECS that task definition and service match: containers, network, load balancer, launch type."
     ),
-    "LimitExceededException": "A quota of the AWS account is used up. Free some of it, or raise it in Service Quotas.",
+    "LimitExceededException": "A quota of the AWS account is used up. Free capacity, or raise the quota in Service Quotas.",
     "NamespaceNotFoundException": "The service's Service Connect namespace does not exist. Correct it in ECS.",
-    "ParamValidationError": "The portal sent a value that this call does not take. Report it to the portal's developers.",
+    "ParamValidationError": "The portal sent a value that this call does not accept. Report it to the portal's developers.",
     "PlatformTaskDefinitionIncompatibilityException": (
-        "The service's Fargate platform version lacks what the task definition needs. Raise it in ECS."
+        "The service's Fargate platform version is too old for the task definition. Raise it in ECS."
     ),
-    "PlatformUnknownException": "The service names a Fargate platform version that does not exist. Correct it in ECS.",
+    "PlatformUnknownException": "The service's Fargate platform version does not exist. Correct it in ECS.",
     "UnsupportedFeatureException": "The region or launch type lacks a feature that the service uses. Check it in ECS.",
 }
 # https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
-CLOUDTRAIL = "AWS's full reason is in the account's CloudTrail, under this request id."
+CLOUDTRAIL = "The account's CloudTrail has AWS's full reason under this request id."
 
 
 class AwsError(Exception):
-    """A call that failed. `code` is AWS's own; `request_id` is what CloudTrail and AWS support find the call by.
+    """A failed call. `code` is AWS's own. CloudTrail and AWS support find the call by `request_id`.
 
-    `why` is a reason in the portal's own words. AWS's text is never taken in: str(), args and logs must not have it.
+    `why` is a reason in the portal's own words. AWS's text is never stored, so str(), args and logs cannot contain it.
     """
 
     def __init__(self, code: str, *, action: str, why: str = "", request_id: str | None = None) -> None:
@@ -82,16 +83,16 @@ class AwsError(Exception):
 
 
 class AwsUnavailable(AwsError):
-    """Throttled, unreachable, timed out or failed on AWS's side: asking again later may work.
+    """Throttled, unreachable, timed out, or failed on AWS's side. A later retry may succeed.
 
-    `may_have_happened` is true when a write may have taken effect although its reply never came.
+    `may_have_happened` is true if a write may have taken effect although no reply came.
     """
 
     may_have_happened = True
 
 
 class AwsDenied(AwsError):
-    """The credentials may not do this. `permission` names the missing one, e.g. `ecs:UpdateService`."""
+    """The credentials do not allow this. `permission` is the missing one, e.g. `ecs:UpdateService`."""
 
     permission: str
 
@@ -105,24 +106,24 @@ class AwsDenied(AwsError):
 
 
 class AwsMissing(AwsError):
-    """The cluster or service does not exist, or no longer."""
+    """The cluster or service does not exist or no longer exists."""
 
 
 class AwsRefused(AwsError):
-    """Any other definite refusal: repeating the same call will not help."""
+    """Any other definite error. Repeating the same call does not help."""
 
 
 def in_short(error: AwsError) -> str:
-    """Return the sentence that people, rows and replies get for a failed call."""
+    """Return one sentence about a failed call, for people, rows and responses."""
     return f"{error}."
 
 
 def with_advice(error: AwsError) -> str:
-    """Return what to do about a call that failed for good, then in_short()."""
+    """Return in_short() of a permanently failed call with advice on what to do."""
     if error.code in CREDENTIALS_REFUSED:
         return f"{CREDENTIALS_ADVICE} {in_short(error)}"
     if isinstance(error, AwsDenied):
-        advice = f"The permission {error.permission} is missing. Staff can give it to the portal's role in AWS."
+        advice = f"The permission {error.permission} is missing. Staff can add it to the portal's role in AWS."
         return f"{advice} {in_short(error)}"
     if isinstance(error, AwsMissing):
         return f"{in_short(error)} {MISSING_ADVICE}"
@@ -132,9 +133,9 @@ def with_advice(error: AwsError) -> str:
 
 @contextmanager
 def translated(action: str) -> Iterator[None]:
-    """Raise our error for each of botocore's. `action` is the IAM name, e.g. `ecs:UpdateService`.
+    """Translate botocore's errors into ours. `action` is the IAM name, e.g. `ecs:UpdateService`.
 
-    Botocore's error is not chained to ours: its text would be in every traceback that is logged.
+    Botocore's error is not chained, because its text would then be in every logged traceback.
     """
     try:
         yield
@@ -164,7 +165,7 @@ def incomplete(member: str, action: str) -> AwsUnavailable:
 
 
 def retried_after_expiry(call: Callable[[], Any], *, renew: Callable[[], None]) -> Any:
-    """Make a read again, once, with new credentials when the old ones had expired."""
+    """Make a read, and retry it once with new credentials if the old ones had expired."""
     try:
         return call()
     except boto.ClientError as error:
@@ -196,7 +197,7 @@ def _from_reply(error: boto.ClientError, action: str) -> AwsError:
     if error.operation_name == "AssumeRole":
         action = "sts:AssumeRole"
     if code in THROTTLED or code in EXPIRED or status == 429:
-        # Refused at the door.
+        # AWS refused the call before it took effect.
         return _unavailable(code, action, request_id=request_id, may_have_happened=False)
     if status >= 500 or code in {"ServerException", "InternalFailure", "ServiceUnavailable"}:
         return _unavailable(code, action, request_id=request_id, may_have_happened=True)

@@ -1,12 +1,12 @@
-"""A filter for botocore's loggers. Imports nothing of AWS: the settings name it, and every process reads them."""
+"""A filter for botocore's loggers. Imports no AWS library, because the settings of every process load this module."""
 
 import logging
 
 
 class WithoutTraceback(logging.Filter):
-    """Drops the traceback of a failed renewal of credentials, which ends with AWS's own error text (see errors.py).
+    """Removes the traceback of a failed credential refresh, which ends with AWS's own error text (see errors.py).
 
-    The line keeps the kind of the error; action, code and request id come with the error of the call that needed them.
+    The line keeps the error's class. The error of the call that needed the credentials has action, code and request id.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -315,7 +315,7 @@ def test_an_address_that_may_not_be_reached_is_never_connected(
 
     assert receiver.connections == 0
     assert (message.status, message.failure) == ("failed", Failure.REFUSED_ADDRESS)
-    assert "not public" in message.attempts[0]["detail"]
+    assert "non-public" in message.attempts[0]["detail"]
 
 
 # --- who may send it, and when ---------------------------------------------------------------------------------------

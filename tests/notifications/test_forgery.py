@@ -81,7 +81,7 @@ def test_a_name_that_leads_elsewhere_when_it_is_sent_to(cast: Cast, canary: Outs
     deliver_now(message)
 
     assert message.failure == "refused_address"
-    assert message.result == "rebind.example leads to an address that is not public, nor allowed by the settings."
+    assert message.result == "rebind.example resolves to a non-public address that the settings do not allow."
     assert canary.connections == 0
 
 

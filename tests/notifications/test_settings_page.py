@@ -238,11 +238,11 @@ def test_slack_and_email_are_added(admin: Client, kind: str, target: str, kept: 
 
 
 BAD_TARGETS = [
-    ("webhook", "not a url", "This is no plain address"),
-    ("webhook", "ftp://example.com/", "This is no plain address"),
-    ("webhook", "https://user:password@example.com/", "This is no plain address"),
-    ("webhook", "https://2130706433/", "is no IP address as it is usually written"),
-    ("slack", "javascript:alert(1)", "This is no plain address"),
+    ("webhook", "not a url", "This is not a plain address"),
+    ("webhook", "ftp://example.com/", "This is not a plain address"),
+    ("webhook", "https://user:password@example.com/", "This is not a plain address"),
+    ("webhook", "https://2130706433/", "is not an IP address in its usual notation"),
+    ("slack", "javascript:alert(1)", "This is not a plain address"),
     ("email", "nobody", "nobody is no e-mail address."),
     ("email", "a@example.com\r\nBcc: all@example.com", "Bcc: is no e-mail address."),
     ("email", ", ".join(f"p{number}@example.com" for number in range(6)), "Give 1 to 5 addresses; these are 6."),

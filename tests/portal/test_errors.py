@@ -100,8 +100,8 @@ def test_an_address_that_is_not_there(cast: Cast, client_for: SignIn, signed_in:
     page, api = client.get("/nowhere/"), client.get("/api/v1/nowhere")
 
     assert (page.status_code, api.status_code) == (404, 404)
-    assert api.json() == {"detail": "There is nothing here, or it is not yours to see.", "code": "not_found"}
-    assert "There is nothing here, or it is not yours to see." in page.content.decode()
+    assert api.json() == {"detail": "This does not exist, or you do not have access to it.", "code": "not_found"}
+    assert "This does not exist, or you do not have access to it." in page.content.decode()
 
 
 def test_a_form_over_one_mebibyte_is_413(cast: Cast, client_for: SignIn) -> None:

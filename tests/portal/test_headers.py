@@ -193,7 +193,7 @@ def test_production_tells_clients_the_name_of_its_own_csrf_cookie(production: di
     refused, document = (json.loads(production["answers"][name][2]) for name in ("unproven", "schema"))
 
     assert refused["code"] == "csrf_failed"
-    assert "the __Host-csrftoken cookie's value" in refused["detail"]
+    assert "the value of the __Host-csrftoken cookie" in refused["detail"]
     assert "the `__Host-csrftoken` cookie's value" in document["info"]["description"]
 
 

@@ -264,7 +264,7 @@ def test_some_addresses_are_never_reached(host: str, names: dict[str, list[list[
     names["innocent.example"] = [[host.strip("[]")]]
 
     for url in (f"https://{host}/", f"http://{host}:8080/", "https://innocent.example/"):
-        with pytest.raises(OutboundRefused, match="never reaches"):
+        with pytest.raises(OutboundRefused, match="never connects to"):
             send("GET", url, networks=EVERYTHING)
 
 
@@ -275,14 +275,14 @@ def test_private_addresses_are_reached_only_where_the_settings_say_so(
     names["innocent.example"] = [[host.strip("[]")]]
 
     for url in (f"https://{host}/", f"http://{host}:8080/", "https://innocent.example/"):
-        with pytest.raises(OutboundRefused, match="not public"):
+        with pytest.raises(OutboundRefused, match="non-public"):
             send("GET", url, networks=["192.0.2.128/25", "fd99::/16"])
 
 
 @pytest.mark.parametrize("host", PUBLIC.split())
 @pytest.mark.parametrize("start", ["http://{}/", "http://{}:443/", "https://{}:8443/", "https://{}:80/"])
 def test_the_public_internet_is_reached_by_https_on_its_port_alone(host: str, start: str) -> None:
-    with pytest.raises(OutboundRefused, match="Only https on port 443"):
+    with pytest.raises(OutboundRefused, match="only by https on port 443"):
         send("GET", start.format(host), networks=LOOPBACK)
 
 
@@ -372,8 +372,8 @@ FAILURES = {
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Encoding: identity\r\n\r\nx",
         "compressed",
     ),
-    "a bomb on the way": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "not asked for"),
-    "cut off": (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", "broke off"),
+    "a bomb on the way": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "not requested"),
+    "cut off": (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", "ended too early"),
     "cut off in chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "broke"),
     "nothing": (b"", "does not speak HTTP"),
     "another protocol": (b"SSH-2.0-OpenSSH_9.2 secret\r\n", "does not speak HTTP"),
@@ -418,7 +418,7 @@ def test_of_an_endless_answer_the_head_can_be_had(canary: Outside) -> None:
 def test_nobody_there(canary: Outside) -> None:
     canary.stop()
 
-    with pytest.raises(OutboundFailed, match="Nothing took the connection"):
+    with pytest.raises(OutboundFailed, match="Nothing accepted the connection"):
         send("GET", canary.url, networks=LOOPBACK)
 
 
@@ -426,7 +426,7 @@ def test_a_name_without_an_address(names: dict[str, list[list[str]]]) -> None:
     names["empty.example"] = [[]]
 
     for name in ("nowhere.example", "empty.example"):
-        with pytest.raises(OutboundFailed, match="has no address"):
+        with pytest.raises(OutboundFailed, match="does not resolve"):
             send("GET", f"https://{name}/", networks=LOOPBACK)
 
 
@@ -444,7 +444,7 @@ def test_an_answer_that_drips_is_cut_off(canary: Outside, at_once: bytes, answer
     canary.answers["/"] = drip(answer, at_once=at_once)
     began = time.monotonic()
 
-    with pytest.raises(OutboundFailed, match=r"No whole answer within 0\.4 seconds"):
+    with pytest.raises(OutboundFailed, match=r"No complete response within 0\.4 seconds"):
         send("GET", canary.url, networks=LOOPBACK, seconds=0.4)
 
     assert time.monotonic() - began < 1.5
@@ -454,7 +454,7 @@ def test_a_silent_peer_is_cut_off(canary: Outside) -> None:
     canary.answer("/", {}, seconds=2)
     began = time.monotonic()
 
-    with pytest.raises(OutboundFailed, match="No whole answer within"):
+    with pytest.raises(OutboundFailed, match="No complete response within"):
         send("GET", canary.url, networks=LOOPBACK, seconds=0.3)
 
     assert time.monotonic() - began < 1.5
@@ -465,7 +465,7 @@ def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(socket, "getaddrinfo", lambda *rest, **named: hang.wait(5) and [])
     began = time.monotonic()
 
-    with pytest.raises(OutboundFailed, match="No whole answer within"):
+    with pytest.raises(OutboundFailed, match="No complete response within"):
         send("GET", "https://slow.example/", networks=LOOPBACK, seconds=0.3)
 
     assert time.monotonic() - began < 1.5
@@ -556,7 +556,7 @@ def test_a_handshake_that_never_ends_is_cut_off() -> None:
     # Nobody accepts: the kernel takes the connection, and nothing answers.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
-        with pytest.raises(OutboundFailed, match="No whole answer within"):
+        with pytest.raises(OutboundFailed, match="No complete response within"):
             send("GET", url, networks=LOOPBACK, seconds=0.4)
 
     assert time.monotonic() - began < 1.5

@@ -210,7 +210,7 @@ def test_staff_need_two_factors_in_production(client_for: SignedIn, cast: Cast, 
 
     for path in ("/admin/", "/admin/login/", "/admin/portal/organization/"):
         assert client.get(path)["Location"] == "/accounts/2fa/"
-    assert b"needs two-factor authentication" in client.get("/accounts/2fa/").content
+    assert b"requires two-factor authentication" in client.get("/accounts/2fa/").content
 
 
 def test_recovery_codes_alone_are_no_second_factor(

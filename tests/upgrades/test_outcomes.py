@@ -403,7 +403,7 @@ def test_a_refusal_by_ecs_says_what_to_do(cast: Cast, engine: Engine, platform: 
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.REFUSED)}
     assert "ecs:UpdateService: InvalidParameterException (AWS request " in (upgrade.error_message or "")
-    assert "Check in ECS that task definition and service fit together" in (upgrade.error_message or "")
+    assert "Check in ECS that task definition and service match" in (upgrade.error_message or "")
     assert "Bad subnet." not in (upgrade.error_message or "")
 
 

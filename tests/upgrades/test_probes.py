@@ -256,7 +256,7 @@ def test_a_slow_platform_fails_in_time(server: Outside, organization: Organizati
     server.otherwise = drip(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 1000)
     began = time.monotonic()
 
-    assert_found(probes.probe_agent(organization), FAIL, "No whole answer within 3 seconds")
+    assert_found(probes.probe_agent(organization), FAIL, "No complete response within 3 seconds")
 
     assert time.monotonic() - began < 4
 
@@ -264,7 +264,7 @@ def test_a_slow_platform_fails_in_time(server: Outside, organization: Organizati
 def test_a_refused_connection_fails(server: Outside, organization: Organization) -> None:
     server.stop()
 
-    assert_found(probes.probe_agent(organization), FAIL, "Nothing took the connection")
+    assert_found(probes.probe_agent(organization), FAIL, "Nothing accepted the connection")
 
 
 @pytest.mark.parametrize("probe", ALL_PROBES, ids=get_name)

@@ -147,7 +147,7 @@ def test_a_slug_with_a_nul_is_refused(client: Client) -> None:
 def test_a_user_without_organization_gets_404(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     body = assert_refused(trigger(client_for(cast.stranger)), 404, "not_found")
 
-    assert "member of no organization" in body["detail"]
+    assert "not a member of any organization" in body["detail"]
 
 
 # --- who may not ---------------------------------------------------------------------------------------------------

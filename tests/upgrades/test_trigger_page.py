@@ -90,7 +90,7 @@ def test_without_csrf_token_a_page_says_what_to_do(cast: Cast, platform: LocalAw
     response = client.post(URL, FORM)
 
     assert response.status_code == 403
-    assert "Reload the page and send it again" in response.content.decode()
+    assert "Reload the page and try again" in response.content.decode()
     assert not Upgrade.objects.exists()
 
 
