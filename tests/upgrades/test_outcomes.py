@@ -725,7 +725,7 @@ def test_a_denied_stop_is_shown_and_does_not_stop_reads(
     assert rollout.check_error is None
     assert rollout.last_checked_at != before
     page = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
-    assert "The stop has not been carried out" in page
+    assert "The stop request has not succeeded yet" in page
     assert str(rollout.stop_error) in page
     assert "AWS has not answered" not in page
     assert engine.run(upgrade).status == Status.SUCCESS
