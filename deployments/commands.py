@@ -11,7 +11,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from django.core.cache import cache
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -27,6 +26,7 @@ from deployments.container_spec import (
 from deployments.events import record_event
 from deployments.models import AGENT_NAME_ONCE, Agent, Deployment
 from deployments.states import FROM, Command, DesiredState, EventType, Status
+from portal import soft_cache
 from portal.access import require
 from portal.audit import record
 from portal.errors import PortalError, is_unique_violation, shortened
@@ -319,13 +319,15 @@ def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
 def mark_watched(*deployments: Deployment) -> None:
     """Mark deployments as being viewed so that the reconciler polls them more often.
 
-    Does not fail if a row is gone.
+    Does not fail if a row is gone or the cache is down.
 
-    *Costs* at most two queries every few seconds; none while the last mark is recent.
+    *Costs* at most two queries every few seconds; none while the last mark is recent. Two each time while the cache is
+    down.
     """
-    unmarked = [each.pk for each in deployments if cache.add(f"watched:{each.pk}", 1, WATCH_WRITE_SECONDS)]
+    keys = {f"watched:{each.pk}": each.pk for each in deployments}
+    unmarked = soft_cache.select_first(list(keys), seconds=WATCH_WRITE_SECONDS)
     if unmarked:
-        rows = Deployment.unfinished().filter(pk__in=unmarked)
+        rows = Deployment.unfinished().filter(pk__in=[keys[key] for key in unmarked])
         rows.filter(Q(watched_until__isnull=True) | Q(watched_until__lt=Now())).update(next_check_at=Now())
         rows.update(watched_until=Now() + WATCH_DURATION)
 

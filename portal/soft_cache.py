@@ -58,6 +58,23 @@ def is_first(key: str, *, seconds: float) -> bool:
     return True
 
 
+def select_first(keys: list[str], *, seconds: float) -> list[str]:
+    """Return the keys that were not passed here within so many seconds; all of them while the cache is down.
+
+    Concurrent callers may both get a key: use `is_first` where that matters.
+    *Costs* two round trips, however many keys there are.
+    """
+    if not keys:
+        return []
+    with forgetful():
+        known = cache.get_many(keys)
+        first = [key for key in keys if key not in known]
+        if first:
+            cache.set_many(dict.fromkeys(first, True), seconds)
+        return first
+    return keys
+
+
 def forget(key: str) -> None:
     with forgetful():
         cache.delete(key)

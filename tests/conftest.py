@@ -280,6 +280,13 @@ def broker_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app.amqp, "_producer_pool", None)
 
 
+@pytest.fixture
+def cache_down(settings: Any) -> None:
+    """Point the cache at a Redis that refuses connections."""
+    backend = "django.core.cache.backends.redis.RedisCache"
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:1"}}
+
+
 class Engine:
     """Replaces worker and sweep: takes due steps when the test calls it, and advances AWS's clock between them."""
 

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.core.cache import cache
 from django.utils import timezone
 
 from deployments.cloudwatch.log_lines import LEVELS, read_line
 from deployments.models import Deployment
+from portal import soft_cache
 from portal.aws import logs
 from portal.aws.errors import AwsError, in_short
 from portal.errors import PortalError
@@ -144,32 +144,23 @@ def read_walk(deployment: Deployment, end: int | None) -> tuple[Walk | None, str
     If AWS fails, returns the last good read, or None, together with the error.
     """
     key = f"logs:{deployment.pk}:{'tail' if end is None else end}"
-    kept = read_cached(key)
-    fresh = cache.get(f"{key}:fresh")
+    kept = soft_cache.recall_as(key, lambda fields: Walk(**fields))
+    fresh = soft_cache.recall(f"{key}:fresh")
     if fresh is not None and (kept or fresh):
         return kept, fresh or None
-    if kept and not cache.add(f"{key}:reading", 1, READING_SECONDS):
+    if kept and not soft_cache.is_first(f"{key}:reading", seconds=READING_SECONDS):
         return kept, None  # another request is reading now; this copy is seconds old
     try:
         walk = walk_back(deployment, end)
     except AwsError as error:
         said = in_short(error)
-        cache.set(f"{key}:fresh", said, FRESH_SECONDS)
+        soft_cache.remember(f"{key}:fresh", said, seconds=FRESH_SECONDS)
         return kept, said
     finally:
-        cache.delete(f"{key}:reading")
-    cache.set(key, asdict(walk), CACHE_SECONDS if end is None else 10 * FRESH_SECONDS)
-    cache.set(f"{key}:fresh", "", FRESH_SECONDS)
+        soft_cache.forget(f"{key}:reading")
+    soft_cache.remember(key, asdict(walk), seconds=CACHE_SECONDS if end is None else 10 * FRESH_SECONDS)
+    soft_cache.remember(f"{key}:fresh", "", seconds=FRESH_SECONDS)
     return walk, None
-
-
-def read_cached(key: str) -> Walk | None:
-    """Return the cached read. An entry that another release stored in another shape counts as a cache miss."""
-    kept = cache.get(key)
-    try:
-        return Walk(**kept) if kept else None
-    except TypeError:
-        return None
 
 
 def walk_back(deployment: Deployment, end: int | None) -> Walk:

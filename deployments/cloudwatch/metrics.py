@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.core.cache import cache
 from django.utils import timezone
 
 from deployments.models import Deployment
+from portal import soft_cache
 from portal.aws import metrics
 from portal.aws.errors import AwsError, in_short
 from portal.errors import PortalError
@@ -70,8 +70,8 @@ def read_metrics(
     # All viewers of the newest hour share one entry. It is kept longer than a minute in case AWS fails.
     span = int((until - since).total_seconds())
     key = f"metrics:{deployment.pk}:{period}:{span}:{'now' if follows_now else int(until.timestamp())}"
-    kept = read_cached(key)
-    fresh = cache.get(f"{key}:fresh")
+    kept = soft_cache.recall_as(key, build_series)
+    fresh = soft_cache.recall(f"{key}:fresh")
     if fresh is not None and kept and not fresh:
         return kept
     if fresh:
@@ -80,11 +80,11 @@ def read_metrics(
         points = ask_cloudwatch(deployment, since, until, period)
     except AwsError as error:
         said = in_short(error)
-        cache.set(f"{key}:fresh", said, FAILED_SECONDS)
+        soft_cache.remember(f"{key}:fresh", said, seconds=FAILED_SECONDS)
         return with_error(kept, said, period, since, until)
     series = MetricSeries(period, since, until, points, read_at=timezone.now())
-    cache.set(key, asdict(series), CACHE_SECONDS)
-    cache.set(f"{key}:fresh", "", FRESH_SECONDS)
+    soft_cache.remember(key, asdict(series), seconds=CACHE_SECONDS)
+    soft_cache.remember(f"{key}:fresh", "", seconds=FRESH_SECONDS)
     return series
 
 
@@ -113,14 +113,9 @@ def aligned(at: datetime, period: int) -> datetime:
     return datetime.fromtimestamp(int(at.timestamp()) // period * period, tz=UTC)
 
 
-def read_cached(key: str) -> MetricSeries | None:
-    """Return the cached series. An entry that another release stored in another shape counts as a cache miss."""
-    kept: Any = cache.get(key)
-    try:
-        points = [MetricPoint(**point) for point in kept["points"]] if kept else []
-        return MetricSeries(**{**kept, "points": points}) if kept else None
-    except (TypeError, KeyError):
-        return None
+def build_series(kept: dict[str, Any]) -> MetricSeries:
+    """Build the series from its cached fields."""
+    return MetricSeries(**kept | {"points": [MetricPoint(**point) for point in kept["points"]]})
 
 
 def with_error(kept: MetricSeries | None, said: str, period: int, since: datetime, until: datetime) -> MetricSeries:

@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.core.cache import cache
 from django.db import transaction
 
 from deployments.container_spec import image_version, is_secret_reference
@@ -23,6 +22,7 @@ from deployments.engine.read_budget import DeploymentLease
 from deployments.events import record_event
 from deployments.models import Deployment
 from deployments.states import OUTSIDE, SYSTEM, DesiredState, EventType, Status
+from portal import soft_cache
 from portal.audit import record
 from portal.aws import ecs, ecs_runtime
 from portal.aws.credentials import forget
@@ -169,14 +169,11 @@ def get_task_template(lease: DeploymentLease) -> ecs_runtime.Template:
     organization = lease.row.organization
     name = f"{organization.deployment_stack}-agent-service"
     key = f"template:{organization.pk}:{organization.deployment_region}:{lease.row.cluster}:{name}"
-    template: ecs_runtime.Template | None = None
-    kept = cache.get(key)
-    if kept is not None:
-        template = ecs_runtime.Template(**kept)
-    else:
+    template = soft_cache.recall_as(key, lambda kept: ecs_runtime.Template(**kept))
+    if template is None:
         lease.renew()
         template = ecs_runtime.read_template(organization.aws_target, lease.row.cluster, name)
-        cache.set(key, vars(template), TEMPLATE_CACHE_SECONDS)
+        soft_cache.remember(key, vars(template), seconds=TEMPLATE_CACHE_SECONDS)
     return with_own_settings(template, lease.row)
 
 
