@@ -10,6 +10,7 @@ https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.htm
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from django.conf import settings
 from django.db import connection
@@ -36,13 +37,20 @@ MISSED = timedelta(seconds=5)
 SLOT_MARGIN = 1.2
 SLOT_IS_NOW = timedelta(seconds=1)
 
-RESERVE = """
-INSERT INTO deployments_readslot AS slot (account, region, lane, slot_at)
-VALUES (%(account)s, %(region)s, %(lane)s, clock_timestamp() + make_interval(secs => %(pause)s))
-ON CONFLICT (account, region, lane)
-DO UPDATE SET slot_at = GREATEST(slot.slot_at + make_interval(secs => %(spacing)s), excluded.slot_at)
-RETURNING slot_at
-"""
+
+@dataclass
+class NextSlots:
+    """The next slots of both lanes for the rows of one batch. All rows share them, so that one call reads them again."""
+
+    organization: Organization
+
+    @cached_property
+    def urgent(self) -> datetime:
+        return reserve(self.organization, URGENT, pause=settings.DEPLOYMENTS_POLL_SECONDS)
+
+    @cached_property
+    def steady(self) -> datetime:
+        return reserve(self.organization, STEADY, pause=settings.DEPLOYMENTS_STEADY_SECONDS)
 
 
 @dataclass
@@ -53,11 +61,27 @@ class DeploymentLease(Claim[Deployment]):
     for the old wanted state therefore never overwrites the new one.
     """
 
-    batch: "Batch" = field(init=False, repr=False)
+    next_slots: NextSlots = field(repr=False)
+    keeps_slot: bool = False
 
     def reschedule(self, **fields: object) -> None:
-        """Write what was observed and release the lease. The batch schedules the next read."""
-        self.batch.release(self, **fields)
+        """Write what was observed and release the lease. The row is due next
+
+            at the urgent slot   if it is now being viewed or changing
+            at its own slot      if it was read before that, together with urgent rows
+            at the steady slot   otherwise
+
+        *Costs* one query, and one more for the first row of a batch that takes this slot.
+        """
+        row = self.row
+        for name, value in fields.items():
+            setattr(row, name, value)  # is_urgent judges what was observed
+        if is_urgent(row, self.now):
+            self.release_at(self.next_slots.urgent, has_read_slot=False, **fields)
+        elif self.keeps_slot and row.next_check_at is not None:
+            self.release_at(row.next_check_at, **fields)
+        else:
+            self.release_at(self.next_slots.steady, has_read_slot=True, **fields)
 
     def write(self, **fields: object) -> None:
         row = self.row
@@ -89,10 +113,9 @@ class DeploymentLease(Claim[Deployment]):
         rows.update(lease_until=None, next_check_at=Now(), has_read_slot=False)
 
 
-def is_urgent(lease: DeploymentLease) -> bool:
-    """Return whether the deployment must be read every few seconds, judging by its current row."""
-    row = lease.row
-    if row.watched_until is not None and row.watched_until > lease.now:
+def is_urgent(row: Deployment, now: datetime) -> bool:
+    """Return whether the deployment must be read every few seconds: it is being viewed or is changing."""
+    if row.watched_until is not None and row.watched_until > now:
         return True
     if (
         row.observed_generation < row.requested_generation
@@ -101,73 +124,60 @@ def is_urgent(lease: DeploymentLease) -> bool:
     ):
         return True
     since = max(at for at in (row.status_at, row.applied_at) if at is not None)
-    if row.applied_at is not None and lease.now - row.applied_at < JUST_APPLIED:
+    if row.applied_at is not None and now - row.applied_at < JUST_APPLIED:
         return True
     changes = (
         row.status in (Status.DEPLOYING, Status.RUNNING)
         or row.is_stopping
         or (row.status == Status.READY and row.running_replicas != row.desired_count)
     )
-    return changes and lease.now - since < CHANGING_FOR
+    return changes and now - since < CHANGING_FOR
 
 
-@dataclass
-class Batch:
-    """The deployments that one DescribeServices call reads, all of one organization and cluster."""
+def claim_batch(organization: Organization, cluster: str) -> list[DeploymentLease]:
+    """Claim the rows that one DescribeServices call reads now. Empty if nothing is due or its slot is still to come.
 
-    organization: Organization
-    cluster: str
-    leases: list[DeploymentLease]
-    is_steady: bool
-    reserved: dict[str, datetime] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for lease in self.leases:
-            lease.batch = self
-
-    def slot(self, lane: str, pause: float) -> datetime:
-        """Return the lane's next slot. All rows of the batch share the exact time, so that one call reads them."""
-        if lane not in self.reserved:
-            self.reserved[lane] = reserve(self.organization, lane, pause=pause)
-        return self.reserved[lane]
-
-    def release(self, lease: DeploymentLease, **fields: object) -> None:
-        """Write what was observed, and schedule the next read."""
-        for name, value in fields.items():
-            setattr(lease.row, name, value)
-        if is_urgent(lease):
-            at = self.slot(URGENT, settings.DEPLOYMENTS_POLL_SECONDS)
-            return lease.release_at(at, has_read_slot=False, **fields)
-        due_at = lease.row.next_check_at
-        if lease.row.has_read_slot and not self.is_steady and due_at is not None and due_at > lease.now:
-            # It was read with others before its own slot, so it keeps that slot.
-            return lease.release_at(due_at, **fields)
-        lease.release_at(self.slot(STEADY, settings.DEPLOYMENTS_STEADY_SECONDS), has_read_slot=True, **fields)
+    1. Claim the due rows, and with the room left, rows that were not read for a while.
+    2. If a due row is urgent, the read needs no slot. Rows read early keep theirs.
+    3. Otherwise the read needs a slot: that of a due row, or the next one of the steady lane.
+    4. If that is still to come, postpone all rows to it.
+    """
+    leases = claim_rows(organization, cluster)
+    due = [lease for lease in leases if is_due(lease)]
+    if any(is_urgent(lease.row, lease.now) for lease in due):
+        for lease in leases:
+            lease.keeps_slot = lease.row.has_read_slot and not is_due(lease)
+        return leases
+    if not leases or any(has_valid_slot(lease) for lease in due):
+        return leases
+    slot = reserve(organization, STEADY, pause=0)
+    if slot - leases[0].now <= SLOT_IS_NOW:
+        return leases
+    for lease in leases:
+        postpone(lease, slot)
+    return []
 
 
-def claim_batch(organization: Organization, cluster: str) -> Batch | None:
-    """Claim the rows that one call can read. Return None if nothing is due, or if its slot is still to come."""
+def claim_rows(organization: Organization, cluster: str) -> list[DeploymentLease]:
+    """Claim up to ROWS_PER_CALL rows if any is due: those due first, then rows not read within WORTH_READING."""
     rows = Deployment.unfinished().filter(free(), organization=organization, cluster=cluster)
     if not rows.filter(next_check_at__lte=Now()).exists():
-        return None
+        return []
     unread = Q(last_checked_at__isnull=True) | Q(last_checked_at__lt=Now() - WORTH_READING)
     claimable = rows.filter(Q(next_check_at__lte=Now()) | unread).select_related("agent", "organization")
-    leases = [
-        DeploymentLease(lease.row, lease.now)
-        for lease in take(claimable.order_by("next_check_at", "id"), most=ROWS_PER_CALL)
-    ]
-    if not leases:
-        return None
-    due = [lease for lease in leases if lease.row.next_check_at and lease.row.next_check_at <= lease.now]
-    batch = Batch(organization, cluster, leases, is_steady=not any(is_urgent(lease) for lease in due))
-    if batch.is_steady and not any(has_valid_slot(lease) for lease in due):
-        slot = batch.slot(STEADY, 0)
-        if slot - leases[0].now > SLOT_IS_NOW:
-            for lease in leases:
-                postpone(lease, slot)
-            return None
-        batch.reserved.clear()
-    return batch
+    claims = take(claimable.order_by("next_check_at", "id"), most=ROWS_PER_CALL)
+    next_slots = NextSlots(organization)
+    return [DeploymentLease(claim.row, claim.now, next_slots) for claim in claims]
+
+
+def is_due(lease: DeploymentLease) -> bool:
+    """Return whether the row was due when it was claimed. Ask before anything is written."""
+    return lease.row.next_check_at is not None and lease.row.next_check_at <= lease.now
+
+
+def has_valid_slot(lease: DeploymentLease) -> bool:
+    due_at = lease.row.next_check_at
+    return lease.row.has_read_slot and due_at is not None and lease.now - due_at < MISSED
 
 
 def postpone(lease: DeploymentLease, slot: datetime) -> None:
@@ -178,9 +188,15 @@ def postpone(lease: DeploymentLease, slot: datetime) -> None:
         lease.discard()
 
 
-def has_valid_slot(lease: DeploymentLease) -> bool:
-    due_at = lease.row.next_check_at
-    return lease.row.has_read_slot and due_at is not None and lease.now - due_at < MISSED
+# A slot is the later of `pause` from now and `spacing` after the previous slot of the lane. The row lock of the upsert
+# makes concurrent processes take turns, so no two get the same slot.
+RESERVE = """
+INSERT INTO deployments_readslot AS slot (account, region, lane, slot_at)
+VALUES (%(account)s, %(region)s, %(lane)s, clock_timestamp() + make_interval(secs => %(pause)s))
+ON CONFLICT (account, region, lane)
+DO UPDATE SET slot_at = GREATEST(slot.slot_at + make_interval(secs => %(spacing)s), excluded.slot_at)
+RETURNING slot_at
+"""
 
 
 def reserve(organization: Organization, lane: str, *, pause: float) -> datetime:

@@ -30,10 +30,10 @@ def reconcile(organization_id: str, cluster: str) -> int:
     *Returns* the number of rows claimed.
     """
     organization = Organization.objects.get(pk=organization_id)
-    batch = claim_batch(organization, cluster)
-    if batch is None:
+    leases = claim_batch(organization, cluster)
+    if not leases:
         return 0
-    names = [lease.row.service_name for lease in batch.leases]
+    names = [lease.row.service_name for lease in leases]
     reading: ecs.ServicesReading | None = None
     failure: AwsError | None = None
     try:
@@ -42,16 +42,16 @@ def reconcile(organization_id: str, cluster: str) -> int:
         logger.warning("cluster %s of %s: %s", cluster, organization.slug, error)
         failure = error
     ends_at = time.monotonic() + TURN_SECONDS
-    for lease in batch.leases:
+    for lease in leases:
         if time.monotonic() > ends_at:
             lease.discard()
         else:
             run_step(lease, reading, failure)
-    return len(batch.leases)
+    return len(leases)
 
 
 def run_step(lease: DeploymentLease, reading: ecs.ServicesReading | None, failure: AwsError | None) -> None:
-    """One row's step, or the note that ECS could not be asked; what goes wrong with it stops no other."""
+    """Take the step of one row, or record that ECS could not be read. A failure does not stop the other rows."""
     try:
         try:
             if failure and not (isinstance(failure, AwsMissing) and was_never_created(lease)):

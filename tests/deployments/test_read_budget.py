@@ -146,7 +146,7 @@ def test_viewing_during_a_read_makes_the_row_due_soon(cast: Cast, agent: Agent, 
     assert batch
 
     mark_watched(deployment)
-    batch.leases[0].reschedule()
+    batch[0].reschedule()
 
     assert seconds_to_next_poll(deployment) <= 3.1
 
