@@ -7,11 +7,11 @@ A request reads one page of lines. If none of them matches, it returns no lines 
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.utils import timezone
 
-from deployments.cloudwatch.log_lines import LEVELS, read_line
+from deployments.cloudwatch.log_lines import read_line
 from deployments.models import Deployment
 from portal import soft_cache
 from portal.aws import logs
@@ -50,10 +50,20 @@ class LogPage:
     """
 
     items: list[LogLine]
-    next_cursor: str | None
-    has_more: bool
     read_at: datetime | None
+    next_cursor: str | None = None
     error: str | None = None
+
+    @property
+    def has_more(self) -> bool:
+        return self.next_cursor is not None
+
+
+class Position(NamedTuple):
+    """A place in the log, in the order of the lines: milliseconds, then the id of a line or "" before all of them."""
+
+    at: int
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,43 +95,53 @@ def read_logs(
     *Raises* PortalError 400 `bad_cursor`.
     *Costs* usually one FilterLogEvents call; none while the cached read is fresh.
     """
-    before = read_cursor(cursor) if cursor else None
-    if until is not None:
-        before = min(before, (milliseconds(until), "")) if before else (milliseconds(until), "")
+    end = find_end(cursor, until)
     if deployment.log_group is None:
-        return LogPage([], next_cursor=None, has_more=False, read_at=timezone.now())
-    walk, error = read_walk(deployment, before[0] if before else None)
+        return LogPage([], read_at=timezone.now())
+    walk, error = read_walk(deployment, end.at if end else None)
     if walk is None:
-        return LogPage([], next_cursor=None, has_more=False, read_at=None, error=error)
+        return LogPage([], read_at=None, error=error)
     oldest = milliseconds(since) if since else walk.began
-    found = [
-        line
-        for line in walk.lines
-        if line["at"] >= oldest
-        and (before is None or (line["at"], line["id"]) < before)
-        and (level is None or line["level"] == level)
-        and (not q or contains(line, q.casefold()))
-        and (node_id is None or line["node_id"] == node_id)
-    ]
+    in_range = (line for line in walk.lines if line["at"] >= oldest and (end is None or get_position(line) < end))
+    found = [line for line in in_range if matches(line, level=level, node_id=node_id, q=q)]
     next_cursor = None
     if len(found) > limit:
-        found = found[:limit]
-        next_cursor = f"{found[-1]['at']}:{found[-1]['id']}"
+        next_cursor = write_cursor(get_position(found[limit - 1]))
     elif walk.reached > oldest:
-        next_cursor = f"{walk.reached}:"
-    items = [as_line(line) for line in found]
-    return LogPage(items, next_cursor, has_more=next_cursor is not None, read_at=walk.read_at, error=error)
+        next_cursor = write_cursor(Position(walk.reached))
+    return LogPage([as_line(line) for line in found[:limit]], walk.read_at, next_cursor, error)
 
 
-def read_cursor(cursor: str) -> tuple[int, str]:
-    """Return the milliseconds and id of the line to continue before.
+def find_end(cursor: str | None, until: datetime | None) -> Position | None:
+    """Return the position that the page ends before. None: it ends now."""
+    ends = [read_cursor(cursor)] if cursor else []
+    if until is not None:
+        ends.append(Position(milliseconds(until)))
+    return min(ends, default=None)
 
-    Without an id, the page continues before all lines of that millisecond.
-    """
+
+def read_cursor(cursor: str) -> Position:
+    """Return the position to continue before. *Raises* PortalError 400 `bad_cursor`."""
     at, separator, line_id = cursor.partition(":")
     if not separator or not at.isascii() or not at.isdigit() or len(at) > 16:
         raise PortalError("bad_cursor", "Pass next_cursor of an earlier response as cursor, unchanged.", 400)
-    return int(at), line_id
+    return Position(int(at), line_id)
+
+
+def write_cursor(position: Position) -> str:
+    return f"{position.at}:{position.id}"
+
+
+def get_position(line: dict[str, Any]) -> Position:
+    return Position(line["at"], line["id"])
+
+
+def matches(line: dict[str, Any], *, level: str | None, node_id: str | None, q: str | None) -> bool:
+    return (
+        (level is None or line["level"] == level)
+        and (node_id is None or line["node_id"] == node_id)
+        and (not q or contains(line, q.casefold()))
+    )
 
 
 def contains(line: dict[str, Any], text: str) -> bool:
@@ -206,6 +226,3 @@ def read_span(deployment: Deployment, start: int, end: int) -> logs.LogReading:
 
 def milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
-
-
-__all__ = ["DEFAULT_LIMIT", "LEVELS", "MAX_LIMIT", "LogLine", "LogPage", "read_logs"]
