@@ -57,7 +57,6 @@ class Confirmation:
     back: str
     effects: list[str]
     reason: str | None
-    refused: str | None = None
 
 
 def build_actions(deployment: Deployment, may_not_reason: str | None) -> list[Action]:
@@ -72,9 +71,7 @@ def build_actions(deployment: Deployment, may_not_reason: str | None) -> list[Ac
     ]
 
 
-def build_confirmation(
-    command: Command, deployment: Deployment, may_not_reason: str | None, *, refused: str | None = None
-) -> Confirmation:
+def build_confirmation(command: Command, deployment: Deployment, may_not_reason: str | None) -> Confirmation:
     name = deployment.agent.name
     return Confirmation(
         command=command.value,
@@ -83,7 +80,6 @@ def build_confirmation(
         back=BACK[command],
         effects=describe_effects(command, deployment),
         reason=may_not_reason or build_refusal_sentence(deployment.refusal(command)),
-        refused=refused,
     )
 
 
@@ -132,8 +128,11 @@ class BulkRow:
 
 @dataclass(frozen=True)
 class Bulk:
+    """The answer to a bulk command. It has rows with `is_done`, a form that asks for confirmation, or an error."""
+
     command: str
     title: str
+    status: int = 200
     verb: str = ""
     consequence: str = ""
     rows: list[BulkRow] | None = None

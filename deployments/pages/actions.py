@@ -22,12 +22,13 @@ from deployments.pages.action_words import (
     describe_consequence,
 )
 from deployments.pages.context import find_deployment
-from deployments.pages.forms import FORMS, TypedForm, refuse
+from deployments.pages.forms import FORMS, TypedForm
 from deployments.states import Command
 from portal.access import Policy, organization_of_page, person, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.models import Organization, User
 from portal.web.context import page_context
+from portal.web.forms import submit
 from portal.web.htmx import render_page, wants_fragment
 
 BULK_COMMANDS = {Command.RESTART, Command.STOP, Command.KILL}
@@ -47,25 +48,19 @@ def act(request: HttpRequest, slug: str, deployment_id: UUID, command: str) -> H
         raise PortalError("not_found", NOT_FOUND, 404)
     requested = Command(command)
     form = FORMS[requested](deployment, request.POST or None)
-    status, refused = 200, None
-    if request.method == "POST":
-        status = 422
-        if form.is_valid():
-            try:
-                run_named_command(requested, deployment, actor=person(request), **form.cleaned_data)
-            except PortalError as error:
-                if error.status == 404:
-                    raise
-                status = refuse(form, error) if error.status != 403 else 403
-                refused = None if "errors" in error.extra else error.message
-            else:
-                return respond_done(request, deployment, build_done_sentence(requested, deployment, form.cleaned_data))
     context = page_context(request, organization)
-    context |= {
-        "deployment": deployment,
-        "form": form,
-        "act": build_confirmation(requested, deployment, context["may_not_reason"], refused=refused),
-    }
+    may_not_reason = context["may_not_reason"]
+    status = 200
+    if request.method == "POST" and may_not_reason:
+        form.add_error(None, may_not_reason)
+        status = 403
+    elif request.method == "POST":
+        actor = person(request)
+        _, status = submit(form, lambda: run_named_command(requested, deployment, actor=actor, **form.cleaned_data))
+        if status == 200:
+            return respond_done(request, deployment, build_done_sentence(requested, deployment, form.cleaned_data))
+    confirmation = build_confirmation(requested, deployment, may_not_reason)
+    context |= {"deployment": deployment, "form": form, "act": confirmation}
     return as_part(render_page(request, "deployments/action.html", "deployments/_action.html", context, status=status))
 
 
@@ -102,43 +97,45 @@ def bulk(request: HttpRequest, slug: str) -> HttpResponse:
     """Run one command on several deployments. A refusal of one shows its reason and does not stop the others."""
     organization = organization_of_page(request, slug)
     context = page_context(request, organization)
-    given, is_done, status = build_bulk(request, organization, context["may_not_reason"])
-    response = render_page(
-        request, "deployments/bulk.html", "deployments/_bulk.html", context | {"bulk": given}, status=status
-    )
-    if is_done:
+    context["bulk"] = asked = build_bulk(request, organization, context["may_not_reason"])
+    response = render_page(request, "deployments/bulk.html", "deployments/_bulk.html", context, status=asked.status)
+    if asked.is_done:
         response["HX-Trigger"] = "changed"
     return as_part(response)
 
 
-def build_bulk(request: HttpRequest, organization: Organization, may_not_reason: str | None) -> tuple[Bulk, bool, int]:
-    """Return what to show, whether anything was done, and the HTTP status."""
+def build_bulk(request: HttpRequest, organization: Organization, may_not_reason: str | None) -> Bulk:
+    """Run the command if it may run as it was sent. Return the results, the refusal or the confirmation."""
     name = request.POST.get("command", "")
     if name not in BULK_COMMANDS:
-        return Bulk(name, "Bulk action", error="Choose Restart, Stop or Kill."), False, 422
-    command = Command(name)
-    deployments = get_selected(request, organization)
+        return Bulk(name, "Bulk action", status=422, error="Choose Restart, Stop or Kill.")
+    command, deployments = Command(name), get_selected(request, organization)
     count = len(deployments)
     title = f"{LABELS[command]} {count} deployment{'' if count == 1 else 's'}"
     if may_not_reason:
-        return Bulk(name, title, error=may_not_reason), False, 403
+        return Bulk(name, title, status=403, error=may_not_reason)
     if not deployments:
-        return Bulk(name, f"{LABELS[command]} deployments", error="Select at least one deployment first."), False, 422
-    if command != Command.KILL and count <= TYPED_ABOVE:
-        return Bulk(name, title, rows=run_bulk(command, deployments, person(request)), is_done=True), True, 200
-    expected = f"{command.value} {count}"
-    form = TypedForm(expected, request.POST if request.POST.get("is_sure") else None)
-    if form.is_bound and form.is_valid():
-        return Bulk(name, title, rows=run_bulk(command, deployments, person(request)), is_done=True), True, 200
-    asking = Bulk(
+        error = "Select at least one deployment first."
+        return Bulk(name, f"{LABELS[command]} deployments", status=422, error=error)
+    form = build_typed_form(request, command, count)
+    if form is None or form.is_valid():
+        return Bulk(name, title, rows=run_bulk(command, deployments, person(request)), is_done=True)
+    return Bulk(
         name,
         f"{title}?",
+        status=422 if form.is_bound else 200,
         verb=title,
         consequence=describe_consequence(command),
         rows=[preview_row(command, deployment) for deployment in deployments],
         form=form,
     )
-    return asking, False, 422 if form.is_bound else 200
+
+
+def build_typed_form(request: HttpRequest, command: Command, count: int) -> TypedForm | None:
+    """Return the form that confirms by typing, bound once it was sent. None: the command needs no confirmation."""
+    if command != Command.KILL and count <= TYPED_ABOVE:
+        return None
+    return TypedForm(f"{command.value} {count}", request.POST if request.POST.get("is_sure") else None)
 
 
 def get_selected(request: HttpRequest, organization: Organization) -> list[Deployment]:

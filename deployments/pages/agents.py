@@ -14,12 +14,13 @@ from deployments.container_spec import is_secret_reference
 from deployments.lists import deployments_page
 from deployments.models import Agent
 from deployments.pages.agent_forms import AgentForm, build_initial
-from deployments.pages.forms import refuse
+from deployments.pages.forms import FIELDS_OF_COMMANDS
 from portal.access import Policy, organization_of_page, person, policy
-from portal.errors import PortalError, existing
-from portal.models import Organization
+from portal.errors import existing
+from portal.models import Organization, User
 from portal.pagination import DEFAULT_LIMIT, paginate
 from portal.web.context import page_context
+from portal.web.forms import submit
 from portal.web.htmx import render_page
 
 DEPLOYMENTS_SHOWN = 20
@@ -61,22 +62,17 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
     form = AgentForm(request.POST or None)
     status = 200
     if request.method == "POST":
-        status = 422
-        if form.is_valid():
-            try:
-                agent = commands.create_agent(
-                    organization,
-                    actor=person(request),
-                    idempotency_key=form.cleaned_data["idempotency_key"],
-                    **form.fields_of_agent(),
-                )
-            except PortalError as error:
-                status = refuse(form, error)
-            else:
-                messages.success(request, f"{agent.name} created. Deploy it to run it.")
-                return redirect("agents:detail", slug, agent.pk)
+        agent, status = submit(form, lambda: create(form, organization, person(request)), names=FIELDS_OF_COMMANDS)
+        if agent:
+            messages.success(request, f"{agent.name} created. Deploy it to run it.")
+            return redirect("agents:detail", slug, agent.pk)
     context = page_context(request, organization) | {"form": form, "agent": None}
     return render(request, "deployments/agents/form.html", context, status=status)
+
+
+def create(form: AgentForm, organization: Organization, actor: User) -> Agent:
+    key = form.cleaned_data["idempotency_key"]
+    return commands.create_agent(organization, actor=actor, idempotency_key=key, **form.fields_of_agent())
 
 
 @policy(Policy.OPERATOR)
@@ -87,15 +83,14 @@ def edit(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
     form = AgentForm(request.POST or None, initial=build_initial(agent))
     status = 200
     if request.method == "POST":
-        status = 422
-        if form.is_valid():
-            try:
-                commands.update_agent(agent, actor=person(request), **form.fields_of_agent())
-            except PortalError as error:
-                status = refuse(form, error)
-            else:
-                messages.success(request, "Changes saved. They apply to future deployments.")
-                return redirect("agents:detail", slug, agent.pk)
+        saved, status = submit(
+            form,
+            lambda: commands.update_agent(agent, actor=person(request), **form.fields_of_agent()),
+            names=FIELDS_OF_COMMANDS,
+        )
+        if saved:
+            messages.success(request, "Changes saved. They apply to future deployments.")
+            return redirect("agents:detail", slug, agent.pk)
     context = page_context(request, organization) | {"form": form, "agent": agent}
     return render(request, "deployments/agents/form.html", context, status=status)
 

@@ -6,10 +6,8 @@ from django import forms
 
 from deployments.models import Agent, Deployment
 from deployments.states import Command, Status
-from portal.errors import PortalError
 from portal.models import Organization
 from portal.web.forms import QUIET, OnceForm, SkipField
-from portal.web.forms import refuse as portal_refuse
 
 # Labels for the keys of models.SORTS.
 SORT_LABELS = {
@@ -106,12 +104,3 @@ def bound_replicas(field: forms.Field, organization: Organization) -> None:
 
 # Form fields for the field names that the commands share with the API.
 FIELDS_OF_COMMANDS = {"agent_id": "agent", "cpu": "size", "memory": "size"}
-
-
-def refuse(form: forms.Form, error: PortalError) -> int:
-    """Show a command's refusal at its field or above the form.
-
-    *Returns* the HTTP status of the response.
-    *Raises* the PortalError again if it is 403 or 404.
-    """
-    return portal_refuse(form, error, names=FIELDS_OF_COMMANDS)

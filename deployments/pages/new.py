@@ -6,11 +6,11 @@ from django.views.decorators.http import require_http_methods
 
 from deployments import commands
 from deployments.models import Agent, Deployment
-from deployments.pages.forms import DeploymentForm, refuse
+from deployments.pages.forms import FIELDS_OF_COMMANDS, DeploymentForm
 from portal.access import Policy, organization_of_page, person, policy
-from portal.errors import PortalError
 from portal.models import User
 from portal.web.context import page_context
+from portal.web.forms import submit
 
 
 @policy(Policy.OPERATOR)
@@ -22,13 +22,9 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
     form = DeploymentForm(organization, agents, request.POST or None, initial={"agent": request.GET.get("agent")})
     status = 200
     if request.method == "POST":
-        status = 422
-        if form.is_valid():
-            try:
-                deployment = deploy(form, actor=person(request))
-                return redirect("deployments:detail", slug, deployment.pk)
-            except PortalError as error:
-                status = refuse(form, error)
+        deployment, status = submit(form, lambda: deploy(form, actor=person(request)), names=FIELDS_OF_COMMANDS)
+        if deployment:
+            return redirect("deployments:detail", slug, deployment.pk)
     context = page_context(request, organization) | {"form": form, "agents": agents}
     return render(request, "deployments/new.html", context, status=status)
 
