@@ -1,7 +1,7 @@
-"""How allauth is told about our people: nobody signs up by themselves. Staff create people in the admin, and an admin of
-an organization does by adding an address (members.py); the mail with which its owner sets a password is here.
+"""The allauth adapter, and the e-mail to a new member.
 
-A person's one e-mail address is `User.email`; allauth's own table of addresses stays empty.
+Sign-up is closed. Staff create people in Django admin. An organization's admins create them by adding an e-mail address
+(portal/members). A person's only e-mail address is `User.email`; allauth's own table of addresses stays empty.
 """
 
 import logging
@@ -29,10 +29,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth shi
         return False
 
     def save_user(self, request: HttpRequest, user: Any, form: Any, commit: bool = True) -> Any:
-        raise NotImplementedError("Nobody signs up: people are created by staff and by admins of an organization.")
+        raise NotImplementedError("Sign-up is closed: staff and admins of an organization create people.")
 
     def login(self, request: HttpRequest, user: Any) -> None:
-        # The row first: without it nobody gets in.
+        # Write the audit row first, so that no sign-in is missing from the trail.
         methods = [entry["method"] for entry in get_authentication_records(request, user)]
         record(AuditKind.SIGNED_IN, organization=None, actor=user, subject=user.email, data={"methods": methods})
         super().login(request, user)
@@ -43,16 +43,17 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth shi
         super().logout(request)
 
     def add_message(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
-        # A client of the API reads no messages; they would wait for the person's next page.
+        # An API client does not read messages. They would appear on the person's next page.
         if not is_api(request):
             super().add_message(request, *args, **kwargs)
 
 
 def mail_new_member(request: HttpRequest, membership: Membership) -> bool:
-    """Tell somebody that they were added, and by which link they set a password if they have none.
+    """E-mail a new member, with a link to set a password if they have none.
 
-    To everybody who is added, so that neither the page nor how long it takes says who had an account. Returns whether the
-    mail server took it.
+    Every new member gets this e-mail, so that neither the page nor its response time reveals who had an account.
+
+    *Returns* whether the mail server accepted it.
     """
     user, organization = membership.user, membership.organization
     context = {
@@ -66,14 +67,14 @@ def mail_new_member(request: HttpRequest, membership: Membership) -> bool:
     try:
         get_adapter(request).send_mail("account/email/member_added", user.email, context)
     except (smtplib.SMTPException, OSError) as error:
-        # What the mail server says may name the portal's account: it goes to the log.
-        logger.warning("mail to the new member %s: %s", membership.pk, error)
+        # The mail server's reply may name the portal's account, so it is only logged.
+        logger.warning("e-mail to the new member %s failed: %s", membership.pk, error)
         return False
     return True
 
 
 def password_url(request: HttpRequest, user: User) -> str:
-    """Where the person sets a password: the link of allauth's mail about a forgotten one, good for one use."""
+    """Return the link where the person sets a password: allauth's reset link, valid for one use."""
     key = f"{user_pk_to_url_str(user)}-{default_token_generator.make_token(user)}"
     url: str = get_adapter(request).get_reset_password_from_key_url(key)
     return url

@@ -1,6 +1,6 @@
-"""The session of an API client, through allauth's own forms and stages.
+"""The session routes of the API, built on allauth's own forms and stages.
 
-So its rate limits, its authentication records and two-factor authentication hold here as on the pages.
+Its rate limits, authentication records and two-factor authentication apply here as they do on the pages.
 """
 
 from typing import Any
@@ -25,12 +25,12 @@ from portal.models import Membership, Role, User
 
 
 class Credentials(StrictSerializer):
-    """Who wants in."""
+    """The body of a sign-in request."""
 
     email = serializers.EmailField()
     password = serializers.CharField(trim_whitespace=False, max_length=128)
     code = serializers.CharField(
-        required=False, max_length=32, help_text="Of the authenticator app, or a recovery code; after `mfa_required`."
+        required=False, max_length=32, help_text="From the authenticator app, or a recovery code; after `mfa_required`."
     )
 
 
@@ -58,8 +58,8 @@ REFUSED_SIGN_IN = OpenApiResponse(
 @extend_schema(
     operation_id="session",
     tags=["session"],
-    summary="Who is signed in, and where they are a member",
-    description="Sets the CSRF cookie either way.",
+    summary="Get the signed-in person and their organizations",
+    description="Sets the CSRF cookie, also for anonymous callers.",
     auth=[],
     responses={200: SessionSerializer, **errors(400, 401)},
 )
@@ -76,7 +76,7 @@ def session(request: Request) -> HttpResponse:
     operation_id="login",
     tags=["session"],
     summary="Sign in",
-    description="Needs the CSRF token, as every unsafe method: GET the session first. Whoever was signed in is signed out.",
+    description="Needs the CSRF token, as every unsafe method does: GET the session first. Ends the previous session.",
     auth=[{"csrf": []}],  # type: ignore[list-item] # typed as names, taken as requirements
     request=Credentials,
     responses={200: SessionSerializer, 401: REFUSED_SIGN_IN, **errors(400, 403, 413, 415, 429, 503)},
@@ -106,7 +106,7 @@ def logout(request: Request) -> Response:
 
 
 def session_of(user: User) -> dict[str, Any]:
-    """One query. A suspended organization is left out."""
+    """Return the body that describes the user's session, without suspended organizations. *Costs* one query."""
     memberships = Membership.objects.filter(user=user, organization__is_active=True).select_related("organization")
     return {
         "user": {"email": user.email, "name": user.name},
@@ -120,11 +120,11 @@ def session_of(user: User) -> dict[str, Any]:
 def sign_in(request: HttpRequest, *, email: str, password: str, code: str | None = None) -> User:
     """Sign the person in on this request's session, under a new session key. The caller has counted the attempt.
 
-    1. Password, then code: both are checked before anything changes, so a refusal leaves the session as it was.
-    2. Whoever is signed in is signed out.
-    3. allauth's own sign-in, with its stages, records the methods and rotates the key.
+    1. Check the password, then the code, before anything changes. A refusal leaves the session unchanged.
+    2. Sign out the current user, if any.
+    3. Run allauth's sign-in with its stages, which records the methods and rotates the key.
 
-    Raises PortalError 401 `invalid_credentials`, `mfa_required`, `invalid_code`; 429 `too_many_attempts`.
+    *Raises* PortalError 401 `invalid_credentials`, `mfa_required`, `invalid_code`; 429 `too_many_attempts`.
     """
     password_form = SignInForm(data={"login": email, "password": password}, request=request)
     check(password_form, refused=PortalError("invalid_credentials", "The e-mail address or password is wrong.", 401))
@@ -139,25 +139,30 @@ def sign_in(request: HttpRequest, *, email: str, password: str, code: str | None
         code_form.save()
         stage.exit()
     if not request.user.is_authenticated:
-        raise PortalError("invalid_credentials", "The portal could not sign this person in; use the sign-in page.", 401)
+        raise PortalError("invalid_credentials", "The portal could not sign you in. Use the sign-in page.", 401)
     return person
 
 
 def check_second_factor(person: User, code: str | None) -> AuthenticateForm | None:
-    """The accepted code's form; None for a person without two-factor authentication. A code is good for one use."""
+    """Return the form of the accepted code; None for a person without two-factor authentication.
+
+    Each code works once.
+    """
     if not has_two_factor(person):
         return None
     if not code:
         raise PortalError(
-            "mfa_required", "This person uses two-factor authentication: send email, password and code together.", 401
+            "mfa_required", "This person uses two-factor authentication. Send email, password and code together.", 401
         )
     form = AuthenticateForm(data={"code": code}, user=person)
-    check(form, refused=PortalError("invalid_code", "The code is wrong or was used before. Wait for the next.", 401))
+    check(
+        form, refused=PortalError("invalid_code", "The code is wrong or was used before. Wait for the next one.", 401)
+    )
     return form
 
 
 def check(form: Form, *, refused: PortalError) -> None:
-    """Raise `refused` for a form that is not valid, 429 when allauth counted too many failures."""
+    """Raise `refused` if the form is not valid, or 429 if allauth counted too many failures."""
     if form.is_valid():
         return
     codes = {error.code for field in form.errors.as_data().values() for error in field}
@@ -165,7 +170,7 @@ def check(form: Form, *, refused: PortalError) -> None:
 
 
 def consume_sign_in_rate(request: HttpRequest) -> None:
-    """Count this request against the rate of the sign-in page. Raises PortalError 429."""
+    """Count this request against the rate limit of the sign-in page. Raises PortalError 429."""
     if not ratelimit.consume(request, app="allauth.account", action="login"):
         raise too_many_attempts("login")
 
@@ -174,7 +179,7 @@ def too_many_attempts(action: str) -> PortalError:
     rates = ratelimit.get_rates(app="allauth.account", action=action)
     return PortalError(
         "too_many_attempts",
-        "Too many attempts to sign in. Wait, then try again.",
+        "Too many sign-in attempts. Wait, then try again.",
         429,
         retry_after=int(max(rate.duration for rate in rates)),
     )

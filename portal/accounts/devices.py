@@ -1,4 +1,4 @@
-"""When and from where each session was last used, for the list of devices."""
+"""Records when and from where each session was last used, for the list of devices."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,9 +12,9 @@ NOTED_SECONDS = 60
 
 
 class DevicesMiddleware:
-    """Stands for allauth's, which writes at every request: three queries and a transaction for each poll of a live block.
+    """Record each session's use at most once a minute. Sign-in records it as well.
 
-    Once a minute for each session is enough; signing in notes it by itself.
+    Replaces allauth's middleware, which writes at every request: three queries and a transaction for each poll.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -28,5 +28,5 @@ class DevicesMiddleware:
 
 
 def noted(session_key: str) -> str:
-    """Whoever reads the cache must not learn the key of a session."""
+    """Return the cache key of a session, hashed so that the cache does not reveal session keys."""
     return f"device:{hashlib.sha256(session_key.encode()).hexdigest()}"

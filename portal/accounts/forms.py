@@ -1,4 +1,4 @@
-"""allauth's forms, where ours differ (settings.ACCOUNT_FORMS)."""
+"""Our versions of allauth's forms (settings.ACCOUNT_FORMS)."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from allauth.account.forms import LoginForm
 
 
 class SignInForm(LoginForm):  # type: ignore[misc] # allauth ships no types
-    """The address is the name that people sign in with: `username` is what password managers look for."""
+    """The sign-in form. The e-mail field has `autocomplete="username"`, which password managers expect."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The page about the signed-in person; allauth's pages hang below it."""
+"""The account page of the signed-in person. allauth's pages are linked from it."""
 
 from allauth.core.internal.httpkit import authenticated_user
 from django.http import HttpRequest, HttpResponse
@@ -12,7 +12,7 @@ from portal.models import Membership
 @policy(Policy.SIGNED_IN)
 @require_safe
 def account(request: HttpRequest) -> HttpResponse:
-    """Who this is, where they are a member and as what, and the way to password, two-factor and devices."""
+    """Render the person, their memberships and roles, and links to password, two-factor authentication and devices."""
     person = authenticated_user(request)
     memberships = Membership.objects.filter(user=person, organization__is_active=True)
     context = {
@@ -25,5 +25,5 @@ def account(request: HttpRequest) -> HttpResponse:
 @policy(Policy.SIGNED_IN)
 @require_safe
 def accounts(request: HttpRequest) -> HttpResponse:
-    """The folder of allauth's pages; allauth itself would send people to its closed page of e-mail addresses."""
+    """Redirect to the account page. allauth would redirect to its e-mail page, which is closed."""
     return redirect("account")

@@ -1,6 +1,6 @@
-"""Test connection: can the portal reach and read an organization's AWS, and which permission is missing if not.
+"""Tests whether the portal can reach and read an organization's AWS account, and finds missing permissions.
 
-It only reads. What cannot be tried without doing it is "not known", never "ok".
+It only reads. A permission that cannot be tested without a write is "not known", never "ok".
 """
 
 from collections.abc import Callable, Sized
@@ -21,17 +21,17 @@ from portal.models import AuditKind, Organization, User
 
 RECENT = timedelta(days=30)
 PLATFORM_SERVICES = ("agent", "orchestrator", "customer-portal")
-# Writes: nobody may try them only to see.
+# Writes, which are not tested.
 UNTRIED = {
-    "ecs:UpdateService": "Roll a service",
-    "ecs:RegisterTaskDefinition": "Register a task definition with another version",
-    "iam:PassRole": "Hand the task's roles to ECS",
+    "ecs:UpdateService": "Update a service",
+    "ecs:RegisterTaskDefinition": "Register a task definition",
+    "iam:PassRole": "Pass the task's roles to ECS",
     "ecs:StopServiceDeployment": "Stop a rollout",
 }
-UNTRIED_DETAIL = "Cannot be tested without doing it; the first upgrade will show it."
-NO_CLUSTER = "There is neither a cluster nor a stack. Fill in the stack; the cluster too, if it is not <stack>-cluster."
-NO_IMAGES = "Not tried: the step before found no image."
-NO_STACK = "The services are named after the stack (<stack>-agent-service), and the stack is empty. Fill it in."
+UNTRIED_DETAIL = "Cannot be tested without a write. The first upgrade will show it."
+NO_CLUSTER = "Neither cluster nor stack is set. Fill in the stack, and the cluster if it is not <stack>-cluster."
+NO_IMAGES = "Not tested: the previous step found no image."
+NO_STACK = "The stack is empty. Fill it in: the services are named after it (<stack>-agent-service)."
 
 
 class StepStatus(models.TextChoices):
@@ -42,7 +42,7 @@ class StepStatus(models.TextChoices):
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that was tried. `permission` is the IAM action that it takes; where AWS denied it, the missing one."""
+    """One tested step. `permission` is the IAM action it needs, or the missing one if AWS denied it."""
 
     name: str
     status: StepStatus
@@ -51,12 +51,12 @@ class Step:
 
 
 def test_connection(organization: Organization, *, actor: User) -> list[Step]:
-    """Try each read that an upgrade makes, with a freshly assumed role; at most STEP_SECONDS for each step.
+    """Test each read that an upgrade makes, with a newly assumed role. Each step takes at most STEP_SECONDS.
 
-    Raises PortalError 403 for anybody but staff. Leaves an audit row; changes nothing else.
+    Writes an audit row and changes nothing else. *Raises* PortalError 403 for everyone but staff.
     """
     if not actor.is_staff:
-        raise PortalError("forbidden", "Only staff test an organization's connection to AWS.", 403)
+        raise PortalError("forbidden", "Only staff can test an organization's connection to AWS.", 403)
     steps = take_steps(organization)
     with transaction.atomic():
         record(
@@ -70,10 +70,10 @@ def test_connection(organization: Organization, *, actor: User) -> list[Step]:
 
 
 def take_steps(organization: Organization) -> list[Step]:
-    """The steps in their order; one that cannot work after a failed one is not tried."""
+    """Return the steps in order. A step that cannot succeed after a failed one is not run."""
     cluster, stack, target = organization.cluster, organization.deployment_stack, organization.aws_target
     if cluster is None:
-        return [Step("Find the organization's place in AWS", StepStatus.FAILED, NO_CLUSTER)]
+        return [Step("Find the organization's cluster settings", StepStatus.FAILED, NO_CLUSTER)]
     forget(target)
     tries = Tries()
     sign_in(tries, target)
@@ -88,7 +88,7 @@ def take_steps(organization: Organization) -> list[Step]:
 
 
 class Tries:
-    """Takes steps one after the other. `blocked` says why AWS is not asked any more."""
+    """Runs steps one after the other. `blocked` says why no further AWS call is made."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -98,7 +98,7 @@ class Tries:
         self.steps.append(Step(name, status, detail, permission))
 
     def take(self, name: str, permission: str, call: Callable[[], Found], say: Callable[[Found], str]) -> Found | None:
-        """One call to AWS as one step; returns what it found, None when it failed or was not tried."""
+        """Make one AWS call as one step. Return its result; None if it failed or was not made."""
         if self.blocked:
             self.add(name, StepStatus.UNKNOWN, self.blocked, permission)
             return None
@@ -116,11 +116,11 @@ class Tries:
         elif isinstance(error, AwsUnavailable):
             detail = f"{in_short(error)} Check region and network, then try again."
             self.add(name, StepStatus.UNKNOWN, detail, permission)
-            self.blocked = f"Not tried, because AWS did not answer at: {name}."
+            self.blocked = f"Not tested, because AWS did not answer this step: {name}."
         else:
             self.add(name, StepStatus.FAILED, with_advice(error), permission)
             if isinstance(error, AwsMissing) and permission == "ecs:DescribeClusters":
-                self.blocked = "Not tried, because the cluster was not found."
+                self.blocked = "Not tested, because the cluster was not found."
 
 
 def sign_in(tries: Tries, target: AwsTarget) -> None:
@@ -130,15 +130,15 @@ def sign_in(tries: Tries, target: AwsTarget) -> None:
         name, permission = "Sign in with the portal's own credentials", "sts:GetCallerIdentity"
     account = tries.take(name, permission, partial(caller_account, target), "This is AWS account {}.".format)
     if account is None and not tries.blocked:
-        tries.blocked = "Not tried, because the portal could not sign in to this AWS account."
+        tries.blocked = "Not tested, because the portal could not sign in to this AWS account."
 
 
 def say_cluster(cluster: ecs.Cluster) -> str:
-    return f"{cluster.name} is {cluster.status}: {cluster.active_services} services, {cluster.running_tasks} tasks run."
+    return f"{cluster.name} is {cluster.status}: {cluster.active_services} services, {cluster.running_tasks} tasks."
 
 
 def read_services(tries: Tries, target: AwsTarget, cluster: str, stack: str) -> None:
-    """The services, and then each further read on the first of them that exists; without one, on the agent service."""
+    """Read the services, then make each further read on the first one that exists, else on the agent service."""
     names = [f"{stack}-{service}-service" for service in PLATFORM_SERVICES]
     reading = tries.take(
         "Read the services",
@@ -172,19 +172,19 @@ def add_service(tries: Tries, name: str, service: ecs.Service | None, cluster: s
         detail = f"{name} is not in {cluster}. Check the stack's name, or create the service there."
         tries.add(f"Find {name}", StepStatus.FAILED, detail, "ecs:DescribeServices")
         return
-    detail = f"{service.status}, {service.running_count} of {service.desired_count} tasks run."
+    detail = f"{service.status}, {service.running_count} of {service.desired_count} tasks running."
     if service.is_foreign:
-        detail += f" It is deployed by another controller ({service.controller}): the portal cannot upgrade it."
+        detail += f" The portal cannot upgrade it, because another controller deploys it ({service.controller})."
     tries.add(f"Find {name}", StepStatus.OK, detail, "ecs:DescribeServices")
 
 
 def read_images(tries: Tries, target: AwsTarget, images: list[str]) -> None:
-    """The repository of the first image that is in Amazon ECR; one that is not there is no missing permission."""
+    """List the repository of the first image in Amazon ECR. An image elsewhere does not mean a missing permission."""
     name, permission = "List the versions of an image", "ecr:DescribeImages"
     found = (ecr.ecr_repository(ecr.parse_image(image)) for image in images)
     repository = next((each for each in found if each), None)
     if repository is None:
-        why = "Not tried: no image of the service is in Amazon ECR, so no version can be chosen but latest."
+        why = "Not tested: no image of the service is in Amazon ECR, so only the version latest can be chosen."
         tries.add(name, StepStatus.UNKNOWN, tries.blocked or (why if images else NO_IMAGES), permission)
         return
     tries.take(
@@ -221,15 +221,15 @@ def read_tasks(tries: Tries, target: AwsTarget, cluster: str, service: str) -> N
         "List tasks",
         "ecs:ListTasks",
         partial(ecs.list_tasks, target, cluster, service),
-        lambda found: f"{len(found)} of {service} run.",
+        lambda found: f"{len(found)} of {service} are running.",
     )
     read_task = partial(ecs.describe_tasks, target, cluster)
     read_one(tries, "Read a task", "ecs:DescribeTasks", read_task, arns[0] if arns else None)
 
 
 def read_one(tries: Tries, name: str, permission: str, call: Callable[[list[str]], Sized], arn: str | None) -> None:
-    """One of what the step before listed; without one the permission stays not known."""
+    """Read one item that the previous step listed. Without one the permission stays not known."""
     if arn is None:
-        tries.add(name, StepStatus.UNKNOWN, tries.blocked or "Not tried: the step before listed none.", permission)
+        tries.add(name, StepStatus.UNKNOWN, tries.blocked or "Not tested: the previous step listed none.", permission)
     else:
-        tries.take(name, permission, partial(call, [arn]), lambda found: f"{len(found)} of 1 was read.")
+        tries.take(name, permission, partial(call, [arn]), lambda found: f"{len(found)} of 1 read.")

@@ -1,7 +1,7 @@
-"""Django admin of people, organizations and memberships, and the audit trail to read.
+"""Django admin for people, organizations and memberships, and the read-only audit trail.
 
-Every change here leaves an audit row in its own transaction. Nobody is deleted: people and organizations are switched
-off, because history points at them.
+Every change here writes an audit row in the same transaction. People and organizations are deactivated, never deleted,
+because history refers to them.
 """
 
 import secrets
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import allauth.account.admin
 import allauth.mfa.admin
-import allauth.usersessions.admin  # noqa: F401 - registered first, so that they can be taken off below
+import allauth.usersessions.admin  # noqa: F401 - must be registered before they are unregistered below
 from allauth.account.models import EmailAddress
 from allauth.core.internal.httpkit import authenticated_user
 from allauth.mfa.base.internal.flows import delete_dangling_recovery_codes
@@ -59,13 +59,13 @@ ORGANIZATION_FIELDS = (
     "platform_portal_url",
 )
 
-# Staff keep addresses and roles here, and take two-factor authentication off on a person's page.
+# Staff manage addresses, roles and two-factor authentication on a person's page instead.
 for library_model in (Group, EmailAddress, Authenticator, UserSession):
     admin.site.unregister(library_model)
 
 
 def changes_between(before: Model | None, after: Model, fields: tuple[str, ...]) -> dict[str, Any]:
-    """`{field: {"before", "after"}}` of what differs; the external id only as "changed"."""
+    """Return `{field: {"before", "after"}}` for the fields that differ; for the external id only "changed"."""
     changes: dict[str, Any] = {}
     for field in fields:
         old, new = getattr(before, field, None), getattr(after, field)
@@ -86,10 +86,10 @@ class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
 
 
 class AuthenticatorInline(admin.TabularInline):  # type: ignore[type-arg]
-    """What a person signs in with beside the password. Its secrets are not shown; it can only be taken off."""
+    """A person's second factors. They can only be removed; their secrets are not shown."""
 
     model = Authenticator
-    verbose_name_plural = "two-factor authentication (delete all of it for a person who lost the device)"
+    verbose_name_plural = "two-factor authentication (delete all entries for a person who lost the device)"
     fields = readonly_fields = ("type", "created_at", "last_used_at")
     extra = 0
 
@@ -105,7 +105,7 @@ class AuthenticatorInline(admin.TabularInline):  # type: ignore[type-arg]
 
 
 class AuditedAdmin(StaffAdmin):
-    """Writes what the form changed to the audit trail."""
+    """Writes the form's changes to the audit trail."""
 
     audited_fields: tuple[str, ...]
     created: AuditKind
@@ -129,7 +129,7 @@ class AuditedAdmin(StaffAdmin):
         return str(obj)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """The inlines: memberships and authenticators."""
+        """Save the inlines and audit their changes: memberships and authenticators."""
         before = {row.pk: row for row in formset.model.objects.filter(pk__in=[f.instance.pk for f in formset.forms])}
         super().save_formset(request, form, formset, change)
         if formset.model is Membership:
@@ -187,8 +187,8 @@ class PersonAdmin(AuditedAdmin, UserAdmin):  # type: ignore[type-arg]
     readonly_fields = ("last_login", "date_joined")
     fieldsets = (
         (None, {"fields": ("email", "name", "password")}),
-        ("What this person may do", {"fields": ("is_active", "is_staff")}),
-        ("When", {"fields": ("last_login", "date_joined")}),
+        ("Permissions", {"fields": ("is_active", "is_staff")}),
+        ("Dates", {"fields": ("last_login", "date_joined")}),
     )
     add_fieldsets = (
         (
@@ -220,30 +220,30 @@ class OrganizationForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Organization
         fields = ORGANIZATION_FIELDS
-        # Django admin takes help as HTML.
+        # Django admin renders help texts as HTML.
         help_texts = {
             "deployment_stack": "Names the services: &lt;stack&gt;-agent-service, &lt;stack&gt;-orchestrator-service, "
             "&lt;stack&gt;-customer-portal-service.",
             "deployment_cluster": "Empty: &lt;stack&gt;-cluster.",
-            "deployment_external_id": "What the role's trust policy asks for as sts:ExternalId. "
-            "Leave it empty beside a role, and the portal makes one that nobody can guess.",
+            "deployment_external_id": "The sts:ExternalId that the role's trust policy requires. "
+            "If you leave it empty and set a role, the portal generates a random one.",
         }
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         given = cleaned.get("deployment_external_id")
         if given and Organization.objects.exclude(pk=self.instance.pk).filter(deployment_external_id=given).exists():
-            # Sharing one would let an organization be pointed at another one's account (the confused deputy).
+            # A shared one would let an organization point at another organization's account (the confused deputy).
             self.add_error("deployment_external_id", "Another organization uses this external id. Each needs its own.")
         for other in self.at_the_same_place():
-            # Both would roll the same services, each without knowing of the other's upgrades.
-            self.add_error(None, f"{other.name} ({other.slug}) names the same cluster and stack. Each needs its own.")
+            # Both would update the same services without knowing of each other's upgrades.
+            self.add_error(None, f"{other.name} ({other.slug}) uses the same cluster and stack. Each needs its own.")
         if cleaned.get("deployment_role_arn") and not given and "deployment_external_id" not in self.errors:
             cleaned["deployment_external_id"] = secrets.token_urlsafe(32)
         return cleaned
 
     def at_the_same_place(self) -> list[Organization]:
-        """The organizations with the same account, region, cluster and stack. One query."""
+        """Return the other organizations with the same account, region, cluster and stack. *Costs* one query."""
         given = {name: self.cleaned_data.get(name) or "" for name in PLACE_FIELDS}
         asked = Organization(**given)
         if asked.cluster is None:
@@ -255,7 +255,7 @@ class OrganizationForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 def account_of(organization: Organization) -> str | None:
-    """The AWS account of the role to assume; None for the portal's own."""
+    """Return the AWS account of the role to assume; None for the portal's own account."""
     arn = organization.deployment_role_arn
     return arn.split(":")[4] if arn else None
 
@@ -272,14 +272,14 @@ class OrganizationAdmin(AuditedAdmin):
     actions = ("test_connections",)
     fieldsets = (
         (None, {"fields": ("name", "slug", "environment", "is_active")}),
-        ("Where its platform runs", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
-        ("How the portal gets there", {"fields": ("deployment_role_arn", "deployment_external_id")}),
+        ("Platform", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
+        ("Access to AWS", {"fields": ("deployment_role_arn", "deployment_external_id")}),
         (
-            "Where its health is asked",
+            "Health checks",
             {"fields": ("platform_agent_url", "platform_orchestrator_url", "platform_portal_url")},
         ),
         (
-            "How its agents run",
+            "Agents",
             {
                 "fields": (
                     "deployment_replica_limit",
@@ -303,7 +303,7 @@ class OrganizationAdmin(AuditedAdmin):
         return obj.slug
 
     def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
-        # The slug is part of every address that people have kept.
+        # The slug is part of every URL that people have bookmarked.
         return ("slug",) if obj else ()
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Organization | None = None) -> dict[str, Any]:
@@ -317,8 +317,8 @@ class OrganizationAdmin(AuditedAdmin):
         if obj.deployment_external_id and not form.data.get("deployment_external_id"):
             messages.info(
                 request,
-                f"The portal made an external id for {obj}: {obj.deployment_external_id}. "
-                "Put it into the role's trust policy as sts:ExternalId, then test the connection.",
+                f"The portal generated an external id for {obj}: {obj.deployment_external_id}. "
+                "Add it to the role's trust policy as sts:ExternalId, then test the connection.",
             )
 
     def get_urls(self) -> list[URLPattern]:
@@ -342,7 +342,7 @@ class OrganizationAdmin(AuditedAdmin):
         staff = authenticated_user(request)
         results = [(organization, test_connection(organization, actor=staff)) for organization in organizations]
         context = self.admin_site.each_context(request) | {
-            "title": "Test of the connection to AWS",
+            "title": "Connection test",
             "opts": self.opts,
             "results": results,
         }
@@ -378,7 +378,7 @@ class MembershipAdmin(StaffAdmin):
 
 @admin.register(AuditEvent)
 class AuditEventAdmin(ReadOnlyAdmin):
-    """To read: the database itself refuses to change a row."""
+    """The audit trail, read-only. The database itself refuses to change a row."""
 
     list_display = ("created_at", "kind", "organization", "actor_email", "subject", "request_id")
     list_filter = ("kind", "organization", "created_at")

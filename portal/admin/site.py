@@ -1,4 +1,4 @@
-"""Django admin's doors and frame: the way in through allauth, staff only. What it edits is in each app's admin.py."""
+"""The Django admin site: staff only, with sign-in through allauth. portal/admin/models.py registers the models."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from portal.access import Policy, is_staff, policy, staff_only
 
 
 class PortalAdminSite(AdminSite):
-    """Sign-in, sign-out and passwords are allauth's, so that its rate limits and two-factor authentication hold."""
+    """The admin site. allauth handles sign-in, sign-out and passwords, so its rate limits and second factors apply."""
 
     site_title = "Operations portal"
     site_header = "Operations portal: administration"
@@ -40,8 +40,8 @@ class PortalAdminSite(AdminSite):
         return staff_only(request) or redirect("admin:index")
 
 
-class StaffAdmin(ModelAdmin):  # type: ignore[type-arg] # generic for the type checker alone
-    """Staff may do all that this admin offers: there are no permissions below that role."""
+class StaffAdmin(ModelAdmin):  # type: ignore[type-arg] # generic only for the type checker
+    """An admin page on which staff may do everything. There are no finer permissions."""
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return is_staff(request.user)
@@ -60,7 +60,7 @@ class StaffAdmin(ModelAdmin):  # type: ignore[type-arg] # generic for the type c
 
 
 class ReadOnlyAdmin(StaffAdmin):
-    """To look at: what is changed elsewhere, by its own rules, or never."""
+    """A read-only admin page, for rows that are changed elsewhere or never."""
 
     show_full_result_count = False
     actions = None

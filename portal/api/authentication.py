@@ -1,4 +1,4 @@
-"""How API requests are authenticated: by Django's session alone. In its own module, because DRF imports it by name."""
+"""Authentication of API requests by Django's session. A separate module, because DRF imports it by name."""
 
 from copy import copy
 from typing import Any
@@ -14,9 +14,9 @@ from portal.errors import CSRF_MISSING, PortalError
 
 
 class SessionAuthentication(authentication.SessionAuthentication):
-    """Django's session. An unrelated `Authorization` header is ignored; anonymous is 401, not DRF's 403.
+    """Authentication by Django's session. Ignores an `Authorization` header; anonymous is 401, not DRF's 403.
 
-    Unsafe methods need the CSRF token from everybody: DRF lets anonymous callers off, which would leave sign-in open.
+    Unsafe methods always need the CSRF token. DRF does not check anonymous callers, which would leave sign-in open.
     """
 
     def authenticate(self, request: Request) -> tuple[Any, None] | None:
@@ -42,7 +42,7 @@ class SessionAuthentication(authentication.SessionAuthentication):
 
 
 class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # registers itself
-    """How the OpenAPI schema shows it: the session, and for unsafe methods the CSRF token beside it."""
+    """Its description in the OpenAPI schema: the session, and the CSRF token for unsafe methods."""
 
     target_class = SessionAuthentication
     name = ["session", "csrf"]

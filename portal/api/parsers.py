@@ -1,4 +1,4 @@
-"""How the body of an API request is read. In its own module, because DRF imports it by name."""
+"""The parser of API request bodies. A separate module, because DRF imports it by name."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ MAX_OBJECT_KEYS = 200
 
 
 class JSONParser(parsers.JSONParser):
-    """JSON; what is nested deeper than Python can follow is the caller's error, not ours."""
+    """A JSON parser that answers 400 if the body is nested too deeply for Python."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         """Return the parsed body. Raises ParseError (400), and PortalError 400 `too_many_keys` for a huge object."""

@@ -1,6 +1,6 @@
-"""What every API route shares: strict input and the one way to declare a route.
+"""Shared by every API route: strict input, and the decorator that declares a route.
 
-The session routes are in accounts_api.py, each app's routes in its own api.py.
+The session routes are in portal/accounts/api.py; each app's routes are in its own api folder.
 """
 
 from collections.abc import Callable
@@ -24,19 +24,19 @@ MAX_KEYS = 50
 
 # Headers, for `extend_schema(parameters=...)`.
 ORGANIZATION = OpenApiParameter(
-    "X-Organization", str, OpenApiParameter.HEADER, description="Slug; required for people with several memberships."
+    "X-Organization", str, OpenApiParameter.HEADER, description="Slug. Required for people with several memberships."
 )
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
     OpenApiParameter.HEADER,
-    description=f"Up to {MAX_KEY_LENGTH} characters. A request that is sent again with its key is not carried out again, "
-    "and is answered with what the first one made or changed.",
+    description=f"Up to {MAX_KEY_LENGTH} characters. A request repeated with the same key is not executed again; "
+    "the response describes what the first request created or changed.",
 )
 
 
 def api_route(*methods: str, allow: Policy) -> Callable[[View], Any]:
-    """Declare an API view: its methods and who may call it. What answers GET answers HEAD."""
+    """Declare an API view: its methods and who may call it. A GET route also accepts HEAD."""
     accepted = [*methods, "HEAD"] if "GET" in methods else list(methods)
 
     def declare(view: View) -> Any:
@@ -46,7 +46,7 @@ def api_route(*methods: str, allow: Policy) -> Callable[[View], Any]:
 
 
 class StrictSerializer(serializers.Serializer[Any]):
-    """Input whose unknown fields are refused by name, so that a typing error is never silently ignored."""
+    """Input that refuses unknown fields by name, so that a typo is never silently ignored."""
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, dict) and not hasattr(data, "keys"):
@@ -63,15 +63,15 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 
 class NoQuery(StrictSerializer):
-    """A route that takes no query keys."""
+    """The query of a route that takes no query keys."""
 
 
 class NoBody(StrictSerializer):
-    """A route whose body, where one is sent, is an empty object."""
+    """The body of a route that takes no fields: absent or an empty object."""
 
 
 class StrictBoolean(serializers.BooleanField):
-    """JSON's true or false: "no", 0 and "off" are not guessed at."""
+    """Accepts only JSON's true and false, not "no", 0 or "off"."""
 
     def to_internal_value(self, data: Any) -> bool:
         if not isinstance(data, bool):
@@ -80,7 +80,7 @@ class StrictBoolean(serializers.BooleanField):
 
 
 class StrictString(serializers.CharField):
-    """A JSON string: a number is not turned into one."""
+    """Accepts only a JSON string and does not convert numbers."""
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
@@ -93,14 +93,14 @@ def one_of(values: list[str]) -> str:
 
 
 def choice(values: list[str]) -> serializers.ChoiceField:
-    """An optional filter over a closed set; anything else is refused with the set."""
+    """Return an optional filter over a closed set. The error for any other value lists the set."""
     return serializers.ChoiceField(
         choices=values, allow_null=True, default=None, error_messages={"invalid_choice": one_of(values)}
     )
 
 
 class PageQuery(StrictSerializer):
-    """`skip` and `limit` of a list."""
+    """The query keys `skip` and `limit` of a list."""
 
     skip = serializers.IntegerField(min_value=0, max_value=MAX_SKIP, default=0)
     limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=DEFAULT_LIMIT)
@@ -109,7 +109,7 @@ class PageQuery(StrictSerializer):
 def read_body(request: Request, serializer: type[StrictSerializer], *, partial: bool = False) -> dict[str, Any]:
     """The validated JSON body. Raises ValidationError (400) naming each field that is wrong, and ten that are unknown.
 
-    `partial`: required fields may be left out, as in PATCH.
+    With `partial`, required fields may be omitted, as in PATCH.
     """
     body = serializer(data=request.data, partial=partial)
     body.is_valid(raise_exception=True)
@@ -130,12 +130,12 @@ def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer
 
 
 def key_of(request: Request) -> str | None:
-    """The request's Idempotency-Key, as it came."""
+    """Return the request's Idempotency-Key, not validated."""
     return request.headers.get("Idempotency-Key")
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
-    """The body of every answer that is no success: `errors` by field for 400, what blocks for 409."""
+    """The body of every error response: `errors` by field for 400, the blocking id or checks for 409."""
 
     detail = serializers.CharField()
     code = serializers.CharField()
@@ -143,28 +143,28 @@ class ErrorSerializer(serializers.Serializer[Any]):
     checks = serializers.ListField(child=serializers.CharField(), required=False)
 
     def get_fields(self) -> dict[str, Any]:
-        # Declared here, because a serializer has an attribute `errors` of its own.
+        # Declared here, because a serializer has its own attribute `errors`.
         sentences = serializers.ListField(child=serializers.CharField())
         return {**super().get_fields(), "errors": serializers.DictField(child=sentences, required=False)}
 
 
-# What each refusal means on every route; a route may say more.
+# The meaning of each error status on every route. A route may document more.
 MEANINGS = {
-    400: "Bad input, named in `errors`; or not possible in the present state, told by `code`.",
+    400: "Invalid input, named in `errors`, or not possible in the current state; see `code`.",
     401: "Not signed in.",
     403: "Your role is too low, or the CSRF token is missing.",
-    404: "It does not exist, or it is another organization's.",
-    409: "Not in this state, told by `code`: running work (`upgrade_id` names it), checks of pre-flight that failed "
-    "(`checks`), nothing to stop or validate, or a plan that changed.",
+    404: "It does not exist, or it belongs to another organization.",
+    409: "Conflicts with the current state; see `code`: an upgrade in progress (`upgrade_id`), failed pre-flight "
+    "checks (`checks`), nothing to stop or validate, or a plan that has changed.",
     413: "The body is larger than 1 MiB.",
     415: "The body is not JSON.",
-    422: "The Idempotency-Key was used for another request.",
+    422: "The Idempotency-Key was used for a different request.",
     429: "Too many attempts; `Retry-After` says how many seconds to wait.",
-    502: "AWS did not answer, and nothing was read before; `detail` says what AWS said.",
-    503: "The database or another part is down and nothing was changed; `Retry-After` says when to try again.",
+    502: "AWS failed, and there is no earlier result to return; `detail` says why.",
+    503: "The database or another dependency is down. Nothing was changed; `Retry-After` says when to try again.",
 }
 
 
 def errors(*statuses: int) -> dict[int, OpenApiResponse]:
-    """The documented refusals of a route, for `extend_schema(responses=...)`."""
+    """Return the documented errors of a route, for `extend_schema(responses=...)`."""
     return {status: OpenApiResponse(ErrorSerializer, MEANINGS[status]) for status in statuses}

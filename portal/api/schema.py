@@ -1,6 +1,6 @@
-"""The contract for machines (`/api/schema`, OpenAPI 3.1) and for people (`/api/docs`), both from the code itself.
+"""The API contract as an OpenAPI 3.1 document (`/api/schema`) and as a page (`/api/docs`), generated from the code.
 
-Public: it tells how to sign in, and nothing of any organization.
+Both are public. They explain how to sign in and contain no organization's data.
 """
 
 import json
@@ -27,13 +27,13 @@ Json = dict[str, Any]
 
 
 def leave_out_root_paths(endpoints: list[Any]) -> list[Any]:
-    """The documented root paths (/deployments, /agents) are the same views as under /api/v1: each is described once."""
+    """Drop the root paths (/deployments, /agents) from the document: they are the same views as under /api/v1."""
     return [endpoint for endpoint in endpoints if endpoint[0].startswith("/api/")]
 
 
 @cache
 def openapi() -> Json:
-    """The whole document. Made once for each process: routes do not change while it runs."""
+    """Return the whole document. Built once per process, because routes do not change."""
     made = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return dict(json.loads(OpenApiJsonRenderer().render(made, renderer_context={})))
 
@@ -41,13 +41,13 @@ def openapi() -> Json:
 @extend_schema(
     operation_id="schema",
     tags=["api"],
-    summary="This document",
+    summary="Get this document",
     auth=[],
     responses={200: OpenApiTypes.OBJECT, **errors(400)},
 )
 @api_route("GET", allow=Policy.PUBLIC)
 def schema(request: Request) -> Response:
-    """OpenAPI 3.1 of every route."""
+    """Return the OpenAPI 3.1 document of every route."""
     read_query(request)
     return Response(openapi())
 
@@ -55,7 +55,7 @@ def schema(request: Request) -> Response:
 @policy(Policy.PUBLIC)
 @require_safe
 def docs(request: HttpRequest) -> HttpResponse:
-    """The same contract as a page."""
+    """Render the same contract as a page."""
     base = request.build_absolute_uri("/").rstrip("/")
     context = {
         "info": openapi()["info"],
@@ -68,7 +68,7 @@ def docs(request: HttpRequest) -> HttpResponse:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One thing that a caller sends. `place`: path, query, header, body."""
+    """One parameter of a route. `place`: path, query, header or body."""
 
     name: str
     place: str
@@ -86,7 +86,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One route as the page shows it."""
+    """One route, for display on the page."""
 
     anchor: str
     method: str
@@ -143,7 +143,7 @@ def answer_of(document: Json, status: str, answer: Json) -> Answer:
 
 
 def body_of(document: Json, operation: Json) -> Json:
-    """The JSON body's schema; empty where a route takes none."""
+    """Return the schema of the JSON body; empty if the route takes none."""
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     return resolve(document, content.get("schema", {}))
 
@@ -154,7 +154,7 @@ def resolve(document: Json, schema: Json) -> Json:
 
 
 def kind_of(document: Json, schema: Json) -> str:
-    """A field's kind in a few words.
+    """Return a short description of a field's type.
 
     >>> kind_of({}, {"type": "integer", "minimum": 1, "maximum": 100, "default": 50})
     'integer, 1 to 100, default 50'
@@ -178,7 +178,7 @@ def kind_of(document: Json, schema: Json) -> str:
 
 
 def curl_of(method: str, path: str, body: Json, base: str) -> str:
-    """The call on a command line, with the cookies that signing in has left in the file `jar`."""
+    """Return the call as a curl command that uses the cookies of a sign-in, in the file `jar`."""
     lines = [f"curl -b jar -c jar {base}{path}" if method == "GET" else f"curl -b jar -c jar -X {method} {base}{path}"]
     if method != "GET":
         lines += [f"-H 'Origin: {base}'", '-H "X-CSRFToken: $TOKEN"']
@@ -188,7 +188,7 @@ def curl_of(method: str, path: str, body: Json, base: str) -> str:
 
 
 def example_of(body: Json) -> Json:
-    """What is required, with a value that the route takes."""
+    """Return an example body: each required field with an acceptable value."""
     return {
         name: field["enum"][0] if "enum" in field else f"<{name}>"
         for name, field in body["properties"].items()

@@ -1,4 +1,4 @@
-"""Under /api/: the contract itself."""
+"""The routes of the API contract, under /api/."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""/health, /livez and /readyz: is the portal fit to work? Names and verdicts only, never an address or an error's text."""
+"""The health checks /health, /livez and /readyz. They report names and verdicts, never addresses or error texts."""
 
 import logging
 from collections.abc import Callable
@@ -26,14 +26,14 @@ AWS_CACHE_SECONDS = 15
 @policy(Policy.PUBLIC)
 @require_safe
 def livez(request: HttpRequest) -> JsonResponse:
-    """The process answers. Touches nothing else, so that a database outage restarts no web process."""
+    """Answer that the process runs. Checks nothing else, so that a database outage does not restart web processes."""
     return JsonResponse({"status": "alive"})
 
 
 @policy(Policy.PUBLIC)
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
-    """Requests can be served: the database answers."""
+    """Answer whether requests can be served: 200 if the database answers, else 503."""
     ready = database_answers()
     response = JsonResponse({"status": "ready" if ready else "unready"}, status=200 if ready else 503)
     if not ready:
@@ -44,7 +44,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
 @policy(Policy.PUBLIC)
 @require_safe
 def health(request: HttpRequest) -> JsonResponse:
-    """Everything that an upgrade needs; 503 when a part is down."""
+    """Check everything that an upgrade needs, and answer 503 if a part is down."""
     checks = {
         "database": database_answers(),
         "broker": broker_answers(),
@@ -66,7 +66,7 @@ def health(request: HttpRequest) -> JsonResponse:
 
 
 class HealthCheckMiddleware:
-    """Answer /livez and /readyz whatever the Host is; every other path goes on to the middleware that checks it.
+    """Answer /livez and /readyz before the Host header is checked. Later middleware checks it for all other paths.
 
     A load balancer sends the address of the task as Host, which ALLOWED_HOSTS cannot list.
     https://docs.aws.amazon.com/elasticloadbalancing/latest/application/target-group-health-checks.html
@@ -109,7 +109,7 @@ def broker_answers() -> bool:
 
 
 def silent_processes() -> list[str]:
-    """The background processes that have not been seen for BEAT_FRESH_SECONDS. One query."""
+    """Return the background processes without a heartbeat for BEAT_FRESH_SECONDS. *Costs* one query."""
     try:
         fresh = set(
             Heartbeat.objects.filter(beat_at__gt=Now() - timedelta(seconds=BEAT_FRESH_SECONDS)).values_list(
@@ -122,7 +122,7 @@ def silent_processes() -> list[str]:
 
 
 def aws_answers() -> bool:
-    """Whether AWS accepts the portal's own credentials; asked at most once in AWS_CACHE_SECONDS."""
+    """Return whether AWS accepts the portal's own credentials. Calls AWS at most once per AWS_CACHE_SECONDS."""
     known: bool | None = soft_cache.recall("health:aws")
     if known is None:
         known = caller_is_known()

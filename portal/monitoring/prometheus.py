@@ -1,7 +1,7 @@
-"""GET /metrics for Prometheus: what the database knows about the work under way, read at each scrape.
+"""GET /metrics for Prometheus: gauges about work in progress, read from the database at each scrape.
 
-Guarded by a token of its own (METRICS_TOKEN), because it tells of all organizations together; without one it is closed.
-Each app names its gauges in settings.GAUGES. No organization's name is a label.
+Its own token (METRICS_TOKEN) protects it, because it covers all organizations; without a token it is closed. Each app
+lists its gauges in settings.GAUGES. No label contains an organization's name.
 """
 
 import hmac
@@ -28,12 +28,12 @@ Gauges: TypeAlias = Iterator[GaugeMetricFamily]
 @policy(Policy.PUBLIC)
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """The text format of Prometheus. 404 while METRICS_TOKEN is not set, 401 without it as `Authorization: Bearer`."""
+    """Return the metrics in Prometheus text format. 404 if METRICS_TOKEN is not set, 401 without it as bearer token."""
     if not settings.METRICS_TOKEN:
         return respond(request, PortalError("not_found", NOT_FOUND, 404))
     given = request.headers.get("Authorization", "").encode()
     if not hmac.compare_digest(given, f"Bearer {settings.METRICS_TOKEN}".encode()):
-        answer = HttpResponse("Give the METRICS_TOKEN as a bearer token.\n", status=401, content_type="text/plain")
+        answer = HttpResponse("Send the METRICS_TOKEN as a bearer token.\n", status=401, content_type="text/plain")
         answer["WWW-Authenticate"] = "Bearer"
         return answer
     registry = CollectorRegistry()
@@ -42,7 +42,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 class DatabaseCollector(Collector):
-    """Every gauge of settings.GAUGES, a few queries each."""
+    """Collects every gauge of settings.GAUGES, with a few queries each."""
 
     def collect(self) -> Gauges:
         for name in settings.GAUGES:
@@ -50,7 +50,7 @@ class DatabaseCollector(Collector):
             yield from gauges()
 
     def describe(self) -> Gauges:
-        """Nothing: the registry would otherwise read everything once more to learn the names."""
+        """Yield nothing. Without this the registry would collect everything at registration to learn the names."""
         yield from ()
 
 
@@ -66,7 +66,7 @@ def gauge_by(label: str, name: str, help_text: str, values: Iterable[tuple[str, 
 
 
 def seconds_since(field: str) -> Extract:
-    """On the database's clock; negative for a time to come."""
+    """Return an expression: the seconds since `field` on the database's clock; negative for a future time."""
     return Extract(ExpressionWrapper(Now() - F(field), DurationField()), "epoch")
 
 
@@ -74,6 +74,6 @@ def heartbeats() -> Gauges:
     yield gauge_by(
         "process",
         "heartbeat_age_seconds",
-        "Seconds since a background process was last seen at work.",
+        "Seconds since the last heartbeat of a background process.",
         Heartbeat.objects.order_by("name").values_list("name", seconds_since("beat_at")),
     )

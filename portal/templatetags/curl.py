@@ -1,4 +1,4 @@
-"""`{% curl "GET" "upgrade-history" status=filters.status %}`: what the page shows or sends, as a command to copy."""
+"""The tag `{% curl "GET" "upgrade-history" status=filters.status %}`: the page's request as a curl command to copy."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ register = template.Library()
 
 @register.inclusion_tag("_curl.html", takes_context=True)
 def curl(context: dict[str, Any], method: str, route: str, *args: Any, **fields: Any) -> dict[str, str]:
-    """`route` is the URL name of the API's route, `args` what its address takes, `fields` its query or body."""
+    """Render the command. `route` is the URL name of the API route, `args` its arguments, `fields` query or body."""
     url = context["request"].build_absolute_uri(reverse(route, args=args))
     organization = context["organization"].slug
     command = curl_command(url, method=method, organization=organization, fields=fields)

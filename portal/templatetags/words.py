@@ -1,4 +1,4 @@
-"""Times and names in few words; static/portal.js says the same of times while a page stands open."""
+"""Template filters for short times and names. static/portal.js keeps the times current while a page is open."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
 
 @register.filter
 def ago(moment: datetime | None) -> str:
-    """`just now`, `42 s ago`, `3 min ago`, `5 h ago`, `12 d ago`; empty for None. A moment to come is `just now`."""
+    """Return `just now`, `42 s ago`, `3 min ago`, `5 h ago` or `12 d ago`. Empty for None. The future is `just now`."""
     if moment is None:
         return ""
     seconds = int((timezone.now() - moment).total_seconds())
@@ -26,7 +26,7 @@ def ago(moment: datetime | None) -> str:
 
 @register.filter
 def duration(seconds: float | None) -> str:
-    """`42 s`, `3 min 5 s`, `7 min`, `2 h 10 min`; empty for None."""
+    """Return `42 s`, `3 min 5 s`, `7 min` or `2 h 10 min`; empty for None."""
     if seconds is None:
         return ""
     whole = max(0, int(seconds))
@@ -39,19 +39,19 @@ def duration(seconds: float | None) -> str:
 
 @register.filter
 def duration_until(begin: datetime | None, end: datetime | None) -> str:
-    """The time from begin to end as `duration`; empty while one of them is not known."""
+    """Return the time from begin to end like `duration`; empty if either is None."""
     return duration((end - begin).total_seconds()) if begin and end else ""
 
 
 @register.filter
 def duration_since(begin: datetime | None) -> str:
-    """The time from begin until now as `duration`."""
+    """Return the time from begin until now like `duration`."""
     return duration_until(begin, timezone.now())
 
 
 @register.filter
 def last_part(arn: str | None) -> str:
-    """What an ARN names, without where it is.
+    """Return the resource name at the end of an ARN.
 
     >>> last_part("arn:aws:ecs:eu-central-1:111111111111:task-definition/acme-prod-agent:42")
     'acme-prod-agent:42'

@@ -1,4 +1,4 @@
-"""The page Activity: everything that anybody did in an organization, from the audit trail; and the same as CSV."""
+"""The Activity page: an organization's audit trail as a page and as CSV."""
 
 import json
 from urllib.parse import urlencode
@@ -15,18 +15,18 @@ from portal.web.context import page_context
 from portal.web.csv import MOST_ROWS, check_filters, csv_response
 from portal.web.htmx import render_page
 
-# The page of what a row tells of, by the beginning of its kind. Named by string: portal imports no app.
+# The page of a row's object, by the prefix of the row's kind. Named by string: portal imports no app.
 PAGES = {"upgrade.": "upgrades:detail", "deployment.": "deployments:detail", "agent.": "agents:detail"}
 
 FILTERS = ("kind", "who", "subject", "since")
 
 
 class ActivityFilters(forms.Form):
-    """From the address. A value that is unknown is shown and named, never ignored."""
+    """The filters in the URL. An unknown value is reported, never ignored."""
 
     kind = forms.ChoiceField(required=False, choices=[("", "Anything"), *AuditKind.choices], label="What")
     who = forms.CharField(required=False, max_length=254)
-    subject = forms.CharField(required=False, max_length=254, label="Of what")
+    subject = forms.CharField(required=False, max_length=254, label="Target")
     since = forms.DateField(required=False, label="Since")
     skip = forms.IntegerField(required=False, min_value=0, max_value=MAX_SKIP, widget=forms.HiddenInput)
 
@@ -34,7 +34,7 @@ class ActivityFilters(forms.Form):
 @policy(Policy.VIEWER)
 @require_safe
 def activity(request: HttpRequest, slug: str) -> HttpResponse:
-    """Newest first; the address holds the filters."""
+    """Render the events, newest first. The URL contains the filters."""
     organization = organization_of_page(request, slug)
     form = ActivityFilters(request.GET)
     page = paginate(found_events(request, organization, form), skip=skip_of(form), limit=DEFAULT_LIMIT)
@@ -53,7 +53,7 @@ def activity(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(Policy.VIEWER)
 @require_safe
 def activity_csv(request: HttpRequest, slug: str) -> HttpResponse:
-    """What the page's filters find, the newest MOST_ROWS at most. 400 for a filter that makes no sense."""
+    """Return the filtered events as CSV, at most the newest MOST_ROWS. 400 for an invalid filter."""
     organization = organization_of_page(request, slug)
     form = ActivityFilters(request.GET)
     check_filters(form)
@@ -67,7 +67,7 @@ def activity_csv(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def found_events(request: HttpRequest, organization: Organization, form: ActivityFilters) -> AuditQuerySet:
-    """None at all for filters that make no sense: the page then says which."""
+    """Return the filtered events. None for invalid filters, which the page reports."""
     events = AuditEvent.objects.visible_to(request.user).filter(organization=organization).newest_first()
     if not form.is_valid():
         return events.none()
@@ -90,7 +90,7 @@ def subject_url(event: AuditEvent, organization: Organization) -> str | None:
 
 
 def details_of(event: AuditEvent) -> list[tuple[str, str]]:
-    """Names and values; what is neither text nor number as JSON."""
+    """Return the names and values of the event's data. Values other than text are JSON."""
     return [
         (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         for name, value in event.data.items()
@@ -99,5 +99,5 @@ def details_of(event: AuditEvent) -> list[tuple[str, str]]:
 
 
 def as_json(event: AuditEvent) -> str:
-    """Without a semicolon, which only texts can hold: behind one a spreadsheet may begin a cell, and compute it."""
+    """Return the data as JSON with escaped semicolons. After one, a spreadsheet may start a new cell with a formula."""
     return json.dumps(event.data, ensure_ascii=False, sort_keys=True).replace(";", "\\u003b")

@@ -1,4 +1,4 @@
-"""What the pages of both apps share: the context that every page of an organization needs."""
+"""The template context that every page of an organization needs, in all apps."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from portal.monitoring.health import silent_processes
 
 
 def page_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    """Who looks at whose page, whether they may act there and why not. Two queries."""
+    """Return the organization, the person's role, and whether they may act or why not. *Costs* two queries."""
     role = role_in(request.user, organization)
     may_act = role is not None and role.includes(Role.OPERATOR)
     return {
@@ -23,7 +23,7 @@ def page_context(request: HttpRequest, organization: Organization) -> dict[str, 
 
 
 def settings_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    """Of the pages below Settings: admins act, others read and are told why they may not. Two queries."""
+    """Return the context of a page under Settings, on which only admins may act. *Costs* two queries."""
     context = page_context(request, organization)
     role = context["role"]
     may_act = role is not None and role.includes(Role.ADMIN)
@@ -32,6 +32,6 @@ def settings_context(request: HttpRequest, organization: Organization) -> dict[s
 
 
 def skip_of(request: HttpRequest) -> int:
-    """`skip` of the address; what makes no sense is the first page."""
+    """Return `skip` from the URL; 0 for an invalid value."""
     skip = request.GET.get("skip", "0")
     return int(skip) if skip.isascii() and skip.isdecimal() and len(skip) < 9 else 0

@@ -1,4 +1,4 @@
-"""Lists as CSV: the page's own filters and order, in a form that a spreadsheet does not take for formulas."""
+"""CSV downloads of lists. Cells are escaped so that a spreadsheet does not run them as formulas."""
 
 import csv
 import re
@@ -11,23 +11,23 @@ from django.http import HttpResponse
 
 from portal.errors import PortalError
 
-# A file holds so many rows at most; narrower filters give the rest.
+# The most rows in a file. Narrower filters return the rest.
 MOST_ROWS = 10_000
-# What makes a spreadsheet compute a cell: https://owasp.org/www-community/attacks/CSV_Injection
+# The first characters of a formula: https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-# Where a list is separated by semicolons, a spreadsheet may begin a cell behind one in the middle of ours.
+# A spreadsheet that separates cells by semicolons may start a new cell after one inside ours.
 FORMULA_INSIDE = re.compile(r";(?=[\s\"]*[=+\-@])")
 
 
 def check_filters(form: Form) -> None:
-    """Raises PortalError 400 `bad_filter`: a file of nothing would not say which filter makes no sense."""
+    """Raise PortalError 400 `bad_filter` for invalid filters, because an empty file could not report them."""
     if not form.is_valid():
         said = " ".join(f"{name}: {' '.join(str(one) for one in errors)}" for name, errors in form.errors.items())
         raise PortalError("bad_filter", f"Nothing was exported. {said}", 400)
 
 
 def csv_response(name: str, header: list[str], rows: Iterable[list[Any]]) -> HttpResponse:
-    """A download of that name. Times are ISO 8601 in UTC; None is empty."""
+    """Return a CSV download with this name. Times are ISO 8601 in UTC; None is empty."""
     response = HttpResponse(
         content_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}.csv"', "X-Content-Type-Options": "nosniff"},
@@ -39,7 +39,8 @@ def csv_response(name: str, header: list[str], rows: Iterable[list[Any]]) -> Htt
 
 
 def as_cell(value: Any) -> str:
-    """
+    """Return the value as the text of a cell.
+
     >>> as_cell("=1+1"), as_cell(None), as_cell(-3), as_cell("done;=1+1")
     ("'=1+1", '', '-3', "done;'=1+1")
     """

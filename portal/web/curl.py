@@ -1,19 +1,19 @@
-"""What a page shows or its form sends, as the curl command for the same route of the API."""
+"""Builds the curl command for the API call that matches a page or its form."""
 
 import json
 from shlex import quote
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-# Placeholders, never the reader's own session: the command may end up in a chat.
+# Placeholders, never the person's own session, because the command may be pasted into a chat.
 COOKIES = "cookies.txt"
 CSRF_HEADER = '-H "X-CSRFToken: $CSRF"'
 
 
 def curl_command(url: str, *, method: str, organization: str, fields: dict[str, Any]) -> str:
-    """One line for a POSIX shell, in which only `$CSRF` is left to the shell.
+    """Return the command as one line for a POSIX shell. The shell expands only `$CSRF`.
 
-    `fields` are the query of a GET, else the JSON body; of a query what is empty or 0 is left out, of a body what is empty.
+    `fields` are the query of a GET, else the JSON body. Empty values are omitted, and in a query also 0.
     """
     parts = ["curl", "-b", COOKIES, "-H", quote(f"X-Organization: {organization}")]
     if method == "GET":
@@ -21,7 +21,7 @@ def curl_command(url: str, *, method: str, organization: str, fields: dict[str, 
         return " ".join([*parts, quote(f"{url}?{query}" if query else url)])
     parts += ["-X", method, CSRF_HEADER]
     if urlsplit(url).scheme == "https":
-        # Django asks where an unsafe request over HTTPS comes from.
+        # Django checks the origin of an unsafe request over HTTPS.
         parts += ["-H", quote(f"Origin: https://{urlsplit(url).netloc}")]
     body = {name: value for name, value in fields.items() if value not in (None, "")}
     if body:

@@ -1,4 +1,4 @@
-"""What the forms of all pages share: being sent twice, and showing what a command refused."""
+"""Shared by the forms of all pages: protection against double submission, and errors of commands."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ FORM_MEDIA_TYPES = {"application/x-www-form-urlencoded", "multipart/form-data"}
 
 
 class FormBodyMiddleware:
-    """Refuse a page's body that is not a form with 415: Django reads it as an empty form, without its fields."""
+    """Answer 415 to a POST to a page whose body is not a form. Django would read it as an empty form."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -40,20 +40,20 @@ class FormBodyMiddleware:
 
 
 class SkipField(forms.IntegerField):
-    """How far into a list, from the address."""
+    """The offset into a list, from the URL."""
 
     def __init__(self) -> None:
         super().__init__(required=False, min_value=0, max_value=MAX_SKIP, widget=forms.HiddenInput, label="Skip")
 
 
 class OnceForm(forms.Form):
-    """Sent again by a double click or a reload, it does nothing twice."""
+    """A form with an idempotency key, so that a double click or a reload does nothing twice."""
 
     idempotency_key = forms.CharField(
         widget=forms.HiddenInput,
         max_length=MAX_KEY_LENGTH,
         initial=secrets.token_hex,
-        error_messages={"required": "The form came without its key. It has one now: send it again."},
+        error_messages={"required": "The form was sent without its key. A new key was added: send the form again."},
     )
 
     def clean(self) -> dict[str, Any]:
@@ -63,9 +63,9 @@ class OnceForm(forms.Form):
         return cleaned
 
     def renew_key(self, **others: str) -> None:
-        """Before a refused form is shown again: nothing was done, and what is sent next may be another request.
+        """Replace the key before a refused form is shown again: the next submission may be a different request.
 
-        `others`: what else it is shown with, whatever was sent.
+        `others`: further values to show instead of the submitted ones.
         """
         data: Any = copy(self.data)
         for name, value in (others | {"idempotency_key": secrets.token_hex()}).items():
@@ -74,9 +74,9 @@ class OnceForm(forms.Form):
 
 
 def refuse(form: forms.Form, error: PortalError, *, names: Mapping[str, str] | None = None) -> int:
-    """Show a command's refusal at its field, or above the form. Returns the status of the answer; raises 403 and 404.
+    """Add a command's error to its field or to the form. Return the response status. Raises errors 403 and 404.
 
-    `names`: the form's names of fields that the command calls otherwise.
+    `names` maps the command's field names to the form's, where they differ.
     """
     if error.status in (403, 404):
         raise error

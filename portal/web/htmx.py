@@ -1,6 +1,6 @@
-"""PAGE OR FRAGMENT, decided in one place.
+"""Renders a page, or only a fragment of it for htmx.
 
-One URL, one query, one context; only the template differs. A live fragment whose content has not changed costs a 304.
+Both share one URL, one query and one context; only the template differs. An unchanged live fragment is answered 304.
 """
 
 import hashlib
@@ -14,13 +14,13 @@ from django.utils.cache import patch_vary_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.middleware import HtmxDetails
 
-# What tells the time and nothing else: the words in <time> and how fresh a block is. portal.js keeps them true.
+# The parts that only depend on the time: the text of <time> and the age of a block. portal.js keeps them current.
 CLOCKS = re.compile(r"(?<=>)[^<>]*(?=</time>)|(?<=<p data-freshness-text>)[^<]*|(?<= data-at=\")[^\"]*")
 AS_OF = re.compile(r" data-at=\"([^\"]*)\"")
 
 
 def wants_fragment(request: HttpRequest) -> bool:
-    """An htmx request for a part of the page: not one that is boosted or restores history."""
+    """Return whether htmx requests a fragment. Boosted requests and history restores need the whole page."""
     headers = request.headers
     return (
         headers.get("HX-Request") == "true"
@@ -50,8 +50,8 @@ def render_page(
 ) -> HttpResponse:
     """Render `page`, or only `fragment` for an htmx request, with the same context.
 
-    A fragment carries an ETag over its content without its clocks; the same content again is answered 304, and the
-    browser gives htmx what it has kept. How fresh that is stands in X-As-Of, which a 304 renews.
+    A fragment has an ETag of its content without its clocks. Unchanged content is answered 304, and the browser gives
+    htmx its cached copy. The header X-As-Of has the time of the data, also on a 304.
     """
     if not wants_fragment(request):
         response = HttpResponse(render_to_string(page, context, request), status=status)

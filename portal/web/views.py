@@ -1,4 +1,4 @@
-"""The pages that stand above the apps: where a person lands, and the overview of one organization."""
+"""The start page, and the overview of one organization."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -12,7 +12,7 @@ from portal.web.context import page_context
 @policy(Policy.SIGNED_IN)
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """To the only organization; with several, the choice; with none, what to do about it."""
+    """Redirect to the person's only organization. With several, show a choice; with none, what to do."""
     organizations = list(Organization.objects.visible_to(request.user))
     if len(organizations) == 1:
         return redirect("overview", organizations[0].slug)
@@ -22,6 +22,6 @@ def home(request: HttpRequest) -> HttpResponse:
 @policy(Policy.VIEWER)
 @require_safe
 def overview(request: HttpRequest, slug: str) -> HttpResponse:
-    """What runs and what happens now. The apps' parts come in through their template tags."""
+    """Render the overview. Each app adds its part through a template tag."""
     organization = organization_of_page(request, slug)
     return render(request, "portal/web/overview.html", page_context(request, organization))

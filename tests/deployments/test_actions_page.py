@@ -83,7 +83,7 @@ def test_a_form_without_its_key_comes_back_with_one(cast: Cast, ready: Deploymen
     text = refused.content.decode()
 
     assert refused.status_code == 422
-    assert "The form came without its key. It has one now: send it again." in text
+    assert "The form was sent without its key. A new key was added: send the form again." in text
     assert re.search(r'name="idempotency_key" value="[0-9a-f]{32,}"', text)
 
 

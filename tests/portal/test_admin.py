@@ -305,7 +305,7 @@ def test_a_role_without_an_external_id_gets_one_that_nobody_guesses(staff: Clien
 
     cast.acme.refresh_from_db()
     assert len(cast.acme.deployment_external_id) >= 40
-    assert f"The portal made an external id for Acme Robotics: {cast.acme.deployment_external_id}" in (
+    assert f"The portal generated an external id for Acme Robotics: {cast.acme.deployment_external_id}" in (
         response.content.decode()
     )
     assert cast.acme.deployment_external_id not in str(AuditEvent.objects.get().data)
@@ -343,7 +343,7 @@ def test_the_place_of_another_organization_is_refused(staff: Client, cast: Cast,
 
     response = staff.post("/admin/portal/organization/add/", form)
 
-    assert b"Acme Robotics (acme) names the same cluster and stack" in response.content
+    assert b"Acme Robotics (acme) uses the same cluster and stack" in response.content
     assert audit_kinds() == []
 
 
@@ -353,7 +353,7 @@ def test_another_role_in_the_same_account_leads_to_the_same_place(staff: Client,
 
     response = staff.post("/admin/portal/organization/add/", form)
 
-    assert b"Globex (globex) names the same cluster and stack" in response.content
+    assert b"Globex (globex) uses the same cluster and stack" in response.content
 
 
 @pytest.mark.parametrize(

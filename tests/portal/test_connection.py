@@ -122,7 +122,7 @@ def test_images_elsewhere_cannot_be_listed(local_aws: LocalAws, cast: Cast) -> N
     (step,) = [step for step in try_connection(cast.acme, actor=cast.staff) if step.permission == "ecr:DescribeImages"]
 
     assert step.status == StepStatus.UNKNOWN
-    assert "no version can be chosen but latest" in step.detail
+    assert "only the version latest can be chosen" in step.detail
 
 
 def test_the_permission_that_aws_names_counts(platform: LocalAws, cast: Cast) -> None:
@@ -184,7 +184,7 @@ def test_what_aws_does_not_answer_is_not_known(platform: LocalAws, cast: Cast, k
 
     assert permissions(steps, StepStatus.FAILED) == set()
     assert permissions(steps, StepStatus.OK) == {"sts:GetCallerIdentity", "ecs:DescribeClusters"}
-    assert "Not tried, because AWS did not answer at: Read the services." in {step.detail for step in steps}
+    assert "Not tested, because AWS did not answer this step: Read the services." in {step.detail for step in steps}
 
 
 def test_a_step_is_bounded_in_time() -> None:
@@ -211,7 +211,7 @@ def test_a_cluster_without_a_stack_is_told_what_to_fill_in(platform: LocalAws, c
     steps = try_connection(cast.acme, actor=cast.staff)
 
     assert [step.status for step in steps[:3]] == [StepStatus.OK, StepStatus.OK, StepStatus.FAILED]
-    assert "the stack is empty" in steps[2].detail
+    assert "The stack is empty" in steps[2].detail
 
 
 def test_only_staff_test_a_connection(cast: Cast) -> None:

@@ -1,4 +1,4 @@
-"""The scheduler process: calls what settings.SCHEDULE names, each at its own interval, with no broker in between."""
+"""The scheduler process. Calls each job of settings.SCHEDULE at its own interval, without a broker."""
 
 import logging
 import signal
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
-    help = "Run the scheduled work (heartbeat, sweeps) until stopped. Several may run at once."
+    help = "Run the scheduled jobs (heartbeat, sweeps) until stopped. Several schedulers may run at the same time."
 
     def handle(self, *args: Any, **options: Any) -> None:
         stopping = threading.Event()
@@ -33,9 +33,9 @@ class Command(BaseCommand):
 
 
 def run_job(name: str, job: Any) -> None:
-    """One call. Whatever goes wrong is logged and the loop lives on: one bad row must not stop the others."""
+    """Call one job. Log any error and continue, because one bad row must not stop the other jobs."""
     try:
         close_old_connections()
         job()
     except Exception:
-        logger.exception("scheduled %s failed; it is tried again at its next turn", name)
+        logger.exception("scheduled job %s failed; it runs again at its next interval", name)

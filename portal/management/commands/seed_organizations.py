@@ -1,4 +1,4 @@
-"""The demo's organizations and people (README: Run it). The AWS side of them is seeded by the local AWS itself."""
+"""Creates the demo's organizations and people (README: Run it). The local AWS seeds their AWS resources itself."""
 
 import os
 from typing import Any
@@ -25,7 +25,7 @@ ORGANIZATIONS: dict[str, dict[str, str]] = {
     "initech": {"name": "Initech"},
 }
 
-# The platform's services of a stack, and the field that says where each answers.
+# The platform services of a stack, and the field with the address of each.
 PLATFORM_FIELDS = {
     "agent": "platform_agent_url",
     "orchestrator": "platform_orchestrator_url",
@@ -46,19 +46,21 @@ MEMBERS: dict[str, dict[str, Role]] = {
 
 
 class Command(BaseCommand):
-    help = "Make the demo's organizations and people, once. Needs DEMO=1."
+    help = "Create the demo's organizations and people once. Needs DEMO=1."
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEMO:
-            raise CommandError("Demo people have a known password: seeding needs DEMO=1, never set in production.")
+            raise CommandError(
+                "Demo people have a known password, so seeding needs DEMO=1. Never set it in production."
+            )
         if Organization.objects.filter(slug__in=ORGANIZATIONS).count() == len(ORGANIZATIONS):
             self.keep_addresses()
-            return  # seeded before; what people made and changed since then stays
+            return  # seeded before: keep what people have created and changed since
         foreign = Organization.objects.values_list("slug", flat=True)
         if foreign:
             raise CommandError(
-                f"This database holds other organizations ({', '.join(foreign[:3])}): nothing was seeded."
+                f"This database contains other organizations ({', '.join(foreign[:3])}). Nothing was seeded."
             )
         organizations = {
             slug: Organization.objects.create(
@@ -73,9 +75,9 @@ class Command(BaseCommand):
                 Membership.objects.create(organization=organizations[slug], user=person, role=role)
 
     def keep_addresses(self) -> None:
-        """Give the demo's organizations the local AWS's address of their platform, where nobody has set another one.
+        """Update the demo's platform addresses to those of the local AWS, unless a person has changed them.
 
-        The local AWS may have had another port when they were seeded, or there were no such addresses yet.
+        The local AWS may have had another port when they were seeded, or the fields did not exist yet.
         """
         for organization in Organization.objects.filter(slug__in=ORGANIZATIONS).order_by("slug"):
             addresses = platform_addresses(ORGANIZATIONS[organization.slug].get("deployment_stack", ""))
@@ -94,7 +96,7 @@ class Command(BaseCommand):
 
 
 def platform_addresses(stack: str) -> dict[str, str]:
-    """Where the local AWS answers for the services of a stack; nothing without a stack, or without a local AWS."""
+    """Return the addresses at which the local AWS serves a stack's platform; empty without a stack or a local AWS."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "").rstrip("/")
     if not stack or not endpoint:
         return {}
