@@ -1,7 +1,8 @@
-"""What admins of an organization do to its members. The rules about role and number live here.
+"""Commands of an organization's admins on its members, with the rules about roles and numbers.
 
-Each command: `require`, one transaction, the audit row in it. Changes of one organization's members wait for each other,
-so that it never loses its last admin to two of them. Staff do the same in Django admin (admin.py), bound by none of this.
+Each command calls `require`, runs in one transaction and writes the audit row in it. Changes to one organization's
+members run one at a time, so that two of them cannot remove its last two admins. Staff can do the same in Django admin,
+where these rules do not apply.
 """
 
 import copy
@@ -22,7 +23,7 @@ MOST_MEMBERS = 200
 
 
 class Added(NamedTuple):
-    """`is_new`: False for a request that was sent again."""
+    """The result of `add_member`. `is_new` is False for a repeated request."""
 
     membership: Membership
     is_new: bool
@@ -31,13 +32,13 @@ class Added(NamedTuple):
 def add_member(
     organization: Organization, *, actor: User, email: str, role: Role, idempotency_key: str | None = None
 ) -> Added:
-    """Make whoever has this address a member; for an address without an account one is made, without a password.
+    """Add the person with this e-mail address. Without an account, one is created without a password.
 
-    The organization's own audit trail says the same in both cases: that an account was made is for staff to read. One
-    thing about an account elsewhere is told, that staff have switched it off: its owner could not sign in, and somebody
-    has to ask for it.
+    The organization's audit trail looks the same in both cases; only staff can see that an account was created. Only
+    one fact about an existing account is revealed: that staff have switched it off. Otherwise its owner could not sign
+    in, and no one would know why.
 
-    Raises PortalError: 403, 404, 409 `already_member`, `switched_off`, `too_many_members`, `removed_since`, 422
+    *Raises* PortalError: 403, 404, 409 `already_member`, `switched_off`, `too_many_members`, `removed_since`, 422
     `idempotency_mismatch`.
     """
     require(actor, organization, Role.ADMIN)
@@ -57,35 +58,33 @@ def add_member(
 
 
 def added_earlier(organization: Organization, membership_id: str) -> Membership:
-    """What the same request made before."""
+    """Return the membership that the same request created before."""
     membership = Membership.objects.for_list(organization).filter(pk=membership_id).first()
     if membership is None:
-        message = "This form added somebody who was removed since. Open the page again to add them once more."
+        message = "This form added a member who has since been removed. Open the page again to add them again."
         raise PortalError("removed_since", message, 409)
     return membership
 
 
 def check_room(organization: Organization, email: str) -> None:
-    """Raises PortalError 409 `already_member`, `too_many_members`."""
+    """Check that the person can be added. Raises PortalError 409 `already_member`, `too_many_members`."""
     members = Membership.objects.for_list(organization)
     there = members.alias(address=Lower("user__email")).filter(address=email.lower()).first()
     if there:
         message = (
-            f"{there.user.email} is a member already, with the role {there.role}. Change it in the list of members."
+            f"{there.user.email} is already a member with the role {there.role}. Change it in the list of members."
         )
         raise PortalError("already_member", message, 409, errors={"email": [message]})
     if members.count() >= MOST_MEMBERS:
-        message = f"{organization.name} has {MOST_MEMBERS} members, and may not have more. Remove one first."
+        message = f"{organization.name} already has {MOST_MEMBERS} members, the maximum. Remove one first."
         raise PortalError("too_many_members", message, 409)
 
 
 def account_of(email: str, *, actor: User, organization: Organization) -> User:
-    """The account with this address; a new one where there is none. Raises PortalError 409 `switched_off`."""
+    """Return the account with this address, or create it. Raises PortalError 409 `switched_off`."""
     user = find_account(email) or make_account(email, actor=actor, organization=organization)
     if not user.is_active:
-        message = (
-            f"The account of {user.email} is switched off, so nobody can sign in with it. Ask staff to switch it on."
-        )
+        message = f"The account of {user.email} is switched off, so it cannot sign in. Ask staff to switch it on."
         raise PortalError("switched_off", message, 409, errors={"email": [message]})
     return user
 
@@ -95,23 +94,23 @@ def find_account(email: str) -> User | None:
 
 
 def make_account(email: str, *, actor: User, organization: Organization) -> User:
-    """Without a password: its owner sets one by the link in the mail (accounts.py)."""
+    """Create an account without a password. Its owner sets one with the link in the e-mail (portal/accounts)."""
     try:
         with transaction.atomic():
             user = User.objects.create_user(email)
     except IntegrityError:
-        # Another organization, which this one does not wait for, was faster.
+        # Another organization just added the same address. Organizations do not wait for each other.
         return User.objects.get_by_natural_key(email)
-    # Of no organization, so that its admins do not read here which addresses had an account before.
+    # Belongs to no organization, so that admins cannot see which addresses already had an account.
     data = {"added_to": organization.slug}
     record(AuditKind.PERSON_CREATED, organization=None, actor=actor, subject=user.email, data=data)
     return user
 
 
 def change_role(membership: Membership, *, actor: User, role: Role) -> None:
-    """Effective with the member's next request. The same role changes nothing.
+    """Change the role, effective with the member's next request. The current role is a no-op.
 
-    Raises PortalError: 403, 404, 409 `last_admin`.
+    *Raises* PortalError: 403, 404, 409 `last_admin`.
     """
     require(actor, membership.organization, Role.ADMIN)
     with one_at_a_time(membership.organization, actor=actor):
@@ -126,7 +125,7 @@ def change_role(membership: Membership, *, actor: User, role: Role) -> None:
 
 
 def remove_member(membership: Membership, *, actor: User) -> None:
-    """The account stays, and everything that was done with it. Raises PortalError: 403, 404, 409 `last_admin`."""
+    """Remove the member. Keeps the account and its history. Raises PortalError: 403, 404, 409 `last_admin`."""
     require(actor, membership.organization, Role.ADMIN)
     with one_at_a_time(membership.organization, actor=actor):
         now = as_it_is(membership)
@@ -136,14 +135,14 @@ def remove_member(membership: Membership, *, actor: User) -> None:
 
 
 def keep_an_admin(membership: Membership) -> None:
-    """Raises PortalError 409 `last_admin` where nobody else could keep the members when this one is admin no more."""
+    """Raise PortalError 409 `last_admin` if this is the only admin who can sign in."""
     why_not = why_it_stays(membership)
     if why_not:
         raise PortalError("last_admin", why_not, 409)
 
 
 def why_it_stays(membership: Membership) -> str | None:
-    """The sentence for the last admin who can sign in; None for everybody else. One query for an admin."""
+    """Return why the last admin who can sign in must stay; None for other members. *Costs* one query for an admin."""
     if membership.role != Role.ADMIN or not membership.user.is_active:
         return None
     admins = Membership.objects.filter(organization=membership.organization_id, role=Role.ADMIN, user__is_active=True)
@@ -151,15 +150,15 @@ def why_it_stays(membership: Membership) -> str | None:
         return None
     return (
         f"{membership.user.email} is the only admin of {membership.organization.name} who can sign in. "
-        "Make somebody else an admin first."
+        "Make another member an admin first."
     )
 
 
 @contextmanager
 def one_at_a_time(organization: Organization, *, actor: User) -> Iterator[None]:
-    """A transaction that no other change of the organization's members runs beside.
+    """Open a transaction that excludes every other change of the organization's members.
 
-    Whoever lost the role while waiting for it is refused.
+    The role is checked again after the wait for the lock.
     """
     with transaction.atomic():
         locked = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
@@ -168,13 +167,13 @@ def one_at_a_time(organization: Organization, *, actor: User) -> Iterator[None]:
 
 
 def as_it_is(membership: Membership) -> Membership:
-    """Locked too, for staff do not wait for us. Raises PortalError 404 when it was removed meanwhile."""
+    """Read the membership again and lock it, because Django admin takes no lock. Raises PortalError 404 if gone."""
     locked = Membership.objects.select_for_update(of=("self",)).select_related("organization", "user")
     return existing(locked.filter(pk=membership.pk).first())
 
 
 def record_membership(kind: AuditKind, membership: Membership, *, actor: Any, before: Membership | None = None) -> None:
-    """The audit row of a change, whoever made it."""
+    """Write the audit row of a change to a membership."""
     data: dict[str, Any] = {"email": membership.user.email, "role": membership.role}
     if before:
         data["before"] = {"email": before.user.email, "role": before.role}

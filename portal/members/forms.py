@@ -1,4 +1,4 @@
-"""The forms of the members' pages. Rules about who may be a member are the commands'."""
+"""The forms of the members pages. The rules about members are in commands.py."""
 
 from django import forms
 

@@ -1,4 +1,4 @@
-"""The members of an organization, below its settings. Everybody in the organization reads; its admins act."""
+"""The members pages of an organization, under its settings. Every member can read; only admins can make changes."""
 
 from allauth.core.internal import ratelimit
 from django.contrib import messages
@@ -17,7 +17,7 @@ from portal.pagination import DEFAULT_LIMIT, paginate
 from portal.web.context import settings_context, skip_of
 from portal.web.forms import refuse
 
-# For each organization. It is what a mail costs, and each try may tell of a switched-off account (members.py).
+# Per organization. Each addition sends an e-mail, and each attempt may reveal a switched-off account (commands.py).
 ADDITIONS = {"add_member": "20/h/key"}
 ADDITIONS_SECONDS = 3600
 
@@ -44,7 +44,7 @@ def members_page(
 @policy(Policy.ADMIN)
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest, slug: str) -> HttpResponse:
-    """Add somebody by their address. The answer is the same whether it had an account or not, and so is the mail's way."""
+    """Render the form and add a member. Page and e-mail do not reveal whether the address had an account."""
     organization = organization_of_page(request, slug)
     form = AddForm(request.POST or None)
     status = 200
@@ -64,27 +64,27 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def count_addition(request: HttpRequest, organization: Organization) -> None:
-    """Against the organization's rate, whatever becomes of it. Raises PortalError 403, 404, 429 `too_many_additions`."""
+    """Count an attempt against the organization's rate limit. Raises PortalError 403, 404, 429 `too_many_additions`."""
     require(person(request), organization, Role.ADMIN)
     key = str(organization.pk)
     if not ratelimit.consume(request, app="portal", action="add_member", config=ADDITIONS, key=key):
-        message = f"Too many people were added to {organization.name} within the hour. Wait, then go on."
+        message = f"Too many people were added to {organization.name} in the last hour. Try again later."
         raise PortalError("too_many_additions", message, 429, retry_after=ADDITIONS_SECONDS)
 
 
 def tell(request: HttpRequest, added: Added) -> None:
-    """The new member by mail, once; and whoever added them on the next page."""
+    """E-mail the new member once, and show the result on the next page."""
     email = added.membership.user.email
-    done = f"{email} is now a member, with the role {added.membership.role}."
+    done = f"{email} is now a member with the role {added.membership.role}."
     if not added.is_new:
         messages.success(request, done)
     elif mail_new_member(request, added.membership):
-        messages.success(request, f"{done} A mail says so; somebody without a password sets one by its link.")
+        messages.success(request, f"{done} They get an e-mail, with a link to set a password if they have none.")
     else:
         messages.warning(
             request,
-            f"{done} The mail that says so could not be sent: tell them yourself. Somebody without a password gets a link "
-            "to set one by “Forgot your password?” on the sign-in page.",
+            f"{done} The e-mail to them could not be sent, so inform them yourself. Without a password they can set "
+            "one with “Forgot your password?” on the sign-in page.",
         )
 
 
@@ -99,13 +99,13 @@ def role(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
         change_role(membership, actor=person(request), **form.cleaned_data)
     except PortalError as error:
         return refused_on_page(request, membership, error)
-    messages.success(request, f"The role of {membership.user.email} is {form.cleaned_data['role']}.")
+    messages.success(request, f"The role of {membership.user.email} is now {form.cleaned_data['role']}.")
     skip = skip_of(request)
     return redirect(reverse("members:list", args=[slug]) + (f"?skip={skip}" if skip else ""))
 
 
 def refused_on_page(request: HttpRequest, membership: Membership, error: PortalError) -> HttpResponse:
-    """The members with why nothing was changed. Raises 403 and 404, which have pages of their own."""
+    """Render the members page with the error. Raises 403 and 404, which have their own pages."""
     if error.status in (403, 404):
         raise error
     return members_page(request, membership.organization, refused=error.message, status=error.status)
@@ -114,7 +114,7 @@ def refused_on_page(request: HttpRequest, membership: Membership, error: PortalE
 @policy(Policy.ADMIN)
 @require_http_methods(["GET", "HEAD", "POST"])
 def remove(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
-    """Ask first, and say what is lost and what goes on."""
+    """Render the confirmation with its consequences, and remove the member."""
     membership = find_member(request, slug, membership_id)
     organization, status = membership.organization, 200
     is_you = membership.user_id == person(request).pk
@@ -126,7 +126,7 @@ def remove(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
                 raise
             status = error.status
         else:
-            messages.success(request, f"{membership.user.email} is no member of {organization.name} any more.")
+            messages.success(request, f"{membership.user.email} is no longer a member of {organization.name}.")
             return redirect("home") if is_you else redirect("members:list", slug)
     context = settings_context(request, organization) | {
         "membership": membership,
@@ -137,7 +137,7 @@ def remove(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
 
 
 def find_member(request: HttpRequest, slug: str, membership_id: int) -> Membership:
-    """Raises PortalError 404 for another organization's member as for one that does not exist."""
+    """Return the membership. Raises PortalError 404, also for a member of another organization."""
     organization = organization_of_page(request, slug)
     visible = Membership.objects.visible_to(request.user).select_related("organization", "user")
     return existing(visible.filter(organization=organization, pk=membership_id).first())

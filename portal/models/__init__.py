@@ -1,4 +1,4 @@
-"""The models of what all apps share. Django finds them through this module."""
+"""The models that all apps share. Django finds them through this module."""
 
 from portal.models.audit import AuditEvent, AuditKind, AuditQuerySet
 from portal.models.idempotency import IdempotencyKey

@@ -1,4 +1,4 @@
-"""Audit rows: append-only. A trigger in the database refuses to change or delete one (migration 0002)."""
+"""Audit rows. They are append-only: a database trigger refuses to change or delete one (migration 0002)."""
 
 from datetime import UTC, date, datetime, time
 from typing import Any, Self
@@ -10,15 +10,15 @@ from portal.models.people import Organization
 
 
 class AuditKind(models.TextChoices):
-    """What happened; `<subject>.<verb in the past>`."""
+    """Kinds of audit event, named `<subject>.<past participle>`."""
 
     UPGRADE_TRIGGERED = "upgrade.triggered", "Upgrade triggered"
-    UPGRADE_STOP_REQUESTED = "upgrade.stop_requested", "Stop of an upgrade requested"
+    UPGRADE_STOP_REQUESTED = "upgrade.stop_requested", "Upgrade stop requested"
     UPGRADE_ENDED = "upgrade.ended", "Upgrade ended"
     UPGRADE_ROLLBACK_TRIGGERED = "upgrade.rollback_triggered", "Rollback triggered"
     UPGRADE_CHECK_SIGNED = "upgrade.check_signed", "Validation check signed"
     UPGRADE_VALIDATED = "upgrade.validated", "Upgrade validated"
-    UPGRADE_PROBED_AGAIN = "upgrade.probed_again", "Probes of an upgrade asked for again"
+    UPGRADE_PROBED_AGAIN = "upgrade.probed_again", "Checks rerun"
     CHANNEL_CREATED = "channel.created", "Notification channel created"
     CHANNEL_CHANGED = "channel.changed", "Notification channel changed"
     CHANNEL_REMOVED = "channel.removed", "Notification channel removed"
@@ -27,7 +27,7 @@ class AuditKind(models.TextChoices):
     AGENT_CHANGED = "agent.changed", "Agent changed"
     DEPLOYMENT_CREATED = "deployment.created", "Deployment created"
     DEPLOYMENT_SCALED = "deployment.scaled", "Deployment scaled"
-    DEPLOYMENT_STOP_REQUESTED = "deployment.stop_requested", "Stop of a deployment requested"
+    DEPLOYMENT_STOP_REQUESTED = "deployment.stop_requested", "Deployment stop requested"
     DEPLOYMENT_RESTARTED = "deployment.restarted", "Deployment restarted"
     DEPLOYMENT_KILLED = "deployment.killed", "Deployment killed"
     DEPLOYMENT_CHANGED_OUTSIDE = "deployment.changed_outside", "Deployment changed outside the portal"
@@ -47,13 +47,13 @@ class AuditKind(models.TextChoices):
 
 class AuditQuerySet(models.QuerySet["AuditEvent"]):
     def visible_to(self, user: Any) -> Self:
-        """Those of the person's organizations; what belongs to none (sign-ins) is for staff in the admin."""
+        """Return the events of the person's organizations. Events without one (sign-ins) are only in Django admin."""
         return self.filter(organization__in=Organization.objects.visible_to(user))
 
     def matching(
         self, *, kind: str | None = None, who: str | None = None, subject: str | None = None, since: date | None = None
     ) -> Self:
-        """The page's filters; None does not filter. `who` and `subject`: a part of it. `since`: from that day on, UTC."""
+        """Apply the page's filters. None does not filter; `who` and `subject` match a part; `since` is a day in UTC."""
         found = self
         if kind:
             found = found.filter(kind=kind)
@@ -75,9 +75,9 @@ class AuditEvent(models.Model):
     )
     kind = models.CharField(max_length=60, choices=AuditKind.choices)
     actor = models.ForeignKey("portal.User", on_delete=models.PROTECT, null=True, related_name="+")
-    actor_email = models.CharField(max_length=254, help_text="As it was then; `system` for what nobody asked for.")
-    # As long as the longest id: an e-mail address.
-    subject = models.CharField(max_length=254, help_text="Id of what it happened to.")
+    actor_email = models.CharField(max_length=254, help_text="As it was then; `system` for the portal itself.")
+    # Fits the longest id, which is an e-mail address.
+    subject = models.CharField(max_length=254, help_text="Id of the affected object.")
     data = models.JSONField(default=dict)
     request_id = models.CharField(max_length=64)
     created_at = models.DateTimeField(db_default=Now())

@@ -1,4 +1,4 @@
-"""Where an organization wants to be told, and the outbox: one row for each message to each channel."""
+"""Notification channels, and the outbox: one row per message and channel."""
 
 import uuid
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from portal.leases import Leased, due
 from portal.models.people import Organization, User
 from portal.sealing import seal, unseal
 
-UNREADABLE = "not readable: SECRET_KEY was changed since it was saved. Type it in again."
-# Deliveries of one organization that are being sent at the same moment (of one channel: one). Receivers that answer to
-# nobody keep so many of the senders (delivery.py), and hold up neither their siblings for long nor other organizations.
+UNREADABLE = "not readable, because SECRET_KEY was changed. Enter it again."
+# The most deliveries of one organization in flight (of one channel: one). Receivers that never answer occupy at most
+# this many sender threads (delivery.py), so they barely delay its other channels and other organizations.
 IN_FLIGHT_PER_ORGANIZATION = 2
 
 
@@ -31,7 +31,7 @@ class ChannelKind(models.TextChoices):
 
 
 class NotificationKind(models.TextChoices):
-    """What is told; the `type` of a webhook's body. A test goes to the channel that asks for it, subscribed or not."""
+    """Kinds of notification: the `type` in a webhook's body. A test is sent to its channel without a subscription."""
 
     UPGRADE_STARTED = "upgrade.started", "Upgrade started"
     UPGRADE_ENDED = "upgrade.ended", "Upgrade ended"
@@ -50,25 +50,25 @@ class DeliveryStatus(models.TextChoices):
 
 
 class Failure(models.TextChoices):
-    """Why a try did not deliver, in kinds: what a receiver answered beyond its status is never kept."""
+    """Reasons why an attempt failed. Of a receiver's response only the status is stored."""
 
-    REFUSED_ADDRESS = "refused_address", "The portal may not reach this address."
+    REFUSED_ADDRESS = "refused_address", "The portal is not allowed to reach this address."
     NO_ANSWER = "no_answer", "No answer, or none in time."
-    REDIRECTED = "redirected", "Redirected; redirects are not followed. Give the final address."
+    REDIRECTED = "redirected", "Redirected. Redirects are not followed: enter the final address."
     REJECTED = "rejected", "The receiver rejected it."
     BUSY = "busy", "The receiver asked to come back later."
     BROKEN = "broken", "The receiver failed."
-    GONE = "gone", "The receiver said it is gone for good: the channel was switched off."
+    GONE = "gone", "The receiver is permanently gone. The channel was switched off."
     MAIL_REJECTED = "mail_rejected", "The mail server rejected the message or its addresses."
     MAIL_DOWN = "mail_down", "The mail server could not be used."
     UNREADABLE = (
         "unreadable",
-        "Target or signing secret cannot be read: SECRET_KEY was changed. Type the target in again, make a new secret.",
+        "SECRET_KEY was changed, so target or secret cannot be read. Enter the target again, or create a new secret.",
     )
-    SWITCHED_OFF = "switched_off", "The channel was switched off before it was sent."
+    SWITCHED_OFF = "switched_off", "The channel was switched off before the message was sent."
     QUEUE_FULL = "queue_full", "Too many messages were waiting for this channel."
-    WORKER_DIED = "worker_died", "The portal died while sending; whether it arrived is not known."
-    PORTAL_FAILED = "portal_failed", "The portal failed to send it; its log says why."
+    WORKER_DIED = "worker_died", "The portal stopped while sending. It is not known whether the message arrived."
+    PORTAL_FAILED = "portal_failed", "The portal failed to send it. See its log."
 
 
 class ChannelQuerySet(models.QuerySet["NotificationChannel"]):
@@ -76,7 +76,7 @@ class ChannelQuerySet(models.QuerySet["NotificationChannel"]):
         return self.filter(organization__in=Organization.objects.visible_to(user))
 
     def for_list(self, organization: Organization) -> Self:
-        """The organization's channels by name, each with its newest delivery's status and time. One query."""
+        """Return the organization's channels by name, each with status and time of its newest delivery. One query."""
         newest = NotificationDelivery.objects.filter(channel=models.OuterRef("pk")).newest_first()
         return (
             self.filter(organization=organization)
@@ -89,20 +89,20 @@ class ChannelQuerySet(models.QuerySet["NotificationChannel"]):
 
 
 class NotificationChannel(models.Model):
-    """One place that is told. Target and signing secrets are sealed (sealing.py says what that protects)."""
+    """A destination of notifications. Target and signing secrets are encrypted (see portal/sealing.py)."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
     kind = models.CharField(max_length=10, choices=ChannelKind.choices)
     name = models.CharField(max_length=80)
     sealed_target = models.TextField(help_text="A URL, or e-mail addresses separated by commas.")
-    sealed_secret = models.TextField(blank=True, help_text="Of a webhook: what signs, `whsec_..`.")
-    sealed_old_secret = models.TextField(blank=True, help_text="The one before: signs too, until old_secret_until.")
+    sealed_secret = models.TextField(blank=True, help_text="Signing secret of a webhook, `whsec_..`.")
+    sealed_old_secret = models.TextField(blank=True, help_text="Previous secret. Signs too until old_secret_until.")
     old_secret_until = models.DateTimeField(null=True)
     events = models.JSONField(default=list, help_text="Values of NotificationKind.")
     is_active = models.BooleanField(default=True)
     off_reason = models.TextField(blank=True, help_text="Why the portal itself switched it off.")
-    tested_at = models.DateTimeField(null=True, help_text="The newest test that was asked for.")
+    tested_at = models.DateTimeField(null=True, help_text="Time of the last test.")
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
 
@@ -120,7 +120,7 @@ class NotificationChannel(models.Model):
 
     @property
     def target(self) -> str | None:
-        """Where it goes; None when it cannot be unsealed. Never shown as it is: `shown_target`."""
+        """The decrypted target; None if it cannot be read. Not for display: use `masked_target` or `admin_target`."""
         return unseal(self.sealed_target)
 
     @target.setter
@@ -129,17 +129,17 @@ class NotificationChannel(models.Model):
 
     @property
     def can_sign(self) -> bool:
-        """Whether what signs its messages can be unsealed. What is no webhook has nothing to sign with, and need not."""
+        """Whether the signing secret can be read. True for other kinds than webhooks, which do not sign."""
         return self.kind != ChannelKind.WEBHOOK or unseal(self.sealed_secret) is not None
 
     @property
     def addresses(self) -> list[str]:
-        """Of an e-mail channel."""
+        """The addresses of an e-mail channel."""
         return (self.target or "").split(",")
 
     @property
     def masked_target(self) -> str:
-        """What every member may see: of a URL the host alone, for its path may be all that protects it."""
+        """The target as every member may see it: only the host of a URL, because its path may be a secret."""
         target = self.target
         if target is None:
             return UNREADABLE
@@ -150,7 +150,7 @@ class NotificationChannel(models.Model):
 
     @property
     def admin_target(self) -> str:
-        """What an admin may see: a webhook's URL as it was typed; Slack's is a secret by itself."""
+        """The target as an admin may see it: a webhook's full URL. A Slack URL is a secret and stays masked."""
         return self.target or UNREADABLE if self.kind == ChannelKind.WEBHOOK else self.masked_target
 
     @property
@@ -169,9 +169,9 @@ class DeliveryQuerySet(models.QuerySet["NotificationDelivery"]):
         return self.filter(status=DeliveryStatus.PENDING)
 
     def ready(self) -> Self:
-        """What may be claimed now: due, its channel sends nothing else, its organization not too much at once.
+        """Return what may be claimed now: due, none of its channel in flight, and few of its organization in flight.
 
-        What waits for a suspended organization goes on waiting.
+        Messages of a suspended organization keep waiting.
         """
         in_flight = NotificationDelivery.objects.pending().filter(lease_until__gt=Now())
         crowded = (
@@ -188,20 +188,20 @@ class DeliveryQuerySet(models.QuerySet["NotificationDelivery"]):
 
 
 class NotificationDelivery(Leased):
-    """One message to one channel: the outbox row, and the line of the log that it becomes. Written under a lease."""
+    """One message to one channel: an outbox row that becomes a log entry. Written under a lease."""
 
-    # The webhook-id: the same over all tries.
+    # The webhook-id: the same for all attempts.
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
     channel = models.ForeignKey(NotificationChannel, on_delete=models.CASCADE, related_name="deliveries")
     kind = models.CharField(max_length=40, choices=NotificationKind.choices)
-    subject = models.CharField(max_length=120, help_text="Id of what it tells of.")
+    subject = models.CharField(max_length=120, help_text="Id of the object that it is about.")
     title = models.CharField(max_length=200)
     text = models.TextField()
-    path = models.CharField(max_length=300, help_text="Of the page about it, below PORTAL_URL.")
-    data = models.JSONField(default=dict, help_text="`data` of a webhook's body, as it was when it happened.")
+    path = models.CharField(max_length=300, help_text="Path of the page about it, under PORTAL_URL.")
+    data = models.JSONField(default=dict, help_text="`data` of a webhook's body, at the time of the event.")
     status = models.CharField(max_length=10, choices=DeliveryStatus.choices, default=DeliveryStatus.PENDING)
-    tries = models.SmallIntegerField(default=0, help_text="Since it was asked for, or asked for again.")
+    tries = models.SmallIntegerField(default=0, help_text="Attempts since it was queued or last sent again.")
     failure = models.CharField(max_length=20, choices=Failure.choices, null=True)  # noqa: DJ001 - null: none
     http_status = models.SmallIntegerField(null=True)
     attempts = models.JSONField(default=list, help_text="Oldest first: at, seconds, http_status, failure, detail.")
@@ -231,14 +231,14 @@ class NotificationDelivery(Leased):
         return f"msg_{self.id.hex}"
 
     def happens_within(self, seconds: float, *, now: datetime) -> bool:
-        """Whether it is being sent, or will be so soon."""
+        """Return whether it is being sent or due within `seconds`."""
         if self.status != DeliveryStatus.PENDING or self.next_check_at is None:
             return False
         return self.next_check_at < now + timedelta(seconds=seconds)
 
     @property
     def is_retried(self) -> bool:
-        """Its newest try failed, and another will come."""
+        """Whether the last attempt failed and another one follows."""
         return self.status == DeliveryStatus.PENDING and self.failure is not None
 
     @property
@@ -247,7 +247,7 @@ class NotificationDelivery(Leased):
 
     @property
     def result(self) -> str:
-        """What came of it until now, in a sentence; empty while nothing has."""
+        """The result so far, as a sentence; empty before the first attempt."""
         if self.attempts and self.failure == self.attempts[-1]["failure"]:
             return self.newest_attempts[0].result
         return Failure(self.failure).label if self.failure else ""
@@ -255,7 +255,7 @@ class NotificationDelivery(Leased):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try: an entry of `NotificationDelivery.attempts`. `at` is ISO 8601, `detail` says more than `failure`."""
+    """One attempt: an entry of `NotificationDelivery.attempts`. `at` is ISO 8601; `detail` adds to `failure`."""
 
     at: str
     seconds: float

@@ -1,4 +1,4 @@
-"""Who may act and for whom: people, organizations, memberships. Audit rows are in audit.py, keys in idempotency.py."""
+"""People, organizations, memberships, and the heartbeats of background processes."""
 
 import uuid
 from datetime import datetime
@@ -17,23 +17,23 @@ cluster_name = RegexValidator(r"^[A-Za-z0-9_-]{1,255}\Z", "Use letters, digits, 
 stack_name = RegexValidator(
     r"^[A-Za-z][A-Za-z0-9-]{0,127}\Z", "Start with a letter; then letters, digits and hyphens, 128 at most."
 )
-region_name = RegexValidator(r"^[a-z]{2}(-[a-z]+)+-[0-9]\Z", "Name an AWS region such as eu-central-1.")
+region_name = RegexValidator(r"^[a-z]{2}(-[a-z]+)+-[0-9]\Z", "Use an AWS region such as eu-central-1.")
 role_arn = RegexValidator(
     r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,512}\Z",
-    "Give the role's ARN: arn:aws:iam::<account>:role/<name>.",
+    "Use the role's ARN: arn:aws:iam::<account>:role/<name>.",
 )
-# A base address: host, port and path; no user, query or fragment, nothing that could be mistaken for another host.
+# A base address: host, port and path. No user, query or fragment, so that the host is unambiguous.
 probe_address = RegexValidator(
     r"^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?\Z",
-    "Give an address such as https://agent.example.com or http://orchestrator.acme.local:8081.",
+    "Use an address such as https://agent.example.com or http://orchestrator.acme.local:8081.",
 )
 external_id = RegexValidator(r"^[A-Za-z0-9_+=,.@:/-]{2,1224}\Z", "Use 2 to 1224 letters, digits and _+=,.@:/-")
 
 
 def resource_ids(kind: str) -> RegexValidator:
-    """EC2 ids of one kind, separated by commas."""
+    """Return a validator for comma-separated EC2 ids of one kind."""
     one = rf"{kind}-[0-9a-f]{{8,17}}"
-    return RegexValidator(rf"^{one}( *, *{one})*\Z", f"Write ids as {kind}-0a1b2c3d, separated by commas.")
+    return RegexValidator(rf"^{one}( *, *{one})*\Z", f"Use ids such as {kind}-0a1b2c3d, separated by commas.")
 
 
 class UserManager(BaseUserManager["User"]):
@@ -53,7 +53,7 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser, PermissionsMixin):
-    """A person. The e-mail address is the name they sign in with; case does not tell two people apart."""
+    """A person. They sign in with the e-mail address, which is unique regardless of case."""
 
     email = models.EmailField("e-mail address", unique=True)
     name = models.CharField(max_length=150, blank=True)
@@ -83,23 +83,23 @@ class User(AbstractBaseUser, PermissionsMixin):
 
 class OrganizationQuerySet(models.QuerySet["Organization"]):
     def visible_to(self, user: "User | AnonymousUser") -> Self:
-        """The active organizations in which the person has a membership."""
+        """Return the active organizations in which the person has a membership."""
         if not user.is_authenticated:
             return self.none()
         return self.filter(is_active=True, memberships__user=user)
 
 
 class Organization(models.Model):
-    """The tenant, and where its platform runs on Amazon ECS. Staff keep it in Django admin."""
+    """A tenant, and where its platform runs on Amazon ECS. Staff edit it in Django admin."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    slug = models.SlugField(unique=True, help_text="Part of every address; do not change it once it is in use.")
+    slug = models.SlugField(unique=True, help_text="Part of every URL. Do not change it once it is in use.")
     name = models.CharField(max_length=150)
     environment = models.CharField(
-        max_length=40, default="production", help_text="Shown at every action, e.g. production or staging."
+        max_length=40, default="production", help_text="Shown with every action, e.g. production or staging."
     )
     is_active = models.BooleanField(
-        "active", default=True, help_text="Untick to suspend: nobody sees it, a running upgrade is watched to its end."
+        "active", default=True, help_text="Untick to suspend: members lose access. Running rollouts are still observed."
     )
     deployment_cluster = models.CharField(
         "ECS cluster", max_length=255, blank=True, validators=[cluster_name], help_text="Empty: <stack>-cluster."
@@ -124,35 +124,35 @@ class Organization(models.Model):
         max_length=1224,
         blank=True,
         validators=[external_id],
-        help_text="What the role's trust policy asks for as sts:ExternalId.",
+        help_text="The sts:ExternalId that the role's trust policy requires.",
     )
     deployment_subnets = models.CharField(
         "subnets of agents",
         max_length=600,
         blank=True,
         validators=[resource_ids("subnet")],
-        help_text="Ids, separated by commas. Empty: those of the platform's agent service.",
+        help_text="Comma-separated ids. Empty: those of the platform's agent service.",
     )
     deployment_security_groups = models.CharField(
         "security groups of agents",
         max_length=300,
         blank=True,
         validators=[resource_ids("sg")],
-        help_text="Ids, separated by commas. Empty: those of the platform's agent service.",
+        help_text="Comma-separated ids. Empty: those of the platform's agent service.",
     )
     deployment_execution_role_arn = models.CharField(
         "execution role of agents",
         max_length=600,
         blank=True,
         validators=[role_arn],
-        help_text="Pulls images, reads secrets, writes logs. Empty: that of the platform's agent service.",
+        help_text="Pulls images, reads secrets, writes logs. Empty: the platform's agent service's role.",
     )
     deployment_task_role_arn = models.CharField(
         "task role of agents",
         max_length=600,
         blank=True,
         validators=[role_arn],
-        help_text="What agents may do in AWS. Empty: that of the platform's agent service.",
+        help_text="What agents may do in AWS. Empty: the platform's agent service's role.",
     )
     deployment_replica_limit = models.PositiveSmallIntegerField(
         "most replicas",
@@ -168,7 +168,7 @@ class Organization(models.Model):
         db_default="",
         default="",
         validators=[probe_address],
-        help_text="Base address, asked for /health and /mcp/health. Empty: those checks stay not known.",
+        help_text="Base address, probed at /health and /mcp/health. Empty: these checks stay not known.",
     )
     platform_orchestrator_url = models.CharField(
         "address of the orchestrator",
@@ -177,7 +177,7 @@ class Organization(models.Model):
         db_default="",
         default="",
         validators=[probe_address],
-        help_text="Base address, asked for /health and /api/v1/llm-providers/status.",
+        help_text="Base address, probed at /health and /api/v1/llm-providers/status.",
     )
     platform_portal_url = models.CharField(
         "address of the customer portal",
@@ -186,7 +186,7 @@ class Organization(models.Model):
         db_default="",
         default="",
         validators=[probe_address],
-        help_text="Base address, asked for /health and /api/v1/auth/session.",
+        help_text="Base address, probed at /health and /api/v1/auth/session.",
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -200,7 +200,7 @@ class Organization(models.Model):
 
     def clean(self) -> None:
         if bool(self.deployment_role_arn) != bool(self.deployment_external_id):
-            raise ValidationError("Give the role to assume and the external id together, or neither.")
+            raise ValidationError("Set both the role to assume and the external id, or neither.")
 
     @property
     def cluster(self) -> str | None:
@@ -219,7 +219,7 @@ class Organization(models.Model):
 
 
 class Role(models.TextChoices):
-    """What a member may do; each role may do what those before it may."""
+    """The roles of members. Each role includes the ones before it."""
 
     VIEWER = "viewer", "Viewer"
     OPERATOR = "operator", "Operator"
@@ -235,11 +235,11 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
         return self.filter(organization__in=Organization.objects.visible_to(user))
 
     def for_list(self, organization: Organization) -> Self:
-        """The organization's members with their people, by e-mail address. One query."""
+        """Return the organization's memberships with their users, by e-mail address. *Costs* one query."""
         return self.filter(organization=organization).select_related("user").order_by("user__email", "pk")
 
     def count_by_role(self, organization: Organization) -> dict["Role", int]:
-        """How many of the organization's members have each role, admins first; only roles that somebody has. One query."""
+        """Return the number of members per role, admins first, without unused roles. *Costs* one query."""
         counts = dict(
             self.filter(organization=organization).values_list("role").annotate(models.Count("pk")).order_by()
         )
@@ -266,16 +266,16 @@ class Membership(models.Model):
 
     @property
     def signed_in_at(self) -> datetime | None:
-        """When the person last signed in, if that was since they became a member.
+        """When the person last signed in, if that was after they became a member.
 
-        What they did before is other organizations' business; it would tell whoever adds an address that it has an account.
+        An earlier sign-in is hidden, because it would reveal to the admin who adds an address that it has an account.
         """
         at = self.user.last_login
         return at if at and at >= self.created_at else None
 
 
 class Heartbeat(models.Model):
-    """When a background process was last seen at work, on the database's clock. Read by /health and the pages."""
+    """The last sign of life of a background process, on the database's clock. Read by /health and the pages."""
 
     name = models.CharField(max_length=20, primary_key=True)
     beat_at = models.DateTimeField()

@@ -1,7 +1,7 @@
-"""What admins of an organization do to its channels. The rules about role and state live here.
+"""Commands of an organization's admins on its channels, with the rules about roles and states.
 
-Each command: `require` first, one transaction, the audit row in it. Neither audit row nor log ever holds a target's path
-or a secret.
+Each command calls `require`, runs in one transaction and writes the audit row in it. Audit rows and logs never contain
+a target's path or a secret.
 """
 
 from collections.abc import Iterator
@@ -38,12 +38,12 @@ from portal.sealing import seal
 
 MOST_CHANNELS = 20
 TEST_SECONDS = 10
-# While receivers change over, both secrets sign (Standard Webhooks, "zero downtime secret rotation").
+# The old secret signs too for this long, while receivers switch (Standard Webhooks, "zero downtime secret rotation").
 OLD_SECRET_LASTS = timedelta(hours=24)
 
 
 class Created(NamedTuple):
-    """`secret`: what signs a webhook, to be shown this once; None for other kinds, and for a request sent again."""
+    """The result of `create_channel`. `secret` is to be shown once; None for other kinds and repeated requests."""
 
     channel: NotificationChannel
     secret: str | None
@@ -59,9 +59,10 @@ def create_channel(
     events: list[str],
     idempotency_key: str | None = None,
 ) -> Created:
-    """Add a channel; it is told from then on.
+    """Add a channel. It receives notifications from now on.
 
-    Raises PortalError: 403, 404, 409 `name_taken`, `too_many_channels`, `already_removed`, 422 `idempotency_mismatch`.
+    *Raises* PortalError: 403, 404, 409 `name_taken`, `too_many_channels`, `already_removed`, 422
+    `idempotency_mismatch`.
     """
     require(actor, organization, Role.ADMIN)
     request = {"kind": kind, "name": name, "target": target, "events": events}
@@ -77,13 +78,13 @@ def create_channel(
         created_by=actor,
     )
     with unique_name(name), transaction.atomic():
-        # One at a time: of a request that comes twice at once the second finds what the first made, and the count is true.
+        # One at a time, so that a duplicate request finds what the first one created, and the count is correct.
         Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         earlier = earlier_channel(organization, key)
         if earlier:
             return Created(earlier, None)
         if NotificationChannel.objects.filter(organization=organization).count() >= MOST_CHANNELS:
-            message = f"{organization.name} has {MOST_CHANNELS} channels, and may not have more. Remove one first."
+            message = f"{organization.name} already has {MOST_CHANNELS} channels, the maximum. Remove one first."
             raise PortalError("too_many_channels", message, 409)
         channel.save(force_insert=True)
         key.keep(str(channel.pk))
@@ -92,15 +93,13 @@ def create_channel(
 
 
 def earlier_channel(organization: Organization, key: KeyUse) -> NotificationChannel | None:
-    """What the same request made before. Raises PortalError 409 `already_removed`."""
+    """Return the channel that the same request created before. Raises PortalError 409 `already_removed`."""
     subject = key.find_earlier()
     if subject is None:
         return None
     earlier = NotificationChannel.objects.filter(organization=organization, pk=subject).first()
     if earlier is None:
-        message = (
-            "This request made its channel already, and that was removed since. Open the form anew to add another."
-        )
+        message = "The channel that this request created has since been removed. Open the form again to add another."
         raise PortalError("already_removed", message, 409)
     return earlier
 
@@ -108,9 +107,9 @@ def earlier_channel(organization: Organization, key: KeyUse) -> NotificationChan
 def change_channel(
     channel: NotificationChannel, *, actor: User, name: str, events: list[str], target: str | None = None
 ) -> None:
-    """Give it another name, other events, another target (None: the one it has). What is the same changes nothing.
+    """Change name, events and target. A target of None keeps the current one. Equal values are a no-op.
 
-    Raises PortalError: 403, 404, 409 `name_taken`.
+    *Raises* PortalError: 403, 404, 409 `name_taken`.
     """
     require(actor, channel.organization, Role.ADMIN)
     with unique_name(name), transaction.atomic():
@@ -132,7 +131,7 @@ def change_channel(
 
 
 def switch_channel(channel: NotificationChannel, *, actor: User, is_active: bool) -> None:
-    """On or off. What waits for a channel that is switched off is not sent any more. Raises PortalError: 403, 404."""
+    """Switch the channel on or off. Switching off fails its waiting messages. Raises PortalError: 403, 404."""
     require(actor, channel.organization, Role.ADMIN)
     with transaction.atomic():
         locked = lock(channel)
@@ -146,15 +145,15 @@ def switch_channel(channel: NotificationChannel, *, actor: User, is_active: bool
 
 
 def renew_secret(channel: NotificationChannel, *, actor: User, idempotency_key: str | None = None) -> str | None:
-    """Another signing secret, to be shown this once; the one before signs too for a day, if it can be read.
+    """Return a new signing secret, to be shown once. The previous one signs too for a day, if it can be read.
 
-    None for a request that was sent again: a double click must not push out the secret that receivers have. Raises
-    PortalError: 403, 404, 409 `no_secret` for what is no webhook, 422 `idempotency_mismatch`.
+    *Returns* None for a repeated request, because a double click must not expire the secret that receivers have.
+    *Raises* PortalError: 403, 404, 409 `no_secret` for other kinds than webhooks, 422 `idempotency_mismatch`.
     """
     organization = channel.organization
     require(actor, organization, Role.ADMIN)
     if channel.kind != ChannelKind.WEBHOOK:
-        raise PortalError("no_secret", f"{channel.name} is no webhook: nothing signs what it is sent.", 409)
+        raise PortalError("no_secret", f"{channel.name} is not a webhook, so its messages are not signed.", 409)
     request = {"channel": str(channel.pk)}
     key = KeyUse.of("renew_secret", request, organization=organization, user=actor, key=idempotency_key)
     secret = new_secret()
@@ -171,10 +170,10 @@ def renew_secret(channel: NotificationChannel, *, actor: User, idempotency_key: 
 
 
 def remove_channel(channel: NotificationChannel, *, actor: User) -> None:
-    """With its log, and with what waits for it. Raises PortalError: 403, 404."""
+    """Remove the channel with its log and its waiting messages. Raises PortalError: 403, 404."""
     require(actor, channel.organization, Role.ADMIN)
     with transaction.atomic():
-        # First the lock, for which whoever writes a message to it waits (outbox.py).
+        # Take the lock first. Writers of messages to this channel wait for it (outbox.py).
         found = NotificationChannel.objects.select_for_update().filter(pk=channel.pk).first()
         if found is None:
             return
@@ -183,9 +182,9 @@ def remove_channel(channel: NotificationChannel, *, actor: User) -> None:
 
 
 def test_channel(channel: NotificationChannel, *, actor: User) -> NotificationDelivery:
-    """Write a test message to the outbox, one each TEST_SECONDS; also to a channel that is switched off.
+    """Queue a test message, at most one per TEST_SECONDS. Also works for a channel that is switched off.
 
-    Raises PortalError: 403, 404, 429 `tested_already`.
+    *Raises* PortalError: 403, 404, 429 `tested_already`.
     """
     organization = channel.organization
     require(actor, organization, Role.ADMIN)
@@ -195,7 +194,7 @@ def test_channel(channel: NotificationChannel, *, actor: User) -> NotificationDe
         lock(channel)
         long_ago = Q(tested_at__isnull=True) | Q(tested_at__lt=Now() - timedelta(seconds=TEST_SECONDS))
         if not NotificationChannel.objects.filter(long_ago, pk=channel.pk).update(tested_at=Now()):
-            message = f"{channel.name} was tested a moment ago. One test each {TEST_SECONDS} seconds; wait, and look."
+            message = f"{channel.name} was tested less than {TEST_SECONDS} seconds ago. Try again in a few seconds."
             raise PortalError("tested_already", message, 429, retry_after=TEST_SECONDS)
         locked = NotificationChannel.objects.annotate(pending=pending_of_channel()).get(pk=channel.pk)
         message_row = delivery_for(
@@ -204,7 +203,7 @@ def test_channel(channel: NotificationChannel, *, actor: User) -> NotificationDe
                 "kind": NotificationKind.TEST,
                 "subject": str(channel.pk),
                 "title": title,
-                "text": f"{actor.email} tests the channel {channel.name}. Nothing happened; nothing is to be done.",
+                "text": f"{actor.email} sent this test to the channel {channel.name}. You do not need to do anything.",
                 "path": path,
                 "data": {"organization": organization.slug, "title": title, "actor": actor.email, "url": link_to(path)},
             },
@@ -215,9 +214,9 @@ def test_channel(channel: NotificationChannel, *, actor: User) -> NotificationDe
 
 
 def send_again(delivery: NotificationDelivery, *, actor: User) -> None:
-    """Put a message that failed back into the outbox, under its own id and with all its tries before it.
+    """Queue a failed message again, with its id and its earlier attempts.
 
-    Raises PortalError: 403, 404, 409 `not_failed`, `is_a_test`, `channel_off`, `queue_full`.
+    *Raises* PortalError: 403, 404, 409 `not_failed`, `is_a_test`, `channel_off`, `queue_full`.
     """
     channel = delivery.channel
     require(actor, delivery.organization, Role.ADMIN)
@@ -230,38 +229,38 @@ def send_again(delivery: NotificationDelivery, *, actor: User) -> None:
         )
         again = failed.update(status=DeliveryStatus.PENDING, tries=0, ended_at=None, next_check_at=Now())
         if not again:
-            raise PortalError("not_failed", "It has not failed, or not any more: there is nothing to send again.", 409)
+            raise PortalError("not_failed", "The message is no longer failed, so it cannot be sent again.", 409)
         audit(AuditKind.CHANNEL_CHANGED, channel, actor, {"sent_again": str(delivery.pk), "subject": delivery.subject})
 
 
 def why_not_again(delivery: NotificationDelivery) -> tuple[str, str] | None:
-    """Code and sentence; None when it may be sent again. One query for what failed."""
+    """Return the error's code and message; None if it may be sent again. *Costs* one query for a failed message."""
     if delivery.kind == NotificationKind.TEST:
-        return "is_a_test", "It was a test. Send a new one."
+        return "is_a_test", "A test cannot be sent again. Send a new one."
     if delivery.status != DeliveryStatus.FAILED:
-        return "not_failed", f"It is {delivery.get_status_display().lower()}: there is nothing to send again."
+        return "not_failed", f"The message is {delivery.get_status_display().lower()}, so it cannot be sent again."
     if not delivery.channel.is_active:
         return "channel_off", f"{delivery.channel.name} is switched off. Switch it on first."
     if delivery.channel.deliveries.pending().count() >= MOST_PENDING:
-        return "queue_full", f"{MOST_PENDING} messages wait for {delivery.channel.name} already."
+        return "queue_full", f"{MOST_PENDING} messages are already waiting for {delivery.channel.name}."
     return None
 
 
 def lock(channel: NotificationChannel) -> NotificationChannel:
-    """As it is now, and nobody else changes or removes it in this transaction. Raises PortalError 404 when it is gone."""
+    """Read the channel again and lock it for this transaction. Raises PortalError 404 if it is gone."""
     rows = NotificationChannel.objects.select_related("organization").select_for_update(of=("self",), no_key=True)
     return existing(rows.filter(pk=channel.pk).first())
 
 
 @contextmanager
 def unique_name(name: str) -> Iterator[None]:
-    """Turns the database's refusal of a name that the organization has already into ours."""
+    """Translate the database's unique violation of a channel name into PortalError 409 `name_taken`."""
     try:
         yield
     except IntegrityError as error:
         if not is_unique_violation(error, "channel_name_once"):
             raise
-        message = f"There is a channel called {name} already. Choose another name."
+        message = f"A channel named {name} already exists. Choose another name."
         raise PortalError("name_taken", message, 409, errors={"name": [message]}) from error
 
 

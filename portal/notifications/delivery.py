@@ -1,23 +1,23 @@
-"""Sending what waits in the outbox: claim it, send it once, write what came of it.
+"""Delivery of outbox messages: claim one, send it once, write the result.
 
-Senders are threads of the scheduler process: a receiver that hangs costs one of them its time, never a worker nor the
-scheduler, which carry rollouts. Several schedulers may run at once.
+Senders are threads of the scheduler process. A receiver that hangs occupies one sender thread. It never blocks a worker
+or the scheduler, which carry out rollouts. Several schedulers may run at the same time.
 
-Never lost: a row that has not ended is due again and again, whoever dies. It may come twice: a message that was sent by a
-process that died before it wrote so is sent again, with the same `webhook-id` (of an e-mail: Message-ID), by which the
-receiver can tell. No network inside a transaction; every write carries the lease's epoch. The order of a channel's
-messages is not kept: one that is retried is overtaken.
+Delivery is at least once. A row that has not ended becomes due again after a crash. If a process dies after sending and
+before writing the result, the message is sent again with the same `webhook-id` (Message-ID of an e-mail), so that the
+receiver can detect the duplicate. No network call runs inside a transaction, and every write checks the lease's epoch.
+The order of a channel's messages is not kept: later messages overtake one that is retried.
 
-What a receiver answers decides:
+The receiver's response decides:
 
     2xx                     sent
     408, 425, 429, 5xx      retried, not before its Retry-After
-    410                     failed, and the channel is switched off: the receiver wants nothing more
-    other 4xx, 3xx          failed at once: the same message would be rejected again. A person looks, and sends it again
-    no answer               retried
-    address not allowed     failed at once
+    410                     failed, and the channel is switched off: the receiver wants no more messages
+    other 4xx, 3xx          failed immediately: a retry would be rejected too. A person can send it again
+    no response             retried
+    address not allowed     failed immediately
 
-Retries come after 10 s, 1 min, 5 min, 30 min, 2 h and 6 h. A test is tried once: whoever pressed the button waits for it.
+Retries come after 10 s, 1 min, 5 min, 30 min, 2 h and 6 h. A test is tried once, because a person waits for its result.
 """
 
 import logging
@@ -56,13 +56,13 @@ logger = logging.getLogger(__name__)
 BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 60 * 60, 6 * 60 * 60)
 SEND_SECONDS = 10.0
 MOST_RETRY_AFTER = 24 * 60 * 60
-# Longer than any send: an e-mail has up to EMAIL_TIMEOUT for each of the steps that a mail server is led through.
+# Must exceed any send. An e-mail may take EMAIL_TIMEOUT for each step of the SMTP dialogue.
 SEND_LEASE = timedelta(seconds=90)
 ATTEMPTS_KEPT = 20
 RETRIED = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
-GONE_REASON = "The receiver answered 410 Gone: it wants no more messages."
+GONE_REASON = "The receiver answered 410 Gone, which means that it wants no more messages."
 
-# Messages that one scheduler process sends at the same moment. One organization has IN_FLIGHT_PER_ORGANIZATION of them.
+# The most messages that one scheduler process sends concurrently; see also IN_FLIGHT_PER_ORGANIZATION.
 SENDERS = 8
 KEPT_DAYS = 30
 ROWS_FORGOTTEN_AT_ONCE = 5000
@@ -73,7 +73,7 @@ idle = BoundedSemaphore(SENDERS)
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one try. `failure` None: it was delivered. `detail` is a sentence of ours, never the receiver's."""
+    """The result of one attempt. `failure` None means delivered. `detail` is our own text, never the receiver's."""
 
     failure: Failure | None = None
     http_status: int | None = None
@@ -83,7 +83,7 @@ class Result:
 
 
 def sweep() -> None:
-    """Hand what may be sent now to idle senders, what has been due longest first. Waits for none of them."""
+    """Hand due messages to idle senders, the longest due first. Does not wait for the senders."""
     while idle.acquire(blocking=False):
         with ExitStack() as unless_handed_over:
             unless_handed_over.callback(idle.release)
@@ -95,7 +95,7 @@ def sweep() -> None:
 
 
 def claim_next() -> Claim[NotificationDelivery] | None:
-    """One at a time, so that each sees what is in flight already. (Two schedulers at the same moment may not.)"""
+    """Claim one message, so that the next claim sees it in flight. Concurrent schedulers may miss each other's."""
     ready = NotificationDelivery.objects.ready().order_by("next_check_at", "pk")
     for claim in take(ready.select_related("channel__organization")):
         return claim
@@ -103,28 +103,31 @@ def claim_next() -> Claim[NotificationDelivery] | None:
 
 
 def send_aside(claim: Claim[NotificationDelivery]) -> None:
-    """On a sender's thread: whatever goes wrong is logged, and the message is due again when its lease has run out."""
+    """Send one message on a sender thread. Log any error; the message is due again when its lease expires."""
     try:
         send(claim)
     except Exception:
-        logger.exception("notification %s: nothing written", claim.row.pk)
+        logger.exception("notification %s: result not written", claim.row.pk)
     finally:
         connection.close()
         idle.release()
 
 
 def send(claim: Claim[NotificationDelivery]) -> None:
-    """One try of one message. Takes SEND_SECONDS at most, an e-mail longer."""
+    """Make one attempt to send one message. Takes at most SEND_SECONDS, longer for an e-mail."""
     try:
         if may_be_sent(claim):
             began = time.monotonic()
             conclude(claim, attempt(claim), seconds=time.monotonic() - began)
     except LeaseLost:
-        logger.warning("notification %s: lease lost, nothing written", claim.row.pk)
+        logger.warning("notification %s: lease lost, result not written", claim.row.pk)
 
 
 def may_be_sent(claim: Claim[NotificationDelivery]) -> bool:
-    """Count the try, before it is made: a message that kills its sender must not do so for ever. Or end it."""
+    """Count the attempt before it is made, or end the message if it cannot be sent. Return whether to send it.
+
+    Counting first limits the attempts of a message that crashes its sender.
+    """
     delivery = claim.row
     why_not = None
     if delivery.tries >= most_tries(delivery):
@@ -144,7 +147,7 @@ def most_tries(delivery: NotificationDelivery) -> int:
     return 1 if delivery.kind == NotificationKind.TEST else 1 + len(BACKOFF_SECONDS)
 
 
-# --- one try -------------------------------------------------------------------------------------------------------
+# --- one attempt ---------------------------------------------------------------------------------------------------
 
 
 def attempt(claim: Claim[NotificationDelivery]) -> Result:
@@ -154,13 +157,13 @@ def attempt(claim: Claim[NotificationDelivery]) -> Result:
             return send_email(delivery)
         return post(delivery, now=claim.now)
     except Exception:
-        # A message that nobody foresaw must neither stop the others nor be tried for ever.
+        # An unexpected error must not stop other messages or be retried without limit.
         logger.exception("notification %s failed", delivery.pk)
         return Result(Failure.PORTAL_FAILED)
 
 
 def post(delivery: NotificationDelivery, *, now: datetime) -> Result:
-    """One POST to a webhook or Slack. Nothing but the status and Retry-After of the answer is read."""
+    """Make one POST to a webhook or Slack. Reads only status and Retry-After of the response."""
     channel = delivery.channel
     if channel.kind == ChannelKind.SLACK:
         body, headers = slack_body(delivery), {"content-type": "application/json"}
@@ -185,7 +188,7 @@ def post(delivery: NotificationDelivery, *, now: datetime) -> Result:
 
 
 def keys_of(channel: NotificationChannel, *, now: datetime) -> list[str]:
-    """The signing secret, and the one before it while receivers change over."""
+    """Return the signing secret, and the previous one while it is still valid."""
     sealed = [channel.sealed_secret]
     if channel.old_secret_until and channel.old_secret_until > now:
         sealed.append(channel.sealed_old_secret)
@@ -193,7 +196,7 @@ def keys_of(channel: NotificationChannel, *, now: datetime) -> list[str]:
 
 
 def judge(status: int, retry_after: str, *, now: datetime) -> Result:
-    """The table above."""
+    """Return the result for a status, by the table in the module docstring."""
     if 200 <= status < 300:
         return Result(http_status=status)
     if status in RETRIED or status >= 500:
@@ -205,7 +208,7 @@ def judge(status: int, retry_after: str, *, now: datetime) -> Result:
 
 
 def seconds_of(retry_after: str, *, now: datetime) -> float:
-    """Retry-After in seconds, from a number or a date; 0 for what is neither, a day at most.
+    """Return Retry-After in seconds, from a number or a date. 0 for anything else; at most a day.
 
     >>> seconds_of("120", now=datetime(2026, 1, 1, tzinfo=UTC))
     120.0
@@ -217,14 +220,14 @@ def seconds_of(retry_after: str, *, now: datetime) -> float:
         return float(min(int(text[:9]), MOST_RETRY_AFTER))
     try:
         moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # OverflowError: a zone of many digits
+    except (ValueError, OverflowError):  # OverflowError: a time zone with many digits
         return 0
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return min(max((aware - now).total_seconds(), 0), MOST_RETRY_AFTER)
 
 
 def send_email(delivery: NotificationDelivery) -> Result:
-    """By EMAIL_URL. One message to all addresses of the channel; if the mail server takes some of them, it was sent."""
+    """Send one e-mail to all addresses of the channel (EMAIL_URL). It is sent if the server accepts some of them."""
     try:
         email_of(delivery).send()
     except smtplib.SMTPRecipientsRefused as error:
@@ -233,17 +236,17 @@ def send_email(delivery: NotificationDelivery) -> Result:
     except smtplib.SMTPDataError as error:
         return Result(Failure.MAIL_REJECTED, is_final=error.smtp_code >= 500)
     except (smtplib.SMTPException, OSError) as error:
-        # What the mail server says may name the portal's account: it goes to the log.
+        # The mail server's reply may name the portal's account, so it is only logged.
         logger.warning("notification %s: %s", delivery.pk, error)
         return Result(Failure.MAIL_DOWN)
     return Result()
 
 
-# --- what came of it -----------------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------------------------
 
 
 def conclude(claim: Claim[NotificationDelivery], result: Result, *, seconds: float) -> None:
-    """Write the try; then sent, due again, or failed."""
+    """Write the attempt, and make the message sent, due again or failed."""
     delivery = claim.row
     logger.info("notification %s try %s: %s", delivery.pk, delivery.tries, result.failure or "sent")
     tried = {
@@ -273,9 +276,9 @@ def end(claim: Claim[NotificationDelivery], status: DeliveryStatus, **seen: Any)
 
 
 def switch_off_gone(claim: Claim[NotificationDelivery], **seen: Any) -> None:
-    """410: the channel is switched off, with the reason shown; what else waits for it ends as well.
+    """End the message after a 410, switch its channel off with the reason, and fail its waiting messages.
 
-    Not where its target was corrected meanwhile: the new one did not say so.
+    Leaves the channel on if its target was changed meanwhile, because the new target did not answer 410.
     """
     sent_to = claim.row.channel.sealed_target
     with transaction.atomic():
@@ -295,7 +298,7 @@ def switch_off_gone(claim: Claim[NotificationDelivery], **seen: Any) -> None:
 
 
 def end_waiting(channel: NotificationChannel) -> None:
-    """What waits for a channel that is switched off; what is being sent now is left to who sends it."""
+    """Fail the waiting messages of a channel that is switched off. Messages being sent are left to their sender."""
     waiting = channel.deliveries.pending().filter(free()).exclude(kind=NotificationKind.TEST)
     waiting.update(
         status=DeliveryStatus.FAILED, failure=Failure.SWITCHED_OFF, ended_at=Now(), next_check_at=None, lease_until=None
@@ -306,7 +309,7 @@ def end_waiting(channel: NotificationChannel) -> None:
 
 
 def forget_old() -> None:
-    """The log of a channel goes back KEPT_DAYS; what is older was read or will not be."""
+    """Delete messages that ended more than KEPT_DAYS ago, at most ROWS_FORGOTTEN_AT_ONCE per call."""
     old = NotificationDelivery.objects.filter(ended_at__lt=Now() - timedelta(days=KEPT_DAYS)).order_by("ended_at")
     pks = list(old.values_list("pk", flat=True)[:ROWS_FORGOTTEN_AT_ONCE])
     NotificationDelivery.objects.filter(pk__in=pks).delete()

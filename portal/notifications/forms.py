@@ -1,4 +1,4 @@
-"""The form of a channel. What a target may be is targets.py's; rules about state and role are the commands'."""
+"""The form of a channel. targets.py validates targets; commands.py has the rules about states and roles."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from portal.web.forms import QUIET, OnceForm
 
 TARGET_LABELS = {
     ChannelKind.WEBHOOK: "URL",
-    ChannelKind.SLACK: "Incoming webhook's URL",
+    ChannelKind.SLACK: "Incoming webhook URL",
     ChannelKind.EMAIL: "Addresses",
 }
 TARGET_HELP = {
-    ChannelKind.WEBHOOK: "Gets a signed POST with JSON (Standard Webhooks). The signing secret is shown once, after this.",
-    ChannelKind.SLACK: "As Slack gives it, https://hooks.slack.com/services/..; Mattermost and others take the same. "
-    "It is a secret: it is not shown again.",
-    ChannelKind.EMAIL: f"Up to {MOST_ADDRESSES}, separated by commas.",
+    ChannelKind.WEBHOOK: "Receives a signed POST with JSON (Standard Webhooks). The next page shows the secret once.",
+    ChannelKind.SLACK: "From Slack, https://hooks.slack.com/services/.., or a compatible service such as Mattermost. "
+    "It is a secret and is not shown again.",
+    ChannelKind.EMAIL: f"Up to {MOST_ADDRESSES} e-mail addresses, separated by commas.",
 }
-KEEP_HELP = "Empty: the one that it has stays."
+KEEP_HELP = "Leave empty to keep the current URL."
 
 
 class ChannelForm(OnceForm):
@@ -28,9 +28,9 @@ class ChannelForm(OnceForm):
     events = forms.MultipleChoiceField(
         choices=[(kind.value, kind.label) for kind in SUBSCRIBABLE],
         widget=forms.CheckboxSelectMultiple,
-        label="What it is told",
+        label="Events",
         initial=[kind.value for kind in SUBSCRIBABLE],
-        error_messages={"required": "Choose at least one. A channel that is to be quiet can be switched off."},
+        error_messages={"required": "Choose at least one. To receive nothing, switch the channel off."},
     )
 
     def __init__(self, kind: ChannelKind, data: Any = None, *, channel: NotificationChannel | None = None) -> None:
@@ -50,12 +50,12 @@ class ChannelForm(OnceForm):
         return read_target(self.kind, text) if text else None
 
     def clean_events(self) -> list[str]:
-        """In the order in which they are listed, so that the same choice is the same list."""
+        """Return the events in a fixed order, so that equal choices are equal lists."""
         return [kind.value for kind in SUBSCRIBABLE if kind.value in self.cleaned_data["events"]]
 
 
 def initial_of(channel: NotificationChannel) -> dict[str, Any]:
-    """A webhook's URL and addresses may be read by those who change them; Slack's URL is typed anew."""
+    """Return the form's initial values. A webhook's URL and addresses are included; a Slack URL is a secret."""
     target = {
         ChannelKind.WEBHOOK: channel.target or "",
         ChannelKind.SLACK: "",

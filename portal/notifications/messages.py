@@ -1,4 +1,4 @@
-"""The words and the wire: a webhook's body and signature, Slack's text, an e-mail. Pure.
+"""Formats messages: a webhook's body and signature, Slack's text, an e-mail. Does no I/O.
 
 Webhooks follow Standard Webhooks 1.0.0:
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
@@ -19,10 +19,10 @@ from django.urls import reverse
 from portal.models.notifications import NotificationDelivery
 from portal.notifications.outbox import link_to
 
-SECRET_PREFIX = "whsec_"  # noqa: S105 - what every secret begins with
-# The specification asks for 24 to 64.
+SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret
+# The specification requires 24 to 64.
 SECRET_BYTES = 32
-# Slack cuts what is longer than 40,000 characters; nobody reads so much in a channel.
+# Slack truncates texts over 40,000 characters, but that is far too long for a channel.
 MOST_SLACK_TEXT = 3000
 
 
@@ -31,14 +31,17 @@ def new_secret() -> str:
 
 
 def webhook_body(delivery: NotificationDelivery) -> bytes:
-    """The same over all tries: `timestamp` is when it happened."""
+    """Return the body, the same for all attempts. `timestamp` is the time of the event."""
     happened_at = delivery.created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     body = {"type": delivery.kind, "timestamp": happened_at, "data": delivery.data}
     return json.dumps(body, separators=(",", ":")).encode()
 
 
 def webhook_headers(delivery: NotificationDelivery, body: bytes, *, keys: list[str], now: datetime) -> dict[str, str]:
-    """`webhook-id` is the same over all tries, `webhook-timestamp` is this try's; a signature for each of the keys."""
+    """Return the headers, with one signature per key.
+
+    `webhook-id` is the same for all attempts; `webhook-timestamp` is the time of this attempt.
+    """
     timestamp = str(int(now.timestamp()))
     return {
         "content-type": "application/json",
@@ -55,7 +58,7 @@ def signature(key: str, message_id: str, timestamp: str, body: bytes) -> str:
 
 
 def slack_body(delivery: NotificationDelivery) -> bytes:
-    """`text` alone, which everything that calls itself Slack-compatible takes."""
+    """Return a body with only `text`, which every Slack-compatible service accepts."""
     lines = [f"*{escape_slack(delivery.title)}*", escape_slack(delivery.text[:MOST_SLACK_TEXT])]
     url = delivery.data.get("url")
     if url:
@@ -64,7 +67,7 @@ def slack_body(delivery: NotificationDelivery) -> bytes:
 
 
 def escape_slack(text: str) -> str:
-    """What people wrote becomes neither a link nor a mention: https://docs.slack.dev/messaging/formatting-message-text
+    """Escape text so that it contains no link or mention: https://docs.slack.dev/messaging/formatting-message-text
 
     >>> escape_slack("<!channel> R&D")
     '&lt;!channel&gt; R&amp;D'
@@ -73,11 +76,11 @@ def escape_slack(text: str) -> str:
 
 
 def email_of(delivery: NotificationDelivery) -> EmailMessage:
-    """Plain text. Its Message-ID is the same over all tries, so that a mail program can tell a double."""
+    """Return a plain-text e-mail. Its Message-ID is the same for all attempts, so that duplicates can be detected."""
     channel = delivery.channel
     page = link_to(reverse("settings:index", args=[channel.organization.slug]))
     where = f": {page}" if page else " in its settings."
-    foot = f"{channel.organization.name} sends this to its channel {channel.name}; its admins can change that{where}"
+    foot = f"Sent by {channel.organization.name} to its channel {channel.name}. Its admins can change this{where}"
     lines = [delivery.text, "", *([delivery.data["url"], ""] if delivery.data.get("url") else []), "-- ", foot]
     domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2]
     headers = {"Message-ID": f"<{delivery.message_id}@{domain}>", "Auto-Submitted": "auto-generated"}

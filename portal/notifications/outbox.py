@@ -1,6 +1,6 @@
-"""The outbox: a message is a row for each channel that wants it, written in the transaction of what it tells of.
+"""The outbox: one row per message and subscribed channel, written in the same transaction as the change it describes.
 
-Either both are there or neither. From the commit on delivery.py sends it, whoever dies; nothing is sent from here.
+Both are committed or neither. After the commit delivery.py sends the message, even after a crash. Nothing is sent here.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from portal.models.notifications import (
     NotificationKind,
 )
 
-# Of one channel. What comes when so many wait is recorded as failed, and can be sent by hand when the line is short.
+# The most waiting messages of one channel. Further ones are recorded as failed, and can be sent again by hand later.
 MOST_PENDING = 100
 
 
@@ -32,13 +32,18 @@ def notify(
     path: str,
     data: dict[str, Any],
 ) -> None:
-    """Tell every active channel that subscribed to `kind`; call it inside the transaction of what it tells of.
+    """Queue a message for every active channel that is subscribed to `kind`.
 
-    `subject`: id of what it is about. `title`: one line, `text`: sentences, both plain. `path`: of the page about it,
-    from the root. `data`: more of a webhook's `data`; `organization`, `url` and the title come into it here. Absent
-    values are None. A suspended organization is told nothing. Two queries at most.
+    Call this inside the transaction of the change that the message describes. Channels of a suspended organization get
+    nothing.
+
+    `subject`: the id of the object. `title`: one line, and `text`: sentences, both plain text. `path`: the path of its
+    page, from the root. `data`: further keys of a webhook's `data`, with None for absent values; `organization`, `url`
+    and the title are added here.
+
+    *Costs* at most two queries.
     """
-    # The lock keeps a channel from being removed until the caller has committed, and the count below true.
+    # The lock prevents removal of a channel until the caller commits, and keeps the count below correct.
     channels = (
         NotificationChannel.objects.filter(
             organization=organization, organization__is_active=True, is_active=True, events__contains=[kind.value]
@@ -59,14 +64,14 @@ def notify(
 
 
 def pending_of_channel() -> Coalesce:
-    """How many messages wait for the channel of the outer query."""
+    """Return an expression: the number of messages that wait for the channel of the outer query."""
     pending = NotificationDelivery.objects.pending().filter(channel=models.OuterRef("pk")).order_by()
     counted = pending.values("channel").annotate(count=models.Count("pk")).values("count")
     return Coalesce(models.Subquery(counted), 0)
 
 
 def delivery_for(channel: Any, message: dict[str, Any]) -> NotificationDelivery:
-    """The row, due at once. `channel` is annotated with how many are `pending`."""
+    """Return the row, due immediately. `channel` must be annotated with the number of `pending` messages."""
     delivery = NotificationDelivery(channel=channel, organization_id=channel.organization_id, **message)
     if channel.pending >= MOST_PENDING:
         delivery.status, delivery.failure, delivery.ended_at = DeliveryStatus.FAILED, Failure.QUEUE_FULL, Now()
@@ -76,11 +81,11 @@ def delivery_for(channel: Any, message: dict[str, Any]) -> NotificationDelivery:
 
 
 def link_to(path: str) -> str | None:
-    """The address of a page for people who are not in the portal; None where the portal does not know its own."""
+    """Return the absolute URL of a page; None if PORTAL_URL is not set."""
     return f"{settings.PORTAL_URL}{path}" if settings.PORTAL_URL else None
 
 
 def one_line(text: str) -> str:
-    """Without line breaks and control characters, 200 characters at most: fit for a subject."""
+    """Return the text without line breaks and control characters, cut to 200 characters, for use as a subject."""
     plain = "".join(each if each.isprintable() else " " for each in text)
     return " ".join(plain.split())[:200]

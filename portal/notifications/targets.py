@@ -1,5 +1,6 @@
-"""What a target may look like, checked when it is saved. Whether it may be reached is decided at each sending, by address
-(portal/outbound.py): a name may lead elsewhere tomorrow.
+"""Validates the syntax of targets when they are saved.
+
+portal/outbound.py decides at each send whether the address may be reached, because a name can later resolve elsewhere.
 """
 
 import re
@@ -15,7 +16,7 @@ MOST_ADDRESS_LENGTH = 254
 
 
 def read_target(kind: ChannelKind, text: str) -> str:
-    """The target as it is kept. Raises ValidationError."""
+    """Return the target in its stored form. Raises ValidationError."""
     return read_addresses(text) if kind == ChannelKind.EMAIL else read_url(text)
 
 
@@ -29,15 +30,15 @@ def read_url(text: str) -> str:
 
 
 def read_addresses(text: str) -> str:
-    """E-mail addresses, separated by commas, semicolons or white space; each once, whatever its case."""
+    """Return the e-mail addresses of a text that separates them by commas, semicolons or spaces, without duplicates."""
     found = {address.lower(): address for address in re.split(r"[,;\s]+", text) if address}
     if not 1 <= len(found) <= MOST_ADDRESSES:
-        raise ValidationError(f"Give 1 to {MOST_ADDRESSES} addresses; these are {len(found)}.")
+        raise ValidationError(f"Enter 1 to {MOST_ADDRESSES} addresses, not {len(found)}.")
     for address in found.values():
         try:
             validate_email(address)
         except ValidationError:
-            raise ValidationError(f"{address[:80]} is no e-mail address.") from None
+            raise ValidationError(f"{address[:80]} is not an e-mail address.") from None
         if len(address) > MOST_ADDRESS_LENGTH:
             raise ValidationError(f"{address[:80]}… is longer than {MOST_ADDRESS_LENGTH} characters.")
     return ",".join(found.values())

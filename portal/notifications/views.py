@@ -1,6 +1,6 @@
-"""The settings of an organization: where it is told what happens, and what became of it. Its members: members_views.py.
+"""The settings pages of an organization: its notification channels and their logs. Its members are in portal/members.
 
-Everybody in the organization reads; its admins act. Nobody is shown Slack's URLs, nor a signing secret a second time.
+Every member can read; only admins can make changes. Slack URLs are never shown, and signing secrets only once.
 """
 
 from uuid import UUID
@@ -23,7 +23,7 @@ from portal.web.forms import OnceForm, refuse
 from portal.web.htmx import render_page
 
 DELIVERIES_SHOWN = 20
-# A log in which something happens within so many seconds refreshes itself.
+# A log refreshes itself while a message is being sent or due within this many seconds.
 SOON_SECONDS = 30
 
 
@@ -42,7 +42,7 @@ def index(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(Policy.ADMIN)
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
-    """A new channel of one kind. A webhook's secret is in the answer, and in no other."""
+    """Render the form and create a channel. Only this response contains a webhook's secret."""
     organization = organization_of_page(request, slug)
     if kind not in ChannelKind.values:
         raise PortalError("not_found", NOT_FOUND, 404)
@@ -70,11 +70,11 @@ def created(request: HttpRequest, made: commands.Created) -> HttpResponse:
     if channel.kind == ChannelKind.WEBHOOK:
         messages.warning(
             request,
-            "This channel was created by the same form a moment ago, and its signing secret shown then. "
-            "If nobody copied it, make a new one.",
+            "This form was already sent. It created this channel and showed its signing secret. "
+            "If you did not copy the secret, create a new one.",
         )
     else:
-        messages.success(request, f"{channel.name} is told from now on. Send a test to see that it arrives.")
+        messages.success(request, f"{channel.name} receives notifications from now on. Send a test to check it.")
     return redirect("settings:channel", channel.organization.slug, channel.pk)
 
 
@@ -90,7 +90,7 @@ def show_secret(request: HttpRequest, channel: NotificationChannel, secret: str)
 @policy(Policy.VIEWER)
 @require_safe
 def channel(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
-    """One channel and its log; the log alone refreshes itself while something is under way."""
+    """Render one channel and its log. Only the log refreshes itself, while messages are being sent."""
     return channel_page(request, find_channel(request, slug, channel_id))
 
 
@@ -117,7 +117,7 @@ def channel_page(
 def edit(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
     channel = find_channel(request, slug, channel_id)
     context = settings_context(request, channel.organization)
-    # Who may not change it is not handed a form with the target in it.
+    # The form of a person who may not change the channel must not contain the target.
     initial_of = channel if context["may_act"] else None
     form = ChannelForm(ChannelKind(channel.kind), request.POST or None, channel=initial_of)
     status = 200
@@ -130,7 +130,7 @@ def edit(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
             except PortalError as error:
                 status = refuse(form, error)
             else:
-                messages.success(request, "The changes are saved. They apply to what is sent from now on.")
+                messages.success(request, "Changes saved. They apply to messages sent from now on.")
                 return redirect("settings:channel", slug, channel.pk)
     context |= {"form": form, "channel": channel, "kind": ChannelKind(channel.kind)}
     return render(request, "portal/notifications/form.html", context, status=status)
@@ -139,7 +139,7 @@ def edit(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
 @policy(Policy.ADMIN)
 @require_POST
 def switch(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
-    """`on` 1 or 0 says which is wanted, so that a second click switches nothing back."""
+    """Switch the channel on or off. `on` is 1 or 0, so that a second click does not switch it back."""
     channel = find_channel(request, slug, channel_id)
     wanted = request.POST.get("on") == "1"
     commands.switch_channel(channel, actor=person(request), is_active=wanted)
@@ -150,7 +150,7 @@ def switch(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
 @policy(Policy.ADMIN)
 @require_http_methods(["GET", "HEAD", "POST"])
 def secret(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
-    """Ask first; then make another signing secret and show it once."""
+    """Render the confirmation, create a new signing secret and show it once."""
     channel = find_channel(request, slug, channel_id)
     form = OnceForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -158,7 +158,7 @@ def secret(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
         if renewed:
             channel.refresh_from_db()
             return show_secret(request, channel, renewed)
-        messages.warning(request, "The same form made a new secret a moment ago, and it was shown then.")
+        messages.warning(request, "This form was already sent. The new secret was shown then.")
         return redirect("settings:channel", slug, channel.pk)
     context = settings_context(request, channel.organization) | {"channel": channel, "form": form}
     return render(request, "portal/notifications/secret.html", context, status=422 if form.errors else 200)
@@ -167,11 +167,11 @@ def secret(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
 @policy(Policy.ADMIN)
 @require_http_methods(["GET", "HEAD", "POST"])
 def remove(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
-    """Ask first; then remove the channel with its log."""
+    """Render the confirmation, and remove the channel with its log."""
     channel = find_channel(request, slug, channel_id)
     if request.method == "POST":
         commands.remove_channel(channel, actor=person(request))
-        messages.success(request, f"{channel.name} is removed.")
+        messages.success(request, f"{channel.name} was removed.")
         return redirect("settings:index", slug)
     context = settings_context(request, channel.organization) | {
         "channel": channel,
@@ -183,7 +183,7 @@ def remove(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
 @policy(Policy.ADMIN)
 @require_POST
 def test(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
-    """Write a test to the outbox; the log shows live what becomes of it."""
+    """Queue a test message. The log shows its result live."""
     channel = find_channel(request, slug, channel_id)
     try:
         commands.test_channel(channel, actor=person(request))
@@ -195,7 +195,7 @@ def test(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
 @policy(Policy.ADMIN)
 @require_POST
 def again(request: HttpRequest, slug: str, channel_id: UUID, delivery_id: UUID) -> HttpResponse:
-    """Put a failed message back into the outbox."""
+    """Queue a failed message again."""
     channel = find_channel(request, slug, channel_id)
     deliveries = NotificationDelivery.objects.visible_to(request.user).select_related("channel", "organization")
     delivery = existing(deliveries.filter(channel=channel, pk=delivery_id).first())
@@ -207,7 +207,7 @@ def again(request: HttpRequest, slug: str, channel_id: UUID, delivery_id: UUID) 
 
 
 def refused_on_page(request: HttpRequest, channel: NotificationChannel, error: PortalError) -> HttpResponse:
-    """The channel's page with why nothing was done. Raises 403 and 404, which have pages of their own."""
+    """Render the channel's page with the error. Raises 403 and 404, which have their own pages."""
     if error.status in (403, 404):
         raise error
     response = channel_page(request, channel, refused=error.message, status=error.status)
@@ -217,7 +217,7 @@ def refused_on_page(request: HttpRequest, channel: NotificationChannel, error: P
 
 
 def find_channel(request: HttpRequest, slug: str, channel_id: UUID) -> NotificationChannel:
-    """Raises PortalError 404 for another organization's channel as for one that does not exist."""
+    """Return the channel. Raises PortalError 404, also for a channel of another organization."""
     organization = organization_of_page(request, slug)
     visible = NotificationChannel.objects.visible_to(request.user).select_related("organization", "created_by")
     return existing(visible.filter(organization=organization, pk=channel_id).first())

@@ -234,7 +234,7 @@ def test_a_receiver_that_is_gone_switches_its_channel_off(
     assert (waiting.status, waiting.failure) == ("failed", Failure.SWITCHED_OFF)
     assert (channel.is_active, channel.off_reason) == (
         False,
-        "The receiver answered 410 Gone: it wants no more messages.",
+        "The receiver answered 410 Gone, which means that it wants no more messages.",
     )
     told = AuditEvent.objects.get(kind=AuditKind.CHANNEL_CHANGED)
     assert (told.organization, told.actor_email, told.subject) == (cast.acme, "system", str(channel.pk))
@@ -402,7 +402,7 @@ def test_a_webhook_that_cannot_be_signed_is_not_sent(
     deliver_now(message)
 
     assert (message.status, message.failure, receiver.connections) == ("failed", Failure.UNREADABLE, 0)
-    assert "make a new secret" in message.result
+    assert "create a new secret" in message.result
 
 
 def test_a_message_whose_sender_always_dies_ends(message: NotificationDelivery, receiver: Outside) -> None:

@@ -375,7 +375,7 @@ def test_the_same_names_elsewhere_are_another_place(staff: Client, cast: Cast, e
 def test_an_external_id_without_a_role_is_refused(staff: Client, cast: Cast) -> None:
     response = staff.post(change_page(cast.acme), organization_form(cast.acme, deployment_external_id="alone"))
 
-    assert b"Give the role to assume and the external id together" in response.content
+    assert b"Set both the role to assume and the external id" in response.content
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_the_answer_does_not_say_who_had_an_account(cast: Cast, admin: Client) -
     known, unknown = said(cast.stranger.email, "form-1"), said("new@example.com", "form-2")
 
     assert known == unknown
-    assert "somebody is now a member, with the role operator." in known
+    assert "somebody is now a member with the role operator." in known
     assert len(mail.outbox) == 2
     first, second = audited()
     assert {**first[3], "email": ""} == {**second[3], "email": ""}
@@ -232,7 +232,7 @@ def test_a_mail_that_cannot_be_sent_is_told_and_undoes_nothing(cast: Cast, admin
 
     page = text_of(admin.post(NEW, form(), follow=True))
 
-    assert "new@example.com is now a member, with the role operator. The mail that says so could not be sent" in page
+    assert "new@example.com is now a member with the role operator. The e-mail to them could not be sent" in page
     assert roles()["new"] == "operator"
 
 
@@ -251,7 +251,7 @@ def test_the_form_of_somebody_who_was_removed_since_adds_nobody(cast: Cast, admi
     response = admin.post(NEW, form(cast.stranger.email))
 
     assert response.status_code == 409
-    assert "removed since" in text_of(response)
+    assert "has since been removed" in text_of(response)
     assert admin.post(NEW, form(cast.stranger.email, idempotency_key="form-2")).status_code == 302
 
 
@@ -261,7 +261,7 @@ def test_the_form_of_somebody_who_was_removed_since_adds_nobody(cast: Cast, admi
         ({"email": "nobody"}, 422, "Enter a valid email address."),
         ({"email": ""}, 422, "This field is required."),
         ({"role": "owner"}, 422, "Select a valid choice."),
-        ({"email": "Viewer@example.com"}, 409, "viewer@example.com is a member already, with the role viewer."),
+        ({"email": "Viewer@example.com"}, 409, "viewer@example.com is already a member with the role viewer."),
     ],
 )
 def test_who_cannot_be_added(cast: Cast, admin: Client, fields: dict[str, str], status: int, sentence: str) -> None:
@@ -278,7 +278,7 @@ def test_an_account_that_is_switched_off_cannot_be_added(cast: Cast, admin: Clie
     response = admin.post(NEW, form(cast.stranger.email))
 
     assert response.status_code == 409
-    assert "is switched off, so nobody can sign in with it. Ask staff to switch it on." in text_of(response)
+    assert "is switched off, so it cannot sign in. Ask staff to switch it on." in text_of(response)
     assert nothing_happened()
 
 
@@ -289,7 +289,7 @@ def test_an_organization_has_so_many_members_at_most(cast: Cast, admin: Client) 
     response = admin.post(NEW, form())
 
     assert response.status_code == 409
-    assert f"Acme Robotics has {MOST_MEMBERS} members, and may not have more." in text_of(response)
+    assert f"Acme Robotics already has {MOST_MEMBERS} members, the maximum." in text_of(response)
     assert not User.objects.filter(email="new@example.com").exists()
 
 
@@ -318,7 +318,7 @@ def test_another_role_counts_from_the_next_request_on(cast: Cast, admin: Client,
 
     response = admin.post(page_of(cast.viewer, "role"), {"role": "admin"}, follow=True)
 
-    assert "The role of viewer@example.com is admin." in text_of(response)
+    assert "The role of viewer@example.com is now admin." in text_of(response)
     before = {"email": cast.viewer.email, "role": "viewer"}
     data = {"email": cast.viewer.email, "role": "admin", "before": before}
     assert audited() == [(AuditKind.MEMBERSHIP_CHANGED, cast.admin.email, cast.viewer.email, data)]
@@ -357,7 +357,7 @@ def test_removing_asks_first_and_then_shuts_the_door(cast: Cast, admin: Client, 
 
     assert "what already rolls is watched to its end; services that have not started end as not attempted" in asked
     assert still_there == 200
-    assert "operator@example.com is no member of Acme Robotics any more." in text_of(response)
+    assert "operator@example.com is no longer a member of Acme Robotics." in text_of(response)
     assert theirs.get("/o/acme/settings/").status_code == 404
     data = {"email": cast.operator.email, "role": "operator"}
     assert audited() == [(AuditKind.MEMBERSHIP_REMOVED, cast.admin.email, cast.operator.email, data)]
@@ -401,7 +401,7 @@ def test_the_last_admin_who_can_sign_in_stays(
 def test_the_page_that_asks_says_so_before(cast: Cast, admin: Client) -> None:
     page = text_of(admin.get(page_of(cast.admin, "remove")))
 
-    assert "is the only admin of Acme Robotics who can sign in. Make somebody else an admin first." in page
+    assert "is the only admin of Acme Robotics who can sign in. Make another member an admin first." in page
     assert "<form" not in page
 
 
