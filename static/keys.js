@@ -1,6 +1,6 @@
-// Keys on every page. Where a key leads is a link of the page itself ([data-key]), so it leads nowhere a click would not.
+// Keyboard shortcuts of every page. A key follows a link of the page ([data-key]), so it does nothing that a click cannot.
 const keysDialog = document.getElementById("keys");
-const palette = document.getElementById("palette"); // only of those who are signed in
+const palette = document.getElementById("palette"); // only on pages of signed-in people
 const singleKeys = document.getElementById("single-keys");
 
 try {
@@ -12,7 +12,7 @@ singleKeys.addEventListener("change", () => {
   try {
     localStorage.setItem("single-keys", singleKeys.checked ? "on" : "off");
   } catch {
-    // Storage is blocked: the choice holds for this page.
+    // Storage is blocked: the choice applies only to this page.
   }
 });
 
@@ -28,7 +28,7 @@ function openSheet(dialog) {
   if (dialog === palette) startPalette();
 }
 
-// A click beside a dialog closes it: its content covers it, so only the backdrop is the dialog itself.
+// A click outside a dialog closes it. A click on the backdrop has the dialog itself as its target.
 document.addEventListener("click", (event) => {
   if (event.target.matches("dialog.sheet") && !isInside(event, event.target)) event.target.close();
 });
@@ -44,7 +44,7 @@ function isTyping(element) {
 
 function refreshOnKey() {
   const blocks = [...document.querySelectorAll("[data-live]")];
-  if (blocks.length === 0) announce("Nothing on this page refreshes.");
+  if (blocks.length === 0) announce("Nothing on this page refreshes automatically.");
   else if (blocks.every((block) => paused.has(block.id))) announce("Refreshing is paused.");
   else refreshAll();
 }
@@ -70,7 +70,7 @@ function linkOf(key) {
   return link && (() => link.click());
 }
 
-// The palette: a combobox over the links of the page, so that it offers nothing that the page does not.
+// The command palette: a combobox over the links of the page, so that it offers only what the page offers.
 const paletteText = document.getElementById("palette-text");
 const paletteList = document.getElementById("palette-list");
 const SOURCES = [
@@ -98,7 +98,7 @@ function startPalette() {
 }
 
 function linksOf(selector) {
-  // In the page what is not shown is not offered; a closed menu is only folded away.
+  // Hidden links of the main content are not offered. Links in a closed menu are.
   return [...document.querySelectorAll(selector)].filter((link) => !link.closest("main") || link.checkVisibility());
 }
 
@@ -120,8 +120,8 @@ function showFound() {
 }
 
 function countOf(number) {
-  if (number === 0) return "Nothing here has this name.";
-  return number === 1 ? "1 entry" : `${number} entries`;
+  if (number === 0) return "No matches.";
+  return number === 1 ? "1 match" : `${number} matches`;
 }
 
 function optionOf({ label, kind }, index) {
@@ -143,7 +143,7 @@ function activate(index) {
 
 function follow({ link, href }) {
   palette.close();
-  // A link that a refresh has replaced since is followed by its address.
+  // A link that a refresh has replaced is followed by its URL.
   if (link?.isConnected) link.click();
   else location.assign(href ?? link.href);
 }
@@ -157,7 +157,7 @@ paletteText?.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-paletteList?.addEventListener("pointerdown", (event) => event.preventDefault()); // the focus stays in the field
+paletteList?.addEventListener("pointerdown", (event) => event.preventDefault()); // keep the focus in the field
 paletteList?.addEventListener("click", (event) => {
   const option = event.target.closest("[role=option]");
   if (option) follow(found[[...paletteList.children].indexOf(option)]);

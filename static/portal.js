@@ -1,6 +1,6 @@
-// Only what needs a script; every page works without it.
+// Enhancements only: every page works without this script.
 
-// Theme: the system's unless a person chose; static/theme.js applies the choice before the first paint.
+// Theme: the system's unless the person chose one. static/theme.js applies the choice before the first paint.
 const themes = document.querySelector(".themes");
 
 function showTheme() {
@@ -21,13 +21,13 @@ if (themes) {
     try {
       localStorage.setItem("theme", choice);
     } catch {
-      // Storage is blocked: the choice holds for this page.
+      // Storage is blocked: the choice applies only to this page.
     }
     showTheme();
   });
 }
 
-// Menus close on a click outside and on Escape, which gives the focus back.
+// Menus close on a click outside and on Escape, which returns the focus.
 document.addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details[data-menu][open]")) {
     if (!menu.contains(event.target)) menu.open = false;
@@ -41,8 +41,8 @@ document.addEventListener("keydown", (event) => {
   menu.querySelector("summary").focus();
 });
 
-// Times in words, kept true while the page stands open; portal/templatetags/words.py says the same at first.
-// The server's clock counts: this one may be wrong.
+// Relative times, kept current while the page is open. portal/templatetags/words.py renders the same texts at first.
+// The server's clock is used, because the local one may be wrong.
 const clockOffset = Date.parse(document.documentElement.dataset.now) - Date.now();
 
 function ago(iso) {
@@ -65,8 +65,8 @@ function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// Live blocks ([data-live] holds the seconds between two refreshes) say how old they are. When refreshing fails they
-// keep the last data, turn amber and say since when.
+// Live blocks ([data-live] is the refresh interval in seconds) show their age. When refreshing fails they keep the last
+// data and turn amber.
 const failing = new Set();
 const paused = new Set();
 
@@ -78,11 +78,11 @@ function showFreshness(freshness) {
   const isPaused = paused.has(block.id);
   const pause = freshness.querySelector("[data-pause]");
   pause.hidden = false;
-  write(pause, isPaused ? "Go on refreshing" : "Pause refreshing");
+  write(pause, isPaused ? "Resume" : "Pause refreshing");
   freshness.classList.toggle("failing", !isPaused && (failing.has(block.id) || isLate));
   let text = `${what} ${ago(at)}.`;
   if (isPaused) text = `Paused. ${text}`;
-  else if (failing.has(block.id)) text = `The portal does not answer; it is asked again. ${text}`;
+  else if (failing.has(block.id)) text = `Cannot reach the portal. Retrying. Data from ${ago(at)}.`;
   write(freshness.querySelector("[data-freshness-text]"), text);
 }
 
@@ -99,7 +99,7 @@ function announce(text) {
 function noteFailure(event) {
   const block = event.target.closest("[data-live]");
   if (!block) return;
-  if (!failing.has(block.id)) announce("Refreshing fails. The page shows what was last seen.");
+  if (!failing.has(block.id)) announce("Cannot reach the portal. The page shows the last data.");
   failing.add(block.id);
   tick();
 }
@@ -118,7 +118,7 @@ document.addEventListener("click", (event) => {
   tick();
 });
 
-// A tab that was hidden or offline is brought up to date at once.
+// A tab that was hidden or offline refreshes immediately.
 function refreshAll() {
   if (document.hidden) return;
   for (const block of document.querySelectorAll("[data-live]")) htmx.trigger(block, "refresh");
@@ -126,8 +126,8 @@ function refreshAll() {
 document.addEventListener("visibilitychange", refreshAll);
 window.addEventListener("online", refreshAll);
 
-// A swap waits while the pointer is down in the block or text in it is selected: a click must not miss, and an error
-// message must stay selected until it is copied. The next refresh brings what was left out.
+// A swap is skipped while the pointer is down in the block or text in it is selected: a click must not miss, and a
+// selected error message must stay selected until it is copied. The next refresh catches up.
 let pressed = null;
 document.addEventListener("pointerdown", (event) => { pressed = event.target; });
 for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, () => { pressed = null; });
@@ -137,15 +137,15 @@ function isHeld(block) {
   return block.contains(pressed) || (!selection.isCollapsed && block.contains(selection.anchorNode));
 }
 
-// Over a swap: what a person opened stays open, what changed is marked, a new state is announced once.
-const CHANGED_FOR = 4000; // as long as the mark fades (portal.css: .changed)
+// Across a swap, opened details stay open, changes are marked, and a new state is announced once.
+const CHANGED_FOR = 4000; // the duration of the fade (portal.css: .changed)
 const changedAt = new Map();
 let before = null;
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   const block = event.detail.target;
   if (!event.detail.shouldSwap) return;
-  if (failing.delete(block.id)) announce("Refreshing works again.");
+  if (failing.delete(block.id)) announce("Refreshing again.");
   if (block.matches("[data-live]") && isHeld(block)) {
     event.detail.shouldSwap = false;
     return;
@@ -164,7 +164,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
   for (const each of block.querySelectorAll("[data-watch]")) markChange(each, before.watched.get(each.dataset.watch));
   if (block.dataset.announce && block.dataset.announce !== before.announced) announce(block.dataset.announce);
   if (block.dataset.title) document.title = block.dataset.title + document.title.slice(document.title.indexOf(" · "));
-  // An unchanged block comes out of the browser's store (304), with its old age in it.
+  // An unchanged block comes from the browser's cache (304) and contains its old age.
   const asOf = event.detail.xhr.getResponseHeader("X-As-Of");
   for (const freshness of block.querySelectorAll("[data-freshness]")) if (asOf) freshness.dataset.at = asOf;
   before = null;
@@ -181,14 +181,14 @@ function markChange(element, earlier) {
   for (const animation of element.getAnimations()) animation.currentTime = elapsed;
 }
 
-// Rings of one clock: a ring that a swap replaced goes on where the old one was.
+// All spinners share one clock, so that a spinner replaced by a swap continues at the same angle.
 function keepTurning() {
   for (const animation of document.getAnimations()) {
     if (animation.animationName === "turn") animation.startTime = 0;
   }
 }
 
-// Filters: empty fields stay out of the address, and the way back from an upgrade keeps them.
+// Filters: empty fields are left out of the URL, and back links restore the filters.
 document.addEventListener("htmx:configRequest", (event) => {
   if (!event.target.matches("[data-filters]")) return;
   for (const [name, value] of [...event.detail.formData]) {
@@ -201,12 +201,12 @@ function keepFilters() {
     if (document.querySelector("[data-filters]")) sessionStorage.setItem(location.pathname, location.search);
     for (const link of document.querySelectorAll("[data-back]")) link.search = sessionStorage.getItem(link.pathname) ?? "";
   } catch {
-    // Storage is blocked: the way back leads to the unfiltered list.
+    // Storage is blocked: back links lead to the unfiltered list.
   }
 }
 document.addEventListener("htmx:pushedIntoHistory", keepFilters);
 
-// Copy: without a clipboard (plain HTTP, refused) the text is shown and selected, to be copied by hand.
+// Copy: without clipboard access (plain HTTP, or denied) the text is shown and selected, to be copied by hand.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
@@ -219,11 +219,11 @@ document.addEventListener("click", async (event) => {
   } catch {
     text.closest("details").open = true;
     document.getSelection().selectAllChildren(text);
-    announce("It could not be copied. The command is shown and selected.");
+    announce("Could not copy. The command is selected: copy it by hand.");
   }
 });
 
-// A form that must not be sent twice by a double click; the server's idempotency key is the second guard.
+// Prevents double submission of a form by a double click. The server's idempotency key is the second guard.
 document.addEventListener("submit", (event) => {
   if (!event.target.matches("[data-once]")) return;
   for (const button of event.target.querySelectorAll("[type=submit]")) setTimeout(() => { button.disabled = true; });

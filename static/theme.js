@@ -1,4 +1,4 @@
-// In <head> and not deferred: the chosen theme applies before the first paint, so nothing flashes.
+// In <head> and not deferred, so that the chosen theme applies before the first paint and nothing flashes.
 (() => {
   try {
     const theme = localStorage.getItem("theme");

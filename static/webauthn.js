@@ -1,4 +1,4 @@
-// Says on the page what allauth's passkey scripts only tell the console.
+// Shows errors of allauth's passkey scripts on the page; the scripts only log them to the console.
 document.addEventListener("allauth.error", (event) => {
   event.preventDefault();
   const { exception } = event.detail;
@@ -9,8 +9,8 @@ document.addEventListener("allauth.error", (event) => {
   notice.setAttribute("role", "alert");
   const text = document.createElement("p");
   text.textContent = cancelled
-    ? "The passkey was not used: the browser was told to stop, or it waited too long. Try again, or use another way."
-    : `The passkey did not work (${exception.name}). Try again, or use another way to sign in.`;
+    ? "The passkey prompt was cancelled or timed out. Try again, or sign in another way."
+    : `The passkey did not work (${exception.name}). Try again, or sign in another way.`;
   notice.replaceChildren(text);
   document.querySelector("main h1").after(notice);
 });

@@ -85,7 +85,7 @@ def test_a_passkey_that_is_not_used_is_told_on_the_page(page: Page, cast: Cast) 
 
     page.get_by_role("button", name="Sign in with a passkey").click()
 
-    expect(page.get_by_role("alert")).to_contain_text("The passkey was not used")
+    expect(page.get_by_role("alert")).to_contain_text("The passkey prompt was cancelled")
 
 
 def test_pages_of_the_account_meet_wcag_in_both_themes_and_reflow(page: Page, cast: Cast) -> None:

@@ -31,7 +31,7 @@ def wrong_with(page: Page, name: str) -> list[str]:
 
 def test_a_key_lists_the_keys_and_escape_gives_the_focus_back(cast: Cast, open_page: OpenPage) -> None:
     page = open_page(HISTORY, cast.operator)
-    dialog = page.get_by_role("dialog", name="Keys")
+    dialog = page.get_by_role("dialog", name="Keyboard shortcuts")
     page.get_by_role("link", name="Clear").focus()
 
     page.keyboard.press("?")
@@ -81,7 +81,7 @@ def test_a_key_refreshes_what_is_live(cast: Cast, platform: LocalAws, open_page:
 def test_single_keys_switched_off_stay_off(cast: Cast, open_page: OpenPage) -> None:
     page = open_page(HISTORY, cast.operator)
     page.get_by_role("button", name="Keys").click()
-    page.get_by_label("Single keys").uncheck()
+    page.get_by_label("Single-key shortcuts").uncheck()
     page.keyboard.press("Escape")
     page.reload()
 
@@ -91,10 +91,10 @@ def test_single_keys_switched_off_stay_off(cast: Cast, open_page: OpenPage) -> N
     expect(page).to_have_url(re.compile(f"{HISTORY}$"))
 
     page.get_by_role("button", name="Keys").click()
-    page.get_by_label("Single keys").check()
+    page.get_by_label("Single-key shortcuts").check()
     page.keyboard.press("Escape")
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
 
 
 def test_without_javascript_no_button_is_shown_that_does_nothing(cast: Cast, open_page: OpenPage) -> None:
@@ -121,7 +121,7 @@ def test_the_palette_goes_by_keyboard_to_pages_organizations_and_actions(
     page.keyboard.type("nothing of this name")
     expect(options).to_have_count(0)
     expect(field).to_have_attribute("aria-expanded", "false")
-    expect(palette.get_by_role("status")).to_have_text("Nothing here has this name.")
+    expect(palette.get_by_role("status")).to_have_text("No matches.")
     assert wrong_with(page, "palette without entries") == []
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
@@ -171,7 +171,7 @@ def test_the_id_of_an_upgrade_leads_to_its_page(cast: Cast, open_page: OpenPage)
 def test_who_is_not_signed_in_has_keys_but_no_palette(cast: Cast, open_page: OpenPage) -> None:
     page = open_page("/accounts/login/")
     page.get_by_role("button", name="Keys").click()
-    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
 
     page.keyboard.press("Control+k")
     expect(page.locator("#palette")).to_have_count(0)

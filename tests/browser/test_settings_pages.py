@@ -43,7 +43,7 @@ def test_a_channel_is_added_and_its_test_comes_in_live(cast: Cast, receiver: Out
     deliver_now(deliveries(channel)[0])
 
     expect(row).to_contain_text("HTTP 503. The receiver failed.")
-    expect(page.locator("#announcer")).to_have_text("Newest message: failed. HTTP 503. The receiver failed.")
+    expect(page.locator("#announcer")).to_have_text("Last message: failed. HTTP 503. The receiver failed.")
     expect(page.locator("#log")).not_to_have_attribute("hx-trigger", re.compile("."))
     assert page.evaluate("window.stays")
 
@@ -60,7 +60,7 @@ def test_everything_works_without_a_script(cast: Cast, receiver: Outside, open_p
     expect(page.get_by_text("This channel is switched off")).to_be_visible()
     page.get_by_role("link", name="Remove").click()
     page.get_by_role("button", name="Remove the channel").click()
-    expect(page.get_by_text("Nobody is told yet.")).to_be_visible()
+    expect(page.get_by_text("No notifications yet.")).to_be_visible()
 
 
 def test_the_settings_pages_meet_wcag_and_reflow(

@@ -69,7 +69,7 @@ def audited() -> list[tuple[str, str, Any]]:
 def test_an_empty_page_says_what_will_be_here(admin: Client) -> None:
     page = text_of(admin.get(SETTINGS))
 
-    assert "Nobody is told yet" in page
+    assert "No notifications yet" in page
     for kind in TARGETS:
         assert f'href="{SETTINGS}channels/new/{kind}"' in page
 
@@ -423,8 +423,8 @@ def test_a_secret_that_cannot_be_read_is_said_and_the_new_one_signs_alone(
     webhook.target = TARGETS["webhook"]
     webhook.save()
     admin = client_for(cast.admin)
-    assert "until you make a new secret" in text_of(admin.get(page_of(webhook)))
-    assert "make a new secret" in text_of(admin.get(SETTINGS))
+    assert "until you create a new secret" in text_of(admin.get(page_of(webhook)))
+    assert "create a new one" in text_of(admin.get(SETTINGS))
     assert "Only the new one will sign" in text_of(admin.get(page_of(webhook, "secret")))
 
     shown = text_of(admin.post(page_of(webhook, "secret"), {"idempotency_key": "secret-1"}))
@@ -432,8 +432,8 @@ def test_a_secret_that_cannot_be_read_is_said_and_the_new_one_signs_alone(
     webhook.refresh_from_db()
     assert [unseal(webhook.sealed_secret)] == SHOWN_SECRET.findall(shown)
     assert (webhook.sealed_old_secret, webhook.old_secret_until) == ("", None)
-    assert "signs as well" not in shown
-    assert "make a new secret" not in text_of(admin.get(page_of(webhook)))
+    assert "also signs" not in shown
+    assert "create a new secret" not in text_of(admin.get(page_of(webhook)))
 
 
 def test_only_a_webhook_has_a_secret(cast: Cast, admin: Client) -> None:

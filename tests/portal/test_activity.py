@@ -58,11 +58,11 @@ def test_beyond_the_end_leads_back_to_the_newest(cast: Cast, client_for: SignIn)
     text = client_for(cast.viewer).get(f"{URL}?skip=50").content.decode()
 
     assert f'No more entries. <a href="{URL}">Back to the newest</a>' in text
-    assert "Nobody has done anything yet" not in text
+    assert "No activity yet" not in text
 
 
 def test_nothing_yet_says_what_will_be_here(cast: Cast, client_for: SignIn) -> None:
-    assert "Nobody has done anything yet." in client_for(cast.viewer).get(URL).content.decode()
+    assert "No activity yet." in client_for(cast.viewer).get(URL).content.decode()
 
 
 @pytest.mark.parametrize(

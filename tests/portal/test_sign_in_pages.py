@@ -229,7 +229,7 @@ def test_account_page_leads_staff_to_the_admin(client_for: SignedIn, cast: Cast)
     page = main_of(client_for(cast.staff).get("/account/"))
 
     assert 'href="/admin/"' in page
-    assert "member of no organization" in page
+    assert "not a member of any organization" in page
 
 
 def test_the_folder_of_the_pages_leads_to_the_account(client_for: SignedIn, cast: Cast) -> None:
