@@ -1,4 +1,4 @@
-"""A real browser against the pages. A page that logs an error, breaks the CSP or asks another origin fails its test."""
+"""A real browser for the pages. A page that logs an error, violates the CSP or calls another origin fails its test."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ ARGUMENTS = [
 ]
 RUN_AXE = """async (options) => (await axe.run(options)).violations.flatMap(
   (rule) => rule.nodes.map((node) => `${rule.id}: ${node.html.slice(0, 120)}`))"""
-# The rules that a theme can break; all others say the same in both.
+# The rules that depend on the theme. All others give the same result in both themes.
 OF_COLOUR = ["color-contrast", "link-in-text-block"]
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
@@ -35,7 +35,7 @@ WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("There is no Chromium on this machine: `make test-browser` installs it.")
-    # Playwright's loop makes Django believe that it is called from asynchronous code.
+    # Playwright's event loop makes Django assume that it is called from asynchronous code.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -46,7 +46,7 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Guard:
-    """What must not happen on any page; `expected` holds parts of messages that a test brings about itself."""
+    """Records what must not happen on any page. `expected` lists parts of messages that a test causes itself."""
 
     origin: str
     expected: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ OpenPage = Callable[..., Page]
 def open_page(
     browser: Browser, live_server: Any, guard: Guard, client_for: Callable[[User], Client]
 ) -> Iterator[OpenPage]:
-    """`open_page("/o/acme/", user, width=320, javascript=False)`: a guarded page in a browser of its own."""
+    """Open a guarded page in its own browser context: `open_page("/o/acme/", user, width=320, javascript=False)`."""
     contexts: list[BrowserContext] = []
 
     def open_(path: str, user: User | None = None, *, width: int = 1280, javascript: bool = True) -> Page:
@@ -89,7 +89,7 @@ def open_page(
         )
         contexts.append(context)
         context.set_default_timeout(5000)
-        # The first page of a process loads what AWS can be asked for.
+        # The first page of a process loads the AWS service models.
         context.set_default_navigation_timeout(20000)
         if user is not None:
             session = client_for(user).cookies["sessionid"].value
@@ -106,7 +106,7 @@ def open_page(
 
 
 def wait_until_the_server_is_quiet() -> None:
-    """A page that polls may have left a request behind, whose queries would deadlock with emptying the tables."""
+    """Wait for the last request of a polling page, whose queries could deadlock with emptying the tables."""
     busy = """SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"""
     quiet = 0
@@ -121,7 +121,7 @@ def wait_until_the_server_is_quiet() -> None:
 
 
 def violations(page: Page, *, rules: list[str] | None = None) -> list[str]:
-    """What axe finds against WCAG 2.2 AA (or against these of its rules alone), one line each."""
+    """Return axe's violations of WCAG 2.2 AA (or only of these rules), one line each."""
     run_only = {"type": "rule", "values": rules} if rules else {"type": "tag", "values": WCAG}
     if not page.evaluate("'axe' in window"):
         page.evaluate(Axe().axe_script)

@@ -1,4 +1,4 @@
-"""WCAG 2.2 AA on every page, light and dark, from 320 px on; and what axe cannot see: reflow, focus, the theme."""
+"""WCAG 2.2 AA on every page, light and dark, from 320 px up, and checks beyond axe: reflow, focus, the theme."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from upgrades.models import Upgrade
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
-# WCAG 1.4.12, as a reader's own style sheet would set it.
+# WCAG 1.4.12, as a user style sheet would set it.
 SPACE_TEXT = """() => {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync("* { line-height: 1.5 !important; letter-spacing: .12em !important; word-spacing: .16em !important }"
@@ -34,7 +34,7 @@ FOCUS_IS_SEEN = """() => {
 
 @pytest.fixture
 def partial(cast: Cast, engine: Engine, platform: LocalAws) -> Upgrade:
-    """The orchestrator's tasks crash: agent advanced, orchestrator rolled back, customer portal not attempted."""
+    """Run an upgrade whose orchestrator crashes: agent advanced, orchestrator rolled back, portal not attempted."""
     platform.fault("crash", cluster=cast.acme.cluster, service=f"{cast.acme.deployment_stack}-orchestrator-service")
     upgrade = trigger_upgrade(
         cast.acme, actor=cast.operator, service="all", force_new_deployment=True, reason="A coordinated rollout"
@@ -52,7 +52,7 @@ def rolling(cast: Cast, engine: Engine) -> Upgrade:
 
 
 def check(page: Page, name: str) -> list[str]:
-    """What is wrong with the page as it stands, in both themes and at 320 px."""
+    """Return the problems of the page in its current state, in both themes and at 320 px."""
     page.emulate_media(color_scheme="light")
     wrong = [f"{name}, light: {each}" for each in violations(page)]
     page.emulate_media(color_scheme="dark")
@@ -130,7 +130,7 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
     assert len(set(titles.values())) == len(titles), titles
 
 
-def test_versions_meet_wcag_too(
+def test_the_versions_page_meets_wcag(
     cast: Cast, registry: dict[str, str], engine: Engine, platform: LocalAws, open_page: OpenPage
 ) -> None:
     engine.run(trigger_upgrade(cast.acme, actor=cast.operator, service="agent", version="v9.9.1"))
@@ -153,7 +153,7 @@ def test_versions_meet_wcag_too(
     assert check(page, "versions") == []
 
 
-def test_pages_of_newcomers_and_viewers_meet_wcag_too(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
+def test_pages_of_newcomers_and_viewers_meet_wcag(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
     wrong = check(open_page("/accounts/login/"), "sign-in")
     wrong += check(open_page("/o/initech/", cast.newcomer), "not set up")
     wrong += check(open_page("/", cast.stranger), "no organization")
@@ -179,7 +179,7 @@ def test_focus_is_visible_and_never_under_a_bar(
     assert len(walked) > 10
 
 
-def test_a_chosen_theme_stays_and_system_gives_it_back(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
+def test_a_chosen_theme_persists_until_system_is_chosen(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
     page = open_page("/o/acme/", cast.operator)
     scheme = "getComputedStyle(document.documentElement).colorScheme"
 

@@ -1,4 +1,4 @@
-"""The pages of one's own account in a real browser: passkeys under the strict policy, and WCAG 2.2 AA on each page."""
+"""The account pages in a real browser: passkeys under the strict CSP, and WCAG 2.2 AA on each page."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ AUTHENTICATOR = {
 
 @pytest.fixture
 def page(browser: Browser, live_server: Any, settings: Any, platform: LocalAws) -> Iterator[Page]:
-    """A page in a browser that has an authenticator built in. A passkey belongs to a name, so not to 127.0.0.1."""
+    """Open a page in a browser with a virtual authenticator. Passkeys need a host name, so not 127.0.0.1."""
     settings.ALLOWED_HOSTS = ["localhost"]
     guard = Guard(live_server.url.replace("127.0.0.1", "localhost"))
     context = browser.new_context(base_url=guard.origin)
@@ -62,7 +62,7 @@ def add_passkey(page: Page, password: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Recovery codes")
 
 
-def test_a_passkey_signs_in_alone_and_as_the_second_step(page: Page, cast: Cast) -> None:
+def test_a_passkey_signs_in_by_itself_and_as_second_step(page: Page, cast: Cast) -> None:
     sign_in(page, cast.operator, cast.password)
     add_passkey(page, cast.password)
     sign_out(page)
@@ -79,7 +79,7 @@ def test_a_passkey_signs_in_alone_and_as_the_second_step(page: Page, cast: Cast)
     expect(page).to_have_url(re.compile(r"/o/acme/$"))
 
 
-def test_a_passkey_that_is_not_used_is_told_on_the_page(page: Page, cast: Cast) -> None:
+def test_an_unused_passkey_shows_an_error(page: Page, cast: Cast) -> None:
     page.goto("/accounts/login/")
     page.evaluate("() => { navigator.credentials.get = async () => { throw new DOMException('', 'NotAllowedError') } }")
 
@@ -88,7 +88,7 @@ def test_a_passkey_that_is_not_used_is_told_on_the_page(page: Page, cast: Cast) 
     expect(page.get_by_role("alert")).to_contain_text("The passkey prompt was cancelled")
 
 
-def test_pages_of_the_account_meet_wcag_in_both_themes_and_reflow(page: Page, cast: Cast) -> None:
+def test_account_pages_meet_wcag_in_both_themes_and_reflow(page: Page, cast: Cast) -> None:
     page.set_viewport_size({"width": 320, "height": 640})
     wrong: list[str] = []
 

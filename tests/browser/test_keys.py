@@ -1,4 +1,4 @@
-"""Keys on every page: the list of them, single keys and how they are switched off; the palette, by keyboard alone."""
+"""Keyboard shortcuts: their list, single keys and the switch for them, and the palette by keyboard only."""
 
 import re
 
@@ -16,7 +16,7 @@ HISTORY = "/o/acme/upgrades/"
 
 
 def wrong_with(page: Page, name: str) -> list[str]:
-    """What axe finds in the dialog that stands open, light and dark, narrow and wide."""
+    """Return axe's violations in the open dialog, light and dark, narrow and wide."""
     wrong = []
     for width in (320, 1280):
         page.set_viewport_size({"width": width, "height": 800})
@@ -29,7 +29,7 @@ def wrong_with(page: Page, name: str) -> list[str]:
     return wrong
 
 
-def test_a_key_lists_the_keys_and_escape_gives_the_focus_back(cast: Cast, open_page: OpenPage) -> None:
+def test_a_key_opens_the_list_and_escape_restores_the_focus(cast: Cast, open_page: OpenPage) -> None:
     page = open_page(HISTORY, cast.operator)
     dialog = page.get_by_role("dialog", name="Keyboard shortcuts")
     page.get_by_role("link", name="Clear").focus()
@@ -50,9 +50,7 @@ def test_a_key_lists_the_keys_and_escape_gives_the_focus_back(cast: Cast, open_p
     expect(page.get_by_role("button", name="Keys")).to_be_focused()
 
 
-def test_single_keys_go_to_pages_and_filters_but_never_while_one_types(
-    cast: Cast, platform: LocalAws, open_page: OpenPage
-) -> None:
+def test_single_keys_navigate_but_not_while_typing(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
     page = open_page(HISTORY, cast.operator)
 
     page.keyboard.press("/")
@@ -71,7 +69,7 @@ def test_single_keys_go_to_pages_and_filters_but_never_while_one_types(
         page.wait_for_load_state()
 
 
-def test_a_key_refreshes_what_is_live(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
+def test_a_key_refreshes_live_blocks(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
     page = open_page("/o/acme/versions/", cast.operator)
 
     with page.expect_response(re.compile("/versions/")):
@@ -97,7 +95,7 @@ def test_single_keys_switched_off_stay_off(cast: Cast, open_page: OpenPage) -> N
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
 
 
-def test_without_javascript_no_button_is_shown_that_does_nothing(cast: Cast, open_page: OpenPage) -> None:
+def test_without_javascript_dead_buttons_are_hidden(cast: Cast, open_page: OpenPage) -> None:
     page = open_page(HISTORY, cast.operator, javascript=False)
 
     expect(page.get_by_role("button", name="Keys")).to_be_hidden()
@@ -105,9 +103,7 @@ def test_without_javascript_no_button_is_shown_that_does_nothing(cast: Cast, ope
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-def test_the_palette_goes_by_keyboard_to_pages_organizations_and_actions(
-    cast: Cast, platform: LocalAws, open_page: OpenPage
-) -> None:
+def test_the_palette_follows_links_by_keyboard(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
     page = open_page(HISTORY, cast.consultant)
     palette = page.get_by_role("dialog", name="Go to")
     field, options = palette.get_by_role("combobox"), palette.get_by_role("option")
@@ -140,7 +136,7 @@ def test_the_palette_goes_by_keyboard_to_pages_organizations_and_actions(
     expect(page).to_have_url(re.compile("/o/globex/$"))
 
 
-def test_arrows_move_through_the_palette_and_round(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
+def test_arrows_cycle_through_the_palette(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
     page = open_page(HISTORY, cast.operator)
     page.get_by_role("button", name="Go to").click()
     palette = page.get_by_role("dialog", name="Go to")
@@ -157,7 +153,7 @@ def test_arrows_move_through_the_palette_and_round(cast: Cast, platform: LocalAw
     expect(page).to_have_title(re.compile("^Overview"))
 
 
-def test_the_id_of_an_upgrade_leads_to_its_page(cast: Cast, open_page: OpenPage) -> None:
+def test_an_upgrade_id_opens_its_page(cast: Cast, open_page: OpenPage) -> None:
     record_past_upgrades(cast, failed=1, succeeded=0)
     page = open_page("/o/acme/activity/", cast.viewer)
 
@@ -168,7 +164,7 @@ def test_the_id_of_an_upgrade_leads_to_its_page(cast: Cast, open_page: OpenPage)
     expect(page).to_have_url(re.compile("/o/acme/upgrades/upgrade-2026-0101-000000-000000/$"))
 
 
-def test_who_is_not_signed_in_has_keys_but_no_palette(cast: Cast, open_page: OpenPage) -> None:
+def test_anonymous_pages_have_keys_but_no_palette(cast: Cast, open_page: OpenPage) -> None:
     page = open_page("/accounts/login/")
     page.get_by_role("button", name="Keys").click()
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
@@ -177,7 +173,7 @@ def test_who_is_not_signed_in_has_keys_but_no_palette(cast: Cast, open_page: Ope
     expect(page.locator("#palette")).to_have_count(0)
 
 
-def test_a_command_is_copied_or_without_a_clipboard_shown_and_selected(cast: Cast, open_page: OpenPage) -> None:
+def test_a_command_is_copied_or_shown_for_copying(cast: Cast, open_page: OpenPage) -> None:
     page = open_page(f"{HISTORY}?status=FAILED", cast.operator)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     copy, shown = page.locator("[data-copy]"), page.locator("#curl-get-upgrade-history-text")
@@ -197,7 +193,7 @@ def test_a_command_is_copied_or_without_a_clipboard_shown_and_selected(cast: Cas
     assert wrong_with(page, "command") == []
 
 
-def test_a_command_is_there_without_javascript(cast: Cast, open_page: OpenPage) -> None:
+def test_a_command_is_shown_without_javascript(cast: Cast, open_page: OpenPage) -> None:
     page = open_page(HISTORY, cast.viewer, javascript=False)
     expect(page.get_by_role("button", name="Copy as curl")).to_be_hidden()
 

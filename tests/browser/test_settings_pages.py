@@ -1,4 +1,4 @@
-"""The settings page in a real browser: adding a channel, its test coming in live, and everything without a script."""
+"""The settings pages in a real browser: adding a channel, its test appearing live, and use without JavaScript."""
 
 import re
 
@@ -30,7 +30,7 @@ def add_webhook(page: Page, url: str) -> NotificationChannel:
     return NotificationChannel.objects.get()
 
 
-def test_a_channel_is_added_and_its_test_comes_in_live(cast: Cast, receiver: Outside, open_page: OpenPage) -> None:
+def test_a_channel_is_added_and_its_test_appears_live(cast: Cast, receiver: Outside, open_page: OpenPage) -> None:
     receiver.answers["/in"] = statuses(503, 200)
     page = open_page("/o/acme/settings/", cast.admin)
     channel = add_webhook(page, f"{receiver.url}/in")

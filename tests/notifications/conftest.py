@@ -1,4 +1,4 @@
-"""What the tests of notifications share: channels made without a form."""
+"""Fixtures for the tests of notifications: channels created without a form."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ from portal.notifications.delivery import SEND_SECONDS, SENDERS, idle, send, swe
 from portal.sealing import seal
 from tests.outside import Outside, Talk, as_json, outside
 
-# 24 bytes, as Standard Webhooks ask for at least.
+# 24 bytes, the minimum of Standard Webhooks.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 TARGETS = {
     "webhook": "https://hooks.example.com/in?key=webhook-target-secret",
@@ -31,7 +31,7 @@ TARGETS = {
 def make_channel(
     organization: Organization, *, by: User, kind: str = "webhook", target: str = "", **fields: Any
 ) -> NotificationChannel:
-    """A channel that wants everything."""
+    """Create a channel that is subscribed to all events."""
     made = {"name": f"Our {kind}", "events": [each.value for each in SUBSCRIBABLE]} | fields
     return NotificationChannel.objects.create(
         organization=organization,
@@ -44,7 +44,7 @@ def make_channel(
 
 
 def tell(organization: Organization, kind: NotificationKind = NotificationKind.UPGRADE_ENDED, **more: Any) -> None:
-    """What an app does: notify in a transaction of its own."""
+    """Call notify in its own transaction, as an app does."""
     message: dict[str, Any] = {
         "subject": "upgrade-2026-1121-195422-50d288",
         "title": f"{organization.name}: upgrade ended PARTIAL",
@@ -57,20 +57,20 @@ def tell(organization: Organization, kind: NotificationKind = NotificationKind.U
 
 
 def deliveries(channel: NotificationChannel) -> list[NotificationDelivery]:
-    """Oldest first."""
+    """Return all deliveries, oldest first."""
     return list(channel.deliveries.order_by("created_at", "pk"))
 
 
 @pytest.fixture
 def receiver() -> Iterator[Outside]:
-    """Somebody's webhook receiver at 127.0.0.1; it takes what comes to /in."""
+    """Start a webhook receiver at 127.0.0.1 that accepts requests to /in."""
     with outside() as server:
         server.answers["/in"] = as_json({"ok": True}, status=204)
         yield server
 
 
 def statuses(*each: int) -> Talk:
-    """One answer after the other; the last one stays."""
+    """Answer with these statuses one after the other. The last one repeats."""
     left = list(each)
 
     def talk(connection: Any, request: str) -> None:
@@ -81,7 +81,7 @@ def statuses(*each: int) -> Talk:
 
 
 def deliver(delivery: NotificationDelivery) -> bool:
-    """What a sender does with it, on this thread; whether it might be sent now."""
+    """Send it as a sender does, but on this thread. Return whether it could be claimed now."""
     ready = NotificationDelivery.objects.ready().filter(pk=delivery.pk).select_related("channel__organization")
     for claim in take(ready):
         send(claim)
@@ -90,7 +90,7 @@ def deliver(delivery: NotificationDelivery) -> bool:
 
 
 def sweep_and_wait() -> None:
-    """One sweep, until its senders are idle again."""
+    """Run one sweep and wait until its senders are idle again."""
     sweep()
     wait_for_senders()
 
@@ -102,7 +102,7 @@ def wait_for_senders() -> None:
 
 
 def deliver_now(delivery: NotificationDelivery) -> NotificationDelivery:
-    """As if its time had come and whoever held it was gone; the row as it is then."""
+    """Make it due and free, send it, and return the row afterwards."""
     NotificationDelivery.objects.filter(pk=delivery.pk, next_check_at__isnull=False).update(
         next_check_at=Now(), lease_until=None
     )
@@ -121,7 +121,7 @@ def body_of(request: str) -> str:
 
 
 def is_signed(request: str, secret: str) -> bool:
-    """What a receiver checks, by the specification's words and not by our code."""
+    """Check the signature as a receiver does, by the specification and not with our code."""
     head = head_of(request)
     sent_at = datetime.fromtimestamp(int(head["webhook-timestamp"]), tz=UTC)
     assert abs((datetime.now(tz=UTC) - sent_at).total_seconds()) < 60

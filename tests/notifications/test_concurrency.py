@@ -1,4 +1,4 @@
-"""Admins, triggers and double clicks at the same moment, each on a connection of its own."""
+"""Concurrent admins, triggers and double clicks, each on its own connection."""
 
 import threading
 from collections.abc import Callable
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Others:
-    """Calls that run beside the test; `results` are what they returned or raised."""
+    """Calls that run concurrently with the test. `results` are their return values or exceptions."""
 
     def __init__(self) -> None:
         self.results: list[Any] = []
@@ -46,12 +46,12 @@ class Others:
 
 
 def waits_for_a_lock(thread: threading.Thread) -> bool:
-    """Whether it is still there after what would have been time enough."""
+    """Return whether it is still waiting after more than enough time."""
     thread.join(1)
     return thread.is_alive()
 
 
-def test_who_removes_a_channel_waits_for_who_writes_to_it(cast: Cast) -> None:
+def test_removing_a_channel_waits_for_a_writer(cast: Cast) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
     others = Others()
 
@@ -64,8 +64,8 @@ def test_who_removes_a_channel_waits_for_who_writes_to_it(cast: Cast) -> None:
     assert not NotificationDelivery.objects.exists()
 
 
-def test_who_writes_to_a_channel_that_is_being_removed_writes_nothing(cast: Cast) -> None:
-    """And does not fail for it: a trigger must not."""
+def test_writing_to_a_channel_being_removed_writes_nothing(cast: Cast) -> None:
+    """It does not fail either, because it must not fail a trigger."""
     channel = make_channel(cast.acme, by=cast.admin)
     others = Others()
 
@@ -87,7 +87,7 @@ def test_who_writes_to_a_channel_that_is_being_removed_writes_nothing(cast: Cast
     ],
     ids=["change", "switch", "renew", "test"],
 )
-def test_who_acts_on_a_channel_that_is_being_removed_is_told_that_it_is_gone(
+def test_acting_on_a_channel_being_removed_finds_it_gone(
     cast: Cast, command: Callable[[NotificationChannel, User], Any]
 ) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
@@ -103,7 +103,7 @@ def test_who_acts_on_a_channel_that_is_being_removed_is_told_that_it_is_gone(
     assert [event.kind for event in AuditEvent.objects.all()] == ["channel.removed"]
 
 
-def test_a_form_sent_eight_times_at_once_makes_one_channel_and_shows_one_secret(cast: Cast) -> None:
+def test_eight_concurrent_forms_create_one_channel(cast: Cast) -> None:
     others = Others()
 
     def create() -> commands.Created:
@@ -126,7 +126,7 @@ def test_a_form_sent_eight_times_at_once_makes_one_channel_and_shows_one_secret(
     assert AuditEvent.objects.count() == 1
 
 
-def test_eight_tests_at_once_are_one(cast: Cast) -> None:
+def test_eight_concurrent_tests_send_one_message(cast: Cast) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
     others = Others()
     for _ in range(8):
@@ -138,7 +138,7 @@ def test_eight_tests_at_once_are_one(cast: Cast) -> None:
     assert (len(refused), NotificationDelivery.objects.count()) == (7, 1)
 
 
-def test_a_second_secret_asked_for_at_once_does_not_push_out_the_first(cast: Cast) -> None:
+def test_a_concurrent_second_secret_keeps_the_first(cast: Cast) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
     signs = channel.sealed_secret
     others = Others()

@@ -1,4 +1,4 @@
-"""What is sent, what an answer makes of it, and that nothing is lost: against a real HTTP server of the test's own."""
+"""Delivery of messages to a real HTTP server: requests, handling of responses, and no lost message."""
 
 import json
 import socket
@@ -56,7 +56,7 @@ def message(channel: NotificationChannel) -> NotificationDelivery:
 
 @pytest.fixture
 def hanging(receiver: Outside) -> Iterator[threading.Event]:
-    """What comes to /hangs is answered when the event is set."""
+    """Return an event; requests to /hangs are answered when it is set."""
     ends = threading.Event()
 
     def talk(connection: socket.socket, request: str) -> None:
@@ -69,16 +69,16 @@ def hanging(receiver: Outside) -> Iterator[threading.Event]:
 
 
 def wait_of(message: NotificationDelivery) -> float:
-    """Seconds until it is due again, on the database's clock."""
+    """Return the seconds until it is due again, on the database's clock."""
     now = NotificationDelivery.objects.annotate(now=Now()).values_list("now", flat=True)[0]
     assert message.next_check_at is not None
     return (message.next_check_at - now).total_seconds()
 
 
-# --- what is sent --------------------------------------------------------------------------------------------------
+# --- requests ------------------------------------------------------------------------------------------------------
 
 
-def test_a_webhook_is_signed_as_the_standard_has_it(message: NotificationDelivery, receiver: Outside) -> None:
+def test_a_webhook_is_signed_per_the_standard(message: NotificationDelivery, receiver: Outside) -> None:
     deliver_now(message)
 
     (request,) = receiver.requests
@@ -95,7 +95,7 @@ def test_a_webhook_is_signed_as_the_standard_has_it(message: NotificationDeliver
     assert message.ended_at is not None
 
 
-def test_the_secret_before_signs_too_until_its_time_is_over(
+def test_the_previous_secret_signs_until_it_expires(
     channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
 ) -> None:
     old = SECRET.replace("MfKQ", "AAAA")
@@ -116,7 +116,7 @@ def test_the_secret_before_signs_too_until_its_time_is_over(
     assert not is_signed(after, old)
 
 
-def test_slack_gets_text_in_which_nothing_is_a_link_or_a_mention(cast: Cast, receiver: Outside, settings: Any) -> None:
+def test_slack_text_contains_no_link_or_mention(cast: Cast, receiver: Outside, settings: Any) -> None:
     settings.PORTAL_URL = "https://portal.example"
     channel = make_channel(cast.acme, by=cast.admin, kind="slack", target=f"{receiver.url}/in")
     tell(cast.acme, title="Ended <!channel>", text="Reason: <https://evil.example|R&D>", path="/o/acme/?a=1&b=2")
@@ -131,10 +131,10 @@ def test_slack_gets_text_in_which_nothing_is_a_link_or_a_mention(cast: Cast, rec
     assert not [name for name in head_of(request) if name.startswith("webhook-")]
 
 
-# --- what an answer makes of it ------------------------------------------------------------------------------------
+# --- responses -----------------------------------------------------------------------------------------------------
 
 
-def test_retries_wait_longer_each_time_keep_their_id_and_end(message: NotificationDelivery, receiver: Outside) -> None:
+def test_retries_back_off_keep_their_id_and_end(message: NotificationDelivery, receiver: Outside) -> None:
     receiver.answers["/in"] = statuses(503)
 
     for seconds in BACKOFF_SECONDS:
@@ -151,7 +151,7 @@ def test_retries_wait_longer_each_time_keep_their_id_and_end(message: Notificati
     assert not deliver(message)
 
 
-def test_a_receiver_that_recovers_gets_it(message: NotificationDelivery, receiver: Outside) -> None:
+def test_a_recovered_receiver_gets_the_message(message: NotificationDelivery, receiver: Outside) -> None:
     receiver.answers["/in"] = statuses(500, 429, 200)
 
     for _ in range(3):
@@ -163,9 +163,7 @@ def test_a_receiver_that_recovers_gets_it(message: NotificationDelivery, receive
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
-def test_a_rejected_message_is_not_sent_again_by_itself(
-    message: NotificationDelivery, receiver: Outside, status: int
-) -> None:
+def test_a_rejected_message_is_not_retried(message: NotificationDelivery, receiver: Outside, status: int) -> None:
     receiver.answers["/in"] = statuses(status)
 
     deliver_now(message)
@@ -174,9 +172,7 @@ def test_a_rejected_message_is_not_sent_again_by_itself(
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 599])
-def test_a_receiver_that_may_recover_is_asked_again(
-    message: NotificationDelivery, receiver: Outside, status: int
-) -> None:
+def test_a_receiver_that_may_recover_is_retried(message: NotificationDelivery, receiver: Outside, status: int) -> None:
     receiver.answers["/in"] = statuses(status)
 
     deliver_now(message)
@@ -195,7 +191,7 @@ def after(value: str) -> Any:
 def test_retry_after_is_honoured_in_seconds(
     message: NotificationDelivery, receiver: Outside, value: str, seconds: float
 ) -> None:
-    """Never sooner than by ourselves, never later than after a day."""
+    """Never sooner than our own back-off, never later than after a day."""
     receiver.answers["/in"] = after(value)
 
     deliver_now(message)
@@ -203,7 +199,7 @@ def test_retry_after_is_honoured_in_seconds(
     assert wait_of(message) == pytest.approx(seconds, abs=5)
 
 
-def test_a_retry_after_that_no_date_can_hold_is_not_heeded(message: NotificationDelivery, receiver: Outside) -> None:
+def test_an_impossible_retry_after_is_ignored(message: NotificationDelivery, receiver: Outside) -> None:
     receiver.answers["/in"] = after("Thu, 01 Jan 2026 00:01:00 +99999999999999")
 
     deliver_now(message)
@@ -240,7 +236,7 @@ def test_a_receiver_that_is_gone_switches_its_channel_off(
     assert (told.organization, told.actor_email, told.subject) == (cast.acme, "system", str(channel.pk))
 
 
-def test_a_target_that_was_corrected_meanwhile_is_not_switched_off(
+def test_a_target_changed_meanwhile_is_not_switched_off(
     channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
 ) -> None:
     receiver.answers["/in"] = statuses(410)
@@ -257,7 +253,7 @@ def test_a_target_that_was_corrected_meanwhile_is_not_switched_off(
 
 
 def test_a_redirect_is_not_followed(message: NotificationDelivery, receiver: Outside) -> None:
-    """Least of all to where only the portal may go."""
+    """Above all not to an address that only the portal can reach."""
     location = f"Location: {receiver.url}/internal"
     receiver.answers["/in"] = raw(f"HTTP/1.1 307 Temporary\r\n{location}\r\nContent-Length: 0\r\n\r\n".encode())
 
@@ -267,7 +263,7 @@ def test_a_redirect_is_not_followed(message: NotificationDelivery, receiver: Out
     assert (message.status, message.failure, message.http_status) == ("failed", Failure.REDIRECTED, 307)
 
 
-def test_a_receiver_that_hangs_is_left_in_time(message: NotificationDelivery, receiver: Outside) -> None:
+def test_a_hanging_receiver_is_abandoned_in_time(message: NotificationDelivery, receiver: Outside) -> None:
     receiver.answers["/in"] = as_json({}, seconds=SEND_SECONDS + 5)
     began = time.monotonic()
 
@@ -278,7 +274,7 @@ def test_a_receiver_that_hangs_is_left_in_time(message: NotificationDelivery, re
 
 
 def test_a_huge_answer_is_not_read(message: NotificationDelivery, receiver: Outside) -> None:
-    """Its head says that the message was taken: to send it again would double it."""
+    """Its status says that the message was accepted, so sending it again would duplicate it."""
 
     def talk(connection: socket.socket, request: str) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -294,7 +290,7 @@ def test_a_huge_answer_is_not_read(message: NotificationDelivery, receiver: Outs
     assert time.monotonic() - began < 5
 
 
-def test_nothing_of_an_answer_is_kept(message: NotificationDelivery, receiver: Outside) -> None:
+def test_no_part_of_a_response_is_stored(message: NotificationDelivery, receiver: Outside) -> None:
     secret = "secret of the receiver"
     head = f"HTTP/1.1 400 {secret}\r\nX-Secret: {secret}\r\n\r\n{secret}"
     for answer in (head, f"{secret} is no HTTP\r\n\r\n"):
@@ -306,7 +302,7 @@ def test_nothing_of_an_answer_is_kept(message: NotificationDelivery, receiver: O
     assert secret not in str(NotificationDelivery.objects.values().get())
 
 
-def test_an_address_that_may_not_be_reached_is_never_connected(
+def test_a_forbidden_address_is_never_connected(
     message: NotificationDelivery, receiver: Outside, settings: Any
 ) -> None:
     settings.WEBHOOK_NETWORKS = []
@@ -318,7 +314,7 @@ def test_an_address_that_may_not_be_reached_is_never_connected(
     assert "non-public" in message.attempts[0]["detail"]
 
 
-# --- who may send it, and when ---------------------------------------------------------------------------------------
+# --- claims ----------------------------------------------------------------------------------------------------------
 
 
 def test_it_is_sent_once(message: NotificationDelivery, receiver: Outside) -> None:
@@ -328,10 +324,10 @@ def test_it_is_sent_once(message: NotificationDelivery, receiver: Outside) -> No
     assert len(receiver.requests) == 1
 
 
-def test_a_channel_sends_one_message_at_a_time_and_an_organization_few(
+def test_messages_in_flight_are_limited(
     cast: Cast, channel: NotificationChannel, message: NotificationDelivery
 ) -> None:
-    """A receiver that hangs keeps one sender, and an organization of such receivers two."""
+    """A hanging receiver occupies one sender, and an organization with several of them two."""
     others = [make_channel(cast.acme, by=cast.admin, name=name) for name in ("second", "third")]
     make_channel(cast.globex, by=cast.outsider)
     tell(cast.acme)
@@ -348,7 +344,7 @@ def test_a_channel_sends_one_message_at_a_time_and_an_organization_few(
     assert {each.organization for each in ready.all()} == {cast.globex}
 
 
-def test_what_waits_for_a_channel_that_was_switched_off_is_not_sent(
+def test_waiting_messages_of_a_channel_that_is_off_fail(
     channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
 ) -> None:
     NotificationChannel.objects.update(is_active=False)
@@ -358,7 +354,7 @@ def test_what_waits_for_a_channel_that_was_switched_off_is_not_sent(
     assert (message.status, message.failure, receiver.connections) == ("failed", Failure.SWITCHED_OFF, 0)
 
 
-def test_what_waits_for_a_suspended_organization_goes_on_waiting(
+def test_messages_of_a_suspended_organization_keep_waiting(
     cast: Cast, message: NotificationDelivery, receiver: Outside
 ) -> None:
     Organization.objects.filter(pk=cast.acme.pk).update(is_active=False)
@@ -369,7 +365,7 @@ def test_what_waits_for_a_suspended_organization_goes_on_waiting(
     assert len(receiver.requests) == 1
 
 
-def test_a_test_is_tried_once_and_on_a_channel_that_is_off(
+def test_a_test_is_tried_once_even_if_the_channel_is_off(
     channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
 ) -> None:
     NotificationChannel.objects.update(is_active=False)
@@ -381,7 +377,7 @@ def test_a_test_is_tried_once_and_on_a_channel_that_is_off(
     assert (message.status, message.failure, len(receiver.requests)) == ("failed", Failure.BROKEN, 1)
 
 
-def test_a_target_that_cannot_be_read_is_said_and_not_tried(
+def test_an_unreadable_target_is_reported_and_not_tried(
     message: NotificationDelivery, receiver: Outside, settings: Any
 ) -> None:
     settings.SECRET_KEY = "another-secret-key-that-is-long-enough-for-a-test"
@@ -394,7 +390,7 @@ def test_a_target_that_cannot_be_read_is_said_and_not_tried(
 def test_a_webhook_that_cannot_be_signed_is_not_sent(
     channel: NotificationChannel, message: NotificationDelivery, receiver: Outside, settings: Any
 ) -> None:
-    """Its target was typed in again after SECRET_KEY was changed, but it got no new secret."""
+    """Its target was entered again after SECRET_KEY was changed, but it got no new secret."""
     settings.SECRET_KEY = "another-secret-key-that-is-long-enough-for-a-test"
     channel.target = f"{receiver.url}/in"
     channel.save()
@@ -405,7 +401,7 @@ def test_a_webhook_that_cannot_be_signed_is_not_sent(
     assert "create a new secret" in message.result
 
 
-def test_a_message_whose_sender_always_dies_ends(message: NotificationDelivery, receiver: Outside) -> None:
+def test_a_message_that_kills_its_senders_ends(message: NotificationDelivery, receiver: Outside) -> None:
     NotificationDelivery.objects.update(tries=1 + len(BACKOFF_SECONDS))
 
     deliver_now(message)
@@ -417,7 +413,7 @@ def test_a_message_whose_sender_always_dies_ends(message: NotificationDelivery, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_sweep_sends_what_is_due_and_needs_no_broker(
+def test_the_sweep_sends_due_messages_without_a_broker(
     cast: Cast, channel: NotificationChannel, receiver: Outside, broker_down: None
 ) -> None:
     for _ in range(3):
@@ -434,7 +430,7 @@ def test_the_sweep_sends_what_is_due_and_needs_no_broker(
 def test_the_sweep_waits_for_no_receiver(
     cast: Cast, channel: NotificationChannel, receiver: Outside, hanging: threading.Event
 ) -> None:
-    """Dead receivers keep two senders for each organization: neither the sweeps of rollouts nor others wait for them."""
+    """Dead receivers occupy two senders per organization. Other organizations and the rollout sweeps do not wait."""
     for number in range(4):
         make_channel(cast.acme, by=cast.admin, name=f"Dead {number}", target=f"{receiver.url}/hangs")
     tell(cast.acme)
@@ -459,7 +455,7 @@ def test_the_sweep_waits_for_no_receiver(
 def test_a_message_is_not_claimed_before_a_sender_is_idle(
     cast: Cast, receiver: Outside, hanging: threading.Event
 ) -> None:
-    """Its lease would run out in a line."""
+    """Its lease would expire while it waits in a queue."""
     organizations = [
         Organization.objects.create(slug=f"other-{number}", name=f"Other {number}")
         for number in range(SENDERS // 2 + 1)
@@ -492,7 +488,7 @@ def test_the_sweep_sends_the_longest_due_first(cast: Cast, channel: Notification
     assert len(receiver.requests) == 1
 
 
-def test_what_ended_long_ago_is_forgotten(message: NotificationDelivery) -> None:
+def test_old_messages_are_deleted(message: NotificationDelivery) -> None:
     tell(message.organization)
     deliver_now(message)
     NotificationDelivery.objects.filter(pk=message.pk).update(ended_at=Now() - timedelta(days=31))

@@ -1,4 +1,4 @@
-"""E-mail channels, through a real SMTP conversation with a mail server of the test's own."""
+"""E-mail channels, through a real SMTP dialogue with a test mail server."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ from tests.notifications.conftest import deliver_now, deliveries, make_channel, 
 
 
 class MailServer:
-    """Answers each command as it was told to; `mails` are those that it took."""
+    """A mail server with configurable replies. `mails` are the accepted messages."""
 
     def __init__(self) -> None:
         self.says: dict[str, str] = {}
@@ -100,7 +100,7 @@ def test_one_plain_mail_to_all_addresses(message: NotificationDelivery, mail_ser
         ("EHLO", "421 secret: closing", "pending", Failure.MAIL_DOWN),
     ],
 )
-def test_what_the_mail_server_answers(
+def test_the_mail_servers_reply_decides(
     message: NotificationDelivery, mail_server: MailServer, command: str, answer: str, status: str, failure: Failure
 ) -> None:
     mail_server.says = {command: answer, "HELO": answer if command == "EHLO" else "250 fine"}

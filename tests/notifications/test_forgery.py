@@ -1,4 +1,4 @@
-"""Addresses that lead inside, typed into the form and sent to by the test button: the canary is never connected."""
+"""Request forgery: internal addresses entered in the form and used by the test button never reach the canary."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ NEW = "/o/acme/settings/channels/new/"
 
 
 def urls(port: int) -> list[str]:
-    """Every address of portal/outbound.py's corpus that is not public, and public ones at other ports and by http."""
+    """Return every non-public address of the corpus, and public ones with other ports and by http."""
     inside = [*NEVER.split(), *PRIVATE.split(), "localhost", "innocent.example"]
     forms = [form.replace("{port}", str(port)).replace("{long}", "a" * 256) for form in (*SPELLINGS, *CONTROL)]
     forms += [
@@ -34,17 +34,17 @@ def urls(port: int) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def inside(settings: Any, names: Names) -> None:
-    """No network is allowed beyond the public internet, and names lead inside."""
+    """Allow only the public internet, and make names resolve to internal addresses."""
     settings.WEBHOOK_NETWORKS = []
     for name in ("localhost", "innocent.example", "example.com", "xn--exmple-cua.com"):
         names[name] = [["127.0.0.1"]]
 
 
 @pytest.mark.parametrize(("kind", "each"), [("webhook", 4), ("slack", 20)])
-def test_no_address_inside_is_reached_through_form_and_test_button(
+def test_form_and_test_button_reach_no_internal_address(
     cast: Cast, client_for: SignIn, canary: Outside, kind: str, each: int
 ) -> None:
-    """A part of the corpus, which tests/portal/test_outbound.py tries as a whole; Slack's go the same way."""
+    """Uses a part of the corpus; tests/portal/test_outbound.py covers all of it. Slack uses the same code."""
     client = client_for(cast.admin)
     saved = 0
 
@@ -68,8 +68,8 @@ def test_no_address_inside_is_reached_through_form_and_test_button(
     assert canary.connections == 0
 
 
-def test_a_name_that_leads_elsewhere_when_it_is_sent_to(cast: Cast, canary: Outside, names: Names) -> None:
-    """It was public when it was saved, and says nothing of where it leads now."""
+def test_a_name_that_later_resolves_elsewhere_is_refused(cast: Cast, canary: Outside, names: Names) -> None:
+    """It was public when it was saved. The error does not reveal the new address."""
     names["rebind.example"] = [["93.184.216.34"]]
     target = read_url(f"https://rebind.example:{canary.port}/")
     channel = make_channel(cast.acme, by=cast.admin, target=target)

@@ -1,4 +1,4 @@
-"""notify(): a row for each channel that wants it, in the caller's transaction."""
+"""notify(): one row per subscribed channel, in the caller's transaction."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_each_channel_that_subscribed_gets_a_row(cast: Cast, settings: Any) -> N
     }
 
 
-def test_a_portal_that_does_not_know_its_address_sends_no_link(cast: Cast) -> None:
+def test_without_portal_url_messages_have_no_link(cast: Cast) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
 
     tell(cast.acme)
@@ -45,7 +45,7 @@ def test_a_portal_that_does_not_know_its_address_sends_no_link(cast: Cast) -> No
     assert deliveries(channel)[0].data["url"] is None
 
 
-def test_channels_that_do_not_want_it_get_nothing(cast: Cast) -> None:
+def test_unsubscribed_channels_get_nothing(cast: Cast) -> None:
     make_channel(cast.acme, by=cast.admin, name="Off", is_active=False)
     make_channel(cast.acme, by=cast.admin, name="Other", events=["upgrade.started"])
     make_channel(cast.globex, by=cast.outsider)
@@ -55,7 +55,7 @@ def test_channels_that_do_not_want_it_get_nothing(cast: Cast) -> None:
     assert not NotificationDelivery.objects.exists()
 
 
-def test_what_is_rolled_back_is_not_told(cast: Cast) -> None:
+def test_a_rolled_back_change_sends_nothing(cast: Cast) -> None:
     make_channel(cast.acme, by=cast.admin)
 
     with transaction.atomic():
@@ -65,7 +65,7 @@ def test_what_is_rolled_back_is_not_told(cast: Cast) -> None:
     assert not NotificationDelivery.objects.exists()
 
 
-def test_the_queue_of_a_channel_is_bounded_and_says_what_it_left_out(cast: Cast) -> None:
+def test_a_channels_queue_is_bounded(cast: Cast) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
     for _ in range(MOST_PENDING + 1):
         tell(cast.acme)
@@ -77,7 +77,7 @@ def test_the_queue_of_a_channel_is_bounded_and_says_what_it_left_out(cast: Cast)
 
 
 @pytest.mark.parametrize("channels", [0, 3])
-def test_telling_costs_two_queries_however_many_channels(
+def test_notify_costs_two_queries_for_any_number_of_channels(
     cast: Cast, django_assert_num_queries: Any, channels: int
 ) -> None:
     for number in range(channels):
@@ -104,7 +104,7 @@ def test_secrets_are_not_in_the_database(cast: Cast) -> None:
         assert secret not in dump
 
 
-def test_what_was_sealed_under_another_key_says_so(cast: Cast, settings: Any) -> None:
+def test_a_target_sealed_with_another_key_says_so(cast: Cast, settings: Any) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
     settings.SECRET_KEY = "another-secret-key-that-is-long-enough-for-a-test"
 
@@ -114,7 +114,7 @@ def test_what_was_sealed_under_another_key_says_so(cast: Cast, settings: Any) ->
     assert "SECRET_KEY was changed" in again.masked_target
 
 
-def test_a_title_is_one_line_whatever_people_typed(cast: Cast) -> None:
+def test_a_title_is_always_one_line(cast: Cast) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
 
     tell(cast.acme, NotificationKind.UPGRADE_ENDED, title="Acme\r\nBcc: all@example.com\x00\u2028" + "x" * 300)

@@ -1,4 +1,4 @@
-"""The settings page: what each role sees, and what admins do to channels, through HTTP."""
+"""The settings pages, through HTTP: what each role sees, and how admins manage channels."""
 
 import html
 import re
@@ -30,7 +30,7 @@ from tests.portal.conftest import main_of
 SignIn = Callable[[User], Client]
 
 SETTINGS = "/o/acme/settings/"
-# Session, person, organization, membership, heartbeats; and the switcher's organizations.
+# Session, person, organization, membership, heartbeats, and the switcher's organizations.
 PAGE_QUERIES = 6
 EVENTS = ["upgrade.started", "upgrade.ended"]
 SHOWN_SECRET = re.compile(r"whsec_[A-Za-z0-9+/]+=*")
@@ -59,7 +59,7 @@ def text_of(response: Any) -> str:
 
 
 def audited() -> list[tuple[str, str, Any]]:
-    """Kind, who and what, oldest first."""
+    """Return kind, actor and data of the audit rows, oldest first."""
     return list(AuditEvent.objects.order_by("id").values_list("kind", "actor_email", "data"))
 
 
@@ -82,7 +82,7 @@ def test_members_are_counted_by_role_and_linked(cast: Cast, client_for: SignIn) 
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
-def test_who_may_not_act_sees_channels_without_their_secrets_and_why(cast: Cast, client_for: SignIn, role: str) -> None:
+def test_non_admins_see_channels_without_secrets(cast: Cast, client_for: SignIn, role: str) -> None:
     channels = [make_channel(cast.acme, by=cast.admin, kind=kind) for kind in TARGETS]
     tell(cast.acme)
     client = client_for(getattr(cast, role))
@@ -101,7 +101,7 @@ def test_who_may_not_act_sees_channels_without_their_secrets_and_why(cast: Cast,
     assert "Upgrade started, Upgrade ended, Rollout stalled, Validation missing" in page
 
 
-def test_an_admin_sees_a_webhooks_url_but_never_slacks_nor_a_secret(cast: Cast, admin: Client) -> None:
+def test_an_admin_sees_webhook_urls_but_no_secrets(cast: Cast, admin: Client) -> None:
     webhook, slack = make_channel(cast.acme, by=cast.admin), make_channel(cast.acme, by=cast.admin, kind="slack")
 
     for path in ((), ("edit",)):
@@ -111,7 +111,7 @@ def test_an_admin_sees_a_webhooks_url_but_never_slacks_nor_a_secret(cast: Cast, 
         assert SECRET not in text_of(admin.get(path))
 
 
-def test_the_log_shows_each_try_newest_message_first(
+def test_the_log_shows_every_attempt_newest_message_first(
     cast: Cast, admin: Client, webhook: NotificationChannel, receiver: Outside
 ) -> None:
     webhook.target = f"{receiver.url}/in"
@@ -133,7 +133,7 @@ def test_the_log_shows_each_try_newest_message_first(
     assert "Send again" in row
 
 
-def test_the_next_try_is_told_with_its_day(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
+def test_the_next_attempt_is_shown_with_its_date(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
     tell(cast.acme)
     webhook.deliveries.update(failure="broken", http_status=503, tries=6, next_check_at="2026-03-01T23:50:00Z")
 
@@ -152,7 +152,7 @@ def test_the_log_is_paged(cast: Cast, admin: Client, webhook: NotificationChanne
     assert "upgrade-02" in second
 
 
-def test_the_log_refreshes_itself_only_while_something_happens(
+def test_the_log_refreshes_only_while_messages_are_sent(
     cast: Cast, admin: Client, webhook: NotificationChannel, receiver: Outside
 ) -> None:
     webhook.target = f"{receiver.url}/in"
@@ -169,7 +169,7 @@ def test_the_log_refreshes_itself_only_while_something_happens(
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_reading_costs_the_same_however_much_there_is(
+def test_reading_costs_a_fixed_number_of_queries(
     cast: Cast, admin: Client, django_assert_num_queries: Any, channels: int
 ) -> None:
     made = [make_channel(cast.acme, by=cast.admin, name=f"Channel {number}") for number in range(channels)]
@@ -201,7 +201,7 @@ def test_a_webhook_gets_a_secret_that_is_shown_once(cast: Cast, admin: Client) -
         assert not SHOWN_SECRET.search(text_of(admin.get(path)))
 
 
-def test_a_double_click_makes_one_channel_and_shows_no_secret_twice(admin: Client) -> None:
+def test_a_double_click_creates_one_channel(admin: Client) -> None:
     admin.post(f"{SETTINGS}channels/new/webhook", form())
     again = admin.post(f"{SETTINGS}channels/new/webhook", form(), follow=True)
 
@@ -210,7 +210,7 @@ def test_a_double_click_makes_one_channel_and_shows_no_secret_twice(admin: Clien
     assert not SHOWN_SECRET.search(text_of(again))
 
 
-def test_a_form_whose_channel_was_removed_since_says_so(admin: Client) -> None:
+def test_a_form_whose_channel_was_removed_says_so(admin: Client) -> None:
     admin.post(f"{SETTINGS}channels/new/webhook", form())
     admin.post(page_of(NotificationChannel.objects.get(), "remove"))
 
@@ -252,9 +252,7 @@ BAD_TARGETS = [
 
 
 @pytest.mark.parametrize(("kind", "target", "sentence"), BAD_TARGETS)
-def test_a_target_that_cannot_be_one_is_refused_at_its_field(
-    admin: Client, kind: str, target: str, sentence: str
-) -> None:
+def test_an_invalid_target_is_refused_at_its_field(admin: Client, kind: str, target: str, sentence: str) -> None:
     response = admin.post(f"{SETTINGS}channels/new/{kind}", form(target=target))
 
     assert response.status_code == 422
@@ -299,16 +297,14 @@ def test_an_organization_has_a_limited_number_of_channels(cast: Cast, admin: Cli
     assert audited() == []
 
 
-def test_a_kind_that_there_is_not(admin: Client) -> None:
+def test_an_unknown_kind_is_refused(admin: Client) -> None:
     assert admin.get(f"{SETTINGS}channels/new/pager").status_code == 404
 
 
 # --- changing --------------------------------------------------------------------------------------------------------
 
 
-def test_a_change_is_audited_with_what_was_before_and_without_secrets(
-    cast: Cast, admin: Client, webhook: NotificationChannel
-) -> None:
+def test_a_change_is_audited_without_secrets(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
     changed = form(name="Renamed", target="https://other.example.com/very-secret-path", events=["upgrade.ended"])
 
     assert admin.post(page_of(webhook, "edit"), changed).status_code == 302
@@ -325,8 +321,8 @@ def test_a_change_is_audited_with_what_was_before_and_without_secrets(
     }
 
 
-def test_what_is_the_same_changes_nothing(cast: Cast, admin: Client) -> None:
-    """Of Slack's URL nobody types what is there already."""
+def test_equal_values_change_nothing(cast: Cast, admin: Client) -> None:
+    """A Slack URL is left out, because the form does not contain it."""
     slack = make_channel(cast.acme, by=cast.admin, kind="slack")
 
     admin.post(page_of(slack, "edit"), form(name=slack.name, target="", events=slack.events))
@@ -336,7 +332,7 @@ def test_what_is_the_same_changes_nothing(cast: Cast, admin: Client) -> None:
     assert audited() == []
 
 
-def test_a_target_that_cannot_be_read_any_more_is_typed_again(
+def test_an_unreadable_target_can_be_entered_again(
     cast: Cast, admin: Client, client_for: SignIn, settings: Any
 ) -> None:
     slack = make_channel(cast.acme, by=cast.admin, kind="slack")
@@ -351,9 +347,7 @@ def test_a_target_that_cannot_be_read_any_more_is_typed_again(
     assert NotificationChannel.objects.get().target == TARGETS["slack"]
 
 
-def test_a_name_that_is_taken_is_refused_at_a_change_too(
-    cast: Cast, admin: Client, webhook: NotificationChannel
-) -> None:
+def test_a_taken_name_is_refused_at_a_change_too(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
     make_channel(cast.acme, by=cast.admin, name="Taken")
     make_channel(cast.globex, by=cast.outsider, name="Free")
 
@@ -363,7 +357,7 @@ def test_a_name_that_is_taken_is_refused_at_a_change_too(
     assert (refused.status_code, accepted.status_code) == (409, 302)
 
 
-def test_off_and_on_again(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
+def test_a_channel_is_switched_off_and_on(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
     tell(cast.acme)
     NotificationChannel.objects.update(off_reason="earlier")
 
@@ -396,7 +390,7 @@ def test_a_channel_that_the_receiver_switched_off_says_why(admin: Client, webhoo
     assert "The receiver answered 410 Gone." in text_of(admin.get(page_of(webhook)))
 
 
-def test_a_new_secret_is_shown_once_and_the_old_one_signs_for_a_day(
+def test_a_new_secret_is_shown_once_and_the_old_one_expires(
     cast: Cast, admin: Client, webhook: NotificationChannel, receiver: Outside
 ) -> None:
     webhook.target = f"{receiver.url}/in"
@@ -416,7 +410,7 @@ def test_a_new_secret_is_shown_once_and_the_old_one_signs_for_a_day(
     assert secret not in str(audited())
 
 
-def test_a_secret_that_cannot_be_read_is_said_and_the_new_one_signs_alone(
+def test_an_unreadable_secret_is_reported_and_replaced(
     cast: Cast, webhook: NotificationChannel, client_for: SignIn, settings: Any
 ) -> None:
     settings.SECRET_KEY = "another-secret-key-that-is-long-enough-for-a-test"
@@ -443,7 +437,7 @@ def test_only_a_webhook_has_a_secret(cast: Cast, admin: Client) -> None:
     assert audited() == []
 
 
-def test_a_removed_channel_takes_its_log_along(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
+def test_removing_a_channel_deletes_its_log(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
     tell(cast.acme)
     assert "and 1 waiting message will not be sent" in " ".join(text_of(admin.get(page_of(webhook, "remove"))).split())
 
@@ -456,7 +450,7 @@ def test_a_removed_channel_takes_its_log_along(cast: Cast, admin: Client, webhoo
     assert admin.post(page_of(webhook, "remove")).status_code == 404
 
 
-# --- test and again --------------------------------------------------------------------------------------------------
+# --- sending again ---------------------------------------------------------------------------------------------------
 
 
 def test_a_test_goes_through_the_outbox(
@@ -476,7 +470,7 @@ def test_a_test_goes_through_the_outbox(
     assert [(kind, data["delivery"]) for kind, _, data in audited()] == [(AuditKind.CHANNEL_TESTED, str(test.pk))]
 
 
-def test_one_test_each_ten_seconds(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
+def test_a_channel_is_tested_once_in_ten_seconds(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
     other = make_channel(cast.acme, by=cast.admin, name="Other")
     admin.post(page_of(webhook, "test"))
 
@@ -525,7 +519,7 @@ def test_a_failed_message_is_sent_again_under_its_id(
         ({"kind": "notification.test"}, "Send a new one."),
     ],
 )
-def test_what_did_not_fail_is_not_sent_again(
+def test_only_failed_messages_are_sent_again(
     admin: Client, failed: NotificationDelivery, fields: dict[str, str], sentence: str
 ) -> None:
     NotificationDelivery.objects.update(**fields)
@@ -537,7 +531,7 @@ def test_what_did_not_fail_is_not_sent_again(
     assert audited() == []
 
 
-def test_nothing_is_sent_again_to_a_channel_that_is_off_or_full(
+def test_resending_to_a_channel_that_is_off_or_full_fails(
     cast: Cast, admin: Client, failed: NotificationDelivery
 ) -> None:
     NotificationChannel.objects.update(is_active=False)
@@ -550,22 +544,18 @@ def test_nothing_is_sent_again_to_a_channel_that_is_off_or_full(
     assert audited() == []
 
 
-def test_a_message_of_another_channel_is_not_found_here(
-    cast: Cast, admin: Client, failed: NotificationDelivery
-) -> None:
+def test_another_channels_message_is_not_found(cast: Cast, admin: Client, failed: NotificationDelivery) -> None:
     other = make_channel(cast.acme, by=cast.admin, name="Other")
 
     assert admin.post(page_of(other, "deliveries", str(failed.pk), "again")).status_code == 404
 
 
-# --- who may ---------------------------------------------------------------------------------------------------------
+# --- permissions -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("who", ["viewer", "operator", "consultant"])
-def test_who_is_no_admin_changes_nothing(
-    cast: Cast, client_for: SignIn, failed: NotificationDelivery, who: str
-) -> None:
-    """Outsiders, people without a session and all other routes: the isolation matrix."""
+def test_non_admins_change_nothing(cast: Cast, client_for: SignIn, failed: NotificationDelivery, who: str) -> None:
+    """The isolation matrix covers outsiders, anonymous people and all other routes."""
     channel, client = failed.channel, client_for(getattr(cast, who))
     before = NotificationChannel.objects.values().get()
 

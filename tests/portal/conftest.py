@@ -1,4 +1,4 @@
-"""What the tests of sign-in and administration share beside the cast."""
+"""Fixtures for the tests of sign-in and administration."""
 
 import json
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from portal.models import AuditEvent, User
 
 @pytest.fixture(autouse=True)
 def forget_rates() -> None:
-    """allauth counts attempts in the cache, which outlives a test."""
+    """Clear the cache, in which allauth counts attempts across tests."""
     cache.clear()
 
 
 class ApiClient(Client):
-    """A client of the session API that sends the CSRF token with what is unsafe, and checks that it is asked for."""
+    """A client of the session API that sends the CSRF token with unsafe methods. CSRF checks are enforced."""
 
     def __init__(self) -> None:
         super().__init__(enforce_csrf_checks=True)
@@ -46,8 +46,8 @@ def api() -> ApiClient:
 
 @pytest.fixture
 def authenticator(settings: Any) -> Callable[[User], Callable[[], str]]:
-    """Gives a person an authenticator app; returns what the app shows, a new code for each time it is asked."""
-    # A test may run over the edge of half a minute, and needs more than one code within it.
+    """Give a person an authenticator app. Each call of the result returns a new code."""
+    # A test may cross the edge of a 30-second window, and needs several codes within one.
     settings.MFA_TOTP_TOLERANCE = 2
 
     def activate(user: User) -> Callable[[], str]:
@@ -66,11 +66,11 @@ def recovery_codes() -> Callable[[User], list[str]]:
 
 
 def audit_kinds() -> list[str]:
-    """What was written to the audit trail, oldest first."""
+    """Return the kinds of all audit rows, oldest first."""
     return list(AuditEvent.objects.order_by("id").values_list("kind", flat=True))
 
 
 def main_of(response: HttpResponse) -> str:
-    """The page without its frame."""
+    """Return the main element of the page."""
     page = response.content.decode()
     return page[page.index("<main") : page.index("</main>")]

@@ -1,7 +1,6 @@
-"""The table of the isolation matrix: every route of a tenant, who may use it and what it takes; and how a cell is asked.
+"""The table of the isolation matrix: every tenant route, who may use it and its input, and how to request a cell.
 
-A route's own words name what it is asked for: `<str:upgrade_id>` in an address and `<agent_id>` in a body are both filled
-in from a Place.
+Placeholders name the objects: `<str:upgrade_id>` in a URL and `<agent_id>` in a body are both filled in from a Place.
 """
 
 import json
@@ -39,11 +38,11 @@ ONCE = {"idempotency_key": "matrix-1"}
 
 @dataclass(frozen=True)
 class Row:
-    """A tenant's route: who may use it, what it takes by each unsafe method, which queries of it name an id.
+    """A tenant route: who may use it, the body of each unsafe method, and its queries that contain an id.
 
-    Unsafe methods need an operator, or an admin where the policy says so, whatever may be read. `command` is the last word
-    of the address where that is open, `status` the one of the deployment that the row is asked for, `is_ended` says which
-    upgrade, so that a good request is accepted.
+    Unsafe methods need an operator, or an admin if the policy says so, whoever may read. `command` is the last part of
+    a URL that accepts several commands. `status` selects the deployment to request, and `is_ended` the upgrade, so that
+    a valid request is accepted.
     """
 
     route: str
@@ -57,7 +56,7 @@ class Row:
 
     @property
     def allowed(self) -> set[str]:
-        """OPTIONS tells of an API route what its documentation tells, and of no object."""
+        """The methods that access an object. OPTIONS of an API route only describes the route."""
         return {*(("get", "head") if self.get else ()), *self.sends}
 
     @property
@@ -71,7 +70,7 @@ class Row:
 
     @property
     def is_of_an_object(self) -> bool:
-        """Its address names an object; of other API routes X-Organization names the organization."""
+        """Whether the URL names an object. For other API routes X-Organization names the organization."""
         return "_id>" in self.route
 
     def names_an_id(self, method: str) -> bool:
@@ -80,9 +79,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Place:
-    """What an actor reaches for: an organization's address and ids of its objects; deployments by their status.
+    """The target of a request: an organization's URL and the ids of its objects, with deployments by status.
 
-    Of the two upgrades one is open, the other has ended.
+    One of the two upgrades is open; the other has ended.
     """
 
     slug: str
@@ -96,7 +95,7 @@ class Place:
 
     @property
     def ids(self) -> list[str]:
-        """Not the membership's: a number that stands on every page."""
+        """The ids, except the membership's, which is a number that appears on every page."""
         upgrades = [self.upgrade_id, self.ended_id]
         return [*upgrades, self.agent_id, *self.deployments.values(), self.channel_id, self.delivery_id]
 
@@ -194,7 +193,7 @@ def agent_pages() -> Iterator[Row]:
 
 
 def deployment_api(prefix: str) -> Iterator[Row]:
-    """At the documented root paths, and under /api/v1."""
+    """Return the row at the documented root path and the same row under /api/v1."""
     one, agents = f"{prefix}deployments/<uuid:deployment_id>", f"{prefix}agents"
     create: Body = {"agent_id": "<agent_id>", "replicas": 2}
     lists = ("agent_id=<agent_id>", "q=<deployment_id>")
@@ -250,19 +249,19 @@ LIBRARIES = {
 }
 
 
-# --- what is reached for -------------------------------------------------------------------------------------------
+# --- targets -------------------------------------------------------------------------------------------------------
 
 
 def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
-    """An upgrade under way and one that has ended, an agent (of these fields), deployments that run and are stopped, a
-    channel with a message that failed, a member more.
+    """Create one object of each kind: a running and an ended upgrade, an agent with these fields, a running and a
+    stopped deployment, a channel with a failed message, and another member.
     """
     by = cast.outsider if organization == cast.globex else cast.admin
     upgrade = make_upgrade(organization, by=by, target="orchestrator", statuses=[Status.PENDING])
     ended = make_upgrade(
         organization, by=by, target="agent", cluster=organization.cluster, region=organization.deployment_region
     )
-    # It left what the agent service runs (tests/conftest.py); any other revision that exists will do for the one before.
+    # It left the revision that the agent service runs (tests/conftest.py). Any other one can be the previous revision.
     account = organization.deployment_role_arn.split(":")[4] if organization.deployment_role_arn else "111111111111"
     stack = f"arn:aws:ecs:{organization.deployment_region}:{account}:task-definition/{organization.deployment_stack}"
     ended.rollouts.update(task_definition=f"{stack}-agent:1", previous_task_definition=f"{stack}-orchestrator:1")
@@ -287,7 +286,7 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
 
 
 def rows_of(organization: Organization) -> dict[str, str]:
-    """Everything that the organization has, as it is now: a digest of its rows, by table. One query: it is asked often."""
+    """Return a digest of all rows of the organization, by table. One query, because it is called often."""
     models = (
         *(Upgrade, Rollout, UpgradeEvent, UpgradeCheck, ValidationRun),
         *(Agent, Deployment, DeploymentEvent),
@@ -304,17 +303,17 @@ def rows_of(organization: Organization) -> dict[str, str]:
 
 @contextmanager
 def undone() -> Iterator[None]:
-    """What happens inside has not happened afterwards, so that each cell finds the same state."""
+    """Roll back what happens inside, so that each cell finds the same state."""
     with transaction.atomic():
         yield
         transaction.set_rollback(True)
 
 
-# --- how it is reached for -----------------------------------------------------------------------------------------
+# --- requests ------------------------------------------------------------------------------------------------------
 
 
 def fill(value: Any, words: dict[str, str]) -> Any:
-    """The placeholders of an address or body filled in."""
+    """Fill in the placeholders of a URL or body."""
     if isinstance(value, dict):
         return {name: fill(each, words) for name, each in value.items()}
     if isinstance(value, list):
@@ -337,7 +336,7 @@ def ask(
     query: str = "",
     more: dict[str, Any] | None = None,
 ) -> Any:
-    """One cell. `more` comes into the body; ids are always the place's."""
+    """Request one cell. `more` is added to the body; ids are always those of the place."""
     headers = (HTMX if htmx else {}) | ({"X-Organization": place.slug} if row.is_api else {})
     address = address_of(row, place, query)
     if method in ("get", "head", "options"):
@@ -352,7 +351,7 @@ def ask(
     return getattr(client, method)(address, content, content_type=content_type, headers=headers)
 
 
-# What differs from answer to answer whatever was asked: the request's id, the masked token, the clock.
+# Parts that differ between equal responses: the request id, the masked token, the clock.
 NOISE = re.compile(
     r'[0-9a-f]{32}|"X-CSRFToken": "\w+"|name="csrfmiddlewaretoken" value="\w+"|data-now="[^"]+"'
     r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00|\d\d:\d\d:\d\d UTC"
@@ -360,7 +359,7 @@ NOISE = re.compile(
 
 
 def text_of(response: Any, *asked: str) -> str:
-    """What was answered, without noise and without the words that were asked with."""
+    """Return the response's text without noise and without the words of the request."""
     text: str = NOISE.sub("", response.content.decode())
     for word in asked:
         text = text.replace(word, "")

@@ -1,4 +1,4 @@
-"""Activity: who did what, of one organization alone, and the same as CSV."""
+"""The Activity page: who did what in one organization, also as CSV."""
 
 import csv
 import html
@@ -22,7 +22,7 @@ SignIn = Callable[[User], Client]
 
 URL = "/o/acme/activity/"
 CSV = "/o/acme/activity.csv"
-# The organization, the count, the rows, the role, heartbeats, the person's organizations.
+# Organization, count, rows, role, heartbeats, the person's organizations.
 QUERIES = SIGNED_IN_QUERIES + 6
 
 
@@ -35,7 +35,7 @@ def subjects(response: Any) -> list[str]:
     return [row["subject"] for row in csv.DictReader(io.StringIO(response.content.decode()))]
 
 
-def test_a_row_says_when_what_of_what_who_and_why(cast: Cast, client_for: SignIn) -> None:
+def test_a_row_shows_time_kind_target_person_and_details(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     event = did(cast, AuditKind.UPGRADE_TRIGGERED, upgrade.upgrade_id, reason="OPS-1 <b>", service="agent")
 
@@ -46,13 +46,13 @@ def test_a_row_says_when_what_of_what_who_and_why(cast: Cast, client_for: SignIn
     assert f'href="/o/acme/upgrades/{upgrade.upgrade_id}/"' in text
 
 
-def test_what_the_portal_did_by_itself_is_the_systems(cast: Cast, client_for: SignIn) -> None:
+def test_the_portals_own_actions_are_by_system(cast: Cast, client_for: SignIn) -> None:
     record(AuditKind.UPGRADE_ENDED, organization=cast.acme, actor=None, subject="upgrade-1")
 
     assert ">system<" in client_for(cast.viewer).get(URL).content.decode()
 
 
-def test_beyond_the_end_leads_back_to_the_newest(cast: Cast, client_for: SignIn) -> None:
+def test_a_page_beyond_the_end_links_to_the_newest(cast: Cast, client_for: SignIn) -> None:
     did(cast, AuditKind.UPGRADE_TRIGGERED, "upgrade-1")
 
     text = client_for(cast.viewer).get(f"{URL}?skip=50").content.decode()
@@ -61,7 +61,7 @@ def test_beyond_the_end_leads_back_to_the_newest(cast: Cast, client_for: SignIn)
     assert "No activity yet" not in text
 
 
-def test_nothing_yet_says_what_will_be_here(cast: Cast, client_for: SignIn) -> None:
+def test_an_empty_page_says_what_will_be_here(cast: Cast, client_for: SignIn) -> None:
     assert "No activity yet." in client_for(cast.viewer).get(URL).content.decode()
 
 
@@ -96,7 +96,7 @@ def test_page_and_csv_have_the_same_filters(
 @pytest.mark.parametrize(
     ("query", "named"), [("kind=unknown", "kind"), ("since=yesterday", "since"), ("skip=-1", "skip")]
 )
-def test_a_filter_that_makes_no_sense_is_named(cast: Cast, client_for: SignIn, query: str, named: str) -> None:
+def test_an_invalid_filter_is_named(cast: Cast, client_for: SignIn, query: str, named: str) -> None:
     did(cast, AuditKind.UPGRADE_TRIGGERED, "u-1")
 
     text = html.unescape(client_for(cast.viewer).get(f"{URL}?{query}").content.decode())
@@ -115,7 +115,7 @@ def test_outsider_gets_404(cast: Cast, client_for: SignIn, url: str) -> None:
     assert client_for(cast.outsider).get(url).status_code == 404
 
 
-def test_another_organizations_rows_are_not_there(cast: Cast, client_for: SignIn) -> None:
+def test_another_organizations_rows_are_hidden(cast: Cast, client_for: SignIn) -> None:
     record(AuditKind.AGENT_CREATED, organization=cast.globex, actor=cast.outsider, subject="theirs")
     record(AuditKind.SIGNED_IN, organization=None, actor=cast.staff, subject=cast.staff.email)
     client = client_for(cast.consultant)
@@ -125,11 +125,11 @@ def test_another_organizations_rows_are_not_there(cast: Cast, client_for: SignIn
     assert subjects(client.get("/o/globex/activity.csv")) == ["theirs"]
 
 
-def test_costs_the_same_whatever_there_is(cast: Cast, client_for: SignIn, django_assert_num_queries: Any) -> None:
+def test_costs_a_fixed_number_of_queries(cast: Cast, client_for: SignIn, django_assert_num_queries: Any) -> None:
     for number in range(60):
         did(cast, AuditKind.UPGRADE_TRIGGERED, f"u-{number}")
     client = client_for(cast.viewer)
-    client.get(URL)  # which notes the session in the list of devices
+    client.get(URL)  # which records the session in the list of devices
 
     with django_assert_num_queries(QUERIES):
         text = client.get(URL).content.decode()
@@ -137,7 +137,7 @@ def test_costs_the_same_whatever_there_is(cast: Cast, client_for: SignIn, django
     assert "1 to 50 of 60" in text
 
 
-def test_the_file_is_a_download_that_no_spreadsheet_computes(cast: Cast, client_for: SignIn) -> None:
+def test_the_csv_download_contains_no_formula(cast: Cast, client_for: SignIn) -> None:
     did(cast, AuditKind.AGENT_CREATED, '=HYPERLINK("https://evil.example")')
 
     response = client_for(cast.viewer).get(CSV)
@@ -153,13 +153,13 @@ def test_a_cell_never_begins_a_formula(begin: str) -> None:
 
 
 @pytest.mark.parametrize("inside", [";=1", "; +1", ';"-1"', ";\n@1"])
-def test_no_formula_begins_behind_a_semicolon(inside: str) -> None:
-    """Where that separates the cells."""
+def test_no_formula_begins_after_a_semicolon(inside: str) -> None:
+    """Some spreadsheets separate cells by semicolons."""
     assert as_cell(f"done{inside}") == f"done;'{inside[1:]}"
     assert as_cell("one; two - three") == "one; two - three"
 
 
-def test_data_is_json_in_which_nothing_separates_cells(cast: Cast, client_for: SignIn) -> None:
+def test_data_is_json_without_cell_separators(cast: Cast, client_for: SignIn) -> None:
     did(cast, AuditKind.UPGRADE_TRIGGERED, "u-1", reason='";=1+1;"')
 
     text = client_for(cast.viewer).get(CSV).content.decode()
@@ -169,7 +169,7 @@ def test_data_is_json_in_which_nothing_separates_cells(cast: Cast, client_for: S
     assert json.loads(row["data"]) == {"reason": '";=1+1;"'}
 
 
-def test_a_file_has_an_end(cast: Cast, client_for: SignIn) -> None:
+def test_a_file_has_a_row_limit(cast: Cast, client_for: SignIn) -> None:
     row = {"organization": cast.acme, "kind": AuditKind.AGENT_CREATED, "actor_email": "system", "request_id": ""}
     AuditEvent.objects.bulk_create(AuditEvent(subject=f"a-{n}", **row) for n in range(MOST_ROWS + 1))
 

@@ -1,4 +1,4 @@
-"""Django admin: people, organizations and memberships are kept by staff, and every change is in the audit trail."""
+"""Django admin: staff manage people, organizations and memberships, and every change is in the audit trail."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def staff(client_for: SignedIn, cast: Cast) -> Client:
 
 
 def organization_form(organization: Organization | None = None, **changes: Any) -> dict[str, Any]:
-    """What the browser sends for the organization's page as it stands, with `changes`."""
+    """Return the form data of the organization's page with `changes`."""
     shown = organization or Organization(name="Umbrella", slug="umbrella")
     form = {
         "name": shown.name,
@@ -49,7 +49,7 @@ def person_form(person: User, **changes: Any) -> dict[str, Any]:
 
 
 def member_rows(*rows: dict[str, Any]) -> dict[str, Any]:
-    """The memberships' part of a page; a row without an id is new. The rows that are there come first."""
+    """Return the form data of the memberships. A row without an id is new; existing rows come first."""
     initial = sum("id" in row for row in rows)
     form = {"memberships-TOTAL_FORMS": str(len(rows)), "memberships-INITIAL_FORMS": str(initial)}
     for number, row in enumerate(rows):
@@ -66,7 +66,7 @@ def change_page(row: Organization | User | Membership) -> str:
     return f"/admin/portal/{row._meta.model_name}/{row.pk}/change/"
 
 
-# The door
+# Access
 
 
 def test_the_admin_signs_in_through_the_portal(client: Client, cast: Cast) -> None:
@@ -106,7 +106,7 @@ def test_staff_need_not_be_superuser(staff: Client, cast: Cast) -> None:
     assert staff.post(change_page(cast.acme), organization_form(cast.acme, name="Acme")).status_code == 302
 
 
-def test_the_admin_keeps_others_out_by_itself_too(client_for: SignedIn, cast: Cast, settings: Any) -> None:
+def test_the_admin_itself_refuses_others(client_for: SignedIn, cast: Cast, settings: Any) -> None:
     settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if each != "portal.access.AccessMiddleware"]
     client = client_for(cast.admin)
 
@@ -114,7 +114,7 @@ def test_the_admin_keeps_others_out_by_itself_too(client_for: SignedIn, cast: Ca
     assert client.get("/admin/login/").status_code == 403
 
 
-def test_only_what_staff_keep_is_in_the_admin() -> None:
+def test_only_staff_models_are_in_the_admin() -> None:
     ours = {model._meta.label for model in admin.site._registry if model._meta.app_label == "portal"}
 
     assert ours == {"portal.User", "portal.Organization", "portal.Membership", "portal.AuditEvent"}
@@ -139,7 +139,7 @@ def test_only_what_staff_keep_is_in_the_admin() -> None:
         "/admin/portal/auditevent/?q=acme",
     ],
 )
-def test_page_keeps_the_policy(staff: Client, cast: Cast, path: str) -> None:
+def test_a_page_keeps_the_content_security_policy(staff: Client, cast: Cast, path: str) -> None:
     response = staff.get(path.format(user=cast.operator.pk, organization=cast.acme.pk))
 
     page = response.content.decode()
@@ -201,7 +201,7 @@ def test_people_are_not_deleted(staff: Client, cast: Cast) -> None:
     assert User.objects.filter(pk=cast.operator.pk).exists()
 
 
-def test_a_deactivated_person_is_out_at_once(staff: Client, client_for: SignedIn, cast: Cast) -> None:
+def test_a_deactivated_person_loses_access_immediately(staff: Client, client_for: SignedIn, cast: Cast) -> None:
     theirs = client_for(cast.operator)
 
     staff.post(change_page(cast.operator), person_form(cast.operator, is_active=""))
@@ -212,13 +212,13 @@ def test_a_deactivated_person_is_out_at_once(staff: Client, client_for: SignedIn
     assert theirs.get("/account/").status_code == 302
 
 
-def test_making_somebody_staff_is_in_the_audit_trail(staff: Client, cast: Cast) -> None:
+def test_making_a_person_staff_is_audited(staff: Client, cast: Cast) -> None:
     staff.post(change_page(cast.operator), person_form(cast.operator, is_staff="on"))
 
     assert AuditEvent.objects.get().data["changes"] == {"is_staff": {"before": False, "after": True}}
 
 
-def test_a_password_set_by_staff_is_in_the_audit_trail_without_the_password(staff: Client, cast: Cast) -> None:
+def test_a_password_set_by_staff_is_audited_without_its_text(staff: Client, cast: Cast) -> None:
     new = {"usable_password": "true", "password1": "another-long-password-1", "password2": "another-long-password-1"}
 
     staff.post(f"/admin/portal/user/{cast.operator.pk}/password/", new)
@@ -235,7 +235,7 @@ def test_a_refused_password_writes_nothing(staff: Client, cast: Cast) -> None:
     assert audit_kinds() == []
 
 
-def test_staff_take_the_lost_second_factor_off(
+def test_staff_remove_a_lost_second_factor(
     staff: Client,
     cast: Cast,
     authenticator: Callable[[User], Callable[[], str]],
@@ -298,7 +298,7 @@ def test_saving_without_a_change_writes_nothing(staff: Client, cast: Cast) -> No
     assert audit_kinds() == []
 
 
-def test_a_role_without_an_external_id_gets_one_that_nobody_guesses(staff: Client, cast: Cast) -> None:
+def test_a_role_without_an_external_id_gets_a_random_one(staff: Client, cast: Cast) -> None:
     response = staff.post(
         change_page(cast.acme), organization_form(cast.acme, deployment_role_arn=ROLE_ARN), follow=True
     )
@@ -312,7 +312,7 @@ def test_a_role_without_an_external_id_gets_one_that_nobody_guesses(staff: Clien
     assert AuditEvent.objects.get().data["changes"]["deployment_external_id"] == "changed"
 
 
-def test_an_external_id_that_is_given_is_kept(staff: Client, cast: Cast) -> None:
+def test_a_given_external_id_is_kept(staff: Client, cast: Cast) -> None:
     form = organization_form(cast.acme, deployment_role_arn=ROLE_ARN, deployment_external_id="agreed-with-acme")
 
     staff.post(change_page(cast.acme), form)
@@ -337,7 +337,7 @@ def test_an_external_id_of_another_organization_is_refused(staff: Client, cast: 
 
 
 @pytest.mark.parametrize("cluster", ["", "{stack}-cluster"])
-def test_the_place_of_another_organization_is_refused(staff: Client, cast: Cast, cluster: str) -> None:
+def test_another_organizations_cluster_and_stack_are_refused(staff: Client, cast: Cast, cluster: str) -> None:
     stack = cast.acme.deployment_stack
     form = organization_form(deployment_stack=stack, deployment_cluster=cluster.format(stack=stack))
 
@@ -347,7 +347,7 @@ def test_the_place_of_another_organization_is_refused(staff: Client, cast: Cast,
     assert audit_kinds() == []
 
 
-def test_another_role_in_the_same_account_leads_to_the_same_place(staff: Client, cast: Cast) -> None:
+def test_another_role_in_the_same_account_is_the_same_place(staff: Client, cast: Cast) -> None:
     form = organization_form(cast.globex, slug="umbrella", deployment_external_id="")
     form["deployment_role_arn"] = cast.globex.deployment_role_arn.replace("portal-upgrades", "another")
 
@@ -407,7 +407,7 @@ def test_organizations_are_not_deleted(staff: Client, cast: Cast) -> None:
     assert Organization.objects.filter(pk=cast.initech.pk).exists()
 
 
-def test_a_suspended_organization_is_gone_for_its_members(staff: Client, client_for: SignedIn, cast: Cast) -> None:
+def test_members_lose_access_to_a_suspended_organization(staff: Client, client_for: SignedIn, cast: Cast) -> None:
     staff.post(change_page(cast.acme), organization_form(cast.acme, is_active=""))
 
     assert client_for(cast.operator).get("/o/acme/").status_code == 404
@@ -455,7 +455,7 @@ def test_a_membership_on_its_own_page(staff: Client, cast: Cast) -> None:
     assert AuditEvent.objects.all()[1].data["before"] == {"email": cast.stranger.email, "role": "viewer"}
 
 
-def test_memberships_removed_at_once_leave_a_row_each(staff: Client, client_for: SignedIn, cast: Cast) -> None:
+def test_memberships_removed_together_leave_a_row_each(staff: Client, client_for: SignedIn, cast: Cast) -> None:
     memberships = Membership.objects.filter(organization=cast.acme)
     count = memberships.count()
     form = {"action": "delete_selected", "_selected_action": [row.pk for row in memberships], "post": "yes"}
@@ -469,7 +469,7 @@ def test_memberships_removed_at_once_leave_a_row_each(staff: Client, client_for:
 # The audit trail
 
 
-def test_the_audit_trail_is_there_to_read(staff: Client, cast: Cast) -> None:
+def test_staff_read_the_audit_trail(staff: Client, cast: Cast) -> None:
     event = record(AuditKind.CONNECTION_TESTED, organization=cast.acme, actor=cast.staff, subject="acme", data={"a": 1})
 
     page = staff.get(f"/admin/portal/auditevent/{event.pk}/change/").content.decode()
@@ -478,7 +478,7 @@ def test_the_audit_trail_is_there_to_read(staff: Client, cast: Cast) -> None:
     assert 'name="_save"' not in page
 
 
-def test_nobody_writes_in_the_audit_trail(staff: Client, cast: Cast) -> None:
+def test_the_audit_trail_is_read_only(staff: Client, cast: Cast) -> None:
     event = record(AuditKind.CONNECTION_TESTED, organization=cast.acme, actor=cast.staff, subject="acme")
     bulk = {"action": "delete_selected", "_selected_action": event.pk, "post": "yes"}
 

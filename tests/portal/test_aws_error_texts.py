@@ -1,4 +1,4 @@
-"""AWS's own error texts: they may repeat what a call was signed with, so no answer, row or line of the log has them."""
+"""AWS's own error texts may repeat credentials, so no response, row or log line contains them."""
 
 import logging
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from upgrades.models import Rollout, Upgrade, ValidationRun
 
 SignIn = Callable[[User], Client]
 
-# What AWS answers to a wrong signature; each secret has the word in it.
+# AWS's answer to a wrong signature. Each secret contains the word.
 CANARY = "canary"
 WRONG_SIGNATURE = """The request signature we calculated does not match the signature you provided. Check your AWS Secret \
 Access Key and signing method. The Canonical String for this request should have been
@@ -36,7 +36,7 @@ Access Key and signing method. The Canonical String for this request should have
 x-amz-security-token:FwoGZXIvYXdzEcanaryTOKEN
 '
 Credential=AKIAcanaryKEYID, secret canary/SECRET+KEY, external id canary-external-id"""
-# The root paths of the API lead to the same views as those under /api/v1.
+# The root paths of the API are the same views as those under /api/v1.
 ROUTES = [row for row in TENANT if row.route.startswith(("o/", "api/"))]
 SIGNATURE = "SignatureDoesNotMatch"
 CODES = [SIGNATURE, "InvalidParameterException", "ServiceNotFoundException"]
@@ -44,7 +44,7 @@ CODES = [SIGNATURE, "InvalidParameterException", "ServiceNotFoundException"]
 
 @pytest.fixture
 def refuse(platform: LocalAws) -> Callable[..., None]:
-    """AWS answers every call, or those of one action, with a text that repeats what the call was signed with."""
+    """Make AWS answer every call, or those of one action, with a text that repeats the call's credentials."""
 
     def switch_on(action: str = "*", *, code: str = SIGNATURE) -> None:
         platform.fault("error", action=action, code=code, message=WRONG_SIGNATURE)
@@ -60,7 +60,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def rows_with_the_text() -> list[str]:
-    """The tables with a row that has the word in any column. One query."""
+    """Return the tables with a row that contains the word in any column. One query."""
     tables = connection.introspection.table_names()
     one = "SELECT '{0}' FROM \"{0}\" AS found WHERE found::text ILIKE %s"
     with connection.cursor() as cursor:
@@ -76,7 +76,7 @@ def assert_never_repeated(log: pytest.LogCaptureFixture, *texts: str) -> None:
 
 
 def answers_of(client: Client, place: Place) -> str:
-    """What each route answers to a read: whole pages, and the parts that read AWS for themselves."""
+    """Return the response of each route to a read: whole pages, and fragments that read AWS themselves."""
     heard: list[str] = []
     for row in (row for row in ROUTES if row.get):
         parts = [HTMX | {"HX-Target": name} for name in ("logs", "metrics")] if "deployment_id" in row.route else []
@@ -130,26 +130,26 @@ def test_a_code_that_is_a_text_is_dropped(platform: LocalAws, cast: Cast) -> Non
     assert_carries_no_text(error)
 
 
-def test_what_botocore_refuses_is_not_repeated(cast: Cast) -> None:
-    """Its text names the value: an environment may hold a secret."""
+def test_a_value_that_botocore_refuses_is_not_repeated(cast: Cast) -> None:
+    """Botocore's text contains the value, and an environment may contain a secret."""
     error = refused(cast, [{"canary": "canary"}])
 
     assert str(error) == "ecs:DescribeServices: ParamValidationError"
     assert_carries_no_text(error)
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------
+# --- responses -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("slug", ["acme", "globex"])
-def test_no_answer_repeats_the_text(
+def test_no_response_repeats_the_text(
     cast: Cast,
     client_for: SignIn,
     refuse: Callable[..., None],
     log: pytest.LogCaptureFixture,
     slug: str,
 ) -> None:
-    """globex's calls fail when its role is assumed."""
+    """Calls for globex fail when its role is assumed."""
     Membership.objects.update(role=Role.ADMIN)
     organization = getattr(cast, slug)
     place = make_place(cast, organization)

@@ -1,4 +1,4 @@
-"""Bodies without a Content-Length, through a real gunicorn: they are read as any other body, never taken for empty."""
+"""Bodies without a Content-Length, through a real gunicorn: they are read like any other body, never as empty."""
 
 import http.client
 import json
@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass
 class Web:
-    """A gunicorn as `make up` starts it, and one person's session there."""
+    """A gunicorn started as by `make up`, with one person's session."""
 
     port: int
     cookie: str = f"csrftoken={TOKEN}"
@@ -52,12 +52,12 @@ class Web:
         return "\r\n".join([*lines, *headers, "", ""]).encode()
 
     def send(self, *requests: bytes) -> list[Answer]:
-        """Send requests over one connection, and read the answer to each before the next."""
+        """Send requests over one connection, and read each response before the next request."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             return [answer_to(connection, request) for request in requests]
 
     def chunked(self, method: str, path: str, body: str, content_type: str = JSON) -> bytes:
-        """A request whose body comes in chunks of seven bytes."""
+        """Return a request whose body is in chunks of seven bytes."""
         data = body.encode()
         pieces = [data[at : at + 7] for at in range(0, len(data), 7)]
         chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
@@ -65,7 +65,7 @@ class Web:
         return head + chunks + EMPTY
 
     def counted(self, method: str, path: str, body: str, content_type: str = JSON) -> bytes:
-        """The same request with a Content-Length."""
+        """Return the same request with a Content-Length."""
         head = self.head(method, path, f"Content-Length: {len(body.encode())}", f"Content-Type: {content_type}")
         return head + body.encode()
 
@@ -100,7 +100,7 @@ def answers(port: int) -> bool:
 
 @pytest.fixture
 def web(gunicorn: int, platform: LocalAws, cast: Cast, client_for: Callable[[User], Client]) -> Web:
-    """The operator of acme, signed in."""
+    """Return a gunicorn with the session of acme's operator."""
     web = Web(gunicorn)
     web.sign_in(client_for(cast.operator))
     return web
@@ -123,7 +123,7 @@ def agent(cast: Cast) -> Agent:
         ("POST", "/agents/{agent}/deploy", "{"),
     ],
 )
-def test_a_chunked_body_is_refused_as_any_other(web: Web, agent: Agent, method: str, path: str, body: str) -> None:
+def test_a_forbidden_chunked_body_is_refused(web: Web, agent: Agent, method: str, path: str, body: str) -> None:
     path, body = (text.replace("{agent}", str(agent.pk)) for text in (path, body))
 
     chunked, counted = web.send(web.chunked(method, path, body), web.counted(method, path, body))
@@ -134,7 +134,7 @@ def test_a_chunked_body_is_refused_as_any_other(web: Web, agent: Agent, method: 
 
 @pytest.fixture
 def with_real_password(cast: Cast) -> None:
-    """The tests' own hash is unknown to a gunicorn with the product's settings."""
+    """Use the product's password hasher. A gunicorn with the product's settings does not know the tests' hasher."""
     cast.operator.password = PBKDF2PasswordHasher().encode(cast.password, "salt", 1)
     cast.operator.save(update_fields=["password"])
 
@@ -150,7 +150,7 @@ def test_a_chunked_body_signs_in(web: Web, cast: Cast) -> None:
 
 @pytest.mark.usefixtures("with_real_password")
 @pytest.mark.parametrize("kind", ["chunked", "counted"])
-def test_a_form_that_comes_in_chunks_signs_in(gunicorn: int, platform: LocalAws, cast: Cast, kind: str) -> None:
+def test_a_chunked_form_signs_in(gunicorn: int, platform: LocalAws, cast: Cast, kind: str) -> None:
     web = Web(gunicorn)
     form = f"login={cast.operator.email}&password={cast.password}"
 
@@ -206,7 +206,7 @@ def test_a_body_of_unclear_length_deploys_nothing(
     assert not Deployment.objects.exists()
 
 
-def test_chunks_that_break_off_deploy_nothing(web: Web, agent: Agent) -> None:
+def test_truncated_chunks_deploy_nothing(web: Web, agent: Agent) -> None:
     head = web.head("POST", f"/agents/{agent.pk}/deploy", "Transfer-Encoding: chunked", f"Content-Type: {JSON}")
     with socket.create_connection(("127.0.0.1", web.port), timeout=30) as connection:
         connection.sendall(head + b"2\r\n{}\r\n")

@@ -1,4 +1,4 @@
-"""Test connection: what staff learn about an organization's AWS, and which permission is missing."""
+"""The connection test: what staff see about an organization's AWS account, and missing permissions."""
 
 import re
 import threading
@@ -52,14 +52,14 @@ def test_a_connection_that_works(platform: LocalAws, cast: Cast) -> None:
     assert sum(step.name.startswith(f"Find {cast.acme.deployment_stack}-") for step in steps) == 3
 
 
-def test_what_writes_is_never_ok(platform: LocalAws, cast: Cast) -> None:
+def test_a_write_permission_is_never_ok(platform: LocalAws, cast: Cast) -> None:
     steps = try_connection(cast.acme, actor=cast.staff)
 
     assert permissions(steps, StepStatus.UNKNOWN) == WRITES
     assert platform.ledger() == []
 
 
-def test_a_role_is_assumed_anew_for_each_test(platform: LocalAws, cast: Cast) -> None:
+def test_each_test_assumes_the_role_again(platform: LocalAws, cast: Cast) -> None:
     before = try_connection(cast.globex, actor=cast.staff)
     platform.seed(roles=[{"arn": cast.globex.deployment_role_arn, "external_id": "another-one"}])
     after = try_connection(cast.globex, actor=cast.staff)
@@ -106,7 +106,7 @@ def test_the_missing_permission_is_named_and_only_that(platform: LocalAws, cast:
     assert f"{permission}: AccessDeniedException (AWS request " in failed.detail
 
 
-def test_a_repository_that_is_not_there_is_named(platform: LocalAws, cast: Cast) -> None:
+def test_a_missing_repository_is_named(platform: LocalAws, cast: Cast) -> None:
     platform.client("ecr").delete_repository(repositoryName="axonflow-agent", force=True)
 
     (failed,) = [step for step in try_connection(cast.acme, actor=cast.staff) if step.status == StepStatus.FAILED]
@@ -134,7 +134,7 @@ def test_the_permission_that_aws_names_counts(platform: LocalAws, cast: Cast) ->
     assert permissions(steps, StepStatus.FAILED) == {"ecs:ListTagsForResource"}
 
 
-def test_all_missing_permissions_are_named_at_once(platform: LocalAws, cast: Cast) -> None:
+def test_all_missing_permissions_are_named_together(platform: LocalAws, cast: Cast) -> None:
     for action in ("DescribeServices", "ListServiceDeployments", "ListTasks"):
         platform.fault("access_denied", action=action)
 
@@ -152,7 +152,7 @@ def test_all_missing_permissions_are_named_at_once(platform: LocalAws, cast: Cas
     }
 
 
-def test_a_cluster_that_is_not_there_ends_the_test(platform: LocalAws, cast: Cast) -> None:
+def test_a_missing_cluster_ends_the_test(platform: LocalAws, cast: Cast) -> None:
     cast.acme.deployment_cluster = "elsewhere"
 
     steps = try_connection(cast.acme, actor=cast.staff)
@@ -163,7 +163,7 @@ def test_a_cluster_that_is_not_there_ends_the_test(platform: LocalAws, cast: Cas
     assert permissions(steps, StepStatus.OK) == {"sts:GetCallerIdentity"}
 
 
-def test_a_service_that_is_not_there_is_named(local_aws: LocalAws, cast: Cast) -> None:
+def test_a_missing_service_is_named(local_aws: LocalAws, cast: Cast) -> None:
     stack = cast.acme.deployment_stack
     image = "111111111111.dkr.ecr.eu-central-1.amazonaws.com/axonflow-orchestrator:v9.9.0"
     service = {"name": f"{stack}-orchestrator-service", "image": image}
@@ -177,7 +177,7 @@ def test_a_service_that_is_not_there_is_named(local_aws: LocalAws, cast: Cast) -
 
 
 @pytest.mark.parametrize("kind", ["throttle", "server_error"])
-def test_what_aws_does_not_answer_is_not_known(platform: LocalAws, cast: Cast, kind: str) -> None:
+def test_a_step_that_aws_does_not_answer_is_not_known(platform: LocalAws, cast: Cast, kind: str) -> None:
     platform.fault(kind, action="DescribeServices")
 
     steps = try_connection(cast.acme, actor=cast.staff)
@@ -198,14 +198,14 @@ def test_a_step_is_bounded_in_time() -> None:
     never.set()
 
 
-def test_an_organization_without_cluster_and_stack_is_told_what_to_fill_in(cast: Cast) -> None:
+def test_missing_cluster_and_stack_say_what_to_fill_in(cast: Cast) -> None:
     (step,) = try_connection(cast.initech, actor=cast.staff)
 
     assert step.status == StepStatus.FAILED
     assert "Fill in the stack" in step.detail
 
 
-def test_a_cluster_without_a_stack_is_told_what_to_fill_in(platform: LocalAws, cast: Cast) -> None:
+def test_a_missing_stack_says_what_to_fill_in(platform: LocalAws, cast: Cast) -> None:
     cast.acme.deployment_cluster, cast.acme.deployment_stack = str(cast.acme.cluster), ""
 
     steps = try_connection(cast.acme, actor=cast.staff)
@@ -248,7 +248,7 @@ def test_the_button_on_the_organization_page(platform: LocalAws, client_for: Sig
     assert "style=" not in page
 
 
-def test_a_link_tests_nothing(client_for: SignedIn, cast: Cast) -> None:
+def test_a_get_request_tests_nothing(client_for: SignedIn, cast: Cast) -> None:
     assert client_for(cast.staff).get(page_of(cast.acme)).status_code == 405
     assert audit_kinds() == []
 
@@ -274,7 +274,7 @@ def test_several_organizations_are_tested_from_the_list(platform: LocalAws, clie
     assert audit_kinds() == ["organization.connection_tested"] * 2
 
 
-def test_too_many_at_once_are_refused(client_for: SignedIn, cast: Cast) -> None:
+def test_too_many_organizations_are_refused(client_for: SignedIn, cast: Cast) -> None:
     made = [Organization.objects.create(slug=f"o{number}", name=f"O{number}") for number in range(6)]
     chosen: dict[str, Any] = {"action": "test_connections", "_selected_action": [each.pk for each in made]}
 

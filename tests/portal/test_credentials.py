@@ -1,4 +1,4 @@
-"""Assumed roles: how often, when, and what a client costs."""
+"""Assumed roles: how often and when they are assumed, and the cost of a client."""
 
 import tracemalloc
 
@@ -47,14 +47,14 @@ def test_forgetting_a_target_drops_the_role_of_reads_and_writes(platform: LocalA
         write(cast.globex)
 
 
-def test_the_role_is_assumed_before_the_write_and_never_inside_it(platform: LocalAws, cast: Cast) -> None:
+def test_the_role_is_assumed_before_the_write(platform: LocalAws, cast: Cast) -> None:
     def no_more_roles() -> None:
         platform.fault("access_denied", action="AssumeRole")
 
     assert write(cast.globex, no_more_roles).deployments
 
 
-def test_a_role_that_is_not_answered_for_has_sent_no_write(platform: LocalAws, cast: Cast) -> None:
+def test_no_write_is_sent_if_the_role_is_not_assumed(platform: LocalAws, cast: Cast) -> None:
     platform.fault("server_error", action="AssumeRole")
 
     with pytest.raises(AwsUnavailable) as caught:
@@ -65,8 +65,8 @@ def test_a_role_that_is_not_answered_for_has_sent_no_write(platform: LocalAws, c
     assert platform.ledger(action="UpdateService") == []
 
 
-def test_another_target_costs_no_model_of_its_own(local_aws: LocalAws) -> None:
-    """It took 12 MB and a third of a second for each client."""
+def test_targets_share_one_service_model(local_aws: LocalAws) -> None:
+    """A model of its own took 12 MB and a third of a second for each client."""
     first, second = (
         AwsTarget("eu-central-1", f"arn:aws:iam::{n}:role/memory", "external-id") for n in (10**11, 10**11 + 1)
     )

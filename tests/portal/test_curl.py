@@ -1,4 +1,4 @@
-"""Copy as curl: the commands that pages offer are whole, harmless in a shell, and find in the API what the page shows."""
+"""Copy as curl: the commands are complete, safe in a shell, and return from the API what the page shows."""
 
 import json
 import re
@@ -30,7 +30,7 @@ HOSTILE = [
 
 
 def commands_of(response: Any) -> list[list[str]]:
-    """Each command of a page, in the words that a shell makes of it."""
+    """Return each command of a page, split into words as by a shell."""
     assert response.status_code == 200
     found = re.findall(r'<code id="curl-[^"]+-text">(.*?)</code>', response.content.decode(), re.DOTALL)
     return [shlex.split(unescape(command)) for command in found]
@@ -45,7 +45,7 @@ def body(words: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_stays_one_word_and_comes_out_as_it_went_in(text: str) -> None:
+def test_hostile_text_stays_one_shell_word(text: str) -> None:
     command = curl_command("https://portal.example/x", method="POST", organization="acme", fields={"reason": text})
 
     words = shlex.split(command)
@@ -56,7 +56,7 @@ def test_hostile_text_stays_one_word_and_comes_out_as_it_went_in(text: str) -> N
     assert len(words) == 16
 
 
-def test_what_is_unsafe_carries_placeholders_and_over_https_its_origin() -> None:
+def test_unsafe_methods_carry_placeholders_and_origin() -> None:
     command = curl_command(
         "https://portal.example/x", method="POST", organization="acme", fields={"force": False, "why": ""}
     )
@@ -71,7 +71,7 @@ def test_what_is_unsafe_carries_placeholders_and_over_https_its_origin() -> None
     assert "-d" not in shlex.split(plain)
 
 
-def test_a_query_leaves_out_what_is_not_asked() -> None:
+def test_a_query_omits_empty_fields() -> None:
     fields = {"status": "FAILED", "q": "a b&c", "skip": 0, "agent_id": None, "version": ""}
 
     words = shlex.split(curl_command("http://x/list", method="GET", organization="acme", fields=fields))
@@ -81,7 +81,7 @@ def test_a_query_leaves_out_what_is_not_asked() -> None:
 
 
 @pytest.mark.django_db
-def test_the_commands_of_the_history_find_what_the_page_finds(cast: Cast, client_for: SignIn) -> None:
+def test_the_history_command_finds_what_the_page_finds(cast: Cast, client_for: SignIn) -> None:
     failed = make_upgrade(cast.acme, by=cast.operator, target="agent", statuses=[Status.FAILED])
     make_upgrade(cast.acme, by=cast.operator, target="agent", statuses=[Status.SUCCESS])
     client = client_for(cast.consultant)
@@ -97,14 +97,12 @@ def test_the_commands_of_the_history_find_what_the_page_finds(cast: Cast, client
 
 
 @pytest.mark.django_db
-def test_no_command_is_offered_for_filters_that_make_no_sense(cast: Cast, client_for: SignIn) -> None:
+def test_invalid_filters_offer_no_command(cast: Cast, client_for: SignIn) -> None:
     assert commands_of(client_for(cast.viewer).get("/o/acme/upgrades/?status=unknown")) == []
 
 
 @pytest.mark.django_db
-def test_pages_with_a_route_of_the_api_offer_a_command_that_it_answers(
-    cast: Cast, platform: LocalAws, client_for: SignIn
-) -> None:
+def test_the_api_answers_the_command_of_each_page(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, target="agent", statuses=[Status.SUCCESS])
     agent = make_agent(cast)
     deployment = make_deployment(cast, agent)

@@ -1,4 +1,4 @@
-"""The list of devices knows when a session was last used, and a poll does not pay for it."""
+"""The list of devices shows when a session was last used, and polls do not pay for it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ SignIn = Callable[[User], Client]
 URL = "/api/v1/auth/session"
 
 
-def test_a_request_is_noted_once_a_minute(
+def test_a_request_is_recorded_once_a_minute(
     cast: Cast, client_for: SignIn, time_machine: Any, django_assert_num_queries: Any
 ) -> None:
     cache.clear()
@@ -35,14 +35,14 @@ def test_a_request_is_noted_once_a_minute(
     assert (UserSession.objects.get(user=cast.viewer).last_seen_at - first).total_seconds() == NOTED_SECONDS + 1
 
 
-def test_two_sessions_of_a_person_are_noted_each(cast: Cast, client_for: SignIn) -> None:
+def test_each_session_of_a_person_is_recorded(cast: Cast, client_for: SignIn) -> None:
     for _ in range(2):
         client_for(cast.viewer).get(URL)
 
     assert UserSession.objects.filter(user=cast.viewer).count() == 2
 
 
-def test_a_request_without_a_person_is_not_noted(cast: Cast) -> None:
+def test_an_anonymous_request_is_not_recorded(cast: Cast) -> None:
     Client().get(URL)
 
     assert not UserSession.objects.exists()

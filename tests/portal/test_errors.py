@@ -1,4 +1,4 @@
-"""Errors in their two forms: JSON for clients, a page for people; with the request's id, and never an inside."""
+"""Errors as JSON for clients and as a page for people, with the request id and without internals."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def assert_nothing_inside(text: str) -> None:
         assert inside not in text
 
 
-def test_every_failure_is_told() -> None:
+def test_every_failure_is_reported() -> None:
     assert STATUSES.keys() == FAILURES.keys()
 
 
@@ -74,13 +74,13 @@ def test_a_person_gets_a_page_with_the_requests_id(client: Client, failure: str)
     assert ("Retry-After" in response.headers) == (status in (429, 503))
 
 
-def test_what_a_refusal_carries_is_in_the_json(client: Client) -> None:
+def test_extra_fields_of_an_error_are_in_the_json(client: Client) -> None:
     assert client.get("/api/v1/fail/conflict").json()["upgrade_id"] == "upgrade-1"
     assert client.get("/api/v1/fail/busy").headers["Retry-After"] == "17"
     assert client.get("/fail/busy/").headers["Retry-After"] == "17"
 
 
-def test_the_page_of_an_outage_asks_the_database_nothing(client: Client, django_assert_num_queries: Any) -> None:
+def test_the_outage_page_makes_no_query(client: Client, django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
         text = client.get("/fail/database/").content.decode()
 
@@ -94,7 +94,7 @@ def test_a_defect_names_its_id_to_the_client(client: Client) -> None:
 
 
 @pytest.mark.parametrize("signed_in", [False, True])
-def test_an_address_that_is_not_there(cast: Cast, client_for: SignIn, signed_in: bool) -> None:
+def test_an_unknown_url_is_404(cast: Cast, client_for: SignIn, signed_in: bool) -> None:
     client = client_for(cast.viewer) if signed_in else Client()
 
     page, api = client.get("/nowhere/"), client.get("/api/v1/nowhere")
@@ -155,7 +155,7 @@ def test_ten_of_the_repeated_query_keys_are_named(cast: Cast, client_for: SignIn
 
 
 @pytest.mark.parametrize("path", ["/livez", "/accounts/login/", "/nowhere/", "/api/v1/deployments/versions"])
-def test_the_id_is_echoed_or_made(db: None, path: str) -> None:
+def test_the_id_is_echoed_or_generated(db: None, path: str) -> None:
     given = Client().get(path, headers={"X-Request-ID": "Given-1.2_3"})
     made = Client().get(path)
 
@@ -172,7 +172,7 @@ def test_a_hostile_id_is_replaced(hostile: str) -> None:
     assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
 
 
-def test_the_line_that_django_logs_of_a_refusal_carries_the_id(db: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_djangos_log_line_of_a_refusal_has_the_id(db: None, caplog: pytest.LogCaptureFixture) -> None:
     Client().get("/api/v1/nowhere", headers={"X-Request-ID": "request-of-mine"})
 
     (line,) = [record for record in caplog.records if record.name == "django.request"]

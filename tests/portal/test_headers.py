@@ -1,4 +1,4 @@
-"""What every answer carries for the browser's sake, and what production turns on."""
+"""Security headers and cookies of every response, and the settings of production."""
 
 import json
 import os
@@ -72,15 +72,15 @@ def assert_guarded(response: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("headers", [{}, HTMX])
-def test_every_answer_to_anybody_is_guarded(db: None, path: str, headers: dict[str, str]) -> None:
+def test_every_public_response_has_security_headers(db: None, path: str, headers: dict[str, str]) -> None:
     response = Client().get(path, headers=headers)
 
     assert_guarded(response)
-    response.close()  # a file of the static ones
+    response.close()  # a static file
 
 
 @pytest.mark.parametrize("headers", [{}, HTMX])
-def test_every_answer_to_a_member_is_guarded_and_kept_by_no_cache(
+def test_member_responses_have_headers_and_are_not_cached(
     cast: Cast, platform: LocalAws, client_for: SignIn, headers: dict[str, str]
 ) -> None:
     client = client_for(cast.viewer)
@@ -93,7 +93,7 @@ def test_every_answer_to_a_member_is_guarded_and_kept_by_no_cache(
         assert kept == ("private, no-cache" if "ETag" in response.headers else "no-store"), path
 
 
-def test_an_error_of_ours_is_guarded(settings: Any, db: None) -> None:
+def test_our_own_errors_have_security_headers(settings: Any, db: None) -> None:
     settings.ROOT_URLCONF = "tests.portal.urls_that_fail"
     client = Client(raise_request_exception=False)
 
@@ -101,7 +101,7 @@ def test_an_error_of_ours_is_guarded(settings: Any, db: None) -> None:
         assert_guarded(client.get(path))
 
 
-def test_cookies_are_out_of_reach_of_scripts_and_other_sites(cast: Cast) -> None:
+def test_cookies_are_protected_from_scripts_and_other_sites(cast: Cast) -> None:
     client = Client()
     client.get("/accounts/login/")
     client.post("/accounts/login/", {"login": cast.viewer.email, "password": cast.password})
@@ -109,7 +109,7 @@ def test_cookies_are_out_of_reach_of_scripts_and_other_sites(cast: Cast) -> None
     assert {"sessionid", "csrftoken"} <= client.cookies.keys()
     for name, cookie in client.cookies.items():
         assert cookie["samesite"] == "Lax", name
-        # The token is what a script of ours sends back in X-CSRFToken; whoever reads it has no session by that.
+        # Our script sends the token back in X-CSRFToken. Reading it does not give access to the session.
         assert bool(cookie["httponly"]) or name == "csrftoken"
 
 
@@ -141,7 +141,7 @@ answers = {
         enforce_csrf_checks=True, headers={"Host": "portal.example", "X-Forwarded-Proto": "https"}
     ).post("/api/v1/auth/login"),
 }
-# The page of an outage, drawn without the manifest of collected files.
+# The outage page, rendered without the manifest of collected files.
 plain_files = settings.STORAGES | {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
 with override_settings(STORAGES=plain_files):
     answers["page"] = client.get("/o/acme/", headers=session)
@@ -163,7 +163,7 @@ def in_production(*command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def production() -> dict[str, Any]:
-    """What a portal with production's settings answers while its database, broker and cache are all down."""
+    """Return the responses of a portal with production's settings while database, broker and cache are down."""
     ended = in_production("-c", IN_PRODUCTION)
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(ended.stdout)
@@ -189,7 +189,7 @@ def test_production_binds_cookies_to_its_host_over_https(production: dict[str, A
     assert headers["Strict-Transport-Security"] == "max-age=63072000; includeSubDomains; preload"
 
 
-def test_production_tells_clients_the_name_of_its_own_csrf_cookie(production: dict[str, Any]) -> None:
+def test_production_names_its_csrf_cookie(production: dict[str, Any]) -> None:
     refused, document = (json.loads(production["answers"][name][2]) for name in ("unproven", "schema"))
 
     assert refused["code"] == "csrf_failed"
@@ -197,14 +197,14 @@ def test_production_tells_clients_the_name_of_its_own_csrf_cookie(production: di
     assert "the `__Host-csrftoken` cookie's value" in document["info"]["description"]
 
 
-def test_production_sends_plain_http_to_https_but_not_the_load_balancers_check(production: dict[str, Any]) -> None:
+def test_production_redirects_http_except_health_checks(production: dict[str, Any]) -> None:
     status, headers, _, _ = production["answers"]["plain"]
 
     assert (status, headers["Location"]) == (301, "https://portal.example/api/v1/auth/session")
     assert production["answers"]["plain_live"][0] == 200
 
 
-def test_production_answers_to_its_own_name_alone(production: dict[str, Any]) -> None:
+def test_production_answers_only_to_its_own_name(production: dict[str, Any]) -> None:
     status, _, text, _ = production["answers"]["host"]
 
     assert status == 400
@@ -218,14 +218,14 @@ def test_production_answers_a_health_check_by_address(production: dict[str, Any]
     assert (ready[0], json.loads(ready[2])) == (503, {"status": "unready"})
 
 
-def test_production_lives_and_says_that_it_is_not_ready_while_all_is_down(production: dict[str, Any]) -> None:
+def test_production_is_alive_but_not_ready_while_all_is_down(production: dict[str, Any]) -> None:
     status, headers, text, _ = production["answers"]["ready"]
 
     assert production["answers"]["live"][0] == 200
     assert (status, json.loads(text), headers["Retry-After"]) == (503, {"status": "unready"}, "5")
 
 
-def test_production_names_the_parts_that_are_down_and_nothing_internal(production: dict[str, Any]) -> None:
+def test_production_health_names_only_the_parts_that_are_down(production: dict[str, Any]) -> None:
     status, _, text, _ = production["answers"]["health"]
 
     body = json.loads(text)
@@ -245,11 +245,11 @@ def test_production_answers_503_while_the_database_is_down(production: dict[str,
         assert inside not in text
 
 
-# --- settings that cannot be ---------------------------------------------------------------------------------------
+# --- invalid settings ----------------------------------------------------------------------------------------------
 
 
 def settings_with(monkeypatch: pytest.MonkeyPatch, **changed: str | None) -> dict[str, Any]:
-    """Read settings.py anew in production's environment, with some variables changed (None: not set)."""
+    """Load settings.py in production's environment, with some variables changed (None: not set)."""
     for name in os.environ.keys() & {*PRODUCTION, "DEMO", "DEBUG"}:
         monkeypatch.delenv(name)
     for name, value in (PRODUCTION | changed).items():
@@ -293,7 +293,7 @@ def test_good_settings_start(monkeypatch: pytest.MonkeyPatch) -> None:
         ("EMAIL_URL", "nonsense"),
     ],
 )
-def test_a_bad_setting_stops_the_start_with_a_sentence_that_names_it(
+def test_a_bad_setting_stops_the_start_and_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
 ) -> None:
     with pytest.raises(ImproperlyConfigured) as refused:

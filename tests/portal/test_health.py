@@ -1,4 +1,4 @@
-"""/health, /livez and /readyz. With the database down: test_headers.py, in production's settings."""
+"""/health, /livez and /readyz. test_headers.py tests them in production's settings with the database down."""
 
 from datetime import timedelta
 from typing import Any
@@ -17,7 +17,7 @@ PARTS = ("database", "broker", "worker", "aws")
 
 @pytest.fixture
 def alive(db: None, local_aws: LocalAws) -> None:
-    """Every part is up."""
+    """Make every part healthy."""
     note_beat("scheduler")
     note_beat("worker")
 
@@ -28,7 +28,7 @@ def only_portal_example(settings: Any) -> None:
 
 
 def assert_down(response: Any, part: str) -> None:
-    """503, this part alone is named, and nothing else is said."""
+    """Check for a 503 that names only this part and nothing else."""
     verdicts = {name: "unhealthy" if name == part else "healthy" for name in PARTS}
     assert response.status_code == 503
     assert response.json() == {"status": "unhealthy", "version": __version__, "checks": verdicts}
@@ -67,7 +67,7 @@ def test_aws_that_refuses_the_portals_credentials_is_down(alive: None, local_aws
     assert_down(Client().get("/health"), "aws")
 
 
-def test_aws_is_not_asked_at_every_call(alive: None, local_aws: LocalAws) -> None:
+def test_aws_is_not_called_at_every_request(alive: None, local_aws: LocalAws) -> None:
     Client().get("/health")
     local_aws.fault("access_denied", action="GetCallerIdentity")
 
@@ -80,7 +80,7 @@ def test_livez_touches_no_database() -> None:
     assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
 
-def test_readyz_asks_the_database_alone(db: None, django_assert_num_queries: Any) -> None:
+def test_readyz_checks_only_the_database(db: None, django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(1):
         response = Client().get("/readyz")
 

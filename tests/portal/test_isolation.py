@@ -1,8 +1,8 @@
-"""The isolation matrix: every route of the URLconf x method x actor; of each kind of actor one with htmx too.
+"""The isolation matrix: every route of the URLconf x method x actor, and one actor of each kind also with htmx.
 
-A route is public, a person's own, staff's, closed, or a tenant's. The tenant's are listed one by one with what they
-take (isolation_table.py); a route that the table does not know fails the test. Cells that must be allowed are controls:
-without them a portal that refuses everybody would pass.
+A route is public, personal, for staff, closed, or a tenant's. The tenant routes are listed with their input in
+isolation_table.py, and a route that is missing there fails the test. Cells that must be allowed are controls: without
+them a portal that refuses everyone would pass.
 """
 
 import itertools
@@ -85,7 +85,7 @@ def test_the_table_knows_every_route_and_its_policy() -> None:
     assert {route for route, _ in routes()} >= tenant.keys() | PERSONAL | PUBLIC
 
 
-# --- nobody from outside -------------------------------------------------------------------------------------------
+# --- outsiders -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "htmx"), [("outsider", True), *((name, False) for name in OUTSIDERS)])
@@ -144,8 +144,10 @@ def test_anonymous_is_sent_to_sign_in_whatever_the_method(cast: Cast, place: Pla
 
 
 @pytest.mark.parametrize(("name", "htmx"), [("operator", True), *((name, False) for name in MEMBERS)])
-def test_a_member_may_what_the_role_says(cast: Cast, place: Place, client_for: SignIn, name: str, htmx: bool) -> None:
-    """What is accepted is undone, so that each cell finds running what it stops and stopped what it restarts."""
+def test_a_member_may_do_what_the_role_allows(
+    cast: Cast, place: Place, client_for: SignIn, name: str, htmx: bool
+) -> None:
+    """Accepted requests are rolled back, so that each cell finds the state it needs (running to stop, and so on)."""
     client = client_for(actor(cast, name))
 
     for row in TENANT:
@@ -182,22 +184,20 @@ def test_a_method_that_a_route_does_not_have_changes_nothing(
     assert rows_of(cast.acme) == before
 
 
-# --- an id in another place than the address -----------------------------------------------------------------------
+# --- ids in body and query ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "htmx"), [("outsider", False), ("outsider", True), ("consultant", False)])
-def test_ids_of_acme_are_made_up_ids_at_globex(
-    cast: Cast, place: Place, client_for: SignIn, name: str, htmx: bool
-) -> None:
-    """In address, body and query. The consultant may see both, but the one must not act on the other's."""
+def test_acmes_ids_do_not_exist_at_globex(cast: Cast, place: Place, client_for: SignIn, name: str, htmx: bool) -> None:
+    """In URL, body and query. The consultant may see both, but a request to one must not act on the other's objects."""
     client, at_home = client_for(actor(cast, name)), client_for(actor(cast, name))
-    Membership.objects.filter(organization=cast.globex).update(role=Role.ADMIN)  # at home everything is allowed
+    Membership.objects.filter(organization=cast.globex).update(role=Role.ADMIN)  # allows everything at home
     home = make_place(cast, cast.globex)
     theirs, made_up = replace(place, slug="globex"), replace(NOWHERE, slug="globex")
     before = rows_of(cast.acme), rows_of(cast.globex)
 
     for row in TENANT:
-        # An object's API address says itself whose it is: the consultant may.
+        # An object's API URL determines its organization, so the consultant is allowed.
         if row.is_api and row.is_of_an_object and name == "consultant":
             continue
         cells = [(method, "") for method in row.allowed if row.names_an_id(method)]
@@ -215,7 +215,7 @@ def test_ids_of_acme_are_made_up_ids_at_globex(
     assert (rows_of(cast.acme), rows_of(cast.globex)) == before
 
 
-def test_among_several_only_my_organizations_are_carried_out(cast: Cast, place: Place, client_for: SignIn) -> None:
+def test_a_bulk_action_affects_only_my_organizations(cast: Cast, place: Place, client_for: SignIn) -> None:
     home = make_place(cast, cast.globex)
     mine, theirs = home.deployments["ready"], place.deployments["ready"]
     before = rows_of(cast.acme)
@@ -229,7 +229,7 @@ def test_among_several_only_my_organizations_are_carried_out(cast: Cast, place: 
 
 
 def foreign(cast: Cast) -> dict[str, str]:
-    """Names that might say whose something is, with globex's values."""
+    """Return parameter names that could select an organization or object, with globex's values."""
     theirs = make_place(cast, cast.globex)
     return {
         "organization": "globex",
@@ -243,9 +243,7 @@ def foreign(cast: Cast) -> dict[str, str]:
     }
 
 
-def test_ids_of_another_organization_in_body_and_query_are_refused_by_the_api(
-    cast: Cast, place: Place, client_for: SignIn
-) -> None:
+def test_the_api_refuses_foreign_ids_in_body_and_query(cast: Cast, place: Place, client_for: SignIn) -> None:
     values = foreign(cast)
     client = client_for(cast.admin)
     before = rows_of(cast.globex)
@@ -260,10 +258,8 @@ def test_ids_of_another_organization_in_body_and_query_are_refused_by_the_api(
     assert rows_of(cast.globex) == before
 
 
-def test_ids_of_another_organization_in_body_and_query_have_no_effect_on_pages(
-    cast: Cast, place: Place, client_for: SignIn
-) -> None:
-    """A page ignores a name that it does not know (what its reads show then: the canaries)."""
+def test_pages_ignore_foreign_ids_in_body_and_query(cast: Cast, place: Place, client_for: SignIn) -> None:
+    """A page ignores unknown names. The canary tests check what its reads show."""
     values = foreign(cast)
     client = client_for(cast.admin)
     before = rows_of(cast.globex)
@@ -292,7 +288,7 @@ HEARD = [
 
 
 def plant(cast: Cast, organization: Organization, word: str) -> Place:
-    """Upgrades, agent and deployments whose every text says the word, the newest of all."""
+    """Create upgrades, an agent and deployments, newer than all others, with the word in every text."""
     by = cast.outsider if organization == cast.globex else cast.admin
     make_upgrade(
         organization,
@@ -356,8 +352,8 @@ def plant(cast: Cast, organization: Organization, word: str) -> Place:
     return replace(made, upgrade_id=upgrade.upgrade_id)
 
 
-def test_no_answer_to_a_stranger_of_globex_sings(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
-    """The same is planted at acme, as a control."""
+def test_no_response_to_a_stranger_contains_a_canary(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    """The same is created at acme, as a control."""
     client = client_for(cast.admin)
     mine, theirs = plant(cast, cast.acme, "control"), plant(cast, cast.globex, CANARY)
     upgrades, heard = "/api/v1/deployments/upgrades", ""
@@ -379,7 +375,7 @@ def test_no_answer_to_a_stranger_of_globex_sings(cast: Cast, platform: LocalAws,
     ]
     places = (mine, theirs, replace(theirs, slug="acme"))
     for row in TENANT:
-        # What a page does not know, it ignores.
+        # A page ignores unknown names.
         queries = ("" if row.is_api else "organization=globex&slug=globex", *row.queries)
         addresses += [address_of(row, place, query) for place in places for query in queries]
 
@@ -412,8 +408,8 @@ def test_a_conflict_never_names_another_organizations_upgrade(
     assert theirs.upgrade_id not in answer.content.decode()
 
 
-def test_a_name_and_a_key_of_another_organization_are_free(cast: Cast, client_for: SignIn) -> None:
-    """Neither the names that globex took nor the keys that it used can be found out by trying them."""
+def test_another_organizations_names_and_keys_are_free(cast: Cast, client_for: SignIn) -> None:
+    """Trying names and keys does not reveal which ones globex has used."""
     theirs = make_agent(cast, "Secret agent", organization=cast.globex)
     body, key = {"name": theirs.name, "image": theirs.image}, {"Idempotency_Key": "one-key"}
     elsewhere, here = client_for(cast.outsider), client_for(cast.operator)
@@ -424,5 +420,5 @@ def test_a_name_and_a_key_of_another_organization_are_free(cast: Cast, client_fo
     deployed = send_json(here, "post", f"/agents/{mine.pk}/deploy", **key)
 
     assert (made.status_code, mine.organization) == (201, cast.acme)
-    assert deployed.status_code == 422  # its own key, used for another command a moment ago
+    assert deployed.status_code == 422  # its own key, just used for another command
     assert send_json(here, "post", f"/agents/{mine.pk}/deploy", Idempotency_Key="other").status_code == 201

@@ -1,4 +1,4 @@
-"""The members of an organization: everybody in it looks, its admins add, change and remove; through HTTP."""
+"""The members pages, through HTTP: every member can read; admins add, change and remove members."""
 
 import html
 import re
@@ -23,7 +23,7 @@ SignIn = Callable[[User], Client]
 
 MEMBERS = "/o/acme/settings/members/"
 NEW = f"{MEMBERS}new"
-# Session, person, organization, membership, heartbeats; and the switcher's organizations.
+# Session, person, organization, membership, heartbeats, and the switcher's organizations.
 PAGE_QUERIES = 6
 
 
@@ -61,7 +61,7 @@ def roles() -> dict[str, str]:
 
 
 def audited() -> list[tuple[str, str, str, Any]]:
-    """Kind, who, whom and what, oldest first; of acme."""
+    """Return kind, actor, subject and data of acme's audit rows, oldest first."""
     events = AuditEvent.objects.filter(organization__slug="acme").order_by("id")
     return list(events.values_list("kind", "actor_email", "subject", "data"))
 
@@ -87,8 +87,8 @@ def test_members_are_listed_with_their_roles(cast: Cast, client_for: SignIn) -> 
     assert "outsider@example.com" not in page
 
 
-def test_what_somebody_did_before_they_were_a_member_is_not_shown(cast: Cast, admin: Client) -> None:
-    """Neither a name nor a sign-in, from which an admin would learn that the address had an account before."""
+def test_a_sign_in_before_the_membership_is_hidden(cast: Cast, admin: Client) -> None:
+    """Name and sign-in are hidden, because they would reveal that the address already had an account."""
     User.objects.filter(pk=cast.stranger.pk).update(last_login=timezone.now())
     admin.post(NEW, form(cast.stranger.email))
     admin.post(NEW, form("new@example.com", idempotency_key="form-2"))
@@ -104,7 +104,7 @@ def test_what_somebody_did_before_they_were_a_member_is_not_shown(cast: Cast, ad
     assert "Stranger" in row_of(text_of(admin.get(MEMBERS)), cast.stranger.email)
 
 
-def test_more_members_than_a_page_holds_are_paged(cast: Cast, admin: Client) -> None:
+def test_members_are_paged(cast: Cast, admin: Client) -> None:
     for number in range(60):
         person = User.objects.create_user(f"zz-{number:02}@example.com")
         Membership.objects.create(organization=cast.acme, user=person, role="viewer")
@@ -121,7 +121,7 @@ def test_more_members_than_a_page_holds_are_paged(cast: Cast, admin: Client) -> 
 
 
 @pytest.mark.parametrize("members", [1, 4])
-def test_reading_costs_the_same_however_many_there_are(
+def test_reading_costs_a_fixed_number_of_queries(
     cast: Cast, admin: Client, django_assert_num_queries: Any, members: int
 ) -> None:
     for number in range(members):
@@ -132,14 +132,14 @@ def test_reading_costs_the_same_however_many_there_are(
         admin.get(MEMBERS)
 
 
-def test_the_only_member_is_told_so(cast: Cast, admin: Client) -> None:
+def test_the_only_member_is_asked_to_add_others(cast: Cast, admin: Client) -> None:
     Membership.objects.filter(organization=cast.acme).exclude(user=cast.admin).delete()
 
     assert "You are the only member." in text_of(admin.get(MEMBERS))
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
-def test_who_may_not_act_looks_and_is_told_why(cast: Cast, client_for: SignIn, role: str) -> None:
+def test_non_admins_can_read_and_see_why_they_cannot_act(cast: Cast, client_for: SignIn, role: str) -> None:
     client = client_for(getattr(cast, role))
 
     for path in (MEMBERS, NEW, page_of(cast.admin, "remove")):
@@ -152,7 +152,7 @@ def test_who_may_not_act_looks_and_is_told_why(cast: Cast, client_for: SignIn, r
 # --- adding ----------------------------------------------------------------------------------------------------------
 
 
-def test_somebody_with_an_account_is_a_member_at_once(cast: Cast, admin: Client, client_for: SignIn) -> None:
+def test_a_person_with_an_account_is_added_immediately(cast: Cast, admin: Client, client_for: SignIn) -> None:
     theirs = client_for(cast.stranger)
     assert theirs.get("/o/acme/").status_code == 404
 
@@ -169,9 +169,7 @@ def test_somebody_with_an_account_is_a_member_at_once(cast: Cast, admin: Client,
     assert "password" not in told.body
 
 
-def test_an_address_without_an_account_gets_one_and_a_mail_to_set_a_password(
-    cast: Cast, admin: Client, client: Client
-) -> None:
+def test_a_new_address_gets_an_account_and_a_password_link(cast: Cast, admin: Client, client: Client) -> None:
     admin.post(NEW, form("New@Example.com"))
 
     person = User.objects.get(email="new@example.com")
@@ -191,7 +189,7 @@ def test_an_address_without_an_account_gets_one_and_a_mail_to_set_a_password(
     assert "password1" not in again.content.decode()
 
 
-def test_a_link_that_was_lost_is_sent_anew_from_the_sign_in_page(cast: Cast, admin: Client, client: Client) -> None:
+def test_a_lost_link_can_be_requested_on_the_sign_in_page(cast: Cast, admin: Client, client: Client) -> None:
     admin.post(NEW, form())
 
     client.post("/accounts/password/reset/", {"email": "new@example.com"})
@@ -201,7 +199,7 @@ def test_a_link_that_was_lost_is_sent_anew_from_the_sign_in_page(cast: Cast, adm
     assert not EmailAddress.objects.exists()
 
 
-def test_that_an_account_was_made_is_for_staff_to_read(cast: Cast, admin: Client) -> None:
+def test_only_staff_see_that_an_account_was_created(cast: Cast, admin: Client) -> None:
     admin.post(NEW, form())
 
     made = AuditEvent.objects.get(kind=AuditKind.PERSON_CREATED)
@@ -212,7 +210,7 @@ def test_that_an_account_was_made_is_for_staff_to_read(cast: Cast, admin: Client
     assert 'fixed">Person created<' not in page
 
 
-def test_the_answer_does_not_say_who_had_an_account(cast: Cast, admin: Client) -> None:
+def test_the_response_does_not_reveal_existing_accounts(cast: Cast, admin: Client) -> None:
     def said(email: str, key: str) -> str:
         page = text_of(admin.post(NEW, form(email, idempotency_key=key), follow=True))
         return page[: page.index("<table")].replace(email, "somebody")
@@ -226,7 +224,7 @@ def test_the_answer_does_not_say_who_had_an_account(cast: Cast, admin: Client) -
     assert {**first[3], "email": ""} == {**second[3], "email": ""}
 
 
-def test_a_mail_that_cannot_be_sent_is_told_and_undoes_nothing(cast: Cast, admin: Client, settings: Any) -> None:
+def test_a_failed_email_is_reported_and_undoes_nothing(cast: Cast, admin: Client, settings: Any) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT, settings.EMAIL_USE_TLS = "127.0.0.1", 1, False
 
@@ -236,7 +234,7 @@ def test_a_mail_that_cannot_be_sent_is_told_and_undoes_nothing(cast: Cast, admin
     assert roles()["new"] == "operator"
 
 
-def test_a_double_click_adds_and_tells_once(cast: Cast, admin: Client) -> None:
+def test_a_double_click_adds_and_notifies_once(cast: Cast, admin: Client) -> None:
     admin.post(NEW, form())
     again = admin.post(NEW, form(), follow=True)
 
@@ -244,7 +242,7 @@ def test_a_double_click_adds_and_tells_once(cast: Cast, admin: Client) -> None:
     assert len(mail.outbox) == len(audited()) == 1
 
 
-def test_the_form_of_somebody_who_was_removed_since_adds_nobody(cast: Cast, admin: Client) -> None:
+def test_resending_the_form_of_a_removed_member_adds_no_one(cast: Cast, admin: Client) -> None:
     admin.post(NEW, form(cast.stranger.email))
     admin.post(page_of(cast.stranger, "remove"))
 
@@ -264,7 +262,9 @@ def test_the_form_of_somebody_who_was_removed_since_adds_nobody(cast: Cast, admi
         ({"email": "Viewer@example.com"}, 409, "viewer@example.com is already a member with the role viewer."),
     ],
 )
-def test_who_cannot_be_added(cast: Cast, admin: Client, fields: dict[str, str], status: int, sentence: str) -> None:
+def test_an_invalid_addition_is_refused(
+    cast: Cast, admin: Client, fields: dict[str, str], status: int, sentence: str
+) -> None:
     response = admin.post(NEW, form(**fields))
 
     assert response.status_code == status
@@ -282,7 +282,7 @@ def test_an_account_that_is_switched_off_cannot_be_added(cast: Cast, admin: Clie
     assert nothing_happened()
 
 
-def test_an_organization_has_so_many_members_at_most(cast: Cast, admin: Client) -> None:
+def test_the_number_of_members_is_limited(cast: Cast, admin: Client) -> None:
     people = User.objects.bulk_create(User(email=f"{number}@example.com") for number in range(MOST_MEMBERS - 4))
     Membership.objects.bulk_create(Membership(organization=cast.acme, user=each) for each in people)
 
@@ -293,7 +293,7 @@ def test_an_organization_has_so_many_members_at_most(cast: Cast, admin: Client) 
     assert not User.objects.filter(email="new@example.com").exists()
 
 
-def test_so_many_are_added_within_an_hour_by_each_organization(cast: Cast, admin: Client, client_for: SignIn) -> None:
+def test_additions_per_hour_are_limited_by_organization(cast: Cast, admin: Client, client_for: SignIn) -> None:
     Membership.objects.filter(user=cast.outsider).update(role="admin")
     viewer = client_for(cast.viewer)
     for number in range(20):
@@ -312,7 +312,7 @@ def test_so_many_are_added_within_an_hour_by_each_organization(cast: Cast, admin
 # --- roles -----------------------------------------------------------------------------------------------------------
 
 
-def test_another_role_counts_from_the_next_request_on(cast: Cast, admin: Client, client_for: SignIn) -> None:
+def test_a_role_change_takes_effect_immediately(cast: Cast, admin: Client, client_for: SignIn) -> None:
     theirs = client_for(cast.viewer)
     assert theirs.post(NEW, form()).status_code == 403
 
@@ -347,7 +347,7 @@ def test_a_role_that_does_not_exist_is_refused(cast: Cast, admin: Client, role: 
 # --- removing --------------------------------------------------------------------------------------------------------
 
 
-def test_removing_asks_first_and_then_shuts_the_door(cast: Cast, admin: Client, client_for: SignIn) -> None:
+def test_removing_asks_first_and_then_ends_access(cast: Cast, admin: Client, client_for: SignIn) -> None:
     theirs = client_for(cast.operator)
 
     asked = text_of(admin.get(page_of(cast.operator, "remove")))
@@ -365,7 +365,7 @@ def test_removing_asks_first_and_then_shuts_the_door(cast: Cast, admin: Client, 
     assert admin.post(removal).status_code == 404
 
 
-def test_an_admin_who_has_a_successor_goes(cast: Cast, admin: Client) -> None:
+def test_an_admin_with_a_successor_can_leave(cast: Cast, admin: Client) -> None:
     admin.post(page_of(cast.viewer, "role"), {"role": "admin"})
     assert "Remove yourself from Acme Robotics?" in text_of(admin.get(page_of(cast.admin, "remove")))
 
@@ -398,14 +398,14 @@ def test_the_last_admin_who_can_sign_in_stays(
     assert not AuditEvent.objects.exists()
 
 
-def test_the_page_that_asks_says_so_before(cast: Cast, admin: Client) -> None:
+def test_the_confirmation_page_says_so_first(cast: Cast, admin: Client) -> None:
     page = text_of(admin.get(page_of(cast.admin, "remove")))
 
     assert "is the only admin of Acme Robotics who can sign in. Make another member an admin first." in page
     assert "<form" not in page
 
 
-def test_an_admin_who_cannot_sign_in_is_lowered_and_removed(cast: Cast, admin: Client) -> None:
+def test_an_inactive_admin_can_be_demoted_and_removed(cast: Cast, admin: Client) -> None:
     other = make_person("other@example.com", is_active=False)
     Membership.objects.create(organization=cast.acme, user=other, role="admin")
 
@@ -413,7 +413,7 @@ def test_an_admin_who_cannot_sign_in_is_lowered_and_removed(cast: Cast, admin: C
     assert admin.post(page_of(other, "remove")).status_code == 302
 
 
-# --- at the same moment ----------------------------------------------------------------------------------------------
+# --- concurrency -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)
@@ -421,7 +421,7 @@ def test_an_admin_who_cannot_sign_in_is_lowered_and_removed(cast: Cast, admin: C
     "act",
     [lambda own, who: change_role(own, actor=who, role=Role.VIEWER), lambda own, who: remove_member(own, actor=who)],
 )
-def test_of_two_admins_who_go_at_the_same_moment_one_stays(cast: Cast, act: Callable[[Membership, User], None]) -> None:
+def test_of_two_admins_leaving_concurrently_one_stays(cast: Cast, act: Callable[[Membership, User], None]) -> None:
     Membership.objects.filter(user=cast.viewer).update(role="admin")
     mine, theirs = membership_of(cast.admin), membership_of(cast.viewer)
     others = Others()
@@ -437,7 +437,7 @@ def test_of_two_admins_who_go_at_the_same_moment_one_stays(cast: Cast, act: Call
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_is_lowered_while_lowering_another_is_refused(cast: Cast) -> None:
+def test_an_admin_demoted_meanwhile_is_refused(cast: Cast) -> None:
     Membership.objects.filter(user=cast.viewer).update(role="admin")
     mine, theirs = membership_of(cast.admin), membership_of(cast.viewer)
     others = Others()
@@ -452,7 +452,7 @@ def test_who_is_lowered_while_lowering_another_is_refused(cast: Cast) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_organizations_that_add_one_address_at_once_share_the_account(cast: Cast) -> None:
+def test_organizations_adding_one_address_share_the_account(cast: Cast) -> None:
     Membership.objects.filter(user=cast.outsider).update(role="admin")
     others = Others()
 
@@ -469,15 +469,15 @@ def test_two_organizations_that_add_one_address_at_once_share_the_account(cast: 
     assert AuditEvent.objects.filter(kind=AuditKind.PERSON_CREATED).count() == 1
 
 
-# --- who may ---------------------------------------------------------------------------------------------------------
+# --- permissions -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("who", "status"),
     [("viewer", 403), ("operator", 403), ("consultant", 403), ("outsider", 404), ("stranger", 404), ("staff", 404)],
 )
-def test_who_is_no_admin_changes_nothing(cast: Cast, client_for: SignIn, who: str, status: int) -> None:
-    """Nor do staff who are no members. People without a session, and each route by each method: the isolation matrix."""
+def test_non_admins_change_nothing(cast: Cast, client_for: SignIn, who: str, status: int) -> None:
+    """Nor do staff without a membership. The isolation matrix covers anonymous people, and all routes and methods."""
     client = client_for(getattr(cast, who))
 
     answers = [
@@ -493,7 +493,7 @@ def test_who_is_no_admin_changes_nothing(cast: Cast, client_for: SignIn, who: st
     assert reads == (404 if status == 404 else 200)
 
 
-def test_a_member_of_another_organization_is_not_found_here(cast: Cast, admin: Client) -> None:
+def test_another_organizations_member_is_not_found(cast: Cast, admin: Client) -> None:
     theirs = membership_of(cast.outsider)
 
     answers = [
@@ -507,7 +507,7 @@ def test_a_member_of_another_organization_is_not_found_here(cast: Cast, admin: C
     assert membership_of(cast.outsider).role == "operator"
 
 
-def test_commands_refuse_by_themselves(cast: Cast) -> None:
+def test_the_commands_check_the_role_themselves(cast: Cast) -> None:
     own = membership_of(cast.viewer)
 
     for act in (

@@ -1,4 +1,4 @@
-"""What an organization's record means and accepts."""
+"""The organization model: its properties and validation."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def test_without_a_role_the_portal_uses_its_own_credentials() -> None:
         {"deployment_stack": "under_score"},
     ],
 )
-def test_what_aws_would_refuse_is_refused(db: None, fields: dict[str, str]) -> None:
+def test_values_that_aws_would_refuse_are_refused(db: None, fields: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         organization(**fields).full_clean()
 
@@ -67,7 +67,7 @@ def test_what_aws_would_refuse_is_refused(db: None, fields: dict[str, str]) -> N
         {"deployment_cluster": "Shared_cluster-1"},
     ],
 )
-def test_what_aws_accepts_is_accepted(db: None, fields: dict[str, str]) -> None:
+def test_values_that_aws_accepts_are_accepted(db: None, fields: dict[str, str]) -> None:
     organization(**fields).full_clean()
 
 
@@ -81,12 +81,12 @@ def test_the_database_knows_the_roles(cast: Cast) -> None:
         Membership.objects.create(organization=cast.acme, user=cast.stranger, role="owner")
 
 
-def test_case_does_not_tell_two_people_apart(cast: Cast) -> None:
+def test_addresses_are_unique_in_any_case(cast: Cast) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         User.objects.create(email=cast.operator.email.upper())
 
 
-def test_each_role_may_do_what_those_before_it_may() -> None:
+def test_each_role_includes_the_ones_before_it() -> None:
     assert Role.ADMIN.includes(Role.OPERATOR)
     assert Role.OPERATOR.includes(Role.OPERATOR)
     assert not Role.VIEWER.includes(Role.OPERATOR)
@@ -100,7 +100,7 @@ def test_a_suspended_organization_has_no_members(cast: Cast) -> None:
     assert cast.acme not in Organization.objects.visible_to(cast.operator)
 
 
-def test_everybody_sees_their_own_organizations_alone(cast: Cast) -> None:
+def test_people_see_only_their_own_organizations(cast: Cast) -> None:
     seen = {
         person.email.partition("@")[0]: {each.slug for each in Organization.objects.visible_to(person)}
         for person in (cast.viewer, cast.outsider, cast.consultant, cast.stranger, cast.staff)

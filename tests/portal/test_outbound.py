@@ -1,4 +1,4 @@
-"""The one way out: what it refuses to connect to, and what it makes of answers. A canary on loopback counts connections."""
+"""Outbound requests: refused addresses and handling of responses. A canary on loopback counts connections."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ from tests.outside import Outside, drip, outside, raw
 LOOPBACK = ["127.0.0.1/32"]
 EVERYTHING = ["0.0.0.0/0", "::/0"]
 
-# Spellings that another parser may take for loopback, metadata or another host. Refused whatever `networks` says.
+# Spellings that another parser may read as loopback, metadata or another host. Refused even if `networks` allows all.
 SPELLINGS = """
 http://2130706433:{port}/
 http://0x7f000001:{port}/
@@ -104,7 +104,7 @@ http://127.0.0.1:{port}/{long}{long}{long}{long}{long}{long}{long}{long}
 CONTROL = [f"http://127.0.0.1:{{port}}/{character}x" for character in '\t\n\r\0\x0b\x7f\x1b\u2028\u202e\\^`{|}"<>']
 CONTROL += ["http://127.0.0.1\n.example.com:{port}/", "http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: x", "", "http://[]/"]
 
-# Addresses that are never reached, though `networks` contains everything.
+# Addresses that are never reached, even if `networks` contains everything.
 NEVER = """
 0.0.0.0 0.1.2.3 169.254.169.254 169.254.170.2 169.254.0.1 100.100.100.200 168.63.129.16 192.0.0.192 192.88.99.1 224.0.0.1
 239.255.255.250 240.0.0.1 255.255.255.255 [::] [::127.0.0.1] [::169.254.169.254] [::2] [::ffff:169.254.169.254]
@@ -114,7 +114,7 @@ NEVER = """
 [2606:4700::5efe:7f00:1] [2606:4700::200:5efe:127.0.0.1] [fc00::5efe:a9fe:a9fe]
 """
 
-# Addresses that are reached only where `networks` contains them.
+# Addresses that are reached only if `networks` contains them.
 PRIVATE = """
 127.0.0.1 127.255.255.254 10.0.0.1 10.255.255.255 172.16.0.1 172.31.255.255 192.168.0.1 100.64.0.1 100.127.255.255
 198.18.0.1 198.19.255.255 192.0.2.1 198.51.100.1 203.0.113.1 [::1] [fc00::1] [fd12:3456::1] [::ffff:127.0.0.1]
@@ -132,7 +132,7 @@ def canary() -> Iterator[Outside]:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """The DNS: the answers to give for a name, one after the other, the last one again and again."""
+    """Set the DNS answers of a name, one after the other. The last one repeats."""
     answers: dict[str, list[list[str]]] = {}
 
     def resolve(host: str, port: int, *rest: Any, **named: Any) -> list[Any]:
@@ -200,8 +200,8 @@ def test_the_next_address_is_tried_when_one_takes_no_connection(
 
 
 @pytest.mark.parametrize("left", [0, 1])
-def test_no_file_left_to_open_is_a_failure_as_any_other(canary: Outside, left: int) -> None:
-    """For the socket itself, or for the handle that cuts it off."""
+def test_running_out_of_file_descriptors_is_a_failure(canary: Outside, left: int) -> None:
+    """For the socket itself, or for the duplicate that cuts it off."""
     with socket.socket() as next_free:
         limit = next_free.fileno() + left
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -228,10 +228,8 @@ def test_a_family_that_the_machine_does_not_have_is_passed_over(
     assert send("GET", f"http://two.example:{canary.port}/", networks=["::1/128", *LOOPBACK]).status == 404
 
 
-def test_an_address_that_swallows_everything_leaves_time_for_the_next(
-    canary: Outside, names: dict[str, list[list[str]]]
-) -> None:
-    """A listener whose queue is full drops what comes, as a firewall does."""
+def test_a_silent_address_leaves_time_for_the_next(canary: Outside, names: dict[str, list[list[str]]]) -> None:
+    """A listener with a full queue drops packets, as a firewall does."""
     names["two.example"] = [["127.0.0.2", "127.0.0.1"]]
     with socket.socket() as listener, contextlib.ExitStack() as queue:
         listener.bind(("127.0.0.2", canary.port))
@@ -269,9 +267,7 @@ def test_some_addresses_are_never_reached(host: str, names: dict[str, list[list[
 
 
 @pytest.mark.parametrize("host", PRIVATE.split())
-def test_private_addresses_are_reached_only_where_the_settings_say_so(
-    host: str, names: dict[str, list[list[str]]]
-) -> None:
+def test_private_addresses_need_the_settings(host: str, names: dict[str, list[list[str]]]) -> None:
     names["innocent.example"] = [[host.strip("[]")]]
 
     for url in (f"https://{host}/", f"http://{host}:8080/", "https://innocent.example/"):
@@ -281,7 +277,7 @@ def test_private_addresses_are_reached_only_where_the_settings_say_so(
 
 @pytest.mark.parametrize("host", PUBLIC.split())
 @pytest.mark.parametrize("start", ["http://{}/", "http://{}:443/", "https://{}:8443/", "https://{}:80/"])
-def test_the_public_internet_is_reached_by_https_on_its_port_alone(host: str, start: str) -> None:
+def test_public_addresses_are_reached_only_by_https(host: str, start: str) -> None:
     with pytest.raises(OutboundRefused, match="only by https on port 443"):
         send("GET", start.format(host), networks=LOOPBACK)
 
@@ -293,7 +289,7 @@ def test_public_addresses_pass(host: str) -> None:
     assert [str(a) for a in outbound.permitted(place, LOOPBACK, outbound.Deadline(1))] == [place.host]
 
 
-def test_one_bad_address_among_good_ones_is_enough(canary: Outside, names: dict[str, list[list[str]]]) -> None:
+def test_one_forbidden_address_refuses_the_name(canary: Outside, names: dict[str, list[list[str]]]) -> None:
     names["mixed.example"] = [["127.0.0.1", "10.0.0.1"]]
 
     with pytest.raises(OutboundRefused):
@@ -302,8 +298,8 @@ def test_one_bad_address_among_good_ones_is_enough(canary: Outside, names: dict[
     assert canary.connections == 0
 
 
-def test_a_resolver_that_changes_its_mind_reaches_nothing(canary: Outside, names: dict[str, list[list[str]]]) -> None:
-    """127.0.0.2 is allowed and nobody listens there; the canary listens at 127.0.0.1, which is not."""
+def test_a_changed_dns_answer_reaches_nothing(canary: Outside, names: dict[str, list[list[str]]]) -> None:
+    """127.0.0.2 is allowed and has no listener; the canary listens at 127.0.0.1, which is not allowed."""
     chance = random.Random(7)  # noqa: S311
     outcomes = []
     for number in range(1000):
@@ -317,11 +313,11 @@ def test_a_resolver_that_changes_its_mind_reaches_nothing(canary: Outside, names
 
     assert set(outcomes) == {(True, OutboundFailed), (False, OutboundRefused)}
     assert canary.connections == 0
-    # Asked once for each: the second answer is still there.
+    # One query for each: the second answer is still unused.
     assert all(len(names[f"rebind-{number}.example"]) == 3 for number in range(1000))
 
 
-def test_what_this_module_sets_cannot_be_set(canary: Outside) -> None:
+def test_reserved_headers_cannot_be_set(canary: Outside) -> None:
     for name in ("Host", "accept-encoding", "Content-Length", "Transfer-Encoding"):
         with pytest.raises(ValueError, match=name.lower()):
             send("GET", canary.url, networks=LOOPBACK, headers={name: "x"})
@@ -334,10 +330,10 @@ def test_a_header_cannot_be_smuggled_in(canary: Outside) -> None:
     assert canary.requests == []
 
 
-# Answers
+# Responses
 
 
-def test_a_redirect_is_an_answer(canary: Outside) -> None:
+def test_a_redirect_is_returned(canary: Outside) -> None:
     canary.answers["/"] = raw(b"HTTP/1.1 302 Found\r\nLocation: /admin\r\nContent-Length: 0\r\n\r\n")
 
     answer = send("GET", canary.url, networks=LOOPBACK)
@@ -346,7 +342,7 @@ def test_a_redirect_is_an_answer(canary: Outside) -> None:
     assert len(canary.requests) == 1
 
 
-def test_proxies_of_the_environment_are_not_asked(canary: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_ignored(canary: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     with outside() as proxy:
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -383,7 +379,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_an_answer_that_cannot_be_used(canary: Outside, kind: str) -> None:
+def test_an_unusable_response_fails(canary: Outside, kind: str) -> None:
     answer, sentence = FAILURES[kind]
     canary.answers["/"] = raw(answer)
 
@@ -393,14 +389,14 @@ def test_an_answer_that_cannot_be_used(canary: Outside, kind: str) -> None:
     assert "secret" not in str(raised.value)
 
 
-def test_the_largest_answer_is_still_one(canary: Outside) -> None:
+def test_the_largest_response_is_accepted(canary: Outside) -> None:
     canary.answers["/"] = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n" + b"x" * 10)
 
     assert send("GET", canary.url, networks=LOOPBACK, most_bytes=10).body == b"x" * 10
 
 
-def test_of_an_endless_answer_the_head_can_be_had(canary: Outside) -> None:
-    """Who asks for no body gets the status, whatever comes after it."""
+def test_the_head_of_an_endless_response_is_read(canary: Outside) -> None:
+    """A request that wants no body gets the status and does not read further."""
     endless = b"HTTP/1.1 202 Accepted\r\nContent-Encoding: gzip\r\n\r\n"
 
     def talk(connection: socket.socket, request: str) -> None:
@@ -415,14 +411,14 @@ def test_of_an_endless_answer_the_head_can_be_had(canary: Outside) -> None:
     assert (answer.status, answer.body) == (202, b"")
 
 
-def test_nobody_there(canary: Outside) -> None:
+def test_a_closed_port_fails(canary: Outside) -> None:
     canary.stop()
 
     with pytest.raises(OutboundFailed, match="Nothing accepted the connection"):
         send("GET", canary.url, networks=LOOPBACK)
 
 
-def test_a_name_without_an_address(names: dict[str, list[list[str]]]) -> None:
+def test_a_name_without_an_address_fails(names: dict[str, list[list[str]]]) -> None:
     names["empty.example"] = [[]]
 
     for name in ("nowhere.example", "empty.example"):
@@ -440,7 +436,7 @@ def test_a_name_without_an_address(names: dict[str, list[list[str]]]) -> None:
         (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
     ],
 )
-def test_an_answer_that_drips_is_cut_off(canary: Outside, at_once: bytes, answer: bytes) -> None:
+def test_a_dripping_response_is_cut_off(canary: Outside, at_once: bytes, answer: bytes) -> None:
     canary.answers["/"] = drip(answer, at_once=at_once)
     began = time.monotonic()
 
@@ -460,7 +456,7 @@ def test_a_silent_peer_is_cut_off(canary: Outside) -> None:
     assert time.monotonic() - began < 1.5
 
 
-def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_resolver_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     hang = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *rest, **named: hang.wait(5) and [])
     began = time.monotonic()
@@ -476,7 +472,7 @@ def test_a_resolver_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
 
 
 def make_certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:
-    """A server's context with a certificate for the name, and the file of who signed it (it signs itself)."""
+    """Return a server context with a self-signed certificate for the name, and the file of its authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     certificate = (
@@ -503,7 +499,7 @@ def make_certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:
 
 @pytest.fixture
 def secure_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
-    """A server with a certificate for hooks.example, whose authority this machine trusts."""
+    """Start a server with a trusted certificate for hooks.example."""
     context, authority = make_certificate(tmp_path, "hooks.example")
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     outbound.tls_context.cache_clear()
@@ -512,7 +508,7 @@ def secure_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[O
     outbound.tls_context.cache_clear()
 
 
-def test_tls_speaks_to_the_name(secure_server: Outside, names: dict[str, list[list[str]]]) -> None:
+def test_tls_uses_the_host_name(secure_server: Outside, names: dict[str, list[list[str]]]) -> None:
     asked: list[str] = []
     assert secure_server.tls is not None
     secure_server.tls.sni_callback = lambda connection, name, context: asked.append(name)
@@ -535,7 +531,7 @@ def test_a_certificate_for_another_name_is_refused(secure_server: Outside, names
     assert secure_server.requests == []
 
 
-def test_a_certificate_of_nobody_known_is_refused(
+def test_a_certificate_of_an_unknown_authority_is_refused(
     secure_server: Outside, names: dict[str, list[list[str]]], tmp_path: Path
 ) -> None:
     names["fake.example"] = [["127.0.0.1"]]
@@ -545,7 +541,7 @@ def test_a_certificate_of_nobody_known_is_refused(
         send("GET", f"https://fake.example:{server.port}/", networks=LOOPBACK)
 
 
-def test_plain_http_behind_https_is_no_answer(canary: Outside) -> None:
+def test_plain_http_at_an_https_url_fails(canary: Outside) -> None:
     with pytest.raises(OutboundFailed, match="No TLS connection"):
         send("GET", f"https://127.0.0.1:{canary.port}/", networks=LOOPBACK)
 
@@ -553,7 +549,7 @@ def test_plain_http_behind_https_is_no_answer(canary: Outside) -> None:
 def test_a_handshake_that_never_ends_is_cut_off() -> None:
     began = time.monotonic()
 
-    # Nobody accepts: the kernel takes the connection, and nothing answers.
+    # The server never calls accept: the kernel takes the connection, and nothing answers.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
         with pytest.raises(OutboundFailed, match="No complete response within"):
@@ -563,7 +559,7 @@ def test_a_handshake_that_never_ends_is_cut_off() -> None:
 
 
 def test_no_connection_is_left_open(canary: Outside) -> None:
-    """Warnings are errors, so a socket that is not closed shows as one; the timers have gone as well."""
+    """Warnings are errors, so an unclosed socket fails the test. All timers must have ended too."""
     canary.answers["/"] = raw(FAILURES["too large"][0])
     for _ in range(20):
         with pytest.raises(OutboundFailed):

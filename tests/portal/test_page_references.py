@@ -1,6 +1,7 @@
-"""What an element of a page points to is on that page, also when the page is opened by its own address.
+"""Every id that an element refers to exists on its page, also when the page is opened by its own URL.
 
-A confirmation is a part of another page too: what it points to there may be absent here, and then its button is dead.
+A confirmation is also a fragment of another page. If it refers to an element that exists only there, its button does
+nothing when the confirmation is opened by itself.
 """
 
 import re
@@ -19,14 +20,14 @@ from tests.portal.isolation_table import NOWHERE, TENANT, Place, address_of, ask
 
 SignIn = Callable[[User], Client]
 PAGES = [row for row in TENANT if not row.is_api]
-# The attributes that hold ids, and those of htmx that hold selectors among other words.
+# The attributes that contain ids, and those of htmx that contain selectors among other words.
 IDS = {"for", "form", "list", "popovertarget", "data-copy", "aria-controls", "aria-describedby", "aria-labelledby"}
 SELECTORS = {"hx-target", "hx-select", "hx-include", "hx-indicator", "hx-swap", "hx-sync", "hx-trigger"}
 SELECTED = re.compile(r"#([\w-]+)")
 
 
 class References(HTMLParser):
-    """Collects the ids of a page, and what its elements point to."""
+    """Collects the ids of a page and the ids that its elements refer to."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ def pointed_at_by(name: str, value: str) -> Iterator[str]:
 
 
 def missing_on(response: Any) -> list[tuple[str, str]]:
-    """What the page's elements point to and the page does not have; of a download or redirect nothing."""
+    """Return the ids that the page's elements refer to but the page lacks. Empty for a download or redirect."""
     page = response.content.decode()
     return References(page).missing if page.startswith("<!doctype html>") else []
 
@@ -99,7 +100,7 @@ def test_a_refused_form_has_what_its_elements_point_to(cast: Cast, place: Place,
     assert {address: found for address, found in missing.items() if found} == {}
 
 
-def test_a_question_about_several_has_what_it_points_to(cast: Cast, place: Place, client_for: SignIn) -> None:
+def test_a_bulk_confirmation_has_what_it_points_to(cast: Cast, place: Place, client_for: SignIn) -> None:
     several = {"command": "kill", "id": list(place.deployments.values())}
 
     answer = client_for(cast.operator).post("/o/acme/deployments/bulk", several)

@@ -1,4 +1,4 @@
-"""The first wall: each route declares who may call it, and the declaration is kept (portal/access.py)."""
+"""Route policies: each route declares who may call it, and the declaration is enforced (portal/access.py)."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ SignedIn = Callable[[User], Client]
 View = Callable[..., Any]
 
 EXAMPLES = {"slug": "acme", "int": "1", "uuid": "00000000-0000-4000-8000-000000000000", "str": "x", "path": "x"}
-# Routes that are regular expressions have no converters to fill in.
+# Routes by regular expression have no converters to fill in.
 EXAMPLE_PATHS = {
     r"accounts/^confirm-email/(?P<key>[-:\w]+)/$": "accounts/confirm-email/x/",
     r"accounts/^password/reset/key/(?P<uidb36>[0-9A-Za-z]+)-(?P<key>.+)/$": "accounts/password/reset/key/1-x/",
@@ -27,7 +27,7 @@ EXAMPLE_PATHS = {
 
 
 def routes(patterns: list[Any] | None = None, prefix: str = "") -> Iterator[tuple[str, View]]:
-    """Every route of the URLconf with its view."""
+    """Yield every route of the URLconf with its view."""
     for pattern in get_resolver().url_patterns if patterns is None else patterns:
         if isinstance(pattern, URLResolver):
             yield from routes(pattern.url_patterns, prefix + str(pattern.pattern))
@@ -37,7 +37,7 @@ def routes(patterns: list[Any] | None = None, prefix: str = "") -> Iterator[tupl
 
 
 def path_of(route: str) -> str:
-    """An address that the route matches."""
+    """Return a path that the route matches."""
     if route in EXAMPLE_PATHS:
         return "/" + EXAMPLE_PATHS[route]
     if route.startswith("admin/^(?P<app_label>"):
@@ -64,8 +64,8 @@ def test_every_policy_of_a_library_belongs_to_a_route() -> None:
     assert set(LIBRARY_POLICIES) <= named
 
 
-def test_what_is_public_is_a_short_list() -> None:
-    """Whoever makes one more route public changes this list, and is asked why."""
+def test_the_list_of_public_routes_is_short() -> None:
+    """Making another route public requires a change of this list, which a reviewer will question."""
     public = {path_of(route) for route, view in routes() if policy_of(view) is Policy.PUBLIC}
 
     assert public == {
@@ -85,7 +85,7 @@ def test_what_is_public_is_a_short_list() -> None:
         "/api/docs",
         "/health",
         "/livez",
-        "/metrics",  # asks for a token of its own
+        "/metrics",  # requires its own token
         "/readyz",
     }
 
@@ -125,7 +125,7 @@ def test_sign_in_leads_back_to_the_page_of_a_fragment(client: Client, cast: Cast
 
 
 def test_sign_in_leads_back_to_an_address_that_htmx_encoded(client: Client, db: None) -> None:
-    """As htmx does where the address holds a character that a header cannot."""
+    """htmx encodes the URL if it contains a character that a header cannot."""
     page = "/o/acme/deployments/?q=é"
     named = {"HX-Current-URL": quote(f"http://testserver{page}"), "HX-Current-URL-URI-AutoEncoded": "true"}
 
@@ -164,7 +164,7 @@ def test_sign_in_leads_to_no_forged_address(client: Client, db: None, forged: st
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_nobody_opens_a_closed_route(client_for: SignedIn, cast: Cast, method: str) -> None:
+def test_a_closed_route_is_404(client_for: SignedIn, cast: Cast, method: str) -> None:
     for client in (Client(), client_for(cast.operator), client_for(cast.staff)):
         for path in paths_with(Policy.CLOSED):
             assert (path, getattr(client, method)(path).status_code) == (path, 404)
@@ -178,7 +178,7 @@ def test_only_staff_open_the_admin(client_for: SignedIn, cast: Cast, method: str
         assert (path, getattr(client, method)(path).status_code) == (path, 403)
 
 
-def test_superuser_who_is_no_staff_does_not_open_the_admin(client_for: SignedIn, cast: Cast) -> None:
+def test_a_superuser_without_staff_cannot_open_the_admin(client_for: SignedIn, cast: Cast) -> None:
     User.objects.filter(pk=cast.admin.pk).update(is_superuser=True)
 
     assert client_for(cast.admin).get("/admin/").status_code == 403
@@ -213,7 +213,7 @@ def test_staff_need_two_factors_in_production(client_for: SignedIn, cast: Cast, 
     assert b"requires two-factor authentication" in client.get("/accounts/2fa/").content
 
 
-def test_recovery_codes_alone_are_no_second_factor(
+def test_recovery_codes_are_no_second_factor(
     client_for: SignedIn, cast: Cast, settings: Any, recovery_codes: Callable[[User], list[str]]
 ) -> None:
     settings.LOCAL = False

@@ -1,4 +1,4 @@
-"""GET /metrics: closed without its token, and true."""
+"""GET /metrics: closed without its token, and correct."""
 
 from datetime import timedelta
 from typing import Any
@@ -24,7 +24,7 @@ QUERIES = 10
 
 @pytest.fixture
 def scraped(settings: Any) -> Any:
-    """The samples by name and label: `scraped()["portal_upgrades", "SUCCESS"]`."""
+    """Return the samples by name and label: `scraped()["portal_upgrades", "SUCCESS"]`."""
     settings.METRICS_TOKEN = TOKEN
 
     def scrape() -> dict[Any, float]:
@@ -48,7 +48,7 @@ def test_upgrades_are_counted_by_status(cast: Cast, scraped: Any) -> None:
     assert counts == {"SUCCESS": 1, "FAILED": 1, "PARTIAL": 0}
 
 
-def test_what_an_operator_must_be_woken_by(cast: Cast, scraped: Any) -> None:
+def test_problems_that_need_an_operator_have_gauges(cast: Cast, scraped: Any) -> None:
     make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
     Rollout.objects.update(
         is_stalled=True,
@@ -65,7 +65,7 @@ def test_what_an_operator_must_be_woken_by(cast: Cast, scraped: Any) -> None:
     assert samples["portal_rollout_unseen_seconds",] == pytest.approx(120, abs=10)
 
 
-def test_an_ended_upgrade_wakes_nobody(cast: Cast, scraped: Any) -> None:
+def test_an_ended_upgrade_raises_no_alert(cast: Cast, scraped: Any) -> None:
     make_upgrade(cast.acme, by=cast.operator)
     Rollout.objects.update(deadline_at=Now() - timedelta(hours=1), last_checked_at=Now() - timedelta(hours=1))
 
@@ -75,7 +75,7 @@ def test_an_ended_upgrade_wakes_nobody(cast: Cast, scraped: Any) -> None:
     assert samples["portal_rollout_unseen_seconds",] == 0
 
 
-def test_deployments_and_heartbeats(cast: Cast, scraped: Any) -> None:
+def test_deployments_and_heartbeats_have_gauges(cast: Cast, scraped: Any) -> None:
     make_deployment(cast, make_agent(cast), "ready")
     Deployment.objects.update(next_check_at=Now() - timedelta(seconds=40))
     Heartbeat.objects.create(name="worker", beat_at=Now() - timedelta(seconds=20))
@@ -87,7 +87,7 @@ def test_deployments_and_heartbeats(cast: Cast, scraped: Any) -> None:
     assert samples["portal_heartbeat_age_seconds", "worker"] == pytest.approx(20, abs=10)
 
 
-def test_notifications_that_wait(cast: Cast, scraped: Any) -> None:
+def test_waiting_notifications_have_gauges(cast: Cast, scraped: Any) -> None:
     make_channel(cast.acme, by=cast.admin)
     tell(cast.acme)
     NotificationDelivery.objects.update(next_check_at=Now() - timedelta(seconds=40))
@@ -107,7 +107,7 @@ def test_names_no_organization(cast: Cast, settings: Any) -> None:
     assert [word for word in ("acme", "Acme", upgrade.upgrade_id, "example.com") if word in text] == []
 
 
-def test_costs_a_few_queries_whatever_there_is(cast: Cast, scraped: Any, django_assert_num_queries: Any) -> None:
+def test_costs_a_fixed_number_of_queries(cast: Cast, scraped: Any, django_assert_num_queries: Any) -> None:
     for _ in range(3):
         make_upgrade(cast.acme, by=cast.operator)
 
@@ -116,7 +116,7 @@ def test_costs_a_few_queries_whatever_there_is(cast: Cast, scraped: Any, django_
 
 
 @pytest.mark.parametrize("given", [None, "Bearer wrong", TOKEN, f"Basic {TOKEN}", "Bearer \xe9"])
-def test_refuses_everybody_without_the_token(db: None, settings: Any, given: str | None) -> None:
+def test_requests_without_the_token_are_refused(db: None, settings: Any, given: str | None) -> None:
     settings.METRICS_TOKEN = TOKEN
 
     answer = Client().get("/metrics", headers={"Authorization": given} if given else {})

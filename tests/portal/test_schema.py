@@ -1,4 +1,4 @@
-"""The contract at /api/schema and /api/docs: complete, valid, and what the routes really answer."""
+"""The API contract at /api/schema and /api/docs: complete, valid, and matching the actual responses."""
 
 import functools
 import html
@@ -27,7 +27,7 @@ SignIn = Callable[[User], Client]
 Json = dict[str, Any]
 
 PAGES = {"/api/docs"}
-API = "api/"  # deployments and agents are at the root too: the same views, described once
+API = "api/"  # deployments and agents are also at the root: the same views, documented once
 
 
 def path_in_document(route: str) -> str:
@@ -35,14 +35,14 @@ def path_in_document(route: str) -> str:
 
 
 def operations() -> Iterator[tuple[str, str, Json]]:
-    """(method, path, operation) of the whole document."""
+    """Return (method, path, operation) for the whole document."""
     for path, methods in openapi()["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation
 
 
 def strict(schema: Any) -> Any:
-    """The schema with no room for a field that it does not name."""
+    """Return the schema with additional fields forbidden."""
     if isinstance(schema, list):
         return [strict(each) for each in schema]
     if not isinstance(schema, dict):
@@ -54,7 +54,7 @@ def strict(schema: Any) -> Any:
 
 
 def assert_documented(response: Any, method: str, path: str) -> None:
-    """The answer's status is documented for the route, and its body is what the document says, field by field."""
+    """Check that the route documents the response's status, and that the body matches the document field by field."""
     documented = openapi()["paths"][path][method.lower()]["responses"]
     assert str(response.status_code) in documented, f"{method} {path} answered {response.status_code}"
     validator = validator_of(method, path, str(response.status_code))
@@ -88,7 +88,7 @@ def test_it_is_generated_without_a_warning_and_valid(tmp_path: Path) -> None:
     assert openapi()["openapi"].startswith("3.1")
 
 
-def test_anybody_may_read_it(db: None) -> None:
+def test_the_document_is_public(db: None) -> None:
     response = Client().get("/api/schema")
 
     assert response.status_code == 200
@@ -114,7 +114,7 @@ def test_every_operation_has_a_name_of_its_own_and_a_summary() -> None:
     assert all(operation.get("summary") for _, _, operation in operations())
 
 
-def test_every_documented_refusal_has_the_error_shape_and_a_meaning() -> None:
+def test_every_documented_error_has_a_shape_and_meaning() -> None:
     for _, _, operation in operations():
         for status, answer in operation["responses"].items():
             if status >= "400":
@@ -122,7 +122,7 @@ def test_every_documented_refusal_has_the_error_shape_and_a_meaning() -> None:
                 assert answer["description"]
 
 
-def test_what_needs_a_session_documents_401_and_unsafe_methods_the_token() -> None:
+def test_session_and_csrf_requirements_are_documented() -> None:
     for method, path, operation in operations():
         needed = {name for requirement in operation.get("security", []) for name in requirement}
 
@@ -131,7 +131,7 @@ def test_what_needs_a_session_documents_401_and_unsafe_methods_the_token() -> No
         assert ("413" in operation["responses"]) or "requestBody" not in operation
 
 
-def test_what_takes_an_idempotency_key_documents_it_and_the_mismatch() -> None:
+def test_idempotency_keys_are_documented() -> None:
     keyed = {
         (method, path)
         for method, path, operation in operations()
@@ -143,12 +143,12 @@ def test_what_takes_an_idempotency_key_documents_it_and_the_mismatch() -> None:
     assert ("DELETE", "/api/v1/deployments/{deployment_id}") in keyed
 
 
-def test_what_reads_a_body_documents_its_size_and_type() -> None:
+def test_routes_with_a_body_document_size_and_type_errors() -> None:
     for method, path, operation in operations():
         assert ({"413", "415"} <= operation["responses"].keys()) == (method != "GET"), f"{method} {path}"
 
 
-# --- what the routes answer ----------------------------------------------------------------------------------------
+# --- responses of the routes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("statuses", [[Status.PENDING], [Status.IN_PROGRESS], [Status.SUCCESS], [Status.FAILED]])
@@ -179,7 +179,7 @@ def test_commands_are_answered_as_documented(cast: Cast, platform: LocalAws, cli
     assert_documented(stopped, "POST", f"{path}/{{upgrade_id}}/stop")
 
 
-def test_what_an_operator_may_is_answered_as_documented(
+def test_operator_routes_are_answered_as_documented(
     cast: Cast, platform: LocalAws, client_for: SignIn, subtests: Any
 ) -> None:
     place, client = make_place(cast, cast.acme), client_for(cast.operator)
@@ -238,7 +238,7 @@ def test_every_refusal_of_every_route_is_documented(
 # --- the page ------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_tells_every_route(db: None) -> None:
+def test_the_page_lists_every_route(db: None) -> None:
     response = Client().get("/api/docs")
 
     text = response.content.decode()
@@ -259,7 +259,7 @@ def test_the_page_keeps_to_the_content_security_policy(db: None) -> None:
     assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", text))
 
 
-def test_a_call_stands_as_it_is_typed(db: None) -> None:
+def test_the_page_shows_curl_commands(db: None) -> None:
     page = html.unescape(Client().get("/api/docs").content.decode())
 
     assert (

@@ -1,4 +1,4 @@
-"""`manage.py seed_organizations`: the demo's organizations and people, and nothing of it anywhere else."""
+"""`manage.py seed_organizations`: creates the demo's organizations and people, and only in a demo."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_the_organizations_are_those_of_the_local_aws(db: None) -> None:
     assert initech.cluster is None
 
 
-def test_their_platforms_are_asked_at_the_local_aws(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_their_platform_addresses_are_the_local_aws(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:8001")
 
     call_command("seed_organizations")
@@ -49,9 +49,7 @@ def test_their_platforms_are_asked_at_the_local_aws(db: None, monkeypatch: pytes
     assert initech.platform_agent_url == ""
 
 
-def test_a_demo_seeded_earlier_gets_the_addresses_and_keeps_those_that_people_set(
-    db: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeding_again_updates_only_unchanged_addresses(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     call_command("seed_organizations")
     Organization.objects.filter(slug="acme").update(
@@ -82,7 +80,7 @@ def test_only_the_staff_person_opens_the_admin(db: None) -> None:
     assert [user.email for user in User.objects.filter(is_staff=True)] == ["staff@portal.example"]
 
 
-def test_seeding_again_changes_nothing_that_people_did_since(db: None) -> None:
+def test_seeding_again_keeps_peoples_changes(db: None) -> None:
     call_command("seed_organizations")
     Organization.objects.create(slug="added", name="Added by staff")
     Organization.objects.filter(slug="acme").update(name="Renamed")

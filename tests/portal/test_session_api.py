@@ -1,4 +1,4 @@
-"""The session of an API client: sign in, who am I, sign out."""
+"""The session of an API client: sign in, show the session, sign out."""
 
 import json
 import time
@@ -80,7 +80,7 @@ def test_session_leaves_a_suspended_organization_out(api: ApiClient, cast: Cast)
     assert [organization["slug"] for organization in response.json()["organizations"]] == ["globex"]
 
 
-def test_session_shows_a_new_role_at_once(api: ApiClient, cast: Cast) -> None:
+def test_session_shows_a_new_role_immediately(api: ApiClient, cast: Cast) -> None:
     api.sign_in(cast.operator, cast.password)
 
     Membership.objects.filter(user=cast.operator).update(role=Role.VIEWER)
@@ -99,7 +99,7 @@ def test_anonymous_session_is_401_and_sets_the_csrf_cookie(db: None) -> None:
     assert response.cookies["csrftoken"].value
 
 
-def test_an_authorization_header_signs_nobody_in(api: ApiClient, cast: Cast) -> None:
+def test_an_authorization_header_does_not_sign_in(api: ApiClient, cast: Cast) -> None:
     response = api.get("/api/v1/auth/session", headers={"Authorization": "Bearer something"})
 
     assert response.status_code == 401
@@ -111,13 +111,13 @@ def test_wrong_password_is_401(api: ApiClient, cast: Cast) -> None:
     assert (response.status_code, response.json()) == (401, WRONG)
 
 
-def test_unknown_person_gets_the_same_answer_as_a_wrong_password(api: ApiClient, cast: Cast) -> None:
+def test_an_unknown_person_gets_the_wrong_password_answer(api: ApiClient, cast: Cast) -> None:
     response = api.send("/api/v1/auth/login", {"email": "nobody@example.com", "password": cast.password})
 
     assert (response.status_code, response.json()) == (401, WRONG)
 
 
-def test_inactive_person_gets_the_same_answer_as_a_wrong_password(api: ApiClient, cast: Cast) -> None:
+def test_an_inactive_person_gets_the_wrong_password_answer(api: ApiClient, cast: Cast) -> None:
     cast.operator.is_active = False
     cast.operator.save(update_fields=["is_active"])
 
@@ -127,7 +127,7 @@ def test_inactive_person_gets_the_same_answer_as_a_wrong_password(api: ApiClient
     assert api.get("/api/v1/auth/session").status_code == 401
 
 
-def test_deactivation_ends_a_session_at_once(api: ApiClient, cast: Cast) -> None:
+def test_deactivation_ends_a_session_immediately(api: ApiClient, cast: Cast) -> None:
     api.sign_in(cast.operator, cast.password)
 
     cast.operator.is_active = False
@@ -241,7 +241,7 @@ def test_unknown_query_key_is_400(api: ApiClient, cast: Cast) -> None:
     assert api.get("/api/v1/auth/session?depth=1").status_code == 400
 
 
-def test_five_failures_lock_the_person_but_nobody_else(api: ApiClient, cast: Cast) -> None:
+def test_five_failures_lock_only_that_person(api: ApiClient, cast: Cast) -> None:
     for _ in range(5):
         assert api.sign_in(cast.operator, "wrong").status_code == 401
 
@@ -307,9 +307,7 @@ def test_the_password_is_asked_for_before_the_code(api: ApiClient, cast: Cast, a
     assert response.json() == WRONG
 
 
-def test_refusal_for_the_missing_code_leaves_nothing_half_signed_in(
-    api: ApiClient, cast: Cast, authenticator: Authenticator
-) -> None:
+def test_a_missing_code_leaves_no_partial_sign_in(api: ApiClient, cast: Cast, authenticator: Authenticator) -> None:
     authenticator(cast.operator)
 
     api.sign_in(cast.operator, cast.password)
@@ -359,7 +357,7 @@ def test_wrong_codes_lock_the_person(api: ApiClient, cast: Cast, authenticator: 
     assert int(response["Retry-After"]) >= 60
 
 
-def test_a_code_without_two_factors_is_no_harm(api: ApiClient, cast: Cast) -> None:
+def test_a_code_without_two_factors_is_ignored(api: ApiClient, cast: Cast) -> None:
     assert api.sign_in(cast.operator, cast.password, code="123456").status_code == 200
 
 
@@ -383,9 +381,7 @@ def test_signing_in_again_changes_the_session_key(api: ApiClient, cast: Cast) ->
     assert api.session.session_key != first
 
 
-def test_a_refused_sign_in_keeps_whoever_was_signed_in(
-    api: ApiClient, cast: Cast, authenticator: Authenticator
-) -> None:
+def test_a_refused_sign_in_keeps_the_current_session(api: ApiClient, cast: Cast, authenticator: Authenticator) -> None:
     authenticator(cast.viewer)
     api.sign_in(cast.operator, cast.password)
 

@@ -1,4 +1,4 @@
-"""The pages about one's own account: sign-in, two-factor authentication, passwords, devices."""
+"""The account pages: sign-in, two-factor authentication, passwords, devices."""
 
 import re
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def reauthenticate(client: Client, password: str) -> None:
 
 
 def assert_strict(response: Any) -> None:
-    """In our frame, and nothing that the Content-Security-Policy would refuse."""
+    """Check that the page has our layout and nothing that the Content-Security-Policy would refuse."""
     page = response.content.decode()
     assert response.status_code == 200
     assert 'href="/static/portal.css"' in page
@@ -112,7 +112,7 @@ def test_wrong_password_says_so(client: Client, cast: Cast) -> None:
     assert audit_kinds() == []
 
 
-def test_inactive_person_is_told_so(client: Client, cast: Cast) -> None:
+def test_an_inactive_person_sees_why(client: Client, cast: Cast) -> None:
     cast.operator.is_active = False
     cast.operator.save(update_fields=["is_active"])
 
@@ -163,7 +163,7 @@ def test_anonymous_sign_out_leads_to_the_start(client: Client, db: None) -> None
     assert audit_kinds() == []
 
 
-def test_nobody_signs_up(client: Client, db: None) -> None:
+def test_sign_up_is_closed(client: Client, db: None) -> None:
     credentials = {"email": "new@example.com", "password1": "a-long-password-1", "password2": "a-long-password-1"}
 
     response = client.post("/accounts/signup/", credentials)
@@ -183,7 +183,7 @@ def test_page_of_the_account_is_ours_and_keeps_the_policy(client_for: SignedIn, 
 
 
 @pytest.mark.parametrize("path", PAGES_AFTER_REAUTHENTICATION)
-def test_page_behind_reauthentication_is_ours_and_keeps_the_policy(
+def test_reauthenticated_page_is_ours_and_keeps_the_policy(
     client_for: SignedIn,
     cast: Cast,
     authenticator: Authenticator,
@@ -209,7 +209,7 @@ def test_anonymous_is_sent_to_sign_in(client: Client, db: None, path: str) -> No
 
 
 @pytest.mark.parametrize("path", ["/accounts/email/", "/accounts/confirm-email/", "/accounts/login/code/confirm/"])
-def test_nobody_changes_addresses_by_themselves(client_for: SignedIn, cast: Cast, path: str) -> None:
+def test_people_cannot_change_their_own_address(client_for: SignedIn, cast: Cast, path: str) -> None:
     response = client_for(cast.operator).post(path, {"action_add": "", "email": "other@example.com"})
 
     assert response.status_code == 404
@@ -284,7 +284,7 @@ def test_activating_the_app_gives_recovery_codes(client_for: SignedIn, cast: Cas
     assert set(AuthenticatorRow.objects.values_list("type", flat=True)) == {"totp", "recovery_codes"}
 
 
-def test_a_forgotten_password_is_set_anew_by_mail(client: Client, cast: Cast) -> None:
+def test_a_forgotten_password_is_reset_by_email(client: Client, cast: Cast) -> None:
     client.post("/accounts/password/reset/", {"email": cast.operator.email})
     link = re.search(r"http://testserver(/\S+)", mail.outbox[0].body)
     assert link
@@ -298,7 +298,7 @@ def test_a_forgotten_password_is_set_anew_by_mail(client: Client, cast: Cast) ->
     assert sign_in(client, cast.operator.email, "another-long-password-1").status_code == 302
 
 
-def test_a_reset_for_nobody_tells_nothing(client: Client, cast: Cast) -> None:
+def test_a_reset_for_an_unknown_address_reveals_nothing(client: Client, cast: Cast) -> None:
     known = client.post("/accounts/password/reset/", {"email": cast.operator.email})
     unknown = client.post("/accounts/password/reset/", {"email": "nobody@example.com"})
 
@@ -306,7 +306,7 @@ def test_a_reset_for_nobody_tells_nothing(client: Client, cast: Cast) -> None:
 
 
 def test_an_address_that_staff_have_changed_leads_nowhere(client: Client, cast: Cast) -> None:
-    """Also when a password was reset before: allauth's own generator of links would keep the address for ever."""
+    """Also if a password was reset before: allauth's own link generator would keep accepting the old address."""
     old = cast.operator.email
     sign_in(client, old, cast.password)
     client.post("/accounts/logout/")

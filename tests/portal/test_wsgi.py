@@ -1,4 +1,4 @@
-"""The application as the web server calls it, with what Django itself would fail at."""
+"""The WSGI application, with requests that make Django itself fail."""
 
 import io
 import json
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 def call(path: str, content_type: str) -> tuple[str, dict[str, str], bytes]:
-    """Status, headers and body of a GET."""
+    """Return status, headers and body of a GET."""
     answered: list[Any] = []
     environ: dict[str, Any] = {"PATH_INFO": path, "CONTENT_TYPE": content_type, "wsgi.input": io.BytesIO()}
     environ |= {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "testserver"}
@@ -27,7 +27,7 @@ def call(path: str, content_type: str) -> tuple[str, dict[str, str], bytes]:
 
 @pytest.mark.parametrize("charset", ["zlib", '"ZLIB"', "rot13", "base64", "hex", "utf-8\x00"])
 @pytest.mark.parametrize("path", ["/livez", "/api/v1/auth/session"])
-def test_a_charset_that_is_none_of_text_is_400(path: str, charset: str) -> None:
+def test_a_charset_that_is_not_text_is_400(path: str, charset: str) -> None:
     status, headers, body = call(path, f"text/html; charset={charset}")
 
     assert (status, headers["Content-Type"]) == ("400 Bad Request", "application/json")

@@ -1,4 +1,4 @@
-"""Views that fail in each way that a view can fail; for test_errors.py. The secrets must never be seen."""
+"""Views that fail in every way that a view can fail, for test_errors.py. Their secrets must never be shown."""
 
 from typing import NoReturn
 

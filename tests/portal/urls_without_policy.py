@@ -1,4 +1,4 @@
-"""The portal's addresses and one more, whose view nobody has declared a policy for."""
+"""The portal's URLs and another one whose view declares no policy."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
