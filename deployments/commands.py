@@ -32,7 +32,7 @@ from portal.audit import record
 from portal.errors import PortalError, is_unique_violation, shortened
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, Role, User
-from portal.wakeup import ring
+from portal.wakeup import dispatch
 
 DEFAULT_CPU, DEFAULT_MEMORY = 256, 512
 MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 80, 2000
@@ -71,12 +71,12 @@ def create_agent(
         "description": description,
         "environment": environment or {},
     }
-    key = KeyUse.of("create_agent", fields, organization=organization, user=actor, key=idempotency_key)
+    key = KeyUse.for_request("create_agent", fields, organization=organization, user=actor, key=idempotency_key)
     refuse_invalid(agent_errors(fields))
 
     def make() -> Agent:
         agent = Agent.objects.create(organization=organization, **fields)
-        key.keep(str(agent.pk))
+        key.store(str(agent.pk))
         audit(AuditKind.AGENT_CREATED, agent, actor, {"name": agent.name, "image": agent.image})
         return agent
 
@@ -165,13 +165,13 @@ def create_deployment(
     organization = agent.organization
     require(actor, organization, Role.OPERATOR)
     request = {"agent_id": str(agent.pk), "replicas": replicas, "version": version}
-    key = KeyUse.of("create_deployment", request, organization=organization, user=actor, key=idempotency_key)
+    key = KeyUse.for_request("create_deployment", request, organization=organization, user=actor, key=idempotency_key)
 
     def make() -> Deployment:
         refuse_bad_replicas(organization, replicas)
         refuse_invalid({"version": errors} if version and (errors := version_errors(version)) else {})
         deployment = new_deployment(agent, actor, replicas, version)
-        key.keep(str(deployment.pk))
+        key.store(str(deployment.pk))
         record_event(deployment, EventType.CREATE, actor=actor.email, detail=f"{replicas} of {deployment.image}")
         audit(AuditKind.DEPLOYMENT_CREATED, deployment, actor, request)
         dispatch_deployment(deployment)
@@ -353,7 +353,7 @@ def run_command(
     organization = deployment.organization
     require(actor, organization, Role.OPERATOR)
     asked = {"deployment_id": str(deployment.pk), **request}
-    key = KeyUse.of(f"{command}_deployment", asked, organization=organization, user=actor, key=idempotency_key)
+    key = KeyUse.for_request(f"{command}_deployment", asked, organization=organization, user=actor, key=idempotency_key)
 
     def make() -> None:
         locked = Deployment.objects.select_for_update(of=("self",)).select_related("agent", "organization")
@@ -363,7 +363,7 @@ def run_command(
             raise PortalError(refusal.code, refusal.message, 400)
         deployment.refresh_from_db(from_queryset=locked)
         change()
-        key.keep(str(deployment.pk))
+        key.store(str(deployment.pk))
         dispatch_deployment(deployment)
 
     run_once(key, make, lambda _: None)
@@ -404,4 +404,4 @@ def audit(kind: AuditKind, subject: Agent | Deployment, actor: User | None, data
 def dispatch_deployment(deployment: Deployment) -> None:
     """Dispatch a reconcile task after the commit. If it is lost, the sweep finds the row within a second."""
     place = (str(deployment.organization_id), deployment.cluster)
-    transaction.on_commit(lambda: ring("deployments.tasks.reconcile", *place))
+    transaction.on_commit(lambda: dispatch("deployments.tasks.reconcile", *place))

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 
 from deployments.engine.reconciler import reconcile as run_turn
 from deployments.models import Deployment
-from portal.wakeup import ring
+from portal.wakeup import dispatch
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +51,10 @@ def sweep() -> None:
 
     After one message that the broker did not accept, the sweep sends no more: each would wait for its timeout.
     """
-    broker_takes = True
+    broker_accepts = True
     for organization_id, cluster, overdue in find_due_clusters():
         place = (str(organization_id), cluster)
-        broker_takes = broker_takes and (overdue or ring("deployments.tasks.reconcile", *place))
-        if overdue or not broker_takes:
+        broker_accepts = broker_accepts and (overdue or dispatch("deployments.tasks.reconcile", *place))
+        if overdue or not broker_accepts:
             logger.warning("sweep reconciles cluster %s itself", cluster)
             run_turn(*place)

@@ -24,7 +24,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonRes
 from django.urls import reverse
 from rest_framework.request import Request
 
-from portal.errors import NOT_FOUND, PortalError, error_body, existing, is_api, respond
+from portal.errors import NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
 from portal.web.htmx import page_of
 
@@ -90,7 +90,7 @@ def policy(declared: Policy) -> Callable[[View], View]:
     return declare
 
 
-def policy_of(view: Callable[..., Any]) -> Policy | None:
+def get_policy(view: Callable[..., Any]) -> Policy | None:
     """Return the policy of the view. None means that none is declared, so the view is refused."""
     declared = getattr(view, "policy", None)
     if isinstance(declared, Policy):
@@ -118,7 +118,7 @@ class AccessMiddleware:
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponse | None:
         # Return the error instead of raising it: Django turns an exception in process_view into a 500.
-        declared = policy_of(view)
+        declared = get_policy(view)
         if declared is None:
             return respond(request, PortalError("no_policy", "This route declares no policy, so it is closed.", 403))
         if declared is Policy.CLOSED:
@@ -185,7 +185,7 @@ def staff_only(request: HttpRequest) -> HttpResponse | None:
     return HttpResponseRedirect(reverse("mfa_index"))
 
 
-def role_in(user: Person, organization: Organization) -> Role | None:
+def get_role(user: Person, organization: Organization) -> Role | None:
     """Return the person's role. None for an outsider and for a suspended organization."""
     if not user.is_authenticated or not user.is_active or not organization.is_active:
         return None
@@ -195,7 +195,7 @@ def role_in(user: Person, organization: Organization) -> Role | None:
 
 def require(user: Person, organization: Organization, needed: Role) -> Role:
     """Return the person's role. Raises PortalError 404 for an outsider, 403 for a role below `needed`."""
-    role = existing(role_in(user, organization))
+    role = found_or_404(get_role(user, organization))
     if not role.includes(needed):
         raise PortalError(
             "forbidden",
@@ -206,12 +206,12 @@ def require(user: Person, organization: Organization, needed: Role) -> Role:
     return role
 
 
-def organization_of_page(request: HttpRequest, slug: str) -> Organization:
+def get_page_organization(request: HttpRequest, slug: str) -> Organization:
     """Return the organization named in a page's URL. Raises PortalError 404 for an outsider."""
-    return existing(Organization.objects.visible_to(request.user).filter(slug=slug).first())
+    return found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
 
 
-def organization_of_api(request: HttpRequest) -> Organization:
+def get_api_organization(request: HttpRequest) -> Organization:
     """Return the organization that a list, create or trigger route acts on: `X-Organization`, else the only membership.
 
     *Raises* PortalError 404 for an unknown slug, for another organization's slug, and for a person without memberships;
@@ -219,7 +219,7 @@ def organization_of_api(request: HttpRequest) -> Organization:
     """
     slug = request.headers.get("X-Organization")
     if slug is not None:
-        return organization_of_page(request, slug)
+        return get_page_organization(request, slug)
     organizations = list(Organization.objects.visible_to(request.user)[:2])
     if not organizations:
         raise PortalError("not_found", "You are not a member of any organization. Ask an admin to add you.", 404)
@@ -236,8 +236,8 @@ def organization_of_api(request: HttpRequest) -> Organization:
 def organizations(request: HttpRequest) -> dict[str, Any]:
     """Provide `my_organizations` to every template, for the organization switcher."""
 
-    def mine() -> list[Organization]:
+    def load() -> list[Organization]:
         user = getattr(request, "user", AnonymousUser())
         return list(Organization.objects.visible_to(user))
 
-    return {"my_organizations": mine}
+    return {"my_organizations": load}

@@ -48,7 +48,7 @@ class PortalError(Exception):
         self.headers = {"Retry-After": str(retry_after)} if status in (429, 503) else {}
 
 
-def existing(found: Found | None) -> Found:
+def found_or_404(found: Found | None) -> Found:
     """Return `found`, or raise a 404.
 
     Objects of other organizations also get 404 so that their existence is not revealed.

@@ -25,7 +25,7 @@ class KeyUse:
     fingerprint: str
 
     @classmethod
-    def of(
+    def for_request(
         cls, command: str, request: dict[str, Any], *, organization: Organization, user: User, key: str | None
     ) -> Self:
         """Return the use of a key. The fingerprint is a SHA-256 of the command's name and its canonical request.
@@ -56,7 +56,7 @@ class KeyUse:
             )
         return earlier.subject
 
-    def keep(self, subject: str) -> None:
+    def store(self, subject: str) -> None:
         """Store the key in the transaction that creates the subject. Raises IntegrityError for a duplicate."""
         if self.key is not None:
             IdempotencyKey.objects.create(

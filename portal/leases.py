@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 # Must exceed the longest AWS call, including a role assumed on the way: leases are renewed before each call. A test
 # checks this against portal/aws/credentials.py. After a worker crash, its rows become claimable again after this long.
-LEASE = timedelta(seconds=30)
+LEASE_DURATION = timedelta(seconds=30)
 
 
 class LeaseLost(Exception):
@@ -50,7 +50,7 @@ def due() -> models.Q:
 
 
 @dataclass
-class Claim(Generic[Row]):
+class Lease(Generic[Row]):
     """A lease on one row. `now` is the database's clock when it was claimed."""
 
     row: Row
@@ -58,22 +58,22 @@ class Claim(Generic[Row]):
 
     def write(self, **fields: Any) -> None:
         """Update the row if the lease is still held. Raises LeaseLost if another worker holds it or the row is done."""
-        mine = type(self.row).unfinished().filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)
-        if not mine.update(**fields):
+        own_rows = type(self.row).unfinished().filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)
+        if not own_rows.update(**fields):
             raise LeaseLost(str(self.row))
         for name, value in fields.items():
             setattr(self.row, name, value)
 
     def renew(self) -> None:
         """Extend the lease. Call this before each AWS call. Raises LeaseLost."""
-        self.write(lease_until=Now() + LEASE)
+        self.write(lease_until=Now() + LEASE_DURATION)
 
     def release(self, *, seconds: float, **fields: Any) -> None:
         """Write `fields`, release the lease, and make the row due again in `seconds`."""
         self.write(lease_until=None, next_check_at=Now() + timedelta(seconds=seconds), **fields)
 
 
-def take(rows: "models.QuerySet[Row]", *, most: int = 1) -> list[Claim[Row]]:
+def claim_rows(rows: "models.QuerySet[Row]", *, most: int = 1) -> list[Lease[Row]]:
     """Claim up to `most` of these rows in their order, skipping locked ones. Each gets a lease and the next epoch."""
     with transaction.atomic():
         found = list(rows.select_for_update(skip_locked=True, of=("self",))[:most])
@@ -84,8 +84,8 @@ def take(rows: "models.QuerySet[Row]", *, most: int = 1) -> list[Claim[Row]]:
             (now,) = cursor.fetchone()
         model = type(found[0])
         model._default_manager.filter(pk__in=[row.pk for row in found]).update(
-            lease_until=Now() + LEASE, lease_epoch=models.F("lease_epoch") + 1
+            lease_until=Now() + LEASE_DURATION, lease_epoch=models.F("lease_epoch") + 1
         )
     for row in found:
         row.lease_epoch += 1
-    return [Claim(row, now) for row in found]
+    return [Lease(row, now) for row in found]

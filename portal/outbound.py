@@ -26,9 +26,9 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 DEFAULT_SECONDS = 3.0
-DEFAULT_MOST_BYTES = 64 * 1024
+DEFAULT_MAX_BYTES = 64 * 1024
 # The most addresses of one name that are tried within the deadline.
-MOST_ADDRESSES = 4
+MAX_ADDRESSES = 4
 SET_HERE = {"host", "accept-encoding", "connection", "content-length", "transfer-encoding"}
 
 # Refused even if `networks` contains them. Sources: IANA's special-purpose registries (iana-ipv4-special-registry,
@@ -89,7 +89,7 @@ URL = re.compile(
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # A last label that a resolver may parse as a number: 127.1, 0x7f000001, 2130706433.
 NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
-MOST_URL = 2000
+MAX_URL_LENGTH = 2000
 
 
 class OutboundRefused(Exception):
@@ -162,31 +162,31 @@ def send(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
     seconds: float = DEFAULT_SECONDS,
-    most_bytes: int | None = DEFAULT_MOST_BYTES,
+    max_bytes: int | None = DEFAULT_MAX_BYTES,
 ) -> Answer:
-    """Send one request and read the response within `seconds` in total. `most_bytes` None reads only the headers.
+    """Send one request and read the response within `seconds` in total. `max_bytes` None reads only the headers.
 
     `networks`: CIDRs beyond the public internet that may be reached, also by http and on any port.
 
     *Raises* OutboundRefused if the address is not allowed; nothing was connected. OutboundFailed for no name, no
-    connection, a TLS error, no HTTP, a body over `most_bytes`, a compressed, truncated or late response.
+    connection, a TLS error, no HTTP, a body over `max_bytes`, a compressed, truncated or late response.
     """
     deadline = Deadline(seconds)
     place = parse(url)
     addresses = permitted(place, networks, deadline)
-    wanted = {name.lower(): value for name, value in (headers or {}).items()}
-    if SET_HERE & set(wanted):
-        raise ValueError(f"set only by portal.outbound: {', '.join(sorted(SET_HERE & set(wanted)))}")
+    requested_headers = {name.lower(): value for name, value in (headers or {}).items()}
+    if SET_HERE & set(requested_headers):
+        raise ValueError(f"set only by portal.outbound: {', '.join(sorted(SET_HERE & set(requested_headers)))}")
     connection = connect(place, addresses, deadline)
-    with connection, told_safely(deadline), cut_off_at(deadline, connection):
+    with connection, translate_errors(deadline), cut_off_at(deadline, connection):
         secured = secure(connection, place)
         with secured:
-            return exchange(secured, method, place, wanted, body, most_bytes, deadline)
+            return exchange(secured, method, place, requested_headers, body, max_bytes, deadline)
 
 
 def parse(url: str) -> Place:
     """Parse a URL. Raises OutboundRefused for anything but a plain `http(s)://host[:port][/path][?query]`."""
-    found = URL.fullmatch(url) if len(url) <= MOST_URL else None
+    found = URL.fullmatch(url) if len(url) <= MAX_URL_LENGTH else None
     if found is None:
         raise OutboundRefused("This is not a plain address such as https://name.example/path.")
     scheme = found["scheme"]
@@ -223,7 +223,7 @@ def permitted(place: Place, networks: Iterable[str], deadline: Deadline) -> list
     extra = [ip_network(text) for text in networks]
     addresses = [unmapped(address) for address in resolve(place, deadline)]
     for address in addresses:
-        if may_never(address):
+        if is_forbidden(address):
             raise OutboundRefused(f"{place.host} resolves to an address that the portal never connects to.")
         if any(address in network for network in extra):
             continue
@@ -231,7 +231,7 @@ def permitted(place: Place, networks: Iterable[str], deadline: Deadline) -> list
             raise OutboundRefused(f"{place.host} resolves to a non-public address that the settings do not allow.")
         if (place.scheme, place.port) != ("https", 443):
             raise OutboundRefused("Public addresses are reached only by https on port 443.")
-    return list(dict.fromkeys(addresses))[:MOST_ADDRESSES]
+    return list(dict.fromkeys(addresses))[:MAX_ADDRESSES]
 
 
 def resolve(place: Place, deadline: Deadline) -> list[Address]:
@@ -264,7 +264,7 @@ def unmapped(address: Address) -> Address:
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
-def may_never(address: Address) -> bool:
+def is_forbidden(address: Address) -> bool:
     if any(address in network for network in NEVER):
         return True
     if isinstance(address, IPv4Address):
@@ -332,7 +332,7 @@ def cut_off_at(deadline: Deadline, connection: socket.socket) -> Iterator[None]:
 
 
 @contextmanager
-def told_safely(deadline: Deadline) -> Iterator[None]:
+def translate_errors(deadline: Deadline) -> Iterator[None]:
     """Translate network errors into our own messages, because the library's may contain parts of the response."""
     try:
         yield
@@ -363,7 +363,7 @@ def exchange(
     place: Place,
     headers: dict[str, str],
     body: bytes | None,
-    most_bytes: int | None,
+    max_bytes: int | None,
     deadline: Deadline,
 ) -> Answer:
     speaker = http.client.HTTPConnection(place.host, place.port)
@@ -373,15 +373,15 @@ def exchange(
     with speaker.getresponse() as response:
         named = {name.lower(): value for name, value in response.getheaders()}
         deadline.check()  # a response that was cut off looks complete
-        if most_bytes is None:
+        if max_bytes is None:
             return Answer(response.status, named, b"", round(deadline.spent, 3))
         if response.getheader("content-encoding", "identity").strip().lower() != "identity":
             raise OutboundFailed("The response is compressed, although the request asked for no compression.")
         if response.getheader("transfer-encoding", "chunked").strip().lower() != "chunked":
             raise OutboundFailed("The response uses a transfer encoding that was not requested.")
-        read = response.read(most_bytes + 1)
-        if len(read) > most_bytes:
-            raise OutboundFailed(f"The response is larger than {most_bytes} bytes.")
+        read = response.read(max_bytes + 1)
+        if len(read) > max_bytes:
+            raise OutboundFailed(f"The response is larger than {max_bytes} bytes.")
         deadline.check()  # as above
         if response.length:
             raise OutboundFailed("The response ended too early.")

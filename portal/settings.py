@@ -371,13 +371,13 @@ CELERY_TASK_PUBLISH_RETRY = False
 # What the scheduler process calls, and its interval in seconds. All run on one thread, so each must return quickly.
 # Notifications are sent on other threads, because their receivers may be slow. Named by string: portal imports no app.
 SCHEDULE: dict[str, float] = {
-    "portal.tasks.beat": 5.0,
+    "portal.tasks.record_heartbeats": 5.0,
     "upgrades.tasks.sweep": 0.5,
     "upgrades.tasks.sweep_validations": 2.0,
-    "upgrades.tasks.look_after_validations": 30.0,
+    "upgrades.tasks.maintain_validations": 30.0,
     "deployments.tasks.sweep": 0.5,
     "portal.tasks.sweep_notifications": 0.5,
-    "portal.tasks.forget_notifications": 3600.0,
+    "portal.tasks.delete_old_notifications": 3600.0,
 }
 # What /metrics reads, in this order (portal/monitoring/prometheus.py).
 GAUGES = [

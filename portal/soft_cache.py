@@ -14,10 +14,10 @@ from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
 
-Kept = TypeVar("Kept")
+Cached = TypeVar("Cached")
 
 
-def key_of(kind: str, *parts: object) -> str:
+def build_key(kind: str, *parts: object) -> str:
     """Return a key of bounded length for parts that may be long, such as ARNs and images.
 
     >>> key_of("diff", "a" * 1000) == key_of("diff", "a" * 1000), len(key_of("diff", "a" * 1000))
@@ -26,34 +26,34 @@ def key_of(kind: str, *parts: object) -> str:
     return f"{kind}:{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
 
 
-def recall(key: str) -> Any:
+def read(key: str) -> Any:
     """Return the cached value; None on a cache miss."""
-    with forgetful():
+    with ignore_outage():
         return cache.get(key)
     return None
 
 
-def recall_as(key: str, build: Callable[[Any], Kept]) -> Kept | None:
+def read_as(key: str, build: Callable[[Any], Cached]) -> Cached | None:
     """Return the cached value converted by `build`; None on a cache miss.
 
     While the portal is upgraded, two releases share one cache. A value in another release's shape, for which `build`
     raises TypeError, KeyError or ValueError, is a cache miss.
     """
-    kept = recall(key)
+    cached = read(key)
     try:
-        return build(kept) if kept is not None else None
+        return build(cached) if cached is not None else None
     except (TypeError, KeyError, ValueError):
         return None
 
 
-def remember(key: str, value: Any, *, seconds: float) -> None:
-    with forgetful():
+def write(key: str, value: Any, *, seconds: float) -> None:
+    with ignore_outage():
         cache.set(key, value, seconds)
 
 
-def is_first(key: str, *, seconds: float) -> bool:
+def add(key: str, *, seconds: float) -> bool:
     """Return whether this is the first call with the key in `seconds`. Always True while the cache is down."""
-    with forgetful():
+    with ignore_outage():
         return bool(cache.add(key, True, seconds))
     return True
 
@@ -66,7 +66,7 @@ def select_first(keys: list[str], *, seconds: float) -> list[str]:
     """
     if not keys:
         return []
-    with forgetful():
+    with ignore_outage():
         known = cache.get_many(keys)
         first = [key for key in keys if key not in known]
         if first:
@@ -75,13 +75,13 @@ def select_first(keys: list[str], *, seconds: float) -> list[str]:
     return keys
 
 
-def forget(key: str) -> None:
-    with forgetful():
+def delete(key: str) -> None:
+    with ignore_outage():
         cache.delete(key)
 
 
 @contextmanager
-def forgetful() -> Iterator[None]:
+def ignore_outage() -> Iterator[None]:
     try:
         yield
     except RedisError as error:

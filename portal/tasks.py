@@ -5,21 +5,21 @@ from django.db.models.functions import Now
 
 from portal.models import Heartbeat
 from portal.notifications import delivery
-from portal.wakeup import ring
+from portal.wakeup import dispatch
 
 
-def beat() -> None:
+def record_heartbeats() -> None:
     """Record the scheduler's heartbeat and dispatch a task that records a worker's."""
-    note_beat("scheduler")
-    ring("portal.tasks.worker_beat")
+    record_heartbeat("scheduler")
+    dispatch("portal.tasks.worker_beat")
 
 
 @shared_task
 def worker_beat() -> None:
-    note_beat("worker")
+    record_heartbeat("worker")
 
 
-def note_beat(name: str) -> None:
+def record_heartbeat(name: str) -> None:
     Heartbeat.objects.update_or_create(name=name, defaults={"beat_at": Now()})
 
 
@@ -27,5 +27,5 @@ def sweep_notifications() -> None:
     delivery.sweep()
 
 
-def forget_notifications() -> None:
-    delivery.forget_old()
+def delete_old_notifications() -> None:
+    delivery.delete_old_deliveries()

@@ -13,14 +13,14 @@ from portal.celery import app
 MESSAGE_SECONDS = 60
 # Seconds: a broker that accepts and never answers must not hold up the request that rings. (The worker, which waits for
 # messages on its connection, needs the longer time-out of the settings.)
-IMPATIENT = {"socket_timeout": 1, "socket_connect_timeout": 1}
+SHORT_TIMEOUTS = {"socket_timeout": 1, "socket_connect_timeout": 1}
 # kombu translates the transport's errors for some calls only.
 BROKER_ERRORS = (KombuError, OSError, RedisError, *BOTO_ERRORS)
 
 logger = logging.getLogger(__name__)
 
 
-def ring(task: str, *args: str | int) -> bool:
+def dispatch(task: str, *args: str | int) -> bool:
     """Dispatch the task of this name. Return False if the broker did not accept the message."""
     try:
         with broker_connection() as broker:
@@ -39,5 +39,5 @@ def broker_connection() -> Any:
     if settings.CELERY_BROKER_URL.startswith("sqs"):
         return app.pool.acquire(block=True, timeout=1)
     if settings.CELERY_BROKER_URL.startswith("redis"):
-        return app.connection_for_write(transport_options=IMPATIENT)
+        return app.connection_for_write(transport_options=SHORT_TIMEOUTS)
     return app.connection_for_write()

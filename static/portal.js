@@ -41,7 +41,7 @@ document.addEventListener("keydown", (event) => {
   menu.querySelector("summary").focus();
 });
 
-// Relative times, kept current while the page is open. portal/templatetags/words.py renders the same texts at first.
+// Relative times, kept current while the page is open. portal/templatetags/formatting.py renders the same texts at first.
 // The server's clock is used, because the local one may be wrong.
 const clockOffset = Date.parse(document.documentElement.dataset.now) - Date.now();
 

@@ -127,8 +127,8 @@ def local_aws(local_aws_server: LocalAws) -> LocalAws:
 
 def clear_roles() -> None:
     """Drop the clients with assumed roles, whose credentials became invalid with the reset."""
-    for target in [target for target in credentials._doors if target.role_arn]:
-        credentials.forget(target)
+    for target in [target for target in credentials._target_sessions if target.role_arn]:
+        credentials.drop_session(target)
 
 
 @dataclass

@@ -11,9 +11,9 @@ from django.db.models import DurationField, ExpressionWrapper, F, Window
 from django.db.models.functions import RowNumber
 
 from portal.models import Organization
-from portal.templatetags.words import MINUTE, duration
+from portal.templatetags.formatting import MINUTE, duration
 from upgrades.models import Rollout, Upgrade
-from upgrades.states import Outcome, Phase, in_a_sentence
+from upgrades.states import Outcome, Phase, inline_label
 
 PAST_ROLLOUTS = 20
 BEFORE_ANY = "2-5 minutes"
@@ -112,7 +112,7 @@ def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
     if any(rollout.is_stalled or rollout.outcome == Outcome.ROLLING_BACK for rollout in left):
         return None
     usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in left])
-    unknown = tuple(in_a_sentence(rollout.service) for rollout in left if rollout.service not in usual)
+    unknown = tuple(inline_label(rollout.service) for rollout in left if rollout.service not in usual)
     if unknown:
         return TimeLeft(unknown=unknown)
     seconds, current = 0.0, None
@@ -123,7 +123,7 @@ def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
             current = rollout
         seconds += max(0.0, expected - passed)
     if current:
-        return TimeLeft(round(seconds), round(usual[current.service]), in_a_sentence(current.service))
+        return TimeLeft(round(seconds), round(usual[current.service]), inline_label(current.service))
     return TimeLeft(round(seconds))
 
 

@@ -12,14 +12,14 @@ from portal.models.notifications import NotificationKind
 from portal.notifications import notify
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
 from upgrades.outcome_hints import HINTS, UNCLEAR
-from upgrades.states import EventKind, Outcome, Status, describe_upgrade, in_a_sentence
+from upgrades.states import EventKind, Outcome, Status, describe_upgrade, inline_label
 
 NEXT_AFTER_STALL = "Next: find the cause on the upgrade's page. Stop the upgrade to let ECS roll it back."
 
 
 def notify_started(upgrade: Upgrade) -> None:
     rollouts = get_rollouts(upgrade)
-    names = ", then ".join(in_a_sentence(rollout.service) for rollout in rollouts)
+    names = ", then ".join(inline_label(rollout.service) for rollout in rollouts)
     destination = f"to {upgrade.version}"
     if upgrade.rolls_back:
         destination = f"back to {upgrade.version}, rolling back {upgrade.rolls_back.upgrade_id}"
@@ -55,7 +55,7 @@ def notify_stalled(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
     """Notify once per rollout that it stalled. Call this before the timeline entry is written."""
     if UpgradeEvent.objects.filter(rollout=rollout, kind=EventKind.ROLLOUT_STALLED).exists():
         return
-    service = in_a_sentence(rollout.service)
+    service = inline_label(rollout.service)
     lines = [f"{service.capitalize()} of {upgrade.upgrade_id}: {message}", NEXT_AFTER_STALL]
     what, text = f"rollout of {service} stalled", "\n".join(lines)
     notify_upgrade(upgrade, NotificationKind.UPGRADE_STALLED, get_rollouts(upgrade), what=what, text=text)

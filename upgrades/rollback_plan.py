@@ -12,10 +12,10 @@ from functools import partial
 from django.db import models
 
 from portal.aws import ecs
-from portal.aws.deadline import within_time
-from portal.aws.errors import AwsError, AwsRefused, in_short
+from portal.aws.deadline import call_with_deadline
+from portal.aws.errors import AwsError, AwsRefused, summarize_error
 from portal.models import Organization
-from portal.templatetags.words import last_part
+from portal.templatetags.formatting import last_part
 from upgrades.inventory.diffs import Diff, read_diffs
 from upgrades.inventory.images import RequestedImage, read_recorded_names
 from upgrades.inventory.running import LONGEST_WAIT_SECONDS, RunningService, ask_ecs
@@ -137,7 +137,7 @@ def plan_rollback(upgrade: Upgrade) -> Plan:
         usable = read_revisions(upgrade, [str(line.rollout.previous_task_definition) for line in lines if not line.why])
     except AwsError as failed:
         logger.warning("rollback of %s planned without ECS: %s", upgrade.upgrade_id, failed)
-        error = in_short(failed)
+        error = summarize_error(failed)
     return Plan(upgrade, [line if line.why else judge_line(line.rollout, services, usable) for line in lines], error)
 
 
@@ -173,7 +173,7 @@ def read_services(upgrade: Upgrade) -> dict[str, RunningService]:
     """Read what runs now, without the cache, because a person decides by it. Raises AwsError."""
     organization = upgrade.organization
     question = partial(ask_ecs, organization, upgrade.cluster, read_recorded_names(organization))
-    reading = within_time(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
+    reading = call_with_deadline(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
     return {row.service: row for row in reading.services}
 
 
@@ -183,7 +183,7 @@ def read_revisions(upgrade: Upgrade, arns: list[str]) -> dict[str, bool]:
     def ask() -> dict[str, bool]:
         return {arn: is_usable(upgrade.organization, arn) for arn in dict.fromkeys(arns)}
 
-    return within_time(ask, "ecs:DescribeTaskDefinition", seconds=LONGEST_WAIT_SECONDS)
+    return call_with_deadline(ask, "ecs:DescribeTaskDefinition", seconds=LONGEST_WAIT_SECONDS)
 
 
 def is_usable(organization: Organization, arn: str) -> bool:

@@ -457,7 +457,7 @@ def describe_upgrade(
 
     def list_services(wanted: Status, *, but: Outcome | None = None, only: Outcome | None = None) -> str:
         return ", ".join(
-            in_a_sentence(service)
+            inline_label(service)
             for service, its_status, outcome in rollouts
             if its_status == wanted and (but is None or outcome != but) and (only is None or outcome == only)
         )
@@ -497,6 +497,6 @@ def not_supported(controller: str) -> str:
     return f"deployed by another controller ({controller}): the portal cannot upgrade it"
 
 
-def in_a_sentence(service: str) -> str:
+def inline_label(service: str) -> str:
     """Return the label for use within a sentence: `agent service`, not "agent", which is what deployments/ runs."""
     return PlatformService(service).label.lower()

@@ -13,8 +13,8 @@ from django.db.models import BooleanField, Case, QuerySet, Value, When
 from django.db.models.functions import Now
 
 from portal.leases import due
-from portal.wakeup import ring
-from upgrades.checks.validation import open_missing, send_reminders, validate
+from portal.wakeup import dispatch
+from upgrades.checks.validation import open_missing_matrices, send_reminders, validate
 from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, ValidationRun
 
@@ -49,9 +49,9 @@ def sweep_validations() -> None:
     sweep_rows(due_runs, "upgrades.tasks.validate_upgrade", validate)
 
 
-def look_after_validations() -> None:
+def maintain_validations() -> None:
     """Open missing validation matrices and send reminders. No validation run does this."""
-    open_missing()
+    open_missing_matrices()
     send_reminders()
 
 
@@ -65,11 +65,11 @@ def sweep_rows(rows: "QuerySet[Rollout] | QuerySet[ValidationRun]", task: str, s
     is_overdue = Case(
         When(next_check_at__lt=Now() - OVERDUE, then=True), default=Value(False), output_field=BooleanField()
     )
-    broker_takes = True
+    broker_accepts = True
     for pk, overdue in rows.values_list("pk", is_overdue)[:ROWS_PER_SWEEP]:
         if time.monotonic() > ends_at:
             return
-        broker_takes = broker_takes and (overdue or ring(task, pk))
-        if overdue or not broker_takes:
+        broker_accepts = broker_accepts and (overdue or dispatch(task, pk))
+        if overdue or not broker_accepts:
             logger.warning("sweep runs %s of %s itself", task, pk)
             step(pk)

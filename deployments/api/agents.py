@@ -11,8 +11,16 @@ from deployments import commands
 from deployments.api import serializers
 from deployments.api.deployments import LOCATION, WRITE_ERRORS, find_agent
 from deployments.models import Agent
-from portal.access import Policy, organization_of_api, person
-from portal.api.routes import IDEMPOTENCY_KEY, ORGANIZATION, api_route, errors, key_of, read_body, read_query
+from portal.access import Policy, get_api_organization, person
+from portal.api.routes import (
+    IDEMPOTENCY_KEY,
+    ORGANIZATION,
+    api_route,
+    errors,
+    get_idempotency_key,
+    read_body,
+    read_query,
+)
 from portal.pagination import paginate
 
 
@@ -39,7 +47,7 @@ def agents(request: Request) -> Response:
     if request.method == "POST":
         return create(request)
     query = read_query(request, serializers.AgentQuery)
-    organization = organization_of_api(request)
+    organization = get_api_organization(request)
     rows = Agent.objects.visible_to(request.user).for_list(organization, q=query["q"])
     page = paginate(rows, skip=query["skip"], limit=query["limit"])
     records = [serializers.agent_record(agent) for agent in page.items]
@@ -49,8 +57,10 @@ def agents(request: Request) -> Response:
 def create(request: Request) -> Response:
     read_query(request)
     body = read_body(request, serializers.AgentBody)
-    organization = organization_of_api(request)
-    made = commands.create_agent(organization, actor=person(request), idempotency_key=key_of(request), **body)
+    organization = get_api_organization(request)
+    made = commands.create_agent(
+        organization, actor=person(request), idempotency_key=get_idempotency_key(request), **body
+    )
     location = reverse("api-agent", args=[made.pk])
     return Response(serializers.agent_record(made), status=201, headers={"Location": location})
 

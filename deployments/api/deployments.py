@@ -18,9 +18,18 @@ from deployments.cloudwatch.logs import read_logs
 from deployments.cloudwatch.metrics import read_metrics
 from deployments.lists import deployments_page, events_page
 from deployments.models import Agent, Deployment
-from portal.access import Policy, organization_of_api, person
-from portal.api.routes import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, errors, key_of, read_body, read_query
-from portal.errors import PortalError, existing
+from portal.access import Policy, get_api_organization, person
+from portal.api.routes import (
+    IDEMPOTENCY_KEY,
+    ORGANIZATION,
+    NoBody,
+    api_route,
+    errors,
+    get_idempotency_key,
+    read_body,
+    read_query,
+)
+from portal.errors import PortalError, found_or_404
 from portal.models import Organization
 from portal.times import utc
 
@@ -55,7 +64,7 @@ def deployments(request: Request) -> Response:
     if request.method == "POST":
         return create(request)
     query = read_query(request, serializers.DeploymentQuery)
-    organization = organization_of_api(request)
+    organization = get_api_organization(request)
     if query["agent_id"]:
         find_agent(request, query["agent_id"], organization)
     page = deployments_page(request.user, organization, **query)
@@ -67,8 +76,10 @@ def deployments(request: Request) -> Response:
 def create(request: Request) -> Response:
     read_query(request)
     body = read_body(request, serializers.CreateBody)
-    agent = find_agent(request, body.pop("agent_id"), organization_of_api(request))
-    deployment = commands.create_deployment(agent, actor=person(request), idempotency_key=key_of(request), **body)
+    agent = find_agent(request, body.pop("agent_id"), get_api_organization(request))
+    deployment = commands.create_deployment(
+        agent, actor=person(request), idempotency_key=get_idempotency_key(request), **body
+    )
     record = serializers.full_record(find_deployment(request, deployment.pk))
     return Response(record, status=201, headers={"Location": reverse("api-deployment", args=[deployment.pk])})
 
@@ -87,7 +98,7 @@ def deploy(request: Request, agent_id: uuid.UUID) -> Response:
     read_query(request)
     read_body(request, NoBody)
     deployment = commands.create_deployment(
-        find_agent(request, agent_id), actor=person(request), idempotency_key=key_of(request)
+        find_agent(request, agent_id), actor=person(request), idempotency_key=get_idempotency_key(request)
     )
     location = reverse("api-deployment", args=[deployment.pk])
     body = {"deployment_id": str(deployment.pk), "status": deployment.status}
@@ -120,7 +131,7 @@ def deployment(request: Request, deployment_id: uuid.UUID) -> Response:
     found = find_deployment(request, deployment_id)
     if request.method == "DELETE":
         read_body(request, NoBody)
-        commands.kill_deployment(found, actor=person(request), idempotency_key=key_of(request))
+        commands.kill_deployment(found, actor=person(request), idempotency_key=get_idempotency_key(request))
         return Response(status=204)
     commands.mark_watched(found)
     return Response(serializers.full_record(found))
@@ -240,7 +251,7 @@ def scale(request: Request, deployment_id: uuid.UUID) -> Response:
 
 def act(request: Request, deployment_id: uuid.UUID, command: Callable[..., Deployment], **asked: Any) -> Response:
     found = find_deployment(request, deployment_id, with_events=False)
-    command(found, actor=person(request), idempotency_key=key_of(request), **asked)
+    command(found, actor=person(request), idempotency_key=get_idempotency_key(request), **asked)
     return Response(serializers.full_record(find_deployment(request, deployment_id)))
 
 
@@ -251,7 +262,7 @@ def find_deployment(request: Request, deployment_id: uuid.UUID, *, with_events: 
     """
     visible = Deployment.objects.visible_to(request.user)
     rows = visible.for_detail() if with_events else visible.select_related("agent", "organization")
-    return existing(rows.filter(pk=deployment_id).first())
+    return found_or_404(rows.filter(pk=deployment_id).first())
 
 
 def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization | None = None) -> Agent:
@@ -260,7 +271,7 @@ def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization
     *Raises* PortalError 404 if it does not exist or belongs to another organization.
     """
     rows = Agent.objects.visible_to(request.user).for_detail().filter(pk=agent_id)
-    return existing((rows.filter(organization=organization) if organization else rows).first())
+    return found_or_404((rows.filter(organization=organization) if organization else rows).first())
 
 
 def heading(deployment: Deployment) -> Json:

@@ -15,7 +15,7 @@ from deployments.cloudwatch.log_lines import read_line
 from deployments.models import Deployment
 from portal import soft_cache
 from portal.aws import logs
-from portal.aws.errors import AwsError, in_short
+from portal.aws.errors import AwsError, summarize_error
 from portal.errors import PortalError
 
 FRESH_SECONDS = 3
@@ -164,22 +164,22 @@ def read_walk(deployment: Deployment, end: int | None) -> tuple[Walk | None, str
     If AWS fails, returns the last good read, or None, together with the error.
     """
     key = f"logs:{deployment.pk}:{'tail' if end is None else end}"
-    kept = soft_cache.recall_as(key, lambda fields: Walk(**fields))
-    fresh = soft_cache.recall(f"{key}:fresh")
+    kept = soft_cache.read_as(key, lambda fields: Walk(**fields))
+    fresh = soft_cache.read(f"{key}:fresh")
     if fresh is not None and (kept or fresh):
         return kept, fresh or None
-    if kept and not soft_cache.is_first(f"{key}:reading", seconds=READING_SECONDS):
+    if kept and not soft_cache.add(f"{key}:reading", seconds=READING_SECONDS):
         return kept, None  # another request is reading now; this copy is seconds old
     try:
         walk = walk_back(deployment, end)
     except AwsError as error:
-        said = in_short(error)
-        soft_cache.remember(f"{key}:fresh", said, seconds=FRESH_SECONDS)
+        said = summarize_error(error)
+        soft_cache.write(f"{key}:fresh", said, seconds=FRESH_SECONDS)
         return kept, said
     finally:
-        soft_cache.forget(f"{key}:reading")
-    soft_cache.remember(key, asdict(walk), seconds=CACHE_SECONDS if end is None else 10 * FRESH_SECONDS)
-    soft_cache.remember(f"{key}:fresh", "", seconds=FRESH_SECONDS)
+        soft_cache.delete(f"{key}:reading")
+    soft_cache.write(key, asdict(walk), seconds=CACHE_SECONDS if end is None else 10 * FRESH_SECONDS)
+    soft_cache.write(f"{key}:fresh", "", seconds=FRESH_SECONDS)
     return walk, None
 
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 from deployments.models import Deployment
 from portal import soft_cache
 from portal.aws import metrics
-from portal.aws.errors import AwsError, in_short
+from portal.aws.errors import AwsError, summarize_error
 from portal.errors import PortalError
 
 FRESH_SECONDS, FAILED_SECONDS = 60, 5
@@ -70,8 +70,8 @@ def read_metrics(
     # All viewers of the newest hour share one entry. It is kept longer than a minute in case AWS fails.
     span = int((until - since).total_seconds())
     key = f"metrics:{deployment.pk}:{period}:{span}:{'now' if follows_now else int(until.timestamp())}"
-    kept = soft_cache.recall_as(key, build_series)
-    fresh = soft_cache.recall(f"{key}:fresh")
+    kept = soft_cache.read_as(key, build_series)
+    fresh = soft_cache.read(f"{key}:fresh")
     if fresh is not None and kept and not fresh:
         return kept
     if fresh:
@@ -79,12 +79,12 @@ def read_metrics(
     try:
         points = ask_cloudwatch(deployment, since, until, period)
     except AwsError as error:
-        said = in_short(error)
-        soft_cache.remember(f"{key}:fresh", said, seconds=FAILED_SECONDS)
+        said = summarize_error(error)
+        soft_cache.write(f"{key}:fresh", said, seconds=FAILED_SECONDS)
         return with_error(kept, said, period, since, until)
     series = MetricSeries(period, since, until, points, read_at=timezone.now())
-    soft_cache.remember(key, asdict(series), seconds=CACHE_SECONDS)
-    soft_cache.remember(f"{key}:fresh", "", seconds=FRESH_SECONDS)
+    soft_cache.write(key, asdict(series), seconds=CACHE_SECONDS)
+    soft_cache.write(f"{key}:fresh", "", seconds=FRESH_SECONDS)
     return series
 
 

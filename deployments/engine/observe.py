@@ -25,7 +25,7 @@ def observe_service(lease: DeploymentLease, service: ecs.Service) -> None:
     """Write what ECS reports. A change of status also writes one event with ECS's reason and the task."""
     row = lease.row
     verdict = judge(service, is_overdue=is_overdue(lease))
-    fields = seen_of(lease, service)
+    fields = build_observed_fields(lease, service)
     if verdict.status is None or verdict.status == row.status:
         return lease.reschedule(**fields, **read_newest_failure(lease, service))
     change_status(lease, service, verdict.status, verdict, fields)
@@ -40,7 +40,7 @@ def is_overdue(lease: DeploymentLease) -> bool:
     return row.status == Status.DEPLOYING and waits > timedelta(seconds=settings.DEPLOYMENTS_START_SECONDS)
 
 
-def seen_of(lease: DeploymentLease, service: ecs.Service) -> dict[str, Any]:
+def build_observed_fields(lease: DeploymentLease, service: ecs.Service) -> dict[str, Any]:
     primary = service.primary
     return {
         "service_arn": service.arn,

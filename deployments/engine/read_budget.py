@@ -19,7 +19,7 @@ from django.db.models.functions import Least, Now
 
 from deployments.models import Deployment
 from deployments.states import DesiredState, Status
-from portal.leases import Claim, LeaseLost, free, take
+from portal.leases import Lease, LeaseLost, claim_rows, free
 from portal.models import Organization
 
 ROWS_PER_CALL = 10
@@ -54,7 +54,7 @@ class NextSlots:
 
 
 @dataclass
-class DeploymentLease(Claim[Deployment]):
+class DeploymentLease(Lease[Deployment]):
     """A lease on one deployment, valid while its wanted state stays unchanged.
 
     A command during the step makes the step's writes fail with LeaseLost, and the row becomes due immediately. A decision
@@ -142,7 +142,7 @@ def claim_batch(organization: Organization, cluster: str) -> list[DeploymentLeas
     3. Otherwise the read needs a slot: that of a due row, or the next one of the steady lane.
     4. If that is still to come, postpone all rows to it.
     """
-    leases = claim_rows(organization, cluster)
+    leases = claim_deployments(organization, cluster)
     due = [lease for lease in leases if is_due(lease)]
     if any(is_urgent(lease.row, lease.now) for lease in due):
         for lease in leases:
@@ -158,16 +158,16 @@ def claim_batch(organization: Organization, cluster: str) -> list[DeploymentLeas
     return []
 
 
-def claim_rows(organization: Organization, cluster: str) -> list[DeploymentLease]:
+def claim_deployments(organization: Organization, cluster: str) -> list[DeploymentLease]:
     """Claim up to ROWS_PER_CALL rows if any is due: those due first, then rows not read within WORTH_READING."""
     rows = Deployment.unfinished().filter(free(), organization=organization, cluster=cluster)
     if not rows.filter(next_check_at__lte=Now()).exists():
         return []
     unread = Q(last_checked_at__isnull=True) | Q(last_checked_at__lt=Now() - WORTH_READING)
     claimable = rows.filter(Q(next_check_at__lte=Now()) | unread).select_related("agent", "organization")
-    claims = take(claimable.order_by("next_check_at", "id"), most=ROWS_PER_CALL)
+    claims = claim_rows(claimable.order_by("next_check_at", "id"), most=ROWS_PER_CALL)
     next_slots = NextSlots(organization)
-    return [DeploymentLease(claim.row, claim.now, next_slots) for claim in claims]
+    return [DeploymentLease(lease.row, lease.now, next_slots) for lease in claims]
 
 
 def is_due(lease: DeploymentLease) -> bool:

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import transaction
 
 from deployments.container_spec import image_version, is_secret_reference
-from deployments.engine.observe import observe_service, seen_of
+from deployments.engine.observe import build_observed_fields, observe_service
 from deployments.engine.read_budget import DeploymentLease
 from deployments.events import record_event
 from deployments.models import Deployment
@@ -25,11 +25,11 @@ from deployments.states import OUTSIDE, SYSTEM, DesiredState, EventType, Status
 from portal import soft_cache
 from portal.audit import record
 from portal.aws import ecs, ecs_runtime
-from portal.aws.credentials import forget
-from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, in_short, with_advice
-from portal.leases import LEASE
+from portal.aws.credentials import drop_session
+from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error, with_advice
+from portal.leases import LEASE_DURATION
 from portal.models import AuditKind
-from portal.templatetags.words import last_part
+from portal.templatetags.formatting import last_part
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def desired_count_for(row: Deployment) -> int:
 def mark_applied(lease: DeploymentLease, service: ecs.Service, *, generation: int) -> None:
     """Record that ECS accepted the newest change. Reads in the next seconds may be older than this reply."""
     row = lease.row
-    fields = seen_of(lease, service) | {
+    fields = build_observed_fields(lease, service) | {
         "observed_generation": row.requested_generation,
         "applied_generation": generation,
         "applied_at": lease.now,
@@ -169,11 +169,11 @@ def get_task_template(lease: DeploymentLease) -> ecs_runtime.Template:
     organization = lease.row.organization
     name = f"{organization.deployment_stack}-agent-service"
     key = f"template:{organization.pk}:{organization.deployment_region}:{lease.row.cluster}:{name}"
-    template = soft_cache.recall_as(key, lambda kept: ecs_runtime.Template(**kept))
+    template = soft_cache.read_as(key, lambda kept: ecs_runtime.Template(**kept))
     if template is None:
         lease.renew()
         template = ecs_runtime.read_template(organization.aws_target, lease.row.cluster, name)
-        soft_cache.remember(key, vars(template), seconds=TEMPLATE_CACHE_SECONDS)
+        soft_cache.write(key, vars(template), seconds=TEMPLATE_CACHE_SECONDS)
     return with_own_settings(template, lease.row)
 
 
@@ -237,7 +237,7 @@ def remove(lease: DeploymentLease, service: ecs.Service | None) -> None:
             "observed_generation": row.requested_generation,
         }
         return lease.finish(**gone, node_id=None, last_checked_at=lease.now, check_error=None)
-    fields = seen_of(lease, service)
+    fields = build_observed_fields(lease, service)
     if service.status == "ACTIVE":
         target = row.organization.aws_target
         try:
@@ -255,7 +255,7 @@ def remove(lease: DeploymentLease, service: ecs.Service | None) -> None:
 def may_still_appear(lease: DeploymentLease) -> bool:
     """Return whether a recent CreateService call may still take effect or become visible."""
     called_at = lease.row.create_called_at
-    patience = LEASE + timedelta(seconds=settings.DEPLOYMENTS_LAG_SECONDS)
+    patience = LEASE_DURATION + timedelta(seconds=settings.DEPLOYMENTS_LAG_SECONDS)
     return called_at is not None and lease.now - called_at < patience
 
 
@@ -296,7 +296,7 @@ def adopt_outside_change(lease: DeploymentLease, service: ecs.Service, change: s
     if not is_confirmed(lease):
         return mark_doubted(lease)
     row = lease.row
-    fields = seen_of(lease, service)
+    fields = build_observed_fields(lease, service)
     desired = service.desired_count
     if change == "redeployed":
         event, detail = (
@@ -385,6 +385,6 @@ def record_failure(lease: DeploymentLease, error: AwsError) -> None:
     row = lease.row
     logger.info("deployment %s: %s", row.pk, error)
     if error.code in EXPIRED:
-        forget(row.organization.aws_target)
+        drop_session(row.organization.aws_target)
     seconds = settings.DEPLOYMENTS_POLL_SECONDS * (2 if isinstance(error, AwsUnavailable) else 10)
-    lease.release(seconds=seconds, check_error=in_short(error))
+    lease.release(seconds=seconds, check_error=summarize_error(error))

@@ -24,7 +24,7 @@ from deployments.pages.action_words import (
 from deployments.pages.context import find_deployment
 from deployments.pages.forms import FORMS, TypedForm
 from deployments.states import Command
-from portal.access import Policy, organization_of_page, person, policy
+from portal.access import Policy, get_page_organization, person, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.models import Organization, User
 from portal.web.context import page_context
@@ -32,7 +32,7 @@ from portal.web.forms import submit
 from portal.web.htmx import render_page, wants_fragment
 
 BULK_COMMANDS = {Command.RESTART, Command.STOP, Command.KILL}
-MOST_ROWS = 100
+MAX_ROWS = 100
 
 
 @policy(Policy.OPERATOR)
@@ -42,7 +42,7 @@ def act(request: HttpRequest, slug: str, deployment_id: UUID, command: str) -> H
 
     Renders a part of the deployment's page for htmx, else a page of its own.
     """
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     deployment = find_deployment(request, organization, deployment_id)
     if command not in FORMS:
         raise PortalError("not_found", NOT_FOUND, 404)
@@ -95,7 +95,7 @@ def respond_done(request: HttpRequest, deployment: Deployment, sentence: str) ->
 @require_http_methods(["POST"])
 def bulk(request: HttpRequest, slug: str) -> HttpResponse:
     """Run one command on several deployments. A refusal of one shows its reason and does not stop the others."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     context = page_context(request, organization)
     context["bulk"] = asked = build_bulk(request, organization, context["may_not_reason"])
     response = render_page(request, "deployments/bulk.html", "deployments/_bulk.html", context, status=asked.status)
@@ -144,7 +144,7 @@ def get_selected(request: HttpRequest, organization: Organization) -> list[Deplo
     *Costs* one query.
     """
     ids = []
-    for text in request.POST.getlist("id")[:MOST_ROWS]:
+    for text in request.POST.getlist("id")[:MAX_ROWS]:
         try:
             ids.append(UUID(text))
         except ValueError:

@@ -7,7 +7,7 @@ from django import forms
 
 from deployments.container_spec import FARGATE_SIZES, MAX_IMAGE_LENGTH, is_secret_reference
 from deployments.models import Agent
-from portal.web.forms import QUIET, OnceForm
+from portal.web.forms import QUIET, IdempotentForm
 
 CODE = {**QUIET, "class": "code", "rows": 6, "autocapitalize": "off"}
 
@@ -30,7 +30,7 @@ def gib(memory: int) -> str:
     return f"{memory // 1024} GiB" if memory % 1024 == 0 else f"{memory} MiB"
 
 
-class AgentForm(OnceForm):
+class AgentForm(IdempotentForm):
     name = forms.CharField(max_length=80, widget=forms.TextInput(attrs=QUIET))
     description = forms.CharField(required=False, max_length=2000, widget=forms.Textarea(attrs={"rows": 2}))
     image = forms.CharField(

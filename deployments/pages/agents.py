@@ -15,8 +15,8 @@ from deployments.lists import deployments_page
 from deployments.models import Agent
 from deployments.pages.agent_forms import AgentForm, build_initial
 from deployments.pages.forms import FIELDS_OF_COMMANDS
-from portal.access import Policy, organization_of_page, person, policy
-from portal.errors import existing
+from portal.access import Policy, get_page_organization, person, policy
+from portal.errors import found_or_404
 from portal.models import Organization, User
 from portal.pagination import DEFAULT_LIMIT, paginate
 from portal.web.context import page_context
@@ -29,7 +29,7 @@ DEPLOYMENTS_SHOWN = 20
 @policy(Policy.VIEWER)
 @require_safe
 def list_agents(request: HttpRequest, slug: str) -> HttpResponse:
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     q = request.GET.get("q", "").strip()[:80]
     skip = request.GET.get("skip", "0")
     agents = Agent.objects.visible_to(request.user).for_list(organization, q=q or None)
@@ -45,7 +45,7 @@ def list_agents(request: HttpRequest, slug: str) -> HttpResponse:
 @require_safe
 def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
     """Render the agent with its settings and its deployments."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     agent = find_agent(request, organization, agent_id)
     context = page_context(request, organization) | {
         "agent": agent,
@@ -58,7 +58,7 @@ def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
 @policy(Policy.OPERATOR)
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest, slug: str) -> HttpResponse:
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     form = AgentForm(request.POST or None)
     status = 200
     if request.method == "POST":
@@ -78,7 +78,7 @@ def create(form: AgentForm, organization: Organization, actor: User) -> Agent:
 @policy(Policy.OPERATOR)
 @require_http_methods(["GET", "HEAD", "POST"])
 def edit(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     agent = find_agent(request, organization, agent_id)
     form = AgentForm(request.POST or None, initial=build_initial(agent))
     status = 200
@@ -98,7 +98,7 @@ def edit(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
 def find_agent(request: HttpRequest, organization: Organization, agent_id: UUID) -> Agent:
     """Return the agent. *Raises* PortalError 404 if it does not exist or belongs to another organization."""
     visible = Agent.objects.visible_to(request.user).for_detail()
-    return existing(visible.filter(organization=organization, pk=agent_id).first())
+    return found_or_404(visible.filter(organization=organization, pk=agent_id).first())
 
 
 def build_variables(agent: Agent) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from deployments.pages.context import find_deployment
 from deployments.pages.live_regions import build_logs, build_metrics, exact, newer_lines
 from deployments.pages.time_window import RANGES, Window, moment, parse_window
 from deployments.pages.timeline_region import build_timeline
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, get_page_organization, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.web.context import page_context
 from portal.web.htmx import render_page, wants_fragment
@@ -32,7 +32,7 @@ def detail(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse
     htmx names the region it needs in a header. Only the regions read CloudWatch, so the page renders whatever AWS does.
     `?whole=1`, for browsers without JavaScript, renders everything in one response.
     """
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     deployment = find_deployment(request, organization, deployment_id)
     commands.mark_watched(deployment)
     window = parse_window(request.GET, now=timezone.now())

@@ -7,7 +7,7 @@ from django import forms
 from deployments.models import Agent, Deployment
 from deployments.states import Command, Status
 from portal.models import Organization
-from portal.web.forms import QUIET, OnceForm, SkipField
+from portal.web.forms import QUIET, IdempotentForm, SkipField
 
 # Labels for the keys of models.SORTS.
 SORT_LABELS = {
@@ -33,7 +33,7 @@ class ListFilters(forms.Form):
         self.fields["agent"].queryset = agents  # type: ignore[attr-defined]
 
 
-class DeploymentForm(OnceForm):
+class DeploymentForm(IdempotentForm):
     agent = forms.ModelChoiceField(Agent.objects.none(), empty_label="Choose an agent")
     replicas = forms.IntegerField(min_value=1, initial=1, label="Replicas", help_text="Number of tasks to run.")
     version = forms.CharField(
@@ -50,7 +50,7 @@ class DeploymentForm(OnceForm):
         bound_replicas(self.fields["replicas"], organization)
 
 
-class ScaleForm(OnceForm):
+class ScaleForm(IdempotentForm):
     replicas = forms.IntegerField(min_value=1, label="Replicas")
 
     def __init__(self, deployment: Deployment, data: Any = None) -> None:
@@ -58,7 +58,7 @@ class ScaleForm(OnceForm):
         bound_replicas(self.fields["replicas"], deployment.organization)
 
 
-class PlainForm(OnceForm):
+class PlainForm(IdempotentForm):
     """The form of a command without parameters."""
 
     def __init__(self, deployment: Deployment, data: Any = None) -> None:
@@ -82,7 +82,7 @@ class TypedForm(forms.Form):
         return text
 
 
-class KillForm(TypedForm, OnceForm):
+class KillForm(TypedForm, IdempotentForm):
     def __init__(self, deployment: Deployment, data: Any = None) -> None:
         super().__init__(deployment.agent.name, data)
 

@@ -13,7 +13,7 @@ from deployments.models import NEWEST_FIRST, Agent, counts_by_status
 from deployments.pages.detail import CHANGING, STEADY
 from deployments.pages.forms import SORT_LABELS, ListFilters
 from deployments.states import Status
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, get_page_organization, policy
 from portal.models import Organization
 from portal.pagination import DEFAULT_LIMIT
 from portal.web.context import page_context
@@ -24,7 +24,7 @@ from portal.web.htmx import render_page
 @require_safe
 def list_deployments(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the list. The filters are in the query string, and the fragment polls with the same filters."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     return render_page(request, "deployments/list.html", "deployments/_rows.html", list_context(request, organization))
 
 

@@ -9,14 +9,14 @@ from django.views.decorators.http import require_safe
 from deployments.pages.context import find_deployment
 from deployments.pages.live_regions import log_text
 from deployments.pages.time_window import parse_window
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, get_page_organization, policy
 
 
 @policy(Policy.VIEWER)
 @require_safe
 def download_logs(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse:
     """Return the lines that the page shows for the same query, as text with their times."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     deployment = find_deployment(request, organization, deployment_id)
     window = parse_window(request.GET, now=timezone.now())
     name = f"{deployment.agent_id}-{deployment.short_id}-{window.since:%Y%m%dT%H%M%SZ}.txt"

@@ -7,7 +7,7 @@ from django.views.decorators.http import require_http_methods
 from deployments import commands
 from deployments.models import Agent, Deployment
 from deployments.pages.forms import FIELDS_OF_COMMANDS, DeploymentForm
-from portal.access import Policy, organization_of_page, person, policy
+from portal.access import Policy, get_page_organization, person, policy
 from portal.models import User
 from portal.web.context import page_context
 from portal.web.forms import submit
@@ -17,7 +17,7 @@ from portal.web.forms import submit
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest, slug: str) -> HttpResponse:
     """Deploy an agent. Viewers see a disabled form with the reason."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     agents = Agent.objects.visible_to(request.user).filter(organization=organization).order_by("name", "id")
     form = DeploymentForm(organization, agents, request.POST or None, initial={"agent": request.GET.get("agent")})
     status = 200

@@ -69,7 +69,7 @@ def session(request: Request) -> HttpResponse:
     read_query(request)
     if not request.user.is_authenticated:
         return sign_in_first(request._request)
-    return Response(session_of(request.user))
+    return Response(build_session(request.user))
 
 
 @extend_schema(
@@ -87,7 +87,7 @@ def login(request: Request) -> Response:
     consume_sign_in_rate(request._request)
     read_query(request)
     credentials = read_body(request, Credentials)
-    return Response(session_of(sign_in(request._request, **credentials)))
+    return Response(build_session(sign_in(request._request, **credentials)))
 
 
 @extend_schema(
@@ -105,7 +105,7 @@ def logout(request: Request) -> Response:
     return Response(status=204)
 
 
-def session_of(user: User) -> dict[str, Any]:
+def build_session(user: User) -> dict[str, Any]:
     """Return the body that describes the user's session, without suspended organizations. *Costs* one query."""
     memberships = Membership.objects.filter(user=user, organization__is_active=True).select_related("organization")
     return {

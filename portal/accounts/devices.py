@@ -22,7 +22,7 @@ class DevicesMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         key = request.session.session_key
-        if key and request.user.is_authenticated and soft_cache.is_first(noted(key), seconds=NOTED_SECONDS):
+        if key and request.user.is_authenticated and soft_cache.add(noted(key), seconds=NOTED_SECONDS):
             UserSession.objects.create_from_request(request)
         return self.get_response(request)
 

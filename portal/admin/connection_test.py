@@ -12,9 +12,9 @@ from django.db import models, transaction
 
 from portal.audit import record
 from portal.aws import ecr, ecs
-from portal.aws.credentials import AwsTarget, forget
-from portal.aws.deadline import Found, within_time
-from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsUnavailable, in_short, with_advice
+from portal.aws.credentials import AwsTarget, drop_session
+from portal.aws.deadline import Found, call_with_deadline
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsUnavailable, summarize_error, with_advice
 from portal.aws.sts import caller_account
 from portal.errors import PortalError
 from portal.models import AuditKind, Organization, User
@@ -74,7 +74,7 @@ def take_steps(organization: Organization) -> list[Step]:
     cluster, stack, target = organization.cluster, organization.deployment_stack, organization.aws_target
     if cluster is None:
         return [Step("Find the organization's cluster settings", StepStatus.FAILED, NO_CLUSTER)]
-    forget(target)
+    drop_session(target)
     tries = Tries()
     sign_in(tries, target)
     tries.take("Find the cluster", "ecs:DescribeClusters", partial(ecs.describe_cluster, target, cluster), say_cluster)
@@ -103,7 +103,7 @@ class Tries:
             self.add(name, StepStatus.UNKNOWN, self.blocked, permission)
             return None
         try:
-            found = within_time(call, permission)
+            found = call_with_deadline(call, permission)
         except AwsError as error:
             self._refused(name, permission, error)
             return None
@@ -114,7 +114,7 @@ class Tries:
         if isinstance(error, AwsDenied):
             self.add(name, StepStatus.FAILED, with_advice(error), error.permission)
         elif isinstance(error, AwsUnavailable):
-            detail = f"{in_short(error)} Check region and network, then try again."
+            detail = f"{summarize_error(error)} Check region and network, then try again."
             self.add(name, StepStatus.UNKNOWN, detail, permission)
             self.blocked = f"Not tested, because AWS did not answer this step: {name}."
         else:

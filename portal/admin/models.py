@@ -111,7 +111,7 @@ class AuditedAdmin(StaffAdmin):
     created: AuditKind
     changed: AuditKind
 
-    def organization_of(self, obj: Any) -> Organization | None:
+    def get_organization(self, obj: Any) -> Organization | None:
         return None
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -119,13 +119,13 @@ class AuditedAdmin(StaffAdmin):
         super().save_model(request, obj, form, change)
         changes = changes_between(before, obj, self.audited_fields)
         if not change or changes:
-            self.tell(request, self.changed if change else self.created, obj, {"changes": changes})
+            self.record_audit(request, self.changed if change else self.created, obj, {"changes": changes})
 
-    def tell(self, request: HttpRequest, kind: AuditKind, obj: Any, data: dict[str, Any] | None = None) -> None:
-        organization = self.organization_of(obj)
-        record(kind, organization=organization, actor=request.user, subject=self.subject_of(obj), data=data)
+    def record_audit(self, request: HttpRequest, kind: AuditKind, obj: Any, data: dict[str, Any] | None = None) -> None:
+        organization = self.get_organization(obj)
+        record(kind, organization=organization, actor=request.user, subject=self.get_subject(obj), data=data)
 
-    def subject_of(self, obj: Any) -> str:
+    def get_subject(self, obj: Any) -> str:
         return str(obj)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
@@ -133,13 +133,13 @@ class AuditedAdmin(StaffAdmin):
         before = {row.pk: row for row in formset.model.objects.filter(pk__in=[f.instance.pk for f in formset.forms])}
         super().save_formset(request, form, formset, change)
         if formset.model is Membership:
-            tell_memberships(request, formset, before)
+            audit_memberships(request, formset, before)
         for authenticator in formset.deleted_objects:
             if isinstance(authenticator, Authenticator):
-                tell_two_factor_removed(request, authenticator)
+                audit_two_factor_removed(request, authenticator)
 
 
-def tell_memberships(request: HttpRequest, formset: Any, before: dict[int, Membership]) -> None:
+def audit_memberships(request: HttpRequest, formset: Any, before: dict[int, Membership]) -> None:
     for membership in formset.new_objects:
         record_membership(AuditKind.MEMBERSHIP_ADDED, membership, actor=request.user)
     for membership, _ in formset.changed_objects:
@@ -149,7 +149,7 @@ def tell_memberships(request: HttpRequest, formset: Any, before: dict[int, Membe
         record_membership(AuditKind.MEMBERSHIP_REMOVED, membership, actor=request.user)
 
 
-def tell_two_factor_removed(request: HttpRequest, authenticator: Authenticator) -> None:
+def audit_two_factor_removed(request: HttpRequest, authenticator: Authenticator) -> None:
     person = authenticator.user
     delete_dangling_recovery_codes(person)
     kind, data = AuditKind.PERSON_TWO_FACTOR_REMOVED, {"type": authenticator.type}
@@ -212,7 +212,7 @@ class PersonAdmin(AuditedAdmin, UserAdmin):  # type: ignore[type-arg]
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         response = super().user_change_password(request, id, form_url)
         if request.method == "POST" and response.status_code == 302:
-            self.tell(request, AuditKind.PERSON_PASSWORD_SET, self.get_object(request, id))
+            self.record_audit(request, AuditKind.PERSON_PASSWORD_SET, self.get_object(request, id))
         return response
 
 
@@ -251,10 +251,14 @@ class OrganizationForm(forms.ModelForm):  # type: ignore[type-arg]
         near = Organization.objects.exclude(pk=self.instance.pk).filter(
             deployment_region=asked.deployment_region, deployment_stack=asked.deployment_stack
         )
-        return [other for other in near if (other.cluster, account_of(other)) == (asked.cluster, account_of(asked))]
+        return [
+            other
+            for other in near
+            if (other.cluster, parse_account_id(other)) == (asked.cluster, parse_account_id(asked))
+        ]
 
 
-def account_of(organization: Organization) -> str | None:
+def parse_account_id(organization: Organization) -> str | None:
     """Return the AWS account of the role to assume; None for the portal's own account."""
     arn = organization.deployment_role_arn
     return arn.split(":")[4] if arn else None
@@ -296,10 +300,10 @@ class OrganizationAdmin(AuditedAdmin):
     def cluster_shown(self, organization: Organization) -> str:
         return organization.cluster or "not set up"
 
-    def organization_of(self, obj: Organization) -> Organization:
+    def get_organization(self, obj: Organization) -> Organization:
         return obj
 
-    def subject_of(self, obj: Organization) -> str:
+    def get_subject(self, obj: Organization) -> str:
         return obj.slug
 
     def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:

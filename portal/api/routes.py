@@ -88,14 +88,14 @@ class StrictString(serializers.CharField):
         return super().to_internal_value(data)
 
 
-def one_of(values: list[str]) -> str:
+def describe_choices(values: list[str]) -> str:
     return f"Must be one of {', '.join(values)}."
 
 
 def choice(values: list[str]) -> serializers.ChoiceField:
     """Return an optional filter over a closed set. The error for any other value lists the set."""
     return serializers.ChoiceField(
-        choices=values, allow_null=True, default=None, error_messages={"invalid_choice": one_of(values)}
+        choices=values, allow_null=True, default=None, error_messages={"invalid_choice": describe_choices(values)}
     )
 
 
@@ -129,7 +129,7 @@ def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer
     return dict(query.validated_data)
 
 
-def key_of(request: Request) -> str | None:
+def get_idempotency_key(request: Request) -> str | None:
     """Return the request's Idempotency-Key, not validated."""
     return request.headers.get("Idempotency-Key")
 

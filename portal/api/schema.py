@@ -61,7 +61,7 @@ def docs(request: HttpRequest) -> HttpResponse:
         "info": openapi()["info"],
         "base": base,
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
-        "operations": operations_of(openapi(), base),
+        "operations": build_operations(openapi(), base),
     }
     return render(request, "portal/api/docs.html", context)
 
@@ -98,21 +98,21 @@ class Operation:
     curl: str
 
 
-def operations_of(document: Json, base: str) -> list[Operation]:
+def build_operations(document: Json, base: str) -> list[Operation]:
     return [
-        operation_of(document, method, path, operation, base)
+        build_operation(document, method, path, operation, base)
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
 
 
-def operation_of(document: Json, method: str, path: str, operation: Json, base: str) -> Operation:
-    body = body_of(document, operation)
+def build_operation(document: Json, method: str, path: str, operation: Json, base: str) -> Operation:
+    body = get_body_schema(document, operation)
     sent = [
         Parameter(
             parameter["name"],
             parameter["in"],
-            kind_of(document, parameter["schema"]),
+            describe_type(document, parameter["schema"]),
             parameter.get("required", False),
             parameter.get("description", ""),
         )
@@ -120,7 +120,7 @@ def operation_of(document: Json, method: str, path: str, operation: Json, base: 
     ]
     sent += [
         Parameter(
-            name, "body", kind_of(document, field), name in body.get("required", []), field.get("description", "")
+            name, "body", describe_type(document, field), name in body.get("required", []), field.get("description", "")
         )
         for name, field in body.get("properties", {}).items()
     ]
@@ -131,18 +131,18 @@ def operation_of(document: Json, method: str, path: str, operation: Json, base: 
         summary=operation["summary"],
         description=operation.get("description", ""),
         parameters=sent,
-        answers=[answer_of(document, status, answer) for status, answer in sorted(operation["responses"].items())],
-        curl=curl_of(method.upper(), path, body, base),
+        answers=[build_answer(document, status, answer) for status, answer in sorted(operation["responses"].items())],
+        curl=build_curl(method.upper(), path, body, base),
     )
 
 
-def answer_of(document: Json, status: str, answer: Json) -> Answer:
+def build_answer(document: Json, status: str, answer: Json) -> Answer:
     content = answer.get("content", {}).get("application/json", {}).get("schema", {})
     fields = resolve(document, content).get("properties", {})
     return Answer(status, answer["description"] or HTTPStatus(int(status)).phrase, ", ".join(fields))
 
 
-def body_of(document: Json, operation: Json) -> Json:
+def get_body_schema(document: Json, operation: Json) -> Json:
     """Return the schema of the JSON body; empty if the route takes none."""
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     return resolve(document, content.get("schema", {}))
@@ -153,12 +153,12 @@ def resolve(document: Json, schema: Json) -> Json:
     return dict(document["components"]["schemas"][reference.rpartition("/")[2]]) if reference else schema
 
 
-def kind_of(document: Json, schema: Json) -> str:
+def describe_type(document: Json, schema: Json) -> str:
     """Return a short description of a field's type.
 
-    >>> kind_of({}, {"type": "integer", "minimum": 1, "maximum": 100, "default": 50})
+    >>> describe_type({}, {"type": "integer", "minimum": 1, "maximum": 100, "default": 50})
     'integer, 1 to 100, default 50'
-    >>> kind_of({}, {"enum": ["agent", "all"], "type": "string"})
+    >>> describe_type({}, {"enum": ["agent", "all"], "type": "string"})
     'agent or all'
     """
     found = resolve(document, schema)
@@ -177,17 +177,17 @@ def kind_of(document: Json, schema: Json) -> str:
     return kind
 
 
-def curl_of(method: str, path: str, body: Json, base: str) -> str:
+def build_curl(method: str, path: str, body: Json, base: str) -> str:
     """Return the call as a curl command that uses the cookies of a sign-in, in the file `jar`."""
     lines = [f"curl -b jar -c jar {base}{path}" if method == "GET" else f"curl -b jar -c jar -X {method} {base}{path}"]
     if method != "GET":
         lines += [f"-H 'Origin: {base}'", '-H "X-CSRFToken: $TOKEN"']
     if body.get("properties"):
-        lines += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(example_of(body))}'"]
+        lines += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(build_example(body))}'"]
     return " \\\n  ".join(lines)
 
 
-def example_of(body: Json) -> Json:
+def build_example(body: Json) -> Json:
     """Return an example body: each required field with an acceptable value."""
     return {
         name: field["enum"][0] if "enum" in field else f"<{name}>"

@@ -33,7 +33,7 @@ class AwsTarget:
 
 
 @dataclass
-class _Door:
+class _TargetSession:
     """One target's session and clients. The role is assumed once for all of them; `lock` is held while one is created."""
 
     session: boto3.Session
@@ -43,7 +43,7 @@ class _Door:
 
 # Shared by all sessions: reading a service's model takes 10 MB and 0.2 seconds, and nothing in it depends on the session.
 _loader = create_loader()
-_doors: dict[AwsTarget, _Door] = {}
+_target_sessions: dict[AwsTarget, _TargetSession] = {}
 _lock = threading.Lock()
 
 
@@ -62,29 +62,29 @@ def live_client(target: AwsTarget, service: str) -> Any:
 
 
 def _client(target: AwsTarget, service: str, manner: str) -> Any:
-    door = _door(target)
+    target_session = _get_target_session(target)
     # Outside the lock, so that readers do not wait for an AssumeRole.
-    fixed = _fresh_credentials(door.session) if manner == "writes" else None
+    fixed = _fresh_credentials(target_session.session) if manner == "writes" else None
     key = (service, manner, fixed)
-    with door.lock:
-        if key not in door.clients:
+    with target_session.lock:
+        if key not in target_session.clients:
             # Drop the client that signs with the previous credentials.
-            door.clients = {old: made for old, made in door.clients.items() if old[:2] != key[:2]}
-            door.clients[key] = door.session.client(
+            target_session.clients = {old: made for old, made in target_session.clients.items() if old[:2] != key[:2]}
+            target_session.clients[key] = target_session.session.client(
                 service,
                 config=CONFIGS[manner],
                 aws_access_key_id=fixed and fixed.access_key,
                 aws_secret_access_key=fixed and fixed.secret_key,
                 aws_session_token=fixed and fixed.token,
             )
-        return door.clients[key]
+        return target_session.clients[key]
 
 
-def forget(target: AwsTarget) -> None:
+def drop_session(target: AwsTarget) -> None:
     """Drop the target's session and clients, so that the next call assumes the role again with the newest credentials."""
     with _lock:
-        _doors.pop(target, None)
-        _doors.pop(AwsTarget(target.region), None)
+        _target_sessions.pop(target, None)
+        _target_sessions.pop(AwsTarget(target.region), None)
 
 
 def assume_role(target: AwsTarget) -> dict[str, str]:
@@ -106,13 +106,13 @@ def assume_role(target: AwsTarget) -> dict[str, str]:
     }
 
 
-def _door(target: AwsTarget) -> _Door:
+def _get_target_session(target: AwsTarget) -> _TargetSession:
     with _lock:
-        if target not in _doors:
-            if len(_doors) >= MAX_TARGETS:
-                _doors.pop(next(iter(_doors)))
-            _doors[target] = _Door(_session(target))
-        return _doors[target]
+        if target not in _target_sessions:
+            if len(_target_sessions) >= MAX_TARGETS:
+                _target_sessions.pop(next(iter(_target_sessions)))
+            _target_sessions[target] = _TargetSession(_session(target))
+        return _target_sessions[target]
 
 
 def _session(target: AwsTarget) -> boto3.Session:

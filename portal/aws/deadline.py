@@ -12,7 +12,7 @@ STEP_SECONDS = 8
 Found = TypeVar("Found")
 
 
-def within_time(call: Callable[[], Found], permission: str, *, seconds: float = STEP_SECONDS) -> Found:
+def call_with_deadline(call: Callable[[], Found], permission: str, *, seconds: float = STEP_SECONDS) -> Found:
     """Return the result of `call`, waiting at most `seconds`. Raises AwsUnavailable when AWS takes longer."""
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="test-connection")
     try:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from portal.aws.credentials import AwsTarget, client, forget
-from portal.aws.ecs import nothing_first
+from portal.aws.credentials import AwsTarget, client, drop_session
+from portal.aws.ecs import do_nothing
 from portal.aws.errors import AwsRefused, complete, retried_after_expiry, translated
 
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html and .../ecr-requests.html (dual-stack)
@@ -19,8 +19,8 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # ECR's maximum page size. Twenty pages are as many images as a repository may hold:
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html
-IMAGES_A_CALL = 1000
-PAGES_A_READ = 20
+IMAGES_PER_CALL = 1000
+PAGES_PER_READ = 20
 # Media types of runnable images. A repository may also hold signatures, charts and other artifacts.
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-manifest-formats.html
 IMAGE_MANIFESTS = {
@@ -104,7 +104,7 @@ def ecr_repository(reference: ImageReference) -> Repository | None:
 
 
 def find_image(
-    target: AwsTarget, repository: Repository, name: str, *, before_call: Callable[[], None] = nothing_first
+    target: AwsTarget, repository: Repository, name: str, *, before_call: Callable[[], None] = do_nothing
 ) -> Image | None:
     """Return the image with this tag or digest (`sha256:..`), or None when the repository has no such runnable image.
 
@@ -112,14 +112,14 @@ def find_image(
     *Raises* AwsError; AwsRefused `RepositoryNotFoundException` when the registry has no such repository.
     """
     if DIGEST.fullmatch(name):
-        wanted = {"imageDigest": name}
+        image_id = {"imageDigest": name}
     elif TAG.fullmatch(name) and not ARTIFACT_TAG.fullmatch(name):
-        wanted = {"imageTag": name}
+        image_id = {"imageTag": name}
     else:
         return None
     before_call()
     try:
-        reply = _describe_images(target, repository, imageIds=[wanted])
+        reply = _describe_images(target, repository, imageIds=[image_id])
     except AwsRefused as error:
         if error.code == "ImageNotFoundException":
             return None
@@ -128,18 +128,18 @@ def find_image(
 
 
 def list_images(
-    target: AwsTarget, repository: Repository, *, before_call: Callable[[], None] = nothing_first
+    target: AwsTarget, repository: Repository, *, before_call: Callable[[], None] = do_nothing
 ) -> ImageReading:
     """List all images, tagged and untagged.
 
-    *Costs* one call per 1000 images, at most PAGES_A_READ; `before_call` runs before each.
+    *Costs* one call per 1000 images, at most PAGES_PER_READ; `before_call` runs before each.
     *Raises* AwsError, as find_image does.
     """
     images: list[Image] = []
     token: dict[str, str] = {}
-    for _ in range(PAGES_A_READ):
+    for _ in range(PAGES_PER_READ):
         before_call()
-        reply = _describe_images(target, repository, maxResults=IMAGES_A_CALL, **token)
+        reply = _describe_images(target, repository, maxResults=IMAGES_PER_CALL, **token)
         images += _images(reply)
         token = {"nextToken": reply["nextToken"]} if reply.get("nextToken") else {}
         if not token:
@@ -163,7 +163,7 @@ def _describe_images(target: AwsTarget, repository: Repository, **parameters: An
         return reply
 
     with translated("ecr:DescribeImages"):
-        reply: dict[str, Any] = retried_after_expiry(call, renew=partial(forget, there))
+        reply: dict[str, Any] = retried_after_expiry(call, renew=partial(drop_session, there))
     return reply
 
 

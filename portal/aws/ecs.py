@@ -12,11 +12,11 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
 
-from portal.aws.credentials import AwsTarget, client, forget
+from portal.aws.credentials import AwsTarget, client, drop_session
 from portal.aws.errors import AwsMissing, AwsUnavailable, complete, incomplete, retried_after_expiry, translated
 
-SERVICES_A_CALL = 10
-SERVICE_DEPLOYMENTS_A_CALL = 20
+SERVICES_PER_CALL = 10
+SERVICE_DEPLOYMENTS_PER_CALL = 20
 STOPPED_TASKS_READ = 20
 # The deployment controller of services that UpdateService can roll out, and our name for services that ECS manages itself.
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentController.html
@@ -220,7 +220,7 @@ def describe_cluster(target: AwsTarget, name: str) -> Cluster:
 def describe_services(target: AwsTarget, cluster: str, names: list[str]) -> ServicesReading:
     """One call for ten services. Raises AwsMissing when the cluster does not exist."""
     reading = ServicesReading(services={}, answered_at=datetime.max.replace(tzinfo=UTC))
-    for batch in _batches(names, SERVICES_A_CALL):
+    for batch in _batches(names, SERVICES_PER_CALL):
         reply = _read(target, "ecs:DescribeServices", "describe_services", cluster=cluster, services=batch)
         reading = replace(reading, answered_at=min(reading.answered_at, _answered_at(reply)))
         # ECS names a service that does not exist among the failures: one that it does not name at all may well exist.
@@ -242,7 +242,7 @@ def _take_in(raw: dict[str, Any], reading: ServicesReading) -> str:
     return name
 
 
-def nothing_first() -> None:
+def do_nothing() -> None:
     pass
 
 
@@ -253,7 +253,7 @@ def update_service(
     *,
     task_definition: str,
     force_new_deployment: bool,
-    before_call: Callable[[], None] = nothing_first,
+    before_call: Callable[[], None] = do_nothing,
 ) -> Service:
     """Call UpdateService exactly once. ECS has no idempotency token for it, so callers must not retry it blindly.
 
@@ -274,7 +274,7 @@ def update_service(
         return _service(reply["service"])
 
 
-def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callable[[], None] = nothing_first) -> None:
+def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callable[[], None] = do_nothing) -> None:
     """Call StopServiceDeployment with a rollback. Safe to repeat: a deployment that is stopping continues to stop.
 
     `before_call` as for update_service.
@@ -289,7 +289,7 @@ def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callabl
 def describe_service_deployments(target: AwsTarget, arns: list[str]) -> dict[str, ServiceDeployment]:
     """Read service deployments by ARN, without those ECS no longer knows. One call per twenty ARNs."""
     found: dict[str, ServiceDeployment] = {}
-    for batch in _batches(arns, SERVICE_DEPLOYMENTS_A_CALL):
+    for batch in _batches(arns, SERVICE_DEPLOYMENTS_PER_CALL):
         action = "ecs:DescribeServiceDeployments"
         reply = _read(target, action, "describe_service_deployments", serviceDeploymentArns=batch)
         with complete(action):
@@ -365,7 +365,7 @@ def revision_task_definitions(target: AwsTarget, revision_arns: list[str]) -> di
     A revision whose task definition ECS does not give is left out.
     """
     found: dict[str, str] = {}
-    for batch in _batches(revision_arns, SERVICE_DEPLOYMENTS_A_CALL):
+    for batch in _batches(revision_arns, SERVICE_DEPLOYMENTS_PER_CALL):
         reply = _read(target, "ecs:DescribeServiceRevisions", "describe_service_revisions", serviceRevisionArns=batch)
         for raw in reply.get("serviceRevisions", []):
             if raw.get("serviceRevisionArn") and raw.get("taskDefinition"):
@@ -436,7 +436,7 @@ def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dic
         return reply
 
     with translated(action):
-        reply: dict[str, Any] = retried_after_expiry(call, renew=partial(forget, target))
+        reply: dict[str, Any] = retried_after_expiry(call, renew=partial(drop_session, target))
     return reply
 
 

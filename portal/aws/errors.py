@@ -2,7 +2,7 @@
 
 AWS's own error texts stop here: no exception, log line, row, page or response contains one. A text may repeat the
 credentials of its call (SignatureDoesNotMatch repeats the session token) or the data it sent (an environment), and it
-names principals. Everywhere else an error is its str(): action, code, missing permission and request id. in_short()
+names principals. Everywhere else an error is its str(): action, code, missing permission and request id. summarize_error()
 makes it a sentence, and with_advice() adds what to do. ECS's texts about a service (events, stop reasons) are not
 errors, and are kept.
 """
@@ -113,21 +113,21 @@ class AwsRefused(AwsError):
     """Any other definite error. Repeating the same call does not help."""
 
 
-def in_short(error: AwsError) -> str:
+def summarize_error(error: AwsError) -> str:
     """Return one sentence about a failed call, for people, rows and responses."""
     return f"{error}."
 
 
 def with_advice(error: AwsError) -> str:
-    """Return in_short() of a permanently failed call with advice on what to do."""
+    """Return summarize_error() of a permanently failed call with advice on what to do."""
     if error.code in CREDENTIALS_REFUSED:
-        return f"{CREDENTIALS_ADVICE} {in_short(error)}"
+        return f"{CREDENTIALS_ADVICE} {summarize_error(error)}"
     if isinstance(error, AwsDenied):
         advice = f"The permission {error.permission} is missing. Staff can add it to the portal's role in AWS."
-        return f"{advice} {in_short(error)}"
+        return f"{advice} {summarize_error(error)}"
     if isinstance(error, AwsMissing):
-        return f"{in_short(error)} {MISSING_ADVICE}"
-    parts = [ADVICE.get(error.code, ""), in_short(error), CLOUDTRAIL if error.request_id else ""]
+        return f"{summarize_error(error)} {MISSING_ADVICE}"
+    parts = [ADVICE.get(error.code, ""), summarize_error(error), CLOUDTRAIL if error.request_id else ""]
     return " ".join(part for part in parts if part)
 
 

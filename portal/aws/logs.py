@@ -10,7 +10,7 @@ from typing import Any
 from portal.aws.credentials import AwsTarget, live_client
 from portal.aws.errors import AwsRefused, translated
 
-PAGES_A_READ = 3
+PAGES_PER_READ = 3
 # FilterLogEvents can list the newest lines first only from 2024-01-01 on. The portal has no older logs.
 NEWEST_FIRST_SINCE = 1_704_067_200_000
 
@@ -37,12 +37,12 @@ def newest_events(target: AwsTarget, group: str, *, stream_prefix: str, start: i
     """Read about `most` of the newest lines from `start` to `end` (milliseconds, both included).
 
     A group that does not exist yet has no lines.
-    *Costs* usually one call, at most PAGES_A_READ: CloudWatch may return short or empty pages before the last one.
+    *Costs* usually one call, at most PAGES_PER_READ: CloudWatch may return short or empty pages before the last one.
     *Raises* AwsError.
     """
     events: list[LogEvent] = []
     token: dict[str, Any] = {}
-    for _ in range(PAGES_A_READ):
+    for _ in range(PAGES_PER_READ):
         try:
             with translated("logs:FilterLogEvents"):
                 reply = live_client(target, "logs").filter_log_events(
@@ -70,5 +70,5 @@ def _event(raw: dict[str, Any]) -> LogEvent:
 
 
 def _newest_first(events: list[LogEvent], prefix: str, start: int, end: int) -> list[LogEvent]:
-    mine = [event for event in events if event.stream.startswith(prefix) and start <= event.at <= end]
-    return sorted(mine, key=lambda event: (event.at, event.id), reverse=True)
+    matching = [event for event in events if event.stream.startswith(prefix) and start <= event.at <= end]
+    return sorted(matching, key=lambda event: (event.at, event.id), reverse=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, client
-from portal.aws.ecs import _read, _writer, nothing_first
+from portal.aws.ecs import _read, _writer, do_nothing
 from portal.aws.errors import AwsRefused, complete, incomplete, translated
 
 
@@ -80,7 +80,7 @@ def is_aws_own(tag: dict[str, str]) -> bool:
 
 
 def register_revision(
-    target: AwsTarget, content: dict[str, Any], *, before_call: Callable[[], None] = nothing_first
+    target: AwsTarget, content: dict[str, Any], *, before_call: Callable[[], None] = do_nothing
 ) -> str:
     """Register a revision with one call and return its ARN. `before_call` as for update_service.
 

@@ -138,7 +138,7 @@ def run(options: Options, sockets: Path, started_at: float) -> None:
     processes = Processes({**os.environ, **settings}, ROOT, record, options.data_dir / LOG)
     try:
         start_back_ends(processes, options, sockets)
-        keep_for_manage(settings, options.data_dir)
+        write_manage_settings(settings, options.data_dir)
         if processes.run("prepare_demo", [sys.executable, "manage.py", "prepare_demo"]):
             stop("The database could not be prepared; the message is above.")
         while not listens(options.aws_port):
@@ -217,7 +217,7 @@ def environment(options: Options, sockets: Path) -> dict[str, str]:
     }
 
 
-def keep_for_manage(settings: dict[str, str], data_dir: Path) -> None:
+def write_manage_settings(settings: dict[str, str], data_dir: Path) -> None:
     """Leave the settings in DATA_DIR/env, which `make manage` reads while the portal runs."""
     path = data_dir / "env"
     path.touch(mode=0o600)

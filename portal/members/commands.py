@@ -15,11 +15,11 @@ from django.db.models.functions import Lower
 
 from portal.access import require
 from portal.audit import record
-from portal.errors import PortalError, existing
+from portal.errors import PortalError, found_or_404
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Membership, Organization, Role, User
 
-MOST_MEMBERS = 200
+MAX_MEMBERS = 200
 
 
 class Added(NamedTuple):
@@ -43,21 +43,23 @@ def add_member(
     """
     require(actor, organization, Role.ADMIN)
     request = {"email": email, "role": role}
-    key = KeyUse.of("add_member", request, organization=organization, user=actor, key=idempotency_key)
-    with one_at_a_time(organization, actor=actor):
+    key = KeyUse.for_request("add_member", request, organization=organization, user=actor, key=idempotency_key)
+    with lock_members(organization, actor=actor):
         earlier = key.find_earlier()
         if earlier:
-            return Added(added_earlier(organization, earlier), is_new=False)
+            return Added(find_earlier_addition(organization, earlier), is_new=False)
         check_room(organization, email)
         membership = Membership.objects.create(
-            organization=organization, user=account_of(email, actor=actor, organization=organization), role=role
+            organization=organization,
+            user=get_or_create_account(email, actor=actor, organization=organization),
+            role=role,
         )
-        key.keep(str(membership.pk))
+        key.store(str(membership.pk))
         record_membership(AuditKind.MEMBERSHIP_ADDED, membership, actor=actor)
     return Added(membership, is_new=True)
 
 
-def added_earlier(organization: Organization, membership_id: str) -> Membership:
+def find_earlier_addition(organization: Organization, membership_id: str) -> Membership:
     """Return the membership that the same request created before."""
     membership = Membership.objects.for_list(organization).filter(pk=membership_id).first()
     if membership is None:
@@ -75,12 +77,12 @@ def check_room(organization: Organization, email: str) -> None:
             f"{there.user.email} is already a member with the role {there.role}. Change it in the list of members."
         )
         raise PortalError("already_member", message, 409, errors={"email": [message]})
-    if members.count() >= MOST_MEMBERS:
-        message = f"{organization.name} already has {MOST_MEMBERS} members, the maximum. Remove one first."
+    if members.count() >= MAX_MEMBERS:
+        message = f"{organization.name} already has {MAX_MEMBERS} members, the maximum. Remove one first."
         raise PortalError("too_many_members", message, 409)
 
 
-def account_of(email: str, *, actor: User, organization: Organization) -> User:
+def get_or_create_account(email: str, *, actor: User, organization: Organization) -> User:
     """Return the account with this address, or create it. Raises PortalError 409 `switched_off`."""
     user = find_account(email) or make_account(email, actor=actor, organization=organization)
     if not user.is_active:
@@ -113,11 +115,11 @@ def change_role(membership: Membership, *, actor: User, role: Role) -> None:
     *Raises* PortalError: 403, 404, 409 `last_admin`.
     """
     require(actor, membership.organization, Role.ADMIN)
-    with one_at_a_time(membership.organization, actor=actor):
-        now = as_it_is(membership)
+    with lock_members(membership.organization, actor=actor):
+        now = lock_membership(membership)
         if now.role == role:
             return
-        keep_an_admin(now)
+        require_other_admin(now)
         before = copy.copy(now)
         now.role = role
         now.save(update_fields=["role"])
@@ -127,21 +129,21 @@ def change_role(membership: Membership, *, actor: User, role: Role) -> None:
 def remove_member(membership: Membership, *, actor: User) -> None:
     """Remove the member. Keeps the account and its history. Raises PortalError: 403, 404, 409 `last_admin`."""
     require(actor, membership.organization, Role.ADMIN)
-    with one_at_a_time(membership.organization, actor=actor):
-        now = as_it_is(membership)
-        keep_an_admin(now)
+    with lock_members(membership.organization, actor=actor):
+        now = lock_membership(membership)
+        require_other_admin(now)
         record_membership(AuditKind.MEMBERSHIP_REMOVED, now, actor=actor)
         now.delete()
 
 
-def keep_an_admin(membership: Membership) -> None:
+def require_other_admin(membership: Membership) -> None:
     """Raise PortalError 409 `last_admin` if this is the only admin who can sign in."""
-    why_not = why_it_stays(membership)
+    why_not = last_admin_reason(membership)
     if why_not:
         raise PortalError("last_admin", why_not, 409)
 
 
-def why_it_stays(membership: Membership) -> str | None:
+def last_admin_reason(membership: Membership) -> str | None:
     """Return why the last admin who can sign in must stay; None for other members. *Costs* one query for an admin."""
     if membership.role != Role.ADMIN or not membership.user.is_active:
         return None
@@ -155,7 +157,7 @@ def why_it_stays(membership: Membership) -> str | None:
 
 
 @contextmanager
-def one_at_a_time(organization: Organization, *, actor: User) -> Iterator[None]:
+def lock_members(organization: Organization, *, actor: User) -> Iterator[None]:
     """Open a transaction that excludes every other change of the organization's members.
 
     The role is checked again after the wait for the lock.
@@ -166,10 +168,10 @@ def one_at_a_time(organization: Organization, *, actor: User) -> Iterator[None]:
         yield
 
 
-def as_it_is(membership: Membership) -> Membership:
+def lock_membership(membership: Membership) -> Membership:
     """Read the membership again and lock it, because Django admin takes no lock. Raises PortalError 404 if gone."""
     locked = Membership.objects.select_for_update(of=("self",)).select_related("organization", "user")
-    return existing(locked.filter(pk=membership.pk).first())
+    return found_or_404(locked.filter(pk=membership.pk).first())
 
 
 def record_membership(kind: AuditKind, membership: Membership, *, actor: Any, before: Membership | None = None) -> None:

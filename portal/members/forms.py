@@ -3,7 +3,7 @@
 from django import forms
 
 from portal.models import Role
-from portal.web.forms import QUIET, OnceForm
+from portal.web.forms import QUIET, IdempotentForm
 
 
 class RoleForm(forms.Form):
@@ -13,7 +13,7 @@ class RoleForm(forms.Form):
         return Role(self.cleaned_data["role"])
 
 
-class AddForm(OnceForm, RoleForm):
+class AddForm(IdempotentForm, RoleForm):
     email = forms.EmailField(max_length=254, label="E-mail address", widget=forms.EmailInput(attrs=QUIET))
 
     field_order = ["email", "role"]

@@ -7,14 +7,14 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from portal.access import Policy, organization_of_page, person, policy, require
+from portal.access import Policy, get_page_organization, person, policy, require
 from portal.accounts.adapter import mail_new_member
-from portal.errors import PortalError, existing
-from portal.members.commands import MOST_MEMBERS, Added, add_member, change_role, remove_member, why_it_stays
+from portal.errors import PortalError, found_or_404
+from portal.members.commands import MAX_MEMBERS, Added, add_member, change_role, last_admin_reason, remove_member
 from portal.members.forms import AddForm, RoleForm
 from portal.models import Membership, Organization, Role
 from portal.pagination import DEFAULT_LIMIT, paginate
-from portal.web.context import settings_context, skip_of
+from portal.web.context import get_skip, settings_context
 from portal.web.forms import refuse
 
 # Per organization. Each addition sends an e-mail, and each attempt may reveal a switched-off account (commands.py).
@@ -25,7 +25,7 @@ ADDITIONS_SECONDS = 3600
 @policy(Policy.VIEWER)
 @require_safe
 def index(request: HttpRequest, slug: str) -> HttpResponse:
-    return members_page(request, organization_of_page(request, slug))
+    return members_page(request, get_page_organization(request, slug))
 
 
 def members_page(
@@ -33,7 +33,7 @@ def members_page(
 ) -> HttpResponse:
     members = Membership.objects.for_list(organization)
     context = settings_context(request, organization) | {
-        "page": paginate(members, skip=skip_of(request), limit=DEFAULT_LIMIT),
+        "page": paginate(members, skip=get_skip(request), limit=DEFAULT_LIMIT),
         "query_without_skip": "",
         "roles": Role,
         "refused": refused,
@@ -45,7 +45,7 @@ def members_page(
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the form and add a member. Page and e-mail do not reveal whether the address had an account."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     form = AddForm(request.POST or None)
     status = 200
     if request.method == "POST":
@@ -57,9 +57,9 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
             except PortalError as error:
                 status = refuse(form, error)
             else:
-                tell(request, added)
+                notify_added(request, added)
                 return redirect("members:list", slug)
-    context = settings_context(request, organization) | {"form": form, "most": MOST_MEMBERS}
+    context = settings_context(request, organization) | {"form": form, "most": MAX_MEMBERS}
     return render(request, "portal/members/new.html", context, status=status)
 
 
@@ -72,7 +72,7 @@ def count_addition(request: HttpRequest, organization: Organization) -> None:
         raise PortalError("too_many_additions", message, 429, retry_after=ADDITIONS_SECONDS)
 
 
-def tell(request: HttpRequest, added: Added) -> None:
+def notify_added(request: HttpRequest, added: Added) -> None:
     """E-mail the new member once, and show the result on the next page."""
     email = added.membership.user.email
     done = f"{email} is now a member with the role {added.membership.role}."
@@ -100,7 +100,7 @@ def role(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
     except PortalError as error:
         return refused_on_page(request, membership, error)
     messages.success(request, f"The role of {membership.user.email} is now {form.cleaned_data['role']}.")
-    skip = skip_of(request)
+    skip = get_skip(request)
     return redirect(reverse("members:list", args=[slug]) + (f"?skip={skip}" if skip else ""))
 
 
@@ -131,13 +131,13 @@ def remove(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
     context = settings_context(request, organization) | {
         "membership": membership,
         "is_you": is_you,
-        "why_it_stays": why_it_stays(membership),
+        "last_admin_reason": last_admin_reason(membership),
     }
     return render(request, "portal/members/remove.html", context, status=status)
 
 
 def find_member(request: HttpRequest, slug: str, membership_id: int) -> Membership:
     """Return the membership. Raises PortalError 404, also for a member of another organization."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     visible = Membership.objects.visible_to(request.user).select_related("organization", "user")
-    return existing(visible.filter(organization=organization, pk=membership_id).first())
+    return found_or_404(visible.filter(organization=organization, pk=membership_id).first())

@@ -26,7 +26,7 @@ class ChannelKind(models.TextChoices):
     EMAIL = "email", "E-mail"
 
     @property
-    def in_a_sentence(self) -> str:
+    def inline_label(self) -> str:
         return self.label if self == ChannelKind.SLACK else self.label.lower()
 
 

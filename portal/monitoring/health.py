@@ -19,7 +19,7 @@ from portal.wakeup import BROKER_ERRORS, broker_connection
 logger = logging.getLogger(__name__)
 
 HEARTBEATS = ("scheduler", "worker")
-BEAT_FRESH_SECONDS = 30
+HEARTBEAT_FRESH_SECONDS = 30
 AWS_CACHE_SECONDS = 15
 
 
@@ -109,10 +109,10 @@ def broker_answers() -> bool:
 
 
 def silent_processes() -> list[str]:
-    """Return the background processes without a heartbeat for BEAT_FRESH_SECONDS. *Costs* one query."""
+    """Return the background processes without a heartbeat for HEARTBEAT_FRESH_SECONDS. *Costs* one query."""
     try:
         fresh = set(
-            Heartbeat.objects.filter(beat_at__gt=Now() - timedelta(seconds=BEAT_FRESH_SECONDS)).values_list(
+            Heartbeat.objects.filter(beat_at__gt=Now() - timedelta(seconds=HEARTBEAT_FRESH_SECONDS)).values_list(
                 "name", flat=True
             )
         )
@@ -123,8 +123,8 @@ def silent_processes() -> list[str]:
 
 def aws_answers() -> bool:
     """Return whether AWS accepts the portal's own credentials. Calls AWS at most once per AWS_CACHE_SECONDS."""
-    known: bool | None = soft_cache.recall("health:aws")
+    known: bool | None = soft_cache.read("health:aws")
     if known is None:
         known = caller_is_known()
-        soft_cache.remember("health:aws", known, seconds=AWS_CACHE_SECONDS)
+        soft_cache.write("health:aws", known, seconds=AWS_CACHE_SECONDS)
     return known

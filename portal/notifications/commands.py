@@ -16,7 +16,7 @@ from django.urls import reverse
 
 from portal.access import require
 from portal.audit import record
-from portal.errors import PortalError, existing, is_unique_violation
+from portal.errors import PortalError, found_or_404, is_unique_violation
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, Role, User
 from portal.models.notifications import (
@@ -26,17 +26,17 @@ from portal.models.notifications import (
     NotificationDelivery,
     NotificationKind,
 )
-from portal.notifications.delivery import end_waiting
+from portal.notifications.delivery import end_pending
 from portal.notifications.messages import new_secret
 from portal.notifications.outbox import (
-    MOST_PENDING,
+    MAX_PENDING,
+    count_pending,
     delivery_for,
     link_to,
-    pending_of_channel,
 )
 from portal.sealing import seal
 
-MOST_CHANNELS = 20
+MAX_CHANNELS = 20
 TEST_SECONDS = 10
 # The old secret signs too for this long, while receivers switch (Standard Webhooks, "zero downtime secret rotation").
 OLD_SECRET_LASTS = timedelta(hours=24)
@@ -66,7 +66,7 @@ def create_channel(
     """
     require(actor, organization, Role.ADMIN)
     request = {"kind": kind, "name": name, "target": target, "events": events}
-    key = KeyUse.of("create_channel", request, organization=organization, user=actor, key=idempotency_key)
+    key = KeyUse.for_request("create_channel", request, organization=organization, user=actor, key=idempotency_key)
     secret = new_secret() if kind == ChannelKind.WEBHOOK else None
     channel = NotificationChannel(
         organization=organization,
@@ -80,19 +80,19 @@ def create_channel(
     with unique_name(name), transaction.atomic():
         # One at a time, so that a duplicate request finds what the first one created, and the count is correct.
         Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
-        earlier = earlier_channel(organization, key)
+        earlier = find_earlier_channel(organization, key)
         if earlier:
             return Created(earlier, None)
-        if NotificationChannel.objects.filter(organization=organization).count() >= MOST_CHANNELS:
-            message = f"{organization.name} already has {MOST_CHANNELS} channels, the maximum. Remove one first."
+        if NotificationChannel.objects.filter(organization=organization).count() >= MAX_CHANNELS:
+            message = f"{organization.name} already has {MAX_CHANNELS} channels, the maximum. Remove one first."
             raise PortalError("too_many_channels", message, 409)
         channel.save(force_insert=True)
-        key.keep(str(channel.pk))
+        key.store(str(channel.pk))
         audit(AuditKind.CHANNEL_CREATED, channel, actor, {"target": channel.masked_target, "events": events})
     return Created(channel, secret)
 
 
-def earlier_channel(organization: Organization, key: KeyUse) -> NotificationChannel | None:
+def find_earlier_channel(organization: Organization, key: KeyUse) -> NotificationChannel | None:
     """Return the channel that the same request created before. Raises PortalError 409 `already_removed`."""
     subject = key.find_earlier()
     if subject is None:
@@ -140,7 +140,7 @@ def switch_channel(channel: NotificationChannel, *, actor: User, is_active: bool
         locked.is_active, locked.off_reason = is_active, ""
         locked.save(update_fields=["is_active", "off_reason"])
         if not is_active:
-            end_waiting(locked)
+            end_pending(locked)
         audit(AuditKind.CHANNEL_CHANGED, locked, actor, {"is_active": is_active})
 
 
@@ -155,13 +155,13 @@ def renew_secret(channel: NotificationChannel, *, actor: User, idempotency_key: 
     if channel.kind != ChannelKind.WEBHOOK:
         raise PortalError("no_secret", f"{channel.name} is not a webhook, so its messages are not signed.", 409)
     request = {"channel": str(channel.pk)}
-    key = KeyUse.of("renew_secret", request, organization=organization, user=actor, key=idempotency_key)
+    key = KeyUse.for_request("renew_secret", request, organization=organization, user=actor, key=idempotency_key)
     secret = new_secret()
     with transaction.atomic():
         locked = lock(channel)
         if key.find_earlier():
             return None
-        key.keep(str(channel.pk))
+        key.store(str(channel.pk))
         old = (locked.sealed_secret, Now() + OLD_SECRET_LASTS) if locked.can_sign else ("", None)
         locked.sealed_secret, (locked.sealed_old_secret, locked.old_secret_until) = seal(secret), old
         locked.save(update_fields=["sealed_secret", "sealed_old_secret", "old_secret_until"])
@@ -196,7 +196,7 @@ def test_channel(channel: NotificationChannel, *, actor: User) -> NotificationDe
         if not NotificationChannel.objects.filter(long_ago, pk=channel.pk).update(tested_at=Now()):
             message = f"{channel.name} was tested less than {TEST_SECONDS} seconds ago. Try again in a few seconds."
             raise PortalError("tested_already", message, 429, retry_after=TEST_SECONDS)
-        locked = NotificationChannel.objects.annotate(pending=pending_of_channel()).get(pk=channel.pk)
+        locked = NotificationChannel.objects.annotate(pending=count_pending()).get(pk=channel.pk)
         message_row = delivery_for(
             locked,
             {
@@ -220,7 +220,7 @@ def send_again(delivery: NotificationDelivery, *, actor: User) -> None:
     """
     channel = delivery.channel
     require(actor, delivery.organization, Role.ADMIN)
-    refusal = why_not_again(delivery)
+    refusal = find_resend_refusal(delivery)
     if refusal:
         raise PortalError(*refusal, 409)
     with transaction.atomic():
@@ -233,7 +233,7 @@ def send_again(delivery: NotificationDelivery, *, actor: User) -> None:
         audit(AuditKind.CHANNEL_CHANGED, channel, actor, {"sent_again": str(delivery.pk), "subject": delivery.subject})
 
 
-def why_not_again(delivery: NotificationDelivery) -> tuple[str, str] | None:
+def find_resend_refusal(delivery: NotificationDelivery) -> tuple[str, str] | None:
     """Return the error's code and message; None if it may be sent again. *Costs* one query for a failed message."""
     if delivery.kind == NotificationKind.TEST:
         return "is_a_test", "A test cannot be sent again. Send a new one."
@@ -241,15 +241,15 @@ def why_not_again(delivery: NotificationDelivery) -> tuple[str, str] | None:
         return "not_failed", f"The message is {delivery.get_status_display().lower()}, so it cannot be sent again."
     if not delivery.channel.is_active:
         return "channel_off", f"{delivery.channel.name} is switched off. Switch it on first."
-    if delivery.channel.deliveries.pending().count() >= MOST_PENDING:
-        return "queue_full", f"{MOST_PENDING} messages are already waiting for {delivery.channel.name}."
+    if delivery.channel.deliveries.pending().count() >= MAX_PENDING:
+        return "queue_full", f"{MAX_PENDING} messages are already waiting for {delivery.channel.name}."
     return None
 
 
 def lock(channel: NotificationChannel) -> NotificationChannel:
     """Read the channel again and lock it for this transaction. Raises PortalError 404 if it is gone."""
     rows = NotificationChannel.objects.select_related("organization").select_for_update(of=("self",), no_key=True)
-    return existing(rows.filter(pk=channel.pk).first())
+    return found_or_404(rows.filter(pk=channel.pk).first())
 
 
 @contextmanager

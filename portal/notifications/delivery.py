@@ -38,7 +38,7 @@ from django.db.models.functions import Now
 
 from portal import outbound
 from portal.audit import record
-from portal.leases import Claim, LeaseLost, free, take
+from portal.leases import Lease, LeaseLost, claim_rows, free
 from portal.models import AuditKind
 from portal.models.notifications import (
     ChannelKind,
@@ -48,24 +48,24 @@ from portal.models.notifications import (
     NotificationDelivery,
     NotificationKind,
 )
-from portal.notifications.messages import email_of, slack_body, webhook_body, webhook_headers
+from portal.notifications.messages import build_email, slack_body, webhook_body, webhook_headers
 from portal.sealing import unseal
 
 logger = logging.getLogger(__name__)
 
 BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 60 * 60, 6 * 60 * 60)
 SEND_SECONDS = 10.0
-MOST_RETRY_AFTER = 24 * 60 * 60
+MAX_RETRY_AFTER = 24 * 60 * 60
 # Must exceed any send. An e-mail may take EMAIL_TIMEOUT for each step of the SMTP dialogue.
-SEND_LEASE = timedelta(seconds=90)
+SEND_LEASE_DURATION = timedelta(seconds=90)
 ATTEMPTS_KEPT = 20
 RETRIED = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 GONE_REASON = "The receiver answered 410 Gone, which means that it wants no more messages."
 
 # The most messages that one scheduler process sends concurrently; see also IN_FLIGHT_PER_ORGANIZATION.
 SENDERS = 8
-KEPT_DAYS = 30
-ROWS_FORGOTTEN_AT_ONCE = 5000
+RETENTION_DAYS = 30
+ROWS_PER_DELETE = 5000
 
 senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="sender")
 idle = BoundedSemaphore(SENDERS)
@@ -87,75 +87,75 @@ def sweep() -> None:
     while idle.acquire(blocking=False):
         with ExitStack() as unless_handed_over:
             unless_handed_over.callback(idle.release)
-            claim = claim_next()
-            if claim is None:
+            lease = claim_next_delivery()
+            if lease is None:
                 return
-            senders.submit(send_aside, claim)
+            senders.submit(send_on_thread, lease)
             unless_handed_over.pop_all()
 
 
-def claim_next() -> Claim[NotificationDelivery] | None:
+def claim_next_delivery() -> Lease[NotificationDelivery] | None:
     """Claim one message, so that the next claim sees it in flight. Concurrent schedulers may miss each other's."""
     ready = NotificationDelivery.objects.ready().order_by("next_check_at", "pk")
-    for claim in take(ready.select_related("channel__organization")):
-        return claim
+    for lease in claim_rows(ready.select_related("channel__organization")):
+        return lease
     return None
 
 
-def send_aside(claim: Claim[NotificationDelivery]) -> None:
+def send_on_thread(lease: Lease[NotificationDelivery]) -> None:
     """Send one message on a sender thread. Log any error; the message is due again when its lease expires."""
     try:
-        send(claim)
+        send(lease)
     except Exception:
-        logger.exception("notification %s: result not written", claim.row.pk)
+        logger.exception("notification %s: result not written", lease.row.pk)
     finally:
         connection.close()
         idle.release()
 
 
-def send(claim: Claim[NotificationDelivery]) -> None:
+def send(lease: Lease[NotificationDelivery]) -> None:
     """Make one attempt to send one message. Takes at most SEND_SECONDS, longer for an e-mail."""
     try:
-        if may_be_sent(claim):
+        if may_be_sent(lease):
             began = time.monotonic()
-            conclude(claim, attempt(claim), seconds=time.monotonic() - began)
+            record_result(lease, attempt(lease), seconds=time.monotonic() - began)
     except LeaseLost:
-        logger.warning("notification %s: lease lost, result not written", claim.row.pk)
+        logger.warning("notification %s: lease lost, result not written", lease.row.pk)
 
 
-def may_be_sent(claim: Claim[NotificationDelivery]) -> bool:
+def may_be_sent(lease: Lease[NotificationDelivery]) -> bool:
     """Count the attempt before it is made, or end the message if it cannot be sent. Return whether to send it.
 
     Counting first limits the attempts of a message that crashes its sender.
     """
-    delivery = claim.row
+    delivery = lease.row
     why_not = None
-    if delivery.tries >= most_tries(delivery):
+    if delivery.tries >= max_tries(delivery):
         why_not = Failure.WORKER_DIED
     elif not delivery.channel.is_active and delivery.kind != NotificationKind.TEST:
         why_not = Failure.SWITCHED_OFF
     elif delivery.channel.target is None or not delivery.channel.can_sign:
         why_not = Failure.UNREADABLE
     if why_not:
-        end(claim, DeliveryStatus.FAILED, failure=why_not)
+        record_end(lease, DeliveryStatus.FAILED, failure=why_not)
         return False
-    claim.write(tries=delivery.tries + 1, lease_until=Now() + SEND_LEASE)
+    lease.write(tries=delivery.tries + 1, lease_until=Now() + SEND_LEASE_DURATION)
     return True
 
 
-def most_tries(delivery: NotificationDelivery) -> int:
+def max_tries(delivery: NotificationDelivery) -> int:
     return 1 if delivery.kind == NotificationKind.TEST else 1 + len(BACKOFF_SECONDS)
 
 
 # --- one attempt ---------------------------------------------------------------------------------------------------
 
 
-def attempt(claim: Claim[NotificationDelivery]) -> Result:
-    delivery = claim.row
+def attempt(lease: Lease[NotificationDelivery]) -> Result:
+    delivery = lease.row
     try:
         if delivery.channel.kind == ChannelKind.EMAIL:
             return send_email(delivery)
-        return post(delivery, now=claim.now)
+        return post(delivery, now=lease.now)
     except Exception:
         # An unexpected error must not stop other messages or be retried without limit.
         logger.exception("notification %s failed", delivery.pk)
@@ -169,7 +169,7 @@ def post(delivery: NotificationDelivery, *, now: datetime) -> Result:
         body, headers = slack_body(delivery), {"content-type": "application/json"}
     else:
         body = webhook_body(delivery)
-        headers = webhook_headers(delivery, body, keys=keys_of(channel, now=now), now=now)
+        headers = webhook_headers(delivery, body, keys=get_signing_keys(channel, now=now), now=now)
     try:
         answer = outbound.send(
             "POST",
@@ -178,7 +178,7 @@ def post(delivery: NotificationDelivery, *, now: datetime) -> Result:
             headers=headers,
             body=body,
             seconds=SEND_SECONDS,
-            most_bytes=None,
+            max_bytes=None,
         )
     except outbound.OutboundRefused as error:
         return Result(Failure.REFUSED_ADDRESS, detail=str(error), is_final=True)
@@ -187,7 +187,7 @@ def post(delivery: NotificationDelivery, *, now: datetime) -> Result:
     return judge(answer.status, answer.headers.get("retry-after", ""), now=now)
 
 
-def keys_of(channel: NotificationChannel, *, now: datetime) -> list[str]:
+def get_signing_keys(channel: NotificationChannel, *, now: datetime) -> list[str]:
     """Return the signing secret, and the previous one while it is still valid."""
     sealed = [channel.sealed_secret]
     if channel.old_secret_until and channel.old_secret_until > now:
@@ -201,35 +201,35 @@ def judge(status: int, retry_after: str, *, now: datetime) -> Result:
         return Result(http_status=status)
     if status in RETRIED or status >= 500:
         failure = Failure.BROKEN if status >= 500 else Failure.BUSY
-        return Result(failure, status, retry_after=seconds_of(retry_after, now=now))
+        return Result(failure, status, retry_after=parse_retry_after(retry_after, now=now))
     if status == HTTPStatus.GONE:
         return Result(Failure.GONE, status, is_final=True)
     return Result(Failure.REDIRECTED if 300 <= status < 400 else Failure.REJECTED, status, is_final=True)
 
 
-def seconds_of(retry_after: str, *, now: datetime) -> float:
+def parse_retry_after(retry_after: str, *, now: datetime) -> float:
     """Return Retry-After in seconds, from a number or a date. 0 for anything else; at most a day.
 
-    >>> seconds_of("120", now=datetime(2026, 1, 1, tzinfo=UTC))
+    >>> parse_retry_after("120", now=datetime(2026, 1, 1, tzinfo=UTC))
     120.0
-    >>> seconds_of("Thu, 01 Jan 2026 00:01:00 GMT", now=datetime(2026, 1, 1, tzinfo=UTC))
+    >>> parse_retry_after("Thu, 01 Jan 2026 00:01:00 GMT", now=datetime(2026, 1, 1, tzinfo=UTC))
     60.0
     """
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
-        return float(min(int(text[:9]), MOST_RETRY_AFTER))
+        return float(min(int(text[:9]), MAX_RETRY_AFTER))
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError):  # OverflowError: a time zone with many digits
         return 0
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(max((aware - now).total_seconds(), 0), MOST_RETRY_AFTER)
+    return min(max((aware - now).total_seconds(), 0), MAX_RETRY_AFTER)
 
 
 def send_email(delivery: NotificationDelivery) -> Result:
     """Send one e-mail to all addresses of the channel (EMAIL_URL). It is sent if the server accepts some of them."""
     try:
-        email_of(delivery).send()
+        build_email(delivery).send()
     except smtplib.SMTPRecipientsRefused as error:
         is_final = all(code >= 500 for code, _ in error.recipients.values())
         return Result(Failure.MAIL_REJECTED, is_final=is_final)
@@ -245,12 +245,12 @@ def send_email(delivery: NotificationDelivery) -> Result:
 # --- results -------------------------------------------------------------------------------------------------------
 
 
-def conclude(claim: Claim[NotificationDelivery], result: Result, *, seconds: float) -> None:
+def record_result(lease: Lease[NotificationDelivery], result: Result, *, seconds: float) -> None:
     """Write the attempt, and make the message sent, due again or failed."""
-    delivery = claim.row
+    delivery = lease.row
     logger.info("notification %s try %s: %s", delivery.pk, delivery.tries, result.failure or "sent")
     tried = {
-        "at": claim.now.isoformat(),
+        "at": lease.now.isoformat(),
         "seconds": round(seconds, 2),
         "http_status": result.http_status,
         "failure": result.failure,
@@ -262,32 +262,32 @@ def conclude(claim: Claim[NotificationDelivery], result: Result, *, seconds: flo
         "attempts": [*delivery.attempts, tried][-ATTEMPTS_KEPT:],
     }
     if result.failure is None:
-        end(claim, DeliveryStatus.SENT, **seen)
+        record_end(lease, DeliveryStatus.SENT, **seen)
     elif result.failure == Failure.GONE:
-        switch_off_gone(claim, **seen)
-    elif result.is_final or delivery.tries >= most_tries(delivery):
-        end(claim, DeliveryStatus.FAILED, **seen)
+        switch_off_gone(lease, **seen)
+    elif result.is_final or delivery.tries >= max_tries(delivery):
+        record_end(lease, DeliveryStatus.FAILED, **seen)
     else:
-        claim.release(seconds=max(BACKOFF_SECONDS[delivery.tries - 1], result.retry_after), **seen)
+        lease.release(seconds=max(BACKOFF_SECONDS[delivery.tries - 1], result.retry_after), **seen)
 
 
-def end(claim: Claim[NotificationDelivery], status: DeliveryStatus, **seen: Any) -> None:
-    claim.write(**seen, status=status, ended_at=Now(), next_check_at=None, lease_until=None)
+def record_end(lease: Lease[NotificationDelivery], status: DeliveryStatus, **seen: Any) -> None:
+    lease.write(**seen, status=status, ended_at=Now(), next_check_at=None, lease_until=None)
 
 
-def switch_off_gone(claim: Claim[NotificationDelivery], **seen: Any) -> None:
+def switch_off_gone(lease: Lease[NotificationDelivery], **seen: Any) -> None:
     """End the message after a 410, switch its channel off with the reason, and fail its waiting messages.
 
     Leaves the channel on if its target was changed meanwhile, because the new target did not answer 410.
     """
-    sent_to = claim.row.channel.sealed_target
+    sent_to = lease.row.channel.sealed_target
     with transaction.atomic():
-        channel = NotificationChannel.objects.select_for_update().filter(pk=claim.row.channel_id).first()
-        end(claim, DeliveryStatus.FAILED, **seen)
+        channel = NotificationChannel.objects.select_for_update().filter(pk=lease.row.channel_id).first()
+        record_end(lease, DeliveryStatus.FAILED, **seen)
         if channel is None or not channel.is_active or channel.sealed_target != sent_to:
             return
         NotificationChannel.objects.filter(pk=channel.pk).update(is_active=False, off_reason=GONE_REASON)
-        end_waiting(channel)
+        end_pending(channel)
         record(
             AuditKind.CHANNEL_CHANGED,
             organization=channel.organization,
@@ -297,7 +297,7 @@ def switch_off_gone(claim: Claim[NotificationDelivery], **seen: Any) -> None:
         )
 
 
-def end_waiting(channel: NotificationChannel) -> None:
+def end_pending(channel: NotificationChannel) -> None:
     """Fail the waiting messages of a channel that is switched off. Messages being sent are left to their sender."""
     waiting = channel.deliveries.pending().filter(free()).exclude(kind=NotificationKind.TEST)
     waiting.update(
@@ -308,8 +308,8 @@ def end_waiting(channel: NotificationChannel) -> None:
 # --- the log -------------------------------------------------------------------------------------------------------
 
 
-def forget_old() -> None:
-    """Delete messages that ended more than KEPT_DAYS ago, at most ROWS_FORGOTTEN_AT_ONCE per call."""
-    old = NotificationDelivery.objects.filter(ended_at__lt=Now() - timedelta(days=KEPT_DAYS)).order_by("ended_at")
-    pks = list(old.values_list("pk", flat=True)[:ROWS_FORGOTTEN_AT_ONCE])
+def delete_old_deliveries() -> None:
+    """Delete messages that ended more than RETENTION_DAYS ago, at most ROWS_PER_DELETE per call."""
+    old = NotificationDelivery.objects.filter(ended_at__lt=Now() - timedelta(days=RETENTION_DAYS)).order_by("ended_at")
+    pks = list(old.values_list("pk", flat=True)[:ROWS_PER_DELETE])
     NotificationDelivery.objects.filter(pk__in=pks).delete()

@@ -5,8 +5,8 @@ from typing import Any
 from django import forms
 
 from portal.models.notifications import SUBSCRIBABLE, ChannelKind, NotificationChannel
-from portal.notifications.targets import MOST_ADDRESSES, read_target
-from portal.web.forms import QUIET, OnceForm
+from portal.notifications.targets import MAX_ADDRESSES, read_target
+from portal.web.forms import QUIET, IdempotentForm
 
 TARGET_LABELS = {
     ChannelKind.WEBHOOK: "URL",
@@ -17,12 +17,12 @@ TARGET_HELP = {
     ChannelKind.WEBHOOK: "Receives a signed POST with JSON (Standard Webhooks). The next page shows the secret once.",
     ChannelKind.SLACK: "From Slack, https://hooks.slack.com/services/.., or a compatible service such as Mattermost. "
     "It is a secret and is not shown again.",
-    ChannelKind.EMAIL: f"Up to {MOST_ADDRESSES} e-mail addresses, separated by commas.",
+    ChannelKind.EMAIL: f"Up to {MAX_ADDRESSES} e-mail addresses, separated by commas.",
 }
 KEEP_HELP = "Leave empty to keep the current URL."
 
 
-class ChannelForm(OnceForm):
+class ChannelForm(IdempotentForm):
     name = forms.CharField(max_length=80, widget=forms.TextInput(attrs=QUIET))
     target = forms.CharField(max_length=2000, widget=forms.TextInput(attrs={**QUIET, "class": "code"}))
     events = forms.MultipleChoiceField(
@@ -34,7 +34,7 @@ class ChannelForm(OnceForm):
     )
 
     def __init__(self, kind: ChannelKind, data: Any = None, *, channel: NotificationChannel | None = None) -> None:
-        super().__init__(data, initial=initial_of(channel) if channel else None)
+        super().__init__(data, initial=build_initial(channel) if channel else None)
         self.kind = kind
         target = self.fields["target"]
         target.label = TARGET_LABELS[kind]
@@ -54,7 +54,7 @@ class ChannelForm(OnceForm):
         return [kind.value for kind in SUBSCRIBABLE if kind.value in self.cleaned_data["events"]]
 
 
-def initial_of(channel: NotificationChannel) -> dict[str, Any]:
+def build_initial(channel: NotificationChannel) -> dict[str, Any]:
     """Return the form's initial values. A webhook's URL and addresses are included; a Slack URL is a secret."""
     target = {
         ChannelKind.WEBHOOK: channel.target or "",

@@ -23,7 +23,7 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret
 # The specification requires 24 to 64.
 SECRET_BYTES = 32
 # Slack truncates texts over 40,000 characters, but that is far too long for a channel.
-MOST_SLACK_TEXT = 3000
+MAX_SLACK_TEXT = 3000
 
 
 def new_secret() -> str:
@@ -59,7 +59,7 @@ def signature(key: str, message_id: str, timestamp: str, body: bytes) -> str:
 
 def slack_body(delivery: NotificationDelivery) -> bytes:
     """Return a body with only `text`, which every Slack-compatible service accepts."""
-    lines = [f"*{escape_slack(delivery.title)}*", escape_slack(delivery.text[:MOST_SLACK_TEXT])]
+    lines = [f"*{escape_slack(delivery.title)}*", escape_slack(delivery.text[:MAX_SLACK_TEXT])]
     url = delivery.data.get("url")
     if url:
         lines.append(f"<{escape_slack(url)}|Open it in the portal>")
@@ -75,7 +75,7 @@ def escape_slack(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def email_of(delivery: NotificationDelivery) -> EmailMessage:
+def build_email(delivery: NotificationDelivery) -> EmailMessage:
     """Return a plain-text e-mail. Its Message-ID is the same for all attempts, so that duplicates can be detected."""
     channel = delivery.channel
     page = link_to(reverse("settings:index", args=[channel.organization.slug]))

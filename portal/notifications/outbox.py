@@ -19,7 +19,7 @@ from portal.models.notifications import (
 )
 
 # The most waiting messages of one channel. Further ones are recorded as failed, and can be sent again by hand later.
-MOST_PENDING = 100
+MAX_PENDING = 100
 
 
 def notify(
@@ -48,7 +48,7 @@ def notify(
         NotificationChannel.objects.filter(
             organization=organization, organization__is_active=True, is_active=True, events__contains=[kind.value]
         )
-        .annotate(pending=pending_of_channel())
+        .annotate(pending=count_pending())
         .select_for_update(of=("self",), no_key=True)
         .order_by("pk")
     )
@@ -63,7 +63,7 @@ def notify(
     NotificationDelivery.objects.bulk_create([delivery_for(channel, message) for channel in channels])
 
 
-def pending_of_channel() -> Coalesce:
+def count_pending() -> Coalesce:
     """Return an expression: the number of messages that wait for the channel of the outer query."""
     pending = NotificationDelivery.objects.pending().filter(channel=models.OuterRef("pk")).order_by()
     counted = pending.values("channel").annotate(count=models.Count("pk")).values("count")
@@ -73,7 +73,7 @@ def pending_of_channel() -> Coalesce:
 def delivery_for(channel: Any, message: dict[str, Any]) -> NotificationDelivery:
     """Return the row, due immediately. `channel` must be annotated with the number of `pending` messages."""
     delivery = NotificationDelivery(channel=channel, organization_id=channel.organization_id, **message)
-    if channel.pending >= MOST_PENDING:
+    if channel.pending >= MAX_PENDING:
         delivery.status, delivery.failure, delivery.ended_at = DeliveryStatus.FAILED, Failure.QUEUE_FULL, Now()
     else:
         delivery.next_check_at = Now()

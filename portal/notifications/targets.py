@@ -11,8 +11,8 @@ from django.core.validators import validate_email
 from portal import outbound
 from portal.models.notifications import ChannelKind
 
-MOST_ADDRESSES = 5
-MOST_ADDRESS_LENGTH = 254
+MAX_ADDRESSES = 5
+MAX_ADDRESS_LENGTH = 254
 
 
 def read_target(kind: ChannelKind, text: str) -> str:
@@ -32,13 +32,13 @@ def read_url(text: str) -> str:
 def read_addresses(text: str) -> str:
     """Return the e-mail addresses of a text that separates them by commas, semicolons or spaces, without duplicates."""
     found = {address.lower(): address for address in re.split(r"[,;\s]+", text) if address}
-    if not 1 <= len(found) <= MOST_ADDRESSES:
-        raise ValidationError(f"Enter 1 to {MOST_ADDRESSES} addresses, not {len(found)}.")
+    if not 1 <= len(found) <= MAX_ADDRESSES:
+        raise ValidationError(f"Enter 1 to {MAX_ADDRESSES} addresses, not {len(found)}.")
     for address in found.values():
         try:
             validate_email(address)
         except ValidationError:
             raise ValidationError(f"{address[:80]} is not an e-mail address.") from None
-        if len(address) > MOST_ADDRESS_LENGTH:
-            raise ValidationError(f"{address[:80]}… is longer than {MOST_ADDRESS_LENGTH} characters.")
+        if len(address) > MAX_ADDRESS_LENGTH:
+            raise ValidationError(f"{address[:80]}… is longer than {MAX_ADDRESS_LENGTH} characters.")
     return ",".join(found.values())

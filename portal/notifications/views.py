@@ -11,15 +11,15 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from portal.access import Policy, organization_of_page, person, policy
-from portal.errors import NOT_FOUND, PortalError, existing
+from portal.access import Policy, get_page_organization, person, policy
+from portal.errors import NOT_FOUND, PortalError, found_or_404
 from portal.models import Membership
 from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
 from portal.notifications import commands
 from portal.notifications.forms import ChannelForm
 from portal.pagination import paginate
-from portal.web.context import settings_context, skip_of
-from portal.web.forms import OnceForm, refuse
+from portal.web.context import get_skip, settings_context
+from portal.web.forms import IdempotentForm, refuse
 from portal.web.htmx import render_page
 
 DELIVERIES_SHOWN = 20
@@ -30,7 +30,7 @@ SOON_SECONDS = 30
 @policy(Policy.VIEWER)
 @require_safe
 def index(request: HttpRequest, slug: str) -> HttpResponse:
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     context = settings_context(request, organization) | {
         "members": Membership.objects.count_by_role(organization),
         "channels": NotificationChannel.objects.visible_to(request.user).for_list(organization),
@@ -43,7 +43,7 @@ def index(request: HttpRequest, slug: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
     """Render the form and create a channel. Only this response contains a webhook's secret."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     if kind not in ChannelKind.values:
         raise PortalError("not_found", NOT_FOUND, 404)
     form = ChannelForm(ChannelKind(kind), request.POST or None)
@@ -98,7 +98,7 @@ def channel_page(
     request: HttpRequest, channel: NotificationChannel, *, refused: str | None = None, status: int = 200
 ) -> HttpResponse:
     deliveries = NotificationDelivery.objects.visible_to(request.user).filter(channel=channel).newest_first()
-    page = paginate(deliveries.select_related("channel"), skip=skip_of(request), limit=DELIVERIES_SHOWN)
+    page = paginate(deliveries.select_related("channel"), skip=get_skip(request), limit=DELIVERIES_SHOWN)
     now = timezone.now()
     context = settings_context(request, channel.organization) | {
         "channel": channel,
@@ -141,9 +141,9 @@ def edit(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
 def switch(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
     """Switch the channel on or off. `on` is 1 or 0, so that a second click does not switch it back."""
     channel = find_channel(request, slug, channel_id)
-    wanted = request.POST.get("on") == "1"
-    commands.switch_channel(channel, actor=person(request), is_active=wanted)
-    messages.success(request, f"{channel.name} is switched {'on' if wanted else 'off'}.")
+    is_active = request.POST.get("on") == "1"
+    commands.switch_channel(channel, actor=person(request), is_active=is_active)
+    messages.success(request, f"{channel.name} is switched {'on' if is_active else 'off'}.")
     return redirect("settings:channel", slug, channel.pk)
 
 
@@ -152,7 +152,7 @@ def switch(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
 def secret(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
     """Render the confirmation, create a new signing secret and show it once."""
     channel = find_channel(request, slug, channel_id)
-    form = OnceForm(request.POST or None)
+    form = IdempotentForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         renewed = commands.renew_secret(channel, actor=person(request), **form.cleaned_data)
         if renewed:
@@ -198,7 +198,7 @@ def again(request: HttpRequest, slug: str, channel_id: UUID, delivery_id: UUID) 
     """Queue a failed message again."""
     channel = find_channel(request, slug, channel_id)
     deliveries = NotificationDelivery.objects.visible_to(request.user).select_related("channel", "organization")
-    delivery = existing(deliveries.filter(channel=channel, pk=delivery_id).first())
+    delivery = found_or_404(deliveries.filter(channel=channel, pk=delivery_id).first())
     try:
         commands.send_again(delivery, actor=person(request))
     except PortalError as error:
@@ -218,6 +218,6 @@ def refused_on_page(request: HttpRequest, channel: NotificationChannel, error: P
 
 def find_channel(request: HttpRequest, slug: str, channel_id: UUID) -> NotificationChannel:
     """Return the channel. Raises PortalError 404, also for a channel of another organization."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     visible = NotificationChannel.objects.visible_to(request.user).select_related("organization", "created_by")
-    return existing(visible.filter(organization=organization, pk=channel_id).first())
+    return found_or_404(visible.filter(organization=organization, pk=channel_id).first())

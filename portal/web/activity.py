@@ -8,11 +8,11 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, get_page_organization, policy
 from portal.models import AuditEvent, AuditKind, AuditQuerySet, Organization
 from portal.pagination import DEFAULT_LIMIT, MAX_SKIP, paginate
 from portal.web.context import page_context
-from portal.web.csv import MOST_ROWS, check_filters, csv_response
+from portal.web.csv import MAX_ROWS, check_filters, csv_response
 from portal.web.htmx import render_page
 
 # The page of a row's object, by the prefix of the row's kind. Named by string: portal imports no app.
@@ -35,17 +35,17 @@ class ActivityFilters(forms.Form):
 @require_safe
 def activity(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the events, newest first. The URL contains the filters."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     form = ActivityFilters(request.GET)
-    page = paginate(found_events(request, organization, form), skip=skip_of(form), limit=DEFAULT_LIMIT)
+    page = paginate(found_events(request, organization, form), skip=get_skip(form), limit=DEFAULT_LIMIT)
     context = page_context(request, organization) | {
         "form": form,
         "page": page,
-        "rows": [(event, subject_url(event, organization), details_of(event)) for event in page.items],
+        "rows": [(event, subject_url(event, organization), build_details(event)) for event in page.items],
         "kinds": AuditKind.choices,
         "query_without_skip": urlencode({name: request.GET[name] for name in FILTERS if request.GET.get(name)}),
         "csv_url": reverse("activity_csv", args=[organization.slug]),
-        "most_rows": MOST_ROWS,
+        "most_rows": MAX_ROWS,
     }
     return render_page(request, "portal/web/activity.html", "portal/web/_activity_rows.html", context)
 
@@ -53,11 +53,11 @@ def activity(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(Policy.VIEWER)
 @require_safe
 def activity_csv(request: HttpRequest, slug: str) -> HttpResponse:
-    """Return the filtered events as CSV, at most the newest MOST_ROWS. 400 for an invalid filter."""
-    organization = organization_of_page(request, slug)
+    """Return the filtered events as CSV, at most the newest MAX_ROWS. 400 for an invalid filter."""
+    organization = get_page_organization(request, slug)
     form = ActivityFilters(request.GET)
     check_filters(form)
-    events = found_events(request, organization, form)[:MOST_ROWS]
+    events = found_events(request, organization, form)[:MAX_ROWS]
     header = ["at", "kind", "actor", "subject", "data", "request_id", "audit_id"]
     rows = (
         [event.created_at, event.kind, event.actor_email, event.subject, as_json(event), event.request_id, event.pk]
@@ -75,7 +75,7 @@ def found_events(request: HttpRequest, organization: Organization, form: Activit
     return events.matching(**{name: given[name] for name in FILTERS})
 
 
-def skip_of(form: ActivityFilters) -> int:
+def get_skip(form: ActivityFilters) -> int:
     return (form.cleaned_data.get("skip") or 0) if form.is_valid() else 0
 
 
@@ -89,7 +89,7 @@ def subject_url(event: AuditEvent, organization: Organization) -> str | None:
     return None
 
 
-def details_of(event: AuditEvent) -> list[tuple[str, str]]:
+def build_details(event: AuditEvent) -> list[tuple[str, str]]:
     """Return the names and values of the event's data. Values other than text are JSON."""
     return [
         (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -4,14 +4,14 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from portal.access import role_in
+from portal.access import get_role
 from portal.models import Organization, Role
 from portal.monitoring.health import silent_processes
 
 
 def page_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
     """Return the organization, the person's role, and whether they may act or why not. *Costs* two queries."""
-    role = role_in(request.user, organization)
+    role = get_role(request.user, organization)
     may_act = role is not None and role.includes(Role.OPERATOR)
     return {
         "organization": organization,
@@ -31,7 +31,7 @@ def settings_context(request: HttpRequest, organization: Organization) -> dict[s
     return context | {"may_act": may_act, "may_not_reason": reason}
 
 
-def skip_of(request: HttpRequest) -> int:
+def get_skip(request: HttpRequest) -> int:
     """Return `skip` from the URL; 0 for an invalid value."""
     skip = request.GET.get("skip", "0")
     return int(skip) if skip.isascii() and skip.isdecimal() and len(skip) < 9 else 0

@@ -12,7 +12,7 @@ from django.http import HttpResponse
 from portal.errors import PortalError
 
 # The most rows in a file. Narrower filters return the rest.
-MOST_ROWS = 10_000
+MAX_ROWS = 10_000
 # The first characters of a formula: https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 # A spreadsheet that separates cells by semicolons may start a new cell after one inside ours.

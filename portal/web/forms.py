@@ -46,7 +46,7 @@ class SkipField(forms.IntegerField):
         super().__init__(required=False, min_value=0, max_value=MAX_SKIP, widget=forms.HiddenInput, label="Skip")
 
 
-class OnceForm(forms.Form):
+class IdempotentForm(forms.Form):
     """A form with an idempotency key, so that a double click or a reload does nothing twice."""
 
     idempotency_key = forms.CharField(

@@ -4,7 +4,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, get_page_organization, policy
 from portal.models import Organization
 from portal.web.context import page_context
 
@@ -23,5 +23,5 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_safe
 def overview(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the overview. Each app adds its part through a template tag."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     return render(request, "portal/web/overview.html", page_context(request, organization))

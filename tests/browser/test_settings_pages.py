@@ -10,7 +10,7 @@ from portal.models.notifications import NotificationChannel
 from tests.browser.conftest import Guard, OpenPage
 from tests.browser.test_accessibility import check
 from tests.conftest import Cast
-from tests.notifications.conftest import deliver_now, deliveries, make_channel, receiver, statuses, tell
+from tests.notifications.conftest import deliver_now, deliveries, make_channel, receiver, send_notification, statuses
 from tests.outside import Outside
 
 __all__ = ["receiver"]
@@ -70,10 +70,10 @@ def test_the_settings_pages_meet_wcag_and_reflow(
     receiver.answers["/in"] = statuses(503, 404)
     channel = make_channel(cast.acme, by=cast.admin, target=f"{receiver.url}/in")
     make_channel(cast.acme, by=cast.admin, kind="email", is_active=False)
-    tell(cast.acme)
+    send_notification(cast.acme)
     deliver_now(deliveries(channel)[0])
     deliver_now(deliveries(channel)[0])
-    tell(cast.acme)
+    send_notification(cast.acme)
     one = f"/o/acme/settings/channels/{channel.pk}"
     page = open_page("/o/globex/settings/", cast.outsider)
     wrong = check(page, "empty, may not act")

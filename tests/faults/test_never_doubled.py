@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from portal.aws import credentials
-from portal.leases import LEASE
+from portal.leases import LEASE_DURATION
 from portal.models import Organization
 from tests.conftest import Cast, Engine
 from tests.local_aws import ROOT, LocalAws
@@ -323,4 +323,4 @@ def test_a_lease_outlives_the_longest_write() -> None:
     assume_role = 2 * (credentials.CONNECT_TIMEOUT_SECONDS + credentials.READ_TIMEOUT_SECONDS)
     write = credentials.CONNECT_TIMEOUT_SECONDS + credentials.WRITE_TIMEOUT_SECONDS
 
-    assert LEASE.total_seconds() > assume_role + write
+    assert LEASE_DURATION.total_seconds() > assume_role + write

@@ -11,7 +11,7 @@ import pytest
 
 from portal.leases import LeaseLost
 from portal.models.notifications import NotificationDelivery
-from portal.notifications.delivery import conclude, may_be_sent, post
+from portal.notifications.delivery import may_be_sent, post, record_result
 from portal.tasks import sweep_notifications
 from tests.conftest import Cast
 from tests.faults.test_never_doubled import worker_environment
@@ -20,10 +20,10 @@ from tests.notifications.conftest import (
     deliver,
     deliver_now,
     deliveries,
-    head_of,
+    get_head,
     make_channel,
     receiver,
-    tell,
+    send_notification,
     wait_for_senders,
 )
 from tests.outside import Outside
@@ -38,7 +38,7 @@ SCHEDULER = [sys.executable, "manage.py", "run_scheduler"]
 @pytest.fixture
 def message(cast: Cast, receiver: Outside) -> NotificationDelivery:
     channel = make_channel(cast.acme, by=cast.admin, target=f"{receiver.url}/in")
-    tell(cast.acme)
+    send_notification(cast.acme)
     return deliveries(channel)[0]
 
 
@@ -66,21 +66,21 @@ def test_message_is_resent_with_its_id_after_a_kill(message: NotificationDeliver
     deliver_now(message)
 
     assert (message.status, message.tries) == ("sent", 2)
-    first, second = (head_of(request)["webhook-id"] for request in receiver.requests)
+    first, second = (get_head(request)["webhook-id"] for request in receiver.requests)
     assert first == second == message.message_id
 
 
 def test_sender_that_lost_its_lease_writes_nothing(message: NotificationDelivery, receiver: Outside) -> None:
     """It paused while sending, and another sender sent the message and recorded that."""
-    from portal.leases import take
+    from portal.leases import claim_rows
 
-    (lease,) = take(NotificationDelivery.objects.ready().select_related("channel__organization"))
+    (lease,) = claim_rows(NotificationDelivery.objects.ready().select_related("channel__organization"))
     assert may_be_sent(lease)
     result = post(lease.row, now=lease.now)
     deliver_now(message)
 
     with pytest.raises(LeaseLost):
-        conclude(lease, result, seconds=0)
+        record_result(lease, result, seconds=0)
 
     message.refresh_from_db()
     assert len(message.attempts) == 1

@@ -11,7 +11,7 @@ import pytest
 from django.db import transaction
 from django.db.models.functions import Now
 
-from portal.leases import take
+from portal.leases import claim_rows
 from portal.models import Organization, User
 from portal.models.notifications import SUBSCRIBABLE, NotificationChannel, NotificationDelivery, NotificationKind
 from portal.notifications import notify
@@ -43,7 +43,9 @@ def make_channel(
     )
 
 
-def tell(organization: Organization, kind: NotificationKind = NotificationKind.UPGRADE_ENDED, **more: Any) -> None:
+def send_notification(
+    organization: Organization, kind: NotificationKind = NotificationKind.UPGRADE_ENDED, **more: Any
+) -> None:
     """Call notify in its own transaction, as an app does."""
     message: dict[str, Any] = {
         "subject": "upgrade-2026-1121-195422-50d288",
@@ -83,8 +85,8 @@ def statuses(*each: int) -> Talk:
 def deliver(delivery: NotificationDelivery) -> bool:
     """Send it as a sender does, but on this thread. Return whether it could be claimed now."""
     ready = NotificationDelivery.objects.ready().filter(pk=delivery.pk).select_related("channel__organization")
-    for claim in take(ready):
-        send(claim)
+    for lease in claim_rows(ready):
+        send(lease)
         return True
     return False
 
@@ -111,21 +113,21 @@ def deliver_now(delivery: NotificationDelivery) -> NotificationDelivery:
     return delivery
 
 
-def head_of(request: str) -> dict[str, str]:
+def get_head(request: str) -> dict[str, str]:
     lines = request.partition("\r\n\r\n")[0].split("\r\n")[1:]
     return {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
 
 
-def body_of(request: str) -> str:
+def get_body(request: str) -> str:
     return request.partition("\r\n\r\n")[2]
 
 
 def is_signed(request: str, secret: str) -> bool:
     """Check the signature as a receiver does, by the specification and not with our code."""
-    head = head_of(request)
+    head = get_head(request)
     sent_at = datetime.fromtimestamp(int(head["webhook-timestamp"]), tz=UTC)
     assert abs((datetime.now(tz=UTC) - sent_at).total_seconds()) < 60
-    content = f"{head['webhook-id']}.{head['webhook-timestamp']}.{body_of(request)}"
+    content = f"{head['webhook-id']}.{head['webhook-timestamp']}.{get_body(request)}"
     key = base64.b64decode(secret.split("_", 1)[1])
     expected = base64.b64encode(hmac.new(key, content.encode(), hashlib.sha256).digest()).decode()
     given = [each.split(",", 1) for each in head["webhook-signature"].split(" ")]

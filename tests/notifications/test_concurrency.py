@@ -12,7 +12,7 @@ from portal.models import AuditEvent, User
 from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
 from portal.notifications import commands
 from tests.conftest import Cast
-from tests.notifications.conftest import TARGETS, make_channel, tell
+from tests.notifications.conftest import TARGETS, make_channel, send_notification
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -56,7 +56,7 @@ def test_removing_a_channel_waits_for_a_writer(cast: Cast) -> None:
     others = Others()
 
     with transaction.atomic():
-        tell(cast.acme)
+        send_notification(cast.acme)
         assert waits_for_a_lock(others.start(lambda: commands.remove_channel(channel, actor=cast.admin)))
 
     assert others.wait() == [None]
@@ -71,7 +71,7 @@ def test_writing_to_a_channel_being_removed_writes_nothing(cast: Cast) -> None:
 
     with transaction.atomic():
         commands.remove_channel(channel, actor=cast.admin)
-        assert waits_for_a_lock(others.start(lambda: tell(cast.acme)))
+        assert waits_for_a_lock(others.start(lambda: send_notification(cast.acme)))
 
     assert others.wait() == [None]
     assert not NotificationDelivery.objects.exists()

@@ -13,7 +13,7 @@ import pytest
 from django.db.models import F
 from django.db.models.functions import Now
 
-from portal.leases import take
+from portal.leases import claim_rows
 from portal.models import AuditEvent, AuditKind, Organization
 from portal.models.notifications import (
     IN_FLIGHT_PER_ORGANIZATION,
@@ -22,21 +22,21 @@ from portal.models.notifications import (
     NotificationDelivery,
     NotificationKind,
 )
-from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, SENDERS, forget_old, send, sweep
+from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, SENDERS, delete_old_deliveries, send, sweep
 from portal.sealing import seal
 from tests.conftest import Cast
 from tests.notifications.conftest import (
     SECRET,
-    body_of,
     deliver,
     deliver_now,
     deliveries,
-    head_of,
+    get_body,
+    get_head,
     is_signed,
     make_channel,
+    send_notification,
     statuses,
     sweep_and_wait,
-    tell,
     wait_for_senders,
 )
 from tests.outside import Outside, as_json, raw
@@ -50,7 +50,7 @@ def channel(cast: Cast, receiver: Outside) -> NotificationChannel:
 
 @pytest.fixture
 def message(channel: NotificationChannel) -> NotificationDelivery:
-    tell(channel.organization)
+    send_notification(channel.organization)
     return deliveries(channel)[0]
 
 
@@ -68,7 +68,7 @@ def hanging(receiver: Outside) -> Iterator[threading.Event]:
     ends.set()
 
 
-def wait_of(message: NotificationDelivery) -> float:
+def get_wait_seconds(message: NotificationDelivery) -> float:
     """Return the seconds until it is due again, on the database's clock."""
     now = NotificationDelivery.objects.annotate(now=Now()).values_list("now", flat=True)[0]
     assert message.next_check_at is not None
@@ -85,9 +85,9 @@ def test_a_webhook_is_signed_per_the_standard(message: NotificationDelivery, rec
     assert request.startswith("POST /in HTTP/1.1\r\n")
     assert is_signed(request, SECRET)
     assert not is_signed(request, SECRET.replace("MfKQ", "AAAA"))
-    assert head_of(request)["webhook-id"] == message.message_id
-    assert head_of(request)["content-type"] == "application/json"
-    body = json.loads(body_of(request))
+    assert get_head(request)["webhook-id"] == message.message_id
+    assert get_head(request)["content-type"] == "application/json"
+    body = json.loads(get_body(request))
     assert (body["type"], body["data"]) == ("upgrade.ended", message.data)
     assert datetime.fromisoformat(body["timestamp"]) - message.created_at < timedelta(milliseconds=1)
     assert (message.status, message.http_status, message.failure) == ("sent", 204, None)
@@ -102,7 +102,7 @@ def test_the_previous_secret_signs_until_it_expires(
     channel.sealed_old_secret = seal(old)
     channel.old_secret_until = message.created_at + timedelta(hours=1)
     channel.save()
-    tell(channel.organization)
+    send_notification(channel.organization)
 
     deliver_now(message)
     channel.old_secret_until = message.created_at - timedelta(hours=1)
@@ -119,16 +119,18 @@ def test_the_previous_secret_signs_until_it_expires(
 def test_slack_text_contains_no_link_or_mention(cast: Cast, receiver: Outside, settings: Any) -> None:
     settings.PORTAL_URL = "https://portal.example"
     channel = make_channel(cast.acme, by=cast.admin, kind="slack", target=f"{receiver.url}/in")
-    tell(cast.acme, title="Ended <!channel>", text="Reason: <https://evil.example|R&D>", path="/o/acme/?a=1&b=2")
+    send_notification(
+        cast.acme, title="Ended <!channel>", text="Reason: <https://evil.example|R&D>", path="/o/acme/?a=1&b=2"
+    )
 
     deliver_now(deliveries(channel)[0])
 
     (request,) = receiver.requests
-    assert json.loads(body_of(request)) == {
+    assert json.loads(get_body(request)) == {
         "text": "*Ended &lt;!channel&gt;*\nReason: &lt;https://evil.example|R&amp;D&gt;\n"
         "<https://portal.example/o/acme/?a=1&amp;b=2|Open it in the portal>"
     }
-    assert not [name for name in head_of(request) if name.startswith("webhook-")]
+    assert not [name for name in get_head(request) if name.startswith("webhook-")]
 
 
 # --- responses -----------------------------------------------------------------------------------------------------
@@ -140,14 +142,14 @@ def test_retries_back_off_keep_their_id_and_end(message: NotificationDelivery, r
     for seconds in BACKOFF_SECONDS:
         deliver_now(message)
         assert (message.status, message.failure) == ("pending", Failure.BROKEN)
-        assert wait_of(message) == pytest.approx(seconds, abs=5)
+        assert get_wait_seconds(message) == pytest.approx(seconds, abs=5)
     deliver_now(message)
 
     assert (message.status, message.failure, message.http_status) == ("failed", Failure.BROKEN, 503)
     assert message.next_check_at is None
     assert len(message.attempts) == len(receiver.requests) == 1 + len(BACKOFF_SECONDS)
-    assert {head_of(request)["webhook-id"] for request in receiver.requests} == {message.message_id}
-    assert len({body_of(request) for request in receiver.requests}) == 1
+    assert {get_head(request)["webhook-id"] for request in receiver.requests} == {message.message_id}
+    assert len({get_body(request) for request in receiver.requests}) == 1
     assert not deliver(message)
 
 
@@ -196,7 +198,7 @@ def test_retry_after_is_honoured_in_seconds(
 
     deliver_now(message)
 
-    assert wait_of(message) == pytest.approx(seconds, abs=5)
+    assert get_wait_seconds(message) == pytest.approx(seconds, abs=5)
 
 
 def test_an_impossible_retry_after_is_ignored(message: NotificationDelivery, receiver: Outside) -> None:
@@ -204,7 +206,7 @@ def test_an_impossible_retry_after_is_ignored(message: NotificationDelivery, rec
 
     deliver_now(message)
 
-    assert (message.failure, wait_of(message)) == (Failure.BROKEN, pytest.approx(10, abs=5))
+    assert (message.failure, get_wait_seconds(message)) == (Failure.BROKEN, pytest.approx(10, abs=5))
 
 
 def test_retry_after_is_honoured_as_a_date(message: NotificationDelivery, receiver: Outside) -> None:
@@ -212,13 +214,13 @@ def test_retry_after_is_honoured_as_a_date(message: NotificationDelivery, receiv
 
     deliver_now(message)
 
-    assert wait_of(message) == pytest.approx(300, abs=5)
+    assert get_wait_seconds(message) == pytest.approx(300, abs=5)
 
 
 def test_a_receiver_that_is_gone_switches_its_channel_off(
     cast: Cast, channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
 ) -> None:
-    tell(cast.acme)
+    send_notification(cast.acme)
     waiting = deliveries(channel)[1]
     receiver.answers["/in"] = statuses(410)
 
@@ -240,11 +242,11 @@ def test_a_target_changed_meanwhile_is_not_switched_off(
     channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
 ) -> None:
     receiver.answers["/in"] = statuses(410)
-    (claim,) = take(NotificationDelivery.objects.ready().select_related("channel__organization"))
+    (lease,) = claim_rows(NotificationDelivery.objects.ready().select_related("channel__organization"))
     channel.target = f"{receiver.url}/corrected"
     channel.save()
 
-    send(claim)
+    send(lease)
 
     channel.refresh_from_db()
     message.refresh_from_db()
@@ -330,8 +332,8 @@ def test_messages_in_flight_are_limited(
     """A hanging receiver occupies one sender, and an organization with several of them two."""
     others = [make_channel(cast.acme, by=cast.admin, name=name) for name in ("second", "third")]
     make_channel(cast.globex, by=cast.outsider)
-    tell(cast.acme)
-    tell(cast.globex)
+    send_notification(cast.acme)
+    send_notification(cast.globex)
     ready = NotificationDelivery.objects.ready()
     assert ready.count() == 5
 
@@ -417,7 +419,7 @@ def test_the_sweep_sends_due_messages_without_a_broker(
     cast: Cast, channel: NotificationChannel, receiver: Outside, broker_down: None
 ) -> None:
     for _ in range(3):
-        tell(cast.acme)
+        send_notification(cast.acme)
 
     for _ in range(3):
         sweep_and_wait()
@@ -433,14 +435,14 @@ def test_the_sweep_waits_for_no_receiver(
     """Dead receivers occupy two senders per organization. Other organizations and the rollout sweeps do not wait."""
     for number in range(4):
         make_channel(cast.acme, by=cast.admin, name=f"Dead {number}", target=f"{receiver.url}/hangs")
-    tell(cast.acme)
+    send_notification(cast.acme)
     NotificationDelivery.objects.update(next_check_at=Now() - timedelta(hours=1))
     NotificationDelivery.objects.filter(channel=channel).delete()
     theirs = make_channel(cast.globex, by=cast.outsider, target=f"{receiver.url}/in")
     began = time.monotonic()
 
     sweep()
-    tell(cast.globex)
+    send_notification(cast.globex)
     sweep()
 
     assert time.monotonic() - began < 1
@@ -463,7 +465,7 @@ def test_a_message_is_not_claimed_before_a_sender_is_idle(
     for organization in organizations:
         for name in ("one", "two"):
             make_channel(organization, by=cast.staff, name=name, target=f"{receiver.url}/hangs")
-        tell(organization)
+        send_notification(organization)
 
     sweep()
 
@@ -476,8 +478,8 @@ def test_a_message_is_not_claimed_before_a_sender_is_idle(
 
 @pytest.mark.django_db(transaction=True)
 def test_the_sweep_sends_the_longest_due_first(cast: Cast, channel: NotificationChannel, receiver: Outside) -> None:
-    tell(cast.acme)
-    tell(cast.acme)
+    send_notification(cast.acme)
+    send_notification(cast.acme)
     second = deliveries(channel)[1]
     NotificationDelivery.objects.filter(pk=second.pk).update(next_check_at=F("next_check_at") - timedelta(minutes=1))
 
@@ -489,10 +491,10 @@ def test_the_sweep_sends_the_longest_due_first(cast: Cast, channel: Notification
 
 
 def test_old_messages_are_deleted(message: NotificationDelivery) -> None:
-    tell(message.organization)
+    send_notification(message.organization)
     deliver_now(message)
     NotificationDelivery.objects.filter(pk=message.pk).update(ended_at=Now() - timedelta(days=31))
 
-    forget_old()
+    delete_old_deliveries()
 
     assert list(NotificationDelivery.objects.values_list("status", flat=True)) == ["pending"]

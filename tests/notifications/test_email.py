@@ -11,7 +11,7 @@ import pytest
 
 from portal.models.notifications import Failure, NotificationChannel, NotificationDelivery
 from tests.conftest import Cast
-from tests.notifications.conftest import deliver_now, deliveries, make_channel, tell
+from tests.notifications.conftest import deliver_now, deliveries, make_channel, send_notification
 
 
 class MailServer:
@@ -71,7 +71,9 @@ def channel(cast: Cast) -> NotificationChannel:
 
 @pytest.fixture
 def message(cast: Cast, channel: NotificationChannel, mail_server: MailServer) -> NotificationDelivery:
-    tell(cast.acme, title="Acme: ended\r\nBcc: all@example.com", text="Agent service advanced.\nOrchestrator did not.")
+    send_notification(
+        cast.acme, title="Acme: ended\r\nBcc: all@example.com", text="Agent service advanced.\nOrchestrator did not."
+    )
     return deliveries(channel)[0]
 
 

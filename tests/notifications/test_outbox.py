@@ -12,9 +12,9 @@ from portal.models.notifications import (
     NotificationDelivery,
     NotificationKind,
 )
-from portal.notifications.outbox import MOST_PENDING, one_line
+from portal.notifications.outbox import MAX_PENDING, one_line
 from tests.conftest import Cast
-from tests.notifications.conftest import SECRET, TARGETS, deliveries, make_channel, tell
+from tests.notifications.conftest import SECRET, TARGETS, deliveries, make_channel, send_notification
 
 
 def test_each_channel_that_subscribed_gets_a_row(cast: Cast, settings: Any) -> None:
@@ -22,7 +22,7 @@ def test_each_channel_that_subscribed_gets_a_row(cast: Cast, settings: Any) -> N
     webhook = make_channel(cast.acme, by=cast.admin)
     email = make_channel(cast.acme, by=cast.admin, kind="email")
 
-    tell(cast.acme)
+    send_notification(cast.acme)
 
     (row,) = deliveries(webhook)
     assert len(deliveries(email)) == 1
@@ -40,7 +40,7 @@ def test_each_channel_that_subscribed_gets_a_row(cast: Cast, settings: Any) -> N
 def test_without_portal_url_messages_have_no_link(cast: Cast) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
 
-    tell(cast.acme)
+    send_notification(cast.acme)
 
     assert deliveries(channel)[0].data["url"] is None
 
@@ -50,7 +50,7 @@ def test_unsubscribed_channels_get_nothing(cast: Cast) -> None:
     make_channel(cast.acme, by=cast.admin, name="Other", events=["upgrade.started"])
     make_channel(cast.globex, by=cast.outsider)
 
-    tell(cast.acme)
+    send_notification(cast.acme)
 
     assert not NotificationDelivery.objects.exists()
 
@@ -59,7 +59,7 @@ def test_a_rolled_back_change_sends_nothing(cast: Cast) -> None:
     make_channel(cast.acme, by=cast.admin)
 
     with transaction.atomic():
-        tell(cast.acme)
+        send_notification(cast.acme)
         transaction.set_rollback(True)
 
     assert not NotificationDelivery.objects.exists()
@@ -67,10 +67,10 @@ def test_a_rolled_back_change_sends_nothing(cast: Cast) -> None:
 
 def test_a_channels_queue_is_bounded(cast: Cast) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
-    for _ in range(MOST_PENDING + 1):
-        tell(cast.acme)
+    for _ in range(MAX_PENDING + 1):
+        send_notification(cast.acme)
 
-    assert channel.deliveries.pending().count() == MOST_PENDING
+    assert channel.deliveries.pending().count() == MAX_PENDING
     left_out = channel.deliveries.get(status=DeliveryStatus.FAILED)
     assert (left_out.failure, left_out.next_check_at) == (Failure.QUEUE_FULL, None)
     assert left_out.ended_at is not None
@@ -85,13 +85,13 @@ def test_notify_costs_two_queries_for_any_number_of_channels(
 
     transaction_of_the_caller = 2
     with django_assert_num_queries(transaction_of_the_caller + 1 + min(channels, 1)):
-        tell(cast.acme)
+        send_notification(cast.acme)
 
 
 def test_secrets_are_not_in_the_database(cast: Cast) -> None:
     for kind in TARGETS:
         make_channel(cast.acme, by=cast.admin, kind=kind)
-    tell(cast.acme)
+    send_notification(cast.acme)
 
     with connection.cursor() as cursor:
         cursor.execute(
@@ -117,7 +117,9 @@ def test_a_target_sealed_with_another_key_says_so(cast: Cast, settings: Any) -> 
 def test_a_title_is_always_one_line(cast: Cast) -> None:
     channel = make_channel(cast.acme, by=cast.admin)
 
-    tell(cast.acme, NotificationKind.UPGRADE_ENDED, title="Acme\r\nBcc: all@example.com\x00\u2028" + "x" * 300)
+    send_notification(
+        cast.acme, NotificationKind.UPGRADE_ENDED, title="Acme\r\nBcc: all@example.com\x00\u2028" + "x" * 300
+    )
 
     assert deliveries(channel)[0].title == "Acme Bcc: all@example.com " + "x" * 174
     assert one_line(" a\tb ") == "a b"

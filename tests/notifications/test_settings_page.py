@@ -10,8 +10,8 @@ from django.test import Client
 
 from portal.models import AuditEvent, AuditKind, User
 from portal.models.notifications import Failure, NotificationChannel, NotificationDelivery
-from portal.notifications.commands import MOST_CHANNELS
-from portal.notifications.outbox import MOST_PENDING
+from portal.notifications.commands import MAX_CHANNELS
+from portal.notifications.outbox import MAX_PENDING
 from portal.sealing import unseal
 from tests.conftest import Cast
 from tests.notifications.conftest import (
@@ -21,11 +21,11 @@ from tests.notifications.conftest import (
     deliveries,
     is_signed,
     make_channel,
+    send_notification,
     statuses,
-    tell,
 )
 from tests.outside import Outside
-from tests.portal.conftest import main_of
+from tests.portal.conftest import get_main
 
 SignIn = Callable[[User], Client]
 
@@ -46,7 +46,7 @@ def webhook(cast: Cast) -> NotificationChannel:
     return make_channel(cast.acme, by=cast.admin)
 
 
-def page_of(channel: NotificationChannel, *rest: str) -> str:
+def get_page_url(channel: NotificationChannel, *rest: str) -> str:
     return f"{SETTINGS}channels/{channel.pk}/{'/'.join(rest)}"
 
 
@@ -54,7 +54,7 @@ def form(**fields: Any) -> dict[str, Any]:
     return {"idempotency_key": "form-1", "name": "Ops", "target": TARGETS["webhook"], "events": EVENTS} | fields
 
 
-def text_of(response: Any) -> str:
+def get_text(response: Any) -> str:
     return html.unescape(response.content.decode())
 
 
@@ -67,7 +67,7 @@ def audited() -> list[tuple[str, str, Any]]:
 
 
 def test_an_empty_page_says_what_will_be_here(admin: Client) -> None:
-    page = text_of(admin.get(SETTINGS))
+    page = get_text(admin.get(SETTINGS))
 
     assert "No notifications yet" in page
     for kind in TARGETS:
@@ -75,7 +75,7 @@ def test_an_empty_page_says_what_will_be_here(admin: Client) -> None:
 
 
 def test_members_are_counted_by_role_and_linked(cast: Cast, client_for: SignIn) -> None:
-    page = " ".join(main_of(client_for(cast.viewer).get(SETTINGS)).split())
+    page = " ".join(get_main(client_for(cast.viewer).get(SETTINGS)).split())
 
     assert "<p>1 admin, 2 operators, 1 viewer.</p>" in page
     assert f'href="{SETTINGS}members/"' in page
@@ -84,18 +84,18 @@ def test_members_are_counted_by_role_and_linked(cast: Cast, client_for: SignIn) 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
 def test_non_admins_see_channels_without_secrets(cast: Cast, client_for: SignIn, role: str) -> None:
     channels = [make_channel(cast.acme, by=cast.admin, kind=kind) for kind in TARGETS]
-    tell(cast.acme)
+    send_notification(cast.acme)
     client = client_for(getattr(cast, role))
-    pages = [SETTINGS, *(page_of(each, *rest) for each in channels for rest in ((), ("edit",), ("remove",)))]
-    pages += [page_of(channels[0], "secret"), f"{SETTINGS}channels/new/slack"]
+    pages = [SETTINGS, *(get_page_url(each, *rest) for each in channels for rest in ((), ("edit",), ("remove",)))]
+    pages += [get_page_url(channels[0], "secret"), f"{SETTINGS}channels/new/slack"]
 
     for path in pages:
-        page = text_of(client.get(path))
+        page = get_text(client.get(path))
         assert f"Your role is {role}: this needs admin." in page, path
         for secret in ("target-secret", SECRET, "/services/T000"):
             assert secret not in page, path
         assert not re.search(r'<form[^>]*action="/o/acme/settings', page), path
-    page = text_of(client.get(SETTINGS))
+    page = get_text(client.get(SETTINGS))
     assert "https://hooks.example.com/…" in page
     assert "https://hooks.slack.com/…" in page
     assert "Upgrade started, Upgrade ended, Rollout stalled, Validation missing" in page
@@ -105,10 +105,10 @@ def test_an_admin_sees_webhook_urls_but_no_secrets(cast: Cast, admin: Client) ->
     webhook, slack = make_channel(cast.acme, by=cast.admin), make_channel(cast.acme, by=cast.admin, kind="slack")
 
     for path in ((), ("edit",)):
-        assert "webhook-target-secret" in text_of(admin.get(page_of(webhook, *path)))
-        assert "slack-target-secret" not in text_of(admin.get(page_of(slack, *path)))
-    for path in (SETTINGS, page_of(webhook), page_of(webhook, "edit"), page_of(webhook, "secret")):
-        assert SECRET not in text_of(admin.get(path))
+        assert "webhook-target-secret" in get_text(admin.get(get_page_url(webhook, *path)))
+        assert "slack-target-secret" not in get_text(admin.get(get_page_url(slack, *path)))
+    for path in (SETTINGS, get_page_url(webhook), get_page_url(webhook, "edit"), get_page_url(webhook, "secret")):
+        assert SECRET not in get_text(admin.get(path))
 
 
 def test_the_log_shows_every_attempt_newest_message_first(
@@ -117,13 +117,13 @@ def test_the_log_shows_every_attempt_newest_message_first(
     webhook.target = f"{receiver.url}/in"
     webhook.save()
     receiver.answers["/in"] = statuses(503, 404)
-    tell(cast.acme, subject="upgrade-first")
-    tell(cast.acme, subject="upgrade-second")
+    send_notification(cast.acme, subject="upgrade-first")
+    send_notification(cast.acme, subject="upgrade-second")
     first, _ = deliveries(webhook)
     deliver_now(first)
     deliver_now(first)
 
-    page = " ".join(main_of(admin.get(page_of(webhook))).split())
+    page = " ".join(get_main(admin.get(get_page_url(webhook))).split())
 
     assert page.index("upgrade-second") < page.index("upgrade-first")
     row = page[page.index("upgrade-first") :]
@@ -134,17 +134,17 @@ def test_the_log_shows_every_attempt_newest_message_first(
 
 
 def test_the_next_attempt_is_shown_with_its_date(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
-    tell(cast.acme)
+    send_notification(cast.acme)
     webhook.deliveries.update(failure="broken", http_status=503, tries=6, next_check_at="2026-03-01T23:50:00Z")
 
-    assert ">Mar 1, 23:50:00 UTC</time>" in main_of(admin.get(page_of(webhook)))
+    assert ">Mar 1, 23:50:00 UTC</time>" in get_main(admin.get(get_page_url(webhook)))
 
 
 def test_the_log_is_paged(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
     for number in range(23):
-        tell(cast.acme, subject=f"upgrade-{number:02}")
+        send_notification(cast.acme, subject=f"upgrade-{number:02}")
 
-    first, second = text_of(admin.get(page_of(webhook))), text_of(admin.get(page_of(webhook) + "?skip=20"))
+    first, second = get_text(admin.get(get_page_url(webhook))), get_text(admin.get(get_page_url(webhook) + "?skip=20"))
 
     assert "1 to 20 of 23" in first
     assert "upgrade-22" in first
@@ -157,15 +157,15 @@ def test_the_log_refreshes_only_while_messages_are_sent(
 ) -> None:
     webhook.target = f"{receiver.url}/in"
     webhook.save()
-    tell(cast.acme)
+    send_notification(cast.acme)
     htmx = {"HX-Request": "true"}
-    live = admin.get(page_of(webhook), headers=htmx)
+    live = admin.get(get_page_url(webhook), headers=htmx)
     assert 'hx-trigger="every 2s' in live.content.decode()
     assert "<html" not in live.content.decode()
 
     deliver_now(deliveries(webhook)[0])
 
-    assert "hx-trigger" not in admin.get(page_of(webhook), headers=htmx).content.decode()
+    assert "hx-trigger" not in admin.get(get_page_url(webhook), headers=htmx).content.decode()
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -174,13 +174,13 @@ def test_reading_costs_a_fixed_number_of_queries(
 ) -> None:
     made = [make_channel(cast.acme, by=cast.admin, name=f"Channel {number}") for number in range(channels)]
     for _ in range(channels):
-        tell(cast.acme)
+        send_notification(cast.acme)
     admin.get(SETTINGS)
 
     with django_assert_num_queries(PAGE_QUERIES + 2):  # members by role, channels
         admin.get(SETTINGS)
     with django_assert_num_queries(PAGE_QUERIES + 3):  # channel, deliveries and their count
-        admin.get(page_of(made[0]))
+        admin.get(get_page_url(made[0]))
 
 
 # --- adding ----------------------------------------------------------------------------------------------------------
@@ -190,15 +190,15 @@ def test_a_webhook_gets_a_secret_that_is_shown_once(cast: Cast, admin: Client) -
     response = admin.post(f"{SETTINGS}channels/new/webhook", form())
 
     channel = NotificationChannel.objects.get()
-    secret = SHOWN_SECRET.findall(text_of(response))
+    secret = SHOWN_SECRET.findall(get_text(response))
     assert (response.status_code, secret) == (200, [unseal(channel.sealed_secret)])
     assert response.headers["Cache-Control"] == "no-store"
     assert (channel.name, channel.kind, channel.target) == ("Ops", "webhook", TARGETS["webhook"])
     assert (channel.events, channel.is_active, channel.created_by) == (EVENTS, True, cast.admin)
     data = {"name": "Ops", "kind": "webhook", "target": "https://hooks.example.com/…", "events": EVENTS}
     assert audited() == [(AuditKind.CHANNEL_CREATED, cast.admin.email, data)]
-    for path in (SETTINGS, page_of(channel), page_of(channel, "edit")):
-        assert not SHOWN_SECRET.search(text_of(admin.get(path)))
+    for path in (SETTINGS, get_page_url(channel), get_page_url(channel, "edit")):
+        assert not SHOWN_SECRET.search(get_text(admin.get(path)))
 
 
 def test_a_double_click_creates_one_channel(admin: Client) -> None:
@@ -206,18 +206,18 @@ def test_a_double_click_creates_one_channel(admin: Client) -> None:
     again = admin.post(f"{SETTINGS}channels/new/webhook", form(), follow=True)
 
     assert NotificationChannel.objects.count() == AuditEvent.objects.count() == 1
-    assert "This form was already sent." in text_of(again)
-    assert not SHOWN_SECRET.search(text_of(again))
+    assert "This form was already sent." in get_text(again)
+    assert not SHOWN_SECRET.search(get_text(again))
 
 
 def test_a_form_whose_channel_was_removed_says_so(admin: Client) -> None:
     admin.post(f"{SETTINGS}channels/new/webhook", form())
-    admin.post(page_of(NotificationChannel.objects.get(), "remove"))
+    admin.post(get_page_url(NotificationChannel.objects.get(), "remove"))
 
     again = admin.post(f"{SETTINGS}channels/new/webhook", form())
 
     assert again.status_code == 409
-    assert "has since been removed. Open the form again" in text_of(again)
+    assert "has since been removed. Open the form again" in get_text(again)
     assert not NotificationChannel.objects.exists()
 
 
@@ -234,7 +234,7 @@ def test_slack_and_email_are_added(admin: Client, kind: str, target: str, kept: 
 
     channel = NotificationChannel.objects.get()
     assert (channel.kind, channel.target, channel.sealed_secret) == (kind, kept, "")
-    assert "Send a test to check it." in text_of(response)
+    assert "Send a test to check it." in get_text(response)
 
 
 BAD_TARGETS = [
@@ -256,8 +256,8 @@ def test_an_invalid_target_is_refused_at_its_field(admin: Client, kind: str, tar
     response = admin.post(f"{SETTINGS}channels/new/{kind}", form(target=target))
 
     assert response.status_code == 422
-    assert sentence in text_of(response)
-    assert 'aria-describedby="id_target_helptext id_target_error"' in text_of(response)
+    assert sentence in get_text(response)
+    assert 'aria-describedby="id_target_helptext id_target_error"' in get_text(response)
     assert not NotificationChannel.objects.exists()
     assert audited() == []
 
@@ -281,19 +281,19 @@ def test_other_bad_input_is_refused(
     response = admin.post(f"{SETTINGS}channels/new/webhook", form(**fields))
 
     assert response.status_code in (409, 422)
-    assert sentence in text_of(response)
+    assert sentence in get_text(response)
     assert NotificationChannel.objects.get() == webhook
     assert audited() == []
 
 
 def test_an_organization_has_a_limited_number_of_channels(cast: Cast, admin: Client) -> None:
-    for number in range(MOST_CHANNELS):
+    for number in range(MAX_CHANNELS):
         make_channel(cast.acme, by=cast.admin, name=f"Channel {number}")
 
     response = admin.post(f"{SETTINGS}channels/new/webhook", form())
 
     assert response.status_code == 409
-    assert f"already has {MOST_CHANNELS} channels, the maximum" in text_of(response)
+    assert f"already has {MAX_CHANNELS} channels, the maximum" in get_text(response)
     assert audited() == []
 
 
@@ -307,7 +307,7 @@ def test_an_unknown_kind_is_refused(admin: Client) -> None:
 def test_a_change_is_audited_without_secrets(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
     changed = form(name="Renamed", target="https://other.example.com/very-secret-path", events=["upgrade.ended"])
 
-    assert admin.post(page_of(webhook, "edit"), changed).status_code == 302
+    assert admin.post(get_page_url(webhook, "edit"), changed).status_code == 302
 
     before = webhook.events
     webhook.refresh_from_db()
@@ -325,7 +325,7 @@ def test_equal_values_change_nothing(cast: Cast, admin: Client) -> None:
     """A Slack URL is left out, because the form does not contain it."""
     slack = make_channel(cast.acme, by=cast.admin, kind="slack")
 
-    admin.post(page_of(slack, "edit"), form(name=slack.name, target="", events=slack.events))
+    admin.post(get_page_url(slack, "edit"), form(name=slack.name, target="", events=slack.events))
 
     slack.refresh_from_db()
     assert slack.target == TARGETS["slack"]
@@ -338,10 +338,10 @@ def test_an_unreadable_target_can_be_entered_again(
     slack = make_channel(cast.acme, by=cast.admin, kind="slack")
     settings.SECRET_KEY = "another-secret-key-that-is-long-enough-for-a-test"
     admin = client_for(cast.admin)
-    assert "not readable, because SECRET_KEY was changed" in text_of(admin.get(page_of(slack)))
+    assert "not readable, because SECRET_KEY was changed" in get_text(admin.get(get_page_url(slack)))
 
-    refused = admin.post(page_of(slack, "edit"), form(target=""))
-    accepted = admin.post(page_of(slack, "edit"), form(target=TARGETS["slack"]))
+    refused = admin.post(get_page_url(slack, "edit"), form(target=""))
+    accepted = admin.post(get_page_url(slack, "edit"), form(target=TARGETS["slack"]))
 
     assert (refused.status_code, accepted.status_code) == (422, 302)
     assert NotificationChannel.objects.get().target == TARGETS["slack"]
@@ -351,43 +351,43 @@ def test_a_taken_name_is_refused_at_a_change_too(cast: Cast, admin: Client, webh
     make_channel(cast.acme, by=cast.admin, name="Taken")
     make_channel(cast.globex, by=cast.outsider, name="Free")
 
-    refused = admin.post(page_of(webhook, "edit"), form(name="taken"))
-    accepted = admin.post(page_of(webhook, "edit"), form(name="Free"))
+    refused = admin.post(get_page_url(webhook, "edit"), form(name="taken"))
+    accepted = admin.post(get_page_url(webhook, "edit"), form(name="Free"))
 
     assert (refused.status_code, accepted.status_code) == (409, 302)
 
 
 def test_a_channel_is_switched_off_and_on(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
-    tell(cast.acme)
+    send_notification(cast.acme)
     NotificationChannel.objects.update(off_reason="earlier")
 
     for _ in range(2):
-        admin.post(page_of(webhook, "switch"), {"on": "0"})
-    tell(cast.acme)
+        admin.post(get_page_url(webhook, "switch"), {"on": "0"})
+    send_notification(cast.acme)
     webhook.refresh_from_db()
     (waited,) = deliveries(webhook)
     assert (webhook.is_active, webhook.off_reason) == (False, "")
     assert (waited.status, waited.failure) == ("failed", Failure.SWITCHED_OFF)
 
-    admin.post(page_of(webhook, "switch"), {"on": "1"})
-    tell(cast.acme)
+    admin.post(get_page_url(webhook, "switch"), {"on": "1"})
+    send_notification(cast.acme)
     assert len(deliveries(webhook)) == 2
     assert [data["is_active"] for _, _, data in audited()] == [False, True]
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain", ""])
 def test_a_switch_that_is_not_a_form_is_415(admin: Client, webhook: NotificationChannel, media_type: str) -> None:
-    response = admin.post(page_of(webhook, "switch"), '{"on": "1"}', content_type=media_type)
+    response = admin.post(get_page_url(webhook, "switch"), '{"on": "1"}', content_type=media_type)
 
     webhook.refresh_from_db()
     assert (response.status_code, webhook.is_active) == (415, True)
-    assert "application/x-www-form-urlencoded" in text_of(response)
+    assert "application/x-www-form-urlencoded" in get_text(response)
 
 
 def test_a_channel_that_the_receiver_switched_off_says_why(admin: Client, webhook: NotificationChannel) -> None:
     NotificationChannel.objects.update(is_active=False, off_reason="The receiver answered 410 Gone.")
 
-    assert "The receiver answered 410 Gone." in text_of(admin.get(page_of(webhook)))
+    assert "The receiver answered 410 Gone." in get_text(admin.get(get_page_url(webhook)))
 
 
 def test_a_new_secret_is_shown_once_and_the_old_one_expires(
@@ -397,12 +397,12 @@ def test_a_new_secret_is_shown_once_and_the_old_one_expires(
     webhook.save()
     once = {"idempotency_key": "secret-1"}
 
-    response = admin.post(page_of(webhook, "secret"), once)
-    again = admin.post(page_of(webhook, "secret"), once, follow=True)
+    response = admin.post(get_page_url(webhook, "secret"), once)
+    again = admin.post(get_page_url(webhook, "secret"), once, follow=True)
 
-    (secret,) = SHOWN_SECRET.findall(text_of(response))
-    assert not SHOWN_SECRET.search(text_of(again))
-    tell(cast.acme)
+    (secret,) = SHOWN_SECRET.findall(get_text(response))
+    assert not SHOWN_SECRET.search(get_text(again))
+    send_notification(cast.acme)
     deliver_now(deliveries(webhook)[0])
     assert is_signed(receiver.requests[0], secret)
     assert is_signed(receiver.requests[0], SECRET)
@@ -417,37 +417,39 @@ def test_an_unreadable_secret_is_reported_and_replaced(
     webhook.target = TARGETS["webhook"]
     webhook.save()
     admin = client_for(cast.admin)
-    assert "until you create a new secret" in text_of(admin.get(page_of(webhook)))
-    assert "create a new one" in text_of(admin.get(SETTINGS))
-    assert "Only the new one will sign" in text_of(admin.get(page_of(webhook, "secret")))
+    assert "until you create a new secret" in get_text(admin.get(get_page_url(webhook)))
+    assert "create a new one" in get_text(admin.get(SETTINGS))
+    assert "Only the new one will sign" in get_text(admin.get(get_page_url(webhook, "secret")))
 
-    shown = text_of(admin.post(page_of(webhook, "secret"), {"idempotency_key": "secret-1"}))
+    shown = get_text(admin.post(get_page_url(webhook, "secret"), {"idempotency_key": "secret-1"}))
 
     webhook.refresh_from_db()
     assert [unseal(webhook.sealed_secret)] == SHOWN_SECRET.findall(shown)
     assert (webhook.sealed_old_secret, webhook.old_secret_until) == ("", None)
     assert "also signs" not in shown
-    assert "create a new secret" not in text_of(admin.get(page_of(webhook)))
+    assert "create a new secret" not in get_text(admin.get(get_page_url(webhook)))
 
 
 def test_only_a_webhook_has_a_secret(cast: Cast, admin: Client) -> None:
     email = make_channel(cast.acme, by=cast.admin, kind="email")
 
-    assert admin.post(page_of(email, "secret"), {"idempotency_key": "1"}).status_code == 409
+    assert admin.post(get_page_url(email, "secret"), {"idempotency_key": "1"}).status_code == 409
     assert audited() == []
 
 
 def test_removing_a_channel_deletes_its_log(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
-    tell(cast.acme)
-    assert "and 1 waiting message will not be sent" in " ".join(text_of(admin.get(page_of(webhook, "remove"))).split())
+    send_notification(cast.acme)
+    assert "and 1 waiting message will not be sent" in " ".join(
+        get_text(admin.get(get_page_url(webhook, "remove"))).split()
+    )
 
-    assert admin.post(page_of(webhook, "remove")).headers["Location"] == SETTINGS
+    assert admin.post(get_page_url(webhook, "remove")).headers["Location"] == SETTINGS
 
     assert not NotificationChannel.objects.exists()
     assert not NotificationDelivery.objects.exists()
     data = {"name": "Our webhook", "kind": "webhook", "target": "https://hooks.example.com/…"}
     assert audited() == [(AuditKind.CHANNEL_REMOVED, cast.admin.email, data)]
-    assert admin.post(page_of(webhook, "remove")).status_code == 404
+    assert admin.post(get_page_url(webhook, "remove")).status_code == 404
 
 
 # --- sending again ---------------------------------------------------------------------------------------------------
@@ -459,33 +461,33 @@ def test_a_test_goes_through_the_outbox(
     webhook.target = f"{receiver.url}/in"
     webhook.save()
 
-    response = admin.post(page_of(webhook, "test"), follow=True)
+    response = admin.post(get_page_url(webhook, "test"), follow=True)
     (test,) = deliveries(webhook)
-    assert "Waiting" in text_of(response)
+    assert "Waiting" in get_text(response)
     deliver_now(test)
 
     assert (test.kind, test.status) == ("notification.test", "sent")
     assert is_signed(receiver.requests[0], SECRET)
-    assert "HTTP 204." in text_of(admin.get(page_of(webhook)))
+    assert "HTTP 204." in get_text(admin.get(get_page_url(webhook)))
     assert [(kind, data["delivery"]) for kind, _, data in audited()] == [(AuditKind.CHANNEL_TESTED, str(test.pk))]
 
 
 def test_a_channel_is_tested_once_in_ten_seconds(cast: Cast, admin: Client, webhook: NotificationChannel) -> None:
     other = make_channel(cast.acme, by=cast.admin, name="Other")
-    admin.post(page_of(webhook, "test"))
+    admin.post(get_page_url(webhook, "test"))
 
-    refused = admin.post(page_of(webhook, "test"))
-    elsewhere = admin.post(page_of(other, "test"))
+    refused = admin.post(get_page_url(webhook, "test"))
+    elsewhere = admin.post(get_page_url(other, "test"))
 
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
-    assert "was tested less than" in text_of(refused)
+    assert "was tested less than" in get_text(refused)
     assert elsewhere.status_code == 302
     assert len(deliveries(webhook)) == len(deliveries(other)) == 1
 
 
 @pytest.fixture
 def failed(cast: Cast, webhook: NotificationChannel) -> NotificationDelivery:
-    tell(cast.acme)
+    send_notification(cast.acme)
     webhook.deliveries.update(
         status="failed", failure="broken", http_status=503, tries=7, next_check_at=None, ended_at="2026-01-01T00:00:00Z"
     )
@@ -493,7 +495,7 @@ def failed(cast: Cast, webhook: NotificationChannel) -> NotificationDelivery:
 
 
 def send_again(client: Client, delivery: NotificationDelivery) -> Any:
-    return client.post(page_of(delivery.channel, "deliveries", str(delivery.pk), "again"))
+    return client.post(get_page_url(delivery.channel, "deliveries", str(delivery.pk), "again"))
 
 
 def test_a_failed_message_is_sent_again_under_its_id(
@@ -527,7 +529,7 @@ def test_only_failed_messages_are_sent_again(
     response = send_again(admin, failed)
 
     assert response.status_code == 409
-    assert sentence in text_of(response)
+    assert sentence in get_text(response)
     assert audited() == []
 
 
@@ -535,19 +537,19 @@ def test_resending_to_a_channel_that_is_off_or_full_fails(
     cast: Cast, admin: Client, failed: NotificationDelivery
 ) -> None:
     NotificationChannel.objects.update(is_active=False)
-    assert "Switch it on first." in text_of(send_again(admin, failed))
+    assert "Switch it on first." in get_text(send_again(admin, failed))
 
     NotificationChannel.objects.update(is_active=True)
-    for _ in range(MOST_PENDING):
-        tell(cast.acme)
-    assert f"{MOST_PENDING} messages are already waiting" in text_of(send_again(admin, failed))
+    for _ in range(MAX_PENDING):
+        send_notification(cast.acme)
+    assert f"{MAX_PENDING} messages are already waiting" in get_text(send_again(admin, failed))
     assert audited() == []
 
 
 def test_another_channels_message_is_not_found(cast: Cast, admin: Client, failed: NotificationDelivery) -> None:
     other = make_channel(cast.acme, by=cast.admin, name="Other")
 
-    assert admin.post(page_of(other, "deliveries", str(failed.pk), "again")).status_code == 404
+    assert admin.post(get_page_url(other, "deliveries", str(failed.pk), "again")).status_code == 404
 
 
 # --- permissions -----------------------------------------------------------------------------------------------------
@@ -561,11 +563,11 @@ def test_non_admins_change_nothing(cast: Cast, client_for: SignIn, failed: Notif
 
     answers = [
         client.post(f"{SETTINGS}channels/new/webhook", form()),
-        client.post(page_of(channel, "edit"), form()),
-        client.post(page_of(channel, "switch"), {"on": "0"}),
-        client.post(page_of(channel, "secret"), {"idempotency_key": "1"}),
-        client.post(page_of(channel, "test")),
-        client.post(page_of(channel, "remove")),
+        client.post(get_page_url(channel, "edit"), form()),
+        client.post(get_page_url(channel, "switch"), {"on": "0"}),
+        client.post(get_page_url(channel, "secret"), {"idempotency_key": "1"}),
+        client.post(get_page_url(channel, "test")),
+        client.post(get_page_url(channel, "remove")),
         send_again(client, failed),
     ]
 

@@ -15,7 +15,7 @@ from portal.models import AuditEvent, User
 
 
 @pytest.fixture(autouse=True)
-def forget_rates() -> None:
+def clear_rates() -> None:
     """Clear the cache, in which allauth counts attempts across tests."""
     cache.clear()
 
@@ -70,7 +70,7 @@ def audit_kinds() -> list[str]:
     return list(AuditEvent.objects.order_by("id").values_list("kind", flat=True))
 
 
-def main_of(response: HttpResponse) -> str:
+def get_main(response: HttpResponse) -> str:
     """Return the main element of the page."""
     page = response.content.decode()
     return page[page.index("<main") : page.index("</main>")]

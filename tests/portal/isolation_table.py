@@ -285,7 +285,7 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
     )
 
 
-def rows_of(organization: Organization) -> dict[str, str]:
+def read_rows(organization: Organization) -> dict[str, str]:
     """Return a digest of all rows of the organization, by table. One query, because it is called often."""
     models = (
         *(Upgrade, Rollout, UpgradeEvent, UpgradeCheck, ValidationRun),
@@ -321,7 +321,7 @@ def fill(value: Any, words: dict[str, str]) -> Any:
     return PLACEHOLDER.sub(lambda found: words[found[1]], value) if isinstance(value, str) else value
 
 
-def address_of(row: Row, place: Place, query: str = "") -> str:
+def get_address(row: Row, place: Place, query: str = "") -> str:
     words = place.words(row)
     return "/" + fill(row.route, words) + (f"?{fill(query, words)}" if query else "")
 
@@ -338,7 +338,7 @@ def ask(
 ) -> Any:
     """Request one cell. `more` is added to the body; ids are always those of the place."""
     headers = (HTMX if htmx else {}) | ({"X-Organization": place.slug} if row.is_api else {})
-    address = address_of(row, place, query)
+    address = get_address(row, place, query)
     if method in ("get", "head", "options"):
         return getattr(client, method)(address, headers=headers)
     body = fill(row.sends.get(method), place.words(row))
@@ -358,7 +358,7 @@ NOISE = re.compile(
 )
 
 
-def text_of(response: Any, *asked: str) -> str:
+def get_text(response: Any, *asked: str) -> str:
     """Return the response's text without noise and without the words of the request."""
     text: str = NOISE.sub("", response.content.decode())
     for word in asked:

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from portal.audit import record
 from portal.models import AuditEvent, AuditKind, User
-from portal.web.csv import MOST_ROWS, as_cell
+from portal.web.csv import MAX_ROWS, as_cell
 from tests.conftest import Cast
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
 
@@ -171,8 +171,8 @@ def test_data_is_json_without_cell_separators(cast: Cast, client_for: SignIn) ->
 
 def test_a_file_has_a_row_limit(cast: Cast, client_for: SignIn) -> None:
     row = {"organization": cast.acme, "kind": AuditKind.AGENT_CREATED, "actor_email": "system", "request_id": ""}
-    AuditEvent.objects.bulk_create(AuditEvent(subject=f"a-{n}", **row) for n in range(MOST_ROWS + 1))
+    AuditEvent.objects.bulk_create(AuditEvent(subject=f"a-{n}", **row) for n in range(MAX_ROWS + 1))
 
-    assert len(subjects(client_for(cast.viewer).get(CSV))) == MOST_ROWS
+    assert len(subjects(client_for(cast.viewer).get(CSV))) == MAX_ROWS
     assert "Download the newest 10,000 as CSV" in client_for(cast.viewer).get(URL).content.decode()
     assert "Download these as CSV" in client_for(cast.viewer).get(f"{URL}?subject=a-1").content.decode()

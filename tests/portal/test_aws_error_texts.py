@@ -18,8 +18,8 @@ from portal.models import Membership, Role, User
 from tests.conftest import Cast, Engine
 from tests.deployments.conftest import Runtime, make_agent
 from tests.local_aws import LocalAws
-from tests.portal.isolation_table import HTMX, TENANT, Place, address_of, ask, make_place, undone
-from upgrades.checks.validation import open_missing, validate
+from tests.portal.isolation_table import HTMX, TENANT, Place, ask, get_address, make_place, undone
+from upgrades.checks.validation import open_missing_matrices, validate
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade, ValidationRun
@@ -82,7 +82,7 @@ def answers_of(client: Client, place: Place) -> str:
         parts = [HTMX | {"HX-Target": name} for name in ("logs", "metrics")] if "deployment_id" in row.route else []
         organization = {"X-Organization": place.slug} if row.is_api else {}
         asked = [organization | headers for headers in [{}, *parts]]
-        heard += [client.get(address_of(row, place), headers=headers).content.decode() for headers in asked]
+        heard += [client.get(get_address(row, place), headers=headers).content.decode() for headers in asked]
     return "\n".join(heard)
 
 
@@ -275,7 +275,7 @@ def test_a_validation_does_not_repeat_the_text(
     upgrade = engine.run(trigger(cast))
     refuse()
 
-    open_missing()
+    open_missing_matrices()
     for run in ValidationRun.objects.all():
         ValidationRun.objects.update(next_check_at=Now(), lease_until=None)
         assert validate(run.pk)

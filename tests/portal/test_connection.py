@@ -11,7 +11,7 @@ from django.test import Client
 
 from portal.admin.connection_test import Step, StepStatus
 from portal.admin.connection_test import test_connection as try_connection
-from portal.aws.deadline import within_time
+from portal.aws.deadline import call_with_deadline
 from portal.aws.errors import AwsUnavailable
 from portal.errors import PortalError
 from portal.models import AuditEvent, Organization, User
@@ -25,7 +25,7 @@ SignedIn = Callable[[User], Client]
 WRITES = {"ecs:UpdateService", "ecs:RegisterTaskDefinition", "iam:PassRole", "ecs:StopServiceDeployment"}
 
 
-def page_of(organization: Organization) -> str:
+def get_page_url(organization: Organization) -> str:
     return f"/admin/portal/organization/{organization.pk}/test-connection/"
 
 
@@ -192,7 +192,7 @@ def test_a_step_is_bounded_in_time() -> None:
     started_at = time.monotonic()
 
     with pytest.raises(AwsUnavailable, match="no answer within"):
-        within_time(lambda: never.wait(3), "ecs:DescribeClusters", seconds=0.05)
+        call_with_deadline(lambda: never.wait(3), "ecs:DescribeClusters", seconds=0.05)
 
     assert time.monotonic() - started_at < 1
     never.set()
@@ -240,29 +240,29 @@ def test_the_button_on_the_organization_page(platform: LocalAws, client_for: Sig
     staff = client_for(cast.staff)
 
     shown = staff.get(f"/admin/portal/organization/{cast.acme.pk}/change/").content.decode()
-    page = staff.post(page_of(cast.acme)).content.decode()
+    page = staff.post(get_page_url(cast.acme)).content.decode()
 
-    assert f'<form method="post" action="{page_of(cast.acme)}">' in shown
+    assert f'<form method="post" action="{get_page_url(cast.acme)}">' in shown
     assert "The permission ecs:ListTasks is missing." in page
     assert re.findall(r'<tr class="(\w+)">', page).count("failed") == 1
     assert "style=" not in page
 
 
 def test_a_get_request_tests_nothing(client_for: SignedIn, cast: Cast) -> None:
-    assert client_for(cast.staff).get(page_of(cast.acme)).status_code == 405
+    assert client_for(cast.staff).get(get_page_url(cast.acme)).status_code == 405
     assert audit_kinds() == []
 
 
 def test_the_button_is_for_staff(client_for: SignedIn, client: Client, cast: Cast) -> None:
-    assert client_for(cast.admin).post(page_of(cast.acme)).status_code == 403
-    assert client.post(page_of(cast.acme)).status_code == 302
+    assert client_for(cast.admin).post(get_page_url(cast.acme)).status_code == 403
+    assert client.post(get_page_url(cast.acme)).status_code == 302
     assert audit_kinds() == []
 
 
 def test_an_unknown_organization_is_404(client_for: SignedIn, cast: Cast) -> None:
     unknown = Organization(slug="unknown")
 
-    assert client_for(cast.staff).post(page_of(unknown)).status_code == 404
+    assert client_for(cast.staff).post(get_page_url(unknown)).status_code == 404
 
 
 def test_several_organizations_are_tested_from_the_list(platform: LocalAws, client_for: SignedIn, cast: Cast) -> None:

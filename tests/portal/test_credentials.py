@@ -18,7 +18,7 @@ def read(organization: Organization) -> ecs.Service:
     return found.services[name]
 
 
-def write(organization: Organization, before_call: object = ecs.nothing_first) -> ecs.Service:
+def write(organization: Organization, before_call: object = ecs.do_nothing) -> ecs.Service:
     return ecs.update_service(
         organization.aws_target,
         str(organization.cluster),
@@ -39,7 +39,7 @@ def test_reads_and_writes_of_a_target_share_one_assumed_role(platform: LocalAws,
 def test_forgetting_a_target_drops_the_role_of_reads_and_writes(platform: LocalAws, cast: Cast) -> None:
     write(cast.globex)
     platform.fault("access_denied", action="AssumeRole")
-    credentials.forget(cast.globex.aws_target)
+    credentials.drop_session(cast.globex.aws_target)
 
     with pytest.raises(AwsDenied):
         read(cast.globex)

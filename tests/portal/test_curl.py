@@ -29,7 +29,7 @@ HOSTILE = [
 ]
 
 
-def commands_of(response: Any) -> list[list[str]]:
+def parse_commands(response: Any) -> list[list[str]]:
     """Return each command of a page, split into words as by a shell."""
     assert response.status_code == 200
     found = re.findall(r'<code id="curl-[^"]+-text">(.*?)</code>', response.content.decode(), re.DOTALL)
@@ -88,7 +88,7 @@ def test_the_history_command_finds_what_the_page_finds(cast: Cast, client_for: S
 
     page = client.get("/o/acme/upgrades/", {"status": "FAILED", "initiated_by": cast.operator.email})
 
-    [words] = commands_of(page)
+    [words] = parse_commands(page)
     answer = client.get(words[-1], headers={"X-Organization": header(words, "X-Organization")})
     assert [item["upgrade_id"] for item in answer.json()["items"]] == [failed.upgrade_id]
     session = client.cookies["sessionid"].value
@@ -98,7 +98,7 @@ def test_the_history_command_finds_what_the_page_finds(cast: Cast, client_for: S
 
 @pytest.mark.django_db
 def test_invalid_filters_offer_no_command(cast: Cast, client_for: SignIn) -> None:
-    assert commands_of(client_for(cast.viewer).get("/o/acme/upgrades/?status=unknown")) == []
+    assert parse_commands(client_for(cast.viewer).get("/o/acme/upgrades/?status=unknown")) == []
 
 
 @pytest.mark.django_db
@@ -118,7 +118,7 @@ def test_the_api_answers_the_command_of_each_page(cast: Cast, platform: LocalAws
     ]
 
     for page in pages:
-        [words] = commands_of(client.get(f"/o/acme/{page}"))
+        [words] = parse_commands(client.get(f"/o/acme/{page}"))
         answer = client.get(words[-1], headers={"X-Organization": header(words, "X-Organization")})
         assert answer.status_code == 200, (page, words, answer.content)
 
@@ -129,7 +129,7 @@ def test_the_form_of_an_upgrade_offers_its_choices(cast: Cast, platform: LocalAw
 
     page = client.get("/o/acme/upgrades/new", {"service": "agent", "force": "1", "reason": 'OPS-1: it\'s "late"'})
 
-    [words] = commands_of(page)
+    [words] = parse_commands(page)
     sent = {"service": "agent", "version": "latest", "force_new_deployment": True, "reason": 'OPS-1: it\'s "late"'}
     assert body(words) == sent
     answer = client.post(words[-1], sent, content_type="application/json", headers={"X-Organization": "acme"})
@@ -142,8 +142,8 @@ def test_the_page_of_a_command_offers_its_route(cast: Cast, platform: LocalAws, 
     deployment = make_deployment(cast, agent)
     client = client_for(cast.operator)
 
-    [scale] = commands_of(client.get(f"/o/acme/deployments/{deployment.pk}/scale"))
-    [kill] = commands_of(client.get(f"/o/acme/deployments/{deployment.pk}/kill"))
+    [scale] = parse_commands(client.get(f"/o/acme/deployments/{deployment.pk}/scale"))
+    [kill] = parse_commands(client.get(f"/o/acme/deployments/{deployment.pk}/kill"))
 
     assert body(scale) == {"replicas": 2}
     assert scale[-1].endswith(f"/api/v1/deployments/{deployment.pk}/scale")

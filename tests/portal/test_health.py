@@ -9,7 +9,7 @@ from django.test import Client
 
 from portal import __version__
 from portal.models import Heartbeat
-from portal.tasks import note_beat
+from portal.tasks import record_heartbeat
 from tests.local_aws import LocalAws
 
 PARTS = ("database", "broker", "worker", "aws")
@@ -18,8 +18,8 @@ PARTS = ("database", "broker", "worker", "aws")
 @pytest.fixture
 def alive(db: None, local_aws: LocalAws) -> None:
     """Make every part healthy."""
-    note_beat("scheduler")
-    note_beat("worker")
+    record_heartbeat("scheduler")
+    record_heartbeat("worker")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from django.test import Client
 from django.utils import timezone
 
 from deployments.models import Agent, Deployment, DeploymentEvent
-from portal.access import Policy, policy_of
+from portal.access import Policy, get_policy
 from portal.models import Membership, Organization, Role, User
 from portal.models.notifications import NotificationChannel, NotificationDelivery
 from portal.sealing import seal
@@ -31,11 +31,11 @@ from tests.portal.isolation_table import (
     PUBLIC,
     TENANT,
     Place,
-    address_of,
     ask,
+    get_address,
+    get_text,
     make_place,
-    rows_of,
-    text_of,
+    read_rows,
     undone,
 )
 from tests.portal.test_policies import routes
@@ -70,7 +70,7 @@ def test_the_table_knows_every_route_and_its_policy() -> None:
     tenant = {row.route: row.policy for row in TENANT}
     unknown = []
     for route, view in routes():
-        declared = policy_of(view)
+        declared = get_policy(view)
         library = next((allowed for prefix, allowed in LIBRARIES.items() if route.startswith(prefix)), None)
         if route in tenant:
             assert declared is tenant[route], route
@@ -93,7 +93,7 @@ def test_outsider_gets_404_with_the_body_of_a_random_id(
     cast: Cast, place: Place, client_for: SignIn, name: str, htmx: bool
 ) -> None:
     client = client_for(actor(cast, name))
-    before = rows_of(cast.acme)
+    before = read_rows(cast.acme)
 
     for row in TENANT:
         for method in row.allowed:
@@ -102,8 +102,8 @@ def test_outsider_gets_404_with_the_body_of_a_random_id(
 
             assert (row, method, real.status_code) == (row, method, 404)
             assert real.headers["Content-Type"] == made_up.headers["Content-Type"]
-            assert text_of(real) == text_of(made_up)
-    assert rows_of(cast.acme) == before
+            assert get_text(real) == get_text(made_up)
+    assert read_rows(cast.acme) == before
 
 
 @pytest.mark.parametrize("htmx", [False, True])
@@ -112,20 +112,20 @@ def test_a_member_of_a_suspended_organization_is_an_outsider(
 ) -> None:
     client = client_for(cast.admin)
     Organization.objects.filter(pk=cast.acme.pk).update(is_active=False)
-    before = rows_of(cast.acme)
+    before = read_rows(cast.acme)
 
     for row in TENANT:
         for method in row.allowed:
             answer = ask(client, row, method, place, htmx=htmx)
 
             assert (row, method, answer.status_code) == (row, method, 404)
-    assert rows_of(cast.acme) == before
+    assert read_rows(cast.acme) == before
 
 
 @pytest.mark.parametrize("htmx", [False, True])
 def test_anonymous_is_sent_to_sign_in_whatever_the_method(cast: Cast, place: Place, htmx: bool) -> None:
     client = Client()
-    before = rows_of(cast.acme)
+    before = read_rows(cast.acme)
 
     for row in TENANT:
         for method in METHODS:
@@ -137,7 +137,7 @@ def test_anonymous_is_sent_to_sign_in_whatever_the_method(cast: Cast, place: Pla
                 assert "Location" not in answer.headers
             else:
                 assert answer.headers["HX-Redirect" if htmx else "Location"].startswith("/accounts/login/")
-    assert rows_of(cast.acme) == before
+    assert read_rows(cast.acme) == before
 
 
 # --- members -------------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_member_may_do_what_the_role_allows(
     for row in TENANT:
         for method in row.allowed:
             with undone():
-                before = rows_of(cast.acme)
+                before = read_rows(cast.acme)
                 answer = ask(client, row, method, place, htmx=htmx)
 
                 if method not in row.sends:
@@ -161,10 +161,10 @@ def test_a_member_may_do_what_the_role_allows(
                 elif MEMBERS[name].includes(row.sender):
                     assert answer.status_code in (200, 201, 202, 204, 302), (row, method, answer.status_code)
                     assert answer.headers.get("Location", "/o/acme/").startswith(("/o/acme/", "/api/v1/"))
-                    assert rows_of(cast.acme) != before
+                    assert read_rows(cast.acme) != before
                 else:
                     assert (row, method, answer.status_code) == (row, method, 403)
-                    assert rows_of(cast.acme) == before
+                    assert read_rows(cast.acme) == before
 
 
 @pytest.mark.parametrize("name", ["outsider", "stranger", *MEMBERS])
@@ -172,7 +172,7 @@ def test_a_method_that_a_route_does_not_have_changes_nothing(
     cast: Cast, place: Place, client_for: SignIn, name: str
 ) -> None:
     client = client_for(actor(cast, name))
-    before = rows_of(cast.acme)
+    before = read_rows(cast.acme)
 
     for row in TENANT:
         for method in sorted(set(METHODS) - row.allowed):
@@ -181,7 +181,7 @@ def test_a_method_that_a_route_does_not_have_changes_nothing(
 
             assert (row, method, answer.status_code) == (row, method, expected)
             assert not [each for each in place.ids if each in answer.content.decode()]
-    assert rows_of(cast.acme) == before
+    assert read_rows(cast.acme) == before
 
 
 # --- ids in body and query ------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_acmes_ids_do_not_exist_at_globex(cast: Cast, place: Place, client_for: 
     Membership.objects.filter(organization=cast.globex).update(role=Role.ADMIN)  # allows everything at home
     home = make_place(cast, cast.globex)
     theirs, made_up = replace(place, slug="globex"), replace(NOWHERE, slug="globex")
-    before = rows_of(cast.acme), rows_of(cast.globex)
+    before = read_rows(cast.acme), read_rows(cast.globex)
 
     for row in TENANT:
         # An object's API URL determines its organization, so the consultant is allowed.
@@ -211,21 +211,21 @@ def test_acmes_ids_do_not_exist_at_globex(cast: Cast, place: Place, client_for: 
             refused = (200,) if query and not query.startswith("agent_id") else (404, 422)
             assert real.status_code == random.status_code
             assert real.status_code in refused, (row, method, query, real.status_code)
-            assert text_of(real, *theirs.ids) == text_of(random, *made_up.ids), (row, method, query)
-    assert (rows_of(cast.acme), rows_of(cast.globex)) == before
+            assert get_text(real, *theirs.ids) == get_text(random, *made_up.ids), (row, method, query)
+    assert (read_rows(cast.acme), read_rows(cast.globex)) == before
 
 
 def test_a_bulk_action_affects_only_my_organizations(cast: Cast, place: Place, client_for: SignIn) -> None:
     home = make_place(cast, cast.globex)
     mine, theirs = home.deployments["ready"], place.deployments["ready"]
-    before = rows_of(cast.acme)
+    before = read_rows(cast.acme)
 
     answer = client_for(cast.consultant).post("/o/globex/deployments/bulk", {"command": "stop", "id": [theirs, mine]})
 
     assert answer.status_code == 200
     assert theirs not in answer.content.decode()
     assert Deployment.objects.get(pk=mine).wanted == "stopped"
-    assert rows_of(cast.acme) == before
+    assert read_rows(cast.acme) == before
 
 
 def foreign(cast: Cast) -> dict[str, str]:
@@ -246,7 +246,7 @@ def foreign(cast: Cast) -> dict[str, str]:
 def test_the_api_refuses_foreign_ids_in_body_and_query(cast: Cast, place: Place, client_for: SignIn) -> None:
     values = foreign(cast)
     client = client_for(cast.admin)
-    before = rows_of(cast.globex)
+    before = read_rows(cast.globex)
 
     for row in (row for row in TENANT if row.is_api):
         for method, (name, value) in itertools.product(row.allowed, values.items()):
@@ -255,24 +255,24 @@ def test_the_api_refuses_foreign_ids_in_body_and_query(cast: Cast, place: Place,
                 answers.append(ask(client, row, method, place, more={name: value}))
             for answer in answers:
                 assert (row, method, name, answer.status_code) == (row, method, name, 400)
-    assert rows_of(cast.globex) == before
+    assert read_rows(cast.globex) == before
 
 
 def test_pages_ignore_foreign_ids_in_body_and_query(cast: Cast, place: Place, client_for: SignIn) -> None:
     """A page ignores unknown names. The canary tests check what its reads show."""
     values = foreign(cast)
     client = client_for(cast.admin)
-    before = rows_of(cast.globex)
+    before = read_rows(cast.globex)
 
     for row in (row for row in TENANT if not row.is_api):
         for method, sent in row.sends.items():
             with undone():
                 ask(client, row, method, place, query=urlencode(values))
-                assert rows_of(cast.globex) == before
+                assert read_rows(cast.globex) == before
             with undone():
                 more = {name: value for name, value in values.items() if name not in (sent or {})}
                 answer = ask(client, row, method, place, more=more)
-                assert rows_of(cast.globex) == before
+                assert read_rows(cast.globex) == before
             assert answer.status_code in (200, 302), (row, method)
             assert answer.headers.get("Location", "/o/acme/").startswith("/o/acme/")
 
@@ -377,7 +377,7 @@ def test_no_response_to_a_stranger_contains_a_canary(cast: Cast, platform: Local
     for row in TENANT:
         # A page ignores unknown names.
         queries = ("" if row.is_api else "organization=globex&slug=globex", *row.queries)
-        addresses += [address_of(row, place, query) for place in places for query in queries]
+        addresses += [get_address(row, place, query) for place in places for query in queries]
 
     for address in addresses:
         foreign, fragments = {"X-Organization": "globex"}, [HTMX | {"HX-Target": name} for name in ("timeline", "logs")]

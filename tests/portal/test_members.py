@@ -13,11 +13,11 @@ from django.test import Client
 from django.utils import timezone
 
 from portal.errors import PortalError
-from portal.members.commands import MOST_MEMBERS, Added, add_member, change_role, remove_member
+from portal.members.commands import MAX_MEMBERS, Added, add_member, change_role, remove_member
 from portal.models import AuditEvent, AuditKind, Membership, Organization, Role, User
 from tests.conftest import Cast, make_person
 from tests.notifications.test_concurrency import Others, waits_for_a_lock
-from tests.portal.conftest import main_of
+from tests.portal.conftest import get_main
 
 SignIn = Callable[[User], Client]
 
@@ -32,12 +32,12 @@ def admin(cast: Cast, client_for: SignIn) -> Client:
     return client_for(cast.admin)
 
 
-def membership_of(user: User, organization: Organization | None = None) -> Membership:
+def get_membership(user: User, organization: Organization | None = None) -> Membership:
     found = Membership.objects.select_related("organization", "user").filter(user=user)
     return found.get(organization=organization) if organization else found.get()
 
 
-def page_of(user: User, command: str) -> str:
+def get_page_url(user: User, command: str) -> str:
     return f"{MEMBERS}{Membership.objects.get(user=user, organization__slug='acme').pk}/{command}"
 
 
@@ -45,11 +45,11 @@ def form(email: str = "new@example.com", **fields: str) -> dict[str, str]:
     return {"idempotency_key": "form-1", "email": email, "role": "operator"} | fields
 
 
-def text_of(response: Any) -> str:
-    return " ".join(html.unescape(main_of(response)).split())
+def get_text(response: Any) -> str:
+    return " ".join(html.unescape(get_main(response)).split())
 
 
-def row_of(page: str, email: str) -> str:
+def get_row(page: str, email: str) -> str:
     row = page[page.index(f'<div class="cell">{email}') :]
     return row[: row.index("</tr>")]
 
@@ -78,12 +78,12 @@ def nothing_happened() -> bool:
 def test_members_are_listed_with_their_roles(cast: Cast, client_for: SignIn) -> None:
     User.objects.filter(pk=cast.operator.pk).update(is_active=False)
 
-    page = text_of(client_for(cast.viewer).get(MEMBERS))
+    page = get_text(client_for(cast.viewer).get(MEMBERS))
 
     for person, role in (("viewer", "Viewer"), ("operator", "Operator"), ("admin", "Admin")):
-        assert f'<td data-label="Role"> {role} </td>' in row_of(page, f"{person}@example.com")
-    assert "(you)" in row_of(page, "viewer@example.com")
-    assert "switched off" in row_of(page, "operator@example.com")
+        assert f'<td data-label="Role"> {role} </td>' in get_row(page, f"{person}@example.com")
+    assert "(you)" in get_row(page, "viewer@example.com")
+    assert "switched off" in get_row(page, "operator@example.com")
     assert "outsider@example.com" not in page
 
 
@@ -93,15 +93,15 @@ def test_a_sign_in_before_the_membership_is_hidden(cast: Cast, admin: Client) ->
     admin.post(NEW, form(cast.stranger.email))
     admin.post(NEW, form("new@example.com", idempotency_key="form-2"))
 
-    page = text_of(admin.get(MEMBERS))
-    known, unknown = row_of(page, cast.stranger.email), row_of(page, "new@example.com")
+    page = get_text(admin.get(MEMBERS))
+    known, unknown = get_row(page, cast.stranger.email), get_row(page, "new@example.com")
 
     assert "Stranger" not in known
     assert re.sub(r"\d+", "", known).replace(cast.stranger.email, "") == re.sub(r"\d+", "", unknown).replace(
         "new@example.com", ""
     )
     User.objects.filter(pk=cast.stranger.pk).update(last_login=timezone.now())
-    assert "Stranger" in row_of(text_of(admin.get(MEMBERS)), cast.stranger.email)
+    assert "Stranger" in get_row(get_text(admin.get(MEMBERS)), cast.stranger.email)
 
 
 def test_members_are_paged(cast: Cast, admin: Client) -> None:
@@ -109,14 +109,16 @@ def test_members_are_paged(cast: Cast, admin: Client) -> None:
         person = User.objects.create_user(f"zz-{number:02}@example.com")
         Membership.objects.create(organization=cast.acme, user=person, role="viewer")
 
-    first, second = text_of(admin.get(MEMBERS)), text_of(admin.get(f"{MEMBERS}?skip=50"))
+    first, second = get_text(admin.get(MEMBERS)), get_text(admin.get(f"{MEMBERS}?skip=50"))
 
     assert "1 to 50 of 64" in first
     assert "zz-59@example.com" not in first
     assert "zz-59@example.com" in second
-    assert "No more members." in text_of(admin.get(f"{MEMBERS}?skip=900"))
+    assert "No more members." in get_text(admin.get(f"{MEMBERS}?skip=900"))
     assert admin.get(f"{MEMBERS}?skip=x").status_code == 200
-    changed = admin.post(page_of(User.objects.get(email="zz-59@example.com"), "role") + "?skip=50", {"role": "admin"})
+    changed = admin.post(
+        get_page_url(User.objects.get(email="zz-59@example.com"), "role") + "?skip=50", {"role": "admin"}
+    )
     assert changed["Location"] == f"{MEMBERS}?skip=50"
 
 
@@ -135,18 +137,18 @@ def test_reading_costs_a_fixed_number_of_queries(
 def test_the_only_member_is_asked_to_add_others(cast: Cast, admin: Client) -> None:
     Membership.objects.filter(organization=cast.acme).exclude(user=cast.admin).delete()
 
-    assert "You are the only member." in text_of(admin.get(MEMBERS))
+    assert "You are the only member." in get_text(admin.get(MEMBERS))
 
 
 @pytest.mark.parametrize("role", ["viewer", "operator"])
 def test_non_admins_can_read_and_see_why_they_cannot_act(cast: Cast, client_for: SignIn, role: str) -> None:
     client = client_for(getattr(cast, role))
 
-    for path in (MEMBERS, NEW, page_of(cast.admin, "remove")):
-        page = text_of(client.get(path))
+    for path in (MEMBERS, NEW, get_page_url(cast.admin, "remove")):
+        page = get_text(client.get(path))
         assert f"Your role is {role}: this needs admin." in page, path
         assert not re.search(r'<form[^>]*action="/o/acme/settings', page), path
-    assert re.search(r"<button[^>]*disabled[^>]*>Add a member", text_of(client.get(MEMBERS)))
+    assert re.search(r"<button[^>]*disabled[^>]*>Add a member", get_text(client.get(MEMBERS)))
 
 
 # --- adding ----------------------------------------------------------------------------------------------------------
@@ -174,7 +176,7 @@ def test_a_new_address_gets_an_account_and_a_password_link(cast: Cast, admin: Cl
 
     person = User.objects.get(email="new@example.com")
     assert (person.has_usable_password(), person.is_staff, person.is_active) == (False, False, True)
-    assert membership_of(person).role == Role.OPERATOR
+    assert get_membership(person).role == Role.OPERATOR
     (told,) = mail.outbox
     assert told.to == ["new@example.com"]
     link = re.search(r"http://testserver(/accounts/password/reset/key/\S+)", told.body)
@@ -205,14 +207,14 @@ def test_only_staff_see_that_an_account_was_created(cast: Cast, admin: Client) -
     made = AuditEvent.objects.get(kind=AuditKind.PERSON_CREATED)
     assert (made.organization, made.actor, made.subject) == (None, cast.admin, "new@example.com")
     assert made.data == {"added_to": "acme"}
-    page = main_of(admin.get("/o/acme/activity/"))
+    page = get_main(admin.get("/o/acme/activity/"))
     assert "Member added" in page
     assert 'fixed">Person created<' not in page
 
 
 def test_the_response_does_not_reveal_existing_accounts(cast: Cast, admin: Client) -> None:
     def said(email: str, key: str) -> str:
-        page = text_of(admin.post(NEW, form(email, idempotency_key=key), follow=True))
+        page = get_text(admin.post(NEW, form(email, idempotency_key=key), follow=True))
         return page[: page.index("<table")].replace(email, "somebody")
 
     known, unknown = said(cast.stranger.email, "form-1"), said("new@example.com", "form-2")
@@ -228,7 +230,7 @@ def test_a_failed_email_is_reported_and_undoes_nothing(cast: Cast, admin: Client
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT, settings.EMAIL_USE_TLS = "127.0.0.1", 1, False
 
-    page = text_of(admin.post(NEW, form(), follow=True))
+    page = get_text(admin.post(NEW, form(), follow=True))
 
     assert "new@example.com is now a member with the role operator. The e-mail to them could not be sent" in page
     assert roles()["new"] == "operator"
@@ -238,18 +240,18 @@ def test_a_double_click_adds_and_notifies_once(cast: Cast, admin: Client) -> Non
     admin.post(NEW, form())
     again = admin.post(NEW, form(), follow=True)
 
-    assert "new@example.com is now a member" in text_of(again)
+    assert "new@example.com is now a member" in get_text(again)
     assert len(mail.outbox) == len(audited()) == 1
 
 
 def test_resending_the_form_of_a_removed_member_adds_no_one(cast: Cast, admin: Client) -> None:
     admin.post(NEW, form(cast.stranger.email))
-    admin.post(page_of(cast.stranger, "remove"))
+    admin.post(get_page_url(cast.stranger, "remove"))
 
     response = admin.post(NEW, form(cast.stranger.email))
 
     assert response.status_code == 409
-    assert "has since been removed" in text_of(response)
+    assert "has since been removed" in get_text(response)
     assert admin.post(NEW, form(cast.stranger.email, idempotency_key="form-2")).status_code == 302
 
 
@@ -268,7 +270,7 @@ def test_an_invalid_addition_is_refused(
     response = admin.post(NEW, form(**fields))
 
     assert response.status_code == status
-    assert sentence in text_of(response)
+    assert sentence in get_text(response)
     assert nothing_happened()
 
 
@@ -278,18 +280,18 @@ def test_an_account_that_is_switched_off_cannot_be_added(cast: Cast, admin: Clie
     response = admin.post(NEW, form(cast.stranger.email))
 
     assert response.status_code == 409
-    assert "is switched off, so it cannot sign in. Ask staff to switch it on." in text_of(response)
+    assert "is switched off, so it cannot sign in. Ask staff to switch it on." in get_text(response)
     assert nothing_happened()
 
 
 def test_the_number_of_members_is_limited(cast: Cast, admin: Client) -> None:
-    people = User.objects.bulk_create(User(email=f"{number}@example.com") for number in range(MOST_MEMBERS - 4))
+    people = User.objects.bulk_create(User(email=f"{number}@example.com") for number in range(MAX_MEMBERS - 4))
     Membership.objects.bulk_create(Membership(organization=cast.acme, user=each) for each in people)
 
     response = admin.post(NEW, form())
 
     assert response.status_code == 409
-    assert f"Acme Robotics already has {MOST_MEMBERS} members, the maximum." in text_of(response)
+    assert f"Acme Robotics already has {MAX_MEMBERS} members, the maximum." in get_text(response)
     assert not User.objects.filter(email="new@example.com").exists()
 
 
@@ -304,7 +306,7 @@ def test_additions_per_hour_are_limited_by_organization(cast: Cast, admin: Clien
     elsewhere = client_for(cast.outsider).post("/o/globex/settings/members/new", form())
 
     assert (refused.status_code, refused["Retry-After"]) == (429, "3600")
-    assert "Too many people were added to Acme Robotics" in text_of(refused)
+    assert "Too many people were added to Acme Robotics" in get_text(refused)
     assert "new" not in roles()
     assert elsewhere.status_code == 302
 
@@ -316,31 +318,31 @@ def test_a_role_change_takes_effect_immediately(cast: Cast, admin: Client, clien
     theirs = client_for(cast.viewer)
     assert theirs.post(NEW, form()).status_code == 403
 
-    response = admin.post(page_of(cast.viewer, "role"), {"role": "admin"}, follow=True)
+    response = admin.post(get_page_url(cast.viewer, "role"), {"role": "admin"}, follow=True)
 
-    assert "The role of viewer@example.com is now admin." in text_of(response)
+    assert "The role of viewer@example.com is now admin." in get_text(response)
     before = {"email": cast.viewer.email, "role": "viewer"}
     data = {"email": cast.viewer.email, "role": "admin", "before": before}
     assert audited() == [(AuditKind.MEMBERSHIP_CHANGED, cast.admin.email, cast.viewer.email, data)]
     assert theirs.post(NEW, form()).status_code == 302
-    theirs.post(page_of(cast.admin, "role"), {"role": "viewer"})
+    theirs.post(get_page_url(cast.admin, "role"), {"role": "viewer"})
     assert admin.post(NEW, form("another@example.com")).status_code == 403
-    assert "Membership changed" in main_of(admin.get("/o/acme/activity/"))
+    assert "Membership changed" in get_main(admin.get("/o/acme/activity/"))
 
 
 def test_the_same_role_changes_nothing(cast: Cast, admin: Client) -> None:
-    assert admin.post(page_of(cast.viewer, "role"), {"role": "viewer"}).status_code == 302
-    assert admin.post(page_of(cast.admin, "role"), {"role": "admin"}).status_code == 302
+    assert admin.post(get_page_url(cast.viewer, "role"), {"role": "viewer"}).status_code == 302
+    assert admin.post(get_page_url(cast.admin, "role"), {"role": "admin"}).status_code == 302
 
     assert nothing_happened()
 
 
 @pytest.mark.parametrize("role", ["", "owner", "Admin"])
 def test_a_role_that_does_not_exist_is_refused(cast: Cast, admin: Client, role: str) -> None:
-    response = admin.post(page_of(cast.viewer, "role"), {"role": role})
+    response = admin.post(get_page_url(cast.viewer, "role"), {"role": role})
 
     assert response.status_code == 422
-    assert "Nothing was changed. Choose one of the roles." in text_of(response)
+    assert "Nothing was changed. Choose one of the roles." in get_text(response)
     assert nothing_happened()
 
 
@@ -350,14 +352,14 @@ def test_a_role_that_does_not_exist_is_refused(cast: Cast, admin: Client, role: 
 def test_removing_asks_first_and_then_ends_access(cast: Cast, admin: Client, client_for: SignIn) -> None:
     theirs = client_for(cast.operator)
 
-    asked = text_of(admin.get(page_of(cast.operator, "remove")))
-    removal = page_of(cast.operator, "remove")
+    asked = get_text(admin.get(get_page_url(cast.operator, "remove")))
+    removal = get_page_url(cast.operator, "remove")
     still_there = theirs.get("/o/acme/settings/").status_code
     response = admin.post(removal, follow=True)
 
     assert "running rollouts continue; services that have not started are not attempted" in asked
     assert still_there == 200
-    assert "operator@example.com is no longer a member of Acme Robotics." in text_of(response)
+    assert "operator@example.com is no longer a member of Acme Robotics." in get_text(response)
     assert theirs.get("/o/acme/settings/").status_code == 404
     data = {"email": cast.operator.email, "role": "operator"}
     assert audited() == [(AuditKind.MEMBERSHIP_REMOVED, cast.admin.email, cast.operator.email, data)]
@@ -366,13 +368,13 @@ def test_removing_asks_first_and_then_ends_access(cast: Cast, admin: Client, cli
 
 
 def test_an_admin_with_a_successor_can_leave(cast: Cast, admin: Client) -> None:
-    admin.post(page_of(cast.viewer, "role"), {"role": "admin"})
-    assert "Remove yourself from Acme Robotics?" in text_of(admin.get(page_of(cast.admin, "remove")))
+    admin.post(get_page_url(cast.viewer, "role"), {"role": "admin"})
+    assert "Remove yourself from Acme Robotics?" in get_text(admin.get(get_page_url(cast.admin, "remove")))
 
-    response = admin.post(page_of(cast.admin, "remove"))
+    response = admin.post(get_page_url(cast.admin, "remove"))
 
     assert response["Location"] == "/"
-    assert "No organization yet" in text_of(admin.get("/"))
+    assert "No organization yet" in get_text(admin.get("/"))
     assert "admin" not in roles()
 
 
@@ -390,16 +392,16 @@ def test_the_last_admin_who_can_sign_in_stays(
         other = make_person("other@example.com", is_active=False)
         Membership.objects.create(organization=cast.acme, user=other, role="admin")
 
-    response = admin.post(page_of(cast.admin, command), sent)
+    response = admin.post(get_page_url(cast.admin, command), sent)
 
     assert response.status_code == 409
-    assert "admin@example.com is the only admin of Acme Robotics who can sign in." in text_of(response)
+    assert "admin@example.com is the only admin of Acme Robotics who can sign in." in get_text(response)
     assert roles()["admin"] == "admin"
     assert not AuditEvent.objects.exists()
 
 
 def test_the_confirmation_page_says_so_first(cast: Cast, admin: Client) -> None:
-    page = text_of(admin.get(page_of(cast.admin, "remove")))
+    page = get_text(admin.get(get_page_url(cast.admin, "remove")))
 
     assert "is the only admin of Acme Robotics who can sign in. Make another member an admin first." in page
     assert "<form" not in page
@@ -409,8 +411,8 @@ def test_an_inactive_admin_can_be_demoted_and_removed(cast: Cast, admin: Client)
     other = make_person("other@example.com", is_active=False)
     Membership.objects.create(organization=cast.acme, user=other, role="admin")
 
-    assert admin.post(page_of(other, "role"), {"role": "viewer"}).status_code == 302
-    assert admin.post(page_of(other, "remove")).status_code == 302
+    assert admin.post(get_page_url(other, "role"), {"role": "viewer"}).status_code == 302
+    assert admin.post(get_page_url(other, "remove")).status_code == 302
 
 
 # --- concurrency -----------------------------------------------------------------------------------------------------
@@ -423,7 +425,7 @@ def test_an_inactive_admin_can_be_demoted_and_removed(cast: Cast, admin: Client)
 )
 def test_of_two_admins_leaving_concurrently_one_stays(cast: Cast, act: Callable[[Membership, User], None]) -> None:
     Membership.objects.filter(user=cast.viewer).update(role="admin")
-    mine, theirs = membership_of(cast.admin), membership_of(cast.viewer)
+    mine, theirs = get_membership(cast.admin), get_membership(cast.viewer)
     others = Others()
 
     with transaction.atomic():
@@ -439,7 +441,7 @@ def test_of_two_admins_leaving_concurrently_one_stays(cast: Cast, act: Callable[
 @pytest.mark.django_db(transaction=True)
 def test_an_admin_demoted_meanwhile_is_refused(cast: Cast) -> None:
     Membership.objects.filter(user=cast.viewer).update(role="admin")
-    mine, theirs = membership_of(cast.admin), membership_of(cast.viewer)
+    mine, theirs = get_membership(cast.admin), get_membership(cast.viewer)
     others = Others()
 
     with transaction.atomic():
@@ -482,9 +484,9 @@ def test_non_admins_change_nothing(cast: Cast, client_for: SignIn, who: str, sta
 
     answers = [
         client.post(NEW, form()),
-        client.post(page_of(cast.viewer, "role"), {"role": "admin"}),
-        client.post(page_of(cast.admin, "role"), {"role": "viewer"}),
-        client.post(page_of(cast.viewer, "remove")),
+        client.post(get_page_url(cast.viewer, "role"), {"role": "admin"}),
+        client.post(get_page_url(cast.admin, "role"), {"role": "viewer"}),
+        client.post(get_page_url(cast.viewer, "remove")),
     ]
 
     assert [answer.status_code for answer in answers] == [status] * 4
@@ -494,7 +496,7 @@ def test_non_admins_change_nothing(cast: Cast, client_for: SignIn, who: str, sta
 
 
 def test_another_organizations_member_is_not_found(cast: Cast, admin: Client) -> None:
-    theirs = membership_of(cast.outsider)
+    theirs = get_membership(cast.outsider)
 
     answers = [
         admin.post(f"{MEMBERS}{theirs.pk}/role", {"role": "viewer"}),
@@ -504,11 +506,11 @@ def test_another_organizations_member_is_not_found(cast: Cast, admin: Client) ->
     ]
 
     assert [answer.status_code for answer in answers] == [404] * 4
-    assert membership_of(cast.outsider).role == "operator"
+    assert get_membership(cast.outsider).role == "operator"
 
 
 def test_the_commands_check_the_role_themselves(cast: Cast) -> None:
-    own = membership_of(cast.viewer)
+    own = get_membership(cast.viewer)
 
     for act in (
         lambda: change_role(own, actor=cast.operator, role=Role.ADMIN),

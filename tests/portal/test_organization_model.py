@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from portal.access import role_in
+from portal.access import get_role
 from portal.aws.credentials import AwsTarget
 from portal.models import Membership, Organization, Role, User
 from tests.conftest import Cast
@@ -96,7 +96,7 @@ def test_a_suspended_organization_has_no_members(cast: Cast) -> None:
     cast.acme.is_active = False
     cast.acme.save(update_fields=["is_active"])
 
-    assert role_in(cast.operator, cast.acme) is None
+    assert get_role(cast.operator, cast.acme) is None
     assert cast.acme not in Organization.objects.visible_to(cast.operator)
 
 

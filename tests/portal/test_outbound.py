@@ -392,7 +392,7 @@ def test_an_unusable_response_fails(canary: Outside, kind: str) -> None:
 def test_the_largest_response_is_accepted(canary: Outside) -> None:
     canary.answers["/"] = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n" + b"x" * 10)
 
-    assert send("GET", canary.url, networks=LOOPBACK, most_bytes=10).body == b"x" * 10
+    assert send("GET", canary.url, networks=LOOPBACK, max_bytes=10).body == b"x" * 10
 
 
 def test_the_head_of_an_endless_response_is_read(canary: Outside) -> None:
@@ -406,7 +406,7 @@ def test_the_head_of_an_endless_response_is_read(canary: Outside) -> None:
 
     canary.answers["/"] = talk
 
-    answer = send("GET", canary.url, networks=LOOPBACK, seconds=2, most_bytes=None)
+    answer = send("GET", canary.url, networks=LOOPBACK, seconds=2, max_bytes=None)
 
     assert (answer.status, answer.body) == (202, b"")
 

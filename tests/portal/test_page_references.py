@@ -16,7 +16,7 @@ from django.test import Client
 from portal.models import User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
-from tests.portal.isolation_table import NOWHERE, TENANT, Place, address_of, ask, make_place, undone
+from tests.portal.isolation_table import NOWHERE, TENANT, Place, ask, get_address, make_place, undone
 
 SignIn = Callable[[User], Client]
 PAGES = [row for row in TENANT if not row.is_api]
@@ -75,7 +75,7 @@ def test_a_page_has_what_its_elements_point_to(cast: Cast, place: Place, client_
         for query in ("", *row.queries):
             answer = ask(client, row, "get", place, query=query)
             assert answer.status_code in (200, 302)
-            missing[address_of(row, place, query)] = missing_on(answer)
+            missing[get_address(row, place, query)] = missing_on(answer)
 
     assert {address: found for address, found in missing.items() if found} == {}
 
@@ -84,7 +84,7 @@ def test_a_page_without_a_cluster_has_what_it_points_to(cast: Cast, client_for: 
     client = client_for(cast.newcomer)
 
     for row in (row for row in PAGES if row.get and not row.is_of_an_object):
-        answer = client.get(address_of(row, replace(NOWHERE, slug="initech")))
+        answer = client.get(get_address(row, replace(NOWHERE, slug="initech")))
 
         assert (row, missing_on(answer)) == (row, [])
 
@@ -95,7 +95,7 @@ def test_a_refused_form_has_what_its_elements_point_to(cast: Cast, place: Place,
     missing = {}
     for row in (row for row in PAGES if row.sends):
         with undone():
-            missing[address_of(row, place)] = missing_on(client.post(address_of(row, place)))
+            missing[get_address(row, place)] = missing_on(client.post(get_address(row, place)))
 
     assert {address: found for address, found in missing.items() if found} == {}
 

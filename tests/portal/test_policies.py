@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from portal.access import LIBRARY_POLICIES, Policy, policy_of
+from portal.access import LIBRARY_POLICIES, Policy, get_policy
 from portal.errors import API_PREFIXES
 from portal.models import User
 from tests.conftest import Cast
@@ -36,7 +36,7 @@ def routes(patterns: list[Any] | None = None, prefix: str = "") -> Iterator[tupl
             yield prefix + str(pattern.pattern), pattern.callback
 
 
-def path_of(route: str) -> str:
+def get_path(route: str) -> str:
     """Return a path that the route matches."""
     if route in EXAMPLE_PATHS:
         return "/" + EXAMPLE_PATHS[route]
@@ -48,11 +48,11 @@ def path_of(route: str) -> str:
 
 
 def paths_with(*policies: Policy) -> list[str]:
-    return [path_of(route) for route, view in routes() if policy_of(view) in policies]
+    return [get_path(route) for route, view in routes() if get_policy(view) in policies]
 
 
 def test_every_route_declares_a_policy() -> None:
-    undeclared = [route for route, view in routes() if policy_of(view) is None]
+    undeclared = [route for route, view in routes() if get_policy(view) is None]
 
     assert undeclared == []
 
@@ -66,7 +66,7 @@ def test_every_policy_of_a_library_belongs_to_a_route() -> None:
 
 def test_the_list_of_public_routes_is_short() -> None:
     """Making another route public requires a change of this list, which a reviewer will question."""
-    public = {path_of(route) for route, view in routes() if policy_of(view) is Policy.PUBLIC}
+    public = {get_path(route) for route, view in routes() if get_policy(view) is Policy.PUBLIC}
 
     assert public == {
         "/accounts/login/",

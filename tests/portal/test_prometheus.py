@@ -13,7 +13,7 @@ from portal.models import Heartbeat
 from portal.models.notifications import NotificationDelivery
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
-from tests.notifications.conftest import make_channel, tell
+from tests.notifications.conftest import make_channel, send_notification
 from tests.upgrades.conftest import make_upgrade
 from upgrades.models import Rollout
 from upgrades.states import Status
@@ -89,7 +89,7 @@ def test_deployments_and_heartbeats_have_gauges(cast: Cast, scraped: Any) -> Non
 
 def test_waiting_notifications_have_gauges(cast: Cast, scraped: Any) -> None:
     make_channel(cast.acme, by=cast.admin)
-    tell(cast.acme)
+    send_notification(cast.acme)
     NotificationDelivery.objects.update(next_check_at=Now() - timedelta(seconds=40))
 
     samples = scraped()

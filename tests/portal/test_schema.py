@@ -18,7 +18,7 @@ from portal.api.schema import openapi
 from portal.models import User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
-from tests.portal.isolation_table import PLACEHOLDER, TENANT, address_of, ask, fill, make_place, undone
+from tests.portal.isolation_table import PLACEHOLDER, TENANT, ask, fill, get_address, make_place, undone
 from tests.portal.test_policies import routes
 from tests.upgrades.conftest import make_upgrade
 from upgrades.states import Status
@@ -218,7 +218,7 @@ def test_every_refusal_of_every_route_is_documented(
 
     for method, path, _ in operations():
         row = rows.get(path)
-        address = address_of(row, place) if row else path
+        address = get_address(row, place) if row else path
         body = fill(row.sends.get(method.lower()), place.words(row)) if row else None
         with subtests.test(f"{method} {path}"):
             for client in (anonymous, viewer, outsider, unproven):

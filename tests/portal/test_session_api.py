@@ -26,7 +26,7 @@ MANY_KEYS = {f"{number:x}": 1 for number in range(110_000)}
 WRONG = {"detail": "The e-mail address or password is wrong.", "code": "invalid_credentials"}
 
 
-def methods_of(api: ApiClient) -> list[str]:
+def get_methods(api: ApiClient) -> list[str]:
     return [record["method"] for record in api.session[AUTHENTICATION_METHODS_SESSION_KEY]]
 
 
@@ -59,7 +59,7 @@ def test_sign_in_changes_the_session_key_and_records_the_method(api: ApiClient, 
     api.sign_in(cast.operator, cast.password)
 
     assert api.session.session_key != before
-    assert methods_of(api) == ["password"]
+    assert get_methods(api) == ["password"]
 
 
 def test_sign_in_changes_the_csrf_token(api: ApiClient, cast: Cast) -> None:
@@ -296,7 +296,7 @@ def test_a_person_with_two_factors_needs_the_code(api: ApiClient, cast: Cast, au
 
     assert (refused.status_code, refused.json()["code"]) == (401, "mfa_required")
     assert accepted.status_code == 200
-    assert methods_of(api) == ["password", "mfa"]
+    assert get_methods(api) == ["password", "mfa"]
 
 
 def test_the_password_is_asked_for_before_the_code(api: ApiClient, cast: Cast, authenticator: Authenticator) -> None:

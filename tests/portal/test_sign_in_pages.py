@@ -13,7 +13,7 @@ from django.test import Client
 
 from portal.models import AuditEvent, User
 from tests.conftest import Cast
-from tests.portal.conftest import audit_kinds, main_of
+from tests.portal.conftest import audit_kinds, get_main
 
 Authenticator = Callable[[User], Callable[[], str]]
 SignedIn = Callable[[User], Client]
@@ -84,7 +84,7 @@ def test_sign_in_never_leads_to_another_site(client: Client, cast: Cast) -> None
 
 
 def test_sign_in_form_is_made_for_password_managers(client: Client, db: None) -> None:
-    page = main_of(client.get("/accounts/login/"))
+    page = get_main(client.get("/accounts/login/"))
 
     assert 'autocomplete="username"' in page
     assert 'autocomplete="current-password"' in page
@@ -93,7 +93,7 @@ def test_sign_in_form_is_made_for_password_managers(client: Client, db: None) ->
 
 
 def test_sign_in_offers_a_passkey_but_no_sign_up(client: Client, db: None) -> None:
-    page = main_of(client.get("/accounts/login/"))
+    page = get_main(client.get("/accounts/login/"))
 
     assert "Sign in with a passkey" in page
     assert "/accounts/signup/" not in page
@@ -108,7 +108,7 @@ def test_a_passkey_sign_in_begins_with_a_challenge(client: Client, db: None) -> 
 def test_wrong_password_says_so(client: Client, cast: Cast) -> None:
     response = sign_in(client, cast.operator.email, "wrong")
 
-    assert "are not correct" in main_of(response)
+    assert "are not correct" in get_main(response)
     assert audit_kinds() == []
 
 
@@ -128,7 +128,7 @@ def test_five_failures_lock_the_person(client: Client, cast: Cast) -> None:
 
     response = sign_in(client, cast.operator.email, cast.password)
 
-    assert "Too many failed login attempts" in main_of(response)
+    assert "Too many failed login attempts" in get_main(response)
 
 
 def test_too_many_requests_get_our_page(client: Client, cast: Cast, settings: Any) -> None:
@@ -138,7 +138,7 @@ def test_too_many_requests_get_our_page(client: Client, cast: Cast, settings: An
     response = sign_in(client, cast.operator.email, cast.password)
 
     assert (response.status_code, response["Retry-After"]) == (429, "60")
-    assert "too_many_requests" in main_of(response)
+    assert "too_many_requests" in get_main(response)
 
 
 def test_sign_in_and_out_are_in_the_audit_trail(client: Client, cast: Cast) -> None:
@@ -154,7 +154,7 @@ def test_sign_out_takes_a_post(client_for: SignedIn, cast: Cast) -> None:
 
     asked = client.get("/accounts/logout/")
 
-    assert "Are you sure" in main_of(asked)
+    assert "Are you sure" in get_main(asked)
     assert client.get("/account/").status_code == 200
 
 
@@ -168,7 +168,7 @@ def test_sign_up_is_closed(client: Client, db: None) -> None:
 
     response = client.post("/accounts/signup/", credentials)
 
-    assert "Sign-up is closed" in main_of(response)
+    assert "Sign-up is closed" in get_main(response)
     assert not User.objects.exists()
 
 
@@ -217,7 +217,7 @@ def test_people_cannot_change_their_own_address(client_for: SignedIn, cast: Cast
 
 
 def test_account_page_shows_the_person_and_their_roles(client_for: SignedIn, cast: Cast) -> None:
-    page = main_of(client_for(cast.consultant).get("/account/"))
+    page = get_main(client_for(cast.consultant).get("/account/"))
 
     assert cast.consultant.email in page
     assert re.findall(r'<a href="/o/(\w+)/">', page) == ["acme", "globex"]
@@ -226,7 +226,7 @@ def test_account_page_shows_the_person_and_their_roles(client_for: SignedIn, cas
 
 
 def test_account_page_leads_staff_to_the_admin(client_for: SignedIn, cast: Cast) -> None:
-    page = main_of(client_for(cast.staff).get("/account/"))
+    page = get_main(client_for(cast.staff).get("/account/"))
 
     assert 'href="/admin/"' in page
     assert "not a member of any organization" in page
@@ -241,7 +241,7 @@ def test_an_authenticator_app_is_set_up_and_then_asked_for(client: Client, cast:
     sign_in(client, cast.operator.email, cast.password)
     asked = client.get("/accounts/2fa/totp/activate/")
     reauthenticate(client, cast.password)
-    page = main_of(client.get("/accounts/2fa/totp/activate/"))
+    page = get_main(client.get("/accounts/2fa/totp/activate/"))
     secret = client.session["mfa.totp.secret"]
     earlier, _, later = (totp.hotp_value(secret, counter) for counter in totp.yield_hotp_counters_from_time())
 
@@ -249,7 +249,7 @@ def test_an_authenticator_app_is_set_up_and_then_asked_for(client: Client, cast:
     client.post("/accounts/logout/")
     halfway = sign_in(client, cast.operator.email, cast.password, next="/account/")
     still_out = client.get("/account/")
-    challenge = main_of(client.get("/accounts/2fa/authenticate/"))
+    challenge = get_main(client.get("/accounts/2fa/authenticate/"))
     done = client.post("/accounts/2fa/authenticate/", {"code": totp.format_hotp_value(later)})
 
     assert asked["Location"].startswith("/accounts/reauthenticate/")
@@ -280,7 +280,7 @@ def test_activating_the_app_gives_recovery_codes(client_for: SignedIn, cast: Cas
 
     response = client.post("/accounts/2fa/totp/activate/", {"code": code}, follow=True)
 
-    assert "Recovery codes" in main_of(response)
+    assert "Recovery codes" in get_main(response)
     assert set(AuthenticatorRow.objects.values_list("type", flat=True)) == {"totp", "recovery_codes"}
 
 
@@ -318,7 +318,7 @@ def test_an_address_that_staff_have_changed_leads_nowhere(client: Client, cast: 
     first, second = (told.body for told in mail.outbox)
     assert "/accounts/password/reset/key/" in first
     assert "/accounts/password/reset/key/" not in second
-    assert "are not correct" in main_of(sign_in(client, old, cast.password))
+    assert "are not correct" in get_main(sign_in(client, old, cast.password))
     assert not EmailAddress.objects.exists()
 
 
@@ -339,7 +339,7 @@ def test_a_changed_password_signs_every_device_out(client_for: SignedIn, cast: C
 def test_a_weak_password_is_refused_beside_its_field(client_for: SignedIn, cast: Cast) -> None:
     new = {"oldpassword": cast.password, "password1": "short", "password2": "short"}
 
-    page = main_of(client_for(cast.operator).post("/accounts/password/change/", new))
+    page = get_main(client_for(cast.operator).post("/accounts/password/change/", new))
 
     assert 'id="id_password1_error"' in page
     assert "at least 12 characters" in page
@@ -350,7 +350,7 @@ def test_other_devices_are_listed_and_signed_out(client: Client, cast: Cast) -> 
     sign_in(there, cast.operator.email, cast.password)
     sign_in(client, cast.operator.email, cast.password)
 
-    page = main_of(client.get("/accounts/sessions/"))
+    page = get_main(client.get("/accounts/sessions/"))
     client.post("/accounts/sessions/")
 
     assert "Elsewhere" in page

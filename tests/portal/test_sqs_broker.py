@@ -21,10 +21,10 @@ NO_QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/nowhere"
 # What a web process knows of its broker, and what it does with a message.
 ASK = """
 import json, time
-from portal.wakeup import ring
+from portal.wakeup import dispatch
 from portal.monitoring.health import broker_answers
 started_at = time.monotonic()
-print(json.dumps([ring("portal.tasks.worker_beat"), broker_answers(), time.monotonic() - started_at]))
+print(json.dumps([dispatch("portal.tasks.worker_beat"), broker_answers(), time.monotonic() - started_at]))
 """
 
 

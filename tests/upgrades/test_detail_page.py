@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from portal.models import Membership, User
-from portal.tasks import note_beat
+from portal.tasks import record_heartbeat
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
@@ -72,8 +72,8 @@ def test_a_silent_runner_is_shown_on_page_and_fragment(cast: Cast, running: Upgr
 
     for response in (page, fragment):
         assert response.content.decode().count("The upgrade runner (scheduler and worker) has not been seen") == 1
-    note_beat("scheduler")
-    note_beat("worker")
+    record_heartbeat("scheduler")
+    record_heartbeat("worker")
     assert "has not been seen" not in client.get(get_url(running), headers=HTMX).content.decode()
 
 

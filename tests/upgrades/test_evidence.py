@@ -17,7 +17,7 @@ from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, Validator, assert_refused, make_upgrade
 from upgrades.api.evidence import audit_rows
-from upgrades.checks.validation import open_missing
+from upgrades.checks.validation import open_missing_matrices
 from upgrades.commands.sign import sign_check
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
@@ -202,7 +202,7 @@ def test_the_page_uses_the_words_of_the_other_pages(cast: Cast, client_for: Sign
         cast.acme, by=cast.operator, target="all", statuses=[Status.SUCCESS, Status.FAILED, Status.SKIPPED]
     )
     upgrade.rollouts.get(service="orchestrator").delete()
-    open_missing()
+    open_missing_matrices()
     for kind in (EventKind.REVISION_REGISTERED, EventKind.ENDED):
         UpgradeEvent.objects.create(organization=cast.acme, upgrade=upgrade, kind=kind, message="Said.")
     record(
@@ -231,7 +231,7 @@ def test_the_page_uses_the_words_of_the_other_pages(cast: Cast, client_for: Sign
 def test_it_holds_no_facts_of_other_upgrades(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator)
     other = make_upgrade(cast.acme, by=cast.operator, target="orchestrator", reason="another")
-    open_missing()
+    open_missing_matrices()
     UpgradeEvent.objects.create(organization=cast.acme, upgrade=other, kind=EventKind.ENDED, message="another ended")
 
     assert "another" not in json.dumps(take(client_for(cast.viewer), upgrade))
@@ -263,7 +263,7 @@ def test_its_queries_do_not_grow_with_its_content(
     cast: Cast, client_for: SignIn, django_assert_num_queries: Any, target: str, lines: int
 ) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, target=target)
-    open_missing()
+    open_missing_matrices()
     for number in range(lines):
         sign_check(upgrade, actor=cast.operator, check="sign_in", status=CheckStatus.PASS, note=str(number))
     client = client_for(cast.viewer)

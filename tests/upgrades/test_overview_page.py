@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from portal.models import Heartbeat, Organization, User
-from portal.tasks import note_beat
+from portal.tasks import record_heartbeat
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, VERSIONS, make_upgrade
@@ -159,8 +159,8 @@ def test_without_a_cluster_the_page_says_what_comes_next(cast: Cast, client_for:
 def test_a_silent_runner_is_shown_on_every_page(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     client = client_for(cast.viewer)
     silent = client.get(URL).content.decode()
-    note_beat("scheduler")
-    note_beat("worker")
+    record_heartbeat("scheduler")
+    record_heartbeat("worker")
 
     assert "The upgrade runner (scheduler and worker) has not been seen" in silent
     assert "has not been seen" not in client.get(URL).content.decode()

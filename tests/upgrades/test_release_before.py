@@ -137,9 +137,9 @@ def test_the_releases_share_cached_task_definitions(cast: Cast, platform: LocalA
     """An entry of another release in the shared cache, in another shape, does no harm."""
     row = read_running_services(cast.acme).services[0]  # type: ignore[union-attr]
     key = f"task-definition:{row.task_definition}"
-    assert set(soft_cache.recall(key)) == {"arn", "family", "revision", "images"}
+    assert set(soft_cache.read(key)) == {"arn", "family", "revision", "images"}
 
-    soft_cache.remember(key, {"arn": row.task_definition, "of_a_later_release": True}, seconds=60)
+    soft_cache.write(key, {"arn": row.task_definition, "of_a_later_release": True}, seconds=60)
 
     reading = read_running_services(cast.acme, fresh_seconds=0)
     assert reading

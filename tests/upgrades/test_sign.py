@@ -15,7 +15,7 @@ from portal.errors import PortalError
 from portal.models import AuditEvent, Membership, User
 from tests.conftest import Cast
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, Door, assert_refused, make_upgrade, matrix, post_json
-from upgrades.checks.validation import open_missing
+from upgrades.checks.validation import open_missing_matrices
 from upgrades.commands.sign import probe_again, sign_check
 from upgrades.models import Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
 from upgrades.states import CheckStatus, MatrixRow, Status, Validation
@@ -27,7 +27,7 @@ SignIn = Callable[[User], Client]
 def ended(cast: Cast) -> Upgrade:
     """Return a completed upgrade of acme's agent service, with no check made yet."""
     upgrade = make_upgrade(cast.acme, by=cast.operator)
-    open_missing()
+    open_missing_matrices()
     upgrade.refresh_from_db()
     return upgrade
 
@@ -366,7 +366,7 @@ def test_reading_the_matrix_costs_the_same_queries(
     cast: Cast, client_for: SignIn, django_assert_num_queries: Any, target: str
 ) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, target=target)
-    open_missing()
+    open_missing_matrices()
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 

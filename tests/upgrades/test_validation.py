@@ -29,7 +29,7 @@ from upgrades.commands.sign import probe_again, sign_check
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
 from upgrades.states import CheckStatus, Status, Validation
-from upgrades.tasks import look_after_validations, sweep_validations
+from upgrades.tasks import maintain_validations, sweep_validations
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -635,8 +635,8 @@ def test_an_upgrade_ended_by_the_old_release_gets_a_matrix(cast: Cast, validator
     long_ago = make_upgrade(cast.acme, by=cast.operator, completed_at=Now() - timedelta(days=2))
     failed = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.FAILED])
 
-    look_after_validations()
-    look_after_validations()
+    maintain_validations()
+    maintain_validations()
 
     assert [len(matrix(each)) for each in (lately, long_ago, failed)] == [8, 0, 0]
     assert (validation(lately), validation(long_ago)) == (Validation.NEEDED, Validation.NONE)
@@ -650,12 +650,12 @@ def late(upgrade: Upgrade, *, minutes: int) -> None:
 def test_a_missing_validation_is_reminded_of_once(cast: Cast, engine: Engine, validator: Validator) -> None:
     channel = make_channel(cast.acme, by=cast.admin, events=["upgrade.validation_missing"])
     upgrade = roll_out(cast, engine)
-    look_after_validations()
+    maintain_validations()
     assert not channel.deliveries.exists()
 
     late(upgrade, minutes=61)
-    look_after_validations()
-    look_after_validations()
+    maintain_validations()
+    maintain_validations()
 
     delivery = channel.deliveries.get()
     assert (delivery.kind, delivery.subject) == ("upgrade.validation_missing", upgrade.upgrade_id)
@@ -669,7 +669,7 @@ def test_a_late_reminder_is_sent_too(cast: Cast, engine: Engine, validator: Vali
     late(upgrade, minutes=3 * 1440 + 1)
     validator.elapse(3 * 86400)
 
-    look_after_validations()
+    maintain_validations()
 
     assert channel.deliveries.count() == 1
 
@@ -681,7 +681,7 @@ def test_no_reminder_if_validated_or_rolled_over(cast: Cast, engine: Engine, val
     late(rolled_over, minutes=61)
     late(validated, minutes=61)
 
-    look_after_validations()
+    maintain_validations()
 
     assert not NotificationDelivery.objects.exists()
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from portal.api.routes import PageQuery, StrictBoolean, StrictSerializer, StrictString, choice, one_of
+from portal.api.routes import PageQuery, StrictBoolean, StrictSerializer, StrictString, choice, describe_choices
 from portal.pagination import MAX_SKIP
 from upgrades.api.records import DEFAULT_EVENTS, MAX_EVENTS
 from upgrades.commands.refusals import MAX_REASON_LENGTH, OVERRIDE_RULE
@@ -37,9 +37,9 @@ class TriggerBody(StrictSerializer):
     service = serializers.ChoiceField(
         choices=TARGETS,
         error_messages={
-            "required": f"Required: {one_of(TARGETS)}",
-            "null": one_of(TARGETS),
-            "invalid_choice": one_of(TARGETS),
+            "required": f"Required: {describe_choices(TARGETS)}",
+            "null": describe_choices(TARGETS),
+            "invalid_choice": describe_choices(TARGETS),
         },
     )
     version = StrictString(
@@ -59,7 +59,7 @@ class TriggerBody(StrictSerializer):
 
 class PreflightQuery(StrictSerializer):
     service = serializers.ChoiceField(
-        choices=TARGETS, default=ALL_SERVICES, error_messages={"invalid_choice": one_of(TARGETS)}
+        choices=TARGETS, default=ALL_SERVICES, error_messages={"invalid_choice": describe_choices(TARGETS)}
     )
 
 
@@ -80,13 +80,16 @@ class SignBody(StrictSerializer):
     check = serializers.ChoiceField(
         choices=MatrixRow.values,
         error_messages={
-            "required": f"Required: {one_of(MatrixRow.values)}",
-            "invalid_choice": one_of(MatrixRow.values),
+            "required": f"Required: {describe_choices(MatrixRow.values)}",
+            "invalid_choice": describe_choices(MatrixRow.values),
         },
     )
     status = serializers.ChoiceField(
         choices=SIGNABLE,
-        error_messages={"required": f"Required: {one_of(SIGNABLE)}", "invalid_choice": one_of(SIGNABLE)},
+        error_messages={
+            "required": f"Required: {describe_choices(SIGNABLE)}",
+            "invalid_choice": describe_choices(SIGNABLE),
+        },
     )
     note = StrictString(max_length=MAX_NOTE_LENGTH, allow_blank=True, default="")
 

@@ -5,9 +5,18 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from portal.access import Policy, organization_of_api, person, session_ends_at
-from portal.api.routes import IDEMPOTENCY_KEY, ORGANIZATION, NoBody, api_route, errors, key_of, read_body, read_query
-from portal.errors import existing
+from portal.access import Policy, get_api_organization, person, session_ends_at
+from portal.api.routes import (
+    IDEMPOTENCY_KEY,
+    ORGANIZATION,
+    NoBody,
+    api_route,
+    errors,
+    get_idempotency_key,
+    read_body,
+    read_query,
+)
+from portal.errors import found_or_404
 from portal.pagination import paginate
 from upgrades.api import records
 from upgrades.api.requests import HistoryQuery, PreflightQuery, RollbackBody, TimelineQuery, TriggerBody
@@ -41,7 +50,7 @@ def versions(request: Request) -> Response:
     contains the running versions and those of past upgrades, without digests.
     """
     read_query(request)
-    organization = organization_of_api(request)
+    organization = get_api_organization(request)
     catalogue = read_catalogue(organization)
     body = {
         "organization": organization.slug,
@@ -67,7 +76,7 @@ def preflight(request: Request) -> Response:
     A failed check blocks an upgrade unless the trigger gives an `override_reason`. An unknown check does not block.
     """
     query = read_query(request, PreflightQuery)
-    organization = organization_of_api(request)
+    organization = get_api_organization(request)
     checked = run_preflight(organization, get_services(query["service"]), session_ends_at=session_ends_at(request))
     body = {"organization": organization.slug, "service": query["service"], "checks": checked.checks}
     record = records.PreflightRecord(body | {"may_start": checked.may_start, "checked_at": checked.checked_at})
@@ -92,10 +101,10 @@ def trigger(request: Request) -> Response:
     read_query(request)
     body = read_body(request, TriggerBody)
     upgrade = trigger_upgrade(
-        organization_of_api(request),
+        get_api_organization(request),
         actor=person(request),
         session_ends_at=session_ends_at(request),
-        idempotency_key=key_of(request),
+        idempotency_key=get_idempotency_key(request),
         **body,
     )
     return accepted(upgrade)
@@ -176,7 +185,7 @@ def rollback(request: Request, upgrade_id: str) -> Response:
         find_upgrade(request, upgrade_id),
         actor=person(request),
         session_ends_at=session_ends_at(request),
-        idempotency_key=key_of(request),
+        idempotency_key=get_idempotency_key(request),
         **body,
     )
     return accepted(upgrade)
@@ -194,7 +203,7 @@ def history(request: Request) -> Response:
     """Return past and running upgrades, newest first."""
     query = read_query(request, HistoryQuery)
     skip, limit = query.pop("skip"), query.pop("limit")
-    organization = organization_of_api(request)
+    organization = get_api_organization(request)
     upgrades = Upgrade.objects.for_history(request.user, organization, **query).prefetch_related("checks")
     page = paginate(upgrades, skip=skip, limit=limit)
     items = records.HistoryItem(page.items, many=True).data
@@ -203,7 +212,7 @@ def history(request: Request) -> Response:
 
 def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
     """Return the upgrade. *Raises* PortalError 404 if it does not exist or belongs to another organization."""
-    return existing(Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first())
+    return found_or_404(Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first())
 
 
 def accepted(upgrade: Upgrade) -> Response:

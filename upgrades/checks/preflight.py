@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from portal import soft_cache
 from portal.models import Organization
-from portal.templatetags.words import duration
+from portal.templatetags.formatting import duration
 from portal.times import utc
 from upgrades.checks.probes import (
     BROKEN,
@@ -40,7 +40,7 @@ from upgrades.inventory.running import (
     read_running_services,
 )
 from upgrades.models import Rollout, is_known_in_ecs
-from upgrades.states import CheckStatus, Outcome, PreflightCheck, in_a_sentence
+from upgrades.states import CheckStatus, Outcome, PreflightCheck, inline_label
 
 # No page or API request waits longer than this.
 LONGEST_WAIT_SECONDS = 3.6
@@ -297,7 +297,7 @@ def check_permission(organization: Organization, services: list[str]) -> Finding
     facts |= {"upgrade_id": newest.upgrade.upgrade_id, "service": newest.service, "outcome": newest.outcome}
     facts |= {"at": utc(newest.upgrade.created_at)}
     said = "was denied permission to" if newest.outcome == Outcome.ACCESS_DENIED else "could"
-    attempt = f"The last one, {newest.upgrade.upgrade_id}, {said} update the {in_a_sentence(newest.service)}."
+    attempt = f"The last one, {newest.upgrade.upgrade_id}, {said} update the {inline_label(newest.service)}."
     return Finding(UNKNOWN, f"Only an upgrade can test this. {attempt}", facts)
 
 
@@ -316,7 +316,7 @@ class ProbeBatch:
     asked: dict[PreflightCheck, Future[Finding]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.cached() is None and soft_cache.is_first(f"asking:{self.key}", seconds=2 * LONGEST_WAIT_SECONDS):
+        if self.cached() is None and soft_cache.add(f"asking:{self.key}", seconds=2 * LONGEST_WAIT_SECONDS):
             pool = ThreadPoolExecutor(max_workers=len(PROBES), thread_name_prefix="preflight")
             self.asked = {name: pool.submit(probe, self.organization) for name, probe in PROBES.items()}
             pool.shutdown(wait=False)
@@ -330,7 +330,7 @@ class ProbeBatch:
 
     def cached(self) -> dict[PreflightCheck, Dated] | None:
         """Return the cached findings if all four are recent, else None."""
-        found = soft_cache.recall_as(
+        found = soft_cache.read_as(
             self.key,
             lambda rows: {PreflightCheck(name): Dated(Finding(**row), at) for name, (row, at) in rows.items()},
         )
@@ -357,6 +357,6 @@ class ProbeBatch:
         found = {name: Dated(finding, now) for name, finding in findings.items()}
         if all(each.done() for each in self.asked.values()):
             rows = {name.value: (asdict(dated.finding), dated.checked_at) for name, dated in found.items()}
-            soft_cache.remember(self.key, rows, seconds=FRESH_SECONDS)
-        soft_cache.forget(f"asking:{self.key}")
+            soft_cache.write(self.key, rows, seconds=FRESH_SECONDS)
+        soft_cache.delete(f"asking:{self.key}")
         return found

@@ -11,9 +11,9 @@ from typing import Any
 from django.conf import settings
 
 from portal.aws import ecs
-from portal.aws.errors import AwsError, AwsMissing, in_short
-from portal.leases import Claim
-from portal.templatetags.words import duration, last_part
+from portal.aws.errors import AwsError, AwsMissing, summarize_error
+from portal.leases import Lease
+from portal.templatetags.formatting import duration, last_part
 from upgrades.checks.probes import Finding
 from upgrades.models import Rollout, UpgradeCheck, ValidationRun
 from upgrades.states import CheckStatus, PlatformService, not_supported
@@ -37,7 +37,7 @@ class Observation:
     error: str | None = None
 
 
-def observe_services(lease: Claim[ValidationRun], completed: list[Rollout]) -> Observation:
+def observe_services(lease: Lease[ValidationRun], completed: list[Rollout]) -> Observation:
     """Observe whether each completed service fully runs what this upgrade left. *Costs* one AWS call."""
     upgrade = lease.row.upgrade
     lease.renew()
@@ -49,7 +49,7 @@ def observe_services(lease: Claim[ValidationRun], completed: list[Rollout]) -> O
         found = {}
     except AwsError as error:
         logger.info("validation of %s: %s", upgrade, error)
-        return Observation(error=in_short(error))
+        return Observation(error=summarize_error(error))
     disturbances = [find_disturbance(rollout, found.get(rollout.service_name)) for rollout in completed]
     services = {
         rollout.service: build_facts(found[rollout.service_name])
@@ -97,7 +97,7 @@ def build_facts(service: ecs.Service) -> dict[str, Any]:
 
 
 def judge_observation(
-    lease: Claim[ValidationRun], check: UpgradeCheck, observation: Observation
+    lease: Lease[ValidationRun], check: UpgradeCheck, observation: Observation
 ) -> tuple[datetime | None, Finding]:
     """Return since when the services are steady, and the row's finding. Times are the database's.
 

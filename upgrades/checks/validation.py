@@ -16,9 +16,9 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models.functions import Now
 
 from portal import leases
-from portal.leases import Claim, LeaseLost
+from portal.leases import Lease, LeaseLost
 from portal.models import Organization
-from portal.templatetags.words import duration
+from portal.templatetags.formatting import duration
 from upgrades.checks.matrix import NOT_YET, get_matrix_rows, open_matrix, update_validation, write_row
 from upgrades.checks.probes import (
     BROKEN,
@@ -99,14 +99,14 @@ def validate(run_id: int) -> bool:
     return True
 
 
-def claim_run(run_id: int) -> Claim[ValidationRun] | None:
+def claim_run(run_id: int) -> Lease[ValidationRun] | None:
     rows = ValidationRun.unfinished().filter(leases.due(), pk=run_id)
-    for lease in leases.take(rows.select_related("organization", "upgrade__organization")):
+    for lease in leases.claim_rows(rows.select_related("organization", "upgrade__organization")):
         return lease
     return None
 
 
-def step(lease: Claim[ValidationRun]) -> None:
+def step(lease: Lease[ValidationRun]) -> None:
     """Make one step of the run.
 
     1. Find what is still open. 2. Probe and observe, outside a transaction. 3. Write, and end the run if nothing is left.
@@ -137,7 +137,7 @@ def is_open(run: ValidationRun, check: UpgradeCheck) -> bool:
     return check.status != CheckStatus.PASS or not run.found(check)
 
 
-def is_due(lease: Claim[ValidationRun], check: UpgradeCheck) -> bool:
+def is_due(lease: Lease[ValidationRun], check: UpgradeCheck) -> bool:
     """Return whether the row may be probed now. Only the check that costs money has to wait."""
     tries = count_tries(lease.row, check) if check.name == MatrixRow.PROVIDER_PATH else 0
     if tries == 0:
@@ -173,7 +173,7 @@ def describe_successor(successor: Rollout) -> str:
 
 
 def probe_rows(
-    lease: Claim[ValidationRun], rows: list[MatrixRow], checks: dict[MatrixRow, UpgradeCheck]
+    lease: Lease[ValidationRun], rows: list[MatrixRow], checks: dict[MatrixRow, UpgradeCheck]
 ) -> dict[MatrixRow, Finding]:
     """Run the probes for these rows concurrently, renewing the lease while waiting.
 
@@ -195,7 +195,7 @@ def probe_rows(
     return found | {row: combine(findings) for row, findings in answers.items()}
 
 
-def probe_provider(lease: Claim[ValidationRun], pool: ThreadPoolExecutor, check: UpgradeCheck) -> Finding:
+def probe_provider(lease: Lease[ValidationRun], pool: ThreadPoolExecutor, check: UpgradeCheck) -> Finding:
     """Choose a provider, count the try, and have it complete a prompt. Without a provider, no try is counted."""
     organization, tries = lease.row.organization, count_tries(lease.row, check)
     choosing = pool.submit(choose_provider, organization)
@@ -209,14 +209,14 @@ def probe_provider(lease: Claim[ValidationRun], pool: ThreadPoolExecutor, check:
     return get_result(completing, BROKEN).with_evidence(tries=tries + 1)
 
 
-def wait_and_renew(lease: Claim[ValidationRun], futures: set[Future[Any]]) -> None:
+def wait_and_renew(lease: Lease[ValidationRun], futures: set[Future[Any]]) -> None:
     """Wait for the probes to end, renewing the lease meanwhile."""
     while futures:
         futures = wait(futures, timeout=RENEW_SECONDS).not_done
         lease.renew()
 
 
-def count_try(lease: Claim[ValidationRun], check: UpgradeCheck, tries: int) -> None:
+def count_try(lease: Lease[ValidationRun], check: UpgradeCheck, tries: int) -> None:
     """Count a try, committed before the call so that it counts even if the worker dies during the call.
 
     The time of the try makes the row part of this run, so the same statement clears the result of an earlier run.
@@ -243,7 +243,7 @@ def combine(findings: list[Finding]) -> Finding:
 
 
 def write(
-    lease: Claim[ValidationRun],
+    lease: Lease[ValidationRun],
     checks: dict[MatrixRow, UpgradeCheck],
     findings: dict[MatrixRow, Finding],
     observation: Observation | None,
@@ -282,7 +282,7 @@ def record_finding(upgrade: Upgrade, check: UpgradeCheck, finding: Finding, *, c
     )
 
 
-def finish_run(lease: Claim[ValidationRun], checks: dict[MatrixRow, UpgradeCheck], why: str | None) -> None:
+def finish_run(lease: Lease[ValidationRun], checks: dict[MatrixRow, UpgradeCheck], why: str | None) -> None:
     """End the run: failures become final, and unknown rows wait for a person.
 
     `why`: the reason why there is nothing left to check; None if the time is over.
@@ -308,7 +308,7 @@ def finish_run(lease: Claim[ValidationRun], checks: dict[MatrixRow, UpgradeCheck
 # --- sweeps -----------------------------------------------------------------------------------------------------------
 
 
-def open_missing() -> None:
+def open_missing_matrices() -> None:
     """Create the matrix of upgrades that ended without one: during a self-upgrade, the previous release may end some."""
     lately = Upgrade.objects.filter(
         completed_at__gt=Now() - timedelta(days=1), rollouts__outcome=Outcome.COMPLETED, validation_run__isnull=True

@@ -18,7 +18,7 @@ from portal.audit import record
 from portal.errors import PortalError, is_unique_violation
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, User
-from portal.wakeup import ring
+from portal.wakeup import dispatch
 from upgrades.checks.preflight import Preflight
 from upgrades.commands.refusals import refuse_running
 from upgrades.estimates import estimate_seconds
@@ -26,7 +26,7 @@ from upgrades.events import record_event
 from upgrades.inventory.running import service_name
 from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Kind, Rollout, Upgrade, UpgradeCheck
 from upgrades.notifications import notify_started
-from upgrades.states import EventKind, Phase, Stage, in_a_sentence
+from upgrades.states import EventKind, Phase, Stage, inline_label
 
 
 def create_once(organization: Organization, services: list[str], key: KeyUse, make: Callable[[], Upgrade]) -> Upgrade:
@@ -96,7 +96,7 @@ def record_upgrade(
             record_event(
                 rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} is rolling this upgrade back.", actor=actor
             )
-        key.keep(upgrade.upgrade_id)
+        key.store(upgrade.upgrade_id)
         record(
             AuditKind.UPGRADE_ROLLBACK_TRIGGERED if rolls_back else AuditKind.UPGRADE_TRIGGERED,
             organization=organization,
@@ -146,7 +146,7 @@ def record_checks(upgrade: Upgrade, checked: Preflight) -> None:
 
 
 def describe_request(request: dict[str, Any], services: list[str], overridden: list[str]) -> str:
-    names = ", then ".join(in_a_sentence(service) for service in services)
+    names = ", then ".join(inline_label(service) for service in services)
     destination = f"back to {request['version']}" if "rolls_back" in request else f"to {request['version']}"
     forced = ", forced" if request["force_new_deployment"] else ""
     said = f"{names.capitalize()} {destination}{forced}. {request['reason']}".strip()
@@ -163,4 +163,4 @@ def new_upgrade_id() -> str:
 def dispatch_upgrade(upgrade: Upgrade) -> None:
     """Dispatch the upgrade's open rollouts to a worker now. The sweep would find them a second or two later."""
     for pk in upgrade.rollouts.exclude(phase__in=[Phase.WAITING, Phase.DONE]).values_list("pk", flat=True):
-        ring("upgrades.tasks.advance_rollout", pk)
+        dispatch("upgrades.tasks.advance_rollout", pk)

@@ -44,7 +44,7 @@ def rollback_upgrade(
     organization = upgrade.organization
     require(actor, organization, Role.OPERATOR)
     asked = {"rolls_back": upgrade.upgrade_id, "reason": reason} | build_override(override_reason)
-    key = KeyUse.of("rollback_upgrade", asked, organization=organization, user=actor, key=idempotency_key)
+    key = KeyUse.for_request("rollback_upgrade", asked, organization=organization, user=actor, key=idempotency_key)
     earlier = find_earlier_upgrade(organization, key)
     if earlier:
         return earlier

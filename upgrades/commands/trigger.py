@@ -19,7 +19,7 @@ from upgrades.commands.refusals import (
 from upgrades.inventory.catalogue import resolve
 from upgrades.inventory.images import LATEST, RequestedImage, shorten_digest
 from upgrades.models import Upgrade
-from upgrades.states import get_services, in_a_sentence
+from upgrades.states import get_services, inline_label
 
 
 def trigger_upgrade(
@@ -59,7 +59,7 @@ def trigger_upgrade(
         "force_new_deployment": force_new_deployment,
         "reason": reason,
     } | build_override(override_reason)
-    key = KeyUse.of("trigger_upgrade", request, organization=organization, user=actor, key=idempotency_key)
+    key = KeyUse.for_request("trigger_upgrade", request, organization=organization, user=actor, key=idempotency_key)
     earlier = find_earlier_upgrade(organization, key)
     if earlier:
         return earlier
@@ -89,7 +89,7 @@ def refuse_moved(shown: dict[str, str], found: dict[str, RequestedImage]) -> Non
         service for service, what in found.items() if what.digest and shown.get(service, what.digest) != what.digest
     ]
     if moved:
-        said = "; ".join(f"{in_a_sentence(service)}: {shorten_digest(str(found[service].digest))}" for service in moved)
+        said = "; ".join(f"{inline_label(service)}: {shorten_digest(str(found[service].digest))}" for service in moved)
         raise PortalError(
             "plan_changed",
             f"The version now points to another image than the plan showed ({said}). Review the plan again.",

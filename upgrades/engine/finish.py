@@ -9,9 +9,9 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from portal.audit import record
-from portal.aws.errors import AwsDenied, AwsError, AwsMissing, in_short, with_advice
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, summarize_error, with_advice
 from portal.models import AuditKind
-from portal.templatetags.words import last_part
+from portal.templatetags.formatting import last_part
 from upgrades.checks.matrix import open_matrix, update_validation
 from upgrades.engine.lease import RolloutLease
 from upgrades.events import record_event
@@ -188,7 +188,7 @@ def build_refused_verdict(rollout: Rollout, error: AwsError) -> Verdict:
     if isinstance(error, AwsDenied):
         return Verdict(Status.FAILED, Outcome.ACCESS_DENIED, with_advice(error))
     if isinstance(error, AwsMissing):
-        reason = f"{build_service_missing_verdict(rollout).reason} {in_short(error)}"
+        reason = f"{build_service_missing_verdict(rollout).reason} {summarize_error(error)}"
         return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
     return Verdict(Status.FAILED, Outcome.REFUSED, with_advice(error))
 

@@ -10,7 +10,7 @@ from upgrades.states import Phase
 __all__ = ["LeaseLost", "RolloutLease", "claim_rollout", "is_past_deadline", "poll_seconds"]
 
 
-class RolloutLease(leases.Claim[Rollout]):
+class RolloutLease(leases.Lease[Rollout]):
     """A lease on one rollout. `now` is the database's time of the claim."""
 
     @property
@@ -24,7 +24,7 @@ def claim_rollout(rollout_id: int) -> RolloutLease | None:
     Return None if the rollout is not due or another worker holds it.
     """
     rows = Rollout.objects.due().filter(pk=rollout_id).exclude(phase=Phase.WAITING)
-    for lease in leases.take(rows.select_related("organization", "upgrade__stop_requested_by")):
+    for lease in leases.claim_rows(rows.select_related("organization", "upgrade__stop_requested_by")):
         return RolloutLease(lease.row, lease.now)
     return None
 

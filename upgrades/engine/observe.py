@@ -194,7 +194,7 @@ def find_successor(lease: RolloutLease, service: ecs.Service | None, deployment:
     return min(later, key=lambda entry: (entry.created_at, entry.id)).id if later else None
 
 
-def seen_of(
+def build_observed_fields(
     lease: RolloutLease, service: ecs.Service | None, deployment: ecs.ServiceDeployment | None, verdict: Verdict
 ) -> dict[str, Any]:
     """Return the fields to write after one observation: counts, circuit breaker, reasons, progress."""

@@ -20,11 +20,11 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from portal.access import role_in
+from portal.access import get_role
 from portal.aws import ecs
-from portal.aws.credentials import forget
-from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, in_short
-from portal.leases import LEASE
+from portal.aws.credentials import drop_session
+from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error
+from portal.leases import LEASE_DURATION
 from portal.models import Role
 from upgrades.engine.desired import ensure_revision, find_desired, read_running_version, read_version
 from upgrades.engine.finish import (
@@ -41,6 +41,7 @@ from upgrades.engine.finish import (
 from upgrades.engine.lease import LeaseLost, RolloutLease, claim_rollout, is_past_deadline, poll_seconds
 from upgrades.engine.observe import (
     build_counts,
+    build_observed_fields,
     copy_ecs_events,
     find_started_deployment,
     find_successor,
@@ -48,7 +49,6 @@ from upgrades.engine.observe import (
     read_new_digest,
     read_service,
     read_service_deployment,
-    seen_of,
 )
 from upgrades.estimates import stall_seconds
 from upgrades.events import describe_revision, describe_start, record_event, record_progress_events
@@ -78,8 +78,8 @@ def advance(rollout_id: int) -> bool:
         except AwsError as error:
             logger.warning("rollout %s in %s: %s", rollout_id, lease.rollout.phase, error)
             if error.code in EXPIRED:
-                forget(lease.rollout.upgrade.aws_target)
-            record_failed_observation(lease, in_short(error))
+                drop_session(lease.rollout.upgrade.aws_target)
+            record_failed_observation(lease, summarize_error(error))
         except (OperationalError, InterfaceError, LeaseLost):
             raise
         except Exception:
@@ -175,7 +175,7 @@ def find_reason_not_to_start(rollout: Rollout) -> str | None:
         return f"{get_stopper_email(rollout)} stopped the upgrade."
     if not rollout.organization.is_active:
         return f"{rollout.organization.name} was suspended after the upgrade was triggered."
-    role = role_in(upgrade.initiated_by, rollout.organization)
+    role = get_role(upgrade.initiated_by, rollout.organization)
     if role is None or not role.includes(Role.OPERATOR):
         return f"{upgrade.initiated_by_email} may no longer upgrade services of {rollout.organization.name}."
     return None
@@ -240,12 +240,12 @@ def call_update_service(lease: RolloutLease) -> None:
     except AwsUnavailable as error:
         logger.warning("rollout %s attempt %s: %s", rollout.pk, rollout.attempts, error)
         if error.code in EXPIRED:
-            forget(target)
+            drop_session(target)
         if error.may_have_happened:
-            return lease.release(seconds=poll_seconds(), check_error=in_short(error))
+            return lease.release(seconds=poll_seconds(), check_error=summarize_error(error))
         # Not executed (throttled, not connected). The first attempt starts over. A later one keeps the baseline of the
         # first, because the deployment of the first attempt's lost call may still appear.
-        fields = {"attempts": rollout.attempts - 1, "check_error": in_short(error)}
+        fields = {"attempts": rollout.attempts - 1, "check_error": summarize_error(error)}
         fields |= {"phase": Phase.DUE, "to_digest": None} if rollout.attempts == 1 else {}
         return lease.release(seconds=2 * poll_seconds(), **fields)
     except AwsError as error:
@@ -341,7 +341,7 @@ def watch(lease: RolloutLease) -> None:
         return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
     verdict = judge_deployment(lease, service, deployment)
     note = request_stop(lease, deployment, verdict) if rollout.upgrade.stop_requested_at else None
-    observed = seen_of(lease, service, deployment, verdict) | {"stop_error": note}
+    observed = build_observed_fields(lease, service, deployment, verdict) | {"stop_error": note}
     if verdict.status == Status.SUCCESS and rollout.to_digest is None:
         observed |= {"to_digest": read_new_digest(lease)}
     copy_ecs_events(lease, service)
@@ -384,18 +384,18 @@ def request_stop(lease: RolloutLease, deployment: ecs.ServiceDeployment | None, 
     # Written before the call: if the reply is lost, the rollback that follows is still known to come from this stop.
     sent_before = rollout.stop_sent_at
     unanswered = "AWS did not answer the stop request. The portal will send it again."
-    lease.write(lease_until=Now() + LEASE, stop_sent_at=lease.now, stop_error=unanswered)
+    lease.write(lease_until=Now() + LEASE_DURATION, stop_sent_at=lease.now, stop_error=unanswered)
     try:
         ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=lease.renew)
     except AwsUnavailable as error:
         if not error.may_have_happened:
             lease.write(stop_sent_at=sent_before)
-        return f"{unanswered} {in_short(error)}"
+        return f"{unanswered} {summarize_error(error)}"
     except AwsError as error:
         # The role lacks the permission, or the deployment has ended meanwhile. The next observation shows how.
         logger.info("rollout %s: stop refused: %s", rollout.pk, error)
         lease.write(stop_sent_at=sent_before)
-        return f"The stop was refused. {in_short(error)}"
+        return f"The stop was refused. {summarize_error(error)}"
     return None
 
 

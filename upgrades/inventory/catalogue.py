@@ -15,8 +15,8 @@ from django.utils import timezone
 from portal import soft_cache
 from portal.aws import ecr, ecs
 from portal.aws.credentials import AwsTarget
-from portal.aws.deadline import within_time
-from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable, in_short
+from portal.aws.deadline import call_with_deadline
+from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable, summarize_error
 from portal.errors import PortalError
 from portal.models import Organization
 from upgrades.inventory.images import (
@@ -41,7 +41,7 @@ from upgrades.inventory.running import (
     task_definition,
 )
 from upgrades.models import Rollout
-from upgrades.states import ALL_SERVICES, PlatformService, in_a_sentence
+from upgrades.states import ALL_SERVICES, PlatformService, inline_label
 
 logger = logging.getLogger(__name__)
 
@@ -201,20 +201,20 @@ def read_registry(organization: Organization, repositories: dict[str, ecr.Reposi
 
     Only one request at a time calls ECR. The others get the previous reading. A failure is cached too.
     """
-    key = soft_cache.key_of("registry", organization.pk, sorted(repositories.items()))
-    kept = soft_cache.recall_as(key, build_from_cache)
+    key = soft_cache.build_key("registry", organization.pk, sorted(repositories.items()))
+    kept = soft_cache.read_as(key, build_from_cache)
     if kept and kept.is_recent:
         return kept
     old = kept or Registry()
-    if not soft_cache.is_first(f"asking:{key}", seconds=ASKING_SECONDS):
+    if not soft_cache.add(f"asking:{key}", seconds=ASKING_SECONDS):
         return old if old.read_at or old.error else replace(old, error=ASKED_BY_ANOTHER)
     try:
         question = partial(read_and_cache, key, organization.aws_target, repositories)
-        return within_time(question, "ecr:DescribeImages", seconds=LONGEST_WAIT_SECONDS)
+        return call_with_deadline(question, "ecr:DescribeImages", seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.warning("registry of %s not read: %s", organization.slug, error)
         failed = replace(old, tried_at=timezone.now(), error=str(error))
-        soft_cache.remember(key, asdict(failed), seconds=CACHE_SECONDS)
+        soft_cache.write(key, asdict(failed), seconds=CACHE_SECONDS)
         return failed
 
 
@@ -222,10 +222,10 @@ def read_and_cache(key: str, target: AwsTarget, repositories: dict[str, ecr.Repo
     """Read the repositories and cache the result, even if the caller no longer waits. *Raises* AwsUnavailable."""
     try:
         registry = read_registry_images(target, repositories)
-        soft_cache.remember(key, asdict(registry), seconds=CACHE_SECONDS)
+        soft_cache.write(key, asdict(registry), seconds=CACHE_SECONDS)
         return registry
     finally:
-        soft_cache.forget(f"asking:{key}")
+        soft_cache.delete(f"asking:{key}")
 
 
 def read_registry_images(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
@@ -304,16 +304,16 @@ def build_message(platform: Reading | None, registry: Registry, limited: dict[st
     elif platform.error:
         said.append(f"The running versions could not be read: {platform.error}.")
     rows = platform.services if platform else []
-    said += [f"The {in_a_sentence(row.service)} is {row.not_supported}." for row in rows if row.not_supported]
+    said += [f"The {inline_label(row.service)} is {row.not_supported}." for row in rows if row.not_supported]
     for service, reason in limited.items():
-        said.append(f"For the {in_a_sentence(service)} only `latest` can be chosen: {reason}.")
+        said.append(f"For the {inline_label(service)} only `latest` can be chosen: {reason}.")
     if registry.error:
         when = f". The list is as of {registry.read_at:%Y-%m-%d %H:%M:%S} UTC" if registry.read_at else ""
         said.append(f"Amazon ECR could not be read: {registry.error}{when}.")
     for service, count in registry.left_out.items():
         if count:
             said.append(
-                f"Only the newest images of the {in_a_sentence(service)} are listed. "
+                f"Only the newest images of the {inline_label(service)} are listed. "
                 f"At least {count} more can be named by tag or digest."
             )
     return " ".join(said)
@@ -331,7 +331,7 @@ def resolve(organization: Organization, services: list[str], version: str) -> di
     """
     try:
         question = partial(ask_registries, organization, services, version)
-        answers = within_time(question, "ecr:DescribeImages", seconds=RESOLVE_SECONDS)
+        answers = call_with_deadline(question, "ecr:DescribeImages", seconds=RESOLVE_SECONDS)
     except AwsError as error:
         if version == LATEST:
             return {service: RequestedImage(LATEST) for service in services}
@@ -378,7 +378,7 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
         service: answer for service, answer in answers.items() if isinstance(answer, RegistryLimited | VersionMissing)
     }
     if lacking:
-        reasons = "; ".join(f"{in_a_sentence(service)}: {reason}" for service, reason in lacking.items())
+        reasons = "; ".join(f"{inline_label(service)}: {reason}" for service, reason in lacking.items())
         raise PortalError(
             "version_unavailable",
             f"Version {version} cannot be rolled out ({reasons}). See the versions page or "
@@ -393,6 +393,6 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
 def registry_unavailable(version: str, error: AwsError) -> PortalError:
     return PortalError(
         "registry_unavailable",
-        f"The portal could not check whether version {version} exists. {in_short(error)} Try again in a minute.",
+        f"The portal could not check whether version {version} exists. {summarize_error(error)} Try again in a minute.",
         502,
     )

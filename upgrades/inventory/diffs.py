@@ -11,11 +11,11 @@ from typing import Any
 from portal import soft_cache
 from portal.aws import ecr
 from portal.aws.credentials import AwsTarget
-from portal.aws.deadline import within_time
-from portal.aws.errors import AwsError, AwsRefused, in_short
+from portal.aws.deadline import call_with_deadline
+from portal.aws.errors import AwsError, AwsRefused, summarize_error
 from portal.aws.revisions import Revision, read_revision
 from portal.models import Organization
-from portal.templatetags.words import last_part
+from portal.templatetags.formatting import last_part
 from upgrades.inventory.images import (
     Names,
     RegistryLimited,
@@ -89,17 +89,17 @@ def read_diff(
     if now is None or now.task_definition is None:
         return Diff(service, error=(reading.error if reading else None) or "the running version is not known")
     requested_image = requested if isinstance(requested, str) else requested.image or now.task_definition
-    key = soft_cache.key_of("diff", organization.pk, now.task_definition, now.digest, requested_image)
-    kept = soft_cache.recall_as(key, build_from_cache)
+    key = soft_cache.build_key("diff", organization.pk, now.task_definition, now.digest, requested_image)
+    kept = soft_cache.read_as(key, build_from_cache)
     if kept is not None:
         return kept
     question = partial(ask, organization.aws_target, now, requested, read_recorded_names(organization))
     try:
-        diff = within_time(question, "ecs:DescribeTaskDefinition", seconds=LONGEST_WAIT_SECONDS)
+        diff = call_with_deadline(question, "ecs:DescribeTaskDefinition", seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.info("diff of %s of %s not read: %s", service, organization.slug, error)
-        return Diff(service, error=in_short(error))
-    soft_cache.remember(key, asdict(diff), seconds=CACHE_SECONDS)
+        return Diff(service, error=summarize_error(error))
+    soft_cache.write(key, asdict(diff), seconds=CACHE_SECONDS)
     return diff
 
 

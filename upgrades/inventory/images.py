@@ -145,8 +145,8 @@ def tag_in_registry(target: AwsTarget, reference: ecr.ImageReference) -> str | N
     repository = ecr.ecr_repository(reference)
     if repository is None or reference.digest is None:
         return None
-    key = soft_cache.key_of("image-name", reference.pinned_to(reference.digest))
-    kept: str | None = soft_cache.recall(key)
+    key = soft_cache.build_key("image-name", reference.pinned_to(reference.digest))
+    kept: str | None = soft_cache.read(key)
     if kept is None:
         kept, seconds = "", NAME_FAILED_SECONDS
         try:
@@ -154,7 +154,7 @@ def tag_in_registry(target: AwsTarget, reference: ecr.ImageReference) -> str | N
             kept, seconds = (choose_best_tag(found.tags) or "" if found else ""), NAME_SECONDS
         except AwsError as error:
             logger.info("name of %s not read: %s", shorten_digest(reference.digest), error)
-        soft_cache.remember(key, kept, seconds=seconds)
+        soft_cache.write(key, kept, seconds=seconds)
     return kept or None
 
 
@@ -191,7 +191,7 @@ def find_version_image(
     service: str,
     version: str,
     *,
-    before_call: Callable[[], None] = ecs.nothing_first,
+    before_call: Callable[[], None] = ecs.do_nothing,
 ) -> RequestedImage:
     """Return the image of this version in the service's own repository, pinned by digest.
 

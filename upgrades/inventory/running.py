@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from portal import soft_cache
 from portal.aws import ecs
-from portal.aws.deadline import within_time
+from portal.aws.deadline import call_with_deadline
 from portal.aws.ecr import parse_image
 from portal.aws.errors import AwsError, AwsUnavailable
 from portal.models import Organization
@@ -147,12 +147,12 @@ def refresh_reading(organization: Organization, cluster: str, old: Reading, reco
     A failure is cached too. Makes no query, because the AWS calls run on their own thread. `recorded`: versions by digest.
     """
     asking = f"asking:{cache_key(organization)}"
-    if not soft_cache.is_first(asking, seconds=2 * LONGEST_WAIT_SECONDS):
+    if not soft_cache.add(asking, seconds=2 * LONGEST_WAIT_SECONDS):
         return old if old.read_at or old.error else replace(old, error=ASKED_BY_ANOTHER)
     began = time.monotonic()
     try:
         question = partial(ask_ecs, organization, cluster, recorded)
-        reading = within_time(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
+        reading = call_with_deadline(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
         left = max(LEAST_WAIT_SECONDS, LONGEST_WAIT_SECONDS - (time.monotonic() - began))
         reading = with_digests(organization, cluster, reading, recorded, seconds=left)
     except AwsError as error:
@@ -160,7 +160,7 @@ def refresh_reading(organization: Organization, cluster: str, old: Reading, reco
         said, is_refused = str(error), not isinstance(error, AwsUnavailable)
         reading = replace(old, tried_at=timezone.now(), error=said, is_refused=is_refused)
     write_cached(organization, reading)
-    soft_cache.forget(asking)
+    soft_cache.delete(asking)
     return reading
 
 
@@ -170,7 +170,7 @@ def with_digests(
     """Add what the running tasks run, if AWS answers within `seconds`. Otherwise keep the reading without it."""
     try:
         question = partial(ask_tasks, organization, cluster, reading.services, recorded)
-        found = within_time(question, "ecs:DescribeTasks", seconds=seconds)
+        found = call_with_deadline(question, "ecs:DescribeTasks", seconds=seconds)
     except AwsError as error:
         logger.info("tasks of %s not read: %s", organization.slug, error)
         found = {}
@@ -192,13 +192,13 @@ def ask_tasks(
         if not row.running_count or row.task_definition is None:
             continue
         seen = (row.service, row.task_definition, row.running_count, row.is_settled)
-        key = soft_cache.key_of("running", cache_key(organization), *seen)
-        digests: dict[str, int] | None = soft_cache.recall(key)
+        key = soft_cache.build_key("running", cache_key(organization), *seen)
+        digests: dict[str, int] | None = soft_cache.read(key)
         if digests is None:
             definition = task_definition(organization, row.task_definition)
             tasks = ecs.running_tasks(organization.aws_target, cluster, row.service_name)
             digests = running_digests(definition, tasks, row.service)
-            soft_cache.remember(key, digests, seconds=TASKS_SECONDS if row.is_settled else FRESH_SECONDS)
+            soft_cache.write(key, digests, seconds=TASKS_SECONDS if row.is_settled else FRESH_SECONDS)
         names = {digest: find_version_name(organization, row, digest, digests, recorded) for digest in digests}
         if row.pinned and row.version:
             names[row.pinned] = row.version
@@ -233,7 +233,7 @@ def build_overview_context(organization: Organization) -> dict[str, Any]:
 
 def read_cached(organization: Organization) -> Reading | None:
     """Return the last reading, None if none is cached."""
-    return soft_cache.recall_as(
+    return soft_cache.read_as(
         cache_key(organization),
         lambda kept: Reading(**{**kept, "services": [RunningService(**row) for row in kept["services"]]}),
     )
@@ -245,13 +245,13 @@ def is_cached(organization: Organization) -> bool:
 
 
 def write_cached(organization: Organization, reading: Reading) -> None:
-    soft_cache.remember(cache_key(organization), asdict(reading), seconds=CACHE_SECONDS)
+    soft_cache.write(cache_key(organization), asdict(reading), seconds=CACHE_SECONDS)
 
 
 def cache_key(organization: Organization) -> str:
     """Return the cache key. It contains cluster and stack, so a changed organization does not get the old reading."""
     place = (organization.deployment_region, organization.cluster, organization.deployment_stack)
-    return soft_cache.key_of("platform", organization.pk, *place)
+    return soft_cache.build_key("platform", organization.pk, *place)
 
 
 def ask_ecs(organization: Organization, cluster: str, recorded: Names) -> Reading:
@@ -316,12 +316,12 @@ def task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:
     previous release does not know the field.
     """
     key = f"task-definition:{arn}"
-    kept = soft_cache.recall_as(key, lambda kept: ecs.TaskDefinition(**kept))
+    kept = soft_cache.read_as(key, lambda kept: ecs.TaskDefinition(**kept))
     if kept is not None:
         return kept
     definition = ecs.describe_task_definition(organization.aws_target, arn)
     lasting = {name: value for name, value in asdict(definition).items() if name != "is_active"}
-    soft_cache.remember(key, lasting, seconds=CACHE_SECONDS)
+    soft_cache.write(key, lasting, seconds=CACHE_SECONDS)
     return definition
 
 

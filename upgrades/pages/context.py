@@ -5,8 +5,8 @@ from typing import Any
 from django.db.models import Prefetch
 from django.http import HttpRequest
 
-from portal.access import role_in
-from portal.errors import existing
+from portal.access import get_role
+from portal.errors import found_or_404
 from portal.models import Organization, Role
 from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.states import TERMINAL, EventKind
@@ -19,7 +19,7 @@ def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: s
     """
     of_ecs = UpgradeEvent.objects.filter(kind=EventKind.ECS).order_by("-created_at", "-id")
     events = Prefetch("rollouts__events", of_ecs)
-    return existing(
+    return found_or_404(
         Upgrade.objects.visible_to(request.user)
         .for_record()
         .select_related("rolls_back")
@@ -31,7 +31,7 @@ def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: s
 
 def stop_rule(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
     """Return whether Stop is offered, and if not, why."""
-    role = role_in(request.user, upgrade.organization)
+    role = get_role(request.user, upgrade.organization)
     reason = None
     if upgrade.status in TERMINAL:
         reason = f"It has already ended with status {upgrade.status}."

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, get_page_organization, policy
 from portal.web.context import page_context
 from portal.web.htmx import render_page
 from upgrades.checks.matrix import find_validation_run, get_matrix_rows
@@ -28,7 +28,7 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
 
     When the state is final, the block comes without polling attributes, so polling stops.
     """
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
     context = page_context(request, organization) | {
         "upgrade": upgrade,

@@ -6,7 +6,7 @@ from django import forms
 from django.http import QueryDict
 
 from portal.models import Organization
-from portal.web.forms import QUIET, OnceForm, SkipField
+from portal.web.forms import QUIET, IdempotentForm, SkipField
 from upgrades.commands.refusals import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.commands.sign import MAX_NOTE_LENGTH
 from upgrades.inventory.images import LATEST
@@ -57,7 +57,7 @@ class ChoicesForm(forms.Form):
         )
 
 
-class StartForm(OnceForm):
+class StartForm(IdempotentForm):
     """Base of the forms that start an upgrade or a rollback: the reason and, for a wide one, the organization's slug."""
 
     reason_help: ClassVar[str]

@@ -6,10 +6,10 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, get_page_organization, policy
 from portal.pagination import DEFAULT_LIMIT, paginate
 from portal.web.context import page_context
-from portal.web.csv import MOST_ROWS, check_filters, csv_response
+from portal.web.csv import MAX_ROWS, check_filters, csv_response
 from portal.web.htmx import render_page
 from upgrades.models import Upgrade
 from upgrades.pages.forms import TARGET_CHOICES, HistoryFilters
@@ -23,7 +23,7 @@ HISTORY_FILTERS = ("status", "service", "version", "initiated_by", "validation")
 @require_safe
 def history(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the history with the filters of the query string."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     form = HistoryFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
     # An invalid filter shows no rows. The form keeps what was typed so that it can be corrected.
@@ -39,7 +39,7 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
         "validations": Validation.choices,
         "query_without_skip": urlencode({name: value for name, value in filters.items() if value}),
         "csv_url": reverse("upgrades:history_csv", args=[slug]),
-        "most_rows": MOST_ROWS,
+        "most_rows": MAX_ROWS,
     }
     return render_page(request, "upgrades/history.html", "upgrades/_history_rows.html", context)
 
@@ -47,8 +47,8 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(Policy.VIEWER)
 @require_safe
 def history_csv(request: HttpRequest, slug: str) -> HttpResponse:
-    """Return the filtered history as CSV: the newest MOST_ROWS upgrades at most, or 400 for an invalid filter."""
-    organization = organization_of_page(request, slug)
+    """Return the filtered history as CSV: the newest MAX_ROWS upgrades at most, or 400 for an invalid filter."""
+    organization = get_page_organization(request, slug)
     form = HistoryFilters(request.GET)
     check_filters(form)
     filters = {name: form.cleaned_data[name] for name in HISTORY_FILTERS}

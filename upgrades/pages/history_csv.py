@@ -5,7 +5,7 @@ from typing import Any
 
 from django.db.models import Prefetch, QuerySet
 
-from portal.web.csv import MOST_ROWS
+from portal.web.csv import MAX_ROWS
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import PlatformService
 
@@ -27,17 +27,17 @@ HEADER = [
     "completed_at",
     "seconds",
 ]
-# Rows read in one batch, so that a file of MOST_ROWS and its rollouts are never all in memory.
+# Rows read in one batch, so that a file of MAX_ROWS and its rollouts are never all in memory.
 CHUNK = 500
 
 
 def history_rows(upgrades: QuerySet[Upgrade]) -> Iterator[list[Any]]:
-    """Return the rows under HEADER, MOST_ROWS at most.
+    """Return the rows under HEADER, MAX_ROWS at most.
 
     `seconds` is the time from start to end; None if the upgrade has not ended.
     """
     lean = Prefetch("rollouts", Rollout.objects.only("upgrade", "service", *VERSIONS).order_by("position"))
-    found = upgrades.prefetch_related(None).prefetch_related(lean)[:MOST_ROWS]
+    found = upgrades.prefetch_related(None).prefetch_related(lean)[:MAX_ROWS]
     return (build_row(upgrade) for upgrade in found.iterator(chunk_size=CHUNK))
 
 

@@ -5,7 +5,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from portal.access import Policy, organization_of_page, person, policy, session_ends_at
+from portal.access import Policy, get_page_organization, person, policy, session_ends_at
 from portal.errors import PortalError
 from portal.models import Organization
 from portal.web.context import page_context
@@ -51,7 +51,7 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
 
     The fragment is the plan only. Viewers see everything, with the reason why they may not start it.
     """
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     if request.method == "POST":
         return start(request, organization)
     form = TriggerForm(organization, initial={"reason": request.GET.get("reason", "")[:MAX_REASON_LENGTH]})
@@ -122,7 +122,7 @@ def preflight_panel(request: HttpRequest, slug: str) -> HttpResponse:
 
     A request that is not from the form is redirected to the form with its checks.
     """
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     choices = ChoicesForm(request.GET).choices()
     if not wants_fragment(request) or choices.service is None:
         query = "&".join(part for part in (choices.query(), "checks=1") if part)

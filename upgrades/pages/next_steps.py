@@ -14,7 +14,7 @@ from upgrades.models import Rollout, Upgrade
 from upgrades.outcome_hints import HINTS, UNCLEAR
 from upgrades.pages.plan import Choices
 from upgrades.rollback_plan import services_that_advanced
-from upgrades.states import ALL_SERVICES, Outcome, PlatformService, Status, in_a_sentence
+from upgrades.states import ALL_SERVICES, Outcome, PlatformService, Status, inline_label
 
 # ECS gave up and left the service on the failed deployment: the next step is the version that ran before.
 LEFT_BROKEN = frozenset({Outcome.CIRCUIT_BREAKER, Outcome.ALARM})
@@ -81,7 +81,7 @@ def next_steps(upgrade: Upgrade) -> NextSteps | None:
         return NextSteps(undo=undo, since=since) if undo or since else None
     if upgrade.target == ALL_SERVICES and len(failed) == len(rollouts):
         return NextSteps(hints, forward=build_retry(upgrade, rollouts), since=since)
-    then = [in_a_sentence(rollout.service) for rollout in failed if rollout != causes[0]]
+    then = [inline_label(rollout.service) for rollout in failed if rollout != causes[0]]
     return NextSteps(hints, forward=build_retry(upgrade, causes[:1]), then=then, undo=undo, since=since)
 
 
@@ -106,7 +106,7 @@ def group_by_upgrade(later: dict[str, Rollout]) -> list[Since]:
     found: dict[str, Since] = {}
     for rollout in sorted(later.values(), key=lambda each: each.position):
         since = found.setdefault(rollout.upgrade.upgrade_id, Since(rollout.upgrade, []))
-        since.services.append(in_a_sentence(rollout.service))
+        since.services.append(inline_label(rollout.service))
     return sorted(found.values(), key=lambda since: since.upgrade.created_at, reverse=True)
 
 
@@ -143,7 +143,7 @@ def describe_services(services: list[str]) -> str:
     """Return the services as a phrase, for example `the agent service and orchestrator`."""
     if len(services) == len(PlatformService):
         return "all three services"
-    return f"the {' and '.join(in_a_sentence(service) for service in services)}"
+    return f"the {' and '.join(inline_label(service) for service in services)}"
 
 
 def new_url(upgrade: Upgrade, choices: Choices) -> str:

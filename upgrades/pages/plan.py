@@ -16,7 +16,7 @@ from upgrades.inventory.images import LATEST, VERSION_LIKE, RequestedImage
 from upgrades.inventory.running import Reading, RunningService, read_running_services
 from upgrades.models import Rollout, Upgrade
 from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
-from upgrades.states import ALL_SERVICES, OPEN, PlatformService, get_services, in_a_sentence
+from upgrades.states import ALL_SERVICES, OPEN, PlatformService, get_services, inline_label
 
 
 @dataclass(frozen=True)
@@ -321,4 +321,4 @@ def target_label(target: str) -> str:
     >>> target_label("agent"), target_label("all")
     ('agent service', 'all three services')
     """
-    return "all three services" if target == ALL_SERVICES else in_a_sentence(target)
+    return "all three services" if target == ALL_SERVICES else inline_label(target)

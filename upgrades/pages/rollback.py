@@ -4,7 +4,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
-from portal.access import Policy, organization_of_page, person, policy, session_ends_at
+from portal.access import Policy, get_page_organization, person, policy, session_ends_at
 from portal.errors import PortalError
 from portal.web.context import page_context
 from upgrades.checks.preflight import run as run_preflight
@@ -20,7 +20,7 @@ from upgrades.rollback_plan import plan_rollback, with_diffs
 @require_http_methods(["GET", "HEAD", "POST"])
 def rollback(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Render what a rollback would do to each service; POST records and starts it."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
     form = RollbackForm(organization, request.POST if request.method == "POST" else None)
     status, refused, conflict = 200, None, None

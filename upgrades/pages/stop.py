@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
-from portal.access import Policy, organization_of_page, person, policy
+from portal.access import Policy, get_page_organization, person, policy
 from portal.errors import PortalError
 from portal.web.context import page_context
 from upgrades.commands.stop import stop_upgrade
@@ -17,7 +17,7 @@ from upgrades.pages.rollout_cards import build_rollout_cards
 @require_http_methods(["GET", "HEAD", "POST"])
 def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Render what a stop would do to each service; POST requests the stop."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
     status, refused = 200, {}
     if request.method == "POST":

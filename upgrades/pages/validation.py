@@ -6,8 +6,8 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from portal.access import Policy, organization_of_page, person, policy
-from portal.errors import PortalError, existing
+from portal.access import Policy, get_page_organization, person, policy
+from portal.errors import PortalError, found_or_404
 from portal.web.context import page_context
 from upgrades.api.evidence import build_evidence
 from upgrades.checks.matrix import get_matrix_rows
@@ -22,9 +22,9 @@ from upgrades.states import CheckStatus
 @require_http_methods(["GET", "HEAD", "POST"])
 def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpResponse:
     """Render one row of the matrix with the form that signs it; POST records the signature."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
-    row = existing(next((each for each in get_matrix_rows(upgrade) if each.name == check), None))
+    row = found_or_404(next((each for each in get_matrix_rows(upgrade) if each.name == check), None))
     form = SignForm(request.POST if request.method == "POST" else None)
     status = 200
     if request.method == "POST":
@@ -54,7 +54,7 @@ def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpRe
 @require_POST
 def probe(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Start the portal's own checks again."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     probe_again(find_upgrade(request, organization, upgrade_id), actor=person(request))
     messages.success(request, "Checks started again. The results will appear below.")
     return redirect(f"{reverse('upgrades:detail', args=[slug, upgrade_id])}#validation")
@@ -64,7 +64,7 @@ def probe(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
 @require_safe
 def evidence(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Render the evidence as a page to read and print. It is the same document as the API's."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
     context = page_context(request, organization) | {"upgrade": upgrade, "document": build_evidence(upgrade)}
     return render(request, "upgrades/evidence.html", context)

@@ -5,10 +5,10 @@ A link may also name a version that is not listed. It is shown as selected, and 
 
 from dataclasses import dataclass
 
-from portal.templatetags.words import ago
+from portal.templatetags.formatting import ago
 from upgrades.inventory.catalogue import Catalogue, Version
 from upgrades.inventory.images import LATEST, choose_best_tag, shorten_digest
-from upgrades.states import PlatformService, in_a_sentence
+from upgrades.states import PlatformService, inline_label
 
 NAMED_BY_TASK_DEFINITION = "latest (the image that each task definition names)"
 OFFERED = 60
@@ -43,7 +43,7 @@ def describe_latest(catalogue: Catalogue | None) -> str:
     named = {service: find_latest(catalogue, service) for service in catalogue.registry.images}
     if len(set(named.values())) == 1 and not catalogue.limited:
         return f"latest ({next(iter(named.values())) or 'no image'})"
-    known = [f"{in_a_sentence(service)} {name or 'no image'}" for service, name in named.items()]
+    known = [f"{inline_label(service)} {name or 'no image'}" for service, name in named.items()]
     return f"latest ({', '.join(known)})"
 
 
@@ -67,4 +67,4 @@ def describe_version(version: Version) -> str:
 
 
 def listed(services: list[str] | tuple[str, ...]) -> str:
-    return " and ".join(in_a_sentence(service) for service in services)
+    return " and ".join(inline_label(service) for service in services)

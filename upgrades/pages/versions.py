@@ -5,7 +5,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, organization_of_page, policy
+from portal.access import Policy, get_page_organization, policy
 from portal.pagination import DEFAULT_LIMIT, paginate_list
 from portal.web.context import page_context
 from portal.web.htmx import render_page
@@ -18,7 +18,7 @@ from upgrades.states import PlatformService
 @require_safe
 def versions(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the versions, newest first, with a column for each service. The block polls while the page is open."""
-    organization = organization_of_page(request, slug)
+    organization = get_page_organization(request, slug)
     catalogue = read_catalogue(organization)
     form = PageNumber(request.GET)
     skip = (form.cleaned_data.get("skip") if form.is_valid() else None) or 0

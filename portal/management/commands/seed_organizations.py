@@ -55,7 +55,7 @@ class Command(BaseCommand):
                 "Demo people have a known password, so seeding needs DEMO=1. Never set it in production."
             )
         if Organization.objects.filter(slug__in=ORGANIZATIONS).count() == len(ORGANIZATIONS):
-            self.keep_addresses()
+            self.set_platform_addresses()
             return  # seeded before: keep what people have created and changed since
         foreign = Organization.objects.values_list("slug", flat=True)
         if foreign:
@@ -74,7 +74,7 @@ class Command(BaseCommand):
             for slug, role in roles.items():
                 Membership.objects.create(organization=organizations[slug], user=person, role=role)
 
-    def keep_addresses(self) -> None:
+    def set_platform_addresses(self) -> None:
         """Update the demo's platform addresses to those of the local AWS, unless a person has changed them.
 
         The local AWS may have had another port when they were seeded, or the fields did not exist yet.
