@@ -10,6 +10,7 @@ from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from deployments.models import DeploymentEvent, counts_by_status
+from deployments.pages.live_regions import Line
 from deployments.pages.time_window import Span, around_event
 from deployments.states import Status
 from portal.models import Organization
@@ -44,6 +45,14 @@ def part(context: dict[str, Any], regions: str, anchor: str = "", **changes: Any
         address,
         regions.split()[0],
     )
+
+
+@register.simple_tag(takes_context=True)
+def line_link(context: dict[str, Any], row: Line) -> SafeString:
+    """Return the attributes of a link to one log line: the window around it, without any filter of the logs."""
+    shown = {"line": row.line.id, "since": row.near.since, "until": row.near.until}
+    dropped = {name: None for name in (*OWNED["window"], *OWNED["logs"]) if name not in shown}
+    return part(context, "window logs", row.anchor, **shown, **dropped)
 
 
 @register.simple_tag(takes_context=True)

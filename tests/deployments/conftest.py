@@ -34,6 +34,11 @@ def assert_refused(response: Any, status: int, code: str) -> dict[str, Any]:
     return body
 
 
+def read_html(response: Any) -> str:
+    """Return the page with each run of white space as one space: templates wrap their lines, also inside tags."""
+    return " ".join(response.content.decode().split())
+
+
 class Runtime:
     """Replaces worker and sweep: takes turns when the test calls it, and advances the clock of the local AWS."""
 

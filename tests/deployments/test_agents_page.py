@@ -10,7 +10,7 @@ from deployments.commands import create_deployment
 from deployments.models import Agent
 from portal.models import User
 from tests.conftest import Cast
-from tests.deployments.conftest import IMAGE, make_agent
+from tests.deployments.conftest import IMAGE, make_agent, read_html
 
 SignedIn = Callable[[User], Client]
 AGENTS = "/o/acme/agents/"
@@ -118,7 +118,7 @@ def test_empty_agent_list_offers_to_create_one(cast: Cast, client_for: SignedIn)
 def test_an_empty_list_says_why(cast: Cast, client_for: SignedIn, query: str, said: str) -> None:
     make_agent(cast, "a&b=1")
 
-    text = client_for(cast.viewer).get(f"{AGENTS}?{query}").content.decode()
+    text = read_html(client_for(cast.viewer).get(f"{AGENTS}?{query}"))
 
     assert said in text
     assert "No agents yet" not in text

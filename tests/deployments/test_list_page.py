@@ -10,7 +10,7 @@ from deployments.commands import create_deployment
 from deployments.models import Deployment
 from portal.models import User
 from tests.conftest import Cast
-from tests.deployments.conftest import make_agent
+from tests.deployments.conftest import make_agent, read_html
 
 SignedIn = Callable[[User], Client]
 LIST = "/o/acme/deployments/"
@@ -74,7 +74,7 @@ def test_unknown_filter_is_named_and_not_ignored(cast: Cast, client_for: SignedI
 
 
 def test_an_invalid_filter_keeps_the_others_in_the_form(cast: Cast, client_for: SignedIn) -> None:
-    text = client_for(cast.viewer).get(f"{LIST}?status=nope&q=agent&sort=agent").content.decode()
+    text = read_html(client_for(cast.viewer).get(f"{LIST}?status=nope&q=agent&sort=agent"))
 
     assert 'name="q" value="agent"' in text
     assert '<option value="agent" selected>' in text
@@ -84,7 +84,7 @@ def test_an_invalid_filter_keeps_the_others_in_the_form(cast: Cast, client_for: 
 def test_a_page_beyond_the_end_links_back(
     cast: Cast, client_for: SignedIn, three: dict[str, Deployment], query: str, back: str
 ) -> None:
-    text = client_for(cast.viewer).get(f"{LIST}?{query}skip=50").content.decode()
+    text = read_html(client_for(cast.viewer).get(f"{LIST}?{query}skip=50"))
 
     assert f'No more deployments. <a href="{LIST}{back}">Back to the first page</a>' in text
     assert "No deployments yet" not in text
@@ -95,9 +95,9 @@ def test_fragment_polls_fast_only_while_something_changes(
 ) -> None:
     client = client_for(cast.viewer)
     Deployment.objects.update(observed_generation=1)
-    steady = client.get(f"{LIST}?status=ready", headers={"HX-Request": "true"}).content.decode()
+    steady = read_html(client.get(f"{LIST}?status=ready", headers={"HX-Request": "true"}))
     Deployment.objects.filter(status="ready").update(status="deploying")
-    changing = client.get(f"{LIST}?status=deploying", headers={"HX-Request": "true"}).content.decode()
+    changing = read_html(client.get(f"{LIST}?status=deploying", headers={"HX-Request": "true"}))
 
     assert "<html" not in steady
     assert f'hx-get="{LIST}?status=ready" hx-trigger="every 15s' in steady
