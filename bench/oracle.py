@@ -14,7 +14,7 @@ Verdict = tuple[str, str | None]
 UNKNOWN: Verdict = ("", None)
 OUTSIDER = "outsider"
 OPEN = ("PENDING", "IN_PROGRESS", "STOP_REQUESTED", "ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS")
-# The portal gives up after this many calls without effect, as documented (README, "stuck").
+# The portal gives up after this many calls without effect, as documented (docs/operations.md).
 GIVES_UP_AFTER = 3
 
 

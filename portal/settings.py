@@ -1,4 +1,4 @@
-"""Every setting, read only from the environment. An invalid value stops the start with a message (README: Settings)."""
+"""Every setting, read only from the environment. An invalid value stops the start with a message (docs/configuration.md)."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -90,22 +90,24 @@ try:
     DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "portal@localhost")
     email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "console:" if LOCAL else "smtp://localhost:25")
 except EnvError as error:
-    raise ImproperlyConfigured(f"{error}. The README's settings table documents each setting.") from error
+    raise ImproperlyConfigured(f"{error}. docs/configuration.md documents each setting.") from error
 
 for name, value in (("SECRET_KEY", SECRET_KEY), ("ALLOWED_HOSTS", ALLOWED_HOSTS), ("CACHE_URL", cache_url)):
     if not value:
-        raise ImproperlyConfigured(f"Set {name}: it is required unless DEMO=1 or DEBUG=1 (README: Settings).")
+        raise ImproperlyConfigured(f"Set {name}: it is required unless DEMO=1 or DEBUG=1 (docs/configuration.md).")
 if CELERY_BROKER_URL.startswith("sqs") and not SQS_REGION:
-    raise ImproperlyConfigured("Set SQS_REGION, such as eu-central-1, for CELERY_BROKER_URL=sqs:// (README: Settings).")
+    raise ImproperlyConfigured(
+        "Set SQS_REGION, such as eu-central-1, for CELERY_BROKER_URL=sqs:// (docs/configuration.md)."
+    )
 if UPGRADE_STEADY_SECONDS >= UPGRADE_VALIDATION_SECONDS:
     raise ImproperlyConfigured(
         "UPGRADE_STEADY_SECONDS must be less than UPGRADE_VALIDATION_SECONDS, or no service can be steady in time "
-        "(README: Settings)."
+        "(docs/configuration.md)."
     )
 if database["ENGINE"] != "django.db.backends.postgresql":
-    raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database (README: Settings).")
+    raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL database (docs/configuration.md).")
 if "EMAIL_BACKEND" not in email:
-    raise ImproperlyConfigured("EMAIL_URL must be a URL such as smtp://user:password@host:587 (README: Settings).")
+    raise ImproperlyConfigured("EMAIL_URL must be a URL such as smtp://user:password@host:587 (docs/configuration.md).")
 
 # --- Application ---------------------------------------------------------------------------------------------------
 

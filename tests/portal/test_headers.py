@@ -300,7 +300,7 @@ def test_a_bad_setting_stops_the_start_and_is_named(
         settings_with(monkeypatch, **{name: value})
 
     assert name in str(refused.value)
-    assert "README" in str(refused.value)
+    assert "docs/configuration.md" in str(refused.value)
 
 
 @pytest.mark.parametrize("regions", [{}, {"AWS_DEFAULT_REGION": "eu-west-1"}, {"AWS_REGION": "eu-west-1"}])

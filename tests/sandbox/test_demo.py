@@ -1,4 +1,4 @@
-"""The demo data in the local AWS, as described in the README."""
+"""The demo data in the local AWS, as described in docs/local-aws.md."""
 
 from typing import Any
 
