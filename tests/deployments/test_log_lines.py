@@ -108,7 +108,7 @@ def test_a_line_of_a_megabyte_is_truncated_and_says_so() -> None:
     ],
 )
 def test_no_line_takes_long(raw: str) -> None:
-    began = time.thread_time()  # of this thread alone: the machine may be busy
+    began = time.thread_time()  # only of this thread: the machine may be busy
 
     read_line(raw)
     safe_text(raw)

@@ -33,9 +33,7 @@ def events_url(deployment: Deployment) -> str:
 
 def deployments_queries(client: Client, path: str) -> list[str]:
     """Return the queries of one request on the app's own tables."""
-    with CaptureQueriesContext(
-        connection,
-    ) as captured:
+    with CaptureQueriesContext(connection) as captured:
         assert client.get(path).status_code == 200
     return [query["sql"] for query in captured.captured_queries if 'FROM "deployments_' in query["sql"]]
 

@@ -370,9 +370,8 @@ def test_a_service_scaled_by_hand_is_followed(deployment: Deployment, runtime: R
     assert outside_events(deployment) == [("scale", "from 2 to 4")]
     assert AuditEvent.objects.filter(kind="deployment.changed_outside", actor=None).count() == 1
     calls = platform.ledger(action="UpdateService", service=deployment.service_name)
-    assert [call["parameters"]["desiredCount"] for call in calls] == [
-        4
-    ]  # only the outside call; the portal did not undo it
+    # Only the outside call: the portal did not undo it.
+    assert [call["parameters"]["desiredCount"] for call in calls] == [4]
 
 
 def test_a_service_stopped_and_started_by_hand_is_followed(
