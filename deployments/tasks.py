@@ -3,7 +3,6 @@
 A message carries only an organization's id and a cluster.
 """
 
-import logging
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,9 +13,7 @@ from django.db.models.functions import Now
 
 from deployments.engine.reconciler import reconcile as run_turn
 from deployments.models import Deployment
-from portal.wakeup import dispatch
-
-logger = logging.getLogger(__name__)
+from portal.wakeup import dispatch_or_run
 
 # The sweep itself reconciles work that no worker has claimed within this time, with or without a broker.
 OVERDUE = timedelta(seconds=4)
@@ -47,14 +44,6 @@ def find_due_clusters() -> list[tuple[UUID, str, bool]]:
 
 
 def sweep() -> None:
-    """Dispatch a task for every cluster with due deployments, and reconcile overdue clusters directly.
-
-    After one message that the broker did not accept, the sweep sends no more: each would wait for its timeout.
-    """
-    broker_accepts = True
-    for organization_id, cluster, overdue in find_due_clusters():
-        place = (str(organization_id), cluster)
-        broker_accepts = broker_accepts and (overdue or dispatch("deployments.tasks.reconcile", *place))
-        if overdue or not broker_accepts:
-            logger.warning("sweep reconciles cluster %s itself", cluster)
-            run_turn(*place)
+    """Dispatch a task for every cluster with due deployments, and reconcile overdue clusters directly."""
+    calls = (((str(organization_id), cluster), overdue) for organization_id, cluster, overdue in find_due_clusters())
+    dispatch_or_run("deployments.tasks.reconcile", calls, run_turn)

@@ -4,12 +4,16 @@ Two workers may claim the same row, and a worker may die or pause while it holds
 epoch can write; a write with an older epoch changes nothing.
 """
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from django.db import connection, models, transaction
+from django.db import InterfaceError, OperationalError, connection, models, transaction
 from django.db.models.functions import Now
+
+logger = logging.getLogger(__name__)
 
 # Must exceed the longest AWS call, including a role assumed on the way: leases are renewed before each call. A test
 # checks this against portal/aws/credentials.py. After a worker crash, its rows become claimable again after this long.
@@ -89,3 +93,26 @@ def claim_rows(rows: "models.QuerySet[Row]", *, most: int = 1) -> list[Lease[Row
     for row in found:
         row.lease_epoch += 1
     return [Lease(row, now) for row in found]
+
+
+def run_guarded(name: str, step: Callable[[], None], *, record_crash: Callable[[], None]) -> bool:
+    """Run the step of a claimed row. Return False if the lease was lost, in which case nothing more was written.
+
+    `record_crash` runs after an unexpected error: a row that no step can process must neither stop the others nor stay
+    claimed. It should release the lease.
+    `name`: names the row in the log.
+
+    *Raises* OperationalError and InterfaceError, because without the database nothing can be recorded. The lease expires.
+    """
+    try:
+        try:
+            step()
+        except (OperationalError, InterfaceError, LeaseLost):
+            raise
+        except Exception:
+            logger.exception("%s: step failed", name)
+            record_crash()
+    except LeaseLost:
+        logger.info("%s: lease lost, nothing written", name)
+        return False
+    return True

@@ -1,6 +1,9 @@
 """Best-effort Celery dispatch with a short timeout. A lost message is harmless: the sweep finds the work."""
 
 import logging
+import math
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.conf import settings
@@ -11,7 +14,7 @@ from portal.aws.errors import BOTO_ERRORS
 from portal.celery import app
 
 MESSAGE_SECONDS = 60
-# Seconds: a broker that accepts and never answers must not hold up the request that rings. (The worker, which waits for
+# Seconds: a broker that accepts and never answers must not delay the request that dispatches. (The worker, which waits for
 # messages on its connection, needs the longer time-out of the settings.)
 SHORT_TIMEOUTS = {"socket_timeout": 1, "socket_connect_timeout": 1}
 # kombu translates the transport's errors for some calls only.
@@ -29,6 +32,29 @@ def dispatch(task: str, *args: str | int) -> bool:
         logger.warning("task %s not dispatched: %s", task, type(error).__name__)
         return False
     return True
+
+
+def dispatch_or_run(
+    task: str,
+    calls: Iterable[tuple[tuple[str | int, ...], bool]],
+    run: Callable[..., object],
+    *,
+    seconds: float = math.inf,
+) -> None:
+    """Dispatch a task for each of the sweep's due `calls` (arguments, is overdue), and run the overdue ones here.
+
+    After the first message that the broker does not accept, no more are sent: each would cost a timeout. Their calls run
+    here too. After `seconds`, no further call is made. The rest stays due.
+    """
+    ends_at = time.monotonic() + seconds
+    broker_accepts = True
+    for args, is_overdue in calls:
+        if time.monotonic() > ends_at:
+            return
+        broker_accepts = broker_accepts and (is_overdue or dispatch(task, *args))
+        if is_overdue or not broker_accepts:
+            logger.warning("sweep runs %s%s itself", task, args)
+            run(*args)
 
 
 def broker_connection() -> Any:

@@ -3,8 +3,6 @@
 Each task takes a row's id and calls one function. The sweep picks up work whose message was lost.
 """
 
-import logging
-import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -13,12 +11,10 @@ from django.db.models import BooleanField, Case, QuerySet, Value, When
 from django.db.models.functions import Now
 
 from portal.leases import due
-from portal.wakeup import dispatch
+from portal.wakeup import dispatch_or_run
 from upgrades.checks.validation import open_missing_matrices, send_reminders, validate
 from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, ValidationRun
-
-logger = logging.getLogger(__name__)
 
 # The sweep runs a step itself if no worker has claimed the due row within this time, even without a broker.
 OVERDUE = timedelta(seconds=5)
@@ -58,18 +54,10 @@ def maintain_validations() -> None:
 def sweep_rows(rows: "QuerySet[Rollout] | QuerySet[ValidationRun]", task: str, step: Callable[[int], bool]) -> None:
     """Dispatch a task for each due row, and run the step here for rows that are overdue.
 
-    After the first message that the broker does not accept, this sweep sends no more: each would cost a timeout. The
-    sweep ends after SWEEP_SECONDS so that it does not delay the heartbeat. The remaining rows stay due.
+    Ends after SWEEP_SECONDS so that it does not delay the heartbeat.
     """
-    ends_at = time.monotonic() + SWEEP_SECONDS
     is_overdue = Case(
         When(next_check_at__lt=Now() - OVERDUE, then=True), default=Value(False), output_field=BooleanField()
     )
-    broker_accepts = True
-    for pk, overdue in rows.values_list("pk", is_overdue)[:ROWS_PER_SWEEP]:
-        if time.monotonic() > ends_at:
-            return
-        broker_accepts = broker_accepts and (overdue or dispatch(task, pk))
-        if overdue or not broker_accepts:
-            logger.warning("sweep runs %s of %s itself", task, pk)
-            step(pk)
+    found = rows.values_list("pk", is_overdue)[:ROWS_PER_SWEEP]
+    dispatch_or_run(task, (((pk,), overdue) for pk, overdue in found), step, seconds=SWEEP_SECONDS)

@@ -7,13 +7,11 @@ inside a transaction. Nothing is lost when a worker dies: its leases expire, and
 import logging
 import time
 
-from django.db import DatabaseError
-
 from deployments.engine.read_budget import DeploymentLease, claim_batch
 from deployments.engine.steps import record_failure, step
 from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
-from portal.leases import LeaseLost
+from portal.leases import run_guarded
 from portal.models import Organization
 
 logger = logging.getLogger(__name__)
@@ -52,23 +50,22 @@ def reconcile(organization_id: str, cluster: str) -> int:
 
 def run_step(lease: DeploymentLease, reading: ecs.ServicesReading | None, failure: AwsError | None) -> None:
     """Take the step of one row, or record that ECS could not be read. A failure does not stop the other rows."""
-    try:
+
+    def take_step() -> None:
         try:
             if failure and not (isinstance(failure, AwsMissing) and was_never_created(lease)):
                 raise failure
             step(lease, reading.service(lease.row.service_name) if reading else None)
         except AwsError as error:
             record_failure(lease, error)
-    except LeaseLost:
-        logger.info("deployment %s: changed during the step, will be read again", lease.row.pk)
+
+    crash = "The portal failed to process this deployment. See the portal's log for the cause."
+    if not run_guarded(
+        f"deployment {lease.row.pk}",
+        take_step,
+        record_crash=lambda: lease.release(seconds=60, check_error=crash),
+    ):
         lease.discard()
-    except DatabaseError:
-        raise
-    except Exception:
-        logger.exception("deployment %s: step failed", lease.row.pk)
-        lease.release(
-            seconds=60, check_error="The portal failed to process this deployment. See the portal's log for the cause."
-        )
 
 
 def was_never_created(lease: DeploymentLease) -> bool:

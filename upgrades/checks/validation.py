@@ -5,18 +5,17 @@ that have not passed yet, and writes the results. The run ends when everything h
 over, or when a later upgrade rolls out the same services. Rows that a person signed are neither probed nor written.
 """
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 
 from portal import leases
-from portal.leases import Lease, LeaseLost
+from portal.leases import Lease, run_guarded
 from portal.models import Organization
 from portal.templatetags.formatting import duration
 from upgrades.checks.matrix import NOT_YET, get_matrix_rows, open_matrix, update_validation, write_row
@@ -56,8 +55,6 @@ from upgrades.states import (
     Validation,
 )
 
-logger = logging.getLogger(__name__)
-
 # The time between steps once the services have proven steady.
 LATER_SECONDS = 60
 # The lease is renewed while probes run (a path through a provider takes up to 30 s).
@@ -85,17 +82,10 @@ def validate(run_id: int) -> bool:
     lease = claim_run(run_id)
     if lease is None:
         return False
-    try:
-        try:
-            step(lease)
-        except (OperationalError, InterfaceError, LeaseLost):
-            raise
-        except Exception:
-            # It is retried until the run's time is over. The rows are then left for people to sign.
-            logger.exception("validation run %s failed", run_id)
-            lease.release(seconds=LATER_SECONDS)
-    except LeaseLost:
-        logger.warning("validation run %s: lease lost, nothing written", run_id)
+    # A step that crashes is retried until the run's time is over. The rows are then left for people to sign.
+    run_guarded(
+        f"validation run {run_id}", lambda: step(lease), record_crash=lambda: lease.release(seconds=LATER_SECONDS)
+    )
     return True
 
 

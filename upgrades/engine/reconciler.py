@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
@@ -24,7 +24,7 @@ from portal.access import get_role
 from portal.aws import ecs
 from portal.aws.credentials import drop_session
 from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error
-from portal.leases import LEASE_DURATION
+from portal.leases import LEASE_DURATION, run_guarded
 from portal.models import Role
 from upgrades.engine.desired import ensure_revision, find_desired, read_running_version, read_version
 from upgrades.engine.finish import (
@@ -38,7 +38,7 @@ from upgrades.engine.finish import (
     other_controller,
     refresh_upgrade,
 )
-from upgrades.engine.lease import LeaseLost, RolloutLease, claim_rollout, is_past_deadline, poll_seconds
+from upgrades.engine.lease import RolloutLease, claim_rollout, is_past_deadline, poll_seconds
 from upgrades.engine.observe import (
     build_counts,
     build_observed_fields,
@@ -71,26 +71,25 @@ def advance(rollout_id: int) -> bool:
     lease = claim_rollout(rollout_id)
     if lease is None:
         return False
+    crash = "The portal could not process this rollout. See the worker's log for the error."
+    run_guarded(
+        f"rollout {rollout_id} in {lease.rollout.phase}",
+        lambda: run_step(lease),
+        record_crash=lambda: record_failed_observation(lease, crash),
+    )
+    return True
+
+
+def run_step(lease: RolloutLease) -> None:
+    """Run the step for the rollout's phase. Record in the row that AWS failed, if it did."""
     step = {Phase.DUE: start, Phase.CALLING: resolve, Phase.WATCHING: watch}[Phase(lease.rollout.phase)]
     try:
-        try:
-            step(lease)
-        except AwsError as error:
-            logger.warning("rollout %s in %s: %s", rollout_id, lease.rollout.phase, error)
-            if error.code in EXPIRED:
-                drop_session(lease.rollout.upgrade.aws_target)
-            record_failed_observation(lease, summarize_error(error))
-        except (OperationalError, InterfaceError, LeaseLost):
-            raise
-        except Exception:
-            # A row that no step can process must not stop the others, nor stay open after its deadline.
-            logger.exception("rollout %s in %s failed", rollout_id, lease.rollout.phase)
-            record_failed_observation(
-                lease, "The portal could not process this rollout. See the worker's log for the error."
-            )
-    except LeaseLost:
-        logger.warning("rollout %s: lease lost, nothing written", rollout_id)
-    return True
+        step(lease)
+    except AwsError as error:
+        logger.warning("rollout %s in %s: %s", lease.rollout.pk, lease.rollout.phase, error)
+        if error.code in EXPIRED:
+            drop_session(lease.rollout.upgrade.aws_target)
+        record_failed_observation(lease, summarize_error(error))
 
 
 # --- due: observe, decide whether anything must change, commit the baseline, call -----------------------------------
