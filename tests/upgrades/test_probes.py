@@ -278,7 +278,7 @@ def test_a_forbidden_address_is_not_contacted(
 ) -> None:
     settings.PROBE_NETWORKS = ["10.0.0.0/8"]
 
-    assert_found(probe(organization), UNKNOWN, "was not contacted: 127.0.0.1 leads to an address that is not public")
+    assert_found(probe(organization), UNKNOWN, "was not contacted: 127.0.0.1 resolves to a non-public address")
 
     assert server.connections == 0
 

@@ -608,7 +608,7 @@ def test_ecs_refuses_a_revision_deregistered_meanwhile(
     engine.run(rollback)
 
     assert rollback.rollouts.get().outcome == Outcome.REFUSED
-    assert "may have been deregistered" in (rollback.error_message or "")
+    assert "it may be deregistered" in (rollback.error_message or "")
     assert running(platform, cast.acme, "agent") == done.rollouts.get().task_definition
 
 
