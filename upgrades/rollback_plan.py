@@ -17,8 +17,9 @@ from portal.aws.errors import AwsError, AwsRefused, summarize_error
 from portal.models import Organization
 from portal.templatetags.formatting import last_part
 from upgrades.inventory.diffs import Diff, read_diffs
+from upgrades.inventory.ecs_services import RunningService, describe_running_services
 from upgrades.inventory.images import RequestedImage, read_recorded_names
-from upgrades.inventory.running import LONGEST_WAIT_SECONDS, RunningService, ask_ecs
+from upgrades.inventory.running import LONGEST_WAIT_SECONDS
 from upgrades.models import MAX_VERSION_LENGTH, Rollout, Upgrade
 from upgrades.states import Outcome
 
@@ -172,9 +173,9 @@ def find_record_refusal(rollout: Rollout) -> str | None:
 def read_services(upgrade: Upgrade) -> dict[str, RunningService]:
     """Read what runs now, without the cache, because a person decides by it. Raises AwsError."""
     organization = upgrade.organization
-    question = partial(ask_ecs, organization, upgrade.cluster, read_recorded_names(organization))
-    reading = call_with_deadline(question, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
-    return {row.service: row for row in reading.services}
+    call = partial(describe_running_services, organization, upgrade.cluster, read_recorded_names(organization))
+    rows = call_with_deadline(call, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
+    return {row.service: row for row in rows}
 
 
 def read_revisions(upgrade: Upgrade, arns: list[str]) -> dict[str, bool]:

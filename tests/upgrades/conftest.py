@@ -21,7 +21,7 @@ from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from upgrades.checks.validation import validate
 from upgrades.commands.record import new_upgrade_id
-from upgrades.inventory.running import service_name
+from upgrades.inventory.ecs_services import service_name
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun
 from upgrades.states import Outcome, Phase, Stage, Status, get_services, overall_status
 

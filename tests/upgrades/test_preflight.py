@@ -25,7 +25,7 @@ from tests.upgrades.test_rollback import upgraded
 from upgrades.checks import preflight
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.inventory.running import service_name
+from upgrades.inventory.ecs_services import service_name
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent
 from upgrades.states import CheckStatus, Outcome, PreflightCheck, Stage, Status
 

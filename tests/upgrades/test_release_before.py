@@ -18,7 +18,8 @@ from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from upgrades.commands.record import new_upgrade_id
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.inventory.running import read_running_services, service_name
+from upgrades.inventory.ecs_services import service_name
+from upgrades.inventory.running import read_running_services
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Outcome, Phase, Status
 

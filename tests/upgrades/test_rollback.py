@@ -15,7 +15,7 @@ from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade, post_json
 from tests.upgrades.test_version_upgrades import put_image
 from upgrades.commands.rollback import rollback_upgrade
-from upgrades.inventory.running import service_name
+from upgrades.inventory.ecs_services import service_name
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
 from upgrades.rollback_plan import Can, plan_rollback
 from upgrades.states import EventKind, Outcome, Phase, Status, get_services

@@ -31,11 +31,11 @@ from upgrades.checks.probes import (
     probe_orchestrator,
     probe_providers,
 )
+from upgrades.inventory.ecs_services import RunningService
 from upgrades.inventory.running import (
     ASKED_BY_ANOTHER,
     FRESH_SECONDS,
     Reading,
-    RunningService,
     is_cached,
     read_running_services,
 )

@@ -23,7 +23,7 @@ from upgrades.checks.preflight import Preflight
 from upgrades.commands.refusals import refuse_running
 from upgrades.estimates import estimate_seconds
 from upgrades.events import record_event
-from upgrades.inventory.running import service_name
+from upgrades.inventory.ecs_services import service_name
 from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Kind, Rollout, Upgrade, UpgradeCheck
 from upgrades.notifications import notify_started
 from upgrades.states import EventKind, Phase, Stage, inline_label

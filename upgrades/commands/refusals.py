@@ -3,7 +3,8 @@
 from portal.errors import PortalError
 from portal.models import Organization
 from upgrades.checks.preflight import BLOCKING_SECONDS, Preflight
-from upgrades.inventory.running import FRESH_SECONDS, RunningService, read_running_services
+from upgrades.inventory.ecs_services import RunningService
+from upgrades.inventory.running import FRESH_SECONDS, read_running_services
 from upgrades.models import Rollout
 from upgrades.states import PlatformService
 

@@ -19,6 +19,7 @@ from portal.aws.deadline import call_with_deadline
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable, summarize_error
 from portal.errors import PortalError
 from portal.models import Organization
+from upgrades.inventory.ecs_services import CACHE_SECONDS, RunningService, read_task_definition, service_name
 from upgrades.inventory.images import (
     LATEST,
     RegistryLimited,
@@ -30,16 +31,7 @@ from upgrades.inventory.images import (
     locate,
     own_image,
 )
-from upgrades.inventory.running import (
-    CACHE_SECONDS,
-    FAILED_SECONDS,
-    LONGEST_WAIT_SECONDS,
-    Reading,
-    RunningService,
-    read_running_services,
-    service_name,
-    task_definition,
-)
+from upgrades.inventory.running import FAILED_SECONDS, LONGEST_WAIT_SECONDS, Reading, read_running_services
 from upgrades.models import Rollout
 from upgrades.states import ALL_SERVICES, PlatformService, inline_label
 
@@ -360,7 +352,7 @@ def ask_registries(organization: Organization, services: list[str], version: str
         answer: Answer = RequestedImage(version)
         # A service that another controller deploys is refused or fails later, whatever the version.
         if live is not None and live.task_definition is not None and not live.is_foreign:
-            image = own_image(task_definition(organization, live.task_definition).images, service)
+            image = own_image(read_task_definition(organization, live.task_definition).images, service)
             try:
                 answer = find_version_image(target, image, service, version)
             except (RegistryLimited, VersionMissing, AwsUnavailable) as error:

@@ -16,6 +16,7 @@ from portal.aws.errors import AwsError, AwsRefused, summarize_error
 from portal.aws.revisions import Revision, read_revision
 from portal.models import Organization
 from portal.templatetags.formatting import last_part
+from upgrades.inventory.ecs_services import RunningService
 from upgrades.inventory.images import (
     Names,
     RegistryLimited,
@@ -25,7 +26,7 @@ from upgrades.inventory.images import (
     own_image,
     read_recorded_names,
 )
-from upgrades.inventory.running import LONGEST_WAIT_SECONDS, Reading, RunningService, read_running_services
+from upgrades.inventory.running import LONGEST_WAIT_SECONDS, Reading, read_running_services
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from upgrades.commands.refusals import refusal_alone, refuse_running, refuse_unp
 from upgrades.estimates import estimate_seconds, format_seconds
 from upgrades.inventory.catalogue import resolve
 from upgrades.inventory.diffs import Diff, read_diffs
+from upgrades.inventory.ecs_services import RunningService
 from upgrades.inventory.images import LATEST, VERSION_LIKE, RequestedImage
-from upgrades.inventory.running import Reading, RunningService, read_running_services
+from upgrades.inventory.running import Reading, read_running_services
 from upgrades.models import Rollout, Upgrade
 from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
 from upgrades.states import ALL_SERVICES, OPEN, PlatformService, get_services, inline_label

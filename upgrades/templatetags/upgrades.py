@@ -5,8 +5,8 @@ from typing import Any
 from django import template
 
 from portal.models import AuditKind, Organization
-from upgrades.inventory.running import build_overview_context
 from upgrades.models import Upgrade
+from upgrades.pages.overview import build_overview_context
 from upgrades.states import EventKind, Outcome, PlatformService, Status
 
 register = template.Library()

@@ -11,7 +11,7 @@ from django.utils import timezone
 from portal.models import Organization, User
 from portal.times import utc
 from upgrades.checks.matrix import build_blank_rows
-from upgrades.inventory.running import service_name
+from upgrades.inventory.ecs_services import service_name
 from upgrades.models import Rollout, Upgrade, UpgradeEvent, ValidationRun
 from upgrades.states import (
     AUTOMATIC,

@@ -1,0 +1,212 @@
+"""Reads the services of an organization's platform from ECS and translates them. Makes no query.
+
+running.py caches the result for all viewers.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+
+from portal import soft_cache
+from portal.aws import ecs
+from portal.aws.ecr import parse_image
+from portal.models import Organization
+from upgrades.inventory.drift import Drift
+from upgrades.inventory.images import Names, RequestedImage, find_version, own_image, running_digests
+from upgrades.models import Rollout
+from upgrades.states import PlatformService, not_supported
+
+CACHE_SECONDS = 24 * 60 * 60
+DIGESTS_SECONDS, UNSETTLED_DIGESTS_SECONDS = 60, 5
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """One platform service as ECS reports it, with what the portal recorded of it.
+
+    `state`: steady, rolling, failed (its deployment failed and ECS left it so), degraded (fewer tasks than desired),
+    disabled (desired count 0), missing, not_supported (deployed by a `controller` other than ECS), unknown (ECS's reply
+    lacks the member `left_out`).
+
+    `digests`: the number of running tasks by digest, empty if not known. `pinned`: the digest in the task definition, if it
+    has one. `names`: the versions of these digests. `is_settled`: no deployment is in progress.
+    """
+
+    service: str
+    label: str
+    service_name: str
+    state: str = "unknown"
+    version: str | None = None
+    image: str | None = None
+    task_definition: str | None = None
+    desired_count: int | None = None
+    running_count: int | None = None
+    pending_count: int | None = None
+    breaker_enabled: bool | None = None
+    breaker_rolls_back: bool | None = None
+    controller: str | None = None
+    left_out: str | None = None
+    is_settled: bool = False
+    pinned: str | None = None
+    digests: dict[str, int] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    last_rollout: Rollout | None = None
+    drift: Drift | None = None
+
+    @property
+    def not_supported(self) -> str | None:
+        """Return why the portal cannot upgrade this service at all, None if it can."""
+        return not_supported(str(self.controller)) if self.state == "not_supported" else None
+
+    @property
+    def digest(self) -> str | None:
+        """Return the digest that all its tasks run. If tasks report none, return the one in the task definition."""
+        if self.digests:
+            return next(iter(self.digests)) if len(self.digests) == 1 else None
+        return self.pinned
+
+    def runs_already(self, requested: RequestedImage) -> bool:
+        """Return whether an upgrade without force would change nothing. The engine checks again (engine/desired.py)."""
+        if requested.image is None:
+            return True
+        if self.digests:
+            return set(self.digests) == {requested.digest}
+        return self.pinned == requested.digest if self.pinned else self.version == requested.version
+
+
+def service_name(organization: Organization, service: str) -> str:
+    return f"{organization.deployment_stack}-{service}-service"
+
+
+def build_cache_key(organization: Organization) -> str:
+    """Return the cache key. It contains cluster and stack, so a changed organization does not get the old reading."""
+    place = (organization.deployment_region, organization.cluster, organization.deployment_stack)
+    return soft_cache.build_key("platform", organization.pk, *place)
+
+
+def build_unknown_services(organization: Organization) -> list[RunningService]:
+    """Return the three services before ECS was read."""
+    return [
+        RunningService(service.value, service.label, service_name(organization, service)) for service in PlatformService
+    ]
+
+
+def describe_running_services(organization: Organization, cluster: str, recorded: Names) -> list[RunningService]:
+    """Read the services from ECS. `recorded`: the versions by digest that past rollouts recorded.
+
+    *Raises* AwsError.
+    *Costs* one DescribeServices call, one DescribeTaskDefinition call for each new revision, and one ECR call for each
+    pinned digest without a known version.
+    """
+    rows = build_unknown_services(organization)
+    found = ecs.describe_services(organization.aws_target, cluster, [row.service_name for row in rows])
+    return [translate_service(organization, row, found, recorded) for row in rows]
+
+
+def translate_service(
+    organization: Organization, row: RunningService, found: ecs.ServicesReading, recorded: Names
+) -> RunningService:
+    if row.service_name in found.left_out:
+        return replace(row, left_out=found.left_out[row.service_name])
+    live = found.services.get(row.service_name)
+    if live is None:
+        return replace(row, state="missing")
+    image = None
+    if live.task_definition is not None:
+        image = own_image(read_task_definition(organization, live.task_definition).images, row.service)
+    return replace(
+        row,
+        state=get_state(live),
+        version=find_version(organization.aws_target, image, row.service, names=recorded),
+        image=image,
+        pinned=parse_image(image).digest if image else None,
+        is_settled=is_settled(live),
+        task_definition=live.task_definition,
+        desired_count=live.desired_count,
+        running_count=live.running_count,
+        pending_count=live.pending_count,
+        breaker_enabled=None if live.is_foreign else live.breaker_enabled,
+        breaker_rolls_back=None if live.is_foreign else live.breaker_rolls_back,
+        controller=live.controller,
+    )
+
+
+def get_state(live: ecs.Service) -> str:
+    if live.is_foreign:
+        return "not_supported"
+    if live.desired_count == 0:
+        return "disabled"
+    if not is_settled(live):
+        return "rolling"
+    if live.primary is not None and live.primary.rollout_state == "FAILED":
+        return "failed"
+    return "steady" if live.running_count >= live.desired_count else "degraded"
+
+
+def is_settled(live: ecs.Service) -> bool:
+    """Return whether no deployment is in progress: one that completed, or a failed one that ECS leaves as it is."""
+    states = {entry.rollout_state for entry in live.deployments}
+    failed = live.primary is not None and live.primary.rollout_state == "FAILED"
+    return not live.is_foreign and "IN_PROGRESS" not in states and (failed or len(live.deployments) == 1)
+
+
+def read_task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:
+    """Return a task definition, cached because a revision never changes.
+
+    The ARN contains the account, so tenants never share an entry. `is_active` is not cached, because it changes and the
+    previous release does not know the field.
+    """
+    key = f"task-definition:{arn}"
+    kept = soft_cache.read_as(key, lambda kept: ecs.TaskDefinition(**kept))
+    if kept is not None:
+        return kept
+    definition = ecs.describe_task_definition(organization.aws_target, arn)
+    lasting = {name: value for name, value in asdict(definition).items() if name != "is_active"}
+    soft_cache.write(key, lasting, seconds=CACHE_SECONDS)
+    return definition
+
+
+def add_digests(
+    organization: Organization, cluster: str, rows: list[RunningService], recorded: Names
+) -> list[RunningService]:
+    """Add the digests that the running tasks run, and the versions of these digests.
+
+    *Raises* AwsError.
+    *Costs* two AWS calls for each service, cached while it does not change. One more for each digest without a known
+    version.
+    """
+    return [
+        add_service_digests(organization, cluster, row, recorded) if row.running_count and row.task_definition else row
+        for row in rows
+    ]
+
+
+def add_service_digests(
+    organization: Organization, cluster: str, row: RunningService, recorded: Names
+) -> RunningService:
+    arn = str(row.task_definition)
+    seen = (row.service, arn, row.running_count, row.is_settled)
+    key = soft_cache.build_key("running", build_cache_key(organization), *seen)
+    digests: dict[str, int] | None = soft_cache.read(key)
+    if digests is None:
+        definition = read_task_definition(organization, arn)
+        tasks = ecs.running_tasks(organization.aws_target, cluster, row.service_name)
+        digests = running_digests(definition, tasks, row.service)
+        soft_cache.write(key, digests, seconds=DIGESTS_SECONDS if row.is_settled else UNSETTLED_DIGESTS_SECONDS)
+    names = {digest: find_digest_version(organization, row, digest, digests, recorded) for digest in digests}
+    if row.pinned and row.version:
+        names[row.pinned] = row.version
+    return replace(row, digests=digests, names={digest: name for digest, name in names.items() if name})
+
+
+def find_digest_version(
+    organization: Organization, row: RunningService, digest: str, digests: dict[str, int], recorded: Names
+) -> str | None:
+    """Return the version of a running digest, None if not known.
+
+    A tag may have moved since the tasks started. If all tasks run one image, the tag is taken as that image's version.
+    """
+    if row.image is None:
+        return None
+    if row.pinned is None and len(digests) == 1:
+        return row.version
+    exact = parse_image(row.image).pinned_to(digest)
+    return find_version(organization.aws_target, exact, row.service, names=recorded)
