@@ -239,24 +239,25 @@ def resolve(place: Place, deadline: Deadline) -> list[Address]:
     with suppress(ValueError):
         return [ip_address(place.host)]
     found: list[Address] = []
-    problem: list[Exception] = []
 
-    def ask() -> None:
-        try:
-            for family, _, _, _, sockaddr in socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM):
-                if family in (socket.AF_INET, socket.AF_INET6):
-                    found.append(ip_address(str(sockaddr[0])))
-        except (OSError, ValueError) as error:  # ValueError includes UnicodeError
-            problem.append(error)
+    def collect() -> None:
+        with suppress(OSError, ValueError):  # ValueError includes UnicodeError
+            found.extend(query_resolver(place))
 
-    asking = threading.Thread(target=ask, name="outbound-resolve", daemon=True)
-    asking.start()
-    asking.join(deadline.left)
-    if asking.is_alive():
+    resolver = threading.Thread(target=collect, name="outbound-resolve", daemon=True)
+    resolver.start()
+    resolver.join(deadline.left)
+    if resolver.is_alive():
         raise deadline.missed()
-    if problem or not found:
+    if not found:
         raise OutboundFailed(f"The name {place.host} does not resolve.")
     return found
+
+
+def query_resolver(place: Place) -> list[Address]:
+    entries = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    families = (socket.AF_INET, socket.AF_INET6)
+    return [ip_address(str(sockaddr[0])) for family, _, _, _, sockaddr in entries if family in families]
 
 
 def unmapped(address: Address) -> Address:

@@ -260,15 +260,16 @@ class Engine:
 
     def stop_task(self, account: str, region: str, cluster: str, task_id: str, *, reason: str) -> tuple[Service, Task]:
         """Stop one task of a service. The scheduler replaces it."""
-        for service in self.in_cluster(account, region, cluster):
-            for task in service.tasks:
-                if task.id == task_id:
-                    if task.is_live:
-                        scheduler.stop_task(task, self.now(), code="UserInitiated", reason=reason)
-                        service.steady = False
-                        service.wake(self.now())
-                    return service, task
-        raise invalid_parameter("The referenced task was not found.")
+        tasks = ((service, task) for service in self.in_cluster(account, region, cluster) for task in service.tasks)
+        found = next(((service, task) for service, task in tasks if task.id == task_id), None)
+        if found is None:
+            raise invalid_parameter("The referenced task was not found.")
+        service, task = found
+        if task.is_live:
+            scheduler.stop_task(task, self.now(), code="UserInitiated", reason=reason)
+            service.steady = False
+            service.wake(self.now())
+        return service, task
 
     def put_steady(
         self, key: ServiceKey, plan: RevisionPlan, request: dict[str, Any], *, age_seconds: float

@@ -198,16 +198,9 @@ class LogsApi:
 
     def _lives(self, request: ApiRequest, group: str) -> Iterator[tuple[Service, Task, Stream]]:
         for found, service in self._services(request):
-            if found != group:
-                continue
-            self.engine.get(service.key)
-            for task in (*service.past_tasks, *service.tasks):
-                if task.started_at is None or task.logs_lost:
-                    continue
-                for container in service.revisions[task.revision_arn].containers:
-                    options = log_options(container)
-                    if options.get("awslogs-group") == group and get_region(options, service) == request.region:
-                        yield service, task, build_stream(task, container, group)
+            if found == group:
+                self.engine.get(service.key)
+                yield from find_task_streams(service, request.region, group)
 
     def _streams(self, request: ApiRequest, group: str) -> dict[str, Stream]:
         """Return the task streams of a group by name, and create new ones in moto."""
@@ -326,6 +319,17 @@ def log_options(container: Json) -> Json:
 
 def get_region(options: Json, service: Service) -> str:
     return str(options.get("awslogs-region") or service.key.region)
+
+
+def find_task_streams(service: Service, region: str, group: str) -> Iterator[tuple[Service, Task, Stream]]:
+    """Yield the streams of the service's started tasks that log to this group in this region."""
+    for task in (*service.past_tasks, *service.tasks):
+        if task.started_at is None or task.logs_lost:
+            continue
+        for container in service.revisions[task.revision_arn].containers:
+            options = log_options(container)
+            if options.get("awslogs-group") == group and get_region(options, service) == region:
+                yield service, task, build_stream(task, container, group)
 
 
 def build_stream(task: Task, container: Json, group: str) -> Stream:
