@@ -13,7 +13,7 @@ Found = TypeVar("Found")
 
 
 def call_with_deadline(call: Callable[[], Found], permission: str, *, seconds: float = STEP_SECONDS) -> Found:
-    """Return the result of `call`, waiting at most `seconds`. Raises AwsUnavailable when AWS takes longer."""
+    """Return the result of `call`, waiting at most `seconds`. Raises AwsUnavailable if AWS takes longer."""
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="test-connection")
     try:
         return pool.submit(call).result(timeout=seconds)

@@ -36,7 +36,7 @@ IMAGE_CONFIGS = {
     "application/vnd.oci.image.config.v1+json",
 }
 # The tag of an artifact attached to the image with this digest. Cosign adds .sig, .att or .sbom. It uses the media types of
-# an image, so only the tag gives it away. https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md and
+# an image, so only the tag identifies it. https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md and
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema
 ARTIFACT_TAG = re.compile(r"sha256-[0-9a-f]{64}(\..+)?")
 
@@ -67,7 +67,8 @@ class Repository:
 class Image:
     """A runnable image. `digest` is `sha256:..`; `tags` excludes tags of attached artifacts.
 
-    `size_bytes` is what is pulled, compressed; of a multi-platform image the largest. `pushed_at` None: ECR does not say.
+    `size_bytes`: the compressed size of a pull; for a multi-platform image, the largest one. Both it and `pushed_at` are
+    None if ECR does not return them.
     """
 
     digest: str
@@ -97,7 +98,7 @@ def parse_image(reference: str) -> ImageReference:
 
 
 def ecr_repository(reference: ImageReference) -> Repository | None:
-    """Return the Amazon ECR repository of the image, or None when it is in another kind of registry."""
+    """Return the Amazon ECR repository of the image, or None if it is in another kind of registry."""
     host, _, name = reference.repository.partition("/")
     registry = REGISTRY.fullmatch(host)
     return Repository(registry["account"], registry["region"], name) if registry and name else None
@@ -106,10 +107,10 @@ def ecr_repository(reference: ImageReference) -> Repository | None:
 def find_image(
     target: AwsTarget, repository: Repository, name: str, *, before_call: Callable[[], None] = do_nothing
 ) -> Image | None:
-    """Return the image with this tag or digest (`sha256:..`), or None when the repository has no such runnable image.
+    """Return the image with this tag or digest (`sha256:..`), or None if the repository has no such runnable image.
 
     *Costs* one call, preceded by `before_call`, which may renew a lease.
-    *Raises* AwsError; AwsRefused `RepositoryNotFoundException` when the registry has no such repository.
+    *Raises* AwsError; AwsRefused `RepositoryNotFoundException` if the registry has no such repository.
     """
     if DIGEST.fullmatch(name):
         image_id = {"imageDigest": name}
@@ -148,12 +149,12 @@ def list_images(
 
 
 def newest_first(image: Image) -> tuple[float, str]:
-    """Return the key that sorts by time of the push, then by digest; what ECR gives no time for comes last."""
+    """Return a sort key: by time of the push, then by digest. Images without a time come last."""
     return -image.pushed_at.timestamp() if image.pushed_at else 0.0, image.digest
 
 
 def _describe_images(target: AwsTarget, repository: Repository, **parameters: Any) -> dict[str, Any]:
-    """Call DescribeImages in the registry's region, once more with a newly assumed role if the credentials had expired."""
+    """Call DescribeImages in the registry's region. Retry once with a new role session if the credentials had expired."""
     there = replace(target, region=repository.region)
 
     def call() -> dict[str, Any]:
@@ -168,7 +169,7 @@ def _describe_images(target: AwsTarget, repository: Repository, **parameters: An
 
 
 def _images(reply: dict[str, Any]) -> Iterator[Image]:
-    """Yield what can run: no signatures or other artifacts, and nothing that was archived."""
+    """Yield the runnable images: no signatures or other artifacts, and no archived images."""
     with complete("ecr:DescribeImages"):
         details = reply["imageDetails"]
     for raw in details:

@@ -1,7 +1,7 @@
 """Amazon ECS: reads, and the writes of upgrades. Handles the limits of its calls (10 services, 20 deployments).
 
-Field names are ECS's own. Every function costs the calls that its docstring names, and raises `AwsError`; AwsUnavailable
-where a reply leaves out what nobody can do without. ECS's model requires hardly any member, so every other may be absent.
+Field names are ECS's own. Each docstring names the number of AWS calls. All functions raise AwsError, and AwsUnavailable if
+a reply lacks a member that the portal needs. ECS's model marks few members as required, so any other may be absent.
 Reference: docs.aws.amazon.com/AmazonECS/latest/APIReference.
 """
 
@@ -50,7 +50,7 @@ class Deployment:
 
     @property
     def is_rollback(self) -> bool:
-        """Return whether ECS rolls back to this deployment. It says so only in words, and only until that has ended."""
+        """Return whether ECS is rolling back to this deployment. Only the reason's text shows it, while it rolls back."""
         return "rolling back" in (self.rollout_state_reason or "").lower()
 
 
@@ -115,10 +115,10 @@ class Service:
 
 @dataclass(frozen=True)
 class ServicesReading:
-    """What DescribeServices said. A name that is in neither does not exist or is INACTIVE.
+    """The result of DescribeServices. A service that is in neither dictionary does not exist or is INACTIVE.
 
-    `left_out`: by the service's name the member without which the reply says too little of it.
-    `answered_at` is AWS's clock (the reply's Date header): what AWS starts later has a later `created_at`.
+    `left_out`: services with an incomplete entry, with the name of the missing member.
+    `answered_at`: the time of the reply by AWS's clock (its Date header). Later deployments have a later `created_at`.
     """
 
     services: dict[str, Service]
@@ -126,7 +126,7 @@ class ServicesReading:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def service(self, name: str) -> Service | None:
-        """Return the service; None where it does not exist. Raises AwsUnavailable where ECS says too little of it."""
+        """Return the service; None if it does not exist. Raises AwsUnavailable if its entry is incomplete."""
         if name in self.left_out:
             raise incomplete(self.left_out[name], "ecs:DescribeServices")
         return self.services.get(name)
@@ -199,7 +199,7 @@ class StoppedTask:
 
 
 def describe_cluster(target: AwsTarget, name: str) -> Cluster:
-    """One call. Raises AwsMissing for a cluster that does not exist or is not ACTIVE."""
+    """Read a cluster with one call. Raises AwsMissing if it does not exist or is not ACTIVE."""
     action = "ecs:DescribeClusters"
     reply = _read(target, action, "describe_clusters", clusters=[name])
     with complete(action):
@@ -218,21 +218,21 @@ def describe_cluster(target: AwsTarget, name: str) -> Cluster:
 
 
 def describe_services(target: AwsTarget, cluster: str, names: list[str]) -> ServicesReading:
-    """One call for ten services. Raises AwsMissing when the cluster does not exist."""
+    """Read services with one call per ten names. Raises AwsMissing if the cluster does not exist."""
     reading = ServicesReading(services={}, answered_at=datetime.max.replace(tzinfo=UTC))
     for batch in _batches(names, SERVICES_PER_CALL):
         reply = _read(target, "ecs:DescribeServices", "describe_services", cluster=cluster, services=batch)
         reading = replace(reading, answered_at=min(reading.answered_at, _answered_at(reply)))
-        # ECS names a service that does not exist among the failures: one that it does not name at all may well exist.
+        # ECS lists a service that does not exist in `failures`. A service that the reply does not name may exist.
         unnamed = set(batch) - {_last_part(each.get("arn")) for each in reply.get("failures", [])}
         for raw in reply.get("services", []):
-            unnamed.discard(_take_in(raw, reading))
+            unnamed.discard(_add_service(raw, reading))
         reading.left_out.update(dict.fromkeys(unnamed, "services"))
     return reading
 
 
-def _take_in(raw: dict[str, Any], reading: ServicesReading) -> str:
-    """Add an entry of DescribeServices to the reading. Return the service's name."""
+def _add_service(raw: dict[str, Any], reading: ServicesReading) -> str:
+    """Add an entry of DescribeServices to the reading, and return the service's name."""
     name = raw.get("serviceName") or _last_part(raw.get("serviceArn"))
     try:
         if raw["status"] != "INACTIVE":
@@ -258,7 +258,7 @@ def update_service(
     """Call UpdateService exactly once. ECS has no idempotency token for it, so callers must not retry it blindly.
 
     `before_call` runs after the role is assumed and directly before the call; it may renew a lease.
-    Raises AwsUnavailable; its `may_have_happened` says whether a deployment may have started anyway.
+    Raises AwsUnavailable. Its `may_have_happened` is true if a deployment may have started anyway.
     """
     action = "ecs:UpdateService"
     writer = _writer(target, action)
@@ -287,7 +287,7 @@ def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callabl
 
 
 def describe_service_deployments(target: AwsTarget, arns: list[str]) -> dict[str, ServiceDeployment]:
-    """Read service deployments by ARN, without those ECS no longer knows. One call per twenty ARNs."""
+    """Read service deployments by ARN. Leaves out those that ECS no longer keeps. One call per twenty ARNs."""
     found: dict[str, ServiceDeployment] = {}
     for batch in _batches(arns, SERVICE_DEPLOYMENTS_PER_CALL):
         action = "ecs:DescribeServiceDeployments"
@@ -325,7 +325,7 @@ def list_service_deployments(
 
 
 def as_service_deployment(brief: ServiceDeploymentBrief) -> ServiceDeployment:
-    """Convert an entry of ListServiceDeployments, for roles that may not describe: status only, no counts or reasons."""
+    """Convert an entry of ListServiceDeployments for roles that may not describe. It has no counts or reasons."""
     return ServiceDeployment(
         arn=brief.arn,
         status=brief.status,
@@ -345,7 +345,7 @@ def as_service_deployment(brief: ServiceDeploymentBrief) -> ServiceDeployment:
 
 
 def describe_task_definition(target: AwsTarget, arn: str) -> TaskDefinition:
-    """One call. Raises AwsRefused (ClientException) for a task definition that does not exist."""
+    """Read a task definition with one call. Raises AwsRefused (ClientException) if it does not exist."""
     action = "ecs:DescribeTaskDefinition"
     reply = _read(target, action, "describe_task_definition", taskDefinition=arn)
     with complete(action):
@@ -360,9 +360,9 @@ def describe_task_definition(target: AwsTarget, arn: str) -> TaskDefinition:
 
 
 def revision_task_definitions(target: AwsTarget, revision_arns: list[str]) -> dict[str, str]:
-    """The task definition of each service revision (20 a call); tells two service deployments' targets apart.
+    """Return the task definition of each service revision, which identifies the target of a service deployment.
 
-    A revision whose task definition ECS does not give is left out.
+    A revision without a task definition in the reply is left out. One call per twenty ARNs.
     """
     found: dict[str, str] = {}
     for batch in _batches(revision_arns, SERVICE_DEPLOYMENTS_PER_CALL):
@@ -388,8 +388,11 @@ def stopped_tasks(target: AwsTarget, cluster: str, service: str, *, started_by: 
     if not arns:
         return []
     reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=arns)
-    mine = [raw for raw in reply.get("tasks", []) if raw.get("startedBy") == started_by and raw.get("taskArn")]
-    tasks = [_stopped_task(raw) for raw in mine]
+    tasks = [
+        _stopped_task(raw)
+        for raw in reply.get("tasks", [])
+        if raw.get("startedBy") == started_by and raw.get("taskArn")
+    ]
     tasks.sort(key=lambda task: (task.stopped_at or datetime.min.replace(tzinfo=UTC), task.id), reverse=True)
     return tasks[:STOPPED_TASKS_READ]
 
@@ -422,14 +425,14 @@ def list_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
 
 
 def describe_tasks(target: AwsTarget, cluster: str, arns: list[str]) -> dict[str, str]:
-    """Return the last status of each task ECS still knows, by ARN. One call for at most 100."""
+    """Return the last status of each task that ECS still keeps, by ARN. One call for at most 100 tasks."""
     reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=arns)
     tasks = [raw for raw in reply.get("tasks", []) if raw.get("taskArn") and raw.get("lastStatus")]
     return {raw["taskArn"]: raw["lastStatus"] for raw in tasks}
 
 
 def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dict[str, Any]:
-    """Make one read, once more with a newly assumed role if the credentials had expired."""
+    """Make a read, and retry it once with a newly assumed role if the credentials had expired."""
 
     def call() -> dict[str, Any]:
         reply: dict[str, Any] = getattr(client(target, "ecs"), method)(**parameters)
@@ -465,10 +468,10 @@ def _answered_at(reply: dict[str, Any]) -> datetime:
 
 
 def _service(raw: dict[str, Any]) -> Service:
-    """Raises KeyError for a member without which nothing can be said of the service."""
+    """Convert a service. Raises KeyError if a member that the portal needs is missing."""
     breaker = raw.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {})
     controller = _controller(raw)
-    # What another controller deploys has neither of the two.
+    # A service that another controller deploys may have neither member.
     own = raw if controller == OWN_CONTROLLER else {"taskDefinition": None, "deployments": [], **raw}
     return Service(
         name=raw.get("serviceName") or _last_part(raw["serviceArn"]),

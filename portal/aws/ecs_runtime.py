@@ -1,6 +1,7 @@
-"""Amazon ECS for services that the portal creates: task definitions, create, scale, delete. Each write may be repeated.
+"""Amazon ECS for services that the portal creates: registers task definitions, and creates, scales and deletes services.
 
-Reads shared by pages and upgrades are in ecs.py. Functions return frozen dataclasses and raise AwsError.
+Each write may be repeated. Reads shared by pages and upgrades are in ecs.py. Functions return frozen dataclasses and raise
+AwsError.
 """
 
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class TaskSpec:
 
 
 def read_template(target: AwsTarget, cluster: str, service: str) -> Template:
-    """Two calls. Raises AwsMissing when the service does not exist or is not active."""
+    """Read the settings of a service to copy. Two calls. Raises AwsMissing if it does not exist or is not active."""
     action = "ecs:DescribeServices"
     reply = _read(target, action, "describe_services", cluster=cluster, services=[service])
     with complete(action):
@@ -164,7 +165,7 @@ def set_service(
 def delete_service(target: AwsTarget, cluster: str, name: str) -> None:
     """Delete a service with its tasks. It is DRAINING until they have stopped, then INACTIVE.
 
-    Raises AwsMissing when it is already INACTIVE.
+    Raises AwsMissing if it is already INACTIVE.
     """
     with translated("ecs:DeleteService"):
         client(target, "ecs", writes=True).delete_service(cluster=cluster, service=name, force=True)

@@ -27,9 +27,9 @@ DENIED = {
     "InvalidClientTokenId",
     "SignatureDoesNotMatch",
 }
-# All that boto3 raises, for calls that are not made here: those of Celery to an SQS broker.
+# All errors that boto3 raises, for calls made outside portal/aws: Celery's calls to an SQS broker.
 BOTO_ERRORS = (boto.BotoCoreError, boto.ClientError)
-# The call was not sent: no connection, or no credentials to sign it with just now.
+# The call was not sent: there was no connection, or no credentials to sign it.
 NEVER_SENT = (
     boto.ConnectTimeoutError,
     boto.EndpointConnectionError,
@@ -67,9 +67,9 @@ CLOUDTRAIL = "The account's CloudTrail has AWS's full reason under this request 
 
 
 class AwsError(Exception):
-    """A failed call. `code` is AWS's own. CloudTrail and AWS support find the call by `request_id`.
+    """A failed call. `code` is AWS's error code. CloudTrail and AWS support find the call by `request_id`.
 
-    `why` is a reason in the portal's own words. AWS's text is never stored, so str(), args and logs cannot contain it.
+    `why` is a reason that the portal wrote. AWS's text is never stored, so str(), args and logs cannot contain it.
     """
 
     def __init__(self, code: str, *, action: str, why: str = "", request_id: str | None = None) -> None:
@@ -114,7 +114,7 @@ class AwsRefused(AwsError):
 
 
 def summarize_error(error: AwsError) -> str:
-    """Return one sentence about a failed call, for people, rows and responses."""
+    """Return one sentence about a failed call, for pages, rows and responses."""
     return f"{error}."
 
 
@@ -149,10 +149,9 @@ def translated(action: str) -> Iterator[None]:
 
 @contextmanager
 def complete(action: str) -> Iterator[None]:
-    """Raise AwsUnavailable where a reply leaves out a member that the portal cannot do without (a KeyError).
+    """Raise AwsUnavailable if a reply lacks a member that the portal needs (a KeyError).
 
-    AWS's models mark hardly any member of a reply as required. Nothing is concluded from one that is absent: what was asked
-    is not known, and asking again may help.
+    AWS's models mark few members of a reply as required. A missing one proves nothing, and a retry may return it.
     """
     try:
         yield

@@ -35,9 +35,9 @@ class Revision:
 
 
 def read_revision(target: AwsTarget, name: str) -> Revision | None:
-    """The revision of this ARN; for a family its newest ACTIVE one, None when there is none. One call.
+    """Read the revision with this ARN, or the newest ACTIVE one of a family. None if there is none. One call.
 
-    Raises AwsUnavailable where the reply leaves out what a revision cannot be without: it could not be registered again.
+    Raises AwsUnavailable if the reply lacks a member that every revision has, because a copy could not be registered.
     """
     action = "ecs:DescribeTaskDefinition"
     try:
@@ -54,10 +54,10 @@ def read_revision(target: AwsTarget, name: str) -> Revision | None:
         raise
     with complete(action):
         raw = {**reply["taskDefinition"], "tags": [tag for tag in reply.get("tags", []) if not is_aws_own(tag)]}
-    missing = left_out_of(raw)
+    missing = find_missing_member(raw)
     if missing:
         raise incomplete(missing, action)
-    # Read from botocore's model, so that a member that ECS gets later is copied too.
+    # The names are read from botocore's model, so that members that AWS adds later are copied too.
     model = client(target, "ecs").meta.service_model
     members = model.operation_model("RegisterTaskDefinition").input_shape.members
     content = {name: raw[name] for name in members if name in raw}
@@ -66,8 +66,8 @@ def read_revision(target: AwsTarget, name: str) -> Revision | None:
     return Revision(arn=raw["taskDefinitionArn"], content=content)
 
 
-def left_out_of(raw: dict[str, Any]) -> str | None:
-    """Return the first member that is missing of those that every revision has."""
+def find_missing_member(raw: dict[str, Any]) -> str | None:
+    """Return the first missing member of those that every revision has; None if all are there."""
     of_all = [name for name in ("taskDefinitionArn", "family", "containerDefinitions") if not raw.get(name)]
     containers = raw.get("containerDefinitions", [])
     of_each = [name for container in containers for name in ("name", "image") if not container.get(name)]
@@ -75,7 +75,7 @@ def left_out_of(raw: dict[str, Any]) -> str | None:
 
 
 def is_aws_own(tag: dict[str, str]) -> bool:
-    """Tags that AWS puts there by itself (CloudFormation's `aws:..`); nobody else may register them."""
+    """Return whether AWS set the tag itself (CloudFormation's `aws:..`). Only AWS may register such tags."""
     return tag.get("key", "").lower().startswith("aws:")
 
 
