@@ -20,7 +20,7 @@ Cached = TypeVar("Cached")
 def build_key(kind: str, *parts: object) -> str:
     """Return a key of bounded length for parts that may be long, such as ARNs and images.
 
-    >>> key_of("diff", "a" * 1000) == key_of("diff", "a" * 1000), len(key_of("diff", "a" * 1000))
+    >>> build_key("diff", "a" * 1000) == build_key("diff", "a" * 1000), len(build_key("diff", "a" * 1000))
     (True, 37)
     """
     return f"{kind}:{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"

@@ -130,7 +130,7 @@ def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
 def format_seconds(seconds: int | None) -> str:
     """Return a duration in minutes as a phrase.
 
-    >>> in_words(None), in_words(41), in_words(250)
+    >>> format_seconds(None), format_seconds(41), format_seconds(250)
     ('2-5 minutes', 'about 1 minute', 'about 4 minutes')
     """
     if seconds is None:

@@ -99,7 +99,7 @@ def safe_value(value: Any, depth: int = 0) -> Any:
 def parse_level(value: Any) -> str | None:
     """Return the standard level for a level name or number, or None if it is unknown.
 
-    >>> level_of("warn"), level_of(50), level_of("loud")
+    >>> parse_level("warn"), parse_level(50), parse_level("loud")
     ('WARNING', 'ERROR', None)
     """
     if isinstance(value, str):

@@ -202,7 +202,7 @@ def clock(at: datetime, span: timedelta) -> str:
 def format_value(value: float, unit: str) -> str:
     """Format a value with its unit.
 
-    >>> words(12.34, "%"), words(3.0, "tasks"), words(1.0, "tasks")
+    >>> format_value(12.34, "%"), format_value(3.0, "tasks"), format_value(1.0, "tasks")
     ('12.3 %', '3 tasks', '1 task')
     """
     number = f"{value:.1f}".removesuffix(".0")

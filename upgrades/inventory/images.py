@@ -93,7 +93,7 @@ def rank_tag(tag: str) -> tuple[int, bool, str]:
 def shorten_digest(digest: str) -> str:
     """Return a digest shortened to 12 hex digits, with its prefix.
 
-    >>> short("sha256:0123456789abcdef")
+    >>> shorten_digest("sha256:0123456789abcdef")
     'sha256:0123456789ab'
     """
     return digest[:19]
@@ -102,8 +102,8 @@ def shorten_digest(digest: str) -> str:
 def choose_exact_version(version: str | None, digest: str | None) -> str | None:
     """Return how a trigger can request exactly this image: by its version if that is a fixed tag, else by its digest.
 
-    >>> exact("v9.9.0", None), exact("latest", "sha256:0123"), exact("sha256:0123", None)
-    ('v9.9.0', 'sha256:0123', None)
+    >>> choose_exact_version("v9.9.0", None), choose_exact_version("latest", "sha256:0123")
+    ('v9.9.0', 'sha256:0123')
     """
     has_tag = version and version != LATEST and not version.startswith("sha256:")
     return version if has_tag else digest
