@@ -15,7 +15,7 @@ from portal.members.forms import AddForm, RoleForm
 from portal.models import Membership, Organization, Role
 from portal.pagination import DEFAULT_LIMIT, paginate
 from portal.web.context import get_skip, settings_context
-from portal.web.forms import refuse
+from portal.web.forms import attempt, submit
 
 # Per organization. Each addition sends an e-mail, and each attempt may reveal a switched-off account (commands.py).
 ADDITIONS = {"add_member": "20/h/key"}
@@ -49,16 +49,12 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
     form = AddForm(request.POST or None)
     status = 200
     if request.method == "POST":
-        status = 422
         if form.is_valid():
             count_addition(request, organization)
-            try:
-                added = add_member(organization, actor=person(request), **form.cleaned_data)
-            except PortalError as error:
-                status = refuse(form, error)
-            else:
-                notify_added(request, added)
-                return redirect("members:list", slug)
+        added, status = submit(form, lambda: add_member(organization, actor=person(request), **form.cleaned_data))
+        if added:
+            notify_added(request, added)
+            return redirect("members:list", slug)
     context = settings_context(request, organization) | {"form": form, "most": MAX_MEMBERS}
     return render(request, "portal/members/new.html", context, status=status)
 
@@ -95,19 +91,15 @@ def role(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
     form = RoleForm(request.POST)
     if not form.is_valid():
         return refused_on_page(request, membership, PortalError("invalid", "Choose one of the roles.", 422))
-    try:
-        change_role(membership, actor=person(request), **form.cleaned_data)
-    except PortalError as error:
-        return refused_on_page(request, membership, error)
+    _, refusal = attempt(lambda: change_role(membership, actor=person(request), **form.cleaned_data))
+    if refusal:
+        return refused_on_page(request, membership, refusal)
     messages.success(request, f"The role of {membership.user.email} is now {form.cleaned_data['role']}.")
     skip = get_skip(request)
     return redirect(reverse("members:list", args=[slug]) + (f"?skip={skip}" if skip else ""))
 
 
 def refused_on_page(request: HttpRequest, membership: Membership, error: PortalError) -> HttpResponse:
-    """Render the members page with the error. Raises 403 and 404, which have their own pages."""
-    if error.status in (403, 404):
-        raise error
     return members_page(request, membership.organization, refused=error.message, status=error.status)
 
 
@@ -119,15 +111,11 @@ def remove(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
     organization, status = membership.organization, 200
     is_you = membership.user_id == person(request).pk
     if request.method == "POST":
-        try:
-            remove_member(membership, actor=person(request))
-        except PortalError as error:
-            if error.status in (403, 404):
-                raise
-            status = error.status
-        else:
+        _, refusal = attempt(lambda: remove_member(membership, actor=person(request)))
+        if refusal is None:
             messages.success(request, f"{membership.user.email} is no longer a member of {organization.name}.")
             return redirect("home") if is_you else redirect("members:list", slug)
+        status = refusal.status
     context = settings_context(request, organization) | {
         "membership": membership,
         "is_you": is_you,

@@ -3,6 +3,7 @@
 Every member can read; only admins can make changes. Slack URLs are never shown, and signing secrets only once.
 """
 
+from collections.abc import Callable
 from uuid import UUID
 
 from django.contrib import messages
@@ -13,13 +14,13 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from portal.access import Policy, get_page_organization, person, policy
 from portal.errors import NOT_FOUND, PortalError, found_or_404
-from portal.models import Membership
+from portal.models import Membership, Organization
 from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
 from portal.notifications import commands
 from portal.notifications.forms import ChannelForm
 from portal.pagination import paginate
 from portal.web.context import get_skip, settings_context
-from portal.web.forms import IdempotentForm, refuse
+from portal.web.forms import IdempotentForm, attempt, submit
 from portal.web.htmx import render_page
 
 DELIVERIES_SHOWN = 20
@@ -49,18 +50,15 @@ def new(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
     form = ChannelForm(ChannelKind(kind), request.POST or None)
     status = 200
     if request.method == "POST":
-        status = 422
-        if form.is_valid():
-            try:
-                made = commands.create_channel(
-                    organization, actor=person(request), kind=ChannelKind(kind), **form.cleaned_data
-                )
-            except PortalError as error:
-                status = refuse(form, error)
-            else:
-                return created(request, made)
+        made, status = submit(form, lambda: create(request, form, organization, ChannelKind(kind)))
+        if made:
+            return created(request, made)
     context = settings_context(request, organization) | {"form": form, "kind": ChannelKind(kind)}
     return render(request, "portal/notifications/form.html", context, status=status)
+
+
+def create(request: HttpRequest, form: ChannelForm, organization: Organization, kind: ChannelKind) -> commands.Created:
+    return commands.create_channel(organization, actor=person(request), kind=kind, **form.cleaned_data)
 
 
 def created(request: HttpRequest, made: commands.Created) -> HttpResponse:
@@ -122,18 +120,17 @@ def edit(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
     form = ChannelForm(ChannelKind(channel.kind), request.POST or None, channel=initial_of)
     status = 200
     if request.method == "POST":
-        status = 422
-        if form.is_valid():
-            asked = {name: form.cleaned_data[name] for name in ("name", "target", "events")}
-            try:
-                commands.change_channel(channel, actor=person(request), **asked)
-            except PortalError as error:
-                status = refuse(form, error)
-            else:
-                messages.success(request, "Changes saved. They apply to messages sent from now on.")
-                return redirect("settings:channel", slug, channel.pk)
+        _, status = submit(form, lambda: change(request, form, channel))
+        if status == 200:
+            messages.success(request, "Changes saved. They apply to messages sent from now on.")
+            return redirect("settings:channel", slug, channel.pk)
     context |= {"form": form, "channel": channel, "kind": ChannelKind(channel.kind)}
     return render(request, "portal/notifications/form.html", context, status=status)
+
+
+def change(request: HttpRequest, form: ChannelForm, channel: NotificationChannel) -> None:
+    asked = {name: form.cleaned_data[name] for name in ("name", "target", "events")}
+    commands.change_channel(channel, actor=person(request), **asked)
 
 
 @policy(Policy.ADMIN)
@@ -185,11 +182,7 @@ def remove(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
 def test(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
     """Queue a test message. The log shows its result live."""
     channel = find_channel(request, slug, channel_id)
-    try:
-        commands.test_channel(channel, actor=person(request))
-    except PortalError as error:
-        return refused_on_page(request, channel, error)
-    return redirect("settings:channel", slug, channel.pk)
+    return attempt_on_page(request, channel, lambda: commands.test_channel(channel, actor=person(request)))
 
 
 @policy(Policy.ADMIN)
@@ -199,19 +192,16 @@ def again(request: HttpRequest, slug: str, channel_id: UUID, delivery_id: UUID) 
     channel = find_channel(request, slug, channel_id)
     deliveries = NotificationDelivery.objects.visible_to(request.user).select_related("channel", "organization")
     delivery = found_or_404(deliveries.filter(channel=channel, pk=delivery_id).first())
-    try:
-        commands.send_again(delivery, actor=person(request))
-    except PortalError as error:
-        return refused_on_page(request, channel, error)
-    return redirect("settings:channel", slug, channel.pk)
+    return attempt_on_page(request, channel, lambda: commands.send_again(delivery, actor=person(request)))
 
 
-def refused_on_page(request: HttpRequest, channel: NotificationChannel, error: PortalError) -> HttpResponse:
-    """Render the channel's page with the error. Raises 403 and 404, which have their own pages."""
-    if error.status in (403, 404):
-        raise error
-    response = channel_page(request, channel, refused=error.message, status=error.status)
-    for name, value in error.headers.items():
+def attempt_on_page(request: HttpRequest, channel: NotificationChannel, command: Callable[[], object]) -> HttpResponse:
+    """Run the command and redirect to the channel's page, or render that page with the refusal."""
+    _, refusal = attempt(command)
+    if refusal is None:
+        return redirect("settings:channel", channel.organization.slug, channel.pk)
+    response = channel_page(request, channel, refused=refusal.message, status=refusal.status)
+    for name, value in refusal.headers.items():
         response[name] = value
     return response
 

@@ -74,12 +74,10 @@ class IdempotentForm(forms.Form):
 
 
 def refuse(form: forms.Form, error: PortalError, *, names: Mapping[str, str] | None = None) -> int:
-    """Add a command's error to its field or to the form. Return the response status. Raises errors 403 and 404.
+    """Add a command's error to its field or to the form. Return the response status.
 
     `names` maps the command's field names to the form's, where they differ.
     """
-    if error.status in (403, 404):
-        raise error
     errors: dict[str, list[str]] = error.extra.get("errors") or {}
     for name, sentences in errors.items():
         field = (names or {}).get(name, name)
@@ -87,6 +85,16 @@ def refuse(form: forms.Form, error: PortalError, *, names: Mapping[str, str] | N
     if not errors:
         form.add_error(None, error.message)
     return 422 if error.status == 400 else error.status
+
+
+def attempt(command: Callable[[], Result]) -> tuple[Result | None, PortalError | None]:
+    """Run a command. Return its result, or None and its refusal. *Raises* PortalError 403 and 404 of the command."""
+    try:
+        return command(), None
+    except PortalError as error:
+        if error.status in (403, 404):
+            raise
+        return None, error
 
 
 def submit(
@@ -99,7 +107,5 @@ def submit(
     """
     if not form.is_valid():
         return None, 422
-    try:
-        return command(), 200
-    except PortalError as error:
-        return None, refuse(form, error, names=names)
+    result, refusal = attempt(command)
+    return result, refuse(form, refusal, names=names) if refusal else 200

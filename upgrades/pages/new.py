@@ -6,9 +6,9 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from portal.access import Policy, get_page_organization, person, policy, session_ends_at
-from portal.errors import PortalError
 from portal.models import Organization
 from portal.web.context import page_context
+from portal.web.forms import attempt
 from portal.web.htmx import render_page, wants_fragment
 from upgrades.checks import preflight
 from upgrades.checks.preflight import Preflight
@@ -67,16 +67,13 @@ def start(request: HttpRequest, organization: Organization) -> HttpResponse:
     """
     form = TriggerForm(organization, request.POST)
     status, blocker, checks_now = 422, None, False
-    if form.is_valid():
-        try:
-            upgrade = trigger(request, form, organization)
-            return redirect("upgrades:detail", organization.slug, upgrade.upgrade_id)
-        except PortalError as error:
-            if error.status in (403, 404):
-                raise
-            form.add_error(FIELD_OF.get(error.code), error.message)
-            status, blocker = error.status, error.extra.get("upgrade_id")
-            checks_now = error.code in ("preflight_failed", "override_reason_too_short")
+    upgrade, refusal = attempt(lambda: trigger(request, form, organization)) if form.is_valid() else (None, None)
+    if upgrade:
+        return redirect("upgrades:detail", organization.slug, upgrade.upgrade_id)
+    if refusal:
+        form.add_error(FIELD_OF.get(refusal.code), refusal.message)
+        status, blocker = refusal.status, refusal.extra.get("upgrade_id")
+        checks_now = refusal.code in ("preflight_failed", "override_reason_too_short")
     form.renew_key()
     asked = ChoicesForm.from_trigger(request.POST)
     return show_plan(request, organization, asked, form, status=status, checks_now=checks_now, blocker=blocker)

@@ -5,8 +5,8 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from portal.access import Policy, get_page_organization, person, policy, session_ends_at
-from portal.errors import PortalError
 from portal.web.context import page_context
+from portal.web.forms import attempt
 from upgrades.checks.preflight import run as run_preflight
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.estimates import estimate_seconds
@@ -23,17 +23,12 @@ def rollback(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     organization = get_page_organization(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
     form = RollbackForm(organization, request.POST if request.method == "POST" else None)
-    status, refused, conflict = 200, None, None
+    status, refusal = 200, None
     if request.method == "POST":
-        status = 422
-        if form.is_valid():
-            try:
-                made = roll_back(request, form, upgrade)
-                return redirect("upgrades:detail", slug, made.upgrade_id)
-            except PortalError as error:
-                if error.status in (403, 404):
-                    raise
-                status, refused, conflict = error.status, error.message, error.extra.get("upgrade_id")
+        made, refusal = attempt(lambda: roll_back(request, form, upgrade)) if form.is_valid() else (None, None)
+        if made:
+            return redirect("upgrades:detail", slug, made.upgrade_id)
+        status = refusal.status if refusal else 422
     plan = with_diffs(plan_rollback(upgrade))
     form.show(plan.services)
     preflight = None
@@ -43,8 +38,8 @@ def rollback(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         "upgrade": upgrade,
         "plan": plan,
         "form": form,
-        "refused": refused,
-        "conflict": conflict,
+        "refusal": refusal,
+        "conflict": refusal.extra.get("upgrade_id") if refusal else None,
         "preflight": preflight,
         "expected_seconds": estimate_seconds(organization, plan.services),
     }

@@ -6,8 +6,8 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from portal.access import Policy, get_page_organization, person, policy
-from portal.errors import PortalError
 from portal.web.context import page_context
+from portal.web.forms import attempt
 from upgrades.commands.stop import stop_upgrade
 from upgrades.pages.context import find_upgrade, stop_rule
 from upgrades.pages.rollout_cards import build_rollout_cards
@@ -21,15 +21,12 @@ def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     upgrade = find_upgrade(request, organization, upgrade_id)
     status, refused = 200, {}
     if request.method == "POST":
-        try:
-            stop_upgrade(upgrade, actor=person(request))
+        _, refusal = attempt(lambda: stop_upgrade(upgrade, actor=person(request)))
+        if refusal is None:
             messages.success(request, "Stop requested. ECS will roll back the running rollout.")
             return redirect("upgrades:detail", slug, upgrade_id)
-        except PortalError as error:
-            if error.status != 409:
-                raise
-            status, refused = 409, {"stop_blocked_reason": error.message}
-            upgrade = find_upgrade(request, organization, upgrade_id)
+        status, refused = refusal.status, {"stop_blocked_reason": refusal.message}
+        upgrade = find_upgrade(request, organization, upgrade_id)
     context = page_context(request, organization) | {
         "upgrade": upgrade,
         "rollout_cards": build_rollout_cards(upgrade),

@@ -7,11 +7,13 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from portal.access import Policy, get_page_organization, person, policy
-from portal.errors import PortalError, found_or_404
+from portal.errors import found_or_404
 from portal.web.context import page_context
+from portal.web.forms import submit
 from upgrades.api.evidence import build_evidence
 from upgrades.checks.matrix import get_matrix_rows
 from upgrades.commands.sign import probe_again, sign_check
+from upgrades.models import Upgrade
 from upgrades.pages.context import find_upgrade
 from upgrades.pages.detail import validation_context
 from upgrades.pages.forms import SignForm
@@ -28,19 +30,10 @@ def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpRe
     form = SignForm(request.POST if request.method == "POST" else None)
     status = 200
     if request.method == "POST":
-        status = 422
-        if form.is_valid():
-            try:
-                found = CheckStatus(form.cleaned_data["status"])
-                sign_check(upgrade, actor=person(request), check=check, status=found, note=form.cleaned_data["note"])
-            except PortalError as error:
-                if error.status in (403, 404):
-                    raise
-                form.add_error("note" if error.code == "note_required" else None, error.message)
-                status = 422 if error.status == 400 else error.status
-            else:
-                messages.success(request, f"Signed: {row.label.lower()}.")
-                return redirect(f"{reverse('upgrades:detail', args=[slug, upgrade_id])}#validation")
+        signed, status = submit(form, lambda: sign_row(request, form, upgrade, check))
+        if signed:
+            messages.success(request, f"Signed: {row.label.lower()}.")
+            return redirect(f"{reverse('upgrades:detail', args=[slug, upgrade_id])}#validation")
     context = page_context(request, organization) | {
         "upgrade": upgrade,
         "check": row,
@@ -48,6 +41,11 @@ def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpRe
         **validation_context(upgrade),
     }
     return render(request, "upgrades/sign.html", context, status=status)
+
+
+def sign_row(request: HttpRequest, form: SignForm, upgrade: Upgrade, check: str) -> Upgrade:
+    status, note = CheckStatus(form.cleaned_data["status"]), form.cleaned_data["note"]
+    return sign_check(upgrade, actor=person(request), check=check, status=status, note=note)
 
 
 @policy(Policy.OPERATOR)
