@@ -1,4 +1,4 @@
-"""Every setting, read only from the environment. An invalid value stops the start with a message (docs/configuration.md)."""
+"""Every setting, read only from the environment. An invalid value stops the start and names docs/configuration.md."""
 
 from ipaddress import ip_network
 from pathlib import Path
