@@ -25,10 +25,10 @@ manage: ## manage.py of the running portal: make manage ARGS="sandbox status"
 reset: ## drop the data of `make up`
 	@$(PYTHON) -m portal.local.setup reset
 
-# With bytecode kept, however the shell is set: compiling the tests and what the processes import costs each of them anew.
+# Keep bytecode whatever the shell says: without it each process compiles the tests and all imports again.
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
 
-# Three workers for two cores: many tests wait for a process or a browser. A worker without work takes another's.
+# Three workers for two cores: many tests wait for a process or a browser. An idle worker takes tests from a busy one.
 test: $(VENV)/.dev ## the whole suite
 	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
@@ -62,13 +62,13 @@ format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: $(VENV)/.dev ## lock the dependencies anew, with hashes
+lock: $(VENV)/.dev ## lock the dependencies again, with hashes
 	@for name in requirements requirements-dev; do
 	  $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
 	    --custom-compile-command "make lock" $$name.in -o $$name.txt
 	done
 
-# The virtual environment, made anew when the locked requirements change.
+# The virtual environment, updated when the locked requirements change.
 $(VENV)/.run: requirements.txt
 	@$(PYTHON) -m portal.local.setup install requirements.txt
 	touch $@

@@ -26,7 +26,7 @@ from rest_framework.request import Request
 
 from portal.errors import NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
-from portal.web.htmx import page_of
+from portal.web.htmx import get_page_path
 
 Person = User | AnonymousUser
 View = TypeVar("View", bound=Callable[..., Any])
@@ -139,7 +139,7 @@ def sign_in_first(request: HttpRequest) -> HttpResponse:
         return JsonResponse(error_body("not_authenticated", "Sign in first: POST /api/v1/auth/login."), status=401)
     if request.headers.get("HX-Request") == "true":
         # A 302 would paste the sign-in page into the fragment.
-        return HttpResponse(status=401, headers={"HX-Redirect": sign_in_url(page_of(request))})
+        return HttpResponse(status=401, headers={"HX-Redirect": sign_in_url(get_page_path(request))})
     return HttpResponseRedirect(sign_in_url(request.get_full_path()))
 
 

@@ -50,7 +50,7 @@ class Record:
         self.write()
 
     def add(self, pid: int, stop_signal: int = signal.SIGTERM) -> None:
-        self.content["processes"].append({"pid": pid, "started": start_of(pid), "stop_signal": int(stop_signal)})
+        self.content["processes"].append({"pid": pid, "started": read_start_time(pid), "stop_signal": int(stop_signal)})
         self.write()
 
     def write(self) -> None:
@@ -77,7 +77,7 @@ def stop_all(data_dir: Path) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     recorded = [(each["pid"], each["started"], each["stop_signal"]) for each in content["processes"]]
-    leaders = [each for each in recorded if each[1] and start_of(each[0]) == each[1]]
+    leaders = [each for each in recorded if each[1] and read_start_time(each[0]) == each[1]]
     for pid, _, stop_signal in leaders:
         with contextlib.suppress(OSError):
             os.kill(pid, stop_signal)
@@ -113,14 +113,14 @@ def stop_members(group: int, data_dir: Path) -> bool:
 
 def has_ended(pid: int, started: str, deadline: float) -> bool:
     """Wait until a process has ended, until the deadline at most. Return whether it has."""
-    while start_of(pid) == started:
+    while read_start_time(pid) == started:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     return True
 
 
-def start_of(pid: int) -> str | None:
+def read_start_time(pid: int) -> str | None:
     """Return when a process started, in words that stay the same for its life. None: it has ended, or is a zombie."""
     if Path("/proc/self/stat").exists():
         try:

@@ -66,7 +66,7 @@ def main() -> int:
     except StoppedError as stopped:
         return 128 + stopped.number
     except EndedError as ended:
-        stop(f"{ended}, so everything was stopped. Read why in {log_of(ended.name, options.data_dir)}.")
+        stop(f"{ended}, so everything was stopped. Read why in {get_log_path(ended.name, options.data_dir)}.")
     except embedded.PostgresError as error:
         stop(f"PostgreSQL could not be started: {error}")
     return 0
@@ -281,7 +281,7 @@ def ignore_signals() -> None:
     show("\n  stopping everything ...")
 
 
-def log_of(name: str, data_dir: Path) -> Path:
+def get_log_path(name: str, data_dir: Path) -> Path:
     own = {"postgres": data_dir / "postgres.log", "redis": data_dir / "redis" / "redis.log"}
     return own.get(name, data_dir / LOG)
 

@@ -29,7 +29,7 @@ def wants_fragment(request: HttpRequest) -> bool:
     )
 
 
-def page_of(request: HttpRequest) -> str | None:
+def get_page_path(request: HttpRequest) -> str | None:
     """Return path and query of the page that sent an htmx request; None if it is not one of this origin.
 
     htmx names the page in HX-Current-URL. Other clients can forge this header, so the result is safe to redirect to.

@@ -92,7 +92,7 @@ def test_account_pages_meet_wcag_in_both_themes_and_reflow(page: Page, cast: Cas
     page.set_viewport_size({"width": 320, "height": 640})
     wrong: list[str] = []
 
-    def look() -> None:
+    def check() -> None:
         page.emulate_media(color_scheme="light")
         wrong.extend(f"{page.url}, light: {each}" for each in violations(page))
         page.emulate_media(color_scheme="dark")
@@ -104,14 +104,14 @@ def test_account_pages_meet_wcag_in_both_themes_and_reflow(page: Page, cast: Cas
 
     for path in ("/accounts/login/", "/accounts/signup/", "/accounts/password/reset/"):
         page.goto(path)
-        look()
+        check()
     sign_in(page, cast.operator, "wrong")
-    look()
+    check()
     sign_in(page, cast.operator, cast.password)
     page.goto("/accounts/2fa/totp/activate/")
-    look()
+    check()
     add_passkey(page, cast.password)
-    look()
+    check()
     for path in (
         "/account/",
         "/accounts/2fa/",
@@ -122,7 +122,7 @@ def test_account_pages_meet_wcag_in_both_themes_and_reflow(page: Page, cast: Cas
         "/accounts/logout/",
     ):
         page.goto(path)
-        look()
+        check()
 
     assert wrong == []
 

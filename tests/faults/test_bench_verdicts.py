@@ -8,7 +8,7 @@ from bench.oracle import Service, judge, overall
 from tests.local_aws import ROOT
 
 MINE = {"action": "UpdateService", "principal": "user/portal", "effect": True, "error": None, "parameters": {}}
-DEPLOYED = {**MINE, "sequence": 1, "time": 10.0, "service_deployment_arn": "arn:mine"}
+DEPLOYED = {**MINE, "sequence": 1, "time": 10.0, "service_deployment_arn": "arn:own"}
 OUTSIDERS = {
     **DEPLOYED,
     "principal": "assumed-role/outsider/test",
@@ -19,7 +19,7 @@ OUTSIDERS = {
 
 def record(status: str, **fields: str) -> dict[str, object]:
     ended = {"breaker": "MONITORING_COMPLETE", "alarm": "DISABLED", "finished_at": 50.0}
-    return {"deployments": [{"arn": "arn:mine", "status": status, **ended, **fields}]}
+    return {"deployments": [{"arn": "arn:own", "status": status, **ended, **fields}]}
 
 
 def test_a_few_dozen_rollouts_have_no_wrong_verdict() -> None:
@@ -39,21 +39,21 @@ def test_a_few_dozen_rollouts_have_no_wrong_verdict() -> None:
 
 
 def test_oracle_distinguishes_the_outcomes() -> None:
-    mine, both = Service("c", "s", [DEPLOYED]), Service("c", "s", [DEPLOYED, OUTSIDERS])
+    own, both = Service("c", "s", [DEPLOYED]), Service("c", "s", [DEPLOYED, OUTSIDERS])
 
-    def told(service: Service, truth: dict[str, object], *, late: bool = False) -> object:
+    def find_verdict(service: Service, truth: dict[str, object], *, late: bool = False) -> object:
         return judge(service, truth, is_past_deadline=late)
 
-    assert told(mine, record("SUCCESSFUL")) == ("SUCCESS", "completed")
-    assert told(both, record("SUCCESSFUL")) == ("SUCCESS", "completed")
-    assert told(both, record("STOPPED")) == ("FAILED", "superseded")
-    assert told(both, record("STOPPED", breaker="TRIGGERED")) == ("FAILED", "circuit_breaker")
-    assert told(mine, record("STOPPED", alarm="TRIGGERED")) == ("FAILED", "alarm")
-    assert told(mine, record("ROLLBACK_SUCCESSFUL")) == ("FAILED", "rolled_back")
-    assert told(mine, record("ROLLBACK_FAILED")) == ("FAILED", "rollback_failed")
-    assert told(mine, record("IN_PROGRESS")) is None
-    assert told(mine, record("IN_PROGRESS"), late=True) == ("FAILED", "timed_out")
-    assert told(mine, {"deployments": []}) == ("FAILED", "service_missing")
+    assert find_verdict(own, record("SUCCESSFUL")) == ("SUCCESS", "completed")
+    assert find_verdict(both, record("SUCCESSFUL")) == ("SUCCESS", "completed")
+    assert find_verdict(both, record("STOPPED")) == ("FAILED", "superseded")
+    assert find_verdict(both, record("STOPPED", breaker="TRIGGERED")) == ("FAILED", "circuit_breaker")
+    assert find_verdict(own, record("STOPPED", alarm="TRIGGERED")) == ("FAILED", "alarm")
+    assert find_verdict(own, record("ROLLBACK_SUCCESSFUL")) == ("FAILED", "rolled_back")
+    assert find_verdict(own, record("ROLLBACK_FAILED")) == ("FAILED", "rollback_failed")
+    assert find_verdict(own, record("IN_PROGRESS")) is None
+    assert find_verdict(own, record("IN_PROGRESS"), late=True) == ("FAILED", "timed_out")
+    assert find_verdict(own, {"deployments": []}) == ("FAILED", "service_missing")
 
 
 def test_the_oracle_names_who_stopped_it() -> None:
@@ -61,7 +61,7 @@ def test_the_oracle_names_who_stopped_it() -> None:
         **MINE,
         "action": "StopServiceDeployment",
         "sequence": 3,
-        "parameters": {"serviceDeploymentArn": "arn:mine"},
+        "parameters": {"serviceDeploymentArn": "arn:own"},
     }
     by_outsider = {**stop, "principal": "assumed-role/outsider/test"}
 

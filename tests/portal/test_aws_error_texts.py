@@ -75,7 +75,7 @@ def assert_never_repeated(log: pytest.LogCaptureFixture, *texts: str) -> None:
     assert [line for line in log.text.splitlines() if CANARY in line.lower()] == []
 
 
-def answers_of(client: Client, place: Place) -> str:
+def read_answers(client: Client, place: Place) -> str:
     """Return the response of each route to a read: whole pages, and fragments that read AWS themselves."""
     heard: list[str] = []
     for row in (row for row in ROUTES if row.get):
@@ -157,7 +157,7 @@ def test_no_response_repeats_the_text(
     client = client_for(cast.consultant)
     refuse()
 
-    reads = answers_of(client, place)
+    reads = read_answers(client, place)
     assert_never_repeated(log, reads)
     assert "logs:FilterLogEvents" in reads or "sts:AssumeRole" in reads
     for row in ROUTES:

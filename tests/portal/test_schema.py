@@ -57,7 +57,7 @@ def assert_documented(response: Any, method: str, path: str) -> None:
     """Check that the route documents the response's status, and that the body matches the document field by field."""
     documented = openapi()["paths"][path][method.lower()]["responses"]
     assert str(response.status_code) in documented, f"{method} {path} answered {response.status_code}"
-    validator = validator_of(method, path, str(response.status_code))
+    validator = get_validator(method, path, str(response.status_code))
     if validator is None:
         assert response.content == b""
     else:
@@ -65,7 +65,7 @@ def assert_documented(response: Any, method: str, path: str) -> None:
 
 
 @functools.cache
-def validator_of(method: str, path: str, status: str) -> Draft202012Validator | None:
+def get_validator(method: str, path: str, status: str) -> Draft202012Validator | None:
     """Return the validator of a documented body, None for an empty one. Kept, because many answers share it."""
     content = openapi()["paths"][path][method.lower()]["responses"][status].get("content")
     if content is None:

@@ -42,7 +42,7 @@ def controller(request: pytest.FixtureRequest, registry: dict[str, str], platfor
     return str(request.param)
 
 
-def text_of(response: Any) -> str:
+def get_text(response: Any) -> str:
     assert response.status_code == 200
     return html.unescape(response.content.decode())
 
@@ -52,7 +52,7 @@ def text_of(response: Any) -> str:
 
 @pytest.mark.parametrize("path", ["/o/acme/", "/o/acme/versions/", "/o/acme/upgrades/new?service=all"])
 def test_the_pages_name_the_controller(cast: Cast, controller: str, client_for: SignIn, path: str) -> None:
-    text = text_of(client_for(cast.operator).get(path))
+    text = get_text(client_for(cast.operator).get(path))
 
     assert says(controller) in text
     assert "Other controller" in text
@@ -116,7 +116,7 @@ def test_upgrading_only_this_service_is_refused(
 
 
 def test_its_plan_shows_the_refusal(cast: Cast, controller: str, client_for: SignIn) -> None:
-    text = text_of(client_for(cast.operator).get("/o/acme/upgrades/new?service=orchestrator&checks=1"))
+    text = get_text(client_for(cast.operator).get("/o/acme/upgrades/new?service=orchestrator&checks=1"))
 
     assert "This upgrade cannot start." in text
     assert f"-orchestrator-service is {says(controller)}." in text
@@ -161,6 +161,6 @@ def test_a_service_handed_over_since_is_not_rolled_back(
     )
     hand_over(platform, cast, "EXTERNAL")
 
-    text = text_of(client_for(cast.operator).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/rollback"))
+    text = get_text(client_for(cast.operator).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/rollback"))
 
     assert f"-orchestrator-service is {says('EXTERNAL')}." in text

@@ -562,11 +562,11 @@ def test_concurrent_requests_wait_for_one_reading(cast: Cast, platform: LocalAws
     stand_in(server, cast.acme, seconds=0.5)
     found: list[list[CheckStatus]] = []
 
-    def look() -> None:
+    def read_preflight() -> None:
         asking = preflight.ProbeBatch(cast.acme, fresh_seconds=5)
         found.append([dated.finding.status for dated in asking.answers(time.monotonic() + 3).values()])
 
-    threads = [threading.Thread(target=look) for _ in range(20)]
+    threads = [threading.Thread(target=read_preflight) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -147,9 +147,9 @@ def test_the_description_covers_each_service(status: Status, ends: list[str], se
 # --- a rollout, by the status of its own deployment ------------------------------------------------------------------
 
 
-def mine(status: str, **fields: Any) -> ServiceDeployment:
+def own_deployment(status: str, **fields: Any) -> ServiceDeployment:
     made = ServiceDeployment(
-        arn="arn:mine",
+        arn="arn:own",
         status=status,
         status_reason=None,
         created_at=AT,
@@ -194,14 +194,14 @@ def test_each_ecs_status_has_its_verdict(
     said = {name: evidence[name] for name in ("superseded_by", "stopped_by") if name in evidence}
     seen = {name: value for name, value in evidence.items() if name not in said}
 
-    verdict = judge(mine(status, target_running=running, status_reason=reason, **seen), **said)
+    verdict = judge(own_deployment(status, target_running=running, status_reason=reason, **seen), **said)
 
     assert (verdict.status, verdict.outcome) == expected
 
 
 def test_the_person_or_deployment_that_ended_it_is_named() -> None:
-    superseded = judge(mine("STOPPED"), superseded_by="arn:later")
-    stopped = judge(mine("ROLLBACK_SUCCESSFUL"), stopped_by="ann@example.com")
+    superseded = judge(own_deployment("STOPPED"), superseded_by="arn:later")
+    stopped = judge(own_deployment("ROLLBACK_SUCCESSFUL"), stopped_by="ann@example.com")
 
     assert superseded.reason == "Replaced by arn:later."
     assert stopped.reason == "Stopped by ann@example.com."
@@ -218,7 +218,7 @@ def test_the_person_or_deployment_that_ended_it_is_named() -> None:
 def test_only_the_deployments_own_success_is_a_success(
     status: str, breaker: Any, alarms: tuple[str, ...], running: int, superseded_by: str | None, stopped_by: str | None
 ) -> None:
-    seen = mine(status, breaker_status=breaker, triggered_alarms=alarms, target_running=running)
+    seen = own_deployment(status, breaker_status=breaker, triggered_alarms=alarms, target_running=running)
 
     verdict = judge(seen, superseded_by=superseded_by, stopped_by=stopped_by)
 

@@ -196,23 +196,23 @@ class Command(BaseCommand):
         """Create the timeline entries that the portal would have written, at the times of the rows."""
         reason = f" {upgrade.reason}" if upgrade.reason else ""
         asked = f"{upgrade.target} to {upgrade.version}.{reason}"
-        told: list[tuple[datetime, EventKind, Rollout | None, str, str]] = [
+        events: list[tuple[datetime, EventKind, Rollout | None, str, str]] = [
             (upgrade.created_at, EventKind.TRIGGERED, None, asked, upgrade.initiated_by_email)
         ]
         for rollout in upgrade.rollouts.all():
             if rollout.started_at:
-                told.append((rollout.started_at, EventKind.ROLLOUT_STARTED, rollout, "Deployment started.", ""))
+                events.append((rollout.started_at, EventKind.ROLLOUT_STARTED, rollout, "Deployment started.", ""))
             if rollout.completed_at:
                 outcome = Outcome(rollout.outcome).label if rollout.outcome else ""
                 said = f"{Status(rollout.status).label}: {rollout.error_message or f'{outcome}.'}"
-                told.append((rollout.completed_at, EventKind.ROLLOUT_ENDED, rollout, said, ""))
+                events.append((rollout.completed_at, EventKind.ROLLOUT_ENDED, rollout, said, ""))
         if upgrade.completed_at:
-            told.append((upgrade.completed_at, EventKind.ENDED, None, upgrade.message, ""))
+            events.append((upgrade.completed_at, EventKind.ENDED, None, upgrade.message, ""))
         for check in upgrade.checks.all():
             if check.is_signed and check.checked_at:
                 said = f"{check.label}: {CheckStatus(check.status).label.lower()}. {check.note}".strip()
-                told.append((check.checked_at, EventKind.CHECK_RECORDED, None, said, check.checked_by_email))
-        for at, kind, of, message, actor in told:
+                events.append((check.checked_at, EventKind.CHECK_RECORDED, None, said, check.checked_by_email))
+        for at, kind, of, message, actor in events:
             UpgradeEvent.objects.create(
                 organization=upgrade.organization,
                 upgrade=upgrade,
