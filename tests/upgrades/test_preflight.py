@@ -494,7 +494,7 @@ def test_a_trigger_waits_at_most_four_seconds(
     response = post_json(client, UPGRADE, {"service": "agent"})
 
     assert time.monotonic() - began < 8  # 10 in sequence; a busy machine adds to the 4
-    assert "No whole answer within 3 seconds" in assert_refused(response, 409, "preflight_failed")["detail"]
+    assert "No complete response within 3 seconds" in assert_refused(response, 409, "preflight_failed")["detail"]
 
 
 def test_the_probes_run_in_parallel(cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn) -> None:
