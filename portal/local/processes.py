@@ -1,6 +1,6 @@
-"""The processes of `make up`: started together, watched, and stopped in order.
+"""Starts the processes of `make up` together, watches them, and stops them in order.
 
-Each leads a session of its own, so that Ctrl-C in the terminal reaches only `make up`, which stops them in order.
+Each process has its own session, so that Ctrl-C in the terminal signals only `make up`, which then stops them in order.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class Running:
 
 
 class EndedError(Exception):
-    """A process ended that was to run on."""
+    """A process ended unexpectedly."""
 
     def __init__(self, name: str, code: int) -> None:
         super().__init__(f"{name} ended with exit code {code}")
@@ -39,7 +39,7 @@ class Processes:
     def __init__(self, env: dict[str, str], cwd: Path, record: Record, log: Path) -> None:
         self.env, self.cwd, self.record = env, cwd, record
         self.running: list[Running] = []
-        # Every line of the processes of this start; shown as well while is_shown.
+        # All output lines of this start. They are also printed while is_shown is set.
         self.log = log.open("w")
         self.is_shown = False
 
@@ -52,7 +52,7 @@ class Processes:
         user: str | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
-        """Start a process. With `log` its output goes there; otherwise into the common log, with its name."""
+        """Start a process. Its output goes to `log`, or with its name to the common log."""
         with contextlib.ExitStack() as files:
             output: IO[bytes] | int = files.enter_context(log.open("ab")) if log else subprocess.PIPE
             process = subprocess.Popen(  # noqa: S603 - the commands of up.py
@@ -81,7 +81,7 @@ class Processes:
                 show(line, end="")
 
     def run(self, name: str, command: list[str]) -> int:
-        """Run a process to its end and return its exit code. *Raises* EndedError when another one ends meanwhile."""
+        """Run a process to its end and return its exit code. *Raises* EndedError if another process ends before."""
         process = subprocess.Popen(command, cwd=self.cwd, env=self.env, start_new_session=True)  # noqa: S603
         self.record.add(process.pid)
         started = Running(name, process, None, signal.SIGTERM)
@@ -93,16 +93,16 @@ class Processes:
         return process.returncode
 
     def check(self, *, apart_from: Running | None = None) -> None:
-        """*Raises* EndedError when a process has ended."""
+        """Raise EndedError if a process has ended."""
         for each in self.running:
             code = each.process.poll()
             if code is not None and each is not apart_from:
                 if each.reader:
-                    each.reader.join(timeout=1)  # its last lines belong into the log
+                    each.reader.join(timeout=1)  # so that its last lines are in the log
                 raise EndedError(each.name, code)
 
     def stop(self, *names: str) -> None:
-        """Stop these, or all, together; kill what does not end in time."""
+        """Stop the named processes, or all, in parallel. Kill those that do not end in time."""
         self.is_shown = False
         chosen = [each for each in self.running if not names or each.name in names]
         for each in chosen:
@@ -121,7 +121,7 @@ class Processes:
 
 
 def show(text: str, *, end: str = "\n") -> None:
-    """Print, and carry on when the reader of the output has gone: the processes must be stopped in order all the same."""
+    """Print, and ignore a closed output, because the processes must still be stopped in order."""
     try:
         print(text, end=end, flush=True)
     except OSError:

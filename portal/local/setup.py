@@ -1,6 +1,6 @@
-"""Refuse a Python that is too old; the rest is in install.py.
+"""Refuses a Python that is too old. The installation is in install.py.
 
-`make` runs this file with the Python of the machine, so that it must parse on Python 2.7: no annotations, no f-strings.
+`make` runs this file with the machine's Python, so it must parse on Python 2.7: no annotations, no f-strings.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""`make up`: the whole portal on this machine, in the foreground.
+"""Runs the whole portal on this machine in the foreground: `make up`.
 
-PostgreSQL, Redis, the local AWS and the preparation of the database start together; web, worker and scheduler follow when
-the database is prepared and the local AWS answers. Ctrl-C stops all of them. The data lives in DATA_DIR; `make reset`
-drops it.
+PostgreSQL, Redis, the local AWS and the preparation of the database start together. Web, worker and scheduler start when
+the database is prepared and the local AWS answers. Ctrl-C stops all of them. The data is in DATA_DIR. `make reset` deletes
+it.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ LOG = "portal.log"
 BACK_ENDS = ("aws", "redis", "postgres")
 PEOPLE = """\
     operator@acme.example        runs upgrades of Acme Robotics
-    admin@acme.example           its admin              viewer@acme.example          may only look
+    admin@acme.example           its admin              viewer@acme.example          may only read
     operator@globex.example      runs upgrades of Globex (another AWS account, by an assumed role)
     consultant@portal.example    operator of both       operator@initech.example     an organization not set up yet
     staff@portal.example         Django admin at /admin/
@@ -39,7 +39,7 @@ PEOPLE = """\
 
 @dataclass(frozen=True)
 class Options:
-    """What the environment asks for."""
+    """The options from the environment."""
 
     data_dir: Path
     port: int
@@ -48,7 +48,7 @@ class Options:
 
 
 class StoppedError(BaseException):
-    """A signal asks to stop; like KeyboardInterrupt, nothing on the way catches it."""
+    """A signal requested a stop. Like KeyboardInterrupt, it is not an Exception, so that it is not caught on the way."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -104,7 +104,7 @@ def check_ports(options: Options) -> None:
 
 @contextlib.contextmanager
 def hold(data_dir: Path) -> Iterator[None]:
-    """Make and hold the data folder, and stop what a killed `make up` left running on it."""
+    """Create and lock the data folder, and stop what a killed `make up` left running on it."""
     example = "DATA_DIR=~/portal-data make up"
     with contextlib.ExitStack() as held:
         try:
@@ -123,7 +123,7 @@ def hold(data_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sockets_folder() -> Iterator[Path]:
-    """A folder with a short name, for a Unix socket's address holds no more than some 100 characters."""
+    """Create a folder with a short name, because the path of a Unix socket is limited to about 100 characters."""
     sockets = Path(tempfile.mkdtemp(prefix="portal-"))
     try:
         yield sockets
@@ -132,7 +132,7 @@ def sockets_folder() -> Iterator[Path]:
 
 
 def run(options: Options, sockets: Path, started_at: float) -> None:
-    """Start everything, say when the portal answers, and watch it until it is stopped."""
+    """Start everything, announce when the portal answers, and watch it until it is stopped."""
     settings = environment(options, sockets)
     record = leftovers.Record(options.data_dir, sockets)
     processes = Processes({**os.environ, **settings}, ROOT, record, options.data_dir / LOG)
@@ -140,7 +140,7 @@ def run(options: Options, sockets: Path, started_at: float) -> None:
         start_back_ends(processes, options, sockets)
         write_manage_settings(settings, options.data_dir)
         if processes.run("prepare_demo", [sys.executable, "manage.py", "prepare_demo"]):
-            stop("The database could not be prepared; the message is above.")
+            stop("The database could not be prepared. See the message above.")
         while not listens(options.aws_port):
             processes.check()
             time.sleep(0.05)
@@ -168,7 +168,7 @@ def start_back_ends(processes: Processes, options: Options, sockets: Path) -> No
         embedded.postgres_command(data_dir / "postgres", sockets / "postgres"),
         log=data_dir / "postgres.log",
         user=embedded.postgres_user(),
-        stop_signal=signal.SIGINT,  # fast: it does not wait for its clients
+        stop_signal=signal.SIGINT,  # fast shutdown: it does not wait for clients
     )
 
 
@@ -185,7 +185,7 @@ def start_portal(processes: Processes, options: Options) -> None:
         f"127.0.0.1:{options.port}",
     ]
     processes.start("web", [*web, "portal.wsgi"])
-    # Celery warns root of pickled messages; ours are JSON.
+    # Celery warns root about pickled messages, but the portal's messages are JSON.
     worker = [python, "-W", "ignore:You're running the worker with superuser privileges", "-m", "celery", "--quiet"]
     worker += ["-A", "portal", "worker", "--concurrency", "2", "--loglevel", "WARNING", "--without-mingle"]
     processes.start("worker", worker)
@@ -193,7 +193,7 @@ def start_portal(processes: Processes, options: Options) -> None:
 
 
 def environment(options: Options, sockets: Path) -> dict[str, str]:
-    """What every process runs with. The local AWS is nothing but an endpoint and made-up credentials."""
+    """Return the environment of every process. The local AWS needs only an endpoint and any credentials."""
     redis = sockets / "redis.sock"
     return {
         "DEMO": "1",
@@ -218,16 +218,16 @@ def environment(options: Options, sockets: Path) -> dict[str, str]:
 
 
 def write_manage_settings(settings: dict[str, str], data_dir: Path) -> None:
-    """Leave the settings in DATA_DIR/env, which `make manage` reads while the portal runs."""
+    """Write the settings to DATA_DIR/env, which `make manage` reads while the portal runs."""
     path = data_dir / "env"
     path.touch(mode=0o600)
     path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items()))
 
 
 def watch(processes: Processes, options: Options, started_at: float) -> None:
-    """Print the address and the demo people once the portal answers; return when `make`, which started this, is killed.
+    """Print the address and the demo users once the portal answers. Return if the `make` that started this is killed.
 
-    *Raises* EndedError when a process ends.
+    *Raises* EndedError if a process ends.
     """
     parent = os.getppid()
     is_announced = False
@@ -240,7 +240,7 @@ def watch(processes: Processes, options: Options, started_at: float) -> None:
 
 
 def is_healthy(port: int) -> bool:
-    """Whether the portal, its worker and the local AWS answer."""
+    """Return whether the portal, its worker and the local AWS answer."""
     if not listens(port):
         return False
     try:
@@ -264,7 +264,7 @@ def announce(options: Options, seconds: float) -> None:
 
 
 def stop_on_signals() -> None:
-    """A closed terminal stops everything just as Ctrl-C does, except under nohup."""
+    """Stop everything on Ctrl-C, on SIGTERM, and when the terminal is closed, except under nohup."""
 
     def stop_now(number: int, _frame: FrameType | None) -> None:
         raise StoppedError(number)
@@ -275,7 +275,7 @@ def stop_on_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """From here on everything is being stopped; a second Ctrl-C must not break that off."""
+    """Ignore signals while everything is being stopped, so that a second Ctrl-C does not interrupt it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     show("\n  stopping everything ...")
