@@ -64,7 +64,7 @@ def too_many_keys(count: int, most: int) -> PortalError:
 
 
 def printable(name: str) -> str:
-    """A caller's name of a field as it may stand in an answer: a lone surrogate cannot be encoded, and it has an end."""
+    """Return a caller's field name for a response: shortened, with lone surrogates escaped so that it can be encoded."""
     return name[:MAX_NAME_LENGTH].encode("utf-8", "backslashreplace").decode()
 
 

@@ -373,7 +373,7 @@ def exchange(
     speaker.request(method, place.target, body=body, headers={"user-agent": "operations-portal", **headers, **ours})
     with speaker.getresponse() as response:
         named = {name.lower(): value for name, value in response.getheaders()}
-        deadline.check()  # a response that was cut off looks complete
+        deadline.check()  # a response that was cut off seems complete
         if max_bytes is None:
             return Answer(response.status, named, b"", round(deadline.spent, 3))
         if response.getheader("content-encoding", "identity").strip().lower() != "identity":

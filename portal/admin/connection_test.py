@@ -165,7 +165,7 @@ def read_services(tries: Tries, target: AwsTarget, cluster: str, stack: str) -> 
 
 def add_service(tries: Tries, name: str, service: ecs.Service | None, cluster: str, *, left_out: str | None) -> None:
     if left_out:
-        detail = f"ECS's reply says too little of {name}: it has no {left_out}."
+        detail = f"ECS's reply for {name} is incomplete: it has no {left_out}."
         tries.add(f"Find {name}", StepStatus.UNKNOWN, detail, "ecs:DescribeServices")
         return
     if service is None:

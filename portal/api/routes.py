@@ -107,7 +107,7 @@ class PageQuery(StrictSerializer):
 
 
 def read_body(request: Request, serializer: type[StrictSerializer], *, partial: bool = False) -> dict[str, Any]:
-    """The validated JSON body. Raises ValidationError (400) naming each field that is wrong, and ten that are unknown.
+    """Return the validated JSON body. Raises ValidationError (400) naming the wrong fields and up to ten unknown ones.
 
     With `partial`, required fields may be omitted, as in PATCH.
     """
@@ -117,7 +117,7 @@ def read_body(request: Request, serializer: type[StrictSerializer], *, partial: 
 
 
 def read_query(request: Request | HttpRequest, serializer: type[StrictSerializer] = NoQuery) -> dict[str, Any]:
-    """The validated query keys. Raises ValidationError (400) naming keys that are wrong, unknown or given twice."""
+    """Return the validated query. Raises ValidationError (400) naming keys that are wrong, unknown or given twice."""
     keys = request.GET
     if len(keys) > MAX_KEYS:
         raise too_many_keys(len(keys), MAX_KEYS)

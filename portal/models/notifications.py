@@ -270,5 +270,5 @@ class Attempt:
     @property
     def result(self) -> str:
         code = f"HTTP {self.http_status}." if self.http_status else ""
-        said = self.detail or (Failure(self.failure).label if self.failure else "Delivered." if not code else "")
-        return f"{code} {said}".strip()
+        detail = self.detail or (Failure(self.failure).label if self.failure else "Delivered." if not code else "")
+        return f"{code} {detail}".strip()

@@ -91,8 +91,8 @@ def write_row(check: UpgradeCheck, *, status: CheckStatus, actor: User | None, *
     for name, value in {"status": status, **fields}.items():
         setattr(check, name, value)
     if is_news:
-        said = check.note if actor else check.detail
-        message = f"{check.label}: {status.label.lower()}. {said}".strip()
+        detail = check.note if actor else check.detail
+        message = f"{check.label}: {status.label.lower()}. {detail}".strip()
         record_event(check.upgrade, EventKind.CHECK_RECORDED, message, actor=actor)
     return True
 

@@ -227,9 +227,9 @@ def check_services(organization: Organization, rows: list[RunningService]) -> Fi
 
 
 def not_known(rows: list[RunningService]) -> str:
-    """Return what ECS left out, by service, in a sentence; empty when it said enough."""
+    """Return a sentence about the services with an incomplete reply, empty if there are none."""
     left_out = [f"{row.label} ({row.left_out})" for row in rows if row.left_out]
-    return f"ECS's reply says too little of: {', '.join(left_out)}." if left_out else ""
+    return f"ECS's reply is incomplete for: {', '.join(left_out)}." if left_out else ""
 
 
 def check_steady(rows: list[RunningService]) -> Finding:
@@ -237,13 +237,13 @@ def check_steady(rows: list[RunningService]) -> Finding:
     facts = {
         row.service: {"state": row.state, "running": row.running_count, "desired": row.desired_count} for row in rows
     }
-    said = {
+    problems = {
         "rolling": "is rolling",
         "failed": "has a failed deployment",
         "degraded": "runs too few tasks",
         "missing": "is missing",
     }
-    bad = [f"{row.label} {said[row.state]}{format_counts(row)}" for row in rows if row.state in said]
+    bad = [f"{row.label} {problems[row.state]}{format_counts(row)}" for row in rows if row.state in problems]
     if bad:
         return Finding(FAIL, f"{'; '.join(bad)}.", facts)
     if not_known(rows):
@@ -296,8 +296,8 @@ def check_permission(organization: Organization, services: list[str]) -> Finding
         return Finding(UNKNOWN, "Only an upgrade can test this, and there has not been one yet.", facts)
     facts |= {"upgrade_id": newest.upgrade.upgrade_id, "service": newest.service, "outcome": newest.outcome}
     facts |= {"at": utc(newest.upgrade.created_at)}
-    said = "was denied permission to" if newest.outcome == Outcome.ACCESS_DENIED else "could"
-    attempt = f"The last one, {newest.upgrade.upgrade_id}, {said} update the {inline_label(newest.service)}."
+    failure = "was denied permission to" if newest.outcome == Outcome.ACCESS_DENIED else "could"
+    attempt = f"The last one, {newest.upgrade.upgrade_id}, {failure} update the {inline_label(newest.service)}."
     return Finding(UNKNOWN, f"Only an upgrade can test this. {attempt}", facts)
 
 
@@ -325,8 +325,8 @@ class ProbeBatch:
     def key(self) -> str:
         """Return the cache key. It contains the addresses, so a new address does not get the findings of the old one."""
         addresses = [self.organization.platform_agent_url, self.organization.platform_orchestrator_url]
-        said = "\n".join([*addresses, *settings.PROBE_NETWORKS])
-        return f"preflight:{self.organization.pk}:{hashlib.sha256(said.encode()).hexdigest()}"
+        places = "\n".join([*addresses, *settings.PROBE_NETWORKS])
+        return f"preflight:{self.organization.pk}:{hashlib.sha256(places.encode()).hexdigest()}"
 
     def cached(self) -> dict[PreflightCheck, Dated] | None:
         """Return the cached findings if all four are recent, else None."""

@@ -366,20 +366,20 @@ def ask(
 def judge_answer(
     service: Service, answer: Answer, judge: Judge, *, expected: frozenset[int] | set[int], accepts_text: bool
 ) -> Finding:
-    status, said = answer.status, f"The {service.label} answered HTTP {answer.status}"
+    status, answered = answer.status, f"The {service.label} answered HTTP {answer.status}"
     if status in expected:
         body = as_object(answer.body, accepts_text=accepts_text)
         if body is None:
-            return Finding(CheckStatus.UNKNOWN, f"{said}, but not in the platform's format. Check the address.")
+            return Finding(CheckStatus.UNKNOWN, f"{answered}, but not in the platform's format. Check the address.")
         return judge(body)
     if status >= 500:
-        return Finding(CheckStatus.FAIL, f"{said}.")
+        return Finding(CheckStatus.FAIL, f"{answered}.")
     if status in (401, 403):
-        return Finding(CheckStatus.UNKNOWN, f"{said}. It asks for credentials, and the portal has none.")
+        return Finding(CheckStatus.UNKNOWN, f"{answered}. It asks for credentials, and the portal has none.")
     if 300 <= status < 400:
-        detail = f"{said}, a redirect. The portal does not follow redirects: set the final address."
+        detail = f"{answered}, a redirect. The portal does not follow redirects: set the final address."
         return Finding(CheckStatus.UNKNOWN, detail)
-    return Finding(CheckStatus.UNKNOWN, f"{said}, which says nothing about its health. Check the address.")
+    return Finding(CheckStatus.UNKNOWN, f"{answered}, which says nothing about its health. Check the address.")
 
 
 def as_object(body: bytes, *, accepts_text: bool) -> Json | None:

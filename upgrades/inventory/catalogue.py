@@ -94,7 +94,7 @@ class Version:
 
     @property
     def pushed_at(self) -> datetime | None:
-        """When the last of its images was pushed."""
+        """Return when the last of its images was pushed."""
         return max((image.pushed_at for image in self.images.values() if image.pushed_at), default=None)
 
     @property
@@ -289,26 +289,26 @@ def find_known_versions(organization: Organization, rows: list[RunningService]) 
 
 
 def build_message(platform: Reading | None, registry: Registry, limited: dict[str, str]) -> str:
-    """Return sentences that say what the list is, what it lacks and why."""
-    said = [AVAILABLE if registry.images else LIMITED]
+    """Return sentences on what the list contains, what it lacks and why."""
+    sentences = [AVAILABLE if registry.images else LIMITED]
     if platform is None:
-        said.append("The organization has neither cluster nor stack, so nothing runs.")
+        sentences.append("The organization has neither cluster nor stack, so nothing runs.")
     elif platform.error:
-        said.append(f"The running versions could not be read: {platform.error}.")
+        sentences.append(f"The running versions could not be read: {platform.error}.")
     rows = platform.services if platform else []
-    said += [f"The {inline_label(row.service)} is {row.not_supported}." for row in rows if row.not_supported]
+    sentences += [f"The {inline_label(row.service)} is {row.not_supported}." for row in rows if row.not_supported]
     for service, reason in limited.items():
-        said.append(f"For the {inline_label(service)} only `latest` can be chosen: {reason}.")
+        sentences.append(f"For the {inline_label(service)} only `latest` can be chosen: {reason}.")
     if registry.error:
         when = f". The list is as of {registry.read_at:%Y-%m-%d %H:%M:%S} UTC" if registry.read_at else ""
-        said.append(f"Amazon ECR could not be read: {registry.error}{when}.")
+        sentences.append(f"Amazon ECR could not be read: {registry.error}{when}.")
     for service, count in registry.left_out.items():
         if count:
-            said.append(
+            sentences.append(
                 f"Only the newest images of the {inline_label(service)} are listed. "
                 f"At least {count} more can be named by tag or digest."
             )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def resolve(organization: Organization, services: list[str], version: str) -> dict[str, RequestedImage]:
