@@ -114,34 +114,7 @@ def start(lease: RolloutLease) -> None:
         service = reading.service(rollout.service_name)
         if service is None or service.status != "ACTIVE":
             return finish_rollout(lease, build_service_missing_verdict(rollout))
-        if service.is_foreign:
-            return finish_rollout(lease, other_controller(rollout, service.controller), **build_counts(service))
-        definition = read_definition(lease, str(service.task_definition))
-        observed = {**build_counts(service), "previous_task_definition": definition.arn}
-        if service.desired_count == 0:
-            observed |= {"from_version": read_version(lease, definition)}
-            reason = f"{service.name} is disabled (desired count is 0), so there was nothing to roll."
-            return finish_rollout(lease, Verdict(Status.SKIPPED, Outcome.DISABLED, reason), **observed)
-        running = read_running_version(lease, service, definition)
-        desired = find_desired(lease, definition, running)
-        observed |= {"from_version": running.version, "from_digest": running.digest}
-        if desired.is_no_change and not rollout.upgrade.force_new_deployment:
-            reason = (
-                f"{service.name} already runs {running.version or 'this image'} and no new deployment was forced, so "
-            )
-            unchanged = {"to_version": desired.version, "to_digest": running.digest or desired.digest}
-            unchanged |= {"task_definition": definition.arn}
-            verdict = Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason + "there was nothing to change.")
-            return finish_rollout(lease, verdict, **observed, **unchanged)
-        if rollout.wanted_task_definition and definition.arn not in (
-            find_left_task_definition(rollout),
-            desired.task_definition,
-        ):
-            return finish_rollout(
-                lease, build_changed_since_verdict(rollout, definition.arn, running.version), **observed
-            )
-        observed |= {"to_version": desired.version, "to_digest": desired.digest}
-        observed |= {"task_definition": ensure_revision(lease, definition, desired)}
+        verdict, observed = prepare_call(lease, service)
     except AwsUnavailable:
         raise
     except VersionMissing as error:
@@ -149,8 +122,43 @@ def start(lease: RolloutLease) -> None:
         return finish_rollout(lease, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, reason))
     except AwsError as error:
         return finish_rollout(lease, build_refused_verdict(rollout, error))
+    if verdict:
+        return finish_rollout(lease, verdict, **observed)
     commit_baseline(lease, service, reading, observed)
     call_update_service(lease)
+
+
+def prepare_call(lease: RolloutLease, service: ecs.Service) -> tuple[Verdict | None, dict[str, Any]]:
+    """Find or register the revision to call UpdateService with.
+
+    *Returns* the verdict if the rollout ends without a call, otherwise None, and the rollout's fields to write.
+    """
+    rollout = lease.rollout
+    counts = build_counts(service)
+    if service.is_foreign:
+        return other_controller(rollout, service.controller), counts
+    definition = read_definition(lease, str(service.task_definition))
+    before = {**counts, "previous_task_definition": definition.arn}
+    if service.desired_count == 0:
+        reason = f"{service.name} is disabled (desired count is 0), so there was nothing to roll."
+        verdict = Verdict(Status.SKIPPED, Outcome.DISABLED, reason)
+        return verdict, {**before, "from_version": read_version(lease, definition)}
+    running = read_running_version(lease, service, definition)
+    desired = find_desired(lease, definition, running)
+    before = {**before, "from_version": running.version, "from_digest": running.digest}
+    if desired.is_no_change and not rollout.upgrade.force_new_deployment:
+        name = running.version or "this image"
+        reason = f"{service.name} already runs {name} and no new deployment was forced, so there was nothing to change."
+        digest = running.digest or desired.digest
+        unchanged = {"to_version": desired.version, "to_digest": digest, "task_definition": definition.arn}
+        return Verdict(Status.SUCCESS, Outcome.NO_CHANGE, reason), before | unchanged
+    if rollout.wanted_task_definition and definition.arn not in (
+        find_left_task_definition(rollout),
+        desired.task_definition,
+    ):
+        return build_changed_since_verdict(rollout, definition.arn, running.version), before
+    arn = ensure_revision(lease, definition, desired)
+    return None, {**before, "to_version": desired.version, "to_digest": desired.digest, "task_definition": arn}
 
 
 def read_definition(lease: RolloutLease, arn: str) -> ecs.TaskDefinition:
