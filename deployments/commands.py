@@ -102,17 +102,22 @@ def update_agent(agent: Agent, *, actor: User, **changes: Any) -> Agent:
         refuse_invalid(agent_errors(fields))
         changed = {name: value for name, value in changes.items() if getattr(locked, name) != value}
         if changed:
-            for name, value in changed.items():
-                setattr(locked, name, value)
-            try:
-                with transaction.atomic():
-                    locked.save(update_fields=list(changed))
-            except IntegrityError as error:
-                raise translate_name_taken(error, agent.organization, fields["name"]) from error
+            save_agent(locked, changed)
             # Only the names: a value may be a secret that was entered by mistake.
             audit(AuditKind.AGENT_CHANGED, agent, actor, {"fields": sorted(changed)})
     agent.refresh_from_db(fields=AGENT_FIELDS)
     return agent
+
+
+def save_agent(agent: Agent, changed: dict[str, Any]) -> None:
+    """Save the changed fields. *Raises* PortalError 400 `invalid` if another agent has the name."""
+    for name, value in changed.items():
+        setattr(agent, name, value)
+    try:
+        with transaction.atomic():
+            agent.save(update_fields=list(changed))
+    except IntegrityError as error:
+        raise translate_name_taken(error, agent.organization, agent.name) from error
 
 
 AGENT_FIELDS = ["name", "image", "cpu", "memory", "description", "environment"]
