@@ -6,6 +6,7 @@ The page and the API call the same commands, and the rules about roles and state
 
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, User
 from portal.wakeup import dispatch
 from upgrades.checks.preflight import Preflight
-from upgrades.commands.refusals import refuse_running
+from upgrades.commands.refusals import build_override, refuse_running
 from upgrades.estimates import estimate_seconds
 from upgrades.events import record_event
 from upgrades.inventory.ecs_services import service_name
@@ -29,15 +30,62 @@ from upgrades.notifications import notify_started
 from upgrades.states import EventKind, Phase, Stage, inline_label
 
 
-def create_once(organization: Organization, services: list[str], key: KeyUse, make: Callable[[], Upgrade]) -> Upgrade:
-    """Create an upgrade of these services unless one of them is already rolling.
+@dataclass(frozen=True)
+class UpgradeRequest:
+    """The request for an upgrade or a rollback, as it is recorded. `service`: one service or `all`."""
+
+    organization: Organization
+    actor: User
+    service: str
+    version: str
+    force_new_deployment: bool = False
+    reason: str = ""
+    override_reason: str = ""
+    rolls_back: Upgrade | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the request for its audit event and for the fingerprint of its idempotency key."""
+        data = {
+            "service": self.service,
+            "version": self.version,
+            "force_new_deployment": self.force_new_deployment,
+            "reason": self.reason,
+        } | build_override(self.override_reason)
+        return data | ({"rolls_back": self.rolls_back.upgrade_id} if self.rolls_back else {})
+
+
+@dataclass(frozen=True)
+class PreparedUpgrade:
+    """An upgrade that is ready to be recorded.
+
+    `requested`: for each service, in rolling order, the fields of its rollout that say what should run.
+    """
+
+    request: UpgradeRequest
+    checked: Preflight
+    requested: dict[str, dict[str, Any]]
+
+    @property
+    def services(self) -> list[str]:
+        return list(self.requested)
+
+    @property
+    def overridden(self) -> list[str]:
+        """Return the names of the failed checks that the request's `override_reason` overrides."""
+        return [check.name for check in self.checked.failed]
+
+
+def create_once(
+    organization: Organization, services: list[str], key: KeyUse, prepare: Callable[[], PreparedUpgrade]
+) -> Upgrade:
+    """Record an upgrade of these services unless one of them is already rolling.
 
     If the same request was sent before, return the upgrade that it created. Two requests may race: the database accepts
     one, and the other gets the answer that it would have got a moment later.
     """
     try:
         refuse_running(organization, services)
-        return make()
+        return record_upgrade(prepare(), key)
     except (PortalError, IntegrityError) as error:
         earlier = find_earlier_upgrade(organization, key)
         if earlier:
@@ -46,7 +94,7 @@ def create_once(organization: Organization, services: list[str], key: KeyUse, ma
             raise
         refuse_running(organization, services)
         # The blocking upgrade has ended meanwhile.
-        return make()
+        return record_upgrade(prepare(), key)
 
 
 def find_earlier_upgrade(organization: Organization, key: KeyUse) -> Upgrade | None:
@@ -55,43 +103,14 @@ def find_earlier_upgrade(organization: Organization, key: KeyUse) -> Upgrade | N
     return Upgrade.objects.get(upgrade_id=subject, organization=organization) if subject else None
 
 
-def record_upgrade(
-    organization: Organization,
-    actor: User,
-    services: list[str],
-    request: dict[str, Any],
-    key: KeyUse,
-    checked: Preflight,
-    *,
-    requested: dict[str, dict[str, Any]],
-    rolls_back: Upgrade | None = None,
-) -> Upgrade:
-    """Write all rows of an upgrade in one transaction.
-
-    `wanted`: for each service, the fields of its rollout that say what should run.
-    Raises IntegrityError if another request was faster.
-    """
-    overridden = [check.name for check in checked.failed]
+def record_upgrade(prepared: PreparedUpgrade, key: KeyUse) -> Upgrade:
+    """Write all rows of an upgrade in one transaction. Raises IntegrityError if another request was faster."""
+    request, overridden = prepared.request, prepared.overridden
+    actor, rolls_back = request.actor, request.rolls_back
     with transaction.atomic():
-        upgrade = Upgrade.objects.create(
-            upgrade_id=new_upgrade_id(),
-            organization=organization,
-            kind=Kind.ROLLBACK if rolls_back else Kind.UPGRADE,
-            rolls_back=rolls_back,
-            target=request["service"],
-            version=request["version"],
-            force_new_deployment=request["force_new_deployment"],
-            reason=request["reason"],
-            override_reason=request.get("override_reason", "") if overridden else "",
-            initiated_by=actor,
-            initiated_by_email=actor.email,
-            estimated_seconds=estimate_seconds(organization, services),
-            cluster=organization.cluster or "",
-            region=organization.deployment_region,
-            role_arn=organization.deployment_role_arn,
-        )
-        record_rollouts(upgrade, services, requested)
-        record_checks(upgrade, checked)
+        upgrade = create_upgrade(prepared)
+        record_rollouts(upgrade, prepared.requested)
+        record_checks(upgrade, prepared.checked)
         if rolls_back:
             record_event(
                 rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} is rolling this upgrade back.", actor=actor
@@ -99,20 +118,41 @@ def record_upgrade(
         key.store(upgrade.upgrade_id)
         record(
             AuditKind.UPGRADE_ROLLBACK_TRIGGERED if rolls_back else AuditKind.UPGRADE_TRIGGERED,
-            organization=organization,
+            organization=request.organization,
             actor=actor,
             subject=upgrade.upgrade_id,
-            data=request | ({"failed_checks": overridden} if overridden else {}),
+            data=request.as_data() | ({"failed_checks": overridden} if overridden else {}),
         )
-        record_event(upgrade, EventKind.TRIGGERED, describe_request(request, services, overridden), actor=actor)
+        record_event(upgrade, EventKind.TRIGGERED, describe_request(prepared), actor=actor)
         notify_started(upgrade)
         transaction.on_commit(lambda: dispatch_upgrade(upgrade), robust=True)
     return upgrade
 
 
-def record_rollouts(upgrade: Upgrade, services: list[str], requested: dict[str, dict[str, Any]]) -> None:
+def create_upgrade(prepared: PreparedUpgrade) -> Upgrade:
+    request, organization = prepared.request, prepared.request.organization
+    return Upgrade.objects.create(
+        upgrade_id=new_upgrade_id(),
+        organization=organization,
+        kind=Kind.ROLLBACK if request.rolls_back else Kind.UPGRADE,
+        rolls_back=request.rolls_back,
+        target=request.service,
+        version=request.version,
+        force_new_deployment=request.force_new_deployment,
+        reason=request.reason,
+        override_reason=request.override_reason if prepared.overridden else "",
+        initiated_by=request.actor,
+        initiated_by_email=request.actor.email,
+        estimated_seconds=estimate_seconds(organization, prepared.services),
+        cluster=organization.cluster or "",
+        region=organization.deployment_region,
+        role_arn=organization.deployment_role_arn,
+    )
+
+
+def record_rollouts(upgrade: Upgrade, requested: dict[str, dict[str, Any]]) -> None:
     """Create the rollouts, always in the same order, so that overlapping requests cannot deadlock on the unique index."""
-    for position, service in enumerate(services):
+    for position, (service, fields) in enumerate(requested.items()):
         is_first = position == 0
         Rollout.objects.create(
             upgrade=upgrade,
@@ -123,7 +163,7 @@ def record_rollouts(upgrade: Upgrade, services: list[str], requested: dict[str, 
             phase=Phase.DUE if is_first else Phase.WAITING,
             next_check_at=Now() if is_first else None,
             deadline_at=Now() + timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS) if is_first else None,
-            **requested[service],
+            **fields,
         )
 
 
@@ -145,13 +185,15 @@ def record_checks(upgrade: Upgrade, checked: Preflight) -> None:
     )
 
 
-def describe_request(request: dict[str, Any], services: list[str], overridden: list[str]) -> str:
-    names = ", then ".join(inline_label(service) for service in services)
-    destination = f"back to {request['version']}" if "rolls_back" in request else f"to {request['version']}"
-    forced = ", forced" if request["force_new_deployment"] else ""
-    said = f"{names.capitalize()} {destination}{forced}. {request['reason']}".strip()
-    if overridden:
-        said += f" Started despite failed pre-flight checks ({', '.join(overridden)}): {request['override_reason']}"
+def describe_request(prepared: PreparedUpgrade) -> str:
+    request = prepared.request
+    names = ", then ".join(inline_label(service) for service in prepared.services)
+    destination = f"back to {request.version}" if request.rolls_back else f"to {request.version}"
+    forced = ", forced" if request.force_new_deployment else ""
+    said = f"{names.capitalize()} {destination}{forced}. {request.reason}".strip()
+    if prepared.overridden:
+        checks = ", ".join(prepared.overridden)
+        said += f" Started despite failed pre-flight checks ({checks}): {request.override_reason}"
     return said
 
 

@@ -7,7 +7,7 @@ from portal.errors import PortalError
 from portal.idempotency import KeyUse
 from portal.models import Role, User
 from upgrades.checks.preflight import preflight_to_start
-from upgrades.commands.record import create_once, find_earlier_upgrade, record_upgrade
+from upgrades.commands.record import PreparedUpgrade, UpgradeRequest, create_once, find_earlier_upgrade
 from upgrades.commands.refusals import (
     build_override,
     refuse_empty_override,
@@ -51,31 +51,51 @@ def rollback_upgrade(
     refuse_unplaced(organization)
     refuse_open(upgrade)
     refuse_empty_override(override_reason)
-    touched = services_that_advanced(upgrade)
+    return create_once(
+        organization,
+        services_that_advanced(upgrade),
+        key,
+        lambda: prepare_rollback(
+            upgrade,
+            actor=actor,
+            reason=reason,
+            override_reason=override_reason,
+            shown=services,
+            session_ends_at=session_ends_at,
+        ),
+    )
 
-    def make() -> Upgrade:
-        plan = plan_rollback(upgrade)
-        if plan.blocker:
-            refuse_running(organization, touched)
-        if plan.refusal:
-            raise PortalError("rollback_impossible", plan.refusal, 400)
-        if services is not None and services != plan.services:
-            raise PortalError("plan_changed", "The rollback plan has changed since it was shown. Review it again.", 409)
-        request = asked | {
-            "service": plan.services[0] if len(plan.services) == 1 else ALL_SERVICES,
-            "version": plan.version,
-            "force_new_deployment": False,
-        }
-        requested = {
-            line.service: {"wanted_task_definition": line.rollout.previous_task_definition} for line in plan.going
-        }
-        checked = preflight_to_start(organization, plan.services, session_ends_at=session_ends_at)
-        refuse_failed(checked, override_reason)
-        return record_upgrade(
-            organization, actor, plan.services, request, key, checked, requested=requested, rolls_back=upgrade
-        )
 
-    return create_once(organization, touched, key, make)
+def prepare_rollback(
+    upgrade: Upgrade,
+    *,
+    actor: User,
+    reason: str,
+    override_reason: str,
+    shown: list[str] | None,
+    session_ends_at: datetime | None,
+) -> PreparedUpgrade:
+    """Plan the rollback and run pre-flight. Refuse a plan that differs from the services `shown`."""
+    plan = plan_rollback(upgrade)
+    if plan.blocker:
+        refuse_running(upgrade.organization, services_that_advanced(upgrade))
+    if plan.refusal:
+        raise PortalError("rollback_impossible", plan.refusal, 400)
+    if shown is not None and shown != plan.services:
+        raise PortalError("plan_changed", "The rollback plan has changed since it was shown. Review it again.", 409)
+    checked = preflight_to_start(upgrade.organization, plan.services, session_ends_at=session_ends_at)
+    refuse_failed(checked, override_reason)
+    request = UpgradeRequest(
+        upgrade.organization,
+        actor,
+        service=plan.services[0] if len(plan.services) == 1 else ALL_SERVICES,
+        version=plan.version,
+        reason=reason,
+        override_reason=override_reason,
+        rolls_back=upgrade,
+    )
+    requested = {line.service: {"wanted_task_definition": line.rollout.previous_task_definition} for line in plan.going}
+    return PreparedUpgrade(request, checked, requested)
 
 
 def refuse_open(upgrade: Upgrade) -> None:

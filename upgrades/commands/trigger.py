@@ -8,9 +8,8 @@ from portal.errors import PortalError
 from portal.idempotency import KeyUse
 from portal.models import Organization, Role, User
 from upgrades.checks.preflight import preflight_to_start
-from upgrades.commands.record import create_once, find_earlier_upgrade, record_upgrade
+from upgrades.commands.record import PreparedUpgrade, UpgradeRequest, create_once, find_earlier_upgrade
 from upgrades.commands.refusals import (
-    build_override,
     refuse_alone,
     refuse_empty_override,
     refuse_failed,
@@ -53,34 +52,39 @@ def trigger_upgrade(
     Costs about three AWS calls per service, and waits for pre-flight for up to 4 s.
     """
     require(actor, organization, Role.OPERATOR)
-    request = {
-        "service": service,
-        "version": version,
-        "force_new_deployment": force_new_deployment,
-        "reason": reason,
-    } | build_override(override_reason)
-    key = KeyUse.for_request("trigger_upgrade", request, organization=organization, user=actor, key=idempotency_key)
+    request = UpgradeRequest(organization, actor, service, version, force_new_deployment, reason, override_reason)
+    key = KeyUse.for_request(
+        "trigger_upgrade", request.as_data(), organization=organization, user=actor, key=idempotency_key
+    )
     earlier = find_earlier_upgrade(organization, key)
     if earlier:
         return earlier
     refuse_unplaced(organization)
     refuse_empty_override(override_reason)
-    services = get_services(service)
+    return create_once(
+        organization,
+        get_services(service),
+        key,
+        lambda: prepare_upgrade(request, images=images or {}, session_ends_at=session_ends_at),
+    )
 
-    def make() -> Upgrade:
-        # Both wait for the network, so they run concurrently. Resolving a version does not use the database.
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="resolve") as pool:
-            resolving = pool.submit(resolve, organization, services, version)
-            checked = preflight_to_start(organization, services, session_ends_at=session_ends_at)
-            if len(services) == 1:
-                refuse_alone(organization, services[0])
-            found = resolving.result()
-        refuse_moved(images or {}, found)
-        requested = {name: {"wanted_version": what.version, "wanted_image": what.image} for name, what in found.items()}
-        refuse_failed(checked, override_reason)
-        return record_upgrade(organization, actor, services, request, key, checked, requested=requested)
 
-    return create_once(organization, services, key, make)
+def prepare_upgrade(
+    request: UpgradeRequest, *, images: dict[str, str], session_ends_at: datetime | None
+) -> PreparedUpgrade:
+    """Resolve the version and run pre-flight. Both wait for the network, so they run concurrently."""
+    organization, services = request.organization, get_services(request.service)
+    # Resolving a version does not use the database.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="resolve") as pool:
+        resolving = pool.submit(resolve, organization, services, request.version)
+        checked = preflight_to_start(organization, services, session_ends_at=session_ends_at)
+        if len(services) == 1:
+            refuse_alone(organization, services[0])
+        found = resolving.result()
+    refuse_moved(images, found)
+    refuse_failed(checked, request.override_reason)
+    requested = {name: {"wanted_version": found[name].version, "wanted_image": found[name].image} for name in services}
+    return PreparedUpgrade(request, checked, requested)
 
 
 def refuse_moved(shown: dict[str, str], found: dict[str, RequestedImage]) -> None:
