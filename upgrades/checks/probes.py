@@ -238,7 +238,8 @@ def asks_to_sign_in(body: Json) -> bool:
 def probe_portal_views(organization: Organization) -> Finding:
     """Check the deployment view by `GET /api/v1/deployments/upgrades` of the customer portal.
 
-    The answer is the list, or a 401 in the portal's or the platform's own format.
+    The answer is the list, or a 401 in the portal's or the platform's own format. The probe has no session, so it opens no
+    page.
     """
     return ask(
         get_portal_service(organization), "/api/v1/deployments/upgrades", judge_portal_views, expected={200, 401}
@@ -247,7 +248,8 @@ def probe_portal_views(organization: Organization) -> Finding:
 
 def judge_portal_views(body: Json) -> Finding:
     if asks_to_sign_in(body):
-        return Finding(CheckStatus.PASS, "The customer portal's deployment view answers and asks to sign in.")
+        detail = "The customer portal's deployment view answers and asks to sign in. No page was opened."
+        return Finding(CheckStatus.PASS, detail)
     listing = next((body[name] for name in ("items", "upgrades") if isinstance(body.get(name), list)), None)
     if listing is None:
         detail = "The answer is not recognized as the customer portal's deployment view. Open it and sign this row."

@@ -33,7 +33,6 @@ from upgrades.checks.probes import (
     probe_provider_path,
     probe_sign_in,
 )
-from upgrades.checks.self_check import run_self_check
 from upgrades.checks.steadiness import (
     OBSERVE_SECONDS,
     Observation,
@@ -167,7 +166,7 @@ def probe_rows(
 ) -> dict[MatrixRow, Finding]:
     """Run the probes for these rows concurrently, renewing the lease while waiting.
 
-    The threads make no queries. The portal's own views need some, so they are rendered here while the others answer.
+    The threads make no queries.
     """
     if not rows:
         return {}
@@ -177,11 +176,8 @@ def probe_rows(
         found = {}
         if MatrixRow.PROVIDER_PATH in rows:
             found[MatrixRow.PROVIDER_PATH] = probe_provider(lease, pool, checks[MatrixRow.PROVIDER_PATH])
-        own = [run_self_check(lease.row.upgrade)] if MatrixRow.PORTAL_VIEWS in rows else []
         wait_and_renew(lease, {future for futures in asked.values() for future in futures})
     answers = {row: [get_result(each, BROKEN) for each in futures] for row, futures in asked.items()}
-    if own:
-        answers[MatrixRow.PORTAL_VIEWS] += own
     return found | {row: combine(findings) for row, findings in answers.items()}
 
 
