@@ -11,7 +11,7 @@ from django.urls import reverse
 from portal.models.notifications import NotificationKind
 from portal.notifications import notify
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
-from upgrades.outcome_hints import HINTS, UNCLEAR
+from upgrades.outcome_texts import OUTCOME_TEXTS, UNCLEAR
 from upgrades.states import EventKind, Outcome, Status, describe_upgrade, inline_label
 
 NEXT_AFTER_STALL = "Next: find the cause on the upgrade's page. Stop the upgrade to let ECS roll it back."
@@ -142,7 +142,7 @@ def next_action(status: Status, rollouts: list[Rollout]) -> str:
     """Return what to do next, in one or two sentences."""
     causes = [each for each in rollouts if each.status == Status.FAILED and each.outcome != Outcome.NOT_ATTEMPTED]
     if causes:
-        hint = HINTS.get(Outcome(str(causes[0].outcome)), "Find out why it failed.")
+        hint = OUTCOME_TEXTS[Outcome(str(causes[0].outcome))].hint
         is_unclear = any(each.outcome in UNCLEAR for each in causes)
         return hint if is_unclear else f"{hint} The upgrade's page offers the safe next step."
     if status == Status.FAILED:

@@ -15,8 +15,7 @@ from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Upgrade
-from upgrades.outcome_hints import HINTS
-from upgrades.pages.rollout_cards import STATE_AFTER_END
+from upgrades.outcome_texts import OUTCOME_TEXTS
 from upgrades.states import Outcome, Status
 
 SignIn = Callable[[User], Client]
@@ -185,8 +184,8 @@ def test_a_failure_says_what_happened_and_what_to_do(cast: Cast, client_for: Sig
     text = html.unescape(client_for(cast.operator).get(get_url(upgrade)).content.decode())
 
     assert f"{outcome.label}. As ECS says." in text
-    assert STATE_AFTER_END[outcome] in text
-    assert HINTS[outcome] in text
+    assert OUTCOME_TEXTS[outcome].state in text
+    assert OUTCOME_TEXTS[outcome].hint in text
     assert "Not rolled out" in text
     assert "every 2s" not in text
 

@@ -14,7 +14,7 @@ from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import make_upgrade
 from upgrades.models import Kind, Upgrade
-from upgrades.outcome_hints import HINTS, UNCLEAR
+from upgrades.outcome_texts import OUTCOME_TEXTS, UNCLEAR
 from upgrades.pages.next_steps import next_steps
 from upgrades.states import Outcome, Status
 
@@ -128,7 +128,7 @@ def test_an_unclear_outcome_offers_no_action(cast: Cast, client_for: SignIn, out
     text = card(client_for(cast.operator), partial(cast, outcome))
 
     assert buttons(text) == {}
-    assert HINTS[outcome] in text
+    assert OUTCOME_TEXTS[outcome].hint in text
     assert "Do not start anything until this is clear." in text
     assert 'href="/o/acme/"' in text
 
@@ -137,7 +137,7 @@ def test_an_unclear_outcome_offers_no_action(cast: Cast, client_for: SignIn, out
 def test_every_failure_gives_a_hint_and_at_most_one_action(cast: Cast, client_for: SignIn, outcome: Outcome) -> None:
     text = card(client_for(cast.operator), ended(cast, outcome))
 
-    assert HINTS[outcome] in text
+    assert OUTCOME_TEXTS[outcome].hint in text
     assert len(buttons(text)) == (outcome in CLEAR)
 
 

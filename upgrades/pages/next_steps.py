@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from upgrades.inventory.images import choose_exact_version
 from upgrades.models import Rollout, Upgrade
-from upgrades.outcome_hints import HINTS, UNCLEAR
+from upgrades.outcome_texts import OUTCOME_TEXTS, UNCLEAR
 from upgrades.pages.plan import Choices
 from upgrades.rollback_plan import services_that_advanced
 from upgrades.states import ALL_SERVICES, Outcome, PlatformService, Status, inline_label
@@ -70,7 +70,7 @@ def next_steps(upgrade: Upgrade) -> NextSteps | None:
     failed = [rollout for rollout in rollouts if rollout.status == Status.FAILED and rollout.service not in later]
     causes = [rollout for rollout in failed if rollout.outcome != Outcome.NOT_ATTEMPTED] or failed[:1]
     since = group_by_upgrade(later)
-    hints = [Hint(rollout, HINTS[Outcome(str(rollout.outcome))]) for rollout in causes]
+    hints = [Hint(rollout, OUTCOME_TEXTS[Outcome(str(rollout.outcome))].hint) for rollout in causes]
     if any(rollout.outcome in UNCLEAR for rollout in causes):
         return NextSteps(hints, since=since, is_unclear=True)
     if any(rollout.status != Status.SUCCESS for rollout in later.values()):

@@ -7,34 +7,11 @@ from django.utils import timezone
 
 from upgrades.engine.finish import describe_newest_stop
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
+from upgrades.outcome_texts import OUTCOME_TEXTS
 from upgrades.states import Outcome, Phase, Status
 
 EVENTS_SHOWN = 20
 STALL_REASONS_SHOWN = 3
-
-# The state of a service after each outcome except plain success: what it runs, and whether anything still happens.
-# What can be done about it is in next_steps.py.
-STATE_AFTER_END = {
-    Outcome.NO_CHANGE: "No task was replaced. To replace the tasks anyway, force a new deployment.",
-    Outcome.DISABLED: "Nothing was changed. Scale the service up in ECS if it should run.",
-    Outcome.ROLLED_BACK: "ECS restored the earlier tasks. The service runs the version that it ran before.",
-    Outcome.STOPPED_BY_USER: "ECS stopped the rollout as requested. It restores the earlier tasks if an earlier "
-    "deployment had completed.",
-    Outcome.ROLLBACK_FAILED: "ECS could not restore the earlier tasks and will not try again. Too few may be running.",
-    Outcome.CIRCUIT_BREAKER: "ECS gave up and did not roll back. The failed deployment stays the newest, beside any "
-    "earlier tasks that still run. Automatic rollback is off, or there is nothing to roll back to.",
-    Outcome.ALARM: "ECS stopped the rollout and did not roll back. New and earlier tasks may run side by side. Automatic "
-    "rollback is off, or there is nothing to roll back to.",
-    Outcome.SUPERSEDED: "The service runs, or is rolling to, a later deployment. The portal no longer watches it.",
-    Outcome.CHANGED_SINCE: "The portal changed nothing. The service keeps running the later deployment.",
-    Outcome.STOPPED: "ECS stopped the rollout and had nothing to roll back to. New and earlier tasks may run side by side.",
-    Outcome.ACCESS_DENIED: "Nothing was changed in ECS. The service runs the version that it ran before.",
-    Outcome.REFUSED: "Nothing was changed in ECS. The service runs the version that it ran before.",
-    Outcome.SERVICE_MISSING: "The service does not exist in ECS, so there is nothing to watch.",
-    Outcome.NOT_SUPPORTED: "Nothing was changed in ECS. The service runs what its own controller deployed.",
-    Outcome.TIMED_OUT: "The portal stopped watching, and the service can be upgraded again. ECS may still be rolling it.",
-    Outcome.NOT_ATTEMPTED: "The service runs the version that it ran before.",
-}
 
 
 @dataclass(frozen=True)
@@ -70,9 +47,7 @@ def build_rollout_cards(upgrade: Upgrade, *, now: datetime | None = None) -> lis
             events=list(rollout.events.all()[:EVENTS_SHOWN]),
             bar=build_bar(rollout),
             headline=build_headline(rollout),
-            state_after_end=STATE_AFTER_END.get(Outcome(rollout.outcome))
-            if rollout.is_terminal and rollout.outcome
-            else None,
+            state_after_end=describe_state_after_end(rollout),
             checked_ago_seconds=int((now - rollout.last_checked_at).total_seconds())
             if rollout.last_checked_at
             else None,
@@ -80,6 +55,14 @@ def build_rollout_cards(upgrade: Upgrade, *, now: datetime | None = None) -> lis
         )
         for rollout in upgrade.rollouts.all()
     ]
+
+
+def describe_state_after_end(rollout: Rollout) -> str | None:
+    """Return the service's state after the rollout. None for plain success and while the rollout is open."""
+    if not rollout.is_terminal or not rollout.outcome:
+        return None
+    texts = OUTCOME_TEXTS.get(Outcome(rollout.outcome))
+    return texts.state if texts else None
 
 
 def find_newest_ecs_messages(rollout: Rollout) -> list[UpgradeEvent]:
