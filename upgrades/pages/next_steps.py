@@ -44,7 +44,7 @@ class Since:
 
 @dataclass(frozen=True)
 class NextSteps:
-    """The suggestions in order: first `looks`, then either `forward` or `undo`.
+    """The suggestions in order: first `hints`, then either `forward` or `undo`.
 
     `then`: services to upgrade after `forward`. `since`: later upgrades of the same services.
     `is_unclear`: no action is offered until someone has checked the state.
