@@ -39,7 +39,7 @@ def test_a_failing_refresh_turns_amber_and_keeps_the_last_data(
     page.route(f"**{address(rolling)}", lambda route: route.abort())
     expect(freshness).to_contain_text("Cannot reach the portal. Retrying. Data from ")
     expect(freshness).to_have_class("freshness failing")
-    expect(page.locator("#announcer")).to_have_text("Refreshing fails. The page shows what was last seen.")
+    expect(page.locator("#announcer")).to_have_text("Cannot reach the portal. The page shows the last data.")
     assert card.get_by_role("list", name="Tasks").inner_text() == seen
 
     page.unroute_all()

@@ -47,7 +47,7 @@ def test_a_refused_form_gets_a_new_key_and_can_be_sent_again(
     assert client.post(URL, FORM | {"service": "orchestrator", "idempotency_key": key}).status_code == 302
 
 
-@pytest.mark.parametrize(("key", "said"), [("", "The form came without its key"), ("x" * 500, "at most")])
+@pytest.mark.parametrize(("key", "said"), [("", "The form was sent without its key"), ("x" * 500, "at most")])
 def test_an_invalid_idempotency_key_is_reported(
     cast: Cast, platform: LocalAws, client_for: SignIn, key: str, said: str
 ) -> None:
