@@ -20,7 +20,7 @@ up: $(VENV)/.run ## everything, running at http://127.0.0.1:8000 (PORT, DATA_DIR
 manage: ## manage.py of the running portal: make manage ARGS="sandbox status"
 	@[ -f "$$DATA_DIR/env" ] || { echo "Nothing runs on $$DATA_DIR: start it with make up."; exit 1; }
 	set -a; . "$$DATA_DIR/env"; set +a
-	$(BIN)/python manage.py $(ARGS)
+	"$(BIN)/python" manage.py $(ARGS)
 
 reset: ## drop the data of `make up`
 	@$(PYTHON) -m portal.local.setup reset

@@ -93,6 +93,12 @@ def migrate_template() -> None:
 
 
 @pytest.fixture(scope="session")
+def django_db_keepdb() -> bool:
+    """Keep the test databases: they go with their server, and dropping one fails while a page still has a connection."""
+    return True
+
+
+@pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> None:
     """A flush, after each test with real transactions, need not make content types and permissions again: they are made
     when a test asks for them."""

@@ -245,7 +245,7 @@ def test_the_checks_are_recorded_and_shown(cast: Cast, healthy: LocalAws, client
         "note": None,
         "checked_at": "",
     }
-    page = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+    page = " ".join(client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode().split())
     assert "Pre-flight at the start" in page
     assert "1 not known, 9 passed" in page
     assert "Started despite failed checks" not in page
@@ -255,7 +255,7 @@ def test_an_override_is_shown(cast: Cast, healthy: LocalAws, client_for: SignIn)
     part("connector/slack", "unhealthy")(cast, healthy)
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", override_reason="<b>urgent</b> fix")
 
-    page = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+    page = " ".join(client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode().split())
     record = client_for(cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}").json()
 
     assert "Started despite failed checks" in page
