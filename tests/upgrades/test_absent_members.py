@@ -48,6 +48,7 @@ class Replies:
     cast: Cast
 
     def __post_init__(self) -> None:
+        self.aws.throttling(enabled=False)  # hundreds of reads in a row, more than AWS allows
         acme, client = self.cast.acme, self.aws.client()
         cluster, stack, target = str(acme.cluster), acme.deployment_stack, acme.aws_target
         names = [f"{stack}-{service}-service" for service in ("agent", "orchestrator", "customer-portal")]
