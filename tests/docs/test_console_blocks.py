@@ -8,13 +8,12 @@ import re
 import signal
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from portal.local.up import is_healthy
 from tests.local_aws import ROOT
 from tests.processes import free_port, wait_for
 
@@ -41,19 +40,11 @@ def environment() -> Iterator[dict[str, str]]:
                 START.split(), cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True
             )
         try:
-            wait_for(lambda: is_healthy(env["PORT"]), seconds=90)
+            wait_for(lambda: is_healthy(int(env["PORT"])), seconds=90)
             yield env
         finally:
             os.killpg(make_up.pid, signal.SIGINT)
             make_up.wait(timeout=30)
-
-
-def is_healthy(port: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def test_the_readme_starts_the_portal_with_make_up() -> None:
