@@ -16,7 +16,6 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.contenttypes.management import create_contenttypes
 from django.contrib.contenttypes.models import ContentType
 from django.core.cache import cache
-from django.core.management import call_command
 from django.db import connection
 from django.db.models.functions import Now
 from django.db.models.signals import post_migrate
@@ -25,6 +24,7 @@ from django.test import Client
 from portal.aws import credentials
 from portal.celery import app
 from portal.models import Membership, Organization, Role, User
+from tests.embedded import TEMPLATE_DATABASE
 from tests.local_aws import LocalAws
 from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, Upgrade
@@ -65,31 +65,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-TEMPLATE_DATABASE = "portal_template"
-# PostgreSQL's advisory lock that the worker holds which makes the template; the number means nothing.
-TEMPLATE_LOCK = 20261121
-
-
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_blocker: Any) -> None:
-    """Migrate one template database for all workers; each worker's own database is a copy of it."""
-    with django_db_blocker.unblock(), connection._nodb_cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [TEMPLATE_LOCK])
-        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [TEMPLATE_DATABASE])
-        if cursor.fetchone() is None:
-            cursor.execute(f"CREATE DATABASE {TEMPLATE_DATABASE}")
-            migrate_template()
-        # The connection's end releases the lock.
+def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
+    """Make each worker's database a copy of the migrated template."""
     connection.settings_dict["TEST"]["TEMPLATE"] = TEMPLATE_DATABASE
-
-
-def migrate_template() -> None:
-    own = connection.settings_dict["NAME"]
-    connection.close()
-    connection.settings_dict["NAME"] = TEMPLATE_DATABASE
-    call_command("migrate", verbosity=0, interactive=False)
-    connection.close()  # nobody may be connected to a database that is copied
-    connection.settings_dict["NAME"] = own
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,36 @@ The controller starts them once per run in its own directory. xdist's workers in
 """
 
 import atexit
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from portal.local import embedded
+
+ROOT = Path(__file__).resolve().parent.parent
+# A database with all migrations, of which each worker's own database is a copy (tests/conftest.py).
+TEMPLATE_DATABASE = "portal_template"
+# A PostgreSQL cluster with the template, kept from run to run, because migrating takes longer than most test files.
+KEPT_CLUSTERS = Path(sys.prefix) / "test-clusters"
+CLUSTERS_KEPT = 8
+SETTINGS = {
+    "DEMO": "1",
+    "DEBUG": "0",
+    "LOG_LEVEL": "WARNING",
+    "CACHE_URL": "locmem://",
+    "AWS_ACCESS_KEY_ID": "portal",
+    "AWS_SECRET_ACCESS_KEY": "portal",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "PROBE_NETWORKS": "127.0.0.1/32",
+    "WEBHOOK_NETWORKS": "127.0.0.1/32",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
 
 
 def start_redis(directory: Path, socket_path: Path) -> subprocess.Popen[bytes]:
@@ -23,6 +46,55 @@ def stop_redis(redis: subprocess.Popen[bytes]) -> None:
     redis.wait()
 
 
+def start_postgres(data_dir: Path) -> str:
+    """Start PostgreSQL with the template database, and return the URL of another, empty one."""
+    kept = KEPT_CLUSTERS / get_migrations_digest()
+    if not kept.exists():
+        make_cluster(data_dir)
+        keep_cluster(data_dir, kept)
+    else:
+        copy_cluster(kept, data_dir)
+    embedded.start_postgres(data_dir)
+    return embedded.database_url(data_dir)
+
+
+def get_migrations_digest() -> str:
+    """Return a digest of what decides the template's tables: migrations, settings and the versions of packages."""
+    digest = hashlib.sha256()
+    for path in sorted([*ROOT.glob("*/migrations/*.py"), *ROOT.glob("requirements*.txt"), ROOT / "portal/settings.py"]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def make_cluster(data_dir: Path) -> None:
+    """Create a cluster with the template, and leave it shut down."""
+    process = embedded.start_postgres(data_dir)
+    url = embedded.database_url(data_dir)
+    create = [str(embedded.binaries() / "psql"), "-qd", url, "-c", f"CREATE DATABASE {TEMPLATE_DATABASE}"]
+    migrate = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
+    settings = SETTINGS | {"DATABASE_URL": url.replace("/postgres?", f"/{TEMPLATE_DATABASE}?"), "CELERY_BROKER_URL": "redis://none"}
+    subprocess.run(create, check=True)
+    subprocess.run(migrate, check=True, cwd=ROOT, env=os.environ | settings)
+    embedded.stop_postgres(process)
+
+
+def keep_cluster(data_dir: Path, kept: Path) -> None:
+    """Keep a copy for later runs, beside those of a few other branches. Another run may do the same at this moment."""
+    KEPT_CLUSTERS.mkdir(exist_ok=True)
+    for old in sorted(KEPT_CLUSTERS.iterdir(), key=lambda path: path.stat().st_mtime)[: -CLUSTERS_KEPT + 1]:
+        shutil.rmtree(old, ignore_errors=True)
+    copy = kept.with_name(f"{kept.name}.{os.getpid()}")
+    copy_cluster(data_dir, copy)
+    try:
+        copy.rename(kept)
+    except OSError:
+        shutil.rmtree(copy)
+
+
+def copy_cluster(source: Path, target: Path) -> None:
+    subprocess.run(["cp", "-a", source, target], check=True)  # keeps the owner, who is not root
+
+
 def start() -> None:
     directory = Path(tempfile.mkdtemp(prefix="portal-test-"))
     directory.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
@@ -30,22 +102,10 @@ def start() -> None:
     redis_socket = directory / "redis.sock"
     redis = start_redis(directory / "redis", redis_socket)
     atexit.register(stop_redis, redis)
-    os.environ |= {
+    os.environ |= SETTINGS | {
         "PORTAL_TEST_PARTS": str(directory),
-        "DEMO": "1",
-        "DEBUG": "0",
-        "LOG_LEVEL": "WARNING",
-        "DATABASE_URL": embedded.start_postgres(directory / "postgres"),
+        "DATABASE_URL": start_postgres(directory / "postgres"),
         "CELERY_BROKER_URL": f"redis+socket://{redis_socket}?virtual_host=0",
-        "CACHE_URL": "locmem://",
-        "AWS_ACCESS_KEY_ID": "portal",
-        "AWS_SECRET_ACCESS_KEY": "portal",
-        "AWS_DEFAULT_REGION": "eu-central-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "PROBE_NETWORKS": "127.0.0.1/32",
-        "WEBHOOK_NETWORKS": "127.0.0.1/32",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }
 
 

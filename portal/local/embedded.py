@@ -28,10 +28,10 @@ class PostgresError(Exception):
     """PostgreSQL could not be prepared or started. The message says why."""
 
 
-def start_postgres(data_dir: Path) -> str:
-    """Start a PostgreSQL for tests on `data_dir`, and return its DATABASE_URL. It stops when this process ends.
+def start_postgres(data_dir: Path) -> subprocess.Popen[bytes]:
+    """Start a PostgreSQL for tests on `data_dir`, and wait until it accepts connections (database_url).
 
-    For speed, it may lose data in a power failure.
+    It stops when this process ends. For speed, it may lose data in a power failure.
     """
     prepare_postgres(data_dir, data_dir, durable=False)
     command = postgres_command(data_dir, data_dir, durable=False)
@@ -45,7 +45,7 @@ def start_postgres(data_dir: Path) -> str:
         if process.poll() is not None or time.monotonic() > deadline:
             raise PostgresError(f"PostgreSQL did not start: {(data_dir / 'log').read_text()[-2000:]}")
         time.sleep(0.02)
-    return database_url(data_dir)
+    return process
 
 
 def stop_postgres(process: subprocess.Popen[bytes]) -> None:
