@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, client, drop_session
-from portal.aws.errors import AwsMissing, AwsUnavailable, complete, incomplete, retried_after_expiry, translated
+from portal.aws.errors import AwsMissing, AwsUnavailable, complete, incomplete, need, retried_after_expiry, translated
 
 SERVICES_PER_CALL = 10
 SERVICE_DEPLOYMENTS_PER_CALL = 20
@@ -204,14 +204,16 @@ def describe_cluster(target: AwsTarget, name: str) -> Cluster:
     reply = _read(target, action, "describe_clusters", clusters=[name])
     with complete(action):
         for raw in reply["clusters"]:
-            if raw["status"] == "ACTIVE":
+            if need(raw, "status") == "ACTIVE":
                 return Cluster(
-                    name=raw.get("clusterName", name),
-                    arn=raw["clusterArn"],
+                    name=raw.get("clusterName") or name,
+                    arn=need(raw, "clusterArn"),
                     status=raw["status"],
                     active_services=raw.get("activeServicesCount", 0),
                     running_tasks=raw.get("runningTasksCount", 0),
                 )
+    if not reply["clusters"] and not _is_named_in(reply, name):
+        raise incomplete("clusters", action)
     # ECS answers 200 with the name among `failures`.
     why = f"there is no active cluster {name} in {target.region}"
     raise AwsMissing("ClusterNotFoundException", action=action, why=why)
@@ -235,7 +237,7 @@ def _add_service(raw: dict[str, Any], reading: ServicesReading) -> str:
     """Add an entry of DescribeServices to the reading, and return the service's name."""
     name = raw.get("serviceName") or _last_part(raw.get("serviceArn"))
     try:
-        if raw["status"] != "INACTIVE":
+        if need(raw, "status") != "INACTIVE":
             reading.services[name] = _service(raw)
     except KeyError as error:
         reading.left_out[name] = str(error.args[0])
@@ -351,10 +353,10 @@ def describe_task_definition(target: AwsTarget, arn: str) -> TaskDefinition:
     with complete(action):
         raw = reply["taskDefinition"]
         return TaskDefinition(
-            arn=raw["taskDefinitionArn"],
-            family=raw["family"],
+            arn=need(raw, "taskDefinitionArn"),
+            family=need(raw, "family"),
             revision=raw["revision"],
-            images={each["name"]: each["image"] for each in raw["containerDefinitions"]},
+            images={need(each, "name"): need(each, "image") for each in raw["containerDefinitions"]},
             is_active=raw.get("status", "ACTIVE") == "ACTIVE",
         )
 
@@ -458,6 +460,11 @@ def _batches(items: list[str], size: int) -> Iterator[list[str]]:
         yield items[start : start + size]
 
 
+def _is_named_in(reply: dict[str, Any], name: str) -> bool:
+    """Return whether ECS lists the name among the `failures` of the reply: it does not exist."""
+    return name in {_last_part(each.get("arn")) for each in reply.get("failures", [])}
+
+
 def _last_part(arn: str | None) -> str:
     return (arn or "").rpartition("/")[2]
 
@@ -475,12 +482,12 @@ def _service(raw: dict[str, Any]) -> Service:
     own = raw if controller == OWN_CONTROLLER else {"taskDefinition": None, "deployments": [], **raw}
     return Service(
         name=raw.get("serviceName") or _last_part(raw["serviceArn"]),
-        arn=raw["serviceArn"],
-        status=raw["status"],
+        arn=need(raw, "serviceArn"),
+        status=need(raw, "status"),
         desired_count=raw["desiredCount"],
         running_count=raw["runningCount"],
         pending_count=raw["pendingCount"],
-        task_definition=own["taskDefinition"],
+        task_definition=need(own, "taskDefinition"),
         deployments=tuple(_deployment(entry) for entry in own["deployments"]),
         current_service_deployment=raw.get("currentServiceDeployment"),
         events=tuple(
@@ -503,9 +510,9 @@ def _controller(raw: dict[str, Any]) -> str:
 
 def _deployment(raw: dict[str, Any]) -> Deployment:
     return Deployment(
-        id=raw["id"],
-        status=raw["status"],
-        task_definition=raw["taskDefinition"],
+        id=need(raw, "id"),
+        status=need(raw, "status"),
+        task_definition=need(raw, "taskDefinition"),
         desired_count=raw["desiredCount"],
         running_count=raw["runningCount"],
         pending_count=raw["pendingCount"],

@@ -159,6 +159,13 @@ def complete(action: str) -> Iterator[None]:
         raise incomplete(str(error.args[0]), action) from error
 
 
+def need(raw: dict[str, Any], name: str) -> Any:
+    """Return a member that the portal needs. Raises KeyError if it is absent or an empty string."""
+    if raw[name] == "":
+        raise KeyError(name)
+    return raw[name]
+
+
 def incomplete(member: str, action: str) -> AwsUnavailable:
     return AwsUnavailable("IncompleteReply", action=action, why=f"the reply has no {member}")
 
