@@ -14,6 +14,8 @@ from botocore.credentials import DeferredRefreshableCredentials, ReadOnlyCredent
 from botocore.loaders import create_loader
 from botocore.session import get_session
 
+from portal.aws.errors import complete, need
+
 SESSION_SECONDS = 3600
 CONNECT_TIMEOUT_SECONDS = 2
 READ_TIMEOUT_SECONDS = 5
@@ -88,7 +90,10 @@ def drop_session(target: AwsTarget) -> None:
 
 
 def assume_role(target: AwsTarget) -> dict[str, str]:
-    """Call AssumeRole and return the result in the form of botocore's refreshable credentials. Raises botocore's errors."""
+    """Call AssumeRole and return the result in the form of botocore's refreshable credentials.
+
+    Raises botocore's errors, and AwsUnavailable if the reply lacks a part of the credentials.
+    """
     sts = client(AwsTarget(target.region), "sts")
     parameters: dict[str, Any] = {
         "RoleArn": target.role_arn,
@@ -97,13 +102,15 @@ def assume_role(target: AwsTarget) -> dict[str, str]:
     }
     if target.external_id:
         parameters["ExternalId"] = target.external_id
-    issued = sts.assume_role(**parameters)["Credentials"]
-    return {
-        "access_key": issued["AccessKeyId"],
-        "secret_key": issued["SecretAccessKey"],
-        "token": issued["SessionToken"],
-        "expiry_time": issued["Expiration"].isoformat(),
-    }
+    reply = sts.assume_role(**parameters)
+    with complete("sts:AssumeRole"):
+        issued = reply["Credentials"]
+        return {
+            "access_key": need(issued, "AccessKeyId"),
+            "secret_key": need(issued, "SecretAccessKey"),
+            "token": need(issued, "SessionToken"),
+            "expiry_time": need(issued, "Expiration").isoformat(),
+        }
 
 
 def _get_target_session(target: AwsTarget) -> _TargetSession:

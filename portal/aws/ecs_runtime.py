@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, client
-from portal.aws.ecs import Service, _read, _service
-from portal.aws.errors import AwsMissing, AwsRefused, complete, translated
+from portal.aws.ecs import OWN_CONTROLLER, Service, _controller, _is_named_in, _read, _service
+from portal.aws.errors import AwsMissing, AwsRefused, complete, incomplete, need, translated
 
 GENERATION_LABEL = "portal.generation"
 CONTAINER = "agent"
@@ -48,16 +48,19 @@ def read_template(target: AwsTarget, cluster: str, service: str) -> Template:
     action = "ecs:DescribeServices"
     reply = _read(target, action, "describe_services", cluster=cluster, services=[service])
     with complete(action):
-        raw = next((found for found in reply["services"] if found["status"] == "ACTIVE"), None)
+        raw = next((found for found in reply["services"] if need(found, "status") == "ACTIVE"), None)
+    if raw is None and not reply["services"] and not _is_named_in(reply, service):
+        raise incomplete("services", action)
     if raw is None:
         why = f"there is no active service {service} in {cluster}"
         raise AwsMissing("ServiceNotFoundException", action=action, why=why)
     if not raw.get("taskDefinition"):
+        if _controller(raw) == OWN_CONTROLLER:
+            raise incomplete("taskDefinition", action)
         why = f"{service} names no task definition to take roles and logs from"
         raise AwsRefused("TaskDefinitionNotFoundException", action=action, why=why)
     definition = _describe(target, raw["taskDefinition"])
-    containers = definition.get("containerDefinitions", [])
-    logging = containers[0].get("logConfiguration", {}) if containers else {}
+    logging = definition["containerDefinitions"][0].get("logConfiguration", {})
     strategy = raw.get("capacityProviderStrategy")
     return Template(
         network=raw.get("networkConfiguration", {}),
@@ -75,9 +78,9 @@ def find_task_definition(target: AwsTarget, family: str, *, generation: int) -> 
         raw = _describe(target, family)
     except AwsRefused:
         return None  # ClientException: the family does not exist yet
-    labels = raw["containerDefinitions"][0].get("dockerLabels", {}) if raw.get("containerDefinitions") else {}
+    labels = raw["containerDefinitions"][0].get("dockerLabels", {})
     with complete("ecs:DescribeTaskDefinition"):
-        return str(raw["taskDefinitionArn"]) if labels.get(GENERATION_LABEL) == str(generation) else None
+        return str(need(raw, "taskDefinitionArn")) if labels.get(GENERATION_LABEL) == str(generation) else None
 
 
 def register_task_definition(target: AwsTarget, spec: TaskSpec, template: Template) -> str:
@@ -113,7 +116,7 @@ def register_task_definition(target: AwsTarget, spec: TaskSpec, template: Templa
             **{name: value for name, value in optional.items() if value},
         )
     with complete(action):
-        return str(reply["taskDefinition"]["taskDefinitionArn"])
+        return str(need(reply["taskDefinition"], "taskDefinitionArn"))
 
 
 def create_service(
@@ -184,7 +187,11 @@ def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
 
 
 def _describe(target: AwsTarget, name: str) -> dict[str, Any]:
-    reply = _read(target, "ecs:DescribeTaskDefinition", "describe_task_definition", taskDefinition=name)
-    with complete("ecs:DescribeTaskDefinition"):
+    """Read a task definition. Raises AwsUnavailable if the reply has no container, because every revision has one."""
+    action = "ecs:DescribeTaskDefinition"
+    reply = _read(target, action, "describe_task_definition", taskDefinition=name)
+    with complete(action):
         raw: dict[str, Any] = reply["taskDefinition"]
+    if not raw.get("containerDefinitions"):
+        raise incomplete("containerDefinitions", action)
     return raw

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, live_client
-from portal.aws.errors import AwsRefused, translated
+from portal.aws.errors import AwsRefused, complete, need, translated
 
 PAGES_PER_READ = 3
 # FilterLogEvents can list the newest lines first only from 2024-01-01 on. The portal has no older logs.
@@ -58,7 +58,8 @@ def newest_events(target: AwsTarget, group: str, *, stream_prefix: str, start: i
             if error.code == "ResourceNotFoundException":
                 return LogReading([], is_complete=True)
             raise
-        events += [_event(raw) for raw in reply["events"]]
+        with complete("logs:FilterLogEvents"):
+            events += [_event(raw) for raw in reply["events"]]
         token = {"nextToken": reply["nextToken"]} if reply.get("nextToken") else {}
         if not token or len(events) >= most:
             break
@@ -66,7 +67,10 @@ def newest_events(target: AwsTarget, group: str, *, stream_prefix: str, start: i
 
 
 def _event(raw: dict[str, Any]) -> LogEvent:
-    return LogEvent(id=raw["eventId"], at=raw["timestamp"], stream=raw["logStreamName"], message=raw["message"])
+    """Convert a line. An empty message is a line as well."""
+    return LogEvent(
+        id=need(raw, "eventId"), at=raw["timestamp"], stream=need(raw, "logStreamName"), message=raw["message"]
+    )
 
 
 def _newest_first(events: list[LogEvent], prefix: str, start: int, end: int) -> list[LogEvent]:

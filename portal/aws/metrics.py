@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, live_client
-from portal.aws.errors import translated
+from portal.aws.errors import complete, incomplete, need, translated
 
 QUERIES = {
     "cpu": ("AWS/ECS", "CPUUtilization", "Average"),
@@ -46,11 +46,17 @@ def service_metrics(
         }
         for name, (namespace, metric, statistic) in QUERIES.items()
     ]
-    with translated("cloudwatch:GetMetricData"):
+    action = "cloudwatch:GetMetricData"
+    with translated(action):
         reply = live_client(target, "cloudwatch").get_metric_data(
             MetricDataQueries=queries, StartTime=start, EndTime=end, ScanBy="TimestampDescending"
         )
-    return _points(reply["MetricDataResults"])
+    with complete(action):
+        results = reply["MetricDataResults"]
+        for result in results:
+            if len(result["Timestamps"]) != len(result["Values"]):
+                raise incomplete("Values" if result["Timestamps"] else "Timestamps", action)
+        return _points(results)
 
 
 def _points(results: list[dict[str, Any]]) -> list[Point]:
@@ -58,7 +64,7 @@ def _points(results: list[dict[str, Any]]) -> list[Point]:
     by_time: dict[datetime, dict[str, float]] = {}
     for result in results:
         for at, value in zip(result["Timestamps"], result["Values"], strict=True):
-            by_time.setdefault(at, {})[result["Id"]] = float(value)
+            by_time.setdefault(at, {})[need(result, "Id")] = float(value)
     return [
         Point(at=at, cpu=values.get("cpu"), memory=values.get("memory"), running=values.get("running"))
         for at, values in sorted(by_time.items())

@@ -11,7 +11,7 @@ from typing import Any
 
 from portal.aws.credentials import AwsTarget, client
 from portal.aws.ecs import _read, _writer, do_nothing
-from portal.aws.errors import AwsRefused, complete, incomplete, translated
+from portal.aws.errors import AwsRefused, complete, incomplete, need, translated
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def find_missing_member(raw: dict[str, Any]) -> str | None:
     of_all = [name for name in ("taskDefinitionArn", "family", "containerDefinitions") if not raw.get(name)]
     containers = raw.get("containerDefinitions", [])
     of_each = [name for container in containers for name in ("name", "image") if not container.get(name)]
-    return next(iter([*of_all, *of_each]), None)
+    of_tags = ["key" for tag in raw.get("tags", []) if not tag.get("key")]
+    return next(iter([*of_all, *of_each, *of_tags]), None)
 
 
 def is_aws_own(tag: dict[str, str]) -> bool:
@@ -92,7 +93,7 @@ def register_revision(
     with translated(action):
         reply = writer.register_task_definition(**content)
     with complete(action):
-        return str(reply["taskDefinition"]["taskDefinitionArn"])
+        return str(need(reply["taskDefinition"], "taskDefinitionArn"))
 
 
 def is_same(content: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -1,29 +1,35 @@
 """Replies of AWS without a member that its model does not require: nothing fails, and nothing is concluded.
 
-Each member of each reply is left out in turn, as botocore's model of the service lists them.
+Each such member of each reply is left out in turn, and set to empty, as botocore's model of the service lists them.
 """
 
 import html
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from botocore.model import ListShape, Shape, StructureShape
+from botocore.parsers import create_parser
 from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
-from portal.aws import ecr, ecs
-from portal.aws.errors import AwsUnavailable
+from portal.aws import credentials, ecr, ecs, ecs_runtime, logs, metrics
 from portal.aws.revisions import read_revision
+from portal.aws.sts import caller_account
 from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
+from tests.replay import Read, Replay, replaying
 from tests.upgrades.conftest import PREFLIGHT, VERSIONS, make_upgrade
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.models import Rollout
+from upgrades.inventory.diffs import Diff, ask
+from upgrades.inventory.ecs_services import RunningService
+from upgrades.inventory.images import RequestedImage
+from upgrades.models import Rollout, Upgrade
 from upgrades.states import Outcome, Phase, Status
 
 SignIn = Callable[[User], Client]
@@ -38,146 +44,183 @@ PAGES = [
     PREFLIGHT,
     VERSIONS,
 ]
+NONE_YET = (None, Outcome.ROLLING_BACK)
+# The status of a page whose other checks do not run in tests.
+UNHEALTHY = {"/health": 503}
+CONNECTION = "/admin/portal/organization/{}/test-connection/"
 
 
 @dataclass
-class Replies:
-    """The replies of AWS about acme's platform: each read as boto3 makes it, and as the portal does."""
+class Platform:
+    """What the portal reads of acme's platform. `reads`: the functions that read an action's reply."""
 
     aws: LocalAws
     cast: Cast
+    replay: Replay
+    definition: str = ""
+    reads: dict[str, list[Read]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.aws.throttling(enabled=False)  # hundreds of reads in a row, more than AWS allows
+    def record(self) -> None:
+        """Record the replies as they are now."""
+        self.replay.forget()
+        self.aws.throttling(enabled=False)
         acme, client = self.cast.acme, self.aws.client()
         cluster, stack, target = str(acme.cluster), acme.deployment_stack, acme.aws_target
         names = [f"{stack}-{service}-service" for service in ("agent", "orchestrator", "customer-portal")]
         agent = client.describe_services(cluster=cluster, services=names[:1])["services"][0]
-        self.definition = agent["taskDefinition"]
+        self.definition = definition = agent["taskDefinition"]
         arn = agent["currentServiceDeployment"]
         deployment = client.describe_service_deployments(serviceDeploymentArns=[arn])["serviceDeployments"][0]
         revision = deployment["targetServiceRevision"]["arn"]
         tasks = client.list_tasks(cluster=cluster, serviceName=names[0])["taskArns"]
+        started_by = agent["deployments"][0]["id"]
         repository = ecr.Repository("111111111111", "eu-central-1", "axonflow-agent")
         since = timezone.now() - timedelta(days=1)
-        self.asked: dict[str, dict[str, Any]] = {
-            "DescribeClusters": {"clusters": [cluster]},
-            "DescribeServices": {"cluster": cluster, "services": names},
-            "ListServiceDeployments": {"cluster": cluster, "service": names[0]},
-            "DescribeServiceDeployments": {"serviceDeploymentArns": [arn]},
-            "DescribeServiceRevisions": {"serviceRevisionArns": [revision]},
-            "DescribeTaskDefinition": {"taskDefinition": self.definition},
-            "ListTasks": {"cluster": cluster, "serviceName": names[0]},
-            "DescribeTasks": {"cluster": cluster, "tasks": tasks},
-            "DescribeImages": {"repositoryName": "axonflow-agent"},
-        }
-        self.reads: dict[str, list[Callable[[], Any]]] = {
+        globex = self.cast.globex.aws_target
+        self.reads = {
             "DescribeClusters": [lambda: ecs.describe_cluster(target, cluster)],
-            "DescribeServices": [lambda: ecs.describe_services(target, cluster, names)],
+            "DescribeServices": [
+                lambda: ecs.describe_services(target, cluster, names),
+                lambda: ecs.describe_services(target, cluster, names[:1]),
+            ],
             "ListServiceDeployments": [
                 lambda: ecs.list_service_deployments(target, cluster, names[0], created_after=since)
             ],
             "DescribeServiceDeployments": [lambda: ecs.describe_service_deployments(target, [arn])],
             "DescribeServiceRevisions": [lambda: ecs.revision_task_definitions(target, [revision])],
             "DescribeTaskDefinition": [
-                lambda: ecs.describe_task_definition(target, self.definition),
-                lambda: read_revision(target, self.definition),
+                lambda: ecs.describe_task_definition(target, definition),
+                lambda: read_revision(target, definition),
             ],
             "ListTasks": [lambda: ecs.list_tasks(target, cluster, names[0])],
             "DescribeTasks": [
                 lambda: ecs.running_tasks(target, cluster, names[0]),
                 lambda: ecs.describe_tasks(target, cluster, tasks),
-                lambda: ecs.stopped_tasks(target, cluster, names[0], started_by=agent["deployments"][0]["id"]),
+                lambda: ecs.stopped_tasks(target, cluster, names[0], started_by=started_by),
             ],
-            "DescribeImages": [lambda: ecr.list_images(target, repository)],
+            "DescribeImages": [
+                lambda: ecr.list_images(target, repository),
+                lambda: ecr.find_image(target, repository, "v9.9.1"),
+            ],
+            "GetCallerIdentity": [lambda: caller_account(target)],
+            "AssumeRole": [lambda: assume(globex)],
+        }
+        for read in (read for reads in self.reads.values() for read in reads):
+            read()
+
+    def reads_of_deployments(self) -> dict[str, list[Read]]:
+        """Return what is read for deployments of agents, of a log group with one line."""
+        acme = self.cast.acme
+        target, cluster, name = acme.aws_target, str(acme.cluster), f"{acme.deployment_stack}-agent-service"
+        group, now, client = f"/test/{cluster}", timezone.now(), self.aws.client("logs")
+        start, end = now - timedelta(hours=1), now + timedelta(hours=1)
+        client.create_log_group(logGroupName=group)
+        client.create_log_stream(logGroupName=group, logStreamName="agent/1")
+        events = [{"timestamp": int(now.timestamp() * 1000), "message": "Started."}]
+        client.put_log_events(logGroupName=group, logStreamName="agent/1", logEvents=events)
+        span = {"start": int(start.timestamp() * 1000), "end": int(end.timestamp() * 1000)}
+        return {
+            "DescribeServices": [lambda: ecs_runtime.read_template(target, cluster, name)],
+            "DescribeTaskDefinition": [
+                lambda: ecs_runtime.read_template(target, cluster, name),
+                lambda: ecs_runtime.find_task_definition(target, self.definition, generation=1),
+            ],
+            "DescribeTasks": [lambda: ecs_runtime.running_tasks(target, cluster, name)],
+            "FilterLogEvents": [lambda: logs.newest_events(target, group, stream_prefix="agent", most=10, **span)],
+            "GetMetricData": [
+                lambda: metrics.service_metrics(
+                    target, cluster=cluster, service=name, start=start, end=end, period_seconds=60
+                )
+            ],
         }
 
-    def members(self, action: str) -> list[str]:
-        """Return the members of the reply that AWS's model does not require, by their paths."""
-        client = self.aws.client("ecr" if action == "DescribeImages" else "ecs")
-        method = next(name for name, called in client.meta.method_to_api_mapping.items() if called == action)
-        reply = getattr(client, method)(**self.asked[action])
-        shape = client.meta.service_model.operation_model(action).output_shape
-        return list(dict.fromkeys(optional_members(reply, shape, ())))
+    def diff(self) -> Diff:
+        """Return the differences that the page of a plan shows for the agent service."""
+        image = "111111111111.dkr.ecr.eu-central-1.amazonaws.com/axonflow-agent:v9.9.1"
+        now = RunningService("agent", "Agent", "agent", task_definition=self.definition)
+        return ask(self.cast.acme.aws_target, now, RequestedImage("v9.9.1", image), {})
 
-    def noticed(self, action: str) -> Iterator[tuple[str, str]]:
-        """Leave out each member that the portal reads, in turn. Yield the fault's id and the member's path."""
-        whole = [read() for read in self.reads[action]]
-        for member in self.members(action):
-            fault = self.aws.fault("member_left_out", action=action, member=member)["id"]
-            if [read_or_not_known(read) for read in self.reads[action]] != whole:
-                yield fault, member
-            self.aws.clear_faults(fault)
+    def different(self, action: str) -> Iterator[Any]:
+        return self.replay.different(action, self.reads[action])
 
 
-def optional_members(value: Any, shape: Shape, path: tuple[str, ...]) -> Iterator[str]:
-    if isinstance(shape, ListShape):
-        for each in value:
-            yield from optional_members(each, shape.member, path)
-    elif isinstance(shape, StructureShape):
-        for name in shape.members.keys() & value.keys():
-            if name not in shape.required_members:
-                yield ".".join((*path, name))
-            yield from optional_members(value[name], shape.members[name], (*path, name))
-
-
-def read_or_not_known(read: Callable[[], Any]) -> Any:
-    """Return what the portal reads from the reply. An incomplete reply is the only error that it may raise."""
-    try:
-        return read()
-    except AwsUnavailable as error:
-        if error.code != "IncompleteReply":
-            raise
-        return error.code
+def assume(target: credentials.AwsTarget) -> str:
+    credentials.drop_session(target)
+    return caller_account(target)
 
 
 @pytest.fixture
-def replies(platform: LocalAws, cast: Cast) -> Replies:
-    """Return the replies while the agent service is rolling and one of its new tasks has crashed."""
+def replay() -> Iterator[Replay]:
+    with replaying() as started:
+        yield started
+
+
+@pytest.fixture
+def rolling(platform: LocalAws, cast: Cast, replay: Replay) -> Platform:
+    """Return the platform while the agent service is rolling and one of its new tasks has crashed."""
     place = {"cluster": cast.acme.cluster, "service": f"{cast.acme.deployment_stack}-agent-service"}
     platform.fault("crash", **place, times=1, task_count=1)
     platform.client().update_service(**place, forceNewDeployment=True)
     platform.advance(30)
-    return Replies(platform, cast)
+    rolling = Platform(platform, cast, replay)
+    rolling.record()
+    return rolling
 
 
-ACTIONS = [
-    "DescribeClusters",
-    "DescribeServices",
-    "ListServiceDeployments",
-    "DescribeServiceDeployments",
-    "DescribeServiceRevisions",
-    "DescribeTaskDefinition",
-    "ListTasks",
-    "DescribeTasks",
-    "DescribeImages",
-]
+def test_no_read_fails_over_an_absent_member(rolling: Platform) -> None:
+    reads = {action: list(each) for action, each in rolling.reads.items()}
+    for action, each in rolling.reads_of_deployments().items():
+        reads.setdefault(action, []).extend(each)
+        for read in each:
+            read()
+    changes = {action: rolling.replay.changes(action) for action in reads}
+
+    wrong = [rolling.replay.wrong_errors(action, each) for action, each in reads.items()]
+
+    assert all(changes.values()), changes
+    assert [errors for errors in wrong if errors] == []
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-def test_no_page_fails_over_an_absent_member(cast: Cast, replies: Replies, client_for: SignIn, action: str) -> None:
+def test_no_page_fails_over_an_absent_member(cast: Cast, rolling: Platform, client_for: SignIn) -> None:
     """A member that the portal's own reading ignores cannot matter to a page."""
-    client = client_for(cast.operator)
-    client.raise_request_exception = False
+    client, outsider, staff = (client_for(person) for person in (cast.operator, cast.outsider, cast.staff))
+    for each in (client, outsider, staff):
+        each.raise_request_exception = False
     upgrade = make_upgrade(cast.acme, by=cast.operator, cluster=cast.acme.cluster, region=cast.acme.deployment_region)
-    upgrade.rollouts.update(task_definition=replies.definition, previous_task_definition=f"{replies.definition}0")
+    upgrade.rollouts.update(task_definition=rolling.definition, previous_task_definition=f"{rolling.definition}0")
+    pages = [(client.get, page.format(upgrade_id=upgrade.upgrade_id)) for page in PAGES]
+    pages += [(staff.post, CONNECTION.format(cast.acme.pk)), (client.get, "/health")]
+    by_role = [(outsider.get, "/o/globex/"), (staff.post, CONNECTION.format(cast.globex.pk))]
+    readers = []
+    for request, path in pages:
+        forget(cast)
+        readers.append((request, path, rolling.replay.actions(partial(request, path))))
+    readers += [(request, path, {"AssumeRole"}) for request, path in by_role]
+    rolling.reads["DescribeTasks"].pop()  # pages do not read why tasks stopped
+    rolling.reads["DescribeTaskDefinition"][1] = rolling.diff  # all that pages read of a revision
+    noticed: dict[str, int] = dict.fromkeys(rolling.reads, 0)
+    failed: dict[str, int] = {}
+    for action in rolling.reads:
+        for change in rolling.different(action):
+            for request, path in [(request, path) for request, path, actions in readers if action in actions]:
+                noticed[action] += 1
+                forget(cast)
+                status = request(path).status_code
+                if status not in (200, UNHEALTHY.get(path)):
+                    failed[f"{path}: {change}"] = status
 
-    noticed = []
-    answers: dict[str, int] = {}
-    for _, member in replies.noticed(action):
-        noticed.append(member)
-        cache.clear()
-        for page in PAGES:
-            path = page.format(upgrade_id=upgrade.upgrade_id)
-            answers[f"{path} without {member}"] = client.get(path).status_code
+    assert failed == {}
+    assert all(noticed.values()), noticed
 
-    assert noticed
-    assert {name: status for name, status in answers.items() if status != 200} == {}
+
+def forget(cast: Cast) -> None:
+    cache.clear()
+    credentials.drop_session(cast.globex.aws_target)
 
 
 @pytest.mark.parametrize("phase", [Phase.DUE, Phase.CALLING, Phase.WATCHING])
 def test_no_rollout_ends_over_an_absent_member(
-    cast: Cast, engine: Engine, platform: LocalAws, settings: Any, phase: Phase
+    cast: Cast, engine: Engine, platform: LocalAws, settings: Any, replay: Replay, phase: Phase
 ) -> None:
     lost = {Phase.DUE: "throttle", Phase.CALLING: "server_error"}.get(phase)
     if lost:
@@ -186,23 +229,74 @@ def test_no_rollout_ends_over_an_absent_member(
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", version="v9.9.1")
     for _ in range(3):
         engine.step()
-    rollout = Rollout.objects.get()
-    assert rollout.phase == phase
-    replies = Replies(platform, cast)
+    assert Rollout.objects.get().phase == phase
+    read = Platform(platform, cast, replay)
+    read.record()
 
-    moved: dict[str, tuple[str, str | None]] = {}
-    for action in ACTIONS:
-        for _, member in replies.noticed(action):
-            engine.step()
-            rollout.refresh_from_db()
-            if rollout.phase != phase or "could not process" in (rollout.check_error or ""):
-                moved[f"{action} without {member}"] = rollout.phase, rollout.check_error
+    moved = [
+        (str(change), row["phase"], row["outcome"], row["check_error"])
+        for change, row in steps(engine, read, times=1 if phase == Phase.DUE else 2)
+        if row["phase"] != phase or "could not process" in (row["check_error"] or "")
+    ]
 
-    assert moved == {}
+    assert moved == []
     platform.clear_faults()
     settings.UPGRADE_ADOPT_SECONDS = 0
     assert engine.run(upgrade).status == Status.SUCCESS
     assert len(platform.ledger(action="RegisterTaskDefinition", effect=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("crashes", "outcome"), [(False, Outcome.COMPLETED), (True, Outcome.ROLLED_BACK)], ids=["ends well", "rolls back"]
+)
+def test_no_absent_member_makes_a_verdict_wrong(
+    cast: Cast, engine: Engine, platform: LocalAws, replay: Replay, crashes: bool, outcome: Outcome
+) -> None:
+    """The verdict on a deployment that has ended in ECS is the right one, or there is none yet."""
+    if crashes:
+        place = {"cluster": cast.acme.cluster, "service": f"{cast.acme.deployment_stack}-agent-service"}
+        platform.fault("crash", **place)
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", version="v9.9.1")
+    engine.start(upgrade)
+    platform.advance(3600)
+    read = Platform(platform, cast, replay)
+    read.record()
+
+    verdicts = {(str(change), row["outcome"], row["error_message"]) for change, row in steps(engine, read)}
+
+    assert [each for each in verdicts if each[1] not in (outcome, *NONE_YET)] == []
+    engine.run(upgrade)
+    assert upgrade.rollouts.get().outcome == outcome
+
+
+def steps(engine: Engine, read: Platform, *, times: int = 2) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Let the engine step with each change, from the same state. Yield the change and the rollout's row then."""
+    rows = [(model, model.objects.values().get()) for model in (Upgrade, Rollout)]
+
+    def restore() -> None:
+        for model, row in rows:
+            model.objects.filter(pk=row["id"]).update(**row)
+
+    asked = read.replay.actions(engine.step)
+    restore()
+    for action in asked & read.reads.keys():
+        for change in read.different(action):
+            for _ in range(times):
+                engine.step()
+            yield change, Rollout.objects.values().get()
+            restore()
+
+
+def test_null_is_read_as_absent(rolling: Platform) -> None:
+    """botocore leaves out what is null. So no other test sets a member to null."""
+    client = rolling.aws.client()
+    shape = client.meta.service_model.operation_model("DescribeServices").output_shape
+    parser = create_parser("json")
+
+    def parse(body: Any) -> Any:
+        return parser.parse({"status_code": 200, "headers": {}, "body": json.dumps(body).encode()}, shape)["services"]
+
+    assert parse({"services": [{"status": None, "deployments": [{"id": None}]}]}) == [{"deployments": [{}]}]
 
 
 @pytest.mark.parametrize(
