@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.hashers import make_password
 from django.contrib.contenttypes.management import create_contenttypes
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
 from django.db import connection
 from django.db.models.functions import Now
@@ -35,6 +37,7 @@ settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 settings.WHITENOISE_AUTOREFRESH = True
 
 PASSWORD = "portal-test-password-1"
+PASSWORD_HASH = make_password(PASSWORD)
 SERVICES = ("agent", "orchestrator", "customer-portal")
 _numbers = itertools.count(1)
 
@@ -142,7 +145,7 @@ def make_person(email: str, **fields: Any) -> User:
 
 def new_person(email: str, **fields: Any) -> User:
     name = email.partition("@")[0].capitalize()
-    return User(email=email, name=name, password=make_password(PASSWORD), **fields)
+    return User(email=email, name=name, password=PASSWORD_HASH, **fields)
 
 
 @pytest.fixture
@@ -246,11 +249,19 @@ def seed_images(
 
 @pytest.fixture
 def client_for() -> Callable[[User], Client]:
-    """Return a function that creates a client signed in as the user, without using the sign-in page."""
+    """Return a function that creates a client signed in as the user, without using the sign-in page.
+
+    It writes the session that signing in would write. `force_login` takes five times longer.
+    """
 
     def sign_in(user: User) -> Client:
         client = Client()
-        client.force_login(user, backend="allauth.account.auth_backends.AuthenticationBackend")
+        session = SessionStore()
+        session[SESSION_KEY] = str(user.pk)
+        session[BACKEND_SESSION_KEY] = "allauth.account.auth_backends.AuthenticationBackend"
+        session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+        session.create()
+        client.cookies[settings.SESSION_COOKIE_NAME] = session.session_key
         return client
 
     return sign_in

@@ -72,7 +72,10 @@ def make_cluster(data_dir: Path) -> None:
     url = embedded.database_url(data_dir)
     create = [str(embedded.binaries() / "psql"), "-qd", url, "-c", f"CREATE DATABASE {TEMPLATE_DATABASE}"]
     migrate = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
-    settings = SETTINGS | {"DATABASE_URL": url.replace("/postgres?", f"/{TEMPLATE_DATABASE}?"), "CELERY_BROKER_URL": "redis://none"}
+    settings = SETTINGS | {
+        "DATABASE_URL": url.replace("/postgres?", f"/{TEMPLATE_DATABASE}?"),
+        "CELERY_BROKER_URL": "redis://none",
+    }
     subprocess.run(create, check=True)
     subprocess.run(migrate, check=True, cwd=ROOT, env=os.environ | settings)
     embedded.stop_postgres(process)
