@@ -290,6 +290,31 @@ class Rollout(Leased):
     rollout_reason = models.TextField(null=True)  # noqa: DJ001
     error_message = models.TextField(null=True)  # noqa: DJ001
     stopped_tasks = models.JSONField(default=list, help_text="Newest first: id, stopped_at, reason, exit_code.")
+    # What only some strategies and hooks of ECS have. Null: ECS does not report it, or it was not read yet.
+    configuration = models.JSONField(
+        null=True, help_text="The deployment's own configuration, as in portal.aws.ecs.DeploymentConfiguration."
+    )
+    strategy = models.CharField(max_length=20, null=True)  # noqa: DJ001
+    lifecycle_stage = models.CharField(max_length=50, null=True)  # noqa: DJ001
+    stage_began_at = models.DateTimeField(null=True, help_text="When the stage was first observed.")
+    production_weight = models.FloatField(null=True, help_text="Percentage of the traffic on the new version.")
+    test_weight = models.FloatField(null=True, help_text="Percentage of the test traffic on the new version.")
+    source_weight = models.FloatField(null=True, help_text="Percentage of the traffic on the earlier version.")
+    traffic_shifted_at = models.DateTimeField(
+        null=True, help_text="When all traffic was first observed on the new version."
+    )
+    bake_ends_at = models.DateTimeField(null=True, help_text="About when the bake ends. ECS does not report it.")
+    hook = models.JSONField(
+        null=True, help_text="The hook that waits or runs: id, type, stage, status, expires_at, timeout_action, target."
+    )
+    waiting_since = models.DateTimeField(null=True, help_text="Since when the deployment waits for a decision.")
+    allowed_seconds = models.IntegerField(
+        null=True, help_text="Part of the deadline that the deployment's own configuration adds."
+    )
+    is_overdue = models.BooleanField(
+        default=False, db_default=False, help_text="Past its deadline, and open in ECS as far as is known."
+    )
+    overdue_notified_at = models.DateTimeField(null=True, help_text="When the notification about it was sent.")
     stall_seconds = models.IntegerField(null=True, help_text="Flagged as stalled after this long without progress.")
     is_stalled = models.BooleanField(default=False)
     progressed_at = models.DateTimeField(null=True, help_text="When the counts last moved forward.")

@@ -20,8 +20,23 @@ class OutcomeTexts:
     hint: str = ""
 
 
-# Every outcome in which a rollout can end, except plain success.
+# Every outcome except plain success.
 OUTCOME_TEXTS = {
+    Outcome.COMPLETED_EARLY: OutcomeTexts(
+        "ECS ended the rollout by early success. Old tasks may still run, and ECS watches neither breaker nor alarms.",
+    ),
+    Outcome.WAITING_FOR_DECISION: OutcomeTexts(
+        "ECS paused the rollout until a person decides, or until the pause ends.",
+    ),
+    Outcome.HOOK_RUNNING: OutcomeTexts(
+        "ECS waits for the answer of a lifecycle hook.",
+    ),
+    Outcome.BAKING: OutcomeTexts(
+        "The new version serves all traffic. The earlier tasks still run, so ECS can roll back within seconds.",
+    ),
+    Outcome.ROLLING_BACK: OutcomeTexts(
+        "ECS is restoring the earlier version.",
+    ),
     Outcome.NO_CHANGE: OutcomeTexts(
         "No task was replaced. To replace the tasks anyway, force a new deployment.",
     ),

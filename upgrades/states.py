@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 
 from django.db import models
 
-from portal.aws.ecs import Deployment, Service, ServiceDeployment, ServiceEvent
+from portal.aws.ecs import Deployment, LifecycleHook, Service, ServiceDeployment, ServiceEvent
 
 
 class PlatformService(models.TextChoices):
@@ -73,8 +73,14 @@ class Outcome(models.TextChoices):
     """The reason for a rollout's status: the second half of every verdict."""
 
     COMPLETED = "completed", "Completed"
+    # SUCCESS by early success: old tasks may still run, and some of the new ones may still have to start.
+    COMPLETED_EARLY = "completed_early", "Completed early: old tasks may still run"
     NO_CHANGE = "no_change", "Nothing to change"
     DISABLED = "disabled", "Disabled: desired count is 0"
+    # IN_PROGRESS, and no tasks need to move meanwhile.
+    WAITING_FOR_DECISION = "waiting_for_decision", "Waiting for a decision"
+    HOOK_RUNNING = "hook_running", "A lifecycle hook is running"
+    BAKING = "baking", "Serving and baking"
     ROLLING_BACK = "rolling_back", "ECS is rolling back"
     ROLLED_BACK = "rolled_back", "Rolled back by ECS"
     ROLLBACK_FAILED = "rollback_failed", "Rollback failed"
@@ -91,6 +97,10 @@ class Outcome(models.TextChoices):
     REFUSED = "refused", "ECS refused the update"
     TIMED_OUT = "timed_out", "Timed out"
     NOT_ATTEMPTED = "not_attempted", "Not attempted"
+
+
+# Outcomes of a rollout that rolled its service out.
+ROLLED_OUT = frozenset({Outcome.COMPLETED, Outcome.COMPLETED_EARLY})
 
 
 class Stage(models.TextChoices):
@@ -187,6 +197,10 @@ class EventKind(models.TextChoices):
     ROLLOUT_STARTED = "rollout.started", "Rollout started"
     ROLLOUT_STALLED = "rollout.stalled", "Rollout stalled"
     ROLLOUT_RESUMED = "rollout.resumed", "Rollout resumed"
+    ROLLOUT_WAITING = "rollout.waiting", "Waiting for a decision"
+    ROLLOUT_DECIDED = "rollout.decided", "Decided"
+    ROLLOUT_BAKING = "rollout.baking", "Baking"
+    ROLLOUT_OVERDUE = "rollout.overdue", "Rollout overdue"
     ROLLOUT_ROLLING_BACK = "rollout.rolling_back", "Rolling back"
     ROLLOUT_ENDED = "rollout.ended", "Rollout ended"
     CHECK_RECORDED = "check.recorded", "Check recorded"
@@ -203,6 +217,35 @@ class Verdict:
     @property
     def is_terminal(self) -> bool:
         return self.status in TERMINAL
+
+
+ROLLBACK_STATUSES = frozenset({"ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED"})
+ALL_TRAFFIC = 100.0
+# Stages after the last shift: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/blue-green-deployment-how-it-works.html
+STAGES_AFTER_SHIFT = frozenset({"POST_PRODUCTION_TRAFFIC_SHIFT", "BAKE_TIME", "CLEAN_UP"})
+
+
+def is_rolling_back(deployment: ServiceDeployment) -> bool:
+    """Return whether ECS rolls the deployment back or has done so. Its stage and hooks then say nothing."""
+    return deployment.status in ROLLBACK_STATUSES
+
+
+def is_shifted(deployment: ServiceDeployment) -> bool:
+    """Return whether all production traffic goes to the new version."""
+    if deployment.lifecycle_stage in STAGES_AFTER_SHIFT:
+        return deployment.production_weight in (None, ALL_TRAFFIC)
+    return deployment.lifecycle_stage is not None and deployment.production_weight == ALL_TRAFFIC
+
+
+def find_open_hook(deployment: ServiceDeployment) -> LifecycleHook | None:
+    """Return the hook that ECS waits for: first one that awaits a person, then one that runs. None if there is none."""
+    if deployment.status != "IN_PROGRESS":
+        return None
+    for status in ("AWAITING_ACTION", "IN_PROGRESS"):
+        found = next((hook for hook in deployment.hooks if hook.status == status), None)
+        if found:
+            return found
+    return None
 
 
 def judge(deployment: ServiceDeployment, *, superseded_by: str | None = None, stopped_by: str | None = None) -> Verdict:

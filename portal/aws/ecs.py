@@ -24,6 +24,64 @@ OWN_CONTROLLER = "ECS"
 EXPRESS_MODE = "Express Mode"
 
 
+# ECS's defaults of members that a service need not set: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/
+# (API_LinearConfiguration, API_CanaryConfiguration, API_DeploymentLifecycleHookTimeoutConfiguration).
+ROLLING = "ROLLING"
+DEFAULT_STEP_PERCENT, DEFAULT_STEP_BAKE_MINUTES = 10.0, 6
+DEFAULT_CANARY_PERCENT, DEFAULT_CANARY_BAKE_MINUTES = 5.0, 10
+DEFAULT_HOOK_MINUTES = 1440
+LAMBDA_HOOK, PAUSE_HOOK = "AWS_LAMBDA", "PAUSE"
+
+
+@dataclass(frozen=True)
+class ConfiguredHook:
+    """A lifecycle hook as it is configured. `target_type` is LAMBDA_HOOK or PAUSE_HOOK."""
+
+    target_type: str
+    target_arn: str | None
+    stages: tuple[str, ...]
+    timeout_minutes: int
+    timeout_action: str
+
+
+@dataclass(frozen=True)
+class DeploymentConfiguration:
+    """How ECS deploys. `strategy` is ROLLING, BLUE_GREEN, LINEAR, CANARY or one that ECS adds later.
+
+    `step_percent` and `step_bake_minutes` are those of LINEAR or CANARY. `source_cleanup` is BLOCKING or DEFERRED, and
+    None without early success. A service's present configuration may differ from that of a deployment in progress.
+    """
+
+    strategy: str = ROLLING
+    bake_minutes: int = 0
+    step_percent: float | None = None
+    step_bake_minutes: int = 0
+    hooks: tuple[ConfiguredHook, ...] = ()
+    breaker_enabled: bool = False
+    breaker_rolls_back: bool = False
+    alarms_enabled: bool = False
+    alarms_roll_back: bool = False
+    alarm_names: tuple[str, ...] = ()
+    early_success: bool = False
+    healthy_percent: int | None = None
+    source_cleanup: str | None = None
+
+
+@dataclass(frozen=True)
+class LifecycleHook:
+    """A hook of a deployment. `status` is AWAITING_ACTION, IN_PROGRESS, SUCCEEDED, FAILED or TIMED_OUT.
+
+    `timeout_action` is ROLLBACK or CONTINUE: what ECS does at `expires_at`. A later step of LINEAR has a new `id`.
+    """
+
+    id: str
+    target_type: str | None
+    target_arn: str | None
+    status: str | None
+    expires_at: datetime | None
+    timeout_action: str | None
+
+
 @dataclass(frozen=True)
 class Cluster:
     name: str
@@ -81,6 +139,7 @@ class Service:
     breaker_enabled: bool
     breaker_rolls_back: bool
     controller: str = OWN_CONTROLLER
+    configuration: DeploymentConfiguration = DeploymentConfiguration()
 
     @property
     def is_foreign(self) -> bool:
@@ -134,7 +193,11 @@ class ServicesReading:
 
 @dataclass(frozen=True)
 class ServiceDeployment:
-    """An entry of DescribeServiceDeployments, the only source of truth about a rollout."""
+    """An entry of DescribeServiceDeployments, the only source of truth about a rollout.
+
+    ECS reports no `lifecycle_stage` and no weights for ROLLING. The weights are percentages of the traffic.
+    `configuration` is the deployment's own copy, None if the reply has none.
+    """
 
     arn: str
     status: str
@@ -150,6 +213,16 @@ class ServiceDeployment:
     breaker_threshold: int
     triggered_alarms: tuple[str, ...]
     rollback_reason: str | None
+    target_requested: int = 0
+    lifecycle_stage: str | None = None
+    hooks: tuple[LifecycleHook, ...] = ()
+    configuration: DeploymentConfiguration | None = None
+    production_weight: float | None = None
+    test_weight: float | None = None
+    source_production_weight: float | None = None
+    rollback_revision: str | None = None
+    rollback_started_at: datetime | None = None
+    alarms_status: str | None = None
 
 
 @dataclass(frozen=True)
@@ -286,6 +359,20 @@ def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callabl
     before_call()
     with translated(action):
         writer.stop_service_deployment(serviceDeploymentArn=arn, stopType="ROLLBACK")
+
+
+def continue_service_deployment(
+    target: AwsTarget, arn: str, *, hook_id: str, action: str, before_call: Callable[[], None] = do_nothing
+) -> None:
+    """Call ContinueServiceDeployment: `action` CONTINUE or ROLLBACK for exactly the pause with this hook id.
+
+    `before_call` as for update_service. Raises AwsRefused if that pause no longer waits.
+    """
+    api_action = "ecs:ContinueServiceDeployment"
+    writer = _writer(target, api_action)
+    before_call()
+    with translated(api_action):
+        writer.continue_service_deployment(serviceDeploymentArn=arn, hookId=hook_id, action=action)
 
 
 def describe_service_deployments(target: AwsTarget, arns: list[str]) -> dict[str, ServiceDeployment]:
@@ -476,7 +563,7 @@ def _answered_at(reply: dict[str, Any]) -> datetime:
 
 def _service(raw: dict[str, Any]) -> Service:
     """Convert a service. Raises KeyError if a member that the portal needs is missing."""
-    breaker = raw.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {})
+    configuration = _configuration(raw.get("deploymentConfiguration") or {})
     controller = _controller(raw)
     # A service that another controller deploys may have neither member.
     own = raw if controller == OWN_CONTROLLER else {"taskDefinition": None, "deployments": [], **raw}
@@ -495,9 +582,70 @@ def _service(raw: dict[str, Any]) -> Service:
             for event in raw.get("events", [])
             if {"id", "createdAt", "message"} <= event.keys()
         ),
+        breaker_enabled=configuration.breaker_enabled,
+        breaker_rolls_back=configuration.breaker_rolls_back,
+        controller=controller,
+        configuration=configuration,
+    )
+
+
+def _configuration(raw: dict[str, Any]) -> DeploymentConfiguration:
+    """Convert a deploymentConfiguration, with ECS's defaults for members that are missing."""
+    strategy = raw.get("strategy") or ROLLING
+    breaker, alarms = raw.get("deploymentCircuitBreaker") or {}, raw.get("alarms") or {}
+    early = raw.get("earlySuccessCriteria") or {}
+    is_early = bool(early.get("enable")) and strategy == ROLLING
+    step_percent, step_bake_minutes = _steps(strategy, raw)
+    return DeploymentConfiguration(
+        strategy=strategy,
+        bake_minutes=raw.get("bakeTimeInMinutes") or 0,
+        step_percent=step_percent,
+        step_bake_minutes=step_bake_minutes,
+        hooks=tuple(_configured_hook(hook) for hook in raw.get("lifecycleHooks") or []),
         breaker_enabled=bool(breaker.get("enable")),
         breaker_rolls_back=bool(breaker.get("enable") and breaker.get("rollback")),
-        controller=controller,
+        alarms_enabled=bool(alarms.get("enable") and alarms.get("alarmNames")),
+        alarms_roll_back=bool(alarms.get("enable") and alarms.get("rollback")),
+        alarm_names=tuple(alarms.get("alarmNames") or ()),
+        early_success=is_early,
+        healthy_percent=early.get("healthyPercent") if is_early else None,
+        source_cleanup=(early.get("sourceServiceRevisionCleanup") or "BLOCKING") if is_early else None,
+    )
+
+
+def _steps(strategy: str, raw: dict[str, Any]) -> tuple[float | None, int]:
+    """Return a step's percentage of the traffic and its bake time in minutes, for LINEAR and CANARY."""
+    if strategy == "LINEAR":
+        linear = raw.get("linearConfiguration") or {}
+        bake = linear.get("stepBakeTimeInMinutes")
+        return linear.get("stepPercent") or DEFAULT_STEP_PERCENT, DEFAULT_STEP_BAKE_MINUTES if bake is None else bake
+    if strategy == "CANARY":
+        canary = raw.get("canaryConfiguration") or {}
+        bake = canary.get("canaryBakeTimeInMinutes")
+        percent = canary.get("canaryPercent") or DEFAULT_CANARY_PERCENT
+        return percent, DEFAULT_CANARY_BAKE_MINUTES if bake is None else bake
+    return None, 0
+
+
+def _configured_hook(raw: dict[str, Any]) -> ConfiguredHook:
+    timeout = raw.get("timeoutConfiguration") or {}
+    return ConfiguredHook(
+        target_type=raw.get("targetType") or LAMBDA_HOOK,
+        target_arn=raw.get("hookTargetArn"),
+        stages=tuple(raw.get("lifecycleStages") or ()),
+        timeout_minutes=timeout.get("timeoutInMinutes") or DEFAULT_HOOK_MINUTES,
+        timeout_action=timeout.get("action") or "ROLLBACK",
+    )
+
+
+def _lifecycle_hook(raw: dict[str, Any]) -> LifecycleHook:
+    return LifecycleHook(
+        id=raw.get("hookId") or "",
+        target_type=raw.get("targetType"),
+        target_arn=raw.get("targetArn"),
+        status=raw.get("status"),
+        expires_at=raw.get("expiresAt"),
+        timeout_action=raw.get("timeoutAction"),
     )
 
 
@@ -524,8 +672,11 @@ def _deployment(raw: dict[str, Any]) -> Deployment:
 
 
 def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
-    target = raw.get("targetServiceRevision", {})
-    breaker = raw.get("deploymentCircuitBreaker", {})
+    target, sources = raw.get("targetServiceRevision") or {}, raw.get("sourceServiceRevisions") or []
+    breaker, alarms = raw.get("deploymentCircuitBreaker") or {}, raw.get("alarms") or {}
+    rollback = raw.get("rollback") or {}
+    configuration = raw.get("deploymentConfiguration")
+    source_weights = [source["requestedProductionTrafficWeight"] for source in sources if _has_weight(source)]
     return ServiceDeployment(
         arn=raw["serviceDeploymentArn"],
         status=raw["status"],
@@ -533,15 +684,29 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
         created_at=raw["createdAt"],
         finished_at=raw.get("finishedAt"),
         target_revision=target.get("arn"),
-        target_running=target.get("runningTaskCount", 0),
-        target_pending=target.get("pendingTaskCount", 0),
-        source_running=sum(source.get("runningTaskCount", 0) for source in raw.get("sourceServiceRevisions", [])),
+        target_running=target.get("runningTaskCount") or 0,
+        target_pending=target.get("pendingTaskCount") or 0,
+        source_running=sum(source.get("runningTaskCount") or 0 for source in sources),
         breaker_status=breaker.get("status"),
-        breaker_failures=breaker.get("failureCount", 0),
-        breaker_threshold=breaker.get("threshold", 0),
-        triggered_alarms=tuple(raw.get("alarms", {}).get("triggeredAlarmNames", [])),
-        rollback_reason=raw.get("rollback", {}).get("reason"),
+        breaker_failures=breaker.get("failureCount") or 0,
+        breaker_threshold=breaker.get("threshold") or 0,
+        triggered_alarms=tuple(alarms.get("triggeredAlarmNames") or ()),
+        rollback_reason=rollback.get("reason"),
+        target_requested=target.get("requestedTaskCount") or 0,
+        lifecycle_stage=raw.get("lifecycleStage") or None,
+        hooks=tuple(_lifecycle_hook(hook) for hook in raw.get("lifecycleHookDetails") or []),
+        configuration=_configuration(configuration) if configuration else None,
+        production_weight=target.get("requestedProductionTrafficWeight"),
+        test_weight=target.get("requestedTestTrafficWeight"),
+        source_production_weight=sum(source_weights) if source_weights else None,
+        rollback_revision=rollback.get("serviceRevisionArn"),
+        rollback_started_at=rollback.get("startedAt"),
+        alarms_status=alarms.get("status"),
     )
+
+
+def _has_weight(revision: dict[str, Any]) -> bool:
+    return revision.get("requestedProductionTrafficWeight") is not None
 
 
 def _brief(raw: dict[str, Any]) -> ServiceDeploymentBrief:

@@ -36,6 +36,7 @@ class NotificationKind(models.TextChoices):
     UPGRADE_STARTED = "upgrade.started", "Upgrade started"
     UPGRADE_ENDED = "upgrade.ended", "Upgrade ended"
     UPGRADE_STALLED = "upgrade.stalled", "Rollout stalled"
+    UPGRADE_OVERDUE = "upgrade.overdue", "Rollout overdue"
     UPGRADE_VALIDATION_MISSING = "upgrade.validation_missing", "Validation missing"
     TEST = "notification.test", "Test"
 

@@ -15,6 +15,7 @@ from portal.aws import ecs
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused
 from portal.times import utc
 from upgrades.engine.lease import RolloutLease
+from upgrades.engine.stages import build_stage_fields
 from upgrades.inventory.images import running_digests
 from upgrades.models import UpgradeEvent
 from upgrades.states import Outcome, Verdict
@@ -223,6 +224,7 @@ def build_observed_fields(
             "breaker_failures": max(deployment.breaker_failures, rollout.breaker_failures),
             "breaker_threshold": deployment.breaker_threshold,
         }
+        observed |= build_stage_fields(rollout, deployment, now=lease.now)
         observed["failed_tasks"] = max(observed.get("failed_tasks", 0), deployment.breaker_failures)
     if observed.get("failed_tasks"):
         observed["stopped_tasks"] = read_stopped_tasks(lease) or rollout.stopped_tasks
