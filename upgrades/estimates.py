@@ -13,9 +13,11 @@ from django.db.models.functions import RowNumber
 from portal.models import Organization
 from portal.templatetags.formatting import MINUTE, duration
 from upgrades.models import Rollout, Upgrade
-from upgrades.states import Outcome, Phase, inline_label
+from upgrades.states import ROLLED_OUT, Outcome, Phase, inline_label
 
 PAST_ROLLOUTS = 20
+# While one of these lasts, past rollouts say nothing about the time left.
+UNPREDICTABLE = (Outcome.ROLLING_BACK, Outcome.WAITING_FOR_DECISION)
 BEFORE_ANY = "2-5 minutes"
 # The shortest stall limit, even for services that roll faster: starting one task can take this long.
 SHORTEST_STALL_SECONDS = 60
@@ -31,7 +33,7 @@ def find_usual_seconds(organization: Organization, services: Iterable[str]) -> d
         Rollout.objects.filter(
             organization=organization,
             service__in=list(services),
-            outcome=Outcome.COMPLETED,
+            outcome__in=ROLLED_OUT,
             started_at__isnull=False,
             completed_at__isnull=False,
         )
@@ -104,12 +106,13 @@ class TimeLeft:
 def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
     """Return the estimated time left for an upgrade.
 
-    None if the upgrade has ended or a stop was requested, and while it stalls or rolls back. Costs at most one query.
+    None if the upgrade has ended or a stop was requested, and while it stalls, waits for a decision, is overdue or rolls
+    back. Costs at most one query.
     """
     if not upgrade.is_open or upgrade.stop_requested_at:
         return None
     left = [rollout for rollout in upgrade.rollouts.all() if not rollout.is_terminal]
-    if any(rollout.is_stalled or rollout.outcome == Outcome.ROLLING_BACK for rollout in left):
+    if any(rollout.is_stalled or rollout.is_overdue or rollout.outcome in UNPREDICTABLE for rollout in left):
         return None
     usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in left])
     unknown = tuple(inline_label(rollout.service) for rollout in left if rollout.service not in usual)

@@ -4,7 +4,7 @@ from typing import Any
 
 from portal.models import User
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
-from upgrades.notifications import notify_stalled
+from upgrades.notifications import notify_overdue, notify_stalled
 from upgrades.states import EventKind, Outcome, Verdict
 
 
@@ -23,13 +23,17 @@ def record_event(
 
 
 def record_progress_events(upgrade: Upgrade, rollout: Rollout, verdict: Verdict, observed: dict[str, Any]) -> None:
-    """Add entries for what changed since the previous observation: a stall, new progress, a rollback by ECS.
+    """Add entries for what changed since the previous observation: a pause, a bake, a stall, progress, a rollback.
 
     `rollout` still holds the previous observation. Call this before the new one is written.
     """
     if verdict.outcome == Outcome.ROLLING_BACK and rollout.outcome != Outcome.ROLLING_BACK:
         message = f"ECS is restoring the earlier tasks. {verdict.reason or ''}".strip()
         record_event(upgrade, EventKind.ROLLOUT_ROLLING_BACK, message, rollout=rollout)
+    if verdict.outcome == Outcome.WAITING_FOR_DECISION and is_new_pause(rollout, observed):
+        record_event(upgrade, EventKind.ROLLOUT_WAITING, verdict.reason or "", rollout=rollout)
+    if verdict.outcome == Outcome.BAKING and rollout.outcome != Outcome.BAKING:
+        record_event(upgrade, EventKind.ROLLOUT_BAKING, verdict.reason or "", rollout=rollout)
     if observed["is_stalled"] and not rollout.is_stalled:
         since = f"No progress since {observed['progressed_at']:%H:%M:%S} UTC."
         message = f"{since} {find_newest_ecs_message(rollout, verdict)}".strip()
@@ -37,6 +41,20 @@ def record_progress_events(upgrade: Upgrade, rollout: Rollout, verdict: Verdict,
         record_event(upgrade, EventKind.ROLLOUT_STALLED, message, rollout=rollout)
     if rollout.is_stalled and not observed["is_stalled"]:
         record_event(upgrade, EventKind.ROLLOUT_RESUMED, "Tasks are progressing again.", rollout=rollout)
+
+
+def is_new_pause(rollout: Rollout, observed: dict[str, Any]) -> bool:
+    """Return whether the deployment waits for another decision than at the previous observation."""
+    before, now = rollout.hook or {}, observed.get("hook") or {}
+    return rollout.outcome != Outcome.WAITING_FOR_DECISION or before.get("id") != now.get("id")
+
+
+def record_overdue(upgrade: Upgrade, rollout: Rollout, last_state: str) -> None:
+    """Add the entry that the rollout is past its deadline, and notify. The caller does this once for each rollout."""
+    deadline = f"{rollout.deadline_at:%Y-%m-%d %H:%M} UTC" if rollout.deadline_at else "its deadline"
+    message = f"Not finished by {deadline}. The portal watches it further. Last state: {last_state}"
+    notify_overdue(upgrade, rollout, message)
+    record_event(upgrade, EventKind.ROLLOUT_OVERDUE, message, rollout=rollout)
 
 
 def find_newest_ecs_message(rollout: Rollout, verdict: Verdict) -> str:

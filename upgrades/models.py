@@ -14,6 +14,7 @@ from portal.leases import Leased, due
 from portal.models import Organization, User
 from upgrades.states import (
     OPEN,
+    ROLLED_OUT,
     TARGETS,
     UPGRADE_STATUSES,
     CheckStatus,
@@ -201,7 +202,7 @@ class Upgrade(models.Model):
     @property
     def has_advanced(self) -> bool:
         """Return whether any service completed, so that it can be validated. Uses the prefetched rollouts."""
-        return any(rollout.outcome == Outcome.COMPLETED for rollout in self.rollouts.all())
+        return any(rollout.outcome in ROLLED_OUT for rollout in self.rollouts.all())
 
     @property
     def version_steps(self) -> list[tuple[str, str | None]]:

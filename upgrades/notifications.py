@@ -1,4 +1,4 @@
-"""Notifications about upgrades: started, ended, stalled, not validated. portal/notifications delivers them.
+"""Notifications about upgrades: started, ended, stalled, overdue, not validated. portal/notifications delivers them.
 
 Call each function in the transaction of the change it reports, after the guard that lets the change happen only once.
 A repeated step then sends no second notification.
@@ -12,8 +12,11 @@ from portal.models.notifications import NotificationKind
 from portal.notifications import notify
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
 from upgrades.outcome_texts import OUTCOME_TEXTS, UNCLEAR
-from upgrades.states import EventKind, Outcome, Status, describe_upgrade, inline_label
+from upgrades.states import ROLLED_OUT, EventKind, Outcome, Status, describe_upgrade, inline_label
 
+NEXT_AFTER_OVERDUE = (
+    "Next: find out on the upgrade's page what ECS waits for. Stop the upgrade to let ECS roll it back."
+)
 NEXT_AFTER_STALL = "Next: find the cause on the upgrade's page. Stop the upgrade to let ECS roll it back."
 
 
@@ -59,6 +62,14 @@ def notify_stalled(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
     lines = [f"{service.capitalize()} of {upgrade.upgrade_id}: {message}", NEXT_AFTER_STALL]
     what, text = f"rollout of {service} stalled", "\n".join(lines)
     notify_upgrade(upgrade, NotificationKind.UPGRADE_STALLED, get_rollouts(upgrade), what=what, text=text)
+
+
+def notify_overdue(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
+    """Notify that a rollout is past its deadline and still open. The caller does this once for each rollout."""
+    service = inline_label(rollout.service)
+    lines = [f"{service.capitalize()} of {upgrade.upgrade_id}: {message}", NEXT_AFTER_OVERDUE]
+    what, text = f"rollout of {service} overdue", "\n".join(lines)
+    notify_upgrade(upgrade, NotificationKind.UPGRADE_OVERDUE, get_rollouts(upgrade), what=what, text=text)
 
 
 def notify_validation_missing(upgrade: Upgrade, open_rows: list[str]) -> None:
@@ -147,6 +158,6 @@ def next_action(status: Status, rollouts: list[Rollout]) -> str:
         return hint if is_unclear else f"{hint} The upgrade's page offers the safe next step."
     if status == Status.FAILED:
         return "Nothing was changed. Find out why, then start it again."
-    if any(rollout.outcome == Outcome.COMPLETED for rollout in rollouts):
+    if any(rollout.outcome in ROLLED_OUT for rollout in rollouts):
         return "Validate it. Rolled out does not mean working."
     return "Nothing was changed, so there is nothing to validate."

@@ -21,7 +21,7 @@ from upgrades.inventory.ecs_services import RunningService, describe_running_ser
 from upgrades.inventory.images import RequestedImage, read_recorded_names
 from upgrades.inventory.running import LONGEST_WAIT_SECONDS
 from upgrades.models import MAX_VERSION_LENGTH, Rollout, Upgrade
-from upgrades.states import Outcome
+from upgrades.states import ROLLED_OUT, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def find_record_refusal(rollout: Rollout) -> str | None:
     """Return why the record rules out a rollback of this service, or None. Does not read ECS."""
     upgrade = rollout.upgrade
     organization = upgrade.organization
-    if rollout.outcome != Outcome.COMPLETED:
+    if rollout.outcome not in ROLLED_OUT:
         label = Outcome(rollout.outcome).label if rollout.outcome else rollout.get_status_display()
         return f"it did not advance ({label}), so there is nothing to roll back."
     if not rollout.previous_task_definition or not rollout.task_definition:

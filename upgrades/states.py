@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 
 from django.db import models
 
-from portal.aws.ecs import Deployment, LifecycleHook, Service, ServiceDeployment, ServiceEvent
+from portal.aws.ecs import PAUSE_HOOK, ROLLING, Deployment, LifecycleHook, Service, ServiceDeployment, ServiceEvent
 
 
 class PlatformService(models.TextChoices):
@@ -208,11 +208,16 @@ class EventKind(models.TextChoices):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Result of judging one observation of a rollout's own deployment."""
+    """Result of judging one observation of a rollout's own deployment.
+
+    `is_resting`: ECS waits on purpose, so a standstill is no stall. `needs_confirmation`: a stale read could show the same.
+    """
 
     status: Status
     outcome: Outcome | None = None
     reason: str | None = None
+    is_resting: bool = False
+    needs_confirmation: bool = False
 
     @property
     def is_terminal(self) -> bool:
@@ -223,6 +228,10 @@ ROLLBACK_STATUSES = frozenset({"ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS", "RO
 ALL_TRAFFIC = 100.0
 # Stages after the last shift: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/blue-green-deployment-how-it-works.html
 STAGES_AFTER_SHIFT = frozenset({"POST_PRODUCTION_TRAFFIC_SHIFT", "BAKE_TIME", "CLEAN_UP"})
+
+
+# While traffic shifts, the counts stand still, and the weights move in steps.
+STAGES_OF_SHIFT = frozenset({"TEST_TRAFFIC_SHIFT", "PRODUCTION_TRAFFIC_SHIFT"})
 
 
 def is_rolling_back(deployment: ServiceDeployment) -> bool:
@@ -248,46 +257,174 @@ def find_open_hook(deployment: ServiceDeployment) -> LifecycleHook | None:
     return None
 
 
-def judge(deployment: ServiceDeployment, *, superseded_by: str | None = None, stopped_by: str | None = None) -> Verdict:
+def judge(
+    deployment: ServiceDeployment,
+    *,
+    superseded_by: str | None = None,
+    stopped_by: str | None = None,
+    shifted_at: datetime | None = None,
+    has_run: bool = False,
+    failure: str | None = None,
+) -> Verdict:
     """Judge a rollout by its own service deployment.
 
     `superseded_by`: ARN of a deployment that was started later. The caller finds it only if this one has stopped.
     `stopped_by`: the person for whom this portal sent StopServiceDeployment.
+    `shifted_at`: when all traffic was first seen on the new version. `has_run`: a task of it was seen running.
+    `failure`: why DescribeServices says that the deployment failed.
 
-    Only the deployment's own status counts, never the running counts: after a rollback `running == desired` too.
+    Only the deployment's own status decides. Stage, weights and counts explain: after a rollback, and at most stages of
+    BLUE_GREEN, LINEAR and CANARY, `running == desired` too.
     """
     state = deployment.status
-    reason = deployment.rollback_reason or deployment.status_reason
     if state == "PENDING":
         return Verdict(Status.PENDING)
     if state == "SUCCESSFUL":
-        return Verdict(Status.SUCCESS, Outcome.COMPLETED, deployment.status_reason)
-    if state in ("ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS"):
-        return Verdict(Status.IN_PROGRESS, Outcome.ROLLING_BACK, reason)
-    if state == "ROLLBACK_SUCCESSFUL":
-        # If ECS had already started to roll back, a later stop is not the reason.
-        if stopped_by and not _failed_by_itself(deployment):
-            return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", reason))
-        return Verdict(Status.FAILED, Outcome.ROLLED_BACK, reason)
-    if state == "ROLLBACK_FAILED":
-        return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, reason)
+        return _judge_successful(deployment, has_run=has_run)
+    if is_rolling_back(deployment):
+        return _judge_rolled_back(deployment, stopped_by=stopped_by, shifted_at=shifted_at)
     if state == "STOPPED":
-        return _judge_stopped(deployment, superseded_by=superseded_by, stopped_by=stopped_by)
-    # IN_PROGRESS, STOP_REQUESTED and any status that ECS adds later: not ended until ECS says so.
-    return Verdict(Status.IN_PROGRESS, None, deployment.status_reason)
+        return _judge_stopped(deployment, superseded_by=superseded_by, stopped_by=stopped_by, failure=failure)
+    if state == "IN_PROGRESS":
+        return _judge_in_progress(deployment)
+    if state == "STOP_REQUESTED":
+        return Verdict(Status.IN_PROGRESS, None, deployment.status_reason)
+    # A status that ECS added later: not ended until ECS says so.
+    return Verdict(Status.IN_PROGRESS, None, _join(f"ECS reports the status {state}.", deployment.status_reason))
+
+
+def _judge_successful(deployment: ServiceDeployment, *, has_run: bool) -> Verdict:
+    """Judge a deployment that ECS calls successful. Early success leaves old tasks, and some new ones to start."""
+    configuration = deployment.configuration
+    if deployment.target_requested == 0 and deployment.target_running == 0:
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED, _join(_describe_no_task(has_run), deployment.status_reason))
+    if configuration is None or not configuration.early_success:
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED, deployment.status_reason)
+    then = (
+        "Old tasks may drain for up to two weeks" if configuration.source_cleanup == "DEFERRED" else "Others may start"
+    )
+    known = deployment.target_requested is not None
+    ran = f"{deployment.target_running} of {deployment.target_requested} new tasks ran then. " if known else ""
+    early = f"ECS ended it by early success. {ran}{then}, and neither breaker nor alarms watch them."
+    return Verdict(Status.SUCCESS, Outcome.COMPLETED_EARLY, _join(early, deployment.status_reason))
+
+
+def _describe_no_task(has_run: bool) -> str:
+    verb = "runs" if has_run else "has run"
+    return f"No task of the new version {verb}: the desired count was 0 when the deployment ended."
+
+
+def _judge_in_progress(deployment: ServiceDeployment) -> Verdict:
+    """Judge a deployment that is in progress: what ECS waits for."""
+    hook = find_open_hook(deployment)
+    said = deployment.status_reason
+    stage = deployment.lifecycle_stage
+    if hook is not None:
+        is_pause = hook.status == "AWAITING_ACTION"
+        outcome = Outcome.WAITING_FOR_DECISION if is_pause else Outcome.HOOK_RUNNING
+        return Verdict(Status.IN_PROGRESS, outcome, _describe_hook(hook, stage), is_resting=True)
+    if stage == "BAKE_TIME":
+        baking = "The new version serves all traffic and bakes. ECS may still roll it back."
+        return Verdict(Status.IN_PROGRESS, Outcome.BAKING, _join(baking, said), is_resting=True)
+    if stage is not None:
+        weight = deployment.production_weight
+        where = (
+            f"Stage {stage}." if weight is None else f"Stage {stage}: {weight:g} % of the traffic on the new version."
+        )
+        return Verdict(Status.IN_PROGRESS, None, _join(where, said), is_resting=stage in STAGES_OF_SHIFT)
+    if _watches_alarms(deployment):
+        alarms = ", ".join(deployment.configuration.alarm_names) if deployment.configuration else ""
+        watches = (
+            f"All new tasks run. ECS watches the alarms{f' ({alarms})' if alarms else ''} before it ends the rollout."
+        )
+        return Verdict(Status.IN_PROGRESS, None, _join(watches, said), is_resting=True)
+    return Verdict(Status.IN_PROGRESS, None, said)
+
+
+def _describe_hook(hook: LifecycleHook, stage: str | None) -> str:
+    """Describe the hook that ECS waits for, until when, and what ECS does then."""
+    action = {"ROLLBACK": "rolls back", "CONTINUE": "continues"}.get(hook.timeout_action or "")
+    ends = f" until {hook.expires_at:%Y-%m-%d %H:%M} UTC" if hook.expires_at else ""
+    then = f" Then ECS {action}." if action else ""
+    where = f" at {stage}" if stage else ""
+    if hook.status == "AWAITING_ACTION":
+        return f"Paused{where}{ends}.{then}"
+    name = f" {hook.target_arn.rpartition(':')[2]}" if hook.target_arn else ""
+    return f"ECS waits for the hook{name}{where}{ends}.{then}"
+
+
+def _watches_alarms(deployment: ServiceDeployment) -> bool:
+    """Return whether only the alarms keep a rolling deployment open: all new tasks run and the old ones are gone."""
+    has_moved = (
+        bool(deployment.target_requested)
+        and deployment.target_running >= (deployment.target_requested or 0)
+        and deployment.target_pending == 0
+        and deployment.source_running == 0
+    )
+    configured = deployment.configuration is not None and deployment.configuration.alarms_enabled
+    return has_moved and (configured or deployment.alarms_status == "MONITORING")
+
+
+def _judge_rolled_back(
+    deployment: ServiceDeployment, *, stopped_by: str | None, shifted_at: datetime | None
+) -> Verdict:
+    """Judge a deployment that ECS rolls back or has rolled back. Its stage may still be that of the way forward."""
+    reason = _describe_rollback(deployment, shifted_at)
+    if deployment.status in ("ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS"):
+        return Verdict(Status.IN_PROGRESS, Outcome.ROLLING_BACK, reason)
+    if deployment.status == "ROLLBACK_FAILED":
+        return Verdict(Status.FAILED, Outcome.ROLLBACK_FAILED, reason)
+    # If ECS had already started to roll back, a later stop is not the reason.
+    if stopped_by and not _failed_by_itself(deployment):
+        return Verdict(Status.FAILED, Outcome.STOPPED_BY_USER, _join(f"Stopped by {stopped_by}.", reason))
+    return Verdict(Status.FAILED, Outcome.ROLLED_BACK, reason)
+
+
+def _describe_rollback(deployment: ServiceDeployment, shifted_at: datetime | None) -> str | None:
+    """Return ECS's reason for a rollback, the alarms and hooks behind it, and how long after the traffic shift it came."""
+    reason = deployment.rollback_reason or deployment.status_reason
+    alarms = [alarm for alarm in deployment.triggered_alarms if alarm not in (reason or "")]
+    hooks = {"FAILED": "failed", "TIMED_OUT": "timed out"}
+    parts = [
+        reason or "",
+        f"Triggered alarms: {', '.join(alarms)}." if alarms else "",
+        *(f"The hook {_name_hook(hook)} {hooks[str(hook.status)]}." for hook in _failed_hooks(deployment)),
+    ]
+    began_at = deployment.rollback_started_at
+    if shifted_at and began_at and began_at >= shifted_at:
+        minutes = round((began_at - shifted_at).total_seconds() / 60)
+        parts.append(f"That was {minutes} min after the traffic shift: the new version had served all traffic.")
+    return " ".join(part for part in parts if part) or None
+
+
+def _name_hook(hook: LifecycleHook) -> str:
+    return hook.target_arn.rpartition(":")[2] if hook.target_arn else hook.id
+
+
+def _failed_hooks(deployment: ServiceDeployment) -> list[LifecycleHook]:
+    """Return the hooks that made ECS roll back. A pause that a person ended is none of them."""
+    ended = [hook for hook in deployment.hooks if hook.status in ("FAILED", "TIMED_OUT")]
+    return [hook for hook in ended if hook.status == "TIMED_OUT" or hook.target_type != PAUSE_HOOK]
 
 
 def _failed_by_itself(deployment: ServiceDeployment) -> bool:
-    return deployment.breaker_status == "TRIGGERED" or bool(deployment.triggered_alarms)
+    has_alarm = bool(deployment.triggered_alarms)
+    return deployment.breaker_status == "TRIGGERED" or has_alarm or bool(_failed_hooks(deployment))
 
 
-def _judge_stopped(deployment: ServiceDeployment, *, superseded_by: str | None, stopped_by: str | None) -> Verdict:
+def _judge_stopped(
+    deployment: ServiceDeployment, *, superseded_by: str | None, stopped_by: str | None, failure: str | None
+) -> Verdict:
     reason = deployment.status_reason
     if deployment.triggered_alarms:
         alarms = ", ".join(deployment.triggered_alarms)
         return Verdict(Status.FAILED, Outcome.ALARM, _join(f"Triggered alarms: {alarms}.", reason))
     if deployment.breaker_status == "TRIGGERED":
         return Verdict(Status.FAILED, Outcome.CIRCUIT_BREAKER, reason)
+    # ListServiceDeployments reports neither breaker nor alarms, but DescribeServices says that one of them failed it.
+    why = next((text for text in (failure, reason) if _names_a_watcher(text)), None)
+    if deployment.breaker_status is None and why:
+        return Verdict(Status.FAILED, _find_failure_outcome(why), why)
     if superseded_by:
         return Verdict(Status.FAILED, Outcome.SUPERSEDED, _join(f"Replaced by {superseded_by}.", reason))
     if stopped_by:
@@ -296,6 +433,10 @@ def _judge_stopped(deployment: ServiceDeployment, *, superseded_by: str | None, 
 
 
 NOT_SHOWN = Verdict(Status.IN_PROGRESS, None, "ECS does not show this deployment yet.")
+UNKNOWN_STRATEGY = (
+    "ECS reports the end of a {strategy} deployment only by ecs:DescribeServiceDeployments, and the portal could not "
+    "read it there."
+)
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html
 ENDED = re.compile(r"\(deployment (?P<id>[^)]+)\) deployment (?P<how>completed|failed)")
 ROLLING_BACK = "rolling back to deployment"
@@ -324,6 +465,7 @@ def judge_by_id(
     *,
     baseline: Collection[str],
     since: datetime,
+    strategy: str = ROLLING,
     was_rolling_back: bool = False,
     stopped_by: str | None = None,
 ) -> Verdict:
@@ -335,18 +477,21 @@ def judge_by_id(
     A rollback makes an earlier deployment PRIMARY again, under its own id, which is one of the baseline. Some imitations
     of ECS give it a new id. Both are recognized. A stale read from before the call also shows the baseline. An id of the
     baseline therefore proves a rollback only if the same read shows this deployment, its failure or the rollback.
-    A missing entry is never taken for a success.
+    A missing entry is never taken for a success. ECS documents rolloutState only for rolling deployments, so for any
+    other `strategy` nothing is concluded: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html.
     """
+    if strategy != ROLLING:
+        return Verdict(Status.IN_PROGRESS, None, UNKNOWN_STRATEGY.format(strategy=strategy), is_resting=True)
     deployment, primary = service.deployment(deployment_id), service.primary
     events = _read_events(service, deployment_id, baseline=baseline, since=since)
     if deployment is not None and deployment.rollout_state == "COMPLETED":
-        return Verdict(Status.SUCCESS, Outcome.COMPLETED, deployment.rollout_state_reason)
+        return _complete(service, deployment.rollout_state_reason)
     if events.completed:
-        return Verdict(Status.SUCCESS, Outcome.COMPLETED, events.completed)
+        return _complete(service, events.completed)
     if primary is None:
         return NOT_SHOWN
     if primary.id == deployment_id:
-        return _judge_primary(primary)
+        return _judge_primary(service, primary, since=since)
     came_later = events.other or _came_later(service, deployment, known={deployment_id, primary.id, *baseline})
     if came_later and not events.failed and not was_rolling_back:
         return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {came_later}.")
@@ -363,14 +508,29 @@ def judge_by_id(
     return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {primary.id}.")
 
 
-def _judge_primary(mine: Deployment) -> Verdict:
+def _complete(service: Service, reason: str | None) -> Verdict:
+    no_task = _describe_no_task(has_run=False) if service.desired_count == 0 == service.running_count else ""
+    return Verdict(Status.SUCCESS, Outcome.COMPLETED, _join(no_task, reason) if no_task else reason)
+
+
+def _judge_primary(service: Service, mine: Deployment, *, since: datetime) -> Verdict:
     """Judge the deployment while it is the PRIMARY one."""
     if mine.is_rollback:
         # A later deployment is rolled back to this one. ECS rolls back only to a completed deployment.
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.rollout_state_reason)
     if mine.rollout_state == "FAILED":
         return Verdict(Status.FAILED, _find_failure_outcome(mine.rollout_state_reason), mine.rollout_state_reason)
+    if mine.rollout_state is None and _is_steady(service, mine, since=since):
+        verdict = _complete(service, "It is the only deployment, all its tasks run, and the service is steady.")
+        return replace(verdict, needs_confirmation=True)
     return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason)
+
+
+def _is_steady(service: Service, mine: Deployment, *, since: datetime) -> bool:
+    """Return whether a deployment without a rolloutState has ended: behind a Classic Load Balancer, ECS returns none."""
+    is_steady = any("steady state" in event.message and event.created_at >= since for event in service.events)
+    is_whole = mine.pending_count == 0 and mine.running_count == service.desired_count == mine.desired_count
+    return is_steady and is_whole and len(service.deployments) == 1 and mine.task_definition == service.task_definition
 
 
 def _came_later(service: Service, mine: Deployment | None, *, known: Collection[str]) -> str | None:
@@ -458,6 +618,14 @@ def _with_end(
     if ended["how"] == "completed":
         return replace(read, completed=event.message)
     return replace(read, failed=event.message)
+
+
+def find_failure(service: Service, deployment_id: str, *, baseline: Collection[str], since: datetime) -> str | None:
+    """Return why the deployment failed, by its rolloutState or the service's events. None if it did not."""
+    deployment = service.deployment(deployment_id)
+    if deployment is not None and deployment.rollout_state == "FAILED":
+        return deployment.rollout_state_reason
+    return _read_events(service, deployment_id, baseline=baseline, since=since).failed
 
 
 def _names_a_watcher(reason: str | None) -> bool:

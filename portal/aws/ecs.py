@@ -213,7 +213,7 @@ class ServiceDeployment:
     breaker_threshold: int
     triggered_alarms: tuple[str, ...]
     rollback_reason: str | None
-    target_requested: int = 0
+    target_requested: int | None = None
     lifecycle_stage: str | None = None
     hooks: tuple[LifecycleHook, ...] = ()
     configuration: DeploymentConfiguration | None = None
@@ -233,6 +233,8 @@ class ServiceDeploymentBrief:
     status: str
     created_at: datetime
     target_revision: str | None
+    status_reason: str | None = None
+    finished_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -414,13 +416,13 @@ def list_service_deployments(
 
 
 def as_service_deployment(brief: ServiceDeploymentBrief) -> ServiceDeployment:
-    """Convert an entry of ListServiceDeployments for roles that may not describe. It has no counts or reasons."""
+    """Convert an entry of ListServiceDeployments for roles that may not describe. It has no counts, stage or hooks."""
     return ServiceDeployment(
         arn=brief.arn,
         status=brief.status,
-        status_reason=None,
+        status_reason=brief.status_reason,
         created_at=brief.created_at,
-        finished_at=None,
+        finished_at=brief.finished_at,
         target_revision=brief.target_revision,
         target_running=0,
         target_pending=0,
@@ -692,7 +694,7 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
         breaker_threshold=breaker.get("threshold") or 0,
         triggered_alarms=tuple(alarms.get("triggeredAlarmNames") or ()),
         rollback_reason=rollback.get("reason"),
-        target_requested=target.get("requestedTaskCount") or 0,
+        target_requested=target.get("requestedTaskCount"),
         lifecycle_stage=raw.get("lifecycleStage") or None,
         hooks=tuple(_lifecycle_hook(hook) for hook in raw.get("lifecycleHookDetails") or []),
         configuration=_configuration(configuration) if configuration else None,
@@ -715,6 +717,8 @@ def _brief(raw: dict[str, Any]) -> ServiceDeploymentBrief:
         status=raw["status"],
         created_at=raw["createdAt"],
         target_revision=raw.get("targetServiceRevisionArn"),
+        status_reason=raw.get("statusReason"),
+        finished_at=raw.get("finishedAt"),
     )
 
 

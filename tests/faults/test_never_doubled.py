@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -248,7 +249,7 @@ def make_overdue(upgrade: Upgrade) -> None:
         )
 
 
-def test_a_row_that_no_step_can_handle_ends_at_its_deadline(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_a_row_that_no_step_can_handle_becomes_overdue(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     engine.start(upgrade)
     Rollout.objects.filter(upgrade=upgrade).update(baseline={"answered_at": "not a time"})
@@ -256,8 +257,12 @@ def test_a_row_that_no_step_can_handle_ends_at_its_deadline(cast: Cast, engine: 
     engine.step()
     assert "See the worker's log for the error" in (upgrade.rollouts.get().check_error or "")
     Rollout.objects.filter(upgrade=upgrade).update(deadline_at=Now())
-    engine.run(upgrade)
+    engine.step()
 
+    rollout = upgrade.rollouts.get()
+    assert (rollout.status, rollout.is_overdue) == (Status.IN_PROGRESS, True)
+    Rollout.objects.filter(upgrade=upgrade).update(started_at=Now() - timedelta(days=30))
+    engine.run(upgrade)
     assert upgrade.rollouts.get().outcome == Outcome.TIMED_OUT
 
 

@@ -407,20 +407,6 @@ def test_a_refusal_by_ecs_says_what_to_do(cast: Cast, engine: Engine, platform: 
     assert "Bad subnet." not in (upgrade.error_message or "")
 
 
-def test_a_rollout_that_never_ends_times_out_and_frees_the_slot(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("stuck", cluster=cast.acme.cluster)
-    upgrade = trigger(cast)
-    engine.start(upgrade)
-    engine.step()
-    Rollout.objects.filter(upgrade=upgrade).update(deadline_at=Now())
-
-    engine.run(upgrade)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.TIMED_OUT)}
-    platform.clear_faults()
-    assert engine.run(trigger(cast, override_reason="it is still rolling")).status == Status.SUCCESS
-
-
 def test_a_rollout_without_progress_is_flagged_stalled(
     cast: Cast, engine: Engine, platform: LocalAws, settings: Any
 ) -> None:

@@ -45,10 +45,10 @@ from upgrades.models import Rollout, Upgrade, UpgradeCheck, ValidationRun, is_kn
 from upgrades.notifications import notify_validation_missing
 from upgrades.states import (
     AUTOMATIC,
+    ROLLED_OUT,
     CheckStatus,
     EventKind,
     MatrixRow,
-    Outcome,
     PlatformService,
     Stage,
     Validation,
@@ -297,7 +297,7 @@ def finish_run(lease: Lease[ValidationRun], checks: dict[MatrixRow, UpgradeCheck
 def open_missing_matrices() -> None:
     """Create the matrix of upgrades that ended without one: during a self-upgrade, the previous release may end some."""
     lately = Upgrade.objects.filter(
-        completed_at__gt=Now() - timedelta(days=1), rollouts__outcome=Outcome.COMPLETED, validation_run__isnull=True
+        completed_at__gt=Now() - timedelta(days=1), rollouts__outcome__in=ROLLED_OUT, validation_run__isnull=True
     )
     for pk in lately.values_list("pk", flat=True).distinct()[:ROWS_PER_SWEEP]:
         with transaction.atomic():
@@ -330,4 +330,4 @@ def send_reminders() -> None:
 
 
 def get_completed_rollouts(upgrade: Upgrade) -> list[Rollout]:
-    return list(Rollout.objects.filter(upgrade=upgrade, outcome=Outcome.COMPLETED).order_by("position"))
+    return list(Rollout.objects.filter(upgrade=upgrade, outcome__in=ROLLED_OUT).order_by("position"))

@@ -18,6 +18,7 @@ from upgrades.events import record_event
 from upgrades.models import Rollout, Upgrade
 from upgrades.notifications import notify_ended
 from upgrades.states import (
+    ROLLED_OUT,
     TERMINAL,
     EventKind,
     Outcome,
@@ -32,7 +33,7 @@ from upgrades.states import (
 logger = logging.getLogger(__name__)
 
 # After these outcomes the next service of `all` starts. After any other outcome it is not attempted.
-CONTINUE_AFTER = frozenset({Outcome.COMPLETED, Outcome.NO_CHANGE, Outcome.DISABLED, Outcome.NOT_SUPPORTED})
+CONTINUE_AFTER = ROLLED_OUT | {Outcome.NO_CHANGE, Outcome.DISABLED, Outcome.NOT_SUPPORTED}
 NOT_ATTEMPTED = "Not attempted because an earlier service failed. Nothing was changed."
 
 
@@ -52,6 +53,9 @@ def finish_rollout(lease: RolloutLease, verdict: Verdict, **observed: Any) -> No
                 "error_message": build_error_message(rollout, verdict, observed) if failed else None,
                 "phase": Phase.DONE,
                 "is_stalled": False,
+                "is_overdue": False,
+                "waiting_since": None,
+                "hook": None,
                 "started_at": rollout.started_at or lease.now,
                 "completed_at": Now(),
                 "next_check_at": None,
@@ -139,7 +143,7 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
         record_event(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts, is_rollback=upgrade.is_rollback))
         notify_ended(upgrade, status)
     Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
-    if status in TERMINAL and any(outcome == Outcome.COMPLETED for _, _, outcome in rollouts):
+    if status in TERMINAL and any(outcome in ROLLED_OUT for _, _, outcome in rollouts):
         open_matrix(upgrade)
         update_validation(upgrade, actor=None)
 
@@ -149,7 +153,7 @@ def deadline() -> timedelta:
 
 
 def build_timed_out_verdict(rollout: Rollout, last_state: str) -> Verdict:
-    minutes = settings.UPGRADE_DEADLINE_SECONDS // 60
+    minutes = (settings.UPGRADE_DEADLINE_SECONDS + (rollout.allowed_seconds or 0)) // 60
     return Verdict(Status.FAILED, Outcome.TIMED_OUT, f"Not finished within {minutes} minutes. Last state: {last_state}")
 
 

@@ -7,7 +7,7 @@ from portal.leases import LeaseLost
 from upgrades.models import Rollout
 from upgrades.states import Phase
 
-__all__ = ["LeaseLost", "RolloutLease", "claim_rollout", "is_past_deadline", "poll_seconds"]
+__all__ = ["LeaseLost", "RolloutLease", "claim_rollout", "poll_seconds"]
 
 
 class RolloutLease(leases.Lease[Rollout]):
@@ -27,10 +27,6 @@ def claim_rollout(rollout_id: int) -> RolloutLease | None:
     for lease in leases.claim_rows(rows.select_related("organization", "upgrade__stop_requested_by")):
         return RolloutLease(lease.row, lease.now)
     return None
-
-
-def is_past_deadline(lease: RolloutLease) -> bool:
-    return lease.rollout.deadline_at is not None and lease.now >= lease.rollout.deadline_at
 
 
 def poll_seconds() -> float:

@@ -5,7 +5,7 @@ Each read renews the lease before every AWS call and may raise AwsError. Docstri
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -14,10 +14,11 @@ from django.conf import settings
 from portal.aws import ecs
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused
 from portal.times import utc
+from upgrades.engine.deadline import STAGE_LIMIT, build_deadline_fields
 from upgrades.engine.lease import RolloutLease
-from upgrades.engine.stages import build_stage_fields
+from upgrades.engine.stages import build_stage_fields, has_moved, recall_configuration
 from upgrades.inventory.images import running_digests
-from upgrades.models import UpgradeEvent
+from upgrades.models import Rollout, UpgradeEvent
 from upgrades.states import Outcome, Verdict
 
 logger = logging.getLogger(__name__)
@@ -80,9 +81,14 @@ def read_service_deployment(lease: RolloutLease) -> ecs.ServiceDeployment | None
     target = lease.rollout.upgrade.aws_target
     known = read_or_none(lambda: ecs.describe_service_deployments(target, [arn]))
     if known is not None:
-        return known.get(arn)
+        own = known.get(arn)
+        # A reply may leave the configuration out. It never changes, so an earlier reply counts.
+        return replace(own, configuration=own.configuration or recall_configuration(lease.rollout)) if own else None
     listed = list_since(lease, get_baseline_time(lease))
-    return next((ecs.as_service_deployment(brief) for brief in listed if brief.arn == arn), None)
+    own_brief = next((brief for brief in listed if brief.arn == arn), None)
+    if own_brief is None:
+        return None
+    return replace(ecs.as_service_deployment(own_brief), configuration=recall_configuration(lease.rollout))
 
 
 def read_or_none(read: Callable[[], Answer]) -> Answer | None:
@@ -121,7 +127,7 @@ def find_started_deployment(lease: RolloutLease) -> StartedDeployment | None:
         deployment
         for deployment in (service.deployments if service else ())
         if deployment.id not in rollout.baseline["deployment_ids"]
-        and deployment.task_definition == rollout.task_definition
+        and is_of_call(lease, deployment)
         and not deployment.is_rollback
     ]
     if not arns and not ids:
@@ -135,6 +141,37 @@ def find_started_deployment(lease: RolloutLease) -> StartedDeployment | None:
     # No documented field links the id and the ARN of a deployment. Both are created at the same moment.
     near = min(ids, key=lambda each: abs(each.created_at - started.created_at), default=None)
     return StartedDeployment(near.id if near else None, started.arn, note)
+
+
+def is_of_call(lease: RolloutLease, deployment: ecs.Deployment) -> bool:
+    """Return whether the rollout's call may have started the deployment, by its task definition and its time.
+
+    Another person's deployment to the same task definition may appear late in the reads, but is older than the call.
+    """
+    is_wanted = deployment.task_definition == lease.rollout.task_definition
+    return is_wanted and deployment.created_at >= get_baseline_time(lease)
+
+
+def is_verified(lease: RolloutLease, deployment: ecs.ServiceDeployment) -> bool:
+    """Return whether the service deployment is the rollout's own, by its time and its target's task definition.
+
+    UpdateService's reply names the service's current deployment, which may be one from outside while reads lag. If AWS
+    does not give its task definition, it counts as the rollout's own. Costs one AWS call, once for each deployment.
+    """
+    rollout = lease.rollout
+    if rollout.baseline.get("verified") == deployment.arn:
+        return True
+    if deployment.created_at < get_baseline_time(lease):
+        return False
+    revision = deployment.target_revision
+    if revision is not None:
+        lease.renew()
+        target = rollout.upgrade.aws_target
+        found = read_or_none(lambda: ecs.revision_task_definitions(target, [revision])) or {}
+        if found.get(revision, rollout.task_definition) != rollout.task_definition:
+            return False
+    lease.write(baseline=rollout.baseline | {"verified": deployment.arn})
+    return True
 
 
 def find_new_service_deployments(lease: RolloutLease) -> list[ecs.ServiceDeploymentBrief]:
@@ -228,11 +265,15 @@ def build_observed_fields(
         observed["failed_tasks"] = max(observed.get("failed_tasks", 0), deployment.breaker_failures)
     if observed.get("failed_tasks"):
         observed["stopped_tasks"] = read_stopped_tasks(lease) or rollout.stopped_tasks
+    observed |= build_deadline_fields(rollout, deployment, verdict, now=lease.now)
     return observed | build_progress_fields(lease, observed, verdict)
 
 
 def build_progress_fields(lease: RolloutLease, observed: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-    """Return `progressed_at`, updated if tasks progressed, and `is_stalled`, true past the stall limit without progress."""
+    """Return `progressed_at`, updated if anything progressed, and `is_stalled`, true past the stall limit without progress.
+
+    Progress is a change of counts, stage, weights or hook. While ECS waits on purpose, nothing needs to progress.
+    """
     rollout = lease.rollout
     rolling_back = verdict.outcome == Outcome.ROLLING_BACK
     source, target = observed.get("source_running", rollout.source_running), observed.get("target_running", 0)
@@ -240,13 +281,22 @@ def build_progress_fields(lease: RolloutLease, observed: dict[str, Any], verdict
         (source > rollout.source_running if rolling_back else source < rollout.source_running)
         or target > rollout.target_running
         or verdict.outcome != rollout.outcome
+        or has_moved(rollout, observed)
         or rollout.progressed_at is None
     )
-    progressed_at = lease.now if moved else rollout.progressed_at
+    rests = verdict.is_resting and verdict.outcome != Outcome.HOOK_RUNNING
+    progressed_at = lease.now if moved or rests else rollout.progressed_at
     still_for = lease.now - progressed_at if progressed_at else timedelta(0)
-    limit = settings.UPGRADE_STALL_SECONDS if rollout.stall_seconds is None else rollout.stall_seconds
-    stalled = not verdict.is_terminal and still_for > timedelta(seconds=limit)
+    stalled = not verdict.is_terminal and still_for > find_stall_limit(rollout, verdict)
     return {"progressed_at": progressed_at, "is_stalled": stalled}
+
+
+def find_stall_limit(rollout: Rollout, verdict: Verdict) -> timedelta:
+    """Return after how long without progress the rollout has stalled. A hook may take as long as ECS allows a stage."""
+    if verdict.outcome == Outcome.HOOK_RUNNING:
+        return STAGE_LIMIT
+    seconds = settings.UPGRADE_STALL_SECONDS if rollout.stall_seconds is None else rollout.stall_seconds
+    return timedelta(seconds=seconds)
 
 
 def read_stopped_tasks(lease: RolloutLease) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from portal.aws.credentials import drop_session
 from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error
 from portal.leases import LEASE_DURATION, run_guarded
 from portal.models import Role
+from upgrades.engine.deadline import is_past_deadline, is_past_ecs_limit
 from upgrades.engine.desired import ensure_revision, find_desired, read_running_version, read_version
 from upgrades.engine.finish import (
     build_changed_since_verdict,
@@ -38,29 +39,32 @@ from upgrades.engine.finish import (
     other_controller,
     refresh_upgrade,
 )
-from upgrades.engine.lease import RolloutLease, claim_rollout, is_past_deadline, poll_seconds
+from upgrades.engine.lease import RolloutLease, claim_rollout, poll_seconds
 from upgrades.engine.observe import (
     build_counts,
     build_observed_fields,
     copy_ecs_events,
     find_started_deployment,
     find_successor,
+    is_of_call,
+    is_verified,
     later_than_baseline,
     read_new_digest,
     read_service,
     read_service_deployment,
 )
 from upgrades.estimates import stall_seconds
-from upgrades.events import describe_revision, describe_start, record_event, record_progress_events
+from upgrades.events import describe_revision, describe_start, record_event, record_overdue, record_progress_events
 from upgrades.inventory.images import VersionMissing
 from upgrades.models import Rollout, Upgrade
-from upgrades.states import EventKind, Outcome, Phase, Status, Verdict, judge, judge_by_id
+from upgrades.states import EventKind, Outcome, Phase, Status, Verdict, find_failure, judge, judge_by_id
 
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 # Minimum number of searches for a lost call's deployment before the call is assumed to have started nothing.
 OBSERVATIONS_BEFORE_RETRY = 3
+CHANGED_MEANWHILE = "The service changed while the upgrade was prepared. The portal reads it again."
 
 
 def advance(rollout_id: int) -> bool:
@@ -89,7 +93,7 @@ def run_step(lease: RolloutLease) -> None:
         logger.warning("rollout %s in %s: %s", lease.rollout.pk, lease.rollout.phase, error)
         if error.code in EXPIRED:
             drop_session(lease.rollout.upgrade.aws_target)
-        record_failed_observation(lease, summarize_error(error))
+        record_failed_observation(lease, summarize_error(error), error)
 
 
 # --- due: observe, decide whether anything must change, commit the baseline, call -----------------------------------
@@ -99,22 +103,23 @@ def start(lease: RolloutLease) -> None:
     """Start the rollout: observe, find the desired revision, commit the baseline, call UpdateService.
 
     1. Observe the service. 2. Find the desired task definition or image. 3. Finish immediately if nothing must change, or
-    if a rollback would undo a later change. 4. Find or register the revision. 5. Commit the baseline. 6. Call.
+    if a rollback would undo a later change. 4. Find or register the revision. 5. Observe the service again: if anyone
+    deployed it meanwhile, start over. 6. Commit the baseline. 7. Call.
 
-    If the worker is killed before 5, the step starts over and finds the revision that it registered.
+    If the worker is killed before 6, the step starts over and finds the revision that it registered.
     """
     rollout = lease.rollout
     why_not = find_reason_not_to_start(rollout)
     if why_not:
         return finish_rollout(lease, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, why_not))
-    if is_past_deadline(lease):
+    if is_past_deadline(rollout, lease.now):
         return finish_rollout(lease, build_timed_out_verdict(rollout, "not started."))
     try:
-        reading = read_service(lease)
-        service = reading.service(rollout.service_name)
+        service = read_service(lease).service(rollout.service_name)
         if service is None or service.status != "ACTIVE":
             return finish_rollout(lease, build_service_missing_verdict(rollout))
         verdict, observed = prepare_call(lease, service)
+        reading = None if verdict else read_service(lease)
     except AwsUnavailable:
         raise
     except VersionMissing as error:
@@ -122,10 +127,20 @@ def start(lease: RolloutLease) -> None:
         return finish_rollout(lease, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, reason))
     except AwsError as error:
         return finish_rollout(lease, build_refused_verdict(rollout, error))
-    if verdict:
-        return finish_rollout(lease, verdict, **observed)
-    commit_baseline(lease, service, reading, observed)
+    if verdict or reading is None:
+        return finish_rollout(lease, verdict or build_service_missing_verdict(rollout), **observed)
+    latest = reading.service(rollout.service_name)
+    if latest is None or has_changed(service, latest):
+        return lease.release(seconds=poll_seconds(), check_error=CHANGED_MEANWHILE)
+    commit_baseline(lease, latest, reading, observed)
     call_update_service(lease)
+
+
+def has_changed(service: ecs.Service, latest: ecs.Service) -> bool:
+    """Return whether anyone deployed the service, or switched it off or on, since it was read for the decision."""
+    before, after = ({each.id for each in read.deployments} for read in (service, latest))
+    is_deployed = service.task_definition != latest.task_definition or bool(after - before)
+    return is_deployed or bool(service.desired_count) != bool(latest.desired_count)
 
 
 def prepare_call(lease: RolloutLease, service: ecs.Service) -> tuple[Verdict | None, dict[str, Any]]:
@@ -201,6 +216,8 @@ def commit_baseline(
             attempts=rollout.attempts + 1,
             started_at=rollout.started_at or lease.now,
             progressed_at=lease.now,
+            # ECS copies it into the deployment at the call.
+            strategy=service.configuration.strategy,
             stall_seconds=stall_seconds(rollout.organization, rollout.service),
             check_error=None,
             baseline={
@@ -261,10 +278,10 @@ def call_update_service(lease: RolloutLease) -> None:
 
 
 def follow_reply(lease: RolloutLease, service: ecs.Service) -> None:
-    """Follow the deployment that UpdateService's reply names if it is new. Otherwise resolve() finds it."""
+    """Follow the deployment that UpdateService's reply names if it is new and ours. Otherwise resolve() finds it."""
     baseline = lease.rollout.baseline
     primary = service.primary
-    if primary is None or primary.id in baseline["deployment_ids"]:
+    if primary is None or primary.id in baseline["deployment_ids"] or not is_of_call(lease, primary):
         return lease.release(seconds=poll_seconds())
     arn = service.current_service_deployment
     follow(lease, deployment_id=primary.id, arn=arn if arn != baseline["service_deployment"] else None)
@@ -302,10 +319,9 @@ def resolve(lease: RolloutLease) -> None:
         return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
     if found is not None:
         return follow(lease, deployment_id=found.deployment_id, arn=found.arn, note=found.note)
-    if is_past_deadline(lease):
-        return finish_rollout(
-            lease, build_timed_out_verdict(rollout, "the reply to UpdateService was lost and no deployment was found.")
-        )
+    if is_past_deadline(rollout, lease.now):
+        last_state = "the reply to UpdateService was lost and no deployment was found."
+        return finish_when_confirmed(lease, build_timed_out_verdict(rollout, last_state))
     observations = rollout.baseline.get("looks", 0) + 1
     first_observed_at = rollout.baseline.get("looked_at") or lease.now.isoformat()
     waited = lease.now - datetime.fromisoformat(first_observed_at)
@@ -334,35 +350,85 @@ def resolve(lease: RolloutLease) -> None:
 
 
 def watch(lease: RolloutLease) -> None:
-    """Watch the deployment: observe, judge, request a stop if a person did, then write the progress or finish."""
+    """Watch the deployment: observe, judge, request a stop if a person did, then write the progress or finish.
+
+    If DescribeServices fails, the deployment is still asked for by its ARN, and only its own status decides.
+    """
     rollout = lease.rollout
-    try:
-        reading = read_service(lease)
-    except AwsMissing:
-        reading = None
-    service = reading.service(rollout.service_name) if reading else None
+    service, error = observe_service(lease)
     if rollout.service_deployment_arn is None and service is not None:
         find_service_deployment_arn(lease)
-    deployment = read_service_deployment(lease)
+    deployment = read_own_deployment(lease)
+    if deployment is None and error is not None:
+        raise error
     if deployment is None and (service is None or service.status != "ACTIVE"):
         return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
     verdict = judge_deployment(lease, service, deployment)
     note = request_stop(lease, deployment, verdict) if rollout.upgrade.stop_requested_at else None
     observed = build_observed_fields(lease, service, deployment, verdict) | {"stop_error": note}
+    observed["check_error"] = summarize_error(error) if error else None
     if verdict.status == Status.SUCCESS and rollout.to_digest is None:
         observed |= {"to_digest": read_new_digest(lease)}
     copy_ecs_events(lease, service)
-    if verdict.outcome == Outcome.STOPPED and service is None:
-        return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
-    if verdict.outcome == Outcome.STOPPED or (verdict.status == Status.FAILED and deployment is None):
-        return finish_when_confirmed(lease, verdict, **observed)
     if verdict.is_terminal:
-        return finish_rollout(lease, verdict, **observed)
-    if is_past_deadline(lease):
-        return finish_rollout(
-            lease, build_timed_out_verdict(rollout, verdict.reason or "ECS still reports it in progress."), **observed
-        )
+        is_gone = service is None and error is None
+        return end_watch(lease, verdict, observed, is_described=deployment is not None, is_gone=is_gone)
+    is_open = is_reported_open(rollout, service, deployment, verdict)
+    if is_past_ecs_limit(rollout, lease.now) or (observed["is_overdue"] and not is_open):
+        last_state = verdict.reason or "ECS still reports it in progress."
+        return finish_when_confirmed(lease, build_timed_out_verdict(rollout, last_state), **observed)
     record_progress(lease, verdict, observed)
+
+
+def observe_service(lease: RolloutLease) -> tuple[ecs.Service | None, AwsError | None]:
+    """Return the service, None if it does not exist, or the error if it could not be read."""
+    try:
+        return read_service(lease).service(lease.rollout.service_name), None
+    except AwsMissing:
+        return None, None
+    except AwsError as error:
+        return None, error
+
+
+def read_own_deployment(lease: RolloutLease) -> ecs.ServiceDeployment | None:
+    """Read the rollout's service deployment. Drop one that UpdateService's reply named but that is not the rollout's."""
+    deployment = read_service_deployment(lease)
+    if deployment is None or is_verified(lease, deployment):
+        return deployment
+    logger.warning("rollout %s: %s is another deployment", lease.rollout.pk, deployment.arn)
+    lease.write(service_deployment_arn=None)
+    find_service_deployment_arn(lease)
+    return read_service_deployment(lease)
+
+
+def end_watch(
+    lease: RolloutLease, verdict: Verdict, observed: dict[str, Any], *, is_described: bool, is_gone: bool
+) -> None:
+    """Finish, after a second observation if a stale read could show the same.
+
+    `is_described`: the verdict is from the service deployment. `is_gone`: the service does not exist any more.
+    """
+    if verdict.outcome == Outcome.STOPPED and is_gone:
+        return finish_when_confirmed(lease, build_service_missing_verdict(lease.rollout))
+    is_doubtful = verdict.outcome == Outcome.STOPPED or (verdict.status == Status.FAILED and not is_described)
+    if is_doubtful or verdict.needs_confirmation:
+        return finish_when_confirmed(lease, verdict, **observed)
+    finish_rollout(lease, verdict, **observed)
+
+
+def is_reported_open(
+    rollout: Rollout, service: ecs.Service | None, deployment: ecs.ServiceDeployment | None, verdict: Verdict
+) -> bool:
+    """Return whether ECS still reports the deployment as open, so that it may end by itself.
+
+    Without the service deployment, only the service's entry about a rolling one, or about its rollback, shows it.
+    """
+    if deployment is not None or verdict.outcome == Outcome.ROLLING_BACK:
+        return True
+    if service is None or rollout.strategy not in (None, ecs.ROLLING):
+        return False
+    entry = service.deployment(rollout.deployment_id) if rollout.deployment_id else None
+    return entry is not None and entry.rollout_state in (None, "IN_PROGRESS")
 
 
 def find_service_deployment_arn(lease: RolloutLease) -> None:
@@ -413,18 +479,35 @@ def judge_deployment(
     by = get_stopper_email(rollout) if rollout.stop_sent_at else None
     if deployment is not None:
         later = find_successor(lease, service, deployment) if deployment.status == "STOPPED" else None
-        return judge(deployment, superseded_by=later, stopped_by=by)
+        return judge(
+            deployment,
+            superseded_by=later,
+            stopped_by=by,
+            shifted_at=rollout.traffic_shifted_at,
+            has_run=rollout.target_running > 0,
+            failure=read_failure(lease, service),
+        )
     if service is not None and rollout.deployment_id:
         return judge_by_id(
             service,
             rollout.deployment_id,
             baseline=rollout.baseline["deployment_ids"],
             since=later_than_baseline(lease),
+            strategy=rollout.strategy or service.configuration.strategy,
             was_rolling_back=rollout.outcome == Outcome.ROLLING_BACK,
             stopped_by=by,
         )
     # ECS reports neither its ARN nor its id. That proves nothing, so only the deadline ends the rollout.
     return Verdict(Status.IN_PROGRESS, None, "ECS did not report this deployment at the last check.")
+
+
+def read_failure(lease: RolloutLease, service: ecs.Service | None) -> str | None:
+    """Return why the service's entries and events say that the rollout's deployment failed; None if they do not."""
+    rollout = lease.rollout
+    if service is None or rollout.deployment_id is None:
+        return None
+    ids = rollout.baseline["deployment_ids"]
+    return find_failure(service, rollout.deployment_id, baseline=ids, since=later_than_baseline(lease))
 
 
 # --- between two observations -----------------------------------------------------------------------------------
@@ -440,6 +523,9 @@ def record_progress(lease: RolloutLease, verdict: Verdict, observed: dict[str, A
     with transaction.atomic():
         upgrade = Upgrade.objects.locked(rollout.upgrade_id)
         record_progress_events(upgrade, rollout, verdict, observed)
+        if observed["is_overdue"] and rollout.overdue_notified_at is None:
+            record_overdue(upgrade, rollout, verdict.reason or "ECS still reports it in progress.")
+            observed |= {"overdue_notified_at": lease.now}
         lease.release(seconds=seconds_to_next_poll(lease), status=status, outcome=verdict.outcome, **observed)
         refresh_upgrade(upgrade)
 
@@ -454,11 +540,27 @@ def finish_when_confirmed(lease: RolloutLease, verdict: Verdict, **observed: Any
     lease.release(seconds=poll_seconds(), **fields)
 
 
-def record_failed_observation(lease: RolloutLease, why: str) -> None:
-    """Record that ECS could not be read. The state stays unchanged, and the page shows since when."""
-    if is_past_deadline(lease):
-        return finish_rollout(lease, build_timed_out_verdict(lease.rollout, f"AWS could not be read. {why}"))
-    lease.release(seconds=5 * poll_seconds(), check_error=why)
+def record_failed_observation(lease: RolloutLease, why: str, error: AwsError | None = None) -> None:
+    """Record that ECS could not be read. The state stays unchanged, and the page shows since when.
+
+    Past the deadline, only a definite refusal ends the rollout: if AWS does not answer, ECS may still be rolling. Before
+    the call, nothing can be rolling.
+    """
+    rollout = lease.rollout
+    if not is_past_deadline(rollout, lease.now):
+        return lease.release(seconds=5 * poll_seconds(), check_error=why)
+    verdict = build_timed_out_verdict(rollout, f"AWS could not be read. {why}")
+    if rollout.phase == Phase.DUE or is_past_ecs_limit(rollout, lease.now):
+        return finish_rollout(lease, verdict)
+    if error is not None and not isinstance(error, AwsUnavailable):
+        return finish_when_confirmed(lease, verdict, check_error=why)
+    with transaction.atomic():
+        upgrade = Upgrade.objects.locked(rollout.upgrade_id)
+        fields: dict[str, Any] = {"check_error": why, "is_overdue": True}
+        if rollout.overdue_notified_at is None:
+            record_overdue(upgrade, rollout, f"AWS could not be read. {why}")
+            fields["overdue_notified_at"] = lease.now
+        lease.release(seconds=8 * poll_seconds(), **fields)
 
 
 def seconds_to_next_poll(lease: RolloutLease) -> float:

@@ -12,6 +12,7 @@ from portal.times import utc
 from upgrades.models import Rollout
 from upgrades.states import find_open_hook, is_rolling_back, is_shifted
 
+WATCHED = ("lifecycle_stage", "production_weight", "test_weight", "source_weight", "hook")
 NO_STAGE = {"lifecycle_stage": None, "stage_began_at": None, "bake_ends_at": None, "hook": None}
 
 
@@ -63,3 +64,17 @@ def describe_hook(deployment: ecs.ServiceDeployment) -> dict[str, Any] | None:
         "timeout_action": hook.timeout_action,
         "target": hook.target_arn,
     }
+
+
+def has_moved(rollout: Rollout, observed: dict[str, Any]) -> bool:
+    """Return whether stage, weights or hook differ from the previous observation, which `rollout` holds."""
+    return any(observed[name] != getattr(rollout, name) for name in WATCHED if name in observed)
+
+
+def recall_configuration(rollout: Rollout) -> ecs.DeploymentConfiguration | None:
+    """Return the deployment's own configuration as it was read earlier; None if it was never read."""
+    if rollout.configuration is None:
+        return None
+    hooks = [ecs.ConfiguredHook(**{**hook, "stages": tuple(hook["stages"])}) for hook in rollout.configuration["hooks"]]
+    lists = {"hooks": tuple(hooks), "alarm_names": tuple(rollout.configuration["alarm_names"])}
+    return ecs.DeploymentConfiguration(**rollout.configuration | lists)
