@@ -39,6 +39,7 @@ class EcsApi:
             "ListServiceDeployments": self.list_service_deployments,
             "DescribeServiceDeployments": self.describe_service_deployments,
             "StopServiceDeployment": self.stop_service_deployment,
+            "ContinueServiceDeployment": self.continue_service_deployment,
             "DescribeServiceRevisions": self.describe_service_revisions,
             "ListTasks": self.list_tasks,
             "DescribeTasks": self.describe_tasks,
@@ -149,6 +150,18 @@ class EcsApi:
         arn = str(request.params.get("serviceDeploymentArn", ""))
         stop_type = str(request.params.get("stopType") or "ROLLBACK")
         self.engine.stop_service_deployment(request.account, request.region, arn, stop_type=stop_type)
+        return {"serviceDeploymentArn": arn}
+
+    def continue_service_deployment(self, request: ApiRequest) -> Json:
+        params = request.params
+        arn = str(params.get("serviceDeploymentArn", ""))
+        self.engine.continue_service_deployment(
+            request.account,
+            request.region,
+            arn,
+            hook_id=str(params.get("hookId") or ""),
+            action=str(params.get("action") or "CONTINUE"),
+        )
         return {"serviceDeploymentArn": arn}
 
     def describe_service_revisions(self, request: ApiRequest) -> Json:

@@ -13,10 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from portal.sandbox import rollout, scheduler
+from portal.sandbox import hooks, rollout, scheduler
+from portal.sandbox.deployment_configuration import (
+    DEFAULT_CONFIGURATION,
+    breaker_threshold,
+    check_configuration,
+    has_alarms,
+    merged_configuration,
+    strategy_of,
+)
 from portal.sandbox.errors import AwsError, invalid_parameter, service_not_active, service_not_found
 from portal.sandbox.history import inherit, note_counts, record_counts
 from portal.sandbox.records import Deployment, Revision, Service, ServiceDeployment, ServiceKey, Task
+from portal.sandbox.stages import serving_revision
 
 # Fields of CreateService and UpdateService: those whose change starts a service deployment, and the others.
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html
@@ -42,13 +51,6 @@ ECHOED_FIELDS = (
     "propagateTags",
     "schedulingStrategy",
 )
-
-DEFAULT_CONFIGURATION: dict[str, Any] = {
-    "maximumPercent": 200,
-    "minimumHealthyPercent": 100,
-    "deploymentCircuitBreaker": {"enable": False, "rollback": False},
-    "strategy": "ROLLING",
-}
 
 
 @dataclass(frozen=True)
@@ -185,13 +187,15 @@ class Engine:
         """Return a new service record that has no deployment yet."""
         now = self.now()
         fields = TRIGGERING_FIELDS + ECHOED_FIELDS
+        configuration = merged_configuration(DEFAULT_CONFIGURATION, request.get("deploymentConfiguration"))
+        check_configuration(configuration)
         return Service(
             key=key,
             created_at=now,
             advanced_to=now,
             desired=int(request.get("desiredCount") or 0),
             settings={name: request[name] for name in fields if request.get(name) is not None},
-            configuration=merged_configuration(DEFAULT_CONFIGURATION, request.get("deploymentConfiguration")),
+            configuration=configuration,
             task_definition="",
             client_token=str(request.get("clientToken") or ""),
             request_digest=hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest(),
@@ -205,6 +209,8 @@ class Engine:
         `plan` is set when the call names a task definition or forces a deployment.
         """
         service = self.require_active(key)
+        configuration = merged_configuration(service.configuration, request.get("deploymentConfiguration"))
+        check_configuration(configuration)
         service.wake(self.now())
         changed = {
             name for name in TRIGGERING_FIELDS if name in request and request[name] != service.settings.get(name)
@@ -214,7 +220,7 @@ class Engine:
                 service.settings[name] = request[name]
         if request.get("desiredCount") is not None:
             service.desired = int(request["desiredCount"])
-        service.configuration = merged_configuration(service.configuration, request.get("deploymentConfiguration"))
+        service.configuration = configuration
         has_new_definition = plan is not None and plan.task_definition != service.task_definition
         if request.get("forceNewDeployment") or changed or has_new_definition:
             self._start_deployment(service, plan or get_plan(service.revisions[service.primary.revision_arn]))
@@ -245,10 +251,7 @@ class Engine:
         """
         if stop_type != "ROLLBACK":
             raise invalid_parameter(f"The stop type {stop_type} is not supported. The valid value is ROLLBACK.")
-        found = self.find_service_deployment(account, region, arn, as_read=False)
-        if found is None:
-            raise AwsError("ServiceDeploymentNotFoundException", "The service deployment was not found.")
-        service, deployment = found
+        service, deployment = self._require_service_deployment(account, region, arn)
         if not deployment.is_open:
             raise AwsError(
                 "ConflictException", f"The service deployment is in {deployment.status} and cannot be stopped."
@@ -257,6 +260,42 @@ class Engine:
             deployment.status, deployment.updated_at = "ROLLBACK_REQUESTED", self.now()
             service.wake(self.now())
         return deployment
+
+    def continue_service_deployment(
+        self, account: str, region: str, arn: str, *, hook_id: str, action: str
+    ) -> ServiceDeployment:
+        """Continue or roll back a service deployment that is paused at this hook.
+
+        https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContinueServiceDeployment.html names the errors but
+        not when each is raised. Assumed: InvalidParameterException for a hook that does not wait (never existed, an older
+        step's, already answered, a Lambda function), ClientException for a service deployment not in IN_PROGRESS.
+        """
+        if action not in ("CONTINUE", "ROLLBACK"):
+            raise invalid_parameter(
+                f"The action {action} is not supported. The valid values are CONTINUE and ROLLBACK."
+            )
+        service, deployment = self._require_service_deployment(account, region, arn)
+        if deployment.status != "IN_PROGRESS":
+            raise AwsError(
+                "ClientException", f"The service deployment is in {deployment.status} and cannot be continued."
+            )
+        pause = hooks.find_pause(deployment, hook_id)
+        if pause is None:
+            raise invalid_parameter(f"The lifecycle hook {hook_id} is not a pause hook that awaits an action.")
+        now = self.now()
+        deployment.updated_at = now
+        if action == "ROLLBACK":
+            pause["status"], deployment.status = "FAILED", "ROLLBACK_REQUESTED"
+        else:
+            pause["status"] = "SUCCEEDED"
+        service.wake(now)
+        return deployment
+
+    def _require_service_deployment(self, account: str, region: str, arn: str) -> tuple[Service, ServiceDeployment]:
+        found = self.find_service_deployment(account, region, arn, as_read=False)
+        if found is None:
+            raise AwsError("ServiceDeploymentNotFoundException", "The service deployment was not found.")
+        return found
 
     def stop_task(self, account: str, region: str, cluster: str, task_id: str, *, reason: str) -> tuple[Service, Task]:
         """Stop one task of a service. The scheduler replaces it."""
@@ -303,9 +342,11 @@ class Engine:
         now = self.now() if at is None else at
         revision = self._new_revision(service, plan, now)
         sources = list(dict.fromkeys(task.revision_arn for task in service.tasks if task.is_live))
+        serving = serving_revision(service)
         supersede(service, now)
-        alarms = service.configuration.get("alarms") or {}
         breaker = service.configuration.get("deploymentCircuitBreaker") or {}
+        # API_DeploymentConfiguration: the breaker "can only be used for services using the rolling update".
+        is_rolling = strategy_of(service.configuration) == "ROLLING"
         faults = self.rollout_faults(service.key, False)
         current = ServiceDeployment(
             arn=f"{service.key.prefix}:service-deployment/{service.key.cluster}/{service.key.name}/{new_short_id()}",
@@ -314,9 +355,10 @@ class Engine:
             target_revision_arn=revision.arn,
             source_revision_arns=sources,
             configuration=service.configuration,
-            threshold=rollout.breaker_threshold(service.desired),
-            breaker_status="MONITORING" if breaker.get("enable") else "DISABLED",
-            alarm_status="MONITORING" if alarms.get("enable") else "DISABLED",
+            serving_revision_arn=serving,
+            threshold=breaker_threshold(service.configuration, service.desired),
+            breaker_status="MONITORING" if breaker.get("enable") and is_rolling else "DISABLED",
+            alarm_status="MONITORING" if has_alarms(service.configuration) else "DISABLED",
         )
         service.service_deployments.insert(0, current)
         deployment = Deployment(
@@ -372,11 +414,6 @@ def get_plan(revision: Revision) -> RevisionPlan:
         pull_error=revision.pull_error,
         crashes=revision.crashes,
     )
-
-
-def merged_configuration(current: dict[str, Any], change: dict[str, Any] | None) -> dict[str, Any]:
-    """Return a new deploymentConfiguration. A copy, because a service deployment keeps the one it started with."""
-    return {**current, **{name: value for name, value in (change or {}).items() if value is not None}}
 
 
 def new_short_id() -> str:

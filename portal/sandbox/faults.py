@@ -12,9 +12,20 @@ from typing import Any
 from portal.sandbox.errors import AwsError
 from portal.sandbox.protocol import ApiRequest, Reply
 from portal.sandbox.records import ServiceKey
+from portal.sandbox.stages import STAGES
 from portal.sandbox.sts import access_denied, expired_token
 
-ROLLOUT_KINDS = ("crash", "image_pull", "no_capacity", "stuck", "slow", "alarm", "rollback_fails")
+ROLLOUT_KINDS = (
+    "crash",
+    "image_pull",
+    "no_capacity",
+    "stuck",
+    "slow",
+    "alarm",
+    "rollback_fails",
+    "hook_fails",
+    "hook_hangs",
+)
 ERROR_KINDS = ("throttle", "access_denied", "expired_token", "server_error", "error")
 DELIVERY_KINDS = ("timeout_before", "timeout_after", "reply_lost", "delay")
 API_KINDS = (*ERROR_KINDS, *DELIVERY_KINDS, "stale_reads", "member_left_out")
@@ -48,6 +59,7 @@ class Fault:
     exit_code: int | None = None
     reason: str | None = None
     alarm_names: list[str] | None = None
+    stage: str | None = None  # the lifecycle stage of an alarm or a hook; any stage if omitted
     code: str | None = None
     message: str | None = None
     status: int | None = None
@@ -175,6 +187,8 @@ def checked(body: dict[str, Any]) -> dict[str, Any]:
         if name in NUMBERS and value is not None:
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
                 raise FaultError(f"`{name}` must be a number of at least 0, not {value!r}.")
+        elif name == "stage" and value is not None and value not in STAGES:
+            raise FaultError(f"`stage` must be one of {', '.join(STAGES)}, not {value!r}.")
         elif name == "alarm_names":
             if value is not None and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
                 raise FaultError(f"`alarm_names` must be a list of names, not {value!r}.")
@@ -211,7 +225,7 @@ def remove_member(value: Any, path: list[str]) -> None:
 def as_deployment_fault(fault: Fault) -> dict[str, Any]:
     """Return the fault as the engine stores it on a deployment. A failing rollback is one whose tasks crash."""
     kind = "crash" if fault.kind == "rollback_fails" else fault.kind
-    names = ("task_count", "factor", "exit_code", "reason", "alarm_names")
+    names = ("task_count", "factor", "exit_code", "reason", "alarm_names", "stage")
     values = {name: getattr(fault, name) for name in names}
     return {"kind": kind, **{name: value for name, value in values.items() if value is not None}}
 

@@ -119,6 +119,13 @@ class ServiceDeployment:
     status_reason: str = ""
     stop_reason: str = ""
     lifecycle_stage: str = "RECONCILE_SERVICE"
+    stage_since: float = 0.0
+    step: int = 0  # of the shifts of production traffic, from 0
+    production_weight: float = 0.0  # of the target revision, in percent; the serving one has the rest
+    test_weight: float = 0.0
+    serving_revision_arn: str = ""  # that served production when this began
+    hooks: list[dict[str, Any]] = field(default_factory=list)  # of the current stage, as the API shows them
+    hooks_started_at: float = 0.0
     started_at: float | None = None
     finished_at: float | None = None
     stopped_at: float | None = None
@@ -129,6 +136,11 @@ class ServiceDeployment:
     triggered_alarms: list[str] = field(default_factory=list)
     rollback: dict[str, Any] | None = None
     final_counts: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def shifts_traffic(self) -> bool:
+        """Return whether both revisions run side by side until all traffic has moved: every strategy but ROLLING."""
+        return bool(self.configuration.get("strategy", "ROLLING") != "ROLLING")
 
     @property
     def is_open(self) -> bool:

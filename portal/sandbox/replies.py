@@ -7,8 +7,9 @@ JSON 1.1. Fields without a value are omitted, as AWS does.
 import zlib
 from typing import Any
 
+from portal.sandbox.deployment_configuration import strategy_of
 from portal.sandbox.records import Deployment, Revision, Service, ServiceDeployment, Task
-from portal.sandbox.rollout import revision_counts
+from portal.sandbox.rollout import keeps_source, revision_counts
 
 Json = dict[str, Any]
 
@@ -86,21 +87,35 @@ def current_revisions(service: Service) -> list[Json]:
         if deployment.status == "INACTIVE":
             continue
         summary = summaries.setdefault(deployment.revision_arn, revision_summary(deployment.revision_arn, [0, 0, 0]))
-        summary["requestedTaskCount"] += service.desired if deployment.status == "PRIMARY" else 0
+        summary["requestedTaskCount"] += wanted_tasks(service, deployment)
         summary["runningTaskCount"] += sum(task.is_running for task in own_tasks)
         summary["pendingTaskCount"] += sum(task.is_pending for task in own_tasks)
     return list(summaries.values())
 
 
+def wanted_tasks(service: Service, deployment: Deployment) -> int:
+    """Return the desired count of a deployment: 0 when it is replaced, unless both revisions run side by side."""
+    current = service.open_service_deployment
+    is_kept = current and keeps_source(current) and deployment.revision_arn == current.serving_revision_arn
+    return service.desired if deployment.status == "PRIMARY" or is_kept else 0
+
+
+def is_rolling(service: Service, deployment: Deployment) -> bool:
+    own = service.find_service_deployment(deployment.service_deployment_arn)
+    return strategy_of(own.configuration if own else service.configuration) == "ROLLING"
+
+
 def deployment_reply(service: Service, deployment: Deployment) -> Json:
+    """Return an entry of `deployments`. "The rolloutState is only returned for services that use the rolling update"."""
     revision = service.revisions[deployment.revision_arn]
     own_tasks = [task for task in service.tasks if task.is_live and task.deployment_id == deployment.id]
+    has_state = is_rolling(service, deployment)
     return present(
         {
             "id": deployment.id,
             "status": deployment.status,
             "taskDefinition": revision.task_definition,
-            "desiredCount": service.desired if deployment.status == "PRIMARY" else 0,
+            "desiredCount": wanted_tasks(service, deployment),
             "pendingCount": sum(task.is_pending for task in own_tasks),
             "runningCount": sum(task.is_running for task in own_tasks),
             "failedTasks": deployment.failed_tasks,
@@ -110,8 +125,8 @@ def deployment_reply(service: Service, deployment: Deployment) -> Json:
             "platformVersion": "1.4.0",
             "platformFamily": "Linux",
             "networkConfiguration": revision.settings.get("networkConfiguration"),
-            "rolloutState": deployment.rollout_state,
-            "rolloutStateReason": deployment.rollout_state_reason,
+            "rolloutState": deployment.rollout_state if has_state else None,
+            "rolloutStateReason": deployment.rollout_state_reason if has_state else None,
         }
     )
 
@@ -162,14 +177,17 @@ def service_deployment_reply(service: Service, deployment: ServiceDeployment) ->
             },
             "stoppedAt": deployment.stopped_at,
             "updatedAt": deployment.updated_at,
-            "lifecycleStage": deployment.lifecycle_stage,
+            "lifecycleStage": deployment.lifecycle_stage if deployment.shifts_traffic else None,
+            "lifecycleHookDetails": deployment.hooks or None,
             "deploymentConfiguration": deployment.configuration,
             "sourceServiceRevisions": [
-                revision_summary(arn, counts.get(arn, [0, 0, 0])) for arn in deployment.source_revision_arns
+                revision_summary(arn, counts.get(arn, [0, 0, 0])) | traffic_weights(deployment, arn)
+                for arn in deployment.source_revision_arns
             ],
             "targetServiceRevision": revision_summary(
                 deployment.target_revision_arn, counts.get(deployment.target_revision_arn, [0, 0, 0])
-            ),
+            )
+            | traffic_weights(deployment, deployment.target_revision_arn),
             "rollback": deployment.rollback,
             "deploymentCircuitBreaker": {
                 "status": deployment.breaker_status,
@@ -183,6 +201,24 @@ def service_deployment_reply(service: Service, deployment: ServiceDeployment) ->
             },
         }
     )
+
+
+def traffic_weights(deployment: ServiceDeployment, arn: str) -> Json:
+    """Return the weights of a target or source revision: none where no traffic is shifted.
+
+    Assumed: the serving revision has what the target has not, of test traffic too; other sources have nothing.
+    """
+    if not deployment.shifts_traffic:
+        return {}
+    production, test = deployment.production_weight, deployment.test_weight
+    if arn == deployment.serving_revision_arn:
+        production, test = 100.0 - production, 100.0 - test
+    elif arn != deployment.target_revision_arn:
+        production = test = 0.0
+    return {
+        "requestedProductionTrafficWeight": round(production, 1),
+        "requestedTestTrafficWeight": round(test, 1),
+    }
 
 
 def revision_summary(arn: str, counts: list[int]) -> Json:

@@ -2,7 +2,8 @@
 
 Depends only on the records and the time passed in; it changes the records in place. The rules follow
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html (threshold, rollback) and
-https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html (states). Tasks are in `scheduler.py`.
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html (states). Tasks are in `scheduler.py`
+and `placement.py`, lifecycle stages in `stages.py`.
 """
 
 import math
@@ -10,7 +11,9 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from portal.sandbox.deployment_configuration import breaker_threshold, early_success, has_alarms
 from portal.sandbox.history import keep_past_tasks, record_counts
+from portal.sandbox.placement import cleanup_at, place_tasks
 from portal.sandbox.records import Deployment, Service, ServiceDeployment, ServiceKey
 from portal.sandbox.scheduler import (
     PACE,
@@ -18,9 +21,8 @@ from portal.sandbox.scheduler import (
     add_event,
     advance_tasks,
     find_fault,
-    pending_alarm,
-    place_tasks,
 )
+from portal.sandbox.stages import advance_stage, next_stage_times, start_stages
 
 TICK_SECONDS = 1.0
 HISTORY_KEPT_SECONDS = 90 * 86400.0  # .../developerguide/service-deployment.html: "the most recent 90-day history"
@@ -32,14 +34,6 @@ RolloutFaults = Callable[[ServiceKey, bool], list[dict[str, Any]]]
 
 def new_deployment_id() -> str:
     return f"ecs-svc/{secrets.randbelow(9 * 10**18) + 10**18}"
-
-
-def breaker_threshold(desired: int) -> int:
-    """Return the number of failed tasks that trips the circuit breaker: half the desired count, from 3 to 200.
-
-    https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentCircuitBreaker.html
-    """
-    return min(max(math.ceil(desired * 0.5), 3), 200)
 
 
 def advance(service: Service, now: float, rollout_faults: RolloutFaults) -> int:
@@ -78,8 +72,12 @@ def next_wake(service: Service) -> float | None:
         times.append(primary.launch_after)
     if primary.steady_since is not None:
         times.append(primary.steady_since + PACE.settle)
-    if primary.first_running_at is not None and pending_alarm(primary):
-        times.append(primary.first_running_at + PACE.alarm_after)
+    current = service.open_service_deployment
+    if current:
+        waits = [*next_stage_times(current), alarm_at(service, current)]
+        times.extend(each for each in waits if each is not None and each > service.advanced_to)
+    if cleanup_at(service) > service.advanced_to:
+        times.append(cleanup_at(service))
     if find_fault(primary, "no_capacity") and primary.rollout_state == "IN_PROGRESS":
         times.append(service.next_place_event_at)
     return max(min(times), soon) if times else None
@@ -97,6 +95,7 @@ def step(service: Service, now: float, rollout_faults: RolloutFaults) -> None:
         detect_failure(service, now, rollout_faults)
         place_tasks(service, now)
         retire_deployments(service)
+        detect_early_success(service, now)
         detect_steady_state(service, now)
     record_counts(service, now)
 
@@ -107,8 +106,13 @@ def step(service: Service, now: float, rollout_faults: RolloutFaults) -> None:
 def advance_service_deployments(service: Service, now: float, rollout_faults: RolloutFaults) -> None:
     for each in service.service_deployments:
         if each.status == "PENDING":
-            each.status, each.lifecycle_stage = "IN_PROGRESS", "SCALE_UP"
-            each.started_at = each.updated_at = now
+            each.status, each.started_at = "IN_PROGRESS", now
+            start_stages(service, each, now)
+        elif each.status == "IN_PROGRESS":
+            cause = advance_stage(service, each, now)
+            if cause:
+                cause = f"Service deployment rolled back because {cause}."
+                start_rollback(service, each, now, rollout_faults, cause=cause)
         elif each.status == "STOP_REQUESTED":
             finish(service, each, now, status="STOPPED", reason=each.stop_reason)
         elif each.status == "ROLLBACK_REQUESTED":
@@ -121,7 +125,9 @@ def finish(service: Service, service_deployment: ServiceDeployment, now: float, 
     """End a service deployment and freeze its counts."""
     service_deployment.final_counts = revision_counts(service, service_deployment)
     service_deployment.status, service_deployment.status_reason = status, reason
-    service_deployment.lifecycle_stage = "CLEAN_UP"
+    if status == "SUCCESSFUL":
+        service_deployment.lifecycle_stage = "CLEAN_UP"
+        service_deployment.production_weight = service_deployment.test_weight = 100.0
     service_deployment.finished_at = service_deployment.updated_at = now
     if status == "STOPPED":
         service_deployment.stopped_at = now
@@ -141,16 +147,29 @@ def revision_counts(service: Service, service_deployment: ServiceDeployment) -> 
         arn: [0, 0, 0] for arn in (service_deployment.target_revision_arn, *service_deployment.source_revision_arns)
     }
     counts.setdefault(wanted, [0, 0, 0])[0] = service.desired
+    if keeps_source(service_deployment):
+        counts.setdefault(service_deployment.serving_revision_arn, [0, 0, 0])[0] = service.desired
     for task in service.tasks:
         if task.revision_arn in counts and task.is_live:
             counts[task.revision_arn][1 if task.is_running else 2] += 1
     return counts
 
 
+def keeps_source(service_deployment: ServiceDeployment) -> bool:
+    """Return whether the serving revision still has to run beside the target."""
+    is_going = service_deployment.is_open and service_deployment.rollback is None
+    has_both = service_deployment.shifts_traffic and bool(service_deployment.serving_revision_arn)
+    return is_going and has_both and service_deployment.lifecycle_stage != "CLEAN_UP"
+
+
 def start_rollback(
     service: Service, service_deployment: ServiceDeployment, now: float, rollout_faults: RolloutFaults, *, cause: str
 ) -> None:
-    """Make the last deployment that completed PRIMARY again; without one the service deployment just stops."""
+    """Make the last deployment that completed PRIMARY again; without one the service deployment just stops.
+
+    Traffic goes back before tasks stop. `lifecycleStage` stays at the stage that was left (assumed).
+    """
+    service_deployment.production_weight = service_deployment.test_weight = 0.0
     failed = service.primary
     if failed.rollout_state == "IN_PROGRESS":
         failed.rollout_state, failed.updated_at = "FAILED", now
@@ -222,6 +241,7 @@ def detect_failure(service: Service, now: float, rollout_faults: RolloutFaults) 
     current = service.find_service_deployment(primary.service_deployment_arn)
     if primary.rollout_state != "IN_PROGRESS" or current is None or not current.is_open:
         return
+    current.threshold = breaker_threshold(current.configuration, service.desired)
     if primary.is_rollback:
         if primary.failed_tasks >= current.threshold:
             fail_deployment(service, primary, now, why="tasks failed to start")
@@ -231,19 +251,35 @@ def detect_failure(service: Service, now: float, rollout_faults: RolloutFaults) 
         return
     if current.status != "IN_PROGRESS":
         return
-    breaker = current.configuration.get("deploymentCircuitBreaker") or {}
-    if breaker.get("enable") and primary.failed_tasks >= current.threshold:
+    if current.breaker_status == "MONITORING" and current.failure_count >= current.threshold:
         current.breaker_status = "TRIGGERED"
         fail_deployment(service, primary, now, why="tasks failed to start")
         give_up(service, current, now, rollout_faults, cause="the circuit breaker threshold was exceeded")
         return
-    alarm = pending_alarm(primary)
-    if alarm and primary.first_running_at is not None and now >= primary.first_running_at + PACE.alarm_after:
+    alarm_time = alarm_at(service, current)
+    if alarm_time is not None and now >= alarm_time:
+        alarm = pending_alarm(primary) or {}
         alarm["used"] = True
         current.alarm_status = "TRIGGERED"
         current.triggered_alarms = list(alarm.get("alarm_names") or [f"{service.key.name}-5xx"])
         fail_deployment(service, primary, now, why="alarm detected")
         give_up(service, current, now, rollout_faults, cause="a CloudWatch alarm was in the ALARM state")
+
+
+def alarm_at(service: Service, current: ServiceDeployment) -> float | None:
+    """Return when the alarm of a fault goes off: after the first task has started, or within the fault's `stage`."""
+    alarm = pending_alarm(service.primary)
+    if alarm is None:
+        return None
+    if alarm.get("stage"):
+        return current.stage_since + PACE.alarm_after if current.lifecycle_stage == alarm["stage"] else None
+    first = service.primary.first_running_at
+    return first + PACE.alarm_after if first is not None else None
+
+
+def pending_alarm(deployment: Deployment) -> dict[str, Any] | None:
+    fault = find_fault(deployment, "alarm")
+    return fault if fault and not fault.get("used") and deployment.rollout_state == "IN_PROGRESS" else None
 
 
 def fail_deployment(service: Service, deployment: Deployment, now: float, *, why: str) -> None:
@@ -256,11 +292,17 @@ def fail_deployment(service: Service, deployment: Deployment, now: float, *, why
 def give_up(
     service: Service, service_deployment: ServiceDeployment, now: float, rollout_faults: RolloutFaults, *, cause: str
 ) -> None:
-    """Roll back if that is enabled and possible. Otherwise stop, and leave the service on the failed revision."""
-    breaker = service_deployment.configuration.get("deploymentCircuitBreaker") or {}
-    alarms = service_deployment.configuration.get("alarms") or {}
-    by_alarm = service_deployment.alarm_status == "TRIGGERED" and alarms.get("enable")
-    wants_rollback = alarms.get("rollback") if by_alarm else breaker.get("rollback")
+    """Roll back if that is enabled and possible. Otherwise stop, and leave the service on the failed revision.
+
+    An alarm fault on a service without alarms follows the circuit breaker's setting, where the strategy has a breaker.
+    """
+    configuration = service_deployment.configuration
+    by_alarm = service_deployment.alarm_status == "TRIGGERED" and has_alarms(configuration)
+    if by_alarm:
+        wants_rollback = configuration["alarms"].get("rollback")
+    else:
+        breaker = configuration.get("deploymentCircuitBreaker") or {}
+        wants_rollback = breaker.get("rollback") or service_deployment.shifts_traffic
     if wants_rollback and rollback_target(service, service_deployment):
         cause = f"Service deployment rolled back because {cause}."
         start_rollback(service, service_deployment, now, rollout_faults, cause=cause)
@@ -275,20 +317,45 @@ def give_up(
 def retire_deployments(service: Service) -> None:
     """Mark replaced deployments without tasks as INACTIVE. They leave the list when the PRIMARY one has completed.
 
-    A failed deployment stays ACTIVE until then.
+    A failed deployment stays ACTIVE until then. After an early success, the others leave when their tasks have stopped.
     """
     for each in service.deployments[1:]:
         is_kept = each.rollout_state == "FAILED" or service.tasks_for(each.id)
         each.status = "ACTIVE" if is_kept else "INACTIVE"
+    if service.primary.rollout_state == "COMPLETED":
+        service.deployments = [each for each in service.deployments if each.status != "INACTIVE"]
+
+
+def detect_early_success(service: Service, now: float) -> None:
+    """Complete a rolling deployment whose early success criteria are met, with the counts of that moment.
+
+    With BLOCKING clean-up, the old tasks must have stopped first; with DEFERRED they go on.
+    """
+    primary, current = service.primary, service.open_service_deployment
+    criteria = early_success(current.configuration) if current else None
+    if current is None or criteria is None or current.status != "IN_PROGRESS" or primary.rollout_state == "FAILED":
+        return
+    if current.lifecycle_stage != "CLEAN_UP":
+        return
+    old = [task for task in service.tasks if task.status != "STOPPED" and task.deployment_id != primary.id]
+    if not old or criteria["sourceServiceRevisionCleanup"] == "DEFERRED":
+        complete(service, primary, now)
+        service.needs_tick = True
+
+
+def is_in_last_stage(service: Service) -> bool:
+    """Return whether nothing but the tasks holds up the PRIMARY deployment."""
+    current = service.open_service_deployment
+    is_before = current is not None and current.lifecycle_stage != "CLEAN_UP" and current.rollback is None
+    return not (is_before and service.primary.rollout_state == "IN_PROGRESS")
 
 
 def detect_steady_state(service: Service, now: float) -> None:
     """Complete the PRIMARY deployment after all its tasks are healthy, the old ones have stopped, and it has settled."""
     primary = service.primary
     remaining = [task for task in service.tasks if task.status != "STOPPED"]
-    is_whole = len(remaining) == service.desired and all(
-        task.deployment_id == primary.id and task.healthy for task in remaining
-    )
+    is_whole = is_in_last_stage(service) and len(remaining) == service.desired
+    is_whole = is_whole and all(task.deployment_id == primary.id and task.healthy for task in remaining)
     if not is_whole or primary.rollout_state == "FAILED" or service.steady:
         primary.steady_since = None
         return
@@ -312,7 +379,8 @@ def complete(service: Service, deployment: Deployment, now: float) -> None:
     if current and current.is_open:
         status = "ROLLBACK_SUCCESSFUL" if deployment.is_rollback else "SUCCESSFUL"
         finish(service, current, now, status=status, reason=current.status_reason)
-    service.deployments = [deployment]
+    draining = [each for each in service.deployments if each is not deployment and service.tasks_for(each.id)]
+    service.deployments = [deployment, *draining]
 
 
 def finish_deletion(service: Service) -> None:

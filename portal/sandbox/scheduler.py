@@ -1,17 +1,14 @@
-"""The life cycle of a service's tasks, and the scheduler that starts and stops them.
+"""The life cycle of a service's tasks: how they start, fail and stop. How many run is decided in `placement.py`.
 
-Depends only on the records and the time passed in; it changes the records in place. Minimum and maximum percent follow
-https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html.
+Depends only on the records and the time passed in; it changes the records in place.
 """
 
-import math
 import secrets
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from portal.sandbox.records import Deployment, Event, Service, Task
+from portal.sandbox.records import Deployment, Event, Service, ServiceDeployment, Task
 
 EVENTS_KEPT = 100  # DescribeServices: "The event stream for your service. A maximum of 100 of the latest events"
 STOPPED_TASKS_KEPT_SECONDS = 3600.0
@@ -32,6 +29,11 @@ class Pace:
     drain: float = 6.0
     settle: float = 4.0
     alarm_after: float = 5.0
+    alarm_watch: float = 20.0  # after a rolling deployment with alarms; ECS computes it and does not show it
+    stage: float = 2.0  # a lifecycle stage that only waits for its hooks
+    shift: float = 4.0  # of test or production traffic
+    hook: float = 4.0  # a Lambda function
+    deferred_cleanup: float = 30.0
 
 
 PACE = Pace()
@@ -73,7 +75,7 @@ def advance_task(service: Service, deployment: Deployment | None, task: Task, no
     else:
         task.healthy = True
         deployment.failed_tasks = 0
-        count_failures(service, deployment)
+        reset_failures(service, deployment)
 
 
 def start_or_fail_to_pull(service: Service, deployment: Deployment, task: Task, now: float) -> None:
@@ -101,18 +103,31 @@ def fail_task(service: Service, deployment: Deployment, task: Task, now: float, 
     task.stopping_at = task.stopped_at = now
     task.stop_code, task.stopped_reason = code, reason
     deployment.failed_tasks += 1
+    count_failure(service, deployment)
     deployment.launch_after = now + min(float(deployment.failed_tasks), LONGEST_BACKOFF_SECONDS)
     deployment.updated_at = now
-    count_failures(service, deployment)
     if deployment.failed_tasks % 10 == 0:
         add_event(service, now, f"is unable to consistently start tasks successfully. {TROUBLESHOOTING}")
 
 
-def count_failures(service: Service, deployment: Deployment) -> None:
-    """Set the circuit breaker's count to the number of the deployment's consecutive failed tasks."""
-    service_deployment = service.find_service_deployment(deployment.service_deployment_arn)
-    if service_deployment and service_deployment.is_open and not deployment.is_rollback:
-        service_deployment.failure_count = deployment.failed_tasks
+def count_failure(service: Service, deployment: Deployment) -> None:
+    """Add a failed task to the circuit breaker's count. Failures of a rollback are not in it."""
+    current = counting_service_deployment(service, deployment)
+    if current:
+        current.failure_count += 1
+
+
+def reset_failures(service: Service, deployment: Deployment) -> None:
+    """Reset the circuit breaker's count when a task has become healthy, unless `resetOnHealthyTask` is false."""
+    current = counting_service_deployment(service, deployment)
+    breaker = current.configuration.get("deploymentCircuitBreaker") or {} if current else {}
+    if current and breaker.get("resetOnHealthyTask", True):
+        current.failure_count = 0
+
+
+def counting_service_deployment(service: Service, deployment: Deployment) -> ServiceDeployment | None:
+    current = service.find_service_deployment(deployment.service_deployment_arn)
+    return current if current and current.is_open and not deployment.is_rollback else None
 
 
 def stop_task(task: Task, now: float, *, code: str, reason: str) -> None:
@@ -122,45 +137,7 @@ def stop_task(task: Task, now: float, *, code: str, reason: str) -> None:
     task.stop_code, task.stopped_reason, task.exit_code = code, reason, 0
 
 
-# Placement
-
-
-def place_tasks(service: Service, now: float) -> None:
-    """Start new tasks and stop old ones, within minimumHealthyPercent and maximumPercent of the desired count."""
-    primary = service.primary
-    primary_tasks = [task for task in service.tasks if task.is_live and task.deployment_id == primary.id]
-    old = [task for task in service.tasks if task.is_live and task.deployment_id != primary.id]
-    upper = math.floor(service.desired * service.configuration["maximumPercent"] / 100)
-    lower = math.ceil(service.desired * service.configuration["minimumHealthyPercent"] / 100)
-    if primary.rollout_state == "FAILED":
-        # No more tasks are started, but the service can still be scaled down.
-        surplus = [*primary_tasks[service.desired :], *old[service.desired :]]
-        stop_tasks(service, surplus, now, reason=f"Scaling activity initiated by (deployment {primary.id})")
-        return
-    missing = service.desired - len(primary_tasks)
-    room = max(0, upper - len(primary_tasks) - len(old))
-    started = 0
-    if missing > 0 and now >= primary.launch_after:
-        started = start_tasks(service, primary, now, count=min(missing, room, wave_room(service, primary_tasks)))
-    if missing < 0:
-        surplus = sorted(primary_tasks, key=lambda task: (task.healthy, -task.created_at))[:-missing]
-        stop_tasks(service, surplus, now, reason=f"Scaling activity initiated by (deployment {primary.id})")
-    never_healthy = [task for task in old if not task.healthy]
-    healthy_old = [task for task in old if task.healthy]
-    healthy_new = sum(task.healthy for task in primary_tasks)
-    unneeded = len(healthy_old) - max(0, service.desired - healthy_new)
-    in_the_way = missing - started if missing > room else 0
-    allowed = max(0, healthy_new + len(healthy_old) - lower)
-    going = never_healthy + healthy_old[: max(0, min(allowed, max(unneeded, in_the_way)))]
-    stop_tasks(service, going, now, reason=f"Scaling activity initiated by (deployment {primary.id})")
-
-
-def wave_room(service: Service, running: Iterable[Task]) -> int:
-    """Return how many tasks may start in this tick. At most half the desired count may be starting at the same time.
-
-    ECS itself places tasks in small batches. Two waves make the progress of a small service visible.
-    """
-    return max(0, max(1, math.ceil(service.desired / 2)) - sum(not task.healthy for task in running))
+# Starts and stops
 
 
 def start_tasks(service: Service, deployment: Deployment, now: float, *, count: int) -> int:
@@ -213,11 +190,6 @@ def stop_tasks(service: Service, tasks: list[Task], now: float, *, reason: str) 
 
 def find_fault(deployment: Deployment, kind: str) -> dict[str, Any] | None:
     return next((fault for fault in deployment.faults if fault["kind"] == kind), None)
-
-
-def pending_alarm(deployment: Deployment) -> dict[str, Any] | None:
-    fault = find_fault(deployment, "alarm")
-    return fault if fault and not fault.get("used") and deployment.rollout_state == "IN_PROGRESS" else None
 
 
 def use_up(fault: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from portal.sandbox import moto_state, task_definitions
+from portal.sandbox.errors import AwsError
 from portal.sandbox.moto_state import ImageSeed
 from portal.sandbox.records import Service, ServiceKey
 from portal.sandbox.server import Sandbox
@@ -33,6 +34,7 @@ SERVICE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "controller": str,
     "minimum_percent": int,
     "maximum_percent": int,
+    "deployment_configuration": dict,
     "cpu": str,
     "memory": str,
     "environment": dict,
@@ -137,11 +139,7 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
         "launchType": "FARGATE",
         "networkConfiguration": NETWORK,
         "deploymentController": {"type": body.get("controller") or "ECS"},
-        "deploymentConfiguration": {
-            "maximumPercent": body.get("maximum_percent", 200),
-            "minimumHealthyPercent": body.get("minimum_percent", 100),
-            "deploymentCircuitBreaker": {"enable": body.get("breaker", True), "rollback": body.get("rollback", True)},
-        },
+        "deploymentConfiguration": seeded_configuration(body),
         "tags": [{"key": name, "value": str(value)} for name, value in (body.get("tags") or {}).items()],
     }
     plan = moto_state.plan_revision(key.account, key.region, arn)
@@ -149,7 +147,28 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
     definition = moto_state.find_task_definition(key.account, key.region, arn)
     owner = f"arn:aws:iam::{key.account}:root"
     moto_state.store_extra_fields(definition, {"registeredAt": sandbox.clock.now() - age, "registeredBy": owner})
-    return sandbox.engine.put_steady(key, plan, request, age_seconds=age)
+    try:
+        return sandbox.engine.put_steady(key, plan, request, age_seconds=age)
+    except AwsError as error:
+        raise SeedError(f"`deployment_configuration` of {key.name}: {error.message}") from error
+
+
+def seeded_configuration(body: Json) -> Json:
+    """Return the deploymentConfiguration: `deployment_configuration` over the defaults of a seed.
+
+    The circuit breaker is on by default where it exists, with the strategy ROLLING.
+    """
+    given = body.get("deployment_configuration") or {}
+    has_breaker = given.get("strategy", "ROLLING") == "ROLLING"
+    return {
+        "maximumPercent": body.get("maximum_percent", 200),
+        "minimumHealthyPercent": body.get("minimum_percent", 100),
+        "deploymentCircuitBreaker": {
+            "enable": has_breaker and body.get("breaker", True),
+            "rollback": has_breaker and body.get("rollback", True),
+        },
+        **given,
+    }
 
 
 def container_definition(key: ServiceKey, body: Json, *, family: str, container: str, image: str) -> Json:

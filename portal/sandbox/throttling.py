@@ -31,8 +31,9 @@ CATEGORIES = {
     "CreateService": "service modify",
     "UpdateService": "service modify",
     "DeleteService": "service modify",
-    # AWS lists no category for this write.
+    # AWS lists no category for these writes.
     "StopServiceDeployment": "service modify",
+    "ContinueServiceDeployment": "service modify",
     "DescribeServices": "service read",
     "ListServices": "service read",
     "DescribeServiceDeployments": "service deployment",
