@@ -115,7 +115,7 @@ class EcsApi:
 
     def list_service_deployments(self, request: ApiRequest) -> Json:
         service = self.engine.read(self._service_key(request))
-        if service is None:
+        if service is None or service.status == "INACTIVE":
             raise service_not_found()
         statuses = request.params.get("status") or []
         created = request.params.get("createdAt") or {}
@@ -337,6 +337,8 @@ def refuse_foreign(controller: str, params: Json) -> None:
         what = "Unable to update task definition"
     elif params.get("forceNewDeployment"):
         what = "Cannot force a new deployment"
+    elif params.get("networkConfiguration") and controller == "CODE_DEPLOY":
+        what = "Unable to update network parameters"
     else:
         return
     raise invalid_parameter(f"{what} on services with a {controller} deployment controller.{use}")

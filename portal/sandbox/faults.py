@@ -58,6 +58,7 @@ class Fault:
     seconds: float | None = None
     exit_code: int | None = None
     reason: str | None = None
+    container: str | None = None  # the one that crashes; the first essential one if omitted
     alarm_names: list[str] | None = None
     stage: str | None = None  # the lifecycle stage of an alarm or a hook; any stage if omitted
     code: str | None = None
@@ -225,7 +226,7 @@ def remove_member(value: Any, path: list[str]) -> None:
 def as_deployment_fault(fault: Fault) -> dict[str, Any]:
     """Return the fault as the engine stores it on a deployment. A failing rollback is one whose tasks crash."""
     kind = "crash" if fault.kind == "rollback_fails" else fault.kind
-    names = ("task_count", "factor", "exit_code", "reason", "alarm_names", "stage")
+    names = ("task_count", "factor", "exit_code", "reason", "alarm_names", "stage", "container")
     values = {name: getattr(fault, name) for name in names}
     return {"kind": kind, **{name: value for name, value in values.items() if value is not None}}
 

@@ -342,6 +342,6 @@ def build_stream(task: Task, container: Json, group: str) -> Stream:
         image=container["image"],
         started_ms=int((task.started_at or 0) * 1000),
         stopping_ms=int(task.stopping_at * 1000) if task.stopping_at is not None else None,
-        has_crashed=task.stop_code == "EssentialContainerExited",
-        exit_code=task.exit_code or 0,
+        has_crashed=container["name"] in task.exit_codes,
+        exit_code=task.exit_codes.get(container["name"], task.exit_code or 0),
     )

@@ -24,6 +24,10 @@ INDEXES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.index.v1+json",
 )
+RUNNABLE_CONFIGS = (
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.oci.image.config.v1+json",
+)
 CRASHING_TAG = "crash"  # an image with this tag can be pulled and starts, but exits after two seconds
 
 
@@ -106,6 +110,8 @@ def plan_revision(account: str, region: str, name: str) -> RevisionPlan:
                 "name": container["name"],
                 "image": image,
                 "imageDigest": digest,
+                "essential": bool(container.get("essential", True)),
+                "crashes": image_tag(image) == CRASHING_TAG,
                 "cpu": str(container.get("cpu") or 0),
                 "memory": str(container["memory"]) if container.get("memory") else "",
                 "logConfiguration": container.get("logConfiguration"),
@@ -117,7 +123,7 @@ def plan_revision(account: str, region: str, name: str) -> RevisionPlan:
         cpu=str(definition.cpu or "256"),
         memory=str(definition.memory or "512"),
         pull_error=errors[0] if errors else "",
-        crashes=any(image_tag(each["image"]) == CRASHING_TAG for each in containers),
+        crashes=any(each["crashes"] and each["essential"] for each in containers),
     )
 
 
@@ -150,11 +156,29 @@ def resolve_image(account: str, region: str, image: str) -> tuple[str, str]:
         return invented, ""
     for each in repository.images:
         if each.get_image_digest() == digest or (not digest and (tag or "latest") in each.image_tags):
-            return str(each.get_image_digest()), ""
+            return str(each.get_image_digest()), unrunnable_reason(image, parsed_manifest(each))
     return invented, (
         "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref "
         f"{image}: {image}: not found"
     )
+
+
+def unrunnable_reason(image: str, manifest: dict[str, Any]) -> str:
+    """Return the error of pulling what is no image: a signature, an attestation, an SBOM, a chart. Else an empty string.
+
+    Such artifacts have a config or layers that are not an image's, or name an `artifactType`
+    (https://github.com/opencontainers/image-spec/blob/main/manifest.md). The text is assumed.
+    """
+    types = [str(each.get("mediaType")) for each in manifest.get("layers", [])]
+    foreign = [each for each in types if "image.rootfs" not in each and "image.layer" not in each]
+    config = str(manifest.get("config", {}).get("mediaType", RUNNABLE_CONFIGS[0]))
+    if config not in RUNNABLE_CONFIGS:
+        foreign.append(config)
+    if manifest.get("artifactType"):
+        foreign.append(str(manifest["artifactType"]))
+    if not foreign:
+        return ""
+    return f"CannotPullContainerError: failed to unpack image {image}: unsupported media type {foreign[0]}"
 
 
 @dataclass(frozen=True)

@@ -123,16 +123,20 @@ def wave_room(service: Service, running: Iterable[Task]) -> int:
 
 
 def cleanup_at(service: Service) -> float:
-    """Return when the old tasks may stop after an early success with DEFERRED clean-up; 0 if that does not apply.
+    """Return from when old tasks may stop that are not in the way of new ones: 0 unless clean-up is DEFERRED.
 
-    ECS removes them "in the background". The delay is ours, to make the time visible in which both revisions serve.
+    ECS "marks the deployment successful, and then removes the previous tasks in the background"
+    (API_DeploymentEarlySuccessCriteria). The delay is ours, to make the time visible in which both revisions serve.
     """
     newest = service.service_deployments[0] if service.service_deployments else None
     criteria = early_success(newest.configuration) if newest else None
-    if newest is None or criteria is None or newest.status != "SUCCESSFUL":
+    if newest is None or criteria is None or newest.rollback or len(service.deployments) == 1:
         return 0.0
-    is_deferred = criteria["sourceServiceRevisionCleanup"] == "DEFERRED" and len(service.deployments) > 1
-    return (newest.finished_at or 0.0) + PACE.deferred_cleanup if is_deferred else 0.0
+    if criteria["sourceServiceRevisionCleanup"] != "DEFERRED":
+        return 0.0
+    if newest.is_open:
+        return math.inf
+    return (newest.finished_at or 0.0) + PACE.deferred_cleanup if newest.status == "SUCCESSFUL" else 0.0
 
 
 def is_cleaning_up_early(service: Service) -> bool:
@@ -142,5 +146,7 @@ def is_cleaning_up_early(service: Service) -> bool:
     healthyPercent is at least minimumHealthyPercent, so that all old tasks may go.
     """
     newest = service.open_service_deployment
-    is_early = newest is not None and early_success(newest.configuration) is not None and newest.rollback is None
-    return is_early and newest is not None and newest.lifecycle_stage == "CLEAN_UP"
+    criteria = early_success(newest.configuration) if newest else None
+    if newest is None or criteria is None or newest.rollback:
+        return False
+    return criteria["sourceServiceRevisionCleanup"] == "BLOCKING" and newest.lifecycle_stage == "CLEAN_UP"

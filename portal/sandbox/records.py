@@ -51,7 +51,8 @@ class Task:
     stopped_at: float | None = None
     stop_code: str = ""
     stopped_reason: str = ""
-    exit_code: int | None = None
+    exit_code: int | None = None  # of the containers that were stopped
+    exit_codes: dict[str, int] = field(default_factory=dict)  # of those that exited by themselves, by name
     container_reason: str = ""
     private_ip: str = "10.0.1.10"
     logs_lost: bool = False  # its log stream was deleted

@@ -324,7 +324,8 @@ def attachment(service: Service, task: Task) -> Json:
 
 
 def container_reply(service: Service, task: Task, container: Json) -> Json:
-    stopped = task.status == "STOPPED"
+    has_exited = container["name"] in task.exit_codes
+    stopped = task.status == "STOPPED" or has_exited
     last_status = "RUNNING" if task.status == "DEACTIVATING" else task.status
     pulled = task.started_at is not None
     return present(
@@ -335,16 +336,24 @@ def container_reply(service: Service, task: Task, container: Json) -> Json:
             "image": container["image"],
             "imageDigest": container["imageDigest"] if pulled else None,
             "runtimeId": f"{task.id}-{zlib.crc32(container['name'].encode()):010d}" if pulled else None,
-            "lastStatus": "PENDING" if last_status == "PROVISIONING" else last_status,
-            "exitCode": task.exit_code if stopped and pulled else None,
-            "reason": task.container_reason or None,
-            "healthStatus": get_health(task),
+            "lastStatus": "STOPPED" if stopped else "PENDING" if last_status == "PROVISIONING" else last_status,
+            "exitCode": task.exit_codes.get(container["name"], task.exit_code) if stopped and pulled else None,
+            "reason": container_reason(service, task, container),
+            "healthStatus": "UNKNOWN" if has_exited else get_health(task),
             "networkBindings": [],
             "networkInterfaces": [{"attachmentId": task.id[:36], "privateIpv4Address": task.private_ip}],
             "cpu": container["cpu"],
             "memory": container["memory"] or None,
         }
     )
+
+
+def container_reason(service: Service, task: Task, container: Json) -> str | None:
+    """Return why the container did not start: only for the one whose image the reason names, or the first."""
+    containers = service.revisions[task.revision_arn].containers
+    named = [each["name"] for each in containers if each["image"] in task.container_reason]
+    is_meant = container["name"] == (named or [containers[0]["name"]])[0]
+    return task.container_reason if task.container_reason and is_meant else None
 
 
 def present(fields: Json) -> Json:

@@ -27,6 +27,7 @@ from portal.sandbox.stages import advance_stage, next_stage_times, start_stages
 TICK_SECONDS = 1.0
 HISTORY_KEPT_SECONDS = 90 * 86400.0  # .../developerguide/service-deployment.html: "the most recent 90-day history"
 COMPLETED_KEPT = 20
+PRUNE_EVERY_TICKS = 200  # each tick costs time in proportion to the tasks kept
 
 # Returns the rollout faults of a deployment that starts. The flag is true for a rollback.
 RolloutFaults = Callable[[ServiceKey, bool], list[dict[str, Any]]]
@@ -55,6 +56,8 @@ def advance(service: Service, now: float, rollout_faults: RolloutFaults) -> int:
         service.advanced_to = at
         step(service, at, rollout_faults)
         ticks += 1
+        if ticks % PRUNE_EVERY_TICKS == 0:
+            prune(service, at)
     prune(service, now)
     return ticks
 
@@ -76,7 +79,7 @@ def next_wake(service: Service) -> float | None:
     if current:
         waits = [*next_stage_times(current), alarm_at(service, current)]
         times.extend(each for each in waits if each is not None and each > service.advanced_to)
-    if cleanup_at(service) > service.advanced_to:
+    if service.advanced_to < cleanup_at(service) < math.inf:
         times.append(cleanup_at(service))
     if find_fault(primary, "no_capacity") and primary.rollout_state == "IN_PROGRESS":
         times.append(service.next_place_event_at)

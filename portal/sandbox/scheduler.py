@@ -8,12 +8,13 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from portal.sandbox.records import Deployment, Event, Service, ServiceDeployment, Task
+from portal.sandbox.records import Deployment, Event, Revision, Service, ServiceDeployment, Task
 
 EVENTS_KEPT = 100  # DescribeServices: "The event stream for your service. A maximum of 100 of the latest events"
 STOPPED_TASKS_KEPT_SECONDS = 3600.0
 PLACEMENT_EVENT_EVERY_SECONDS = 30.0
 LONGEST_BACKOFF_SECONDS = 60.0
+SIGTERM_EXIT_CODE = 143
 
 TROUBLESHOOTING = "For more information, see the Troubleshooting section of the Amazon ECS Developer Guide."
 
@@ -61,21 +62,43 @@ def advance_task(service: Service, deployment: Deployment | None, task: Task, no
         task.next_at = now + PACE.pull * slowness(deployment)
     elif task.status == "PENDING":
         start_or_fail_to_pull(service, deployment, task, now)
-    elif (fault := use_up(find_fault(deployment, "crash"))) or service.revisions[task.revision_arn].crashes:
-        fault = fault or {}
-        task.exit_code = int(fault.get("exit_code", 1))
-        fail_task(
-            service,
-            deployment,
-            task,
-            now,
-            code="EssentialContainerExited",
-            reason=fault.get("reason") or "Essential container in task exited",
-        )
+    elif exit_containers(service, deployment, task):
+        reason = (find_fault(deployment, "crash") or {}).get("reason") or "Essential container in task exited"
+        fail_task(service, deployment, task, now, code="EssentialContainerExited", reason=reason)
     else:
         task.healthy = True
         deployment.failed_tasks = 0
         reset_failures(service, deployment)
+
+
+def exit_containers(service: Service, deployment: Deployment, task: Task) -> bool:
+    """Let the containers exit that crash, and return whether one of them was essential, which stops the others.
+
+    The others end with 143, the code of a process that SIGTERM has stopped.
+    """
+    revision = service.revisions[task.revision_arn]
+    codes = dict.fromkeys(crashing_containers(revision), 1)
+    fault = use_up(find_fault(deployment, "crash"))
+    if fault and (name := faulty_container(revision, fault)):
+        codes[name] = int(fault.get("exit_code", 1))
+    task.exit_codes = codes
+    is_fatal = any(each["name"] in codes for each in revision.containers if each.get("essential", True))
+    task.exit_code = SIGTERM_EXIT_CODE if is_fatal else None
+    return is_fatal
+
+
+def crashing_containers(revision: Revision) -> list[str]:
+    names = [each["name"] for each in revision.containers if each.get("crashes")]
+    return names or ([revision.containers[0]["name"]] if revision.crashes else [])
+
+
+def faulty_container(revision: Revision, fault: dict[str, Any]) -> str | None:
+    """Return the container that a `crash` fault names, or the first essential one; None if the task lacks it."""
+    wanted = fault.get("container")
+    for each in revision.containers:
+        if each["name"] == wanted or (not wanted and each.get("essential", True)):
+            return str(each["name"])
+    return None
 
 
 def start_or_fail_to_pull(service: Service, deployment: Deployment, task: Task, now: float) -> None:

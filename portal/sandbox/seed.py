@@ -28,6 +28,7 @@ SERVICE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "family": str,
     "image": str,
     "container": str,
+    "containers": list,
     "desired_count": int,
     "breaker": bool,
     "rollback": bool,
@@ -41,6 +42,13 @@ SERVICE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "secrets": dict,
     "tags": dict,
     "age_seconds": (int, float),
+}
+CONTAINER_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "image": str,
+    "essential": bool,
+    "environment": dict,
+    "secrets": dict,
 }
 IMAGE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "repository": str,
@@ -112,15 +120,12 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
     """
     family = body.get("family") or key.name
     container = body.get("container") or "app"
-    image = body.get("image") or f"{key.account}.dkr.ecr.{key.region}.amazonaws.com/{family}:v1"
     arn = moto_state.register_task_definition(
         key.account,
         key.region,
         family,
         container_definitions=[
-            task_definitions.container(
-                container_definition(key, body, family=family, container=container, image=image), "awsvpc"
-            )
+            task_definitions.container(each, "awsvpc") for each in seeded_containers(key, body, family=family)
         ],
         network_mode="awsvpc",
         runtime_platform={"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"},
@@ -151,6 +156,21 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
         return sandbox.engine.put_steady(key, plan, request, age_seconds=age)
     except AwsError as error:
         raise SeedError(f"`deployment_configuration` of {key.name}: {error.message}") from error
+
+
+def seeded_containers(key: ServiceKey, body: Json, *, family: str) -> list[Json]:
+    """Return the container definitions: the service's own, and those of `containers` after it.
+
+    Each of these has a `name`, and may have an `image` (the service's by default), `essential`, `environment`, `secrets`.
+    """
+    image = body.get("image") or f"{key.account}.dkr.ecr.{key.region}.amazonaws.com/{family}:v1"
+    own = container_definition(key, body, family=family, container=body.get("container") or "app", image=image)
+    others = []
+    for each in body.get("containers") or []:
+        made = container_definition(key, each, family=family, container=each["name"], image=each.get("image") or image)
+        # In one awsvpc task, only one container can listen on a port.
+        others.append(made | {"essential": each.get("essential", True), "portMappings": []})
+    return [own, *others]
 
 
 def seeded_configuration(body: Json) -> Json:
@@ -222,6 +242,7 @@ def check(body: Json) -> None:
             raise SeedError(f"`{where}controller` must be one of {', '.join(CONTROLLERS)}.")
         if not service.get("name"):
             raise SeedError(f"`{where}name` is missing.")
+        check_containers(service, where=where)
     for number, role in enumerate(body.get("roles") or []):
         if not str(role.get("arn", "")).startswith("arn:aws:iam::"):
             raise SeedError(f"`roles[{number}].arn` must be a role ARN, not {role.get('arn')!r}.")
@@ -234,6 +255,14 @@ def check(body: Json) -> None:
                     f"`images[{number}].{name}` is not a known field. Known fields: {', '.join(IMAGE_FIELDS)}."
                 )
         check_fields(image, IMAGE_FIELDS, where=f"images[{number}].")
+
+
+def check_containers(service: Json, *, where: str) -> None:
+    for number, container in enumerate(service.get("containers") or []):
+        place = f"{where}containers[{number}]"
+        if not isinstance(container, dict) or not container.get("name") or not set(container) <= set(CONTAINER_FIELDS):
+            raise SeedError(f"`{place}` must be an object with a name. Known fields: {', '.join(CONTAINER_FIELDS)}.")
+        check_fields(container, CONTAINER_FIELDS, where=f"{place}.")
 
 
 def check_fields(body: Json, fields: dict[str, type | tuple[type, ...]], *, where: str) -> None:

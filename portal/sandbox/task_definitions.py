@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RegisterTaskDefinition.html and API_TaskDefinition.html
 """
 
+import json
 import re
 from typing import Any
 
@@ -10,6 +11,8 @@ from portal.sandbox.errors import AwsError, invalid_parameter
 
 Json = dict[str, Any]
 
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html: "Task definition size limit: 64 KB"
+MOST_BYTES = 65536
 FAMILY = re.compile(r"[A-Za-z0-9_-]{1,255}")
 # Fields that moto does not keep. They are stored beside its record.
 DROPPED_FIELDS = ("enableFaultInjection", "trustedExecutionConfiguration")
@@ -30,6 +33,9 @@ def registered(params: Json) -> Json:
     family = str(params.get("family", ""))
     if not FAMILY.fullmatch(family):
         raise client_error("Family contains invalid characters or has a wrong length.")
+    size = len(json.dumps(params, separators=(",", ":"), ensure_ascii=False).encode())
+    if size > MOST_BYTES:
+        raise client_error(f"Actual length: '{size}'. Max allowed length is '{MOST_BYTES}' bytes.")
     containers = params.get("containerDefinitions") or []
     if not containers:
         raise client_error("Container list cannot be empty.")

@@ -163,6 +163,19 @@ def test_a_deregistered_revision_is_still_described(ecs: Ecs, family: str) -> No
     assert described["deregisteredAt"] >= described["registeredAt"]
 
 
+def test_definitions_over_64_kib_are_refused(ecs: Ecs) -> None:
+    environment = [{"name": f"NAME_{number}", "value": "x" * 1000} for number in range(66)]
+    large = minimal("large")
+    large["containerDefinitions"][0]["environment"] = environment
+
+    with pytest.raises(ClientError, match="Max allowed length is '65536' bytes") as refused:
+        ecs.client.register_task_definition(**large)
+    large["containerDefinitions"][0]["environment"] = environment[:60]
+
+    assert refused.value.response["Error"]["Code"] == "ClientException"
+    assert ecs.client.register_task_definition(**large)["taskDefinition"]["revision"] == 1
+
+
 def test_seeded_definitions_look_like_those_of_cloudformation(ecs: Ecs) -> None:
     service = ecs.service(container="agent", tags={"stack": "acme"})
     arn = ecs.describe(service)["taskDefinition"]

@@ -110,6 +110,60 @@ def test_breaker_threshold_is_half_the_count_from_3_to_200(ecs: Ecs, desired: in
     assert ecs.deployment(arn)["deploymentCircuitBreaker"]["threshold"] == threshold
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "desired", "threshold"),
+    [
+        ("COUNT", 1, 2, 1),
+        ("COUNT", 500, 2, 500),
+        ("BOUNDED_PERCENT", 100, 2, 3),
+        ("BOUNDED_PERCENT", 25, 100, 25),
+        ("BOUNDED_PERCENT", 100, 300, 200),
+        ("UNBOUNDED_PERCENT", 50, 2, 1),
+        ("UNBOUNDED_PERCENT", 100, 300, 300),
+    ],
+)
+def test_breaker_threshold_is_as_configured(ecs: Ecs, kind: str, value: int, desired: int, threshold: int) -> None:
+    breaker = {"enable": True, "rollback": True, "thresholdConfiguration": {"type": kind, "value": value}}
+    service = ecs.service(desired=desired, deployment_configuration={"deploymentCircuitBreaker": breaker})
+
+    arn = ecs.roll(service)
+
+    assert ecs.deployment(arn)["deploymentCircuitBreaker"]["threshold"] == threshold
+
+
+def test_count_of_one_rolls_back_at_the_first_failure(ecs: Ecs) -> None:
+    breaker = {"enable": True, "rollback": True, "thresholdConfiguration": {"type": "COUNT", "value": 1}}
+    service = ecs.service(desired=1, deployment_configuration={"deploymentCircuitBreaker": breaker})
+    ecs.fault("crash", service=service)
+
+    done = ecs.wait_for(ecs.roll(service), "ROLLBACK_SUCCESSFUL", "SUCCESSFUL")
+
+    assert done["status"] == "ROLLBACK_SUCCESSFUL"
+    assert done["deploymentCircuitBreaker"] == {"status": "TRIGGERED", "failureCount": 1, "threshold": 1}
+
+
+def test_failures_add_up_without_a_reset(ecs: Ecs) -> None:
+    breaker = {"enable": True, "rollback": True, "resetOnHealthyTask": False}
+    service = ecs.service(desired=2, deployment_configuration={"deploymentCircuitBreaker": breaker})
+    ecs.fault("crash", service=service, task_count=2)
+
+    done = ecs.wait_for(ecs.roll(service), "SUCCESSFUL")
+
+    assert done["deploymentCircuitBreaker"]["failureCount"] == 2
+    assert ecs.describe(service)["deployments"][0]["failedTasks"] == 0
+
+
+def test_threshold_follows_the_desired_count(ecs: Ecs) -> None:
+    service = ecs.service(desired=2, breaker=True)
+    ecs.fault("stuck", service=service)
+    arn = ecs.roll(service)
+
+    ecs.update(service, desiredCount=20)
+    ecs.pass_time(2)
+
+    assert ecs.deployment(arn)["deploymentCircuitBreaker"]["threshold"] == 10
+
+
 def test_failure_count_starts_again_at_the_first_healthy_task(ecs: Ecs) -> None:
     service = ecs.service(desired=2, breaker=True)
     ecs.fault("crash", service=service, task_count=2)

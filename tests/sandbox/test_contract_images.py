@@ -265,3 +265,30 @@ def test_a_task_runs_the_digest_that_its_image_is_pinned_to(registry: Registry) 
 
     assert {container["imageDigest"] for container in containers} == {digest}
     assert {container["image"] for container in containers} == {f"{uri}@{digest}", f"{uri}:v1"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"artifact": "application/vnd.cncf.helm.config.v1+json"},
+        {"artifact_type": "application/vnd.dev.cosign.artifact.sig.v1+json"},
+        {"artifact_type": "application/vnd.in-toto+json", "subject": NOTHING},
+    ],
+)
+def test_what_is_no_image_cannot_be_run(registry: Registry, kind: Json) -> None:
+    registry.push("v1")
+    registry.push("v2", **kind)
+    uri = f"{ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com/{registry.name}"
+    cluster, client = f"c-{registry.name}", registry.aws.client()
+    registry.aws.seed(cluster=cluster, services=[{"name": "web", "image": f"{uri}:v1", "desired_count": 1}])
+    definition = client.register_task_definition(
+        family=registry.name, containerDefinitions=[{"name": "app", "image": f"{uri}:v2", "memory": 64}]
+    )["taskDefinition"]["taskDefinitionArn"]
+
+    client.update_service(cluster=cluster, service="web", taskDefinition=definition)
+    registry.aws.advance(20)
+
+    (arn, *_) = client.list_tasks(cluster=cluster, desiredStatus="STOPPED")["taskArns"]
+    (task,) = client.describe_tasks(cluster=cluster, tasks=[arn])["tasks"]
+    assert task["stopCode"] == "TaskFailedToStart"
+    assert task["stoppedReason"].startswith("CannotPullContainerError: failed to unpack image")

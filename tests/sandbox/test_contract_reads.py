@@ -230,6 +230,32 @@ def test_crashed_task_shows_the_reason(ecs: Ecs) -> None:
     assert task["stoppedAt"] >= task["startedAt"]
 
 
+def test_each_container_has_its_own_exit_code(ecs: Ecs) -> None:
+    service = ecs.service(desired=1, containers=[{"name": "proxy"}, {"name": "migrate", "essential": False}])
+    ecs.fault("crash", service=service, container="proxy", exit_code=3)
+
+    ecs.wait_for(ecs.roll(service), "ROLLBACK_IN_PROGRESS")
+
+    arns = ecs.client.list_tasks(cluster=ecs.cluster, serviceName=service, desiredStatus="STOPPED")["taskArns"]
+    task = ecs.client.describe_tasks(cluster=ecs.cluster, tasks=arns[:1])["tasks"][0]
+    assert task["stopCode"] == "EssentialContainerExited"
+    assert {each["name"]: each["exitCode"] for each in task["containers"]} == {"app": 143, "proxy": 3, "migrate": 143}
+
+
+def test_container_that_is_not_essential_may_exit(ecs: Ecs) -> None:
+    service = ecs.service(desired=1, containers=[{"name": "migrate", "essential": False}])
+    ecs.fault("crash", service=service, container="migrate", exit_code=0)
+
+    ecs.wait_for(ecs.roll(service), "SUCCESSFUL")
+
+    arns = ecs.client.list_tasks(cluster=ecs.cluster, serviceName=service)["taskArns"]
+    task = ecs.client.describe_tasks(cluster=ecs.cluster, tasks=arns)["tasks"][0]
+    app, migrate = task["containers"]
+    assert (task["lastStatus"], app["lastStatus"], app["healthStatus"]) == ("RUNNING", "RUNNING", "HEALTHY")
+    assert (migrate["lastStatus"], migrate["exitCode"]) == ("STOPPED", 0)
+    assert "exitCode" not in app
+
+
 def test_task_whose_image_cannot_be_pulled_shows_the_reason(ecs: Ecs) -> None:
     service = ecs.service(desired=1, breaker=True)
     ecs.fault("image_pull", service=service)
@@ -341,6 +367,14 @@ def test_service_of_another_controller_is_not_deployed(ecs: Ecs, controller: str
     assert refusal(unable) == ("InvalidParameterException", f"Unable to update task definition {said}")
     assert refusal(forced) == ("InvalidParameterException", f"Cannot force a new deployment {said}")
     assert ecs.update(service, desiredCount=1)["desiredCount"] == 1
+
+
+def test_network_of_a_codedeploy_service_is_not_updated(ecs: Ecs) -> None:
+    service = ecs.service(controller="CODE_DEPLOY")
+    network = ecs.describe(service)["networkConfiguration"]
+
+    with pytest.raises(ClientError, match="Unable to update network parameters"):
+        ecs.update(service, networkConfiguration=network)
 
 
 def test_external_service_is_created_without_task_definition(ecs: Ecs) -> None:

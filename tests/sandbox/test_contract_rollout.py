@@ -232,6 +232,8 @@ def test_deleted_service_drains_and_becomes_inactive(ecs: Ecs) -> None:
     assert ecs.client.list_services(cluster=ecs.cluster)["serviceArns"] == []
     gone = ecs.client.describe_service_deployments(serviceDeploymentArns=[arn])
     assert gone["failures"] == [{"arn": arn, "reason": "MISSING"}]
+    with pytest.raises(ClientError, match="ServiceNotFoundException"):
+        ecs.client.list_service_deployments(cluster=ecs.cluster, service=service)
     with pytest.raises(ClientError, match="ServiceNotActiveException"):
         ecs.update(service, desiredCount=1)
     with pytest.raises(ClientError, match="ServiceNotFoundException"):

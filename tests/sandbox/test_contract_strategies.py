@@ -183,7 +183,7 @@ def test_an_alarm_in_the_bake_rolls_back(ecs: Ecs) -> None:
 
 def test_a_stage_of_more_than_a_day_rolls_back(ecs: Ecs) -> None:
     service = ecs.service(deployment_configuration=BLUE_GREEN)
-    ecs.fault("crash", service=service)
+    ecs.fault("stuck", service=service)
 
     arn = ecs.roll(service)
     ecs.pass_time(86000)
