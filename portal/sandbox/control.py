@@ -7,6 +7,7 @@ from typing import Any
 from werkzeug.wrappers import Request, Response
 
 from portal.sandbox.demo import seed_demo
+from portal.sandbox.deployment_configuration import strategy_of
 from portal.sandbox.faults import FaultError
 from portal.sandbox.ledger import FILTERS
 from portal.sandbox.platform_switches import STATUSES, SwitchError
@@ -191,6 +192,10 @@ def get_deployments(sandbox: Sandbox, request: Request) -> Json:
                         "alarm": each.alarm_status,
                         "created_at": each.created_at,
                         "finished_at": each.finished_at,
+                        "strategy": strategy_of(each.configuration),
+                        "stage": each.lifecycle_stage if each.shifts_traffic else None,
+                        "production_weight": each.production_weight if each.shifts_traffic else None,
+                        "hooks": each.hooks,
                     }
                     for each in service.service_deployments
                 ],

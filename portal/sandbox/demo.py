@@ -1,4 +1,7 @@
-"""Demo data in the local AWS: Acme Robotics in the portal's own account, Globex reached by an assumed role."""
+"""Demo data in the local AWS: Acme Robotics in the portal's own account, Globex reached by an assumed role.
+
+Globex's orchestrator is deployed BLUE_GREEN with an approval pause, and its customer portal BLUE_GREEN without one.
+"""
 
 from typing import Any
 
@@ -35,6 +38,18 @@ SERVICES: tuple[dict[str, Any], ...] = (
     {"part": "orchestrator", "desired_count": 3, "cpu": "1024", "memory": "2048", "version": "v9.9.0"},
     {"part": "customer-portal", "desired_count": 2, "cpu": "512", "memory": "1024", "version": "v9.8.2"},
 )
+
+# Globex shows the other strategies. Acme's upgrades stay rolling and end within a minute.
+BLUE_GREEN = {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 5}
+APPROVAL = {
+    "targetType": "PAUSE",
+    "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT"],
+    "timeoutConfiguration": {"timeoutInMinutes": 60, "action": "ROLLBACK"},
+}
+STRATEGIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("globex-prod", "orchestrator"): {**BLUE_GREEN, "lifecycleHooks": [APPROVAL]},
+    ("globex-prod", "customer-portal"): BLUE_GREEN,
+}
 
 
 def seed_demo(sandbox: Sandbox) -> None:
@@ -78,6 +93,7 @@ def service_seed(stack: str, account: str, region: str, service: dict[str, Any])
         "container": part,
         "image": f"{registry}/axonflow-{part}:{service['version']}",
         "desired_count": service["desired_count"],
+        "deployment_configuration": STRATEGIES.get((stack, part), {}),
         "cpu": service["cpu"],
         "memory": service["memory"],
         "environment": {"STACK": stack, "AWS_REGION": region, "LOG_LEVEL": "info", "DEPLOYMENT_MODE": "saas"},

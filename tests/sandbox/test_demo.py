@@ -31,13 +31,29 @@ def test_three_services_run_steady(demo: LocalAws, stack: str, account: str, reg
         container = definition["containerDefinitions"][0]
 
         assert (service["status"], service["desiredCount"], service["runningCount"]) == ("ACTIVE", desired, desired)
-        assert service["deploymentConfiguration"]["deploymentCircuitBreaker"] == {"enable": True, "rollback": True}
+        configuration = service["deploymentConfiguration"]
+        is_rolling = configuration["strategy"] == "ROLLING"
+        assert configuration["deploymentCircuitBreaker"] == {"enable": is_rolling, "rollback": is_rolling}
         assert (definition["family"], definition["cpu"]) == (f"{stack}-{part}", cpu)
         assert definition["executionRoleArn"].startswith(f"arn:aws:iam::{account}:role/")
         assert container["name"] == part
         assert container["image"].startswith(f"{account}.dkr.ecr.{region}.amazonaws.com/axonflow-{part}:v9.")
         assert container["logConfiguration"]["options"]["awslogs-group"] == f"/ecs/{stack}/{part}"
         assert container["secrets"][0]["valueFrom"].startswith("arn:aws:secretsmanager:")
+
+
+def test_globex_has_a_blue_green_service_and_an_approval(demo: LocalAws) -> None:
+    client = demo.client(region="us-east-1", **GLOBEX)
+    names = [f"globex-prod-{part}-service" for part in ("agent", "orchestrator", "customer-portal")]
+
+    services = client.describe_services(cluster="globex-prod-cluster", services=names)["services"]
+    agent, orchestrator, portal = (each["deploymentConfiguration"] for each in services)
+
+    assert [each["strategy"] for each in (agent, orchestrator, portal)] == ["ROLLING", "BLUE_GREEN", "BLUE_GREEN"]
+    assert portal["bakeTimeInMinutes"] == 5
+    assert "lifecycleHooks" not in portal
+    (hook,) = orchestrator["lifecycleHooks"]
+    assert (hook["targetType"], hook["lifecycleStages"]) == ("PAUSE", ["POST_TEST_TRAFFIC_SHIFT"])
 
 
 @pytest.mark.parametrize(("stack", "account", "region", "role"), STACKS)

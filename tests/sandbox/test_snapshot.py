@@ -1,5 +1,6 @@
 """State on disk: crashes at any moment, and restarts."""
 
+import copy
 import json
 import threading
 import time
@@ -213,6 +214,54 @@ def test_state_from_a_version_without_logs_is_restored(restarted: Callable[..., 
     (tmp_path / "state.json").write_text(json.dumps(state))
 
     assert len(restarted().engine.services) == 6
+
+
+def test_a_pause_survives_a_restart(restarted: Callable[..., Sandbox]) -> None:
+    sandbox = restarted()
+    sandbox.clock.set_frozen(True)
+    hook = {"targetType": "PAUSE", "lifecycleStages": ["POST_PRODUCTION_TRAFFIC_SHIFT"]}
+    blue_green = {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 1, "lifecycleHooks": [hook]}
+    seed(sandbox, {"cluster": "c", "services": [{"name": "web", "deployment_configuration": blue_green}]})
+    sandbox.engine.update_service(KEY, None, {"forceNewDeployment": True})
+    sandbox.clock.advance(120)
+    before = vars(sandbox.engine.require(KEY).service_deployments[0]).copy()
+    sandbox.save()
+
+    sandbox = restarted()
+    after = sandbox.engine.require(KEY).service_deployments[0]
+    restored = copy.deepcopy(vars(after))
+    (waiting,) = after.hooks
+    place = (KEY.account, KEY.region, after.arn)
+    sandbox.engine.continue_service_deployment(*place, hook_id=waiting["hookId"], action="CONTINUE")
+    sandbox.clock.advance(120)
+
+    assert restored == before
+    assert (restored["lifecycle_stage"], restored["production_weight"]) == ("POST_PRODUCTION_TRAFFIC_SHIFT", 100.0)
+    assert waiting["status"] == "SUCCEEDED"
+    assert sandbox.engine.require(KEY).service_deployments[0].status == "SUCCESSFUL"
+
+
+def test_a_rollout_from_a_version_without_stages_goes_on(restarted: Callable[..., Sandbox], tmp_path: Path) -> None:
+    sandbox = restarted()
+    seed(sandbox, {"cluster": "c", "services": [{"name": "web"}]})
+    sandbox.engine.update_service(KEY, None, {"forceNewDeployment": True})
+    sandbox.clock.set_frozen(True)
+    sandbox.clock.advance(5)
+    sandbox.engine.require(KEY)
+    sandbox.save()
+    state = json.loads((tmp_path / "state.json").read_text())
+    new = ("stage_since", "step", "production_weight", "test_weight", "serving_revision_arn", "hooks")
+    for each in state["services"][0]["service_deployments"]:
+        for name in (*new, "hooks_started_at"):
+            each.pop(name)
+    for task in state["services"][0]["tasks"]:
+        task.pop("exit_codes")
+    (tmp_path / "state.json").write_text(json.dumps(state))
+
+    sandbox = restarted()
+    sandbox.clock.advance(120)
+
+    assert sandbox.engine.require(KEY).service_deployments[0].status == "SUCCESSFUL"
 
 
 def test_ledger_line_without_its_effect_is_dropped(restarted: Callable[..., Sandbox]) -> None:

@@ -13,7 +13,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 Json = dict[str, Any]
 
-FAULT_TEXTS = ("account", "region", "cluster", "service", "action", "family", "reason", "code", "message")
+FAULT_TEXTS = (
+    *("account", "region", "cluster", "service", "action", "family", "reason", "code", "message"),
+    *("stage", "container"),
+)
 FAULT_NUMBERS = ("times", "seconds", "factor", "exit-code", "task-count", "status")
 
 
