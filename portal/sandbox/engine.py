@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from portal.sandbox import hooks, rollout, scheduler
+from portal.sandbox import endings, failures, hooks, rollout, scheduler
 from portal.sandbox.deployment_configuration import (
     DEFAULT_CONFIGURATION,
     breaker_threshold,
@@ -72,7 +72,7 @@ class RevisionPlan:
 class Engine:
     """All services by key. `now` is the sandbox clock; `rollout_faults` returns the faults of a deployment that starts."""
 
-    def __init__(self, now: Callable[[], float], rollout_faults: rollout.RolloutFaults) -> None:
+    def __init__(self, now: Callable[[], float], rollout_faults: failures.RolloutFaults) -> None:
         self.now = now
         self.rollout_faults = rollout_faults
         self.services: dict[ServiceKey, Service] = {}
@@ -237,7 +237,7 @@ class Engine:
             now = self.now()
             current = service.open_service_deployment
             if current:
-                rollout.finish(service, current, now, status="STOPPED", reason="The service was deleted.")
+                endings.finish(service, current, now, status="STOPPED", reason="The service was deleted.")
             service.status, service.desired = "DRAINING", 0
             service.wake(now)
             going = [task for task in service.tasks if task.is_live]
@@ -329,7 +329,7 @@ class Engine:
             task.status, task.healthy = "RUNNING", True
             task.pull_started_at, task.started_at = began + 2, began + 7
             service.tasks.append(task)
-        rollout.complete(service, deployment, min(now, began + 20))
+        endings.complete(service, deployment, min(now, began + 20))
         scheduler.add_event(service, min(now, began + 20), "has reached a steady state.")
         note_counts(service, began, service.desired, 0, service.desired)
         note_counts(service, min(now, began + 7), service.desired, service.desired, 0)
@@ -370,7 +370,7 @@ class Engine:
             faults=faults,
         )
         deployment.rollout_state_reason = f"ECS deployment {deployment.id} in progress."
-        rollout.add_deployment(service, deployment)
+        failures.add_deployment(service, deployment)
         service.wake(now)
 
     def _new_revision(self, service: Service, plan: RevisionPlan, now: float) -> Revision:
@@ -399,7 +399,7 @@ def supersede(service: Service, now: float) -> None:
         # The guide lets ROLLBACK_IN_PROGRESS end in ROLLBACK_SUCCESSFUL or ROLLBACK_FAILED only:
         # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html
         reason = "The rollback was stopped because a new service deployment was started."
-        rollout.finish(service, current, now, status="ROLLBACK_FAILED", reason=reason)
+        endings.finish(service, current, now, status="ROLLBACK_FAILED", reason=reason)
         return
     current.status, current.updated_at = "STOP_REQUESTED", now
     current.stop_reason = "Service deployment was stopped because a new service deployment was started."

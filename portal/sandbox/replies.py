@@ -8,8 +8,8 @@ import zlib
 from typing import Any
 
 from portal.sandbox.deployment_configuration import strategy_of
+from portal.sandbox.endings import keeps_source, revision_counts
 from portal.sandbox.records import Deployment, Revision, Service, ServiceDeployment, Task
-from portal.sandbox.rollout import keeps_source, revision_counts
 
 Json = dict[str, Any]
 

@@ -141,11 +141,12 @@ def next_stage_times(current: ServiceDeployment) -> list[float]:
 def serving_revision(service: Service) -> str:
     """Return the revision that serves production when a new service deployment starts, or an empty string.
 
-    Assumed: if a deployment that shifts traffic is superseded, the revision with the larger weight goes on serving.
+    Assumed: if a deployment that shifts traffic is superseded or stopped, the revision with the larger weight serves.
     """
     live = [task.revision_arn for task in service.tasks if task.is_live]
-    newest = service.open_service_deployment
-    if newest and newest.shifts_traffic and not newest.rollback:
+    newest = service.service_deployments[0] if service.service_deployments else None
+    is_unfinished = newest is not None and (newest.is_open or newest.status == "STOPPED")
+    if newest and is_unfinished and newest.shifts_traffic and not newest.rollback:
         arn = newest.target_revision_arn if newest.production_weight > 50 else newest.serving_revision_arn
         return arn if arn in live else ""
     completed = [revision_arn for revision_arn, _deployment_id in reversed(service.completed)]
