@@ -53,7 +53,7 @@ try:
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
-    # Seconds after which a rollout that has not ended is FAILED timed_out, so that its service can be upgraded again.
+    # Seconds after which a rollout that has not ended is overdue, plus what its deployment's own configuration allows.
     UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60, validate=POSITIVE)
     # Seconds without a newly running task after which a rollout is flagged `stalled`.
     UPGRADE_STALL_SECONDS: int = env.int("UPGRADE_STALL_SECONDS", 5 * 60, validate=POSITIVE)

@@ -483,6 +483,9 @@ def judge_by_id(
     if strategy != ROLLING:
         return Verdict(Status.IN_PROGRESS, None, UNKNOWN_STRATEGY.format(strategy=strategy), is_resting=True)
     deployment, primary = service.deployment(deployment_id), service.primary
+    # A deployment that is older than the call may have been missing in the baseline, if reads lagged.
+    older = {each.id for each in service.deployments if each.created_at < since and each.id != deployment_id}
+    baseline = older.union(baseline)
     events = _read_events(service, deployment_id, baseline=baseline, since=since)
     if deployment is not None and deployment.rollout_state == "COMPLETED":
         return _complete(service, deployment.rollout_state_reason)

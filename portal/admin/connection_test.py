@@ -27,6 +27,7 @@ UNTRIED = {
     "ecs:RegisterTaskDefinition": "Register a task definition",
     "iam:PassRole": "Pass the task's roles to ECS",
     "ecs:StopServiceDeployment": "Stop a rollout",
+    "ecs:ContinueServiceDeployment": "Decide at a pause",
 }
 UNTRIED_DETAIL = "Cannot be tested without a write. The first upgrade will show it."
 NO_CLUSTER = "Neither cluster nor stack is set. Fill in the stack, and the cluster if it is not <stack>-cluster."

@@ -5,7 +5,10 @@ a reply lacks a member that the portal needs. ECS's model marks few members as r
 Reference: docs.aws.amazon.com/AmazonECS/latest/APIReference.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,6 +25,13 @@ STOPPED_TASKS_READ = 20
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentController.html
 OWN_CONTROLLER = "ECS"
 EXPRESS_MODE = "Express Mode"
+# Signing a call takes milliseconds. A lease outlasts this time and the call's own time-outs (portal/leases.py).
+SENT_WITHIN_SECONDS = 5.0
+_send_until: ContextVar[float] = ContextVar("send_until", default=math.inf)
+
+
+class SentTooLate(Exception):
+    """A call was about to be sent too long after its lease was renewed."""
 
 
 # ECS's defaults of members that a service need not set: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/
@@ -196,7 +206,7 @@ class ServiceDeployment:
     """An entry of DescribeServiceDeployments, the only source of truth about a rollout.
 
     ECS reports no `lifecycle_stage` and no weights for ROLLING. The weights are percentages of the traffic.
-    `configuration` is the deployment's own copy, None if the reply has none.
+    `configuration` is the deployment's own copy, None if the reply has none. `answered_at`: as in ServicesReading.
     """
 
     arn: str
@@ -223,6 +233,7 @@ class ServiceDeployment:
     rollback_revision: str | None = None
     rollback_started_at: datetime | None = None
     alarms_status: str | None = None
+    answered_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -335,20 +346,36 @@ def update_service(
     """Call UpdateService exactly once. ECS has no idempotency token for it, so callers must not retry it blindly.
 
     `before_call` runs after the role is assumed and directly before the call; it may renew a lease.
-    Raises AwsUnavailable. Its `may_have_happened` is true if a deployment may have started anyway.
+    Raises AwsUnavailable. Its `may_have_happened` is true if a deployment may have started anyway. It is false if this
+    process was frozen between `before_call` and the sending: another worker may have called meanwhile.
     """
     action = "ecs:UpdateService"
     writer = _writer(target, action)
+    writer.meta.events.register("before-send.ecs.UpdateService", _refuse_late_sending, unique_id="late")
     before_call()
-    with translated(action):
-        reply = writer.update_service(
-            cluster=cluster,
-            service=service,
-            taskDefinition=task_definition,
-            forceNewDeployment=force_new_deployment,
-        )
+    token = _send_until.set(time.monotonic() + SENT_WITHIN_SECONDS)
+    try:
+        with translated(action):
+            reply = writer.update_service(
+                cluster=cluster,
+                service=service,
+                taskDefinition=task_definition,
+                forceNewDeployment=force_new_deployment,
+            )
+    except SentTooLate as error:
+        late = AwsUnavailable("NotSent", action=action, why="the portal's process stood still before it was sent")
+        late.may_have_happened = False
+        raise late from error
+    finally:
+        _send_until.reset(token)
     with complete(action):
         return _service(reply["service"])
+
+
+def _refuse_late_sending(**_: Any) -> None:
+    """Raise SentTooLate if the call's time has passed. A botocore handler that runs right before a request is sent."""
+    if time.monotonic() > _send_until.get():
+        raise SentTooLate
 
 
 def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callable[[], None] = do_nothing) -> None:
@@ -385,7 +412,8 @@ def describe_service_deployments(target: AwsTarget, arns: list[str]) -> dict[str
         reply = _read(target, action, "describe_service_deployments", serviceDeploymentArns=batch)
         with complete(action):
             for raw in reply["serviceDeployments"]:
-                found[raw["serviceDeploymentArn"]] = _service_deployment(raw)
+                deployment = replace(_service_deployment(raw), answered_at=_answered_at(reply))
+                found[raw["serviceDeploymentArn"]] = deployment
     return found
 
 

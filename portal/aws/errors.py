@@ -60,6 +60,7 @@ ADVICE = {
         "The service's Fargate platform version is too old for the task definition. Raise it in ECS."
     ),
     "PlatformUnknownException": "The service's Fargate platform version does not exist. Correct it in ECS.",
+    "UnknownMember": "Update the portal. Until then, roll this service out with the tool that made its task definition.",
     "UnsupportedFeatureException": "The region or launch type lacks a feature that the service uses. Check it in ECS.",
 }
 # https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html

@@ -2,16 +2,24 @@
 
 A revision never changes, and RegisterTaskDefinition has no idempotency token. If the reply to a registration was lost,
 the revision is found by its content.
+
+botocore drops members of a reply that its model does not have. A copy would lose them without notice, so the raw reply is
+compared with the model, and a task definition with an unknown member is not copied.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from botocore.model import OperationModel
 
 from portal.aws.credentials import AwsTarget, client
 from portal.aws.ecs import _read, _writer, do_nothing
 from portal.aws.errors import AwsRefused, complete, incomplete, need, translated
+
+# Key of the names in the parsed reply.
+UNKNOWN_MEMBERS = "unknownMembers"
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,13 @@ class Revision:
 def read_revision(target: AwsTarget, name: str) -> Revision | None:
     """Read the revision with this ARN, or the newest ACTIVE one of a family. None if there is none. One call.
 
-    Raises AwsUnavailable if the reply lacks a member that every revision has, because a copy could not be registered.
+    Raises AwsUnavailable if the reply lacks a member that every revision has, and AwsRefused if it has one that the
+    installed botocore does not know, because a copy could not be registered.
     """
     action = "ecs:DescribeTaskDefinition"
+    client(target, "ecs").meta.events.register(
+        "before-parse.ecs.DescribeTaskDefinition", note_unknown_members, unique_id="note_unknown_members"
+    )
     try:
         reply = _read(
             target,
@@ -57,6 +69,10 @@ def read_revision(target: AwsTarget, name: str) -> Revision | None:
     missing = find_missing_member(raw)
     if missing:
         raise incomplete(missing, action)
+    if reply.get(UNKNOWN_MEMBERS):
+        names = ", ".join(reply[UNKNOWN_MEMBERS])
+        why = f"the portal's botocore does not know {names}, so a copy of {raw['taskDefinitionArn']} would lose it"
+        raise AwsRefused("UnknownMember", action=action, why=why)
     # The names are read from botocore's model, so that members that AWS adds later are copied too.
     model = client(target, "ecs").meta.service_model
     members = model.operation_model("RegisterTaskDefinition").input_shape.members
@@ -64,6 +80,43 @@ def read_revision(target: AwsTarget, name: str) -> Revision | None:
     if not content["tags"]:
         del content["tags"]
     return Revision(arn=raw["taskDefinitionArn"], content=content)
+
+
+def note_unknown_members(
+    operation_model: OperationModel,
+    response_dict: dict[str, Any],
+    customized_response_dict: dict[str, Any],
+    **_: Any,
+) -> None:
+    """Add to a parsed reply the members of its task definition that are not in botocore's model. A botocore handler."""
+    if response_dict["status_code"] != 200:
+        return
+    try:
+        body = json.loads(response_dict["body"])
+    except ValueError:
+        return  # botocore raises its own error about it
+    names = sorted(set(find_unknown_members(body, operation_model.output_shape, "")))
+    customized_response_dict[UNKNOWN_MEMBERS] = names
+
+
+def find_unknown_members(value: Any, shape: Any, path: str) -> Iterator[str]:
+    """Yield the paths of members with a value that the shape does not have, without the indexes of lists."""
+    if value is None or shape is None:
+        return
+    if shape.type_name == "structure" and isinstance(value, dict):
+        known = {member.serialization.get("name", name): member for name, member in shape.members.items()}
+        for name, each in value.items():
+            inner = f"{path}.{name}" if path else name
+            if name in known:
+                yield from find_unknown_members(each, known[name], inner)
+            elif each not in (None, "", [], {}):
+                yield inner
+    elif shape.type_name == "list" and isinstance(value, list):
+        for each in value:
+            yield from find_unknown_members(each, shape.member, path)
+    elif shape.type_name == "map" and isinstance(value, dict):
+        for each in value.values():
+            yield from find_unknown_members(each, shape.value, path)
 
 
 def find_missing_member(raw: dict[str, Any]) -> str | None:

@@ -773,3 +773,73 @@ def test_an_error_shows_no_aws_principal(cast: Cast, engine: Engine, platform: L
     upgrade = engine.run(trigger(cast))
 
     assert "arn:aws" not in (upgrade.error_message or "")
+
+
+def test_a_list_of_deployments_does_not_hide_the_breaker(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """ListServiceDeployments reports no breaker. The service's own entry does."""
+    configure(platform, cast, deploymentCircuitBreaker={"enable": True, "rollback": False})
+    platform.fault("access_denied", action="DescribeServiceDeployments", account="111111111111")
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
+
+    upgrade = engine.run(trigger(cast, override_reason="no rollback here"))
+
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.CIRCUIT_BREAKER)}
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [(None, (Status.SUCCESS, Outcome.COMPLETED)), ("crash", (Status.FAILED, Outcome.ROLLED_BACK))],
+)
+def test_without_a_rollout_state_a_steady_service_has_ended(
+    cast: Cast, engine: Engine, platform: LocalAws, fault: str | None, expected: tuple[str, str]
+) -> None:
+    """ECS returns no rolloutState behind a Classic Load Balancer."""
+    deny_service_deployments(platform)
+    platform.fault("member_left_out", action="DescribeServices", member="services.deployments.rolloutState")
+    if fault:
+        platform.fault(fault, cluster=cast.acme.cluster, service=get_service_name(cast), times=1)
+
+    upgrade = engine.run(trigger(cast), seconds=5)
+
+    assert verdicts(upgrade) == {"agent": expected}
+
+
+def test_a_deployment_from_before_the_call_is_not_adopted(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """Another person deployed just before the call, and the reads show it late. The portal's own call is lost."""
+    platform.fault("stale_reads", seconds=20)
+    deploy_from_outside(platform, cast)
+    platform.advance(10)
+    platform.fault("timeout_before", action="UpdateService", times=1, seconds=0.01)
+    upgrade = trigger(cast)
+
+    engine.run(upgrade, seconds=5)
+
+    rollout = upgrade.rollouts.get()
+    assert (rollout.outcome, rollout.attempts) == (Outcome.COMPLETED, 2)
+    own = platform.ledger(action="UpdateService", cluster=cast.acme.cluster, effect=True)[-1]
+    assert rollout.service_deployment_arn == own["service_deployment_arn"]
+
+
+def test_a_named_deployment_of_another_person_is_dropped(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """UpdateService's reply named the service's current deployment while reads lagged. It was not the portal's."""
+    upgrade = trigger(cast)
+    rollout = engine.start(upgrade)
+    own, baseline = rollout.service_deployment_arn, rollout.baseline
+    Rollout.objects.filter(pk=rollout.pk).update(service_deployment_arn=baseline["service_deployment"])
+
+    engine.step()
+
+    assert upgrade.rollouts.get().service_deployment_arn == own
+    assert engine.run(upgrade).status == Status.SUCCESS
+
+
+def test_a_deployment_during_the_preparation_is_read_first(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """Another person deploys between the decision and the call: the portal decides again, and rolls on top of it."""
+    platform.fault("stale_reads", seconds=5)
+    deploy_from_outside(platform, cast)
+    upgrade = trigger(cast)
+
+    engine.run(upgrade)
+
+    own = upgrade.rollouts.get()
+    assert (own.outcome, own.attempts) == (Outcome.COMPLETED, 1)

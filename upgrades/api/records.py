@@ -34,8 +34,25 @@ class UtcDateTimeField(serializers.DateTimeField):
         super().__init__(format="%Y-%m-%dT%H:%M:%S.%fZ", read_only=True, **options)
 
 
+class HookEntry(serializers.Serializer[Any]):
+    """The lifecycle hook that ECS waits for. `AWAITING_ACTION`: a pause that waits for a person."""
+
+    id = serializers.CharField(help_text="ECS's id. A later pause of the same deployment has another one.")
+    type = serializers.CharField(allow_null=True, help_text="`PAUSE` or `AWS_LAMBDA`.")
+    stage = serializers.CharField(allow_null=True)
+    status = serializers.CharField(help_text="`AWAITING_ACTION` or `IN_PROGRESS`.")
+    expires_at = serializers.CharField(allow_null=True)
+    timeout_action = serializers.CharField(
+        allow_null=True, help_text="What ECS does at `expires_at`: `ROLLBACK` or `CONTINUE`."
+    )
+    target = serializers.CharField(allow_null=True, help_text="The ARN of a Lambda function.")
+
+
 class ServiceEntry(serializers.ModelSerializer[Rollout]):
-    """The rollout of one service in an upgrade."""
+    """The rollout of one service in an upgrade.
+
+    Stage, weights and hook are null for strategies that do not have them.
+    """
 
     service = serializers.ChoiceField(choices=PlatformService.values)
     status = serializers.ChoiceField(choices=[s.value for s in Status if s != Status.PARTIAL])
@@ -43,6 +60,10 @@ class ServiceEntry(serializers.ModelSerializer[Rollout]):
     started_at = UtcDateTimeField(allow_null=True)
     completed_at = UtcDateTimeField(allow_null=True)
     last_checked_at = UtcDateTimeField(allow_null=True)
+    stage_began_at = UtcDateTimeField(allow_null=True)
+    bake_ends_at = UtcDateTimeField(allow_null=True)
+    deadline_at = UtcDateTimeField(allow_null=True)
+    hook = HookEntry(allow_null=True)
 
     class Meta:
         model = Rollout
@@ -65,6 +86,20 @@ class ServiceEntry(serializers.ModelSerializer[Rollout]):
             "started_at",
             "completed_at",
             "last_checked_at",
+            "strategy",
+            "lifecycle_stage",
+            "stage_began_at",
+            "production_weight",
+            "test_weight",
+            "source_weight",
+            "target_running",
+            "target_pending",
+            "source_running",
+            "bake_ends_at",
+            "hook",
+            "is_stalled",
+            "is_overdue",
+            "deadline_at",
         ]
         read_only_fields = fields
 

@@ -261,7 +261,7 @@ def build_observed_fields(
             "breaker_failures": max(deployment.breaker_failures, rollout.breaker_failures),
             "breaker_threshold": deployment.breaker_threshold,
         }
-        observed |= build_stage_fields(rollout, deployment, now=lease.now)
+        observed |= build_stage_fields(rollout, deployment, now=deployment.answered_at or lease.now)
         observed["failed_tasks"] = max(observed.get("failed_tasks", 0), deployment.breaker_failures)
     if observed.get("failed_tasks"):
         observed["stopped_tasks"] = read_stopped_tasks(lease) or rollout.stopped_tasks

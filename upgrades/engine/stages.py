@@ -19,6 +19,7 @@ NO_STAGE = {"lifecycle_stage": None, "stage_began_at": None, "bake_ends_at": Non
 def build_stage_fields(rollout: Rollout, deployment: ecs.ServiceDeployment, *, now: datetime) -> dict[str, Any]:
     """Return the rollout's fields for its strategy, stage, weights and hook. `rollout` holds the previous observation.
 
+    `now`: AWS's time of the observation, because ECS's own times are compared with it.
     While ECS rolls back, the stage may still be that of the way forward, so it is left out.
     """
     configuration = deployment.configuration
