@@ -7,6 +7,8 @@ import math
 import re
 from collections import Counter
 
+from portal.aws.partitions import is_placed_arn
+
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
 FARGATE_SIZES: dict[int, list[int]] = {
     256: [512, 1024, 2048],
@@ -29,7 +31,7 @@ MAX_IMAGE_LENGTH = 512
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html and ...-ssm-paramstore
 SECRET_ARN = re.compile(
-    r"arn:aws[a-z-]*:(?:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!:-]{1,600}"
+    r"arn:[a-z-]+:(?:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!:-]{1,600}"
     r"|ssm:[a-z0-9-]+:[0-9]{12}:parameter/[A-Za-z0-9_./-]{1,1010})"
 )
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -50,15 +52,14 @@ KNOWN_SHAPES = [
     ("a signed token (JWT)", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.")),
     ("an address with a password", re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^\s/:@]{0,256}:[^\s/@]{1,256}@", re.I)),
 ]
-HARMLESS_VALUE = re.compile(
-    r"sha(?:256|512):[0-9a-f]{64,128}|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|arn:aws[a-z-]*:[^\s]{1,2000}", re.I
-)
+HARMLESS_VALUE = re.compile(r"sha(?:256|512):[0-9a-f]{64,128}|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.I)
+ARN = re.compile(r"arn:[^\s]{1,2000}")
 LONG_RUN = re.compile(r"[A-Za-z0-9+/=_]{20,}")
 INSTEAD = "Store it in Secrets Manager or the SSM Parameter Store and enter its ARN here."
 
 
 def is_secret_reference(value: str) -> bool:
-    return SECRET_ARN.fullmatch(value) is not None
+    return SECRET_ARN.fullmatch(value) is not None and is_placed_arn(value)
 
 
 def image_errors(image: str) -> list[str]:
@@ -139,7 +140,7 @@ def looks_like_secret(name: str, value: str) -> str | None:
             return f"looks like {what}"
     if SECRET_NAME.search(name) and not HARMLESS_NAME.search(name):
         return "is named like a secret but has a plain value"
-    if HARMLESS_VALUE.fullmatch(value):
+    if HARMLESS_VALUE.fullmatch(value) or (ARN.fullmatch(value) and is_placed_arn(value)):
         return None
     if any(is_random(run) for run in LONG_RUN.findall(value)):
         return "looks like a random token"

@@ -10,11 +10,10 @@ from typing import Any
 from portal.aws.credentials import AwsTarget, client, drop_session
 from portal.aws.ecs import do_nothing
 from portal.aws.errors import AwsRefused, complete, retried_after_expiry, translated
+from portal.aws.partitions import find_partition
 
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html and .../ecr-requests.html (dual-stack)
-REGISTRY = re.compile(
-    r"(?P<account>[0-9]{12})\.dkr[.-]ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.(amazonaws\.com(\.cn)?|on\.aws)"
-)
+REGISTRY = re.compile(r"(?P<account>[0-9]{12})\.dkr[.-]ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.(?P<suffix>[a-z0-9.-]+)")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # ECR's maximum page size. Twenty pages are as many images as a repository may hold:
@@ -101,7 +100,11 @@ def ecr_repository(reference: ImageReference) -> Repository | None:
     """Return the Amazon ECR repository of the image, or None if it is in another kind of registry."""
     host, _, name = reference.repository.partition("/")
     registry = REGISTRY.fullmatch(host)
-    return Repository(registry["account"], registry["region"], name) if registry and name else None
+    if registry is None or not name:
+        return None
+    partition = find_partition(registry["region"])
+    is_ecr = partition is not None and registry["suffix"] in partition.suffixes
+    return Repository(registry["account"], registry["region"], name) if is_ecr else None
 
 
 def find_image(

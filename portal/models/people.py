@@ -1,5 +1,6 @@
 """People, organizations, memberships, and the heartbeats of background processes."""
 
+import re
 import uuid
 from datetime import datetime
 from typing import Any, ClassVar, Self
@@ -12,22 +13,31 @@ from django.db import models
 from django.db.models.functions import Lower, Now
 
 from portal.aws.credentials import AwsTarget
+from portal.aws.partitions import find_partition, is_placed_arn
 
 cluster_name = RegexValidator(r"^[A-Za-z0-9_-]{1,255}\Z", "Use letters, digits, hyphens and underscores, 255 at most.")
 stack_name = RegexValidator(
     r"^[A-Za-z][A-Za-z0-9-]{0,127}\Z", "Start with a letter; then letters, digits and hyphens, 128 at most."
 )
-region_name = RegexValidator(r"^[a-z]{2}(-[a-z]+)+-[0-9]\Z", "Use an AWS region such as eu-central-1.")
-role_arn = RegexValidator(
-    r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,512}\Z",
-    "Use the role's ARN: arn:aws:iam::<account>:role/<name>.",
-)
+ROLE_ARN = re.compile(r"arn:[a-z-]+:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]{1,512}")
 # A base address: host, port and path. No user, query or fragment, so that the host is unambiguous.
 probe_address = RegexValidator(
     r"^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?\Z",
     "Use an address such as https://agent.example.com or http://orchestrator.acme.local:8081.",
 )
 external_id = RegexValidator(r"^[A-Za-z0-9_+=,.@:/-]{2,1224}\Z", "Use 2 to 1224 letters, digits and _+=,.@:/-")
+
+
+def region_name(value: str) -> None:
+    """Refuse what is no region in any AWS partition."""
+    if find_partition(value) is None:
+        raise ValidationError("Use an AWS region such as eu-central-1.", code="invalid")
+
+
+def role_arn(value: str) -> None:
+    """Refuse what is not the ARN of a role in any AWS partition."""
+    if not ROLE_ARN.fullmatch(value) or not is_placed_arn(value):
+        raise ValidationError("Use the role's ARN: arn:aws:iam::<account>:role/<name>.", code="invalid")
 
 
 def resource_ids(kind: str) -> RegexValidator:

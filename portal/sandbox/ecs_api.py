@@ -15,6 +15,7 @@ from typing import Any
 from portal.sandbox import moto_state, replies, task_definitions
 from portal.sandbox.engine import Engine, RevisionPlan
 from portal.sandbox.errors import AwsError, invalid_parameter, service_not_found
+from portal.sandbox.partitions import partition
 from portal.sandbox.protocol import ApiRequest, Environ, Reply, replace_body, short_name
 from portal.sandbox.records import Service, ServiceKey, Task
 
@@ -208,7 +209,8 @@ class EcsApi:
         for name in names:
             pair = known.get(short_name(name) or "")
             if pair is None:
-                arn = f"arn:aws:ecs:{request.region}:{request.account}:task/{cluster}/{short_name(name)}"
+                place = f"{request.region}:{request.account}"
+                arn = f"arn:{partition(request.region)}:ecs:{place}:task/{cluster}/{short_name(name)}"
                 failures.append({"arn": arn, "reason": "MISSING"})
             else:
                 found.append(replies.task_reply(*pair))

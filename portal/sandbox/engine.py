@@ -24,6 +24,7 @@ from portal.sandbox.deployment_configuration import (
 )
 from portal.sandbox.errors import AwsError, invalid_parameter, service_not_active, service_not_found
 from portal.sandbox.history import inherit, note_counts, record_counts
+from portal.sandbox.partitions import partition
 from portal.sandbox.records import Deployment, Revision, Service, ServiceDeployment, ServiceKey, Task
 from portal.sandbox.stages import serving_revision
 
@@ -135,7 +136,7 @@ class Engine:
     ) -> tuple[Service, ServiceDeployment] | None:
         """Return a service deployment by ARN, only within the caller's account and region."""
         parts = arn.split("/")
-        if len(parts) != 4 or not arn.startswith(f"arn:aws:ecs:{region}:{account}:service-deployment/"):
+        if len(parts) != 4 or not arn.startswith(f"arn:{partition(region)}:ecs:{region}:{account}:service-deployment/"):
             return None
         key = ServiceKey(account, region, parts[1], parts[2])
         service = self.read(key) if as_read else self.get(key)
@@ -317,7 +318,7 @@ class Engine:
 
         It has one COMPLETED deployment and all its tasks running.
         """
-        service = self.new_service(key, request, created_by=f"arn:aws:iam::{key.account}:root")
+        service = self.new_service(key, request, created_by=f"arn:{partition(key.region)}:iam::{key.account}:root")
         now = self.now()
         began = now - age_seconds
         service.created_at = began

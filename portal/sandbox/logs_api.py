@@ -16,6 +16,7 @@ from portal.sandbox.engine import Engine
 from portal.sandbox.errors import AwsError
 from portal.sandbox.log_lines import Line, Stream, lines
 from portal.sandbox.log_patterns import compile_pattern
+from portal.sandbox.partitions import partition
 from portal.sandbox.protocol import ApiRequest
 from portal.sandbox.records import Service, Task
 
@@ -249,7 +250,8 @@ class LogsApi:
         if stream:
             newest = next(lines(stream, since=0, until=now, newest_first=True), None)
             times += [stream.started_ms] + ([newest.timestamp] if newest else [])
-        arn = f"arn:aws:logs:{request.region}:{request.account}:log-group:{group}:log-stream:{name}"
+        place = f"{partition(request.region)}:logs:{request.region}:{request.account}"
+        arn = f"arn:{place}:log-group:{group}:log-stream:{name}"
         created = stream.started_ms if stream else min(times, default=now)
         described: Json = {"logStreamName": name, "arn": arn, "creationTime": created, "storedBytes": 0}
         if times:

@@ -17,6 +17,7 @@ from moto.logs.models import logs_backends
 from portal.sandbox.engine import RevisionPlan
 from portal.sandbox.errors import AwsError
 from portal.sandbox.log_lines import Line
+from portal.sandbox.partitions import registry_host
 
 Place = tuple[str, str]  # account and region
 
@@ -135,7 +136,7 @@ def tags_of_digest(account: str, region: str, image: str, digest: str) -> list[s
     """Return ECR's tags for the digest of an image in this account and region; none for other registries."""
     registry, _, path = image.partition("@")[0].partition("/")
     repository = ecr_backends[account][region].repositories.get(path.partition(":")[0])
-    if registry != f"{account}.dkr.ecr.{region}.amazonaws.com" or repository is None:
+    if registry != registry_host(account, region) or repository is None:
         return []
     return [tag for each in repository.images if each.get_image_digest() == digest for tag in each.image_tags]
 
@@ -149,7 +150,7 @@ def resolve_image(account: str, region: str, image: str) -> tuple[str, str]:
     registry, _, path = location.partition("/")
     repository_name, _, tag = path.partition(":")
     invented = digest or "sha256:" + hashlib.sha256(image.encode()).hexdigest()
-    if registry != f"{account}.dkr.ecr.{region}.amazonaws.com":
+    if registry != registry_host(account, region):
         return invented, ""
     repository = ecr_backends[account][region].repositories.get(repository_name)
     if repository is None:

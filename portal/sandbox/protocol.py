@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from portal.sandbox.errors import AwsError
+from portal.sandbox.partitions import partition
 
 Environ = dict[str, Any]
 
@@ -53,7 +54,7 @@ class ApiRequest:
     @property
     def resource_arn(self) -> str:
         """Return the resource as an AccessDenied message names it."""
-        prefix = f"arn:aws:{self.service}:{self.region}:{self.account}"
+        prefix = f"arn:{partition(self.region)}:{self.service}:{self.region}:{self.account}"
         if self.service == "sts":
             return str(self.params.get("RoleArn") or "*")
         if self.service == "ecr" and self.params.get("repositoryName"):

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from portal.sandbox.partitions import partition
+
 RUNNING_STAGES = ("PROVISIONING", "PENDING", "RUNNING")
 
 OPEN_STATUSES = ("PENDING", "IN_PROGRESS", "STOP_REQUESTED", "ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS")
@@ -23,7 +25,7 @@ class ServiceKey:
 
     @property
     def prefix(self) -> str:
-        return f"arn:aws:ecs:{self.region}:{self.account}"
+        return f"arn:{partition(self.region)}:ecs:{self.region}:{self.account}"
 
     @property
     def cluster_arn(self) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 from portal.sandbox import moto_state, task_definitions
 from portal.sandbox.errors import AwsError
 from portal.sandbox.moto_state import ImageSeed
+from portal.sandbox.partitions import partition, registry_host
 from portal.sandbox.records import Service, ServiceKey
 from portal.sandbox.server import Sandbox
 
@@ -136,8 +137,8 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
         requires_compatibilities=["FARGATE"],
         cpu=body.get("cpu") or "1024",
         memory=body.get("memory") or "2048",
-        execution_role_arn=f"arn:aws:iam::{key.account}:role/{family}-execution",
-        task_role_arn=f"arn:aws:iam::{key.account}:role/{family}-task",
+        execution_role_arn=f"arn:{partition(key.region)}:iam::{key.account}:role/{family}-execution",
+        task_role_arn=f"arn:{partition(key.region)}:iam::{key.account}:role/{family}-task",
     )
     request = {
         "desiredCount": body.get("desired_count", 2),
@@ -150,7 +151,7 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
     plan = moto_state.plan_revision(key.account, key.region, arn)
     age = float(body.get("age_seconds", DEFAULT_AGE_SECONDS))
     definition = moto_state.find_task_definition(key.account, key.region, arn)
-    owner = f"arn:aws:iam::{key.account}:root"
+    owner = f"arn:{partition(key.region)}:iam::{key.account}:root"
     moto_state.store_extra_fields(definition, {"registeredAt": sandbox.clock.now() - age, "registeredBy": owner})
     try:
         return sandbox.engine.put_steady(key, plan, request, age_seconds=age)
@@ -163,7 +164,7 @@ def seeded_containers(key: ServiceKey, body: Json, *, family: str) -> list[Json]
 
     Each of these has a `name`, and may have an `image` (the service's by default), `essential`, `environment`, `secrets`.
     """
-    image = body.get("image") or f"{key.account}.dkr.ecr.{key.region}.amazonaws.com/{family}:v1"
+    image = body.get("image") or f"{registry_host(key.account, key.region)}/{family}:v1"
     own = container_definition(key, body, family=family, container=body.get("container") or "app", image=image)
     others = []
     for each in body.get("containers") or []:
@@ -244,7 +245,7 @@ def check(body: Json) -> None:
             raise SeedError(f"`{where}name` is missing.")
         check_containers(service, where=where)
     for number, role in enumerate(body.get("roles") or []):
-        if not str(role.get("arn", "")).startswith("arn:aws:iam::"):
+        if not str(role.get("arn", "")).startswith("arn:aws"):
             raise SeedError(f"`roles[{number}].arn` must be a role ARN, not {role.get('arn')!r}.")
     for number, image in enumerate(body.get("images") or []):
         if not isinstance(image.get("repository"), str) or not image.get("tags") or not isinstance(image["tags"], list):

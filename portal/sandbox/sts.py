@@ -20,7 +20,7 @@ from portal.sandbox.protocol import ApiRequest, Reply, xml_reply
 OWN_ACCOUNT = "111111111111"
 OWN_PRINCIPAL = f"arn:aws:iam::{OWN_ACCOUNT}:user/portal"
 
-ROLE_ARN = re.compile(r"^arn:aws:iam::(\d{12}):role/[\w+=,.@/-]+$")
+ROLE_ARN = re.compile(r"^arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+$")
 # An access key issued here contains its account, so that sessions work even if their registry is lost.
 ISSUED_KEY = re.compile(r"^ASIA(\d{12})[A-Z0-9]{4}$")
 
@@ -43,7 +43,8 @@ class Session:
 
     @property
     def arn(self) -> str:
-        return f"arn:aws:sts::{self.account}:assumed-role/{self.role_arn.rsplit('/', 1)[-1]}/{self.name}"
+        role = self.role_arn.split(":")
+        return f"arn:{role[1]}:sts::{self.account}:assumed-role/{role[-1].rsplit('/', 1)[-1]}/{self.name}"
 
 
 class Identity:

@@ -70,6 +70,7 @@ def test_only_sizes_of_fargate_are_accepted() -> None:
         ("GREETING", "Hello, this is a longer sentence with Words and 3 numbers."),
         ("API_KEY", "arn:aws:secretsmanager:eu-central-1:111111111111:secret:acme/key-Ab12Cd"),
         ("DB_PASSWORD", "arn:aws:ssm:eu-central-1:111111111111:parameter/acme/password"),
+        ("DB_PASSWORD", "arn:aws-eusc:ssm:eusc-de-east-1:111111111111:parameter/acme/password"),
         ("DB_PASSWORD", "arn:aws:secretsmanager:eu-central-1:111111111111:secret:db-Ab12Cd:password::"),
     ],
 )
@@ -97,6 +98,8 @@ def test_plain_values_and_references_are_accepted(name: str, value: str) -> None
         ("SETTING", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
         ("DATABASE_URL", "postgresql://app:hunter2@db.internal/agents"),
         ("API_KEY", "arn:aws:s3:::bucket"),
+        ("API_KEY", "arn:aws:ssm:eusc-de-east-1:111111111111:parameter/of-another-partition"),
+        ("API_KEY", "arn:aws-mars:ssm:eu-central-1:111111111111:parameter/a"),
     ],
 )
 def test_what_looks_like_a_secret_is_refused_with_the_reason(name: str, value: str) -> None:

@@ -38,6 +38,12 @@ def test_a_reference_is_split_into_its_parts(
         ("222222222222.dkr.ecr-fips.us-east-1.amazonaws.com", "222222222222", "us-east-1"),
         ("333333333333.dkr.ecr.cn-north-1.amazonaws.com.cn", "333333333333", "cn-north-1"),
         ("444444444444.dkr-ecr.eu-west-1.on.aws", "444444444444", "eu-west-1"),
+        ("555555555555.dkr.ecr.eusc-de-east-1.amazonaws.eu", "555555555555", "eusc-de-east-1"),
+        ("555555555555.dkr-ecr.eusc-de-east-1.on.amazonwebservices.eu", "555555555555", "eusc-de-east-1"),
+        ("666666666666.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn", "666666666666", "cn-north-1"),
+        ("777777777777.dkr.ecr.us-iso-east-1.c2s.ic.gov", "777777777777", "us-iso-east-1"),
+        ("777777777777.dkr.ecr.us-isob-east-1.sc2s.sgov.gov", "777777777777", "us-isob-east-1"),
+        ("888888888888.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk", "888888888888", "eu-isoe-west-1"),
     ],
 )
 def test_account_and_region_come_from_the_host(host: str, account: str, region: str) -> None:
@@ -56,6 +62,9 @@ def test_account_and_region_come_from_the_host(host: str, account: str, region: 
         f"{ECR}/",
         f"{ECR}.evil.example/agent:v1",
         f"evil.example/{ECR}/agent:v1",
+        "111111111111.dkr.ecr.eusc-de-east-1.amazonaws.com/agent",
+        "111111111111.dkr.ecr.eu-central-1.amazonaws.eu/agent",
+        "111111111111.dkr.ecr.mars-north-1.amazonaws.com/agent",
         "11111111111.dkr.ecr.eu-central-1.amazonaws.com/agent",
         "111111111111.dkr.ecr.eu-central-1.amazonaws.com:443/agent",
         "x111111111111.dkr.ecr.eu-central-1.amazonaws.com/agent",

@@ -296,3 +296,25 @@ def test_another_method_is_405_and_a_trailing_slash_404(cast: Cast, client_for: 
 
     assert_refused(client.post(VERSIONS), 405, "method_not_allowed")
     assert_refused(client.get(f"{VERSIONS}/"), 404, "not_found")
+
+
+@pytest.mark.parametrize("region", ["eusc-de-east-1", "cn-north-1", "us-gov-west-1"])
+def test_a_platform_in_another_partition_has_versions(
+    cast: Cast, local_aws: LocalAws, client_for: SignIn, region: str
+) -> None:
+    cast.acme.deployment_region = region
+    cast.acme.full_clean()
+    cast.acme.save()
+    image = {"repository": f"{cast.acme.deployment_stack}-agent", "tags": ["v1"]}
+    service = {
+        "name": f"{cast.acme.deployment_stack}-agent-service",
+        "family": image["repository"],
+        "container": "agent",
+    }
+    seeded = local_aws.seed(region=region, cluster=cast.acme.cluster, images=[image], services=[service])
+
+    body = client_for(cast.viewer).get(VERSIONS).json()
+
+    (version,) = body["versions"]
+    assert (version["version"], version["digests"]["agent"]) == ("v1", next(iter(seeded["images"].values())))
+    assert version["running"] == ["agent"]

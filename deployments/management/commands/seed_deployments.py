@@ -18,6 +18,7 @@ from deployments.commands import new_deployment
 from deployments.events import record_event
 from deployments.models import Agent, Deployment
 from deployments.states import SYSTEM, DesiredState, EventType, Status
+from portal.aws.partitions import registry_host
 from portal.models import Organization, User
 
 REPOSITORY = "demo-agent"
@@ -111,7 +112,7 @@ class Command(BaseCommand):
     def make(self, organization: Organization, demo: Demo, actor: User) -> None:
         role = organization.deployment_role_arn
         account = role.split(":")[4] if role else "111111111111"
-        registry = f"{account}.dkr.ecr.{organization.deployment_region}.amazonaws.com"
+        registry = registry_host(account, organization.deployment_region)
         agent = Agent.objects.create(
             organization=organization,
             name=demo.name,
