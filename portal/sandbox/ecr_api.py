@@ -24,6 +24,7 @@ class EcrApi:
 
     def __init__(self) -> None:
         self.actions: dict[str, Callable[[ApiRequest], Json]] = {
+            "BatchGetImage": self.batch_get_image,
             "DescribeImages": self.describe_images,
             "DescribeRepositories": self.describe_repositories,
             "ListImages": self.list_images,
@@ -45,12 +46,27 @@ class EcrApi:
         image_ids = request.params.get("imageIds")
         refuse_paging_with(request, image_ids, "imageIds")
         if image_ids:
-            if len(image_ids) > MAX_IMAGE_IDS:
-                raise unsatisfied("imageIds", f"Member must have length less than or equal to {MAX_IMAGE_IDS}")
+            check_image_ids(image_ids)
             images = {each.image_digest: each for each in (find_image(repository, image_id) for image_id in image_ids)}
-            return {"imageDetails": [image_reply(each) for each in images.values()]}
-        page, token = get_page([image_reply(each) for each in filtered(repository, request)], request)
+            return {"imageDetails": [image_reply(repository, each) for each in images.values()]}
+        page, token = get_page([image_reply(repository, each) for each in filtered(repository, request)], request)
         return with_token("imageDetails", page, token)
+
+    def batch_get_image(self, request: ApiRequest) -> Json:
+        """Return the manifests as they were pushed. A missing image is a failure among the others, not an error."""
+        repository = find_repository(request, str(request.params.get("repositoryName", "")))
+        image_ids = request.params.get("imageIds") or []
+        check_image_ids(image_ids)
+        images, failures = [], []
+        for image_id in image_ids:
+            try:
+                images.append(manifest_reply(find_image(repository, image_id), image_id))
+            except AwsError as error:
+                if error.code != "ImageNotFoundException":
+                    raise
+                reason = "Requested image not found"
+                failures.append({"imageId": image_id, "failureCode": "ImageNotFound", "failureReason": reason})
+        return {"images": images, "failures": failures}
 
     def list_images(self, request: ApiRequest) -> Json:
         repository = find_repository(request, str(request.params.get("repositoryName", "")))
@@ -100,6 +116,12 @@ def find_image(repository: Repository, image_id: Json) -> Image:
     )
 
 
+def check_image_ids(image_ids: list[Json]) -> None:
+    if not 1 <= len(image_ids) <= MAX_IMAGE_IDS:
+        bound = f"less than or equal to {MAX_IMAGE_IDS}" if image_ids else "greater than or equal to 1"
+        raise unsatisfied("imageIds", f"Member must have length {bound}")
+
+
 def filtered(repository: Repository, request: ApiRequest) -> list[Image]:
     wanted = request.params.get("filter") or {}
     tag_status, image_status = wanted.get("tagStatus", "ANY"), wanted.get("imageStatus", "ACTIVE")
@@ -145,7 +167,7 @@ def repository_reply(repository: Repository) -> Json:
     }
 
 
-def image_reply(image: Image) -> Json:
+def image_reply(repository: Repository, image: Image) -> Json:
     """Return an image as ECR does: without `imageTags` if it has no tags, without `artifactMediaType` for an index."""
     manifest = moto_state.parsed_manifest(image)
     reply = {
@@ -153,7 +175,7 @@ def image_reply(image: Image) -> Json:
         "repositoryName": image.repository_name,
         "imageDigest": image.image_digest,
         "imageTags": sorted(image.image_tags),
-        "imageSizeInBytes": sum(layer["size"] for layer in manifest.get("layers", [])),
+        "imageSizeInBytes": moto_state.image_size(repository, image),
         "imagePushedAt": image.image_pushed_at,
         "imageManifestMediaType": manifest.get("mediaType"),
         "artifactMediaType": manifest.get("artifactType") or manifest.get("config", {}).get("mediaType"),
@@ -161,3 +183,14 @@ def image_reply(image: Image) -> Json:
         "imageStatus": "ACTIVE",
     }
     return {name: value for name, value in reply.items() if value not in (None, [])}
+
+
+def manifest_reply(image: Image, image_id: Json) -> Json:
+    tag = {"imageTag": image_id["imageTag"]} if image_id.get("imageTag") else {}
+    return {
+        "registryId": image.registry_id,
+        "repositoryName": image.repository_name,
+        "imageId": {"imageDigest": image.get_image_digest(), **tag},
+        "imageManifest": image.get_image_manifest(),
+        "imageManifestMediaType": moto_state.parsed_manifest(image).get("mediaType"),
+    }

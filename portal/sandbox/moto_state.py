@@ -5,7 +5,7 @@ moto is pinned to an exact version. tests/sandbox/test_moto.py fails if somethin
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,14 +21,13 @@ from portal.sandbox.partitions import registry_host
 
 Place = tuple[str, str]  # account and region
 
-INDEXES = (
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.oci.image.index.v1+json",
-)
-RUNNABLE_CONFIGS = (
-    "application/vnd.docker.container.image.v1+json",
-    "application/vnd.oci.image.config.v1+json",
-)
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+INDEXES = ("application/vnd.docker.distribution.manifest.list.v2+json", OCI_INDEX)
+LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+IN_TOTO = "application/vnd.in-toto+json"
+RUNNABLE_CONFIGS = ("application/vnd.docker.container.image.v1+json", OCI_CONFIG)
 CRASHING_TAG = "crash"  # an image with this tag can be pulled and starts, but exits after two seconds
 
 
@@ -189,6 +188,9 @@ class ImageSeed:
     Another build of the same tag is another image. The other fields describe artifacts that cannot run: `manifest` is the
     media type of the manifest, `artifact` that of its config, `artifact_type` the manifest's field of that name, and
     `subject` the digest it refers to.
+
+    `platforms` (`linux/amd64` and so on) makes it an index, as `docker buildx` pushes it: with one untagged manifest for
+    each platform and, if `attested`, one untagged in-toto attestation for each of these.
     """
 
     repository: str
@@ -199,6 +201,9 @@ class ImageSeed:
     manifest: str = "application/vnd.docker.distribution.manifest.v2+json"
     artifact_type: str = ""
     subject: str = ""
+    layer: str = LAYER
+    platforms: tuple[str, ...] = ()
+    attested: bool = False
 
     @property
     def name(self) -> str:
@@ -209,27 +214,62 @@ def put_image(account: str, region: str, seed: ImageSeed) -> str:
     """Put an image with its push time, create the repository if needed, and return the digest.
 
     A tag held by another image moves, as in a mutable repository, and may leave that image untagged. An existing image
-    keeps its digest.
+    keeps its digest. The manifests that an index names are put too, untagged.
     """
     backend = ecr_backends[account][region]
     repository = backend.repositories.get(seed.repository)
     if repository is None:
         # ECR's defaults: mutable tags, no scan on push.
         repository = backend.create_repository(seed.repository, None, None, None, "MUTABLE", [])
-    digest = manifest_digest(seed)
-    image = next((each for each in repository.images if each.get_image_digest() == digest), None)
-    if image is None:
-        manifest = image_manifest(seed)
-        image = Image(account, seed.tags[0], manifest, seed.repository, json.loads(manifest)["mediaType"], digest)
-        image.image_pushed_at = int(seed.pushed_at)
-        repository.images.append(image)
+    for child in children(seed):
+        find_or_add_image(repository, child, None)
+    image = find_or_add_image(repository, seed, seed.tags[0])
     for tag in seed.tags:
         for other in repository.images:
             if other is not image and tag in other.image_tags:
                 other.remove_tag(tag)
         if tag not in image.image_tags:
             image.update_tag(tag)
-    return digest
+    return manifest_digest(seed)
+
+
+def find_or_add_image(repository: Repository, seed: ImageSeed, tag: str | None) -> Image:
+    digest = manifest_digest(seed)
+    image = next((each for each in repository.images if each.get_image_digest() == digest), None)
+    if image is None:
+        manifest = image_manifest(seed)
+        image = Image(repository.registry_id, tag, manifest, seed.repository, json.loads(manifest)["mediaType"], digest)
+        image.image_pushed_at = int(seed.pushed_at)
+        repository.images.append(image)
+    return image
+
+
+def children(seed: ImageSeed) -> list[ImageSeed]:
+    """Return the manifests that an index names: those of its platforms, then their attestations."""
+    plain = replace(seed, manifest=OCI_MANIFEST, artifact=OCI_CONFIG, platforms=(), attested=False)
+    attested = seed.platforms if seed.attested else ()
+    return [replace(plain, build=f"{seed.build} {platform}".strip()) for platform in seed.platforms] + [
+        replace(plain, build=f"{seed.build} attestation {platform}".strip(), layer=IN_TOTO) for platform in attested
+    ]
+
+
+def describe_child(child: ImageSeed, index: ImageSeed) -> dict[str, Any]:
+    """Return an index's descriptor of a manifest, as BuildKit writes it.
+
+    https://docs.docker.com/build/metadata/attestations/attestation-storage/
+    """
+    manifest = image_manifest(child)
+    descriptor = {"mediaType": child.manifest, "digest": manifest_digest(child), "size": len(manifest)}
+    platform = child.build.split()[-1]
+    if child.layer != IN_TOTO:
+        system, _, architecture = platform.partition("/")
+        return descriptor | {"platform": {"os": system, "architecture": architecture}}
+    described = next(each for each in children(index) if each.build.split()[-1] == platform)
+    annotations = {
+        "vnd.docker.reference.digest": manifest_digest(described),
+        "vnd.docker.reference.type": "attestation-manifest",
+    }
+    return descriptor | {"annotations": annotations, "platform": {"os": "unknown", "architecture": "unknown"}}
 
 
 def repositories(account: str, region: str) -> list[Repository]:
@@ -241,6 +281,16 @@ def parsed_manifest(image: Image) -> dict[str, Any]:
     return dict(json.loads(image.get_image_manifest()))
 
 
+def image_size(repository: Repository, image: Image) -> int:
+    """Return the compressed size; for an index, that of its largest manifest."""
+    manifest = parsed_manifest(image)
+    named = {each["digest"] for each in manifest.get("manifests", [])}
+    if not named:
+        return sum(layer["size"] for layer in manifest.get("layers", []))
+    sizes = [image_size(repository, each) for each in repository.images if each.get_image_digest() in named]
+    return max(sizes, default=0)
+
+
 def image_manifest(seed: ImageSeed) -> str:
     """Return a manifest whose config, layers and compressed size are unique to the image. An index has none of them."""
     manifest: dict[str, Any] = {"schemaVersion": 2, "mediaType": seed.manifest}
@@ -249,11 +299,11 @@ def image_manifest(seed: ImageSeed) -> str:
     if seed.subject:
         manifest["subject"] = {"digest": seed.subject}
     if seed.manifest in INDEXES:
-        return json.dumps(manifest | {"manifests": []})
+        return json.dumps(manifest | {"manifests": [describe_child(child, seed) for child in children(seed)]})
     own_size = 40_000_000 + int(part_digest(seed, "size")[-6:], 16)
     manifest["config"] = {"mediaType": seed.artifact, "size": 7023, "digest": part_digest(seed, "config")}
     manifest["layers"] = [
-        {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": size, "digest": digest}
+        {"mediaType": seed.layer, "size": size, "digest": digest}
         for size, digest in zip((31_357_624, 12_652_108, own_size), layer_digests(seed), strict=True)
     ]
     return json.dumps(manifest)

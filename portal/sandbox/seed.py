@@ -60,6 +60,8 @@ IMAGE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "manifest": str,
     "artifact_type": str,
     "subject": str,
+    "platforms": list,
+    "attested": bool,
 }
 
 
@@ -74,14 +76,11 @@ def seed(sandbox: Sandbox, body: Json) -> Json:
         sandbox.identity.register(role["arn"], role.get("external_id"))
     account, region = body.get("account", "111111111111"), body.get("region", "eu-central-1")
     now = sandbox.clock.now()
-    digests = {
-        f"{image['repository']}:{image['tags'][0]}": moto_state.put_image(
-            account,
-            region,
-            image_seed(image, pushed_at=now - 86400),
-        )
-        for image in body.get("images") or []
-    }
+    digests: dict[str, str] = {}
+    for image in body.get("images") or []:
+        put = image_seed(image, pushed_at=now - 86400)
+        digests[f"{put.repository}:{put.tags[0]}"] = moto_state.put_image(account, region, put)
+        digests |= {child.name: moto_state.manifest_digest(child) for child in moto_state.children(put)}
     cluster = body.get("cluster")
     if cluster:
         moto_state.create_cluster(account, region, cluster)
@@ -101,6 +100,9 @@ def seed(sandbox: Sandbox, body: Json) -> Json:
 def image_seed(body: Json, *, pushed_at: float) -> ImageSeed:
     names = ("build", "artifact", "manifest", "artifact_type", "subject")
     optional = {name: body[name] for name in names if body.get(name)}
+    if body.get("platforms"):
+        optional = {"manifest": moto_state.OCI_INDEX} | optional
+        optional |= {"platforms": tuple(body["platforms"]), "attested": bool(body.get("attested"))}
     return ImageSeed(body["repository"], tuple(body["tags"]), float(body.get("pushed_at") or pushed_at), **optional)
 
 

@@ -1,5 +1,6 @@
 """ECR repositories and images through boto3. Every reply is checked against botocore's model."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -292,3 +293,44 @@ def test_what_is_no_image_cannot_be_run(registry: Registry, kind: Json) -> None:
     (task,) = client.describe_tasks(cluster=cluster, tasks=[arn])["tasks"]
     assert task["stopCode"] == "TaskFailedToStart"
     assert task["stoppedReason"].startswith("CannotPullContainerError: failed to unpack image")
+
+
+def test_an_index_names_its_untagged_manifests(registry: Registry) -> None:
+    image = {"repository": registry.name, "tags": ["v1"], "platforms": ["linux/amd64", "linux/arm64"], "attested": True}
+    seeded = registry.aws.seed(images=[image])["images"]
+    name = f"{registry.name}:v1"
+
+    found = {each["imageDigest"]: each for each in registry.images()["imageDetails"]}
+    asked = [{"imageTag": "v1"}, {"imageDigest": NOTHING}]
+    reply = registry.client.batch_get_image(repositoryName=registry.name, imageIds=asked)
+
+    assert set(found) == set(seeded.values())
+    assert [digest for digest, each in found.items() if each.get("imageTags")] == [seeded[name]]
+    assert "artifactMediaType" not in found[seeded[name]]
+    assert (
+        found[seeded[f"{name} attestation linux/amd64"]]["artifactMediaType"]
+        == "application/vnd.oci.image.config.v1+json"
+    )
+    sizes = [each["imageSizeInBytes"] for digest, each in found.items() if digest != seeded[name]]
+    assert found[seeded[name]]["imageSizeInBytes"] == max(sizes)
+    (index,) = reply["images"]
+    assert index["imageId"] == {"imageDigest": seeded[name], "imageTag": "v1"}
+    named = [each["digest"] for each in json.loads(index["imageManifest"])["manifests"]]
+    assert named == list(seeded.values())[1:]
+    assert reply["failures"] == [
+        {
+            "imageId": {"imageDigest": NOTHING},
+            "failureCode": "ImageNotFound",
+            "failureReason": "Requested image not found",
+        }
+    ]
+
+
+def test_batch_get_image_takes_a_hundred_ids(registry: Registry) -> None:
+    registry.push("v1")
+
+    code, _ = refusal(
+        registry.client.batch_get_image, repositoryName=registry.name, imageIds=[{"imageTag": "v1"}] * 101
+    )
+
+    assert code == "InvalidParameterException"
