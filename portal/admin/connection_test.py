@@ -188,12 +188,15 @@ def read_images(tries: Tries, target: AwsTarget, images: list[str]) -> None:
         why = "Not tested: no image of the service is in Amazon ECR, so only the version latest can be chosen."
         tries.add(name, StepStatus.UNKNOWN, tries.blocked or (why if images else NO_IMAGES), permission)
         return
-    tries.take(
+    reading = tries.take(
         name,
         permission,
         partial(ecr.list_images, target, repository),
         lambda reading: f"{len(reading.images)} images in {repository.name}, {repository.region}.",
     )
+    newest = reading.images[0].digest if reading and reading.images else None
+    read_manifests = partial(ecr.read_manifests, target, repository)
+    read_one(tries, "Read what an image consists of", "ecr:BatchGetImage", read_manifests, newest)
 
 
 def read_rollouts(tries: Tries, target: AwsTarget, cluster: str, service: str) -> None:

@@ -1,5 +1,6 @@
 """Amazon ECR: lists and finds images, parses image references. All functions return frozen dataclasses."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,14 +23,16 @@ IMAGES_PER_CALL = 1000
 PAGES_PER_READ = 20
 # Media types of runnable images. A repository may also hold signatures, charts and other artifacts.
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-manifest-formats.html
+INDEXES = {
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+}
 IMAGE_MANIFESTS = {
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
     "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.oci.image.index.v1+json",
-}
+} | INDEXES
 IMAGE_CONFIGS = {
     "application/vnd.docker.container.image.v1+json",
     "application/vnd.oci.image.config.v1+json",
@@ -38,6 +41,13 @@ IMAGE_CONFIGS = {
 # an image, so only the tag identifies it. https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md and
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema
 ARTIFACT_TAG = re.compile(r"sha256-[0-9a-f]{64}(\..+)?")
+# BuildKit stores an attestation as a manifest with the config of an image. Its layers and its entry in the index differ.
+# https://docs.docker.com/build/metadata/attestations/attestation-storage/
+ATTESTATION_LAYER = "application/vnd.in-toto+json"
+ATTESTATION_TYPE = ("vnd.docker.reference.type", "attestation-manifest")
+ATTESTATION = "attestation"
+# https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchGetImage.html
+MANIFESTS_PER_CALL = 100
 
 
 @dataclass(frozen=True)
@@ -67,13 +77,24 @@ class Image:
     """A runnable image. `digest` is `sha256:..`; `tags` excludes tags of attached artifacts.
 
     `size_bytes`: the compressed size of a pull; for a multi-platform image, the largest one. Both it and `pushed_at` are
-    None if ECR does not return them.
+    None if ECR does not return them. `is_index`: its manifest names one manifest for each platform.
+    `children`: the digests of these, if they were read.
     """
 
     digest: str
     tags: tuple[str, ...]
     pushed_at: datetime | None
     size_bytes: int | None
+    is_index: bool = False
+    children: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of an image. `children`: for an index, what it names by digest: `attestation`, or a platform."""
+
+    is_runnable: bool
+    children: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -151,22 +172,79 @@ def list_images(
     return ImageReading(sorted(images, key=newest_first), is_complete=not token)
 
 
+def read_manifests(
+    target: AwsTarget, repository: Repository, digests: list[str], *, before_call: Callable[[], None] = do_nothing
+) -> dict[str, Manifest]:
+    """Read the manifests with these digests. What ECR does not return, or not as JSON, is left out.
+
+    *Costs* one call per hundred digests, each preceded by `before_call`. *Raises* AwsError.
+    """
+    found: dict[str, Manifest] = {}
+    for first in range(0, len(digests), MANIFESTS_PER_CALL):
+        before_call()
+        reply = _call(
+            target,
+            repository,
+            "ecr:BatchGetImage",
+            "batch_get_image",
+            imageIds=[{"imageDigest": digest} for digest in digests[first : first + MANIFESTS_PER_CALL]],
+            acceptedMediaTypes=sorted(IMAGE_MANIFESTS),
+        )
+        for raw in reply.get("images") or []:
+            manifest = _parse_manifest(raw.get("imageManifest"))
+            digest = (raw.get("imageId") or {}).get("imageDigest")
+            if manifest is not None and digest:
+                found[digest] = manifest
+    return found
+
+
 def newest_first(image: Image) -> tuple[float, str]:
     """Return a sort key: by time of the push, then by digest. Images without a time come last."""
     return -image.pushed_at.timestamp() if image.pushed_at else 0.0, image.digest
 
 
+def _parse_manifest(text: str | None) -> Manifest | None:
+    """Return what a manifest says about itself and about the manifests that it names; None if it cannot be parsed.
+
+    Everything in it was written by the person who pushed it, so any member may be missing or of another type.
+    """
+    try:
+        raw = json.loads(text or "")
+        children = {str(each["digest"]): _kind(each) for each in raw.get("manifests") or []}
+        layers = [each.get("mediaType") for each in raw.get("layers") or []]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    is_attestation = bool(layers) and set(layers) == {ATTESTATION_LAYER}
+    has_platform = not children or set(children.values()) != {ATTESTATION}
+    is_artifact = bool(raw.get("subject") or raw.get("artifactType") or is_attestation)
+    return Manifest(not is_artifact and has_platform, children)
+
+
+def _kind(descriptor: dict[str, Any]) -> str:
+    """Return what an index names here: `attestation`, or a platform such as `linux/arm64/v8`."""
+    name, value = ATTESTATION_TYPE
+    if (descriptor.get("annotations") or {}).get(name) == value or descriptor.get("artifactType"):
+        return ATTESTATION
+    platform = descriptor.get("platform") or {}
+    parts = [platform.get(part) for part in ("os", "architecture", "variant")]
+    return "/".join(str(part) for part in parts if part) or "unknown"
+
+
 def _describe_images(target: AwsTarget, repository: Repository, **parameters: Any) -> dict[str, Any]:
-    """Call DescribeImages in the registry's region. Retry once with a new role session if the credentials had expired."""
+    return _call(target, repository, "ecr:DescribeImages", "describe_images", **parameters)
+
+
+def _call(target: AwsTarget, repository: Repository, action: str, method: str, **parameters: Any) -> dict[str, Any]:
+    """Call ECR in the registry's region. Retry once with a new role session if the credentials had expired."""
     there = replace(target, region=repository.region)
 
     def call() -> dict[str, Any]:
-        reply: dict[str, Any] = client(there, "ecr").describe_images(
+        reply: dict[str, Any] = getattr(client(there, "ecr"), method)(
             registryId=repository.registry_id, repositoryName=repository.name, **parameters
         )
         return reply
 
-    with translated("ecr:DescribeImages"):
+    with translated(action):
         reply: dict[str, Any] = retried_after_expiry(call, renew=partial(drop_session, there))
     return reply
 
@@ -184,6 +262,7 @@ def _images(reply: dict[str, Any]) -> Iterator[Image]:
             tags=tuple(sorted(tags)),
             pushed_at=raw["imagePushedAt"].astimezone(UTC) if raw.get("imagePushedAt") else None,
             size_bytes=raw.get("imageSizeInBytes"),
+            is_index=raw.get("imageManifestMediaType") in INDEXES,
         )
 
 

@@ -42,6 +42,7 @@ def test_a_connection_that_works(platform: LocalAws, cast: Cast) -> None:
         "ecs:DescribeServices",
         "ecs:DescribeTaskDefinition",
         "ecr:DescribeImages",
+        "ecr:BatchGetImage",
         "ecs:ListServiceDeployments",
         "ecs:DescribeServiceDeployments",
         "ecs:DescribeServiceRevisions",
@@ -87,6 +88,7 @@ def test_a_role_that_does_not_trust_the_portal_ends_the_test(platform: LocalAws,
         "DescribeServices",
         "DescribeTaskDefinition",
         "DescribeImages",
+        "BatchGetImage",
         "ListServiceDeployments",
         "DescribeServiceDeployments",
         "DescribeServiceRevisions",
@@ -100,7 +102,7 @@ def test_the_missing_permission_is_named_and_only_that(platform: LocalAws, cast:
     steps = try_connection(cast.acme, actor=cast.staff)
 
     (failed,) = [step for step in steps if step.status == StepStatus.FAILED]
-    permission = "ecr:DescribeImages" if action == "DescribeImages" else f"ecs:{action}"
+    permission = f"ecr:{action}" if action in ("DescribeImages", "BatchGetImage") else f"ecs:{action}"
     assert failed.permission == permission
     assert failed.detail.startswith(f"The permission {permission} is missing. ")
     assert f"{permission}: AccessDeniedException (AWS request " in failed.detail

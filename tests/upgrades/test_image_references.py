@@ -3,7 +3,8 @@
 import pytest
 
 from portal.aws.ecr import Repository, ecr_repository, parse_image
-from upgrades.inventory.images import choose_best_tag, own_container
+from upgrades.inventory.images import own_container
+from upgrades.inventory.tags import choose_best_tag
 
 DIGEST = "sha256:" + 64 * "a"
 ECR = "111111111111.dkr.ecr.eu-central-1.amazonaws.com"
@@ -88,6 +89,10 @@ def test_a_pinned_image_has_the_documented_form() -> None:
         (["9.9.1", "stable"], "9.9.1"),
         (["a1b2c3d", "latest"], "a1b2c3d"),
         (["1234567", "v1"], "v1"),
+        (["2026.11.28.1432", "v9.9.1"], "v9.9.1"),
+        (["20261128.1432", "v9", "latest"], "v9"),
+        (["9.9.1.1432", "v9.9.1"], "v9.9.1"),
+        (["2026.11.28.1432", "main"], "2026.11.28.1432"),
         (["latest"], "latest"),
         ([], None),
     ],

@@ -9,7 +9,7 @@ from portal.pagination import MAX_SKIP
 from upgrades.api.records import DEFAULT_EVENTS, MAX_EVENTS
 from upgrades.commands.refusals import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.commands.sign import MAX_NOTE_LENGTH
-from upgrades.inventory.images import LATEST
+from upgrades.inventory.tags import LATEST
 from upgrades.models import MAX_VERSION_LENGTH
 from upgrades.states import (
     ALL_SERVICES,

@@ -16,7 +16,8 @@ from upgrades.commands.refusals import (
     refuse_unplaced,
 )
 from upgrades.inventory.catalogue import resolve
-from upgrades.inventory.images import LATEST, RequestedImage, shorten_digest
+from upgrades.inventory.images import RequestedImage, shorten_digest
+from upgrades.inventory.tags import LATEST
 from upgrades.models import Upgrade
 from upgrades.states import get_services, inline_label
 

@@ -14,7 +14,6 @@ from portal.aws.revisions import is_same, read_revision, register_revision
 from upgrades.engine.lease import RolloutLease
 from upgrades.engine.observe import read_digests
 from upgrades.inventory.images import (
-    LATEST,
     RegistryLimited,
     RequestedImage,
     VersionMissing,
@@ -24,6 +23,7 @@ from upgrades.inventory.images import (
     own_image,
     read_recorded_names,
 )
+from upgrades.inventory.tags import LATEST
 
 logger = logging.getLogger(__name__)
 

@@ -21,17 +21,17 @@ from portal.errors import PortalError
 from portal.models import Organization
 from upgrades.inventory.ecs_services import CACHE_SECONDS, RunningService, read_task_definition, service_name
 from upgrades.inventory.images import (
-    LATEST,
     RegistryLimited,
     RequestedImage,
     VersionMissing,
-    choose_best_tag,
     describe_limit,
     find_version_image,
     locate,
     own_image,
 )
+from upgrades.inventory.parts import read_parts
 from upgrades.inventory.running import FAILED_SECONDS, LONGEST_WAIT_SECONDS, Reading, read_running_services
+from upgrades.inventory.tags import LATEST, choose_best_tag
 from upgrades.models import Rollout
 from upgrades.states import ALL_SERVICES, PlatformService, inline_label
 
@@ -58,12 +58,14 @@ ASKED_BY_ANOTHER = "another request is reading Amazon ECR now. Try again in a fe
 class Registry:
     """The images in the repositories, by service.
 
-    `left_out`: how many more images a service has. `error`: set when the newest attempt failed. The images are then as of
+    `left_out`: how many more images a service has. `unread`: why it is not known, by service, which untagged images are
+    parts of another image. `error`: set when the newest attempt failed. The images are then as of
     `read_at`, or unknown if that is None. `error` holds only the call and the AWS error code.
     """
 
     images: dict[str, list[ecr.Image]] = field(default_factory=dict)
     limited: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     read_at: datetime | None = None
     tried_at: datetime | None = None
@@ -149,7 +151,7 @@ class Catalogue:
         images = self.registry.images.get(row.service)
         if images is None or row.digest is None or self.registry.left_out.get(row.service):
             return False
-        return all(image.digest != row.digest for image in images)
+        return all(row.digest not in (image.digest, *image.children) for image in images)
 
 
 def read_catalogue(organization: Organization) -> Catalogue:
@@ -221,27 +223,37 @@ def read_and_cache(key: str, target: AwsTarget, repositories: dict[str, ecr.Repo
 
 
 def read_registry_images(target: AwsTarget, repositories: dict[str, ecr.Repository]) -> Registry:
-    """Read the images of all repositories. *Raises* AwsUnavailable. *Costs* one call per thousand images."""
+    """Read the images of all repositories. *Raises* AwsUnavailable. *Costs* one call per thousand images, and one
+    per hundred image indexes that are not cached.
+    """
     images: dict[str, list[ecr.Image]] = {}
     limited: dict[str, str] = {}
     left_out: dict[str, int] = {}
+    unread: dict[str, str] = {}
     for service, repository in repositories.items():
         try:
             reading = ecr.list_images(target, repository)
         except (AwsDenied, AwsRefused) as error:
             limited[service] = describe_limit(error, repository)
             continue
-        tagged = [image for image in reading.images if image.tags][:TAGGED_KEPT]
-        untagged = [image for image in reading.images if not image.tags][:UNTAGGED_KEPT]
+        parts = read_parts(target, repository, reading.images)
+        found = parts.select_versions(reading.images)
+        tagged = [image for image in found if image.tags][:TAGGED_KEPT]
+        untagged = [image for image in found if not image.tags][:UNTAGGED_KEPT]
         images[service] = sorted([*tagged, *untagged], key=ecr.newest_first)
-        left_out[service] = len(reading.images) - len(images[service]) + (not reading.is_complete)
-    return Registry(images, limited, left_out, read_at=timezone.now(), tried_at=timezone.now())
+        left_out[service] = len(found) - len(images[service]) + (not reading.is_complete)
+        if parts.unread and untagged:
+            unread[service] = parts.unread
+    return Registry(images, limited, unread, left_out, read_at=timezone.now(), tried_at=timezone.now())
 
 
 def build_from_cache(kept: dict[str, Any]) -> Registry:
     """Rebuild a Registry from the result of asdict()."""
     images = {
-        service: [ecr.Image(**{**image, "tags": tuple(image["tags"])}) for image in found]
+        service: [
+            ecr.Image(**{**image, "tags": tuple(image["tags"]), "children": tuple(image["children"])})
+            for image in found
+        ]
         for service, found in kept["images"].items()
     }
     return Registry(**{**kept, "images": images})
@@ -271,7 +283,7 @@ def is_running_version(row: RunningService, name: str, image: ecr.Image | None, 
     """Return whether the service runs this version: by digest, or by tag if its registry cannot be read."""
     if image is None:
         return row.service not in registry.images and row.version == name
-    return image.digest in row.digests or image.digest == row.digest
+    return any(digest in row.digests or digest == row.digest for digest in (image.digest, *image.children))
 
 
 def find_known_versions(organization: Organization, rows: list[RunningService]) -> list[Version]:
@@ -302,6 +314,8 @@ def build_message(platform: Reading | None, registry: Registry, limited: dict[st
     if registry.error:
         when = f". The list is as of {registry.read_at:%Y-%m-%d %H:%M:%S} UTC" if registry.read_at else ""
         sentences.append(f"Amazon ECR could not be read: {registry.error}{when}.")
+    for service, reason in registry.unread.items():
+        sentences.append(f"Untagged images of the {inline_label(service)} may be parts of other images: {reason}.")
     for service, count in registry.left_out.items():
         if count:
             sentences.append(
@@ -358,7 +372,7 @@ def ask_registries(organization: Organization, services: list[str], version: str
             except (RegistryLimited, VersionMissing, AwsUnavailable) as error:
                 answer = error
         if version == LATEST and isinstance(answer, RegistryLimited):
-            answer = RequestedImage(None)
+            answer = RequestedImage(None, note=f"The image that the task definition names: {answer}.")
         elif not isinstance(answer, RequestedImage) and (version == LATEST or (live and live.desired_count == 0)):
             answer = RequestedImage(version)
         answers[service] = answer

@@ -4,7 +4,6 @@ catalogue.py lists all versions and resolves a version for several services.
 """
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,20 +15,21 @@ from portal.aws import ecr, ecs
 from portal.aws.credentials import AwsTarget
 from portal.aws.errors import AwsDenied, AwsError, AwsRefused
 from portal.models import Organization
+from upgrades.inventory.parts import Parts, read_own_manifest, read_parts
+from upgrades.inventory.tags import LATEST, choose_best_tag, choose_release, find_near, is_pre_release
 from upgrades.models import Rollout
 from upgrades.states import PlatformService
 
 logger = logging.getLogger(__name__)
 
-LATEST = "latest"
-# A version-like tag: v9.9.1, 9.9, 9.9.1-rc.2.
-VERSION_LIKE = re.compile(r"(?P<numbers>v[0-9]+(\.[0-9]+)*|[0-9]+(\.[0-9]+)+)(?P<rest>[._+-].*)?")
 NAMES_KEPT = 200
 # A tag may move to another image, so the name of a digest is cached for a limited time.
 NAME_SECONDS, NAME_FAILED_SECONDS = 600, 60
 
 # Versions by service and digest.
 Names = dict[tuple[str, str], str]
+# An image, the name that people know it by, and why it is this one.
+Found = tuple[ecr.Image, str | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,14 @@ class RequestedImage:
     """The image that a rollout should run. `image` has the form `<repository>@sha256:..`.
 
     Without an image, `version` is resolved in the registry when the rollout starts. Without a version too, the rollout uses
-    the image in the service's task definition, because the registry cannot be read.
+    the image in the service's task definition, because the registry cannot be read. `note`: why it is this image, a
+    sentence for the plan.
     """
 
     version: str | None
     image: str | None = None
     digest: str | None = None
+    note: str | None = None
 
 
 class RegistryLimited(Exception):
@@ -69,25 +71,6 @@ def own_image(images: dict[str, str], service: str) -> str | None:
     """Return the image of the service's own container, None if that container is not certain."""
     container = own_container(images, service)
     return images[container] if container else None
-
-
-def choose_best_tag(tags: Iterable[str]) -> str | None:
-    """Return the most specific tag: the most exact version, else any name, with `latest` last.
-
-    >>> choose_best_tag(["latest", "v9", "v9.9.1", "v9.9.1-rc.2"])
-    'v9.9.1'
-    >>> choose_best_tag(["a1b2c3d", "latest"]), choose_best_tag([])
-    ('a1b2c3d', None)
-    """
-    return max(tags, key=rank_tag, default=None)
-
-
-def rank_tag(tag: str) -> tuple[int, bool, str]:
-    """Return a sort key by how specific a tag is: more version numbers rank higher, then tags without a suffix."""
-    version = VERSION_LIKE.fullmatch(tag)
-    if version is None:
-        return (-1 if tag == LATEST else 0), False, tag
-    return 1 + version["numbers"].count("."), not version["rest"], tag
 
 
 def shorten_digest(digest: str) -> str:
@@ -195,24 +178,97 @@ def find_version_image(
 ) -> RequestedImage:
     """Return the image of this version in the service's own repository, pinned by digest.
 
-    `latest` is the image with that tag, else the newest tagged image.
+    `latest` is the image with that tag, else the highest release (tags.choose_release). A part of an image index is no
+    version: the index is.
     *Raises* RegistryLimited, VersionMissing, and AwsUnavailable if ECR does not answer.
-    *Costs* one call. For `latest` in a repository without that tag, one more per thousand images.
+    *Costs* one call, and one more for an image index. For `latest` in a repository without that tag, for an untagged image
+    and for a version that is missing, one more per thousand images and one per hundred indexes that are not cached.
     """
     reference, repository = locate(image, service)
+    search = VersionSearch(target, repository, before_call)
     try:
-        found = ecr.find_image(target, repository, version, before_call=before_call)
-        if found is None and version == LATEST:
-            reading = ecr.list_images(target, repository, before_call=before_call)
-            found = next((each for each in reading.images if each.tags), None)
+        found, name, note = search.find_latest() if version == LATEST else search.find(version)
     except (AwsDenied, AwsRefused) as error:
         raise RegistryLimited(describe_limit(error, repository)) from error
-    if found is None and version == LATEST:
-        raise RegistryLimited(f"the repository {repository.name} has no tagged image")
-    if found is None:
-        raise VersionMissing(f"the repository {repository.name} has no image {version}")
-    name = version if version != LATEST else choose_best_tag(found.tags)
-    return RequestedImage(name, reference.pinned_to(found.digest), found.digest)
+    return RequestedImage(name, reference.pinned_to(found.digest), found.digest, note)
+
+
+@dataclass(frozen=True)
+class VersionSearch:
+    """The repository in which a version is looked up. `before_call` runs before each AWS call."""
+
+    target: AwsTarget
+    repository: ecr.Repository
+    before_call: Callable[[], None]
+
+    def find_latest(self) -> Found:
+        """Return the image with the tag `latest`, else the highest release, else the highest pre-release."""
+        image = self.find_image(LATEST)
+        if image is not None:
+            return image, choose_best_tag(image.tags), "The image with the tag latest."
+        images = self.list_images()
+        chosen = choose_release(each for each in images if each.tags)
+        while chosen and chosen[0].is_index and not self.read_manifest(chosen[0]).is_runnable(chosen[0].digest):
+            images.remove(chosen[0])
+            chosen = choose_release(each for each in images if each.tags)
+        if chosen is None:
+            raise RegistryLimited(
+                f"the repository {self.repository.name} has neither the tag latest nor a tag that looks like a release"
+            )
+        image, tag = chosen
+        kind = "pre-release, and it has no release" if is_pre_release(tag) else "release"
+        return image, tag, f"{self.repository.name} has no tag latest. {tag} is its highest {kind}."
+
+    def find(self, version: str) -> Found:
+        """Return the image with this tag or digest."""
+        image = self.find_image(version)
+        if image is None:
+            near = self.find_near(version)
+            hint = f", did you mean {near}?" if near else ""
+            raise VersionMissing(f"the repository {self.repository.name} has no image {version}{hint}")
+        note = None if image.tags or image.is_index else self.refuse_part(image)
+        return image, version, note
+
+    def find_image(self, name: str) -> ecr.Image | None:
+        image = ecr.find_image(self.target, self.repository, name, before_call=self.before_call)
+        if image is not None and image.is_index and not self.read_manifest(image).is_runnable(image.digest):
+            return None
+        return image
+
+    def refuse_part(self, image: ecr.Image) -> str | None:
+        """Raise VersionMissing if this untagged image is no version. Return what is not known about it, else None."""
+        short = shorten_digest(image.digest)
+        own = self.read_manifest(image)
+        if not own.is_runnable(image.digest):
+            raise VersionMissing(f"{short} in the repository {self.repository.name} is an attestation, not an image")
+        images = self.list_images()
+        parts = read_parts(self.target, self.repository, images, before_call=self.before_call)
+        parent = parts.find_parent(image.digest)
+        if parent is None:
+            unread = own.unread or parts.unread
+            return f"It is not known whether {short} is a part of another image: {unread}." if unread else None
+        digest, kind = parent
+        names = {each.digest: choose_best_tag(each.tags) for each in images}
+        index = names.get(digest) or digest
+        what = "an attestation" if kind == ecr.ATTESTATION else f"the {kind} part"
+        raise VersionMissing(
+            f"{short} in the repository {self.repository.name} is {what} of {index}, no version of its own; "
+            f"use {index} instead"
+        )
+
+    def find_near(self, version: str) -> str | None:
+        """Return a tag that was probably meant. A repository that cannot be listed has none."""
+        try:
+            return find_near(version, [tag for image in self.list_images() for tag in image.tags])
+        except AwsError as error:
+            logger.info("no near version of %s: %s", version, error)
+            return None
+
+    def list_images(self) -> list[ecr.Image]:
+        return ecr.list_images(self.target, self.repository, before_call=self.before_call).images
+
+    def read_manifest(self, image: ecr.Image) -> Parts:
+        return read_own_manifest(self.target, self.repository, image, before_call=self.before_call)
 
 
 def describe_limit(error: AwsError, repository: ecr.Repository) -> str:

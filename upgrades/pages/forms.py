@@ -9,7 +9,7 @@ from portal.models import Organization
 from portal.web.forms import QUIET, IdempotentForm, SkipField
 from upgrades.commands.refusals import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.commands.sign import MAX_NOTE_LENGTH
-from upgrades.inventory.images import LATEST
+from upgrades.inventory.tags import LATEST
 from upgrades.models import MAX_VERSION_LENGTH
 from upgrades.pages.plan import Choices, needs_confirmation
 from upgrades.scope import Change

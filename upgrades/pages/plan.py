@@ -1,6 +1,5 @@
 """Previews an upgrade before it is triggered. Contains no rules: the commands enforce those."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,8 +12,9 @@ from upgrades.estimates import estimate_seconds, format_seconds
 from upgrades.inventory.catalogue import resolve
 from upgrades.inventory.diffs import Diff, read_diffs
 from upgrades.inventory.ecs_services import RunningService
-from upgrades.inventory.images import LATEST, VERSION_LIKE, RequestedImage
+from upgrades.inventory.images import RequestedImage
 from upgrades.inventory.running import Reading, read_running_services
+from upgrades.inventory.tags import LATEST, is_earlier
 from upgrades.models import Rollout, Upgrade
 from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
 from upgrades.states import ALL_SERVICES, OPEN, PlatformService, get_services, inline_label
@@ -67,6 +67,11 @@ class PlannedRollout:
         """Return the version that would replace the current one; None if the version stays."""
         version = self.requested.version if self.requested and self.requested.image else None
         return version if version != self.now.version else None
+
+    @property
+    def note(self) -> str | None:
+        """Return why the requested version is this image, None if that goes without saying."""
+        return self.requested.note if self.requested and self.is_targeted else None
 
     @property
     def goes_back(self) -> bool:
@@ -296,20 +301,6 @@ def find_last_upgrade(organization: Organization, target: str) -> Upgrade | None
     """Return the newest ended upgrade of the same scope. Costs two queries."""
     ended = Upgrade.objects.filter(organization=organization, target=target).exclude(status__in=OPEN)
     return ended.for_record().newest_first().first()
-
-
-def is_earlier(version: str, than: str) -> bool:
-    """Compare two versions by their numbers only. Names that are not versions are never earlier.
-
-    >>> is_earlier("v9.8.2", "v9.10.0"), is_earlier("v9.9.0", "v9.9.0-rc.1"), is_earlier("a1b2c3d", "v9.9.0")
-    (True, False, False)
-    """
-    found, other = VERSION_LIKE.fullmatch(version), VERSION_LIKE.fullmatch(than)
-    return found is not None and other is not None and parse_numbers(found) < parse_numbers(other)
-
-
-def parse_numbers(version: re.Match[str]) -> list[int]:
-    return [int(number) for number in version["numbers"].lstrip("v").split(".")]
 
 
 def needs_confirmation(target: str | None, *, force: bool) -> bool:

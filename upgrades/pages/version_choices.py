@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from portal.templatetags.formatting import ago
 from upgrades.inventory.catalogue import Catalogue, Version
-from upgrades.inventory.images import LATEST, choose_best_tag, shorten_digest
+from upgrades.inventory.images import shorten_digest
+from upgrades.inventory.tags import LATEST, choose_best_tag, choose_release
 from upgrades.states import PlatformService, inline_label
 
 NAMED_BY_TASK_DEFINITION = "latest (the image that each task definition names)"
@@ -42,16 +43,19 @@ def describe_latest(catalogue: Catalogue | None) -> str:
         return NAMED_BY_TASK_DEFINITION
     named = {service: find_latest(catalogue, service) for service in catalogue.registry.images}
     if len(set(named.values())) == 1 and not catalogue.limited:
-        return f"latest ({next(iter(named.values())) or 'no image'})"
-    known = [f"{inline_label(service)} {name or 'no image'}" for service, name in named.items()]
+        return f"latest ({next(iter(named.values())) or 'no release'})"
+    known = [f"{inline_label(service)} {name or 'no release'}" for service, name in named.items()]
     return f"latest ({', '.join(known)})"
 
 
 def find_latest(catalogue: Catalogue, service: str) -> str | None:
-    """Return the tag of the image that resolve() chooses: tagged `latest`, or else the newest tagged one."""
+    """Return the tag of the image that resolve() chooses: tagged `latest`, or else the highest release."""
     tagged = [image for image in catalogue.registry.images[service] if image.tags]
-    image = next((image for image in tagged if LATEST in image.tags), tagged[0] if tagged else None)
-    return choose_best_tag(image.tags) if image else None
+    image = next((image for image in tagged if LATEST in image.tags), None)
+    if image is not None:
+        return choose_best_tag(image.tags)
+    chosen = choose_release(tagged)
+    return chosen[1] if chosen else None
 
 
 def describe_version(version: Version) -> str:
