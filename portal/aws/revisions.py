@@ -8,7 +8,7 @@ compared with the model, and a task definition with an unknown member is not cop
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +33,10 @@ class Revision:
     def family(self) -> str:
         return str(self.content["family"])
 
-    def with_image(self, container: str, image: str) -> dict[str, Any]:
-        """Return the content with another image in this container."""
+    def with_image(self, names: Collection[str], image: str) -> dict[str, Any]:
+        """Return the content with another image in the containers with these names."""
         containers = [
-            {**each, "image": image} if each["name"] == container else each
-            for each in self.content["containerDefinitions"]
+            {**each, "image": image} if each["name"] in names else each for each in self.content["containerDefinitions"]
         ]
         return {**self.content, "containerDefinitions": containers}
 

@@ -621,3 +621,25 @@ def test_the_panel_of_an_organization_is_for_its_members(cast: Cast, platform: L
 
         assert response.status_code == 404
         assert "acme" not in response.content.decode()
+
+
+def test_the_plan_names_each_container_that_moves(
+    cast: Cast, registry: dict[str, str], platform: LocalAws, client_for: SignIn
+) -> None:
+    images = {"agent": "axonflow-agent:v9.9.0", "worker": "axonflow-agent:v9.9.0", "migrate": "axonflow-agent:v9.8.0"}
+    containers = [
+        {"name": name, "image": f"111111111111.dkr.ecr.eu-central-1.amazonaws.com/{image}", "memory": 64}
+        for name, image in {**images, "proxy": "axonflow-orchestrator:v9.9.0"}.items()
+    ]
+    family = f"{cast.acme.deployment_stack}-agent"
+    platform.client().register_task_definition(family=family, containerDefinitions=containers)
+    platform.client().update_service(cluster=cast.acme.cluster, service=f"{family}-service", taskDefinition=family)
+    platform.advance(300)
+
+    response = client_for(cast.operator).get("/o/acme/upgrades/new", {"service": "agent", "version": "v9.9.1"})
+
+    text = " ".join(re.sub(r"<[^>]*>", "", response.content.decode()).split())
+    assert (
+        "Moves to the new image too: container worker (now the same image), "
+        "container migrate (now axonflow-agent:v9.8.0)." in text
+    )

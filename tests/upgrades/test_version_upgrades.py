@@ -794,3 +794,46 @@ def test_the_lease_is_renewed_before_each_call(cast: Cast, engine: Engine, platf
 
     assert platform.ledger() == []
     assert upgrade.rollouts.get().phase == Phase.DUE
+
+
+# --- several containers with the same image -------------------------------------------------------------------------
+
+
+def deploy_containers(local_aws: LocalAws, cast: Cast, **images: str) -> None:
+    """Roll the agent service to a task definition with these images by container."""
+    containers = [
+        {"name": name, "image": f"{REGISTRY}/{image}", "essential": True, "memory": 64}
+        for name, image in images.items()
+    ]
+    deploy(local_aws, cast, {"family": f"{cast.acme.deployment_stack}-agent", "containerDefinitions": containers})
+
+
+def images_now(local_aws: LocalAws, cast: Cast) -> dict[str, str]:
+    containers = definition_now(local_aws, cast)["containerDefinitions"]
+    return {each["name"]: each["image"].removeprefix(f"{REGISTRY}/") for each in containers}
+
+
+@pytest.mark.parametrize("other", ["axonflow-agent:v9.9.0", "axonflow-agent:v9.8.0"])
+def test_all_containers_with_the_image_are_moved(
+    cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str], other: str
+) -> None:
+    deploy_containers(platform, cast, agent="axonflow-agent:v9.9.0", worker=other, proxy="axonflow-orchestrator:v9.9.0")
+
+    upgrade = engine.run(trigger(cast))
+
+    moved = f"axonflow-agent@{registry['agent:v9.9.1']}"
+    assert upgrade.rollouts.get().outcome == Outcome.COMPLETED
+    assert images_now(platform, cast) == {"agent": moved, "worker": moved, "proxy": "axonflow-orchestrator:v9.9.0"}
+
+
+def test_a_container_that_was_left_behind_is_moved(
+    cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
+) -> None:
+    moved = f"axonflow-agent@{registry['agent:v9.9.1']}"
+    deploy_containers(platform, cast, agent=moved, worker="axonflow-agent:v9.9.0")
+
+    first = engine.run(trigger(cast))
+    again = engine.run(trigger(cast))
+
+    assert (first.rollouts.get().outcome, again.rollouts.get().outcome) == (Outcome.COMPLETED, Outcome.NO_CHANGE)
+    assert images_now(platform, cast) == {"agent": moved, "worker": moved}

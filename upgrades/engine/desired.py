@@ -19,7 +19,7 @@ from upgrades.inventory.images import (
     VersionMissing,
     find_version,
     find_version_image,
-    own_container,
+    own_containers,
     own_image,
     read_recorded_names,
 )
@@ -113,7 +113,8 @@ def find_desired(lease: RolloutLease, definition: ecs.TaskDefinition, running: R
     digest = parse_image(requested.image).digest
     # If the digests of the tasks are not known, compare the version names.
     is_there = running.digests == {digest} if running.digests else running.version == requested.version
-    is_there = is_there and get_pinned_digests(lease, definition) <= {digest}
+    has_one_image = len(set(own_containers(definition.images, rollout.service).values())) == 1
+    is_there = is_there and has_one_image and get_pinned_digests(lease, definition) <= {digest}
     return Desired(requested.version, digest, running.has_ended_well and is_there, image=requested.image)
 
 
@@ -130,11 +131,11 @@ def ensure_revision(lease: RolloutLease, definition: ecs.TaskDefinition, desired
         return desired.task_definition or definition.arn
     lease.renew()
     present = read_revision(target, definition.arn)
-    container = own_container(definition.images, rollout.service)
-    if present is None or container is None:
+    containers = own_containers(definition.images, rollout.service)
+    if present is None or not containers:
         why = f"{definition.arn} cannot be read as a whole"
         raise AwsRefused("ClientException", action="ecs:DescribeTaskDefinition", why=why)
-    content = present.with_image(container, desired.image)
+    content = present.with_image(containers, desired.image)
     if is_same(content, present.content):
         return present.arn
     lease.renew()

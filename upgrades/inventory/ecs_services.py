@@ -10,7 +10,15 @@ from portal.aws import ecs
 from portal.aws.ecr import parse_image
 from portal.models import Organization
 from upgrades.inventory.drift import Drift
-from upgrades.inventory.images import Names, RequestedImage, find_version, own_image, running_digests
+from upgrades.inventory.images import (
+    Names,
+    RequestedImage,
+    find_version,
+    own_container,
+    own_containers,
+    own_image,
+    running_digests,
+)
 from upgrades.models import Rollout
 from upgrades.states import PlatformService, not_supported
 
@@ -26,6 +34,8 @@ class RunningService:
     disabled (desired count 0), missing, not_supported (deployed by a `controller` other than ECS), unknown (ECS's reply
     lacks the member `left_out`).
 
+    `containers`: the images, by container, that an upgrade moves (images.own_containers), the own one among them.
+
     `digests`: the number of running tasks by digest, empty if not known. `pinned`: the digest in the task definition, if it
     has one. `names`: the versions of these digests. `is_settled`: no deployment is in progress.
     """
@@ -35,7 +45,9 @@ class RunningService:
     service_name: str
     state: str = "unknown"
     version: str | None = None
+    container: str | None = None
     image: str | None = None
+    containers: dict[str, str] = field(default_factory=dict)
     task_definition: str | None = None
     desired_count: int | None = None
     running_count: int | None = None
@@ -67,6 +79,8 @@ class RunningService:
         """Return whether an upgrade without force would change nothing. The engine checks again (engine/desired.py)."""
         if requested.image is None:
             return True
+        if len(set(self.containers.values())) > 1:
+            return False
         if self.digests:
             return set(self.digests) == {requested.digest}
         return self.pinned == requested.digest if self.pinned else self.version == requested.version
@@ -109,14 +123,17 @@ def translate_service(
     live = found.services.get(row.service_name)
     if live is None:
         return replace(row, state="missing")
-    image = None
+    images: dict[str, str] = {}
     if live.task_definition is not None:
-        image = own_image(read_task_definition(organization, live.task_definition).images, row.service)
+        images = read_task_definition(organization, live.task_definition).images
+    image = own_image(images, row.service)
     return replace(
         row,
         state=get_state(live),
         version=find_version(organization.aws_target, image, row.service, names=recorded),
+        container=own_container(images, row.service),
         image=image,
+        containers=own_containers(images, row.service),
         pinned=parse_image(image).digest if image else None,
         is_settled=is_settled(live),
         task_definition=live.task_definition,

@@ -58,13 +58,29 @@ class VersionMissing(Exception):
 def own_container(images: dict[str, str], service: str) -> str | None:
     """Return the name of the service's own container, as the platform's stacks name it; None if it is not certain.
 
-    All other containers are sidecars, whose images do not matter here.
+    Other containers with the same image move with it (own_containers). The rest are sidecars, whose images do not matter.
     """
     names = [service, f"axonflow-{service}"]
     if service == PlatformService.CUSTOMER_PORTAL:
         names.append("portal")
     found = next((name for name in names if name in images), None)
     return found or (next(iter(images)) if len(images) == 1 else None)
+
+
+def own_containers(images: dict[str, str], service: str) -> dict[str, str]:
+    """Return the images, by container, of all containers that an upgrade moves; empty if the own one is not certain.
+
+    These are the service's own container and all others with an image of the same repository, in whatever version: a task
+    whose containers run two versions of one image was never tested.
+
+    >>> own_containers({"agent": "r/agent:v2", "migrate": "r/agent:v1", "proxy": "r/proxy:v1"}, "agent")
+    {'agent': 'r/agent:v2', 'migrate': 'r/agent:v1'}
+    """
+    own = own_image(images, service)
+    if own is None:
+        return {}
+    repository = ecr.parse_image(own).repository
+    return {name: image for name, image in images.items() if ecr.parse_image(image).repository == repository}
 
 
 def own_image(images: dict[str, str], service: str) -> str | None:

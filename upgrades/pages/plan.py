@@ -74,6 +74,18 @@ class PlannedRollout:
         return self.requested.note if self.requested and self.is_targeted else None
 
     @property
+    def moves_with(self) -> dict[str, str]:
+        """Return the other containers of the task that get the new image, with what they run now."""
+        if self.effect != "replace" or self.requested is None or self.requested.image is None:
+            return {}
+        own = self.now.image
+        return {
+            name: "the same image" if image == own else image.rpartition("/")[2]
+            for name, image in self.now.containers.items()
+            if name != self.now.container
+        }
+
+    @property
     def goes_back(self) -> bool:
         """Return whether the new version is older than the current one, as far as their names show."""
         return bool(self.new_version and self.now.version) and is_earlier(str(self.new_version), str(self.now.version))
