@@ -153,16 +153,20 @@ def find_image(
 
 
 def list_images(
-    target: AwsTarget, repository: Repository, *, before_call: Callable[[], None] = do_nothing
+    target: AwsTarget,
+    repository: Repository,
+    *,
+    pages: int = PAGES_PER_READ,
+    before_call: Callable[[], None] = do_nothing,
 ) -> ImageReading:
     """List all images, tagged and untagged.
 
-    *Costs* one call per 1000 images, at most PAGES_PER_READ; `before_call` runs before each.
+    *Costs* one call per 1000 images, at most `pages`; `before_call` runs before each.
     *Raises* AwsError, as find_image does.
     """
     images: list[Image] = []
     token: dict[str, str] = {}
-    for _ in range(PAGES_PER_READ):
+    for _ in range(pages):
         before_call()
         reply = _describe_images(target, repository, maxResults=IMAGES_PER_CALL, **token)
         images += _images(reply)

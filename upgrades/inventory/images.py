@@ -26,6 +26,9 @@ NAMES_KEPT = 200
 # A tag may move to another image, so the name of a digest is cached for a limited time.
 NAME_SECONDS, NAME_FAILED_SECONDS = 600, 60
 
+# A hint must not cost the answer: a trigger waits only some seconds for three repositories.
+PAGES_FOR_NEAR = 2
+
 # Versions by service and digest.
 Names = dict[tuple[str, str], str]
 # An image, the name that people know it by, and why it is this one.
@@ -273,9 +276,10 @@ class VersionSearch:
         )
 
     def find_near(self, version: str) -> str | None:
-        """Return a tag that was probably meant. A repository that cannot be listed has none."""
+        """Return a tag that was probably meant; None if there is none among those read, or if ECR does not list them."""
         try:
-            return find_near(version, [tag for image in self.list_images() for tag in image.tags])
+            reading = ecr.list_images(self.target, self.repository, pages=PAGES_FOR_NEAR, before_call=self.before_call)
+            return find_near(version, [tag for image in reading.images for tag in image.tags])
         except AwsError as error:
             logger.info("no near version of %s: %s", version, error)
             return None
