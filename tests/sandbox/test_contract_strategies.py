@@ -228,6 +228,53 @@ def test_a_deployment_keeps_its_own_configuration(ecs: Ecs) -> None:
     assert ecs.describe(service)["deploymentConfiguration"]["bakeTimeInMinutes"] == 60
 
 
+def test_a_new_desired_count_applies_to_both_revisions(ecs: Ecs) -> None:
+    service = ecs.service(desired=2, deployment_configuration=BLUE_GREEN)
+    arn = ecs.roll(service)
+    reach(ecs, arn, "BAKE_TIME")
+
+    ecs.update(service, desiredCount=3)
+    ecs.pass_time(30)
+    baking = ecs.deployment(arn)
+    ecs.wait_for(arn, "SUCCESSFUL", seconds=400)
+
+    target, source = baking["targetServiceRevision"], baking["sourceServiceRevisions"][0]
+    assert (target["runningTaskCount"], source["runningTaskCount"]) == (3, 3)
+    assert ecs.describe(service)["runningCount"] == 3
+
+
+def test_a_stopped_old_task_is_replaced_by_its_own_kind(ecs: Ecs) -> None:
+    service = ecs.service(desired=2, deployment_configuration=BLUE_GREEN)
+    before = ecs.client.list_tasks(cluster=ecs.cluster, serviceName=service)["taskArns"]
+    arn = ecs.roll(service)
+    reach(ecs, arn, "BAKE_TIME")
+
+    ecs.client.stop_task(cluster=ecs.cluster, task=before[0])
+    ecs.pass_time(30)
+
+    assert ecs.deployment(arn)["sourceServiceRevisions"][0]["runningTaskCount"] == 2
+    assert ecs.deployment(arn)["targetServiceRevision"]["runningTaskCount"] == 2
+
+
+def test_a_first_deployment_has_nothing_to_return_to(ecs: Ecs) -> None:
+    ecs.faults()
+    created = ecs.client.create_service(
+        cluster=ecs.cluster,
+        serviceName="first",
+        taskDefinition=ecs.register("first"),
+        desiredCount=1,
+        deploymentConfiguration=BLUE_GREEN,
+    )["service"]
+    arn = created["currentServiceDeployment"]
+    baking = reach(ecs, arn, "BAKE_TIME")
+
+    ecs.client.stop_service_deployment(serviceDeploymentArn=arn)
+    done = ecs.wait_for(arn, "STOPPED", seconds=5)
+
+    assert baking["sourceServiceRevisions"] == []
+    assert "rollback" not in done
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
