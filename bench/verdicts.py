@@ -28,7 +28,7 @@ import tests.embedded  # noqa: F401 - starts PostgreSQL and Redis, and sets the 
 os.environ |= {
     "DJANGO_SETTINGS_MODULE": "portal.settings",
     "LOG_LEVEL": "CRITICAL",  # failures here are deliberate
-    # Shorter than in production, because rollouts that never end run until the deadline.
+    # Shorter than in production, because rollouts that never end are stopped after the deadline.
     "UPGRADE_DEADLINE_SECONDS": "240",
     "UPGRADE_POLL_SECONDS": "10",
 }
