@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 
 from portal.leases import due
 from portal.wakeup import dispatch_or_run
+from upgrades.checks.draining import find_draining_due, refresh_draining
 from upgrades.checks.validation import open_missing_matrices, send_reminders, validate
 from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, ValidationRun
@@ -34,6 +35,12 @@ def validate_upgrade(run_id: int) -> None:
     validate(run_id)
 
 
+@shared_task
+def count_draining(rollout_id: int) -> None:
+    """Count the old tasks that a completed rollout left."""
+    refresh_draining(rollout_id)
+
+
 def sweep() -> None:
     """Dispatch every due rollout."""
     sweep_rows(Rollout.objects.due(), "upgrades.tasks.advance_rollout", advance)
@@ -46,9 +53,12 @@ def sweep_validations() -> None:
 
 
 def maintain_validations() -> None:
-    """Open missing validation matrices and send reminders. No validation run does this."""
+    """Open missing validation matrices, send reminders and count old tasks. No validation run does this."""
     open_missing_matrices()
     send_reminders()
+    draining = find_draining_due().order_by("last_checked_at", "pk").values_list("pk", flat=True)[:ROWS_PER_SWEEP]
+    calls = (((pk,), False) for pk in draining)
+    dispatch_or_run("upgrades.tasks.count_draining", calls, refresh_draining, seconds=SWEEP_SECONDS)
 
 
 def sweep_rows(rows: "QuerySet[Rollout] | QuerySet[ValidationRun]", task: str, step: Callable[[int], bool]) -> None:

@@ -25,6 +25,7 @@ STOPPED_TASKS_READ = 20
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentController.html
 OWN_CONTROLLER = "ECS"
 EXPRESS_MODE = "Express Mode"
+DAEMON = "DAEMON"
 # Signing a call takes milliseconds. A lease outlasts this time and the call's own time-outs (portal/leases.py).
 SENT_WITHIN_SECONDS = 5.0
 _send_until: ContextVar[float] = ContextVar("send_until", default=math.inf)
@@ -75,6 +76,12 @@ class DeploymentConfiguration:
     early_success: bool = False
     healthy_percent: int | None = None
     source_cleanup: str | None = None
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "DeploymentConfiguration":
+        """Return the configuration of a dictionary made by `asdict`, also after it was stored as JSON."""
+        hooks = tuple(ConfiguredHook(**{**hook, "stages": tuple(hook["stages"])}) for hook in data["hooks"])
+        return cls(**data | {"hooks": hooks, "alarm_names": tuple(data["alarm_names"])})
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,8 @@ class ServiceEvent:
 class Service:
     """A service. `controller` is OWN_CONTROLLER, EXTERNAL, CODE_DEPLOY or EXPRESS_MODE.
 
-    A service with an EXTERNAL controller has no task definition.
+    A service with an EXTERNAL controller has no task definition, one in Express Mode may have none. `scheduling` is REPLICA
+    or DAEMON.
     """
 
     name: str
@@ -150,6 +158,17 @@ class Service:
     breaker_rolls_back: bool
     controller: str = OWN_CONTROLLER
     configuration: DeploymentConfiguration = DeploymentConfiguration()
+    scheduling: str = "REPLICA"
+
+    @property
+    def is_daemon(self) -> bool:
+        """Return whether ECS runs one task on each matching container instance, so that nobody sets the desired count."""
+        return self.scheduling == DAEMON
+
+    @property
+    def is_switched_off(self) -> bool:
+        """Return whether a person set the desired count to 0."""
+        return self.desired_count == 0 and not self.is_daemon
 
     @property
     def is_foreign(self) -> bool:
@@ -177,6 +196,20 @@ class Service:
         if any(other.rollout_state == "IN_PROGRESS" or other.running_count or other.pending_count for other in others):
             return False
         return newest.rollout_state == "COMPLETED"
+
+    @property
+    def draining_count(self) -> int:
+        """Return how many tasks of earlier deployments still run although the newest deployment has completed.
+
+        After early success, ECS removes them in the background: API_DeploymentEarlySuccessCriteria.
+        """
+        newest = self.primary
+        others = [deployment for deployment in self.deployments if deployment is not newest]
+        if newest is None or newest.rollout_state != "COMPLETED":
+            return 0
+        if any(other.rollout_state == "IN_PROGRESS" for other in others):
+            return 0
+        return sum(other.running_count + other.pending_count for other in others)
 
     def deployment(self, deployment_id: str) -> Deployment | None:
         return next((deployment for deployment in self.deployments if deployment.id == deployment_id), None)
@@ -595,8 +628,10 @@ def _service(raw: dict[str, Any]) -> Service:
     """Convert a service. Raises KeyError if a member that the portal needs is missing."""
     configuration = _configuration(raw.get("deploymentConfiguration") or {})
     controller = _controller(raw)
-    # A service that another controller deploys may have neither member.
-    own = raw if controller == OWN_CONTROLLER else {"taskDefinition": None, "deployments": [], **raw}
+    # A service that another controller deploys may have neither member. Its deployments are not read.
+    own = raw
+    if controller != OWN_CONTROLLER:
+        own = {**raw, "taskDefinition": raw.get("taskDefinition") or None, "deployments": []}
     return Service(
         name=raw.get("serviceName") or _last_part(raw["serviceArn"]),
         arn=need(raw, "serviceArn"),
@@ -616,6 +651,7 @@ def _service(raw: dict[str, Any]) -> Service:
         breaker_rolls_back=configuration.breaker_rolls_back,
         controller=controller,
         configuration=configuration,
+        scheduling=raw.get("schedulingStrategy") or "REPLICA",
     )
 
 

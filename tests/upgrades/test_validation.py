@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from portal.leases import LeaseLost
 from portal.models import AuditEvent
@@ -27,7 +28,7 @@ from upgrades.checks.validation import claim_run, count_try, step, validate
 from upgrades.commands.sign import probe_again, sign_check
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
-from upgrades.states import CheckStatus, Status, Validation
+from upgrades.states import CheckStatus, Outcome, Status, Validation
 from upgrades.tasks import maintain_validations, sweep_validations
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -351,6 +352,79 @@ def test_an_outside_deployment_is_noticed_by_arn(
     monitoring = row(upgrade, "monitoring")
     assert monitoring.status == CheckStatus.FAIL
     assert monitoring.detail.startswith("Agent service: it was deployed again outside this upgrade.")
+
+
+def roll_out_early(cast: Cast, engine: Engine, platform: LocalAws) -> Upgrade:
+    """Roll the agent service out by early success, so that its old tasks drain afterwards."""
+    early = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
+    service = f"{cast.acme.deployment_stack}-agent-service"
+    configuration = {"earlySuccessCriteria": early}
+    platform.client().update_service(cluster=cast.acme.cluster, service=service, deploymentConfiguration=configuration)
+    upgrade = roll_out(cast, engine)
+    assert upgrade.rollouts.get().outcome == Outcome.COMPLETED_EARLY
+    return upgrade
+
+
+def drain(platform: LocalAws) -> None:
+    for _ in range(60):
+        platform.advance(30)
+
+
+def test_no_row_passes_silently_while_two_versions_serve(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    upgrade = roll_out_early(cast, engine, platform)
+    old = upgrade.rollouts.get().source_running
+    assert old > 0
+
+    validator.run(seconds=400)
+
+    monitoring = row(upgrade, "monitoring")
+    assert (monitoring.status, monitoring.evidence["disturbances"]) == (CheckStatus.UNKNOWN, 0)
+    assert monitoring.detail.startswith(f"Agent service: two versions serve, {old} old task")
+    assert f"Meanwhile two versions serve, {old} old task" in row(upgrade, "sign_in_page").detail
+    assert (get_run(upgrade).steady_since, validation(upgrade)) == (None, Validation.NEEDED)
+
+    drain(platform)
+    validator.run(seconds=320)
+
+    assert row(upgrade, "monitoring").status == CheckStatus.PASS
+    assert upgrade.rollouts.get().source_running == 0
+    assert [each for each in get_messages(upgrade, "upgrade.validated") if "no old task drains any more" in each]
+
+
+def test_a_run_that_ends_while_old_tasks_drain_waits_for_a_person(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws
+) -> None:
+    upgrade = roll_out_early(cast, engine, platform)
+    validator.step()
+    assert get_run(upgrade).next_check_at > timezone.now() + timedelta(seconds=50)
+
+    validator.elapse(3600)
+    validator.step()
+
+    monitoring = row(upgrade, "monitoring")
+    assert (get_run(upgrade).is_done, monitoring.status) == (True, CheckStatus.UNKNOWN)
+    assert "two versions serve" in monitoring.detail
+    assert validation(upgrade) == Validation.NEEDED
+
+
+def test_old_tasks_are_counted_until_the_last_is_gone(
+    cast: Cast, engine: Engine, validator: Validator, platform: LocalAws, broker_down: None
+) -> None:
+    """The validation has ended, so only the sweep counts, every ten minutes."""
+    upgrade = roll_out_early(cast, engine, platform)
+    ValidationRun.objects.update(is_done=True)
+    old = upgrade.rollouts.get().source_running
+    drain(platform)
+
+    maintain_validations()
+    assert upgrade.rollouts.get().source_running == old
+    Rollout.objects.filter(upgrade=upgrade).update(last_checked_at=Now() - timedelta(minutes=11))
+    maintain_validations()
+
+    assert upgrade.rollouts.get().source_running == 0
+    assert (upgrade.rollouts.get().outcome, validation(upgrade)) == (Outcome.COMPLETED_EARLY, Validation.NEEDED)
 
 
 @pytest.mark.parametrize("fault", ["server_error", "access_denied", "throttle"])

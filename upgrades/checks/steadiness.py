@@ -14,9 +14,10 @@ from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing, summarize_error
 from portal.leases import Lease
 from portal.templatetags.formatting import duration, last_part
+from upgrades.checks.draining import count_old_tasks, describe_draining, is_own_deployment
 from upgrades.checks.probes import Finding
 from upgrades.models import Rollout, UpgradeCheck, ValidationRun
-from upgrades.states import CheckStatus, PlatformService, not_supported
+from upgrades.states import CheckStatus, Outcome, PlatformService, not_supported
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +31,14 @@ class Observation:
     """One observation of the services.
 
     `error`: set if AWS did not answer, so nothing was observed. `disturbance`: what is not steady, None if nothing.
+    `wait`: what has to end before the steady time counts, None if nothing. `old_tasks`: how many still run, by rollout.
     """
 
     services: dict[str, Any] = field(default_factory=dict)
     disturbance: str | None = None
     error: str | None = None
+    wait: str | None = None
+    old_tasks: dict[int, int] = field(default_factory=dict)
 
 
 def observe_services(lease: Lease[ValidationRun], completed: list[Rollout]) -> Observation:
@@ -56,7 +60,13 @@ def observe_services(lease: Lease[ValidationRun], completed: list[Rollout]) -> O
         for rollout in completed
         if rollout.service_name in found
     }
-    return Observation(services, next((each for each in disturbances if each), None))
+    waits = [find_wait(rollout, found.get(rollout.service_name)) for rollout in completed]
+    return Observation(
+        services,
+        disturbance=next((each for each in disturbances if each), None),
+        wait=" ".join(each for each in waits if each) or None,
+        old_tasks={rollout.pk: count_old_tasks(rollout, found.get(rollout.service_name)) for rollout in completed},
+    )
 
 
 def find_disturbance(rollout: Rollout, service: ecs.Service | None) -> str | None:
@@ -70,27 +80,45 @@ def find_disturbance(rollout: Rollout, service: ecs.Service | None) -> str | Non
         return f"{label}: it runs {last_part(service.task_definition)}, not {last_part(rollout.task_definition)}."
     if not is_own_deployment(rollout, service):
         return f"{label}: it was deployed again outside this upgrade."
-    if len(service.deployments) > 1:
+    if len(service.deployments) > 1 and not service.draining_count:
         return f"{label}: another deployment is in progress."
+    new_failures = find_new_failures(rollout, service) if find_wait(rollout, service) else 0
+    if new_failures:
+        return f"{label}: {new_failures} of its new tasks failed since, and no circuit breaker counts them."
+    if find_wait(rollout, service):
+        return None
     if service.running_count != service.desired_count or service.desired_count == 0:
         return f"{label}: {service.running_count} of {service.desired_count} tasks run."
     return None
 
 
-def is_own_deployment(rollout: Rollout, service: ecs.Service) -> bool:
-    """Return whether the newest deployment is the rollout's: by id, or by ARN if only that is known."""
-    if service.primary is None:
-        return False
-    if rollout.deployment_id:
-        return service.primary.id == rollout.deployment_id
-    known = (rollout.service_deployment_arn, service.current_service_deployment)
-    return None in known or known[0] == known[1]
+def find_new_failures(rollout: Rollout, service: ecs.Service) -> int:
+    """Return how many tasks of the rollout's deployment failed since it ended. After early success, no breaker counts."""
+    failed = service.primary.failed_tasks if service.primary else 0
+    return max(0, failed - (rollout.failed_tasks or 0))
+
+
+def find_wait(rollout: Rollout, service: ecs.Service | None) -> str | None:
+    """Return a sentence on what the row waits for, None if nothing. Early success is a success before all has moved."""
+    if service is None:
+        return None
+    label = PlatformService(rollout.service).label
+    if service.draining_count:
+        return f"{label}: {describe_draining(service.draining_count)}. ECS may take up to two weeks."
+    if service.is_daemon and service.desired_count == 0:
+        return f"{label}: no container instance matches, so no task runs."
+    is_starting = rollout.outcome == Outcome.COMPLETED_EARLY and service.running_count < service.desired_count
+    if is_starting:
+        counts = f"{service.running_count} of {service.desired_count} tasks run"
+        return f"{label}: {counts}. ECS ended the rollout by early success and starts the others."
+    return None
 
 
 def build_facts(service: ecs.Service) -> dict[str, Any]:
     return {
         "running": service.running_count,
         "desired": service.desired_count,
+        **({"draining": service.draining_count} if service.draining_count else {}),
         "task_definition": last_part(service.task_definition),
         "deployment_id": service.primary.id if service.primary else None,
     }
@@ -101,7 +129,8 @@ def judge_observation(
 ) -> tuple[datetime | None, Finding]:
     """Return since when the services are steady, and the row's finding. Times are the database's.
 
-    An observation that AWS did not answer changes neither. Unwatched time does not count. A disturbance restarts the count.
+    An observation that AWS did not answer changes neither. Unwatched time does not count. A disturbance restarts the count,
+    and so does a wait, which is none: after early success, the count starts when only the new version serves.
     """
     since, now = lease.row.steady_since, lease.now
     needed = timedelta(seconds=settings.UPGRADE_STEADY_SECONDS)
@@ -121,6 +150,9 @@ def judge_observation(
             "steady_seconds": 0,
         }
         return None, Finding(CheckStatus.FAIL, f"{observation.disturbance} {progress(None, needed)}", facts)
+    if observation.wait:
+        facts = {**facts, "services": observation.services, "steady_seconds": 0}
+        return None, Finding(CheckStatus.UNKNOWN, f"{observation.wait} {progress(None, needed)}", facts)
     if since is None:
         since = now
     elif check.checked_at and now - check.checked_at > LONGEST_GAP:

@@ -7,6 +7,7 @@ over, or when a later upgrade rolls out the same services. Rows that a person si
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from portal import leases
 from portal.leases import Lease, run_guarded
 from portal.models import Organization
 from portal.templatetags.formatting import duration
+from upgrades.checks.draining import describe_draining, record_draining
 from upgrades.checks.matrix import NOT_YET, get_matrix_rows, open_matrix, update_validation, write_row
 from upgrades.checks.probes import (
     BROKEN,
@@ -116,7 +118,17 @@ def step(lease: Lease[ValidationRun]) -> None:
         return finish_run(lease, checks, None)
     findings = probe_rows(lease, [row for row in open_rows if row in PROBED and is_due(lease, checks[row])], checks)
     observation = observe_services(lease, completed) if MatrixRow.MONITORING in open_rows else None
-    write(lease, checks, findings, observation)
+    note = describe_mixture(completed, observation)
+    findings = {row: replace(finding, detail=f"{finding.detail}{note}") for row, finding in findings.items()}
+    write(lease, checks, findings, observation, completed)
+
+
+def describe_mixture(completed: list[Rollout], observation: Observation | None) -> str:
+    """Return what a probe's finding must add while old tasks drain, because one of them may have answered."""
+    counts = {rollout.pk: rollout.source_running for rollout in completed}
+    counts |= observation.old_tasks if observation else {}
+    old_tasks = sum(counts.values())
+    return f" Meanwhile {describe_draining(old_tasks)}: an old one may have answered." if old_tasks else ""
 
 
 def is_open(run: ValidationRun, check: UpgradeCheck) -> bool:
@@ -233,6 +245,7 @@ def write(
     checks: dict[MatrixRow, UpgradeCheck],
     findings: dict[MatrixRow, Finding],
     observation: Observation | None,
+    completed: list[Rollout],
 ) -> None:
     """Write the results in one transaction, under the upgrade's lock and guarded by the lease."""
     with transaction.atomic():
@@ -244,11 +257,15 @@ def write(
             record_finding(
                 upgrade, monitoring, finding, checked_at=monitoring.checked_at if observation.error else lease.now
             )
+        for rollout in completed:
+            if observation is not None and rollout.pk in observation.old_tasks:
+                record_draining(rollout, observation.old_tasks[rollout.pk])
         for row, finding in findings.items():
             record_finding(upgrade, checks[row], finding, checked_at=lease.now)
         left = [row for row, check in checks.items() if is_open(lease.row, check)]
         if left:
-            seconds = OBSERVE_SECONDS if MatrixRow.MONITORING in left else LATER_SECONDS
+            is_waiting = observation is not None and observation.wait is not None
+            seconds = OBSERVE_SECONDS if MatrixRow.MONITORING in left and not is_waiting else LATER_SECONDS
             lease.release(seconds=seconds, steady_since=since)
         else:
             lease.write(steady_since=since, is_done=True, next_check_at=None, lease_until=None)
@@ -330,4 +347,5 @@ def send_reminders() -> None:
 
 
 def get_completed_rollouts(upgrade: Upgrade) -> list[Rollout]:
-    return list(Rollout.objects.filter(upgrade=upgrade, outcome__in=ROLLED_OUT).order_by("position"))
+    rollouts = Rollout.objects.filter(upgrade=upgrade, outcome__in=ROLLED_OUT).select_related("upgrade")
+    return list(rollouts.order_by("position"))

@@ -76,6 +76,4 @@ def recall_configuration(rollout: Rollout) -> ecs.DeploymentConfiguration | None
     """Return the deployment's own configuration as it was read earlier; None if it was never read."""
     if rollout.configuration is None:
         return None
-    hooks = [ecs.ConfiguredHook(**{**hook, "stages": tuple(hook["stages"])}) for hook in rollout.configuration["hooks"]]
-    lists = {"hooks": tuple(hooks), "alarm_names": tuple(rollout.configuration["alarm_names"])}
-    return ecs.DeploymentConfiguration(**rollout.configuration | lists)
+    return ecs.DeploymentConfiguration.from_data(rollout.configuration)
