@@ -117,7 +117,8 @@ class PreflightCheck(models.TextChoices):
     SESSION = "session", "Portal session"
     CLUSTER_AND_SERVICES = "cluster_and_services", "Cluster and services"
     STEADY = "steady", "Services run steadily"
-    CIRCUIT_BREAKER = "circuit_breaker", "Circuit breaker"
+    # Named by what was checked first. Each strategy has its own failure detection (checks/detection.py).
+    CIRCUIT_BREAKER = "circuit_breaker", "Failure detection"
     PERMISSION = "permission", "Permission to update"
     AGENT_HEALTH = "agent_health", "Agent service health"
     ORCHESTRATOR_HEALTH = "orchestrator_health", "Orchestrator health"

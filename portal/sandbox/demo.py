@@ -40,7 +40,11 @@ SERVICES: tuple[dict[str, Any], ...] = (
 )
 
 # Globex shows the other strategies. Acme's upgrades stay rolling and end within a minute.
-BLUE_GREEN = {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 5}
+BLUE_GREEN = {
+    "strategy": "BLUE_GREEN",
+    "bakeTimeInMinutes": 5,
+    "alarms": {"alarmNames": ["globex-prod-5xx"], "enable": True, "rollback": True},
+}
 APPROVAL = {
     "targetType": "PAUSE",
     "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT"],

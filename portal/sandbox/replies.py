@@ -17,7 +17,7 @@ Json = dict[str, Any]
 def service_reply(service: Service, *, with_tags: bool = True) -> Json:
     live = [task for task in service.tasks if task.is_live]
     current = service.service_deployments[0] if service.service_deployments else None
-    is_foreign = service.controller != "ECS"
+    is_foreign, is_express = service.controller != "ECS", service.controller == "EXPRESS"
     return present(
         {
             "serviceArn": service.key.service_arn,
@@ -32,9 +32,12 @@ def service_reply(service: Service, *, with_tags: bool = True) -> Json:
             "launchType": "FARGATE",
             "platformVersion": "LATEST",
             "platformFamily": "Linux",
-            "taskDefinition": None if service.controller == "EXTERNAL" else service.task_definition,
+            "taskDefinition": None if service.controller in ("EXTERNAL", "EXPRESS") else service.task_definition,
             "deploymentConfiguration": service.configuration,
-            "taskSets": [task_set(service, each) for each in service.deployments] if is_foreign else None,
+            "taskSets": [task_set(service, each) for each in service.deployments]
+            if is_foreign and not is_express
+            else None,
+            "resourceManagementType": "ECS" if is_express else "CUSTOMER",
             "deployments": [] if is_foreign else [deployment_reply(service, each) for each in service.deployments],
             "events": [
                 {"id": each.id, "createdAt": each.created_at, "message": each.message} for each in service.events
@@ -53,6 +56,7 @@ def service_reply(service: Service, *, with_tags: bool = True) -> Json:
             "availabilityZoneRebalancing": "DISABLED",
             "tags": service.tags if with_tags else None,
             **{name: value for name, value in service.settings.items() if name in SERVICE_FIELDS},
+            **({"deploymentController": {"type": "ECS"}} if is_express else {}),
         }
     )
 

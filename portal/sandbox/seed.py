@@ -21,7 +21,9 @@ NETWORK = {
     }
 }
 
-CONTROLLERS = ("ECS", "CODE_DEPLOY", "EXTERNAL")
+# EXPRESS: not a deployment controller of ECS, but Express Mode, shown as `resourceManagementType` ECS.
+CONTROLLERS = ("ECS", "CODE_DEPLOY", "EXTERNAL", "EXPRESS")
+SCHEDULING = ("REPLICA", "DAEMON")
 
 FIELDS: dict[str, type | tuple[type, ...]] = {"account": str, "region": str, "cluster": str}
 SERVICE_FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -34,6 +36,7 @@ SERVICE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "breaker": bool,
     "rollback": bool,
     "controller": str,
+    "scheduling": str,
     "minimum_percent": int,
     "maximum_percent": int,
     "deployment_configuration": dict,
@@ -119,7 +122,8 @@ def describe(service: Service) -> Json:
 def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
     """Create a task definition and a service with it, which has one COMPLETED deployment and all its tasks running.
 
-    With a `controller` other than ECS (EXTERNAL, CODE_DEPLOY) the tasks run as a task set.
+    With a `controller` other than ECS (EXTERNAL, CODE_DEPLOY) the tasks run as a task set. A service with the `scheduling`
+    DAEMON has the desired count of the seed, because the local AWS has no container instances.
     """
     family = body.get("family") or key.name
     container = body.get("container") or "app"
@@ -147,6 +151,7 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
         "launchType": "FARGATE",
         "networkConfiguration": NETWORK,
         "deploymentController": {"type": body.get("controller") or "ECS"},
+        "schedulingStrategy": body.get("scheduling") or "REPLICA",
         "deploymentConfiguration": seeded_configuration(body),
         "tags": [{"key": name, "value": str(value)} for name, value in (body.get("tags") or {}).items()],
     }
@@ -243,6 +248,8 @@ def check(body: Json) -> None:
         check_fields(service, SERVICE_FIELDS, where=where)
         if service.get("controller") not in (None, *CONTROLLERS):
             raise SeedError(f"`{where}controller` must be one of {', '.join(CONTROLLERS)}.")
+        if service.get("scheduling") not in (None, *SCHEDULING):
+            raise SeedError(f"`{where}scheduling` must be one of {', '.join(SCHEDULING)}.")
         if not service.get("name"):
             raise SeedError(f"`{where}name` is missing.")
         check_containers(service, where=where)

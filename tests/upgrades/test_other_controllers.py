@@ -1,4 +1,4 @@
-"""A platform service deployed by a controller other than ECS: shown, refused, and harmless to the other two."""
+"""Services that the portal cannot upgrade are refused and harmless to the others. DAEMON ones can be upgraded."""
 
 import html
 from collections.abc import Callable
@@ -19,7 +19,8 @@ SignIn = Callable[[User], Client]
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-CONTROLLERS = ["EXTERNAL", "CODE_DEPLOY"]
+# What the local AWS calls each, and how the portal names it.
+CONTROLLERS = {"EXTERNAL": "EXTERNAL", "CODE_DEPLOY": "CODE_DEPLOY", "EXPRESS": "Express Mode"}
 
 
 def says(controller: str) -> str:
@@ -39,7 +40,7 @@ def hand_over(local_aws: LocalAws, cast: Cast, controller: str, *, service: str 
 def controller(request: pytest.FixtureRequest, registry: dict[str, str], platform: LocalAws, cast: Cast) -> str:
     """Let this controller deploy the orchestrator of acme."""
     hand_over(platform, cast, request.param)
-    return str(request.param)
+    return CONTROLLERS[request.param]
 
 
 def get_text(response: Any) -> str:
@@ -164,3 +165,42 @@ def test_a_service_handed_over_since_is_not_rolled_back(
     text = get_text(client_for(cast.operator).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/rollback"))
 
     assert f"-orchestrator-service is {says('EXTERNAL')}." in text
+
+
+# --- DAEMON scheduling: nobody sets the desired count ---------------------------------------------------------------
+
+
+def seed_daemon(local_aws: LocalAws, cast: Cast, *, tasks: int) -> None:
+    stack = cast.acme.deployment_stack
+    image = "111111111111.dkr.ecr.eu-central-1.amazonaws.com/axonflow-agent:v9.9.0"
+    place = {"name": f"{stack}-agent-service", "family": f"{stack}-agent", "container": "agent", "image": image}
+    local_aws.seed(cluster=cast.acme.cluster, services=[{**place, "desired_count": tasks, "scheduling": "DAEMON"}])
+
+
+def test_a_daemon_service_is_upgraded(
+    cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str], client_for: SignIn, door: Door
+) -> None:
+    seed_daemon(platform, cast, tasks=3)
+
+    upgrade = door.find_upgrade(door.trigger(client_for(cast.operator), cast.acme, service="agent", version="v9.9.1"))
+
+    assert engine.run(upgrade).status == Status.SUCCESS
+
+
+def test_a_daemon_service_without_instances_is_not_disabled(
+    cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str], client_for: SignIn, door: Door
+) -> None:
+    seed_daemon(platform, cast, tasks=0)
+    client = client_for(cast.operator)
+
+    plan = " ".join(get_text(client.get("/o/acme/upgrades/new?service=agent&version=v9.9.1")).split())
+    upgrade = door.find_upgrade(door.trigger(client, cast.acme, service="agent", version="v9.9.1"))
+    engine.run(upgrade)
+
+    assert "no task runs: no container instance matches" in plan
+    steady = upgrade.checks.get(name="steady")
+    expected = "Nothing runs, for no container instance matches: Agent service."
+    assert (steady.status, steady.detail) == ("unknown", expected)
+    rollout = upgrade.rollouts.get()
+    assert (rollout.status, rollout.outcome) == (Status.SUCCESS, Outcome.COMPLETED)
+    assert "No task of the new version has run" in str(rollout.rollout_reason)

@@ -19,9 +19,12 @@ from django.db.models import Q
 from django.utils import timezone
 
 from portal import soft_cache
+from portal.aws.ecs import DeploymentConfiguration
 from portal.models import Organization
 from portal.templatetags.formatting import duration
 from portal.times import utc
+from upgrades.checks.detection import describe_early_success, find_detection
+from upgrades.checks.draining import describe_draining
 from upgrades.checks.probes import (
     BROKEN,
     Finding,
@@ -207,7 +210,9 @@ def check_ecs(
         refused = Finding(FAIL, f"ECS refused the request: {reading.error}.", facts)
         return dict.fromkeys(names, not_known) | {names[0]: refused if reading.is_refused else not_known}
     rows = [row for row in reading.services if row.service in services]
-    return dict(zip(names, (check_services(organization, rows), check_steady(rows), check_breaker(rows)), strict=True))
+    return dict(
+        zip(names, (check_services(organization, rows), check_steady(rows), check_detection(rows)), strict=True)
+    )
 
 
 def check_services(organization: Organization, rows: list[RunningService]) -> Finding:
@@ -234,26 +239,47 @@ def not_known(rows: list[RunningService]) -> str:
 
 def check_steady(rows: list[RunningService]) -> Finding:
     """Check that all desired tasks run and no deployment is in progress. Disabled services (desired 0) are skipped."""
-    facts = {
-        row.service: {"state": row.state, "running": row.running_count, "desired": row.desired_count} for row in rows
-    }
-    problems = {
-        "rolling": "is rolling",
-        "failed": "has a failed deployment",
-        "degraded": "runs too few tasks",
-        "missing": "is missing",
-    }
-    bad = [f"{row.label} {problems[row.state]}{format_counts(row)}" for row in rows if row.state in problems]
+    facts = {row.service: build_steady_facts(row) for row in rows}
+    bad = [problem for row in rows if (problem := find_problem(row))]
     if bad:
         return Finding(FAIL, f"{'; '.join(bad)}.", facts)
     if not_known(rows):
         return Finding(UNKNOWN, not_known(rows), facts)
-    steady = [f"{row.label}{format_counts(row)}" for row in rows if row.state == "steady"]
-    if not steady and any(row.not_supported for row in rows):
-        return Finding(UNKNOWN, f"ECS does not report this. {OTHER_CONTROLLER}", facts)
-    if not steady:
-        return Finding(UNKNOWN, "Nothing runs: the desired count is 0.", facts)
-    return Finding(PASS, f"Steady: {', '.join(steady)}.", facts)
+    steady = [f"{row.label}{format_counts(row)}" for row in rows if row.state == "steady" and not row.has_no_instance]
+    sentences = [f"Steady: {', '.join(steady)}."] if steady else []
+    sentences += [f"{row.label}: {describe_draining(row.draining_count)}." for row in rows if row.state == "draining"]
+    is_idle = not sentences
+    off = [row.label for row in rows if row.state == "disabled"]
+    alone = [row.label for row in rows if row.has_no_instance]
+    sentences += [f"Nothing runs, for the desired count is 0: {', '.join(off)}."] if off else []
+    sentences += [f"Nothing runs, for no container instance matches: {', '.join(alone)}."] if alone else []
+    if is_idle and any(row.not_supported for row in rows):
+        sentences += [f"ECS does not report this. {OTHER_CONTROLLER}"]
+    return Finding(UNKNOWN if is_idle else PASS, " ".join(sentences), facts)
+
+
+def build_steady_facts(row: RunningService) -> dict[str, Any]:
+    facts: dict[str, Any] = {"state": row.state, "running": row.running_count, "desired": row.desired_count}
+    facts |= {"draining": row.draining_count} if row.draining_count else {}
+    return facts | ({"under_way": asdict(row.under_way)} if row.under_way else {})
+
+
+def find_problem(row: RunningService) -> str | None:
+    """Return why the service is not steady, as a clause; None if it is, or if it is not checked.
+
+    While ECS rolls back, the revision that it rolls back to is in progress again. A deployment started then has no
+    completed one behind it: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html
+    """
+    named = f"{row.label} "
+    if row.state == "rolling" and row.under_way and row.under_way.is_rolling_back:
+        return (
+            f"{named}is rolling back{format_counts(row)}: {row.under_way}. A deployment started now could neither roll "
+            "back nor start tasks"
+        )
+    if row.state == "rolling":
+        return f"{named}is rolling{format_counts(row)}" + (f": {row.under_way}" if row.under_way else "")
+    problems = {"failed": "has a failed deployment", "degraded": "runs too few tasks", "missing": "is missing"}
+    return f"{named}{problems[row.state]}{format_counts(row)}" if row.state in problems else None
 
 
 def format_counts(row: RunningService) -> str:
@@ -261,25 +287,45 @@ def format_counts(row: RunningService) -> str:
     return "" if row.desired_count is None else f" ({row.running_count} of {row.desired_count})"
 
 
-def check_breaker(rows: list[RunningService]) -> Finding:
-    """Check that the circuit breaker is on. Without it, a rollout that cannot succeed continues until the deadline."""
-    facts = {
-        row.service: {"enabled": row.breaker_enabled, "rolls_back": row.breaker_rolls_back}
-        for row in rows
-        if row.breaker_enabled is not None
-    }
+def check_detection(rows: list[RunningService]) -> Finding:
+    """Check that a failing rollout would be ended, by what the service's strategy has (detection.py).
+
+    Without it, a rollout that cannot succeed continues until the deadline.
+    """
+    known = [(row, row.configuration, find_detection(row.configuration)) for row in rows if row.configuration]
+    facts = {row.service: build_detection_facts(configuration) for row, configuration, _ in known}
     if rows and all(row.not_supported for row in rows):
         return Finding(UNKNOWN, OTHER_CONTROLLER, facts)
-    rows = [row for row in rows if not row.not_supported]
-    off = [row.label for row in rows if row.breaker_enabled is False]
-    stays = [row.label for row in rows if row.breaker_enabled and not row.breaker_rolls_back]
+    off = [f"{row.label} ({detection})" for row, _, detection in known if detection.is_enough is False]
     if off:
         return Finding(FAIL, f"Off for: {', '.join(off)}. A failing rollout would not be stopped.", facts)
-    if len(facts) < len(rows):
+    unclear = [f"{row.label} ({detection.strategy})" for row, _, detection in known if detection.is_enough is None]
+    if unclear:
+        return Finding(UNKNOWN, f"The portal does not know the strategy of: {', '.join(unclear)}.", facts)
+    if len(known) < sum(not row.not_supported for row in rows):
         return Finding(UNKNOWN, not_known(rows) or "ECS does not say, for the service is missing.", facts)
-    if stays:
-        return Finding(PASS, f"On, but without automatic rollback for: {', '.join(stays)}.", facts)
-    return Finding(PASS, "On, with automatic rollback.", facts)
+    services_by_detection: dict[str, list[str]] = {}
+    for row, _, detection in known:
+        services_by_detection.setdefault(str(detection), []).append(row.label)
+    sentences = [f"On for {', '.join(labels)} ({detection})." for detection, labels in services_by_detection.items()]
+    early = [(row.label, describe_early_success(configuration)) for row, configuration, _ in known]
+    sentences += [f"{label}: {meaning}" for label, meaning in early if meaning]
+    return Finding(PASS, " ".join(sentences), facts)
+
+
+def build_detection_facts(configuration: DeploymentConfiguration) -> dict[str, Any]:
+    """Return the evidence. `enabled` and `rolls_back` are those of the circuit breaker."""
+    facts: dict[str, Any] = {
+        "strategy": configuration.strategy,
+        "enabled": configuration.breaker_enabled,
+        "rolls_back": configuration.breaker_rolls_back,
+        "alarms": list(configuration.alarm_names) if configuration.alarms_enabled else [],
+        "alarms_roll_back": configuration.alarms_roll_back,
+        "hooks": [hook.target_type for hook in configuration.hooks],
+        "bake_minutes": configuration.bake_minutes,
+    }
+    early = {"healthy_percent": configuration.healthy_percent, "source_cleanup": configuration.source_cleanup}
+    return facts | ({"early_success": early} if configuration.early_success else {})
 
 
 def check_permission(organization: Organization, services: list[str]) -> Finding:

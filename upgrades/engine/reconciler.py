@@ -140,7 +140,7 @@ def has_changed(service: ecs.Service, latest: ecs.Service) -> bool:
     """Return whether anyone deployed the service, or switched it off or on, since it was read for the decision."""
     before, after = ({each.id for each in read.deployments} for read in (service, latest))
     is_deployed = service.task_definition != latest.task_definition or bool(after - before)
-    return is_deployed or bool(service.desired_count) != bool(latest.desired_count)
+    return is_deployed or service.is_switched_off != latest.is_switched_off
 
 
 def prepare_call(lease: RolloutLease, service: ecs.Service) -> tuple[Verdict | None, dict[str, Any]]:
@@ -154,7 +154,7 @@ def prepare_call(lease: RolloutLease, service: ecs.Service) -> tuple[Verdict | N
         return other_controller(rollout, service.controller), counts
     definition = read_definition(lease, str(service.task_definition))
     before = {**counts, "previous_task_definition": definition.arn}
-    if service.desired_count == 0:
+    if service.is_switched_off:
         reason = f"{service.name} is disabled (desired count is 0), so there was nothing to roll."
         verdict = Verdict(Status.SKIPPED, Outcome.DISABLED, reason)
         return verdict, {**before, "from_version": read_version(lease, definition)}

@@ -3,12 +3,17 @@
 running.py caches the result for all viewers.
 """
 
+import logging
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from portal import soft_cache
 from portal.aws import ecs
 from portal.aws.ecr import parse_image
+from portal.aws.errors import AwsError
 from portal.models import Organization
+from portal.templatetags.formatting import last_part
+from portal.times import utc
 from upgrades.inventory.drift import Drift
 from upgrades.inventory.images import (
     Names,
@@ -20,18 +25,55 @@ from upgrades.inventory.images import (
     running_digests,
 )
 from upgrades.models import Rollout
-from upgrades.states import PlatformService, not_supported
+from upgrades.states import ROLLBACK_STATUSES, PlatformService, find_open_hook, not_supported
+
+logger = logging.getLogger(__name__)
 
 CACHE_SECONDS = 24 * 60 * 60
 DIGESTS_SECONDS, UNSETTLED_DIGESTS_SECONDS = 60, 5
+ENDED = frozenset({"SUCCESSFUL", "STOPPED", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED"})
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """The deployment that ECS carries out now.
+
+    `deployment`: the last part of its ARN, or its `ecs-svc/..` id. `stage`: None for ROLLING, and while ECS rolls back.
+    `hook` and `hook_expires_at`: the status of the hook that ECS waits for, and until when.
+    """
+
+    deployment: str
+    status: str
+    stage: str | None = None
+    hook: str | None = None
+    hook_expires_at: str | None = None
+
+    @property
+    def is_rolling_back(self) -> bool:
+        return self.status in ROLLBACK_STATUSES
+
+    def __str__(self) -> str:
+        """Return what it does, as a clause."""
+        at = f" at {self.stage}" if self.stage else ""
+        until = f" until {self.hook_expires_at}" if self.hook_expires_at else ""
+        if self.is_rolling_back:
+            return f"ECS rolls the deployment {self.deployment} back"
+        if self.hook == "AWAITING_ACTION":
+            return f"the deployment {self.deployment} waits for a decision{at}{until}"
+        if self.hook:
+            return f"the deployment {self.deployment} waits for a hook{at}{until}"
+        if self.stage == "BAKE_TIME":
+            return f"the deployment {self.deployment} serves all traffic and bakes"
+        return f"the deployment {self.deployment} is in progress{at}"
 
 
 @dataclass(frozen=True)
 class RunningService:
     """One platform service as ECS reports it, with what the portal recorded of it.
 
-    `state`: steady, rolling, failed (its deployment failed and ECS left it so), degraded (fewer tasks than desired),
-    disabled (desired count 0), missing, not_supported (deployed by a `controller` other than ECS), unknown (ECS's reply
+    `state`: steady, rolling (see `under_way`), failed (its deployment failed and ECS left it so), draining (its deployment
+    has completed, but `draining_count` earlier tasks still run), degraded (fewer tasks than desired), disabled (a person
+    set the desired count to 0), missing, not_supported (deployed by a `controller` other than ECS), unknown (ECS's reply
     lacks the member `left_out`).
 
     `containers`: the images, by container, that an upgrade moves (images.own_containers), the own one among them.
@@ -52,8 +94,10 @@ class RunningService:
     desired_count: int | None = None
     running_count: int | None = None
     pending_count: int | None = None
-    breaker_enabled: bool | None = None
-    breaker_rolls_back: bool | None = None
+    draining_count: int = 0
+    configuration: ecs.DeploymentConfiguration | None = None
+    under_way: UnderWay | None = None
+    is_daemon: bool = False
     controller: str | None = None
     left_out: str | None = None
     is_settled: bool = False
@@ -62,6 +106,21 @@ class RunningService:
     names: dict[str, str] = field(default_factory=dict)
     last_rollout: Rollout | None = None
     drift: Drift | None = None
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "RunningService":
+        """Return the service of a dictionary made by `asdict`."""
+        configuration, under_way = data["configuration"], data["under_way"]
+        nested = {
+            "configuration": ecs.DeploymentConfiguration.from_data(configuration) if configuration else None,
+            "under_way": UnderWay(**under_way) if under_way else None,
+        }
+        return cls(**data | nested)
+
+    @property
+    def has_no_instance(self) -> bool:
+        """Return whether no container instance matches, so that ECS runs no task of a DAEMON service."""
+        return self.is_daemon and self.desired_count == 0
 
     @property
     def not_supported(self) -> str | None:
@@ -107,16 +166,63 @@ def describe_running_services(organization: Organization, cluster: str, recorded
     """Read the services from ECS. `recorded`: the versions by digest that past rollouts recorded.
 
     *Raises* AwsError.
-    *Costs* one DescribeServices call, one DescribeTaskDefinition call for each new revision, and one ECR call for each
-    pinned digest without a known version.
+    *Costs* one DescribeServices call, one DescribeServiceDeployments call if a deployment may be in progress, one
+    DescribeTaskDefinition call for each new revision, and one ECR call for each pinned digest without a known version.
     """
     rows = build_unknown_services(organization)
     found = ecs.describe_services(organization.aws_target, cluster, [row.service_name for row in rows])
-    return [translate_service(organization, row, found, recorded) for row in rows]
+    under_way = find_under_way(organization, list(found.services.values()))
+    return [translate_service(organization, row, found, recorded, under_way.get(row.service_name)) for row in rows]
+
+
+def find_under_way(organization: Organization, services: list[ecs.Service]) -> dict[str, UnderWay]:
+    """Return the deployment that ECS carries out for each service that has one.
+
+    *Costs* one AWS call if a service may have one. If ECS does not describe it, the service's entries must do.
+    """
+    unsure = [service for service in services if may_be_under_way(service)]
+    arns = [service.current_service_deployment for service in unsure if service.current_service_deployment]
+    described: dict[str, ecs.ServiceDeployment] = {}
+    try:
+        described = ecs.describe_service_deployments(organization.aws_target, arns) if arns else {}
+    except AwsError as error:
+        logger.info("service deployments of %s not read: %s", organization.slug, error)
+    each = {service.name: judge_under_way(service, described) for service in unsure}
+    return {name: under_way for name, under_way in each.items() if under_way}
+
+
+def may_be_under_way(service: ecs.Service) -> bool:
+    """Return whether only its service deployment can prove that nothing is in progress.
+
+    ECS reports a rolloutState for ROLLING only.
+    """
+    has_state = service.primary is not None and service.primary.rollout_state is not None
+    return not service.is_foreign and not (has_state and is_settled(service))
+
+
+def judge_under_way(service: ecs.Service, described: dict[str, ecs.ServiceDeployment]) -> UnderWay | None:
+    own = described.get(service.current_service_deployment or "")
+    newest = service.primary
+    if own is not None and own.status not in ENDED:
+        hook = find_open_hook(own)
+        under_way = UnderWay(last_part(own.arn), own.status)
+        if under_way.is_rolling_back:
+            return under_way
+        expires_at = utc(hook.expires_at) if hook and hook.expires_at else None
+        return replace(
+            under_way, stage=own.lifecycle_stage, hook=hook.status if hook else None, hook_expires_at=expires_at
+        )
+    if newest is None or "IN_PROGRESS" not in {entry.rollout_state for entry in service.deployments}:
+        return None
+    return UnderWay(newest.id, "ROLLBACK_IN_PROGRESS" if newest.is_rollback else "IN_PROGRESS")
 
 
 def translate_service(
-    organization: Organization, row: RunningService, found: ecs.ServicesReading, recorded: Names
+    organization: Organization,
+    row: RunningService,
+    found: ecs.ServicesReading,
+    recorded: Names,
+    under_way: UnderWay | None,
 ) -> RunningService:
     if row.service_name in found.left_out:
         return replace(row, left_out=found.left_out[row.service_name])
@@ -129,29 +235,33 @@ def translate_service(
     image = own_image(images, row.service)
     return replace(
         row,
-        state=get_state(live),
+        state=get_state(live, under_way),
         version=find_version(organization.aws_target, image, row.service, names=recorded),
         container=own_container(images, row.service),
         image=image,
         containers=own_containers(images, row.service),
         pinned=parse_image(image).digest if image else None,
-        is_settled=is_settled(live),
+        is_settled=under_way is None and is_settled(live),
         task_definition=live.task_definition,
         desired_count=live.desired_count,
         running_count=live.running_count,
         pending_count=live.pending_count,
-        breaker_enabled=None if live.is_foreign else live.breaker_enabled,
-        breaker_rolls_back=None if live.is_foreign else live.breaker_rolls_back,
+        draining_count=live.draining_count,
+        configuration=None if live.is_foreign else live.configuration,
+        under_way=under_way,
+        is_daemon=live.is_daemon,
         controller=live.controller,
     )
 
 
-def get_state(live: ecs.Service) -> str:
+def get_state(live: ecs.Service, under_way: UnderWay | None) -> str:
     if live.is_foreign:
         return "not_supported"
-    if live.desired_count == 0:
+    if live.is_switched_off:
         return "disabled"
-    if not is_settled(live):
+    if under_way is None and live.draining_count:
+        return "draining"
+    if under_way or not is_settled(live):
         return "rolling"
     if live.primary is not None and live.primary.rollout_state == "FAILED":
         return "failed"

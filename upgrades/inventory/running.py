@@ -119,7 +119,7 @@ def read_cached(organization: Organization) -> Reading | None:
     """Return the last reading, None if none is cached."""
     return soft_cache.read_as(
         build_cache_key(organization),
-        lambda kept: Reading(**{**kept, "services": [RunningService(**row) for row in kept["services"]]}),
+        lambda kept: Reading(**{**kept, "services": [RunningService.from_data(row) for row in kept["services"]]}),
     )
 
 

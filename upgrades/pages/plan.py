@@ -19,6 +19,8 @@ from upgrades.models import Rollout, Upgrade
 from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
 from upgrades.states import ALL_SERVICES, OPEN, PlatformService, get_services, inline_label
 
+NOT_ENDED_WELL = ("rolling", "failed", "draining")
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -267,8 +269,8 @@ def find_effect(now: RunningService, services: list[str], choices: Choices, requ
         return "replace"
     if requested is None or (requested.image is None and requested.version is not None):
         return "unknown"
-    # The same rule as in the engine (engine/desired.py): a service whose deployment failed or is rolling is always rolled.
-    return "none" if now.runs_already(requested) and now.state not in ("rolling", "failed") else "replace"
+    # The same rule as in the engine (engine/desired.py): only a service whose deployment has ended well stays as it is.
+    return "none" if now.runs_already(requested) and now.state not in NOT_ENDED_WELL else "replace"
 
 
 def with_diffs(
