@@ -441,6 +441,7 @@ UNKNOWN_STRATEGY = (
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html
 ENDED = re.compile(r"\(deployment (?P<id>[^)]+)\) deployment (?P<how>completed|failed)")
 ROLLING_BACK = "rolling back to deployment"
+DEPLOYMENT_ID = re.compile(r"ecs-svc/\d+")
 # ECS writes that a deployment failed and that it rolls back within milliseconds.
 SAME_MOMENT = timedelta(minutes=1)
 
@@ -449,13 +450,15 @@ SAME_MOMENT = timedelta(minutes=1)
 class _Events:
     """What ECS's events say about one deployment, verbatim. None if they do not say it.
 
-    `rolls_back`: ECS started to roll it back. `rollback_failed`: whether that failed, None if not known.
+    `rolls_back`: ECS started to roll it back. `rolls_back_to`: the id it went back to, None if the event names none.
+    `rollback_failed`: whether that failed or was replaced, None if not known.
     `other`: the id of a deployment that is new since the baseline and ended before this one failed.
     """
 
     completed: str | None = None
     failed: str | None = None
     rolls_back: bool = False
+    rolls_back_to: str | None = None
     rollback_failed: bool | None = None
     other: str | None = None
 
@@ -592,14 +595,17 @@ def _read_events(service: Service, deployment_id: str, *, baseline: Collection[s
             failed_now = None
         ended = ENDED.search(event.message)
         if ended and read.rolls_back:
-            return replace(read, rollback_failed=ended["how"] == "failed")
+            # Another deployment that ends now has replaced the rollback.
+            is_replaced = read.rolls_back_to not in (None, ended["id"])
+            return replace(read, rollback_failed=is_replaced or ended["how"] == "failed")
         if ended:
             read = _with_end(read, event, ended, deployment_id, baseline=baseline, since=since)
             failed_now = (ended["id"], event.created_at) if ended["how"] == "failed" else None
         elif ROLLING_BACK in event.message:
             is_asked_for = failed_now is None and read.failed is None and event.created_at >= since
             if is_asked_for or (failed_now and failed_now[0] == deployment_id):
-                read = replace(read, rolls_back=True)
+                destination = DEPLOYMENT_ID.search(event.message.partition(ROLLING_BACK)[2])
+                read = replace(read, rolls_back=True, rolls_back_to=destination[0] if destination else None)
             failed_now = None
     return read
 

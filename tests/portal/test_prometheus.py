@@ -19,7 +19,7 @@ from upgrades.models import Rollout
 from upgrades.states import Status
 
 TOKEN = "a-scrapers-token"
-QUERIES = 10
+QUERIES = 11
 
 
 @pytest.fixture
@@ -65,6 +65,16 @@ def test_problems_that_need_an_operator_have_gauges(cast: Cast, scraped: Any) ->
     assert samples["portal_rollout_unseen_seconds",] == pytest.approx(120, abs=10)
 
 
+def test_a_pause_is_counted_and_stops_the_clock(cast: Cast, scraped: Any) -> None:
+    make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
+    Rollout.objects.update(deadline_at=Now() - timedelta(hours=1), waiting_since=Now() - timedelta(hours=2))
+
+    samples = scraped()
+
+    assert samples["portal_rollouts_waiting_for_decision",] == 1
+    assert samples["portal_rollouts_beyond_deadline",] == 0
+
+
 def test_an_ended_upgrade_raises_no_alert(cast: Cast, scraped: Any) -> None:
     make_upgrade(cast.acme, by=cast.operator)
     Rollout.objects.update(deadline_at=Now() - timedelta(hours=1), last_checked_at=Now() - timedelta(hours=1))
@@ -72,6 +82,7 @@ def test_an_ended_upgrade_raises_no_alert(cast: Cast, scraped: Any) -> None:
     samples = scraped()
 
     assert samples["portal_rollouts_beyond_deadline",] == 0
+    assert samples["portal_rollouts_waiting_for_decision",] == 0
     assert samples["portal_rollout_unseen_seconds",] == 0
 
 

@@ -105,7 +105,8 @@ def test_the_previous_release_can_read_new_rows(models_before: Any, cast: Cast, 
 def test_a_rollout_watched_by_the_previous_release_continues(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
     rollout = engine.start(upgrade)
-    Rollout.objects.filter(pk=rollout.pk).update(**dict.fromkeys(columns_since(Rollout)))
+    left_empty = {name: Rollout._meta.get_field(name).get_default() for name in columns_since(Rollout)}
+    Rollout.objects.filter(pk=rollout.pk).update(**left_empty)
 
     engine.run(upgrade)
 

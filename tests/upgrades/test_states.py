@@ -277,6 +277,14 @@ def judged(*deployments: Deployment, said: Sequence[str] = (), **seen: Any) -> t
     return verdict.status, verdict.outcome
 
 
+def test_a_replaced_rollback_has_failed() -> None:
+    """Another person deployed over ECS's rollback, and that deployment has completed."""
+    said = [FELL, "rolling back to deployment ecs-svc/1.", "(deployment ecs-svc/3) deployment completed."]
+    other = replace(entry("ecs-svc/3", primary=True, state="COMPLETED"), created_at=AT + timedelta(seconds=9))
+
+    assert judged(other, MINE_FELL, said=said, baseline=["ecs-svc/1"]) == ROLLBACK_FAILED
+
+
 FELL = "(deployment mine) deployment failed: tasks failed to start."
 BACK = "rolling back to deployment before."
 RESTORED = "(deployment before) deployment completed."

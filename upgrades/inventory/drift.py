@@ -11,10 +11,10 @@ from django.db.models import F, Q
 from portal.models import Organization
 from upgrades.inventory.images import choose_exact_version, shorten_digest
 from upgrades.models import Rollout
-from upgrades.states import Outcome, Phase
+from upgrades.states import ROLLED_OUT, Outcome, Phase
 
 # After a rollout with one of these outcomes, the service runs the desired image, or the previous one.
-ADVANCED = {Outcome.COMPLETED, Outcome.NO_CHANGE}
+ADVANCED = ROLLED_OUT | {Outcome.NO_CHANGE}
 RESTORED = {Outcome.ROLLED_BACK}
 # After these it may run either one, and the record does not say which.
 UNSETTLED = {
@@ -43,11 +43,15 @@ class Drift:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the newest rollout left running. `digest`: None if not known."""
+    """What the newest rollout left running. `digest`: None if not known.
+
+    `is_draining`: it ended by early success, so old tasks may run beside the new ones.
+    """
 
     digest: str | None
     version: str | None
     upgrade_id: str
+    is_draining: bool = False
 
 
 def find_recorded(organization: Organization) -> dict[str, Recorded | None]:
@@ -78,7 +82,8 @@ def get_final_version(rollout: Rollout) -> Recorded | None:
         digest, version = rollout.to_digest, rollout.to_version
     elif rollout.outcome in RESTORED:
         digest, version = rollout.from_digest, rollout.from_version
-    return Recorded(digest, version, rollout.upgrade.upgrade_id)
+    is_draining = rollout.outcome == Outcome.COMPLETED_EARLY
+    return Recorded(digest, version, rollout.upgrade.upgrade_id, is_draining)
 
 
 def find_drift(
@@ -89,6 +94,8 @@ def find_drift(
     `digests`: the number of running tasks by digest. `pinned`: the digest in the task definition, if it has one. `names`:
     the service's versions by digest.
     """
+    if len(digests) > 1 and recorded and recorded.is_draining:
+        return None
     if len(digests) > 1:
         counted = sorted(digests.items(), key=lambda each: (-each[1], each[0]))
         runs = ", ".join(f"{count} of {format_digest(digest, names)}" for digest, count in counted)
