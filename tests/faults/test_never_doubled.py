@@ -260,7 +260,7 @@ def test_a_row_that_no_step_can_handle_becomes_overdue(cast: Cast, engine: Engin
     engine.step()
 
     rollout = upgrade.rollouts.get()
-    assert (rollout.status, rollout.is_overdue) == (Status.IN_PROGRESS, True)
+    assert (rollout.phase, rollout.is_overdue) == (Phase.WATCHING, True)
     Rollout.objects.filter(upgrade=upgrade).update(started_at=Now() - timedelta(days=30))
     engine.run(upgrade)
     assert upgrade.rollouts.get().outcome == Outcome.TIMED_OUT
