@@ -22,7 +22,13 @@ from tests.portal.conftest import audit_kinds
 pytestmark = pytest.mark.usefixtures("registry")
 
 SignedIn = Callable[[User], Client]
-WRITES = {"ecs:UpdateService", "ecs:RegisterTaskDefinition", "iam:PassRole", "ecs:StopServiceDeployment"}
+WRITES = {
+    "ecs:UpdateService",
+    "ecs:RegisterTaskDefinition",
+    "iam:PassRole",
+    "ecs:StopServiceDeployment",
+    "ecs:ContinueServiceDeployment",
+}
 
 
 def get_page_url(organization: Organization) -> str:
