@@ -61,6 +61,15 @@ function lasting(iso) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`.replace(/ 0 min$/, "");
 }
 
+function until(iso) {
+  const seconds = Math.floor((Date.parse(iso) - Date.now() - clockOffset) / 1000);
+  if (seconds < 1) return "any moment now";
+  if (seconds < 60) return `in ${seconds} s`;
+  if (seconds < 3600) return `in ${Math.floor(seconds / 60)} min`;
+  if (seconds < 86400) return `in ${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`.replace(/ 0 min$/, "");
+  return `in ${Math.floor(seconds / 86400)} d`;
+}
+
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -89,6 +98,7 @@ function showFreshness(freshness) {
 function tick() {
   for (const time of document.querySelectorAll("time[data-relative]")) write(time, ago(time.dateTime));
   for (const time of document.querySelectorAll("time[data-lasting]")) write(time, lasting(time.dateTime));
+  for (const time of document.querySelectorAll("time[data-until]")) write(time, until(time.dateTime));
   for (const freshness of document.querySelectorAll("[data-freshness]")) showFreshness(freshness);
 }
 

@@ -25,6 +25,19 @@ def ago(moment: datetime | None) -> str:
 
 
 @register.filter
+def until(moment: datetime | None) -> str:
+    """Return `in 42 s`, `in 12 min`, `in 2 h 10 min` or `in 12 d`. Empty for None. The past is `any moment now`."""
+    if moment is None:
+        return ""
+    seconds = int((moment - timezone.now()).total_seconds())
+    if seconds < 1:
+        return "any moment now"
+    if seconds >= DAY:
+        return f"in {seconds // DAY} d"
+    return f"in {duration(seconds if seconds < MINUTE else seconds - seconds % MINUTE)}"
+
+
+@register.filter
 def duration(seconds: float | None) -> str:
     """Return `42 s`, `3 min 5 s`, `7 min` or `2 h 10 min`; empty for None."""
     if seconds is None:
