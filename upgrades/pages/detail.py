@@ -11,6 +11,7 @@ from portal.web.context import page_context
 from portal.web.htmx import render_page
 from upgrades.checks.matrix import find_validation_run, get_matrix_rows
 from upgrades.estimates import time_left
+from upgrades.inventory.draining import Aftermath, read_aftermaths
 from upgrades.models import Upgrade, ValidationRun
 from upgrades.pages.context import find_upgrade, stop_rule
 from upgrades.pages.forms import TimelineFilters
@@ -30,13 +31,14 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """
     organization = get_page_organization(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
+    aftermaths = read_aftermaths(upgrade)
     context = page_context(request, organization) | {
         "upgrade": upgrade,
         "message": upgrade.message,
-        "rollout_cards": build_rollout_cards(upgrade),
+        "rollout_cards": build_rollout_cards(upgrade, aftermaths=aftermaths),
         "next": next_steps(upgrade),
         "time_left": time_left(upgrade, now=timezone.now()),
-        **validation_context(upgrade),
+        **validation_context(upgrade, aftermaths=aftermaths),
         **timeline_context(request, upgrade),
         "may_roll_back": may_roll_back(upgrade),
         **stop_rule(request, upgrade),
@@ -60,7 +62,7 @@ def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
     return {"timeline": timeline, "timeline_errors": errors}
 
 
-def validation_context(upgrade: Upgrade) -> dict[str, Any]:
+def validation_context(upgrade: Upgrade, *, aftermaths: dict[int, Aftermath] | None = None) -> dict[str, Any]:
     """Return the validation matrix and whether the portal still runs its own checks. Costs two queries."""
     run = find_validation_run(upgrade)
     return {
@@ -68,12 +70,17 @@ def validation_context(upgrade: Upgrade) -> dict[str, Any]:
         "run": run,
         "is_probing": run is not None and not run.is_done,
         "may_validate": not upgrade.is_open and upgrade.has_advanced,
-        "live_seconds": live_seconds(upgrade, run),
+        "live_seconds": live_seconds(upgrade, run, aftermaths or {}),
     }
 
 
-def live_seconds(upgrade: Upgrade, run: ValidationRun | None) -> int | None:
-    """Return the polling interval in seconds while the upgrade or its validation runs; None stops polling."""
+def live_seconds(upgrade: Upgrade, run: ValidationRun | None, aftermaths: dict[int, Aftermath]) -> int | None:
+    """Return the polling interval in seconds while the upgrade, its validation or an early success's rest is not over.
+
+    None stops polling.
+    """
     if upgrade.is_open:
         return 2
-    return 5 if run is not None and not run.is_done else None
+    if run is not None and not run.is_done:
+        return 5
+    return None if all(each.is_over for each in aftermaths.values()) else 10

@@ -5,9 +5,20 @@ from datetime import datetime
 
 from django.utils import timezone
 
+from portal.aws.ecs import ROLLING
 from upgrades.engine.finish import describe_newest_stop
+from upgrades.inventory.draining import Aftermath
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.outcome_texts import OUTCOME_TEXTS
+from upgrades.pages.rollout_stages import (
+    STAGE_NAMES,
+    StageLine,
+    Traffic,
+    build_stage_line,
+    build_traffic,
+    describe_strategy,
+    describe_timeout,
+)
 from upgrades.states import Outcome, Phase, Status
 
 EVENTS_SHOWN = 20
@@ -33,10 +44,31 @@ class RolloutCard:
     state_after_end: str | None
     checked_ago_seconds: int | None
     stall_reasons: list[UpgradeEvent]
+    strategy: str | None
+    stage_line: StageLine | None
+    traffic: list[Traffic]
+    hook: "HookCard | None"
+    aftermath: Aftermath | None
+    cleanup: str | None
 
 
-def build_rollout_cards(upgrade: Upgrade, *, now: datetime | None = None) -> list[RolloutCard]:
-    """Return a card for each rollout.
+@dataclass(frozen=True)
+class HookCard:
+    """The hook that ECS waits for. `then`: what ECS does at `expires_at`. `began_at`: about, for a Lambda function."""
+
+    is_pause: bool
+    name: str | None
+    stage_name: str | None
+    stage: str | None
+    began_at: datetime | None
+    expires_at: datetime | None
+    then: str | None
+
+
+def build_rollout_cards(
+    upgrade: Upgrade, *, aftermaths: dict[int, Aftermath] | None = None, now: datetime | None = None
+) -> list[RolloutCard]:
+    """Return a card for each rollout. `aftermaths`: by the rollout's id, as read_aftermaths returns them.
 
     The upgrade must come from `for_record`, with its rollouts' events prefetched.
     """
@@ -47,19 +79,47 @@ def build_rollout_cards(upgrade: Upgrade, *, now: datetime | None = None) -> lis
             events=list(rollout.events.all()[:EVENTS_SHOWN]),
             bar=build_bar(rollout),
             headline=build_headline(rollout),
-            state_after_end=describe_state_after_end(rollout),
+            state_after_end=describe_state_after_end(rollout, (aftermaths or {}).get(rollout.pk)),
             checked_ago_seconds=int((now - rollout.last_checked_at).total_seconds())
             if rollout.last_checked_at
             else None,
             stall_reasons=find_newest_ecs_messages(rollout) if rollout.is_stalled else [],
+            strategy=describe_strategy(rollout),
+            stage_line=build_stage_line(rollout),
+            traffic=build_traffic(rollout),
+            hook=build_hook(rollout),
+            aftermath=(aftermaths or {}).get(rollout.pk),
+            cleanup=(rollout.configuration or {}).get("source_cleanup"),
         )
         for rollout in upgrade.rollouts.all()
     ]
 
 
-def describe_state_after_end(rollout: Rollout) -> str | None:
-    """Return the service's state after the rollout. None for plain success and while the rollout is open."""
+def build_hook(rollout: Rollout) -> HookCard | None:
+    """Return the hook that an open rollout waits for. ECS does not say when it began, so the stage's begin is shown."""
+    hook = rollout.hook
+    if hook is None or rollout.is_terminal:
+        return None
+    stage, target, expires_at = hook.get("stage"), hook.get("target"), hook.get("expires_at")
+    return HookCard(
+        is_pause=hook.get("status") == "AWAITING_ACTION",
+        name=str(target).rpartition(":")[2] if target else None,
+        stage_name=STAGE_NAMES.get(stage or ""),
+        stage=stage,
+        began_at=rollout.stage_began_at or rollout.progressed_at,
+        expires_at=datetime.fromisoformat(expires_at) if expires_at else None,
+        then=describe_timeout(rollout),
+    )
+
+
+def describe_state_after_end(rollout: Rollout, aftermath: Aftermath | None) -> str | None:
+    """Return the service's state after the rollout. None for plain success and while the rollout is open.
+
+    After an early success, the text is for the case that ECS could not be read (_early_success.html).
+    """
     if not rollout.is_terminal or not rollout.outcome:
+        return None
+    if rollout.outcome == Outcome.COMPLETED_EARLY and (aftermath is None or aftermath.old_tasks is not None):
         return None
     texts = OUTCOME_TEXTS.get(Outcome(rollout.outcome))
     return texts.state if texts else None
@@ -104,12 +164,31 @@ def build_headline(rollout: Rollout) -> str:
     newest = describe_newest_stop(rollout.stopped_tasks)
     if rollout.outcome == Outcome.ROLLING_BACK:
         return " ".join(part for part in ("Rolling back.", rollout.rollout_reason, newest) if part)
+    return " ".join(part for part in (describe_wait(rollout), describe_tasks(rollout), newest) if part)
+
+
+def describe_wait(rollout: Rollout) -> str:
+    """Return what ECS waits for in an open rollout. Empty if tasks are what it waits for."""
+    if rollout.outcome == Outcome.WAITING_FOR_DECISION:
+        return "Paused until a person decides."
+    if rollout.outcome == Outcome.HOOK_RUNNING:
+        return "A lifecycle hook decides whether it goes on."
+    if rollout.outcome == Outcome.BAKING:
+        return "All traffic is on the new version. ECS may still roll it back."
+    has_moved = rollout.target_running == rollout.desired_count and not rollout.source_running
+    watches_alarms = bool((rollout.configuration or {}).get("alarms_enabled"))
+    if rollout.strategy == ROLLING and has_moved and rollout.desired_count and watches_alarms:
+        return "ECS watches the alarms before it ends the rollout."
+    return ""
+
+
+def describe_tasks(rollout: Rollout) -> str:
     wanted = rollout.desired_count
     running = (
         f"{rollout.target_running} of {wanted} new tasks running" if wanted is not None else "New tasks are starting"
     )
     old = f", {rollout.source_running} old tasks still running" if rollout.source_running else ""
-    return f"{running}{old}. {newest}".strip()
+    return f"{running}{old}."
 
 
 def describe_end(rollout: Rollout) -> str:
@@ -117,5 +196,7 @@ def describe_end(rollout: Rollout) -> str:
         return rollout.error_message  # outcome, ECS's reason, and why the last task stopped
     if rollout.outcome == Outcome.COMPLETED:
         return f"Rolled out: {rollout.running_count} of {rollout.desired_count} tasks running."
+    if rollout.outcome == Outcome.COMPLETED_EARLY:
+        return f"Rolled out early: {describe_tasks(rollout).removesuffix('.')} when ECS ended it."
     label = Outcome(rollout.outcome).label if rollout.outcome else Status(rollout.status).label
     return f"{label}. {rollout.rollout_reason or ''}".strip()
