@@ -316,6 +316,11 @@ class Rollout(Leased):
         default=False, db_default=False, help_text="Past its deadline, and open in ECS as far as is known."
     )
     overdue_notified_at = models.DateTimeField(null=True, help_text="When the notification about it was sent.")
+    is_draining = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Ended by early success, and old tasks still run or new ones still have to start.",
+    )
     stall_seconds = models.IntegerField(null=True, help_text="Flagged as stalled after this long without progress.")
     is_stalled = models.BooleanField(default=False)
     progressed_at = models.DateTimeField(null=True, help_text="When the counts last moved forward.")

@@ -69,8 +69,7 @@ def test_a_new_upgrade_has_every_key_with_null_for_unknown(cast: Cast, client_fo
                 "is_stalled": False,
                 "is_overdue": False,
                 "deadline_at": None,
-                "old_tasks_left": None,
-                "new_tasks_missing": None,
+                "is_draining": False,
             }
         ],
         "success_count": 0,

@@ -412,7 +412,7 @@ def test_a_run_that_ends_while_old_tasks_drain_waits_for_a_person(
 def test_old_tasks_are_counted_until_the_last_is_gone(
     cast: Cast, engine: Engine, validator: Validator, platform: LocalAws, broker_down: None
 ) -> None:
-    """The validation has ended, so only the sweep counts, every ten minutes."""
+    """The validation has ended, so only the sweep counts, once a minute."""
     upgrade = roll_out_early(cast, engine, platform)
     ValidationRun.objects.update(is_done=True)
     old = upgrade.rollouts.get().source_running

@@ -8,7 +8,6 @@ from rest_framework import serializers
 from portal.models import AuditEvent
 from portal.times import utc
 from upgrades.checks.matrix import find_validation_run, get_matrix_rows
-from upgrades.inventory.draining import Aftermath
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
 from upgrades.states import (
     AUTOMATIC,
@@ -101,6 +100,7 @@ class ServiceEntry(serializers.ModelSerializer[Rollout]):
             "is_stalled",
             "is_overdue",
             "deadline_at",
+            "is_draining",
         ]
         read_only_fields = fields
 
@@ -202,36 +202,10 @@ SUMMARY_FIELDS = [
 ]
 
 
-class LiveServiceEntry(ServiceEntry):
-    """A service's rollout, with what ECS still does after an early success (`completed_early`).
-
-    `old_tasks_left` and `new_tasks_missing` are null for other outcomes, if ECS could not be read, and once the service
-    was deployed again.
-    """
-
-    old_tasks_left = serializers.SerializerMethodField(help_text="Old tasks that still run, read from ECS now.")
-    new_tasks_missing = serializers.SerializerMethodField(help_text="New tasks that do not run yet, read from ECS now.")
-
-    class Meta:
-        model = Rollout
-        fields = [*ServiceEntry.Meta.fields, "old_tasks_left", "new_tasks_missing"]
-        read_only_fields = fields
-
-    def get_old_tasks_left(self, rollout: Rollout) -> int | None:
-        return self.find_aftermath(rollout).old_tasks
-
-    def get_new_tasks_missing(self, rollout: Rollout) -> int | None:
-        return self.find_aftermath(rollout).missing_tasks
-
-    def find_aftermath(self, rollout: Rollout) -> Aftermath:
-        aftermaths: dict[int, Aftermath] = self.context.get("aftermaths", {})
-        return aftermaths.get(rollout.pk, Aftermath())
-
-
 class UpgradeRecord(UpgradeSummary):
     """One upgrade, with an entry for each service."""
 
-    services = LiveServiceEntry(source="rollouts", many=True)
+    services = ServiceEntry(source="rollouts", many=True)
 
     class Meta:
         model = Upgrade

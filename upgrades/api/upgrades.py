@@ -26,7 +26,6 @@ from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.estimates import format_seconds
 from upgrades.inventory.catalogue import read_catalogue
-from upgrades.inventory.draining import read_aftermaths
 from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.states import Status, get_services
 
@@ -119,13 +118,9 @@ def trigger(request: Request) -> Response:
 )
 @api_route("GET", allow=Policy.VIEWER)
 def status(request: Request, upgrade_id: str) -> Response:
-    """Return the recorded upgrade. Each service shows its state in ECS as of `last_checked_at`.
-
-    After an early success, ECS is read for what still happens: at most every five seconds, for at most two weeks.
-    """
+    """Return the recorded upgrade. Each service shows its state in ECS as of `last_checked_at`."""
     read_query(request)
-    upgrade = find_upgrade(request, upgrade_id)
-    return Response(records.UpgradeRecord(upgrade, context={"aftermaths": read_aftermaths(upgrade)}).data)
+    return Response(records.UpgradeRecord(find_upgrade(request, upgrade_id)).data)
 
 
 @extend_schema(

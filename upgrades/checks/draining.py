@@ -1,12 +1,13 @@
-"""Old tasks that drain after a rollout has completed: how many are left, kept in Rollout.source_running.
+"""What ECS still does after an early success: stop old tasks, start new ones. Kept in Rollout.is_draining and its counts.
 
-After early success with DEFERRED clean-up, ECS removes them in the background, within up to two weeks. While the validation
-runs, its observations keep the number up to date. Afterwards the sweep does, every DRAINING_SECONDS, until the last one is
-gone: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentEarlySuccessCriteria.html
+With DEFERRED clean-up this may take two weeks. While the validation runs, its observations keep the counts up to date.
+Afterwards the sweep does, every DRAINING_SECONDS, until all is done: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentEarlySuccessCriteria.html
 """
 
 import logging
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -16,12 +17,12 @@ from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
 from upgrades.events import record_event
 from upgrades.models import Rollout
-from upgrades.states import ROLLED_OUT, EventKind, PlatformService
+from upgrades.states import EventKind, PlatformService
 
 logger = logging.getLogger(__name__)
 
-DRAINING_SECONDS = 600
-# ECS's own limit is two weeks. A rollout that is older is no longer asked about.
+DRAINING_SECONDS = 60
+# ECS's own limit is two weeks.
 LONGEST_DRAINING = timedelta(days=15)
 
 
@@ -34,11 +35,23 @@ def describe_draining(count: int) -> str:
     return f"two versions serve, {count} old task{' still drains' if count == 1 else 's still drain'}"
 
 
+@dataclass(frozen=True)
+class Draining:
+    """`old_tasks` still run. Of `desired` tasks, `new_tasks` run."""
+
+    old_tasks: int
+    new_tasks: int
+    desired: int
+
+    @property
+    def is_over(self) -> bool:
+        return self.old_tasks == 0 and self.new_tasks >= self.desired
+
+
 def find_draining_due() -> "QuerySet[Rollout]":
-    """Return the completed rollouts whose old tasks were last counted more than DRAINING_SECONDS ago."""
+    """Return the draining rollouts whose tasks were last counted more than DRAINING_SECONDS ago."""
     return Rollout.objects.filter(
-        outcome__in=ROLLED_OUT,
-        source_running__gt=0,
+        is_draining=True,
         completed_at__gt=Now() - LONGEST_DRAINING,
         last_checked_at__lt=Now() - timedelta(seconds=DRAINING_SECONDS),
         organization__is_active=True,
@@ -46,7 +59,7 @@ def find_draining_due() -> "QuerySet[Rollout]":
 
 
 def refresh_draining(rollout_id: int) -> bool:
-    """Count the old tasks again, if that is due and no other worker does it. Return whether it was.
+    """Count the tasks again, if that is due and no other worker does it. Return whether it was.
 
     Safe to call at any time, from any process. *Costs* one AWS call.
     """
@@ -61,18 +74,18 @@ def refresh_draining(rollout_id: int) -> bool:
     except AwsMissing:
         service = None
     except AwsError as error:
-        logger.info("old tasks of rollout %s not counted: %s", rollout.pk, error)
+        logger.info("tasks of rollout %s not counted: %s", rollout.pk, error)
         return True
     with transaction.atomic():
-        record_draining(rollout, count_old_tasks(rollout, service))
+        record_draining(rollout, count_draining(rollout, service))
     return True
 
 
-def count_old_tasks(rollout: Rollout, service: ecs.Service | None) -> int:
-    """Return how many tasks still run that the rollout replaces: 0 once another deployment has replaced its own."""
-    if service is None or not is_own_deployment(rollout, service):
-        return 0
-    return service.draining_count
+def count_draining(rollout: Rollout, service: ecs.Service | None) -> Draining | None:
+    """Return the tasks of the rollout's deployment and of those before it; None once another one has replaced it."""
+    if service is None or service.primary is None or not is_own_deployment(rollout, service):
+        return None
+    return Draining(service.draining_count, service.primary.running_count, service.desired_count)
 
 
 def is_own_deployment(rollout: Rollout, service: ecs.Service) -> bool:
@@ -85,13 +98,21 @@ def is_own_deployment(rollout: Rollout, service: ecs.Service) -> bool:
     return None in known or known[0] == known[1]
 
 
-def record_draining(rollout: Rollout, count: int) -> None:
-    """Write the number of old tasks of a completed rollout, with a timeline entry when the last one is gone.
+def record_draining(rollout: Rollout, counted: Draining | None) -> None:
+    """Write the counts of a draining rollout, with a timeline entry when it is over. None: another one has replaced it.
 
-    Only a rollout that left old tasks is written. The caller opens the transaction.
+    The caller opens the transaction.
     """
-    tracked = Rollout.objects.filter(pk=rollout.pk, outcome__in=ROLLED_OUT, source_running__gt=0)
-    if not tracked.update(source_running=count, last_checked_at=Now()) or count:
+    fields: dict[str, Any] = {"is_draining": False, "source_running": 0}
+    if counted is not None:
+        fields = {
+            "is_draining": not counted.is_over,
+            "source_running": counted.old_tasks,
+            "target_running": counted.new_tasks,
+            "desired_count": counted.desired,
+        }
+    draining = Rollout.objects.filter(pk=rollout.pk, is_draining=True)
+    if not draining.update(last_checked_at=Now(), **fields) or counted is None or not counted.is_over:
         return
     label = PlatformService(rollout.service).label
     message = f"{label}: no old task drains any more. If the validation has ended before, rerun the checks."

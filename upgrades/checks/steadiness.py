@@ -14,7 +14,7 @@ from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing, summarize_error
 from portal.leases import Lease
 from portal.templatetags.formatting import duration, last_part
-from upgrades.checks.draining import count_old_tasks, describe_draining, is_own_deployment
+from upgrades.checks.draining import Draining, count_draining, describe_draining, is_own_deployment
 from upgrades.checks.probes import Finding
 from upgrades.models import Rollout, UpgradeCheck, ValidationRun
 from upgrades.states import CheckStatus, Outcome, PlatformService, not_supported
@@ -31,14 +31,14 @@ class Observation:
     """One observation of the services.
 
     `error`: set if AWS did not answer, so nothing was observed. `disturbance`: what is not steady, None if nothing.
-    `wait`: what has to end before the steady time counts, None if nothing. `old_tasks`: how many still run, by rollout.
+    `wait`: what has to end before the steady time counts, None if nothing. `draining`: its tasks, by rollout.
     """
 
     services: dict[str, Any] = field(default_factory=dict)
     disturbance: str | None = None
     error: str | None = None
     wait: str | None = None
-    old_tasks: dict[int, int] = field(default_factory=dict)
+    draining: dict[int, Draining | None] = field(default_factory=dict)
 
 
 def observe_services(lease: Lease[ValidationRun], completed: list[Rollout]) -> Observation:
@@ -65,7 +65,7 @@ def observe_services(lease: Lease[ValidationRun], completed: list[Rollout]) -> O
         services,
         disturbance=next((each for each in disturbances if each), None),
         wait=" ".join(each for each in waits if each) or None,
-        old_tasks={rollout.pk: count_old_tasks(rollout, found.get(rollout.service_name)) for rollout in completed},
+        draining={rollout.pk: count_draining(rollout, found.get(rollout.service_name)) for rollout in completed},
     )
 
 

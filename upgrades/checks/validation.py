@@ -126,7 +126,8 @@ def step(lease: Lease[ValidationRun]) -> None:
 def describe_mixture(completed: list[Rollout], observation: Observation | None) -> str:
     """Return what a probe's finding must add while old tasks drain, because one of them may have answered."""
     counts = {rollout.pk: rollout.source_running for rollout in completed}
-    counts |= observation.old_tasks if observation else {}
+    if observation is not None:
+        counts |= {pk: counted.old_tasks if counted else 0 for pk, counted in observation.draining.items()}
     old_tasks = sum(counts.values())
     return f" Meanwhile {describe_draining(old_tasks)}: an old one may have answered." if old_tasks else ""
 
@@ -258,8 +259,8 @@ def write(
                 upgrade, monitoring, finding, checked_at=monitoring.checked_at if observation.error else lease.now
             )
         for rollout in completed:
-            if observation is not None and rollout.pk in observation.old_tasks:
-                record_draining(rollout, observation.old_tasks[rollout.pk])
+            if observation is not None and rollout.pk in observation.draining:
+                record_draining(rollout, observation.draining[rollout.pk])
         for row, finding in findings.items():
             record_finding(upgrade, checks[row], finding, checked_at=lease.now)
         left = [row for row, check in checks.items() if is_open(lease.row, check)]

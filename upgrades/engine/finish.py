@@ -53,6 +53,7 @@ def finish_rollout(lease: RolloutLease, verdict: Verdict, **observed: Any) -> No
                 "error_message": build_error_message(rollout, verdict, observed) if failed else None,
                 "phase": Phase.DONE,
                 "is_stalled": False,
+                "is_draining": has_old_tasks(rollout, verdict, observed),
                 "is_overdue": False,
                 "waiting_since": None,
                 "hook": None,
@@ -67,6 +68,12 @@ def finish_rollout(lease: RolloutLease, verdict: Verdict, **observed: Any) -> No
         was_never_there = verdict.outcome == Outcome.SERVICE_MISSING and not rollout.attempts
         start_next_service(upgrade, continues=verdict.outcome in CONTINUE_AFTER or was_never_there)
         refresh_upgrade(upgrade)
+
+
+def has_old_tasks(rollout: Rollout, verdict: Verdict, observed: dict[str, Any]) -> bool:
+    """Return whether ECS still replaces tasks after the success. upgrades/checks/draining.py counts them from then on."""
+    old_tasks = observed.get("source_running", rollout.source_running)
+    return verdict.outcome == Outcome.COMPLETED_EARLY or (verdict.outcome == Outcome.COMPLETED and old_tasks > 0)
 
 
 def build_error_message(rollout: Rollout, verdict: Verdict, observed: dict[str, Any]) -> str:

@@ -80,9 +80,6 @@ class RunningService:
 
     `digests`: the number of running tasks by digest, empty if not known. `pinned`: the digest in the task definition, if it
     has one. `names`: the versions of these digests. `is_settled`: no deployment is in progress.
-
-    `deployment_id`: its newest deployment. `old_tasks`: the running tasks of all others. `is_draining`: the newest one has
-    completed, and old tasks still run, as after an early success.
     """
 
     service: str
@@ -104,9 +101,6 @@ class RunningService:
     controller: str | None = None
     left_out: str | None = None
     is_settled: bool = False
-    deployment_id: str | None = None
-    old_tasks: int | None = None
-    is_draining: bool = False
     pinned: str | None = None
     digests: dict[str, int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -248,9 +242,6 @@ def translate_service(
         containers=own_containers(images, row.service),
         pinned=parse_image(image).digest if image else None,
         is_settled=under_way is None and is_settled(live),
-        deployment_id=live.primary.id if live.primary else None,
-        old_tasks=count_old_tasks(live),
-        is_draining=is_draining(live),
         task_definition=live.task_definition,
         desired_count=live.desired_count,
         running_count=live.running_count,
@@ -282,20 +273,6 @@ def is_settled(live: ecs.Service) -> bool:
     states = {entry.rollout_state for entry in live.deployments}
     failed = live.primary is not None and live.primary.rollout_state == "FAILED"
     return not live.is_foreign and "IN_PROGRESS" not in states and (failed or len(live.deployments) == 1)
-
-
-def count_old_tasks(live: ecs.Service) -> int | None:
-    """Return the running tasks of all deployments but the newest; None if ECS does not say which one that is."""
-    if live.primary is None:
-        return None
-    return sum(entry.running_count for entry in live.deployments if entry.id != live.primary.id)
-
-
-def is_draining(live: ecs.Service) -> bool:
-    """Return whether the newest deployment has completed while tasks of earlier ones still run."""
-    is_completed = live.primary is not None and live.primary.rollout_state == "COMPLETED"
-    in_progress = any(entry.rollout_state == "IN_PROGRESS" for entry in live.deployments)
-    return is_completed and not in_progress and bool(count_old_tasks(live))
 
 
 def read_task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:

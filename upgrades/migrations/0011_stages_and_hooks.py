@@ -35,6 +35,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='rollout',
+            name='is_draining',
+            field=models.BooleanField(db_default=False, default=False, help_text='Ended by early success, and old tasks still run or new ones still have to start.'),
+        ),
+        migrations.AddField(
+            model_name='rollout',
             name='is_overdue',
             field=models.BooleanField(db_default=False, default=False, help_text='Past its deadline, and open in ECS as far as is known.'),
         ),

@@ -11,7 +11,6 @@ from portal.web.context import page_context
 from portal.web.htmx import render_page
 from upgrades.checks.matrix import find_validation_run, get_matrix_rows
 from upgrades.estimates import time_left
-from upgrades.inventory.draining import Aftermath, read_aftermaths
 from upgrades.models import Upgrade, ValidationRun
 from upgrades.pages.context import find_upgrade, stop_rule
 from upgrades.pages.forms import TimelineFilters
@@ -31,14 +30,13 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """
     organization = get_page_organization(request, slug)
     upgrade = find_upgrade(request, organization, upgrade_id)
-    aftermaths = read_aftermaths(upgrade)
     context = page_context(request, organization) | {
         "upgrade": upgrade,
         "message": upgrade.message,
-        "rollout_cards": build_rollout_cards(upgrade, aftermaths=aftermaths),
+        "rollout_cards": build_rollout_cards(upgrade),
         "next": next_steps(upgrade),
         "time_left": time_left(upgrade, now=timezone.now()),
-        **validation_context(upgrade, aftermaths=aftermaths),
+        **validation_context(upgrade),
         **timeline_context(request, upgrade),
         "may_roll_back": may_roll_back(upgrade),
         **stop_rule(request, upgrade),
@@ -62,7 +60,7 @@ def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
     return {"timeline": timeline, "timeline_errors": errors}
 
 
-def validation_context(upgrade: Upgrade, *, aftermaths: dict[int, Aftermath] | None = None) -> dict[str, Any]:
+def validation_context(upgrade: Upgrade) -> dict[str, Any]:
     """Return the validation matrix and whether the portal still runs its own checks. Costs two queries."""
     run = find_validation_run(upgrade)
     return {
@@ -70,11 +68,11 @@ def validation_context(upgrade: Upgrade, *, aftermaths: dict[int, Aftermath] | N
         "run": run,
         "is_probing": run is not None and not run.is_done,
         "may_validate": not upgrade.is_open and upgrade.has_advanced,
-        "live_seconds": live_seconds(upgrade, run, aftermaths or {}),
+        "live_seconds": live_seconds(upgrade, run),
     }
 
 
-def live_seconds(upgrade: Upgrade, run: ValidationRun | None, aftermaths: dict[int, Aftermath]) -> int | None:
+def live_seconds(upgrade: Upgrade, run: ValidationRun | None) -> int | None:
     """Return the polling interval in seconds while the upgrade, its validation or an early success's rest is not over.
 
     None stops polling.
@@ -83,4 +81,4 @@ def live_seconds(upgrade: Upgrade, run: ValidationRun | None, aftermaths: dict[i
         return 2
     if run is not None and not run.is_done:
         return 5
-    return None if all(each.is_over for each in aftermaths.values()) else 10
+    return 10 if any(rollout.is_draining for rollout in upgrade.rollouts.all()) else None

@@ -7,7 +7,6 @@ from django.utils import timezone
 
 from portal.aws.ecs import ROLLING
 from upgrades.engine.finish import describe_newest_stop
-from upgrades.inventory.draining import Aftermath
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.outcome_texts import OUTCOME_TEXTS
 from upgrades.pages.rollout_stages import (
@@ -48,7 +47,7 @@ class RolloutCard:
     stage_line: StageLine | None
     traffic: list[Traffic]
     hook: "HookCard | None"
-    aftermath: Aftermath | None
+    missing_tasks: int
     cleanup: str | None
 
 
@@ -65,10 +64,8 @@ class HookCard:
     then: str | None
 
 
-def build_rollout_cards(
-    upgrade: Upgrade, *, aftermaths: dict[int, Aftermath] | None = None, now: datetime | None = None
-) -> list[RolloutCard]:
-    """Return a card for each rollout. `aftermaths`: by the rollout's id, as read_aftermaths returns them.
+def build_rollout_cards(upgrade: Upgrade, *, now: datetime | None = None) -> list[RolloutCard]:
+    """Return a card for each rollout.
 
     The upgrade must come from `for_record`, with its rollouts' events prefetched.
     """
@@ -79,7 +76,7 @@ def build_rollout_cards(
             events=list(rollout.events.all()[:EVENTS_SHOWN]),
             bar=build_bar(rollout),
             headline=build_headline(rollout),
-            state_after_end=describe_state_after_end(rollout, (aftermaths or {}).get(rollout.pk)),
+            state_after_end=describe_state_after_end(rollout),
             checked_ago_seconds=int((now - rollout.last_checked_at).total_seconds())
             if rollout.last_checked_at
             else None,
@@ -88,7 +85,7 @@ def build_rollout_cards(
             stage_line=build_stage_line(rollout),
             traffic=build_traffic(rollout),
             hook=build_hook(rollout),
-            aftermath=(aftermaths or {}).get(rollout.pk),
+            missing_tasks=max((rollout.desired_count or 0) - rollout.target_running, 0),
             cleanup=(rollout.configuration or {}).get("source_cleanup"),
         )
         for rollout in upgrade.rollouts.all()
@@ -112,14 +109,9 @@ def build_hook(rollout: Rollout) -> HookCard | None:
     )
 
 
-def describe_state_after_end(rollout: Rollout, aftermath: Aftermath | None) -> str | None:
-    """Return the service's state after the rollout. None for plain success and while the rollout is open.
-
-    After an early success, the text is for the case that ECS could not be read (_early_success.html).
-    """
+def describe_state_after_end(rollout: Rollout) -> str | None:
+    """Return the service's state after the rollout. None for plain success and while the rollout is open."""
     if not rollout.is_terminal or not rollout.outcome:
-        return None
-    if rollout.outcome == Outcome.COMPLETED_EARLY and (aftermath is None or aftermath.old_tasks is not None):
         return None
     texts = OUTCOME_TEXTS.get(Outcome(rollout.outcome))
     return texts.state if texts else None
