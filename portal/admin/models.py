@@ -34,6 +34,7 @@ from portal.access import Policy, policy
 from portal.admin.connection_test import test_connection
 from portal.admin.site import ReadOnlyAdmin, StaffAdmin
 from portal.audit import record
+from portal.members.approvals import find_too_few_approvers
 from portal.members.commands import record_membership
 from portal.models import AuditEvent, AuditKind, Membership, Organization, User
 
@@ -44,6 +45,7 @@ ORGANIZATION_FIELDS = (
     "name",
     "environment",
     "is_active",
+    "requires_second_approver",
     "deployment_stack",
     "deployment_cluster",
     "deployment_region",
@@ -240,6 +242,10 @@ class OrganizationForm(forms.ModelForm):  # type: ignore[type-arg]
             self.add_error(None, f"{other.name} ({other.slug}) uses the same cluster and stack. Each needs its own.")
         if cleaned.get("deployment_role_arn") and not given and "deployment_external_id" not in self.errors:
             cleaned["deployment_external_id"] = secrets.token_urlsafe(32)
+        if cleaned.get("requires_second_approver") and "requires_second_approver" in self.changed_data:
+            why_not = find_too_few_approvers(self.instance)
+            if why_not:
+                self.add_error("requires_second_approver", why_not)
         return cleaned
 
     def at_the_same_place(self) -> list[Organization]:
@@ -276,6 +282,7 @@ class OrganizationAdmin(AuditedAdmin):
     actions = ("test_connections",)
     fieldsets = (
         (None, {"fields": ("name", "slug", "environment", "is_active")}),
+        ("Approvals", {"fields": ("requires_second_approver",)}),
         ("Platform", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
         ("Access to AWS", {"fields": ("deployment_role_arn", "deployment_external_id")}),
         (

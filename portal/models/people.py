@@ -170,6 +170,12 @@ class Organization(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(1000)],
         help_text="The most tasks that one deployment of an agent may have.",
     )
+    requires_second_approver = models.BooleanField(
+        "second person to continue",
+        default=False,
+        db_default=False,
+        help_text="At a pause of an upgrade, only another person than the one who triggered it may continue.",
+    )
     # Pre-flight and validation send requests here (upgrades/checks/probes.py), so only staff may set them.
     platform_agent_url = models.CharField(
         "address of the agent service",
@@ -247,6 +253,11 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
     def for_list(self, organization: Organization) -> Self:
         """Return the organization's memberships with their users, by e-mail address. *Costs* one query."""
         return self.filter(organization=organization).select_related("user").order_by("user__email", "pk")
+
+    def who_may_approve(self, organization: Organization) -> Self:
+        """Return the memberships of those who may decide at a pause of an upgrade, by e-mail address."""
+        may_act = [role for role in Role if role.includes(Role.OPERATOR)]
+        return self.for_list(organization).filter(role__in=may_act, user__is_active=True)
 
     def count_by_role(self, organization: Organization) -> dict["Role", int]:
         """Return the number of members per role, admins first, without unused roles. *Costs* one query."""

@@ -1,4 +1,4 @@
-"""The settings pages of an organization: its notification channels and their logs. Its members are in portal/members.
+"""The settings pages of an organization: notification channels and their logs, approvals. Its members: portal/members.
 
 Every member can read; only admins can make changes. Slack URLs are never shown, and signing secrets only once.
 """
@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from portal.access import Policy, get_page_organization, person, policy
 from portal.errors import NOT_FOUND, PortalError, found_or_404
+from portal.members.approvals import find_too_few_approvers, require_second_approver
 from portal.models import Membership, Organization
 from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
 from portal.notifications import commands
@@ -31,13 +32,34 @@ SOON_SECONDS = 30
 @policy(Policy.VIEWER)
 @require_safe
 def index(request: HttpRequest, slug: str) -> HttpResponse:
-    organization = get_page_organization(request, slug)
+    return index_page(request, get_page_organization(request, slug))
+
+
+def index_page(
+    request: HttpRequest, organization: Organization, *, refused: str | None = None, status: int = 200
+) -> HttpResponse:
     context = settings_context(request, organization) | {
         "members": Membership.objects.count_by_role(organization),
         "channels": NotificationChannel.objects.visible_to(request.user).for_list(organization),
         "kinds": ChannelKind,
+        "too_few_approvers": find_too_few_approvers(organization),
+        "refused": refused,
     }
-    return render(request, "portal/notifications/index.html", context)
+    return render(request, "portal/notifications/index.html", context, status=status)
+
+
+@policy(Policy.ADMIN)
+@require_POST
+def second_approver(request: HttpRequest, slug: str) -> HttpResponse:
+    """Require a second person to continue an upgrade, or no longer. `on` is 1 or 0, as for `switch`."""
+    organization = get_page_organization(request, slug)
+    is_required = request.POST.get("on") == "1"
+    _, refusal = attempt(lambda: require_second_approver(organization, actor=person(request), is_required=is_required))
+    if refusal:
+        return index_page(request, organization, refused=refusal.message, status=refusal.status)
+    state = "needs a second person from now on" if is_required else "no longer needs a second person"
+    messages.success(request, f"Continuing a paused upgrade {state}.")
+    return redirect("settings:index", slug)
 
 
 @policy(Policy.ADMIN)

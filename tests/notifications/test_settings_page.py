@@ -177,7 +177,7 @@ def test_reading_costs_a_fixed_number_of_queries(
         send_notification(cast.acme)
     admin.get(SETTINGS)
 
-    with django_assert_num_queries(PAGE_QUERIES + 2):  # members by role, channels
+    with django_assert_num_queries(PAGE_QUERIES + 3):  # members by role, channels, approvers
         admin.get(SETTINGS)
     with django_assert_num_queries(PAGE_QUERIES + 3):  # channel, deliveries and their count
         admin.get(get_page_url(made[0]))

@@ -214,6 +214,7 @@ def settings_pages() -> Iterator[Row]:
     one = f"{base}/channels/<uuid:channel_id>"
     form = ONCE | {"name": "Matrix", "target": "https://hooks.example.com/", "events": ["upgrade.ended"]}
     yield Row(f"{base}/", Policy.VIEWER)
+    yield Row(f"{base}/second-approver", Policy.ADMIN, get=False, sends={"post": {"on": "1"}})
     yield Row(f"{base}/channels/new/<slug:kind>", Policy.ADMIN, sends={"post": form})
     yield Row(f"{one}/", Policy.VIEWER)
     yield Row(f"{one}/edit", Policy.ADMIN, sends={"post": form})
