@@ -30,7 +30,7 @@ LAYERS = {
         "pages",
         "api",
         "commands",
-        "engine rollback_plan",
+        "engine rollback_plan stop_effects",
         "checks",
         "inventory",
         "events estimates notifications outcome_texts scope models states apps",

@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
@@ -18,6 +18,7 @@ from upgrades.states import (
     TARGETS,
     UPGRADE_STATUSES,
     CheckStatus,
+    DecisionAction,
     EventKind,
     MatrixRow,
     Outcome,
@@ -30,6 +31,7 @@ from upgrades.states import (
     describe_upgrade,
 )
 
+MAX_HOOK_ID_LENGTH = 512
 MAX_VERSION_LENGTH = 128  # the longest tag: https://docs.docker.com/reference/cli/docker/image/tag/
 OPEN_ROLLOUT_CONSTRAINT = "one_open_rollout_per_service"
 EVENT_IDS = uuid.UUID("9f3f2f36-0a5c-5a41-9a3c-6f0d5a1b7c11")
@@ -376,6 +378,45 @@ class Rollout(Leased):
     @property
     def is_terminal(self) -> bool:
         return self.phase == Phase.DONE
+
+    @property
+    def waiting_hook(self) -> dict[str, Any] | None:
+        """Return the pause that waits for a decision, as it was last observed. None if there is none."""
+        is_waiting = self.phase == Phase.WATCHING and self.outcome == Outcome.WAITING_FOR_DECISION
+        return self.hook if is_waiting else None
+
+    @property
+    def decision(self) -> "Decision | None":
+        """Return the newest decision. Uses prefetched decisions."""
+        return next(iter(self.decisions.all()), None)
+
+
+class Decision(models.Model):
+    """A person's decision at one pause. The command creates it; the engine sends it to ECS and writes the result.
+
+    It is pending until `ended_at`. `error` then says why it had no effect, and before that why it could not be sent.
+    """
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="decisions")
+    hook_id = models.CharField(max_length=MAX_HOOK_ID_LENGTH, help_text="ECS's id of the pause that the person saw.")
+    stage = models.CharField(max_length=50, null=True)  # noqa: DJ001 - null: ECS reports none for ROLLING
+    action = models.CharField(max_length=10, choices=DecisionAction.choices)
+    reason = models.TextField(blank=True)
+    decided_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    decided_by_email = models.CharField(max_length=254)
+    decided_at = models.DateTimeField(db_default=Now())
+    sent_at = models.DateTimeField(null=True, help_text="When ContinueServiceDeployment was called.")
+    ended_at = models.DateTimeField(null=True, help_text="When ECS accepted it, or the pause ended without it.")
+    error = models.TextField(null=True)  # noqa: DJ001 - null: none
+
+    class Meta:
+        db_table = "deployment_upgrade_decisions"
+        ordering = ["-decided_at", "-id"]
+        constraints = [models.UniqueConstraint(fields=["rollout", "hook_id"], name="decision_once_per_hook")]
+
+    def __str__(self) -> str:
+        return f"{self.action} at {self.stage}"
 
 
 class UpgradeEventQuerySet(models.QuerySet["UpgradeEvent"]):

@@ -99,6 +99,13 @@ class Outcome(models.TextChoices):
     NOT_ATTEMPTED = "not_attempted", "Not attempted"
 
 
+class DecisionAction(models.TextChoices):
+    """A person's decision at a pause."""
+
+    CONTINUE = "continue", "Continue"
+    ROLLBACK = "rollback", "Roll back"
+
+
 # Outcomes of a rollout that rolled its service out.
 ROLLED_OUT = frozenset({Outcome.COMPLETED, Outcome.COMPLETED_EARLY})
 

@@ -1,6 +1,7 @@
 from django.urls import path
 
 from upgrades.pages import new, validation, versions
+from upgrades.pages.decide import decide
 from upgrades.pages.detail import detail
 from upgrades.pages.history import history, history_csv
 from upgrades.pages.overview import platform_services
@@ -17,6 +18,7 @@ urlpatterns = [
     path("upgrades/preflight", new.preflight_panel, name="preflight"),
     path("upgrades/<str:upgrade_id>/", detail, name="detail"),
     path("upgrades/<str:upgrade_id>/stop", stop, name="stop"),
+    path("upgrades/<str:upgrade_id>/decide", decide, name="decide"),
     path("upgrades/<str:upgrade_id>/rollback", rollback, name="rollback"),
     path("upgrades/<str:upgrade_id>/probe", validation.probe, name="probe"),
     path("upgrades/<str:upgrade_id>/evidence", validation.evidence, name="evidence"),

@@ -14,6 +14,7 @@ class AuditKind(models.TextChoices):
 
     UPGRADE_TRIGGERED = "upgrade.triggered", "Upgrade triggered"
     UPGRADE_STOP_REQUESTED = "upgrade.stop_requested", "Upgrade stop requested"
+    UPGRADE_DECIDED = "upgrade.decided", "Decided at a pause"
     UPGRADE_ENDED = "upgrade.ended", "Upgrade ended"
     UPGRADE_ROLLBACK_TRIGGERED = "upgrade.rollback_triggered", "Rollback triggered"
     UPGRADE_CHECK_SIGNED = "upgrade.check_signed", "Validation check signed"

@@ -25,8 +25,8 @@ from tests.conftest import Cast, make_person
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.notifications.conftest import make_channel
 from tests.upgrades.conftest import make_upgrade
-from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
-from upgrades.states import Status
+from upgrades.models import Decision, Rollout, Upgrade, UpgradeCheck, UpgradeEvent, ValidationRun
+from upgrades.states import Outcome, Status
 
 METHODS = ["get", "head", "post", "put", "patch", "delete", "options"]
 HTMX = {"HX-Request": "true"}
@@ -139,6 +139,8 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row("o/<slug:slug>/upgrades/preflight", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/stop", Policy.OPERATOR, sends={"post": None})
+    decision: Body = {"service": "orchestrator", "hook_id": "pause-1", "action": "continue"}
+    yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/decide", Policy.OPERATOR, sends={"post": decision})
     rollback: dict[str, Body] = {"post": ONCE | {"services": "agent"}}
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/rollback", Policy.OPERATOR, sends=rollback, is_ended=True)
     signed: dict[str, Body] = {"post": {"status": "pass", "note": "Seen."}}
@@ -154,6 +156,7 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row(f"{api}/upgrade/<str:upgrade_id>/events", Policy.VIEWER)
     yield Row(f"{api}/upgrade/<str:upgrade_id>/evidence", Policy.VIEWER)
     yield Row(f"{api}/upgrade/<str:upgrade_id>/stop", Policy.OPERATOR, get=False, sends={"post": {}})
+    yield Row(f"{api}/upgrade/<str:upgrade_id>/decision", Policy.OPERATOR, get=False, sends={"post": decision})
     undo: dict[str, Body] = {"post": {}}
     yield Row(f"{api}/upgrade/<str:upgrade_id>/rollback", Policy.OPERATOR, get=False, sends=undo, is_ended=True)
     sign: dict[str, Body] = {"post": {"check": "sign_in", "status": "pass"}}
@@ -254,11 +257,14 @@ LIBRARIES = {
 
 
 def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
-    """Create one object of each kind: a running and an ended upgrade, an agent with these fields, a running and a
-    stopped deployment, a channel with a failed message, and another member.
+    """Create one object of each kind: an upgrade that waits for a decision and an ended one, an agent with these fields,
+    a running and a stopped deployment, a channel with a failed message, and another member.
     """
     by = cast.outsider if organization == cast.globex else cast.admin
-    upgrade = make_upgrade(organization, by=by, target="orchestrator", statuses=[Status.PENDING])
+    upgrade = make_upgrade(organization, by=by, target="orchestrator", statuses=[Status.IN_PROGRESS])
+    hook = {"id": "pause-1", "type": "PAUSE", "stage": "POST_SCALE_UP", "status": "AWAITING_ACTION"}
+    hook |= {"expires_at": None, "timeout_action": None, "target": None}
+    upgrade.rollouts.update(outcome=Outcome.WAITING_FOR_DECISION, hook=hook)
     ended = make_upgrade(
         organization, by=by, target="agent", cluster=organization.cluster, region=organization.deployment_region
     )
@@ -289,7 +295,7 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
 def read_rows(organization: Organization) -> dict[str, str]:
     """Return a digest of all rows of the organization, by table. One query, because it is called often."""
     models = (
-        *(Upgrade, Rollout, UpgradeEvent, UpgradeCheck, ValidationRun),
+        *(Upgrade, Rollout, Decision, UpgradeEvent, UpgradeCheck, ValidationRun),
         *(Agent, Deployment, DeploymentEvent),
         *(AuditEvent, IdempotencyKey, Membership),
         *(NotificationChannel, NotificationDelivery),

@@ -188,6 +188,10 @@ class Door:
     def stop(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         raise NotImplementedError
 
+    def decide(self, client: Client, organization: Organization, upgrade_id: str, **body: Any) -> Any:
+        """Decide at a pause. `body`: `service`, `hook_id`, `action`, `reason`."""
+        raise NotImplementedError
+
     def rollback(
         self, client: Client, organization: Organization, upgrade_id: str, *, key: str | None = None, **asked: Any
     ) -> Any:
@@ -225,6 +229,9 @@ class Api(Door):
     def stop(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         return client.post(f"{UPGRADE}/{upgrade_id}/stop", content_type="application/json")
 
+    def decide(self, client: Client, organization: Organization, upgrade_id: str, **body: Any) -> Any:
+        return post_json(client, f"{UPGRADE}/{upgrade_id}/decision", body)
+
     def rollback(
         self, client: Client, organization: Organization, upgrade_id: str, *, key: str | None = None, **asked: Any
     ) -> Any:
@@ -259,6 +266,9 @@ class Page(Door):
 
     def stop(self, client: Client, organization: Organization, upgrade_id: str) -> Any:
         return client.post(f"/o/{organization.slug}/upgrades/{upgrade_id}/stop")
+
+    def decide(self, client: Client, organization: Organization, upgrade_id: str, **body: Any) -> Any:
+        return client.post(f"/o/{organization.slug}/upgrades/{upgrade_id}/decide", body)
 
     def rollback(
         self, client: Client, organization: Organization, upgrade_id: str, *, key: str | None = None, **asked: Any

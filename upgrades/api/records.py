@@ -8,12 +8,13 @@ from rest_framework import serializers
 from portal.models import AuditEvent
 from portal.times import utc
 from upgrades.checks.matrix import find_validation_run, get_matrix_rows
-from upgrades.models import Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
+from upgrades.models import Decision, Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent
 from upgrades.states import (
     AUTOMATIC,
     TARGETS,
     UPGRADE_STATUSES,
     CheckStatus,
+    DecisionAction,
     EventKind,
     MatrixRow,
     Outcome,
@@ -48,6 +49,24 @@ class HookEntry(serializers.Serializer[Any]):
     target = serializers.CharField(allow_null=True, help_text="The ARN of a Lambda function.")
 
 
+class DecisionEntry(serializers.ModelSerializer[Decision]):
+    """A person's decision at a pause. ECS took it if `ended_at` is set and `error` is null."""
+
+    action = serializers.ChoiceField(choices=DecisionAction.values)
+    decided_by = serializers.CharField(source="decided_by_email")
+    decided_at = UtcDateTimeField()
+    sent_at = UtcDateTimeField(allow_null=True)
+    ended_at = UtcDateTimeField(allow_null=True)
+    error = serializers.CharField(
+        allow_null=True, help_text="Why it had no effect; before `ended_at`, why ECS has not taken it yet."
+    )
+
+    class Meta:
+        model = Decision
+        fields = ["hook_id", "stage", "action", "reason", "decided_by", "decided_at", "sent_at", "ended_at", "error"]
+        read_only_fields = fields
+
+
 class ServiceEntry(serializers.ModelSerializer[Rollout]):
     """The rollout of one service in an upgrade.
 
@@ -64,6 +83,7 @@ class ServiceEntry(serializers.ModelSerializer[Rollout]):
     bake_ends_at = UtcDateTimeField(allow_null=True)
     deadline_at = UtcDateTimeField(allow_null=True)
     hook = HookEntry(allow_null=True)
+    decision = DecisionEntry(allow_null=True, help_text="The newest decision at a pause.")
 
     class Meta:
         model = Rollout
@@ -97,6 +117,7 @@ class ServiceEntry(serializers.ModelSerializer[Rollout]):
             "source_running",
             "bake_ends_at",
             "hook",
+            "decision",
             "is_stalled",
             "is_overdue",
             "deadline_at",
@@ -315,14 +336,17 @@ def matrix_record(upgrade: Upgrade) -> dict[str, Any]:
 
 
 class EvidenceService(ServiceEntry):
-    """The rollout of one service: the requested version, what ran before and after by digest, and how it ended."""
+    """The rollout of one service: the requested version, what ran before and after by digest, and how it ended.
+
+    Decisions at pauses are in the timeline and in the audit trail.
+    """
 
     stopped_tasks = serializers.SerializerMethodField()
 
     class Meta:
         model = Rollout
         fields = [
-            *ServiceEntry.Meta.fields,
+            *(name for name in ServiceEntry.Meta.fields if name != "decision"),
             "wanted_version",
             "wanted_image",
             "wanted_task_definition",

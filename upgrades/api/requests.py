@@ -10,14 +10,16 @@ from upgrades.api.records import DEFAULT_EVENTS, MAX_EVENTS
 from upgrades.commands.refusals import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.commands.sign import MAX_NOTE_LENGTH
 from upgrades.inventory.tags import LATEST
-from upgrades.models import MAX_VERSION_LENGTH
+from upgrades.models import MAX_HOOK_ID_LENGTH, MAX_VERSION_LENGTH
 from upgrades.states import (
     ALL_SERVICES,
     TARGETS,
     UPGRADE_STATUSES,
     CheckStatus,
+    DecisionAction,
     EventKind,
     MatrixRow,
+    PlatformService,
     Validation,
 )
 
@@ -66,6 +68,33 @@ class PreflightQuery(StrictSerializer):
 class RollbackBody(StrictSerializer):
     reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
     override_reason = override_field()
+
+
+class DecisionBody(StrictSerializer):
+    service = serializers.ChoiceField(
+        choices=PlatformService.values,
+        error_messages={
+            "required": f"Required: {describe_choices(PlatformService.values)}",
+            "invalid_choice": describe_choices(PlatformService.values),
+        },
+    )
+    hook_id = StrictString(
+        max_length=MAX_HOOK_ID_LENGTH, help_text="`hook.id` of the service's entry, as the person saw it."
+    )
+    action = serializers.ChoiceField(
+        choices=DecisionAction.values,
+        error_messages={
+            "required": f"Required: {describe_choices(DecisionAction.values)}",
+            "invalid_choice": describe_choices(DecisionAction.values),
+        },
+    )
+    reason = StrictString(max_length=MAX_REASON_LENGTH, allow_blank=True, default="")
+
+    def validate_service(self, value: Any) -> str:
+        return str(value)
+
+    def validate_action(self, value: Any) -> DecisionAction:
+        return DecisionAction(value)
 
 
 class HistoryQuery(PageQuery):

@@ -1,5 +1,6 @@
 """The upgrade routes of the API. Each validates its input, runs one query or command, and returns a record."""
 
+from django.db.models import prefetch_related_objects
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -19,8 +20,9 @@ from portal.api.routes import (
 from portal.errors import found_or_404
 from portal.pagination import paginate
 from upgrades.api import records
-from upgrades.api.requests import HistoryQuery, PreflightQuery, RollbackBody, TimelineQuery, TriggerBody
+from upgrades.api.requests import DecisionBody, HistoryQuery, PreflightQuery, RollbackBody, TimelineQuery, TriggerBody
 from upgrades.checks.preflight import run as run_preflight
+from upgrades.commands.decide import decide_rollout
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
@@ -120,7 +122,7 @@ def trigger(request: Request) -> Response:
 def status(request: Request, upgrade_id: str) -> Response:
     """Return the recorded upgrade. Each service shows its state in ECS as of `last_checked_at`."""
     read_query(request)
-    return Response(records.UpgradeRecord(find_upgrade(request, upgrade_id)).data)
+    return Response(records.UpgradeRecord(find_with_decisions(request, upgrade_id)).data)
 
 
 @extend_schema(
@@ -137,6 +139,27 @@ def stop(request: Request, upgrade_id: str) -> Response:
     read_body(request, NoBody)
     upgrade = stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
     return Response(records.UpgradeRecord(upgrade).data, status=202)
+
+
+@extend_schema(
+    operation_id="deployments_upgrade_decision",
+    tags=["upgrades"],
+    summary="Decide at a pause",
+    request=DecisionBody,
+    responses={202: records.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
+)
+@api_route("POST", allow=Policy.OPERATOR)
+def decision(request: Request, upgrade_id: str) -> Response:
+    """Continue a paused rollout, or roll it back.
+
+    The decision is for exactly the pause with `hook_id`. If another one waits by now, or none, the answer is 409. If the
+    organization requires a second person, the one who triggered the upgrade may not continue it (403). Repeating the same
+    decision is harmless. 202 means that it is recorded and will be sent to ECS: poll `decision` of the service's entry.
+    """
+    read_query(request)
+    body = read_body(request, DecisionBody)
+    decide_rollout(find_upgrade(request, upgrade_id), actor=person(request), **body)
+    return Response(records.UpgradeRecord(find_with_decisions(request, upgrade_id)).data, status=202)
 
 
 @extend_schema(
@@ -213,6 +236,13 @@ def history(request: Request) -> Response:
 def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
     """Return the upgrade. *Raises* PortalError 404 if it does not exist or belongs to another organization."""
     return found_or_404(Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first())
+
+
+def find_with_decisions(request: Request, upgrade_id: str) -> Upgrade:
+    """Return the upgrade as `find_upgrade` does, with the decisions of its rollouts. *Costs* one query more."""
+    upgrade = find_upgrade(request, upgrade_id)
+    prefetch_related_objects([upgrade], "rollouts__decisions")
+    return upgrade
 
 
 def accepted(upgrade: Upgrade) -> Response:

@@ -8,6 +8,7 @@ urlpatterns = [
     path("deployments/upgrade", upgrades.trigger, name="upgrade-trigger"),
     path("deployments/upgrade/<str:upgrade_id>", upgrades.status, name="upgrade-status"),
     path("deployments/upgrade/<str:upgrade_id>/stop", upgrades.stop, name="upgrade-stop"),
+    path("deployments/upgrade/<str:upgrade_id>/decision", upgrades.decision, name="upgrade-decision"),
     path("deployments/upgrade/<str:upgrade_id>/events", upgrades.events, name="upgrade-events"),
     path("deployments/upgrade/<str:upgrade_id>/rollback", upgrades.rollback, name="upgrade-rollback"),
     path("deployments/upgrade/<str:upgrade_id>/validation", validation.validation, name="upgrade-validation"),

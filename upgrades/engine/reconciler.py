@@ -27,6 +27,7 @@ from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, sum
 from portal.leases import LEASE_DURATION, run_guarded
 from portal.models import Role
 from upgrades.engine.deadline import is_past_deadline, is_past_ecs_limit
+from upgrades.engine.decide import find_decider, send_decisions
 from upgrades.engine.desired import ensure_revision, find_desired, read_running_version, read_version
 from upgrades.engine.finish import (
     build_changed_since_verdict,
@@ -350,7 +351,7 @@ def resolve(lease: RolloutLease) -> None:
 
 
 def watch(lease: RolloutLease) -> None:
-    """Watch the deployment: observe, judge, request a stop if a person did, then write the progress or finish.
+    """Watch the deployment: observe, send a decision or a stop if a person requested one, judge, then write or finish.
 
     If DescribeServices fails, the deployment is still asked for by its ARN, and only its own status decides.
     """
@@ -363,6 +364,7 @@ def watch(lease: RolloutLease) -> None:
         raise error
     if deployment is None and (service is None or service.status != "ACTIVE"):
         return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
+    is_decided = send_decisions(lease, deployment)
     verdict = judge_deployment(lease, service, deployment)
     note = request_stop(lease, deployment, verdict) if rollout.upgrade.stop_requested_at else None
     observed = build_observed_fields(lease, service, deployment, verdict) | {"stop_error": note}
@@ -377,7 +379,7 @@ def watch(lease: RolloutLease) -> None:
     if is_past_ecs_limit(rollout, lease.now) or (observed["is_overdue"] and not is_open):
         last_state = verdict.reason or "ECS still reports it in progress."
         return finish_when_confirmed(lease, build_timed_out_verdict(rollout, last_state), **observed)
-    record_progress(lease, verdict, observed)
+    record_progress(lease, verdict, observed, is_decided=is_decided)
 
 
 def observe_service(lease: RolloutLease) -> tuple[ecs.Service | None, AwsError | None]:
@@ -476,7 +478,7 @@ def judge_deployment(
     lease: RolloutLease, service: ecs.Service | None, deployment: ecs.ServiceDeployment | None
 ) -> Verdict:
     rollout = lease.rollout
-    by = get_stopper_email(rollout) if rollout.stop_sent_at else None
+    by = get_stopper_email(rollout) if rollout.stop_sent_at else find_decider(rollout)
     if deployment is not None:
         later = find_successor(lease, service, deployment) if deployment.status == "STOPPED" else None
         return judge(
@@ -513,8 +515,10 @@ def read_failure(lease: RolloutLease, service: ecs.Service | None) -> str | None
 # --- between two observations -----------------------------------------------------------------------------------
 
 
-def record_progress(lease: RolloutLease, verdict: Verdict, observed: dict[str, Any]) -> None:
-    """Write the progress of a rollout that still runs.
+def record_progress(
+    lease: RolloutLease, verdict: Verdict, observed: dict[str, Any], *, is_decided: bool = False
+) -> None:
+    """Write the progress of a rollout that still runs. After a decision, ECS is read again soon.
 
     A status never goes back from IN_PROGRESS to PENDING, because the read may be stale.
     """
@@ -526,7 +530,8 @@ def record_progress(lease: RolloutLease, verdict: Verdict, observed: dict[str, A
         if observed["is_overdue"] and rollout.overdue_notified_at is None:
             record_overdue(upgrade, rollout, verdict.reason or "ECS still reports it in progress.")
             observed |= {"overdue_notified_at": lease.now}
-        lease.release(seconds=seconds_to_next_poll(lease), status=status, outcome=verdict.outcome, **observed)
+        seconds = poll_seconds() if is_decided else seconds_to_next_poll(lease)
+        lease.release(seconds=seconds, status=status, outcome=verdict.outcome, **observed)
         refresh_upgrade(upgrade)
 
 

@@ -13,6 +13,7 @@ from upgrades.checks.matrix import find_validation_run, get_matrix_rows
 from upgrades.estimates import time_left
 from upgrades.models import Upgrade, ValidationRun
 from upgrades.pages.context import find_upgrade, stop_rule
+from upgrades.pages.decide import find_pause
 from upgrades.pages.forms import TimelineFilters
 from upgrades.pages.next_steps import next_steps
 from upgrades.pages.rollout_cards import build_rollout_cards
@@ -39,6 +40,7 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         **validation_context(upgrade),
         **timeline_context(request, upgrade),
         "may_roll_back": may_roll_back(upgrade),
+        "pause": find_pause(request, upgrade),
         **stop_rule(request, upgrade),
     }
     return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context)

@@ -10,7 +10,7 @@ from portal.web.forms import QUIET, IdempotentForm, SkipField
 from upgrades.commands.refusals import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.commands.sign import MAX_NOTE_LENGTH
 from upgrades.inventory.tags import LATEST
-from upgrades.models import MAX_VERSION_LENGTH
+from upgrades.models import MAX_HOOK_ID_LENGTH, MAX_VERSION_LENGTH
 from upgrades.pages.plan import Choices, needs_confirmation
 from upgrades.scope import Change
 from upgrades.states import (
@@ -18,6 +18,7 @@ from upgrades.states import (
     TARGETS,
     UPGRADE_STATUSES,
     CheckStatus,
+    DecisionAction,
     EventKind,
     PlatformService,
     Validation,
@@ -152,6 +153,23 @@ class RollbackForm(StartForm):
             self.renew_key(services=now)
         if len(services) < 2:
             del self.fields["confirmation"]
+
+
+class DecideForm(forms.Form):
+    """A decision at the pause that the page showed: `hook_id` names it. `action` is the button."""
+
+    service = forms.ChoiceField(choices=PlatformService.choices, widget=forms.HiddenInput)
+    hook_id = forms.CharField(max_length=MAX_HOOK_ID_LENGTH, widget=forms.HiddenInput)
+    action = forms.ChoiceField(
+        choices=DecisionAction.choices,
+        error_messages={"required": "Choose Continue or Roll back.", "invalid_choice": "Choose Continue or Roll back."},
+    )
+    reason = forms.CharField(
+        required=False,
+        max_length=MAX_REASON_LENGTH,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="Recorded with the decision: what you checked, ticket.",
+    )
 
 
 class SignForm(forms.Form):

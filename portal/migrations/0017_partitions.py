@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('portal', '0014_overdue'),
+        ('portal', '0016_audit_decided'),
     ]
 
     operations = [

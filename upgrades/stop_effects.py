@@ -1,0 +1,93 @@
+"""What a stop does to a rollout, and about how long that takes: one of three ways back, or nothing.
+
+While old tasks of a blue/green, linear or canary deployment run, only the traffic moves. Otherwise ECS starts tasks of the
+earlier version again. After a deployment has succeeded, only a new deployment undoes it (commands/rollback.py).
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/blue-green-deployment-how-it-works.html
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db import models
+
+from portal.aws.ecs import ROLLING
+from upgrades.estimates import find_usual_seconds, format_seconds
+from upgrades.models import Rollout, Upgrade
+from upgrades.states import ROLLED_OUT, Outcome, Phase
+
+# From this stage on, ECS stops the earlier tasks.
+LAST_STAGE = "CLEAN_UP"
+
+
+class WayBack(models.TextChoices):
+    """How a rollout is undone."""
+
+    TRAFFIC = "traffic", "Traffic moves back"
+    TASKS = "tasks", "ECS rolls back"
+    NEW_DEPLOYMENT = "new_deployment", "A new deployment"
+    NONE = "none", "Nothing changes"
+
+
+@dataclass(frozen=True)
+class StopEffect:
+    """What a stop does to one rollout. `sentence` follows the service's name."""
+
+    rollout: Rollout
+    way: WayBack
+    sentence: str
+
+
+def describe_stops(upgrade: Upgrade) -> list[StopEffect]:
+    """Return the effect on each rollout, in rolling order. *Costs* one query."""
+    rollouts = list(upgrade.rollouts.all())
+    usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in rollouts])
+    return [describe_stop(rollout, usual) for rollout in rollouts]
+
+
+def describe_stop(rollout: Rollout, usual_seconds: Mapping[str, float]) -> StopEffect:
+    """Return what a stop does to the rollout now. `usual_seconds`: the usual duration of a rollout by service."""
+    if rollout.is_terminal:
+        return describe_ended(rollout, usual_seconds)
+    if rollout.phase in (Phase.WAITING, Phase.DUE):
+        return StopEffect(rollout, WayBack.NONE, "It has not started: it will not be touched.")
+    if rollout.outcome == Outcome.ROLLING_BACK:
+        return StopEffect(rollout, WayBack.NONE, "ECS is already rolling it back.")
+    earlier = rollout.from_version or "the earlier version"
+    if is_traffic_only(rollout):
+        moved = "No production traffic has moved" if not rollout.production_weight else "The traffic moves back"
+        sentence = f"{moved}: the tasks of {earlier} still run. This takes seconds."
+        return StopEffect(rollout, WayBack.TRAFFIC, sentence)
+    sentence = f"ECS rolls it back and starts tasks of {earlier} again. {estimate(rollout, usual_seconds)}"
+    if rollout.lifecycle_stage == LAST_STAGE:
+        sentence += (
+            " The earlier tasks are already being stopped. If ECS refuses the stop, use Roll back after the end."
+        )
+    return StopEffect(rollout, WayBack.TASKS, sentence)
+
+
+def is_traffic_only(rollout: Rollout) -> bool:
+    """Return whether the tasks of the earlier version still run beside the new ones, so that only traffic must move."""
+    has_both = rollout.strategy not in (None, ROLLING) and rollout.lifecycle_stage not in (None, LAST_STAGE)
+    return has_both and rollout.source_running > 0
+
+
+def describe_ended(rollout: Rollout, usual_seconds: Mapping[str, float]) -> StopEffect:
+    """Return the effect on an ended rollout: none. If it rolled out, Roll back is the way back."""
+    label = rollout.get_status_display().lower()
+    if rollout.outcome not in ROLLED_OUT:
+        return StopEffect(rollout, WayBack.NONE, f"It has ended ({label}): it will not change.")
+    minutes = (rollout.configuration or {}).get("bake_minutes")
+    bake = f" It bakes for {minutes} min again." if rollout.strategy not in (None, ROLLING) and minutes else ""
+    sentence = (
+        f"It has ended ({label}): a stop does not change it. Roll back starts a new deployment once the upgrade has "
+        f"ended. {estimate(rollout, usual_seconds)}{bake}"
+    )
+    return StopEffect(rollout, WayBack.NEW_DEPLOYMENT, sentence)
+
+
+def estimate(rollout: Rollout, usual_seconds: Mapping[str, float]) -> str:
+    """Return about how long starting tasks of the earlier version takes, as a sentence."""
+    usual = usual_seconds.get(rollout.service)
+    if usual is None:
+        return "There is no past rollout to estimate the time from."
+    return f"Rollouts of this service usually take {format_seconds(round(usual))}."
