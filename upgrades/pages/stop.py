@@ -10,7 +10,8 @@ from portal.web.context import page_context
 from portal.web.forms import attempt
 from upgrades.commands.stop import stop_upgrade
 from upgrades.pages.context import find_upgrade, stop_rule
-from upgrades.pages.rollout_cards import build_rollout_cards
+from upgrades.pages.decide import find_pause
+from upgrades.stop_effects import describe_stops
 
 
 @policy(Policy.OPERATOR)
@@ -29,7 +30,8 @@ def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         upgrade = find_upgrade(request, organization, upgrade_id)
     context = page_context(request, organization) | {
         "upgrade": upgrade,
-        "rollout_cards": build_rollout_cards(upgrade),
+        "stop_effects": describe_stops(upgrade),
+        "pause": find_pause(request, upgrade),
         **stop_rule(request, upgrade),
         **refused,
     }
