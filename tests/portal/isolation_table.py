@@ -156,7 +156,7 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row(f"{api}/upgrade/<str:upgrade_id>/events", Policy.VIEWER)
     yield Row(f"{api}/upgrade/<str:upgrade_id>/evidence", Policy.VIEWER)
     yield Row(f"{api}/upgrade/<str:upgrade_id>/stop", Policy.OPERATOR, get=False, sends={"post": {}})
-    yield Row(f"{api}/upgrade/<str:upgrade_id>/decision", Policy.OPERATOR, get=False, sends={"post": decision})
+    yield Row(f"{api}/upgrade/<str:upgrade_id>/continue", Policy.OPERATOR, get=False, sends={"post": decision})
     undo: dict[str, Body] = {"post": {}}
     yield Row(f"{api}/upgrade/<str:upgrade_id>/rollback", Policy.OPERATOR, get=False, sends=undo, is_ended=True)
     sign: dict[str, Body] = {"post": {"check": "sign_in", "status": "pass"}}

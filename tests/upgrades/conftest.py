@@ -230,7 +230,7 @@ class Api(Door):
         return client.post(f"{UPGRADE}/{upgrade_id}/stop", content_type="application/json")
 
     def decide(self, client: Client, organization: Organization, upgrade_id: str, **body: Any) -> Any:
-        return post_json(client, f"{UPGRADE}/{upgrade_id}/decision", body)
+        return post_json(client, f"{UPGRADE}/{upgrade_id}/continue", body)
 
     def rollback(
         self, client: Client, organization: Organization, upgrade_id: str, *, key: str | None = None, **asked: Any

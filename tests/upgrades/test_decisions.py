@@ -103,7 +103,7 @@ def test_viewer_gets_403(cast: Cast, paused: Upgrade, client_for: SignIn, door: 
 
 
 def test_anonymous_gets_401(cast: Cast, paused: Upgrade) -> None:
-    assert_refused(post_json(Client(), f"{UPGRADE}/{paused.upgrade_id}/decision", CONTINUE), 401, "not_authenticated")
+    assert_refused(post_json(Client(), f"{UPGRADE}/{paused.upgrade_id}/continue", CONTINUE), 401, "not_authenticated")
     assert Client().get(f"/o/acme/upgrades/{paused.upgrade_id}/decide").status_code == 302
     assert_undecided()
 
@@ -204,7 +204,7 @@ def test_bad_input_is_refused(
 def test_the_api_refuses_a_service_outside_the_upgrade(cast: Cast, paused: Upgrade, client_for: SignIn) -> None:
     body = CONTINUE | {"service": "orchestrator"}
 
-    response = post_json(client_for(cast.operator), f"{UPGRADE}/{paused.upgrade_id}/decision", body)
+    response = post_json(client_for(cast.operator), f"{UPGRADE}/{paused.upgrade_id}/continue", body)
 
     assert_refused(response, 400, "not_in_upgrade")
     assert_undecided()
@@ -228,7 +228,7 @@ def test_a_decision_is_audited_and_on_the_timeline(cast: Cast, paused: Upgrade, 
 def test_the_api_shows_the_decision(cast: Cast, paused: Upgrade, client_for: SignIn) -> None:
     client = client_for(cast.operator)
 
-    response = post_json(client, f"{UPGRADE}/{paused.upgrade_id}/decision", CONTINUE)
+    response = post_json(client, f"{UPGRADE}/{paused.upgrade_id}/continue", CONTINUE)
 
     assert response.status_code == 202
     decision = response.json()["services"][0]["decision"]
@@ -248,7 +248,7 @@ def test_the_page_shows_the_pause_and_both_buttons(cast: Cast, paused: Upgrade, 
     assert "If no one decides until 2030-05-06 07:08 UTC, ECS" in text
     assert 'name="action" value="continue"' in text
     assert 'name="action" value="rollback"' in text
-    assert "/decision" in text  # the curl command
+    assert "/continue" in text  # the curl command
     assert_undecided()
 
 

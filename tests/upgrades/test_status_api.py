@@ -70,6 +70,7 @@ def test_a_new_upgrade_has_every_key_with_null_for_unknown(cast: Cast, client_fo
                 "is_overdue": False,
                 "deadline_at": None,
                 "is_draining": False,
+                "decision": None,
             }
         ],
         "success_count": 0,
