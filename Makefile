@@ -6,11 +6,12 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 DATA_DIR ?= .data
+SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-fast test-browser check format lock bench bench-verdicts
+.PHONY: help up manage reset test test-fast test-browser check format lock bench bench-verdicts sim sim-mutants
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -44,6 +45,12 @@ bench: $(VENV)/.dev ## calls to ECS a minute, and how soon a change is seen, wit
 
 bench-verdicts: $(VENV)/.dev ## 1,000 scripted rollouts of mixed fates: is any verdict wrong? (ARGS="--rollouts 100 --seed 2")
 	@$(BIN)/python -m bench.verdicts $(ARGS)
+
+sim: $(VENV)/.dev ## simulate 2,000 rollouts of each strategy with all faults: SEED=1, ARGS="--worlds 500" for the short form
+	@$(BIN)/python -m sim --seed $(SEED) $(ARGS)
+
+sim-mutants: $(VENV)/.dev ## break the engine in 30 ways: does the short form of the simulation notice each?
+	@$(BIN)/python -m sim.mutants $(ARGS)
 
 # Settings that let code be looked at without a database, a broker or AWS; and those of a production site.
 CHECK_ENV := DEMO=1 DATABASE_URL=postgresql://localhost/none CELERY_BROKER_URL=redis://localhost CACHE_URL=locmem://

@@ -92,6 +92,11 @@ def test_the_local_aws_is_isolated() -> None:
     assert (inside, outside) == (set(), set())
 
 
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_nothing_imports_the_simulation(folder: str) -> None:
+    assert find_imports(folder, "sim") == set()
+
+
 @pytest.mark.parametrize("app", APPS)
 def test_layers_import_only_lower_layers(app: str) -> None:
     rank = {name: number for number, row in enumerate(LAYERS[app]) for name in row.split()}

@@ -1,0 +1,73 @@
+"""Django's backend for PostgreSQL with steps of the scheduler. It changes no statement."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connections
+from django.db.backends.postgresql import base
+from psycopg.pq import TransactionStatus
+
+from sim.clock import CLOCK
+from sim.scheduler import Killed, Task, current
+
+# Virtual seconds that a commit takes, if others run meanwhile.
+COMMIT_SECONDS = (0.001, 0.05)
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection of one task. Each commit and each write outside a transaction is a step."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute_wrappers.append(run_statement)
+
+    def _commit(self) -> None:
+        step("before commit")
+        super()._commit()
+        step("committed")
+
+    def _rollback(self) -> None:
+        super()._rollback()
+        task = current()
+        if task is not None and self.connection is not None and not task.is_dying:
+            step("rolled back")
+
+
+def drop_transaction() -> None:
+    """Close this thread's connection if it is in a transaction, as the server does when a process dies."""
+    wrapper = connections["default"]
+    raw = wrapper.connection
+    if raw is not None and (wrapper.in_atomic_block or raw.info.transaction_status != TransactionStatus.IDLE):
+        raw.close()
+        del connections["default"]
+
+
+def step(label: str) -> None:
+    task = current()
+    if task is not None:
+        task.pause_sometimes(COMMIT_SECONDS, label)
+
+
+def run_statement(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    CLOCK.set_database()
+    task = current()
+    if task is None:
+        return execute(sql, params, many, context)
+    if task.is_dying:
+        raise Killed
+    connection = context["connection"]
+    task.backend_pid = connection.connection.info.backend_pid
+    try:
+        result = execute(sql, params, many, context)
+    finally:
+        task.backend_pid = None
+        after_lock(task)
+    if not connection.in_atomic_block and not sql.startswith("SELECT"):
+        task.pause_sometimes(COMMIT_SECONDS, "written")
+    return result
+
+
+def after_lock(task: Task) -> None:
+    """Stop after a statement that waited for a lock: the task that released it has not reached its next step."""
+    if task.is_locked_out:
+        task.pause(0.0, "lock gained")

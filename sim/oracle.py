@@ -1,0 +1,362 @@
+"""Judges a world by what AWS and the database recorded. Uses no code of `upgrades` or `deployments` but their tables.
+
+Invariants: every accepted request has one row. No attempt takes effect twice. A service has one open rollout at most.
+Terminal states never change. The verdict equals the local AWS's own record of that very deployment. A worker without the
+lease writes nothing. One audit row and one timeline entry belong to each transition. Everything ends.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from deployments.models import Deployment, DeploymentEvent
+from portal.models import AuditEvent
+from portal.sandbox.records import Service, ServiceDeployment, ServiceKey
+from portal.sandbox.sts import OWN_ACCOUNT
+from sim.clock import CLOCK
+from sim.journal import Write, read_writes
+from sim.network import Call
+from sim.plan import SERVICES
+from sim.world import REGION, World
+from upgrades.models import Rollout, Upgrade, UpgradeEvent
+
+ENDED = ("SUCCESS", "FAILED", "PARTIAL", "SKIPPED")
+GIVES_UP_AFTER = 3  # calls without effect, as documented (docs/operations.md)
+# A read of ECS may be this much older than the verdict that it led to.
+READ_SECONDS = 120.0
+
+Verdict = tuple[str, str | None]
+Json = dict[str, Any]
+
+FAILED_MISSING: Verdict = ("FAILED", "service_missing")
+
+
+@dataclass
+class Findings:
+    """Broken invariants by kind, and the outcomes for the figures."""
+
+    broken: list[str] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    wrong: int = 0
+    doubled: int = 0
+    lost: int = 0
+    timed_out: int = 0
+
+    def add(self, kind: str, what: str) -> None:
+        if kind in ("wrong", "doubled", "lost", "timed_out"):
+            setattr(self, kind, getattr(self, kind) + 1)
+        self.broken.append(f"{kind}: {what}")
+
+
+def judge(world: World) -> Findings:
+    findings = Findings()
+    upgrades = list(Upgrade.objects.filter(organization=world.organization).order_by("id"))
+    rollouts = list(
+        Rollout.objects.filter(organization=world.organization)
+        .select_related("upgrade")
+        .order_by("upgrade_id", "position")
+    )
+    writes = read_writes(world.monitor)
+    check_requests(world, upgrades, findings)
+    check_writes(writes, findings)
+    check_records(world, upgrades, rollouts, findings)
+    check_overlaps(rollouts, findings)
+    for rollout in rollouts:
+        check_rollout(world, rollout, rollouts, findings)
+    for upgrade in upgrades:
+        check_upgrade(upgrade, [each for each in rollouts if each.upgrade_id == upgrade.pk], findings)
+    check_agents(world, findings)
+    return findings
+
+
+# Requests and records
+
+
+def check_requests(world: World, upgrades: list[Upgrade], findings: Findings) -> None:
+    rows = {upgrade.upgrade_id for upgrade in upgrades}
+    accepted = [asked for asked in world.asked if asked.upgrade_id]
+    for asked in accepted:
+        if asked.upgrade_id not in rows:
+            findings.add("lost", f"request accepted as {asked.upgrade_id} has no row")
+    if len(rows) > len({asked.upgrade_id for asked in accepted}):
+        findings.add("doubled", "a row belongs to no accepted request")
+    by_key: dict[str, set[str | None]] = {}
+    for asked in accepted:
+        if asked.key:
+            by_key.setdefault(asked.key, set()).add(asked.upgrade_id)
+    for key, ids in by_key.items():
+        if len(ids) > 1:
+            findings.add("doubled", f"{key} was accepted as {sorted(map(str, ids))}")
+
+
+def check_writes(writes: list[Write], findings: Findings) -> None:
+    """Terminal states never change, and only the holder of the newest epoch writes."""
+    claims: dict[tuple[int, str], int | None] = {}
+    for write in writes:
+        is_rollout = write.relation == "deployment_upgrade_services"
+        if is_rollout and write.old_phase == "done":
+            findings.add("wrong", f"rollout {write.row_id} was written after its end: {write.changed}")
+        if (
+            write.relation == "deployment_upgrades"
+            and write.old_status in ENDED
+            and write.new_status != write.old_status
+        ):
+            findings.add("wrong", f"upgrade {write.row_id} changed from {write.old_status} to {write.new_status}")
+        if write.relation == "deployment_upgrades":
+            continue
+        key = (write.pid, write.row_id)
+        if write.old_epoch != write.new_epoch:
+            claims[key] = write.new_epoch
+        elif is_rollout and write.old_phase != "waiting" and set(write.changed or ()) - {"next_check_at"}:
+            if claims.get(key) != write.old_epoch:
+                findings.add("fenced", f"rollout {write.row_id} was written without its lease: {write.changed}")
+        elif not is_rollout and "lease_until" in (write.changed or ()) and claims.get(key) != write.old_epoch:
+            findings.add("fenced", f"deployment {write.row_id} was written without its lease: {write.changed}")
+
+
+def check_records(world: World, upgrades: list[Upgrade], rollouts: list[Rollout], findings: Findings) -> None:
+    """Check the audit rows and timeline entries of each transition."""
+    audit = Counter(AuditEvent.objects.filter(organization=world.organization).values_list("subject", "kind"))
+    events = Counter(
+        UpgradeEvent.objects.filter(organization=world.organization)
+        .exclude(kind="ecs")
+        .values_list("upgrade_id", "rollout_id", "kind")
+    )
+    for upgrade in upgrades:
+        started = "upgrade.rollback_triggered" if upgrade.kind == "rollback" else "upgrade.triggered"
+        stopped, ended = int(upgrade.stop_requested_at is not None), int(upgrade.status in ENDED)
+        expected = {started: 1, "upgrade.stop_requested": stopped, "upgrade.ended": ended}
+        for kind, count in expected.items():
+            if audit[upgrade.upgrade_id, kind] != count:
+                findings.add("records", f"{upgrade.upgrade_id}: {audit[upgrade.upgrade_id, kind]} audit rows {kind}")
+        expected = {"upgrade.triggered": 1, "upgrade.stop_requested": stopped, "upgrade.ended": ended}
+        for kind, count in expected.items():
+            if events[upgrade.pk, None, kind] != count:
+                found = events[upgrade.pk, None, kind]
+                findings.add("records", f"{upgrade.upgrade_id}: {found} timeline entries {kind}, not {count}")
+    for rollout in rollouts:
+        is_known = rollout.deployment_id is not None or rollout.service_deployment_arn is not None
+        expected = {"rollout.ended": int(rollout.phase == "done"), "rollout.started": int(is_known)}
+        for kind, count in expected.items():
+            found = events[rollout.upgrade_id, rollout.pk, kind]
+            if found != count:
+                findings.add("records", f"rollout {rollout.pk}: {found} timeline entries {kind}, not {count}")
+
+
+def check_overlaps(rollouts: list[Rollout], findings: Findings) -> None:
+    for service in SERVICES:
+        own = [each for each in rollouts if each.service == service]
+        for earlier, later in pairwise(own):
+            if earlier.completed_at is None or earlier.completed_at > later.upgrade.created_at:
+                findings.add("wrong", f"rollouts {earlier.pk} and {later.pk} of {service} were open at the same time")
+
+
+def check_upgrade(upgrade: Upgrade, rollouts: list[Rollout], findings: Findings) -> None:
+    statuses = {each.status for each in rollouts if each.status != "SKIPPED"}
+    if any(each.phase != "done" for each in rollouts):
+        return  # already found
+    expected = "SUCCESS" if statuses == {"SUCCESS"} else "PARTIAL" if "SUCCESS" in statuses else "FAILED"
+    if not statuses:
+        expected = upgrade.status
+    if upgrade.status != expected or upgrade.completed_at is None:
+        findings.add("wrong", f"{upgrade.upgrade_id} is {upgrade.status}, not {expected}")
+
+
+# Verdicts
+
+
+@dataclass
+class Evidence:
+    """What AWS knows about one rollout: the portal's calls for it, and the deployment that they started."""
+
+    world: World
+    rollout: Rollout
+    calls: list[Call]
+    record: ServiceDeployment | None
+    ended_at: float
+
+    def happened(self, *kinds: str) -> bool:
+        return any(
+            self.world.facts.before(kind, service, at=self.ended_at)
+            for kind in kinds
+            for service in ("", self.rollout.service)
+        )
+
+    @property
+    def first_call_at(self) -> float:
+        return self.calls[0].at if self.calls else self.ended_at
+
+
+def check_rollout(world: World, rollout: Rollout, rollouts: list[Rollout], findings: Findings) -> None:
+    name = f"{rollout.service} of {rollout.upgrade.upgrade_id}"
+    calls = [call for call in world.network.calls if call.subject == rollout.pk and call.action == "UpdateService"]
+    started = [call for call in calls if call.started]
+    if len(started) > 1:
+        findings.add("doubled", f"{name}: its calls started {[call.started for call in started]}")
+    if rollout.phase != "done":
+        findings.add("lost", f"{name} is still {rollout.phase} at +{CLOCK.seconds:.0f} s")
+        return
+    findings.outcomes[str(rollout.outcome)] += 1
+    record = world.network.records.get(str(started[0].started)) if started else None
+    ended_at = rollout.completed_at.timestamp() if rollout.completed_at else 0.0
+    evidence = Evidence(world, rollout, calls, record, ended_at)
+    actual: Verdict = (rollout.status, rollout.outcome)
+    if rollout.outcome == "timed_out" and not has_right_to_time_out(evidence):
+        findings.add("timed_out", f"{name} timed out at {rollout.completed_at}, its deadline is {rollout.deadline_at}")
+    if started:
+        expected = set(judge_started(evidence))
+        if started[0].started != rollout.service_deployment_arn and rollout.service_deployment_arn:
+            findings.add("wrong", f"{name} was judged by {rollout.service_deployment_arn}, not {started[0].started}")
+        if actual not in expected:
+            findings.add("wrong", f"{name} ended {actual}, not {expected}. {describe(evidence)}")
+    elif not is_explained(evidence, rollouts):
+        findings.add("wrong", f"{name} ended {actual} without a deployment. {describe(evidence)}")
+
+
+def describe(evidence: Evidence) -> str:
+    record, rollout = evidence.record, evidence.rollout
+    truth = f"ECS: {record.status} {record.status_reason} finished {record.finished_at}" if record else "ECS: nothing"
+    return f"{truth}; said: {rollout.error_message or rollout.rollout_reason}"
+
+
+def has_right_to_time_out(evidence: Evidence) -> bool:
+    """Return whether the deadline had passed, and ECS could not be asked about a deployment that it has open."""
+    deadline = evidence.rollout.deadline_at
+    is_past = deadline is not None and evidence.ended_at >= deadline.timestamp()
+    return is_past and (evidence.record is None or evidence.happened("denied", "deletes", "recreates"))
+
+
+def judge_started(evidence: Evidence) -> Iterator[Verdict]:
+    """Yield the verdicts that are right for a rollout whose call started a deployment; mostly one."""
+    record, ended_at = evidence.record, evidence.ended_at
+    if record is None:
+        return
+    is_deleted = evidence.happened("deletes", "recreates")
+    if is_deleted:
+        yield FAILED_MISSING
+    if record.finished_at is None or record.finished_at > ended_at:
+        if has_right_to_time_out(evidence):
+            yield ("FAILED", "timed_out")
+        return
+    if has_right_to_time_out(evidence) and record.finished_at > ended_at - READ_SECONDS:
+        yield ("FAILED", "timed_out")
+    was_asked_for = "user request" in str((record.rollback or {}).get("reason", ""))
+    if record.status == "SUCCESSFUL":
+        is_early = bool((record.configuration.get("earlySuccessCriteria") or {}).get("enable"))
+        if is_early:
+            yield ("SUCCESS", "completed_early")
+        if not is_early or evidence.happened("denied", "disables"):
+            yield ("SUCCESS", "completed")
+    elif record.status == "ROLLBACK_SUCCESSFUL":
+        is_own_stop = was_asked_for and is_stopped_by_portal(evidence)
+        yield ("FAILED", "stopped_by_user" if is_own_stop else "rolled_back")
+    elif record.status == "ROLLBACK_FAILED":
+        yield ("FAILED", "rollback_failed")
+    else:
+        yield from judge_stopped(evidence, record)
+
+
+def judge_stopped(evidence: Evidence, record: ServiceDeployment) -> Iterator[Verdict]:
+    if record.alarm_status == "TRIGGERED":
+        yield ("FAILED", "alarm")
+    elif record.breaker_status == "TRIGGERED":
+        yield ("FAILED", "circuit_breaker")
+    elif "No earlier completed revision" in record.status_reason:
+        yield ("FAILED", "stopped_by_user" if is_stopped_by_portal(evidence) else "stopped")
+    elif "deleted" in record.status_reason:
+        yield FAILED_MISSING
+        if evidence.happened("recreates"):
+            yield ("FAILED", "superseded")
+            yield ("FAILED", "stopped")
+    else:
+        yield ("FAILED", "superseded")
+
+
+def is_stopped_by_portal(evidence: Evidence) -> bool:
+    """Return whether the first StopServiceDeployment of this deployment came from the portal."""
+    record = evidence.record
+    stops = [
+        entry
+        for entry in evidence.world.sandbox.ledger.entries
+        if entry["action"] == "StopServiceDeployment"
+        and entry["effect"]
+        and record is not None
+        and entry["parameters"]["serviceDeploymentArn"] == record.arn
+    ]
+    return bool(stops) and "outsider" not in stops[0]["principal"]
+
+
+def is_explained(evidence: Evidence, rollouts: list[Rollout]) -> bool:
+    """Return whether a rollout without a deployment of its own ended for a reason that really existed."""
+    rollout, calls = evidence.rollout, evidence.calls
+    upgrade = rollout.upgrade
+    earlier_failed = any(
+        each.status == "FAILED"
+        for each in rollouts
+        if each.upgrade_id == rollout.upgrade_id and each.position < rollout.position
+    )
+    has_outside_deployment = evidence.happened("deploys", "deploys_other", "recreates")
+    match rollout.status, rollout.outcome:
+        case "SUCCESS", "no_change":
+            return not upgrade.force_new_deployment and not any(call.has_effect for call in calls)
+        case "SKIPPED", "disabled":
+            return evidence.happened("disables")
+        case "FAILED", "not_attempted":
+            is_stopped = upgrade.stop_requested_at is not None
+            return is_stopped or earlier_failed or evidence.happened("member_removed", "suspended")
+        case "FAILED", "service_missing":
+            return evidence.happened("deletes", "recreates")
+        case "FAILED", "access_denied":
+            return evidence.happened("denied")
+        case "FAILED", "refused":
+            last = calls[-1].error if calls else None
+            is_final = last in ("InvalidParameterException", "ClientException", "ServiceNotActiveException")
+            return is_final or rollout.attempts >= GIVES_UP_AFTER or evidence.happened("expired")
+        case "FAILED", "superseded":
+            return rollout.attempts > 0 and has_outside_deployment
+        case "FAILED", "changed_since":
+            return upgrade.kind == "rollback" and has_outside_deployment
+        case "FAILED", "timed_out":
+            return has_right_to_time_out(evidence)
+    return False
+
+
+# Deployments of agents
+
+
+def check_agents(world: World, findings: Findings) -> None:
+    """Check that each deployment was created once and, when everything has settled, is as it is wanted."""
+    deployments = list(Deployment.objects.filter(organization=world.organization))
+    created = Counter(
+        str(call.params.get("serviceName"))
+        for call in world.network.calls
+        if call.action == "CreateService" and call.started
+    )
+    for row in deployments:
+        name = f"deployment {row.service_name}"
+        if created[row.service_name] > 1:
+            findings.add("doubled", f"{name} was created {created[row.service_name]} times")
+        sequences = list(
+            DeploymentEvent.objects.filter(deployment=row).order_by("sequence").values_list("sequence", flat=True)
+        )
+        if sequences != list(range(1, row.events_count + 1)):
+            findings.add("records", f"{name} has events {sequences}, not {row.events_count}")
+        key = ServiceKey(OWN_ACCOUNT, REGION, row.cluster, row.service_name)
+        check_wanted(row, world.sandbox.engine.get(key), name, findings)
+
+
+def check_wanted(row: Deployment, service: Service | None, name: str, findings: Findings) -> None:
+    is_there = service is not None and service.status == "ACTIVE"
+    desired = service.desired if service is not None and is_there else 0
+    if row.status == "failed":
+        return
+    if row.observed_generation != row.requested_generation:
+        findings.add("lost", f"{name}: change {row.requested_generation} was not applied ({row.check_error})")
+    elif row.wanted == "gone" and is_there:
+        findings.add("wrong", f"{name} is killed, but its service exists")
+    elif row.wanted == "stopped" and (desired or row.status != "stopped"):
+        findings.add("wrong", f"{name} is {row.status} and should be stopped; ECS wants {desired}")
+    elif row.wanted == "running" and (desired != row.replicas or row.status != "ready"):
+        findings.add("wrong", f"{name} is {row.status} with {row.replicas} replicas; ECS wants {desired}")

@@ -1,0 +1,224 @@
+"""What a world is made of: the services, the requests of people, and what happens to them. Drawn by Hypothesis.
+
+A plan says everything that chance does not decide; its `seed` decides the rest (latencies, ids, which worker is next).
+Everything shrinks: fewer requests and happenings, earlier ones, smaller services.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+
+SERVICES = ("agent", "orchestrator", "customer-portal")
+STRATEGIES = ("ROLLING", "EARLY_BLOCKING", "EARLY_DEFERRED", "BLUE_GREEN", "LINEAR", "CANARY")
+PAUSE_STAGES = ("PRE_SCALE_UP", "POST_SCALE_UP")
+TRAFFIC_PAUSE_STAGES = (
+    *PAUSE_STAGES,
+    "POST_TEST_TRAFFIC_SHIFT",
+    "PRE_PRODUCTION_TRAFFIC_SHIFT",
+    "POST_PRODUCTION_TRAFFIC_SHIFT",
+)
+DECISIONS = ("CONTINUE", "CONTINUE", "ROLLBACK", "")
+# How a deployment to a service ends if nothing else happens to it (faults of the local AWS).
+FATES = (
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "crash",
+    "crash",
+    "image_pull",
+    "slow",
+    "stuck",
+    "no_capacity",
+    "alarm",
+    "some_crash",
+    "rollback_fails",
+)
+KINDS = ("version", "version", "forced", "unchanged", "elsewhere")
+CALLS = ("UpdateService", "RegisterTaskDefinition", "StopServiceDeployment", "DescribeServices")
+READS = ("DescribeServices", "DescribeServiceDeployments", "ListServiceDeployments", "DescribeTaskDefinition")
+NEWER = ("DescribeServiceDeployments", "ListServiceDeployments")
+
+# What happens on the way to AWS: the kind, and the actions that it may happen to.
+ON_THE_WAY: dict[str, tuple[tuple[str, ...], ...]] = {
+    "unreachable": (("UpdateService",), ("RegisterTaskDefinition",), READS),
+    "request_lost": (("UpdateService",), ("StopServiceDeployment",), ("RegisterTaskDefinition",), READS),
+    "late": (("UpdateService",),),
+    "reply_lost": (("UpdateService",), ("RegisterTaskDefinition",), ("StopServiceDeployment",), READS),
+    "reply_times_out": (("UpdateService",), ("StopServiceDeployment",)),
+    "error_after": (("UpdateService",),),
+    "server_error": (("UpdateService",), ("RegisterTaskDefinition",), ("StopServiceDeployment",), READS),
+    "throttled": (("UpdateService",), ("RegisterTaskDefinition",), READS),
+    "denied": (("UpdateService",), ("StopServiceDeployment",), READS, NEWER, NEWER),
+    "expired": (("UpdateService",), READS),
+}
+TO_WORKERS = ("killed", "paused")
+BY_OUTSIDERS = ("deploys", "deploys_other", "stops", "scales", "disables", "deletes", "recreates", "continues")
+BY_PEOPLE = ("stop", "stop", "member_removed", "suspended", "roll_back")
+IN_ECS = ("stale",)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One upgrade that a person asks for. `twice`: the browser sends it twice, `with_key` or not."""
+
+    at: int
+    target: str
+    kind: str
+    twice: bool = False
+    with_key: bool = True
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that happens `at` so many seconds after the beginning, to one of the services if it is about one."""
+
+    at: int
+    kind: str
+    service: int = 0
+    amount: int = 0
+    actions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Order:
+    """A person's command for the deployment of an agent."""
+
+    at: int
+    command: str
+    amount: int = 1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The deploymentConfiguration of the services, and what a person in the AWS console decides at a pause.
+
+    A pause without a decision expires by itself.
+    """
+
+    strategy: str
+    bake_minutes: int
+    percent: int
+    step_minutes: int
+    pause: str
+    pause_minutes: int
+    pause_action: str
+    decision: str
+    function: str
+
+    def as_configuration(self) -> dict[str, Any]:
+        """Return it with ECS's own member names."""
+        hooks: list[dict[str, Any]] = []
+        if self.pause:
+            timeout = {"timeoutInMinutes": self.pause_minutes, "action": self.pause_action}
+            hooks.append({"targetType": "PAUSE", "lifecycleStages": [self.pause], "timeoutConfiguration": timeout})
+        if self.function:
+            hooks.append(
+                {
+                    "targetType": "AWS_LAMBDA",
+                    "hookTargetArn": "arn:aws:lambda:eu-central-1:111111111111:function:check",
+                    "roleArn": "arn:aws:iam::111111111111:role/hooks",
+                    "lifecycleStages": [self.function],
+                    "timeoutConfiguration": {"timeoutInMinutes": self.pause_minutes, "action": self.pause_action},
+                }
+            )
+        configuration: dict[str, Any] = {"strategy": self.strategy, "lifecycleHooks": hooks}
+        if self.strategy.startswith("EARLY"):
+            cleanup = self.strategy.partition("_")[2]
+            criteria = {"enable": True, "healthyPercent": 50, "sourceServiceRevisionCleanup": cleanup}
+            configuration |= {"strategy": "ROLLING", "minimumHealthyPercent": 50, "earlySuccessCriteria": criteria}
+        elif self.strategy != "ROLLING":
+            configuration["bakeTimeInMinutes"] = self.bake_minutes
+        if self.strategy == "LINEAR":
+            configuration["linearConfiguration"] = {
+                "stepPercent": float(self.percent),
+                "stepBakeTimeInMinutes": self.step_minutes,
+            }
+        if self.strategy == "CANARY":
+            configuration["canaryConfiguration"] = {
+                "canaryPercent": float(self.percent),
+                "canaryBakeTimeInMinutes": self.step_minutes,
+            }
+        return configuration
+
+
+@dataclass(frozen=True)
+class Plan:
+    seed: int
+    shape: Shape
+    desired: tuple[int, ...]
+    fates: tuple[str, ...]
+    rolls_back: bool
+    requests: tuple[Request, ...]
+    happenings: tuple[Happening, ...]
+    orders: tuple[Order, ...]
+
+
+def requests() -> "st.SearchStrategy[tuple[Request, ...]]":
+    one = st.builds(
+        Request,
+        at=st.integers(0, 60),
+        target=st.sampled_from([*SERVICES, *SERVICES, "all"]),
+        kind=st.sampled_from(KINDS),
+        twice=st.sampled_from([False, False, False, True]),
+        with_key=st.booleans(),
+    )
+    return st.lists(one, min_size=1, max_size=2).map(tuple)
+
+
+def happenings() -> "st.SearchStrategy[tuple[Happening, ...]]":
+    on_the_way = st.sampled_from([(kind, actions) for kind, sets in ON_THE_WAY.items() for actions in sets])
+    at, service, amount = st.integers(0, 90), st.integers(0, 2), st.integers(1, 20)
+    one = st.one_of(
+        st.builds(
+            lambda what, at, amount: Happening(at, what[0], 0, amount, what[1]),
+            on_the_way,
+            at,
+            amount,
+        ),
+        st.builds(Happening, at=at, kind=st.sampled_from(TO_WORKERS), service=st.integers(0, 30), amount=amount),
+        st.builds(Happening, at=at, kind=st.sampled_from(BY_OUTSIDERS), service=service, amount=amount),
+        st.builds(Happening, at=at, kind=st.sampled_from(BY_PEOPLE), service=service, amount=amount),
+        st.builds(Happening, at=at, kind=st.sampled_from(IN_ECS), service=service, amount=st.integers(1, 14)),
+    )
+    return st.lists(one, max_size=6).map(tuple)
+
+
+def orders() -> "st.SearchStrategy[tuple[Order, ...]]":
+    command = st.sampled_from(["create", "scale", "scale", "stop", "restart", "kill"])
+    one = st.builds(Order, at=st.integers(0, 120), command=command, amount=st.integers(1, 4))
+    return st.one_of(st.just(()), st.just(()), st.just(()), st.lists(one, min_size=1, max_size=5).map(tuple))
+
+
+def shapes(strategy: str) -> "st.SearchStrategy[Shape]":
+    shifts = strategy in ("BLUE_GREEN", "LINEAR", "CANARY")
+    stages = TRAFFIC_PAUSE_STAGES if shifts else PAUSE_STAGES
+    return st.builds(
+        Shape,
+        strategy=st.just(strategy),
+        bake_minutes=st.integers(0, 6),
+        percent=st.sampled_from([50, 34, 20]),
+        step_minutes=st.integers(0, 3),
+        pause=st.one_of(st.just(""), st.sampled_from(stages)),
+        pause_minutes=st.integers(1, 12),
+        pause_action=st.sampled_from(["ROLLBACK", "CONTINUE"]),
+        decision=st.sampled_from(DECISIONS),
+        function=st.one_of(st.just(""), st.just(""), st.sampled_from(stages)),
+    )
+
+
+@st.composite
+def plans(draw: Any, strategy: str) -> Plan:
+    return Plan(
+        seed=draw(st.integers(0, 2**20)),
+        shape=draw(shapes(strategy)),
+        desired=draw(st.tuples(*[st.integers(1, 4)] * 3)),
+        fates=draw(st.tuples(*[st.sampled_from(FATES)] * 3)),
+        rolls_back=draw(st.sampled_from([True, True, False])),
+        requests=draw(requests()),
+        happenings=draw(happenings()),
+        orders=draw(orders()),
+    )
