@@ -5,7 +5,6 @@ import gc
 import itertools
 import multiprocessing
 import os
-import sys
 import time
 import traceback
 from collections import Counter
@@ -28,7 +27,6 @@ from sim.plan import STRATEGIES, Plan, plans
 from sim.world import World
 
 WORLDS_PER_BATCH = 25
-DUMP = os.environ.get("SIM_DUMP")
 
 
 class Broken(AssertionError):
@@ -77,6 +75,8 @@ class Runner:
         self.actor = User.objects.create_user("sim@example.com", "sim-password-1")
         self.figures = {strategy: Figures() for strategy in STRATEGIES}
         self.last = ""
+        self.is_stopped: Callable[[], bool] = lambda: False
+        self.on_broken: Callable[[str], None] = lambda _what: None
 
     def run_world(self, plan: Plan) -> Findings:
         world = World(plan, self.sandbox, self.monitor, self.actor)
@@ -102,14 +102,15 @@ class Runner:
         broken = figures.broken
 
         def count(plan: Plan) -> None:
+            if self.is_stopped():
+                return
             findings = self.run_world(plan)
             if findings.broken:
                 figures.broken += 1
                 for name in ("wrong", "timed_out", "doubled", "lost"):
                     setattr(figures, name, getattr(figures, name) + getattr(findings, name))
                 figures.failures.append(self.last)
-                if DUMP:
-                    print(self.last, file=sys.stderr, flush=True)
+                self.on_broken(self.last)
 
         draw(count, number, worlds, [Phase.generate])
         return figures.broken == broken
@@ -155,8 +156,9 @@ def run(options: argparse.Namespace, *, began: float) -> int:
         prepare_template()
     context = multiprocessing.get_context("fork")
     results: Any = context.Queue()
+    stop = context.Event()
     places = range(1 if options.batch is not None else options.processes)
-    processes = [context.Process(target=run_process, args=(options, place, results)) for place in places]
+    processes = [context.Process(target=run_process, args=(options, place, results, stop)) for place in places]
     for process in processes:
         process.start()
     totals = {strategy: Figures() for strategy in STRATEGIES}
@@ -190,13 +192,17 @@ def use_database(name: str) -> None:
     settings["OPTIONS"]["options"] = connection_options(parts.clock_file(name))
 
 
-def run_process(options: argparse.Namespace, place: int, results: Any) -> None:
+def run_process(options: argparse.Namespace, place: int, results: Any, stop: Any) -> None:
     """Run this process's batches, and shrink the first world that breaks an invariant."""
     crash = ""
     runner = None
     try:
         runner = Runner(f"sim_{os.getpid()}")
+        if not options.keep_going:
+            runner.is_stopped, runner.on_broken = stop.is_set, lambda _what: stop.set()
         for number, worlds in deal(options, place, runner):
+            if stop.is_set():
+                break
             if runner.run_batch(number, worlds):
                 continue
             batch = number % 1000

@@ -53,7 +53,10 @@ class Task:
             self.is_dying = True
             self.scheduler.on_death(self)
         except BaseException as error:
-            self.error = error
+            if self.is_dying:
+                self.scheduler.on_death(self)
+            else:
+                self.error = error
         finally:
             _local.task = None
             self.is_done = True

@@ -87,8 +87,6 @@ class Asked:
 class World:
     """A plan while it runs. `accepted` and `facts` are for the oracle, `trace` is for people."""
 
-    numbers = iter(range(1, 10**9))
-
     def __init__(self, plan: Plan, sandbox: Sandbox, monitor: "psycopg.Connection[Any]", actor: User) -> None:
         self.plan, self.sandbox, self.monitor, self.actor = plan, sandbox, monitor, actor
         self.chance = random.Random(plan.seed)  # noqa: S311 - reproducible from the seed
@@ -101,7 +99,7 @@ class World:
         self.trace: list[str] = []
         self.shots: list[Happening] = []  # kills and pauses that have not met a worker yet
         self.open_ends = 0
-        self.stack = f"sim-{next(self.numbers)}"
+        self.stack = "sim"
         self.cluster = f"{self.stack}-cluster"
         self.worker_numbers = iter(range(1, 10**6))
 
@@ -116,13 +114,13 @@ class World:
         Channel.queues.clear()
         refill_quotas()
         random.seed(self.plan.seed)
+        # From here on, the seed decides about ids.
+        Source.chance = random.Random(self.plan.seed + 1)  # noqa: S311 - reproducible from the seed
+        Source.send = self.network.send
         self.organization = Organization.objects.create(
             slug=self.stack, name=self.stack, deployment_stack=self.stack, deployment_region=REGION
         )
         self.membership = Membership.objects.create(organization=self.organization, user=self.actor, role=Role.OPERATOR)
-        # From here on, the seed decides about ids.
-        Source.chance = random.Random(self.plan.seed + 1)  # noqa: S311 - reproducible from the seed
-        Source.send = self.network.send
         self.sandbox.reset()
         self.sandbox.clock.wall = self.sandbox.throttling.wall = CLOCK.now
         self.sandbox.clock.reset()

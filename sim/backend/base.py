@@ -32,12 +32,20 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if task is not None and self.connection is not None and not task.is_dying:
             step("rolled back")
 
+    def _set_autocommit(self, autocommit: bool) -> None:
+        # A dying task leaves `atomic` in the middle of a commit. An error here would hide that it was killed.
+        task = current()
+        if task is not None and task.is_dying:
+            raise Killed
+        super()._set_autocommit(autocommit)
+
 
 def drop_transaction() -> None:
     """Close this thread's connection if it is in a transaction, as the server does when a process dies."""
     wrapper = connections["default"]
     raw = wrapper.connection
-    if raw is not None and (wrapper.in_atomic_block or raw.info.transaction_status != TransactionStatus.IDLE):
+    is_in_transaction = wrapper.in_atomic_block or not wrapper.autocommit
+    if raw is not None and (is_in_transaction or raw.info.transaction_status != TransactionStatus.IDLE):
         raw.close()
         del connections["default"]
 

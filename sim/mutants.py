@@ -1,0 +1,284 @@
+"""Breaks the engine in 30 ways, one at a time, in a copy of the tree, and runs the short form of the simulation on each.
+
+    make sim-mutants ARGS="--worlds 500 --only fence"
+
+A mutant that no world notices survives, and the command exits with 1.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("portal", "upgrades", "deployments", "sim", "templates", "manage.py")
+RECONCILER = "upgrades/engine/reconciler.py"
+OBSERVE = "upgrades/engine/observe.py"
+FINISH = "upgrades/engine/finish.py"
+STATES = "upgrades/states.py"
+LEASES = "portal/leases.py"
+RECORD = "upgrades/commands/record.py"
+STEPS = "deployments/engine/steps.py"
+ERRORS = "portal/aws/errors.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one line, and what it breaks."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "drop the fence",
+        LEASES,
+        "filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)\n        if not own_rows",
+        "filter(pk=self.row.pk)\n        if not own_rows",
+    ),
+    Mutant(
+        "never count up the epoch",
+        LEASES,
+        'lease_epoch=models.F("lease_epoch") + 1',
+        'lease_epoch=models.F("lease_epoch")',
+    ),
+    Mutant(
+        "claim rows that others hold",
+        LEASES,
+        "return free() & models.Q(next_check_at__lte=Now())",
+        "return models.Q(next_check_at__lte=Now())",
+    ),
+    Mutant(
+        "call twice",
+        RECONCILER,
+        "    commit_baseline(lease, latest, reading, observed)\n    call_update_service(lease)\n",
+        "    commit_baseline(lease, latest, reading, observed)\n    call_update_service(lease)\n"
+        "    ecs.update_service(rollout.upgrade.aws_target, rollout.upgrade.cluster, rollout.service_name, task_definition=str(rollout.task_definition), force_new_deployment=True)\n",
+    ),
+    Mutant(
+        "call before the baseline is committed",
+        RECONCILER,
+        "    commit_baseline(lease, latest, reading, observed)\n    call_update_service(lease)\n",
+        "    rollout.baseline = {'deployment_ids': [], 'service_deployment': None, 'answered_at': reading.answered_at.isoformat()}\n"
+        "    for name, value in observed.items():\n        setattr(rollout, name, value)\n"
+        "    call_update_service(lease)\n",
+    ),
+    Mutant(
+        "call again without searching long enough",
+        RECONCILER,
+        "if observations < OBSERVATIONS_BEFORE_RETRY or waited",
+        "if observations < 1 and waited",
+    ),
+    Mutant("start over after a lost reply", RECONCILER, "        if error.may_have_happened:\n", "        if False:\n"),
+    Mutant(
+        "take a lost reply for a refusal",
+        RECONCILER,
+        "            return lease.release(seconds=poll_seconds(), check_error=summarize_error(error))\n        # Not executed",
+        "            return finish_rollout(lease, build_refused_verdict(rollout, error))\n        # Not executed",
+    ),
+    Mutant("adopt the newest deployment", OBSERVE, "    started = arns[0]\n", "    started = arns[-1]\n"),
+    Mutant(
+        "adopt whatever task definition is new",
+        OBSERVE,
+        'if definitions.get(brief.target_revision or "", desired) == desired]',
+        "if brief]",
+    ),
+    Mutant(
+        "adopt a deployment of the baseline",
+        OBSERVE,
+        'brief.arn != rollout.baseline["service_deployment"]]',
+        "brief.arn]",
+    ),
+    Mutant(
+        "believe a single read",
+        RECONCILER,
+        "if rollout.doubted_at is not None and lease.now - rollout.doubted_at >= lag:",
+        "if True:",
+    ),
+    Mutant(
+        "end at BAKE_TIME",
+        STATES,
+        '    if stage == "BAKE_TIME":\n',
+        '    if stage == "BAKE_TIME":\n        return Verdict(Status.SUCCESS, Outcome.COMPLETED, said)\n',
+    ),
+    Mutant(
+        "end when all traffic has shifted",
+        STATES,
+        "    if stage is not None:\n        weight",
+        "    if is_shifted(deployment):\n        return Verdict(Status.SUCCESS, Outcome.COMPLETED, said)\n    if stage is not None:\n        weight",
+    ),
+    Mutant(
+        "ignore a hook",
+        STATES,
+        '    if deployment.status != "IN_PROGRESS":\n        return None\n',
+        "    return None\n",
+    ),
+    Mutant(
+        "call every success complete",
+        STATES,
+        "if configuration is None or not configuration.early_success:",
+        "if True:",
+    ),
+    Mutant(
+        "call a rollback a success",
+        STATES,
+        "    return Verdict(Status.FAILED, Outcome.ROLLED_BACK, reason)\n\n\ndef _describe_rollback",
+        "    return Verdict(Status.SUCCESS, Outcome.COMPLETED, reason)\n\n\ndef _describe_rollback",
+    ),
+    Mutant(
+        "blame the person who stopped too late",
+        STATES,
+        "if stopped_by and not _failed_by_itself(deployment):",
+        "if stopped_by:",
+    ),
+    Mutant(
+        "judge by the counts",
+        STATES,
+        '    if state == "IN_PROGRESS":\n        return _judge_in_progress',
+        '    if state == "IN_PROGRESS" and deployment.target_running and not deployment.source_running:\n        return Verdict(Status.SUCCESS, Outcome.COMPLETED)\n    if state == "IN_PROGRESS":\n        return _judge_in_progress',
+    ),
+    Mutant(
+        "time out while ECS has it open",
+        RECONCILER,
+        '(observed["is_overdue"] and not is_open)',
+        'observed["is_overdue"]',
+    ),
+    Mutant(
+        "forget the pause in the deadline",
+        "upgrades/engine/deadline.py",
+        "        deadline_at += now - waiting_since\n",
+        "",
+    ),
+    Mutant(
+        "forget the bake in the deadline",
+        "upgrades/engine/deadline.py",
+        "    return min(bake + steps * step + hooks, DEPLOYMENT_LIMIT)",
+        "    return timedelta(0)",
+    ),
+    Mutant(
+        "ignore a stop before the start",
+        RECONCILER,
+        "    if upgrade.stop_requested_at:\n        return f",
+        "    if False:\n        return f",
+    ),
+    Mutant(
+        "never send the stop",
+        RECONCILER,
+        "        ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=lease.renew)",
+        "        lease.renew()",
+    ),
+    Mutant(
+        "write after the end",
+        RECONCILER,
+        "    record_progress(lease, verdict, observed)\n\n\ndef observe_service",
+        "    record_progress(lease, verdict, observed)\n    Rollout.objects.filter(pk=rollout.pk).update(check_error=None)\n\n\ndef observe_service",
+    ),
+    Mutant(
+        "go on after a failure",
+        FINISH,
+        "continues=verdict.outcome in CONTINUE_AFTER or was_never_there",
+        "continues=True",
+    ),
+    Mutant(
+        "leave the next service waiting",
+        FINISH,
+        "            phase=Phase.DUE, next_check_at=Now()",
+        "            phase=Phase.WAITING, next_check_at=None",
+    ),
+    Mutant(
+        "end without an audit row",
+        FINISH,
+        "        record(\n            AuditKind.UPGRADE_ENDED",
+        "        0 and record(\n            AuditKind.UPGRADE_ENDED",
+    ),
+    Mutant("forget the idempotency key", RECORD, "        key.store(upgrade.upgrade_id)\n", ""),
+    Mutant(
+        "create an agent's service without its token",
+        "portal/aws/ecs_runtime.py",
+        "            clientToken=token,\n",
+        "",
+    ),
+    Mutant(
+        "forget that a change was not applied",
+        STEPS,
+        "    except AwsUnavailable:\n        raise\n    except AwsError as error:\n        return record_refusal(lease, error)\n    mark_applied(lease, service, generation=row.generation)",
+        "    except AwsError as error:\n        return record_refusal(lease, error)\n    mark_applied(lease, service, generation=row.generation)",
+    ),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="make sim-mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--worlds", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="only mutants whose names contain this text")
+    options = parser.parse_args()
+    from sim import parts
+
+    parts.prepare_environment()  # one PostgreSQL for all: no mutant changes the schema
+    survivors = []
+    chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    for mutant in chosen:
+        began = time.monotonic()
+        what = try_mutant(mutant, options)
+        print(
+            f"{'SURVIVED' if what is None else 'killed':9} {mutant.name} ({time.monotonic() - began:.0f} s): {what}",
+            flush=True,
+        )
+        survivors += [mutant.name] if what is None else []
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed.")
+    return 1 if survivors else 0
+
+
+def try_mutant(mutant: Mutant, options: argparse.Namespace) -> str | None:
+    """Return the first invariant that the mutant breaks in the simulation, or None."""
+    with tempfile.TemporaryDirectory(prefix="portal-mutant-") as folder:
+        copy_tree(Path(folder))
+        apply(mutant, Path(folder))
+        command = [
+            sys.executable,
+            "-m",
+            "sim",
+            "--no-shrink",
+            "--seed",
+            str(options.seed),
+            "--worlds",
+            str(options.worlds),
+        ]
+        run = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)  # noqa: S603
+    broken = [line for line in run.stdout.splitlines() if line.startswith("BROKEN")]
+    if run.returncode and not broken:
+        lines = (run.stdout + run.stderr).strip().splitlines()
+        return f"the engine failed: {lines[-1] if lines else run.returncode}"[:200]
+    return broken[0][:200] if broken else None
+
+
+def copy_tree(folder: Path) -> None:
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+
+
+def apply(mutant: Mutant, folder: Path) -> None:
+    path = folder / mutant.path
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.name}: {mutant.path} has {text.count(mutant.old)} times the text {mutant.old!r}")
+    path.write_text(text.replace(mutant.old, mutant.new))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
