@@ -2,7 +2,7 @@
 
 make sim SEED=7                      the full run: 2,000 rollouts of each strategy
 make sim SEED=7 ARGS="--worlds 500"  the short form
-make sim SEED=7013 ARGS="--worlds 25 --processes 1"  one batch again, as a failure prints it
+make sim SEED=7013 ARGS="--worlds 10 --processes 1"  one batch again, as a failure prints it
 """
 
 import argparse

@@ -26,7 +26,7 @@ from sim.oracle import Findings, judge
 from sim.plan import STRATEGIES, Plan, plans
 from sim.world import World
 
-WORLDS_PER_BATCH = 25
+WORLDS_PER_BATCH = 10
 
 
 class Broken(AssertionError):
@@ -35,7 +35,7 @@ class Broken(AssertionError):
 
 def strategy_of(number: int) -> str:
     """Return the strategy of a batch. Pairs of batches share one, so that two processes draw all of them."""
-    return STRATEGIES[number % 1000 // 2 % len(STRATEGIES)]
+    return STRATEGIES[number % 10_000 // 2 % len(STRATEGIES)]
 
 
 @dataclass
@@ -205,7 +205,7 @@ def run_process(options: argparse.Namespace, place: int, results: Any, stop: Any
                 break
             if runner.run_batch(number, worlds):
                 continue
-            batch = number % 1000
+            batch = number % 10_000
             command = f'make sim SEED={options.seed} ARGS="--batch {batch} --worlds {worlds}"'
             smallest = runner.shrink_batch(number, worlds) if options.shrink else ""
             runner.figures[strategy_of(number)].failures.append(f"{smallest}\nThe same again: {command}")
@@ -219,10 +219,10 @@ def run_process(options: argparse.Namespace, place: int, results: Any, stop: Any
 def deal(options: argparse.Namespace, place: int, runner: Runner) -> Iterator[tuple[int, int]]:
     """Yield the number and the worlds of each batch of a process, until its share has been run."""
     if options.batch is not None:
-        yield options.seed * 1000 + options.batch, options.worlds or WORLDS_PER_BATCH
+        yield options.seed * 10_000 + options.batch, options.worlds or WORLDS_PER_BATCH
         return
     for batch in itertools.count(place, options.processes):
-        number = options.seed * 1000 + batch
+        number = options.seed * 10_000 + batch
         if options.worlds:
             if batch * WORLDS_PER_BATCH >= options.worlds:
                 return

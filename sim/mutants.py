@@ -179,7 +179,7 @@ MUTANTS = (
         "write after the end",
         RECONCILER,
         "    record_progress(lease, verdict, observed)\n\n\ndef observe_service",
-        "    record_progress(lease, verdict, observed)\n    Rollout.objects.filter(pk=rollout.pk).update(check_error=None)\n\n\ndef observe_service",
+        "    record_progress(lease, verdict, observed)\n    Rollout.objects.filter(pk=rollout.pk).update(stall_seconds=1)\n\n\ndef observe_service",
     ),
     Mutant(
         "go on after a failure",

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from django.conf import settings
+
 from deployments.models import Deployment, DeploymentEvent
 from portal.models import AuditEvent
 from portal.sandbox.records import Service, ServiceDeployment, ServiceKey
@@ -18,8 +20,8 @@ from portal.sandbox.sts import OWN_ACCOUNT
 from sim.clock import CLOCK
 from sim.journal import Write, read_writes
 from sim.network import Call
-from sim.plan import SERVICES
-from sim.world import REGION, World
+from sim.plan import ON_THE_WAY, SERVICES, TO_WORKERS
+from sim.world import REGION, TEND_SECONDS, World
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 
 ENDED = ("SUCCESS", "FAILED", "PARTIAL", "SKIPPED")
@@ -65,6 +67,7 @@ def judge(world: World) -> Findings:
     check_overlaps(rollouts, findings)
     for rollout in rollouts:
         check_rollout(world, rollout, rollouts, findings)
+    check_overdue(world, rollouts, writes, findings)
     for upgrade in upgrades:
         check_upgrade(upgrade, [each for each in rollouts if each.upgrade_id == upgrade.pk], findings)
     check_agents(world, findings)
@@ -86,6 +89,16 @@ def check_requests(world: World, upgrades: list[Upgrade], findings: Findings) ->
     for asked in accepted:
         if asked.key:
             by_key.setdefault(asked.key, set()).add(asked.upgrade_id)
+    for asked in world.asked:
+        if (
+            asked.key
+            and asked.refusal
+            and any(
+                other.key == asked.key and other.upgrade_id and other.answered_at < asked.answered_at
+                for other in accepted
+            )
+        ):
+            findings.add("wrong", f"{asked.key} was refused ({asked.refusal}) after it had been accepted")
     for key, ids in by_key.items():
         if len(ids) > 1:
             findings.add("doubled", f"{key} was accepted as {sorted(map(str, ids))}")
@@ -107,6 +120,9 @@ def check_writes(writes: list[Write], findings: Findings) -> None:
         if write.relation == "deployment_upgrades":
             continue
         key = (write.pid, write.row_id)
+        is_engines = is_rollout and write.old_phase not in ("waiting", "done") and write.old_epoch == write.new_epoch
+        if is_engines and not write.was_leased and set(write.changed or ()) - {"next_check_at"}:
+            findings.add("fenced", f"rollout {write.row_id} was written after its lease was released: {write.changed}")
         if write.old_epoch != write.new_epoch:
             claims[key] = write.new_epoch
         elif is_rollout and write.old_phase != "waiting" and set(write.changed or ()) - {"next_check_at"}:
@@ -203,6 +219,7 @@ def check_rollout(world: World, rollout: Rollout, rollouts: list[Rollout], findi
     ended_at = rollout.completed_at.timestamp() if rollout.completed_at else 0.0
     evidence = Evidence(world, rollout, calls, record, ended_at)
     actual: Verdict = (rollout.status, rollout.outcome)
+    check_obedience(evidence, rollouts, findings)
     if rollout.outcome == "timed_out" and not has_right_to_time_out(evidence):
         findings.add("timed_out", f"{name} timed out at {rollout.completed_at}, its deadline is {rollout.deadline_at}")
     if started:
@@ -213,6 +230,50 @@ def check_rollout(world: World, rollout: Rollout, rollouts: list[Rollout], findi
             findings.add("wrong", f"{name} ended {actual}, not {expected}. {describe(evidence)}")
     elif not is_explained(evidence, rollouts):
         findings.add("wrong", f"{name} ended {actual} without a deployment. {describe(evidence)}")
+
+
+def check_obedience(evidence: Evidence, rollouts: list[Rollout], findings: Findings) -> None:
+    """Nothing is called after a failure of an earlier service, nor long after a stop; a stop reaches ECS."""
+    world, rollout = evidence.world, evidence.rollout
+    name = f"{rollout.service} of {rollout.upgrade.upgrade_id}"
+    failed = [
+        each
+        for each in rollouts
+        if each.upgrade_id == rollout.upgrade_id and each.position < rollout.position and each.status == "FAILED"
+    ]
+    if evidence.calls and any(each.attempts or each.outcome != "service_missing" for each in failed):
+        findings.add("wrong", f"{name} was updated although an earlier service had failed")
+    stopped_at = rollout.upgrade.stop_requested_at.timestamp() if rollout.upgrade.stop_requested_at else None
+    if stopped_at is None:
+        return
+    is_calm = not any(each.kind in ON_THE_WAY or each.kind in TO_WORKERS for each in world.plan.happenings)
+    if evidence.first_call_at > stopped_at + (8 if is_calm else 200) and evidence.calls:
+        findings.add("wrong", f"{name} was updated after the upgrade had been stopped")
+    record = evidence.record
+    if record is None or not is_calm:
+        return
+    began = (record.rollback or {}).get("startedAt") or record.finished_at or evidence.ended_at
+    stops = [call for call in world.network.calls if call.action == "StopServiceDeployment"]
+    if began > stopped_at + 100 and not any(call.subject == rollout.pk for call in stops):
+        findings.add("wrong", f"{name} was never stopped, although a person had asked for it")
+
+
+def check_overdue(world: World, rollouts: list[Rollout], writes: list[Write], findings: Findings) -> None:
+    """A rollout is overdue only after its base, its bake and the time that it waited for decisions."""
+    by_id = {str(rollout.pk): rollout for rollout in rollouts}
+    shape = world.plan.shape
+    for write in writes:
+        rollout = by_id.get(write.row_id)
+        if not write.is_overdue or "is_overdue" not in (write.changed or ()) or rollout is None:
+            continue
+        if write.relation != "deployment_upgrade_services" or rollout.position or not rollout.service_deployment_arn:
+            continue
+        at, since = write.at.timestamp(), rollout.upgrade.created_at.timestamp()
+        waited = TEND_SECONDS * sum(since <= moment <= at for moment in world.waits.get(rollout.service, []))
+        bake = 0 if shape.strategy in ("ROLLING", "EARLY_BLOCKING", "EARLY_DEFERRED") else shape.bake_minutes * 60
+        least = settings.UPGRADE_DEADLINE_SECONDS + bake + max(0.0, waited - 2 * TEND_SECONDS)
+        if at - since < least - 2 * TEND_SECONDS and not world.facts.before("denied", at=at):
+            findings.add("wrong", f"{rollout.service} was overdue after {at - since:.0f} s, not after {least:.0f} s")
 
 
 def describe(evidence: Evidence) -> str:
@@ -351,6 +412,8 @@ def check_wanted(row: Deployment, service: Service | None, name: str, findings: 
     is_there = service is not None and service.status == "ACTIVE"
     desired = service.desired if service is not None and is_there else 0
     if row.status == "failed":
+        if is_there and row.service_arn is None:
+            findings.add("wrong", f"{name} failed to be created, but its service exists")
         return
     if row.observed_generation != row.requested_generation:
         findings.add("lost", f"{name}: change {row.requested_generation} was not applied ({row.check_error})")

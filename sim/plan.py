@@ -44,19 +44,46 @@ NEWER = ("DescribeServiceDeployments", "ListServiceDeployments")
 
 # What happens on the way to AWS: the kind, and the actions that it may happen to.
 ON_THE_WAY: dict[str, tuple[tuple[str, ...], ...]] = {
-    "unreachable": (("UpdateService",), ("RegisterTaskDefinition",), READS),
-    "request_lost": (("UpdateService",), ("StopServiceDeployment",), ("RegisterTaskDefinition",), READS),
+    "unreachable": (("UpdateService", "CreateService"), ("RegisterTaskDefinition",), READS),
+    "request_lost": (
+        ("UpdateService", "CreateService"),
+        ("StopServiceDeployment",),
+        ("RegisterTaskDefinition",),
+        READS,
+    ),
     "late": (("UpdateService",),),
-    "reply_lost": (("UpdateService",), ("RegisterTaskDefinition",), ("StopServiceDeployment",), READS),
-    "reply_times_out": (("UpdateService",), ("StopServiceDeployment",)),
+    "reply_lost": (
+        ("UpdateService",),
+        ("UpdateService",),
+        ("CreateService",),
+        ("RegisterTaskDefinition",),
+        ("StopServiceDeployment",),
+        READS,
+    ),
+    "reply_times_out": (("UpdateService", "CreateService"), ("StopServiceDeployment",)),
     "error_after": (("UpdateService",),),
-    "server_error": (("UpdateService",), ("RegisterTaskDefinition",), ("StopServiceDeployment",), READS),
+    "server_error": (
+        ("UpdateService", "CreateService"),
+        ("RegisterTaskDefinition",),
+        ("StopServiceDeployment",),
+        READS,
+    ),
     "throttled": (("UpdateService",), ("RegisterTaskDefinition",), READS),
     "denied": (("UpdateService",), ("StopServiceDeployment",), READS, NEWER, NEWER),
     "expired": (("UpdateService",), READS),
 }
 TO_WORKERS = ("killed", "paused")
-BY_OUTSIDERS = ("deploys", "deploys_other", "stops", "scales", "disables", "deletes", "recreates", "continues")
+BY_OUTSIDERS = (
+    "deploys",
+    "deploys",
+    "deploys_other",
+    "stops",
+    "scales",
+    "disables",
+    "deletes",
+    "recreates",
+    "continues",
+)
 BY_PEOPLE = ("stop", "stop", "member_removed", "suspended", "roll_back")
 IN_ECS = ("stale",)
 
@@ -74,7 +101,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Happening:
-    """Something that happens `at` so many seconds after the beginning, to one of the services if it is about one."""
+    """Something that happens `at` so many seconds after the beginning.
+
+    `service` counts from the one that the first request is about.
+    """
 
     at: int
     kind: str
@@ -160,7 +190,7 @@ class Plan:
 def requests() -> "st.SearchStrategy[tuple[Request, ...]]":
     one = st.builds(
         Request,
-        at=st.integers(0, 60),
+        at=st.integers(0, 30),
         target=st.sampled_from([*SERVICES, *SERVICES, "all"]),
         kind=st.sampled_from(KINDS),
         twice=st.sampled_from([False, False, False, True]),
@@ -171,7 +201,7 @@ def requests() -> "st.SearchStrategy[tuple[Request, ...]]":
 
 def happenings() -> "st.SearchStrategy[tuple[Happening, ...]]":
     on_the_way = st.sampled_from([(kind, actions) for kind, sets in ON_THE_WAY.items() for actions in sets])
-    at, service, amount = st.integers(0, 90), st.integers(0, 2), st.integers(1, 20)
+    at, service, amount = st.integers(0, 80), st.sampled_from([0, 0, 0, 1, 2]), st.integers(1, 20)
     one = st.one_of(
         st.builds(
             lambda what, at, amount: Happening(at, what[0], 0, amount, what[1]),
@@ -199,9 +229,9 @@ def shapes(strategy: str) -> "st.SearchStrategy[Shape]":
     return st.builds(
         Shape,
         strategy=st.just(strategy),
-        bake_minutes=st.integers(0, 6),
-        percent=st.sampled_from([50, 34, 20]),
-        step_minutes=st.integers(0, 3),
+        bake_minutes=st.integers(0, 4),
+        percent=st.sampled_from([50, 50, 34]),
+        step_minutes=st.integers(0, 2),
         pause=st.one_of(st.just(""), st.sampled_from(stages)),
         pause_minutes=st.integers(1, 12),
         pause_action=st.sampled_from(["ROLLBACK", "CONTINUE"]),

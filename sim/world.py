@@ -15,7 +15,7 @@ from deployments.engine.reconciler import reconcile
 from deployments.models import Agent, Deployment
 from portal.errors import PortalError
 from portal.models import Membership, Organization, Role, User
-from portal.sandbox.records import Service
+from portal.sandbox.records import Service, ServiceDeployment
 from portal.sandbox.seed import seed
 from portal.sandbox.server import Sandbox
 from portal.sandbox.sts import OWN_ACCOUNT, Session
@@ -82,6 +82,7 @@ class Asked:
     key: str | None
     upgrade_id: str | None = None
     refusal: str | None = None
+    answered_at: float = 0.0
 
 
 class World:
@@ -99,6 +100,9 @@ class World:
         self.trace: list[str] = []
         self.shots: list[Happening] = []  # kills and pauses that have not met a worker yet
         self.open_ends = 0
+        first = plan.requests[0].target
+        self.services = sorted(SERVICES, key=lambda service: service != first)
+        self.waits: dict[str, list[float]] = {}  # when the service was seen to wait for a decision
         self.stack = "sim"
         self.cluster = f"{self.stack}-cluster"
         self.worker_numbers = iter(range(1, 10**6))
@@ -299,6 +303,7 @@ class World:
             asked.upgrade_id = upgrade.upgrade_id
         except PortalError as error:
             asked.refusal = error.code
+        asked.answered_at = CLOCK.seconds
 
     def newest_upgrade(self) -> Upgrade | None:
         return Upgrade.objects.filter(organization=self.organization).order_by("-id").first()
@@ -340,9 +345,11 @@ class World:
     def tend(self) -> None:
         """Decide at a pause that has waited for a while, and stop what is overdue."""
         self.scheduler.at(CLOCK.seconds + TEND_SECONDS, self.tend)
-        if self.plan.shape.decision:
-            for service in SERVICES:
-                self.outsider_continues(service, 0)
+        for service in SERVICES:
+            if self.find_pause(service):
+                self.waits.setdefault(service, []).append(CLOCK.seconds)
+                if self.plan.shape.decision:
+                    self.outsider_continues(service, 0)
         for service, since in self.monitor.execute(OVERDUE, prepare=True).fetchall():
             if self.may_act() and CLOCK.seconds < since.timestamp() + 5 * TEND_SECONDS:
                 self.start(0, "stop", self.stop)
@@ -360,7 +367,7 @@ class World:
             self.shots.append(happening)  # ends with the worker that it meets
             return
         self.open_ends -= 1
-        service = SERVICES[happening.service % 3]
+        service = self.services[happening.service]
         self.trace.append(f"+{CLOCK.seconds - BEGINNING:.2f} {happening.kind} {service} {happening.actions}")
         if happening.kind in ON_THE_WAY:
             self.disturb(happening)
@@ -414,17 +421,20 @@ class World:
             call_ecs(self.sandbox, OUTSIDER_KEY, "StopServiceDeployment", params, region=REGION)
 
     def outsider_continues(self, service: str, _amount: int) -> None:
-        """Decide at the service's pause, if there is one."""
+        """Decide at the service's pause if it has waited for a while."""
+        found = self.find_pause(service)
+        if found and CLOCK.seconds > found[0].hooks_started_at + 20:
+            action = self.plan.shape.decision or "CONTINUE"
+            params = {"serviceDeploymentArn": found[0].arn, "hookId": found[1], "action": action}
+            call_ecs(self.sandbox, OUTSIDER_KEY, "ContinueServiceDeployment", params, region=REGION)
+
+    def find_pause(self, service: str) -> tuple[ServiceDeployment, str] | None:
+        """Return the service's deployment that waits for a decision, with the id of the pause."""
         found = self.find_service(service)
-        current = found.service_deployments[0] if found and found.service_deployments else None
-        for hook in current.hooks if current else []:
-            if current and hook["status"] == "AWAITING_ACTION" and CLOCK.seconds > current.hooks_started_at + 20:
-                params = {
-                    "serviceDeploymentArn": current.arn,
-                    "hookId": hook["hookId"],
-                    "action": self.plan.shape.decision or "CONTINUE",
-                }
-                call_ecs(self.sandbox, OUTSIDER_KEY, "ContinueServiceDeployment", params, region=REGION)
+        current = found.open_service_deployment if found else None
+        if current is None or current.status != "IN_PROGRESS":
+            return None
+        return next(((current, each["hookId"]) for each in current.hooks if each["status"] == "AWAITING_ACTION"), None)
 
     def find_service(self, service: str) -> Service | None:
         services = self.sandbox.engine.all_services(self.cluster)
