@@ -221,13 +221,15 @@ def main() -> int:
     )
     parser.add_argument("--worlds", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="only mutants whose names contain this text")
+    parser.add_argument(
+        "--only", default="", help="only mutants whose names contain one of these texts, separated by commas"
+    )
     options = parser.parse_args()
     from sim import parts
 
     parts.prepare_environment()  # one PostgreSQL for all: no mutant changes the schema
     survivors = []
-    chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    chosen = [mutant for mutant in MUTANTS if any(text in mutant.name for text in options.only.split(","))]
     for mutant in chosen:
         began = time.monotonic()
         what = try_mutant(mutant, options)

@@ -123,6 +123,8 @@ def check_writes(writes: list[Write], findings: Findings) -> None:
         is_engines = is_rollout and write.old_phase not in ("waiting", "done") and write.old_epoch == write.new_epoch
         if is_engines and not write.was_leased and set(write.changed or ()) - {"next_check_at"}:
             findings.add("fenced", f"rollout {write.row_id} was written after its lease was released: {write.changed}")
+        if write.old_epoch != write.new_epoch and write.was_active:
+            findings.add("fenced", f"{write.relation} {write.row_id} was claimed while another worker held it")
         if write.old_epoch != write.new_epoch:
             claims[key] = write.new_epoch
         elif is_rollout and write.old_phase != "waiting" and set(write.changed or ()) - {"next_check_at"}:

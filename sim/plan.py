@@ -51,7 +51,7 @@ ON_THE_WAY: dict[str, tuple[tuple[str, ...], ...]] = {
         ("RegisterTaskDefinition",),
         READS,
     ),
-    "late": (("UpdateService",),),
+    "late": (("UpdateService",), ("UpdateService",), ("UpdateService",)),
     "reply_lost": (
         ("UpdateService",),
         ("UpdateService",),

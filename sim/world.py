@@ -22,7 +22,7 @@ from portal.sandbox.sts import OWN_ACCOUNT, Session
 from sim import journal, parts
 from sim.backend.base import drop_transaction
 from sim.clock import BEGINNING, CLOCK
-from sim.network import Disturbance, Network, call_ecs
+from sim.network import WRITE_SECONDS, Disturbance, Network, call_ecs
 from sim.plan import ON_THE_WAY, SERVICES, Happening, Order, Plan, Request
 from sim.replaced import Source, refill_quotas
 from sim.scheduler import Scheduler, Task, current
@@ -43,6 +43,8 @@ WANTED: dict[str, dict[str, Any]] = {
 }
 OVERRIDE = "a plan of the simulation"
 WORKERS = 2
+# How often a worker that finds nothing due gets a message about a row all the same.
+DUPLICATES = 0.1
 # Longer than a lease (portal/leases.py).
 PAUSE_SECONDS = (31, 95)
 # The most that a disturbance on the way to AWS lasts, and what remains true when all have ended.
@@ -223,6 +225,8 @@ class World:
             raise RuntimeError("a worker runs as a task of the scheduler")
         while True:
             due, next_at = self.find_due()
+            if not due and next_at is not None and self.chance.random() < DUPLICATES:
+                due = self.found  # a late or repeated message
             if not due:
                 task.subject = None
                 self.note_idle(next_at)
@@ -248,6 +252,7 @@ class World:
         found = self.monitor.execute(query, prepare=True).fetchall()
         place = (str(self.organization.pk), self.cluster)
         rows = [("rollout" if pk else "agents", pk or place, float(at)) for pk, at in found]
+        self.found = sorted({(kind, key) for kind, key, _ in rows}, key=str)
         due = sorted({(kind, key) for kind, key, at in rows if at <= CLOCK.seconds}, key=str)
         return due, min((at for *_, at in rows), default=None)
 
@@ -390,7 +395,7 @@ class World:
             times = happening.amount
         self.facts.note(happening.kind)
         # A request that takes effect later than the portal searches for its deployment is a documented limit.
-        seconds = 1 + happening.amount % 12
+        seconds = WRITE_SECONDS + 1 + happening.amount % 12
         ends_at = CLOCK.seconds + DISTURBED_SECONDS
         self.network.disturbances.append(Disturbance(happening.kind, happening.actions, times, ends_at, seconds))
 
