@@ -47,6 +47,7 @@ class Disturbance:
     times: int
     ends_at: float
     seconds: float = 0.0
+    variant: int = 0  # decides how an outsider deploys beside the call
 
 
 @dataclass
@@ -58,6 +59,8 @@ class Network:
     disturbances: list[Disturbance] = field(default_factory=list)
     records: dict[str, ServiceDeployment] = field(default_factory=dict)  # by ARN; ECS deletes those of deleted services
     count: int = 0
+    # Deploys a service, by its name, as an outsider. The flag: with another task definition.
+    outsider: Callable[[str, bool], None] = lambda _service, _other: None
 
     def send(self, _session: Any, request: Any) -> AWSResponse:
         """Carry one request of botocore and its reply. A step before the effect, and one after it."""
@@ -84,9 +87,15 @@ class Network:
             raise ReadTimeoutError(endpoint_url=request.url)
         if kind in ERRORS:
             self.sandbox.faults.add({"kind": ERRORS[kind], "action": action, "times": 1})
+        if kind == "undercut" and disturbance:
+            self.outsider(named_service(request), disturbance.variant % 2 == 1)
         reply = self.exchange(request, environ, subject)
+        if kind == "overtaken" and disturbance:
+            service, is_other = named_service(request), disturbance.variant % 2 == 1
+            moment = CLOCK.seconds + 0.5 + disturbance.variant % 5
+            self.scheduler.at(moment, lambda: self.outsider(service, is_other))
         task.pause(self.chance.uniform(*LATENCY) + (timeout if kind == "reply_times_out" else 0), f"{action} done")
-        if kind == "reply_lost":
+        if kind in ("reply_lost", "overtaken", "undercut"):
             raise ConnectionClosedError(endpoint_url=request.url)
         if kind == "reply_times_out":
             raise ReadTimeoutError(endpoint_url=request.url)
@@ -191,6 +200,11 @@ def build_environ(method: str, url: str, headers: dict[str, str], body: bytes) -
         key = name.upper().replace("-", "_")
         environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
     return environ
+
+
+def named_service(request: Any) -> str:
+    """Return the name of the service that an UpdateService call is about."""
+    return str(json.loads(request.body)["service"])
 
 
 def text(value: Any) -> str:

@@ -60,6 +60,9 @@ ON_THE_WAY: dict[str, tuple[tuple[str, ...], ...]] = {
         ("StopServiceDeployment",),
         READS,
     ),
+    # The reply is lost, and an outsider deploys right after the call, or right before it.
+    "overtaken": (("UpdateService",), ("UpdateService",)),
+    "undercut": (("UpdateService",), ("UpdateService",)),
     "reply_times_out": (("UpdateService", "CreateService"), ("StopServiceDeployment",)),
     "error_after": (("UpdateService",),),
     "server_error": (

@@ -94,7 +94,7 @@ class World:
         self.plan, self.sandbox, self.monitor, self.actor = plan, sandbox, monitor, actor
         self.chance = random.Random(plan.seed)  # noqa: S311 - reproducible from the seed
         self.scheduler = Scheduler(monitor, chance=self.chance, on_step=self.on_step, on_death=self.on_death)
-        self.network = Network(sandbox, self.scheduler, self.chance)
+        self.network = Network(sandbox, self.scheduler, self.chance, outsider=self.deploy_beside)
         self.facts = Facts()
         self.asked: list[Asked] = []
         self.workers: list[Task] = []
@@ -390,14 +390,18 @@ class World:
             getattr(self, f"outsider_{happening.kind}")(service, happening.amount)
 
     def disturb(self, happening: Happening) -> None:
-        times = {"late": 1, "error_after": 1}.get(happening.kind, 1 + happening.amount % 4)
+        times = {"late": 1, "error_after": 1, "overtaken": 1, "undercut": 1}.get(
+            happening.kind, 1 + happening.amount % 4
+        )
         if happening.kind == "denied":
             times = happening.amount
         self.facts.note(happening.kind)
         # A request that takes effect later than the portal searches for its deployment is a documented limit.
         seconds = WRITE_SECONDS + 1 + happening.amount % 12
         ends_at = CLOCK.seconds + DISTURBED_SECONDS
-        self.network.disturbances.append(Disturbance(happening.kind, happening.actions, times, ends_at, seconds))
+        self.network.disturbances.append(
+            Disturbance(happening.kind, happening.actions, times, ends_at, seconds, happening.amount)
+        )
 
     def shut_out(self, kind: str) -> None:
         if kind == "suspended":
@@ -417,6 +421,12 @@ class World:
         params = {"family": f"{self.stack}-other", "containerDefinitions": [container]}
         made = call_ecs(self.sandbox, OUTSIDER_KEY, "RegisterTaskDefinition", params, region=REGION)
         self.as_outsider("UpdateService", service, taskDefinition=made["taskDefinition"]["taskDefinitionArn"])
+
+    def deploy_beside(self, name: str, is_other: bool) -> None:
+        service = next(each for each in SERVICES if self.name(each) == name)
+        self.facts.note("deploys", service)
+        deploy = self.outsider_deploys_other if is_other else self.outsider_deploys
+        deploy(service, 0)
 
     def outsider_stops(self, service: str, _amount: int) -> None:
         found = self.find_service(service)
