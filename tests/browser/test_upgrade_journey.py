@@ -88,7 +88,7 @@ def test_trigger_watch_and_stop_without_javascript(cast: Cast, engine: Engine, o
 
     page.get_by_role("link", name="Stop upgrade").click()
     expect(page.get_by_role("main")).to_contain_text(
-        "Orchestrator is rolling: ECS rolls it back to the tasks of v9.9.0."
+        "Orchestrator: ECS rolls it back and starts tasks of v9.9.0 again."
     )
     page.get_by_role("button", name="Stop and roll back").click()
     engine.run(upgrade, seconds=15)

@@ -20,8 +20,14 @@ from upgrades.states import Outcome, Status
 
 SignIn = Callable[[User], Client]
 
-OF_OUTCOME = {Outcome.COMPLETED: Status.SUCCESS, Outcome.NO_CHANGE: Status.SUCCESS, Outcome.DISABLED: Status.SKIPPED}
-FAILURES = [outcome for outcome in Outcome if outcome not in OF_OUTCOME and outcome != Outcome.ROLLING_BACK]
+OF_OUTCOME = {
+    Outcome.COMPLETED: Status.SUCCESS,
+    Outcome.COMPLETED_EARLY: Status.SUCCESS,
+    Outcome.NO_CHANGE: Status.SUCCESS,
+    Outcome.DISABLED: Status.SKIPPED,
+}
+NOT_ENDED = {Outcome.WAITING_FOR_DECISION, Outcome.HOOK_RUNNING, Outcome.BAKING, Outcome.ROLLING_BACK}
+FAILURES = [outcome for outcome in Outcome if outcome not in {*OF_OUTCOME, *NOT_ENDED}]
 CLEAR = [outcome for outcome in FAILURES if outcome not in UNCLEAR]
 
 
