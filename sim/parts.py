@@ -41,7 +41,8 @@ def prepare_environment() -> None:
         directory = Path(tempfile.mkdtemp(prefix="portal-sim-"))
         directory.chmod(0o755)  # PostgreSQL runs as another user when the simulation runs as root
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
-        os.environ["SIM_DATABASE_URL"] = embedded.start_postgres(directory / "postgres")
+        embedded.start_postgres(directory / "postgres")
+        os.environ["SIM_DATABASE_URL"] = embedded.database_url(directory / "postgres")
         os.environ["SIM_CLOCKS"] = str(directory)
     os.environ["DATABASE_URL"] = os.environ["SIM_DATABASE_URL"]
     os.environ["SIM_CLOCK"] = str(clock_file(TEMPLATE))
