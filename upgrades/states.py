@@ -410,9 +410,13 @@ def _name_hook(hook: LifecycleHook) -> str:
 
 
 def _failed_hooks(deployment: ServiceDeployment) -> list[LifecycleHook]:
-    """Return the hooks that made ECS roll back. A pause that a person ended is none of them."""
-    ended = [hook for hook in deployment.hooks if hook.status in ("FAILED", "TIMED_OUT")]
-    return [hook for hook in ended if hook.status == "TIMED_OUT" or hook.target_type != PAUSE_HOOK]
+    """Return the hooks that made ECS roll back.
+
+    A pause that a person ended is none of them, nor is a hook after whose time-out ECS continued.
+    """
+    failed = [hook for hook in deployment.hooks if hook.status == "FAILED" and hook.target_type != PAUSE_HOOK]
+    late = [hook for hook in deployment.hooks if hook.status == "TIMED_OUT" and hook.timeout_action != "CONTINUE"]
+    return failed + late
 
 
 def _failed_by_itself(deployment: ServiceDeployment) -> bool:

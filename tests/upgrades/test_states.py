@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.aws.ecs import Deployment, Service, ServiceDeployment, ServiceEvent
+from portal.aws.ecs import Deployment, LifecycleHook, Service, ServiceDeployment, ServiceEvent
 from upgrades.states import (
     OPEN,
     TERMINAL,
@@ -197,6 +197,18 @@ def test_each_ecs_status_has_its_verdict(
     verdict = judge(own_deployment(status, target_running=running, status_reason=reason, **seen), **said)
 
     assert (verdict.status, verdict.outcome) == expected
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"), [("CONTINUE", Outcome.STOPPED_BY_USER), ("ROLLBACK", Outcome.ROLLED_BACK)]
+)
+def test_a_hook_that_ecs_passed_over_is_no_cause(action: str, expected: Outcome) -> None:
+    hook = LifecycleHook("h-1", "PAUSE", None, status="TIMED_OUT", expires_at=AT, timeout_action=action)
+
+    verdict = judge(own_deployment("ROLLBACK_SUCCESSFUL", hooks=(hook,)), stopped_by="ann@example.com")
+
+    assert verdict.outcome == expected
+    assert ("timed out" in (verdict.reason or "")) == (action == "ROLLBACK")
 
 
 def test_the_person_or_deployment_that_ended_it_is_named() -> None:
