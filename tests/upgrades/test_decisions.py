@@ -3,9 +3,11 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 from django.test import Client
 
 from portal.errors import PortalError
@@ -478,6 +480,61 @@ def test_each_step_of_a_shift_needs_its_own_decision(
     assert (refused.status_code, accepted.status_code) == (409, door.accepted)
     assert engine.run(first.upgrade).status == Status.SUCCESS
     assert len(calls(platform, cast, effect=True)) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_read_from_before_the_pause_ends_no_decision(
+    cast: Cast, engine: Engine, platform: LocalAws, settings: Any
+) -> None:
+    """The read lags: it shows the stage before the pause that an earlier read showed."""
+    settings.UPGRADE_ADOPT_SECONDS = 15
+    configure(platform, cast, strategy="BLUE_GREEN", bakeTimeInMinutes=1)
+    rollout = engine.start(trigger(cast))
+    set_pause(rollout.upgrade, "pause-of-a-later-stage")
+    rollout.refresh_from_db()
+    decision = decide_at(rollout, cast.admin, DecisionAction.CONTINUE)
+
+    engine.step()
+    decision.refresh_from_db()
+    assert (decision.ended_at, decision.error) == (None, None)
+    Decision.objects.update(decided_at=Now() - timedelta(seconds=16))
+    engine.step()
+
+    decision.refresh_from_db()
+    assert (decision.error or "").startswith("The pause ended before ECS took this decision.")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_refused_decision_is_not_sent_more_often(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    rollout = wait_at_pause(cast, engine, platform)
+    platform.fault("access_denied", action="ContinueServiceDeployment")
+    decide_at(rollout, cast.admin, DecisionAction.CONTINUE)
+    Rollout.objects.update(started_at=Now() - timedelta(hours=1))
+
+    engine.step()
+
+    rollout.refresh_from_db()
+    assert rollout.next_check_at is not None
+    assert rollout.last_checked_at is not None
+    assert rollout.next_check_at - rollout.last_checked_at > timedelta(seconds=10)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_end_of_a_rollout_ends_its_decision(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """AWS denies all reads until the deadline, so the portal never learns whether the pause still waits."""
+    rollout = wait_at_pause(cast, engine, platform)
+    decision = decide_at(rollout, cast.admin, DecisionAction.CONTINUE)
+    platform.fault("access_denied", account="111111111111")
+    Rollout.objects.update(deadline_at=Now() - timedelta(hours=1), waiting_since=None)
+
+    ended = engine.run(rollout.upgrade)
+
+    decision.refresh_from_db()
+    assert (ended.status, rollout.upgrade.rollouts.get().outcome) == (Status.FAILED, Outcome.TIMED_OUT)
+    assert decision.ended_at is not None
+    assert decision.error == "The rollout ended before ECS took this decision."
+    entries = UpgradeEvent.objects.filter(rollout=rollout, kind=EventKind.ROLLOUT_DECIDED, actor_email="")
+    assert [entry.message.partition(":")[0] for entry in entries] == ["No effect"]
 
 
 # --- members who may approve ----------------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
 """Sends people's decisions at pauses to ECS. commands/decide.py records them.
 
-Never lost: a decision stays pending until ECS has taken it or its pause has ended. Never doubled: the call names the hook
-that the person saw, and ECS refuses it for any other hook and for one that no longer waits.
+Never lost: a decision stays pending until ECS has taken it, its pause has ended, or the rollout has. Never doubled: the
+call names the hook that the person saw, and ECS refuses it for any other hook and for one that no longer waits.
 """
 
 import logging
+from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
@@ -21,23 +23,25 @@ logger = logging.getLogger(__name__)
 
 UNANSWERED = "AWS did not answer. The portal sends the decision again."
 PAUSE_ENDED = "The pause ended before ECS took this decision."
+ROLLOUT_ENDED = "The rollout ended before ECS took this decision."
+ENDED_HOOK = frozenset({"SUCCEEDED", "FAILED", "TIMED_OUT"})
 
 
 def send_decisions(lease: RolloutLease, deployment: ecs.ServiceDeployment | None) -> bool:
     """Send the pending decision if its pause still waits, and end those whose pause has ended.
 
-    Return whether a decision was sent, so that ECS soon reports another state. If a stop was requested, nothing is sent.
+    Return whether ECS accepted a decision, so that it soon reports another state. If a stop was requested, nothing is sent.
     """
     if deployment is None or deployment.answered_at is None:
         return False  # The list of service deployments contains no hooks.
-    is_sent = False
+    is_accepted = False
     for decision in lease.rollout.decisions.filter(ended_at__isnull=True):
-        if not is_waiting(deployment, decision):
+        if is_waiting(deployment, decision):
+            if not lease.rollout.upgrade.stop_requested_at:
+                is_accepted = send_decision(lease, deployment, decision)
+        elif has_ended(lease, deployment, decision):
             end_decision(lease, deployment, decision)
-        elif not lease.rollout.upgrade.stop_requested_at:
-            send_decision(lease, deployment, decision)
-            is_sent = True
-    return is_sent
+    return is_accepted
 
 
 def is_waiting(deployment: ecs.ServiceDeployment, decision: Decision) -> bool:
@@ -47,8 +51,22 @@ def is_waiting(deployment: ecs.ServiceDeployment, decision: Decision) -> bool:
     )
 
 
-def send_decision(lease: RolloutLease, deployment: ecs.ServiceDeployment, decision: Decision) -> None:
-    """Call ContinueServiceDeployment, and record the answer. `sent_at` is written before the call, in case it is lost."""
+def has_ended(lease: RolloutLease, deployment: ecs.ServiceDeployment, decision: Decision) -> bool:
+    """Return whether the pause of the decision has ended, if it does not wait.
+
+    Reads may lag. Within the read lag, one may show the state before the pause, which proves nothing.
+    """
+    hook = next((hook for hook in deployment.hooks if hook.id == decision.hook_id), None)
+    is_proven = deployment.status not in ("PENDING", "IN_PROGRESS") or (hook is not None and hook.status in ENDED_HOOK)
+    lag = timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS)
+    return is_proven or lease.now - decision.decided_at >= lag
+
+
+def send_decision(lease: RolloutLease, deployment: ecs.ServiceDeployment, decision: Decision) -> bool:
+    """Call ContinueServiceDeployment, and record the answer. Return whether ECS accepted the decision.
+
+    `sent_at` is written before the call, in case it is lost.
+    """
     sent_before = decision.sent_at
     write_decision(lease, decision, sent_at=lease.now, error=UNANSWERED)
     fields: dict[str, Any]
@@ -71,6 +89,7 @@ def send_decision(lease: RolloutLease, deployment: ecs.ServiceDeployment, decisi
     else:
         fields = {"ended_at": Now(), "error": None}
     write_decision(lease, decision, **fields)
+    return "ended_at" in fields
 
 
 def end_decision(lease: RolloutLease, deployment: ecs.ServiceDeployment, decision: Decision) -> None:
@@ -79,12 +98,24 @@ def end_decision(lease: RolloutLease, deployment: ecs.ServiceDeployment, decisio
     if decision.sent_at is not None and does_it:
         return write_decision(lease, decision, ended_at=Now(), error=None)
     now = "ECS rolls back." if is_rolling_back(deployment) else describe_state(deployment)
-    why = " ".join(part for part in (PAUSE_ENDED, now, decision.error) if part)
+    last_error = (decision.error or "").removeprefix(UNANSWERED).strip()
+    why = " ".join(part for part in (PAUSE_ENDED, now, last_error) if part)
     with transaction.atomic():
         upgrade = Upgrade.objects.locked(lease.rollout.upgrade_id)
         write_decision(lease, decision, ended_at=Now(), error=why)
-        message = f"No effect: {decision.get_action_display().lower()} by {decision.decided_by_email}. {why}"
-        record_event(upgrade, EventKind.ROLLOUT_DECIDED, message, rollout=lease.rollout)
+        record_no_effect(upgrade, lease.rollout, decision, why)
+
+
+def end_pending_decisions(upgrade: Upgrade, rollout: Rollout) -> None:
+    """End the decisions that the rollout's end leaves without an answer. The caller opens the transaction."""
+    for decision in rollout.decisions.filter(ended_at__isnull=True):
+        Decision.objects.filter(pk=decision.pk).update(ended_at=Now(), error=ROLLOUT_ENDED)
+        record_no_effect(upgrade, rollout, decision, ROLLOUT_ENDED)
+
+
+def record_no_effect(upgrade: Upgrade, rollout: Rollout, decision: Decision, why: str) -> None:
+    message = f"No effect: {decision.get_action_display().lower()} by {decision.decided_by_email}. {why}"
+    record_event(upgrade, EventKind.ROLLOUT_DECIDED, message, rollout=rollout)
 
 
 def describe_state(deployment: ecs.ServiceDeployment) -> str:

@@ -13,6 +13,7 @@ from portal.aws.errors import AwsDenied, AwsError, AwsMissing, summarize_error, 
 from portal.models import AuditKind
 from portal.templatetags.formatting import last_part
 from upgrades.checks.matrix import open_matrix, update_validation
+from upgrades.engine.decide import end_pending_decisions
 from upgrades.engine.lease import RolloutLease
 from upgrades.events import record_event
 from upgrades.models import Rollout, Upgrade
@@ -63,6 +64,7 @@ def finish_rollout(lease: RolloutLease, verdict: Verdict, **observed: Any) -> No
                 "lease_until": None,
             }
         )
+        end_pending_decisions(upgrade, rollout)
         record_event(upgrade, EventKind.ROLLOUT_ENDED, describe_end(rollout, verdict), rollout=rollout)
         # A service that never existed does not block the others. One that was deleted during its rollout does.
         was_never_there = verdict.outcome == Outcome.SERVICE_MISSING and not rollout.attempts
