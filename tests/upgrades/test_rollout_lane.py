@@ -14,8 +14,9 @@ from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, make_upgrade
+from tests.upgrades.test_states import entry, service_with
 from tests.upgrades.test_strategies import configure, decide, function, is_baking, is_waiting, pause, run_until, trigger
-from upgrades.checks.draining import refresh_draining
+from upgrades.checks.draining import count_draining, refresh_draining
 from upgrades.commands.stop import stop_upgrade
 from upgrades.models import Rollout, Upgrade, ValidationRun
 from upgrades.states import Outcome, Status
@@ -185,6 +186,51 @@ def test_early_success_shows_until_old_tasks_are_gone(
     entry = read_entry(viewer, upgrade)
     assert (entry["is_draining"], entry["source_running"]) == (False, 0)
     assert "Old tasks still drain" not in read_markup(viewer, upgrade)
+
+
+def test_new_tasks_that_still_start_are_no_old_ones(
+    cast: Cast, engine: Engine, platform: LocalAws, viewer: Client
+) -> None:
+    criteria = {"enable": True, "healthyPercent": 50, "sourceServiceRevisionCleanup": "BLOCKING"}
+    configure(platform, cast, minimumHealthyPercent=50, earlySuccessCriteria=criteria)
+    upgrade = engine.run(trigger(cast), seconds=2)
+
+    early = read_text(read_markup(viewer, upgrade))
+    upgrade.rollouts.update(target_running=4, source_running=0)
+    uncounted = read_text(read_markup(viewer, upgrade))
+
+    assert "New tasks start" in early
+    assert "Old tasks drain" not in early
+    assert "New tasks that still have to start: 2." in early
+    assert "Neither the circuit breaker nor alarms watch them." in early
+    assert "Early success" in uncounted
+    assert "watch them" not in uncounted
+
+
+def test_counts_after_the_end_are_not_those_of_the_end(
+    cast: Cast, engine: Engine, platform: LocalAws, viewer: Client
+) -> None:
+    criteria = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
+    configure(platform, cast, strategy="ROLLING", earlySuccessCriteria=criteria, maximumPercent=200)
+    upgrade = engine.run(trigger(cast), seconds=2)
+    platform.advance(60)
+
+    count_again(upgrade)
+
+    text = read_text(read_markup(viewer, upgrade))
+    assert "Rolled out early: 4 of 4 new tasks running." in text
+    assert "when ECS ended it" not in text
+
+
+@pytest.mark.parametrize("state", ["IN_PROGRESS", "COMPLETED"])
+def test_a_late_read_does_not_end_the_draining(state: str) -> None:
+    """DescribeServices may still show the deployment in progress when its own record is already SUCCESSFUL."""
+    service = service_with(entry("mine", primary=True, state=state), entry("before", primary=False, state="COMPLETED"))
+
+    counted = count_draining(Rollout(deployment_id="mine"), service)
+
+    assert counted is not None
+    assert (counted.old_tasks, counted.is_over) == (2, False)
 
 
 def count_again(upgrade: Upgrade) -> None:

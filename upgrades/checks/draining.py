@@ -82,10 +82,16 @@ def refresh_draining(rollout_id: int) -> bool:
 
 
 def count_draining(rollout: Rollout, service: ecs.Service | None) -> Draining | None:
-    """Return the tasks of the rollout's deployment and of those before it; None once another one has replaced it."""
-    if service is None or service.primary is None or not is_own_deployment(rollout, service):
+    """Return the tasks of the rollout's deployment and of those before it; None once another one has replaced it.
+
+    The rollout has ended, so its deployment has too, although a read that lags may still show it in progress.
+    """
+    newest = service.primary if service else None
+    if service is None or newest is None or not is_own_deployment(rollout, service):
         return None
-    return Draining(service.draining_count, service.primary.running_count, service.desired_count)
+    others = [deployment for deployment in service.deployments if deployment is not newest]
+    old_tasks = sum(other.running_count + other.pending_count for other in others)
+    return Draining(old_tasks, newest.running_count, service.desired_count)
 
 
 def is_own_deployment(rollout: Rollout, service: ecs.Service) -> bool:

@@ -189,6 +189,6 @@ def describe_end(rollout: Rollout) -> str:
     if rollout.outcome == Outcome.COMPLETED:
         return f"Rolled out: {rollout.running_count} of {rollout.desired_count} tasks running."
     if rollout.outcome == Outcome.COMPLETED_EARLY:
-        return f"Rolled out early: {describe_tasks(rollout).removesuffix('.')} when ECS ended it."
+        return f"Rolled out early: {describe_tasks(rollout)}"
     label = Outcome(rollout.outcome).label if rollout.outcome else Status(rollout.status).label
     return f"{label}. {rollout.rollout_reason or ''}".strip()
