@@ -54,7 +54,9 @@ def describe_stop(rollout: Rollout, usual_seconds: Mapping[str, float]) -> StopE
         return StopEffect(rollout, WayBack.NONE, "ECS is already rolling it back.")
     earlier = rollout.from_version or "the earlier version"
     if is_traffic_only(rollout):
-        moved = "No production traffic has moved" if not rollout.production_weight else "The traffic moves back"
+        # ECS reports no weights for a service without a load balancer.
+        has_moved = rollout.production_weight or rollout.traffic_shifted_at
+        moved = "The traffic moves back" if has_moved else "No production traffic has moved"
         sentence = f"{moved}: the tasks of {earlier} still run. This takes seconds."
         return StopEffect(rollout, WayBack.TRAFFIC, sentence)
     sentence = f"ECS rolls it back and starts tasks of {earlier} again. {estimate(rollout, usual_seconds)}"

@@ -45,6 +45,10 @@ def make_rolling(cast: Cast, **fields: Any) -> Upgrade:
             "The traffic moves back: the tasks of v9.9.0 still run. This takes seconds.",
         ),
         (
+            BLUE_GREEN | {"lifecycle_stage": "BAKE_TIME", "production_weight": None, "traffic_shifted_at": Now()},
+            "The traffic moves back: the tasks of v9.9.0 still run. This takes seconds.",
+        ),
+        (
             BLUE_GREEN | {"lifecycle_stage": "POST_TEST_TRAFFIC_SHIFT", "production_weight": 0.0},
             "No production traffic has moved: the tasks of v9.9.0 still run. This takes seconds.",
         ),
@@ -58,7 +62,7 @@ def make_rolling(cast: Cast, **fields: Any) -> Upgrade:
         ),
         ({"outcome": Outcome.ROLLING_BACK}, "ECS is already rolling it back."),
     ],
-    ids=["baking", "before the shift", "clean-up", "rolling", "rolling back"],
+    ids=["baking", "bake without weights", "before the shift", "clean-up", "rolling", "rolling back"],
 )
 def test_both_pages_say_what_a_stop_does(cast: Cast, client_for: SignIn, fields: dict[str, Any], says: str) -> None:
     upgrade, client = make_rolling(cast, **fields), client_for(cast.operator)
