@@ -122,7 +122,7 @@ def trigger(request: Request) -> Response:
 def status(request: Request, upgrade_id: str) -> Response:
     """Return the recorded upgrade. Each service shows its state in ECS as of `last_checked_at`."""
     read_query(request)
-    return Response(records.UpgradeRecord(find_with_decisions(request, upgrade_id)).data)
+    return Response(records.UpgradeRecord(with_decisions(find_upgrade(request, upgrade_id))).data)
 
 
 @extend_schema(
@@ -138,7 +138,7 @@ def stop(request: Request, upgrade_id: str) -> Response:
     read_query(request)
     read_body(request, NoBody)
     upgrade = stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
-    return Response(records.UpgradeRecord(upgrade).data, status=202)
+    return Response(records.UpgradeRecord(with_decisions(upgrade)).data, status=202)
 
 
 @extend_schema(
@@ -159,7 +159,7 @@ def decision(request: Request, upgrade_id: str) -> Response:
     read_query(request)
     body = read_body(request, DecisionBody)
     decide_rollout(find_upgrade(request, upgrade_id), actor=person(request), **body)
-    return Response(records.UpgradeRecord(find_with_decisions(request, upgrade_id)).data, status=202)
+    return Response(records.UpgradeRecord(with_decisions(find_upgrade(request, upgrade_id))).data, status=202)
 
 
 @extend_schema(
@@ -238,9 +238,8 @@ def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
     return found_or_404(Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first())
 
 
-def find_with_decisions(request: Request, upgrade_id: str) -> Upgrade:
-    """Return the upgrade as `find_upgrade` does, with the decisions of its rollouts. *Costs* one query more."""
-    upgrade = find_upgrade(request, upgrade_id)
+def with_decisions(upgrade: Upgrade) -> Upgrade:
+    """Return the upgrade with the decisions of its rollouts prefetched. *Costs* one query, and one for the rollouts."""
     prefetch_related_objects([upgrade], "rollouts__decisions")
     return upgrade
 
