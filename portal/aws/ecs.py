@@ -38,6 +38,8 @@ class SentTooLate(Exception):
 # ECS's defaults of members that a service need not set: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/
 # (API_LinearConfiguration, API_CanaryConfiguration, API_DeploymentLifecycleHookTimeoutConfiguration).
 ROLLING = "ROLLING"
+# Strategies that shift traffic between two revisions in stages.
+SHIFTING = ("BLUE_GREEN", "LINEAR", "CANARY")
 DEFAULT_STEP_PERCENT, DEFAULT_STEP_BAKE_MINUTES = 10.0, 6
 DEFAULT_CANARY_PERCENT, DEFAULT_CANARY_BAKE_MINUTES = 5.0, 10
 DEFAULT_HOOK_MINUTES = 1440
@@ -154,8 +156,6 @@ class Service:
     deployments: tuple[Deployment, ...]
     current_service_deployment: str | None
     events: tuple[ServiceEvent, ...]
-    breaker_enabled: bool
-    breaker_rolls_back: bool
     controller: str = OWN_CONTROLLER
     configuration: DeploymentConfiguration = DeploymentConfiguration()
     scheduling: str = "REPLICA"
@@ -263,7 +263,6 @@ class ServiceDeployment:
     production_weight: float | None = None
     test_weight: float | None = None
     source_production_weight: float | None = None
-    rollback_revision: str | None = None
     rollback_started_at: datetime | None = None
     alarms_status: str | None = None
     answered_at: datetime | None = None
@@ -647,8 +646,6 @@ def _service(raw: dict[str, Any]) -> Service:
             for event in raw.get("events", [])
             if {"id", "createdAt", "message"} <= event.keys()
         ),
-        breaker_enabled=configuration.breaker_enabled,
-        breaker_rolls_back=configuration.breaker_rolls_back,
         controller=controller,
         configuration=configuration,
         scheduling=raw.get("schedulingStrategy") or "REPLICA",
@@ -765,7 +762,6 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
         production_weight=target.get("requestedProductionTrafficWeight"),
         test_weight=target.get("requestedTestTrafficWeight"),
         source_production_weight=sum(source_weights) if source_weights else None,
-        rollback_revision=rollback.get("serviceRevisionArn"),
         rollback_started_at=rollback.get("startedAt"),
         alarms_status=alarms.get("status"),
     )

@@ -39,8 +39,6 @@ def service(desired: int = 2, running: int = 2, pending: int = 0, *deployments: 
         deployments=deployments or (entry(),),
         current_service_deployment=None,
         events=(),
-        breaker_enabled=True,
-        breaker_rolls_back=True,
     )
 
 

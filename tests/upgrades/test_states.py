@@ -277,8 +277,6 @@ def service_with(*deployments: Deployment, said: Sequence[str] = ()) -> Service:
         deployments=deployments,
         current_service_deployment=None,
         events=tuple(reversed(events)),
-        breaker_enabled=True,
-        breaker_rolls_back=True,
     )
 
 

@@ -7,9 +7,7 @@ https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfigur
 
 from dataclasses import dataclass
 
-from portal.aws.ecs import PAUSE_HOOK, ROLLING, DeploymentConfiguration
-
-SHIFTING = ("BLUE_GREEN", "LINEAR", "CANARY")
+from portal.aws.ecs import PAUSE_HOOK, ROLLING, SHIFTING, DeploymentConfiguration
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from portal.aws.ecs import ROLLING, DeploymentConfiguration
+from portal.aws.ecs import ROLLING, SHIFTING, DeploymentConfiguration
 from portal.templatetags.formatting import duration
 from upgrades.engine.deadline import count_steps
 from upgrades.engine.stages import recall_configuration
@@ -30,8 +30,6 @@ STAGE_NAMES = {
 # Only after a deployment that left several revisions active, so it is shown only if ECS reports it.
 RARE_STAGE = "RECONCILE_SERVICE"
 STRATEGY_NAMES = {"ROLLING": "Rolling", "BLUE_GREEN": "Blue/green", "LINEAR": "Linear", "CANARY": "Canary"}
-STAGED = ("BLUE_GREEN", "LINEAR", "CANARY")
-
 TIMEOUT_ACTIONS = {"ROLLBACK": "ECS rolls back", "CONTINUE": "ECS continues with the rollout"}
 
 
@@ -61,13 +59,13 @@ def build_stage_line(rollout: Rollout) -> StageLine | None:
 
     While ECS rolls back, and after a failure, it says nothing about a position, so there is no line either.
     """
-    has_stages = rollout.strategy in STAGED or rollout.lifecycle_stage is not None
+    has_stages = rollout.strategy in SHIFTING or rollout.lifecycle_stage is not None
     is_back = rollout.outcome == Outcome.ROLLING_BACK or (rollout.is_terminal and rollout.outcome not in ROLLED_OUT)
     if not has_stages or is_back:
         return None
     stage = rollout.lifecycle_stage
     names = [name for name in STAGE_NAMES if name != RARE_STAGE or stage == RARE_STAGE]
-    if rollout.strategy not in STAGED:
+    if rollout.strategy not in SHIFTING:
         names = []
     present = names.index(stage) if stage in names and not rollout.is_terminal else None
     steps = [Step(name, STAGE_NAMES[name], find_position(rollout, index, present)) for index, name in enumerate(names)]
