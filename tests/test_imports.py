@@ -33,7 +33,7 @@ LAYERS = {
         "engine rollback_plan stop_effects",
         "checks",
         "inventory",
-        "events estimates notifications outcome_texts scope models states apps",
+        "events estimates notifications outcome_texts scope models states verdicts apps",
     ],
 }
 

@@ -5,7 +5,8 @@ from typing import Any
 from portal.models import User
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.notifications import notify_overdue, notify_stalled
-from upgrades.states import EventKind, Outcome, Verdict
+from upgrades.states import EventKind, Outcome
+from upgrades.verdicts import Verdict
 
 
 def record_event(

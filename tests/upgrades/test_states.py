@@ -22,11 +22,10 @@ from upgrades.states import (
     Validation,
     describe_upgrade,
     get_services,
-    judge,
-    judge_by_id,
     judge_validation,
     overall_status,
 )
+from upgrades.verdicts import judge, judge_by_id
 
 ROLLOUT_STATUSES = [status for status in Status if status != Status.PARTIAL]
 rollouts = st.lists(st.sampled_from(ROLLOUT_STATUSES), min_size=1, max_size=3)

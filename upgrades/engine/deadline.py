@@ -12,7 +12,8 @@ from typing import Any
 
 from portal.aws import ecs
 from upgrades.models import Rollout
-from upgrades.states import Outcome, Verdict
+from upgrades.states import Outcome
+from upgrades.verdicts import Verdict
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/blue-green-deployment-how-it-works.html
 STAGE_LIMIT = timedelta(hours=24)

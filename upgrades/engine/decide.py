@@ -17,7 +17,8 @@ from portal.aws.errors import AwsDenied, AwsError, AwsUnavailable, summarize_err
 from upgrades.engine.lease import RolloutLease
 from upgrades.events import record_event
 from upgrades.models import Decision, Rollout, Upgrade
-from upgrades.states import DecisionAction, EventKind, is_rolling_back
+from upgrades.states import DecisionAction, EventKind
+from upgrades.verdicts import is_rolling_back
 
 logger = logging.getLogger(__name__)
 

@@ -25,11 +25,11 @@ from upgrades.states import (
     Outcome,
     Phase,
     Status,
-    Verdict,
     describe_upgrade,
     not_supported,
     overall_status,
 )
+from upgrades.verdicts import Verdict
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from upgrades.engine.lease import RolloutLease
 from upgrades.engine.stages import build_stage_fields, has_moved, recall_configuration
 from upgrades.inventory.images import running_digests
 from upgrades.models import Rollout, UpgradeEvent
-from upgrades.states import Outcome, Verdict
+from upgrades.states import Outcome
+from upgrades.verdicts import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def read_or_none(read: Callable[[], Answer]) -> Answer | None:
     """Return the result of a read of service deployments, or None if AWS refuses it.
 
     These API actions are newer than the others, so a role or a region may not have them. The service or the cluster may
-    also be gone. The caller then uses only DescribeServices (states.judge_by_id). Raises AwsUnavailable if AWS does not
+    also be gone. The caller then uses only DescribeServices (verdicts.judge_by_id). Raises AwsUnavailable if AWS does not
     answer.
     """
     try:

@@ -58,7 +58,8 @@ from upgrades.estimates import stall_seconds
 from upgrades.events import describe_revision, describe_start, record_event, record_overdue, record_progress_events
 from upgrades.inventory.images import VersionMissing
 from upgrades.models import Rollout, Upgrade
-from upgrades.states import EventKind, Outcome, Phase, Status, Verdict, find_failure, judge, judge_by_id
+from upgrades.states import EventKind, Outcome, Phase, Status
+from upgrades.verdicts import Verdict, find_failure, judge, judge_by_id
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What a deployment reports beyond counts: its own configuration, stage, weights, hooks, and since when. Pure.
 
-The stage and the weights only explain a rollout. The deployment's status decides it (states.judge).
+The stage and the weights only explain a rollout. The deployment's status decides it (verdicts.judge).
 """
 
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from typing import Any
 from portal.aws import ecs
 from portal.times import utc
 from upgrades.models import Rollout
-from upgrades.states import find_open_hook, is_rolling_back, is_shifted
+from upgrades.verdicts import find_open_hook, is_rolling_back, is_shifted
 
 WATCHED = ("lifecycle_stage", "production_weight", "test_weight", "source_weight", "hook")
 NO_STAGE = {"lifecycle_stage": None, "stage_began_at": None, "bake_ends_at": None, "hook": None}

@@ -25,7 +25,8 @@ from upgrades.inventory.images import (
     running_digests,
 )
 from upgrades.models import Rollout
-from upgrades.states import ROLLBACK_STATUSES, PlatformService, find_open_hook, not_supported
+from upgrades.states import PlatformService, not_supported
+from upgrades.verdicts import ROLLBACK_STATUSES, find_open_hook
 
 logger = logging.getLogger(__name__)
 
