@@ -197,8 +197,10 @@ def _describe_rollback(deployment: ServiceDeployment, shifted_at: datetime | Non
     ]
     began_at = deployment.rollback_started_at
     if shifted_at and began_at and began_at >= shifted_at:
-        minutes = round((began_at - shifted_at).total_seconds() / 60)
-        parts.append(f"That was {minutes} min after the traffic shift: the new version had served all traffic.")
+        minutes = int((began_at - shifted_at).total_seconds() // 60)
+        parts.append(
+            f"That was {minutes or 'less than 1'} min after the traffic shift: the new version had served all traffic."
+        )
     return " ".join(part for part in parts if part) or None
 
 

@@ -73,6 +73,10 @@ def is_baking(rollout: Rollout) -> bool:
     return rollout.outcome == Outcome.BAKING
 
 
+def is_rolling_back(rollout: Rollout) -> bool:
+    return rollout.outcome == Outcome.ROLLING_BACK
+
+
 def decide(platform: LocalAws, rollout: Rollout, action: str) -> None:
     assert rollout.hook is not None
     platform.client().continue_service_deployment(
@@ -236,11 +240,13 @@ def test_a_stop_in_the_bake_names_the_person(cast: Cast, engine: Engine, platfor
     run_until(engine, upgrade, is_baking)
 
     stop_upgrade(upgrade, actor=cast.operator)
+    back = run_until(engine, upgrade, is_rolling_back, seconds=0)
+    assert "bakes" not in (back.rollout_reason or "")
     engine.run(upgrade)
 
     ended = upgrade.rollouts.get()
     assert (ended.status, ended.outcome) == (Status.FAILED, Outcome.STOPPED_BY_USER)
-    assert "after the traffic shift" in (ended.error_message or "")
+    assert "That was less than 1 min after the traffic shift" in (ended.error_message or "")
 
 
 @pytest.mark.parametrize("stage", ["PRE_SCALE_UP", "POST_SCALE_UP"])

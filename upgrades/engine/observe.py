@@ -242,7 +242,7 @@ def build_observed_fields(
         "last_checked_at": lease.now,
         "check_error": None,
         "doubted_at": None,
-        "rollout_reason": verdict.reason or rollout.rollout_reason,
+        "rollout_reason": verdict.reason or (rollout.rollout_reason if verdict.outcome == rollout.outcome else None),
     }
     if service is not None:
         observed |= build_counts(service)
