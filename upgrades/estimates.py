@@ -72,19 +72,23 @@ class TimeLeft:
     """The estimated time left for an open upgrade.
 
     `longer_than`: the usual seconds of the current service, set if it has already taken longer. `seconds` is then the
-    time left for the services after it. `unknown`: services without a past rollout; then there is no estimate.
+    time left for the services after it. `unknown`: services without a past rollout; then there is no estimate. `basis`:
+    where the estimate comes from.
     """
 
     seconds: int = 0
     longer_than: int | None = None
     service: str = ""
     unknown: tuple[str, ...] = ()
+    basis: str = "past rollouts"
 
     def __str__(self) -> str:
         """Return the estimate as a sentence.
 
         >>> str(TimeLeft(125))
         'About 2 minutes left, based on past rollouts.'
+        >>> str(TimeLeft(250, basis="the bake time"))
+        'About 4 minutes left, based on the bake time.'
         >>> str(TimeLeft(20))
         'Less than a minute left, based on past rollouts.'
         >>> str(TimeLeft(longer_than=70, service="orchestrator"))
@@ -100,7 +104,7 @@ class TimeLeft:
             then = f" The rest takes {format_seconds(self.seconds)}." if self.seconds else ""
             return f"The {self.service} is taking longer than its usual {duration(self.longer_than)}.{then}"
         left = format_seconds(self.seconds) if self.seconds >= MINUTE else "less than a minute"
-        return f"{left.capitalize()} left, based on past rollouts."
+        return f"{left.capitalize()} left, based on {self.basis}."
 
 
 def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
@@ -114,11 +118,14 @@ def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
     left = [rollout for rollout in upgrade.rollouts.all() if not rollout.is_terminal]
     if any(rollout.is_stalled or rollout.is_overdue or rollout.outcome in UNPREDICTABLE for rollout in left):
         return None
-    usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in left])
+    # A bake is as long as the deployment's own configuration says, whatever past rollouts took.
+    bakes = {rollout.service: rollout.bake_ends_at for rollout in left if rollout.bake_ends_at}
+    left = [rollout for rollout in left if rollout.service not in bakes]
+    usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in left]) if left else {}
     unknown = tuple(inline_label(rollout.service) for rollout in left if rollout.service not in usual)
     if unknown:
         return TimeLeft(unknown=unknown)
-    seconds, current = 0.0, None
+    seconds, current = sum(max(0.0, (ends_at - now).total_seconds()) for ends_at in bakes.values()), None
     for rollout in left:
         expected = usual[rollout.service]
         passed = (now - rollout.started_at).total_seconds() if rollout.started_at else 0.0
@@ -127,7 +134,8 @@ def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
         seconds += max(0.0, expected - passed)
     if current:
         return TimeLeft(round(seconds), round(usual[current.service]), inline_label(current.service))
-    return TimeLeft(round(seconds))
+    sources = ["the bake time"] * bool(bakes) + ["past rollouts"] * bool(left)
+    return TimeLeft(round(seconds), basis=" and ".join(sources))
 
 
 def format_seconds(seconds: int | None) -> str:

@@ -82,6 +82,20 @@ def test_a_service_without_a_past_is_named(cast: Cast) -> None:
     assert found == "No estimate yet: no past rollout of orchestrator and customer portal."
 
 
+def test_a_bake_ends_at_its_own_time(cast: Cast, past: None) -> None:
+    upgrade = under_way(cast, for_seconds=900)
+    bake = {"outcome": Outcome.BAKING, "bake_ends_at": Now() + timedelta(minutes=10)}
+    upgrade.rollouts.filter(service="agent").update(**bake)
+    with_others = left(Upgrade.objects.for_record().get(pk=upgrade.pk))
+    upgrade.rollouts.exclude(service="agent").update(phase=Phase.DONE)
+    Rollout.objects.exclude(upgrade=upgrade).delete()
+
+    only = left(Upgrade.objects.for_record().get(pk=upgrade.pk))
+
+    assert str(with_others) == "About 15 minutes left, based on the bake time and past rollouts."
+    assert str(only) == "About 10 minutes left, based on the bake time."
+
+
 @pytest.mark.parametrize("seen", [{"outcome": Outcome.ROLLING_BACK}, {"is_stalled": True}])
 def test_there_is_no_estimate_during_a_stall_or_rollback(cast: Cast, past: None, seen: dict[str, Any]) -> None:
     upgrade = under_way(cast, for_seconds=5)
