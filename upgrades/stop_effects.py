@@ -54,11 +54,7 @@ def describe_stop(rollout: Rollout, usual_seconds: Mapping[str, float]) -> StopE
         return StopEffect(rollout, WayBack.NONE, "ECS is already rolling it back.")
     earlier = rollout.from_version or "the earlier version"
     if is_traffic_only(rollout):
-        # ECS reports no weights for a service without a load balancer.
-        has_moved = rollout.production_weight or rollout.traffic_shifted_at
-        moved = "The traffic moves back" if has_moved else "No production traffic has moved"
-        sentence = f"{moved}: the tasks of {earlier} still run. This takes seconds."
-        return StopEffect(rollout, WayBack.TRAFFIC, sentence)
+        return StopEffect(rollout, WayBack.TRAFFIC, describe_traffic_back(rollout))
     sentence = f"ECS rolls it back and starts tasks of {earlier} again. {estimate(rollout, usual_seconds)}"
     if rollout.lifecycle_stage == LAST_STAGE:
         sentence += (
@@ -71,6 +67,15 @@ def is_traffic_only(rollout: Rollout) -> bool:
     """Return whether the tasks of the earlier version still run beside the new ones, so that only traffic must move."""
     has_both = rollout.strategy not in (None, ROLLING) and rollout.lifecycle_stage not in (None, LAST_STAGE)
     return has_both and rollout.source_running > 0
+
+
+def describe_traffic_back(rollout: Rollout) -> str:
+    """Return what a stop does while earlier tasks run beside the new ones. Both may be of the same version."""
+    earlier = f"earlier tasks ({rollout.from_version})" if rollout.from_version else "earlier tasks"
+    # ECS reports no weights for a service without a load balancer.
+    if rollout.production_weight or rollout.traffic_shifted_at:
+        return f"ECS moves the traffic back within seconds: the {earlier} still run."
+    return f"ECS rolls it back within seconds: no production traffic has moved, and the {earlier} still run."
 
 
 def describe_ended(rollout: Rollout, usual_seconds: Mapping[str, float]) -> StopEffect:

@@ -42,7 +42,7 @@ def make_rolling(cast: Cast, **fields: Any) -> Upgrade:
     [
         (
             BLUE_GREEN | {"lifecycle_stage": "BAKE_TIME", "production_weight": 100.0},
-            "The traffic moves back: the tasks of v9.9.0 still run. This takes seconds.",
+            "ECS moves the traffic back within seconds: the earlier tasks (v9.9.0) still run.",
         ),
         (
             BLUE_GREEN | {"lifecycle_stage": "BAKE_TIME", "production_weight": None, "traffic_shifted_at": Now()},
@@ -50,7 +50,7 @@ def make_rolling(cast: Cast, **fields: Any) -> Upgrade:
         ),
         (
             BLUE_GREEN | {"lifecycle_stage": "POST_TEST_TRAFFIC_SHIFT", "production_weight": 0.0},
-            "No production traffic has moved: the tasks of v9.9.0 still run. This takes seconds.",
+            "no production traffic has moved, and the earlier tasks (v9.9.0) still run.",
         ),
         (
             BLUE_GREEN | {"lifecycle_stage": "CLEAN_UP", "production_weight": 100.0},
