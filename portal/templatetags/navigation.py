@@ -23,7 +23,14 @@ class Section:
     parts: tuple[str, ...] = ()
 
 
-UPGRADE_PAGES = ("upgrades:detail", "upgrades:stop", "upgrades:rollback", "upgrades:sign", "upgrades:evidence")
+UPGRADE_PAGES = (
+    "upgrades:detail",
+    "upgrades:decide",
+    "upgrades:stop",
+    "upgrades:rollback",
+    "upgrades:sign",
+    "upgrades:evidence",
+)
 SECTIONS = [
     Section("Overview", "overview", "overview", key="o"),
     Section("Deployments", "deployments:list", "deployments", key="d", parts=("deployments:",)),

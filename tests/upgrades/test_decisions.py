@@ -247,7 +247,8 @@ def test_the_page_shows_the_pause_and_both_buttons(cast: Cast, paused: Upgrade, 
 
     assert '<input type="hidden" name="hook_id" value="pause-1">' in text
     assert "POST_TEST_TRAFFIC_SHIFT" in text
-    assert "If no one decides by 2030-05-06 07:08 UTC, ECS" in text
+    assert "Test traffic has moved" in text
+    assert "If no one decides by 2030-05-06 07:08 UTC" in text
     assert 'name="action" value="continue"' in text
     assert 'name="action" value="rollback"' in text
     assert "/continue" in text  # the curl command

@@ -643,3 +643,19 @@ def test_the_plan_names_each_container_that_moves(
         "Moves to the new image too: container worker (now the same image), "
         "container migrate (now axonflow-agent:v9.8.0)." in text
     )
+
+
+def test_the_plan_says_what_a_bake_and_a_pause_mean(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    hook = {"targetType": "PAUSE", "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT"]}
+    platform.client().update_service(
+        cluster=cast.acme.cluster,
+        service=f"{cast.acme.deployment_stack}-agent-service",
+        deploymentConfiguration={"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 15, "lifecycleHooks": [hook]},
+    )
+
+    page = client_for(cast.operator).get(f"{URL}?service=agent&force=1").content.decode()
+
+    row = get_row(page, "Agent service")
+    assert "Blue/green: bake of 15 min, waits for a decision at POST_TEST_TRAFFIC_SHIFT" in row
+    assert "2-5 minutes and 15 min of bake, no past rollouts yet" in words(page)
+    assert "Rolling:" not in get_row(page, "Orchestrator")

@@ -126,7 +126,7 @@ def test_a_pause_says_until_when_and_what_then(cast: Cast, engine: Engine, platf
     assert 'class="chip waiting_for_decision"' in markup
     assert "ECS waits for a decision. Nothing moves meanwhile." in read_text(markup)
     assert "Stage Test traffic has moved POST_TEST_TRAFFIC_SHIFT Until 20" in read_text(markup)
-    assert "If nobody decides by then ECS continues with the rollout" in read_text(markup)
+    assert "If no one decides by then ECS continues with the rollout" in read_text(markup)
     assert get_positions(markup)["POST_TEST_TRAFFIC_SHIFT"] == "present"
     for path in ("/o/acme/upgrades/", "/o/acme/"):
         assert 'class="chip waiting_for_decision"' in viewer.get(path).content.decode()

@@ -46,7 +46,7 @@ def make_rolling(cast: Cast, **fields: Any) -> Upgrade:
         ),
         (
             BLUE_GREEN | {"lifecycle_stage": "BAKE_TIME", "production_weight": None, "traffic_shifted_at": Now()},
-            "The traffic moves back: the tasks of v9.9.0 still run. This takes seconds.",
+            "ECS moves the traffic back within seconds: the earlier tasks (v9.9.0) still run.",
         ),
         (
             BLUE_GREEN | {"lifecycle_stage": "POST_TEST_TRAFFIC_SHIFT", "production_weight": 0.0},

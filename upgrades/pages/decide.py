@@ -17,6 +17,7 @@ from upgrades.estimates import find_usual_seconds
 from upgrades.models import Decision, Rollout, Upgrade
 from upgrades.pages.context import find_upgrade
 from upgrades.pages.forms import DecideForm
+from upgrades.pages.rollout_stages import STAGE_NAMES, describe_next
 from upgrades.states import DecisionAction
 from upgrades.stop_effects import describe_stop
 
@@ -25,13 +26,15 @@ from upgrades.stop_effects import describe_stop
 class Pause:
     """The pause of an upgrade that waits, with its decision if there is one.
 
-    `undo`: what rolling back does, and about how long it takes. `approvers`: who may continue the upgrade, if a second
-    person is required. `why_not`: why this person may not.
+    `go_on`: what continuing does. `undo`: what rolling back does, and about how long it takes. `approvers`: who may
+    continue the upgrade, if a second person is required. `why_not`: why this person may not.
     """
 
     rollout: Rollout
     hook: dict[str, Any]
+    stage_name: str | None
     expires_at: datetime | None
+    go_on: str
     undo: str
     decision: Decision | None
     approvers: str | None
@@ -82,7 +85,9 @@ def find_pause(request: HttpRequest, upgrade: Upgrade) -> Pause | None:
     return Pause(
         rollout=rollout,
         hook=hook,
+        stage_name=STAGE_NAMES.get(hook["stage"] or ""),
         expires_at=datetime.fromisoformat(hook["expires_at"]) if hook["expires_at"] else None,
+        go_on=describe_next(rollout),
         undo=describe_stop(rollout, find_usual_seconds(upgrade.organization, [rollout.service])).sentence,
         decision=rollout.decisions.filter(hook_id=hook["id"]).first(),
         approvers=describe_approvers(upgrade) if required else None,

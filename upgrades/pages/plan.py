@@ -16,6 +16,7 @@ from upgrades.inventory.images import RequestedImage
 from upgrades.inventory.running import Reading, read_running_services
 from upgrades.inventory.tags import LATEST, is_earlier
 from upgrades.models import Rollout, Upgrade
+from upgrades.pages.rollout_stages import describe_planned_strategy, least_minutes
 from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
 from upgrades.states import ALL_SERVICES, OPEN, PlatformService, get_services, inline_label
 
@@ -86,6 +87,18 @@ class PlannedRollout:
             for name, image in self.now.containers.items()
             if name != self.now.container
         }
+
+    @property
+    def strategy(self) -> str | None:
+        """Return how ECS would roll it out and where it would wait for a person; None for plain ROLLING."""
+        configuration = self.now.configuration if self.effect == "replace" else None
+        return describe_planned_strategy(configuration) if configuration else None
+
+    @property
+    def bake_minutes(self) -> int:
+        """Return the minutes of bakes and traffic steps that no rollout takes less than."""
+        configuration = self.now.configuration if self.effect == "replace" else None
+        return least_minutes(configuration) if configuration else 0
 
     @property
     def goes_back(self) -> bool:
@@ -162,7 +175,10 @@ class Plan:
 
     @property
     def expected(self) -> str:
-        return format_seconds(self.estimated_seconds)
+        """Return the usual time. Without past rollouts: a guess for the tasks, plus the bakes that are configured."""
+        minutes = sum(rollout.bake_minutes for rollout in self.rollouts)
+        bake = f" and {minutes} min of bake" if minutes and self.estimated_seconds is None else ""
+        return f"{format_seconds(self.estimated_seconds)}{bake}"
 
     @property
     def left_out(self) -> tuple[PlatformService, ...]:

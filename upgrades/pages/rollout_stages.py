@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from portal.aws.ecs import ROLLING, SHIFTING, DeploymentConfiguration
+from portal.aws.ecs import PAUSE_HOOK, ROLLING, SHIFTING, DeploymentConfiguration
 from portal.templatetags.formatting import duration
 from upgrades.engine.deadline import count_steps
 from upgrades.engine.stages import recall_configuration
@@ -72,6 +72,20 @@ def build_stage_line(rollout: Rollout) -> StageLine | None:
     return StageLine(steps, STAGE_NAMES.get(stage or ""), None if present is None else present + 1)
 
 
+def describe_next(rollout: Rollout) -> str:
+    """Return what ECS does after the pause that the rollout waits at: the next thing that users or tasks notice."""
+    weight = rollout.production_weight
+    new = f"the new tasks ({rollout.to_version})" if rollout.to_version else "the new tasks"
+    if rollout.strategy not in STAGED or weight is None:
+        return "ECS goes on with the rollout."
+    if weight < 100:
+        how = "all production traffic moves" if rollout.strategy == "BLUE_GREEN" else "the next share of traffic moves"
+        return f"ECS goes on. Next, {how} to {new}."
+    minutes = (rollout.configuration or {}).get("bake_minutes")
+    bake = f"bakes for {minutes} min and " if minutes and rollout.lifecycle_stage != "BAKE_TIME" else ""
+    return f"ECS goes on. It {bake}then stops the earlier tasks."
+
+
 def find_position(rollout: Rollout, index: int, present: int | None) -> Literal["done", "present", "ahead"]:
     if rollout.is_terminal:
         return "done"
@@ -104,6 +118,25 @@ def describe_configuration(configuration: DeploymentConfiguration) -> list[str]:
     if configuration.strategy != ROLLING:
         parts.append(f"bake of {duration(configuration.bake_minutes * 60)}")
     return parts
+
+
+def describe_planned_strategy(configuration: DeploymentConfiguration) -> str | None:
+    """Return the strategy before a rollout, with the pauses that wait for a person; None for plain ROLLING."""
+    stages = [stage for hook in configuration.hooks if hook.target_type == PAUSE_HOOK for stage in hook.stages]
+    parts = describe_configuration(configuration)
+    parts += [f"waits for a decision at {stage}" for stage in stages]
+    if configuration.strategy == ROLLING and not parts:
+        return None
+    name = STRATEGY_NAMES.get(configuration.strategy, configuration.strategy)
+    return f"{name}: {', '.join(parts)}" if parts else name
+
+
+def least_minutes(configuration: DeploymentConfiguration) -> int:
+    """Return the minutes of the bake, and of the waits between traffic steps."""
+    if configuration.strategy not in STAGED:
+        return 0
+    waits = max(count_steps(configuration) - 1, 0) * configuration.step_bake_minutes
+    return configuration.bake_minutes + waits
 
 
 @dataclass(frozen=True)
