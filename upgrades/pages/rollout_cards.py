@@ -49,6 +49,7 @@ class RolloutCard:
     hook: "HookCard | None"
     missing_tasks: int
     cleanup: str | None
+    has_breaker: bool
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ def build_rollout_cards(upgrade: Upgrade, *, now: datetime | None = None) -> lis
             hook=build_hook(rollout),
             missing_tasks=max((rollout.desired_count or 0) - rollout.target_running, 0),
             cleanup=(rollout.configuration or {}).get("source_cleanup"),
+            # The circuit breaker exists for ROLLING only (checks/detection.py), even if ECS reports a threshold.
+            has_breaker=rollout.breaker_threshold > 0 and rollout.strategy in (None, ROLLING),
         )
         for rollout in upgrade.rollouts.all()
     ]
@@ -162,7 +165,7 @@ def build_headline(rollout: Rollout) -> str:
 def describe_wait(rollout: Rollout) -> str:
     """Return what ECS waits for in an open rollout. Empty if tasks are what it waits for."""
     if rollout.outcome == Outcome.WAITING_FOR_DECISION:
-        return "Paused until a person decides."
+        return "Paused by ECS."
     if rollout.outcome == Outcome.HOOK_RUNNING:
         return "A lifecycle hook decides whether it goes on."
     if rollout.outcome == Outcome.BAKING:
