@@ -5,6 +5,7 @@ running.py caches the result for all viewers.
 
 import logging
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from portal import soft_cache
@@ -56,7 +57,7 @@ class UnderWay:
     def __str__(self) -> str:
         """Return what it does, as a clause."""
         at = f" at {self.stage}" if self.stage else ""
-        until = f" until {self.hook_expires_at}" if self.hook_expires_at else ""
+        until = f" until {show_minute(self.hook_expires_at)}" if self.hook_expires_at else ""
         if self.is_rolling_back:
             return f"ECS rolls the deployment {self.deployment} back"
         if self.hook == "AWAITING_ACTION":
@@ -66,6 +67,15 @@ class UnderWay:
         if self.stage == "BAKE_TIME":
             return f"the deployment {self.deployment} serves all traffic and bakes"
         return f"the deployment {self.deployment} is in progress{at}"
+
+
+def show_minute(at: str) -> str:
+    """Return a time of the API for people.
+
+    >>> show_minute("2026-11-30T07:52:23.558000Z")
+    '2026-11-30 07:52 UTC'
+    """
+    return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True)
