@@ -116,6 +116,8 @@ def describe_state_after_end(rollout: Rollout) -> str | None:
     """Return the service's state after the rollout. None for plain success and while the rollout is open."""
     if not rollout.is_terminal or not rollout.outcome:
         return None
+    if rollout.outcome == Outcome.STOPPED_BY_USER and rollout.source_running and not rollout.target_running:
+        return "ECS stopped the rollout as requested. Only the earlier tasks run."
     texts = OUTCOME_TEXTS.get(Outcome(rollout.outcome))
     return texts.state if texts else None
 
