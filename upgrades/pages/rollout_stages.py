@@ -76,7 +76,7 @@ def describe_next(rollout: Rollout) -> str:
     """Return what ECS does after the pause that the rollout waits at: the next thing that users or tasks notice."""
     weight = rollout.production_weight
     new = f"the new tasks ({rollout.to_version})" if rollout.to_version else "the new tasks"
-    if rollout.strategy not in STAGED or weight is None:
+    if rollout.strategy not in SHIFTING or weight is None:
         return "ECS goes on with the rollout."
     if weight < 100:
         how = "all production traffic moves" if rollout.strategy == "BLUE_GREEN" else "the next share of traffic moves"
@@ -133,7 +133,7 @@ def describe_planned_strategy(configuration: DeploymentConfiguration) -> str | N
 
 def least_minutes(configuration: DeploymentConfiguration) -> int:
     """Return the minutes of the bake, and of the waits between traffic steps."""
-    if configuration.strategy not in STAGED:
+    if configuration.strategy not in SHIFTING:
         return 0
     waits = max(count_steps(configuration) - 1, 0) * configuration.step_bake_minutes
     return configuration.bake_minutes + waits
