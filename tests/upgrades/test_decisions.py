@@ -396,7 +396,9 @@ def test_a_decision_that_aws_did_not_answer_is_sent_again(
     decision = decide_at(rollout, cast.admin, action)
     engine.step()
     decision.refresh_from_db()
-    assert (decision.error or "").startswith("AWS did not answer. The portal sends the decision again.")
+    assert (decision.error or "").startswith(
+        "AWS has not answered yet. If no answer comes, the portal sends the decision again."
+    )
     engine.run(rollout.upgrade)
 
     decision.refresh_from_db()

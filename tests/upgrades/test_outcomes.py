@@ -613,7 +613,7 @@ def test_without_service_deployments_a_lost_stop_is_sent_again(cast: Cast, engin
     stop_upgrade(upgrade, actor=cast.admin)
     platform.fault("timeout_before", action="StopServiceDeployment", times=1, seconds=0.01)
     engine.step()
-    assert "AWS did not answer the stop request" in (upgrade.rollouts.get().stop_error or "")
+    assert "AWS has not answered the stop request yet" in (upgrade.rollouts.get().stop_error or "")
 
     engine.run(upgrade, seconds=2)
 

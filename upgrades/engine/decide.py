@@ -22,7 +22,7 @@ from upgrades.verdicts import is_rolling_back
 
 logger = logging.getLogger(__name__)
 
-UNANSWERED = "AWS did not answer. The portal sends the decision again."
+UNANSWERED = "AWS has not answered yet. If no answer comes, the portal sends the decision again."
 PAUSE_ENDED = "The pause ended before ECS took this decision."
 ROLLOUT_ENDED = "The rollout ended before ECS took this decision."
 ENDED_HOOK = frozenset({"SUCCEEDED", "FAILED", "TIMED_OUT"})

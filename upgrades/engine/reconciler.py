@@ -459,7 +459,7 @@ def request_stop(lease: RolloutLease, deployment: ecs.ServiceDeployment | None, 
         return None
     # Written before the call: if the reply is lost, the rollback that follows is still known to come from this stop.
     sent_before = rollout.stop_sent_at
-    unanswered = "AWS did not answer the stop request. The portal will send it again."
+    unanswered = "AWS has not answered the stop request yet. If no answer comes, the portal sends it again."
     lease.write(lease_until=Now() + LEASE_DURATION, stop_sent_at=lease.now, stop_error=unanswered)
     try:
         ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=lease.renew)
