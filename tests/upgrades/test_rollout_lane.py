@@ -351,3 +351,12 @@ def test_an_unchanged_lane_is_answered_304(running: Upgrade, viewer: Client, out
     second = viewer.get(get_url(running), headers=HTMX | {"If-None-Match": first.headers["ETag"]})
 
     assert second.status_code == 304
+
+
+def test_without_desired_tasks_no_count_is_claimed(cast: Cast, viewer: Client) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    upgrade.rollouts.update(desired_count=0, running_count=0)
+
+    text = read_text(read_markup(viewer, upgrade))
+
+    assert "Rolled out. No task runs, because none is desired." in text

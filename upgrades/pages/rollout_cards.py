@@ -191,6 +191,8 @@ def describe_tasks(rollout: Rollout) -> str:
 def describe_end(rollout: Rollout) -> str:
     if rollout.error_message:
         return rollout.error_message  # outcome, ECS's reason, and why the last task stopped
+    if rollout.outcome == Outcome.COMPLETED and not rollout.desired_count:
+        return "Rolled out. No task runs, because none is desired."
     if rollout.outcome == Outcome.COMPLETED:
         return f"Rolled out: {rollout.running_count} of {rollout.desired_count} tasks running."
     if rollout.outcome == Outcome.COMPLETED_EARLY:
