@@ -20,7 +20,14 @@ from sim.scheduler import Scheduler, current
 # Virtual seconds that a request and a reply are on the way.
 LATENCY = (0.005, 0.25)
 READ_SECONDS, WRITE_SECONDS = 5, 10  # the time-outs of the portal's clients
-WRITES = ("UpdateService", "RegisterTaskDefinition", "StopServiceDeployment", "CreateService", "DeleteService")
+WRITES = (
+    "UpdateService",
+    "RegisterTaskDefinition",
+    "StopServiceDeployment",
+    "ContinueServiceDeployment",
+    "CreateService",
+    "DeleteService",
+)
 
 Json = dict[str, Any]
 
@@ -71,7 +78,7 @@ class Network:
         if task is None or not action:  # AssumeRole: botocore holds a lock meanwhile
             return self.exchange(request, environ, None)
         subject = task.subject
-        disturbance = self.disturb(action)
+        disturbance = self.disturb(action, subject)
         kind = disturbance.kind if disturbance else ""
         timeout = WRITE_SECONDS if action in WRITES else READ_SECONDS
         if kind == "unreachable":
@@ -87,8 +94,8 @@ class Network:
             raise ReadTimeoutError(endpoint_url=request.url)
         if kind in ERRORS:
             self.sandbox.faults.add({"kind": ERRORS[kind], "action": action, "times": 1})
-        if kind == "undercut" and disturbance:
-            self.outsider(named_service(request), disturbance.variant % 2 == 1)
+        if kind in ("undercut", "forestalled") and disturbance:
+            self.outsider(named_service(request), kind == "undercut" and disturbance.variant % 2 == 1)
         reply = self.exchange(request, environ, subject)
         if kind == "overtaken" and disturbance:
             service, is_other = named_service(request), disturbance.variant % 2 == 1
@@ -103,12 +110,12 @@ class Network:
             return response(request, 500, [], json.dumps({"__type": "ServerException", "message": ""}).encode())
         return reply
 
-    def disturb(self, action: str) -> Disturbance | None:
+    def disturb(self, action: str, subject: Any) -> Disturbance | None:
         """Return what happens to this call, and count it."""
         for each in list(self.disturbances):
             if each.ends_at < CLOCK.seconds or each.times <= 0:
                 self.disturbances.remove(each)
-            elif action in each.actions:
+            elif action in each.actions and (each.kind != "forestalled" or isinstance(subject, int)):
                 each.times -= 1
                 return each
         return None
@@ -203,8 +210,9 @@ def build_environ(method: str, url: str, headers: dict[str, str], body: bytes) -
 
 
 def named_service(request: Any) -> str:
-    """Return the name of the service that an UpdateService call is about."""
-    return str(json.loads(request.body)["service"])
+    """Return the name of the service that an UpdateService or DescribeServices call is about."""
+    params = json.loads(request.body)
+    return str(params["service"] if "service" in params else params["services"][0])
 
 
 def text(value: Any) -> str:

@@ -22,10 +22,12 @@ from sim.journal import Write, read_writes
 from sim.network import Call
 from sim.plan import ON_THE_WAY, SERVICES, TO_WORKERS
 from sim.world import REGION, TEND_SECONDS, World
-from upgrades.models import Rollout, Upgrade, UpgradeEvent
+from upgrades.models import Decision, Rollout, Upgrade, UpgradeEvent
 
 ENDED = ("SUCCESS", "FAILED", "PARTIAL", "SKIPPED")
 GIVES_UP_AFTER = 3  # calls without effect, as documented (docs/operations.md)
+# The Date header of AWS has no fractions, and the engine allows two seconds more.
+AMBIGUOUS_SECONDS = 4.0
 # A read of ECS may be this much older than the verdict that it led to.
 READ_SECONDS = 120.0
 
@@ -68,6 +70,7 @@ def judge(world: World) -> Findings:
     for rollout in rollouts:
         check_rollout(world, rollout, rollouts, findings)
     check_overdue(world, rollouts, writes, findings)
+    check_decisions(world, rollouts, findings)
     for upgrade in upgrades:
         check_upgrade(upgrade, [each for each in rollouts if each.upgrade_id == upgrade.pk], findings)
     check_agents(world, findings)
@@ -224,6 +227,8 @@ def check_rollout(world: World, rollout: Rollout, rollouts: list[Rollout], findi
     check_obedience(evidence, rollouts, findings)
     if rollout.outcome == "timed_out" and not has_right_to_time_out(evidence):
         findings.add("timed_out", f"{name} timed out at {rollout.completed_at}, its deadline is {rollout.deadline_at}")
+    if started and is_ambiguous(evidence):
+        return
     if started:
         expected = set(judge_started(evidence))
         if started[0].started != rollout.service_deployment_arn and rollout.service_deployment_arn:
@@ -232,6 +237,18 @@ def check_rollout(world: World, rollout: Rollout, rollouts: list[Rollout], findi
             findings.add("wrong", f"{name} ended {actual}, not {expected}. {describe(evidence)}")
     elif not is_explained(evidence, rollouts):
         findings.add("wrong", f"{name} ended {actual} without a deployment. {describe(evidence)}")
+
+
+def is_ambiguous(evidence: Evidence) -> bool:
+    """Return whether nothing in ECS distinguishes the rollout's deployment from one that an outsider started.
+
+    It has the same task definition and is not much older than the call, the reads did not show it before the call, and
+    the reply was lost. The rollout then says that several deployments started (docs/simulation.md, limits).
+    """
+    since = evidence.first_call_at - AMBIGUOUS_SECONDS
+    deployed = evidence.world.facts.moments.get(("deploys", evidence.rollout.service), [])
+    is_near = any(since <= moment <= evidence.first_call_at for moment in deployed)
+    return is_near and "Several deployments" in (evidence.rollout.attribution_note or "")
 
 
 def check_obedience(evidence: Evidence, rollouts: list[Rollout], findings: Findings) -> None:
@@ -278,6 +295,33 @@ def check_overdue(world: World, rollouts: list[Rollout], writes: list[Write], fi
             findings.add("wrong", f"{rollout.service} was overdue after {at - since:.0f} s, not after {least:.0f} s")
 
 
+def check_decisions(world: World, rollouts: list[Rollout], findings: Findings) -> None:
+    """One row for each pause that a person's decision was accepted for, and one effect of it at most, at that pause."""
+    rows = {(row.rollout_id, row.hook_id): row for row in Decision.objects.filter(organization=world.organization)}
+    accepted = {(each.rollout_id, each.hook_id): each.action for each in world.decided if each.is_accepted}
+    if {key: row.action.upper() for key, row in rows.items()} != accepted:
+        findings.add("lost", f"decisions {sorted(accepted.items())} were accepted, but {sorted(rows)} are recorded")
+    audited = AuditEvent.objects.filter(organization=world.organization, kind="upgrade.decided").count()
+    if audited != len(rows):
+        findings.add("records", f"{len(rows)} decisions, but {audited} audit rows about them")
+    calls = [call for call in world.network.calls if call.action == "ContinueServiceDeployment"]
+    arns = {rollout.pk: rollout.service_deployment_arn for rollout in rollouts}
+    for call in calls:
+        row = rows.get((call.subject, str(call.params.get("hookId"))))
+        if row is None or row.action.upper() != call.params.get("action"):
+            findings.add("wrong", f"{call.params} was sent for rollout {call.subject}, but nobody decided it")
+        elif call.params.get("serviceDeploymentArn") != arns[call.subject]:
+            findings.add("wrong", f"{call.params} was sent for rollout {call.subject}, which is {arns[call.subject]}")
+    effects = Counter((call.subject, str(call.params.get("hookId"))) for call in calls if call.has_effect)
+    for (pk, hook), count in effects.items():
+        if count > 1:
+            findings.add("doubled", f"the decision of rollout {pk} at {hook} took effect {count} times")
+    is_calm = not any(each.kind in ON_THE_WAY for each in world.plan.happenings)
+    for key, row in rows.items():
+        if row.ended_at is not None and row.error is None and is_calm and not effects[key]:
+            findings.add("lost", f"the decision of rollout {key[0]} at {key[1]} was not taken by ECS")
+
+
 def describe(evidence: Evidence) -> str:
     record, rollout = evidence.record, evidence.rollout
     truth = f"ECS: {record.status} {record.status_reason} finished {record.finished_at}" if record else "ECS: nothing"
@@ -315,6 +359,8 @@ def judge_started(evidence: Evidence) -> Iterator[Verdict]:
     elif record.status == "ROLLBACK_SUCCESSFUL":
         is_own_stop = was_asked_for and is_stopped_by_portal(evidence)
         yield ("FAILED", "stopped_by_user" if is_own_stop else "rolled_back")
+        if was_asked_for and may_have_been_decided(evidence):
+            yield ("FAILED", "stopped_by_user")
     elif record.status == "ROLLBACK_FAILED":
         yield ("FAILED", "rollback_failed")
     else:
@@ -338,17 +384,25 @@ def judge_stopped(evidence: Evidence, record: ServiceDeployment) -> Iterator[Ver
 
 
 def is_stopped_by_portal(evidence: Evidence) -> bool:
-    """Return whether the first StopServiceDeployment of this deployment came from the portal."""
+    """Return whether the portal was the first to stop this deployment, or to roll it back at a pause."""
     record = evidence.record
     stops = [
         entry
         for entry in evidence.world.sandbox.ledger.entries
-        if entry["action"] == "StopServiceDeployment"
+        if (entry["action"] == "StopServiceDeployment" or entry["parameters"].get("action") == "ROLLBACK")
         and entry["effect"]
         and record is not None
         and entry["parameters"]["serviceDeploymentArn"] == record.arn
     ]
     return bool(stops) and "outsider" not in stops[0]["principal"]
+
+
+def may_have_been_decided(evidence: Evidence) -> bool:
+    """Return whether a person decided to roll back, and the portal cannot know whether the decision was lost."""
+    world, pk = evidence.world, evidence.rollout.pk
+    is_disturbed = any("ContinueServiceDeployment" in each.actions for each in world.plan.happenings)
+    decided = [each for each in world.decided if each.rollout_id == pk and each.action == "ROLLBACK"]
+    return is_disturbed and any(each.is_accepted for each in decided)
 
 
 def is_explained(evidence: Evidence, rollouts: list[Rollout]) -> bool:

@@ -25,8 +25,8 @@ def prepare_environment() -> None:
         "CELERY_BROKER_URL": "redis://127.0.0.1:1",  # replaced in sim/settings.py
         "CACHE_URL": "locmem://",
         # Fewer observations than in production, and a shorter base of the deadline, so that more worlds fit in a minute.
-        "UPGRADE_POLL_SECONDS": "7",
-        "DEPLOYMENTS_POLL_SECONDS": "6",
+        "UPGRADE_POLL_SECONDS": "10",
+        "DEPLOYMENTS_POLL_SECONDS": "8",
         "DEPLOYMENTS_STEADY_SECONDS": "60",
         "UPGRADE_DEADLINE_SECONDS": "480",
         "AWS_ENDPOINT_URL": ENDPOINT,

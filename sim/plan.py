@@ -48,6 +48,7 @@ ON_THE_WAY: dict[str, tuple[tuple[str, ...], ...]] = {
     "request_lost": (
         ("UpdateService", "CreateService"),
         ("StopServiceDeployment",),
+        ("ContinueServiceDeployment",),
         ("RegisterTaskDefinition",),
         READS,
     ),
@@ -58,12 +59,15 @@ ON_THE_WAY: dict[str, tuple[tuple[str, ...], ...]] = {
         ("CreateService",),
         ("RegisterTaskDefinition",),
         ("StopServiceDeployment",),
+        ("ContinueServiceDeployment",),
         READS,
     ),
     # The reply is lost, and an outsider deploys right after the call, or right before it.
     "overtaken": (("UpdateService",), ("UpdateService",)),
     "undercut": (("UpdateService",), ("UpdateService",)),
-    "reply_times_out": (("UpdateService", "CreateService"), ("StopServiceDeployment",)),
+    # An outsider deploys the same right before the rollout reads the service.
+    "forestalled": (("DescribeServices",),),
+    "reply_times_out": (("UpdateService", "CreateService"), ("StopServiceDeployment", "ContinueServiceDeployment")),
     "error_after": (("UpdateService",),),
     "server_error": (
         ("UpdateService", "CreateService"),
@@ -72,7 +76,7 @@ ON_THE_WAY: dict[str, tuple[tuple[str, ...], ...]] = {
         READS,
     ),
     "throttled": (("UpdateService",), ("RegisterTaskDefinition",), READS),
-    "denied": (("UpdateService",), ("StopServiceDeployment",), READS, NEWER, NEWER),
+    "denied": (("UpdateService",), ("StopServiceDeployment", "ContinueServiceDeployment"), READS, NEWER, NEWER),
     "expired": (("UpdateService",), READS),
 }
 TO_WORKERS = ("killed", "paused")
@@ -89,6 +93,8 @@ BY_OUTSIDERS = (
 )
 BY_PEOPLE = ("stop", "stop", "member_removed", "suspended", "roll_back")
 IN_ECS = ("stale",)
+# Who decides at a pause: an outsider in the AWS console, people in the portal, or both.
+DECIDERS = ("outsider", "portal", "portal", "both")
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Shape:
-    """The deploymentConfiguration of the services, and what a person in the AWS console decides at a pause.
+    """The deploymentConfiguration of the services, and what people decide at a pause.
 
     A pause without a decision expires by itself.
     """
@@ -141,6 +147,7 @@ class Shape:
     pause_action: str
     decision: str
     function: str
+    decider: str = "outsider"
 
     def as_configuration(self) -> dict[str, Any]:
         """Return it with ECS's own member names."""
@@ -240,6 +247,7 @@ def shapes(strategy: str) -> "st.SearchStrategy[Shape]":
         pause_action=st.sampled_from(["ROLLBACK", "CONTINUE"]),
         decision=st.sampled_from(DECISIONS),
         function=st.one_of(st.just(""), st.just(""), st.sampled_from(stages)),
+        decider=st.sampled_from(DECIDERS),
     )
 
 
@@ -255,3 +263,33 @@ def plans(draw: Any, strategy: str) -> Plan:
         happenings=draw(happenings()),
         orders=draw(orders()),
     )
+
+
+# Worlds for what chance meets rarely. They come first in each run, so that a broken engine is noticed early.
+
+
+def name_plans(seed: int) -> list[Plan]:
+    """Return the named worlds: a lost reply and what else may happen at that moment, and decisions at pauses."""
+    lost = Happening(0, "reply_lost", 0, 4, ("UpdateService",))
+    forestalled = Happening(0, "forestalled", 0, 4, ("DescribeServices",))
+    rolling = Shape("ROLLING", 0, 50, 0, "", 1, "ROLLBACK", "", "")
+    worlds = [
+        # The effect of the call appears after several reads: adopted, not called again.
+        (rolling, "forced", (lost, Happening(0, "stale", 0, 14))),
+        (rolling, "forced", (Happening(0, "late", 0, 15, ("UpdateService",)),)),
+        (rolling, "elsewhere", (lost, Happening(0, "stale", 0, 14))),
+        # An outsider deploys right after the call, or right before it: the oldest to its task definition is its own.
+        (rolling, "forced", (Happening(0, "overtaken", 0, 2, ("UpdateService",)),)),
+        (rolling, "version", (Happening(0, "overtaken", 0, 4, ("UpdateService",)),)),
+        (rolling, "version", (Happening(0, "undercut", 0, 3, ("UpdateService",)),)),
+        (rolling, "elsewhere", (forestalled, lost)),
+        (rolling, "elsewhere", (forestalled, lost, Happening(0, "stale", 0, 5))),
+    ]
+    for decision in ("CONTINUE", "ROLLBACK"):
+        for lost_call in ((), (Happening(0, "reply_lost", 0, 4, ("ContinueServiceDeployment",)),)):
+            pause = Shape("LINEAR", 1, 50, 1, "PRE_PRODUCTION_TRAFFIC_SHIFT", 9, "ROLLBACK", decision, "", "portal")
+            worlds.append((pause, "version", lost_call))
+    return [
+        Plan(seed + number, shape, (2, 2, 2), ("", "", ""), True, (Request(0, "agent", kind),), happenings, ())
+        for number, (shape, kind, happenings) in enumerate(worlds)
+    ]

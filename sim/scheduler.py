@@ -200,7 +200,9 @@ class Scheduler:
     def _step(self, task: Task) -> None:
         self.steps += 1
         task.go.release()
-        while not task.back.acquire(timeout=LOCK_CHECK_SECONDS):
+        patience = LOCK_CHECK_SECONDS
+        while not task.back.acquire(timeout=patience):
+            patience *= 2
             if self._waits_for_lock(task):
                 task.is_locked_out = True
                 self.locked_out.append(task)

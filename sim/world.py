@@ -26,11 +26,13 @@ from sim.network import WRITE_SECONDS, Disturbance, Network, call_ecs
 from sim.plan import ON_THE_WAY, SERVICES, Happening, Order, Plan, Request
 from sim.replaced import Source, refill_quotas
 from sim.scheduler import Scheduler, Task, current
+from upgrades.commands.decide import decide_rollout
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.engine.reconciler import advance
-from upgrades.models import Upgrade
+from upgrades.models import Rollout, Upgrade
+from upgrades.states import DecisionAction
 
 REGION = "eu-central-1"
 OUTSIDER_KEY = f"ASIA{OWN_ACCOUNT}OUTS"
@@ -45,10 +47,14 @@ OVERRIDE = "a plan of the simulation"
 WORKERS = 2
 # How often a worker that finds nothing due gets a message about a row all the same.
 DUPLICATES = 0.1
+# After so long a worker tries a row again that it could not claim, although it is due.
+LOCKED_SECONDS = (0.5, 4.0)
 # Longer than a lease (portal/leases.py).
 PAUSE_SECONDS = (31, 95)
 # The most that a disturbance on the way to AWS lasts, and what remains true when all have ended.
 DISTURBED_SECONDS = 45
+# How often people use a page of an earlier pause, or another person decides otherwise.
+OLD_PAGE = 0.15
 # How often a person checks what waits or is overdue.
 TEND_SECONDS = 45.0
 # By then everything has ended: the last request, three services in a row, each with its deadline.
@@ -87,6 +93,17 @@ class Asked:
     answered_at: float = 0.0
 
 
+@dataclass
+class Decided:
+    """A person's decision at the pause with this hook id, and the portal's answer."""
+
+    rollout_id: int
+    hook_id: str
+    action: str
+    is_accepted: bool = False
+    refusal: str | None = None
+
+
 class World:
     """A plan while it runs. `accepted` and `facts` are for the oracle, `trace` is for people."""
 
@@ -97,6 +114,8 @@ class World:
         self.network = Network(sandbox, self.scheduler, self.chance, outsider=self.deploy_beside)
         self.facts = Facts()
         self.asked: list[Asked] = []
+        self.decided: list[Decided] = []
+        self.pages: dict[int, list[str]] = {}  # the pauses that people saw, by rollout
         self.workers: list[Task] = []
         self.busy = 0
         self.trace: list[str] = []
@@ -237,13 +256,12 @@ class World:
             task.subject = key
             self.busy += 1
             try:
-                if kind == "rollout":
-                    advance(key)
-                else:
-                    reconcile(*key)
+                is_done = advance(key) if kind == "rollout" else reconcile(*key)
             finally:
                 self.busy -= 1
                 task.subject = None
+            if not is_done:  # a worker that stands still in a transaction has the row locked
+                task.pause(self.chance.uniform(*LOCKED_SECONDS), "locked out")
 
     def find_due(self) -> tuple[list[tuple[str, Any]], float | None]:
         """Return what may be claimed now, and otherwise when the next row may be."""
@@ -353,14 +371,45 @@ class World:
         for service in SERVICES:
             if self.find_pause(service):
                 self.waits.setdefault(service, []).append(CLOCK.seconds)
-                if self.plan.shape.decision:
-                    self.outsider_continues(service, 0)
+                self.decide_somehow(service)
         for service, since in self.monitor.execute(OVERDUE, prepare=True).fetchall():
             if self.may_act() and CLOCK.seconds < since.timestamp() + 5 * TEND_SECONDS:
                 self.start(0, "stop", self.stop)
             else:
                 self.facts.note("stops", service)
                 self.outsider_stops(service, 0)
+
+    def decide_somehow(self, service: str) -> None:
+        """Let those decide at the service's pause who decide in this world."""
+        shape = self.plan.shape
+        if shape.decision and shape.decider != "outsider":
+            for _ in range(self.chance.choice((1, 1, 2))):
+                after = self.chance.uniform(0, 3)
+                self.start(CLOCK.seconds - BEGINNING + after, f"decide {service}", lambda: self.decide(service))
+        if shape.decision and shape.decider != "portal":
+            self.outsider_continues(service, 0)
+
+    def decide(self, service: str) -> None:
+        """Decide at the pause on the page, which may be one that was loaded at an earlier pause."""
+        rollout = Rollout.objects.filter(organization=self.organization, service=service).order_by("-id").first()
+        if rollout is None:
+            return
+        pages = self.pages.setdefault(rollout.pk, [])
+        if rollout.waiting_hook:
+            pages.append(rollout.waiting_hook["id"])
+        if not pages:
+            return
+        hook_id = pages[0] if self.chance.random() < OLD_PAGE else pages[-1]
+        action = DecisionAction(self.plan.shape.decision.lower())
+        if self.chance.random() < OLD_PAGE:
+            action = DecisionAction.CONTINUE if action == DecisionAction.ROLLBACK else DecisionAction.ROLLBACK
+        decided = Decided(rollout.pk, hook_id, action.value.upper())
+        try:
+            decide_rollout(rollout.upgrade, actor=self.actor, service=service, hook_id=hook_id, action=action)
+            decided.is_accepted = True
+        except PortalError as error:
+            decided.refusal = error.code
+        self.decided.append(decided)
 
     def may_act(self) -> bool:
         return not {("member_removed", ""), ("suspended", "")} & set(self.facts.moments)
@@ -390,14 +439,14 @@ class World:
             getattr(self, f"outsider_{happening.kind}")(service, happening.amount)
 
     def disturb(self, happening: Happening) -> None:
-        times = {"late": 1, "error_after": 1, "overtaken": 1, "undercut": 1}.get(
+        times = {"late": 1, "error_after": 1, "overtaken": 1, "undercut": 1, "forestalled": 1}.get(
             happening.kind, 1 + happening.amount % 4
         )
         if happening.kind == "denied":
             times = happening.amount
         self.facts.note(happening.kind)
         # A request that takes effect later than the portal searches for its deployment is a documented limit.
-        seconds = WRITE_SECONDS + 1 + happening.amount % 12
+        seconds = WRITE_SECONDS + 1 + happening.amount % 16
         ends_at = CLOCK.seconds + DISTURBED_SECONDS
         self.network.disturbances.append(
             Disturbance(happening.kind, happening.actions, times, ends_at, seconds, happening.amount)
