@@ -49,7 +49,7 @@ bench-verdicts: $(VENV)/.dev ## 1,000 scripted rollouts of mixed fates: is any v
 sim: $(VENV)/.dev ## simulate 2,000 rollouts of each strategy with all faults: SEED=1, ARGS="--worlds 500" for the short form
 	@$(BIN)/python -m sim --seed $(SEED) $(ARGS)
 
-sim-mutants: $(VENV)/.dev ## break the engine in 30 ways: does the short form of the simulation notice each?
+sim-mutants: $(VENV)/.dev ## break the engine in 31 ways and print how many of them the short form notices
 	@$(BIN)/python -m sim.mutants $(ARGS)
 
 # Settings that let code be looked at without a database, a broker or AWS; and those of a production site.

@@ -113,6 +113,7 @@ class Runner:
                 self.on_broken(self.last)
 
         draw(count, number, worlds, [Phase.explicit, Phase.generate])
+        gc.collect()
         return figures.broken == broken
 
     def shrink_batch(self, number: int, worlds: int) -> str:

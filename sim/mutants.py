@@ -1,4 +1,4 @@
-"""Breaks the engine in 30 ways, one at a time, in a copy of the tree, and runs the short form of the simulation on each.
+"""Breaks the engine in 31 ways, one at a time, in a copy of the tree, and runs the short form of the simulation on each.
 
     make sim-mutants ARGS="--worlds 500 --only fence"
 

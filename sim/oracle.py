@@ -245,10 +245,15 @@ def is_ambiguous(evidence: Evidence) -> bool:
     It has the same task definition and is not much older than the call, the reads did not show it before the call, and
     the reply was lost. The rollout then says that several deployments started (docs/simulation.md, limits).
     """
-    since = evidence.first_call_at - AMBIGUOUS_SECONDS
-    deployed = evidence.world.facts.moments.get(("deploys", evidence.rollout.service), [])
-    is_near = any(since <= moment <= evidence.first_call_at for moment in deployed)
-    return is_near and "Several deployments" in (evidence.rollout.attribution_note or "")
+    rollout, world = evidence.rollout, evidence.world
+    service = world.find_service(rollout.service)
+    arn = rollout.service_deployment_arn
+    followed = next((each for each in service.service_deployments if each.arn == arn), None) if service else None
+    if service is None or followed is None or arn == (rollout.baseline or {}).get("service_deployment"):
+        return False
+    is_same = service.revisions[followed.target_revision_arn].task_definition == rollout.task_definition
+    is_near = evidence.first_call_at - AMBIGUOUS_SECONDS <= followed.created_at <= evidence.first_call_at
+    return is_same and is_near and "Several deployments" in (rollout.attribution_note or "")
 
 
 def check_obedience(evidence: Evidence, rollouts: list[Rollout], findings: Findings) -> None:

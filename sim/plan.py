@@ -289,7 +289,25 @@ def name_plans(seed: int) -> list[Plan]:
         for lost_call in ((), (Happening(0, "reply_lost", 0, 4, ("ContinueServiceDeployment",)),)):
             pause = Shape("LINEAR", 1, 50, 1, "PRE_PRODUCTION_TRAFFIC_SHIFT", 9, "ROLLBACK", decision, "", "portal")
             worlds.append((pause, "version", lost_call))
+    worlds += [
+        # A stop that AWS never gets, and a deployment that crashes by itself: the person is not the reason.
+        (rolling, "version", (Happening(10, "request_lost", 0, 3, ("StopServiceDeployment",)), Happening(at, "stop")))
+        for at in (15, 25, 40)
+    ]
     return [
-        Plan(seed + number, shape, (2, 2, 2), ("", "", ""), True, (Request(0, "agent", kind),), happenings, ())
+        Plan(
+            seed + number,
+            shape,
+            (2, 2, 2),
+            ("crash" if is_stopped(happenings) else "", "", ""),
+            True,
+            (Request(0, "agent", kind),),
+            happenings,
+            (),
+        )
         for number, (shape, kind, happenings) in enumerate(worlds)
     ]
+
+
+def is_stopped(happenings: tuple[Happening, ...]) -> bool:
+    return any(each.kind == "stop" for each in happenings)
