@@ -96,6 +96,7 @@ class Network:
             self.sandbox.faults.add({"kind": ERRORS[kind], "action": action, "times": 1})
         if kind in ("undercut", "forestalled") and disturbance:
             self.outsider(named_service(request), kind == "undercut" and disturbance.variant % 2 == 1)
+            task.pause(self.chance.uniform(*LATENCY), action)  # not in the same millisecond
         reply = self.exchange(request, environ, subject)
         if kind == "overtaken" and disturbance:
             service, is_other = named_service(request), disturbance.variant % 2 == 1

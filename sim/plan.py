@@ -289,6 +289,8 @@ def name_plans(seed: int) -> list[Plan]:
         for lost_call in ((), (Happening(0, "reply_lost", 0, 4, ("ContinueServiceDeployment",)),)):
             pause = Shape("LINEAR", 1, 50, 1, "PRE_PRODUCTION_TRAFFIC_SHIFT", 9, "ROLLBACK", decision, "", "portal")
             worlds.append((pause, "version", lost_call))
+    # A long pause that ends by itself stops the clock of the deadline.
+    worlds.append((Shape("ROLLING", 0, 50, 0, "PRE_SCALE_UP", 20, "CONTINUE", "", ""), "version", ()))
     worlds += [
         # A stop that AWS never gets, and a deployment that crashes by itself: the person is not the reason.
         (rolling, "version", (Happening(10, "request_lost", 0, 3, ("StopServiceDeployment",)), Happening(at, "stop")))
@@ -299,7 +301,7 @@ def name_plans(seed: int) -> list[Plan]:
             seed + number,
             shape,
             (2, 2, 2),
-            ("crash" if is_stopped(happenings) else "", "", ""),
+            (choose_fate(shape, happenings), "", ""),
             True,
             (Request(0, "agent", kind),),
             happenings,
@@ -309,5 +311,8 @@ def name_plans(seed: int) -> list[Plan]:
     ]
 
 
-def is_stopped(happenings: tuple[Happening, ...]) -> bool:
-    return any(each.kind == "stop" for each in happenings)
+def choose_fate(shape: Shape, happenings: tuple[Happening, ...]) -> str:
+    """Return how the deployment of a named world ends."""
+    if any(each.kind == "stop" for each in happenings):
+        return "crash"
+    return "slow" if shape.pause and not shape.decision else ""
