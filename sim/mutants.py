@@ -178,8 +178,8 @@ MUTANTS = (
     Mutant(
         "write after the end",
         RECONCILER,
-        "    record_progress(lease, verdict, observed)\n\n\ndef observe_service",
-        "    record_progress(lease, verdict, observed)\n    Rollout.objects.filter(pk=rollout.pk).update(stall_seconds=1)\n\n\ndef observe_service",
+        "    record_progress(lease, verdict, observed, is_decided=is_decided)\n\n\ndef observe_service",
+        "    record_progress(lease, verdict, observed, is_decided=is_decided)\n    Rollout.objects.filter(pk=rollout.pk).update(stall_seconds=1)\n\n\ndef observe_service",
     ),
     Mutant(
         "go on after a failure",

@@ -59,13 +59,15 @@ from upgrades.events import describe_revision, describe_start, record_event, rec
 from upgrades.inventory.images import VersionMissing
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import EventKind, Outcome, Phase, Status
-from upgrades.verdicts import Verdict, find_failure, judge, judge_by_id
+from upgrades.verdicts import ROLLBACK_STATUSES, Verdict, find_failure, judge, judge_by_id
 
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 # Minimum number of searches for a lost call's deployment before the call is assumed to have started nothing.
 OBSERVATIONS_BEFORE_RETRY = 3
+# Statuses that a person may have caused, by a stop or by rolling back at a pause.
+ENDED_BY_PERSON = ROLLBACK_STATUSES | {"STOPPED"}
 CHANGED_MEANWHILE = "The service changed while the upgrade was prepared. The portal reads it again."
 
 
@@ -479,7 +481,9 @@ def judge_deployment(
     lease: RolloutLease, service: ecs.Service | None, deployment: ecs.ServiceDeployment | None
 ) -> Verdict:
     rollout = lease.rollout
-    by = get_stopper_email(rollout) if rollout.stop_sent_at else find_decider(rollout)
+    by = get_stopper_email(rollout) if rollout.stop_sent_at else None
+    if by is None and (deployment is None or deployment.status in ENDED_BY_PERSON):
+        by = find_decider(rollout)
     if deployment is not None:
         later = find_successor(lease, service, deployment) if deployment.status == "STOPPED" else None
         return judge(
