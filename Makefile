@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-fast test-browser check format lock bench bench-verdicts sim sim-mutants
+.PHONY: help up manage reset test test-fast test-browser faults pages check format lock bench bench-verdicts sim sim-mutants
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -27,11 +27,17 @@ reset: ## drop the data of `make up`
 	@$(PYTHON) -m portal.local.setup reset
 
 # Keep bytecode whatever the shell says: without it each process compiles the tests and all imports again.
-test test-fast: export PYTHONDONTWRITEBYTECODE :=
+test test-fast faults pages: export PYTHONDONTWRITEBYTECODE :=
 
 # Three workers for two cores: many tests wait for a process or a browser. An idle worker takes tests from a busy one.
-test: $(VENV)/.dev ## the whole suite
-	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+test: $(VENV)/.dev ## the suite, browser included; without the walks and kills of `make pages` and `make faults`
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not faults and not pages" $(ARGS)
+
+faults: $(VENV)/.dev ## kill, stop and restart the portal's processes: nothing is lost, nothing doubled
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m faults $(ARGS)
+
+pages: $(VENV)/.dev ## walk through every page with axe (WCAG 2.2 AA), light and dark, from 320 px up
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m pages $(ARGS)
 
 test-fast: $(VENV)/.dev ## what needs no process of its own and no browser: while you work
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not process and not browser" $(ARGS)

@@ -19,7 +19,6 @@ from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
 from django.db import connection
-from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models.functions import Now
 from django.db.models.signals import post_migrate
 from django.test import Client
@@ -50,11 +49,13 @@ WAITING = ("tests/faults/test_make_up.py", "tests/faults/test_self_upgrade.py", 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a process (`make test-fast` leaves it out), and put the tests that wait longest first."""
+    """Mark what needs a process (`make test-fast` leaves it out) or breaks one, and put what waits longest first."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & PROCESS_FIXTURES or hasattr(getattr(item, "module", None), "subprocess"):
             item.add_marker(pytest.mark.process)
+        if item.nodeid.startswith("tests/faults/"):
+            item.add_marker(pytest.mark.faults)
     items.sort(key=waits)
 
 
@@ -81,29 +82,10 @@ def django_db_keepdb() -> bool:
     return True
 
 
-# Deleted rows stay in the files of their tables until TRUNCATE makes new ones.
-TRUNCATE_EVERY = 50
-_flushes = itertools.count(1)
-_truncate = DatabaseOperations.sql_flush
-
-
-def delete_rows(self: DatabaseOperations, style: Any, tables: list[str], **options: Any) -> list[str]:
-    """Return the SQL of a flush. DELETE takes a quarter of the time of TRUNCATE, which makes new files for all tables."""
-    if not tables or next(_flushes) % TRUNCATE_EVERY == 0:
-        return _truncate(self, style, tables, **options)
-    names = ", ".join(f"'{table}'" for table in tables)
-    loop = f"FOREACH name IN ARRAY ARRAY[{names}] LOOP EXECUTE format('DELETE FROM %I', name); END LOOP"  # noqa: S608 - names of tables
-    # Without foreign keys and triggers: the order of the tables does not matter, and audit rows may be deleted.
-    return ["SET LOCAL session_replication_role = replica", f"DO $$ DECLARE name text; BEGIN {loop}; END $$"]
-
-
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> None:
-    """Make the flush after each test with real transactions cheap.
-
-    It need not make content types and permissions again either: they are made when a test asks for them.
-    """
-    DatabaseOperations.sql_flush = delete_rows
+    """A flush, after each test with real transactions, need not make content types and permissions again: they are made
+    when a test asks for them."""
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
 

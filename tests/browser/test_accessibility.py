@@ -89,6 +89,7 @@ def open_menu(page: Page) -> None:
     page.locator("[data-menu] summary").first.click()
 
 
+@pytest.mark.pages
 def test_every_page_meets_wcag_in_both_themes_and_reflows(
     cast: Cast, partial: Upgrade, rolling: Upgrade, guard: Guard, open_page: OpenPage
 ) -> None:
@@ -130,6 +131,7 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
     assert len(set(titles.values())) == len(titles), titles
 
 
+@pytest.mark.pages
 def test_the_versions_page_meets_wcag(
     cast: Cast, registry: dict[str, str], engine: Engine, platform: LocalAws, open_page: OpenPage
 ) -> None:
@@ -153,6 +155,7 @@ def test_the_versions_page_meets_wcag(
     assert check(page, "versions") == []
 
 
+@pytest.mark.pages
 def test_pages_of_newcomers_and_viewers_meet_wcag(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
     wrong = check(open_page("/accounts/login/"), "sign-in")
     wrong += check(open_page("/o/initech/", cast.newcomer), "not set up")

@@ -88,6 +88,7 @@ def test_an_unused_passkey_shows_an_error(page: Page, cast: Cast) -> None:
     expect(page.get_by_role("alert")).to_contain_text("The passkey prompt was cancelled")
 
 
+@pytest.mark.pages
 def test_account_pages_meet_wcag_in_both_themes_and_reflow(page: Page, cast: Cast) -> None:
     page.set_viewport_size({"width": 320, "height": 640})
     wrong: list[str] = []

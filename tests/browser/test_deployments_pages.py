@@ -261,6 +261,7 @@ def wrong_with(page: Page, name: str) -> list[str]:
     return wrong
 
 
+@pytest.mark.pages
 def test_pages_meet_wcag_in_both_themes_and_reflow(cast: Cast, measured: Deployment, open_page: OpenPage) -> None:
     agent = f"/o/acme/agents/{measured.agent_id}/"
     page = open_page(LIST, cast.operator)

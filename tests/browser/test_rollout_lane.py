@@ -35,6 +35,7 @@ def build_hook(status: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.pages
 def test_every_lane_meets_wcag_and_counts_down(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, target="all", statuses=[Status.IN_PROGRESS] * 3)
     stage = STAGED | {"lifecycle_stage": "POST_TEST_TRAFFIC_SHIFT", "stage_began_at": Now()}

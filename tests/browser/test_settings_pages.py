@@ -63,6 +63,7 @@ def test_everything_works_without_a_script(cast: Cast, receiver: Outside, open_p
     expect(page.get_by_text("No notifications yet.")).to_be_visible()
 
 
+@pytest.mark.pages
 def test_the_settings_pages_meet_wcag_and_reflow(
     cast: Cast, receiver: Outside, guard: Guard, open_page: OpenPage
 ) -> None:

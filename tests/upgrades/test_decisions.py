@@ -352,7 +352,7 @@ def test_an_approved_rollout_goes_on_to_success(cast: Cast, engine: Engine, plat
     decision.refresh_from_db()
     assert (ended.status, decision.error) == (Status.SUCCESS, None)
     assert None not in (decision.sent_at, decision.ended_at)
-    assert len(calls(platform, cast)) == 1
+    assert len(calls(platform, cast, effect=True)) == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -365,7 +365,7 @@ def test_a_rollback_at_a_pause_names_the_person(cast: Cast, engine: Engine, plat
     ended = rollout.upgrade.rollouts.get()
     assert (ended.status, ended.outcome) == (Status.FAILED, Outcome.STOPPED_BY_USER)
     assert cast.admin.email in (ended.error_message or "")
-    assert len(calls(platform, cast)) == 1
+    assert len(calls(platform, cast, effect=True)) == 1
 
 
 @pytest.mark.django_db(transaction=True)
