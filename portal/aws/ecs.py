@@ -158,6 +158,7 @@ class Service:
     events: tuple[ServiceEvent, ...]
     controller: str = OWN_CONTROLLER
     configuration: DeploymentConfiguration = DeploymentConfiguration()
+    created_at: datetime | None = None
     scheduling: str = "REPLICA"
 
     @property
@@ -648,6 +649,7 @@ def _service(raw: dict[str, Any]) -> Service:
         ),
         controller=controller,
         configuration=configuration,
+        created_at=raw.get("createdAt") or None,
         scheduling=raw.get("schedulingStrategy") or "REPLICA",
     )
 

@@ -289,6 +289,30 @@ def test_a_later_configuration_does_not_count(cast: Cast, engine: Engine, platfo
     assert engine.run(upgrade, seconds=300).status == Status.SUCCESS
 
 
+def test_a_service_created_again_ends_the_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """ECS drops the deployments of a deleted service, and the new one of the same name says nothing about them."""
+    configure(platform, cast, strategy="CANARY", bakeTimeInMinutes=1)
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    client, place = platform.client(), {"cluster": cast.acme.cluster}
+    definition = client.describe_services(**place, services=[service_name(cast)])["services"][0]["taskDefinition"]
+    client.delete_service(**place, service=service_name(cast), force=True)
+    platform.advance(120)
+    client.create_service(
+        **place,
+        serviceName=service_name(cast),
+        taskDefinition=definition,
+        desiredCount=1,
+        launchType="FARGATE",
+        networkConfiguration={"awsvpcConfiguration": {"subnets": ["subnet-0a1b2c3d4e5f60001"]}},
+    )
+
+    rollout = engine.run(upgrade, steps=5).rollouts.get()
+
+    assert (rollout.status, rollout.outcome) == (Status.FAILED, Outcome.SERVICE_MISSING)
+    assert "deleted and created again" in (rollout.error_message or "")
+
+
 def test_other_strategies_end_only_by_their_own_record(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     """Without DescribeServiceDeployments, DescribeServices says nothing certain about them."""
     configure(platform, cast, strategy="BLUE_GREEN", bakeTimeInMinutes=1)
