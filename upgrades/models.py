@@ -1,7 +1,7 @@
 """Models of upgrades: one row per request, one per service that it rolls, timeline entries, checks, validation runs."""
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from django.conf import settings
@@ -378,6 +378,12 @@ class Rollout(Leased):
     @property
     def is_terminal(self) -> bool:
         return self.phase == Phase.DONE
+
+    @property
+    def hook_expires_at(self) -> datetime | None:
+        """Return until when ECS waits for the hook; None if there is none, or if ECS does not say."""
+        expires_at = (self.hook or {}).get("expires_at")
+        return datetime.fromisoformat(expires_at) if expires_at else None
 
     @property
     def waiting_hook(self) -> dict[str, Any] | None:

@@ -8,8 +8,6 @@ https://docs.aws.amazon.com/AmazonECS/latest/developerguide/blue-green-deploymen
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db import models
-
 from portal.aws.ecs import ROLLING
 from upgrades.estimates import find_usual_seconds, format_seconds
 from upgrades.models import Rollout, Upgrade
@@ -19,21 +17,11 @@ from upgrades.states import ROLLED_OUT, Outcome, Phase
 LAST_STAGE = "CLEAN_UP"
 
 
-class WayBack(models.TextChoices):
-    """How a rollout is undone."""
-
-    TRAFFIC = "traffic", "Traffic moves back"
-    TASKS = "tasks", "ECS rolls back"
-    NEW_DEPLOYMENT = "new_deployment", "A new deployment"
-    NONE = "none", "Nothing changes"
-
-
 @dataclass(frozen=True)
 class StopEffect:
     """What a stop does to one rollout. `sentence` follows the service's name."""
 
     rollout: Rollout
-    way: WayBack
     sentence: str
 
 
@@ -41,26 +29,26 @@ def describe_stops(upgrade: Upgrade) -> list[StopEffect]:
     """Return the effect on each rollout, in rolling order. *Costs* one query."""
     rollouts = list(upgrade.rollouts.all())
     usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in rollouts])
-    return [describe_stop(rollout, usual) for rollout in rollouts]
+    return [StopEffect(rollout, describe_stop(rollout, usual)) for rollout in rollouts]
 
 
-def describe_stop(rollout: Rollout, usual_seconds: Mapping[str, float]) -> StopEffect:
-    """Return what a stop does to the rollout now. `usual_seconds`: the usual duration of a rollout by service."""
+def describe_stop(rollout: Rollout, usual_seconds: Mapping[str, float]) -> str:
+    """Return what a stop does to the rollout now. `usual_seconds`: of a rollout, by service."""
     if rollout.is_terminal:
         return describe_ended(rollout, usual_seconds)
     if rollout.phase in (Phase.WAITING, Phase.DUE):
-        return StopEffect(rollout, WayBack.NONE, "It has not started: it will not be touched.")
+        return "It has not started: it will not be touched."
     if rollout.outcome == Outcome.ROLLING_BACK:
-        return StopEffect(rollout, WayBack.NONE, "ECS is already rolling it back.")
+        return "ECS is already rolling it back."
     earlier = rollout.from_version or "the earlier version"
     if is_traffic_only(rollout):
-        return StopEffect(rollout, WayBack.TRAFFIC, describe_traffic_back(rollout))
+        return describe_traffic_back(rollout)
     sentence = f"ECS rolls it back and starts tasks of {earlier} again. {estimate(rollout, usual_seconds)}"
     if rollout.lifecycle_stage == LAST_STAGE:
         sentence += (
             " The earlier tasks are already being stopped. If ECS refuses the stop, use Roll back after the end."
         )
-    return StopEffect(rollout, WayBack.TASKS, sentence)
+    return sentence
 
 
 def is_traffic_only(rollout: Rollout) -> bool:
@@ -78,18 +66,17 @@ def describe_traffic_back(rollout: Rollout) -> str:
     return f"ECS rolls it back within seconds: no production traffic has moved, and the {earlier} still run."
 
 
-def describe_ended(rollout: Rollout, usual_seconds: Mapping[str, float]) -> StopEffect:
+def describe_ended(rollout: Rollout, usual_seconds: Mapping[str, float]) -> str:
     """Return the effect on an ended rollout: none. If it rolled out, Roll back is the way back."""
     label = rollout.get_status_display().lower()
     if rollout.outcome not in ROLLED_OUT:
-        return StopEffect(rollout, WayBack.NONE, f"It has ended ({label}): it will not change.")
+        return f"It has ended ({label}): it will not change."
     minutes = (rollout.configuration or {}).get("bake_minutes")
     bake = f" It bakes for {minutes} min again." if rollout.strategy not in (None, ROLLING) and minutes else ""
-    sentence = (
+    return (
         f"It has ended ({label}): a stop does not change it. Roll back starts a new deployment once the upgrade has "
         f"ended. {estimate(rollout, usual_seconds)}{bake}"
     )
-    return StopEffect(rollout, WayBack.NEW_DEPLOYMENT, sentence)
 
 
 def estimate(rollout: Rollout, usual_seconds: Mapping[str, float]) -> str:

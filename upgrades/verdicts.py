@@ -298,9 +298,9 @@ def judge_by_id(
     other `strategy` only the loss of the service is concluded:
     https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html.
     """
-    if strategy != ROLLING and service.created_at is not None and service.created_at >= since:
-        return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, RECREATED)
     if strategy != ROLLING:
+        if service.created_at is not None and service.created_at >= since:
+            return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, RECREATED)
         return Verdict(Status.IN_PROGRESS, None, UNKNOWN_STRATEGY.format(strategy=strategy), is_resting=True)
     deployment, primary = service.deployment(deployment_id), service.primary
     # A deployment that is older than the call may have been missing in the baseline, if reads lagged.

@@ -199,18 +199,21 @@ class Service:
         return newest.rollout_state == "COMPLETED"
 
     @property
+    def earlier_tasks(self) -> int:
+        """Return how many tasks of all deployments but the newest still run or start."""
+        others = [deployment for deployment in self.deployments if deployment is not self.primary]
+        return sum(other.running_count + other.pending_count for other in others)
+
+    @property
     def draining_count(self) -> int:
         """Return how many tasks of earlier deployments still run although the newest deployment has completed.
 
         After early success, ECS removes them in the background: API_DeploymentEarlySuccessCriteria.
         """
-        newest = self.primary
-        others = [deployment for deployment in self.deployments if deployment is not newest]
-        if newest is None or newest.rollout_state != "COMPLETED":
+        if self.primary is None or self.primary.rollout_state != "COMPLETED":
             return 0
-        if any(other.rollout_state == "IN_PROGRESS" for other in others):
-            return 0
-        return sum(other.running_count + other.pending_count for other in others)
+        is_in_progress = any(deployment.rollout_state == "IN_PROGRESS" for deployment in self.deployments)
+        return 0 if is_in_progress else self.earlier_tasks
 
     def deployment(self, deployment_id: str) -> Deployment | None:
         return next((deployment for deployment in self.deployments if deployment.id == deployment_id), None)

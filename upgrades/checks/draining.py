@@ -86,12 +86,9 @@ def count_draining(rollout: Rollout, service: ecs.Service | None) -> Draining | 
 
     The rollout has ended, so its deployment has too, although a read that lags may still show it in progress.
     """
-    newest = service.primary if service else None
-    if service is None or newest is None or not is_own_deployment(rollout, service):
+    if service is None or service.primary is None or not is_own_deployment(rollout, service):
         return None
-    others = [deployment for deployment in service.deployments if deployment is not newest]
-    old_tasks = sum(other.running_count + other.pending_count for other in others)
-    return Draining(old_tasks, newest.running_count, service.desired_count)
+    return Draining(service.earlier_tasks, service.primary.running_count, service.desired_count)
 
 
 def is_own_deployment(rollout: Rollout, service: ecs.Service) -> bool:

@@ -82,11 +82,10 @@ def find_disturbance(rollout: Rollout, service: ecs.Service | None) -> str | Non
         return f"{label}: it was deployed again outside this upgrade."
     if len(service.deployments) > 1 and not service.draining_count:
         return f"{label}: another deployment is in progress."
-    new_failures = find_new_failures(rollout, service) if find_wait(rollout, service) else 0
-    if new_failures:
-        return f"{label}: {new_failures} of its new tasks failed since, and no circuit breaker counts them."
     if find_wait(rollout, service):
-        return None
+        failures = find_new_failures(rollout, service)
+        said = f"{label}: {failures} of its new tasks failed since, and no circuit breaker counts them."
+        return said if failures else None
     if service.running_count != service.desired_count or service.desired_count == 0:
         return f"{label}: {service.running_count} of {service.desired_count} tasks run."
     return None

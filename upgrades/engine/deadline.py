@@ -81,8 +81,7 @@ def is_past_deadline(rollout: Rollout, now: datetime) -> bool:
         return False
     if rollout.waiting_since is None:
         return now >= rollout.deadline_at
-    expires_at = (rollout.hook or {}).get("expires_at")
-    pause_ends_at = datetime.fromisoformat(expires_at) if expires_at else rollout.waiting_since + PAUSE_LIMIT
+    pause_ends_at = rollout.hook_expires_at or rollout.waiting_since + PAUSE_LIMIT
     waited = max(min(now, pause_ends_at) - rollout.waiting_since, timedelta(0))
     return now >= rollout.deadline_at + waited
 

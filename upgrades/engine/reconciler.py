@@ -485,14 +485,15 @@ def judge_deployment(
     if by is None and (deployment is None or deployment.status in ENDED_BY_PERSON):
         by = find_decider(rollout)
     if deployment is not None:
-        later = find_successor(lease, service, deployment) if deployment.status == "STOPPED" else None
+        is_stopped = deployment.status == "STOPPED"
+        later = find_successor(lease, service, deployment) if is_stopped else None
         return judge(
             deployment,
             superseded_by=later,
             stopped_by=by,
             shifted_at=rollout.traffic_shifted_at,
             has_run=rollout.target_running > 0,
-            failure=read_failure(lease, service),
+            failure=read_failure(lease, service) if is_stopped else None,
         )
     if service is not None and rollout.deployment_id:
         return judge_by_id(

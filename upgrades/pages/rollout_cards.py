@@ -100,14 +100,14 @@ def build_hook(rollout: Rollout) -> HookCard | None:
     hook = rollout.hook
     if hook is None or rollout.is_terminal:
         return None
-    stage, target, expires_at = hook.get("stage"), hook.get("target"), hook.get("expires_at")
+    stage, target = hook.get("stage"), hook.get("target")
     return HookCard(
         is_pause=hook.get("status") == "AWAITING_ACTION",
         name=str(target).rpartition(":")[2] if target else None,
         stage_name=STAGE_NAMES.get(stage or ""),
         stage=stage,
         began_at=rollout.stage_began_at or rollout.progressed_at,
-        expires_at=datetime.fromisoformat(expires_at) if expires_at else None,
+        expires_at=rollout.hook_expires_at,
         then=describe_timeout(rollout),
     )
 

@@ -98,9 +98,12 @@ def describe_strategy(rollout: Rollout) -> str | None:
     """Return the strategy with what its configuration says, as `Linear: 25 % every 2 min. Bake of 10 min`."""
     if rollout.strategy is None:
         return None
-    name = STRATEGY_NAMES.get(rollout.strategy, rollout.strategy)
     configuration = recall_configuration(rollout)
-    parts = describe_configuration(configuration) if configuration else []
+    return name_strategy(rollout.strategy, describe_configuration(configuration) if configuration else [])
+
+
+def name_strategy(strategy: str, parts: list[str]) -> str:
+    name = STRATEGY_NAMES.get(strategy, strategy)
     return f"{name}: {', '.join(parts)}" if parts else name
 
 
@@ -127,8 +130,7 @@ def describe_planned_strategy(configuration: DeploymentConfiguration) -> str | N
     parts += [f"waits for a decision at {stage}" for stage in stages]
     if configuration.strategy == ROLLING and not parts:
         return None
-    name = STRATEGY_NAMES.get(configuration.strategy, configuration.strategy)
-    return f"{name}: {', '.join(parts)}" if parts else name
+    return name_strategy(configuration.strategy, parts)
 
 
 def least_minutes(configuration: DeploymentConfiguration) -> int:
