@@ -19,17 +19,21 @@ DEFAULT_CONFIGURATION: Json = {
     "strategy": "ROLLING",
 }
 
-# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentLifecycleHook.html
-HOOK_STAGES = (
+STAGES = (
     "RECONCILE_SERVICE",
     "PRE_SCALE_UP",
+    "SCALE_UP",
     "POST_SCALE_UP",
     "TEST_TRAFFIC_SHIFT",
     "POST_TEST_TRAFFIC_SHIFT",
     "PRE_PRODUCTION_TRAFFIC_SHIFT",
     "PRODUCTION_TRAFFIC_SHIFT",
     "POST_PRODUCTION_TRAFFIC_SHIFT",
+    "BAKE_TIME",
+    "CLEAN_UP",
 )
+# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentLifecycleHook.html
+HOOK_STAGES = tuple(stage for stage in STAGES if stage not in ("SCALE_UP", "BAKE_TIME", "CLEAN_UP"))
 LAMBDA_ONLY_STAGES = ("TEST_TRAFFIC_SHIFT", "PRODUCTION_TRAFFIC_SHIFT")
 DEFAULT_TIMEOUT_MINUTES, LONGEST_PAUSE_MINUTES = 1440, 20160
 MOST_HOOKS_OF_ONE_TYPE = 10

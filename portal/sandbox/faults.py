@@ -9,10 +9,10 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from portal.sandbox.deployment_configuration import STAGES
 from portal.sandbox.errors import AwsError
 from portal.sandbox.protocol import ApiRequest, Reply
 from portal.sandbox.records import ServiceKey
-from portal.sandbox.stages import STAGES
 from portal.sandbox.sts import access_denied, expired_token
 
 ROLLOUT_KINDS = (

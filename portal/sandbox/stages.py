@@ -11,6 +11,7 @@ all its tasks are healthy. Hooks at stages that move traffic never run.
 import math
 
 from portal.sandbox.deployment_configuration import (
+    STAGES,
     early_success,
     has_alarms,
     hooks_at,
@@ -21,19 +22,6 @@ from portal.sandbox.hooks import advance_hooks, has_open_hooks, next_hook_times,
 from portal.sandbox.records import Service, ServiceDeployment
 from portal.sandbox.scheduler import PACE
 
-STAGES = (
-    "RECONCILE_SERVICE",
-    "PRE_SCALE_UP",
-    "SCALE_UP",
-    "POST_SCALE_UP",
-    "TEST_TRAFFIC_SHIFT",
-    "POST_TEST_TRAFFIC_SHIFT",
-    "PRE_PRODUCTION_TRAFFIC_SHIFT",
-    "PRODUCTION_TRAFFIC_SHIFT",
-    "POST_PRODUCTION_TRAFFIC_SHIFT",
-    "BAKE_TIME",
-    "CLEAN_UP",
-)
 ROLLING_HOOK_STAGES = ("RECONCILE_SERVICE", "PRE_SCALE_UP", "POST_SCALE_UP")
 STAGES_BEFORE_TASKS = ("RECONCILE_SERVICE", "PRE_SCALE_UP")
 
