@@ -4,8 +4,6 @@ The local AWS's ledger is the oracle.
 """
 
 import signal
-import subprocess
-import sys
 import threading
 from datetime import timedelta
 from typing import Any
@@ -18,8 +16,8 @@ from portal.aws import credentials
 from portal.leases import LEASE_DURATION
 from portal.models import Organization
 from tests.conftest import Cast, Engine
-from tests.local_aws import ROOT, LocalAws
-from tests.processes import wait_for, worker_environment
+from tests.local_aws import LocalAws
+from tests.processes import start_step, wait_for
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.engine.lease import LeaseLost, claim_rollout
 from upgrades.engine.reconciler import advance
@@ -28,9 +26,6 @@ from upgrades.states import Outcome, Phase, Status
 from upgrades.tasks import advance_rollout, sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-# One step of the engine in its own process, so that it can be killed halfway.
-STEP = "import django; django.setup(); from upgrades.engine.reconciler import advance; advance({pk})"
 
 
 def trigger(cast: Cast, service: str = "agent") -> Upgrade:
@@ -105,7 +100,7 @@ def test_a_worker_killed_in_the_middle_of_the_call(cast: Cast, engine: Engine, p
     upgrade = trigger(cast)
     pk = upgrade.rollouts.get().pk
     platform.fault(fault, action="UpdateService", times=1, seconds=3)
-    worker = subprocess.Popen([sys.executable, "-c", STEP.format(pk=pk)], cwd=ROOT, env=worker_environment())
+    worker = start_step(pk)
     wait_for(lambda: Rollout.objects.get(pk=pk).phase == Phase.CALLING)
     if fault == "timeout_after":
         wait_for(lambda: bool(deployments(platform, cast.acme)))

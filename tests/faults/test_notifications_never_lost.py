@@ -14,7 +14,6 @@ from portal.models.notifications import NotificationDelivery
 from portal.notifications.delivery import may_be_sent, post, record_result
 from portal.tasks import sweep_notifications
 from tests.conftest import Cast
-from tests.faults.test_never_doubled import worker_environment
 from tests.local_aws import ROOT
 from tests.notifications.conftest import (
     deliver,
@@ -27,6 +26,7 @@ from tests.notifications.conftest import (
     wait_for_senders,
 )
 from tests.outside import Outside
+from tests.processes import worker_environment
 
 __all__ = ["receiver"]
 

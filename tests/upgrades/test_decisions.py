@@ -1,7 +1,5 @@
 """Decisions at a pause: first through both page and API, then the second person, then what reaches ECS."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,9 +11,8 @@ from django.test import Client
 from portal.errors import PortalError
 from portal.models import AuditEvent, Membership, Organization, Role, User
 from tests.conftest import Cast, Engine
-from tests.faults.test_never_doubled import STEP
-from tests.local_aws import ROOT, LocalAws
-from tests.processes import wait_for, worker_environment
+from tests.local_aws import LocalAws
+from tests.processes import start_step, wait_for
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade, post_json
 from tests.upgrades.test_strategies import configure, decide, is_waiting, pause, run_until, trigger
 from upgrades.commands.decide import decide_rollout
@@ -434,7 +431,7 @@ def test_a_worker_killed_while_deciding_is_recovered(
     decision = decide_at(rollout, cast.admin, DecisionAction.CONTINUE)
     platform.fault(fault, action="ContinueServiceDeployment", times=1, seconds=3)
     Rollout.objects.filter(pk=rollout.pk).update(lease_until=None)
-    worker = subprocess.Popen([sys.executable, "-c", STEP.format(pk=rollout.pk)], cwd=ROOT, env=worker_environment())
+    worker = start_step(rollout.pk)
     wait_for(lambda: platform.faults() == [])  # the call is on its way
     worker.kill()
     worker.wait()

@@ -166,14 +166,17 @@ def test_a_rollback_shows_no_stage(cast: Cast, engine: Engine, platform: LocalAw
     assert "Bakes until" not in markup
 
 
+def end_early(cast: Cast, engine: Engine, platform: LocalAws) -> Upgrade:
+    """Run an upgrade that ECS ends by early success while the old tasks drain."""
+    criteria = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
+    configure(platform, cast, strategy="ROLLING", earlySuccessCriteria=criteria, maximumPercent=200)
+    return engine.run(trigger(cast), seconds=2)
+
+
 def test_early_success_shows_until_old_tasks_are_gone(
     cast: Cast, engine: Engine, platform: LocalAws, viewer: Client
 ) -> None:
-    criteria = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
-    configure(platform, cast, strategy="ROLLING", earlySuccessCriteria=criteria, maximumPercent=200)
-    upgrade = trigger(cast)
-
-    engine.run(upgrade, seconds=2)
+    upgrade = end_early(cast, engine, platform)
 
     fragment, entry = viewer.get(get_url(upgrade), headers=HTMX).content.decode(), read_entry(viewer, upgrade)
     left = entry["source_running"]
@@ -210,9 +213,7 @@ def test_new_tasks_that_still_start_are_no_old_ones(
 def test_counts_after_the_end_are_not_those_of_the_end(
     cast: Cast, engine: Engine, platform: LocalAws, viewer: Client
 ) -> None:
-    criteria = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
-    configure(platform, cast, strategy="ROLLING", earlySuccessCriteria=criteria, maximumPercent=200)
-    upgrade = engine.run(trigger(cast), seconds=2)
+    upgrade = end_early(cast, engine, platform)
     platform.advance(60)
 
     count_again(upgrade)
@@ -243,9 +244,7 @@ def count_again(upgrade: Upgrade) -> None:
 def test_without_ecs_the_last_count_stays_with_its_time(
     cast: Cast, engine: Engine, platform: LocalAws, viewer: Client
 ) -> None:
-    criteria = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
-    configure(platform, cast, strategy="ROLLING", earlySuccessCriteria=criteria, maximumPercent=200)
-    upgrade = engine.run(trigger(cast), seconds=2)
+    upgrade = end_early(cast, engine, platform)
 
     platform.fault("access_denied", action="DescribeServices", account="111111111111")
     count_again(upgrade)
@@ -255,9 +254,7 @@ def test_without_ecs_the_last_count_stays_with_its_time(
 
 
 def test_an_early_success_from_before_is_over(cast: Cast, engine: Engine, platform: LocalAws, viewer: Client) -> None:
-    criteria = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
-    configure(platform, cast, strategy="ROLLING", earlySuccessCriteria=criteria, maximumPercent=200)
-    earlier = engine.run(trigger(cast), seconds=2)
+    earlier = end_early(cast, engine, platform)
 
     platform.advance(60)
     engine.run(trigger(cast), seconds=2)

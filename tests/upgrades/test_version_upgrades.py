@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +10,9 @@ from django.db.models.functions import Now
 
 from portal.errors import PortalError
 from tests.conftest import Cast, Engine
-from tests.faults.test_never_doubled import STEP, deployments, wait_for, worker_environment
-from tests.local_aws import ROOT, LocalAws
+from tests.faults.test_never_doubled import deployments
+from tests.local_aws import LocalAws
+from tests.processes import start_step, wait_for
 from tests.upgrades.conftest import push_untagged
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.trigger import trigger_upgrade
@@ -477,7 +476,7 @@ def test_a_worker_killed_while_registering_is_recovered(
     upgrade = trigger(cast)
     pk = upgrade.rollouts.get().pk
     platform.fault(fault, action="RegisterTaskDefinition", times=1, seconds=3)
-    worker = subprocess.Popen([sys.executable, "-c", STEP.format(pk=pk)], cwd=ROOT, env=worker_environment())
+    worker = start_step(pk)
     wait_for(lambda: platform.faults() == [])  # the call is on its way
     wait_for(lambda: len(registrations(platform)) == registered)
     worker.send_signal(signal.SIGKILL)
@@ -787,7 +786,7 @@ def test_the_lease_is_renewed_before_each_call(cast: Cast, engine: Engine, platf
     upgrade = trigger(cast)
     pk = upgrade.rollouts.get().pk
     platform.fault("delay", action="DescribeTaskDefinition", seconds=2, times=1)
-    worker = subprocess.Popen([sys.executable, "-c", STEP.format(pk=pk)], cwd=ROOT, env=worker_environment())
+    worker = start_step(pk)
     wait_for(lambda: platform.faults() == [])
     Rollout.objects.filter(pk=pk).update(lease_epoch=100, lease_until=Now())
     worker.wait()
