@@ -33,7 +33,7 @@ def describe_stops(upgrade: Upgrade) -> list[StopEffect]:
 
 
 def describe_stop(rollout: Rollout, usual_seconds: Mapping[str, float]) -> str:
-    """Return what a stop does to the rollout now. `usual_seconds`: of a rollout, by service."""
+    """Return what a stop does to the rollout now. `usual_seconds`: a rollout's usual duration, by service."""
     if rollout.is_terminal:
         return describe_ended(rollout, usual_seconds)
     if rollout.phase in (Phase.WAITING, Phase.DUE):
