@@ -45,7 +45,10 @@ _numbers = itertools.count(1)
 # Fixtures that start a process; whoever uses one of them, directly or not, gets the marker `process`.
 PROCESS_FIXTURES = {"local_aws_server", "aws_server", "ecs", "own_server", "killed", "browser"}
 # Tests that wait for processes more than they work: first, so that the other workers use the cores meanwhile.
-WAITING = ("tests/faults/test_make_up.py", "tests/faults/test_self_upgrade.py", "tests/faults/", "tests/browser/")
+WAITING = (
+    *("tests/faults/test_make_up.py", "tests/faults/test_self_upgrade.py", "tests/faults/"),
+    *("tests/docs/test_console_blocks.py", "tests/portal/test_sqs_broker.py", "tests/browser/"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -305,7 +308,7 @@ class Engine:
                 return rollout
         raise AssertionError(f"no rollout of {upgrade} started: {list(upgrade.rollouts.values())}")
 
-    def run(self, upgrade: Upgrade, *, seconds: float = 10, steps: int = 200) -> Upgrade:
+    def run(self, upgrade: Upgrade, *, seconds: float = 20, steps: int = 200) -> Upgrade:
         """Step and advance AWS's clock until the upgrade has ended."""
         for _ in range(steps):
             self.step()

@@ -36,7 +36,7 @@ def wait_for_hook(ecs: Ecs, arn: str, status: str, *, but: str = "") -> Json:
         hooks = ecs.deployment(arn).get("lifecycleHookDetails") or []
         return next((each for each in hooks if each["status"] == status and each["hookId"] != but), None)
 
-    return dict(ecs.wait(found, seconds=600))
+    return dict(ecs.wait(found, seconds=600, step=1 if status == "IN_PROGRESS" else 5))
 
 
 def answer(ecs: Ecs, arn: str, hook: Json, action: str) -> Json:

@@ -202,8 +202,8 @@ def test_a_superseding_deployment_reconciles_first(ecs: Ecs) -> None:
     baking = reach(ecs, first, "BAKE_TIME")
 
     second = ecs.roll(service)
-    stopped = ecs.wait_for(first, "STOPPED", seconds=10)
     reconciling = reach(ecs, second, "RECONCILE_SERVICE", seconds=10)
+    stopped = ecs.wait_for(first, "STOPPED", seconds=10)
     done = ecs.wait_for(second, "SUCCESSFUL", seconds=600)
 
     assert stopped["lifecycleStage"] == "BAKE_TIME"

@@ -53,7 +53,7 @@ def trigger(cast: Cast, **options: Any) -> Upgrade:
 
 
 def run_until(
-    engine: Engine, upgrade: Upgrade, condition: Callable[[Rollout], bool], *, seconds: float = 10, steps: int = 200
+    engine: Engine, upgrade: Upgrade, condition: Callable[[Rollout], bool], *, seconds: float = 15, steps: int = 200
 ) -> Rollout:
     """Step and advance AWS's clock until the rollout fulfils the condition, and return it."""
     for _ in range(steps):
@@ -226,7 +226,7 @@ def test_an_alarm_in_the_bake_rolls_back_with_its_time(cast: Cast, engine: Engin
     configure(platform, cast, strategy="BLUE_GREEN", bakeTimeInMinutes=10, alarms=alarms)
     upgrade = trigger(cast)
 
-    engine.run(upgrade)
+    engine.run(upgrade, seconds=10)
 
     ended = upgrade.rollouts.get()
     assert (ended.status, ended.outcome) == (Status.FAILED, Outcome.ROLLED_BACK)
