@@ -7,11 +7,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 DATA_DIR ?= .data
 SEED ?= 1
+N ?=
 VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-fast test-browser faults pages check format lock bench bench-verdicts sim sim-mutants
+.PHONY: help up manage reset test test-fast test-browser faults isolation fuzz pages check format lock bench bench-verdicts sim sim-mutants
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -27,20 +28,26 @@ reset: ## drop the data of `make up`
 	@$(PYTHON) -m portal.local.setup reset
 
 # Keep bytecode whatever the shell says: without it each process compiles the tests and all imports again.
-test test-fast faults pages: export PYTHONDONTWRITEBYTECODE :=
+test test-fast faults isolation fuzz pages: export PYTHONDONTWRITEBYTECODE :=
 
-# Three workers for two cores: many tests wait for a process or a browser. An idle worker takes tests from a busy one.
-test: $(VENV)/.dev ## the suite, browser included; without the walks and kills of `make pages` and `make faults`
-	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not faults and not pages" $(ARGS)
+# Four workers for two cores: many tests wait for a process or a browser. An idle worker takes tests from a busy one.
+test: $(VENV)/.dev ## the suite, browser included; without the walks and kills of `make faults`, `isolation`, `fuzz`, `pages`
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -m "not faults and not pages and not isolation and not fuzz" $(ARGS)
 
 faults: $(VENV)/.dev ## kill, stop and restart the portal's processes: nothing is lost, nothing doubled
 	@$(BIN)/python -m pytest -n 3 --dist worksteal -m faults $(ARGS)
+
+isolation: $(VENV)/.dev ## every route x method x actor, plain and with htmx: nobody reads or changes what is not theirs
+	@$(BIN)/python -m pytest -n 3 --dist worksteal tests/portal/test_isolation.py tests/portal/test_policies.py $(ARGS)
+
+fuzz: $(VENV)/.dev ## hostile requests, forms and replies of AWS: no error, nothing executed (N=10000 for the full form)
+	@N=$(N) $(BIN)/python -m pytest -n 3 --dist worksteal -m fuzz $(ARGS)
 
 pages: $(VENV)/.dev ## walk through every page with axe (WCAG 2.2 AA), light and dark, from 320 px up
 	@$(BIN)/python -m pytest -n 3 --dist worksteal -m pages $(ARGS)
 
 test-fast: $(VENV)/.dev ## what needs no process of its own and no browser: while you work
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not process and not browser" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not process and not browser and not isolation and not fuzz" $(ARGS)
 
 test-browser: ## install Chromium (Debian's), then run the tests that drive it
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)

@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.db import connection
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
 
 from portal.models import User
 
@@ -56,6 +56,12 @@ class Guard:
         page.on("console", lambda message: message.type in ("error", "warning") and self.note(message.text))
         page.on("pageerror", lambda error: self.note(f"uncaught: {error}"))
         page.on("request", lambda request: self.check_url(request.url))
+        page.on("dialog", self.refuse)
+
+    def refuse(self, dialog: Dialog) -> None:
+        """Note a dialog, which no script of the portal opens."""
+        self.note(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def check_url(self, url: str) -> None:
         if not url.startswith((self.origin, "data:")):

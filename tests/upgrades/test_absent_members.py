@@ -183,6 +183,7 @@ def test_no_read_fails_over_an_absent_member(rolling: Platform) -> None:
     assert [errors for errors in wrong if errors] == []
 
 
+@pytest.mark.fuzz
 def test_no_page_fails_over_an_absent_member(cast: Cast, rolling: Platform, client_for: SignIn) -> None:
     """A member that the portal's own reading ignores cannot matter to a page."""
     client, outsider, staff = (client_for(person) for person in (cast.operator, cast.outsider, cast.staff))
@@ -220,6 +221,7 @@ def forget(cast: Cast) -> None:
     credentials.drop_session(cast.globex.aws_target)
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("phase", [Phase.DUE, Phase.CALLING, Phase.WATCHING])
 def test_no_rollout_ends_over_an_absent_member(
     cast: Cast, engine: Engine, platform: LocalAws, settings: Any, replay: Replay, phase: Phase
@@ -248,6 +250,7 @@ def test_no_rollout_ends_over_an_absent_member(
     assert len(platform.ledger(action="RegisterTaskDefinition", effect=True)) == 1
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize(
     ("crashes", "outcome"), [(False, Outcome.COMPLETED), (True, Outcome.ROLLED_BACK)], ids=["ends well", "rolls back"]
 )
