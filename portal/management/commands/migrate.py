@@ -1,0 +1,15 @@
+"""Django's `migrate`, as the owner of the tables. Afterwards the application's role has its rights on them."""
+
+from typing import Any
+
+from django.core.management.commands import migrate
+
+from portal.database.roles import owner_connection, secure_tables
+
+
+class Command(migrate.Command):
+    def handle(self, *args: Any, **options: Any) -> None:
+        with owner_connection() as role:
+            super().handle(*args, **options)
+            if not (options["plan"] or options["check_unapplied"]):
+                secure_tables(role)
