@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-fast test-browser faults pages check format lock bench bench-verdicts sim sim-mutants
+.PHONY: help up manage reset test test-fast test-browser faults pages check format lock isolation bench bench-verdicts sim sim-mutants
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -45,6 +45,9 @@ test-fast: $(VENV)/.dev ## what needs no process of its own and no browser: whil
 test-browser: ## install Chromium (Debian's), then run the tests that drive it
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 	$(MAKE) test ARGS="-m browser"
+
+isolation: $(VENV)/.dev ## remove the scope of a read in 20 places and print how many leaked (ARGS="--control")
+	@$(BIN)/python -m bench.scope_mutants $(ARGS)
 
 bench: $(VENV)/.dev ## calls to ECS a minute, and how soon a change is seen, with 2,000 deployments
 	@$(BIN)/python -m bench.reconcile $(ARGS)

@@ -44,29 +44,42 @@ def owner_connection() -> Iterator[str]:
         connection.settings_dict.update(given)
 
 
+def runs_without_policies() -> bool:
+    """Return whether a release without row-level security made the tables, so that it may still be running."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) > 0 FROM pg_class WHERE oid = to_regclass('portal_organization') AND NOT relrowsecurity"
+        )
+        return bool(cursor.fetchone()[0])
+
+
 @transaction.atomic
-def secure_tables(role: str) -> None:
+def secure_tables(role: str, *, force: bool = True) -> None:
     """Grant the application's role its rights, and force the policies where it is the owner itself. Call as the owner.
 
-    Runs after each `migrate`, so that it also covers new tables and a role with a new name.
+    Runs after each `migrate`, so that it also covers new tables and a role with a new name. Without `force` the policies do
+    not hold for the owner yet: while the first release with them is rolled out, the one before knows no context.
     """
     is_owner = role == settings.DATABASE_OWNER["USER"]
     with connection.cursor() as cursor:
         cursor.execute(TENANT_TABLES)
         for table, is_forced in cursor.fetchall():
-            if is_forced != is_owner:
-                force = sql.SQL("FORCE" if is_owner else "NO FORCE")
+            if is_forced != is_owner and (force or is_forced):
+                change = sql.SQL("FORCE" if is_owner else "NO FORCE")
                 statement = sql.SQL("ALTER TABLE {} {} ROW LEVEL SECURITY")
-                cursor.execute(statement.format(sql.Identifier(table), force))
-        if not is_owner:
-            for grant in grants(connection.introspection.table_names(cursor)):
-                cursor.execute(grant.format(role=sql.Identifier(role)))
+                cursor.execute(statement.format(sql.Identifier(table), change))
+        if is_owner:
+            return
+        cursor.execute("SELECT current_schema()")
+        schema = sql.Identifier(cursor.fetchone()[0])
+        for grant in grants(connection.introspection.table_names(cursor)):
+            cursor.execute(grant.format(schema=schema, role=sql.Identifier(role)))
 
 
 def grants(tables: list[str]) -> Iterator[sql.SQL]:
-    """Yield the grants on the tables and their sequences, to `{role}`."""
-    yield sql.SQL("GRANT USAGE ON SCHEMA public TO {role}")
+    """Yield the grants on the tables of `{schema}` and their sequences, to `{role}`."""
+    yield sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {role}")
     for table in tables:
         rights = RIGHTS_ON.get(table, RIGHTS)
-        yield sql.SQL(f'GRANT {rights} ON "{table}" TO {{role}}')
-    yield sql.SQL("GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}")
+        yield sql.SQL(f'GRANT {rights} ON {{schema}}."{table}" TO {{role}}')
+    yield sql.SQL("GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO {role}")

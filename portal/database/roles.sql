@@ -13,16 +13,19 @@ END $$;
 GRANT USAGE, CREATE ON SCHEMA public TO portal_owner;
 GRANT USAGE ON SCHEMA public TO portal_app;
 
--- What an earlier release made as another role becomes portal_owner's. Sequences of columns follow their tables.
+-- What an earlier release made as a superuser becomes portal_owner's. Sequences of columns follow their tables.
+-- What it made as another role stays: that role is the site's DATABASE_OWNER_URL (docs/deployment.md).
 DO $$
-DECLARE made record;
+DECLARE
+    made record;
+    superusers oid[] := ARRAY(SELECT oid FROM pg_roles WHERE rolsuper);
 BEGIN
     FOR made IN
         SELECT format('TABLE %s', oid::regclass) AS name FROM pg_class
-        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relowner <> 'portal_owner'::regrole
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relowner = ANY (superusers)
         UNION ALL
         SELECT format('FUNCTION %s', oid::regprocedure) FROM pg_proc
-        WHERE pronamespace = 'public'::regnamespace AND proowner <> 'portal_owner'::regrole
+        WHERE pronamespace = 'public'::regnamespace AND proowner = ANY (superusers)
     LOOP
         EXECUTE format('ALTER %s OWNER TO portal_owner', made.name);
     END LOOP;

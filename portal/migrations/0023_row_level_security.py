@@ -16,8 +16,7 @@ CREATE FUNCTION portal_organizations() RETURNS uuid[] LANGUAGE sql STABLE AS $$
 $$;
 -- Sets the context to the organizations whose members the person is, and returns it. The reads inside are of all
 -- organizations, also where the owner of the tables is subject to the policies. If they fail, the setting is undone.
-CREATE FUNCTION portal_enter_person(person bigint) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
-SET search_path FROM CURRENT AS $$
+CREATE FUNCTION portal_enter_person(person bigint) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE context text := '{}';
 BEGIN
     IF person IS NOT NULL THEN
@@ -34,7 +33,7 @@ END $$;
 -- Reads a session that ends after `moment`, and enters its person. Always returns one row.
 CREATE FUNCTION portal_open_session(stored_key text, moment timestamptz)
 RETURNS TABLE (session_data text, expire_date timestamptz, person_id bigint, organizations text)
-LANGUAGE plpgsql ROWS 1 SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql ROWS 1 SECURITY DEFINER AS $$
 BEGIN
     SELECT session.session_data, session.expire_date, device.user_id INTO session_data, expire_date, person_id
     FROM django_session AS session
@@ -42,6 +41,14 @@ BEGIN
     WHERE session.session_key = stored_key AND session.expire_date > moment;
     organizations := portal_enter_person(person_id);
     RETURN NEXT;
+END $$;
+-- They run with the owner's rights, so no table of a caller may stand in for the portal's.
+DO $$
+DECLARE name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['portal_enter_person(bigint)', 'portal_open_session(text, timestamptz)'] LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', name, current_schema());
+    END LOOP;
 END $$;
 """
 POLICY = """
