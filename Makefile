@@ -37,8 +37,9 @@ test: $(VENV)/.dev ## the suite, browser included; without the walks and kills o
 faults: $(VENV)/.dev ## kill, stop and restart the portal's processes: nothing is lost, nothing doubled
 	@$(BIN)/python -m pytest -n 3 --dist worksteal -m faults $(ARGS)
 
-isolation: $(VENV)/.dev ## every route x method x actor, plain and with htmx: nobody reads or changes what is not theirs
-	@$(BIN)/python -m pytest -n 3 --dist worksteal tests/portal/test_isolation.py tests/portal/test_policies.py $(ARGS)
+isolation: $(VENV)/.dev ## every route x method x actor; then the reads without their scope, one at a time: what leaks?
+	@$(BIN)/python -m pytest -n 3 --dist worksteal tests/portal/test_isolation.py tests/portal/test_policies.py
+	$(BIN)/python -m bench.scope_mutants $(ARGS)
 
 fuzz: $(VENV)/.dev ## hostile requests, forms and replies of AWS: no error, nothing executed (N=10000 for the full form)
 	@N=$(N) $(BIN)/python -m pytest -n 3 --dist worksteal -m fuzz $(ARGS)

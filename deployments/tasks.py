@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 
 from deployments.engine.reconciler import reconcile as run_turn
 from deployments.models import Deployment
+from portal.tenancy import all_organizations
 from portal.wakeup import dispatch_or_run
 
 # The sweep itself reconciles work that no worker has claimed within this time, with or without a broker.
@@ -40,7 +41,8 @@ def find_due_clusters() -> list[tuple[UUID, str, bool]]:
     places = Deployment.objects.due().order_by().values("organization_id", "cluster")
     due = places.annotate(due_at=Min("next_check_at"), is_steady=BoolAnd("has_read_slot")).annotate(overdue=is_overdue)
     due = due.order_by("is_steady", "due_at")
-    return list(due.values_list("organization_id", "cluster", "overdue")[:CLUSTERS_PER_SWEEP])
+    with all_organizations("the sweep looks for work everywhere"):
+        return list(due.values_list("organization_id", "cluster", "overdue")[:CLUSTERS_PER_SWEEP])
 
 
 def sweep() -> None:

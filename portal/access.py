@@ -26,6 +26,7 @@ from rest_framework.request import Request
 
 from portal.errors import NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
+from portal.tenancy import enter_all_organizations
 from portal.web.htmx import get_page_path
 
 Person = User | AnonymousUser
@@ -127,7 +128,15 @@ class AccessMiddleware:
             return None
         if not request.user.is_authenticated:
             return sign_in_first(request)
-        return None if declared is not Policy.STAFF else staff_only(request)
+        return None if declared is not Policy.STAFF else open_admin(request)
+
+
+def open_admin(request: HttpRequest) -> HttpResponse | None:
+    """Let staff work inside all organizations. Return the refusal of everybody else."""
+    refusal = staff_only(request)
+    if refusal is None:
+        enter_all_organizations()
+    return refusal
 
 
 def sign_in_first(request: HttpRequest) -> HttpResponse:

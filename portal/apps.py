@@ -2,6 +2,8 @@ from importlib import import_module
 
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
+from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.core.signals import request_finished, request_started
 
 
 class PortalConfig(AppConfig):
@@ -10,7 +12,16 @@ class PortalConfig(AppConfig):
 
     def ready(self) -> None:
         # Bind shared_task to the configured broker in every process, not only in the worker.
-        from portal import celery  # noqa: F401
+        from portal import (
+            celery,  # noqa: F401
+            tenancy,
+        )
+        from portal.accounts.sessions import follow_sign_in, follow_sign_out
+
+        for ends in (request_started, request_finished):
+            ends.connect(tenancy.leave)
+        user_logged_in.connect(follow_sign_in)
+        user_logged_out.connect(follow_sign_out)
 
 
 class PortalAdminConfig(admin_apps.AdminConfig):

@@ -45,6 +45,8 @@ try:
         "CSRF_TRUSTED_ORIGINS", [], validate=lambda origins: [ORIGIN(origin) for origin in origins]
     )
     database: dict[str, Any] = env.dj_db_url("DATABASE_URL")
+    # The role that owns the tables, for `migrate`. Without it, DATABASE_URL's role owns them.
+    DATABASE_OWNER: dict[str, Any] = env.dj_db_url("DATABASE_OWNER_URL", env.str("DATABASE_URL"))
     DATABASE_CONN_MAX_AGE: int = env.int("DATABASE_CONN_MAX_AGE", 60, validate=validate.Range(min=0))
     CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", validate=BROKER_URL)
     # With CELERY_BROKER_URL=sqs://: where the queue is, and the queue itself if it should not be found or made by name.
@@ -148,7 +150,7 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "portal.accounts.sessions.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "portal.accounts.devices.DevicesMiddleware",
@@ -179,6 +181,7 @@ FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 DATABASES = {
     "default": {
         **database,
+        "ENGINE": "portal.database",
         "ATOMIC_REQUESTS": False,
         "CONN_MAX_AGE": DATABASE_CONN_MAX_AGE,
         "CONN_HEALTH_CHECKS": True,
@@ -230,7 +233,7 @@ EMAIL_TIMEOUT = 5
 # --- People --------------------------------------------------------------------------------------------------------
 
 AUTH_USER_MODEL = "portal.User"
-AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTHENTICATION_BACKENDS = ["portal.accounts.sessions.AuthenticationBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {
         "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
@@ -259,7 +262,7 @@ MFA_TOTP_ISSUER = "Operations portal"
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = LOCAL
 USERSESSIONS_TRACK_ACTIVITY = True
 
-SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_ENGINE = "portal.accounts.sessions"
 SESSION_COOKIE_AGE = 12 * 60 * 60
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"

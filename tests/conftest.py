@@ -10,19 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 import pytest
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.hashers import make_password
 from django.contrib.contenttypes.management import create_contenttypes
 from django.contrib.contenttypes.models import ContentType
-from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
+from django.core.signals import request_finished
 from django.db import connection
+from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models.functions import Now
 from django.db.models.signals import post_migrate
 from django.test import Client
 
+from portal import tenancy
+from portal.accounts.sessions import SessionStore
 from portal.aws import credentials
 from portal.celery import app
 from portal.models import Membership, Organization, Role, User
@@ -91,6 +95,29 @@ def django_db_setup(django_db_setup: None) -> None:
     when a test asks for them."""
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
+    DatabaseOperations.execute_sql_flush = flush_as_superuser
+
+
+def flush_as_superuser(self: DatabaseOperations, statements: list[str]) -> None:
+    """Run the statements that empty the tables. The application's role may not."""
+    named = self.connection.settings_dict
+    superuser = psycopg.connect(host=named["OPTIONS"]["host"], dbname=named["NAME"], user="postgres")
+    with superuser, superuser.transaction():
+        for statement in statements:
+            superuser.execute(statement)
+
+
+@pytest.fixture(autouse=True)
+def all_organizations() -> Iterator[None]:
+    """Let the test itself see all organizations. Requests and the engine have their own contexts, as in production."""
+
+    def enter_again(**_: Any) -> None:
+        tenancy.enter_all_organizations()
+
+    with tenancy.all_organizations("the test"):
+        request_finished.connect(enter_again)
+        yield
+        request_finished.disconnect(enter_again)
 
 
 @pytest.fixture(autouse=True)
@@ -263,7 +290,7 @@ def client_for() -> Callable[[User], Client]:
         client = Client()
         session = SessionStore()
         session[SESSION_KEY] = str(user.pk)
-        session[BACKEND_SESSION_KEY] = "allauth.account.auth_backends.AuthenticationBackend"
+        session[BACKEND_SESSION_KEY] = "portal.accounts.sessions.AuthenticationBackend"
         session[HASH_SESSION_KEY] = user.get_session_auth_hash()
         session.create()
         client.cookies[settings.SESSION_COOKIE_NAME] = session.session_key
@@ -297,7 +324,9 @@ class Engine:
     def step(self) -> int:
         """Make all open rollouts due, take one step of each, and return the number of steps."""
         Rollout.objects.unfinished().filter(next_check_at__isnull=False).update(next_check_at=Now(), lease_until=None)
-        return sum(advance(pk) for pk in Rollout.objects.due().values_list("pk", flat=True))
+        found = list(Rollout.objects.due().values_list("pk", flat=True))
+        with tenancy.no_organization():
+            return sum(advance(pk) for pk in found)
 
     def start(self, upgrade: Upgrade) -> Rollout:
         """Step until the first rollout watches its deployment."""

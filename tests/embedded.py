@@ -46,8 +46,8 @@ def stop_redis(redis: subprocess.Popen[bytes]) -> None:
     redis.wait()
 
 
-def start_postgres(data_dir: Path) -> str:
-    """Start PostgreSQL with the template database, and return the URL of another, empty one."""
+def start_postgres(data_dir: Path) -> dict[str, str]:
+    """Start PostgreSQL with the template database, and return the settings that name its roles and another database."""
     kept = KEPT_CLUSTERS / get_migrations_digest()
     if not kept.exists():
         make_cluster(data_dir)
@@ -55,25 +55,33 @@ def start_postgres(data_dir: Path) -> str:
     else:
         copy_cluster(kept, data_dir)
     embedded.start_postgres(data_dir)
-    return embedded.database_url(data_dir)
+    return {
+        "DATABASE_URL": embedded.database_url(data_dir, role=embedded.APPLICATION),
+        "DATABASE_OWNER_URL": embedded.database_url(data_dir, role=embedded.OWNER),
+    }
 
 
 def get_migrations_digest() -> str:
     """Return a digest of what decides the template's tables: migrations, settings and the versions of packages."""
     digest = hashlib.sha256()
-    for path in sorted([*ROOT.glob("*/migrations/*.py"), *ROOT.glob("requirements*.txt"), ROOT / "portal/settings.py"]):
+    names = ("*/migrations/*.py", "portal/database/*.*", "requirements*.txt", "portal/settings.py", "tests/embedded.py")
+    for path in sorted(path for name in names for path in ROOT.glob(name)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def make_cluster(data_dir: Path) -> None:
-    """Create a cluster with the template, and leave it shut down."""
+    """Create a cluster with the template, and leave it shut down. Each worker copies the template as the application."""
     process = embedded.start_postgres(data_dir)
-    url = embedded.database_url(data_dir)
-    create = [str(embedded.binaries() / "psql"), "-qd", url, "-c", f"CREATE DATABASE {TEMPLATE_DATABASE}"]
+    embedded.create_roles(data_dir)
+    create = [str(embedded.binaries() / "psql"), "-qd", embedded.database_url(data_dir)]
+    create += ["-c", f"CREATE DATABASE {TEMPLATE_DATABASE} OWNER {embedded.OWNER} IS_TEMPLATE true"]
+    create += ["-c", f"ALTER ROLE {embedded.APPLICATION} CREATEDB"]
     migrate = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
+    template = embedded.database_url(data_dir, role=embedded.OWNER).replace("/postgres?", f"/{TEMPLATE_DATABASE}?")
     settings = SETTINGS | {
-        "DATABASE_URL": url.replace("/postgres?", f"/{TEMPLATE_DATABASE}?"),
+        "DATABASE_URL": template.replace(embedded.OWNER, embedded.APPLICATION),
+        "DATABASE_OWNER_URL": template,
         "CELERY_BROKER_URL": "redis://none",
     }
     subprocess.run(create, check=True)
@@ -107,7 +115,7 @@ def start() -> None:
     atexit.register(stop_redis, redis)
     os.environ |= SETTINGS | {
         "PORTAL_TEST_PARTS": str(directory),
-        "DATABASE_URL": start_postgres(directory / "postgres"),
+        **start_postgres(directory / "postgres"),
         "CELERY_BROKER_URL": f"redis+socket://{redis_socket}?virtual_host=0",
     }
 

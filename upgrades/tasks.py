@@ -11,6 +11,7 @@ from django.db.models import BooleanField, Case, QuerySet, Value, When
 from django.db.models.functions import Now
 
 from portal.leases import due
+from portal.tenancy import all_organizations
 from portal.wakeup import dispatch_or_run
 from upgrades.checks.draining import find_draining_due, refresh_draining
 from upgrades.checks.validation import open_missing_matrices, send_reminders, validate
@@ -56,8 +57,10 @@ def maintain_validations() -> None:
     """Open missing validation matrices, send reminders and count old tasks. No validation run does this."""
     open_missing_matrices()
     send_reminders()
-    draining = find_draining_due().order_by("last_checked_at", "pk").values_list("pk", flat=True)[:ROWS_PER_SWEEP]
-    calls = (((pk,), False) for pk in draining)
+    draining = find_draining_due().order_by("last_checked_at", "pk").values_list("pk", flat=True)
+    with all_organizations("the sweep looks for work everywhere"):
+        found = list(draining[:ROWS_PER_SWEEP])
+    calls = (((pk,), False) for pk in found)
     dispatch_or_run("upgrades.tasks.count_draining", calls, refresh_draining, seconds=SWEEP_SECONDS)
 
 
@@ -69,5 +72,6 @@ def sweep_rows(rows: "QuerySet[Rollout] | QuerySet[ValidationRun]", task: str, s
     is_overdue = Case(
         When(next_check_at__lt=Now() - OVERDUE, then=True), default=Value(False), output_field=BooleanField()
     )
-    found = rows.values_list("pk", is_overdue)[:ROWS_PER_SWEEP]
+    with all_organizations("the sweep looks for work everywhere"):
+        found = list(rows.values_list("pk", is_overdue)[:ROWS_PER_SWEEP])
     dispatch_or_run(task, (((pk,), overdue) for pk, overdue in found), step, seconds=SWEEP_SECONDS)

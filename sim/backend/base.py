@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import connections
-from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
+from portal.database import base
 from sim.clock import CLOCK
 from sim.scheduler import Killed, Task, current
 

@@ -23,6 +23,7 @@ from deployments.engine.reconciler import reconcile
 from deployments.models import Agent, Deployment
 from deployments.tasks import reconcile as reconcile_task
 from deployments.tasks import sweep
+from portal import tenancy
 from portal.leases import LeaseLost
 from tests.conftest import Cast
 from tests.deployments.conftest import Runtime, agent, deployment, history, runtime, services_created
@@ -301,8 +302,9 @@ def test_twenty_simultaneous_clicks_are_one_event(cast: Cast, agent: Agent, plat
 
     def click() -> None:
         gate.wait()
-        row = Deployment.objects.select_related("agent", "organization").get(pk=deployment.pk)
-        scale_deployment(row, actor=cast.operator, replicas=3, idempotency_key="click")
+        with tenancy.all_organizations("the test"):
+            row = Deployment.objects.select_related("agent", "organization").get(pk=deployment.pk)
+            scale_deployment(row, actor=cast.operator, replicas=3, idempotency_key="click")
 
     clicks = [threading.Thread(target=in_thread, args=[click]) for _ in range(10)]
     for each in clicks:

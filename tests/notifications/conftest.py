@@ -11,6 +11,7 @@ import pytest
 from django.db import transaction
 from django.db.models.functions import Now
 
+from portal import tenancy
 from portal.leases import claim_rows
 from portal.models import Organization, User
 from portal.models.notifications import SUBSCRIBABLE, NotificationChannel, NotificationDelivery, NotificationKind
@@ -93,7 +94,8 @@ def deliver(delivery: NotificationDelivery) -> bool:
 
 def sweep_and_wait() -> None:
     """Run one sweep and wait until its senders are idle again."""
-    sweep()
+    with tenancy.no_organization():
+        sweep()
     wait_for_senders()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from portal import tenancy
 from portal.errors import PortalError
 from portal.models import AuditEvent, User
 from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
@@ -27,7 +28,8 @@ class Others:
     def start(self, call: Callable[[], Any]) -> threading.Thread:
         def run() -> None:
             try:
-                self.results.append(call())
+                with tenancy.all_organizations("the test"):
+                    self.results.append(call())
             except Exception as error:
                 self.results.append(error)
             finally:

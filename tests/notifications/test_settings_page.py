@@ -31,7 +31,7 @@ SignIn = Callable[[User], Client]
 
 SETTINGS = "/o/acme/settings/"
 # Session, person, organization, membership, heartbeats, and the switcher's organizations.
-PAGE_QUERIES = 6
+PAGE_QUERIES = 5
 EVENTS = ["upgrade.started", "upgrade.ended"]
 SHOWN_SECRET = re.compile(r"whsec_[A-Za-z0-9+/]+=*")
 

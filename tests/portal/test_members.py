@@ -24,7 +24,7 @@ SignIn = Callable[[User], Client]
 MEMBERS = "/o/acme/settings/members/"
 NEW = f"{MEMBERS}new"
 # Session, person, organization, membership, heartbeats, and the switcher's organizations.
-PAGE_QUERIES = 6
+PAGE_QUERIES = 5
 
 
 @pytest.fixture

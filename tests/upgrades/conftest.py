@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from django.http import HttpResponse
 from django.test import Client
 
+from portal import tenancy
 from portal.models import Organization, User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
@@ -31,7 +32,7 @@ VERSIONS = "/api/v1/deployments/versions"
 PREFLIGHT = "/api/v1/deployments/preflight"
 
 # Session and user. Once a minute also the list of devices (portal/accounts/devices.py).
-SIGNED_IN_QUERIES = 2
+SIGNED_IN_QUERIES = 1
 
 OUTCOMES = {
     Status.SUCCESS: Outcome.COMPLETED,
@@ -146,7 +147,9 @@ class Validator:
     def step(self) -> int:
         """Make every unfinished run due, run one step of each, and return how many steps ran."""
         ValidationRun.unfinished().update(next_check_at=Now(), lease_until=None)
-        return sum(validate(pk) for pk in ValidationRun.unfinished().values_list("pk", flat=True))
+        found = list(ValidationRun.unfinished().values_list("pk", flat=True))
+        with tenancy.no_organization():
+            return sum(validate(pk) for pk in found)
 
     def elapse(self, seconds: float) -> None:
         """Move the times of runs and matrix rows into the past."""

@@ -15,6 +15,7 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from portal import tenancy
 from portal.leases import LeaseLost
 from portal.models import AuditEvent
 from portal.models.notifications import NotificationDelivery
@@ -418,10 +419,10 @@ def test_old_tasks_are_counted_until_the_last_is_gone(
     old = upgrade.rollouts.get().source_running
     drain(platform)
 
-    maintain_validations()
+    maintain()
     assert upgrade.rollouts.get().source_running == old
     Rollout.objects.filter(upgrade=upgrade).update(last_checked_at=Now() - timedelta(minutes=11))
-    maintain_validations()
+    maintain()
 
     assert upgrade.rollouts.get().source_running == 0
     assert (upgrade.rollouts.get().outcome, validation(upgrade)) == (Outcome.COMPLETED_EARLY, Validation.NEEDED)
@@ -520,6 +521,11 @@ def test_a_signature_given_during_its_probe_stays(cast: Cast, engine: Engine, va
     )
     assert matrix(upgrade)["platform_health"] == "unknown"  # the others of the same step were written
     assert row(upgrade, "platform_health").checked_at
+
+
+def maintain() -> None:
+    with tenancy.no_organization():
+        maintain_validations()
 
 
 def validate_on_thread(pk: int) -> None:
@@ -678,8 +684,8 @@ def test_an_upgrade_ended_by_the_old_release_gets_a_matrix(cast: Cast, validator
     long_ago = make_upgrade(cast.acme, by=cast.operator, completed_at=Now() - timedelta(days=2))
     failed = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.FAILED])
 
-    maintain_validations()
-    maintain_validations()
+    maintain()
+    maintain()
 
     assert [len(matrix(each)) for each in (lately, long_ago, failed)] == [8, 0, 0]
     assert (validation(lately), validation(long_ago)) == (Validation.NEEDED, Validation.NONE)
@@ -693,12 +699,12 @@ def late(upgrade: Upgrade, *, minutes: int) -> None:
 def test_a_missing_validation_is_reminded_of_once(cast: Cast, engine: Engine, validator: Validator) -> None:
     channel = make_channel(cast.acme, by=cast.admin, events=["upgrade.validation_missing"])
     upgrade = roll_out(cast, engine)
-    maintain_validations()
+    maintain()
     assert not channel.deliveries.exists()
 
     late(upgrade, minutes=61)
-    maintain_validations()
-    maintain_validations()
+    maintain()
+    maintain()
 
     delivery = channel.deliveries.get()
     assert (delivery.kind, delivery.subject) == ("upgrade.validation_missing", upgrade.upgrade_id)
@@ -712,7 +718,7 @@ def test_a_late_reminder_is_sent_too(cast: Cast, engine: Engine, validator: Vali
     late(upgrade, minutes=3 * 1440 + 1)
     validator.elapse(3 * 86400)
 
-    maintain_validations()
+    maintain()
 
     assert channel.deliveries.count() == 1
 
@@ -724,7 +730,7 @@ def test_no_reminder_if_validated_or_rolled_over(cast: Cast, engine: Engine, val
     late(rolled_over, minutes=61)
     late(validated, minutes=61)
 
-    maintain_validations()
+    maintain()
 
     assert not NotificationDelivery.objects.exists()
 

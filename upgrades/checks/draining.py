@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 
 from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
+from portal.tenancy import all_organizations, organizations
 from upgrades.events import record_event
 from upgrades.models import Rollout
 from upgrades.states import EventKind, PlatformService
@@ -63,10 +64,18 @@ def refresh_draining(rollout_id: int) -> bool:
 
     Safe to call at any time, from any process. *Costs* one AWS call.
     """
-    # Guard and mark are one statement, so that only one of several workers asks ECS.
-    if not find_draining_due().filter(pk=rollout_id).update(last_checked_at=Now()):
-        return False
-    rollout = Rollout.objects.select_related("upgrade__organization").get(pk=rollout_id)
+    with all_organizations("the message names a rollout of any organization"):
+        # Guard and mark are one statement, so that only one of several workers asks ECS.
+        if not find_draining_due().filter(pk=rollout_id).update(last_checked_at=Now()):
+            return False
+        rollout = Rollout.objects.select_related("upgrade__organization").get(pk=rollout_id)
+    with organizations(rollout.organization_id):
+        count_again(rollout)
+    return True
+
+
+def count_again(rollout: Rollout) -> None:
+    """Count the tasks of a draining rollout and write the counts, if ECS can be read."""
     upgrade = rollout.upgrade
     try:
         reading = ecs.describe_services(upgrade.aws_target, upgrade.cluster, [rollout.service_name])
@@ -75,10 +84,9 @@ def refresh_draining(rollout_id: int) -> bool:
         service = None
     except AwsError as error:
         logger.info("tasks of rollout %s not counted: %s", rollout.pk, error)
-        return True
+        return
     with transaction.atomic():
         record_draining(rollout, count_draining(rollout, service))
-    return True
 
 
 def count_draining(rollout: Rollout, service: ecs.Service | None) -> Draining | None:

@@ -19,6 +19,7 @@ from portal import leases
 from portal.leases import Lease, run_guarded
 from portal.models import Organization
 from portal.templatetags.formatting import duration
+from portal.tenancy import all_organizations, organizations
 from upgrades.checks.draining import describe_draining, record_draining
 from upgrades.checks.matrix import NOT_YET, get_matrix_rows, open_matrix, update_validation, write_row
 from upgrades.checks.probes import (
@@ -84,16 +85,18 @@ def validate(run_id: int) -> bool:
     if lease is None:
         return False
     # A step that crashes is retried until the run's time is over. The rows are then left for people to sign.
-    run_guarded(
-        f"validation run {run_id}", lambda: step(lease), record_crash=lambda: lease.release(seconds=LATER_SECONDS)
-    )
+    with organizations(lease.row.organization_id):
+        run_guarded(
+            f"validation run {run_id}", lambda: step(lease), record_crash=lambda: lease.release(seconds=LATER_SECONDS)
+        )
     return True
 
 
 def claim_run(run_id: int) -> Lease[ValidationRun] | None:
     rows = ValidationRun.unfinished().filter(leases.due(), pk=run_id)
-    for lease in leases.claim_rows(rows.select_related("organization", "upgrade__organization")):
-        return lease
+    with all_organizations("the message names a run of any organization"):
+        for lease in leases.claim_rows(rows.select_related("organization", "upgrade__organization")):
+            return lease
     return None
 
 
@@ -317,8 +320,10 @@ def open_missing_matrices() -> None:
     lately = Upgrade.objects.filter(
         completed_at__gt=Now() - timedelta(days=1), rollouts__outcome__in=ROLLED_OUT, validation_run__isnull=True
     )
-    for pk in lately.values_list("pk", flat=True).distinct()[:ROWS_PER_SWEEP]:
-        with transaction.atomic():
+    with all_organizations("the sweep looks for work everywhere"):
+        found = list(lately.values_list("pk", "organization_id").distinct()[:ROWS_PER_SWEEP])
+    for pk, organization_id in found:
+        with organizations(organization_id), transaction.atomic():
             upgrade = Upgrade.objects.locked(pk)
             open_matrix(upgrade)
             update_validation(upgrade, actor=None)
@@ -337,8 +342,10 @@ def send_reminders() -> None:
         upgrade__completed_at__lt=Now() - reminded_after,
         organization__is_active=True,
     )
-    for run in late.select_related("upgrade__organization").order_by("pk")[:ROWS_PER_SWEEP]:
-        with transaction.atomic():
+    with all_organizations("the sweep looks for work everywhere"):
+        found = list(late.select_related("upgrade__organization").order_by("pk")[:ROWS_PER_SWEEP])
+    for run in found:
+        with organizations(run.organization_id), transaction.atomic():
             # Guard and mark are one statement, so that only one of several schedulers notifies.
             if not ValidationRun.objects.filter(pk=run.pk, reminded_at__isnull=True).update(reminded_at=Now()):
                 continue

@@ -4,6 +4,7 @@ from django.conf import settings
 
 from portal import leases
 from portal.leases import LeaseLost
+from portal.tenancy import all_organizations
 from upgrades.models import Rollout
 from upgrades.states import Phase
 
@@ -24,8 +25,9 @@ def claim_rollout(rollout_id: int) -> RolloutLease | None:
     Return None if the rollout is not due or another worker holds it.
     """
     rows = Rollout.objects.due().filter(pk=rollout_id).exclude(phase=Phase.WAITING)
-    for lease in leases.claim_rows(rows.select_related("organization", "upgrade__stop_requested_by")):
-        return RolloutLease(lease.row, lease.now)
+    with all_organizations("the message names a rollout of any organization"):
+        for lease in leases.claim_rows(rows.select_related("organization", "upgrade__stop_requested_by")):
+            return RolloutLease(lease.row, lease.now)
     return None
 
 

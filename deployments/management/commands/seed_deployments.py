@@ -20,6 +20,7 @@ from deployments.models import Agent, Deployment
 from deployments.states import SYSTEM, DesiredState, EventType, Status
 from portal.aws.partitions import registry_host
 from portal.models import Organization, User
+from portal.tenancy import all_organizations
 
 REPOSITORY = "demo-agent"
 Past = tuple[float, EventType, Status, str, str]
@@ -97,6 +98,7 @@ GLOBEX = [Demo("Forecast agent", "Forecasts demand, hour by hour.", "v1.3.0", 2)
 class Command(BaseCommand):
     help = "Create the demo's agents and deployments if there are none. Needs DEMO=1 and seed_organizations."
 
+    @all_organizations("the demo has several")
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEMO:

@@ -8,6 +8,8 @@ from django.core.management.base import BaseCommand
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from portal.database.roles import owner_connection
+
 SEEDS = ("seed_organizations", "seed_upgrades", "seed_deployments")
 WAIT_SECONDS = 60
 
@@ -42,5 +44,7 @@ def wait_for_database() -> None:
 
 
 def migrations_are_due() -> bool:
-    executor = MigrationExecutor(connection)
-    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+    # A data folder of an earlier release has granted the application nothing yet.
+    with owner_connection():
+        executor = MigrationExecutor(connection)
+        return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))

@@ -11,6 +11,8 @@ from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 from django.utils.module_loading import import_string
 
+from portal.tenancy import leave
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,3 +41,5 @@ def run_job(name: str, job: Any) -> None:
         job()
     except Exception:
         logger.exception("scheduled job %s failed; it runs again at its next interval", name)
+    finally:
+        leave()

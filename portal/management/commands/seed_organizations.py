@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from portal.models import Membership, Organization, Role, User
+from portal.tenancy import all_organizations
 
 PASSWORD = "portal-demo-1"  # noqa: S105 - the demo's, printed by `make up`
 
@@ -48,6 +49,7 @@ MEMBERS: dict[str, dict[str, Role]] = {
 class Command(BaseCommand):
     help = "Create the demo's organizations and people once. Needs DEMO=1."
 
+    @all_organizations("the demo has several")
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEMO:

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from portal.models import Organization, User
+from portal.tenancy import all_organizations
 from portal.times import utc
 from upgrades.checks.matrix import build_blank_rows
 from upgrades.inventory.ecs_services import service_name
@@ -71,6 +72,7 @@ REASON = {
 class Command(BaseCommand):
     help = "Create past upgrades of acme. Does nothing if acme has any. Needs DEMO=1 and seed_organizations."
 
+    @all_organizations("the demo has several")
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEMO:

@@ -1,0 +1,235 @@
+"""Removes the scope of a read in 20 places, one at a time, in a copy of the tree, and looks for what another organization
+then shows: the canary test of the isolation matrix requests every route.
+
+    make isolation ARGS="--only agent"
+
+Without --control, row-level security is the second wall and no mutant may leak. With it, every request works in the
+context of all organizations, as if there were no second wall: this shows that the mutants are real.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("portal", "upgrades", "deployments", "templates", "static", "tests", "manage.py", "pyproject.toml", "docs")
+TEST = "tests/portal/test_isolation.py::test_no_response_to_a_stranger_contains_a_canary"
+LEAKED = "assert 'canary' not in"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One scope that is removed. `old` occurs once in the file."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+
+
+NO_SECOND_WALL = Mutant("all organizations", "portal/tenancy.py", "    return _context.get()", "    return ALL")
+ACCESS, PEOPLE = "portal/access.py", "portal/models/people.py"
+CHANNELS = "portal/notifications/views.py"
+DEPLOYMENTS, AGENTS = "deployments/models.py", "deployments/pages/agents.py"
+API = "deployments/api/deployments.py"
+MUTANTS = (
+    Mutant(
+        "organizations a person sees",
+        PEOPLE,
+        "return self.filter(is_active=True, memberships__user=user)",
+        "return self.filter(is_active=True)",
+    ),
+    Mutant(
+        "organization of a page",
+        ACCESS,
+        "Organization.objects.visible_to(request.user).filter(slug=slug)",
+        "Organization.objects.filter(slug=slug)",
+    ),
+    Mutant(
+        "switcher of organizations",
+        ACCESS,
+        "return list(Organization.objects.visible_to(user))",
+        "return list(Organization.objects.all())",
+    ),
+    Mutant(
+        "organizations of the session",
+        "portal/accounts/api.py",
+        "Membership.objects.filter(user=user, organization__is_active=True)",
+        "Membership.objects.filter(organization__is_active=True)",
+    ),
+    Mutant(
+        "start page",
+        "portal/web/views.py",
+        "list(Organization.objects.visible_to(request.user))",
+        "list(Organization.objects.all())",
+    ),
+    Mutant(
+        "list of members",
+        PEOPLE,
+        "return self.filter(organization=organization).select_related",
+        "return self.select_related",
+    ),
+    Mutant(
+        "one member",
+        "portal/members/views.py",
+        "visible.filter(organization=organization, pk=membership_id)",
+        "Membership.objects.filter(pk=membership_id)",
+    ),
+    Mutant(
+        "list of channels",
+        "portal/models/notifications.py",
+        "            self.filter(organization=organization)\n",
+        "            NotificationChannel.objects.all()\n",
+    ),
+    Mutant(
+        "one channel",
+        CHANNELS,
+        "visible.filter(organization=organization, pk=channel_id)",
+        "NotificationChannel.objects.filter(pk=channel_id)",
+    ),
+    Mutant(
+        "log of a channel",
+        CHANNELS,
+        "NotificationDelivery.objects.visible_to(request.user).filter(channel=channel)",
+        "NotificationDelivery.objects",
+    ),
+    Mutant(
+        "history of upgrades",
+        "upgrades/models.py",
+        "self.visible_to(user)\n            .filter(organization=organization)\n",
+        "self\n",
+    ),
+    Mutant(
+        "one upgrade on a page",
+        "upgrades/pages/context.py",
+        """Upgrade.objects.visible_to(request.user)
+        .for_record()
+        .select_related("rolls_back")
+        .prefetch_related(events, "rollbacks__rollouts", "checks")
+        .filter(organization=organization, upgrade_id=upgrade_id)
+""",
+        """Upgrade.objects
+        .for_record()
+        .select_related("rolls_back")
+        .prefetch_related(events, "rollbacks__rollouts", "checks")
+        .filter(upgrade_id=upgrade_id)
+""",
+    ),
+    Mutant(
+        "one upgrade in the API",
+        "upgrades/api/upgrades.py",
+        "Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id",
+        "Upgrade.objects.for_record().filter(upgrade_id",
+    ),
+    Mutant(
+        "open upgrades of the overview",
+        "upgrades/pages/overview.py",
+        "Upgrade.objects.filter(organization=organization, status__in=OPEN)",
+        "Upgrade.objects.filter(status__in=OPEN)",
+    ),
+    Mutant(
+        "list of deployments",
+        DEPLOYMENTS,
+        "found = self.filter(organization=organization)\n        if status",
+        "found = Deployment.objects.all()\n        if status",
+    ),
+    Mutant(
+        "one deployment on a page",
+        "deployments/pages/context.py",
+        "visible.filter(organization=organization, pk=deployment_id)",
+        "Deployment.objects.for_detail().filter(pk=deployment_id)",
+    ),
+    Mutant(
+        "one deployment in the API",
+        API,
+        "visible = Deployment.objects.visible_to(request.user)",
+        "visible = Deployment.objects.all()",
+    ),
+    Mutant(
+        "list of agents",
+        DEPLOYMENTS,
+        "found = self.filter(organization=organization)\n        if q:\n            found = found.filter(name",
+        "found = Agent.objects.all()\n        if q:\n            found = found.filter(name",
+    ),
+    Mutant(
+        "one agent on a page",
+        AGENTS,
+        "visible.filter(organization=organization, pk=agent_id)",
+        "Agent.objects.for_detail().filter(pk=agent_id)",
+    ),
+    Mutant(
+        "one agent in the API",
+        API,
+        "Agent.objects.visible_to(request.user).for_detail().filter(pk=agent_id)",
+        "Agent.objects.for_detail().filter(pk=agent_id)",
+    ),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="make isolation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--control", action="store_true", help="without the second wall")
+    parser.add_argument("--only", default="", help="only mutants whose names contain this text")
+    options = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    leaks = 0
+    for mutant in chosen:
+        began = time.monotonic()
+        leak = find_leak(mutant, *([NO_SECOND_WALL] if options.control else []))
+        leaks += leak is not None
+        seconds = time.monotonic() - began
+        print(
+            f"{'LEAKED' if leak else 'nothing':8} {mutant.name} ({seconds:.0f} s){f': {leak}' if leak else ''}",
+            flush=True,
+        )
+    wall = "without" if options.control else "with"
+    print(f"{leaks} of {len(chosen)} removed scopes leaked {wall} row-level security.")
+    return 1 if bool(leaks) != options.control else 0
+
+
+def find_leak(*mutants: Mutant) -> str | None:
+    """Return the first address that shows the canary of another organization; None if no address does."""
+    with tempfile.TemporaryDirectory(prefix="portal-scope-") as folder:
+        copy_tree(Path(folder))
+        for mutant in mutants:
+            apply(mutant, Path(folder))
+        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", TEST]
+        run = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)  # noqa: S603
+    lines = run.stdout.splitlines()
+    for line, following in pairwise(lines):
+        if LEAKED in following:
+            return line.partition("AssertionError: ")[2][:150]
+    if run.returncode:
+        # Neither a leak nor a pass proves anything.
+        raise SystemExit("\n".join([*lines[-30:], run.stderr]))
+    return None
+
+
+def copy_tree(folder: Path) -> None:
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+
+
+def apply(mutant: Mutant, folder: Path) -> None:
+    path = folder / mutant.path
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.name}: {mutant.path} has {text.count(mutant.old)} times the text {mutant.old!r}")
+    path.write_text(text.replace(mutant.old, mutant.new))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,56 @@
+"""Django's backend for PostgreSQL, with the context of organizations that row-level security reads (portal/tenancy.py).
+
+The context belongs to the work in progress, the setting to the connection. Before each statement the backend compares the
+two and sets the connection where they differ, so a new connection in the middle of a request works with the same context.
+"""
+
+from typing import Any
+
+from django.db.backends.postgresql import base
+from psycopg import errors
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from portal import tenancy
+
+SET = b"SELECT set_config('portal.organizations', $1, false)"
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection that knows which context PostgreSQL has. None means that this is not known."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_in_database: str | None = None
+
+    def init_connection_state(self) -> None:
+        self.context_in_database = None
+        super().init_connection_state()
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        self.set_context()
+        return super().create_cursor(name)
+
+    def set_context(self) -> None:
+        """Give PostgreSQL the present context if it has another one. Costs a round trip only then.
+
+        In a failed transaction nothing can be set, and no statement reads a row. Its rollback makes the context unknown.
+        """
+        wanted = tenancy.current()
+        if wanted == self.context_in_database or self.connection is None:
+            return
+        raw = self.connection.pgconn
+        if raw.transaction_status == TransactionStatus.INERROR:
+            return
+        # Not by a cursor of psycopg: that takes three times the CPU, and would begin the transaction.
+        result = raw.exec_params(SET, [wanted.encode()])
+        if result.status != ExecStatus.TUPLES_OK:
+            raise errors.error_from_result(result)
+        self.context_in_database = wanted
+
+    def _rollback(self) -> None:
+        super()._rollback()  # type: ignore[misc] # the stubs leave it out
+        self.context_in_database = None
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        super()._savepoint_rollback(sid)  # type: ignore[misc]
+        self.context_in_database = None
