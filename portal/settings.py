@@ -145,7 +145,7 @@ MIDDLEWARE = [
     "portal.errors.ErrorMiddleware",
     # Before CommonMiddleware, which checks the Host.
     "portal.monitoring.health.HealthCheckMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "portal.accounts.sessions.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -259,7 +259,7 @@ MFA_TOTP_ISSUER = "Operations portal"
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = LOCAL
 USERSESSIONS_TRACK_ACTIVITY = True
 
-SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_ENGINE = "portal.accounts.sessions"
 SESSION_COOKIE_AGE = 12 * 60 * 60
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"

@@ -24,6 +24,7 @@ urlpatterns = [
     path("api/v1/", include("upgrades.api.urls")),
     path("api/", include("portal.api.urls")),
     path("account/", accounts_views.account, name="account"),
+    path("account/devices/<int:device_id>/sign-out", accounts_views.sign_out_device, name="sign_out_device"),
     path("accounts/", accounts_views.accounts),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),

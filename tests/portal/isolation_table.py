@@ -245,7 +245,7 @@ TENANT = [
     *deployment_api(""),
     *deployment_api("api/v1/"),
 ]
-PERSONAL = {"", "account/", "api/v1/auth/logout"}
+PERSONAL = {"", "account/", "account/devices/<int:device_id>/sign-out", "api/v1/auth/logout"}
 PUBLIC = {"api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz", "metrics"}
 LIBRARIES = {
     "accounts/": {Policy.PUBLIC, Policy.SIGNED_IN, Policy.CLOSED},
