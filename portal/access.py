@@ -186,10 +186,11 @@ def staff_only(request: HttpRequest) -> HttpResponse | None:
 
 
 def get_role(user: Person, organization: Organization) -> Role | None:
-    """Return the person's role. None for an outsider and for a suspended organization."""
+    """Return the person's role. None for an outsider, before the person accepts, and for a suspended organization."""
     if not user.is_authenticated or not user.is_active or not organization.is_active:
         return None
-    role = Membership.objects.filter(organization=organization, user=user).values_list("role", flat=True).first()
+    own = Membership.objects.accepted().filter(organization=organization, user=user)
+    role = own.values_list("role", flat=True).first()
     return Role(role) if role else None
 
 
@@ -212,14 +213,24 @@ def get_page_organization(request: HttpRequest, slug: str) -> Organization:
 
 
 def get_api_organization(request: HttpRequest) -> Organization:
-    """Return the organization that a list, create or trigger route acts on: `X-Organization`, else the only membership.
+    """Return the organization that a list, create or trigger route acts on.
+
+    It is the one that `X-Organization` names, else the person's default organization, else their only one.
 
     *Raises* PortalError 404 for an unknown slug, for another organization's slug, and for a person without memberships;
-    400 `organization_required` if the header is missing and the person has several memberships.
+    400 `organization_required` if the header is missing and the person has several memberships and no default, or one
+    that they cannot use now. Another organization than the chosen one is never acted on.
     """
     slug = request.headers.get("X-Organization")
     if slug is not None:
         return get_page_organization(request, slug)
+    default = person(request).default_organization_id
+    if default:
+        chosen = Organization.objects.visible_to(request.user).filter(pk=default).first()
+        if chosen:
+            return chosen
+        message = "Your default organization is not available to you. Name one in the X-Organization header."
+        raise PortalError("organization_required", message, 400)
     organizations = list(Organization.objects.visible_to(request.user)[:2])
     if not organizations:
         raise PortalError("not_found", "You are not a member of any organization. Ask an admin to add you.", 404)
@@ -227,7 +238,7 @@ def get_api_organization(request: HttpRequest) -> Organization:
         raise PortalError(
             "organization_required",
             "You belong to several organizations. Name one by its slug in the X-Organization header "
-            "(GET /api/v1/auth/session lists them).",
+            "(GET /api/v1/auth/session lists them), or choose a default organization on the account page.",
             400,
         )
     return organizations[0]

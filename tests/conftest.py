@@ -21,6 +21,7 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.db.models.signals import post_migrate
 from django.test import Client
+from django.utils import timezone
 
 from portal.accounts.sessions import SessionStore
 from portal.aws import credentials
@@ -177,7 +178,7 @@ def cast(db: None) -> Cast:
     people["staff"] = new_person("staff@example.com", is_staff=True, is_superuser=True)
     User.objects.bulk_create(people.values())
     Membership.objects.bulk_create(
-        Membership(organization=organization, user=people[name], role=role)
+        Membership(organization=organization, user=people[name], role=role, accepted_at=timezone.now())
         for name, held in roles.items()
         for organization, role in held.items()
     )

@@ -107,12 +107,12 @@ def logout(request: Request) -> Response:
 
 def build_session(user: User) -> dict[str, Any]:
     """Return the body that describes the user's session, without suspended organizations. *Costs* one query."""
-    memberships = Membership.objects.filter(user=user, organization__is_active=True).select_related("organization")
+    memberships = Membership.objects.accepted().filter(user=user, organization__is_active=True)
     return {
         "user": {"email": user.email, "name": user.name},
         "organizations": [
             {"slug": membership.organization.slug, "name": membership.organization.name, "role": membership.role}
-            for membership in memberships
+            for membership in memberships.select_related("organization")
         ],
     }
 

@@ -362,7 +362,7 @@ class OrganizationAdmin(AuditedAdmin):
 
 @admin.register(Membership)
 class MembershipAdmin(StaffAdmin):
-    list_display = ("organization", "user", "role", "created_at")
+    list_display = ("organization", "user", "role", "created_at", "accepted_at")
     list_filter = ("role", "organization")
     list_select_related = ("organization", "user")
     search_fields = ("user__email", "organization__name")

@@ -71,7 +71,7 @@ def count_addition(request: HttpRequest, organization: Organization) -> None:
 def notify_added(request: HttpRequest, added: Added) -> None:
     """E-mail the new member once, and show the result on the next page."""
     email = added.membership.user.email
-    done = f"{email} is now a member with the role {added.membership.role}."
+    done = f"{email} is invited with the role {added.membership.role}, and becomes a member by accepting."
     if not added.is_new:
         messages.success(request, done)
     elif mail_new_member(request, added.membership):
@@ -79,8 +79,8 @@ def notify_added(request: HttpRequest, added: Added) -> None:
     else:
         messages.warning(
             request,
-            f"{done} The e-mail to them could not be sent, so inform them yourself. Without a password they can set "
-            "one with “Forgot your password?” on the sign-in page.",
+            f"{done} The e-mail to them could not be sent, so inform them yourself. They accept on their start page. "
+            "Without a password they can set one with “Forgot your password?” on the sign-in page.",
         )
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 from django.db import connection, transaction
 from django.test import Client
+from django.utils import timezone
 
 from deployments.models import Agent, Deployment, DeploymentEvent
 from portal.access import Policy
@@ -245,7 +246,16 @@ TENANT = [
     *deployment_api(""),
     *deployment_api("api/v1/"),
 ]
-PERSONAL = {"", "account/", "account/devices/<int:device_id>/sign-out", "api/v1/auth/logout"}
+PERSONAL = {
+    "",
+    "account/",
+    "account/default-organization",
+    "account/devices/<int:device_id>/sign-out",
+    "account/invitations/<int:membership_id>/accept",
+    "account/invitations/<int:membership_id>/decline",
+    "account/organizations/<slug:slug>/leave",
+    "api/v1/auth/logout",
+}
 PUBLIC = {"api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz", "metrics"}
 LIBRARIES = {
     "accounts/": {Policy.PUBLIC, Policy.SIGNED_IN, Policy.CLOSED},
@@ -279,7 +289,9 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
         organization=organization, channel=channel, kind="upgrade.ended", status="failed", failure="broken"
     )
     member = make_person(f"member@{organization.slug}.example.com")
-    membership = Membership.objects.create(organization=organization, user=member, role=Role.VIEWER)
+    membership = Membership.objects.create(
+        organization=organization, user=member, role=Role.VIEWER, accepted_at=timezone.now()
+    )
     return Place(
         slug=organization.slug,
         upgrade_id=upgrade.upgrade_id,
