@@ -19,11 +19,11 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth.models import AnonymousUser
-from django.contrib.sessions.models import Session
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import reverse
 from rest_framework.request import Request
 
+from portal.accounts.sessions import SessionStore
 from portal.errors import NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
 from portal.web.htmx import get_page_path
@@ -156,9 +156,9 @@ def person(request: HttpRequest | Request) -> User:
 
 
 def session_ends_at(request: HttpRequest | Request) -> datetime | None:
-    """Return when the caller's session expires. Using a session does not extend it. *Costs* one query."""
-    key = request.session.session_key
-    return Session.objects.filter(session_key=key).values_list("expire_date", flat=True).first() if key else None
+    """Return when the caller's session ends at the latest. Activity does not extend that. *Costs* no query."""
+    session = request.session
+    return session.ends_at if isinstance(session, SessionStore) and session.session_key else None
 
 
 def is_staff(user: Person) -> bool:

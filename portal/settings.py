@@ -82,6 +82,9 @@ try:
     # portal/outbound.py lists the addresses that are never reached.
     PROBE_NETWORKS: list[str] = env.list("PROBE_NETWORKS", [], validate=networks)
     WEBHOOK_NETWORKS: list[str] = env.list("WEBHOOK_NETWORKS", [], validate=networks)
+    # Seconds after sign-in, and seconds without a request, after which a session ends.
+    SESSION_COOKIE_AGE: int = env.int("SESSION_LIFETIME_SECONDS", 12 * 60 * 60, validate=validate.Range(min=600))
+    SESSION_IDLE_SECONDS: int = env.int("SESSION_IDLE_SECONDS", 30 * 60, validate=validate.Range(min=600))
     # The bearer token of /metrics. Empty: /metrics is closed.
     METRICS_TOKEN: str = env.str("METRICS_TOKEN", "")
     # The base address of the portal, for links in notifications. Empty: no links.
@@ -260,7 +263,6 @@ MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = LOCAL
 USERSESSIONS_TRACK_ACTIVITY = True
 
 SESSION_ENGINE = "portal.accounts.sessions"
-SESSION_COOKIE_AGE = 12 * 60 * 60
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"

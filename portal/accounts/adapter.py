@@ -18,6 +18,7 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.urls import reverse
 
+from portal.accounts.sessions import SessionStore
 from portal.audit import record
 from portal.errors import is_api
 from portal.members.commands import accept_first_invitation
@@ -46,6 +47,8 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth shi
         methods = [entry["method"] for entry in get_authentication_records(request, user)]
         record(AuditKind.SIGNED_IN, organization=None, actor=user, subject=user.email, data={"methods": methods})
         super().login(request, user)
+        if isinstance(request.session, SessionStore):
+            request.session.begin_lifetime()
 
     def logout(self, request: HttpRequest) -> None:
         person = authenticated_user(request)

@@ -1,21 +1,33 @@
-"""The session engine (SESSION_ENGINE): the database holds only the SHA-256 of each session's key.
+"""The session engine (SESSION_ENGINE): hashed keys, and sessions that end when idle.
+
+The database holds only the SHA-256 of each session's key.
 
 The key in the cookie signs a person in, so it must not be readable in the database. The middleware hashes the cookie,
 and from there on `session_key` is the hash: in django_session, in allauth's usersessions, and everywhere in the code.
 A hash from a database dump is no key, because the middleware hashes every cookie.
+
+A session ends SESSION_COOKIE_AGE seconds after sign-in, whatever happens, and SESSION_IDLE_SECONDS after its last activity.
+`expire_date` is the earlier of the two, so the row that every request reads says both. Activity moves it, at most once in
+ACTIVITY_SECONDS, after the response is sent (devices.py). So an idle session ends up to ACTIVITY_SECONDS early.
 """
 
 import base64
 import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSessionStore
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 from django.utils.crypto import get_random_string
 
 COOKIE_KEY_LENGTH = 32
+ACTIVITY_SECONDS = 5 * 60
+ENDS_AT = "ends_at"  # in the session's data: seconds since the epoch
 
 
 def hash_key(cookie_key: str) -> str:
@@ -36,6 +48,52 @@ class SessionStore(DatabaseSessionStore):
     def __init__(self, session_key: str | None = None, *, cookie_key: str | None = None) -> None:
         super().__init__(hash_key(cookie_key) if cookie_key else session_key)
         self.cookie_key = cookie_key
+        self.expire_date: datetime | None = None
+
+    @property
+    def ends_at(self) -> datetime:
+        """When the session ends, whatever happens."""
+        stored = self.get(ENDS_AT)
+        lifetime = timedelta(seconds=settings.SESSION_COOKIE_AGE)
+        return datetime.fromtimestamp(stored, UTC) if stored else timezone.now() + lifetime
+
+    @property
+    def is_activity_due(self) -> bool:
+        """Whether the activity of this request must be stored."""
+        if self.expire_date is None:
+            return False
+        return self.compute_expire_date() - self.expire_date >= timedelta(seconds=ACTIVITY_SECONDS)
+
+    def compute_expire_date(self) -> datetime:
+        return min(timezone.now() + timedelta(seconds=settings.SESSION_IDLE_SECONDS), self.ends_at)
+
+    def begin_lifetime(self) -> None:
+        """Count the session's lifetime from now: the person signs in."""
+        self[ENDS_AT] = int(timezone.now().timestamp()) + settings.SESSION_COOKIE_AGE
+
+    def store_activity(self) -> None:
+        """Move the end by idleness. Does not revive a session that has ended. *Costs* one query."""
+        self.expire_date = self.compute_expire_date()
+        rows = self.model.objects.filter(session_key=self.session_key, expire_date__gt=timezone.now())
+        rows.update(expire_date=self.expire_date)
+
+    def load(self) -> dict[str, Any]:
+        row = self.model.objects.filter(session_key=self.session_key, expire_date__gt=timezone.now()).first()
+        if row is None:
+            self._session_key = None
+            return {}
+        self.expire_date = row.expire_date
+        return self.decode(row.session_data)
+
+    def create_model_instance(self, data: dict[str, Any]) -> AbstractBaseSession:
+        data.setdefault(ENDS_AT, int(self.ends_at.timestamp()))
+        row = super().create_model_instance(data)
+        row.expire_date = self.expire_date = self.compute_expire_date()
+        return row
+
+    def get_expiry_age(self, **kwargs: Any) -> int:
+        """Return the age that the cookie gets. Idleness is checked here alone, because activity sends no new cookie."""
+        return int((self.ends_at - timezone.now()).total_seconds())
 
     # Both are called for each new session. A key that exists already is refused when it is saved.
     def _get_new_session_key(self) -> str:
