@@ -7,12 +7,17 @@ Three independent checks, each with its own tests:
 - Every command begins with `require`, so a role that is too low is a 403.
 """
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from allauth.account import app_settings as account_settings
+from allauth.account.adapter import get_adapter
+from allauth.account.internal.flows.login import get_authentication_records
+from allauth.core import exceptions
 from allauth.mfa.models import Authenticator
 from allauth.mfa.utils import is_mfa_enabled
 from django.conf import settings
@@ -159,6 +164,40 @@ def session_ends_at(request: HttpRequest | Request) -> datetime | None:
     """Return when the caller's session ends at the latest. Activity does not extend that. *Costs* no query."""
     session = request.session
     return session.ends_at if isinstance(session, SessionStore) and session.session_key else None
+
+
+class ReauthenticationRequired(PortalError, exceptions.ReauthenticationRequired):  # type: ignore[misc] # no types
+    """The request needs a password or code of the last minutes.
+
+    A page leads to allauth's form for it (portal/accounts/reauthentication.py); the API answers 403.
+    """
+
+    def __init__(self) -> None:
+        minutes = account_settings.REAUTHENTICATION_TIMEOUT // 60
+        super().__init__(
+            "reauthentication_required",
+            "Confirm that it is you: send your password or a code to POST /api/v1/auth/reauthenticate, then send this "
+            f"request again within {minutes} minutes.",
+            403,
+        )
+
+
+def is_fresh(request: HttpRequest | Request) -> bool:
+    """Return whether the person re-authenticated in this session within the last minutes. *Costs* no query.
+
+    Signing in does not count, as on allauth's pages: a session taken over in its first minutes must not be enough.
+    """
+    if not get_adapter().is_reauthentication_required(app="allauth.account"):
+        return True
+    records = get_authentication_records(request, person(request))
+    at = max((entry["at"] for entry in records if entry.get("reauthenticated")), default=None)
+    return at is not None and time.time() - at < account_settings.REAUTHENTICATION_TIMEOUT
+
+
+def require_fresh(is_fresh: bool) -> None:
+    """Raise PortalError 403 `reauthentication_required` unless the caller's session `is_fresh`."""
+    if not is_fresh:
+        raise ReauthenticationRequired
 
 
 def is_staff(user: Person) -> bool:

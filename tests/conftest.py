@@ -6,11 +6,13 @@ Each xdist worker has its own database (pytest-django) and its own local AWS. Ea
 import gc
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from allauth.account.internal.flows.login import AUTHENTICATION_METHODS_SESSION_KEY
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.hashers import make_password
@@ -256,12 +258,20 @@ def client_for() -> Callable[[User], Client]:
     return lambda user: sign_in(Client(), user)
 
 
-def sign_in(client: Client, user: User) -> Client:
-    """Sign the client in without using the sign-in page, by writing the session that signing in would write."""
+def sign_in(client: Client, user: User, *, is_fresh: bool = True) -> Client:
+    """Sign the client in without using the sign-in page, by writing the session that signing in would write.
+
+    `is_fresh`: the person has re-authenticated just now.
+    """
     session = SessionStore()
     session[SESSION_KEY] = str(user.pk)
     session[BACKEND_SESSION_KEY] = "allauth.account.auth_backends.AuthenticationBackend"
     session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    if is_fresh:
+        session[AUTHENTICATION_METHODS_SESSION_KEY] = [
+            {"method": "password", "at": time.time(), "reauthenticated": True}
+        ]
+        session["account_authentication_methods_user"] = str(user.pk)
     session.create()
     client.cookies[settings.SESSION_COOKIE_NAME] = session.cookie_key
     return client

@@ -46,6 +46,7 @@ ORGANIZATION_FIELDS = (
     "environment",
     "is_active",
     "requires_second_approver",
+    "requires_reauthentication",
     "deployment_stack",
     "deployment_cluster",
     "deployment_region",
@@ -282,7 +283,7 @@ class OrganizationAdmin(AuditedAdmin):
     actions = ("test_connections",)
     fieldsets = (
         (None, {"fields": ("name", "slug", "environment", "is_active")}),
-        ("Approvals", {"fields": ("requires_second_approver",)}),
+        ("Approvals", {"fields": ("requires_second_approver", "requires_reauthentication")}),
         ("Platform", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
         ("Access to AWS", {"fields": ("deployment_role_arn", "deployment_external_id")}),
         (

@@ -1,6 +1,7 @@
 """Commands on the members of an organization, with the rules about roles and numbers.
 
-Admins add, change and remove members; a person accepts, declines and leaves. A membership counts once it is accepted.
+Admins add, change and remove members, which always needs a fresh re-authentication (`is_fresh`); a person accepts,
+declines and leaves. A membership counts once it is accepted.
 
 Each command calls `require`, runs in one transaction and writes the audit row in it. Changes to one organization's
 members run one at a time, so that two of them cannot remove its last two admins. Staff can do the same in Django admin,
@@ -16,7 +17,7 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Lower
 from django.utils import timezone
 
-from portal.access import require
+from portal.access import require, require_fresh
 from portal.audit import record
 from portal.errors import PortalError, found_or_404
 from portal.idempotency import KeyUse
@@ -33,7 +34,13 @@ class Added(NamedTuple):
 
 
 def add_member(
-    organization: Organization, *, actor: User, email: str, role: Role, idempotency_key: str | None = None
+    organization: Organization,
+    *,
+    actor: User,
+    email: str,
+    role: Role,
+    is_fresh: bool,
+    idempotency_key: str | None = None,
 ) -> Added:
     """Invite the person with this e-mail address. Without an account, one is created without a password.
 
@@ -46,6 +53,7 @@ def add_member(
     `idempotency_mismatch`.
     """
     require(actor, organization, Role.ADMIN)
+    require_fresh(is_fresh)
     request = {"email": email, "role": role}
     key = KeyUse.for_request("add_member", request, organization=organization, user=actor, key=idempotency_key)
     with lock_members(organization, actor=actor):
@@ -113,12 +121,13 @@ def make_account(email: str, *, actor: User, organization: Organization) -> User
     return user
 
 
-def change_role(membership: Membership, *, actor: User, role: Role) -> None:
+def change_role(membership: Membership, *, actor: User, role: Role, is_fresh: bool) -> None:
     """Change the role, effective with the member's next request. The current role is a no-op.
 
     *Raises* PortalError: 403, 404, 409 `last_admin`.
     """
     require(actor, membership.organization, Role.ADMIN)
+    require_fresh(is_fresh)
     with lock_members(membership.organization, actor=actor):
         now = lock_membership(membership)
         if now.role == role:
@@ -130,9 +139,10 @@ def change_role(membership: Membership, *, actor: User, role: Role) -> None:
         record_membership(AuditKind.MEMBERSHIP_CHANGED, now, actor=actor, before=before)
 
 
-def remove_member(membership: Membership, *, actor: User) -> None:
+def remove_member(membership: Membership, *, actor: User, is_fresh: bool) -> None:
     """Remove the member. Keeps the account and its history. Raises PortalError: 403, 404, 409 `last_admin`."""
     require(actor, membership.organization, Role.ADMIN)
+    require_fresh(is_fresh)
     with lock_members(membership.organization, actor=actor):
         now = lock_membership(membership)
         require_other_admin(now)

@@ -180,6 +180,13 @@ class Organization(models.Model):
         db_default=False,
         help_text="At a pause of an upgrade, only another person than the one who triggered it may continue.",
     )
+    requires_reauthentication = models.BooleanField(
+        "re-authentication before risky changes",
+        default=False,
+        db_default=False,
+        help_text="Upgrading all services, forced upgrades and continuing a pause need the password or a code of the "
+        "last 5 minutes.",
+    )
     # Pre-flight and validation send requests here (upgrades/checks/probes.py), so only staff may set them.
     platform_agent_url = models.CharField(
         "address of the agent service",

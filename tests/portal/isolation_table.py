@@ -218,6 +218,8 @@ def settings_pages() -> Iterator[Row]:
     one = f"{base}/channels/<uuid:channel_id>"
     form = ONCE | {"name": "Matrix", "target": "https://hooks.example.com/", "events": ["upgrade.ended"]}
     yield Row(f"{base}/", Policy.VIEWER)
+    safeguard: dict[str, Body] = {"post": {"name": "requires_reauthentication", "on": "1"}}
+    yield Row(f"{base}/safeguards", Policy.ADMIN, get=False, sends=safeguard)
     yield Row(f"{base}/second-approver", Policy.ADMIN, get=False, sends={"post": {"on": "1"}})
     yield Row(f"{base}/channels/new/<slug:kind>", Policy.ADMIN, sends={"post": form})
     yield Row(f"{one}/", Policy.VIEWER)
@@ -255,6 +257,7 @@ PERSONAL = {
     "account/invitations/<int:membership_id>/decline",
     "account/organizations/<slug:slug>/leave",
     "api/v1/auth/logout",
+    "api/v1/auth/reauthenticate",
 }
 PUBLIC = {"api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz", "metrics"}
 LIBRARIES = {

@@ -57,7 +57,7 @@ def test_an_invitation_gives_nothing_until_it_is_accepted(cast: Cast, client_for
 def test_an_invitation_elsewhere_breaks_no_api_client(cast: Cast, client_for: SignIn) -> None:
     client = client_for(cast.viewer)
     Membership.objects.filter(user=cast.outsider).update(role=Role.ADMIN)
-    add_member(cast.globex, actor=cast.outsider, email=cast.viewer.email, role=Role.VIEWER)
+    add_member(cast.globex, actor=cast.outsider, email=cast.viewer.email, role=Role.VIEWER, is_fresh=True)
 
     response = client.get(UPGRADES)
 

@@ -433,8 +433,8 @@ def test_an_inactive_admin_can_be_demoted_and_removed(cast: Cast, admin: Client)
 @pytest.mark.parametrize(
     "act",
     [
-        lambda own, who: change_role(own, actor=who, role=Role.VIEWER),
-        lambda own, who: remove_member(own, actor=who),
+        lambda own, who: change_role(own, actor=who, role=Role.VIEWER, is_fresh=True),
+        lambda own, who: remove_member(own, actor=who, is_fresh=True),
         lambda own, who: leave_organization(own.organization, actor=who),
     ],
 )
@@ -460,8 +460,10 @@ def test_an_admin_demoted_meanwhile_is_refused(cast: Cast) -> None:
     others = Others()
 
     with transaction.atomic():
-        change_role(theirs, actor=cast.admin, role=Role.VIEWER)
-        assert waits_for_a_lock(others.start(lambda: change_role(mine, actor=cast.viewer, role=Role.VIEWER)))
+        change_role(theirs, actor=cast.admin, role=Role.VIEWER, is_fresh=True)
+        assert waits_for_a_lock(
+            others.start(lambda: change_role(mine, actor=cast.viewer, role=Role.VIEWER, is_fresh=True))
+        )
 
     (error,) = others.wait()
     assert (error.code, error.status) == ("forbidden", 403)
@@ -474,7 +476,7 @@ def test_organizations_adding_one_address_share_the_account(cast: Cast) -> None:
     others = Others()
 
     def add(organization: Organization, actor: User) -> Added:
-        return add_member(organization, actor=actor, email="new@example.com", role=Role.VIEWER)
+        return add_member(organization, actor=actor, email="new@example.com", role=Role.VIEWER, is_fresh=True)
 
     with transaction.atomic():
         add(cast.acme, cast.admin)
@@ -528,9 +530,9 @@ def test_the_commands_check_the_role_themselves(cast: Cast) -> None:
     own = get_membership(cast.viewer)
 
     for act in (
-        lambda: change_role(own, actor=cast.operator, role=Role.ADMIN),
-        lambda: remove_member(own, actor=cast.viewer),
-        lambda: add_member(cast.acme, actor=cast.operator, email="new@example.com", role=Role.VIEWER),
+        lambda: change_role(own, actor=cast.operator, role=Role.ADMIN, is_fresh=True),
+        lambda: remove_member(own, actor=cast.viewer, is_fresh=True),
+        lambda: add_member(cast.acme, actor=cast.operator, email="new@example.com", role=Role.VIEWER, is_fresh=True),
     ):
         with pytest.raises(PortalError) as refused:
             act()

@@ -5,7 +5,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from portal.access import Policy, get_page_organization, person, policy, session_ends_at
+from portal.access import Policy, get_page_organization, is_fresh, person, policy, session_ends_at
 from portal.models import Organization
 from portal.web.context import page_context
 from portal.web.forms import attempt
@@ -139,4 +139,5 @@ def run_preflight(request: HttpRequest, organization: Organization, target: str)
 
 def trigger(request: HttpRequest, form: TriggerForm, organization: Organization) -> Upgrade:
     asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
-    return trigger_upgrade(organization, actor=person(request), session_ends_at=session_ends_at(request), **asked)
+    ends_at, fresh = session_ends_at(request), is_fresh(request)
+    return trigger_upgrade(organization, actor=person(request), session_ends_at=ends_at, is_fresh=fresh, **asked)
