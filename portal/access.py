@@ -1,10 +1,11 @@
 """Access control: route policies, tenant isolation and roles.
 
-Three independent checks, each with its own tests:
+Four independent checks, each with its own tests:
 
 - Every route declares a `policy`. AccessMiddleware refuses a route without one.
 - Every read of tenant data starts with `visible_to(user)`, so another organization's object is a 404.
 - Every command begins with `require`, so a role that is too low is a 403.
+- Every door passes what it found to `require_second_factor`, so an organization that requires it is a 403 without one.
 """
 
 import time
@@ -29,7 +30,7 @@ from django.urls import reverse
 from rest_framework.request import Request
 
 from portal.accounts.sessions import SessionStore
-from portal.errors import NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
+from portal.errors import MFA_REQUIRED, NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
 from portal.web.htmx import get_page_path
 
@@ -246,9 +247,28 @@ def require(user: Person, organization: Organization, needed: Role) -> Role:
     return role
 
 
+def require_second_factor(user: Person, organization: Organization) -> Organization:
+    """Return the organization. Every door that finds one, or an object of one, calls this before it shows anything.
+
+    *Raises* PortalError 403 `mfa_required_by_organization`. *Costs* one query for an organization that requires it.
+    """
+    if organization.requires_mfa and not (user.is_authenticated and has_two_factor(user)):
+        raise PortalError(
+            MFA_REQUIRED,
+            f"{organization.name} requires two-factor authentication, and your account has none. "
+            "Set it up under Account, then open this again.",
+            403,
+        )
+    return organization
+
+
 def get_page_organization(request: HttpRequest, slug: str) -> Organization:
-    """Return the organization named in a page's URL. Raises PortalError 404 for an outsider."""
-    return found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
+    """Return the organization named in a page's URL.
+
+    *Raises* PortalError 404 for an outsider, 403 `mfa_required_by_organization`.
+    """
+    found = Organization.objects.visible_to(request.user).filter(slug=slug).first()
+    return require_second_factor(request.user, found_or_404(found))
 
 
 def get_api_organization(request: HttpRequest) -> Organization:
@@ -258,7 +278,7 @@ def get_api_organization(request: HttpRequest) -> Organization:
 
     *Raises* PortalError 404 for an unknown slug, for another organization's slug, and for a person without memberships;
     400 `organization_required` if the header is missing and the person has several memberships and no default, or one
-    that they cannot use now. Another organization than the chosen one is never acted on.
+    that they cannot use now; 403 `mfa_required_by_organization`. No other organization replaces the chosen one.
     """
     slug = request.headers.get("X-Organization")
     if slug is not None:
@@ -267,7 +287,7 @@ def get_api_organization(request: HttpRequest) -> Organization:
     if default:
         chosen = Organization.objects.visible_to(request.user).filter(pk=default).first()
         if chosen:
-            return chosen
+            return require_second_factor(request.user, chosen)
         message = "Your default organization is not available to you. Name one in the X-Organization header."
         raise PortalError("organization_required", message, 400)
     organizations = list(Organization.objects.visible_to(request.user)[:2])
@@ -280,7 +300,7 @@ def get_api_organization(request: HttpRequest) -> Organization:
             "(GET /api/v1/auth/session lists them), or choose a default organization on the account page.",
             400,
         )
-    return organizations[0]
+    return require_second_factor(request.user, organizations[0])
 
 
 def organizations(request: HttpRequest) -> dict[str, Any]:

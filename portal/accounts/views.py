@@ -16,7 +16,7 @@ from portal.members.commands import (
     last_admin_reason,
     leave_organization,
 )
-from portal.models import Membership
+from portal.models import Membership, Organization
 from portal.web.forms import attempt
 
 
@@ -54,7 +54,9 @@ def decline(request: HttpRequest, membership_id: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def leave(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the confirmation with its consequences, and end the person's own membership."""
-    organization, status = get_page_organization(request, slug), 200
+    # Without the check of a second factor: who does not want one may leave.
+    organization = found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
+    status = 200
     if request.method == "POST":
         _, refusal = attempt(lambda: leave_organization(organization, actor=person(request)))
         if refusal is None:

@@ -47,6 +47,7 @@ ORGANIZATION_FIELDS = (
     "is_active",
     "requires_second_approver",
     "requires_reauthentication",
+    "requires_mfa",
     "deployment_stack",
     "deployment_cluster",
     "deployment_region",
@@ -283,7 +284,7 @@ class OrganizationAdmin(AuditedAdmin):
     actions = ("test_connections",)
     fieldsets = (
         (None, {"fields": ("name", "slug", "environment", "is_active")}),
-        ("Approvals", {"fields": ("requires_second_approver", "requires_reauthentication")}),
+        ("Approvals", {"fields": ("requires_second_approver", "requires_reauthentication", "requires_mfa")}),
         ("Platform", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
         ("Access to AWS", {"fields": ("deployment_role_arn", "deployment_external_id")}),
         (

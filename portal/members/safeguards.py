@@ -2,8 +2,9 @@
 
 from django.db import models
 
-from portal.access import require, require_fresh
+from portal.access import has_two_factor, require, require_fresh
 from portal.audit import record
+from portal.errors import PortalError
 from portal.members.commands import lock_members
 from portal.models import AuditKind, Organization, Role, User
 
@@ -12,6 +13,7 @@ class Safeguard(models.TextChoices):
     """A safeguard, named as its field of Organization."""
 
     REAUTHENTICATION = "requires_reauthentication", "Re-authentication before risky changes"
+    MFA = "requires_mfa", "Two-factor authentication"
 
 
 def switch_safeguard(
@@ -19,10 +21,13 @@ def switch_safeguard(
 ) -> None:
     """Switch a safeguard on or off. The current value is a no-op.
 
-    *Raises* PortalError: 403 `forbidden`, `reauthentication_required`, 404.
+    *Raises* PortalError: 403 `forbidden`, `reauthentication_required`, 404, 409 `mfa_missing`.
     """
     require(actor, organization, Role.ADMIN)
     require_fresh(is_fresh)
+    if safeguard == Safeguard.MFA and is_on and not has_two_factor(actor):
+        message = "Set up two-factor authentication for yourself first. Otherwise you would lose access here."
+        raise PortalError("mfa_missing", message, 409)
     with lock_members(organization, actor=actor):
         now = Organization.objects.get(pk=organization.pk)
         was_on = getattr(now, safeguard)

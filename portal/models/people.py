@@ -187,6 +187,12 @@ class Organization(models.Model):
         help_text="Upgrading all services, forced upgrades and continuing a pause need the password or a code of the "
         "last 5 minutes.",
     )
+    requires_mfa = models.BooleanField(
+        "two-factor authentication",
+        default=False,
+        db_default=False,
+        help_text="Members without an authenticator app or passkey have no access here until they set one up.",
+    )
     # Pre-flight and validation send requests here (upgrades/checks/probes.py), so only staff may set them.
     platform_agent_url = models.CharField(
         "address of the agent service",

@@ -6,7 +6,14 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from portal.access import Policy, get_api_organization, is_fresh, person, session_ends_at
+from portal.access import (
+    Policy,
+    get_api_organization,
+    is_fresh,
+    person,
+    require_second_factor,
+    session_ends_at,
+)
 from portal.api.routes import (
     IDEMPOTENCY_KEY,
     ORGANIZATION,
@@ -239,8 +246,14 @@ def history(request: Request) -> Response:
 
 
 def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
-    """Return the upgrade. *Raises* PortalError 404 if it does not exist or belongs to another organization."""
-    return found_or_404(Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first())
+    """Return the upgrade.
+
+    *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
+    """
+    visible = Upgrade.objects.visible_to(request.user).for_record()
+    upgrade = found_or_404(visible.filter(upgrade_id=upgrade_id).first())
+    require_second_factor(request.user, upgrade.organization)
+    return upgrade
 
 
 def with_decisions(upgrade: Upgrade) -> Upgrade:
