@@ -48,6 +48,7 @@ ORGANIZATION_FIELDS = (
     "requires_second_approver",
     "requires_reauthentication",
     "requires_mfa",
+    "upgrade_trigger_limit",
     "deployment_stack",
     "deployment_cluster",
     "deployment_region",
@@ -285,7 +286,10 @@ class OrganizationAdmin(AuditedAdmin):
     fieldsets = (
         (None, {"fields": ("name", "slug", "environment", "is_active")}),
         ("Approvals", {"fields": ("requires_second_approver", "requires_reauthentication", "requires_mfa")}),
-        ("Platform", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
+        (
+            "Platform",
+            {"fields": ("deployment_stack", "deployment_cluster", "deployment_region", "upgrade_trigger_limit")},
+        ),
         ("Access to AWS", {"fields": ("deployment_role_arn", "deployment_external_id")}),
         (
             "Health checks",

@@ -193,6 +193,13 @@ class Organization(models.Model):
         db_default=False,
         help_text="Members without an authenticator app or passkey have no access here until they set one up.",
     )
+    upgrade_trigger_limit = models.PositiveSmallIntegerField(
+        "upgrades an hour",
+        default=60,
+        db_default=60,
+        validators=[MinValueValidator(1), MaxValueValidator(1000)],
+        help_text="The most upgrades that may be triggered within an hour. Stop and rollbacks are never limited.",
+    )
     # Pre-flight and validation send requests here (upgrades/checks/probes.py), so only staff may set them.
     platform_agent_url = models.CharField(
         "address of the agent service",

@@ -98,7 +98,7 @@ def preflight(request: Request) -> Response:
     summary="Trigger an upgrade",
     parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
     request=TriggerBody,
-    responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 502, 503)},
+    responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 429, 502, 503)},
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def trigger(request: Request) -> Response:

@@ -13,6 +13,7 @@ from upgrades.commands.refusals import (
     refuse_alone,
     refuse_empty_override,
     refuse_failed,
+    refuse_too_many,
     refuse_unplaced,
 )
 from upgrades.inventory.catalogue import resolve
@@ -52,8 +53,8 @@ def trigger_upgrade(
 
     Raises PortalError: 403 `forbidden`, `reauthentication_required`, 404, 400 `no_cluster`, `no_stack`,
     `version_unavailable`, `not_supported`, `service_disabled`, `override_reason_too_short`, 409 `upgrade_in_progress` (with
-    `upgrade_id`), `plan_changed`, `preflight_failed` (with `checks`), 422 `idempotency_mismatch`, 502
-    `registry_unavailable`.
+    `upgrade_id`), `plan_changed`, `preflight_failed` (with `checks`), 422 `idempotency_mismatch`, 429
+    `too_many_upgrades`, 502 `registry_unavailable`.
     Costs about three AWS calls per service, and waits for pre-flight for up to 4 s.
     """
     require(actor, organization, Role.OPERATOR)
@@ -66,6 +67,7 @@ def trigger_upgrade(
         return earlier
     if organization.requires_reauthentication and (service == ALL_SERVICES or force_new_deployment):
         require_fresh(is_fresh)
+    refuse_too_many(organization)
     refuse_unplaced(organization)
     refuse_empty_override(override_reason)
     return create_once(

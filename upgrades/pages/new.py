@@ -76,7 +76,10 @@ def start(request: HttpRequest, organization: Organization) -> HttpResponse:
         checks_now = refusal.code in ("preflight_failed", "override_reason_too_short")
     form.renew_key()
     asked = ChoicesForm.from_trigger(request.POST)
-    return show_plan(request, organization, asked, form, status=status, checks_now=checks_now, blocker=blocker)
+    page = show_plan(request, organization, asked, form, status=status, checks_now=checks_now, blocker=blocker)
+    for name, value in (refusal.headers if refusal else {}).items():
+        page[name] = value
+    return page
 
 
 def show_plan(
