@@ -27,6 +27,7 @@ django.setup()
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
+from django.utils import timezone
 
 from deployments import commands
 from deployments.engine import read_budget
@@ -80,7 +81,7 @@ def seed(local_aws: LocalAws) -> User:
         organization = Organization.objects.create(
             slug=f"org-{number}", name=f"Org {number}", deployment_stack=f"bench-{number}"
         )
-        Membership.objects.create(organization=organization, user=actor, role=Role.OPERATOR)
+        Membership.objects.create(organization=organization, user=actor, role=Role.OPERATOR, accepted_at=timezone.now())
         agent = Agent.objects.create(organization=organization, name="Agent", image=IMAGE, cpu=256, memory=512)
         rows = [commands.new_deployment(agent, actor, 1, None) for _ in range(SERVICES_EACH)]
         steady = Deployment.objects.filter(pk__in=[row.pk for row in rows])

@@ -42,6 +42,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 from django.db.models import Min
+from django.utils import timezone
 
 from bench.oracle import UNKNOWN, Service, Verdict, is_portals, judge, overall
 from bench.scenarios import SCENARIOS, Scenario
@@ -576,7 +577,8 @@ def main() -> int:
         cases = deal(world, options.rollouts, fates)
         Organization.objects.bulk_create([case.organization for case in cases])
         Membership.objects.bulk_create(
-            Membership(organization=case.organization, user=world.actor, role=Role.OPERATOR) for case in cases
+            Membership(organization=case.organization, user=world.actor, role=Role.OPERATOR, accepted_at=timezone.now())
+            for case in cases
         )
         for case in cases:
             case.seed()

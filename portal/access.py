@@ -1,30 +1,36 @@
 """Access control: route policies, tenant isolation and roles.
 
-Three independent checks, each with its own tests:
+Four independent checks, each with its own tests:
 
 - Every route declares a `policy`. AccessMiddleware refuses a route without one.
 - Every read of tenant data starts with `visible_to(user)`, so another organization's object is a 404.
 - Every command begins with `require`, so a role that is too low is a 403.
+- Every door passes what it found to `require_second_factor`, so an organization that requires it is a 403 without one.
 """
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from allauth.account import app_settings as account_settings
+from allauth.account.adapter import get_adapter
+from allauth.account.internal.flows.login import get_authentication_records
+from allauth.core import exceptions
 from allauth.mfa.models import Authenticator
 from allauth.mfa.utils import is_mfa_enabled
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth.models import AnonymousUser
-from django.contrib.sessions.models import Session
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import reverse
 from rest_framework.request import Request
 
-from portal.errors import NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
+from portal.accounts.sessions import SessionStore
+from portal.errors import MFA_REQUIRED, NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
 from portal.tenancy import enter_all_organizations
 from portal.web.htmx import get_page_path
@@ -165,9 +171,43 @@ def person(request: HttpRequest | Request) -> User:
 
 
 def session_ends_at(request: HttpRequest | Request) -> datetime | None:
-    """Return when the caller's session expires. Using a session does not extend it. *Costs* one query."""
-    key = request.session.session_key
-    return Session.objects.filter(session_key=key).values_list("expire_date", flat=True).first() if key else None
+    """Return when the caller's session ends at the latest. Activity does not extend that. *Costs* no query."""
+    session = request.session
+    return session.ends_at if isinstance(session, SessionStore) and session.session_key else None
+
+
+class ReauthenticationRequired(PortalError, exceptions.ReauthenticationRequired):  # type: ignore[misc] # no types
+    """The request needs a password or code of the last minutes.
+
+    A page leads to allauth's form for it (portal/accounts/reauthentication.py); the API answers 403.
+    """
+
+    def __init__(self) -> None:
+        minutes = account_settings.REAUTHENTICATION_TIMEOUT // 60
+        super().__init__(
+            "reauthentication_required",
+            "Confirm that it is you: send your password or a code to POST /api/v1/auth/reauthenticate, then send this "
+            f"request again within {minutes} minutes.",
+            403,
+        )
+
+
+def is_fresh(request: HttpRequest | Request) -> bool:
+    """Return whether the person re-authenticated in this session within the last minutes. *Costs* no query.
+
+    Signing in does not count, as on allauth's pages: a session taken over in its first minutes must not be enough.
+    """
+    if not get_adapter().is_reauthentication_required(app="allauth.account"):
+        return True
+    records = get_authentication_records(request, person(request))
+    at = max((entry["at"] for entry in records if entry.get("reauthenticated")), default=None)
+    return at is not None and time.time() - at < account_settings.REAUTHENTICATION_TIMEOUT
+
+
+def require_fresh(is_fresh: bool) -> None:
+    """Raise PortalError 403 `reauthentication_required` unless the caller's session `is_fresh`."""
+    if not is_fresh:
+        raise ReauthenticationRequired
 
 
 def is_staff(user: Person) -> bool:
@@ -195,10 +235,11 @@ def staff_only(request: HttpRequest) -> HttpResponse | None:
 
 
 def get_role(user: Person, organization: Organization) -> Role | None:
-    """Return the person's role. None for an outsider and for a suspended organization."""
+    """Return the person's role. None for an outsider, before the person accepts, and for a suspended organization."""
     if not user.is_authenticated or not user.is_active or not organization.is_active:
         return None
-    role = Membership.objects.filter(organization=organization, user=user).values_list("role", flat=True).first()
+    own = Membership.objects.accepted().filter(organization=organization, user=user)
+    role = own.values_list("role", flat=True).first()
     return Role(role) if role else None
 
 
@@ -215,20 +256,49 @@ def require(user: Person, organization: Organization, needed: Role) -> Role:
     return role
 
 
+def require_second_factor(user: Person, organization: Organization) -> Organization:
+    """Return the organization. Every door that finds one, or an object of one, calls this before it shows anything.
+
+    *Raises* PortalError 403 `mfa_required_by_organization`. *Costs* one query for an organization that requires it.
+    """
+    if organization.requires_mfa and not (user.is_authenticated and has_two_factor(user)):
+        raise PortalError(
+            MFA_REQUIRED,
+            f"{organization.name} requires two-factor authentication, and your account has none. "
+            "Set it up under Account, then open this again.",
+            403,
+        )
+    return organization
+
+
 def get_page_organization(request: HttpRequest, slug: str) -> Organization:
-    """Return the organization named in a page's URL. Raises PortalError 404 for an outsider."""
-    return found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
+    """Return the organization named in a page's URL.
+
+    *Raises* PortalError 404 for an outsider, 403 `mfa_required_by_organization`.
+    """
+    found = Organization.objects.visible_to(request.user).filter(slug=slug).first()
+    return require_second_factor(request.user, found_or_404(found))
 
 
 def get_api_organization(request: HttpRequest) -> Organization:
-    """Return the organization that a list, create or trigger route acts on: `X-Organization`, else the only membership.
+    """Return the organization that a list, create or trigger route acts on.
+
+    It is the one that `X-Organization` names, else the person's default organization, else their only one.
 
     *Raises* PortalError 404 for an unknown slug, for another organization's slug, and for a person without memberships;
-    400 `organization_required` if the header is missing and the person has several memberships.
+    400 `organization_required` if the header is missing and the person has several memberships and no default, or one
+    that they cannot use now; 403 `mfa_required_by_organization`. No other organization replaces the chosen one.
     """
     slug = request.headers.get("X-Organization")
     if slug is not None:
         return get_page_organization(request, slug)
+    default = person(request).default_organization_id
+    if default:
+        chosen = Organization.objects.visible_to(request.user).filter(pk=default).first()
+        if chosen:
+            return require_second_factor(request.user, chosen)
+        message = "Your default organization is not available to you. Name one in the X-Organization header."
+        raise PortalError("organization_required", message, 400)
     organizations = list(Organization.objects.visible_to(request.user)[:2])
     if not organizations:
         raise PortalError("not_found", "You are not a member of any organization. Ask an admin to add you.", 404)
@@ -236,10 +306,10 @@ def get_api_organization(request: HttpRequest) -> Organization:
         raise PortalError(
             "organization_required",
             "You belong to several organizations. Name one by its slug in the X-Organization header "
-            "(GET /api/v1/auth/session lists them).",
+            "(GET /api/v1/auth/session lists them), or choose a default organization on the account page.",
             400,
         )
-    return organizations[0]
+    return require_second_factor(request.user, organizations[0])
 
 
 def organizations(request: HttpRequest) -> dict[str, Any]:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
+MFA_REQUIRED = "mfa_required_by_organization"
 NOT_FOUND = "This does not exist, or you do not have access to it."
 DEPENDENCY_DOWN = "A service that the portal depends on is down. Nothing was changed. Try again in a few seconds."
 CSRF_MISSING = f"Send the value of the {settings.CSRF_COOKIE_NAME} cookie in the X-CSRFToken header."

@@ -84,6 +84,9 @@ try:
     # portal/outbound.py lists the addresses that are never reached.
     PROBE_NETWORKS: list[str] = env.list("PROBE_NETWORKS", [], validate=networks)
     WEBHOOK_NETWORKS: list[str] = env.list("WEBHOOK_NETWORKS", [], validate=networks)
+    # Seconds after sign-in, and seconds without a request, after which a session ends.
+    SESSION_COOKIE_AGE: int = env.int("SESSION_LIFETIME_SECONDS", 12 * 60 * 60, validate=validate.Range(min=600))
+    SESSION_IDLE_SECONDS: int = env.int("SESSION_IDLE_SECONDS", 30 * 60, validate=validate.Range(min=600))
     # The bearer token of /metrics. Empty: /metrics is closed.
     METRICS_TOKEN: str = env.str("METRICS_TOKEN", "")
     # The base address of the portal, for links in notifications. Empty: no links.
@@ -147,12 +150,13 @@ MIDDLEWARE = [
     "portal.errors.ErrorMiddleware",
     # Before CommonMiddleware, which checks the Host.
     "portal.monitoring.health.HealthCheckMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "portal.accounts.sessions.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "portal.accounts.sessions.AuthenticationMiddleware",
+    "portal.accounts.context.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "portal.accounts.reauthentication.ReauthenticationMiddleware",
     "portal.accounts.devices.DevicesMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "portal.web.forms.FormBodyMiddleware",
@@ -233,7 +237,7 @@ EMAIL_TIMEOUT = 5
 # --- People --------------------------------------------------------------------------------------------------------
 
 AUTH_USER_MODEL = "portal.User"
-AUTHENTICATION_BACKENDS = ["portal.accounts.sessions.AuthenticationBackend"]
+AUTHENTICATION_BACKENDS = ["portal.accounts.context.AuthenticationBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {
         "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
@@ -241,6 +245,7 @@ AUTH_PASSWORD_VALIDATORS = [
     },
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "portal.accounts.passwords.GuessablePasswordValidator"},
 ]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
@@ -254,6 +259,7 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_PASSWORD_RESET_TOKEN_GENERATOR = "django.contrib.auth.tokens.PasswordResetTokenGenerator"  # noqa: S105 - a class
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = True
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 5 * 60
 ACCOUNT_SESSION_REMEMBER = True
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXY_COUNT
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
@@ -263,7 +269,6 @@ MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = LOCAL
 USERSESSIONS_TRACK_ACTIVITY = True
 
 SESSION_ENGINE = "portal.accounts.sessions"
-SESSION_COOKIE_AGE = 12 * 60 * 60
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 from django.core.cache import cache
+from django.utils import timezone
 from kombu.transport.memory import Channel
 
 from deployments import commands
@@ -145,7 +146,9 @@ class World:
         self.organization = Organization.objects.create(
             slug=self.stack, name=self.stack, deployment_stack=self.stack, deployment_region=REGION
         )
-        self.membership = Membership.objects.create(organization=self.organization, user=self.actor, role=Role.OPERATOR)
+        self.membership = Membership.objects.create(
+            organization=self.organization, user=self.actor, role=Role.OPERATOR, accepted_at=timezone.now()
+        )
         self.sandbox.reset()
         self.sandbox.clock.wall = self.sandbox.throttling.wall = CLOCK.now
         self.sandbox.clock.reset()

@@ -117,8 +117,10 @@ function noteFailure(event) {
 for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
   document.addEventListener(name, noteFailure);
 }
+// A hidden page does not refresh itself: nobody looks at it, and its requests would keep the session alive.
 document.addEventListener("htmx:beforeRequest", (event) => {
-  if (paused.has(event.target.id)) event.preventDefault();
+  const isPoll = !event.detail.requestConfig.triggeringEvent && event.target.matches("[hx-trigger^=every]");
+  if (paused.has(event.target.id) || (isPoll && document.hidden)) event.preventDefault();
 });
 document.addEventListener("click", (event) => {
   const block = event.target.closest("[data-pause]")?.closest("[data-live]");

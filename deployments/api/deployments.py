@@ -18,7 +18,7 @@ from deployments.cloudwatch.logs import read_logs
 from deployments.cloudwatch.metrics import read_metrics
 from deployments.lists import deployments_page, events_page
 from deployments.models import Agent, Deployment
-from portal.access import Policy, get_api_organization, person
+from portal.access import Policy, get_api_organization, person, require_second_factor
 from portal.api.routes import (
     IDEMPOTENCY_KEY,
     ORGANIZATION,
@@ -258,20 +258,24 @@ def act(request: Request, deployment_id: uuid.UUID, command: Callable[..., Deplo
 def find_deployment(request: Request, deployment_id: uuid.UUID, *, with_events: bool = True) -> Deployment:
     """Return a deployment that the user may see.
 
-    *Raises* PortalError 404 if it does not exist or belongs to another organization.
+    *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
     """
     visible = Deployment.objects.visible_to(request.user)
     rows = visible.for_detail() if with_events else visible.select_related("agent", "organization")
-    return found_or_404(rows.filter(pk=deployment_id).first())
+    deployment = found_or_404(rows.filter(pk=deployment_id).first())
+    require_second_factor(request.user, deployment.organization)
+    return deployment
 
 
 def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization | None = None) -> Agent:
     """Return an agent that the user may see.
 
-    *Raises* PortalError 404 if it does not exist or belongs to another organization.
+    *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
     """
     rows = Agent.objects.visible_to(request.user).for_detail().filter(pk=agent_id)
-    return found_or_404((rows.filter(organization=organization) if organization else rows).first())
+    agent = found_or_404((rows.filter(organization=organization) if organization else rows).first())
+    require_second_factor(request.user, agent.organization)
+    return agent
 
 
 def heading(deployment: Deployment) -> Json:

@@ -1,4 +1,4 @@
-"""The allauth adapter, and the e-mail to a new member.
+"""The allauth adapter, and the e-mail that invites a member.
 
 Sign-up is closed. Staff create people in Django admin. An organization's admins create them by adding an e-mail address
 (portal/members). A person's only e-mail address is `User.email`; allauth's own table of addresses stays empty.
@@ -14,11 +14,14 @@ from allauth.account.internal.flows.login import get_authentication_records
 from allauth.account.utils import user_pk_to_url_str
 from allauth.core.internal.httpkit import authenticated_user
 from django.conf import settings
+from django.db import transaction
 from django.http import HttpRequest
 from django.urls import reverse
 
+from portal.accounts.sessions import SessionStore
 from portal.audit import record
 from portal.errors import is_api
+from portal.members.commands import accept_first_invitation
 from portal.models import AuditKind, Membership, User
 
 logger = logging.getLogger(__name__)
@@ -31,11 +34,21 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth shi
     def save_user(self, request: HttpRequest, user: Any, form: Any, commit: bool = True) -> Any:
         raise NotImplementedError("Sign-up is closed: staff and admins of an organization create people.")
 
+    def set_password(self, user: Any, password: str) -> None:
+        """Set a password that the person chose. The first one accepts the invitation that led them here."""
+        is_first = not user.has_usable_password()
+        with transaction.atomic():
+            super().set_password(user, password)
+            if is_first:
+                accept_first_invitation(user)
+
     def login(self, request: HttpRequest, user: Any) -> None:
         # Write the audit row first, so that no sign-in is missing from the trail.
         methods = [entry["method"] for entry in get_authentication_records(request, user)]
         record(AuditKind.SIGNED_IN, organization=None, actor=user, subject=user.email, data={"methods": methods})
         super().login(request, user)
+        if isinstance(request.session, SessionStore):
+            request.session.begin_lifetime()
 
     def logout(self, request: HttpRequest) -> None:
         person = authenticated_user(request)
@@ -49,9 +62,9 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth shi
 
 
 def mail_new_member(request: HttpRequest, membership: Membership) -> bool:
-    """E-mail a new member, with a link to set a password if they have none.
+    """E-mail an invited person, with a link to set a password if they have none.
 
-    Every new member gets this e-mail, so that neither the page nor its response time reveals who had an account.
+    Every invited person gets this e-mail, so that neither the page nor its response time reveals who had an account.
 
     *Returns* whether the mail server accepted it.
     """
@@ -62,7 +75,7 @@ def mail_new_member(request: HttpRequest, membership: Membership) -> bool:
         "organization": organization,
         "password_url": None if user.has_usable_password() else password_url(request, user),
         "password_url_days": settings.PASSWORD_RESET_TIMEOUT // 86400,
-        "overview_url": request.build_absolute_uri(reverse("overview", args=[organization.slug])),
+        "home_url": request.build_absolute_uri(reverse("home")),
     }
     try:
         get_adapter(request).send_mail("account/email/member_added", user.email, context)

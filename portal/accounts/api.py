@@ -5,10 +5,12 @@ Its rate limits, authentication records and two-factor authentication apply here
 
 from typing import Any
 
+from allauth.account.forms import ReauthenticateForm
 from allauth.account.internal import flows
 from allauth.account.internal.stagekit import get_pending_stage
 from allauth.core.internal import ratelimit
 from allauth.mfa.base.forms import AuthenticateForm
+from allauth.mfa.base.forms import ReauthenticateForm as ReauthenticateByCodeForm
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
@@ -17,7 +19,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from portal.access import Policy, has_two_factor, sign_in_first
+from portal.access import Policy, has_two_factor, person, sign_in_first
 from portal.accounts.forms import SignInForm
 from portal.api.routes import ErrorSerializer, NoBody, StrictSerializer, api_route, errors, read_body, read_query
 from portal.errors import PortalError
@@ -50,6 +52,21 @@ class SessionSerializer(serializers.Serializer[Any]):
     organizations = MembershipSerializer(many=True)
 
 
+class Proof(StrictSerializer):
+    """The body of a re-authentication: one of the two."""
+
+    password = serializers.CharField(required=False, trim_whitespace=False, max_length=128)
+    code = serializers.CharField(required=False, max_length=32)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if len(attrs) != 1:
+            raise serializers.ValidationError({"body": ["Send either password or code."]})
+        return attrs
+
+
+REFUSED_PROOF = OpenApiResponse(
+    ErrorSerializer, "By `code`: `invalid_credentials`, `invalid_code`, or the CSRF token is missing."
+)
 REFUSED_SIGN_IN = OpenApiResponse(
     ErrorSerializer, "By `code`: `invalid_credentials`, `mfa_required` (send `code` too), `invalid_code`."
 )
@@ -105,14 +122,44 @@ def logout(request: Request) -> Response:
     return Response(status=204)
 
 
+@extend_schema(
+    operation_id="reauthenticate",
+    tags=["session"],
+    summary="Confirm that it is you",
+    description="Send `password`, or `code` from the authenticator app or a recovery code. For 5 minutes, requests that "
+    "answer 403 `reauthentication_required` are then accepted.",
+    request=Proof,
+    responses={204: None, 403: REFUSED_PROOF, **errors(400, 401, 413, 415, 429, 503)},
+)
+@api_route("POST", allow=Policy.SIGNED_IN)
+def reauthenticate(request: Request) -> Response:
+    """Confirm the person's identity in this session. The attempt counts before its body is read, as for sign-in."""
+    user = person(request)
+    if not ratelimit.consume(request._request, app="allauth.account", action="reauthenticate", user=user):
+        raise too_many_attempts("reauthenticate")
+    read_query(request)
+    proof = read_body(request, Proof)
+    if "code" in proof:
+        code_form = ReauthenticateByCodeForm(data=proof, user=user)
+        check(code_form, refused=PortalError("invalid_code", "The code is wrong or was used before.", 403))
+        code_form.save()
+    else:
+        check(
+            ReauthenticateForm(data=proof, user=user),
+            refused=PortalError("invalid_credentials", "The password is wrong.", 403),
+        )
+        flows.reauthentication.reauthenticate_by_password(request._request)
+    return Response(status=204)
+
+
 def build_session(user: User) -> dict[str, Any]:
     """Return the body that describes the user's session, without suspended organizations. *Costs* one query."""
-    memberships = Membership.objects.filter(user=user, organization__is_active=True).select_related("organization")
+    memberships = Membership.objects.accepted().filter(user=user, organization__is_active=True)
     return {
         "user": {"email": user.email, "name": user.name},
         "organizations": [
             {"slug": membership.organization.slug, "name": membership.organization.name, "role": membership.role}
-            for membership in memberships
+            for membership in memberships.select_related("organization")
         ],
     }
 

@@ -8,4 +8,5 @@ urlpatterns = [
     path("session", api.session),
     path("login", api.login),
     path("logout", api.logout),
+    path("reauthenticate", api.reauthenticate),
 ]

@@ -1,18 +1,23 @@
-"""Records when and from where each session was last used, for the list of devices."""
+"""Records a session's activity: it keeps the session from ending, and the list of devices shows it.
 
-import hashlib
+Every request counts, so an open page that refreshes itself and an API client stay signed in (static/portal.js refreshes
+no hidden page). The writes happen after the response is sent, so that no one waits for them.
+"""
+
+import logging
 from collections.abc import Callable
 
 from allauth.usersessions.models import UserSession
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 
-from portal import soft_cache
+from portal.accounts.sessions import SessionStore
 
-NOTED_SECONDS = 60
+logger = logging.getLogger(__name__)
 
 
 class DevicesMiddleware:
-    """Record each session's use at most once a minute. Sign-in records it as well.
+    """Store the activity of signed-in sessions, at most once in sessions.ACTIVITY_SECONDS for each.
 
     Replaces allauth's middleware, which writes at every request: three queries and a transaction for each poll.
     """
@@ -21,12 +26,27 @@ class DevicesMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        key = request.session.session_key
-        if key and request.user.is_authenticated and soft_cache.add(noted(key), seconds=NOTED_SECONDS):
-            UserSession.objects.create_from_request(request)
-        return self.get_response(request)
+        response = self.get_response(request)
+        if request.user.is_authenticated and get_store(request).is_activity_due:
+            # Django calls these when the server closes the response. It has no public name for them.
+            response._resource_closers.append(lambda: store_activity(request))  # type: ignore[attr-defined]
+        return response
 
 
-def noted(session_key: str) -> str:
-    """Return the cache key of a session, hashed so that the cache does not reveal session keys."""
-    return f"device:{hashlib.sha256(session_key.encode()).hexdigest()}"
+def store_activity(request: HttpRequest) -> None:
+    """Store the activity, unless the request ended its session. A failure is logged: the next request tries again."""
+    session = get_store(request)
+    if not session.session_key or not request.user.is_authenticated:
+        return
+    try:
+        session.store_activity()
+        UserSession.objects.create_from_request(request)
+    except DatabaseError as error:
+        logger.warning("activity of a session was not stored: %s", type(error).__name__)
+
+
+def get_store(request: HttpRequest) -> SessionStore:
+    """Return the request's session, which SessionMiddleware has set."""
+    session = request.session
+    assert isinstance(session, SessionStore)  # noqa: S101
+    return session

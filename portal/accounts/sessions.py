@@ -1,109 +1,127 @@
-"""Sessions that open the person's context of organizations (portal/tenancy.py) in the statement that reads them."""
+"""The session engine (SESSION_ENGINE): hashed keys, and sessions that end when idle.
 
-from contextvars import ContextVar
+The database holds only the SHA-256 of each session's key.
+
+The key in the cookie signs a person in, so it must not be readable in the database. The middleware hashes the cookie,
+and from there on `session_key` is the hash: in django_session, in allauth's usersessions, and everywhere in the code.
+A hash from a database dump is no key, because the middleware hashes every cookie.
+
+A session ends SESSION_COOKIE_AGE seconds after sign-in, whatever happens, and SESSION_IDLE_SECONDS after its last activity.
+`expire_date` is the earlier of the two, so the row that every request reads says both. Activity moves it, at most once in
+ACTIVITY_SECONDS, after the response is sent (devices.py). So an idle session ends up to ACTIVITY_SECONDS early.
+"""
+
+import base64
+import hashlib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from allauth.account.auth_backends import AuthenticationBackend as AllauthBackend
-from django.contrib.auth import middleware
-from django.contrib.auth.models import AnonymousUser
-from django.contrib.sessions.backends import db
-from django.db import connection
-from django.http import HttpRequest
+from django.conf import settings
+from django.contrib.sessions.backends.base import VALID_KEY_CHARS
+from django.contrib.sessions.backends.db import SessionStore as DatabaseSessionStore
+from django.contrib.sessions.base_session import AbstractBaseSession
+from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
-from django.utils.functional import SimpleLazyObject
+from django.utils.crypto import get_random_string
 
-from portal import tenancy
-from portal.models import User
+from portal.accounts.context import open_session
 
-# The person that the last session of this request belongs to, as read with it.
-_person: ContextVar[User | None] = ContextVar("person", default=None)
+COOKIE_KEY_LENGTH = 32
+ACTIVITY_SECONDS = 5 * 60
+ENDS_AT = "ends_at"  # in the session's data: seconds since the epoch
 
 
-class SessionStore(db.SessionStore):
-    """Django's sessions in the database. The session of a request also opens the context of its person."""
+def hash_key(cookie_key: str) -> str:
+    """Return the SHA-256 of a cookie's key. In base85 it has 40 characters, the width of the columns that hold it.
+
+    >>> len(hash_key("a" * 32))
+    40
+    """
+    return base64.b85encode(hashlib.sha256(cookie_key.encode()).digest()).decode()
+
+
+class SessionStore(DatabaseSessionStore):
+    """Django's database store under hashed keys. The session of a request also opens the context of its person.
+
+    `cookie_key` is the key of the cookie, known only if this request sent or created it.
+    """
 
     opens_context = False
 
-    def _get_session_from_db(self) -> Any:
-        if not self.opens_context or not self.session_key:
-            return super()._get_session_from_db()  # type: ignore[misc] # the stubs leave it out
-        data, expire_date = open_session(self.session_key)
+    def __init__(self, session_key: str | None = None, *, cookie_key: str | None = None) -> None:
+        super().__init__(hash_key(cookie_key) if cookie_key else session_key)
+        self.cookie_key = cookie_key
+        self.expire_date: datetime | None = None
+
+    @property
+    def ends_at(self) -> datetime:
+        """When the session ends, whatever happens."""
+        stored = self.get(ENDS_AT)
+        lifetime = timedelta(seconds=settings.SESSION_COOKIE_AGE)
+        return datetime.fromtimestamp(stored, UTC) if stored else timezone.now() + lifetime
+
+    @property
+    def is_activity_due(self) -> bool:
+        """Whether the activity of this request must be stored."""
+        if self.expire_date is None:
+            return False
+        return self.compute_expire_date() - self.expire_date >= timedelta(seconds=ACTIVITY_SECONDS)
+
+    def compute_expire_date(self) -> datetime:
+        return min(timezone.now() + timedelta(seconds=settings.SESSION_IDLE_SECONDS), self.ends_at)
+
+    def begin_lifetime(self) -> None:
+        """Count the session's lifetime from now: the person signs in."""
+        self[ENDS_AT] = int(timezone.now().timestamp()) + settings.SESSION_COOKIE_AGE
+
+    def store_activity(self) -> None:
+        """Move the end by idleness. Does not revive a session that has ended. *Costs* one query."""
+        self.expire_date = self.compute_expire_date()
+        rows = self.model.objects.filter(session_key=self.session_key, expire_date__gt=timezone.now())
+        rows.update(expire_date=self.expire_date)
+
+    def load(self) -> dict[str, Any]:
+        data, self.expire_date = self._read()
         if data is None:
             self._session_key = None
-            return None
-        return self.model(session_key=self.session_key, session_data=data, expire_date=expire_date)
+            return {}
+        return self.decode(data)
+
+    def _read(self) -> tuple[str | None, datetime | None]:
+        if self.opens_context and self.session_key:
+            return open_session(self.session_key)
+        rows = self.model.objects.filter(session_key=self.session_key, expire_date__gt=timezone.now())
+        return rows.values_list("session_data", "expire_date").first() or (None, None)
+
+    def create_model_instance(self, data: dict[str, Any]) -> AbstractBaseSession:
+        data.setdefault(ENDS_AT, int(self.ends_at.timestamp()))
+        row = super().create_model_instance(data)
+        row.expire_date = self.expire_date = self.compute_expire_date()
+        return row
+
+    def get_expiry_age(self, **kwargs: Any) -> int:
+        """Return the age that the cookie gets. Idleness is checked here alone, because activity sends no new cookie."""
+        return int((self.ends_at - timezone.now()).total_seconds())
+
+    # Both are called for each new session. A key that exists already is refused when it is saved.
+    def _get_new_session_key(self) -> str:
+        self.cookie_key = get_random_string(COOKIE_KEY_LENGTH, VALID_KEY_CHARS)
+        return hash_key(self.cookie_key)
+
+    async def _aget_new_session_key(self) -> str:
+        return self._get_new_session_key()
 
 
-class AuthenticationMiddleware(middleware.AuthenticationMiddleware):
-    """Set `request.user`, whose session opens the context. Nobody has none, whatever the session says."""
+class SessionMiddleware(DjangoSessionMiddleware):
+    """Django's middleware, with a hash between the cookie and the store."""
 
     def process_request(self, request: HttpRequest) -> None:
-        super().process_request(request)
-        _person.set(None)
-        request.session.opens_context = True  # type: ignore[attr-defined] # our own store
-        request.user = SimpleLazyObject(lambda: find_person(request))  # type: ignore[assignment]
+        request.session = SessionStore(cookie_key=request.COOKIES.get(settings.SESSION_COOKIE_NAME))
 
-
-def find_person(request: HttpRequest) -> User | AnonymousUser:
-    person: User | AnonymousUser = middleware.get_user(request)
-    if not person.is_authenticated:
-        tenancy.enter(tenancy.NOTHING)
-    return person
-
-
-class AuthenticationBackend(AllauthBackend):  # type: ignore[misc] # allauth ships no types
-    """allauth's backend. Takes the person that was read with the session."""
-
-    def get_user(self, user_id: int | str) -> User | None:
-        person = _person.get()
-        if person is None or person.pk != int(user_id):
-            person = enter_person(int(user_id))
-        return person if person is not None and self.user_can_authenticate(person) else None
-
-
-def open_session(stored_key: str) -> tuple[str | None, Any]:
-    """Read a session and its person, and enter the person's organizations. Returns data and end, (None, None) if none.
-
-    The person is known from the list of devices. A session that is not in it yet, right after signing in, leaves it to
-    `enter_person`. *Costs* one statement.
-    """
-    columns = ", ".join(f"person.{field.column}" for field in User._meta.concrete_fields)
-    statement = (
-        f"SELECT opened.session_data, opened.expire_date, opened.organizations, {columns}"  # noqa: S608 - our own columns
-        " FROM portal_open_session(%s, %s) AS opened LEFT JOIN portal_user AS person ON person.id = opened.person_id"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [stored_key, timezone.now()])
-        data, expire_date, context, *values = cursor.fetchone()
-    tenancy.enter(context, connection=connection)
-    _person.set(as_person(values))
-    return data, expire_date
-
-
-def enter_person(user_id: int) -> User | None:
-    """Read a person and enter their organizations. *Costs* one statement."""
-    columns = ", ".join(f"person.{field.column}" for field in User._meta.concrete_fields)
-    statement = (
-        f"SELECT entered.organizations, {columns} FROM portal_enter_person(%s) AS entered (organizations)"  # noqa: S608
-        " LEFT JOIN portal_user AS person ON person.id = %s"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [user_id, user_id])
-        context, *values = cursor.fetchone()
-    tenancy.enter(context, connection=connection)
-    return as_person(values)
-
-
-def as_person(values: list[Any]) -> User | None:
-    """Return the person with these values of all columns; None if they are those of an outer join without a row."""
-    names = [field.attname for field in User._meta.concrete_fields]
-    return User.from_db(connection.alias, names, values) if values[names.index("id")] is not None else None
-
-
-def follow_sign_in(user: User, **_: Any) -> None:
-    """Enter the organizations of the person who has just signed in."""
-    enter_person(user.pk)
-
-
-def follow_sign_out(**_: Any) -> None:
-    tenancy.enter(tenancy.NOTHING)
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        answered = super().process_response(request, response)
+        cookie = answered.cookies.get(settings.SESSION_COOKIE_NAME)
+        if cookie and cookie.value and isinstance(request.session, SessionStore):
+            answered.cookies[settings.SESSION_COOKIE_NAME] = request.session.cookie_key or ""  # keeps the attributes
+        return answered

@@ -1,25 +1,100 @@
 """The account page of the signed-in person. allauth's pages are linked from it."""
 
-from allauth.core.internal.httpkit import authenticated_user
+from allauth.usersessions.internal.flows.sessions import end_sessions
+from allauth.usersessions.models import UserSession
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from portal.access import Policy, has_two_factor, policy
-from portal.models import Membership
+from portal.access import Policy, get_page_organization, has_two_factor, person, policy
+from portal.errors import found_or_404
+from portal.members.commands import (
+    accept_membership,
+    choose_default_organization,
+    decline_membership,
+    last_admin_reason,
+    leave_organization,
+    list_invitations,
+)
+from portal.models import Membership, Organization
+from portal.web.forms import attempt
 
 
 @policy(Policy.SIGNED_IN)
 @require_safe
 def account(request: HttpRequest) -> HttpResponse:
     """Render the person, their memberships and roles, and links to password, two-factor authentication and devices."""
-    person = authenticated_user(request)
-    memberships = Membership.objects.filter(user=person, organization__is_active=True)
+    user = person(request)
+    memberships = Membership.objects.accepted().filter(user=user, organization__is_active=True)
     context = {
         "memberships": memberships.select_related("organization"),
-        "has_two_factor": has_two_factor(person),
+        "invitations": list_invitations(user),
+        "has_two_factor": has_two_factor(user),
     }
     return render(request, "portal/accounts/account.html", context)
+
+
+@policy(Policy.SIGNED_IN)
+@require_POST
+def accept(request: HttpRequest, membership_id: int) -> HttpResponse:
+    membership = accept_membership(membership_id, actor=person(request))
+    messages.success(request, f"You are now a member of {membership.organization.name} as {membership.role}.")
+    return redirect("overview", membership.organization.slug)
+
+
+@policy(Policy.SIGNED_IN)
+@require_POST
+def decline(request: HttpRequest, membership_id: int) -> HttpResponse:
+    membership = decline_membership(membership_id, actor=person(request))
+    messages.success(request, f"You declined the invitation of {membership.organization.name}.")
+    return redirect("account")
+
+
+@policy(Policy.SIGNED_IN)
+@require_http_methods(["GET", "HEAD", "POST"])
+def leave(request: HttpRequest, slug: str) -> HttpResponse:
+    """Render the confirmation with its consequences, and end the person's own membership."""
+    # Without the check of a second factor: who does not want one may leave.
+    organization = found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
+    status = 200
+    if request.method == "POST":
+        _, refusal = attempt(lambda: leave_organization(organization, actor=person(request)))
+        if refusal is None:
+            messages.success(request, f"You left {organization.name}.")
+            return redirect("account")
+        status = refusal.status
+    own = Membership.objects.select_related("organization", "user").filter(user=person(request))
+    context = {"left": organization, "last_admin_reason": last_admin_reason(own.get(organization=organization))}
+    return render(request, "portal/accounts/leave.html", context, status=status)
+
+
+@policy(Policy.SIGNED_IN)
+@require_POST
+def default_organization(request: HttpRequest) -> HttpResponse:
+    """Choose the organization of API requests without X-Organization. An empty `organization` chooses none."""
+    slug = request.POST.get("organization", "")
+    organization = get_page_organization(request, slug) if slug else None
+    choose_default_organization(organization, actor=person(request))
+    messages.success(
+        request,
+        f"API requests without X-Organization act on {organization.name} from now on."
+        if organization
+        else "You have no default organization from now on.",
+    )
+    return redirect("account")
+
+
+@policy(Policy.SIGNED_IN)
+@require_POST
+def sign_out_device(request: HttpRequest, device_id: int) -> HttpResponse:
+    """End one of the person's sessions. Ending this one signs out. Raises PortalError 404, also for another person's."""
+    device = found_or_404(UserSession.objects.filter(user=person(request), pk=device_id).first())
+    is_current = device.is_current()
+    end_sessions(request, [device])
+    if not is_current:
+        messages.success(request, "The device is signed out.")
+    return redirect("usersessions_list")
 
 
 @policy(Policy.SIGNED_IN)

@@ -46,6 +46,9 @@ ORGANIZATION_FIELDS = (
     "environment",
     "is_active",
     "requires_second_approver",
+    "requires_reauthentication",
+    "requires_mfa",
+    "upgrade_trigger_limit",
     "deployment_stack",
     "deployment_cluster",
     "deployment_region",
@@ -282,8 +285,11 @@ class OrganizationAdmin(AuditedAdmin):
     actions = ("test_connections",)
     fieldsets = (
         (None, {"fields": ("name", "slug", "environment", "is_active")}),
-        ("Approvals", {"fields": ("requires_second_approver",)}),
-        ("Platform", {"fields": ("deployment_stack", "deployment_cluster", "deployment_region")}),
+        ("Approvals", {"fields": ("requires_second_approver", "requires_reauthentication", "requires_mfa")}),
+        (
+            "Platform",
+            {"fields": ("deployment_stack", "deployment_cluster", "deployment_region", "upgrade_trigger_limit")},
+        ),
         ("Access to AWS", {"fields": ("deployment_role_arn", "deployment_external_id")}),
         (
             "Health checks",
@@ -362,7 +368,7 @@ class OrganizationAdmin(AuditedAdmin):
 
 @admin.register(Membership)
 class MembershipAdmin(StaffAdmin):
-    list_display = ("organization", "user", "role", "created_at")
+    list_display = ("organization", "user", "role", "created_at", "accepted_at")
     list_filter = ("role", "organization")
     list_select_related = ("organization", "user")
     search_fields = ("user__email", "organization__name")

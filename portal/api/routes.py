@@ -152,7 +152,7 @@ class ErrorSerializer(serializers.Serializer[Any]):
 MEANINGS = {
     400: "Invalid input, named in `errors`, or not possible in the current state; see `code`.",
     401: "Not signed in.",
-    403: "Your role is too low, or the CSRF token is missing.",
+    403: "Not allowed; see `code`: your role is too low, the CSRF token is missing, or re-authentication is required.",
     404: "It does not exist, or it belongs to another organization.",
     409: "Conflicts with the current state; see `code`: an upgrade in progress (`upgrade_id`), failed pre-flight "
     "checks (`checks`), nothing to stop or validate, or a plan that has changed.",

@@ -1,4 +1,7 @@
-"""Commands of an organization's admins on its members, with the rules about roles and numbers.
+"""Commands on the members of an organization, with the rules about roles and numbers.
+
+Admins add, change and remove members, which always needs a fresh re-authentication (`is_fresh`); a person accepts,
+declines and leaves. A membership counts once it is accepted.
 
 Each command calls `require`, runs in one transaction and writes the audit row in it. Changes to one organization's
 members run one at a time, so that two of them cannot remove its last two admins. Staff can do the same in Django admin,
@@ -12,14 +15,18 @@ from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Lower
+from django.utils import timezone
 
-from portal.access import require
+from portal import tenancy
+from portal.access import require, require_fresh
 from portal.audit import record
 from portal.errors import PortalError, found_or_404
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Membership, Organization, Role, User
 
 MAX_MEMBERS = 200
+# A person's context has only organizations whose membership they have accepted.
+OF_INVITATION = "a person reads and answers their own invitations"
 
 
 class Added(NamedTuple):
@@ -30,10 +37,17 @@ class Added(NamedTuple):
 
 
 def add_member(
-    organization: Organization, *, actor: User, email: str, role: Role, idempotency_key: str | None = None
+    organization: Organization,
+    *,
+    actor: User,
+    email: str,
+    role: Role,
+    is_fresh: bool,
+    idempotency_key: str | None = None,
 ) -> Added:
-    """Add the person with this e-mail address. Without an account, one is created without a password.
+    """Invite the person with this e-mail address. Without an account, one is created without a password.
 
+    The membership counts once the person accepts it (`accept_membership`).
     The organization's audit trail looks the same in both cases; only staff can see that an account was created. Only
     one fact about an existing account is revealed: that staff have switched it off. Otherwise its owner could not sign
     in, and no one would know why.
@@ -42,6 +56,7 @@ def add_member(
     `idempotency_mismatch`.
     """
     require(actor, organization, Role.ADMIN)
+    require_fresh(is_fresh)
     request = {"email": email, "role": role}
     key = KeyUse.for_request("add_member", request, organization=organization, user=actor, key=idempotency_key)
     with lock_members(organization, actor=actor):
@@ -109,12 +124,13 @@ def make_account(email: str, *, actor: User, organization: Organization) -> User
     return user
 
 
-def change_role(membership: Membership, *, actor: User, role: Role) -> None:
+def change_role(membership: Membership, *, actor: User, role: Role, is_fresh: bool) -> None:
     """Change the role, effective with the member's next request. The current role is a no-op.
 
     *Raises* PortalError: 403, 404, 409 `last_admin`.
     """
     require(actor, membership.organization, Role.ADMIN)
+    require_fresh(is_fresh)
     with lock_members(membership.organization, actor=actor):
         now = lock_membership(membership)
         if now.role == role:
@@ -126,14 +142,77 @@ def change_role(membership: Membership, *, actor: User, role: Role) -> None:
         record_membership(AuditKind.MEMBERSHIP_CHANGED, now, actor=actor, before=before)
 
 
-def remove_member(membership: Membership, *, actor: User) -> None:
+def remove_member(membership: Membership, *, actor: User, is_fresh: bool) -> None:
     """Remove the member. Keeps the account and its history. Raises PortalError: 403, 404, 409 `last_admin`."""
     require(actor, membership.organization, Role.ADMIN)
+    require_fresh(is_fresh)
     with lock_members(membership.organization, actor=actor):
         now = lock_membership(membership)
         require_other_admin(now)
         record_membership(AuditKind.MEMBERSHIP_REMOVED, now, actor=actor)
-        now.delete()
+        delete_membership(now)
+
+
+def leave_organization(organization: Organization, *, actor: User) -> None:
+    """End the person's own membership. Raises PortalError: 404, 409 `last_admin`."""
+    with lock_members(organization, actor=actor, needed=Role.VIEWER):
+        now = Membership.objects.select_related("organization", "user").get(organization=organization, user=actor)
+        require_other_admin(now)
+        record_membership(AuditKind.MEMBERSHIP_LEFT, now, actor=actor)
+        delete_membership(now)
+
+
+def delete_membership(membership: Membership) -> None:
+    """Delete the membership, and the person's default organization if it is this one."""
+    User.objects.filter(pk=membership.user_id, default_organization=membership.organization_id).update(
+        default_organization=None
+    )
+    membership.delete()
+
+
+@tenancy.all_organizations(OF_INVITATION)
+@transaction.atomic
+def accept_membership(membership_id: int, *, actor: User) -> Membership:
+    """Accept an invitation: the membership counts from now on. Raises PortalError 404 if there is none to accept."""
+    membership = lock_invitation(membership_id, actor)
+    membership.accepted_at = timezone.now()
+    membership.save(update_fields=["accepted_at"])
+    record_membership(AuditKind.MEMBERSHIP_ACCEPTED, membership, actor=actor)
+    return membership
+
+
+@tenancy.all_organizations(OF_INVITATION)
+@transaction.atomic
+def decline_membership(membership_id: int, *, actor: User) -> Membership:
+    """Decline an invitation, which deletes it. Raises PortalError 404 if there is none to decline."""
+    membership = lock_invitation(membership_id, actor)
+    record_membership(AuditKind.MEMBERSHIP_DECLINED, membership, actor=actor)
+    membership.delete()
+    return membership
+
+
+@tenancy.all_organizations(OF_INVITATION)
+def list_invitations(user: User) -> list[Membership]:
+    """Return the memberships that the person can still accept. *Costs* one query."""
+    return list(Membership.objects.invitations(user))
+
+
+@tenancy.all_organizations(OF_INVITATION)
+def accept_first_invitation(user: User) -> None:
+    """Accept the invitation of a person who sets their first password, with the link in its e-mail.
+
+    Of several invitations none is accepted, because the password does not say which: the start page asks.
+    """
+    invitations = Membership.objects.invitations(user).values_list("pk", flat=True)[:2]
+    if len(invitations) == 1:
+        accept_membership(invitations[0], actor=user)
+
+
+def choose_default_organization(organization: Organization | None, *, actor: User) -> None:
+    """Set what the person's API requests without X-Organization act on; None for no default. Raises PortalError 404."""
+    if organization:
+        require(actor, organization, Role.VIEWER)
+    User.objects.filter(pk=actor.pk).update(default_organization=organization)
 
 
 def require_other_admin(membership: Membership) -> None:
@@ -145,9 +224,10 @@ def require_other_admin(membership: Membership) -> None:
 
 def last_admin_reason(membership: Membership) -> str | None:
     """Return why the last admin who can sign in must stay; None for other members. *Costs* one query for an admin."""
-    if membership.role != Role.ADMIN or not membership.user.is_active:
+    if membership.role != Role.ADMIN or not membership.accepted_at or not membership.user.is_active:
         return None
-    admins = Membership.objects.filter(organization=membership.organization_id, role=Role.ADMIN, user__is_active=True)
+    accepted = Membership.objects.accepted().filter(organization=membership.organization_id)
+    admins = accepted.filter(role=Role.ADMIN, user__is_active=True)
     if admins.exclude(pk=membership.pk).exists():
         return None
     return (
@@ -157,14 +237,14 @@ def last_admin_reason(membership: Membership) -> str | None:
 
 
 @contextmanager
-def lock_members(organization: Organization, *, actor: User) -> Iterator[None]:
+def lock_members(organization: Organization, *, actor: User, needed: Role = Role.ADMIN) -> Iterator[None]:
     """Open a transaction that excludes every other change of the organization's members.
 
     The role is checked again after the wait for the lock.
     """
     with transaction.atomic():
         locked = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
-        require(actor, locked, Role.ADMIN)
+        require(actor, locked, needed)
         yield
 
 
@@ -172,6 +252,12 @@ def lock_membership(membership: Membership) -> Membership:
     """Read the membership again and lock it, because Django admin takes no lock. Raises PortalError 404 if gone."""
     locked = Membership.objects.select_for_update(of=("self",)).select_related("organization", "user")
     return found_or_404(locked.filter(pk=membership.pk).first())
+
+
+def lock_invitation(membership_id: int, user: User) -> Membership:
+    """Return the person's invitation, locked. Raises PortalError 404 if there is none, or no longer."""
+    locked = Membership.objects.invitations(user).select_for_update(of=("self",)).select_related("organization", "user")
+    return found_or_404(locked.filter(pk=membership_id).first())
 
 
 def record_membership(kind: AuditKind, membership: Membership, *, actor: Any, before: Membership | None = None) -> None:

@@ -7,7 +7,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from portal.access import Policy, get_page_organization, person, policy, require
+from portal.access import Policy, get_page_organization, is_fresh, person, policy, require
 from portal.accounts.adapter import mail_new_member
 from portal.errors import PortalError, found_or_404
 from portal.members.commands import MAX_MEMBERS, Added, add_member, change_role, last_admin_reason, remove_member
@@ -51,12 +51,16 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method == "POST":
         if form.is_valid():
             count_addition(request, organization)
-        added, status = submit(form, lambda: add_member(organization, actor=person(request), **form.cleaned_data))
+        added, status = submit(form, lambda: add(request, organization, form))
         if added:
             notify_added(request, added)
             return redirect("members:list", slug)
     context = settings_context(request, organization) | {"form": form, "most": MAX_MEMBERS}
     return render(request, "portal/members/new.html", context, status=status)
+
+
+def add(request: HttpRequest, organization: Organization, form: AddForm) -> Added:
+    return add_member(organization, actor=person(request), is_fresh=is_fresh(request), **form.cleaned_data)
 
 
 def count_addition(request: HttpRequest, organization: Organization) -> None:
@@ -71,7 +75,7 @@ def count_addition(request: HttpRequest, organization: Organization) -> None:
 def notify_added(request: HttpRequest, added: Added) -> None:
     """E-mail the new member once, and show the result on the next page."""
     email = added.membership.user.email
-    done = f"{email} is now a member with the role {added.membership.role}."
+    done = f"{email} is invited with the role {added.membership.role}, and becomes a member by accepting."
     if not added.is_new:
         messages.success(request, done)
     elif mail_new_member(request, added.membership):
@@ -79,8 +83,8 @@ def notify_added(request: HttpRequest, added: Added) -> None:
     else:
         messages.warning(
             request,
-            f"{done} The e-mail to them could not be sent, so inform them yourself. Without a password they can set "
-            "one with “Forgot your password?” on the sign-in page.",
+            f"{done} The e-mail to them could not be sent, so inform them yourself. They accept on their start page. "
+            "Without a password they can set one with “Forgot your password?” on the sign-in page.",
         )
 
 
@@ -91,10 +95,11 @@ def role(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
     form = RoleForm(request.POST)
     if not form.is_valid():
         return refused_on_page(request, membership, PortalError("invalid", "Choose one of the roles.", 422))
-    _, refusal = attempt(lambda: change_role(membership, actor=person(request), **form.cleaned_data))
+    new_role, fresh = form.cleaned_data["role"], is_fresh(request)
+    _, refusal = attempt(lambda: change_role(membership, actor=person(request), role=new_role, is_fresh=fresh))
     if refusal:
         return refused_on_page(request, membership, refusal)
-    messages.success(request, f"The role of {membership.user.email} is now {form.cleaned_data['role']}.")
+    messages.success(request, f"The role of {membership.user.email} is now {new_role}.")
     skip = get_skip(request)
     return redirect(reverse("members:list", args=[slug]) + (f"?skip={skip}" if skip else ""))
 
@@ -111,7 +116,8 @@ def remove(request: HttpRequest, slug: str, membership_id: int) -> HttpResponse:
     organization, status = membership.organization, 200
     is_you = membership.user_id == person(request).pk
     if request.method == "POST":
-        _, refusal = attempt(lambda: remove_member(membership, actor=person(request)))
+        fresh = is_fresh(request)
+        _, refusal = attempt(lambda: remove_member(membership, actor=person(request), is_fresh=fresh))
         if refusal is None:
             messages.success(request, f"{membership.user.email} is no longer a member of {organization.name}.")
             return redirect("home") if is_you else redirect("members:list", slug)

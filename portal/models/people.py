@@ -70,6 +70,10 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_staff = models.BooleanField("staff", default=False, help_text="May sign in to this admin.")
     is_active = models.BooleanField("active", default=True, help_text="Untick instead of deleting a person.")
     date_joined = models.DateTimeField(db_default=Now(), editable=False)
+    # What an API request without X-Organization acts on. Used only while the person is a member of it.
+    default_organization = models.ForeignKey(
+        "portal.Organization", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
+    )
 
     objects: ClassVar[UserManager] = UserManager()
 
@@ -93,10 +97,10 @@ class User(AbstractBaseUser, PermissionsMixin):
 
 class OrganizationQuerySet(models.QuerySet["Organization"]):
     def visible_to(self, user: "User | AnonymousUser") -> Self:
-        """Return the active organizations in which the person has a membership."""
+        """Return the active organizations in which the person has an accepted membership."""
         if not user.is_authenticated:
             return self.none()
-        return self.filter(is_active=True, memberships__user=user)
+        return self.filter(is_active=True, memberships__user=user, memberships__accepted_at__isnull=False)
 
 
 class Organization(models.Model):
@@ -176,6 +180,26 @@ class Organization(models.Model):
         db_default=False,
         help_text="At a pause of an upgrade, only another person than the one who triggered it may continue.",
     )
+    requires_reauthentication = models.BooleanField(
+        "re-authentication before risky changes",
+        default=False,
+        db_default=False,
+        help_text="Upgrading all services, forced upgrades and continuing a pause need the password or a code of the "
+        "last 5 minutes.",
+    )
+    requires_mfa = models.BooleanField(
+        "two-factor authentication",
+        default=False,
+        db_default=False,
+        help_text="Members without an authenticator app or passkey have no access here until they set one up.",
+    )
+    upgrade_trigger_limit = models.PositiveSmallIntegerField(
+        "upgrades an hour",
+        default=60,
+        db_default=60,
+        validators=[MinValueValidator(1), MaxValueValidator(1000)],
+        help_text="The most upgrades that may be triggered within an hour. Stop and rollbacks are never limited.",
+    )
     # Pre-flight and validation send requests here (upgrades/checks/probes.py), so only staff may set them.
     platform_agent_url = models.CharField(
         "address of the agent service",
@@ -250,6 +274,15 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
     def visible_to(self, user: "User | AnonymousUser") -> Self:
         return self.filter(organization__in=Organization.objects.visible_to(user))
 
+    def accepted(self) -> Self:
+        """Return the memberships that count: those that the person has accepted."""
+        return self.filter(accepted_at__isnull=False)
+
+    def invitations(self, user: "User") -> Self:
+        """Return the memberships that the person can still accept, with their organizations, by name."""
+        pending = self.filter(user=user, accepted_at=None, organization__is_active=True)
+        return pending.select_related("organization").order_by("organization__name", "pk")
+
     def for_list(self, organization: Organization) -> Self:
         """Return the organization's memberships with their users, by e-mail address. *Costs* one query."""
         return self.filter(organization=organization).select_related("user").order_by("user__email", "pk")
@@ -257,13 +290,12 @@ class MembershipQuerySet(models.QuerySet["Membership"]):
     def who_may_approve(self, organization: Organization) -> Self:
         """Return the memberships of those who may decide at a pause of an upgrade, by e-mail address."""
         may_act = [role for role in Role if role.includes(Role.OPERATOR)]
-        return self.for_list(organization).filter(role__in=may_act, user__is_active=True)
+        return self.for_list(organization).accepted().filter(role__in=may_act, user__is_active=True)
 
     def count_by_role(self, organization: Organization) -> dict["Role", int]:
         """Return the number of members per role, admins first, without unused roles. *Costs* one query."""
-        counts = dict(
-            self.filter(organization=organization).values_list("role").annotate(models.Count("pk")).order_by()
-        )
+        members = self.accepted().filter(organization=organization)
+        counts = dict(members.values_list("role").annotate(models.Count("pk")).order_by())
         return {role: counts[role] for role in reversed(Role) if role in counts}
 
 
@@ -272,6 +304,8 @@ class Membership(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.VIEWER)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When the person accepted it. Until then it is an invitation, which gives no access and counts nowhere.
+    accepted_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = MembershipQuerySet.as_manager()
 
@@ -287,12 +321,12 @@ class Membership(models.Model):
 
     @property
     def signed_in_at(self) -> datetime | None:
-        """When the person last signed in, if that was after they became a member.
+        """When the person last signed in, if they have accepted and that was after they were added.
 
-        An earlier sign-in is hidden, because it would reveal to the admin who adds an address that it has an account.
+        Other sign-ins are hidden, because they would reveal to the admin who adds an address that it has an account.
         """
         at = self.user.last_login
-        return at if at and at >= self.created_at else None
+        return at if at and self.accepted_at and at >= self.created_at else None
 
 
 class Heartbeat(models.Model):

@@ -12,9 +12,10 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from portal.access import Policy, get_page_organization, person, policy
+from portal.access import Policy, get_page_organization, is_fresh, person, policy
 from portal.errors import NOT_FOUND, PortalError, found_or_404
 from portal.members.approvals import find_too_few_approvers, require_second_approver
+from portal.members.safeguards import Safeguard, switch_safeguard
 from portal.models import Membership, Organization
 from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
 from portal.notifications import commands
@@ -59,6 +60,24 @@ def second_approver(request: HttpRequest, slug: str) -> HttpResponse:
         return index_page(request, organization, refused=refusal.message, status=refusal.status)
     state = "needs a second person from now on" if is_required else "no longer needs a second person"
     messages.success(request, f"Continuing a paused upgrade {state}.")
+    return redirect("settings:index", slug)
+
+
+@policy(Policy.ADMIN)
+@require_POST
+def safeguards(request: HttpRequest, slug: str) -> HttpResponse:
+    """Switch the safeguard `name`. `on` is 1 or 0, as for `switch`."""
+    organization = get_page_organization(request, slug)
+    name, is_on = request.POST.get("name", ""), request.POST.get("on") == "1"
+    if name not in Safeguard.values:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    safeguard, fresh = Safeguard(name), is_fresh(request)
+    _, refusal = attempt(
+        lambda: switch_safeguard(organization, actor=person(request), safeguard=safeguard, is_on=is_on, is_fresh=fresh)
+    )
+    if refusal:
+        return index_page(request, organization, refused=refusal.message, status=refusal.status)
+    messages.success(request, f"{safeguard.label}: {'required' if is_on else 'not required'} from now on.")
     return redirect("settings:index", slug)
 
 

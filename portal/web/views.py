@@ -4,7 +4,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, get_page_organization, policy
+from portal.access import Policy, get_page_organization, person, policy
+from portal.members.commands import list_invitations
 from portal.models import Organization
 from portal.web.context import page_context
 
@@ -12,11 +13,16 @@ from portal.web.context import page_context
 @policy(Policy.SIGNED_IN)
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Redirect to the person's only organization. With several, show a choice; with none, what to do."""
+    """Redirect to the person's only organization. With several, show a choice; with none, what to do.
+
+    Invitations are shown first.
+    """
     organizations = list(Organization.objects.visible_to(request.user))
-    if len(organizations) == 1:
+    invitations = list_invitations(person(request))
+    if len(organizations) == 1 and not invitations:
         return redirect("overview", organizations[0].slug)
-    return render(request, "portal/web/home.html", {"organizations": organizations})
+    context = {"organizations": organizations, "invitations": invitations}
+    return render(request, "portal/web/home.html", context)
 
 
 @policy(Policy.VIEWER)

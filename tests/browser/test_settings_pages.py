@@ -117,7 +117,7 @@ def test_a_member_is_added_changed_and_removed_without_a_script(cast: Cast, open
     page.get_by_role("link", name="Add a member").click()
     page.get_by_label("E-mail address").fill("new@example.com")
     page.get_by_role("button", name="Add the member").click()
-    expect(page.get_by_text("new@example.com is now a member with the role viewer.")).to_be_visible()
+    expect(page.get_by_text("new@example.com is invited with the role viewer")).to_be_visible()
     page.get_by_label("Role of new@example.com", exact=True).select_option("operator")
     page.get_by_role("button", name="Change the role of new@example.com").click()
     expect(page.get_by_text("The role of new@example.com is now operator.")).to_be_visible()

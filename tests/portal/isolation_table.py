@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 from django.db import connection, transaction
 from django.test import Client
+from django.utils import timezone
 
 from deployments.models import Agent, Deployment, DeploymentEvent
 from portal.access import Policy
@@ -217,6 +218,8 @@ def settings_pages() -> Iterator[Row]:
     one = f"{base}/channels/<uuid:channel_id>"
     form = ONCE | {"name": "Matrix", "target": "https://hooks.example.com/", "events": ["upgrade.ended"]}
     yield Row(f"{base}/", Policy.VIEWER)
+    safeguard: dict[str, Body] = {"post": {"name": "requires_reauthentication", "on": "1"}}
+    yield Row(f"{base}/safeguards", Policy.ADMIN, get=False, sends=safeguard)
     yield Row(f"{base}/second-approver", Policy.ADMIN, get=False, sends={"post": {"on": "1"}})
     yield Row(f"{base}/channels/new/<slug:kind>", Policy.ADMIN, sends={"post": form})
     yield Row(f"{one}/", Policy.VIEWER)
@@ -245,7 +248,17 @@ TENANT = [
     *deployment_api(""),
     *deployment_api("api/v1/"),
 ]
-PERSONAL = {"", "account/", "api/v1/auth/logout"}
+PERSONAL = {
+    "",
+    "account/",
+    "account/default-organization",
+    "account/devices/<int:device_id>/sign-out",
+    "account/invitations/<int:membership_id>/accept",
+    "account/invitations/<int:membership_id>/decline",
+    "account/organizations/<slug:slug>/leave",
+    "api/v1/auth/logout",
+    "api/v1/auth/reauthenticate",
+}
 PUBLIC = {"api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz", "metrics"}
 LIBRARIES = {
     "accounts/": {Policy.PUBLIC, Policy.SIGNED_IN, Policy.CLOSED},
@@ -279,7 +292,9 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
         organization=organization, channel=channel, kind="upgrade.ended", status="failed", failure="broken"
     )
     member = make_person(f"member@{organization.slug}.example.com")
-    membership = Membership.objects.create(organization=organization, user=member, role=Role.VIEWER)
+    membership = Membership.objects.create(
+        organization=organization, user=member, role=Role.VIEWER, accepted_at=timezone.now()
+    )
     return Place(
         slug=organization.slug,
         upgrade_id=upgrade.upgrade_id,

@@ -39,6 +39,7 @@ def organization_form(organization: Organization | None = None, **changes: Any) 
         "deployment_role_arn": shown.deployment_role_arn,
         "deployment_external_id": shown.deployment_external_id,
         "deployment_replica_limit": shown.deployment_replica_limit,
+        "upgrade_trigger_limit": shown.upgrade_trigger_limit,
     }
     return form | NO_MEMBERS | changes
 

@@ -1,43 +1,95 @@
-"""The list of devices shows when a session was last used, and polls do not pay for it."""
+"""A session ends when it is idle and at its age; the list of devices shows its activity, and polls do not pay for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from allauth.usersessions.models import UserSession
-from django.core.cache import cache
-from django.test import Client
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY
+from django.core.handlers.wsgi import WSGIHandler
+from django.db import DatabaseError, connection
+from django.test import Client, RequestFactory
+from django.utils import timezone
 
-from portal.accounts.devices import NOTED_SECONDS
+from portal.accounts.sessions import ACTIVITY_SECONDS
 from portal.models import User
-from tests.conftest import Cast
+from tests.conftest import Cast, get_session
 
 SignIn = Callable[[User], Client]
 
+application_handler = WSGIHandler()
 URL = "/api/v1/auth/session"
+START = "2026-05-01T12:00:00Z"
+MINUTE = 60
 
 
-def test_a_request_is_recorded_once_a_minute(
-    cast: Cast, client_for: SignIn, time_machine: Any, django_assert_num_queries: Any
+@pytest.fixture
+def clock(time_machine: Any) -> Any:
+    time_machine.move_to(START, tick=False)
+    return time_machine
+
+
+def test_activity_is_stored_once_in_five_minutes(
+    cast: Cast, client_for: SignIn, clock: Any, django_assert_num_queries: Any
 ) -> None:
-    cache.clear()
-    time_machine.move_to("2026-05-01T12:00:00Z", tick=False)
     client = client_for(cast.viewer)
+    clock.shift(ACTIVITY_SECONDS - 1)
+    with django_assert_num_queries(3):  # session, person of a session that is not in the list of devices, memberships
+        client.get(URL)
+    assert not UserSession.objects.exists()
+
+    clock.shift(1)
     client.get(URL)
     first = UserSession.objects.get(user=cast.viewer).last_seen_at
-
-    time_machine.shift(NOTED_SECONDS - 1)
+    clock.shift(ACTIVITY_SECONDS - 1)
     with django_assert_num_queries(2):  # session with its person, memberships
         client.get(URL)
     assert UserSession.objects.get(user=cast.viewer).last_seen_at == first
 
-    time_machine.shift(2)
+    clock.shift(1)
     client.get(URL)
-    assert (UserSession.objects.get(user=cast.viewer).last_seen_at - first).total_seconds() == NOTED_SECONDS + 1
+    assert (UserSession.objects.get(user=cast.viewer).last_seen_at - first).total_seconds() == ACTIVITY_SECONDS
 
 
-def test_each_session_of_a_person_is_recorded(cast: Cast, client_for: SignIn) -> None:
-    for _ in range(2):
-        client_for(cast.viewer).get(URL)
+def test_activity_is_written_after_the_response(cast: Cast, client_for: SignIn, clock: Any) -> None:
+    """A server closes the response after it has sent the last byte."""
+    request = RequestFactory().get(URL)
+    request.COOKIES[settings.SESSION_COOKIE_NAME] = client_for(cast.viewer).cookies[settings.SESSION_COOKIE_NAME].value
+    clock.shift(ACTIVITY_SECONDS)
+
+    response = application_handler.get_response(request)
+    stored_before = UserSession.objects.exists()
+    for close in response._resource_closers:  # type: ignore[attr-defined] # `close` would close the test's connection
+        close()
+
+    assert (response.status_code, stored_before) == (200, False)
+    assert UserSession.objects.filter(user=cast.viewer).exists()
+
+
+def test_activity_that_cannot_be_stored_breaks_nothing(
+    cast: Cast, client_for: SignIn, clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = client_for(cast.viewer)
+    clock.shift(ACTIVITY_SECONDS)
+
+    def refuse_writes(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith("UPDATE"):
+            raise DatabaseError
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(refuse_writes):
+        response = client.get(URL)
+
+    assert response.status_code == 200
+    assert "activity of a session was not stored: DatabaseError" in caplog.text
+
+
+def test_each_session_of_a_person_is_recorded(cast: Cast, client_for: SignIn, clock: Any) -> None:
+    clients = [client_for(cast.viewer) for _ in range(2)]
+    clock.shift(ACTIVITY_SECONDS)
+    for client in clients:
+        client.get(URL)
 
     assert UserSession.objects.filter(user=cast.viewer).count() == 2
 
@@ -46,3 +98,61 @@ def test_an_anonymous_request_is_not_recorded(cast: Cast) -> None:
     Client().get(URL)
 
     assert not UserSession.objects.exists()
+
+
+def test_an_idle_session_ends(cast: Cast, client_for: SignIn, clock: Any) -> None:
+    client = client_for(cast.viewer)
+    clock.shift(29 * MINUTE)
+    used = client.get(URL).status_code
+    clock.shift(29 * MINUTE)
+    used_again = client.get(URL).status_code
+    clock.shift(30 * MINUTE)
+
+    assert [used, used_again, client.get(URL).status_code] == [200, 200, 401]
+
+
+@pytest.fixture
+def used_until_the_end(cast: Cast, clock: Any) -> Iterator[Client]:
+    """Return a client that signed in and has used its session every 20 minutes since, until 2 minutes before its end."""
+    client = Client()
+    client.post("/accounts/login/", {"login": cast.viewer.email, "password": cast.password})
+    for _ in range(12 * 3 - 1):
+        clock.shift(20 * MINUTE)
+        assert client.get(URL).status_code == 200
+    clock.shift(18 * MINUTE)
+    return client
+
+
+def test_a_session_in_use_ends_after_twelve_hours(used_until_the_end: Client, clock: Any) -> None:
+    before = used_until_the_end.get(URL).status_code
+    clock.shift(2 * MINUTE)
+
+    assert (before, used_until_the_end.get(URL).status_code) == (200, 401)
+
+
+def test_reauthentication_does_not_extend_a_session(used_until_the_end: Client, cast: Cast, clock: Any) -> None:
+    response = used_until_the_end.post("/accounts/reauthenticate/", {"password": cast.password})
+    cookie = response.cookies[settings.SESSION_COOKIE_NAME]
+    clock.shift(2 * MINUTE)
+
+    assert (response.status_code, cookie["max-age"]) == (302, 2 * MINUTE)
+    assert used_until_the_end.get(URL).status_code == 401
+
+
+def test_signing_in_begins_a_new_lifetime(cast: Cast, clock: Any) -> None:
+    client = Client()
+    client.get("/accounts/2fa/webauthn/login/", headers={"X-Requested-With": "XMLHttpRequest"})
+    anonymous_end = get_session(client).ends_at
+    clock.shift(20 * MINUTE)
+
+    client.post("/accounts/login/", {"login": cast.viewer.email, "password": cast.password})
+
+    assert (get_session(client).ends_at - anonymous_end).total_seconds() == 20 * MINUTE
+
+
+def test_reading_the_end_costs_no_query(cast: Cast, client_for: SignIn, django_assert_num_queries: Any) -> None:
+    session = get_session(client_for(cast.viewer))
+
+    with django_assert_num_queries(1):
+        assert session[SESSION_KEY] == str(cast.viewer.pk)
+        assert (session.ends_at - timezone.now()).total_seconds() > 11 * 3600

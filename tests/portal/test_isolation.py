@@ -66,7 +66,7 @@ def actor(cast: Cast, name: str) -> User:
         person: User = getattr(cast, name)
         return person
     former = make_person("removed@example.com")
-    Membership.objects.create(organization=cast.acme, user=former, role=Role.ADMIN).delete()
+    Membership.objects.create(organization=cast.acme, user=former, role=Role.ADMIN, accepted_at=timezone.now()).delete()
     return former
 
 

@@ -13,7 +13,15 @@ from django.test import Client
 from django.utils import timezone
 
 from portal.errors import PortalError
-from portal.members.commands import MAX_MEMBERS, Added, add_member, change_role, remove_member
+from portal.members.commands import (
+    MAX_MEMBERS,
+    Added,
+    accept_membership,
+    add_member,
+    change_role,
+    leave_organization,
+    remove_member,
+)
 from portal.models import AuditEvent, AuditKind, Membership, Organization, Role, User
 from tests.conftest import Cast, make_person
 from tests.notifications.test_concurrency import Others, waits_for_a_lock
@@ -101,6 +109,8 @@ def test_a_sign_in_before_the_membership_is_hidden(cast: Cast, admin: Client) ->
         "new@example.com", ""
     )
     User.objects.filter(pk=cast.stranger.pk).update(last_login=timezone.now())
+    assert "Stranger" not in get_row(get_text(admin.get(MEMBERS)), cast.stranger.email)
+    accept_membership(get_membership(cast.stranger).pk, actor=cast.stranger)
     assert "Stranger" in get_row(get_text(admin.get(MEMBERS)), cast.stranger.email)
 
 
@@ -154,20 +164,20 @@ def test_non_admins_can_read_and_see_why_they_cannot_act(cast: Cast, client_for:
 # --- adding ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_person_with_an_account_is_added_immediately(cast: Cast, admin: Client, client_for: SignIn) -> None:
+def test_a_person_with_an_account_is_invited(cast: Cast, admin: Client, client_for: SignIn) -> None:
     theirs = client_for(cast.stranger)
     assert theirs.get("/o/acme/").status_code == 404
 
     response = admin.post(NEW, form(cast.stranger.email.upper()))
 
     assert (response.status_code, response["Location"]) == (302, MEMBERS)
-    assert theirs.get("/o/acme/settings/").status_code == 200
+    assert "invited" in get_row(get_text(admin.get(MEMBERS)), cast.stranger.email)
     data = {"email": cast.stranger.email, "role": "operator"}
     assert audited() == [(AuditKind.MEMBERSHIP_ADDED, cast.admin.email, cast.stranger.email, data)]
     (told,) = mail.outbox
     assert told.to == [cast.stranger.email]
-    assert "admin@example.com added you to Acme Robotics (production)" in told.body
-    assert "http://testserver/o/acme/" in told.body
+    assert "admin@example.com invites you to Acme Robotics (production)" in told.body
+    assert "http://testserver/\n" in told.body
     assert "password" not in told.body
 
 
@@ -220,7 +230,7 @@ def test_the_response_does_not_reveal_existing_accounts(cast: Cast, admin: Clien
     known, unknown = said(cast.stranger.email, "form-1"), said("new@example.com", "form-2")
 
     assert known == unknown
-    assert "somebody is now a member with the role operator." in known
+    assert "somebody is invited with the role operator, and becomes a member by accepting." in known
     assert len(mail.outbox) == 2
     first, second = audited()
     assert {**first[3], "email": ""} == {**second[3], "email": ""}
@@ -232,7 +242,8 @@ def test_a_failed_email_is_reported_and_undoes_nothing(cast: Cast, admin: Client
 
     page = get_text(admin.post(NEW, form(), follow=True))
 
-    assert "new@example.com is now a member with the role operator. The e-mail to them could not be sent" in page
+    assert "new@example.com is invited with the role operator" in page
+    assert "The e-mail to them could not be sent" in page
     assert roles()["new"] == "operator"
 
 
@@ -240,7 +251,7 @@ def test_a_double_click_adds_and_notifies_once(cast: Cast, admin: Client) -> Non
     admin.post(NEW, form())
     again = admin.post(NEW, form(), follow=True)
 
-    assert "new@example.com is now a member" in get_text(again)
+    assert "new@example.com is invited" in get_text(again)
     assert len(mail.outbox) == len(audited()) == 1
 
 
@@ -390,7 +401,7 @@ def test_the_last_admin_who_can_sign_in_stays(
 ) -> None:
     if second:
         other = make_person("other@example.com", is_active=False)
-        Membership.objects.create(organization=cast.acme, user=other, role="admin")
+        Membership.objects.create(organization=cast.acme, user=other, role="admin", accepted_at=timezone.now())
 
     response = admin.post(get_page_url(cast.admin, command), sent)
 
@@ -409,7 +420,7 @@ def test_the_confirmation_page_says_so_first(cast: Cast, admin: Client) -> None:
 
 def test_an_inactive_admin_can_be_demoted_and_removed(cast: Cast, admin: Client) -> None:
     other = make_person("other@example.com", is_active=False)
-    Membership.objects.create(organization=cast.acme, user=other, role="admin")
+    Membership.objects.create(organization=cast.acme, user=other, role="admin", accepted_at=timezone.now())
 
     assert admin.post(get_page_url(other, "role"), {"role": "viewer"}).status_code == 302
     assert admin.post(get_page_url(other, "remove")).status_code == 302
@@ -421,7 +432,11 @@ def test_an_inactive_admin_can_be_demoted_and_removed(cast: Cast, admin: Client)
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     "act",
-    [lambda own, who: change_role(own, actor=who, role=Role.VIEWER), lambda own, who: remove_member(own, actor=who)],
+    [
+        lambda own, who: change_role(own, actor=who, role=Role.VIEWER, is_fresh=True),
+        lambda own, who: remove_member(own, actor=who, is_fresh=True),
+        lambda own, who: leave_organization(own.organization, actor=who),
+    ],
 )
 def test_of_two_admins_leaving_concurrently_one_stays(cast: Cast, act: Callable[[Membership, User], None]) -> None:
     Membership.objects.filter(user=cast.viewer).update(role="admin")
@@ -445,8 +460,10 @@ def test_an_admin_demoted_meanwhile_is_refused(cast: Cast) -> None:
     others = Others()
 
     with transaction.atomic():
-        change_role(theirs, actor=cast.admin, role=Role.VIEWER)
-        assert waits_for_a_lock(others.start(lambda: change_role(mine, actor=cast.viewer, role=Role.VIEWER)))
+        change_role(theirs, actor=cast.admin, role=Role.VIEWER, is_fresh=True)
+        assert waits_for_a_lock(
+            others.start(lambda: change_role(mine, actor=cast.viewer, role=Role.VIEWER, is_fresh=True))
+        )
 
     (error,) = others.wait()
     assert (error.code, error.status) == ("forbidden", 403)
@@ -459,7 +476,7 @@ def test_organizations_adding_one_address_share_the_account(cast: Cast) -> None:
     others = Others()
 
     def add(organization: Organization, actor: User) -> Added:
-        return add_member(organization, actor=actor, email="new@example.com", role=Role.VIEWER)
+        return add_member(organization, actor=actor, email="new@example.com", role=Role.VIEWER, is_fresh=True)
 
     with transaction.atomic():
         add(cast.acme, cast.admin)
@@ -513,9 +530,9 @@ def test_the_commands_check_the_role_themselves(cast: Cast) -> None:
     own = get_membership(cast.viewer)
 
     for act in (
-        lambda: change_role(own, actor=cast.operator, role=Role.ADMIN),
-        lambda: remove_member(own, actor=cast.viewer),
-        lambda: add_member(cast.acme, actor=cast.operator, email="new@example.com", role=Role.VIEWER),
+        lambda: change_role(own, actor=cast.operator, role=Role.ADMIN, is_fresh=True),
+        lambda: remove_member(own, actor=cast.viewer, is_fresh=True),
+        lambda: add_member(cast.acme, actor=cast.operator, email="new@example.com", role=Role.VIEWER, is_fresh=True),
     ):
         with pytest.raises(PortalError) as refused:
             act()

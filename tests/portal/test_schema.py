@@ -16,7 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from portal.api.schema import openapi
 from portal.models import User
-from tests.conftest import Cast
+from tests.conftest import Cast, sign_in
 from tests.local_aws import LocalAws
 from tests.portal.isolation_table import PLACEHOLDER, TENANT, ask, fill, get_address, make_place, undone
 from tests.portal.test_policies import routes
@@ -212,8 +212,7 @@ def test_every_refusal_of_every_route_is_documented(
     place = make_place(cast, cast.acme)
     rows = {path_in_document(row.route): row for row in TENANT}
     anonymous, viewer, outsider = Client(), client_for(cast.viewer), client_for(cast.outsider)
-    unproven = Client(enforce_csrf_checks=True)
-    unproven.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    unproven = sign_in(Client(enforce_csrf_checks=True), cast.operator)
     acme = {"X-Organization": "acme"}
 
     for method, path, _ in operations():

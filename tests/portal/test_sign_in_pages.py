@@ -12,7 +12,7 @@ from django.core import mail
 from django.test import Client
 
 from portal.models import AuditEvent, User
-from tests.conftest import Cast
+from tests.conftest import Cast, get_session
 from tests.portal.conftest import audit_kinds, get_main
 
 Authenticator = Callable[[User], Callable[[], str]]
@@ -242,7 +242,7 @@ def test_an_authenticator_app_is_set_up_and_then_asked_for(client: Client, cast:
     asked = client.get("/accounts/2fa/totp/activate/")
     reauthenticate(client, cast.password)
     page = get_main(client.get("/accounts/2fa/totp/activate/"))
-    secret = client.session["mfa.totp.secret"]
+    secret = get_session(client)["mfa.totp.secret"]
     earlier, _, later = (totp.hotp_value(secret, counter) for counter in totp.yield_hotp_counters_from_time())
 
     client.post("/accounts/2fa/totp/activate/", {"code": totp.format_hotp_value(earlier)})
@@ -275,7 +275,7 @@ def test_activating_the_app_gives_recovery_codes(client_for: SignedIn, cast: Cas
     reauthenticate(client, cast.password)
     client.get("/accounts/2fa/totp/activate/")
     code = totp.format_hotp_value(
-        totp.hotp_value(client.session["mfa.totp.secret"], next(totp.yield_hotp_counters_from_time()) + 1)
+        totp.hotp_value(get_session(client)["mfa.totp.secret"], next(totp.yield_hotp_counters_from_time()) + 1)
     )
 
     response = client.post("/accounts/2fa/totp/activate/", {"code": code}, follow=True)

@@ -9,15 +9,15 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
+from portal.accounts.sessions import ENDS_AT
 from portal.errors import PortalError
 from portal.idempotency import IdempotencyKey
 from portal.models import AuditEvent, Organization, User
-from tests.conftest import Cast, Engine, seed_platform
+from tests.conftest import Cast, Engine, get_session, seed_platform
 from tests.local_aws import LocalAws
 from tests.outside import Outside, as_json, outside
 from tests.upgrades.conftest import PREFLIGHT, UPGRADE, Door, assert_refused, at_local_aws, make_upgrade, post_json
@@ -465,21 +465,23 @@ def test_permission_is_never_a_pass(cast: Cast, healthy: LocalAws, engine: Engin
 # --- the session ---------------------------------------------------------------------------------------------------
 
 
-def let_sessions_end_in(**left: float) -> None:
-    Session.objects.update(expire_date=timezone.now() + timedelta(**left))
+def let_session_end_in(client: Client, **left: float) -> None:
+    session = get_session(client)
+    session[ENDS_AT] = (timezone.now() + timedelta(**left)).timestamp()
+    session.save()
 
 
 def test_a_session_that_ends_before_the_deadline_fails(
     cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door
 ) -> None:
     client = client_for(cast.operator)
-    let_sessions_end_in(minutes=44)
+    let_session_end_in(client, minutes=44)
 
     response = door.trigger(client, cast.acme)
 
     assert response.status_code == 409
     assert "Your session ends in 43 minutes, but a rollout may take 45. Sign in again first." in door.get_text(response)
-    let_sessions_end_in(minutes=46)
+    let_session_end_in(client, minutes=46)
     assert door.trigger(client, cast.acme).status_code == door.accepted
 
 

@@ -14,7 +14,7 @@ from django.test import Client
 from portal import tenancy
 from portal.errors import PortalError
 from portal.models import AuditEvent, Membership, User
-from tests.conftest import Cast
+from tests.conftest import Cast, sign_in
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, Door, assert_refused, make_upgrade, matrix, post_json
 from upgrades.checks.validation import open_missing_matrices
 from upgrades.commands.sign import probe_again, sign_check
@@ -408,8 +408,7 @@ def test_a_missing_note_is_named_as_a_field(cast: Cast, ended: Upgrade, client_f
 
 
 def test_without_csrf_token_nothing_is_signed(cast: Cast, ended: Upgrade, door: Door) -> None:
-    client = Client(enforce_csrf_checks=True)
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client = sign_in(Client(enforce_csrf_checks=True), cast.operator)
 
     assert act(door, client, cast, ended, "sign").status_code == 403
     assert act(door, client, cast, ended, "probe").status_code == 403

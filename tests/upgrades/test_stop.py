@@ -7,7 +7,7 @@ from django.test import Client
 
 from portal.errors import PortalError
 from portal.models import AuditEvent, Membership, User
-from tests.conftest import Cast, Engine
+from tests.conftest import Cast, Engine, sign_in
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade
 from upgrades.commands.stop import stop_upgrade
@@ -180,8 +180,7 @@ def test_the_api_answers_anonymous_401_and_another_method_405(cast: Cast, runnin
 
 
 def test_without_csrf_token_nothing_is_stopped(cast: Cast, running: Upgrade, door: Door) -> None:
-    client = Client(enforce_csrf_checks=True)
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client = sign_in(Client(enforce_csrf_checks=True), cast.operator)
 
     assert door.stop(client, cast.acme, running.upgrade_id).status_code == 403
     assert_untouched(running)

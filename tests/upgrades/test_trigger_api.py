@@ -9,7 +9,7 @@ from django.test import Client
 
 from portal.idempotency import IdempotencyKey
 from portal.models import AuditEvent, User
-from tests.conftest import Cast, Engine
+from tests.conftest import Cast, Engine, sign_in
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, assert_refused, make_upgrade, post_json
 from upgrades.models import Upgrade
@@ -162,8 +162,7 @@ def test_anonymous_gets_401_as_json_and_no_redirect(cast: Cast, headers: dict[st
 
 
 def test_without_csrf_token_gets_403_as_json(cast: Cast, platform: LocalAws) -> None:
-    client = Client(enforce_csrf_checks=True)
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client = sign_in(Client(enforce_csrf_checks=True), cast.operator)
 
     body = assert_refused(trigger(client), 403, "csrf_failed")
 
@@ -172,16 +171,14 @@ def test_without_csrf_token_gets_403_as_json(cast: Cast, platform: LocalAws) -> 
 
 
 def test_with_csrf_token_it_is_accepted(cast: Cast, platform: LocalAws) -> None:
-    client = Client(enforce_csrf_checks=True)
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client = sign_in(Client(enforce_csrf_checks=True), cast.operator)
     client.get("/api/v1/auth/session")
 
     assert trigger(client, X_CSRFToken=client.cookies["csrftoken"].value).status_code == 202
 
 
 def test_the_token_of_another_session_is_refused(cast: Cast, platform: LocalAws) -> None:
-    client, other = Client(enforce_csrf_checks=True), Client()
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client, other = sign_in(Client(enforce_csrf_checks=True), cast.operator), Client()
     client.get("/api/v1/auth/session")
     other.get("/api/v1/auth/session")
 

@@ -10,7 +10,7 @@ import pytest
 from django.test import Client
 
 from portal.models import User
-from tests.conftest import Cast
+from tests.conftest import Cast, sign_in
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import at_local_aws, make_upgrade
 from upgrades.models import Upgrade
@@ -84,8 +84,7 @@ def test_anonymous_is_sent_to_sign_in_and_back(cast: Cast) -> None:
 
 
 def test_without_csrf_token_a_page_says_what_to_do(cast: Cast, platform: LocalAws) -> None:
-    client = Client(enforce_csrf_checks=True)
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client = sign_in(Client(enforce_csrf_checks=True), cast.operator)
 
     response = client.post(URL, FORM)
 

@@ -6,7 +6,14 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from portal.access import Policy, get_api_organization, person, session_ends_at
+from portal.access import (
+    Policy,
+    get_api_organization,
+    is_fresh,
+    person,
+    require_second_factor,
+    session_ends_at,
+)
 from portal.api.routes import (
     IDEMPOTENCY_KEY,
     ORGANIZATION,
@@ -91,7 +98,7 @@ def preflight(request: Request) -> Response:
     summary="Trigger an upgrade",
     parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
     request=TriggerBody,
-    responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 502, 503)},
+    responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 429, 502, 503)},
 )
 @api_route("POST", allow=Policy.OPERATOR)
 def trigger(request: Request) -> Response:
@@ -99,6 +106,9 @@ def trigger(request: Request) -> Response:
 
     202 means that the upgrade is recorded and will be carried out, not that it is complete. Poll `status_url` until the
     status is final.
+
+    Where the organization requires re-authentication, `all` and forced upgrades answer 403 `reauthentication_required`
+    until POST /auth/reauthenticate has succeeded within the last 5 minutes.
     """
     read_query(request)
     body = read_body(request, TriggerBody)
@@ -106,6 +116,7 @@ def trigger(request: Request) -> Response:
         get_api_organization(request),
         actor=person(request),
         session_ends_at=session_ends_at(request),
+        is_fresh=is_fresh(request),
         idempotency_key=get_idempotency_key(request),
         **body,
     )
@@ -153,12 +164,13 @@ def decision(request: Request, upgrade_id: str) -> Response:
     """Continue a paused rollout, or roll it back.
 
     The decision is for exactly the pause with `hook_id`. If another one waits by now, or none, the answer is 409. If the
-    organization requires a second person, the one who triggered the upgrade may not continue it (403). Repeating the same
+    organization requires a second person, the one who triggered the upgrade may not continue it (403). Where it requires
+    re-authentication, continuing answers 403 `reauthentication_required` like a trigger. Repeating the same
     decision is harmless. 202 means that it is recorded and will be sent to ECS: poll `decision` of the service's entry.
     """
     read_query(request)
     body = read_body(request, DecisionBody)
-    decide_rollout(find_upgrade(request, upgrade_id), actor=person(request), **body)
+    decide_rollout(find_upgrade(request, upgrade_id), actor=person(request), is_fresh=is_fresh(request), **body)
     return Response(records.UpgradeRecord(with_decisions(find_upgrade(request, upgrade_id))).data, status=202)
 
 
@@ -234,8 +246,14 @@ def history(request: Request) -> Response:
 
 
 def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
-    """Return the upgrade. *Raises* PortalError 404 if it does not exist or belongs to another organization."""
-    return found_or_404(Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id=upgrade_id).first())
+    """Return the upgrade.
+
+    *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
+    """
+    visible = Upgrade.objects.visible_to(request.user).for_record()
+    upgrade = found_or_404(visible.filter(upgrade_id=upgrade_id).first())
+    require_second_factor(request.user, upgrade.organization)
+    return upgrade
 
 
 def with_decisions(upgrade: Upgrade) -> Upgrade:

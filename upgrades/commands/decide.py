@@ -5,7 +5,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models.functions import Now
 
-from portal.access import require
+from portal.access import require, require_fresh
 from portal.audit import record
 from portal.errors import PortalError
 from portal.members.approvals import find_approvers
@@ -19,14 +19,24 @@ APPROVERS_NAMED = 5
 
 
 def decide_rollout(
-    upgrade: Upgrade, *, actor: User, service: str, hook_id: str, action: DecisionAction, reason: str = ""
+    upgrade: Upgrade,
+    *,
+    actor: User,
+    service: str,
+    hook_id: str,
+    action: DecisionAction,
+    reason: str = "",
+    is_fresh: bool = False,
 ) -> Upgrade:
     """Record the decision at the pause with this hook id. Repeating it is harmless.
 
     The lock on the upgrade's row serializes people and the engine, so the hook is compared with the newest observation.
 
-    Raises PortalError: 403 `second_person_required`, 404, 400 `not_in_upgrade`, 409 `upgrade_ended`, `already_decided`,
-    `stop_requested`, `nothing_waits`, `another_pause`.
+    `is_fresh`: whether the person re-authenticated in the last minutes; needed to continue where the organization requires
+    it. Rolling back never needs it.
+
+    Raises PortalError: 403 `second_person_required`, `reauthentication_required`, 404, 400 `not_in_upgrade`, 409
+    `upgrade_ended`, `already_decided`, `stop_requested`, `nothing_waits`, `another_pause`.
     """
     require(actor, upgrade.organization, Role.OPERATOR)
     with transaction.atomic():
@@ -37,6 +47,8 @@ def decide_rollout(
         hook = require_waiting(locked, rollout, hook_id)
         if action == DecisionAction.CONTINUE:
             require_second_person(locked, actor)
+            if locked.organization.requires_reauthentication:
+                require_fresh(is_fresh)
         Decision.objects.create(
             organization=locked.organization,
             rollout=rollout,

@@ -1,17 +1,24 @@
 """Refusals of an upgrade or a rollback. Each function raises PortalError."""
 
+import math
+from datetime import timedelta
+
+from django.db.models.functions import Now
+from django.utils import timezone
+
 from portal.errors import PortalError
 from portal.models import Organization
 from upgrades.checks.preflight import BLOCKING_SECONDS, Preflight
 from upgrades.inventory.ecs_services import RunningService
 from upgrades.inventory.running import FRESH_SECONDS, read_running_services
-from upgrades.models import Rollout
+from upgrades.models import Kind, Rollout, Upgrade
 from upgrades.states import PlatformService
 
 MAX_REASON_LENGTH = 2000
 
 
 SHORTEST_OVERRIDE = 5
+TRIGGER_WINDOW = timedelta(hours=1)
 
 
 OVERRIDE_RULE = f"At least {SHORTEST_OVERRIDE} letters or digits. It is recorded and shown with the failed checks."
@@ -30,6 +37,21 @@ def refuse_unplaced(organization: Organization) -> None:
             f"{organization.name} has no stack, so its services cannot be named. Ask staff to set it in the admin.",
             400,
         )
+
+
+def refuse_too_many(organization: Organization) -> None:
+    """Raise a 429 if the organization has triggered its most upgrades within the last hour. Rollbacks do not count.
+
+    *Costs* one query, which reads at most that many entries of an index.
+    """
+    most = organization.upgrade_trigger_limit
+    triggered = Upgrade.objects.filter(organization=organization, created_at__gt=Now() - TRIGGER_WINDOW)
+    newest = triggered.filter(kind=Kind.UPGRADE).order_by("-created_at", "-id").values_list("created_at", flat=True)
+    oldest_counted = newest[most - 1 : most].first() if most else None
+    if oldest_counted:
+        seconds = math.ceil((oldest_counted + TRIGGER_WINDOW - timezone.now()).total_seconds())
+        message = f"{organization.name} has triggered {most} upgrades within an hour, its limit. Try again later."
+        raise PortalError("too_many_upgrades", message, 429, retry_after=max(seconds, 1))
 
 
 def refuse_running(organization: Organization, services: list[str]) -> None:

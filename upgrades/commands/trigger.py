@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
-from portal.access import require
+from portal.access import require, require_fresh
 from portal.errors import PortalError
 from portal.idempotency import KeyUse
 from portal.models import Organization, Role, User
@@ -13,13 +13,14 @@ from upgrades.commands.refusals import (
     refuse_alone,
     refuse_empty_override,
     refuse_failed,
+    refuse_too_many,
     refuse_unplaced,
 )
 from upgrades.inventory.catalogue import resolve
 from upgrades.inventory.images import RequestedImage, shorten_digest
 from upgrades.inventory.tags import LATEST
 from upgrades.models import Upgrade
-from upgrades.states import get_services, inline_label
+from upgrades.states import ALL_SERVICES, get_services, inline_label
 
 
 def trigger_upgrade(
@@ -33,6 +34,7 @@ def trigger_upgrade(
     override_reason: str = "",
     images: dict[str, str] | None = None,
     session_ends_at: datetime | None = None,
+    is_fresh: bool = False,
     idempotency_key: str | None = None,
 ) -> Upgrade:
     """Record an upgrade. Once committed it will be carried out, even without a broker.
@@ -46,10 +48,13 @@ def trigger_upgrade(
 
     `images`: the digests that the person agreed to, by service. If a tag points to another one now, the upgrade is refused.
     `session_ends_at`: the end of the person's session, None for a command without a session.
+    `is_fresh`: whether the person re-authenticated in the last minutes; needed for `all` and forced upgrades where the
+    organization requires it.
 
-    Raises PortalError: 403, 404, 400 `no_cluster`, `no_stack`, `version_unavailable`, `not_supported`, `service_disabled`,
-    `override_reason_too_short`, 409 `upgrade_in_progress` (with `upgrade_id`), `plan_changed`, `preflight_failed` (with
-    `checks`), 422 `idempotency_mismatch`, 502 `registry_unavailable`.
+    Raises PortalError: 403 `forbidden`, `reauthentication_required`, 404, 400 `no_cluster`, `no_stack`,
+    `version_unavailable`, `not_supported`, `service_disabled`, `override_reason_too_short`, 409 `upgrade_in_progress` (with
+    `upgrade_id`), `plan_changed`, `preflight_failed` (with `checks`), 422 `idempotency_mismatch`, 429
+    `too_many_upgrades`, 502 `registry_unavailable`.
     Costs about three AWS calls per service, and waits for pre-flight for up to 4 s.
     """
     require(actor, organization, Role.OPERATOR)
@@ -60,6 +65,9 @@ def trigger_upgrade(
     earlier = find_earlier_upgrade(organization, key)
     if earlier:
         return earlier
+    if organization.requires_reauthentication and (service == ALL_SERVICES or force_new_deployment):
+        require_fresh(is_fresh)
+    refuse_too_many(organization)
     refuse_unplaced(organization)
     refuse_empty_override(override_reason)
     return create_once(

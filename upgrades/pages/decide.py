@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
-from portal.access import Policy, get_page_organization, person, policy
+from portal.access import Policy, get_page_organization, is_fresh, person, policy
 from portal.web.context import page_context
 from portal.web.forms import attempt
 from upgrades.commands.decide import decide_rollout, describe_approvers, explain_second_person
@@ -69,7 +69,7 @@ def decide(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
 
 def decide_on(request: HttpRequest, form: DecideForm, upgrade: Upgrade) -> Upgrade:
     given = form.cleaned_data | {"action": DecisionAction(form.cleaned_data["action"])}
-    return decide_rollout(upgrade, actor=person(request), **given)
+    return decide_rollout(upgrade, actor=person(request), is_fresh=is_fresh(request), **given)
 
 
 def find_pause(request: HttpRequest, upgrade: Upgrade) -> Pause | None:

@@ -5,7 +5,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from portal.access import Policy, get_page_organization, person, policy, session_ends_at
+from portal.access import Policy, get_page_organization, is_fresh, person, policy, session_ends_at
 from portal.models import Organization
 from portal.web.context import page_context
 from portal.web.forms import attempt
@@ -76,7 +76,10 @@ def start(request: HttpRequest, organization: Organization) -> HttpResponse:
         checks_now = refusal.code in ("preflight_failed", "override_reason_too_short")
     form.renew_key()
     asked = ChoicesForm.from_trigger(request.POST)
-    return show_plan(request, organization, asked, form, status=status, checks_now=checks_now, blocker=blocker)
+    page = show_plan(request, organization, asked, form, status=status, checks_now=checks_now, blocker=blocker)
+    for name, value in (refusal.headers if refusal else {}).items():
+        page[name] = value
+    return page
 
 
 def show_plan(
@@ -139,4 +142,5 @@ def run_preflight(request: HttpRequest, organization: Organization, target: str)
 
 def trigger(request: HttpRequest, form: TriggerForm, organization: Organization) -> Upgrade:
     asked = {key: value for key, value in form.cleaned_data.items() if key != "confirmation"}
-    return trigger_upgrade(organization, actor=person(request), session_ends_at=session_ends_at(request), **asked)
+    ends_at, fresh = session_ends_at(request), is_fresh(request)
+    return trigger_upgrade(organization, actor=person(request), session_ends_at=ends_at, is_fresh=fresh, **asked)

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
+from django.utils import timezone
 
 from portal.models import Membership, Organization, Role, User
 from portal.tenancy import all_organizations
@@ -74,7 +75,9 @@ class Command(BaseCommand):
         for email, roles in MEMBERS.items():
             person = self.make_person(email, password)
             for slug, role in roles.items():
-                Membership.objects.create(organization=organizations[slug], user=person, role=role)
+                Membership.objects.create(
+                    organization=organizations[slug], user=person, role=role, accepted_at=timezone.now()
+                )
 
     def set_platform_addresses(self) -> None:
         """Update the demo's platform addresses to those of the local AWS, unless a person has changed them.

@@ -1,0 +1,86 @@
+"""Refuses passwords that are long enough but made of what is guessed first, such as `passwordpassword`."""
+
+import re
+from typing import Any
+
+from django.contrib.auth.password_validation import CommonPasswordValidator
+from django.core.exceptions import ValidationError
+
+from portal.models import Organization
+
+FEWEST_LEFT = 6
+PRODUCT_WORDS = {"operations", "operation", "portal"}
+# Alphabet, digits, the rows of keyboards, and ways down and across their columns. Each is also read backwards.
+LINES = (
+    "abcdefghijklmnopqrstuvwxyz",
+    "01234567890",
+    "qwertyuiop",
+    "qwertzuiop",
+    "azertyuiop",
+    "asdfghjkl",
+    "zxcvbnm",
+    "yxcvbnm",
+    "1qaz2wsx3edc4rfv5tgb6yhn7ujm",
+    "1q2w3e4r5t6y7u8i9o0p",
+)
+SHORTEST_RUN = 3
+LEET = str.maketrans("0134578@$!", "oleastbasi")
+REPEATED = re.compile(r"(.+?)\1+")
+
+
+class GuessablePasswordValidator(CommonPasswordValidator):
+    """Refuse a password that leaves too little without names, patterns and repetition, or only a common password.
+
+    Names are those of the product and of the person's organizations. Patterns are runs along LINES. What is left is
+    compared with Django's list of common passwords, without digits and signs around it, and also with the letters that
+    digits and signs stand for.
+    """
+
+    def validate(self, password: str, user: Any = None) -> None:
+        left = REPEATED.sub(r"\1", without_runs(without_names(password.lower(), find_names(user))))
+        bare = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", left)
+        plain = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", password.lower()).translate(LEET)
+        words = {bare, bare.translate(LEET), plain, REPEATED.sub(r"\1", plain)}
+        if len(left) < FEWEST_LEFT or words & self.passwords:
+            raise ValidationError(self.get_error_message(), code="password_guessable")
+
+    def get_error_message(self) -> str:
+        return "This password is easy to guess: a common word, a name or a pattern with little added."
+
+    def get_help_text(self) -> str:
+        return "Your password must not be a common word, a name or a pattern with little added."
+
+
+def find_names(user: Any) -> set[str]:
+    """Return the words of the product's name and of the person's organizations. *Costs* one query for a person."""
+    names = set(PRODUCT_WORDS)
+    if user is not None and user.pk:
+        for name, slug in Organization.objects.filter(memberships__user=user).values_list("name", "slug"):
+            names |= {word for word in re.split(r"[\W_]+", f"{name} {slug}".lower()) if len(word) > SHORTEST_RUN}
+    return names
+
+
+def without_names(text: str, names: set[str]) -> str:
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(name, "")
+    return text
+
+
+def without_runs(text: str) -> str:
+    """Return the text without its runs along a line.
+
+    >>> without_runs("qwerty-kite-321")
+    '-kite-'
+    """
+    lines = [*LINES, *(line[::-1] for line in LINES)]
+    left, at = "", 0
+    while at < len(text):
+        end = at + SHORTEST_RUN
+        while end <= len(text) and any(text[at:end] in line for line in lines):
+            end += 1
+        if end > at + SHORTEST_RUN:
+            at = end - 1
+        else:
+            left += text[at]
+            at += 1
+    return left

@@ -1,0 +1,60 @@
+"""New passwords: what is guessed first is refused, whatever its length."""
+
+import pytest
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.test import Client
+
+from portal.models import User
+from tests.conftest import Cast, sign_in
+from tests.portal.conftest import get_main
+
+GUESSABLE = [
+    "passwordpassword",
+    "Password12345678",
+    "P@ssw0rd!2024",
+    "Summer2026!!!!",
+    "aaaaaaaaaaaaaaaa",
+    "abcabcabcabcabc",
+    "abcdefghijklmn",
+    "987654321098",
+    "qwertyuiopasdf",
+    "1qaz2wsx3edc4rfv",
+    "1q2w3e4r5t6y7u",
+    "operationsportal",
+    "AcmeRobotics2026",
+    "acme-robotics-1!",
+    "letmeinletmein",
+]
+STRONG = [
+    "correct-horse-battery-staple",
+    "a-long-password-of-mine-1",
+    "another-long-password-1",
+    "tide Kelp oversaw 41 wrens",
+    "vK9#qLm2!xTz",
+    "acme-robotics-plum-otter",
+]
+
+
+@pytest.mark.parametrize("password", GUESSABLE)
+def test_a_guessable_password_is_refused(cast: Cast, password: str) -> None:
+    with pytest.raises(ValidationError):
+        validate_password(password, cast.viewer)
+
+
+@pytest.mark.parametrize("password", STRONG)
+def test_a_strong_password_is_accepted(cast: Cast, password: str) -> None:
+    validate_password(password, cast.viewer)
+
+
+def test_anothers_organization_is_no_known_name(cast: Cast) -> None:
+    validate_password("AcmeRobotics-41", cast.outsider)
+
+
+def test_the_page_refuses_a_guessable_password(cast: Cast) -> None:
+    new = {"oldpassword": cast.password, "password1": "passwordpassword", "password2": "passwordpassword"}
+
+    page = get_main(sign_in(Client(), cast.viewer).post("/accounts/password/change/", new))
+
+    assert "This password is easy to guess" in page
+    assert User.objects.get(pk=cast.viewer.pk).check_password(cast.password)
