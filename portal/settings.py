@@ -138,6 +138,7 @@ if DEMO:
 
 MIDDLEWARE = [
     "portal.request_id.RequestIdMiddleware",
+    "portal.client_ip.ClientIpMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -380,6 +381,7 @@ SCHEDULE: dict[str, float] = {
     "deployments.tasks.sweep": 0.5,
     "portal.tasks.sweep_notifications": 0.5,
     "portal.tasks.delete_old_notifications": 3600.0,
+    "portal.tasks.start_audit_verification": 600.0,
 }
 # What /metrics reads, in this order (portal/monitoring/prometheus.py).
 GAUGES = [
@@ -387,6 +389,7 @@ GAUGES = [
     "upgrades.gauges.gauges",
     "deployments.gauges.gauges",
     "portal.notifications.gauges.gauges",
+    "portal.audit_chain.gauges",
 ]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

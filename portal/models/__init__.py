@@ -1,6 +1,14 @@
 """The models that all apps share. Django finds them through this module."""
 
-from portal.models.audit import AuditEvent, AuditKind, AuditQuerySet
+from portal.models.audit import (
+    SITE_CHAIN,
+    AuditChain,
+    AuditCheckpoint,
+    AuditEvent,
+    AuditKind,
+    AuditQuerySet,
+    AuditVerification,
+)
 from portal.models.idempotency import IdempotencyKey
 from portal.models.notifications import (
     Attempt,
@@ -25,10 +33,14 @@ from portal.models.people import (
 )
 
 __all__ = [
+    "SITE_CHAIN",
     "Attempt",
+    "AuditChain",
+    "AuditCheckpoint",
     "AuditEvent",
     "AuditKind",
     "AuditQuerySet",
+    "AuditVerification",
     "ChannelKind",
     "ChannelQuerySet",
     "DeliveryQuerySet",

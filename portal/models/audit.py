@@ -1,12 +1,15 @@
-"""Audit rows. They are append-only: a database trigger refuses to change or delete one (migration 0002)."""
+"""Audit rows. They are append-only and hash-chained by triggers of the database (migration 0018)."""
 
 from datetime import UTC, date, datetime, time
 from typing import Any, Self
 
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models.functions import Cast, Coalesce, Now
 
 from portal.models.people import Organization
+
+# The chain of the rows without an organization. Each other chain has the id of its organization as its name.
+SITE_CHAIN = "site"
 
 
 class AuditKind(models.TextChoices):
@@ -81,11 +84,24 @@ class AuditEvent(models.Model):
     subject = models.CharField(max_length=254, help_text="Id of the affected object.")
     data = models.JSONField(default=dict)
     request_id = models.CharField(max_length=64)
+    client_ip = models.GenericIPAddressField(null=True, help_text="Of the request. Empty: the portal itself.")
     created_at = models.DateTimeField(db_default=Now())
+    # Written by the database in the insert, whatever the caller gives: the place in the organization's chain (in the
+    # site's for rows without one), the hash of the row before, and the SHA-256 of this row with both.
+    position = models.BigIntegerField(db_default=0, editable=False)
+    previous_hash = models.CharField(max_length=64, db_default="", editable=False)
+    hash = models.CharField(max_length=64, db_default="", editable=False)
 
     objects = AuditQuerySet.as_manager()
 
     class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                Coalesce(Cast("organization", models.TextField()), models.Value(SITE_CHAIN)),
+                "position",
+                name="audit_once_in_chain",
+            ),
+        ]
         indexes = [
             models.Index(fields=["organization", "-created_at", "-id"], name="audit_newest_first"),
             models.Index(fields=["organization", "subject", "created_at"], name="audit_of_subject"),
@@ -94,3 +110,47 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.subject} by {self.actor_email}"
+
+
+class AuditChain(models.Model):
+    """The last link of each chain. Its lock puts the rows of one chain in order. Only the database's function writes it."""
+
+    chain = models.CharField(max_length=36, primary_key=True)
+    position = models.BigIntegerField()
+    hash = models.CharField(max_length=64)
+
+    def __str__(self) -> str:
+        return f"{self.chain} at {self.position}"
+
+
+class AuditCheckpoint(models.Model):
+    """Where a chain begins after older rows were exported and pruned. Append-only, as the rows."""
+
+    chain = models.CharField(max_length=36)
+    position = models.BigIntegerField(help_text="Of the last pruned row.")
+    hash = models.CharField(max_length=64, help_text="Of the last pruned row.")
+    rows = models.BigIntegerField(help_text="How many rows were pruned.")
+    export_sha256 = models.CharField(max_length=64, help_text="Of the file with the pruned rows.")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["chain", "position"], name="audit_checkpoint_once")]
+
+    def __str__(self) -> str:
+        return f"{self.chain} begins after {self.position}"
+
+
+class AuditVerification(models.Model):
+    """The result of the last verification of all chains. One row, read by the metrics."""
+
+    ONLY = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ONLY)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    chains = models.BigIntegerField(default=0)
+    rows = models.BigIntegerField(default=0)
+    findings = models.JSONField(default=list, help_text="The first broken link of each chain.")
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows, {len(self.findings)} broken chains"
