@@ -24,6 +24,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonRes
 from django.urls import reverse
 from rest_framework.request import Request
 
+from portal.attempts import note_organization
 from portal.errors import NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
 from portal.web.htmx import get_page_path
@@ -195,6 +196,7 @@ def get_role(user: Person, organization: Organization) -> Role | None:
 
 def require(user: Person, organization: Organization, needed: Role) -> Role:
     """Return the person's role. Raises PortalError 404 for an outsider, 403 for a role below `needed`."""
+    note_organization(organization)
     role = found_or_404(get_role(user, organization))
     if not role.includes(needed):
         raise PortalError(
@@ -208,7 +210,9 @@ def require(user: Person, organization: Organization, needed: Role) -> Role:
 
 def get_page_organization(request: HttpRequest, slug: str) -> Organization:
     """Return the organization named in a page's URL. Raises PortalError 404 for an outsider."""
-    return found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
+    organization = found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
+    note_organization(organization)
+    return organization
 
 
 def get_api_organization(request: HttpRequest) -> Organization:

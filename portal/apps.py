@@ -11,6 +11,7 @@ class PortalConfig(AppConfig):
     def ready(self) -> None:
         # Bind shared_task to the configured broker in every process, not only in the worker.
         from portal import celery  # noqa: F401
+        from portal.accounts import signals  # noqa: F401 - connects the receivers
 
 
 class PortalAdminConfig(admin_apps.AdminConfig):

@@ -155,6 +155,7 @@ MIDDLEWARE = [
     "portal.accounts.devices.DevicesMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "portal.web.forms.FormBodyMiddleware",
+    "portal.audit_middleware.AuditMiddleware",
     "portal.access.AccessMiddleware",
 ]
 
@@ -381,6 +382,7 @@ SCHEDULE: dict[str, float] = {
     "deployments.tasks.sweep": 0.5,
     "portal.tasks.sweep_notifications": 0.5,
     "portal.tasks.delete_old_notifications": 3600.0,
+    "portal.tasks.write_audit_repeats": 5.0,
     "portal.tasks.start_audit_verification": 600.0,
 }
 # What /metrics reads, in this order (portal/monitoring/prometheus.py).

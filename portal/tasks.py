@@ -5,6 +5,7 @@ import logging
 from celery import shared_task
 from django.db.models.functions import Now
 
+from portal.audit import write_repeats
 from portal.audit_chain import claim_verification, verify_and_store
 from portal.models import Heartbeat
 from portal.notifications import delivery
@@ -34,6 +35,10 @@ def sweep_notifications() -> None:
 
 def delete_old_notifications() -> None:
     delivery.delete_old_deliveries()
+
+
+def write_audit_repeats() -> None:
+    write_repeats()
 
 
 # Longer than the time limit of other tasks: it reads the whole audit trail.

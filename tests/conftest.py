@@ -25,7 +25,7 @@ from django.test import Client
 
 from portal.aws import credentials
 from portal.celery import app
-from portal.models import Membership, Organization, Role, User
+from portal.models import AuditEvent, AuditQuerySet, Membership, Organization, Role, User
 from tests.embedded import TEMPLATE_DATABASE
 from tests.local_aws import LocalAws
 from upgrades.engine.reconciler import advance
@@ -145,6 +145,11 @@ class Cast:
     stranger: User  # member of nothing
     staff: User
     password: str = field(default=PASSWORD)
+
+
+def audited_changes() -> AuditQuerySet:
+    """Return the audit rows about changes: without refused attempts, failed sign-ins and exports."""
+    return AuditEvent.objects.exclude(kind__regex="[._](refused|failed|exported)$")
 
 
 def make_person(email: str, **fields: Any) -> User:

@@ -14,9 +14,10 @@ from allauth.account.internal.flows.login import get_authentication_records
 from allauth.account.utils import user_pk_to_url_str
 from allauth.core.internal.httpkit import authenticated_user
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
+from portal.accounts.signals import record_failed_sign_in
 from portal.audit import record
 from portal.errors import is_api
 from portal.models import AuditKind, Membership, User
@@ -36,6 +37,18 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth shi
         methods = [entry["method"] for entry in get_authentication_records(request, user)]
         record(AuditKind.SIGNED_IN, organization=None, actor=user, subject=user.email, data={"methods": methods})
         super().login(request, user)
+
+    def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
+        if request.user.is_authenticated and credentials.get("email") in (None, request.user.email):
+            record_failed_sign_in(authenticated_user(request), step="reauthentication", actor=request.user)
+            return
+        email = str(credentials.get("email") or "").lower()
+        record_failed_sign_in(User.objects.filter(email__iexact=email).first() if email else None, step="password")
+
+    def respond_user_inactive(self, request: HttpRequest, user: Any) -> HttpResponse:
+        record_failed_sign_in(user, step="account switched off")
+        response: HttpResponse = super().respond_user_inactive(request, user)
+        return response
 
     def logout(self, request: HttpRequest) -> None:
         person = authenticated_user(request)

@@ -7,8 +7,10 @@ from portal.models.audit import (
     AuditEvent,
     AuditKind,
     AuditQuerySet,
+    AuditRepeat,
     AuditVerification,
 )
+from portal.models.elevation import Elevation, ElevationQuerySet
 from portal.models.idempotency import IdempotencyKey
 from portal.models.notifications import (
     Attempt,
@@ -40,11 +42,14 @@ __all__ = [
     "AuditEvent",
     "AuditKind",
     "AuditQuerySet",
+    "AuditRepeat",
     "AuditVerification",
     "ChannelKind",
     "ChannelQuerySet",
     "DeliveryQuerySet",
     "DeliveryStatus",
+    "Elevation",
+    "ElevationQuerySet",
     "Failure",
     "Heartbeat",
     "IdempotencyKey",

@@ -45,8 +45,28 @@ class AuditKind(models.TextChoices):
     PERSON_CHANGED = "person.changed", "Person changed"
     PERSON_PASSWORD_SET = "person.password_set", "Password set by staff"
     PERSON_TWO_FACTOR_REMOVED = "person.two_factor_removed", "Two-factor authentication removed by staff"
+    PERSON_PASSWORD_CHANGED = "person.password_changed", "Password changed"
+    PERSON_PASSWORD_RESET = "person.password_reset", "Password reset with the link of an e-mail"
+    PERSON_SECOND_FACTOR_ADDED = "person.second_factor_added", "Second factor added"
+    PERSON_SECOND_FACTOR_REMOVED = "person.second_factor_removed", "Second factor removed"
+    PERSON_RECOVERY_CODES_GENERATED = "person.recovery_codes_generated", "Recovery codes generated"
+    PERSON_RECOVERY_CODES_VIEWED = "person.recovery_codes_viewed", "Recovery codes viewed"
+    PERSON_RECOVERY_CODES_DOWNLOADED = "person.recovery_codes_downloaded", "Recovery codes downloaded"
     SIGNED_IN = "session.signed_in", "Signed in"
     SIGNED_OUT = "session.signed_out", "Signed out"
+    SIGN_IN_FAILED = "session.sign_in_failed", "Sign-in failed"
+    UPGRADE_REFUSED = "upgrade.refused", "Upgrade action refused"
+    DEPLOYMENT_REFUSED = "deployment.refused", "Deployment action refused"
+    AGENT_REFUSED = "agent.refused", "Change of an agent refused"
+    MEMBERSHIP_REFUSED = "membership.refused", "Change of a member refused"
+    CHANNEL_REFUSED = "channel.refused", "Change of a notification channel refused"
+    ORGANIZATION_REFUSED = "organization.refused", "Change of a setting refused"
+    DATA_EXPORTED = "data.exported", "Data exported"
+    STAFF_ENTERED = "staff.entered", "Staff entered the organization"
+    STAFF_LEFT = "staff.left", "Staff left the organization"
+    STAFF_ACCESS_EXPIRED = "staff.access_expired", "Staff access expired"
+    STAFF_READ = "staff.read", "Read by staff"
+    AUDIT_PRUNED = "audit.pruned", "Old audit rows exported and deleted"
 
 
 class AuditQuerySet(models.QuerySet["AuditEvent"]):
@@ -79,7 +99,9 @@ class AuditEvent(models.Model):
     )
     kind = models.CharField(max_length=60, choices=AuditKind.choices)
     actor = models.ForeignKey("portal.User", on_delete=models.PROTECT, null=True, related_name="+")
-    actor_email = models.CharField(max_length=254, help_text="As it was then; `system` for the portal itself.")
+    actor_email = models.CharField(
+        max_length=254, help_text="As it was then; `system` for the portal itself, `anonymous` for no one signed in."
+    )
     # Fits the longest id, which is an e-mail address.
     subject = models.CharField(max_length=254, help_text="Id of the affected object.")
     data = models.JSONField(default=dict)
@@ -110,6 +132,33 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.subject} by {self.actor_email}"
+
+
+class AuditRepeat(models.Model):
+    """Repeats within a minute of an audit row that was written, to be written as one row with their number.
+
+    Not a tenant's table: no person reads it. `chain` is the organization's id, as a name, or SITE_CHAIN.
+    """
+
+    fingerprint = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of who, what and which target.")
+    chain = models.CharField(max_length=36)
+    kind = models.CharField(max_length=60)
+    actor = models.ForeignKey("portal.User", on_delete=models.CASCADE, null=True, related_name="+")
+    actor_email = models.CharField(max_length=254)
+    subject = models.CharField(max_length=254)
+    data = models.JSONField(default=dict)
+    request_id = models.CharField(max_length=64)
+    client_ip = models.GenericIPAddressField(null=True)
+    is_counted = models.BooleanField(help_text="False: the repeats leave no row.")
+    count = models.PositiveIntegerField(default=0, help_text="Without the first, which has its row.")
+    first_at = models.DateTimeField(db_default=Now())
+    last_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = [models.Index(fields=["first_at"], name="audit_repeat_oldest")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.subject} by {self.actor_email}: {self.count} repeats"
 
 
 class AuditChain(models.Model):
