@@ -187,10 +187,15 @@ def staff_only(request: HttpRequest) -> HttpResponse | None:
 
 
 def get_role(user: Person, organization: Organization) -> Role | None:
-    """Return the person's role. None for an outsider and for a suspended organization."""
+    """Return the person's role. None for an outsider and for a suspended organization.
+
+    Staff who entered the organization have the role of a viewer on its pages (portal/elevation.py).
+    """
     if not user.is_authenticated or not user.is_active or not organization.is_active:
         return None
     role = Membership.objects.filter(organization=organization, user=user).values_list("role", flat=True).first()
+    if role is None and user.entered and user.entered.organization_id == organization.pk:
+        return Role.VIEWER
     return Role(role) if role else None
 
 

@@ -78,6 +78,8 @@ try:
     DEPLOYMENTS_LAG_SECONDS: float = env.float("DEPLOYMENTS_LAG_SECONDS", 15.0, validate=POSITIVE)
     # Seconds after which a deployment without a started task has failed.
     DEPLOYMENTS_START_SECONDS: int = env.int("DEPLOYMENTS_START_SECONDS", 20 * 60, validate=POSITIVE)
+    # Minutes for which staff may read an organization's pages after they entered it with a reason.
+    STAFF_ACCESS_MINUTES: int = env.int("STAFF_ACCESS_MINUTES", 30, validate=POSITIVE)
     # Networks beyond the public internet that probes and webhooks may reach, also by http and on any port.
     # portal/outbound.py lists the addresses that are never reached.
     PROBE_NETWORKS: list[str] = env.list("PROBE_NETWORKS", [], validate=networks)
@@ -157,6 +159,7 @@ MIDDLEWARE = [
     "portal.web.forms.FormBodyMiddleware",
     "portal.audit_middleware.AuditMiddleware",
     "portal.access.AccessMiddleware",
+    "portal.elevation.ElevationMiddleware",
 ]
 
 ROOT_URLCONF = "portal.urls"
@@ -383,6 +386,7 @@ SCHEDULE: dict[str, float] = {
     "portal.tasks.sweep_notifications": 0.5,
     "portal.tasks.delete_old_notifications": 3600.0,
     "portal.tasks.write_audit_repeats": 5.0,
+    "portal.tasks.end_expired_staff_access": 5.0,
     "portal.tasks.start_audit_verification": 600.0,
 }
 # What /metrics reads, in this order (portal/monitoring/prometheus.py).

@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 
 from portal.audit import write_repeats
 from portal.audit_chain import claim_verification, verify_and_store
+from portal.elevation import end_expired
 from portal.models import Heartbeat
 from portal.notifications import delivery
 from portal.wakeup import dispatch
@@ -39,6 +40,10 @@ def delete_old_notifications() -> None:
 
 def write_audit_repeats() -> None:
     write_repeats()
+
+
+def end_expired_staff_access() -> None:
+    end_expired()
 
 
 # Longer than the time limit of other tasks: it reads the whole audit trail.

@@ -71,6 +71,9 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_active = models.BooleanField("active", default=True, help_text="Untick instead of deleting a person.")
     date_joined = models.DateTimeField(db_default=Now(), editable=False)
 
+    # On an organization's page: the portal.Elevation with which a member of staff reads it (portal/elevation.py).
+    entered: Any = None
+
     objects: ClassVar[UserManager] = UserManager()
 
     USERNAME_FIELD = "email"
@@ -93,10 +96,14 @@ class User(AbstractBaseUser, PermissionsMixin):
 
 class OrganizationQuerySet(models.QuerySet["Organization"]):
     def visible_to(self, user: "User | AnonymousUser") -> Self:
-        """Return the active organizations in which the person has a membership."""
+        """Return the active organizations in which the person has a membership, and one that staff have entered."""
         if not user.is_authenticated:
             return self.none()
-        return self.filter(is_active=True, memberships__user=user)
+        of_member = self.filter(is_active=True, memberships__user=user)
+        if user.entered is None:
+            return of_member
+        is_entered = models.Q(pk=user.entered.organization_id, is_active=True)
+        return self.filter(is_entered | models.Q(pk__in=of_member.values("pk")))
 
 
 class Organization(models.Model):
