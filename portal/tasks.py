@@ -5,6 +5,7 @@ import logging
 from celery import shared_task
 from django.db.models.functions import Now
 
+from portal import retention
 from portal.audit import write_repeats
 from portal.audit_chain import claim_verification, verify_and_store
 from portal.elevation import end_expired
@@ -36,6 +37,14 @@ def sweep_notifications() -> None:
 
 def delete_old_notifications() -> None:
     delivery.delete_old_deliveries()
+
+
+def delete_old_idempotency_keys() -> None:
+    retention.delete_old_idempotency_keys()
+
+
+def delete_expired_sessions() -> None:
+    retention.delete_expired_sessions()
 
 
 def write_audit_repeats() -> None:
