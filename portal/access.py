@@ -30,6 +30,7 @@ from django.urls import reverse
 from rest_framework.request import Request
 
 from portal.accounts.sessions import SessionStore
+from portal.attempts import note_organization
 from portal.errors import MFA_REQUIRED, NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
 from portal.tenancy import enter_all_organizations
@@ -235,16 +236,22 @@ def staff_only(request: HttpRequest) -> HttpResponse | None:
 
 
 def get_role(user: Person, organization: Organization) -> Role | None:
-    """Return the person's role. None for an outsider, before the person accepts, and for a suspended organization."""
+    """Return the person's role. None for an outsider, before the person accepts, and for a suspended organization.
+
+    Staff who entered the organization have the role of a viewer on its pages (portal/elevation.py).
+    """
     if not user.is_authenticated or not user.is_active or not organization.is_active:
         return None
     own = Membership.objects.accepted().filter(organization=organization, user=user)
     role = own.values_list("role", flat=True).first()
+    if role is None and user.entered and user.entered.organization_id == organization.pk:
+        return Role.VIEWER
     return Role(role) if role else None
 
 
 def require(user: Person, organization: Organization, needed: Role) -> Role:
     """Return the person's role. Raises PortalError 404 for an outsider, 403 for a role below `needed`."""
+    note_organization(organization)
     role = found_or_404(get_role(user, organization))
     if not role.includes(needed):
         raise PortalError(
@@ -276,8 +283,9 @@ def get_page_organization(request: HttpRequest, slug: str) -> Organization:
 
     *Raises* PortalError 404 for an outsider, 403 `mfa_required_by_organization`.
     """
-    found = Organization.objects.visible_to(request.user).filter(slug=slug).first()
-    return require_second_factor(request.user, found_or_404(found))
+    organization = found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
+    note_organization(organization)
+    return require_second_factor(request.user, organization)
 
 
 def get_api_organization(request: HttpRequest) -> Organization:

@@ -16,6 +16,7 @@ class PortalConfig(AppConfig):
             celery,  # noqa: F401
             tenancy,
         )
+        from portal.accounts import signals  # noqa: F401 - connects the receivers
         from portal.accounts.context import follow_sign_in, follow_sign_out
 
         for ends in (request_started, request_finished):

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
+from portal.attempts import note_refusal
 from portal.request_id import request_id_var
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ def respond(request: HttpRequest, error: PortalError | None) -> HttpResponse:
             f"Give the request id {request_id_var.get()} to the people who run it.",
             500,
         )
+    note_refusal(error)
     response: HttpResponse
     if is_api(request):
         response = JsonResponse(error_body(error.code, error.message, **error.extra), status=error.status)
@@ -156,6 +158,7 @@ def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Resp
     error = as_portal_error(exception)
     if error is None:
         return None
+    note_refusal(error)
     return Response(error_body(error.code, error.message, **error.extra), status=error.status, headers=error.headers)
 
 

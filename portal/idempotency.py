@@ -1,7 +1,7 @@
 """`Idempotency-Key`: the same key and body return the same object; the same key with another body is refused.
 
 The key is written in the transaction that creates the object, so a retry after a lost reply finds both or neither.
-A key is scoped to one organization and person, and kept as long as the object. The rules are Stripe's:
+A key is scoped to one organization and person, and kept for IDEMPOTENCY_RETENTION_DAYS. The rules are Stripe's:
 https://docs.stripe.com/api/idempotent_requests
 """
 

@@ -80,6 +80,12 @@ try:
     DEPLOYMENTS_LAG_SECONDS: float = env.float("DEPLOYMENTS_LAG_SECONDS", 15.0, validate=POSITIVE)
     # Seconds after which a deployment without a started task has failed.
     DEPLOYMENTS_START_SECONDS: int = env.int("DEPLOYMENTS_START_SECONDS", 20 * 60, validate=POSITIVE)
+    # Minutes for which staff may read an organization's pages after they entered it with a reason.
+    STAFF_ACCESS_MINUTES: int = env.int("STAFF_ACCESS_MINUTES", 30, validate=POSITIVE)
+    # How long rows are kept that no one needs any more (portal/retention.py, portal/audit_pruning.py).
+    IDEMPOTENCY_RETENTION_DAYS: int = env.int("IDEMPOTENCY_RETENTION_DAYS", 90, validate=POSITIVE)
+    NOTIFICATION_RETENTION_DAYS: int = env.int("NOTIFICATION_RETENTION_DAYS", 30, validate=POSITIVE)
+    AUDIT_RETENTION_DAYS: int = env.int("AUDIT_RETENTION_DAYS", 400, validate=POSITIVE)
     # Networks beyond the public internet that probes and webhooks may reach, also by http and on any port.
     # portal/outbound.py lists the addresses that are never reached.
     PROBE_NETWORKS: list[str] = env.list("PROBE_NETWORKS", [], validate=networks)
@@ -143,6 +149,7 @@ if DEMO:
 
 MIDDLEWARE = [
     "portal.request_id.RequestIdMiddleware",
+    "portal.client_ip.ClientIpMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -160,7 +167,9 @@ MIDDLEWARE = [
     "portal.accounts.devices.DevicesMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "portal.web.forms.FormBodyMiddleware",
+    "portal.audit_middleware.AuditMiddleware",
     "portal.access.AccessMiddleware",
+    "portal.elevation.ElevationMiddleware",
 ]
 
 ROOT_URLCONF = "portal.urls"
@@ -388,6 +397,11 @@ SCHEDULE: dict[str, float] = {
     "deployments.tasks.sweep": 0.5,
     "portal.tasks.sweep_notifications": 0.5,
     "portal.tasks.delete_old_notifications": 3600.0,
+    "portal.tasks.delete_old_idempotency_keys": 3600.0,
+    "portal.tasks.delete_expired_sessions": 60.0,
+    "portal.tasks.write_audit_repeats": 5.0,
+    "portal.tasks.end_expired_staff_access": 5.0,
+    "portal.tasks.start_audit_verification": 600.0,
 }
 # What /metrics reads, in this order (portal/monitoring/prometheus.py).
 GAUGES = [
@@ -395,6 +409,7 @@ GAUGES = [
     "upgrades.gauges.gauges",
     "deployments.gauges.gauges",
     "portal.notifications.gauges.gauges",
+    "portal.audit_chain.gauges",
 ]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

@@ -62,6 +62,13 @@ def enter_all_organizations() -> None:
     _context.set(ALL)
 
 
+def enter_also(organization_id: UUID) -> None:
+    """Work inside this organization too for the rest of the request."""
+    if current() != ALL:
+        others = [each for each in current().strip("{}").split(",") if each]
+        _context.set("{" + ",".join([*others, str(organization_id)]) + "}")
+
+
 def enter(context: str, *, connection: Any = None) -> None:
     """Make this the context for the rest of the request.
 

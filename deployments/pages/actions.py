@@ -25,6 +25,7 @@ from deployments.pages.context import find_deployment
 from deployments.pages.forms import FORMS, TypedForm
 from deployments.states import Command
 from portal.access import Policy, get_page_organization, person, policy
+from portal.attempts import note_refusal
 from portal.errors import NOT_FOUND, PortalError
 from portal.models import Organization, User
 from portal.web.context import page_context
@@ -172,6 +173,7 @@ def run_bulk(command: Command, deployments: list[Deployment], actor: User) -> li
         try:
             run_named_command(command, deployment, actor=actor)
         except PortalError as error:
+            note_refusal(error)
             rows.append(BulkRow(deployment, "refused", f"Not done. {error.message.rstrip('.')}."))
         else:
             deployment.refresh_from_db(fields=["status", "running_replicas"])

@@ -15,10 +15,11 @@ from allauth.account.utils import user_pk_to_url_str
 from allauth.core.internal.httpkit import authenticated_user
 from django.conf import settings
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from portal.accounts.sessions import SessionStore
+from portal.accounts.signals import record_failed_sign_in
 from portal.audit import record
 from portal.errors import is_api
 from portal.members.commands import accept_first_invitation
@@ -49,6 +50,18 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth shi
         super().login(request, user)
         if isinstance(request.session, SessionStore):
             request.session.begin_lifetime()
+
+    def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
+        if request.user.is_authenticated and credentials.get("email") in (None, request.user.email):
+            record_failed_sign_in(authenticated_user(request), step="reauthentication", actor=request.user)
+            return
+        email = str(credentials.get("email") or "").lower()
+        record_failed_sign_in(User.objects.filter(email__iexact=email).first() if email else None, step="password")
+
+    def respond_user_inactive(self, request: HttpRequest, user: Any) -> HttpResponse:
+        record_failed_sign_in(user, step="account switched off")
+        response: HttpResponse = super().respond_user_inactive(request, user)
+        return response
 
     def logout(self, request: HttpRequest) -> None:
         person = authenticated_user(request)

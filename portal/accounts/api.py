@@ -21,6 +21,7 @@ from rest_framework.response import Response
 
 from portal.access import Policy, has_two_factor, person, sign_in_first
 from portal.accounts.forms import SignInForm
+from portal.accounts.signals import record_failed_sign_in
 from portal.api.routes import ErrorSerializer, NoBody, StrictSerializer, api_route, errors, read_body, read_query
 from portal.errors import PortalError
 from portal.models import Membership, Role, User
@@ -177,6 +178,7 @@ def sign_in(request: HttpRequest, *, email: str, password: str, code: str | None
     check(password_form, refused=PortalError("invalid_credentials", "The e-mail address or password is wrong.", 401))
     person: User = password_form.user
     if not person.is_active:
+        record_failed_sign_in(person, step="account switched off")
         raise PortalError("invalid_credentials", "The e-mail address or password is wrong.", 401)
     code_form = check_second_factor(person, code)
     flows.logout.logout(request)

@@ -17,6 +17,7 @@ from allauth.mfa.base.internal.flows import delete_dangling_recovery_codes
 from allauth.mfa.models import Authenticator
 from allauth.usersessions.models import UserSession
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
@@ -24,19 +25,22 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
+from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 
 from portal.access import Policy, policy
 from portal.admin.connection_test import test_connection
 from portal.admin.site import ReadOnlyAdmin, StaffAdmin
 from portal.audit import record
+from portal.elevation import end, enter
 from portal.members.approvals import find_too_few_approvers
 from portal.members.commands import record_membership
-from portal.models import AuditEvent, AuditKind, Membership, Organization, User
+from portal.models import AuditEvent, AuditKind, Elevation, Membership, Organization, User
+from portal.models.elevation import REASON_LENGTH
+from portal.web.forms import submit
 
 CONNECTIONS_AT_ONCE = 5
 PLACE_FIELDS = ("deployment_stack", "deployment_cluster", "deployment_region", "deployment_role_arn")
@@ -273,6 +277,14 @@ def parse_account_id(organization: Organization) -> str | None:
     return arn.split(":")[4] if arn else None
 
 
+class EnterForm(forms.Form):
+    reason = forms.CharField(
+        max_length=REASON_LENGTH,
+        widget=forms.TextInput(attrs={"size": 80, "autocomplete": "off"}),
+        help_text="For example the ticket and what you look for. The organization sees it.",
+    )
+
+
 @admin.register(Organization)
 class OrganizationAdmin(AuditedAdmin):
     form = OrganizationForm
@@ -341,7 +353,44 @@ class OrganizationAdmin(AuditedAdmin):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.test_connection_view)
         name = "portal_organization_test_connection"
-        return [path("<uuid:pk>/test-connection/", view, name=name), *super().get_urls()]
+        enter, leave = self.admin_site.admin_view(self.enter_view), self.admin_site.admin_view(self.leave_view)
+        return [
+            path("<uuid:pk>/test-connection/", view, name=name),
+            path("<uuid:pk>/enter/", enter, name="portal_organization_enter"),
+            path("<uuid:pk>/leave/", leave, name="portal_organization_leave"),
+            *super().get_urls(),
+        ]
+
+    @policy(Policy.STAFF)
+    @method_decorator(require_http_methods(["GET", "HEAD", "POST"]))
+    def enter_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Ask for a reason, then open the organization's pages to this member of staff for a limited time."""
+        organization = get_object_or_404(Organization, pk=pk)
+        form = EnterForm(request.POST or None)
+        status = 200
+        if request.method == "POST":
+            staff = authenticated_user(request)
+            reason = form.data.get("reason", "")
+            entered, status = submit(form, lambda: enter(organization, staff=staff, reason=reason))
+            if entered:
+                return redirect("overview", organization.slug)
+        context = self.admin_site.each_context(request) | {
+            "title": "Enter the organization",
+            "opts": self.opts,
+            "entered": organization,
+            "form": form,
+            "minutes": settings.STAFF_ACCESS_MINUTES,
+        }
+        return TemplateResponse(request, "admin/portal/organization/enter.html", context, status=status)
+
+    @policy(Policy.STAFF)
+    @method_decorator(require_POST)
+    def leave_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        staff = authenticated_user(request)
+        for elevation in Elevation.objects.open().filter(staff=staff, organization=pk).select_related("organization"):
+            end(elevation, actor=staff)
+            messages.success(request, f"You left {elevation.organization.name}.")
+        return redirect("admin:portal_organization_change", pk)
 
     @policy(Policy.STAFF)
     @method_decorator(require_POST)

@@ -5,12 +5,17 @@ from typing import Any
 from allauth.account import views as account_views
 from allauth.account.decorators import secure_admin_login
 from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.admin.utils import unquote
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 
 from portal.access import Policy, is_staff, policy, staff_only
+from portal.audit import record_repeated
+from portal.models import AuditKind, Organization
+
+MAX_FILTERS = 1000
 
 
 class PortalAdminSite(AdminSite):
@@ -40,6 +45,14 @@ class PortalAdminSite(AdminSite):
         return staff_only(request) or redirect("admin:index")
 
 
+def record_read(request: HttpRequest, organization: Organization | None) -> None:
+    """Record that staff read an organization's record, or with None a list across organizations: once a minute."""
+    kind, filters = AuditKind.STAFF_READ, request.GET.urlencode()[:MAX_FILTERS]
+    more = {"filters": filters} if filters else {}
+    path = request.path[:254]
+    record_repeated(kind, organization=organization, actor=request.user, subject=path, more=more, is_counted=False)
+
+
 class StaffAdmin(ModelAdmin):  # type: ignore[type-arg] # generic only for the type checker
     """An admin page on which staff may do everything. There are no finer permissions."""
 
@@ -58,12 +71,28 @@ class StaffAdmin(ModelAdmin):  # type: ignore[type-arg] # generic only for the t
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return is_staff(request.user)
 
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
+        response: HttpResponse = super().change_view(request, object_id, *args, **kwargs)
+        if request.method == "GET" and response.status_code == 200:
+            found: Any = self.get_object(request, unquote(object_id))
+            organization = found if isinstance(found, Organization) else getattr(found, "organization", None)
+            if organization:
+                record_read(request, organization)
+        return response
+
 
 class ReadOnlyAdmin(StaffAdmin):
     """A read-only admin page, for rows that are changed elsewhere or never."""
 
     show_full_result_count = False
     actions = None
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Show the rows of all organizations, which is therefore recorded in the site's audit trail."""
+        response: HttpResponse = super().changelist_view(request, *args, **kwargs)
+        if response.status_code == 200:
+            record_read(request, None)
+        return response
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -17,7 +17,7 @@ from portal.tenancy import all_organizations
 PLACE = ("USER", "PASSWORD", "HOST", "PORT")
 # The rights of the application's role on the tables, where they are not all four.
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
-RIGHTS_ON: dict[str, str] = {}
+RIGHTS_ON = {"portal_auditevent": "SELECT, INSERT", "portal_auditcheckpoint": "SELECT", "portal_auditchain": None}
 
 TENANT_TABLES = """
 SELECT relname, relforcerowsecurity FROM pg_class
@@ -81,5 +81,6 @@ def grants(tables: list[str]) -> Iterator[sql.SQL]:
     yield sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {role}")
     for table in tables:
         rights = RIGHTS_ON.get(table, RIGHTS)
-        yield sql.SQL(f'GRANT {rights} ON {{schema}}."{table}" TO {{role}}')
+        if rights:
+            yield sql.SQL(f'GRANT {rights} ON {{schema}}."{table}" TO {{role}}')
     yield sql.SQL("GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO {role}")

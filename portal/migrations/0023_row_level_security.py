@@ -77,7 +77,7 @@ TABLES = {
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("portal", "0017_partitions"),
+        ("portal", "0020_audit_repeats_and_elevation"),
         ("sessions", "0001_initial"),
         ("usersessions", "0001_initial"),
     ]

@@ -1,6 +1,16 @@
 """The models that all apps share. Django finds them through this module."""
 
-from portal.models.audit import AuditEvent, AuditKind, AuditQuerySet
+from portal.models.audit import (
+    SITE_CHAIN,
+    AuditChain,
+    AuditCheckpoint,
+    AuditEvent,
+    AuditKind,
+    AuditQuerySet,
+    AuditRepeat,
+    AuditVerification,
+)
+from portal.models.elevation import Elevation, ElevationQuerySet
 from portal.models.idempotency import IdempotencyKey
 from portal.models.notifications import (
     Attempt,
@@ -25,14 +35,21 @@ from portal.models.people import (
 )
 
 __all__ = [
+    "SITE_CHAIN",
     "Attempt",
+    "AuditChain",
+    "AuditCheckpoint",
     "AuditEvent",
     "AuditKind",
     "AuditQuerySet",
+    "AuditRepeat",
+    "AuditVerification",
     "ChannelKind",
     "ChannelQuerySet",
     "DeliveryQuerySet",
     "DeliveryStatus",
+    "Elevation",
+    "ElevationQuerySet",
     "Failure",
     "Heartbeat",
     "IdempotencyKey",

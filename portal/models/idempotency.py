@@ -1,4 +1,4 @@
-"""Used Idempotency-Keys, kept as long as the object they created. The rules are in portal/idempotency.py."""
+"""Used Idempotency-Keys, kept for IDEMPOTENCY_RETENTION_DAYS. The rules are in portal/idempotency.py."""
 
 from django.db import models
 from django.db.models.functions import Now

@@ -75,6 +75,9 @@ class User(AbstractBaseUser, PermissionsMixin):
         "portal.Organization", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
     )
 
+    # On an organization's page: the portal.Elevation with which a member of staff reads it (portal/elevation.py).
+    entered: Any = None
+
     objects: ClassVar[UserManager] = UserManager()
 
     USERNAME_FIELD = "email"
@@ -97,10 +100,14 @@ class User(AbstractBaseUser, PermissionsMixin):
 
 class OrganizationQuerySet(models.QuerySet["Organization"]):
     def visible_to(self, user: "User | AnonymousUser") -> Self:
-        """Return the active organizations in which the person has an accepted membership."""
+        """Return the active organizations in which the person has an accepted membership, or that staff entered."""
         if not user.is_authenticated:
             return self.none()
-        return self.filter(is_active=True, memberships__user=user, memberships__accepted_at__isnull=False)
+        of_member = self.filter(is_active=True, memberships__user=user, memberships__accepted_at__isnull=False)
+        if user.entered is None:
+            return of_member
+        is_entered = models.Q(pk=user.entered.organization_id, is_active=True)
+        return self.filter(is_entered | models.Q(pk__in=of_member.values("pk")))
 
 
 class Organization(models.Model):

@@ -65,7 +65,6 @@ GONE_REASON = "The receiver answered 410 Gone, which means that it wants no more
 
 # The most messages that one scheduler process sends concurrently; see also IN_FLIGHT_PER_ORGANIZATION.
 SENDERS = 8
-RETENTION_DAYS = 30
 ROWS_PER_DELETE = 5000
 
 senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="sender")
@@ -312,8 +311,9 @@ def end_pending(channel: NotificationChannel) -> None:
 
 
 def delete_old_deliveries() -> None:
-    """Delete messages that ended more than RETENTION_DAYS ago, at most ROWS_PER_DELETE per call."""
-    old = NotificationDelivery.objects.filter(ended_at__lt=Now() - timedelta(days=RETENTION_DAYS)).order_by("ended_at")
+    """Delete messages that ended more than NOTIFICATION_RETENTION_DAYS ago, at most ROWS_PER_DELETE per call."""
+    kept = timedelta(days=settings.NOTIFICATION_RETENTION_DAYS)
+    old = NotificationDelivery.objects.filter(ended_at__lt=Now() - kept).order_by("ended_at")
     with all_organizations("the log of every organization is pruned"):
         pks = list(old.values_list("pk", flat=True)[:ROWS_PER_DELETE])
         NotificationDelivery.objects.filter(pk__in=pks).delete()

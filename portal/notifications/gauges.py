@@ -10,7 +10,7 @@ def gauges() -> Gauges:
     """Yield the gauges. *Costs* two queries."""
     counted = dict(NotificationDelivery.objects.order_by().values_list("status").annotate(Count("pk")))
     by_status = [(status, counted.get(status, 0)) for status in DeliveryStatus.values]
-    yield gauge_by("status", "notifications", "Messages by status: waiting, or ended in the last 30 days.", by_status)
+    yield gauge_by("status", "notifications", "Messages by status: waiting, or ended and kept.", by_status)
     waiting = NotificationDelivery.objects.ready().aggregate(longest=Max(seconds_since("next_check_at")))["longest"]
     help_text = "Seconds that the longest waiting message which could be sent now has been due."
     yield gauge("notification_due_seconds", help_text, waiting or 0)

@@ -6,6 +6,7 @@ Every member can read; only admins can make changes. Slack URLs are never shown,
 from collections.abc import Callable
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -146,6 +147,7 @@ def channel_page(
         "is_live": any(each.happens_within(SOON_SECONDS, now=now) for each in page.items),
         "refused": refused,
         "test_seconds": commands.TEST_SECONDS,
+        "days_kept": settings.NOTIFICATION_RETENTION_DAYS,
     }
     templates = ("portal/notifications/channel.html", "portal/notifications/_deliveries.html")
     return render_page(request, *templates, context, status=status)

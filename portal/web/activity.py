@@ -80,6 +80,8 @@ def get_skip(form: ActivityFilters) -> int:
 
 
 def subject_url(event: AuditEvent, organization: Organization) -> str | None:
+    if event.subject == organization.slug:  # the refusal of something that was not created
+        return None
     for beginning, page in PAGES.items():
         if event.kind.startswith(beginning):
             try:

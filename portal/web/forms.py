@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from django import forms
 from django.http import HttpRequest, HttpResponse
 
+from portal.attempts import note_refusal
 from portal.errors import PortalError, is_api, respond
 from portal.models.idempotency import MAX_KEY_LENGTH
 from portal.pagination import MAX_SKIP
@@ -94,6 +95,7 @@ def attempt(command: Callable[[], Result]) -> tuple[Result | None, PortalError |
     except PortalError as error:
         if error.status in (403, 404):
             raise
+        note_refusal(error)
         return None, error
 
 

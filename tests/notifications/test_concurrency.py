@@ -9,10 +9,10 @@ from django.db import connection, transaction
 
 from portal import tenancy
 from portal.errors import PortalError
-from portal.models import AuditEvent, User
+from portal.models import User
 from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
 from portal.notifications import commands
-from tests.conftest import Cast
+from tests.conftest import Cast, audited_changes
 from tests.notifications.conftest import TARGETS, make_channel, send_notification
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -102,7 +102,7 @@ def test_acting_on_a_channel_being_removed_finds_it_gone(
     (error,) = others.wait()
     assert isinstance(error, PortalError)
     assert (error.code, error.status) == ("not_found", 404)
-    assert [event.kind for event in AuditEvent.objects.all()] == ["channel.removed"]
+    assert [event.kind for event in audited_changes().all()] == ["channel.removed"]
 
 
 def test_eight_concurrent_forms_create_one_channel(cast: Cast) -> None:
@@ -125,7 +125,7 @@ def test_eight_concurrent_forms_create_one_channel(cast: Cast) -> None:
     made = others.wait()
     assert {each.channel.pk for each in made} == {NotificationChannel.objects.get().pk}
     assert len([each.secret for each in made if each.secret]) == 1
-    assert AuditEvent.objects.count() == 1
+    assert audited_changes().count() == 1
 
 
 def test_eight_concurrent_tests_send_one_message(cast: Cast) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from portal.models import AuditEvent, AuditKind, User
+from portal.models import AuditKind, User
 from portal.models.notifications import Failure, NotificationChannel, NotificationDelivery
 from portal.notifications.commands import MAX_CHANNELS
 from portal.notifications.outbox import MAX_PENDING
 from portal.sealing import unseal
-from tests.conftest import Cast
+from tests.conftest import Cast, audited_changes
 from tests.notifications.conftest import (
     SECRET,
     TARGETS,
@@ -60,7 +60,7 @@ def get_text(response: Any) -> str:
 
 def audited() -> list[tuple[str, str, Any]]:
     """Return kind, actor and data of the audit rows, oldest first."""
-    return list(AuditEvent.objects.order_by("id").values_list("kind", "actor_email", "data"))
+    return list(audited_changes().order_by("id").values_list("kind", "actor_email", "data"))
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_a_double_click_creates_one_channel(admin: Client) -> None:
     admin.post(f"{SETTINGS}channels/new/webhook", form())
     again = admin.post(f"{SETTINGS}channels/new/webhook", form(), follow=True)
 
-    assert NotificationChannel.objects.count() == AuditEvent.objects.count() == 1
+    assert NotificationChannel.objects.count() == audited_changes().count() == 1
     assert "This form was already sent." in get_text(again)
     assert not SHOWN_SECRET.search(get_text(again))
 

@@ -1,13 +1,15 @@
 """Fixtures for the tests of sign-in and administration."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from allauth.mfa.totp.internal import auth as totp
 from django.core.cache import cache
+from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 
@@ -63,6 +65,15 @@ def authenticator(settings: Any) -> Callable[[User], Callable[[], str]]:
 @pytest.fixture
 def recovery_codes() -> Callable[[User], list[str]]:
     return lambda user: RecoveryCodes.activate(user).get_unused_codes()
+
+
+@contextmanager
+def without_triggers() -> Iterator[None]:
+    """Write past the triggers of the audit trail, as only a superuser of the database can."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET session_replication_role = replica")
+        yield
+        cursor.execute("SET session_replication_role = origin")
 
 
 def audit_kinds() -> list[str]:

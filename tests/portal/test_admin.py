@@ -135,6 +135,7 @@ def test_only_staff_models_are_in_the_admin() -> None:
         "/admin/portal/organization/?q=acme&is_active__exact=1",
         "/admin/portal/organization/add/",
         "/admin/portal/organization/{organization}/change/",
+        "/admin/portal/organization/{organization}/enter/",
         "/admin/portal/membership/",
         "/admin/portal/membership/add/",
         "/admin/portal/auditevent/?q=acme",

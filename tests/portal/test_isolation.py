@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from deployments.models import Agent, Deployment, DeploymentEvent
 from portal.access import Policy, get_policy
-from portal.models import Membership, Organization, Role, User
+from portal.models import AuditEvent, Membership, Organization, Role, User
 from portal.models.notifications import NotificationChannel, NotificationDelivery
 from portal.sealing import seal
 from tests.conftest import Cast, make_person
@@ -176,7 +176,8 @@ def test_a_member_may_do_what_the_role_allows(
                     assert read_rows(cast.acme) != before
                 else:
                     assert (row, method, answer.status_code) == (row, method, 403)
-                    assert read_rows(cast.acme) == before
+                    refused = {AuditEvent._meta.db_table}  # the attempt's own row
+                    assert {table for table, rows in read_rows(cast.acme).items() if rows != before[table]} == refused
 
 
 @pytest.mark.parametrize("name", ["outsider", *also("stranger", *MEMBERS)])
@@ -206,7 +207,7 @@ def test_acmes_ids_do_not_exist_at_globex(cast: Cast, place: Place, client_for: 
     Membership.objects.filter(organization=cast.globex).update(role=Role.ADMIN)  # allows everything at home
     home = make_place(cast, cast.globex)
     theirs, made_up = replace(place, slug="globex"), replace(NOWHERE, slug="globex")
-    before = read_rows(cast.acme), read_rows(cast.globex)
+    before = read_rows(cast.acme), read_rows(cast.globex, audit=False)
 
     for row in TENANT:
         # An object's API URL determines its organization, so the consultant is allowed.
@@ -224,7 +225,7 @@ def test_acmes_ids_do_not_exist_at_globex(cast: Cast, place: Place, client_for: 
             assert real.status_code == random.status_code
             assert real.status_code in refused, (row, method, query, real.status_code)
             assert get_text(real, *theirs.ids) == get_text(random, *made_up.ids), (row, method, query)
-    assert (read_rows(cast.acme), read_rows(cast.globex)) == before
+    assert (read_rows(cast.acme), read_rows(cast.globex, audit=False)) == before
 
 
 def test_a_bulk_action_affects_only_my_organizations(cast: Cast, place: Place, client_for: SignIn) -> None:

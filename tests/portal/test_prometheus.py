@@ -19,7 +19,7 @@ from upgrades.models import Rollout
 from upgrades.states import Status
 
 TOKEN = "a-scrapers-token"
-QUERIES = 11
+QUERIES = 12
 
 
 @pytest.fixture

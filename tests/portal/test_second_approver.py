@@ -8,8 +8,8 @@ from django.test import Client
 
 from portal.errors import PortalError
 from portal.members.approvals import require_second_approver
-from portal.models import AuditEvent, Membership, Organization, Role, User
-from tests.conftest import Cast
+from portal.models import Membership, Organization, Role, User
+from tests.conftest import Cast, audited_changes
 from tests.portal.conftest import get_main
 from tests.portal.test_admin import change_page, organization_form
 
@@ -41,7 +41,7 @@ def test_an_admin_switches_it_on_and_off(cast: Cast, client_for: SignIn) -> None
 
     assert "A second person is required." in get_text(switched_on)
     assert (was_required, is_required(cast.acme)) == (True, False)
-    events = AuditEvent.objects.order_by("id").values_list("kind", "actor_email", "subject", "data")
+    events = audited_changes().order_by("id").values_list("kind", "actor_email", "subject", "data")
     changes = [{"before": False, "after": True}, {"before": True, "after": False}]
     changed = ("organization.changed", cast.admin.email, "acme")
     assert list(events) == [(*changed, {"changes": {"requires_second_approver": each}}) for each in changes]
@@ -49,7 +49,7 @@ def test_an_admin_switches_it_on_and_off(cast: Cast, client_for: SignIn) -> None
 
 def test_the_current_value_changes_nothing(cast: Cast, client_for: SignIn) -> None:
     assert client_for(cast.admin).post(SWITCH, {"on": "0"}).status_code == 302
-    assert not AuditEvent.objects.exists()
+    assert not audited_changes().exists()
 
 
 @pytest.mark.parametrize(("person", "status"), [("operator", 403), ("viewer", 403), ("outsider", 404)])
@@ -62,7 +62,7 @@ def test_only_admins_may_switch_it(cast: Cast, client_for: SignIn, person: str, 
         require_second_approver(cast.acme, actor=actor, is_required=True)
     assert (response.status_code, refused.value.status) == (status, status)
     assert not is_required(cast.acme)
-    assert not AuditEvent.objects.exists()
+    assert not audited_changes().exists()
 
 
 def test_it_needs_two_active_people_who_may_approve(cast: Cast, client_for: SignIn) -> None:
@@ -75,7 +75,7 @@ def test_it_needs_two_active_people_who_may_approve(cast: Cast, client_for: Sign
     assert f"only {cast.admin.email} may approve. Add a member" in get_text(response)
     assert "disabled" in get_text(shown).partition("Require a second person")[0].rpartition("<button")[2]
     assert not is_required(cast.acme)
-    assert not AuditEvent.objects.exists()
+    assert not audited_changes().exists()
 
 
 def test_settings_say_when_too_few_are_left(cast: Cast, client_for: SignIn) -> None:
@@ -98,7 +98,7 @@ def test_staff_switch_it_in_django_admin(cast: Cast, client_for: SignIn) -> None
 
     assert response.status_code == 302
     assert is_required(cast.acme)
-    event = AuditEvent.objects.get()
+    event = audited_changes().get()
     assert event.data == {"changes": {"requires_second_approver": {"before": False, "after": True}}}
 
 

@@ -109,7 +109,7 @@ def test_wrong_password_says_so(client: Client, cast: Cast) -> None:
     response = sign_in(client, cast.operator.email, "wrong")
 
     assert "are not correct" in get_main(response)
-    assert audit_kinds() == []
+    assert audit_kinds() == ["session.sign_in_failed"]
 
 
 def test_an_inactive_person_sees_why(client: Client, cast: Cast) -> None:

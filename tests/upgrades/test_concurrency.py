@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from django.test import Client
 
-from portal.models import AuditEvent, User
-from tests.conftest import Cast
+from portal.models import User
+from tests.conftest import Cast, audited_changes
 from tests.local_aws import LocalAws
 from tests.outside import as_json, outside
 from tests.upgrades.conftest import UPGRADE
@@ -98,7 +98,7 @@ def test_of_forty_concurrent_triggers_exactly_one_is_accepted(cast: Cast, crowd:
     upgrade = Upgrade.objects.get()
     assert {answer.body["upgrade_id"] for answer in answers} == {upgrade.upgrade_id}
     assert Rollout.objects.count() == 1
-    assert AuditEvent.objects.count() == 1
+    assert audited_changes().count() == 1
 
 
 def test_an_unhealthy_platform_refuses_all_but_is_read_twice(cast: Cast, crowd: Crowd, platform: LocalAws) -> None:
@@ -123,7 +123,7 @@ def test_twenty_concurrent_requests_with_one_key_are_one_upgrade(cast: Cast, cro
     assert {answer.status for answer in answers} == {202}
     assert len({answer.content for answer in answers}) == 1
     assert Upgrade.objects.count() == 1
-    assert AuditEvent.objects.count() == 1
+    assert audited_changes().count() == 1
 
 
 def test_of_two_concurrent_requests_with_one_key_one_wins(cast: Cast, crowd: Crowd) -> None:

@@ -9,8 +9,8 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from portal.errors import PortalError
-from portal.models import AuditEvent, Membership, Organization, Role, User
-from tests.conftest import Cast, Engine
+from portal.models import Membership, Organization, Role, User
+from tests.conftest import Cast, Engine, audited_changes
 from tests.local_aws import LocalAws
 from tests.processes import start_step, wait_for
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade, post_json
@@ -52,7 +52,7 @@ def second_person(cast: Cast) -> Organization:
 
 def assert_undecided() -> None:
     assert not Decision.objects.exists()
-    assert not AuditEvent.objects.exists()
+    assert not audited_changes().exists()
     assert not UpgradeEvent.objects.filter(kind=EventKind.ROLLOUT_DECIDED).exists()
 
 
@@ -82,7 +82,7 @@ def test_the_same_decision_again_is_harmless(cast: Cast, paused: Upgrade, client
 
     assert again.status_code == door.accepted
     assert Decision.objects.get().decided_by == cast.operator
-    assert AuditEvent.objects.count() == 1
+    assert audited_changes().count() == 1
 
 
 # --- who may not ---------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_the_api_refuses_a_service_outside_the_upgrade(cast: Cast, paused: Upgra
 def test_a_decision_is_audited_and_on_the_timeline(cast: Cast, paused: Upgrade, client_for: SignIn, door: Door) -> None:
     door.decide(client_for(cast.operator), cast.acme, paused.upgrade_id, **CONTINUE, reason="Checked.")
 
-    event, entry = AuditEvent.objects.get(), UpgradeEvent.objects.get()
+    event, entry = audited_changes().get(), UpgradeEvent.objects.get()
     assert (event.kind, event.organization, event.actor) == ("upgrade.decided", cast.acme, cast.operator)
     assert event.subject == paused.upgrade_id
     written = {"stage": "POST_TEST_TRAFFIC_SHIFT", "reason": "Checked.", "second_person_required": False}
@@ -298,7 +298,7 @@ def test_a_second_person_may_continue_and_each_may_roll_back(
     response = door.decide(client_for(getattr(cast, person)), cast.acme, paused.upgrade_id, **body)
 
     assert response.status_code == door.accepted
-    assert AuditEvent.objects.get().data["second_person_required"] is True
+    assert audited_changes().get().data["second_person_required"] is True
 
 
 def test_a_stop_needs_no_second_person(

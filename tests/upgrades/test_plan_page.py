@@ -11,8 +11,8 @@ from django.core.cache import cache
 from django.db.models.functions import Now
 from django.test import Client
 
-from portal.models import AuditEvent, User
-from tests.conftest import Cast, seed_platform
+from portal.models import User
+from tests.conftest import Cast, audited_changes, seed_platform
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, at_local_aws, make_upgrade
 from tests.upgrades.test_version_upgrades import put_image
@@ -536,7 +536,7 @@ def test_viewing_plans_writes_nothing(cast: Cast, platform: LocalAws, client_for
     for query in ("", "service=all&force=1", "changed=portal"):
         ask(client, query)
 
-    assert (Upgrade.objects.count(), Rollout.objects.count(), AuditEvent.objects.count()) == (0, 0, 0)
+    assert (Upgrade.objects.count(), Rollout.objects.count(), audited_changes().count()) == (0, 0, 0)
     assert platform.ledger(cluster=cast.acme.cluster) == []
 
 

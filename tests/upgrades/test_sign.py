@@ -14,7 +14,7 @@ from django.test import Client
 from portal import tenancy
 from portal.errors import PortalError
 from portal.models import AuditEvent, Membership, User
-from tests.conftest import Cast, sign_in
+from tests.conftest import Cast, audited_changes, sign_in
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, Door, assert_refused, make_upgrade, matrix, post_json
 from upgrades.checks.validation import open_missing_matrices
 from upgrades.commands.sign import probe_again, sign_check
@@ -46,7 +46,7 @@ def probed(upgrade: Upgrade, name: str, status: str) -> None:
 
 def assert_unsigned(upgrade: Upgrade) -> None:
     assert not UpgradeCheck.objects.filter(upgrade=upgrade, checked_by__isnull=False).exists()
-    assert not AuditEvent.objects.exists()
+    assert not audited_changes().exists()
 
 
 # --- signing ---------------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_probing_again_arms_the_run_and_is_audited(cast: Cast, ended: Upgrade, c
     assert (run.is_done, run.next_check_at is not None, run.lease_epoch) == (False, True, 1)
     ended.refresh_from_db()
     assert ended.validation == Validation.NEEDED
-    event = AuditEvent.objects.get()
+    event = audited_changes().get()
     assert (event.kind, event.actor, event.subject) == ("upgrade.probed_again", cast.operator, ended.upgrade_id)
 
 

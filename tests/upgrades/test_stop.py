@@ -6,8 +6,8 @@ import pytest
 from django.test import Client
 
 from portal.errors import PortalError
-from portal.models import AuditEvent, Membership, User
-from tests.conftest import Cast, Engine, sign_in
+from portal.models import Membership, User
+from tests.conftest import Cast, Engine, audited_changes, sign_in
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade
 from upgrades.commands.stop import stop_upgrade
@@ -28,7 +28,7 @@ def running(cast: Cast) -> Upgrade:
 def assert_untouched(upgrade: Upgrade) -> None:
     upgrade.refresh_from_db()
     assert (upgrade.stop_requested_at, upgrade.stop_requested_by) == (None, None)
-    assert not AuditEvent.objects.exists()
+    assert not audited_changes().exists()
 
 
 @pytest.mark.parametrize("person", ["operator", "admin", "consultant"])
@@ -63,7 +63,7 @@ def test_a_second_stop_request_is_harmless(cast: Cast, running: Upgrade, client_
     assert again.status_code == door.accepted
     running.refresh_from_db()
     assert running.stop_requested_by == cast.operator
-    assert AuditEvent.objects.count() == 1
+    assert audited_changes().count() == 1
 
 
 # --- who may not ---------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_an_ended_upgrade_cannot_be_stopped(cast: Cast, client_for: SignIn, door
 def test_the_stop_is_audited(cast: Cast, running: Upgrade, client_for: SignIn, door: Door) -> None:
     door.stop(client_for(cast.operator), cast.acme, running.upgrade_id)
 
-    event = AuditEvent.objects.get()
+    event = audited_changes().get()
     assert (event.kind, event.organization, event.actor) == ("upgrade.stop_requested", cast.acme, cast.operator)
     assert event.subject == running.upgrade_id
 

@@ -8,8 +8,8 @@ import pytest
 from django.test import Client
 
 from portal.idempotency import IdempotencyKey
-from portal.models import AuditEvent, User
-from tests.conftest import Cast, Engine, sign_in
+from portal.models import User
+from tests.conftest import Cast, Engine, audited_changes, sign_in
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, assert_refused, make_upgrade, post_json
 from upgrades.models import Upgrade
@@ -32,7 +32,7 @@ def trigger(client: Client, body: Any = None, **headers: str) -> Any:
 
 def assert_nothing_written() -> None:
     assert not Upgrade.objects.exists()
-    assert not AuditEvent.objects.exists()
+    assert not audited_changes().exists()
     assert not IdempotencyKey.objects.exists()
 
 

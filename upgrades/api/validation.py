@@ -6,6 +6,7 @@ from rest_framework.response import Response
 
 from portal.access import Policy, person
 from portal.api.routes import NoBody, api_route, errors, read_body, read_query
+from portal.attempts import note_organization
 from upgrades.api import records
 from upgrades.api.evidence import build_evidence
 from upgrades.api.requests import SignBody
@@ -71,4 +72,8 @@ def evidence(request: Request, upgrade_id: str) -> Response:
     It can be generated at any time. It is complete once the upgrade has ended and been validated.
     """
     read_query(request)
-    return Response(build_evidence(find_upgrade(request, upgrade_id)))
+    upgrade = find_upgrade(request, upgrade_id)
+    note_organization(upgrade.organization)
+    # It is saved, not shown: and what is saved is in the audit trail.
+    name = {"Content-Disposition": f'attachment; filename="{upgrade.upgrade_id}-evidence.json"'}
+    return Response(build_evidence(upgrade), headers=name)

@@ -59,8 +59,8 @@ def decide_rollout(
             decided_by=actor,
             decided_by_email=actor.email,
         )
-        record_decision(locked, rollout, hook, actor=actor, action=action, reason=reason)
         Rollout.objects.filter(pk=rollout.pk).update(next_check_at=Now())
+        record_decision(locked, rollout, hook, actor=actor, action=action, reason=reason)
         transaction.on_commit(lambda: dispatch_upgrade(locked), robust=True)
     return locked
 

@@ -116,6 +116,8 @@ def record_upgrade(prepared: PreparedUpgrade, key: KeyUse) -> Upgrade:
                 rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} is rolling this upgrade back.", actor=actor
             )
         key.store(upgrade.upgrade_id)
+        record_event(upgrade, EventKind.TRIGGERED, describe_request(prepared), actor=actor)
+        notify_started(upgrade)
         record(
             AuditKind.UPGRADE_ROLLBACK_TRIGGERED if rolls_back else AuditKind.UPGRADE_TRIGGERED,
             organization=request.organization,
@@ -123,8 +125,6 @@ def record_upgrade(prepared: PreparedUpgrade, key: KeyUse) -> Upgrade:
             subject=upgrade.upgrade_id,
             data=request.as_data() | ({"failed_checks": overridden} if overridden else {}),
         )
-        record_event(upgrade, EventKind.TRIGGERED, describe_request(prepared), actor=actor)
-        notify_started(upgrade)
         transaction.on_commit(lambda: dispatch_upgrade(upgrade), robust=True)
     return upgrade
 

@@ -25,14 +25,14 @@ def stop_upgrade(upgrade: Upgrade, *, actor: User) -> Upgrade:
             stop_requested_at=Now(), stop_requested_by=actor
         )
         if marked:
+            record_event(upgrade, EventKind.STOP_REQUESTED, "ECS will roll back the running rollout.", actor=actor)
+            upgrade.rollouts.exclude(phase__in=[Phase.WAITING, Phase.DONE]).update(next_check_at=Now())
             record(
                 AuditKind.UPGRADE_STOP_REQUESTED,
                 organization=upgrade.organization,
                 actor=actor,
                 subject=upgrade.upgrade_id,
             )
-            record_event(upgrade, EventKind.STOP_REQUESTED, "ECS will roll back the running rollout.", actor=actor)
-            upgrade.rollouts.exclude(phase__in=[Phase.WAITING, Phase.DONE]).update(next_check_at=Now())
             transaction.on_commit(lambda: dispatch_upgrade(upgrade), robust=True)
     upgrade.refresh_from_db()
     if not upgrade.is_open and not marked:

@@ -142,6 +142,10 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
         fields["started_at"] = Now()
     if status in TERMINAL:
         fields["completed_at"] = Now()
+        record_event(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts, is_rollback=upgrade.is_rollback))
+        notify_ended(upgrade, status)
+    Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
+    if status in TERMINAL:
         record(
             AuditKind.UPGRADE_ENDED,
             organization=upgrade.organization,
@@ -149,9 +153,6 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
             subject=upgrade.upgrade_id,
             data={"status": status, "success_count": fields["success_count"], "failed_count": fields["failed_count"]},
         )
-        record_event(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts, is_rollback=upgrade.is_rollback))
-        notify_ended(upgrade, status)
-    Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
     if status in TERMINAL and any(outcome in ROLLED_OUT for _, _, outcome in rollouts):
         open_matrix(upgrade)
         update_validation(upgrade, actor=None)

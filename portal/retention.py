@@ -1,0 +1,42 @@
+"""Deletes rows that have served their time, a batch at a time, so that a run of the scheduler returns quickly.
+
+What only speeds things up (readings of AWS, rates) is in the cache and expires there. Audit rows are exported and pruned
+by `manage.py prune_audit` instead, which the application's role may not do (portal/audit_pruning.py).
+"""
+
+from datetime import timedelta
+from importlib import import_module
+from typing import Any
+
+from allauth.usersessions.models import UserSession
+from django.conf import settings
+from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models.functions import Now
+
+from portal.models import IdempotencyKey
+from portal.tenancy import all_organizations
+
+ROWS_PER_RUN = 1000
+
+
+def delete_expired_sessions() -> None:
+    """Delete sessions that have expired, those of no one included, and their entries as devices."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    sessions: QuerySet[Any] = store.get_model_class().objects.all()
+    delete(sessions, list(sessions.filter(expire_date__lt=Now()).values_list("pk", flat=True)[:ROWS_PER_RUN]))
+    session = Exists(sessions.filter(session_key=OuterRef("session_key")))
+    devices = UserSession.objects.all()
+    delete(devices, list(devices.filter(~session).values_list("pk", flat=True)[:ROWS_PER_RUN]))
+
+
+@all_organizations("keys of every organization are deleted")
+def delete_old_idempotency_keys() -> None:
+    """Delete keys after IDEMPOTENCY_RETENTION_DAYS. The same key then counts as a new one."""
+    kept = timedelta(days=settings.IDEMPOTENCY_RETENTION_DAYS)
+    keys = IdempotencyKey.objects.all()
+    delete(keys, list(keys.filter(created_at__lt=Now() - kept).values_list("pk", flat=True)[:ROWS_PER_RUN]))
+
+
+def delete(rows: QuerySet[Any], pks: list[Any]) -> None:
+    if pks:
+        rows.filter(pk__in=pks).delete()
