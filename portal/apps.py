@@ -1,7 +1,13 @@
+import logging
 from importlib import import_module
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib.admin import apps as admin_apps
+
+from portal.local.exposure import EXPOSED
+
+logger = logging.getLogger(__name__)
 
 
 class PortalConfig(AppConfig):
@@ -11,6 +17,9 @@ class PortalConfig(AppConfig):
     def ready(self) -> None:
         # Bind shared_task to the configured broker in every process, not only in the worker.
         from portal import celery  # noqa: F401
+
+        if settings.DEMO and settings.DEMO_EXPOSED:
+            logger.warning(EXPOSED)
 
 
 class PortalAdminConfig(admin_apps.AdminConfig):

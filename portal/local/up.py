@@ -197,6 +197,7 @@ def environment(options: Options, sockets: Path) -> dict[str, str]:
     redis = sockets / "redis.sock"
     return {
         "DEMO": "1",
+        "DEMO_EXPOSED": os.environ.get("DEMO_EXPOSED", "0"),
         "DATABASE_URL": embedded.database_url(sockets / "postgres"),
         "CELERY_BROKER_URL": f"redis+socket://{redis}?virtual_host=0",
         "CACHE_URL": f"unix://{redis}?db=1",

@@ -303,6 +303,15 @@ def test_a_bad_setting_stops_the_start_and_is_named(
     assert "docs/configuration.md" in str(refused.value)
 
 
+@pytest.mark.parametrize("hosts", ["portal.example", "localhost,*", "[2001:db8::1]", ".example.com", "10.0.0.7"])
+def test_a_demo_has_no_public_name(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="DEMO_EXPOSED=1"):
+        settings_with(monkeypatch, DEMO="1", ALLOWED_HOSTS=hosts)
+
+    assert settings_with(monkeypatch, DEMO="1", DEMO_EXPOSED="1", ALLOWED_HOSTS=hosts)["DEMO"] is True
+    assert settings_with(monkeypatch, DEMO="1", ALLOWED_HOSTS="127.0.0.1,localhost,[::1],.localhost")["DEMO"] is True
+
+
 @pytest.mark.parametrize("regions", [{}, {"AWS_DEFAULT_REGION": "eu-west-1"}, {"AWS_REGION": "eu-west-1"}])
 def test_an_sqs_broker_needs_a_region(monkeypatch: pytest.MonkeyPatch, regions: dict[str, str]) -> None:
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
