@@ -215,7 +215,7 @@ def walk_back(deployment: Deployment, end: int | None) -> Walk:
 
 def read_span(deployment: Deployment, start: int, end: int) -> logs.LogReading:
     return logs.newest_events(
-        deployment.organization.aws_target,
+        deployment.aws_target,
         str(deployment.log_group),
         stream_prefix=f"{deployment.service_name}/",
         start=start,

@@ -80,7 +80,7 @@ def create(lease: DeploymentLease) -> None:
     4. Call CreateService.
     """
     row = lease.row
-    target = row.organization.aws_target
+    target = row.aws_target
     try:
         template = get_task_template(lease)
         task_definition = ensure_task_definition(lease, template)
@@ -115,7 +115,7 @@ def update(lease: DeploymentLease) -> None:
             return record_refusal(lease, error)
     lease.renew()
     service = ecs_runtime.set_service(
-        row.organization.aws_target,
+        row.aws_target,
         row.cluster,
         row.service_name,
         desired_count=desired_count_for(row),
@@ -172,7 +172,7 @@ def get_task_template(lease: DeploymentLease) -> ecs_runtime.Template:
     template = soft_cache.read_as(key, lambda kept: ecs_runtime.Template(**kept))
     if template is None:
         lease.renew()
-        template = ecs_runtime.read_template(organization.aws_target, lease.row.cluster, name)
+        template = ecs_runtime.read_template(lease.row.aws_target, lease.row.cluster, name)
         soft_cache.write(key, vars(template), seconds=TEMPLATE_CACHE_SECONDS)
     return with_own_settings(template, lease.row)
 
@@ -199,7 +199,7 @@ def ensure_task_definition(lease: DeploymentLease, template: ecs_runtime.Templat
     row = lease.row
     if row.task_definition and row.task_generation == row.generation:
         return row.task_definition
-    target = row.organization.aws_target
+    target = row.aws_target
     lease.renew()
     arn = ecs_runtime.find_task_definition(target, row.service_name, generation=row.generation)
     if arn is None:
@@ -239,7 +239,7 @@ def remove(lease: DeploymentLease, service: ecs.Service | None) -> None:
         return lease.finish(**gone, node_id=None, last_checked_at=lease.now, check_error=None)
     fields = build_observed_fields(lease, service)
     if service.status == "ACTIVE":
-        target = row.organization.aws_target
+        target = row.aws_target
         try:
             if service.desired_count:
                 lease.renew()
@@ -325,7 +325,7 @@ def read_image_fields(lease: DeploymentLease, service: ecs.Service) -> dict[str,
         return {"version": None}
     lease.renew()
     try:
-        found = ecs.describe_task_definition(lease.row.organization.aws_target, service.task_definition)
+        found = ecs.describe_task_definition(lease.row.aws_target, service.task_definition)
     except AwsError:
         return {"version": None}
     image = found.images.get(ecs_runtime.CONTAINER) or next(iter(found.images.values()), "")
@@ -385,6 +385,6 @@ def record_failure(lease: DeploymentLease, error: AwsError) -> None:
     row = lease.row
     logger.info("deployment %s: %s", row.pk, error)
     if error.code in EXPIRED:
-        drop_session(row.organization.aws_target)
+        drop_session(row.aws_target)
     seconds = settings.DEPLOYMENTS_POLL_SECONDS * (2 if isinstance(error, AwsUnavailable) else 10)
     lease.release(seconds=seconds, check_error=summarize_error(error))

@@ -17,6 +17,7 @@ from typing import Any
 
 from portal.aws.credentials import AwsTarget, client, drop_session
 from portal.aws.errors import AwsMissing, AwsUnavailable, complete, incomplete, need, retried_after_expiry, translated
+from portal.aws.permissions import Scope, Use
 
 SERVICES_PER_CALL = 10
 SERVICE_DEPLOYMENTS_PER_CALL = 20
@@ -386,7 +387,7 @@ def update_service(
     process was frozen between `before_call` and the sending: another worker may have called meanwhile.
     """
     action = "ecs:UpdateService"
-    writer = _writer(target, action)
+    writer = _writer(target, action, Scope(Use.SERVICE, cluster, service))
     writer.meta.events.register("before-send.ecs.UpdateService", _refuse_late_sending, unique_id="late")
     before_call()
     token = _send_until.set(time.monotonic() + SENT_WITHIN_SECONDS)
@@ -420,7 +421,7 @@ def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callabl
     `before_call` as for update_service.
     """
     action = "ecs:StopServiceDeployment"
-    writer = _writer(target, action)
+    writer = _writer(target, action, _scope_of(arn))
     before_call()
     with translated(action):
         writer.stop_service_deployment(serviceDeploymentArn=arn, stopType="ROLLBACK")
@@ -434,7 +435,7 @@ def continue_service_deployment(
     `before_call` as for update_service. Raises AwsRefused if that pause no longer waits.
     """
     api_action = "ecs:ContinueServiceDeployment"
-    writer = _writer(target, api_action)
+    writer = _writer(target, api_action, _scope_of(arn))
     before_call()
     with translated(api_action):
         writer.continue_service_deployment(serviceDeploymentArn=arn, hookId=hook_id, action=action)
@@ -588,9 +589,10 @@ def describe_tasks(target: AwsTarget, cluster: str, arns: list[str]) -> dict[str
 
 def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dict[str, Any]:
     """Make a read, and retry it once with a newly assumed role if the credentials had expired."""
+    scope = Scope(cluster=_cluster_of(parameters) or target.cluster)
 
     def call() -> dict[str, Any]:
-        reply: dict[str, Any] = getattr(client(target, "ecs"), method)(**parameters)
+        reply: dict[str, Any] = getattr(client(target, "ecs", scope=scope), method)(**parameters)
         return reply
 
     with translated(action):
@@ -598,11 +600,24 @@ def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dic
     return reply
 
 
-def _writer(target: AwsTarget, action: str) -> Any:
+def _cluster_of(parameters: dict[str, Any]) -> str | None:
+    """Return the name of the cluster that a read names, in a parameter of its own or in an ARN."""
+    named = parameters.get("cluster") or next(iter(parameters.get("clusters", [])), None)
+    arns = parameters.get("serviceDeploymentArns") or parameters.get("serviceRevisionArns") or []
+    return _last_part(named) if named else next((_scope_of(arn).cluster for arn in arns), None)
+
+
+def _scope_of(arn: str) -> Scope:
+    """Return the scope of writes to a service deployment (`arn:..:service-deployment/<cluster>/<service>/<id>`)."""
+    parts = arn.split("/")
+    return Scope(Use.SERVICE, parts[1], parts[2]) if len(parts) == 4 else Scope(Use.SERVICE)
+
+
+def _writer(target: AwsTarget, action: str, scope: Scope) -> Any:
     """Return the client for one write, with its role assumed. If this fails, the write was not sent."""
     try:
         with translated(action):
-            return client(target, "ecs", writes=True)
+            return client(target, "ecs", writes=True, scope=scope)
     except AwsUnavailable as error:
         error.may_have_happened = False
         raise

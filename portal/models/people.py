@@ -231,6 +231,9 @@ class Organization(models.Model):
             region=self.deployment_region,
             role_arn=self.deployment_role_arn or None,
             external_id=self.deployment_external_id or None,
+            cluster=self.cluster,
+            reader=f"portal-{self.slug}",
+            writer=f"portal-{self.slug}",
         )
 
 
