@@ -405,13 +405,23 @@ LOGGING = {
         "request_id": {"()": "portal.request_id.RequestIdFilter"},
         "without_traceback": {"()": "portal.aws.log_filter.WithoutTraceback"},
     },
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
+    "formatters": {
+        "line": {
+            "()": "portal.aws.log_filter.SafeFormatter",
+            "fmt": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s",
+        }
+    },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
+        # At DEBUG, each of these logs what it sends or receives.
         "botocore": {"level": "WARNING"},
+        "boto3": {"level": "WARNING"},
+        "urllib3": {"level": "WARNING"},
+        "kombu": {"level": "WARNING"},
+        "amqp": {"level": "WARNING"},
         "botocore.credentials": {"filters": ["without_traceback"]},
         "botocore.tokens": {"filters": ["without_traceback"]},
         "celery.worker.strategy": {"level": "WARNING"},

@@ -18,6 +18,7 @@ from typing import Any
 from portal.aws.credentials import AwsTarget, client, drop_session
 from portal.aws.errors import AwsMissing, AwsUnavailable, complete, incomplete, need, retried_after_expiry, translated
 from portal.aws.permissions import Scope, Use
+from portal.credential_shapes import mask_credentials
 
 SERVICES_PER_CALL = 10
 SERVICE_DEPLOYMENTS_PER_CALL = 20
@@ -661,7 +662,7 @@ def _service(raw: dict[str, Any]) -> Service:
         deployments=tuple(_deployment(entry) for entry in own["deployments"]),
         current_service_deployment=raw.get("currentServiceDeployment"),
         events=tuple(
-            ServiceEvent(id=event["id"], created_at=event["createdAt"], message=event["message"])
+            ServiceEvent(id=event["id"], created_at=event["createdAt"], message=mask_credentials(event["message"]))
             for event in raw.get("events", [])
             if {"id", "createdAt", "message"} <= event.keys()
         ),
@@ -749,7 +750,7 @@ def _deployment(raw: dict[str, Any]) -> Deployment:
         pending_count=raw["pendingCount"],
         failed_tasks=raw.get("failedTasks", 0),
         rollout_state=raw.get("rolloutState"),
-        rollout_state_reason=raw.get("rolloutStateReason"),
+        rollout_state_reason=_text(raw.get("rolloutStateReason")),
         created_at=raw["createdAt"],
     )
 
@@ -763,7 +764,7 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
     return ServiceDeployment(
         arn=raw["serviceDeploymentArn"],
         status=raw["status"],
-        status_reason=raw.get("statusReason"),
+        status_reason=_text(raw.get("statusReason")),
         created_at=raw["createdAt"],
         finished_at=raw.get("finishedAt"),
         target_revision=target.get("arn"),
@@ -774,7 +775,7 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
         breaker_failures=breaker.get("failureCount") or 0,
         breaker_threshold=breaker.get("threshold") or 0,
         triggered_alarms=tuple(alarms.get("triggeredAlarmNames") or ()),
-        rollback_reason=rollback.get("reason"),
+        rollback_reason=_text(rollback.get("reason")),
         target_requested=target.get("requestedTaskCount"),
         lifecycle_stage=raw.get("lifecycleStage") or None,
         hooks=tuple(_lifecycle_hook(hook) for hook in raw.get("lifecycleHookDetails") or []),
@@ -787,6 +788,11 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
     )
 
 
+def _text(reported: str | None) -> str | None:
+    """Return a text of ECS about a service, with credentials masked. Applications and registries write parts of it."""
+    return mask_credentials(reported) if reported else reported
+
+
 def _has_weight(revision: dict[str, Any]) -> bool:
     return revision.get("requestedProductionTrafficWeight") is not None
 
@@ -797,7 +803,7 @@ def _brief(raw: dict[str, Any]) -> ServiceDeploymentBrief:
         status=raw["status"],
         created_at=raw["createdAt"],
         target_revision=raw.get("targetServiceRevisionArn"),
-        status_reason=raw.get("statusReason"),
+        status_reason=_text(raw.get("statusReason")),
         finished_at=raw.get("finishedAt"),
     )
 
@@ -809,6 +815,6 @@ def _stopped_task(raw: dict[str, Any]) -> StoppedTask:
     return StoppedTask(
         id=raw["taskArn"].rpartition("/")[2],
         stopped_at=raw.get("stoppedAt"),
-        reason="; ".join(dict.fromkeys(reason for reason in reasons if reason)) or "ECS gave no reason.",
+        reason=_text("; ".join(dict.fromkeys(reason for reason in reasons if reason))) or "ECS gave no reason.",
         exit_code=next((container["exitCode"] for container in bad if "exitCode" in container), None),
     )
