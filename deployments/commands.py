@@ -211,6 +211,7 @@ def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None
         cluster=organization.cluster,
         service_name=service_name(agent, deployment_id),
         created_by=actor,
+        requested_by=actor,
         started_at=Now(),
         next_check_at=Now(),
     )
@@ -238,7 +239,7 @@ def scale_deployment(
     def change() -> None:
         refuse_bad_replicas(deployment.organization, replicas)
         before = deployment.replicas
-        if update_if_allowed(deployment, Command.SCALE, ~Q(replicas=replicas), replicas=replicas):
+        if update_if_allowed(deployment, Command.SCALE, actor, ~Q(replicas=replicas), replicas=replicas):
             detail = f"from {before} to {replicas}"
             record_event(deployment, EventType.SCALE, actor=actor.email, detail=detail)
             audit(AuditKind.DEPLOYMENT_SCALED, deployment, actor, {"before": before, "after": replicas})
@@ -255,7 +256,9 @@ def stop_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
     """
 
     def change() -> None:
-        if update_if_allowed(deployment, Command.STOP, ~Q(wanted=DesiredState.STOPPED), wanted=DesiredState.STOPPED):
+        if update_if_allowed(
+            deployment, Command.STOP, actor, ~Q(wanted=DesiredState.STOPPED), wanted=DesiredState.STOPPED
+        ):
             record_event(deployment, EventType.STOP, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_STOP_REQUESTED, deployment, actor, {})
 
@@ -282,7 +285,7 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
         }
         if deployment.status == Status.FAILED:
             fields |= build_new_generation(deployment)
-        if update_if_allowed(deployment, Command.RESTART, Q(status=deployment.status), **fields):
+        if update_if_allowed(deployment, Command.RESTART, actor, Q(status=deployment.status), **fields):
             record_event(deployment, EventType.RESTART, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, {"generation": fields.get("generation")})
 
@@ -314,7 +317,7 @@ def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
 
     def change() -> None:
         fields = {"wanted": DesiredState.GONE, "status": Status.KILLED, "status_at": Now(), "ended_at": Now()}
-        if update_if_allowed(deployment, Command.KILL, ~Q(status=Status.KILLED), **fields):
+        if update_if_allowed(deployment, Command.KILL, actor, ~Q(status=Status.KILLED), **fields):
             record_event(deployment, EventType.KILL, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_KILLED, deployment, actor, {})
 
@@ -376,15 +379,17 @@ def run_command(
     return deployment
 
 
-def update_if_allowed(deployment: Deployment, command: Command, unless: Q, **fields: Any) -> bool:
+def update_if_allowed(deployment: Deployment, command: Command, actor: User, unless: Q, **fields: Any) -> bool:
     """Change what is wanted and make the row due immediately. Return whether a row changed.
 
-    Changes nothing if the status no longer allows the command or the row already has the wanted state.
+    Changes nothing if the status no longer allows the command or the row already has the wanted state. A wanted state that
+    is not yet applied is asked for again by another person: the first one may have lost the role for it (engine/rights.py).
     """
-    rows = Deployment.objects.filter(unless, pk=deployment.pk, status__in=FROM[command])
-    return bool(
-        rows.update(requested_generation=F("requested_generation") + 1, next_check_at=Now(), doubted_at=None, **fields)
-    )
+    pending = Q(observed_generation__lt=F("requested_generation"))
+    of_another = pending & (Q(requested_by=None) | ~Q(requested_by=actor))
+    rows = Deployment.objects.filter(unless | of_another, pk=deployment.pk, status__in=FROM[command])
+    changes = {"requested_by": actor, "next_check_at": Now(), "doubted_at": None, **fields}
+    return bool(rows.update(requested_generation=F("requested_generation") + 1, **changes))
 
 
 def run_once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made]) -> Made:

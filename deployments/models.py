@@ -221,6 +221,13 @@ class Deployment(Leased):
     events_count = models.IntegerField(default=0)
     event_counts = models.JSONField(default=dict, help_text="Events by `<type>|<status>`.")
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    requested_by = models.ForeignKey(
+        User,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        help_text="Who asked for the wanted state. Null: asked before this column existed.",
+    )
     created_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)

@@ -19,6 +19,7 @@ from django.db import transaction
 from deployments.container_spec import image_version, is_secret_reference
 from deployments.engine.observe import build_observed_fields, observe_service
 from deployments.engine.read_budget import DeploymentLease
+from deployments.engine.rights import WriteRefused, renew_to_write
 from deployments.events import record_event
 from deployments.models import Deployment
 from deployments.states import OUTSIDE, SYSTEM, DesiredState, EventType, Status
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 TEMPLATE_CACHE_SECONDS = 60
 DRAINING_SECONDS = 5.0
+# A write that the person may not make is considered again after this long.
+REFUSED_SECONDS = 60.0
 DELETED_OUTSIDE = "The ECS service was deleted outside the portal."
 
 
@@ -45,6 +48,15 @@ def step(lease: DeploymentLease, service: ecs.Service | None) -> None:
 
     *Raises* AwsError.
     """
+    try:
+        take(lease, service)
+    except WriteRefused as refused:
+        logger.info("deployment %s: %s", lease.row.pk, refused)
+        observed = build_observed_fields(lease, service) if service else {}
+        lease.release(seconds=REFUSED_SECONDS, **observed | {"check_error": str(refused)})
+
+
+def take(lease: DeploymentLease, service: ecs.Service | None) -> None:
     row = lease.row
     if row.wanted == DesiredState.GONE:
         remove(lease, service)
@@ -84,8 +96,8 @@ def create(lease: DeploymentLease) -> None:
     try:
         template = get_task_template(lease)
         task_definition = ensure_task_definition(lease, template)
+        renew_to_write(lease)
         lease.write(create_called_at=lease.now, log_group=template.log_options.get("awslogs-group"))
-        lease.renew()
         service = ecs_runtime.create_service(
             target,
             row.cluster,
@@ -113,7 +125,7 @@ def update(lease: DeploymentLease) -> None:
             raise
         except AwsError as error:
             return record_refusal(lease, error)
-    lease.renew()
+    renew_to_write(lease)
     service = ecs_runtime.set_service(
         row.aws_target,
         row.cluster,
@@ -212,7 +224,7 @@ def ensure_task_definition(lease: DeploymentLease, template: ecs_runtime.Templat
             environment={name: value for name, value in row.environment.items() if not is_secret_reference(value)},
             secrets={name: value for name, value in row.environment.items() if is_secret_reference(value)},
         )
-        lease.renew()
+        renew_to_write(lease)
         arn = ecs_runtime.register_task_definition(target, spec, template)
     lease.write(task_definition=arn, task_generation=row.generation)
     return arn
@@ -242,9 +254,9 @@ def remove(lease: DeploymentLease, service: ecs.Service | None) -> None:
         target = row.aws_target
         try:
             if service.desired_count:
-                lease.renew()
+                renew_to_write(lease)
                 ecs_runtime.set_service(target, row.cluster, row.service_name, desired_count=0)
-            lease.renew()
+            renew_to_write(lease)
             ecs_runtime.delete_service(target, row.cluster, row.service_name)
         except AwsMissing:
             logger.info("deployment %s: already deleted", row.pk)
