@@ -25,6 +25,7 @@ from deployments.container_spec import (
 )
 from deployments.events import record_event
 from deployments.models import AGENT_NAME_ONCE, Agent, Deployment
+from deployments.secret_references import reference_errors
 from deployments.states import FROM, Command, DesiredState, EventType, Status
 from portal import soft_cache
 from portal.access import require
@@ -72,7 +73,7 @@ def create_agent(
         "environment": environment or {},
     }
     key = KeyUse.for_request("create_agent", fields, organization=organization, user=actor, key=idempotency_key)
-    refuse_invalid(agent_errors(fields))
+    refuse_invalid(agent_errors(organization, fields, kept={}))
 
     def make() -> Agent:
         agent = Agent.objects.create(organization=organization, **fields)
@@ -99,7 +100,7 @@ def update_agent(agent: Agent, *, actor: User, **changes: Any) -> Agent:
     with transaction.atomic():
         locked = Agent.objects.select_for_update().get(pk=agent.pk)
         fields = {name: getattr(locked, name) for name in AGENT_FIELDS} | changes
-        refuse_invalid(agent_errors(fields))
+        refuse_invalid(agent_errors(agent.organization, fields, kept=locked.environment))
         changed = {name: value for name, value in changes.items() if getattr(locked, name) != value}
         if changed:
             save_agent(locked, changed)
@@ -123,8 +124,11 @@ def save_agent(agent: Agent, changed: dict[str, Any]) -> None:
 AGENT_FIELDS = ["name", "image", "cpu", "memory", "description", "environment"]
 
 
-def agent_errors(fields: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the error sentences by field. Forms and serializers check types and shape before."""
+def agent_errors(organization: Organization, fields: dict[str, Any], *, kept: dict[str, str]) -> dict[str, list[str]]:
+    """Return the error sentences by field. Forms and serializers check types and shape before.
+
+    `kept`: the agent's present environment.
+    """
     found: dict[str, list[str]] = {}
     if not 1 <= len(fields["name"]) <= MAX_NAME_LENGTH:
         found["name"] = [f"A name must have 1 to {MAX_NAME_LENGTH} characters."]
@@ -132,7 +136,8 @@ def agent_errors(fields: dict[str, Any]) -> dict[str, list[str]]:
         found["description"] = [f"A description can have at most {MAX_DESCRIPTION_LENGTH} characters."]
     if errors := image_errors(fields["image"]):
         found["image"] = errors
-    if errors := environment_errors(fields["environment"]):
+    environment = fields["environment"]
+    if errors := environment_errors(environment) or reference_errors(organization, environment, kept):
         found["environment"] = shortened(errors)
     return found | size_errors(fields["cpu"], fields["memory"])
 

@@ -55,6 +55,8 @@ ORGANIZATION_FIELDS = (
     "deployment_security_groups",
     "deployment_execution_role_arn",
     "deployment_task_role_arn",
+    "secret_accounts",
+    "secret_prefix",
     "deployment_replica_limit",
     "platform_agent_url",
     "platform_orchestrator_url",
@@ -298,6 +300,8 @@ class OrganizationAdmin(AuditedAdmin):
                     "deployment_security_groups",
                     "deployment_execution_role_arn",
                     "deployment_task_role_arn",
+                    "secret_accounts",
+                    "secret_prefix",
                 )
             },
         ),
