@@ -32,7 +32,7 @@ from django.views.decorators.http import require_POST
 
 from portal.access import Policy, policy
 from portal.admin.connection_test import test_connection
-from portal.admin.site import ReadOnlyAdmin, StaffAdmin
+from portal.admin.site import CheckedAutocompletes, ReadOnlyAdmin, StaffAdmin
 from portal.audit import record
 from portal.members.approvals import find_too_few_approvers
 from portal.members.commands import record_membership
@@ -78,7 +78,7 @@ def changes_between(before: Model | None, after: Model, fields: tuple[str, ...])
     return changes
 
 
-class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
+class MembershipInline(CheckedAutocompletes, admin.TabularInline):  # type: ignore[type-arg]
     model = Membership
     extra = 0
     autocomplete_fields = ("user", "organization")
