@@ -149,6 +149,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "portal.safe_text.SafeTextMiddleware",
     "portal.errors.ErrorMiddleware",
     # Before CommonMiddleware, which checks the Host.
     "portal.monitoring.health.HealthCheckMiddleware",
