@@ -25,6 +25,7 @@ from deployments.container_spec import (
 )
 from deployments.events import record_event
 from deployments.models import AGENT_NAME_ONCE, Agent, Deployment
+from deployments.secret_references import reference_errors
 from deployments.states import FROM, Command, DesiredState, EventType, Status
 from portal import soft_cache
 from portal.access import require
@@ -72,7 +73,7 @@ def create_agent(
         "environment": environment or {},
     }
     key = KeyUse.for_request("create_agent", fields, organization=organization, user=actor, key=idempotency_key)
-    refuse_invalid(agent_errors(fields))
+    refuse_invalid(agent_errors(organization, fields, kept={}))
 
     def make() -> Agent:
         agent = Agent.objects.create(organization=organization, **fields)
@@ -99,7 +100,7 @@ def update_agent(agent: Agent, *, actor: User, **changes: Any) -> Agent:
     with transaction.atomic():
         locked = Agent.objects.select_for_update().get(pk=agent.pk)
         fields = {name: getattr(locked, name) for name in AGENT_FIELDS} | changes
-        refuse_invalid(agent_errors(fields))
+        refuse_invalid(agent_errors(agent.organization, fields, kept=locked.environment))
         changed = {name: value for name, value in changes.items() if getattr(locked, name) != value}
         if changed:
             save_agent(locked, changed)
@@ -123,8 +124,11 @@ def save_agent(agent: Agent, changed: dict[str, Any]) -> None:
 AGENT_FIELDS = ["name", "image", "cpu", "memory", "description", "environment"]
 
 
-def agent_errors(fields: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the error sentences by field. Forms and serializers check types and shape before."""
+def agent_errors(organization: Organization, fields: dict[str, Any], *, kept: dict[str, str]) -> dict[str, list[str]]:
+    """Return the error sentences by field. Forms and serializers check types and shape before.
+
+    `kept`: the agent's present environment.
+    """
     found: dict[str, list[str]] = {}
     if not 1 <= len(fields["name"]) <= MAX_NAME_LENGTH:
         found["name"] = [f"A name must have 1 to {MAX_NAME_LENGTH} characters."]
@@ -132,7 +136,8 @@ def agent_errors(fields: dict[str, Any]) -> dict[str, list[str]]:
         found["description"] = [f"A description can have at most {MAX_DESCRIPTION_LENGTH} characters."]
     if errors := image_errors(fields["image"]):
         found["image"] = errors
-    if errors := environment_errors(fields["environment"]):
+    environment = fields["environment"]
+    if errors := environment_errors(environment) or reference_errors(organization, environment, kept):
         found["environment"] = shortened(errors)
     return found | size_errors(fields["cpu"], fields["memory"])
 
@@ -211,6 +216,7 @@ def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None
         cluster=organization.cluster,
         service_name=service_name(agent, deployment_id),
         created_by=actor,
+        requested_by=actor,
         started_at=Now(),
         next_check_at=Now(),
     )
@@ -238,7 +244,7 @@ def scale_deployment(
     def change() -> None:
         refuse_bad_replicas(deployment.organization, replicas)
         before = deployment.replicas
-        if update_if_allowed(deployment, Command.SCALE, ~Q(replicas=replicas), replicas=replicas):
+        if update_if_allowed(deployment, Command.SCALE, actor, ~Q(replicas=replicas), replicas=replicas):
             detail = f"from {before} to {replicas}"
             record_event(deployment, EventType.SCALE, actor=actor.email, detail=detail)
             audit(AuditKind.DEPLOYMENT_SCALED, deployment, actor, {"before": before, "after": replicas})
@@ -255,7 +261,9 @@ def stop_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
     """
 
     def change() -> None:
-        if update_if_allowed(deployment, Command.STOP, ~Q(wanted=DesiredState.STOPPED), wanted=DesiredState.STOPPED):
+        if update_if_allowed(
+            deployment, Command.STOP, actor, ~Q(wanted=DesiredState.STOPPED), wanted=DesiredState.STOPPED
+        ):
             record_event(deployment, EventType.STOP, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_STOP_REQUESTED, deployment, actor, {})
 
@@ -282,7 +290,7 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
         }
         if deployment.status == Status.FAILED:
             fields |= build_new_generation(deployment)
-        if update_if_allowed(deployment, Command.RESTART, Q(status=deployment.status), **fields):
+        if update_if_allowed(deployment, Command.RESTART, actor, Q(status=deployment.status), **fields):
             record_event(deployment, EventType.RESTART, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, {"generation": fields.get("generation")})
 
@@ -314,7 +322,7 @@ def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
 
     def change() -> None:
         fields = {"wanted": DesiredState.GONE, "status": Status.KILLED, "status_at": Now(), "ended_at": Now()}
-        if update_if_allowed(deployment, Command.KILL, ~Q(status=Status.KILLED), **fields):
+        if update_if_allowed(deployment, Command.KILL, actor, ~Q(status=Status.KILLED), **fields):
             record_event(deployment, EventType.KILL, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_KILLED, deployment, actor, {})
 
@@ -376,15 +384,17 @@ def run_command(
     return deployment
 
 
-def update_if_allowed(deployment: Deployment, command: Command, unless: Q, **fields: Any) -> bool:
+def update_if_allowed(deployment: Deployment, command: Command, actor: User, unless: Q, **fields: Any) -> bool:
     """Change what is wanted and make the row due immediately. Return whether a row changed.
 
-    Changes nothing if the status no longer allows the command or the row already has the wanted state.
+    Changes nothing if the status no longer allows the command or the row already has the wanted state. A wanted state that
+    is not yet applied is asked for again by another person: the first one may have lost the role for it (engine/rights.py).
     """
-    rows = Deployment.objects.filter(unless, pk=deployment.pk, status__in=FROM[command])
-    return bool(
-        rows.update(requested_generation=F("requested_generation") + 1, next_check_at=Now(), doubted_at=None, **fields)
-    )
+    pending = Q(observed_generation__lt=F("requested_generation"))
+    of_another = pending & (Q(requested_by=None) | ~Q(requested_by=actor))
+    rows = Deployment.objects.filter(unless | of_another, pk=deployment.pk, status__in=FROM[command])
+    changes = {"requested_by": actor, "next_check_at": Now(), "doubted_at": None, **fields}
+    return bool(rows.update(requested_generation=F("requested_generation") + 1, **changes))
 
 
 def run_once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made]) -> Made:

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 
 from portal.aws.partitions import is_placed_arn
+from portal.credential_shapes import SHAPES
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
 FARGATE_SIZES: dict[int, list[int]] = {
@@ -42,14 +43,7 @@ SECRET_NAME = re.compile(
 )
 HARMLESS_NAME = re.compile(r"(?:^|_)(?:PUBLIC|PARTITION|SORT|CACHE|ROUTING|PRIMARY)_KEY$", re.I)
 KNOWN_SHAPES = [
-    ("an AWS access key", re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
-    ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
-    ("a GitHub token", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})")),
-    ("a GitLab token", re.compile(r"\bglpat-[A-Za-z0-9_-]{16,}")),
-    ("a Slack token", re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}")),
-    ("an API key", re.compile(r"\b(?:sk|pk|rk)[-_](?:[A-Za-z0-9]+[-_])*[A-Za-z0-9]{16,}")),
-    ("a Google API key", re.compile(r"\bAIza[0-9A-Za-z_-]{30,}")),
-    ("a signed token (JWT)", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.")),
+    *SHAPES,
     ("an address with a password", re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^\s/:@]{0,256}:[^\s/@]{1,256}@", re.I)),
 ]
 HARMLESS_VALUE = re.compile(r"sha(?:256|512):[0-9a-f]{64,128}|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.I)

@@ -6,6 +6,7 @@ a trigger keeps `DeploymentCount` (migration 0002), and the statement that inser
 """
 
 import uuid
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from django.db import models
 from django.db.models.functions import JSONObject, Lower, Now
 
 from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
+from portal.aws.credentials import AwsTarget
 from portal.leases import Leased, due
 from portal.models import Organization, User
 
@@ -219,6 +221,13 @@ class Deployment(Leased):
     events_count = models.IntegerField(default=0)
     event_counts = models.JSONField(default=dict, help_text="Events by `<type>|<status>`.")
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    requested_by = models.ForeignKey(
+        User,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        help_text="Who asked for the wanted state. Null: asked before this column existed.",
+    )
     created_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
@@ -254,6 +263,11 @@ class Deployment(Leased):
     @property
     def short_id(self) -> str:
         return str(self.id)[:8]
+
+    @property
+    def aws_target(self) -> AwsTarget:
+        """Return the organization's target, with the place of this deployment and its id in the session of its writes."""
+        return replace(self.organization.aws_target, cluster=self.cluster, writer=f"deployment-{self.pk}")
 
     @property
     def is_live(self) -> bool:

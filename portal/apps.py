@@ -1,9 +1,15 @@
+import logging
 from importlib import import_module
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib.admin import apps as admin_apps
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.core.signals import request_finished, request_started
+
+from portal.local.exposure import EXPOSED
+
+logger = logging.getLogger(__name__)
 
 
 class PortalConfig(AppConfig):
@@ -23,6 +29,9 @@ class PortalConfig(AppConfig):
             ends.connect(tenancy.leave)
         user_logged_in.connect(follow_sign_in)
         user_logged_out.connect(follow_sign_out)
+
+        if settings.DEMO and settings.DEMO_EXPOSED:
+            logger.warning(EXPOSED)
 
 
 class PortalAdminConfig(admin_apps.AdminConfig):

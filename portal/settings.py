@@ -8,6 +8,8 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env, EnvError, ValidationError, validate
 
+from portal.local.exposure import DEMO_STAYS_HOME, is_local_name
+
 env = Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -38,6 +40,8 @@ try:
     DEBUG: bool = env.bool("DEBUG", False)
     # `make up` and the tests set DEMO=1: one machine, plain HTTP, demo people. Never set it in production.
     DEMO: bool = env.bool("DEMO", False)
+    # A demo has known passwords and a known key, so it stays on its own machine unless this says otherwise.
+    DEMO_EXPOSED: bool = env.bool("DEMO_EXPOSED", False)
     LOCAL: bool = DEBUG or DEMO
     SECRET_KEY: str = env.str("SECRET_KEY", "local-only-key-that-protects-nothing-but-the-demo-data" if LOCAL else "")
     ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "testserver"] if LOCAL else [])
@@ -106,6 +110,9 @@ except EnvError as error:
 for name, value in (("SECRET_KEY", SECRET_KEY), ("ALLOWED_HOSTS", ALLOWED_HOSTS), ("CACHE_URL", cache_url)):
     if not value:
         raise ImproperlyConfigured(f"Set {name}: it is required unless DEMO=1 or DEBUG=1 (docs/configuration.md).")
+public_names = [name for name in ALLOWED_HOSTS if not is_local_name(name)]
+if DEMO and not DEMO_EXPOSED and public_names:
+    raise ImproperlyConfigured(f"ALLOWED_HOSTS has {', '.join(public_names)}. {DEMO_STAYS_HOME}")
 if CELERY_BROKER_URL.startswith("sqs") and not SQS_REGION:
     raise ImproperlyConfigured(
         "Set SQS_REGION, such as eu-central-1, for CELERY_BROKER_URL=sqs:// (docs/configuration.md)."
@@ -154,6 +161,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "portal.safe_text.SafeTextMiddleware",
     "portal.errors.ErrorMiddleware",
     # Before CommonMiddleware, which checks the Host.
     "portal.monitoring.health.HealthCheckMiddleware",
@@ -421,13 +429,23 @@ LOGGING = {
         "request_id": {"()": "portal.request_id.RequestIdFilter"},
         "without_traceback": {"()": "portal.aws.log_filter.WithoutTraceback"},
     },
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
+    "formatters": {
+        "line": {
+            "()": "portal.aws.log_filter.SafeFormatter",
+            "fmt": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s",
+        }
+    },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
+        # At DEBUG, each of these logs what it sends or receives.
         "botocore": {"level": "WARNING"},
+        "boto3": {"level": "WARNING"},
+        "urllib3": {"level": "WARNING"},
+        "kombu": {"level": "WARNING"},
+        "amqp": {"level": "WARNING"},
         "botocore.credentials": {"filters": ["without_traceback"]},
         "botocore.tokens": {"filters": ["without_traceback"]},
         "celery.worker.strategy": {"level": "WARNING"},

@@ -6,7 +6,7 @@ Data that must not be lost (the rate limits of sign-in) does not use this wrappe
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from django.core.cache import cache
@@ -56,6 +56,15 @@ def add(key: str, *, seconds: float) -> bool:
     with ignore_outage():
         return bool(cache.add(key, True, seconds))
     return True
+
+
+def count(key: str, *, seconds: float) -> int:
+    """Return how often this was called with the key in `seconds`. Always 0 while the cache is down."""
+    with ignore_outage():
+        cache.add(key, 0, seconds)
+        with suppress(ValueError):  # the key has ended meanwhile
+            return int(cache.incr(key))
+    return 0
 
 
 def select_first(keys: list[str], *, seconds: float) -> list[str]:

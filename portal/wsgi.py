@@ -10,6 +10,8 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.utils.http import parse_header_parameters
 
+from portal.local.exposure import DEMO_STAYS_HOME, is_loopback
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -54,6 +56,18 @@ def reading_chunked_bodies(portal: Application) -> Application:
     return application
 
 
+def refusing_other_machines(portal: Application) -> Application:
+    """Answer 403 to requests from other machines if this is a demo, whatever the web server listens on."""
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        peer = environ.get("REMOTE_ADDR", "")  # empty: a Unix socket
+        if not settings.DEMO or settings.DEMO_EXPOSED or not peer or is_loopback(peer):
+            return portal(environ, start_response)
+        return refuse("403 Forbidden", "demo_only_local", DEMO_STAYS_HOME, start_response)
+
+    return application
+
+
 def refuse(status: str, code: str, detail: str, start_response: Callable[..., Any]) -> Iterable[bytes]:
     body = json.dumps({"detail": detail, "code": code}).encode()
     start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
@@ -73,4 +87,4 @@ def is_text(content_type: str) -> bool:
     return True
 
 
-application = refusing_odd_charsets(reading_chunked_bodies(get_wsgi_application()))
+application = refusing_other_machines(refusing_odd_charsets(reading_chunked_bodies(get_wsgi_application())))

@@ -23,7 +23,7 @@ LAYERS = {
         "commands",
         "engine",
         "cloudwatch lists",
-        "events container_spec models states apps",
+        "events container_spec secret_references models states apps",
     ],
     "upgrades": [
         "urls admin tasks gauges templatetags management",

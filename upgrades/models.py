@@ -1,6 +1,7 @@
 """Models of upgrades: one row per request, one per service that it rolls, timeline entries, checks, validation runs."""
 
 import uuid
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -180,7 +181,13 @@ class Upgrade(models.Model):
     @property
     def aws_target(self) -> AwsTarget:
         """Return region and role of the trigger, and the current external id, which may have been rotated since."""
-        return AwsTarget(self.region, self.role_arn or None, self.organization.deployment_external_id or None)
+        return replace(
+            self.organization.aws_target,
+            region=self.region,
+            role_arn=self.role_arn or None,
+            cluster=self.cluster,
+            writer=self.upgrade_id,
+        )
 
     @property
     def message(self) -> str:

@@ -160,7 +160,7 @@ def events(request: Request, deployment_id: uuid.UUID) -> Response:
     tags=["deployments"],
     summary="Logs of a deployment",
     parameters=[serializers.LogQuery],
-    responses={200: serializers.LogList, **errors(400, 401, 404, 502, 503)},
+    responses={200: serializers.LogList, **errors(400, 401, 404, 429, 502, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
 def logs(request: Request, deployment_id: uuid.UUID) -> Response:
@@ -170,7 +170,7 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
     """
     query = read_query(request, serializers.LogQuery)
     found = find_deployment(request, deployment_id, with_events=False)
-    page = read_logs(found, **query)
+    page = read_logs(found, **query, reader=person(request))
     refuse_unread("logs", page.read_at is None, page.error)
     items = [serializers.log_record(line, found) for line in page.items]
     answer = {"items": items, "limit": query["limit"], "level": query["level"], "q": query["q"]}

@@ -8,6 +8,8 @@ import json
 import re
 from typing import Any
 
+from portal.safe_text import safe_text
+
 MAX_LINE = 16 * 1024
 MAX_DEPTH, MAX_FIELDS = 6, 100
 
@@ -31,23 +33,8 @@ MESSAGE_KEYS = ("message", "msg", "event", "text")
 # bunyan and pino write levels as numbers, from 10 (trace) to 60 (fatal).
 NUMBERED = {10: "DEBUG", 20: "DEBUG", 30: "INFO", 40: "WARNING", 50: "ERROR", 60: "CRITICAL"}
 
-# ECMA-48 sequences, including unfinished ones. Possessive quantifiers prevent backtracking.
-ESCAPES = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*+[ -/]*+[@-~]?"
-    r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*+(?:\x07|\x1b\\|\x9c)?"
-    r"|\x1b[PX^_][^\x1b\x9c]*+(?:\x1b\\|\x9c)?"
-    r"|\x1b[ -/]*+[0-~]?"
-)
-# Control characters except tab and newline, surrogates, and marks that change the text direction.
-UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-MARK = "\ufffd"
 LEVEL_WORD = re.compile(r"(?<![A-Za-z0-9_])(" + "|".join([*LEVELS, *SAME_LEVEL]) + r")(?![A-Za-z0-9_])")
 LEVEL_SEARCH_LENGTH = 120
-
-
-def safe_text(text: str) -> str:
-    """Return the text without escape sequences, with a mark in place of each unsafe character."""
-    return UNSAFE.sub(MARK, ESCAPES.sub("", text))
 
 
 def read_line(raw: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ stopped tasks. All viewers share one cached tail of the newest lines, so CloudWa
 A request reads one page of lines. If none of them matches, it returns no lines and a cursor to continue from.
 """
 
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from portal import soft_cache
 from portal.aws import logs
 from portal.aws.errors import AwsError, summarize_error
 from portal.errors import PortalError
+from portal.models import User
 
 FRESH_SECONDS = 3
 CACHE_SECONDS = 60 * 60
@@ -24,6 +26,11 @@ READING_SECONDS = 10  # after this long, another request may start its own read
 TAIL_LINES, TAIL_CHARACTERS = 1000, 1_000_000
 SHORT_SPAN_MS = 15 * 60 * 1000
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
+# Requests with ends near each other share a read, which ends at the next full step (milliseconds). If too many lines lie
+# between the end and that step, the next finer step is read.
+STEPS_MS = (60_000, 1_000, 1)
+# Reads of earlier lines that one person may cause in a minute. CloudWatch allows an account five a second in total.
+READS_PER_MINUTE = 30
 
 
 @dataclass(frozen=True)
@@ -86,19 +93,21 @@ def read_logs(
     q: str | None = None,
     node_id: str | None = None,
     cursor: str | None = None,
+    reader: User | None = None,
 ) -> LogPage:
     """Return the newest matching lines before `cursor` or `until` (exclusive) and not older than `since` (inclusive).
 
     `level` is one of log_lines.LEVELS. `q` is text to find in the message or the JSON fields, ignoring case. `node_id` is
-    a task. AWS errors are not raised: `error` says what went wrong, and the lines are the last that were read.
+    a task. AWS errors are not raised: `error` says what went wrong, and the lines are the last that were read. `reader`
+    is the person for whom earlier lines are read.
 
-    *Raises* PortalError 400 `bad_cursor`.
+    *Raises* PortalError 400 `bad_cursor`, 429 `too_many_log_reads`.
     *Costs* usually one FilterLogEvents call; none while the cached read is fresh.
     """
     end = find_end(cursor, until)
     if deployment.log_group is None:
         return LogPage([], read_at=timezone.now())
-    walk, error = read_walk(deployment, end.at if end else None)
+    walk, error = read_walk_to(deployment, end, reader)
     if walk is None:
         return LogPage([], read_at=None, error=error)
     oldest = milliseconds(since) if since else walk.began
@@ -158,7 +167,34 @@ def as_line(line: dict[str, Any]) -> LogLine:
 # --- reading through the cache ----------------------------------------------------------------------------------------
 
 
-def read_walk(deployment: Deployment, end: int | None) -> tuple[Walk | None, str | None]:
+def read_walk_to(deployment: Deployment, end: Position | None, reader: User | None) -> tuple[Walk | None, str | None]:
+    """Return a read that reaches lines before `end` (None: now), and an error.
+
+    The read ends at a full step after `end`, so that nobody can cause many reads with ends that differ little. The caller
+    leaves out what lies after `end`.
+    """
+    if end is None or end.at >= milliseconds(timezone.now()):
+        return read_walk(deployment, None, reader)
+    walk, error = None, None
+    for step in STEPS_MS:
+        walk, error = read_walk(deployment, -(-end.at // step) * step, reader)
+        if walk is None or walk.reached < end.at or any(get_position(line) < end for line in walk.lines):
+            break
+    return walk, error
+
+
+def count_read(reader: User | None) -> None:
+    """Count a read of earlier lines. *Raises* PortalError 429 beyond READS_PER_MINUTE. Counts nothing without a cache."""
+    if reader is None:
+        return
+    now = time.time()
+    if soft_cache.count(f"log-reads:{reader.pk}:{int(now // 60)}", seconds=60) > READS_PER_MINUTE:
+        wait = 60 - int(now % 60)
+        sentence = f"You read earlier log lines more than {READS_PER_MINUTE} times in a minute. Wait {wait} s."
+        raise PortalError("too_many_log_reads", sentence, 429, retry_after=wait)
+
+
+def read_walk(deployment: Deployment, end: int | None, reader: User | None) -> tuple[Walk | None, str | None]:
     """Return the lines before `end` (None: now) and an error, from the cache while it is fresh.
 
     If AWS fails, returns the last good read, or None, together with the error.
@@ -170,6 +206,8 @@ def read_walk(deployment: Deployment, end: int | None) -> tuple[Walk | None, str
         return kept, fresh or None
     if kept and not soft_cache.add(f"{key}:reading", seconds=READING_SECONDS):
         return kept, None  # another request is reading now; this copy is seconds old
+    if end is not None:
+        count_read(reader)
     try:
         walk = walk_back(deployment, end)
     except AwsError as error:
@@ -215,7 +253,7 @@ def walk_back(deployment: Deployment, end: int | None) -> Walk:
 
 def read_span(deployment: Deployment, start: int, end: int) -> logs.LogReading:
     return logs.newest_events(
-        deployment.organization.aws_target,
+        deployment.aws_target,
         str(deployment.log_group),
         stream_prefix=f"{deployment.service_name}/",
         start=start,

@@ -127,7 +127,7 @@ def with_error(kept: MetricSeries | None, said: str, period: int, since: datetim
 def ask_cloudwatch(deployment: Deployment, since: datetime, until: datetime, period: int) -> list[MetricPoint]:
     """Read the points with one GetMetricData call. *Raises* AwsError."""
     points = metrics.service_metrics(
-        deployment.organization.aws_target,
+        deployment.aws_target,
         cluster=deployment.cluster,
         service=deployment.service_name,
         start=since,

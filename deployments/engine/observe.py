@@ -121,7 +121,7 @@ def read_newest_stopped_task(lease: DeploymentLease, service: ecs.Service) -> ec
     row = lease.row
     lease.renew()
     try:
-        stopped = ecs.stopped_tasks(row.organization.aws_target, row.cluster, row.service_name, started_by=primary.id)
+        stopped = ecs.stopped_tasks(row.aws_target, row.cluster, row.service_name, started_by=primary.id)
     except AwsError as error:
         logger.info("deployment %s: stopped tasks not read: %s", row.pk, error)
         return None
@@ -134,7 +134,7 @@ def read_oldest_running_task(lease: DeploymentLease) -> str | None:
     row = lease.row
     lease.renew()
     try:
-        running = ecs_runtime.running_tasks(row.organization.aws_target, row.cluster, row.service_name)
+        running = ecs_runtime.running_tasks(row.aws_target, row.cluster, row.service_name)
     except AwsError as error:
         logger.info("deployment %s: running tasks not read: %s", row.pk, error)
         return None

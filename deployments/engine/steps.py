@@ -19,6 +19,7 @@ from django.db import transaction
 from deployments.container_spec import image_version, is_secret_reference
 from deployments.engine.observe import build_observed_fields, observe_service
 from deployments.engine.read_budget import DeploymentLease
+from deployments.engine.rights import WriteRefused, renew_to_write
 from deployments.events import record_event
 from deployments.models import Deployment
 from deployments.states import OUTSIDE, SYSTEM, DesiredState, EventType, Status
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 TEMPLATE_CACHE_SECONDS = 60
 DRAINING_SECONDS = 5.0
+# A write that the person may not make is considered again after this long.
+REFUSED_SECONDS = 60.0
 DELETED_OUTSIDE = "The ECS service was deleted outside the portal."
 
 
@@ -45,6 +48,15 @@ def step(lease: DeploymentLease, service: ecs.Service | None) -> None:
 
     *Raises* AwsError.
     """
+    try:
+        take(lease, service)
+    except WriteRefused as refused:
+        logger.info("deployment %s: %s", lease.row.pk, refused)
+        observed = build_observed_fields(lease, service) if service else {}
+        lease.release(seconds=REFUSED_SECONDS, **observed | {"check_error": str(refused)})
+
+
+def take(lease: DeploymentLease, service: ecs.Service | None) -> None:
     row = lease.row
     if row.wanted == DesiredState.GONE:
         remove(lease, service)
@@ -80,12 +92,12 @@ def create(lease: DeploymentLease) -> None:
     4. Call CreateService.
     """
     row = lease.row
-    target = row.organization.aws_target
+    target = row.aws_target
     try:
         template = get_task_template(lease)
         task_definition = ensure_task_definition(lease, template)
+        renew_to_write(lease)
         lease.write(create_called_at=lease.now, log_group=template.log_options.get("awslogs-group"))
-        lease.renew()
         service = ecs_runtime.create_service(
             target,
             row.cluster,
@@ -113,9 +125,9 @@ def update(lease: DeploymentLease) -> None:
             raise
         except AwsError as error:
             return record_refusal(lease, error)
-    lease.renew()
+    renew_to_write(lease)
     service = ecs_runtime.set_service(
-        row.organization.aws_target,
+        row.aws_target,
         row.cluster,
         row.service_name,
         desired_count=desired_count_for(row),
@@ -172,7 +184,7 @@ def get_task_template(lease: DeploymentLease) -> ecs_runtime.Template:
     template = soft_cache.read_as(key, lambda kept: ecs_runtime.Template(**kept))
     if template is None:
         lease.renew()
-        template = ecs_runtime.read_template(organization.aws_target, lease.row.cluster, name)
+        template = ecs_runtime.read_template(lease.row.aws_target, lease.row.cluster, name)
         soft_cache.write(key, vars(template), seconds=TEMPLATE_CACHE_SECONDS)
     return with_own_settings(template, lease.row)
 
@@ -199,7 +211,7 @@ def ensure_task_definition(lease: DeploymentLease, template: ecs_runtime.Templat
     row = lease.row
     if row.task_definition and row.task_generation == row.generation:
         return row.task_definition
-    target = row.organization.aws_target
+    target = row.aws_target
     lease.renew()
     arn = ecs_runtime.find_task_definition(target, row.service_name, generation=row.generation)
     if arn is None:
@@ -212,7 +224,7 @@ def ensure_task_definition(lease: DeploymentLease, template: ecs_runtime.Templat
             environment={name: value for name, value in row.environment.items() if not is_secret_reference(value)},
             secrets={name: value for name, value in row.environment.items() if is_secret_reference(value)},
         )
-        lease.renew()
+        renew_to_write(lease)
         arn = ecs_runtime.register_task_definition(target, spec, template)
     lease.write(task_definition=arn, task_generation=row.generation)
     return arn
@@ -239,12 +251,12 @@ def remove(lease: DeploymentLease, service: ecs.Service | None) -> None:
         return lease.finish(**gone, node_id=None, last_checked_at=lease.now, check_error=None)
     fields = build_observed_fields(lease, service)
     if service.status == "ACTIVE":
-        target = row.organization.aws_target
+        target = row.aws_target
         try:
             if service.desired_count:
-                lease.renew()
+                renew_to_write(lease)
                 ecs_runtime.set_service(target, row.cluster, row.service_name, desired_count=0)
-            lease.renew()
+            renew_to_write(lease)
             ecs_runtime.delete_service(target, row.cluster, row.service_name)
         except AwsMissing:
             logger.info("deployment %s: already deleted", row.pk)
@@ -325,7 +337,7 @@ def read_image_fields(lease: DeploymentLease, service: ecs.Service) -> dict[str,
         return {"version": None}
     lease.renew()
     try:
-        found = ecs.describe_task_definition(lease.row.organization.aws_target, service.task_definition)
+        found = ecs.describe_task_definition(lease.row.aws_target, service.task_definition)
     except AwsError:
         return {"version": None}
     image = found.images.get(ecs_runtime.CONTAINER) or next(iter(found.images.values()), "")
@@ -385,6 +397,6 @@ def record_failure(lease: DeploymentLease, error: AwsError) -> None:
     row = lease.row
     logger.info("deployment %s: %s", row.pk, error)
     if error.code in EXPIRED:
-        drop_session(row.organization.aws_target)
+        drop_session(row.aws_target)
     seconds = settings.DEPLOYMENTS_POLL_SECONDS * (2 if isinstance(error, AwsUnavailable) else 10)
     lease.release(seconds=seconds, check_error=summarize_error(error))

@@ -21,7 +21,7 @@ TABLES = [
 class Migration(migrations.Migration):
     dependencies = [
         ("portal", "0023_row_level_security"),
-        ("deployments", "0004_generations"),
+        ("deployments", "0005_requested_by"),
     ]
 
     operations = [migrations.RunSQL(POLICY.format(table=table), UNDO.format(table=table)) for table in TABLES]

@@ -14,7 +14,7 @@ from deployments.pages.context import find_deployment
 from deployments.pages.live_regions import build_logs, build_metrics, exact, newer_lines
 from deployments.pages.time_window import RANGES, Window, moment, parse_window
 from deployments.pages.timeline_region import build_timeline
-from portal.access import Policy, get_page_organization, policy
+from portal.access import Policy, get_page_organization, person, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.web.context import page_context
 from portal.web.htmx import render_page, wants_fragment
@@ -68,7 +68,7 @@ def region_context(
     if region == "metrics" or is_whole:
         context["metrics"] = build_metrics(deployment, window)
     if region == "logs" or is_whole:
-        context["logs"] = build_logs(request.GET, deployment, window)
+        context["logs"] = build_logs(request.GET, deployment, window, reader=person(request))
     if region == "log-poll":
         context |= poll_context(request, deployment, window)
     return context

@@ -19,6 +19,8 @@ from deployments.pages.charts import Chart, Mark, Point, Tick, build_chart, buil
 from deployments.pages.time_window import Span, Window, around_line
 from deployments.pages.timeline_region import in_window
 from deployments.states import EventType
+from portal.errors import PortalError
+from portal.models import User
 
 # Events that the charts show as marks: the actions of people.
 MARKED = (EventType.CREATE, EventType.SCALE, EventType.RESTART, EventType.STOP, EventType.KILL)
@@ -129,10 +131,12 @@ class Logs:
         return bool(self.q or self.level or self.task)
 
 
-def build_logs(query: QueryDict, deployment: Deployment, window: Window) -> Logs:
+def build_logs(query: QueryDict, deployment: Deployment, window: Window, *, reader: User) -> Logs:
     """Build the newest matching lines of the window, and the list of tasks from the same read."""
-    page, asked = ask(query, deployment, window)
-    everything = read_logs(deployment, limit=MAX_LIMIT, since=window.since, until=get_end(window))
+    page, asked = ask(query, deployment, window, reader)
+    everything = page
+    if page.error is None:
+        everything = read_page(deployment, limit=MAX_LIMIT, since=window.since, until=get_end(window), reader=reader)
     lines = [Line(each, around_line(each.timestamp)) for each in page.items]
     line = query.get("line", "")
     return Logs(
@@ -158,9 +162,9 @@ def newer_lines(query: QueryDict, deployment: Deployment, after: datetime) -> li
     return [Line(each, around_line(each.timestamp)) for each in page.items]
 
 
-def log_text(query: QueryDict, deployment: Deployment, window: Window) -> Iterator[str]:
+def log_text(query: QueryDict, deployment: Deployment, window: Window, *, reader: User) -> Iterator[str]:
     """Yield the lines that build_logs shows for the same query: time, level, task, message, other fields."""
-    page, _ = ask(query, deployment, window)
+    page, _ = ask(query, deployment, window, reader)
     for each in page.items:
         words = [
             exact(each.timestamp),
@@ -174,17 +178,28 @@ def log_text(query: QueryDict, deployment: Deployment, window: Window) -> Iterat
         yield f"# CloudWatch Logs could not be read: {page.error}\n"
 
 
-def ask(query: QueryDict, deployment: Deployment, window: Window) -> tuple[LogPage, dict[str, str]]:
+def ask(query: QueryDict, deployment: Deployment, window: Window, reader: User) -> tuple[LogPage, dict[str, str]]:
     asked = read_filters(query)
-    page = read_logs(
+    page = read_page(
         deployment,
         limit=MAX_LIMIT if query.get("line") else LINES_SHOWN,
         since=window.since,
         until=get_end(window),
         cursor=query.get("cursor") or None,
+        reader=reader,
         **as_arguments(asked),
     )
     return page, asked
+
+
+def read_page(deployment: Deployment, **asked: Any) -> LogPage:
+    """Return a page of lines; if the person reads too often, an empty one that says so."""
+    try:
+        return read_logs(deployment, **asked)
+    except PortalError as error:
+        if error.status != 429:
+            raise
+        return LogPage([], read_at=None, error=error.message)
 
 
 def read_filters(query: QueryDict) -> dict[str, str]:

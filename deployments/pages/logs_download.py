@@ -9,7 +9,7 @@ from django.views.decorators.http import require_safe
 from deployments.pages.context import find_deployment
 from deployments.pages.live_regions import log_text
 from deployments.pages.time_window import parse_window
-from portal.access import Policy, get_page_organization, policy
+from portal.access import Policy, get_page_organization, person, policy
 
 
 @policy(Policy.VIEWER)
@@ -21,7 +21,7 @@ def download_logs(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpR
     window = parse_window(request.GET, now=timezone.now())
     name = f"{deployment.agent_id}-{deployment.short_id}-{window.since:%Y%m%dT%H%M%SZ}.txt"
     return HttpResponse(
-        log_text(request.GET, deployment, window),
+        log_text(request.GET, deployment, window, reader=person(request)),
         content_type="text/plain; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"},
     )

@@ -33,7 +33,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from portal.access import Policy, policy
 from portal.admin.connection_test import test_connection
-from portal.admin.site import ReadOnlyAdmin, StaffAdmin
+from portal.admin.site import CheckedAutocompletes, ReadOnlyAdmin, StaffAdmin
 from portal.audit import record
 from portal.elevation import end, enter
 from portal.members.approvals import find_too_few_approvers
@@ -62,6 +62,8 @@ ORGANIZATION_FIELDS = (
     "deployment_security_groups",
     "deployment_execution_role_arn",
     "deployment_task_role_arn",
+    "secret_accounts",
+    "secret_prefix",
     "deployment_replica_limit",
     "platform_agent_url",
     "platform_orchestrator_url",
@@ -83,7 +85,7 @@ def changes_between(before: Model | None, after: Model, fields: tuple[str, ...])
     return changes
 
 
-class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
+class MembershipInline(CheckedAutocompletes, admin.TabularInline):  # type: ignore[type-arg]
     model = Membership
     extra = 0
     autocomplete_fields = ("user", "organization")
@@ -316,6 +318,8 @@ class OrganizationAdmin(AuditedAdmin):
                     "deployment_security_groups",
                     "deployment_execution_role_arn",
                     "deployment_task_role_arn",
+                    "secret_accounts",
+                    "secret_prefix",
                 )
             },
         ),

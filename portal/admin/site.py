@@ -1,11 +1,17 @@
 """The Django admin site: staff only, with sign-in through allauth. portal/admin/models.py registers the models."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from allauth.account import views as account_views
 from allauth.account.decorators import secure_admin_login
 from django.contrib.admin import AdminSite, ModelAdmin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import BaseModelAdmin
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.core.exceptions import ValidationError
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.decorators import method_decorator
@@ -13,6 +19,7 @@ from django.views.decorators.cache import never_cache
 
 from portal.access import Policy, is_staff, policy, staff_only
 from portal.audit import record_repeated
+from portal.errors import PortalError
 from portal.models import AuditKind, Organization
 
 MAX_FILTERS = 1000
@@ -53,8 +60,41 @@ def record_read(request: HttpRequest, organization: Organization | None) -> None
     record_repeated(kind, organization=organization, actor=request.user, subject=path, more=more, is_counted=False)
 
 
-class StaffAdmin(ModelAdmin):  # type: ignore[type-arg] # generic only for the type checker
+def check_keys(model: type[Model], keys: Iterable[Any]) -> None:
+    """Raise PortalError 400 for a key that no row of the model can have. Django admin would fail with 500."""
+    for key in keys:
+        try:
+            model._meta.pk.to_python(key)
+            is_possible = "\x00" not in str(key)
+        except ValidationError:
+            is_possible = False
+        if key and not is_possible:
+            raise PortalError("bad_request", f"This is not the key of a {model._meta.verbose_name}.", 400)
+
+
+class CheckedAutocompleteSelect(AutocompleteSelect):
+    """An autocomplete field that refuses a value that is no key, when the page shows it again with its errors."""
+
+    def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
+        check_keys(self.field.remote_field.model, value)
+        return super().optgroups(name, value, attr)
+
+
+class CheckedAutocompletes(BaseModelAdmin):  # type: ignore[type-arg] # generic only for the type checker
+    """Uses CheckedAutocompleteSelect for the autocomplete fields of a page or of its rows."""
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs["widget"] = CheckedAutocompleteSelect(db_field, self.admin_site, using=kwargs.get("using"))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+
+class StaffAdmin(CheckedAutocompletes, ModelAdmin):  # type: ignore[type-arg] # generic only for the type checker
     """An admin page on which staff may do everything. There are no finer permissions."""
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:
+        check_keys(self.model, request.POST.getlist(ACTION_CHECKBOX_NAME))
+        return super().response_action(request, queryset, *args, **kwargs)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return is_staff(request.user)

@@ -15,8 +15,12 @@ from botocore.loaders import create_loader
 from botocore.session import get_session
 
 from portal.aws.errors import complete, need
+from portal.aws.permissions import Scope, Use, build_session_policy
 
-SESSION_SECONDS = 3600
+# The shortest that AWS offers: https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html. A new session is
+# made in the background from five minutes before the end, and waited for in the last two, so no call is cut.
+SESSION_SECONDS = 900
+RENEW_SECONDS, RENEW_BY_SECONDS = 300, 120
 CONNECT_TIMEOUT_SECONDS = 2
 READ_TIMEOUT_SECONDS = 5
 WRITE_TIMEOUT_SECONDS = 10
@@ -27,11 +31,28 @@ MAX_TARGETS = 200
 
 @dataclass(frozen=True)
 class AwsTarget:
-    """An AWS region and the role to assume there. Without a role, the portal's own credential chain is used."""
+    """An AWS region and the role to assume there. Without a role, the portal's own credential chain is used.
+
+    `cluster` limits the session. `reader` and `writer` name the sessions of reads and writes in CloudTrail.
+    """
 
     region: str
     role_arn: str | None = None
     external_id: str | None = None
+    cluster: str | None = None
+    reader: str = "operations-portal"
+    writer: str = "operations-portal"
+
+
+@dataclass(frozen=True)
+class AwsSession:
+    """What one session is made of. Calls with the same values share it. `policy` is its session policy, as JSON."""
+
+    region: str
+    role_arn: str | None = None
+    external_id: str | None = None
+    name: str = "operations-portal"
+    policy: str | None = None
 
 
 @dataclass
@@ -45,26 +66,36 @@ class _TargetSession:
 
 # Shared by all sessions: reading a service's model takes 10 MB and 0.2 seconds, and nothing in it depends on the session.
 _loader = create_loader()
-_target_sessions: dict[AwsTarget, _TargetSession] = {}
+_target_sessions: dict[AwsSession, _TargetSession] = {}
 _lock = threading.Lock()
 
 
-def client(target: AwsTarget, service: str, *, writes: bool = False) -> Any:
-    """Return a cached boto3 client.
+def client(target: AwsTarget, service: str, *, writes: bool = False, scope: Scope | None = None) -> Any:
+    """Return a cached boto3 client whose session may do what `scope` says; without one, read the target's cluster.
 
     With `writes=True` the client never retries, and the role is assumed here instead of inside the call. The call
     therefore takes no longer than its own timeouts. Raises botocore's errors.
     """
-    return _client(target, service, "writes" if writes else "reads")
+    return _client(target, service, "writes" if writes else "reads", scope)
 
 
-def live_client(target: AwsTarget, service: str) -> Any:
+def live_client(target: AwsTarget, service: str, *, scope: Scope | None = None) -> Any:
     """Return a cached boto3 client for reads of pages: short timeouts, no retries. Raises botocore's errors."""
-    return _client(target, service, "live")
+    return _client(target, service, "live", scope)
 
 
-def _client(target: AwsTarget, service: str, manner: str) -> Any:
-    target_session = _get_target_session(target)
+def find_session(target: AwsTarget, scope: Scope | None = None) -> AwsSession:
+    """Return which session a call uses. The portal's own credentials have one for each region."""
+    if not target.role_arn:
+        return AwsSession(target.region)
+    limits = scope or Scope(cluster=target.cluster)
+    name = target.writer if limits.use in (Use.SERVICE, Use.DEFINITION) else target.reader
+    policy = build_session_policy(target.role_arn, target.region, limits)
+    return AwsSession(target.region, target.role_arn, target.external_id, name, policy)
+
+
+def _client(target: AwsTarget, service: str, manner: str, scope: Scope | None) -> Any:
+    target_session = _get_target_session(find_session(target, scope))
     # Outside the lock, so that readers do not wait for an AssumeRole.
     fixed = _fresh_credentials(target_session.session) if manner == "writes" else None
     key = (service, manner, fixed)
@@ -83,25 +114,27 @@ def _client(target: AwsTarget, service: str, manner: str) -> Any:
 
 
 def drop_session(target: AwsTarget) -> None:
-    """Drop the target's session and clients, so that the next call assumes the role again with the newest credentials."""
+    """Drop all sessions of the target's role, so that the next call assumes it again with the newest credentials."""
     with _lock:
-        _target_sessions.pop(target, None)
-        _target_sessions.pop(AwsTarget(target.region), None)
+        for session in list(_target_sessions):
+            if session.role_arn in (target.role_arn, None):
+                del _target_sessions[session]
 
 
-def assume_role(target: AwsTarget) -> dict[str, str]:
+def assume_role(session: AwsSession) -> dict[str, str]:
     """Call AssumeRole and return the result in the form of botocore's refreshable credentials.
 
     Raises botocore's errors, and AwsUnavailable if the reply lacks a part of the credentials.
     """
-    sts = client(AwsTarget(target.region), "sts")
+    sts = client(AwsTarget(session.region), "sts")
     parameters: dict[str, Any] = {
-        "RoleArn": target.role_arn,
-        "RoleSessionName": "operations-portal",
+        "RoleArn": session.role_arn,
+        "RoleSessionName": session.name,
         "DurationSeconds": SESSION_SECONDS,
+        "Policy": session.policy,
     }
-    if target.external_id:
-        parameters["ExternalId"] = target.external_id
+    if session.external_id:
+        parameters["ExternalId"] = session.external_id
     reply = sts.assume_role(**parameters)
     with complete("sts:AssumeRole"):
         issued = reply["Credentials"]
@@ -113,24 +146,30 @@ def assume_role(target: AwsTarget) -> dict[str, str]:
         }
 
 
-def _get_target_session(target: AwsTarget) -> _TargetSession:
+def _get_target_session(wanted: AwsSession) -> _TargetSession:
+    """Return the session's clients. At MAX_TARGETS, the one that was used longest ago makes room."""
     with _lock:
-        if target not in _target_sessions:
+        found = _target_sessions.pop(wanted, None)
+        if found is None:
             if len(_target_sessions) >= MAX_TARGETS:
                 _target_sessions.pop(next(iter(_target_sessions)))
-            _target_sessions[target] = _TargetSession(_session(target))
-        return _target_sessions[target]
+            found = _TargetSession(_session(wanted))
+        _target_sessions[wanted] = found
+        return found
 
 
-def _session(target: AwsTarget) -> boto3.Session:
+def _session(wanted: AwsSession) -> boto3.Session:
     """Create a session. Cheap: it reads no file and makes no request until a client is created."""
     botocore_session = get_session()
-    if target.role_arn:
-        # botocore has no public way to set custom refreshable credentials; setting this attribute is common practice.
-        botocore_session._credentials = DeferredRefreshableCredentials(
-            refresh_using=lambda: assume_role(target), method="sts-assume-role"
+    if wanted.role_arn:
+        credentials = DeferredRefreshableCredentials(
+            refresh_using=lambda: assume_role(wanted), method="sts-assume-role"
         )
-    session = boto3.Session(botocore_session=botocore_session, region_name=target.region)
+        # botocore has no public way to set custom refreshable credentials; setting these attributes is common practice.
+        # Its own times would renew a session of 15 minutes at each call.
+        credentials._advisory_refresh_timeout, credentials._mandatory_refresh_timeout = RENEW_SECONDS, RENEW_BY_SECONDS
+        botocore_session._credentials = credentials
+    session = boto3.Session(botocore_session=botocore_session, region_name=wanted.region)
     # Must come after boto3.Session, which adds its own folder to the loader it finds.
     botocore_session.register_component("data_loader", _loader)
     return session

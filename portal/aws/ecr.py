@@ -12,6 +12,7 @@ from portal.aws.credentials import AwsTarget, client, drop_session
 from portal.aws.ecs import do_nothing
 from portal.aws.errors import AwsRefused, complete, retried_after_expiry, translated
 from portal.aws.partitions import find_partition
+from portal.aws.permissions import Scope, Use
 
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html and .../ecr-requests.html (dual-stack)
 REGISTRY = re.compile(r"(?P<account>[0-9]{12})\.dkr[.-]ecr(-fips)?\.(?P<region>[a-z0-9-]+)\.(?P<suffix>[a-z0-9.-]+)")
@@ -241,9 +242,10 @@ def _describe_images(target: AwsTarget, repository: Repository, **parameters: An
 def _call(target: AwsTarget, repository: Repository, action: str, method: str, **parameters: Any) -> dict[str, Any]:
     """Call ECR in the registry's region. Retry once with a new role session if the credentials had expired."""
     there = replace(target, region=repository.region)
+    scope = Scope(Use.IMAGES, registry=repository.registry_id, repository=repository.name)
 
     def call() -> dict[str, Any]:
-        reply: dict[str, Any] = getattr(client(there, "ecr"), method)(
+        reply: dict[str, Any] = getattr(client(there, "ecr", scope=scope), method)(
             registryId=repository.registry_id, repositoryName=repository.name, **parameters
         )
         return reply

@@ -17,6 +17,8 @@ from typing import Any
 
 from portal.aws.credentials import AwsTarget, client, drop_session
 from portal.aws.errors import AwsMissing, AwsUnavailable, complete, incomplete, need, retried_after_expiry, translated
+from portal.aws.permissions import Scope, Use
+from portal.credential_shapes import mask_credentials
 
 SERVICES_PER_CALL = 10
 SERVICE_DEPLOYMENTS_PER_CALL = 20
@@ -386,7 +388,7 @@ def update_service(
     process was frozen between `before_call` and the sending: another worker may have called meanwhile.
     """
     action = "ecs:UpdateService"
-    writer = _writer(target, action)
+    writer = _writer(target, action, Scope(Use.SERVICE, cluster, service))
     writer.meta.events.register("before-send.ecs.UpdateService", _refuse_late_sending, unique_id="late")
     before_call()
     token = _send_until.set(time.monotonic() + SENT_WITHIN_SECONDS)
@@ -420,7 +422,7 @@ def stop_service_deployment(target: AwsTarget, arn: str, *, before_call: Callabl
     `before_call` as for update_service.
     """
     action = "ecs:StopServiceDeployment"
-    writer = _writer(target, action)
+    writer = _writer(target, action, _scope_of(arn))
     before_call()
     with translated(action):
         writer.stop_service_deployment(serviceDeploymentArn=arn, stopType="ROLLBACK")
@@ -434,7 +436,7 @@ def continue_service_deployment(
     `before_call` as for update_service. Raises AwsRefused if that pause no longer waits.
     """
     api_action = "ecs:ContinueServiceDeployment"
-    writer = _writer(target, api_action)
+    writer = _writer(target, api_action, _scope_of(arn))
     before_call()
     with translated(api_action):
         writer.continue_service_deployment(serviceDeploymentArn=arn, hookId=hook_id, action=action)
@@ -588,9 +590,10 @@ def describe_tasks(target: AwsTarget, cluster: str, arns: list[str]) -> dict[str
 
 def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dict[str, Any]:
     """Make a read, and retry it once with a newly assumed role if the credentials had expired."""
+    scope = Scope(cluster=_cluster_of(parameters) or target.cluster)
 
     def call() -> dict[str, Any]:
-        reply: dict[str, Any] = getattr(client(target, "ecs"), method)(**parameters)
+        reply: dict[str, Any] = getattr(client(target, "ecs", scope=scope), method)(**parameters)
         return reply
 
     with translated(action):
@@ -598,11 +601,24 @@ def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dic
     return reply
 
 
-def _writer(target: AwsTarget, action: str) -> Any:
+def _cluster_of(parameters: dict[str, Any]) -> str | None:
+    """Return the name of the cluster that a read names, in a parameter of its own or in an ARN."""
+    named = parameters.get("cluster") or next(iter(parameters.get("clusters", [])), None)
+    arns = parameters.get("serviceDeploymentArns") or parameters.get("serviceRevisionArns") or []
+    return _last_part(named) if named else next((_scope_of(arn).cluster for arn in arns), None)
+
+
+def _scope_of(arn: str) -> Scope:
+    """Return the scope of writes to a service deployment (`arn:..:service-deployment/<cluster>/<service>/<id>`)."""
+    parts = arn.split("/")
+    return Scope(Use.SERVICE, parts[1], parts[2]) if len(parts) == 4 else Scope(Use.SERVICE)
+
+
+def _writer(target: AwsTarget, action: str, scope: Scope) -> Any:
     """Return the client for one write, with its role assumed. If this fails, the write was not sent."""
     try:
         with translated(action):
-            return client(target, "ecs", writes=True)
+            return client(target, "ecs", writes=True, scope=scope)
     except AwsUnavailable as error:
         error.may_have_happened = False
         raise
@@ -646,7 +662,7 @@ def _service(raw: dict[str, Any]) -> Service:
         deployments=tuple(_deployment(entry) for entry in own["deployments"]),
         current_service_deployment=raw.get("currentServiceDeployment"),
         events=tuple(
-            ServiceEvent(id=event["id"], created_at=event["createdAt"], message=event["message"])
+            ServiceEvent(id=event["id"], created_at=event["createdAt"], message=mask_credentials(event["message"]))
             for event in raw.get("events", [])
             if {"id", "createdAt", "message"} <= event.keys()
         ),
@@ -734,7 +750,7 @@ def _deployment(raw: dict[str, Any]) -> Deployment:
         pending_count=raw["pendingCount"],
         failed_tasks=raw.get("failedTasks", 0),
         rollout_state=raw.get("rolloutState"),
-        rollout_state_reason=raw.get("rolloutStateReason"),
+        rollout_state_reason=_text(raw.get("rolloutStateReason")),
         created_at=raw["createdAt"],
     )
 
@@ -748,7 +764,7 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
     return ServiceDeployment(
         arn=raw["serviceDeploymentArn"],
         status=raw["status"],
-        status_reason=raw.get("statusReason"),
+        status_reason=_text(raw.get("statusReason")),
         created_at=raw["createdAt"],
         finished_at=raw.get("finishedAt"),
         target_revision=target.get("arn"),
@@ -759,7 +775,7 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
         breaker_failures=breaker.get("failureCount") or 0,
         breaker_threshold=breaker.get("threshold") or 0,
         triggered_alarms=tuple(alarms.get("triggeredAlarmNames") or ()),
-        rollback_reason=rollback.get("reason"),
+        rollback_reason=_text(rollback.get("reason")),
         target_requested=target.get("requestedTaskCount"),
         lifecycle_stage=raw.get("lifecycleStage") or None,
         hooks=tuple(_lifecycle_hook(hook) for hook in raw.get("lifecycleHookDetails") or []),
@@ -772,6 +788,11 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
     )
 
 
+def _text(reported: str | None) -> str | None:
+    """Return a text of ECS about a service, with credentials masked. Applications and registries write parts of it."""
+    return mask_credentials(reported) if reported else reported
+
+
 def _has_weight(revision: dict[str, Any]) -> bool:
     return revision.get("requestedProductionTrafficWeight") is not None
 
@@ -782,7 +803,7 @@ def _brief(raw: dict[str, Any]) -> ServiceDeploymentBrief:
         status=raw["status"],
         created_at=raw["createdAt"],
         target_revision=raw.get("targetServiceRevisionArn"),
-        status_reason=raw.get("statusReason"),
+        status_reason=_text(raw.get("statusReason")),
         finished_at=raw.get("finishedAt"),
     )
 
@@ -794,6 +815,6 @@ def _stopped_task(raw: dict[str, Any]) -> StoppedTask:
     return StoppedTask(
         id=raw["taskArn"].rpartition("/")[2],
         stopped_at=raw.get("stoppedAt"),
-        reason="; ".join(dict.fromkeys(reason for reason in reasons if reason)) or "ECS gave no reason.",
+        reason=_text("; ".join(dict.fromkeys(reason for reason in reasons if reason))) or "ECS gave no reason.",
         exit_code=next((container["exitCode"] for container in bad if "exitCode" in container), None),
     )

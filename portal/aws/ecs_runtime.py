@@ -10,6 +10,7 @@ from typing import Any
 from portal.aws.credentials import AwsTarget, client
 from portal.aws.ecs import OWN_CONTROLLER, Service, _controller, _is_named_in, _read, _service
 from portal.aws.errors import AwsMissing, AwsRefused, complete, incomplete, need, translated
+from portal.aws.permissions import Scope, Use, find_role_arns
 
 GENERATION_LABEL = "portal.generation"
 CONTAINER = "agent"
@@ -105,8 +106,9 @@ def register_task_definition(target: AwsTarget, spec: TaskSpec, template: Templa
         "runtimePlatform": template.runtime_platform,
     }
     action = "ecs:RegisterTaskDefinition"
+    scope = Scope(Use.DEFINITION, roles=find_role_arns(target.role_arn, (template.execution_role, template.task_role)))
     with translated(action):
-        reply = client(target, "ecs", writes=True).register_task_definition(
+        reply = client(target, "ecs", writes=True, scope=scope).register_task_definition(
             family=spec.family,
             networkMode="awsvpc",
             requiresCompatibilities=["FARGATE"],
@@ -134,7 +136,7 @@ def create_service(
     The circuit breaker ends a deployment that cannot start, but does not roll back, so that it shows as failed.
     """
     with translated("ecs:CreateService"):
-        reply = client(target, "ecs", writes=True).create_service(
+        reply = client(target, "ecs", writes=True, scope=Scope(Use.SERVICE, cluster, name)).create_service(
             cluster=cluster,
             serviceName=name,
             clientToken=token,
@@ -158,7 +160,7 @@ def set_service(
     """Set the desired count and task definition with UpdateService. Idempotent, because no new deployment is forced."""
     definition = {"taskDefinition": task_definition} if task_definition else {}
     with translated("ecs:UpdateService"):
-        reply = client(target, "ecs", writes=True).update_service(
+        reply = client(target, "ecs", writes=True, scope=Scope(Use.SERVICE, cluster, name)).update_service(
             cluster=cluster, service=name, desiredCount=desired_count, **definition
         )
     with complete("ecs:UpdateService"):
@@ -171,7 +173,9 @@ def delete_service(target: AwsTarget, cluster: str, name: str) -> None:
     Raises AwsMissing if it is already INACTIVE.
     """
     with translated("ecs:DeleteService"):
-        client(target, "ecs", writes=True).delete_service(cluster=cluster, service=name, force=True)
+        client(target, "ecs", writes=True, scope=Scope(Use.SERVICE, cluster, name)).delete_service(
+            cluster=cluster, service=name, force=True
+        )
 
 
 def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:

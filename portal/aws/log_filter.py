@@ -1,6 +1,13 @@
-"""A filter for botocore's loggers. Imports no AWS library, because the settings of every process load this module."""
+"""Keeps AWS's error texts and credentials out of the log. Imports no AWS library: every process's settings load this."""
 
 import logging
+import re
+from collections.abc import Iterator
+
+from portal.credential_shapes import mask_credentials
+
+# The start of a botocore error. AWS's own text follows, also over several lines.
+AWS_TEXT = re.compile(r"(An error occurred \([\w.:-]{1,100}\) when calling the \w{1,100} operation)[^\r\n]*")
 
 
 class WithoutTraceback(logging.Filter):
@@ -14,3 +21,26 @@ class WithoutTraceback(logging.Filter):
             record.msg, record.args = f"{record.getMessage()} {type(record.exc_info[1]).__name__}.", ()
             record.exc_info = record.exc_text = None
         return True
+
+
+class SafeFormatter(logging.Formatter):
+    """Formats a record without AWS's error texts, and with everything that looks like a credential masked.
+
+    Catches what is raised outside portal/aws: by Celery's broker on Amazon SQS, or by a library that logs what it sends.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        for error in chain_of(record.exc_info[1] if record.exc_info else None):
+            if type(error).__module__.startswith("botocore.") and str(error):
+                text = text.replace(str(error), AWS_TEXT.sub(r"\1", str(error).partition("\n")[0]))
+        return mask_credentials(AWS_TEXT.sub(r"\1", text))
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that it was raised from or during."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -9,6 +9,7 @@ from typing import Any
 
 from portal.aws.credentials import AwsTarget, live_client
 from portal.aws.errors import AwsRefused, complete, need, translated
+from portal.aws.permissions import Scope, Use
 
 PAGES_PER_READ = 3
 # FilterLogEvents can list the newest lines first only from 2024-01-01 on. The portal has no older logs.
@@ -42,10 +43,11 @@ def newest_events(target: AwsTarget, group: str, *, stream_prefix: str, start: i
     """
     events: list[LogEvent] = []
     token: dict[str, Any] = {}
+    scope = Scope(Use.LOGS, log_group=group)
     for _ in range(PAGES_PER_READ):
         try:
             with translated("logs:FilterLogEvents"):
-                reply = live_client(target, "logs").filter_log_events(
+                reply = live_client(target, "logs", scope=scope).filter_log_events(
                     logGroupName=group,
                     logStreamNamePrefix=stream_prefix,
                     startTime=max(start, NEWEST_FIRST_SINCE),

@@ -17,6 +17,7 @@ from botocore.model import OperationModel
 from portal.aws.credentials import AwsTarget, client
 from portal.aws.ecs import _read, _writer, do_nothing
 from portal.aws.errors import AwsRefused, complete, incomplete, need, translated
+from portal.aws.permissions import Scope, Use, find_role_arns
 
 # Key of the names in the parsed reply.
 UNKNOWN_MEMBERS = "unknownMembers"
@@ -140,7 +141,8 @@ def register_revision(
     Raises AwsUnavailable, in which case the revision may exist anyway.
     """
     action = "ecs:RegisterTaskDefinition"
-    writer = _writer(target, action)
+    roles = {content.get("executionRoleArn"), content.get("taskRoleArn")}
+    writer = _writer(target, action, Scope(Use.DEFINITION, roles=find_role_arns(target.role_arn, roles)))
     before_call()
     with translated(action):
         reply = writer.register_task_definition(**content)

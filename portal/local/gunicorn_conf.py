@@ -12,6 +12,8 @@ from typing import Any
 
 from django.conf import settings
 
+from portal.local.exposure import on_starting as on_starting
+
 workers = 2
 threads = 4
 preload_app = True  # one import for both workers

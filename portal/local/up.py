@@ -201,6 +201,7 @@ def environment(options: Options, sockets: Path) -> dict[str, str]:
     redis = sockets / "redis.sock"
     return {
         "DEMO": "1",
+        "DEMO_EXPOSED": os.environ.get("DEMO_EXPOSED", "0"),
         "DATABASE_URL": embedded.database_url(sockets / "postgres", role=embedded.APPLICATION),
         "DATABASE_OWNER_URL": embedded.database_url(sockets / "postgres", role=embedded.OWNER),
         "CELERY_BROKER_URL": f"redis+socket://{redis}?virtual_host=0",

@@ -25,6 +25,10 @@ probe_address = RegexValidator(
     r"^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?\Z",
     "Use an address such as https://agent.example.com or http://orchestrator.acme.local:8081.",
 )
+account_ids = RegexValidator(r"^[0-9]{12}( *, *[0-9]{12})*\Z", "Use account ids of 12 digits, separated by commas.")
+secret_prefix = RegexValidator(
+    r"^[A-Za-z0-9_+=.@/-]*[/_.-]\Z", "Use letters, digits and _+=.@/- and end with one of / _ . - so that names differ."
+)
 external_id = RegexValidator(r"^[A-Za-z0-9_+=,.@:/-]{2,1224}\Z", "Use 2 to 1224 letters, digits and _+=,.@:/-")
 
 
@@ -175,6 +179,24 @@ class Organization(models.Model):
         validators=[role_arn],
         help_text="What agents may do in AWS. Empty: the platform's agent service's role.",
     )
+    secret_accounts = models.CharField(
+        "accounts of secrets",
+        max_length=300,
+        blank=True,
+        db_default="",
+        default="",
+        validators=[account_ids],
+        help_text="Comma-separated ids of AWS accounts, besides the organization's own, whose secrets its agents may use.",
+    )
+    secret_prefix = models.CharField(
+        "prefix of secrets",
+        max_length=200,
+        blank=True,
+        db_default="",
+        default="",
+        validators=[secret_prefix],
+        help_text="Secrets of agents must begin with it, e.g. acme/. Needed where organizations share an AWS account.",
+    )
     deployment_replica_limit = models.PositiveSmallIntegerField(
         "most replicas",
         default=10,
@@ -257,11 +279,19 @@ class Organization(models.Model):
         return f"{self.deployment_stack}-cluster" if self.deployment_stack else None
 
     @property
+    def account(self) -> str | None:
+        """The AWS account of the role to assume; None for the portal's own account."""
+        return self.deployment_role_arn.split(":")[4] if self.deployment_role_arn else None
+
+    @property
     def aws_target(self) -> AwsTarget:
         return AwsTarget(
             region=self.deployment_region,
             role_arn=self.deployment_role_arn or None,
             external_id=self.deployment_external_id or None,
+            cluster=self.cluster,
+            reader=f"portal-{self.slug}",
+            writer=f"portal-{self.slug}",
         )
 
 

@@ -143,6 +143,7 @@ class Sandbox:
         before = self._newest_service_deployment(request)
         error = None
         try:
+            self.identity.check_session_policy(request)
             self.faults.raise_for(request)
             self.throttling.check(request)
             self._hide_write(request)

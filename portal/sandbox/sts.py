@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 
 from portal.sandbox.errors import AwsError
 from portal.sandbox.protocol import ApiRequest, Reply, xml_reply
+from portal.sandbox.session_policy import check_policy, find_denied
 
 OWN_ACCOUNT = "111111111111"
 OWN_PRINCIPAL = f"arn:aws:iam::{OWN_ACCOUNT}:user/portal"
@@ -40,6 +41,7 @@ class Session:
     name: str
     account: str
     expires_at: float
+    policy: str | None = None
 
     @property
     def arn(self) -> str:
@@ -68,6 +70,19 @@ class Identity:
         else:
             request.account, request.principal = OWN_ACCOUNT, OWN_PRINCIPAL
 
+    def check_session_policy(self, request: ApiRequest) -> None:
+        """Raise AWS's error for a call that the caller's session policy does not allow."""
+        session = self.sessions.get(request.access_key)
+        if session is None or session.policy is None or request.service == "sts":
+            return
+        denied = find_denied(session.policy, request)
+        if denied:
+            message = f"User: {request.principal} is not authorized to perform: {denied.action} on resource: "
+            raise AwsError(
+                "AccessDeniedException",
+                f"{message}{denied.resource} because no session policy allows the {denied.action} action",
+            )
+
     def register(self, arn: str, external_id: str | None) -> None:
         self.roles[arn] = Role(arn, external_id)
 
@@ -90,7 +105,11 @@ class Identity:
         # A missing role and a wrong external id get the same error, because AWS does not reveal which roles exist.
         if match is None or role is None or role.external_id not in (None, request.params.get("ExternalId")):
             raise access_denied(request)
-        session = Session(self._new_access_key(match[1]), arn, name, match[1], float(int(time.time()) + seconds))
+        policy = request.params.get("Policy")
+        if policy:
+            check_policy(policy)
+        key, ends_at = self._new_access_key(match[1]), float(int(time.time()) + seconds)
+        session = Session(key, arn, name, match[1], ends_at, policy)
         self.sessions[session.access_key] = session
         expires = datetime.fromtimestamp(session.expires_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         result = (

@@ -10,13 +10,16 @@ from django.forms import Form
 from django.http import HttpResponse
 
 from portal.errors import PortalError
+from portal.safe_text import safe_text
 
 # The most rows in a file. Narrower filters return the rest.
 MAX_ROWS = 10_000
-# The first characters of a formula: https://owasp.org/www-community/attacks/CSV_Injection
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+# What begins a formula (https://owasp.org/www-community/attacks/CSV_Injection), also in the full-width forms that some
+# spreadsheets accept, and after spaces and marks that a spreadsheet drops.
+DROPPED, SIGNS = '[\\s"\ufffd\ufeff\u200b-\u200f]*', "[=+\\-@\uff1d\uff0b\uff0d\uff20]"
+FORMULA = re.compile(f"{DROPPED}{SIGNS}|[\t\r\n]")
 # A spreadsheet that separates cells by semicolons may start a new cell after one inside ours.
-FORMULA_INSIDE = re.compile(r";(?=[\s\"]*[=+\-@])")
+FORMULA_INSIDE = re.compile(f"[;\uff1b](?={DROPPED}{SIGNS})")
 
 
 def check_filters(form: Form) -> None:
@@ -50,5 +53,5 @@ def as_cell(value: Any) -> str:
         return value.strftime("%Y-%m-%dT%H:%M:%SZ")
     if isinstance(value, int | float):
         return str(value)
-    text = FORMULA_INSIDE.sub(";'", str(value))
-    return f"'{text}" if text.startswith(FORMULA) else text
+    text = FORMULA_INSIDE.sub(r"\g<0>'", safe_text(str(value)))
+    return f"'{text}" if FORMULA.match(text) else text

@@ -7,9 +7,11 @@ import pytest
 from django.test import Client
 
 from deployments.models import Agent
-from portal.models import AuditEvent, User
+from portal.aws.sts import own_account
+from portal.models import AuditEvent, Organization, User
 from tests.conftest import Cast
 from tests.deployments.conftest import AGENTS, IMAGE, assert_refused, make_agent, make_deployment, send_json
+from tests.local_aws import LocalAws
 
 pytestmark = pytest.mark.django_db
 
@@ -19,7 +21,7 @@ SECRET = "arn:aws:secretsmanager:eu-central-1:111111111111:secret:acme/openai-Ab
 
 
 @pytest.fixture
-def client(cast: Cast, client_for: SignIn) -> Client:
+def client(local_aws: LocalAws, cast: Cast, client_for: SignIn) -> Client:
     return client_for(cast.operator)
 
 
@@ -207,3 +209,67 @@ def test_the_same_key_gives_the_same_agent(client: Client) -> None:
 
     assert answers[0] == answers[1]
     assert Agent.objects.count() == 1
+
+
+# --- which secrets an agent may name ----------------------------------------------------------------------------------
+
+ELSEWHERE = "arn:aws:ssm:eu-central-1:333333333333:parameter/acme/key"
+
+
+def create_with(client: Client, secret: str) -> Any:
+    body = {"name": "With a secret", "image": IMAGE, "environment": {"MODEL_KEY": secret}}
+    return send_json(client, "post", AGENTS, body)
+
+
+@pytest.mark.parametrize(
+    ("settings_of_acme", "settings_of_globex", "secret", "said"),
+    [
+        ({}, {}, SECRET, None),
+        ({}, {}, ELSEWHERE, "Agents of Acme Robotics may use secrets of 111111111111."),
+        ({"secret_accounts": "333333333333, 444444444444"}, {}, ELSEWHERE, None),
+        ({"secret_accounts": "333333333333"}, {"secret_accounts": "333333333333"}, ELSEWHERE, "is shared"),
+        ({"deployment_role_arn": "arn:aws:iam::333333333333:role/portal"}, {}, ELSEWHERE, None),
+        ({"deployment_role_arn": "arn:aws:iam::333333333333:role/portal"}, {}, SECRET, "secrets of 333333333333."),
+        ({}, {"deployment_role_arn": ""}, SECRET, "must first set the prefix of Acme Robotics's secrets"),
+        ({}, {"deployment_role_arn": "", "deployment_stack": ""}, SECRET, None),
+        ({"secret_prefix": "acme/"}, {"deployment_role_arn": ""}, SECRET, None),
+        ({"secret_prefix": "other/"}, {"deployment_role_arn": ""}, SECRET, "must begin with other/."),
+        ({"secret_prefix": "acm/"}, {}, SECRET, "must begin with acm/."),
+        ({"secret_prefix": "acme/", "secret_accounts": "333333333333"}, {}, ELSEWHERE, None),
+    ],
+)
+def test_a_secret_belongs_to_the_organization(
+    cast: Cast,
+    client: Client,
+    settings_of_acme: dict[str, str],
+    settings_of_globex: dict[str, str],
+    secret: str,
+    said: str | None,
+) -> None:
+    Organization.objects.filter(pk=cast.acme.pk).update(**settings_of_acme)
+    Organization.objects.filter(pk=cast.globex.pk).update(**settings_of_globex)
+
+    response = create_with(client, secret)
+
+    if said is None:
+        assert response.status_code == 201, response.json()
+    else:
+        assert said in str(assert_refused(response, 400, "invalid")["errors"]["environment"])
+
+
+def test_an_agent_keeps_the_secrets_that_it_has(cast: Cast, client: Client) -> None:
+    pk = create_with(client, SECRET).json()["id"]
+    Organization.objects.filter(pk=cast.acme.pk).update(secret_prefix="new/")
+    same, other = {"MODEL_KEY": SECRET, "LOG_LEVEL": "info"}, {"OTHER_KEY": SECRET}
+
+    assert send_json(client, "patch", f"{AGENTS}/{pk}", {"environment": same}).status_code == 200
+    assert_refused(send_json(client, "patch", f"{AGENTS}/{pk}", {"environment": other}), 400, "invalid")
+
+
+def test_a_secret_is_not_taken_while_the_account_is_not_known(client: Client, local_aws: LocalAws) -> None:
+    own_account.cache_clear()
+    local_aws.fault("server_error", action="GetCallerIdentity")
+
+    refused = assert_refused(create_with(client, SECRET), 400, "invalid")
+
+    assert "cannot be checked" in str(refused["errors"]["environment"])

@@ -11,10 +11,16 @@ from deployments.models import Agent
 from portal.models import User
 from tests.conftest import Cast
 from tests.deployments.conftest import IMAGE, make_agent, read_html
+from tests.local_aws import LocalAws
 
 SignedIn = Callable[[User], Client]
 AGENTS = "/o/acme/agents/"
 SECRET = "arn:aws:secretsmanager:eu-central-1:111111111111:secret:acme/key-Ab12Cd"
+
+
+@pytest.fixture(autouse=True)
+def aws(local_aws: LocalAws) -> None:
+    """References to secrets are compared with the account of the portal's own credentials."""
 
 
 def form(**changed: str) -> dict[str, str]:

@@ -280,3 +280,60 @@ def test_a_made_up_cursor_is_refused(cast: Cast, client_for: SignIn, deployment:
     response = client_for(cast.viewer).get(f"{DEPLOYMENTS}/{deployment.pk}/logs", {"cursor": cursor})
 
     assert_refused(response, 400, "bad_cursor")
+
+
+# --- how much one person can make the portal read ---------------------------------------------------------------------
+
+
+def test_ends_near_each_other_share_a_read_and_filter_exactly(
+    deployment: Deployment, group: Group, calls: list[Any]
+) -> None:
+    group.put(*(str(number) for number in range(50)), ago=300, step=0.5)
+    minute = group.now.replace(second=0) - timedelta(minutes=4)
+    first = minute - timedelta(seconds=59)
+
+    ends = [first + timedelta(milliseconds=700 * number) for number in range(60)]
+    shown = {end: messages(read_logs(deployment, until=end)) for end in ends}
+
+    last = group.now - timedelta(seconds=300)
+    times = {str(number): last - timedelta(seconds=0.5 * (49 - number)) for number in range(50)}
+    for end, found in shown.items():
+        assert found == [name for name in reversed(times) if times[name] < end]
+    assert len(calls) == 1
+
+
+def test_lines_before_an_end_in_a_busy_minute_are_found(
+    deployment: Deployment, group: Group, calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More lines after the end than one read returns: the next finer steps are read."""
+    monkeypatch.setattr(logs, "TAIL_LINES", 20)
+    group.now = group.now.replace(second=50) - timedelta(minutes=5)
+    group.put(*(str(number) for number in range(400)), ago=0, step=0.02)
+
+    end = group.now - timedelta(seconds=3)
+    seen, cursor = [], None
+    for _ in range(6):
+        page = read_logs(deployment, until=end, cursor=cursor, limit=10)
+        seen += messages(page)
+        cursor = page.next_cursor
+
+    assert seen[:40] == [str(number) for number in range(248, 208, -1)]
+
+
+def test_one_person_reads_earlier_lines_thirty_times_a_minute(
+    cast: Cast, client_for: SignIn, deployment: Deployment, group: Group, calls: list[Any]
+) -> None:
+    group.put("line", ago=7200)
+    path, page = f"{DEPLOYMENTS}/{deployment.pk}/logs", f"/o/acme/deployments/{deployment.pk}/"
+    viewer, other = client_for(cast.viewer), client_for(cast.operator)
+    ends = [group.now - timedelta(minutes=2 * number) for number in range(1, 75)]
+    answers = [viewer.get(path, {"until": end.isoformat().replace("+00:00", "Z")}) for end in ends]
+
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert 14 <= len(refused) <= 44  # the minute may end meanwhile
+    assert refused[0].json()["code"] == "too_many_log_reads"
+    assert 1 <= int(refused[0].headers["Retry-After"]) <= 60
+    assert viewer.get(path).status_code == other.get(path, {"until": "2026-01-01T00:00:00Z"}).status_code == 200
+    window = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-01T01:00:00Z"}
+    text = viewer.get(page, window, headers={"HX-Request": "true", "HX-Target": "logs"})
+    assert text.status_code == 200

@@ -14,7 +14,7 @@ from deployments.commands import (
     update_agent,
 )
 from deployments.models import Agent, Deployment
-from portal.models import AuditEvent, Organization
+from portal.models import AuditEvent, Membership, Organization, Role, User
 from tests.conftest import Cast
 from tests.deployments.conftest import Runtime, history, make_agent, services_created
 from tests.local_aws import LocalAws
@@ -450,3 +450,74 @@ def test_turns_on_a_settled_deployment_write_no_event(deployment: Deployment, ru
     runtime.turn()
 
     assert history(deployment) == before
+
+
+# --- suspended organizations and lost roles ---------------------------------------------------------------------------
+
+
+WRITES = ("RegisterTaskDefinition", "CreateService", "UpdateService", "DeleteService")
+
+
+def writes(local_aws: LocalAws, deployment: Deployment) -> int:
+    """Return how many writes AWS received for this deployment."""
+    named = [entry for action in WRITES for entry in local_aws.ledger(action=action)]
+    return len([entry for entry in named if deployment.service_name in str(entry["parameters"])])
+
+
+@pytest.mark.parametrize("command", ["create", "scale", "stop", "kill"])
+@pytest.mark.parametrize("change", ["suspended", "demoted", "removed", "deactivated"])
+def test_nothing_is_written_without_the_right_to_it(
+    cast: Cast, agent: Agent, runtime: Runtime, platform: LocalAws, command: str, change: str
+) -> None:
+    deployment = create_deployment(agent, actor=cast.operator, replicas=2)
+    if command != "create":
+        runtime.run(deployment, "ready")
+    if command == "scale":
+        scale_deployment(deployment, actor=cast.operator, replicas=3)
+    elif command == "stop":
+        stop_deployment(deployment, actor=cast.operator)
+    elif command == "kill":
+        kill_deployment(deployment, actor=cast.operator)
+    before = writes(platform, deployment)
+    members = Membership.objects.filter(user=cast.operator)
+    if change == "suspended":
+        Organization.objects.filter(pk=cast.acme.pk).update(is_active=False)
+    elif change == "demoted":
+        members.update(role=Role.VIEWER)
+    elif change == "removed":
+        members.delete()
+    else:
+        User.objects.filter(pk=cast.operator.pk).update(is_active=False)
+
+    for _ in range(3):
+        runtime.turn()
+
+    deployment.refresh_from_db()
+    assert writes(platform, deployment) == before
+    assert "nothing was changed in ECS" in str(deployment.check_error)
+
+
+def test_it_is_applied_once_the_organization_is_active_again(
+    cast: Cast, agent: Agent, runtime: Runtime, platform: LocalAws
+) -> None:
+    deployment = create_deployment(agent, actor=cast.operator)
+    Organization.objects.filter(pk=cast.acme.pk).update(is_active=False)
+    runtime.turn()
+    Organization.objects.filter(pk=cast.acme.pk).update(is_active=True)
+
+    assert runtime.run(deployment, "ready").check_error is None
+
+
+def test_another_operator_can_ask_for_the_same_again(
+    cast: Cast, deployment: Deployment, runtime: Runtime, platform: LocalAws
+) -> None:
+    runtime.run(deployment, "ready")
+    scale_deployment(deployment, actor=cast.operator, replicas=3)
+    Membership.objects.filter(user=cast.operator).delete()
+    runtime.turn()
+
+    scale_deployment(deployment, actor=cast.admin, replicas=3)
+
+    runtime.run(deployment, "ready")
+    assert live(platform, deployment)["desiredCount"] == 3
+    assert deployment.requested_by == cast.admin

@@ -1,6 +1,8 @@
 """Assumed roles: how often and when they are assumed, and the cost of a client."""
 
 import tracemalloc
+from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -29,11 +31,28 @@ def write(organization: Organization, before_call: object = ecs.do_nothing) -> e
     )
 
 
-def test_reads_and_writes_of_a_target_share_one_assumed_role(platform: LocalAws, cast: Cast) -> None:
+def test_the_reads_of_an_organization_share_one_assumed_role(platform: LocalAws, cast: Cast) -> None:
     read(cast.globex)
     platform.fault("access_denied", action="AssumeRole")
 
-    assert write(cast.globex).deployments
+    assert read(cast.globex).deployments
+    assert ecs.describe_cluster(cast.globex.aws_target, str(cast.globex.cluster)).active_services == 3
+
+
+def test_a_session_is_renewed_before_it_ends(platform: LocalAws, cast: Cast) -> None:
+    """A session of 15 minutes is not renewed at each call, and no call is made with one that is about to end."""
+    read(cast.globex)
+    session = next(each for each in credentials._target_sessions if each.role_arn)
+    held = credentials._target_sessions[session].session.get_credentials()
+    first, started = held.get_frozen_credentials(), held._time_fetcher()
+    seen = []
+    for seconds in (0, 590, 610):
+        held._time_fetcher = partial(lambda at: at, started + timedelta(seconds=seconds))
+        seen.append(held.get_frozen_credentials())
+        assert held._expiry_time > held._time_fetcher()
+
+    assert seen[:2] == [first, first]
+    assert seen[2] != first
 
 
 def test_forgetting_a_target_drops_the_role_of_reads_and_writes(platform: LocalAws, cast: Cast) -> None:

@@ -39,11 +39,12 @@ TENANT_PAGES = ["/o/acme/", "/o/acme/upgrades/", "/o/acme/upgrades/new", "/api/v
 PRODUCTION = {
     "SECRET_KEY": "Zx8-only-for-this-test-" + "k" * 50 + "-0123456789",
     "ALLOWED_HOSTS": "portal.example",
-    "DATABASE_URL": "postgres://portal@127.0.0.1:1/portal",
-    "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
-    "CACHE_URL": "redis://127.0.0.1:1/1",
+    "DATABASE_URL": "postgres://portal:unsaid-1@127.0.0.1:1/portal",
+    "CELERY_BROKER_URL": "redis://:unsaid-2@127.0.0.1:1/0",
+    "CACHE_URL": "redis://:unsaid-3@127.0.0.1:1/1",
+    "EMAIL_URL": "smtp://portal:unsaid-4@127.0.0.1:1",
     "TRUSTED_PROXY_COUNT": "1",
-    "LOG_LEVEL": "CRITICAL",
+    "LOG_LEVEL": "DEBUG",
 }
 
 
@@ -167,7 +168,7 @@ def production() -> dict[str, Any]:
     ended = in_production("-c", IN_PRODUCTION)
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(ended.stdout)
-    return found
+    return {**found, "log": ended.stderr}
 
 
 def test_production_passes_djangos_own_check() -> None:
@@ -195,6 +196,12 @@ def test_production_names_its_csrf_cookie(production: dict[str, Any]) -> None:
     assert refused["code"] == "csrf_failed"
     assert "the value of the __Host-csrftoken cookie" in refused["detail"]
     assert "the `__Host-csrftoken` cookie's value" in document["info"]["description"]
+
+
+def test_production_says_no_password_of_its_settings(production: dict[str, Any]) -> None:
+    assert "dependency down" in production["log"]
+    assert "unsaid-" not in json.dumps(production)
+    assert PRODUCTION["SECRET_KEY"] not in json.dumps(production)
 
 
 def test_production_redirects_http_except_health_checks(production: dict[str, Any]) -> None:
@@ -301,6 +308,15 @@ def test_a_bad_setting_stops_the_start_and_is_named(
 
     assert name in str(refused.value)
     assert "docs/configuration.md" in str(refused.value)
+
+
+@pytest.mark.parametrize("hosts", ["portal.example", "localhost,*", "[2001:db8::1]", ".example.com", "10.0.0.7"])
+def test_a_demo_has_no_public_name(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match="DEMO_EXPOSED=1"):
+        settings_with(monkeypatch, DEMO="1", ALLOWED_HOSTS=hosts)
+
+    assert settings_with(monkeypatch, DEMO="1", DEMO_EXPOSED="1", ALLOWED_HOSTS=hosts)["DEMO"] is True
+    assert settings_with(monkeypatch, DEMO="1", ALLOWED_HOSTS="127.0.0.1,localhost,[::1],.localhost")["DEMO"] is True
 
 
 @pytest.mark.parametrize("regions", [{}, {"AWS_DEFAULT_REGION": "eu-west-1"}, {"AWS_REGION": "eu-west-1"}])

@@ -336,7 +336,8 @@ def plant(cast: Cast, organization: Organization, word: str) -> Place:
         message=f"{word} event",
         created_at=timezone.now(),
     )
-    secret = f"arn:aws:secretsmanager:us-east-1:222222222222:secret:{word}-secret"
+    account = organization.account or "111111111111"
+    secret = f"arn:aws:secretsmanager:us-east-1:{account}:secret:{word}-secret"
     made = make_place(
         cast,
         organization,

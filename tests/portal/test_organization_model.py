@@ -32,7 +32,9 @@ def test_the_cluster_is_given_or_named_after_the_stack(fields: dict[str, str], c
 
 
 def test_without_a_role_the_portal_uses_its_own_credentials() -> None:
-    assert organization().aws_target == AwsTarget(region="eu-central-1", role_arn=None, external_id=None)
+    assert organization().aws_target == AwsTarget(
+        region="eu-central-1", role_arn=None, external_id=None, reader="portal-umbrella", writer="portal-umbrella"
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,23 @@
 
 import io
 import json
+from types import SimpleNamespace
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
 
+from portal.local.exposure import on_starting
 from portal.wsgi import application
 
 pytestmark = pytest.mark.django_db
 
 
-def call(path: str, content_type: str) -> tuple[str, dict[str, str], bytes]:
+def call(path: str, content_type: str = "", *, peer: str = "127.0.0.1") -> tuple[str, dict[str, str], bytes]:
     """Return status, headers and body of a GET."""
     answered: list[Any] = []
     environ: dict[str, Any] = {"PATH_INFO": path, "CONTENT_TYPE": content_type, "wsgi.input": io.BytesIO()}
-    environ |= {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "testserver"}
+    environ |= {"REMOTE_ADDR": peer, "HTTP_HOST": "testserver"}
     setup_testing_defaults(environ)
     body = application(environ, lambda *answer: answered.extend(answer))
     content = b"".join(body)
@@ -39,3 +41,29 @@ def test_any_other_charset_is_answered(charset: str) -> None:
     status, _, _ = call("/livez", f"text/html; charset={charset}")
 
     assert status == "200 OK"
+
+
+@pytest.mark.parametrize("peer", ["10.0.0.7", "::ffff:10.0.0.7", "2001:db8::1"])
+def test_a_demo_refuses_other_machines(peer: str, settings: Any) -> None:
+    status, _, body = call("/livez", peer=peer)
+    assert (status, json.loads(body)["code"]) == ("403 Forbidden", "demo_only_local")
+
+    settings.DEMO_EXPOSED = True
+    assert call("/livez", peer=peer)[0] == "200 OK"
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", ""])
+def test_a_demo_answers_this_machine(peer: str) -> None:
+    assert call("/livez", peer=peer)[0] == "200 OK"
+
+
+@pytest.mark.parametrize("address", [("0.0.0.0", 8000), ("10.0.0.7", 8000), ("::", 8000), ("portal.example", 80)])  # noqa: S104 - refused
+def test_a_demo_does_not_listen_on_other_addresses(address: tuple[str, int], settings: Any) -> None:
+    loopback = [("127.0.0.1", 8000), ("localhost", 8000), ("::1", 8000), "/run/portal.sock"]
+    on_starting(SimpleNamespace(address=loopback))
+
+    with pytest.raises(SystemExit, match="DEMO_EXPOSED=1"):
+        on_starting(SimpleNamespace(address=[*loopback, address]))
+
+    settings.DEMO_EXPOSED = True
+    on_starting(SimpleNamespace(address=[address]))
