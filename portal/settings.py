@@ -52,6 +52,8 @@ try:
     SQS_QUEUE_URL: str = env.str("SQS_QUEUE_URL", "", validate=QUEUE_URL)
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
+    # Seconds for which a process does not call a cache or broker again that failed.
+    OUTAGE_RETRY_SECONDS: float = env.float("OUTAGE_RETRY_SECONDS", 5.0, validate=POSITIVE)
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
     # Seconds after which a rollout that has not ended is overdue, plus what its deployment's own configuration allows.
     UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60, validate=POSITIVE)
@@ -191,9 +193,9 @@ CACHES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
     if cache_url == "locmem://"
     else {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "portal.cache.RedisCache",
         "LOCATION": cache_url,  # redis://, rediss:// or unix://
-        "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 1},
+        "OPTIONS": {"socket_timeout": 0.5, "socket_connect_timeout": 0.5},
     }
 }
 
