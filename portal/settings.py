@@ -335,14 +335,17 @@ SPECTACULAR_SETTINGS = {
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
-CELERY_TASK_ACKS_LATE = True
-CELERY_TASK_REJECT_ON_WORKER_LOST = True
+# Messages are confirmed before their task runs: if the worker dies, the row's lease decides when it is taken again, so
+# that a message that came again earlier would find the row held.
+CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 500
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_TIME_LIMIT = 60
 CELERY_TASK_SOFT_TIME_LIMIT = 50
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_WORKER_CONSUMER = "portal.worker:Consumer"
 # Without the time-outs a broker that accepts and never answers would hang the request that rings (kombu redis:
 # socket_timeout is None by default). A message that no worker confirms comes again after visibility_timeout.
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
