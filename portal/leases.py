@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from django.db import InterfaceError, OperationalError, connection, models, transaction
+from django.db import connection, models, transaction
 from django.db.models.functions import Now
+
+from portal.outages import is_database_outage
 
 logger = logging.getLogger(__name__)
 
@@ -102,14 +104,16 @@ def run_guarded(name: str, step: Callable[[], None], *, record_crash: Callable[[
     claimed. It should release the lease.
     `name`: names the row in the log.
 
-    *Raises* OperationalError and InterfaceError, because without the database nothing can be recorded. The lease expires.
+    *Raises* the database's error in an outage, because then nothing can be recorded. The lease expires.
     """
     try:
         try:
             step()
-        except (OperationalError, InterfaceError, LeaseLost):
+        except LeaseLost:
             raise
-        except Exception:
+        except Exception as error:
+            if is_database_outage(error):
+                raise
             logger.exception("%s: step failed", name)
             record_crash()
     except LeaseLost:

@@ -1,6 +1,7 @@
-"""Circuits: a dependency that just failed is not called again for a few seconds, so that not each caller waits for it.
+"""Outages of what the portal depends on, each logged in one line by each process, and circuits for cache and broker.
 
-A circuit belongs to one process and is shared by its threads. It logs one line when an outage begins and one when it ends.
+With a circuit, a dependency that just failed is not called again for a few seconds, so that not each caller waits for it.
+The database has none: nothing works without it, and it fails fast (settings.DATABASES).
 """
 
 import logging
@@ -8,8 +9,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.conf import settings
+from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db.backends.signals import connection_created
+from psycopg.errors import ReadOnlySqlTransaction
+
+# A failure of the database this many seconds after the last one is logged as a new outage.
+QUIET_SECONDS = 60
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +91,67 @@ def get_circuit(name: str, address: str) -> Circuit:
         return _circuits.setdefault((name, address), Circuit(name))
 
 
-def close_all_circuits() -> None:
+def is_database_outage(error: BaseException) -> bool:
+    """Return whether the database does not answer, accepts no changes, or refused in the interest of other work."""
+    if isinstance(error, OperationalError | InterfaceError):
+        return True
+    return isinstance(error, DatabaseError) and isinstance(error.__cause__, ReadOnlySqlTransaction)
+
+
+class DatabaseOutage:
+    """The failures of the database that this process has seen since it last worked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._last_at = 0.0
+        self._is_read_only = False
+
+    def note(self, error: BaseException) -> None:
+        """Log the first failure in one line, and count the others."""
+        now = time.monotonic()
+        with self._lock:
+            is_new = not self._count or now - self._last_at > QUIET_SECONDS
+            self._count = 1 if is_new else self._count + 1
+            self._last_at = now
+            self._is_read_only = isinstance(error.__cause__, ReadOnlySqlTransaction)
+        if is_new:
+            logger.error("database does not serve: %s", type(error.__cause__ or error).__name__)
+
+    def forget(self) -> None:
+        self._count, self._is_read_only = 0, False
+
+    def end(self) -> None:
+        """Log that the database works again. A new connection does not show that it accepts changes."""
+        with self._lock:
+            if self._is_read_only:
+                return
+            count, self._count = self._count, 0
+        if count:
+            logger.warning("database serves again after %s failures", count)
+
+
+_database = DatabaseOutage()
+note_database_outage = _database.note
+
+
+def end_database_outage(**_: Any) -> None:
+    """End the outage that this process has noted, if any: a connection was made."""
+    _database.end()
+
+
+connection_created.connect(end_database_outage, dispatch_uid="portal.outages")
+
+
+class WithoutOutages(logging.Filter):
+    """Drop Django's lines and tracebacks about responses with status 503: each outage has a line of its own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(record, "status_code", None) != 503
+
+
+def forget_outages() -> None:
     """Forget all failures, as a new process has."""
     with _circuits_lock:
         _circuits.clear()
+    _database.forget()

@@ -1,11 +1,13 @@
 """Every setting, read only from the environment. An invalid value stops the start and names docs/configuration.md."""
 
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import DatabaseError, InterfaceError
 from environs import Env, EnvError, ValidationError, validate
 
 env = Env()
@@ -23,7 +25,19 @@ BASE_ADDRESS = validate.Regexp(
     r"(https?://[^/?#\s]+/?)?$", error="Use the base address, such as https://portal.example."
 )
 POSITIVE = validate.Range(min=0, min_inclusive=False)
+NOT_NEGATIVE = validate.Range(min=0)
 LOG_LEVELS = validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
+
+
+def find_process() -> str:
+    """Return the kind of this process, whose limits in the database differ: web, worker (scheduler too) or command."""
+    program = Path(sys.argv[0])
+    if program.name == "celery" or program.parent.name == "celery" or "run_scheduler" in sys.argv[1:2]:
+        return "worker"
+    return "command" if program.name in ("manage.py", "django-admin") else "web"
+
+
+PROCESS = find_process()
 
 
 def networks(texts: list[str]) -> None:
@@ -46,6 +60,16 @@ try:
     )
     database: dict[str, Any] = env.dj_db_url("DATABASE_URL")
     DATABASE_CONN_MAX_AGE: int = env.int("DATABASE_CONN_MAX_AGE", 60, validate=validate.Range(min=0))
+    # Seconds after which PostgreSQL ends a statement, the wait for a lock, an idle transaction. 0: never.
+    DATABASE_STATEMENT_SECONDS: float = env.float(
+        "DATABASE_STATEMENT_SECONDS", {"web": 5.0, "worker": 30.0, "command": 0.0}[PROCESS], validate=NOT_NEGATIVE
+    )
+    DATABASE_LOCK_SECONDS: float = env.float(
+        "DATABASE_LOCK_SECONDS", {"web": 2.0, "worker": 5.0, "command": 5.0}[PROCESS], validate=NOT_NEGATIVE
+    )
+    DATABASE_IDLE_SECONDS: float = env.float(
+        "DATABASE_IDLE_SECONDS", {"web": 10.0, "worker": 30.0, "command": 0.0}[PROCESS], validate=NOT_NEGATIVE
+    )
     CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", validate=BROKER_URL)
     # With CELERY_BROKER_URL=sqs://: where the queue is, and the queue itself if it should not be found or made by name.
     SQS_REGION: str = env.str("SQS_REGION", env.str("AWS_DEFAULT_REGION", env.str("AWS_REGION", "")))
@@ -187,6 +211,18 @@ DATABASES = {
     }
 }
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 3)
+# A request must not wait long for a lock. While a migration waits for one, all later requests of its table wait too.
+limits = {
+    "statement_timeout": DATABASE_STATEMENT_SECONDS,
+    "lock_timeout": DATABASE_LOCK_SECONDS,
+    "idle_in_transaction_session_timeout": DATABASE_IDLE_SECONDS,
+}
+DATABASES["default"]["OPTIONS"]["options"] = " ".join(
+    [
+        DATABASES["default"]["OPTIONS"].get("options", ""),
+        *(f"-c {name}={round(1000 * seconds)}" for name, seconds in limits.items()),
+    ]
+).strip()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHES: dict[str, dict[str, Any]] = {
@@ -338,6 +374,8 @@ CELERY_ACCEPT_CONTENT = ["json"]
 # Messages are confirmed before their task runs: if the worker dies, the row's lease decides when it is taken again, so
 # that a message that came again earlier would find the row held.
 CELERY_TASK_ACKS_LATE = False
+# Logged without traceback: portal/worker.py logs an outage of the database in one line.
+CELERY_TASK_ANNOTATIONS = {"*": {"throws": (DatabaseError, InterfaceError)}}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 500
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
@@ -402,12 +440,14 @@ LOGGING = {
     "filters": {
         "request_id": {"()": "portal.request_id.RequestIdFilter"},
         "without_traceback": {"()": "portal.aws.log_filter.WithoutTraceback"},
+        "without_outages": {"()": "portal.outages.WithoutOutages"},
     },
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
+        "django.request": {"filters": ["without_outages"]},
         "django.server": {"handlers": [], "propagate": True},
         "botocore": {"level": "WARNING"},
         "botocore.credentials": {"filters": ["without_traceback"]},

@@ -26,7 +26,7 @@ from django.test import Client
 from portal.aws import credentials
 from portal.celery import app
 from portal.models import Membership, Organization, Role, User
-from portal.outages import close_all_circuits
+from portal.outages import forget_outages
 from tests.embedded import TEMPLATE_DATABASE
 from tests.local_aws import LocalAws
 from upgrades.engine.reconciler import advance
@@ -277,14 +277,14 @@ def broker_down(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(app.conf, name, "redis://127.0.0.1:1/0")
     monkeypatch.setattr(app, "_pool", None)
     monkeypatch.setattr(app.amqp, "_producer_pool", None)
-    close_all_circuits()
+    forget_outages()
 
 
 @pytest.fixture
 def cache_down(settings: Any) -> None:
     """Point the cache at a Redis that refuses connections."""
     settings.CACHES = {"default": {"BACKEND": "portal.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}}
-    close_all_circuits()
+    forget_outages()
 
 
 class Engine:

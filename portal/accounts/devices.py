@@ -7,6 +7,7 @@ from allauth.usersessions.models import UserSession
 from django.http import HttpRequest, HttpResponse
 
 from portal import soft_cache
+from portal.after_response import write_after_response
 
 NOTED_SECONDS = 60
 
@@ -23,7 +24,7 @@ class DevicesMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         key = request.session.session_key
         if key and request.user.is_authenticated and soft_cache.add(noted(key), seconds=NOTED_SECONDS):
-            UserSession.objects.create_from_request(request)
+            write_after_response(lambda: UserSession.objects.create_from_request(request))
         return self.get_response(request)
 
 

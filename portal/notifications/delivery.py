@@ -49,6 +49,7 @@ from portal.models.notifications import (
     NotificationKind,
 )
 from portal.notifications.messages import build_email, slack_body, webhook_body, webhook_headers
+from portal.outages import is_database_outage, note_database_outage
 from portal.sealing import unseal
 
 logger = logging.getLogger(__name__)
@@ -106,8 +107,11 @@ def send_on_thread(lease: Lease[NotificationDelivery]) -> None:
     """Send one message on a sender thread. Log any error; the message is due again when its lease expires."""
     try:
         send(lease)
-    except Exception:
-        logger.exception("notification %s: result not written", lease.row.pk)
+    except Exception as error:
+        if is_database_outage(error):
+            note_database_outage(error)
+        else:
+            logger.exception("notification %s: result not written", lease.row.pk)
     finally:
         connection.close()
         idle.release()

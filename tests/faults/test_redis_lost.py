@@ -19,7 +19,7 @@ from redis import Redis
 from portal.celery import app
 from portal.local import embedded
 from portal.models import Heartbeat
-from portal.outages import close_all_circuits
+from portal.outages import forget_outages
 from portal.wakeup import dispatch
 from tests.conftest import PASSWORD, Cast
 from tests.local_aws import ROOT
@@ -73,7 +73,7 @@ def broker(own_redis: OwnRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dispatch to the test's own Redis."""
     for name in ("broker_url", "broker_write_url", "broker_read_url"):
         monkeypatch.setitem(app.conf, name, f"redis+socket://{own_redis.socket}?virtual_host=0")
-    close_all_circuits()
+    forget_outages()
 
 
 def count_messages(redis: OwnRedis) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from django.test import Client
 
 from portal.celery import app
 from portal.models import User
-from portal.outages import close_all_circuits
+from portal.outages import forget_outages
 from tests.conftest import PASSWORD, Cast
 from tests.local_aws import LocalAws
 from upgrades.models import Rollout
@@ -50,7 +50,7 @@ def cache_silent(silent: Silent, settings: Any) -> Silent:
     settings.OUTAGE_RETRY_SECONDS = 60
     settings.CACHES = {"default": settings.CACHES["default"] | {"BACKEND": "portal.cache.RedisCache"}}
     settings.CACHES["default"] |= {"LOCATION": silent.address, "OPTIONS": {"socket_timeout": 0.1}}
-    close_all_circuits()
+    forget_outages()
     return silent
 
 

@@ -11,6 +11,8 @@ from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 from django.utils.module_loading import import_string
 
+from portal.outages import is_database_outage, note_database_outage
+
 logger = logging.getLogger(__name__)
 
 
@@ -33,9 +35,14 @@ class Command(BaseCommand):
 
 
 def run_job(name: str, job: Any) -> None:
-    """Call one job. Log any error and continue, because one bad row must not stop the other jobs."""
+    """Call one job. Log any error and continue, because one bad row must not stop the other jobs.
+
+    An outage of the database is logged in one line, however many jobs it fails.
+    """
     try:
         close_old_connections()
         job()
-    except Exception:
+    except Exception as error:
+        if is_database_outage(error):
+            return note_database_outage(error)
         logger.exception("scheduled job %s failed; it runs again at its next interval", name)
