@@ -79,6 +79,11 @@ try:
     # Seconds for which a process does not call a cache or broker again that failed.
     OUTAGE_RETRY_SECONDS: float = env.float("OUTAGE_RETRY_SECONDS", 5.0, validate=POSITIVE)
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
+    # Seconds after which another worker may take the work of one that was killed or stands still. More than a write to AWS
+    # may take: SENT_WITHIN_SECONDS of portal/aws/ecs.py and the time-outs of portal/aws/credentials.py.
+    LEASE_SECONDS: float = env.float("LEASE_SECONDS", 20.0, validate=validate.Range(min=18))
+    # Seconds without a scheduler's heartbeat after which the workers run the scheduled jobs (portal/stand_in.py).
+    STAND_IN_SECONDS: float = env.float("STAND_IN_SECONDS", 15.0, validate=POSITIVE)
     # Seconds after which a rollout that has not ended is overdue, plus what its deployment's own configuration allows.
     UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60, validate=POSITIVE)
     # Seconds without a newly running task after which a rollout is flagged `stalled`.

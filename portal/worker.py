@@ -1,10 +1,12 @@
-"""What is our own in the worker process: how soon it reaches its broker again, and how it logs an outage."""
+"""What is our own in the worker process: how soon it reaches its broker again, how it logs an outage, and that it stands
+in for a scheduler.
+"""
 
 import logging
 from functools import partial
 from typing import Any
 
-from celery.signals import task_failure
+from celery.signals import task_failure, worker_process_init, worker_process_shutdown
 from celery.worker import consumer
 from django.db import DatabaseError, InterfaceError
 
@@ -34,4 +36,13 @@ def log_database_error(*, exception: Exception, **_: Any) -> None:
         logger.error("task failed", exc_info=exception)
 
 
+def start_stand_in(**_: Any) -> None:
+    """Start the thread that stands in for a scheduler. Imported late: models are ready only in the child process."""
+    from portal import stand_in
+
+    stand_in.start()
+    worker_process_shutdown.connect(stand_in.stop, dispatch_uid="portal.worker", weak=False)
+
+
+worker_process_init.connect(start_stand_in, dispatch_uid="portal.worker", weak=False)
 task_failure.connect(log_database_error, dispatch_uid="portal.worker", weak=False)

@@ -11,11 +11,10 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import Client
-from django.utils.module_loading import import_string
 
-from portal.management.commands.run_scheduler import run_job
 from portal.models import User
 from portal.outages import forget_outages
+from portal.schedule import Schedule
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.local_aws import ROOT, LocalAws
@@ -169,8 +168,7 @@ def test_an_outage_is_one_line_in_the_log(database_away: None, caplog: pytest.Lo
     client.cookies["sessionid"] = "a" * 32
 
     answers = [client.get(path) for path in ("/", "/o/acme/", "/api/v1/upgrades", "/api/v1/deployments") * 2]
-    for name in settings.SCHEDULE:
-        run_job(name, import_string(name))
+    Schedule(settings.SCHEDULE).run_due()
 
     assert {(answer.status_code, answer.headers["Retry-After"]) for answer in answers} == {(503, "5")}
     assert "dependency_down" in answers[0].content.decode()
