@@ -29,6 +29,7 @@ from deployments.secret_references import reference_errors
 from deployments.states import FROM, Command, DesiredState, EventType, Status
 from portal import soft_cache
 from portal.access import require
+from portal.after_response import write_after_response
 from portal.audit import record
 from portal.errors import PortalError, is_unique_violation, shortened
 from portal.idempotency import KeyUse
@@ -330,19 +331,22 @@ def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
 
 
 def mark_watched(*deployments: Deployment) -> None:
-    """Mark deployments as being viewed so that the reconciler polls them more often.
+    """Mark deployments as being viewed so that the reconciler polls them more often, after the response was sent.
 
-    Does not fail if a row is gone or the cache is down.
+    Does not fail if a row is gone or locked, the database is read-only or the cache is down.
 
-    *Costs* at most two queries every few seconds; none while the last mark is recent. Two each time while the cache is
-    down.
+    *Costs* one transaction every few seconds; none while the last mark is recent. One each time while the cache is down.
     """
     keys = {f"watched:{each.pk}": each.pk for each in deployments}
     unmarked = soft_cache.select_first(list(keys), seconds=WATCH_WRITE_SECONDS)
     if unmarked:
-        rows = Deployment.unfinished().filter(pk__in=[keys[key] for key in unmarked])
-        rows.filter(Q(watched_until__isnull=True) | Q(watched_until__lt=Now())).update(next_check_at=Now())
-        rows.update(watched_until=Now() + WATCH_DURATION)
+        write_after_response(lambda: write_watched([keys[key] for key in unmarked]))
+
+
+def write_watched(pks: list[Any]) -> None:
+    rows = Deployment.unfinished().filter(pk__in=pks)
+    rows.filter(Q(watched_until__isnull=True) | Q(watched_until__lt=Now())).update(next_check_at=Now())
+    rows.update(watched_until=Now() + WATCH_DURATION)
 
 
 # --- shared by the commands -------------------------------------------------------------------------------------------

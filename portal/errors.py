@@ -11,14 +11,16 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, TooManyFieldsSent
-from django.db import DatabaseError, DataError, InterfaceError, OperationalError
+from django.db import DatabaseError, DataError, InterfaceError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from psycopg.errors import LockNotAvailable, QueryCanceled, ReadOnlySqlTransaction
 from redis.exceptions import RedisError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
 from portal.attempts import note_refusal
+from portal.outages import is_database_outage, note_database_outage
 from portal.request_id import request_id_var
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ Found = TypeVar("Found")
 MFA_REQUIRED = "mfa_required_by_organization"
 NOT_FOUND = "This does not exist, or you do not have access to it."
 DEPENDENCY_DOWN = "A service that the portal depends on is down. Nothing was changed. Try again in a few seconds."
+LOCKED = "Something else holds what this needs. Nothing was changed. Try again in a few seconds."
+TIMEOUT = "The database did not answer in time. Nothing was changed. Try again in a few seconds."
+READ_ONLY = "The database accepts no changes at the moment. Nothing was changed. Try again in a few seconds."
 CSRF_MISSING = f"Send the value of the {settings.CSRF_COOKIE_NAME} cookie in the X-CSRFToken header."
 API_PREFIXES = ("/api/", "/deployments", "/agents")
 RETRY_AFTER_SECONDS = 5
@@ -112,10 +117,27 @@ def as_portal_error(exception: BaseException | None) -> PortalError | None:
         # Fields are validated earlier. What remains is a NUL in a URL or header, which PostgreSQL cannot store.
         logger.warning("refused by the database: %s", exception)
         return PortalError("bad_request", "The request contains a character or value that cannot be stored.", 400)
-    if isinstance(exception, OperationalError | InterfaceError | RedisError):
-        logger.error("dependency down: %s", type(exception).__name__)
-        return PortalError("dependency_down", DEPENDENCY_DOWN, 503)
+    if isinstance(exception, DatabaseError | InterfaceError | RedisError):
+        return as_outage(exception)
     return None
+
+
+def as_outage(exception: Exception) -> PortalError | None:
+    """Return the 503 for a lock, a time-out or an outage of database or cache. None if the exception is none of them."""
+    if isinstance(exception.__cause__, LockNotAvailable):
+        logger.warning("a lock was not given in time")
+        return PortalError("locked", LOCKED, 503)
+    if isinstance(exception.__cause__, QueryCanceled):
+        logger.warning("a statement took too long")
+        return PortalError("timeout", TIMEOUT, 503)
+    if isinstance(exception, RedisError):
+        return PortalError("dependency_down", DEPENDENCY_DOWN, 503)
+    if not is_database_outage(exception):
+        return None
+    note_database_outage(exception)
+    if isinstance(exception.__cause__, ReadOnlySqlTransaction):
+        return PortalError("read_only", READ_ONLY, 503)
+    return PortalError("dependency_down", DEPENDENCY_DOWN, 503)
 
 
 def respond(request: HttpRequest, error: PortalError | None) -> HttpResponse:

@@ -5,19 +5,25 @@ epoch can write; a write with an older epoch changes nothing.
 """
 
 import logging
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from django.db import InterfaceError, OperationalError, connection, models, transaction
+from django.conf import settings
+from django.db import DatabaseError, connection, models, transaction
 from django.db.models.functions import Now
+
+from portal.outages import is_database_outage, note_database_outage
 
 logger = logging.getLogger(__name__)
 
-# Must exceed the longest AWS call, including a role assumed on the way: leases are renewed before each call. A test
-# checks this against portal/aws/credentials.py. After a worker crash, its rows become claimable again after this long.
-LEASE_DURATION = timedelta(seconds=30)
+# A running step's leases are renewed for this long. Celery's own limit (CELERY_TASK_TIME_LIMIT) ends a task that hangs.
+KEPT_SECONDS = 60
 
 
 class LeaseLost(Exception):
@@ -41,6 +47,14 @@ class Leased(models.Model):
 
 
 Row = TypeVar("Row", bound=Leased)
+
+
+def get_lease_duration() -> timedelta:
+    """Return how long a lease lasts. So long after a crash, the rows of the worker become claimable again.
+
+    It exceeds a write to AWS with its time-outs, so that a call has ended before another worker searches for its effect.
+    """
+    return timedelta(seconds=settings.LEASE_SECONDS)
 
 
 def free() -> models.Q:
@@ -70,7 +84,12 @@ class Lease(Generic[Row]):
 
     def renew(self) -> None:
         """Extend the lease. Call this before each AWS call. Raises LeaseLost."""
-        self.write(lease_until=Now() + LEASE_DURATION)
+        self.write(lease_until=Now() + get_lease_duration())
+
+    def extend(self) -> None:
+        """Renew the lease from another thread: not if it was released, has expired or belongs to another worker."""
+        own_rows = type(self.row).unfinished().filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)
+        own_rows.filter(lease_until__gt=Now()).update(lease_until=Now() + get_lease_duration())
 
     def release(self, *, seconds: float, **fields: Any) -> None:
         """Write `fields`, release the lease, and make the row due again in `seconds`."""
@@ -88,11 +107,41 @@ def claim_rows(rows: "models.QuerySet[Row]", *, most: int = 1) -> list[Lease[Row
             (now,) = cursor.fetchone()
         model = type(found[0])
         model._default_manager.filter(pk__in=[row.pk for row in found]).update(
-            lease_until=Now() + LEASE_DURATION, lease_epoch=models.F("lease_epoch") + 1
+            lease_until=Now() + get_lease_duration(), lease_epoch=models.F("lease_epoch") + 1
         )
     for row in found:
         row.lease_epoch += 1
     return [Lease(row, now) for row in found]
+
+
+@contextmanager
+def kept(*leases: Lease[Any]) -> Iterator[None]:
+    """Renew the leases on another thread while the block runs, so that slow reads of AWS do not lose them.
+
+    A process that is stopped or killed renews nothing. *Costs* a thread; a database connection only in a slow block.
+    """
+    ended = threading.Event()
+    # With the context of organizations, without which the thread would see no row.
+    keeper = threading.Thread(target=copy_context().run, args=(keep, leases, ended), name="leases", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+
+
+def keep(leases: Iterable[Lease[Any]], ended: threading.Event) -> None:
+    pause = settings.LEASE_SECONDS / 3
+    stops_at = time.monotonic() + KEPT_SECONDS
+    try:
+        while not ended.wait(pause) and time.monotonic() < stops_at:
+            for lease in leases:
+                lease.extend()
+    except DatabaseError as error:
+        note_database_outage(error)
+    finally:
+        connection.close()
 
 
 def run_guarded(name: str, step: Callable[[], None], *, record_crash: Callable[[], None]) -> bool:
@@ -102,14 +151,16 @@ def run_guarded(name: str, step: Callable[[], None], *, record_crash: Callable[[
     claimed. It should release the lease.
     `name`: names the row in the log.
 
-    *Raises* OperationalError and InterfaceError, because without the database nothing can be recorded. The lease expires.
+    *Raises* the database's error in an outage, because then nothing can be recorded. The lease expires.
     """
     try:
         try:
             step()
-        except (OperationalError, InterfaceError, LeaseLost):
+        except LeaseLost:
             raise
-        except Exception:
+        except Exception as error:
+            if is_database_outage(error):
+                raise
             logger.exception("%s: step failed", name)
             record_crash()
     except LeaseLost:

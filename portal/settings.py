@@ -1,11 +1,13 @@
 """Every setting, read only from the environment. An invalid value stops the start and names docs/configuration.md."""
 
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import DatabaseError, InterfaceError
 from environs import Env, EnvError, ValidationError, validate
 
 from portal.local.exposure import DEMO_STAYS_HOME, is_local_name
@@ -25,7 +27,19 @@ BASE_ADDRESS = validate.Regexp(
     r"(https?://[^/?#\s]+/?)?$", error="Use the base address, such as https://portal.example."
 )
 POSITIVE = validate.Range(min=0, min_inclusive=False)
+NOT_NEGATIVE = validate.Range(min=0)
 LOG_LEVELS = validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
+
+
+def find_process() -> str:
+    """Return the kind of this process, whose limits in the database differ: web, worker (scheduler too) or command."""
+    program = Path(sys.argv[0])
+    if program.name == "celery" or program.parent.name == "celery" or "run_scheduler" in sys.argv[1:2]:
+        return "worker"
+    return "command" if program.name in ("manage.py", "django-admin") else "web"
+
+
+PROCESS = find_process()
 
 
 def networks(texts: list[str]) -> None:
@@ -52,13 +66,30 @@ try:
     # The role that owns the tables, for `migrate`. Without it, DATABASE_URL's role owns them.
     DATABASE_OWNER: dict[str, Any] = env.dj_db_url("DATABASE_OWNER_URL", env.str("DATABASE_URL"))
     DATABASE_CONN_MAX_AGE: int = env.int("DATABASE_CONN_MAX_AGE", 60, validate=validate.Range(min=0))
+    # Seconds after which PostgreSQL ends a statement, the wait for a lock, an idle transaction. 0: never.
+    DATABASE_STATEMENT_SECONDS: float = env.float(
+        "DATABASE_STATEMENT_SECONDS", {"web": 5.0, "worker": 30.0, "command": 0.0}[PROCESS], validate=NOT_NEGATIVE
+    )
+    DATABASE_LOCK_SECONDS: float = env.float(
+        "DATABASE_LOCK_SECONDS", {"web": 2.0, "worker": 5.0, "command": 5.0}[PROCESS], validate=NOT_NEGATIVE
+    )
+    DATABASE_IDLE_SECONDS: float = env.float(
+        "DATABASE_IDLE_SECONDS", {"web": 10.0, "worker": 30.0, "command": 0.0}[PROCESS], validate=NOT_NEGATIVE
+    )
     CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", validate=BROKER_URL)
     # With CELERY_BROKER_URL=sqs://: where the queue is, and the queue itself if it should not be found or made by name.
     SQS_REGION: str = env.str("SQS_REGION", env.str("AWS_DEFAULT_REGION", env.str("AWS_REGION", "")))
     SQS_QUEUE_URL: str = env.str("SQS_QUEUE_URL", "", validate=QUEUE_URL)
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
+    # Seconds for which a process does not call a cache or broker again that failed.
+    OUTAGE_RETRY_SECONDS: float = env.float("OUTAGE_RETRY_SECONDS", 5.0, validate=POSITIVE)
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
+    # Seconds after which another worker may take the work of one that was killed or stands still. More than a write to AWS
+    # may take: SENT_WITHIN_SECONDS of portal/aws/ecs.py and the time-outs of portal/aws/credentials.py.
+    LEASE_SECONDS: float = env.float("LEASE_SECONDS", 20.0, validate=validate.Range(min=18))
+    # Seconds without a scheduler's heartbeat after which the workers run the scheduled jobs (portal/stand_in.py).
+    STAND_IN_SECONDS: float = env.float("STAND_IN_SECONDS", 15.0, validate=POSITIVE)
     # Seconds after which a rollout that has not ended is overdue, plus what its deployment's own configuration allows.
     UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60, validate=POSITIVE)
     # Seconds without a newly running task after which a rollout is flagged `stalled`.
@@ -209,15 +240,27 @@ DATABASES = {
     }
 }
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 3)
+# A request must not wait long for a lock. While a migration waits for one, all later requests of its table wait too.
+limits = {
+    "statement_timeout": DATABASE_STATEMENT_SECONDS,
+    "lock_timeout": DATABASE_LOCK_SECONDS,
+    "idle_in_transaction_session_timeout": DATABASE_IDLE_SECONDS,
+}
+DATABASES["default"]["OPTIONS"]["options"] = " ".join(
+    [
+        DATABASES["default"]["OPTIONS"].get("options", ""),
+        *(f"-c {name}={round(1000 * seconds)}" for name, seconds in limits.items()),
+    ]
+).strip()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
     if cache_url == "locmem://"
     else {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "portal.cache.RedisCache",
         "LOCATION": cache_url,  # redis://, rediss:// or unix://
-        "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 1},
+        "OPTIONS": {"socket_timeout": 0.5, "socket_connect_timeout": 0.5},
     }
 }
 
@@ -358,14 +401,19 @@ SPECTACULAR_SETTINGS = {
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
-CELERY_TASK_ACKS_LATE = True
-CELERY_TASK_REJECT_ON_WORKER_LOST = True
+# Messages are confirmed before their task runs: if the worker dies, the row's lease decides when it is taken again, so
+# that a message that came again earlier would find the row held.
+CELERY_TASK_ACKS_LATE = False
+# Logged without traceback: portal/worker.py logs an outage of the database in one line.
+CELERY_TASK_ANNOTATIONS = {"*": {"throws": (DatabaseError, InterfaceError)}}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 500
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_TIME_LIMIT = 60
 CELERY_TASK_SOFT_TIME_LIMIT = 50
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_WORKER_CONSUMER = "portal.worker:Consumer"
 # Without the time-outs a broker that accepts and never answers would hang the request that rings (kombu redis:
 # socket_timeout is None by default). A message that no worker confirms comes again after visibility_timeout.
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
@@ -428,6 +476,7 @@ LOGGING = {
     "filters": {
         "request_id": {"()": "portal.request_id.RequestIdFilter"},
         "without_traceback": {"()": "portal.aws.log_filter.WithoutTraceback"},
+        "without_outages": {"()": "portal.outages.WithoutOutages"},
     },
     "formatters": {
         "line": {
@@ -439,6 +488,7 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
+        "django.request": {"filters": ["without_outages"]},
         "django.server": {"handlers": [], "propagate": True},
         # At DEBUG, each of these logs what it sends or receives.
         "botocore": {"level": "WARNING"},

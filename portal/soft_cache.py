@@ -1,6 +1,7 @@
 """Cache wrapper that treats a Redis outage as a cache miss.
 
-Data that must not be lost (the rate limits of sign-in) does not use this wrapper.
+Data that must not be lost (the rate limits of sign-in) does not use this wrapper. portal/cache.py logs the outage and
+keeps it from costing each caller a time-out.
 """
 
 import hashlib
@@ -10,7 +11,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from django.core.cache import cache
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 logger = logging.getLogger(__name__)
 
@@ -93,5 +96,7 @@ def delete(key: str) -> None:
 def ignore_outage() -> Iterator[None]:
     try:
         yield
+    except (RedisConnectionError, RedisTimeoutError):
+        pass  # portal/cache.py has logged it
     except RedisError as error:
-        logger.warning("cache does not answer: %s", type(error).__name__)
+        logger.warning("cache refused: %s", type(error).__name__)

@@ -49,6 +49,12 @@ def no_organization() -> Iterator[None]:
     yield from _inside(NOTHING)
 
 
+@contextmanager
+def inside(context: str) -> Iterator[None]:
+    """Work inside a context that `current` returned earlier."""
+    yield from _inside(context)
+
+
 def _inside(context: str) -> Iterator[None]:
     token = _context.set(context)
     try:

@@ -12,11 +12,12 @@ from redis.exceptions import RedisError
 
 from portal.aws.errors import BOTO_ERRORS
 from portal.celery import app
+from portal.outages import CircuitOpen, get_circuit
 
 MESSAGE_SECONDS = 60
 # Seconds: a broker that accepts and never answers must not delay the request that dispatches. (The worker, which waits for
 # messages on its connection, needs the longer time-out of the settings.)
-SHORT_TIMEOUTS = {"socket_timeout": 1, "socket_connect_timeout": 1}
+SHORT_TIMEOUTS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "max_retries": 0}
 # kombu translates the transport's errors for some calls only.
 BROKER_ERRORS = (KombuError, OSError, RedisError, *BOTO_ERRORS)
 
@@ -24,12 +25,15 @@ logger = logging.getLogger(__name__)
 
 
 def dispatch(task: str, *args: str | int) -> bool:
-    """Dispatch the task of this name. Return False if the broker did not accept the message."""
+    """Dispatch the task of this name. Return False if the broker did not accept the message.
+
+    A broker that just failed is not called again for some seconds (portal/outages.py).
+    """
     try:
-        with broker_connection() as broker:
+        with get_circuit("broker", app.conf.broker_url).guard(*BROKER_ERRORS), broker_connection() as broker:
             app.send_task(task, args=args, expires=MESSAGE_SECONDS, connection=broker)
-    except BROKER_ERRORS as error:
-        logger.warning("task %s not dispatched: %s", task, type(error).__name__)
+    except (CircuitOpen, *BROKER_ERRORS) as error:
+        logger.info("task %s not dispatched: %s", task, type(error).__name__)
         return False
     return True
 

@@ -33,6 +33,7 @@ from portal.accounts.sessions import SessionStore
 from portal.aws import credentials
 from portal.celery import app
 from portal.models import AuditEvent, AuditQuerySet, Membership, Organization, Role, User
+from portal.outages import forget_outages
 from tests.embedded import TEMPLATE_DATABASE
 from tests.local_aws import LocalAws
 from upgrades.engine.reconciler import advance
@@ -325,13 +326,14 @@ def broker_down(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(app.conf, name, "redis://127.0.0.1:1/0")
     monkeypatch.setattr(app, "_pool", None)
     monkeypatch.setattr(app.amqp, "_producer_pool", None)
+    forget_outages()
 
 
 @pytest.fixture
 def cache_down(settings: Any) -> None:
     """Point the cache at a Redis that refuses connections."""
-    backend = "django.core.cache.backends.redis.RedisCache"
-    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:1"}}
+    settings.CACHES = {"default": {"BACKEND": "portal.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1"}}
+    forget_outages()
 
 
 class Engine:

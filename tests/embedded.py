@@ -24,6 +24,8 @@ SETTINGS = {
     "DEMO": "1",
     "DEBUG": "0",
     "LOG_LEVEL": "WARNING",
+    # Copying the template takes seconds on a busy machine.
+    "DATABASE_STATEMENT_SECONDS": "60",
     "CACHE_URL": "locmem://",
     "AWS_ACCESS_KEY_ID": "portal",
     "AWS_SECRET_ACCESS_KEY": "portal",

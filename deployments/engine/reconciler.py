@@ -12,7 +12,7 @@ from deployments.engine.read_budget import DeploymentLease, claim_batch
 from deployments.engine.steps import record_failure, step
 from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
-from portal.leases import run_guarded
+from portal.leases import kept, run_guarded
 from portal.models import Organization
 from portal.tenancy import organizations
 
@@ -38,6 +38,12 @@ def take_turn(organization_id: str, cluster: str) -> int:
     leases = claim_batch(organization, cluster)
     if not leases:
         return 0
+    with kept(*leases):
+        take_turn(organization, cluster, leases)
+    return len(leases)
+
+
+def take_turn(organization: Organization, cluster: str, leases: list[DeploymentLease]) -> None:
     names = [lease.row.service_name for lease in leases]
     reading: ecs.ServicesReading | None = None
     failure: AwsError | None = None
@@ -52,7 +58,6 @@ def take_turn(organization_id: str, cluster: str) -> int:
             lease.discard()
         else:
             run_step(lease, reading, failure)
-    return len(leases)
 
 
 def run_step(lease: DeploymentLease, reading: ecs.ServicesReading | None, failure: AwsError | None) -> None:

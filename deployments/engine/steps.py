@@ -28,7 +28,7 @@ from portal.audit import record
 from portal.aws import ecs, ecs_runtime
 from portal.aws.credentials import drop_session
 from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error, with_advice
-from portal.leases import LEASE_DURATION
+from portal.leases import get_lease_duration
 from portal.models import AuditKind
 from portal.templatetags.formatting import last_part
 
@@ -267,7 +267,7 @@ def remove(lease: DeploymentLease, service: ecs.Service | None) -> None:
 def may_still_appear(lease: DeploymentLease) -> bool:
     """Return whether a recent CreateService call may still take effect or become visible."""
     called_at = lease.row.create_called_at
-    patience = LEASE_DURATION + timedelta(seconds=settings.DEPLOYMENTS_LAG_SECONDS)
+    patience = get_lease_duration() + timedelta(seconds=settings.DEPLOYMENTS_LAG_SECONDS)
     return called_at is not None and lease.now - called_at < patience
 
 

@@ -4,16 +4,13 @@ Every request counts, so an open page that refreshes itself and an API client st
 no hidden page). The writes happen after the response is sent, so that no one waits for them.
 """
 
-import logging
 from collections.abc import Callable
 
 from allauth.usersessions.models import UserSession
-from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 
 from portal.accounts.sessions import SessionStore
-
-logger = logging.getLogger(__name__)
+from portal.after_response import write_after_response
 
 
 class DevicesMiddleware:
@@ -28,21 +25,17 @@ class DevicesMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
         if request.user.is_authenticated and get_store(request).is_activity_due:
-            # Django calls these when the server closes the response. It has no public name for them.
-            response._resource_closers.append(lambda: store_activity(request))  # type: ignore[attr-defined]
+            write_after_response(lambda: store_activity(request))
         return response
 
 
 def store_activity(request: HttpRequest) -> None:
-    """Store the activity, unless the request ended its session. A failure is logged: the next request tries again."""
+    """Store the activity, unless the request ended its session. If that fails, the next request tries again."""
     session = get_store(request)
     if not session.session_key or not request.user.is_authenticated:
         return
-    try:
-        session.store_activity()
-        UserSession.objects.create_from_request(request)
-    except DatabaseError as error:
-        logger.warning("activity of a session was not stored: %s", type(error).__name__)
+    session.store_activity()
+    UserSession.objects.create_from_request(request)
 
 
 def get_store(request: HttpRequest) -> SessionStore:

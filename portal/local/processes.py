@@ -17,6 +17,9 @@ from typing import IO
 from portal.local.leftovers import Record
 
 STOP_SECONDS = 8
+# A process that is started again must run this many seconds, or it may end only MAX_SHORT_RUNS times in a row.
+SHORT_RUN_SECONDS = 10
+MAX_SHORT_RUNS = 3
 
 
 @dataclass
@@ -25,6 +28,10 @@ class Running:
     process: subprocess.Popen[bytes]
     reader: threading.Thread | None
     stop_signal: signal.Signals
+    # Set for a process that is started again when it ends.
+    command: list[str] | None = None
+    started_at: float = 0.0
+    short_runs: int = 0
 
 
 class EndedError(Exception):
@@ -51,8 +58,12 @@ class Processes:
         log: Path | None = None,
         user: str | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        is_supervised: bool = False,
     ) -> None:
-        """Start a process. Its output goes to `log`, or with its name to the common log."""
+        """Start a process. Its output goes to `log`, or with its name to the common log.
+
+        `is_supervised`: start it again whenever it ends.
+        """
         with contextlib.ExitStack() as files:
             output: IO[bytes] | int = files.enter_context(log.open("ab")) if log else subprocess.PIPE
             process = subprocess.Popen(  # noqa: S603 - the commands of up.py
@@ -70,7 +81,8 @@ class Processes:
         if process.stdout:
             reader = threading.Thread(target=self.keep_lines, args=(name, process.stdout), daemon=True)
             reader.start()
-        self.running.append(Running(name, process, reader, stop_signal))
+        restarted = command if is_supervised else None
+        self.running.append(Running(name, process, reader, stop_signal, restarted, time.monotonic()))
 
     def keep_lines(self, name: str, output: IO[bytes]) -> None:
         for raw in output:
@@ -93,13 +105,27 @@ class Processes:
         return process.returncode
 
     def check(self, *, apart_from: Running | None = None) -> None:
-        """Raise EndedError if a process has ended."""
-        for each in self.running:
+        """Start supervised processes again that have ended. *Raises* EndedError if another has."""
+        for each in list(self.running):
             code = each.process.poll()
-            if code is not None and each is not apart_from:
-                if each.reader:
-                    each.reader.join(timeout=1)  # so that its last lines are in the log
-                raise EndedError(each.name, code)
+            if code is None or each is apart_from:
+                continue
+            if each.reader:
+                each.reader.join(timeout=1)  # so that its last lines are in the log
+            self.restart(each, code)
+
+    def restart(self, ended: Running, code: int) -> None:
+        """Start an ended process again. *Raises* EndedError if it is not supervised, or keeps ending soon."""
+        is_short = time.monotonic() - ended.started_at < SHORT_RUN_SECONDS
+        short_runs = ended.short_runs + 1 if is_short else 0
+        if ended.command is None or short_runs >= MAX_SHORT_RUNS:
+            raise EndedError(ended.name, code)
+        show(f"  {ended.name} ended with exit code {code}: starting it again.")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(ended.process.pid, signal.SIGKILL)  # children that a killed worker left
+        self.running.remove(ended)
+        self.start(ended.name, ended.command, stop_signal=ended.stop_signal, is_supervised=True)
+        self.running[-1].short_runs = short_runs
 
     def stop(self, *names: str) -> None:
         """Stop the named processes, or all, in parallel. Kill those that do not end in time."""

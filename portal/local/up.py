@@ -192,8 +192,8 @@ def start_portal(processes: Processes, options: Options) -> None:
     # Celery warns root about pickled messages, but the portal's messages are JSON.
     worker = [python, "-W", "ignore:You're running the worker with superuser privileges", "-m", "celery", "--quiet"]
     worker += ["-A", "portal", "worker", "--concurrency", "2", "--loglevel", "WARNING", "--without-mingle"]
-    processes.start("worker", worker)
-    processes.start("scheduler", [python, "manage.py", "run_scheduler"])
+    processes.start("worker", worker, is_supervised=True)
+    processes.start("scheduler", [python, "manage.py", "run_scheduler"], is_supervised=True)
 
 
 def environment(options: Options, sockets: Path) -> dict[str, str]:
@@ -233,7 +233,7 @@ def write_manage_settings(settings: dict[str, str], data_dir: Path) -> None:
 def watch(processes: Processes, options: Options, started_at: float) -> None:
     """Print the address and the demo users once the portal answers. Return if the `make` that started this is killed.
 
-    *Raises* EndedError if a process ends.
+    A worker or scheduler that ends is started again. *Raises* EndedError if another process ends.
     """
     parent = os.getppid()
     is_announced = False

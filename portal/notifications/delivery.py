@@ -49,6 +49,7 @@ from portal.models.notifications import (
     NotificationKind,
 )
 from portal.notifications.messages import build_email, slack_body, webhook_body, webhook_headers
+from portal.outages import is_database_outage, note_database_outage
 from portal.sealing import unseal
 from portal.tenancy import all_organizations, organizations
 
@@ -108,8 +109,11 @@ def send_on_thread(lease: Lease[NotificationDelivery]) -> None:
     try:
         with organizations(lease.row.organization_id):
             send(lease)
-    except Exception:
-        logger.exception("notification %s: result not written", lease.row.pk)
+    except Exception as error:
+        if is_database_outage(error):
+            note_database_outage(error)
+        else:
+            logger.exception("notification %s: result not written", lease.row.pk)
     finally:
         connection.close()
         idle.release()

@@ -100,6 +100,13 @@ class Portal:
         children = [child for process in named for child in process.children(recursive=True)]
         return list({process.pid: process for process in [*with_children, *named, *children]}.values())
 
+    def find(self, name: str) -> psutil.Process | None:
+        """Return the running first process of worker or scheduler."""
+        assert self.process
+        word = {"worker": "celery", "scheduler": "run_scheduler"}[name]
+        children = psutil.Process(self.process.pid).children()
+        return next((child for child in children if word in child.cmdline()), None)
+
     def kill_everything(self) -> None:
         assert self.process
         for process in self.processes():
@@ -155,6 +162,14 @@ def test_an_upgrade_survives_the_kill_of_every_process(portal: Portal) -> None:
     assert ended["services"][0]["outcome"] == "completed"
     (deployment,) = portal.deployments_in_ecs()
     assert deployment["deployment_id"] == ended["services"][0]["deployment_id"]
+
+    for name in ("worker", "scheduler"):
+        running = portal.find(name)
+        assert running
+        running.kill()
+        sentence = f"{name} ended with exit code -9: starting it again."
+        wait_for(lambda sentence=sentence: sentence in portal.output.read_text())
+    wait_for(lambda: portal.find("worker") and portal.find("scheduler"))
 
     started = portal.processes()
     with portal.busy_clients():

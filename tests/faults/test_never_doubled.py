@@ -12,8 +12,8 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from portal.aws import credentials
-from portal.leases import LEASE_DURATION
+from portal.aws import credentials, ecs
+from portal.leases import get_lease_duration
 from portal.models import Organization
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
@@ -320,7 +320,6 @@ def test_several_candidates_are_listed_with_the_verdict(cast: Cast, engine: Engi
 
 
 def test_a_lease_outlives_the_longest_write() -> None:
-    assume_role = 2 * (credentials.CONNECT_TIMEOUT_SECONDS + credentials.READ_TIMEOUT_SECONDS)
     write = credentials.CONNECT_TIMEOUT_SECONDS + credentials.WRITE_TIMEOUT_SECONDS
 
-    assert LEASE_DURATION.total_seconds() > assume_role + write
+    assert get_lease_duration().total_seconds() > ecs.SENT_WITHIN_SECONDS + write

@@ -85,7 +85,7 @@ def validate(run_id: int) -> bool:
     if lease is None:
         return False
     # A step that crashes is retried until the run's time is over. The rows are then left for people to sign.
-    with organizations(lease.row.organization_id):
+    with organizations(lease.row.organization_id), leases.kept(lease):
         run_guarded(
             f"validation run {run_id}", lambda: step(lease), record_crash=lambda: lease.release(seconds=LATER_SECONDS)
         )

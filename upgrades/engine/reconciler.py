@@ -24,7 +24,7 @@ from portal.access import get_role
 from portal.aws import ecs
 from portal.aws.credentials import drop_session
 from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error
-from portal.leases import LEASE_DURATION, run_guarded
+from portal.leases import get_lease_duration, kept, run_guarded
 from portal.models import Role
 from portal.tenancy import organizations
 from upgrades.engine.deadline import is_past_deadline, is_past_ecs_limit
@@ -81,7 +81,7 @@ def advance(rollout_id: int) -> bool:
     if lease is None:
         return False
     crash = "The portal could not process this rollout. See the worker's log for the error."
-    with organizations(lease.rollout.organization_id):
+    with organizations(lease.rollout.organization_id), kept(lease):
         run_guarded(
             f"rollout {rollout_id} in {lease.rollout.phase}",
             lambda: run_step(lease),
@@ -464,7 +464,7 @@ def request_stop(lease: RolloutLease, deployment: ecs.ServiceDeployment | None, 
     # Written before the call: if the reply is lost, the rollback that follows is still known to come from this stop.
     sent_before = rollout.stop_sent_at
     unanswered = "AWS has not answered the stop request yet. If no answer comes, the portal sends it again."
-    lease.write(lease_until=Now() + LEASE_DURATION, stop_sent_at=lease.now, stop_error=unanswered)
+    lease.write(lease_until=Now() + get_lease_duration(), stop_sent_at=lease.now, stop_error=unanswered)
     try:
         ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=lease.renew)
     except AwsUnavailable as error:
