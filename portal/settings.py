@@ -52,6 +52,11 @@ try:
     SQS_QUEUE_URL: str = env.str("SQS_QUEUE_URL", "", validate=QUEUE_URL)
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
+    # Web processes, and threads of each.
+    WEB_PROCESSES: int = env.int("WEB_PROCESSES", 2, validate=POSITIVE)
+    WEB_THREADS: int = env.int("WEB_THREADS", 8, validate=validate.Range(min=2))
+    # Seconds after SIGTERM in which the web server still serves requests while /readyz answers 503.
+    WEB_DRAIN_SECONDS: float = env.float("WEB_DRAIN_SECONDS", 10.0, validate=validate.Range(min=0))
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
     # Seconds after which a rollout that has not ended is overdue, plus what its deployment's own configuration allows.
     UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60, validate=POSITIVE)

@@ -12,8 +12,8 @@ from typing import Any
 
 from django.conf import settings
 
-workers = 2
-threads = 4
+workers = settings.WEB_PROCESSES
+threads = settings.WEB_THREADS
 preload_app = True  # one import for both workers
 loglevel = "warning"
 control_socket_disable = True  # its file in the home folder would be shared by all portals of one user

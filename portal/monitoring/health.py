@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 
-from portal import __version__, soft_cache
+from portal import __version__, draining, soft_cache
 from portal.access import Policy, policy
 from portal.aws.sts import caller_is_known
 from portal.celery import app
@@ -33,10 +33,10 @@ def livez(request: HttpRequest) -> JsonResponse:
 @policy(Policy.PUBLIC)
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
-    """Answer whether requests can be served: 200 if the database answers, else 503."""
-    ready = database_answers()
-    response = JsonResponse({"status": "ready" if ready else "unready"}, status=200 if ready else 503)
-    if not ready:
+    """Answer whether requests can be served: 200 if the database answers, else 503; also 503 while the server stops."""
+    status = "stopping" if draining.has_begun() else "ready" if database_answers() else "unready"
+    response = JsonResponse({"status": status}, status=200 if status == "ready" else 503)
+    if status != "ready":
         response["Retry-After"] = "5"
     return response
 
