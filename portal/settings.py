@@ -52,7 +52,7 @@ try:
     SQS_QUEUE_URL: str = env.str("SQS_QUEUE_URL", "", validate=QUEUE_URL)
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
-    # Web processes, and threads of each.
+    # Web processes, and threads of each. At most half of the threads wait for AWS at a time (portal/aws/bulkhead.py).
     WEB_PROCESSES: int = env.int("WEB_PROCESSES", 2, validate=POSITIVE)
     WEB_THREADS: int = env.int("WEB_THREADS", 8, validate=validate.Range(min=2))
     # Seconds after SIGTERM in which the web server still serves requests while /readyz answers 503.

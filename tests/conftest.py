@@ -23,7 +23,7 @@ from django.db.models.functions import Now
 from django.db.models.signals import post_migrate
 from django.test import Client
 
-from portal.aws import credentials
+from portal.aws import bulkhead, credentials, reachability
 from portal.celery import app
 from portal.models import Membership, Organization, Role, User
 from tests.embedded import TEMPLATE_DATABASE
@@ -111,6 +111,8 @@ def local_aws(local_aws_server: LocalAws) -> LocalAws:
     local_aws_server.reset()
     local_aws_server.freeze()
     clear_roles()
+    bulkhead.forget_lanes()
+    reachability.forget_answers()
     cache.clear()
     return local_aws_server
 

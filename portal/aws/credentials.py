@@ -2,9 +2,14 @@
 
 Timeouts are short because pages and leases wait on these calls. Reads are retried by botocore's standard mode, which
 AWS's SDK reference calls safe for several tenants. Writes are made exactly once; the engine decides what to do afterwards.
+A role is assumed before a call, not inside it, by one thread for all that wait for it.
 """
 
+import contextlib
 import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +25,11 @@ SESSION_SECONDS = 3600
 CONNECT_TIMEOUT_SECONDS = 2
 READ_TIMEOUT_SECONDS = 5
 WRITE_TIMEOUT_SECONDS = 10
-# A page waits for these reads. They are not retried: if one fails, the page shows the last data with its age.
-LIVE_CONNECT_SECONDS, LIVE_READ_SECONDS = 1, 4
+# A page waits for these calls (portal/aws/bulkhead.py), and everything waits for a role. They are not retried: if one
+# fails, the page shows the last data with its age. Their sum is less than the time that the page waits.
+SHORT_CONNECT_SECONDS, PAGE_READ_SECONDS, LIVE_READ_SECONDS = 1, 2.5, 3
+# botocore renews credentials in the last 15 minutes, and waits for new ones only in the last 10.
+MUST_RENEW_SECONDS = 10 * 60
 MAX_TARGETS = 200
 
 
@@ -36,26 +44,46 @@ class AwsTarget:
 
 @dataclass
 class _TargetSession:
-    """One target's session and clients. The role is assumed once for all of them; `lock` is held while one is created."""
+    """One target's session and clients. The role is assumed once for all of them.
+
+    `lock` is held while a client is created, never during a call. `assuming`: the assumption in progress.
+    """
 
     session: boto3.Session
     clients: dict[tuple[str, str, ReadOnlyCredentials | None], Any] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    assuming: "Future[None] | None" = None
 
 
 # Shared by all sessions: reading a service's model takes 10 MB and 0.2 seconds, and nothing in it depends on the session.
 _loader = create_loader()
 _target_sessions: dict[AwsTarget, _TargetSession] = {}
 _lock = threading.Lock()
+_has_short_timeouts: ContextVar[bool] = ContextVar("has_short_timeouts", default=False)
+
+
+@contextlib.contextmanager
+def short_timeouts() -> Iterator[None]:
+    """Give the reads in this block the time-outs of pages."""
+    token = _has_short_timeouts.set(True)
+    try:
+        yield
+    finally:
+        _has_short_timeouts.reset(token)
+
+
+def has_short_timeouts() -> bool:
+    return _has_short_timeouts.get()
 
 
 def client(target: AwsTarget, service: str, *, writes: bool = False) -> Any:
     """Return a cached boto3 client.
 
-    With `writes=True` the client never retries, and the role is assumed here instead of inside the call. The call
-    therefore takes no longer than its own timeouts. Raises botocore's errors.
+    The role is assumed here instead of inside the call. With `writes=True` the client never retries, and the call takes no
+    longer than its own timeouts. Raises botocore's errors.
     """
-    return _client(target, service, "writes" if writes else "reads")
+    reads = "page reads" if _has_short_timeouts.get() else "reads"
+    return _client(target, service, "writes" if writes else reads)
 
 
 def live_client(target: AwsTarget, service: str) -> Any:
@@ -65,7 +93,8 @@ def live_client(target: AwsTarget, service: str) -> Any:
 
 def _client(target: AwsTarget, service: str, manner: str) -> Any:
     target_session = _get_target_session(target)
-    # Outside the lock, so that readers do not wait for an AssumeRole.
+    if target.role_arn:
+        _assume_once(target_session)
     fixed = _fresh_credentials(target_session.session) if manner == "writes" else None
     key = (service, manner, fixed)
     with target_session.lock:
@@ -94,7 +123,7 @@ def assume_role(target: AwsTarget) -> dict[str, str]:
 
     Raises botocore's errors, and AwsUnavailable if the reply lacks a part of the credentials.
     """
-    sts = client(AwsTarget(target.region), "sts")
+    sts = _client(AwsTarget(target.region), "sts", "page reads")
     parameters: dict[str, Any] = {
         "RoleArn": target.role_arn,
         "RoleSessionName": "operations-portal",
@@ -136,6 +165,33 @@ def _session(target: AwsTarget) -> boto3.Session:
     return session
 
 
+def _assume_once(target_session: _TargetSession) -> None:
+    """Assume the role unless its credentials are fresh. One thread makes the call; the others share its result or error.
+
+    While the credentials are still valid for some time, only that one thread waits.
+    """
+    credentials = target_session.session.get_credentials()
+    if not credentials.refresh_needed():
+        return
+    with target_session.lock:
+        assuming = target_session.assuming
+        if assuming is None:
+            ours = target_session.assuming = Future[None]()
+    if assuming is not None:
+        if credentials.refresh_needed(MUST_RENEW_SECONDS):
+            assuming.result()
+        return
+    try:
+        credentials.get_frozen_credentials()
+    except BaseException as error:
+        ours.set_exception(error)
+        raise
+    else:
+        ours.set_result(None)
+    finally:
+        target_session.assuming = None
+
+
 def _fresh_credentials(session: boto3.Session) -> ReadOnlyCredentials | None:
     """Return the current credentials, refreshed if they expire within 15 minutes.
 
@@ -157,5 +213,6 @@ def _config(connect: float, read: float, *, attempts: int) -> Config:
 CONFIGS = {
     "reads": _config(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, attempts=2),
     "writes": _config(CONNECT_TIMEOUT_SECONDS, WRITE_TIMEOUT_SECONDS, attempts=1),
-    "live": _config(LIVE_CONNECT_SECONDS, LIVE_READ_SECONDS, attempts=1),
+    "page reads": _config(SHORT_CONNECT_SECONDS, PAGE_READ_SECONDS, attempts=1),
+    "live": _config(SHORT_CONNECT_SECONDS, LIVE_READ_SECONDS, attempts=1),
 }

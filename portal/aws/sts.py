@@ -3,7 +3,7 @@
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, client
-from portal.aws.errors import AwsError, complete, need, translated
+from portal.aws.errors import complete, need, translated
 
 ANY_REGION = "us-east-1"
 
@@ -13,15 +13,6 @@ def caller_account(target: AwsTarget) -> str:
     reply = _get_caller(target)
     with complete("sts:GetCallerIdentity"):
         return str(need(reply, "Account"))
-
-
-def caller_is_known() -> bool:
-    """Return whether AWS answers and accepts the portal's own credentials. One call."""
-    try:
-        _get_caller(AwsTarget(region=ANY_REGION))
-    except AwsError:
-        return False
-    return True
 
 
 def _get_caller(target: AwsTarget) -> dict[str, Any]:

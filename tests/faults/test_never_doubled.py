@@ -320,7 +320,7 @@ def test_several_candidates_are_listed_with_the_verdict(cast: Cast, engine: Engi
 
 
 def test_a_lease_outlives_the_longest_write() -> None:
-    assume_role = 2 * (credentials.CONNECT_TIMEOUT_SECONDS + credentials.READ_TIMEOUT_SECONDS)
+    assume_role = credentials.SHORT_CONNECT_SECONDS + credentials.PAGE_READ_SECONDS
     write = credentials.CONNECT_TIMEOUT_SECONDS + credentials.WRITE_TIMEOUT_SECONDS
 
     assert LEASE_DURATION.total_seconds() > assume_role + write
