@@ -10,6 +10,8 @@ import sys
 from importlib import import_module
 from typing import Any
 
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
 from django.conf import settings
 
 workers = settings.WEB_PROCESSES
