@@ -7,6 +7,7 @@ gunicorn closes its socket immediately on SIGTERM, while a load balancer still s
 import os
 import signal
 import socket
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
@@ -36,6 +37,11 @@ def when_ready(server: Any) -> None:
     if settings.WEB_DRAIN_SECONDS:
         signal.signal(signal.SIGTERM, drain)
         signal.signal(signal.SIGALRM, lambda _number, frame: server.signal(signal.SIGTERM, frame))
+
+
+def post_worker_init(worker: Any) -> None:
+    """Import every page before the worker accepts its first request."""
+    import_module(settings.ROOT_URLCONF)
 
 
 def drain(_number: int, _frame: FrameType | None) -> None:
