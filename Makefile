@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-fast test-browser faults isolation fuzz pages check format lock bench bench-verdicts sim sim-mutants
+.PHONY: help up manage reset test test-fast test-browser faults isolation fuzz pages check format lock bench bench-hung-aws bench-verdicts sim sim-mutants
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -56,6 +56,9 @@ test-browser: ## install Chromium (Debian's), then run the tests that drive it
 
 bench: $(VENV)/.dev ## calls to ECS a minute, and how soon a change is seen, with 2,000 deployments
 	@$(BIN)/python -m bench.reconcile $(ARGS)
+
+bench-hung-aws: $(VENV)/.dev ## how long people wait for pages while AWS hangs and ten others watch logs and metrics
+	@$(BIN)/python -m bench.hung_aws $(ARGS)
 
 bench-verdicts: $(VENV)/.dev ## 1,000 scripted rollouts of mixed fates: is any verdict wrong? (ARGS="--rollouts 100 --seed 2")
 	@$(BIN)/python -m bench.verdicts $(ARGS)

@@ -37,6 +37,8 @@ from portal.tenancy import enter_all_organizations
 from portal.web.htmx import get_page_path
 
 Person = User | AnonymousUser
+# How the addresses of downloads end.
+FILES = (".csv", ".txt")
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -147,16 +149,26 @@ def open_admin(request: HttpRequest) -> HttpResponse | None:
 
 
 def sign_in_first(request: HttpRequest) -> HttpResponse:
-    """Answer an anonymous request: 401 JSON for the API, 401 with HX-Redirect for a fragment, else redirect to sign-in.
+    """Answer an anonymous request: 401 with HX-Redirect for a fragment, redirect to sign-in for a page, else 401 JSON.
 
     Sign-in then returns to the requested page, or to the page that requested the fragment.
     """
-    if is_api(request):
+    is_fragment = request.headers.get("HX-Request") == "true"
+    if is_api(request) or not (is_fragment or asks_for_html(request)):
         return JsonResponse(error_body("not_authenticated", "Sign in first: POST /api/v1/auth/login."), status=401)
-    if request.headers.get("HX-Request") == "true":
+    if is_fragment:
         # A 302 would paste the sign-in page into the fragment.
         return HttpResponse(status=401, headers={"HX-Redirect": sign_in_url(get_page_path(request))})
     return HttpResponseRedirect(sign_in_url(request.get_full_path()))
+
+
+def asks_for_html(request: HttpRequest) -> bool:
+    """Return whether the client names HTML among what it accepts, as browsers do; `*/*` alone is a script.
+
+    Without the header: whether the address is that of a page and not of a file.
+    """
+    accept = request.headers.get("Accept")
+    return "text/html" in accept if accept is not None else not request.path.endswith(FILES)
 
 
 def sign_in_url(then: str | None) -> str:

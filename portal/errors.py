@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, RequestDataTooBig, TooManyFieldsSent
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, TooManyFieldsSent
 from django.db import DatabaseError, DataError, InterfaceError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
@@ -33,6 +33,7 @@ DEPENDENCY_DOWN = "A service that the portal depends on is down. Nothing was cha
 LOCKED = "Something else holds what this needs. Nothing was changed. Try again in a few seconds."
 TIMEOUT = "The database did not answer in time. Nothing was changed. Try again in a few seconds."
 READ_ONLY = "The database accepts no changes at the moment. Nothing was changed. Try again in a few seconds."
+TOO_LARGE = "The request is larger than 1 MiB."
 CSRF_MISSING = f"Send the value of the {settings.CSRF_COOKIE_NAME} cookie in the X-CSRFToken header."
 API_PREFIXES = ("/api/", "/deployments", "/agents")
 RETRY_AFTER_SECONDS = 5
@@ -53,6 +54,10 @@ class PortalError(Exception):
         super().__init__(message)
         self.code, self.message, self.status, self.extra = code, message, status, extra
         self.headers = {"Retry-After": str(retry_after)} if status in (429, 503) else {}
+
+
+class FilesRefused(SuspiciousOperation):
+    """A form was sent with a file (portal/web/bodies.py). Django answers with `bad_request`: no view was called yet."""
 
 
 def found_or_404(found: Found | None) -> Found:
@@ -109,10 +114,12 @@ def as_portal_error(exception: BaseException | None) -> PortalError | None:
     if isinstance(exception, PermissionDenied):
         return PortalError("forbidden", str(exception) or "You may not do this.", 403)
     if isinstance(exception, RequestDataTooBig):
-        return PortalError("too_large", "The request is larger than 1 MiB.", 413)
+        return PortalError("too_large", TOO_LARGE, 413)
     if isinstance(exception, TooManyFieldsSent):
         most = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
         return PortalError("too_many_keys", f"The request has more than {most} fields.", 400)
+    if isinstance(exception, FilesRefused):
+        return PortalError("files_not_accepted", "The portal takes no files.", 415)
     if isinstance(exception, DataError):
         # Fields are validated earlier. What remains is a NUL in a URL or header, which PostgreSQL cannot store.
         logger.warning("refused by the database: %s", exception)
@@ -215,7 +222,7 @@ def permission_denied(request: HttpRequest, exception: Exception | None = None) 
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    if isinstance(exception, RequestDataTooBig | TooManyFieldsSent):
+    if isinstance(exception, RequestDataTooBig | TooManyFieldsSent | FilesRefused):
         return respond(request, as_portal_error(exception))
     return respond(request, PortalError("bad_request", "The request cannot be read.", 400))
 

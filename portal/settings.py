@@ -84,6 +84,11 @@ try:
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
     # Seconds for which a process does not call a cache or broker again that failed.
     OUTAGE_RETRY_SECONDS: float = env.float("OUTAGE_RETRY_SECONDS", 5.0, validate=POSITIVE)
+    # Web processes, and threads of each. At most half of the threads wait for AWS at a time (portal/aws/bulkhead.py).
+    WEB_PROCESSES: int = env.int("WEB_PROCESSES", 2, validate=POSITIVE)
+    WEB_THREADS: int = env.int("WEB_THREADS", 8, validate=validate.Range(min=2))
+    # Seconds after SIGTERM in which the web server still serves requests while /readyz answers 503.
+    WEB_DRAIN_SECONDS: float = env.float("WEB_DRAIN_SECONDS", 10.0, validate=validate.Range(min=0))
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
     # Seconds after which another worker may take the work of one that was killed or stands still. More than a write to AWS
     # may take: SENT_WITHIN_SECONDS of portal/aws/ecs.py and the time-outs of portal/aws/credentials.py.
@@ -194,6 +199,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.safe_text.SafeTextMiddleware",
     "portal.errors.ErrorMiddleware",
+    "portal.web.bodies.BodyMiddleware",
     # Before CommonMiddleware, which checks the Host.
     "portal.monitoring.health.HealthCheckMiddleware",
     "portal.accounts.sessions.SessionMiddleware",
@@ -284,6 +290,7 @@ STORAGES = {
 }
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+FILE_UPLOAD_HANDLERS = ["portal.web.bodies.RefusingUploadHandler"]
 
 EMAIL_BACKEND = email["EMAIL_BACKEND"]
 EMAIL_HOST = email["EMAIL_HOST"]

@@ -30,7 +30,7 @@ from django.utils import timezone
 
 from portal import tenancy
 from portal.accounts.sessions import SessionStore
-from portal.aws import credentials
+from portal.aws import bulkhead, credentials, reachability
 from portal.celery import app
 from portal.models import AuditEvent, AuditQuerySet, Membership, Organization, Role, User
 from portal.outages import forget_outages
@@ -146,6 +146,8 @@ def local_aws(local_aws_server: LocalAws) -> LocalAws:
     local_aws_server.reset()
     local_aws_server.freeze()
     clear_roles()
+    bulkhead.forget_lanes()
+    reachability.forget_answers()
     cache.clear()
     return local_aws_server
 

@@ -12,7 +12,7 @@ from functools import partial
 from django.db import models
 
 from portal.aws import ecs
-from portal.aws.deadline import call_with_deadline
+from portal.aws.bulkhead import call_shared
 from portal.aws.errors import AwsError, AwsRefused, summarize_error
 from portal.models import Organization
 from portal.templatetags.formatting import last_part
@@ -174,7 +174,8 @@ def read_services(upgrade: Upgrade) -> dict[str, RunningService]:
     """Read what runs now, without the cache, because a person decides by it. Raises AwsError."""
     organization = upgrade.organization
     call = partial(describe_running_services, organization, upgrade.cluster, read_recorded_names(organization))
-    rows = call_with_deadline(call, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
+    key = f"rollback:{upgrade.pk}"
+    rows = call_shared(organization.aws_target, "ecs:DescribeServices", key, call, seconds=LONGEST_WAIT_SECONDS)
     return {row.service: row for row in rows}
 
 
@@ -184,7 +185,8 @@ def read_revisions(upgrade: Upgrade, arns: list[str]) -> dict[str, bool]:
     def ask() -> dict[str, bool]:
         return {arn: is_usable(upgrade.organization, arn) for arn in dict.fromkeys(arns)}
 
-    return call_with_deadline(ask, "ecs:DescribeTaskDefinition", seconds=LONGEST_WAIT_SECONDS)
+    target, key = upgrade.organization.aws_target, f"rollback:{upgrade.pk}:{arns}"
+    return call_shared(target, "ecs:DescribeTaskDefinition", key, ask, seconds=LONGEST_WAIT_SECONDS)
 
 
 def is_usable(organization: Organization, arn: str) -> bool:

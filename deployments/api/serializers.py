@@ -18,7 +18,7 @@ from deployments.models import Agent, Deployment, DeploymentEvent
 from deployments.states import EventType, Status
 from portal.api.routes import PageQuery, StrictSerializer, StrictString, choice
 from portal.pagination import MAX_SKIP
-from portal.times import utc
+from portal.times import normalize_time, utc
 
 Json = dict[str, Any]
 
@@ -33,7 +33,10 @@ class StrictInteger(serializers.IntegerField):
 
 
 class UtcQueryField(serializers.DateTimeField):
-    """A time in a query: ISO 8601, in UTC unless it has an offset."""
+    """A time in a query: ISO 8601, in UTC unless it has an offset. Its `+` need not be encoded as `%2B`."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return super().to_internal_value(normalize_time(data) if isinstance(data, str) else data)
 
 
 class Environment(serializers.DictField):

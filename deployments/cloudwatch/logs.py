@@ -8,6 +8,7 @@ A request reads one page of lines. If none of them matches, it returns no lines 
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.utils import timezone
@@ -16,6 +17,7 @@ from deployments.cloudwatch.log_lines import read_line
 from deployments.models import Deployment
 from portal import soft_cache
 from portal.aws import logs
+from portal.aws.bulkhead import call_shared
 from portal.aws.errors import AwsError, summarize_error
 from portal.errors import PortalError
 from portal.models import User
@@ -197,7 +199,7 @@ def count_read(reader: User | None) -> None:
 def read_walk(deployment: Deployment, end: int | None, reader: User | None) -> tuple[Walk | None, str | None]:
     """Return the lines before `end` (None: now) and an error, from the cache while it is fresh.
 
-    If AWS fails, returns the last good read, or None, together with the error.
+    If AWS fails or is silent, returns the last good read, or None, together with the error.
     """
     key = f"logs:{deployment.pk}:{'tail' if end is None else end}"
     kept = soft_cache.read_as(key, lambda fields: Walk(**fields))
@@ -209,16 +211,24 @@ def read_walk(deployment: Deployment, end: int | None, reader: User | None) -> t
     if end is not None:
         count_read(reader)
     try:
+        read = partial(read_and_cache, key, deployment, end)
+        return call_shared(deployment.organization.aws_target, "logs:FilterLogEvents", key, read), None
+    except AwsError as error:
+        return kept, summarize_error(error)
+
+
+def read_and_cache(key: str, deployment: Deployment, end: int | None) -> Walk:
+    """Read the lines and cache them, even if the caller no longer waits. A failure is cached too. *Raises* AwsError."""
+    try:
         walk = walk_back(deployment, end)
     except AwsError as error:
-        said = summarize_error(error)
-        soft_cache.write(f"{key}:fresh", said, seconds=FRESH_SECONDS)
-        return kept, said
+        soft_cache.write(f"{key}:fresh", summarize_error(error), seconds=FRESH_SECONDS)
+        raise
     finally:
         soft_cache.delete(f"{key}:reading")
     soft_cache.write(key, asdict(walk), seconds=CACHE_SECONDS if end is None else 10 * FRESH_SECONDS)
     soft_cache.write(f"{key}:fresh", "", seconds=FRESH_SECONDS)
-    return walk, None
+    return walk
 
 
 def walk_back(deployment: Deployment, end: int | None) -> Walk:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.utils import timezone
@@ -9,6 +10,7 @@ from django.utils import timezone
 from deployments.models import Deployment
 from portal import soft_cache
 from portal.aws import metrics
+from portal.aws.bulkhead import call_shared
 from portal.aws.errors import AwsError, summarize_error
 from portal.errors import PortalError
 
@@ -77,11 +79,19 @@ def read_metrics(
     if fresh:
         return with_error(kept, fresh, period, since, until)
     try:
+        read = partial(read_and_cache, key, deployment, since, until, period)
+        return call_shared(deployment.organization.aws_target, "cloudwatch:GetMetricData", key, read)
+    except AwsError as error:
+        return with_error(kept, summarize_error(error), period, since, until)
+
+
+def read_and_cache(key: str, deployment: Deployment, since: datetime, until: datetime, period: int) -> MetricSeries:
+    """Read the series and cache it, even if the caller no longer waits. A failure is cached too. *Raises* AwsError."""
+    try:
         points = ask_cloudwatch(deployment, since, until, period)
     except AwsError as error:
-        said = summarize_error(error)
-        soft_cache.write(f"{key}:fresh", said, seconds=FAILED_SECONDS)
-        return with_error(kept, said, period, since, until)
+        soft_cache.write(f"{key}:fresh", summarize_error(error), seconds=FAILED_SECONDS)
+        raise
     series = MetricSeries(period, since, until, points, read_at=timezone.now())
     soft_cache.write(key, asdict(series), seconds=CACHE_SECONDS)
     soft_cache.write(f"{key}:fresh", "", seconds=FRESH_SECONDS)

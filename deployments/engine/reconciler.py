@@ -30,17 +30,12 @@ def reconcile(organization_id: str, cluster: str) -> int:
     *Returns* the number of rows claimed.
     """
     with organizations(UUID(str(organization_id))):
-        return take_turn(organization_id, cluster)
-
-
-def take_turn(organization_id: str, cluster: str) -> int:
-    organization = Organization.objects.get(pk=organization_id)
-    leases = claim_batch(organization, cluster)
-    if not leases:
-        return 0
-    with kept(*leases):
-        take_turn(organization, cluster, leases)
-    return len(leases)
+        organization = Organization.objects.get(pk=organization_id)
+        leases = claim_batch(organization, cluster)
+        if leases:
+            with kept(*leases):
+                take_turn(organization, cluster, leases)
+        return len(leases)
 
 
 def take_turn(organization: Organization, cluster: str, leases: list[DeploymentLease]) -> None:

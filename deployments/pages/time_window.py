@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from django.http import QueryDict
 from django.utils.dateparse import parse_datetime
 
+from portal.times import normalize_time
+
 RANGES = {
     "1h": timedelta(hours=1),
     "6h": timedelta(hours=6),
@@ -119,9 +121,9 @@ def is_readable(query: QueryDict) -> bool:
 
 
 def moment(text: str | None) -> datetime | None:
-    """Parse an ISO 8601 time. Without a zone it is UTC. Return None if it is not a time."""
+    """Parse an ISO 8601 time, or the portal's own format. Without a zone it is UTC. Return None if it is not a time."""
     try:
-        at = parse_datetime((text or "").strip().replace(" ", "+"))
+        at = parse_datetime(normalize_time((text or "").strip()))
     except ValueError:
         return None
     if at is None:

@@ -2,9 +2,14 @@
 
 Timeouts are short because pages and leases wait on these calls. Reads are retried by botocore's standard mode, which
 AWS's SDK reference calls safe for several tenants. Writes are made exactly once; the engine decides what to do afterwards.
+A role is assumed before a call, not inside it, by one thread for all that wait for it.
 """
 
+import contextlib
 import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +29,9 @@ RENEW_SECONDS, RENEW_BY_SECONDS = 300, 120
 CONNECT_TIMEOUT_SECONDS = 2
 READ_TIMEOUT_SECONDS = 5
 WRITE_TIMEOUT_SECONDS = 10
-# A page waits for these reads. They are not retried: if one fails, the page shows the last data with its age.
-LIVE_CONNECT_SECONDS, LIVE_READ_SECONDS = 1, 4
+# A page waits for these calls (portal/aws/bulkhead.py), and everything waits for a role. They are not retried: if one
+# fails, the page shows the last data with its age. Their sum is less than the time that the page waits.
+SHORT_CONNECT_SECONDS, PAGE_READ_SECONDS, LIVE_READ_SECONDS = 1, 2.5, 3
 MAX_TARGETS = 200
 
 
@@ -57,26 +63,46 @@ class AwsSession:
 
 @dataclass
 class _TargetSession:
-    """One target's session and clients. The role is assumed once for all of them; `lock` is held while one is created."""
+    """One target's session and clients. The role is assumed once for all of them.
+
+    `lock` is held while a client is created, never during a call. `assuming`: the assumption in progress.
+    """
 
     session: boto3.Session
     clients: dict[tuple[str, str, ReadOnlyCredentials | None], Any] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    assuming: "Future[None] | None" = None
 
 
 # Shared by all sessions: reading a service's model takes 10 MB and 0.2 seconds, and nothing in it depends on the session.
 _loader = create_loader()
 _target_sessions: dict[AwsSession, _TargetSession] = {}
 _lock = threading.Lock()
+_has_short_timeouts: ContextVar[bool] = ContextVar("has_short_timeouts", default=False)
+
+
+@contextlib.contextmanager
+def short_timeouts() -> Iterator[None]:
+    """Give the reads in this block the time-outs of pages."""
+    token = _has_short_timeouts.set(True)
+    try:
+        yield
+    finally:
+        _has_short_timeouts.reset(token)
+
+
+def has_short_timeouts() -> bool:
+    return _has_short_timeouts.get()
 
 
 def client(target: AwsTarget, service: str, *, writes: bool = False, scope: Scope | None = None) -> Any:
     """Return a cached boto3 client whose session may do what `scope` says; without one, read the target's cluster.
 
-    With `writes=True` the client never retries, and the role is assumed here instead of inside the call. The call
-    therefore takes no longer than its own timeouts. Raises botocore's errors.
+    The role is assumed here instead of inside the call. With `writes=True` the client never retries, and the call takes no
+    longer than its own timeouts. Raises botocore's errors.
     """
-    return _client(target, service, "writes" if writes else "reads", scope)
+    reads = "page reads" if _has_short_timeouts.get() else "reads"
+    return _client(target, service, "writes" if writes else reads, scope)
 
 
 def live_client(target: AwsTarget, service: str, *, scope: Scope | None = None) -> Any:
@@ -94,9 +120,10 @@ def find_session(target: AwsTarget, scope: Scope | None = None) -> AwsSession:
     return AwsSession(target.region, target.role_arn, target.external_id, name, policy)
 
 
-def _client(target: AwsTarget, service: str, manner: str, scope: Scope | None) -> Any:
+def _client(target: AwsTarget, service: str, manner: str, scope: Scope | None = None) -> Any:
     target_session = _get_target_session(find_session(target, scope))
-    # Outside the lock, so that readers do not wait for an AssumeRole.
+    if target.role_arn:
+        _assume_once(target_session)
     fixed = _fresh_credentials(target_session.session) if manner == "writes" else None
     key = (service, manner, fixed)
     with target_session.lock:
@@ -126,7 +153,7 @@ def assume_role(session: AwsSession) -> dict[str, str]:
 
     Raises botocore's errors, and AwsUnavailable if the reply lacks a part of the credentials.
     """
-    sts = client(AwsTarget(session.region), "sts")
+    sts = _client(AwsTarget(session.region), "sts", "page reads")
     parameters: dict[str, Any] = {
         "RoleArn": session.role_arn,
         "RoleSessionName": session.name,
@@ -175,8 +202,35 @@ def _session(wanted: AwsSession) -> boto3.Session:
     return session
 
 
+def _assume_once(target_session: _TargetSession) -> None:
+    """Assume the role unless its credentials are fresh. One thread makes the call; the others share its result or error.
+
+    While the credentials are still valid for some time, only that one thread waits.
+    """
+    credentials = target_session.session.get_credentials()
+    if not credentials.refresh_needed():
+        return
+    with target_session.lock:
+        assuming = target_session.assuming
+        if assuming is None:
+            ours = target_session.assuming = Future[None]()
+    if assuming is not None:
+        if credentials.refresh_needed(RENEW_BY_SECONDS):
+            assuming.result()
+        return
+    try:
+        credentials.get_frozen_credentials()
+    except BaseException as error:
+        ours.set_exception(error)
+        raise
+    else:
+        ours.set_result(None)
+    finally:
+        target_session.assuming = None
+
+
 def _fresh_credentials(session: boto3.Session) -> ReadOnlyCredentials | None:
-    """Return the current credentials, refreshed if they expire within 15 minutes.
+    """Return the current credentials, refreshed if they expire soon.
 
     Returns None when the portal has no credentials; the call itself then raises the error.
     """
@@ -196,5 +250,6 @@ def _config(connect: float, read: float, *, attempts: int) -> Config:
 CONFIGS = {
     "reads": _config(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, attempts=2),
     "writes": _config(CONNECT_TIMEOUT_SECONDS, WRITE_TIMEOUT_SECONDS, attempts=1),
-    "live": _config(LIVE_CONNECT_SECONDS, LIVE_READ_SECONDS, attempts=1),
+    "page reads": _config(SHORT_CONNECT_SECONDS, PAGE_READ_SECONDS, attempts=1),
+    "live": _config(SHORT_CONNECT_SECONDS, LIVE_READ_SECONDS, attempts=1),
 }

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from portal.aws.credentials import AwsTarget, client, drop_session
+from portal.aws.credentials import AwsTarget, client, drop_session, has_short_timeouts
 from portal.aws.ecs import do_nothing
-from portal.aws.errors import AwsRefused, complete, retried_after_expiry, translated
+from portal.aws.errors import AwsRefused, complete, retried_once, translated
 from portal.aws.partitions import find_partition
 from portal.aws.permissions import Scope, Use
 
@@ -251,7 +251,9 @@ def _call(target: AwsTarget, repository: Repository, action: str, method: str, *
         return reply
 
     with translated(action):
-        reply: dict[str, Any] = retried_after_expiry(call, renew=partial(drop_session, there))
+        reply: dict[str, Any] = retried_once(
+            call, renew=partial(drop_session, there), if_throttled=has_short_timeouts()
+        )
     return reply
 
 

@@ -15,8 +15,8 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
 
-from portal.aws.credentials import AwsTarget, client, drop_session
-from portal.aws.errors import AwsMissing, AwsUnavailable, complete, incomplete, need, retried_after_expiry, translated
+from portal.aws.credentials import AwsTarget, client, drop_session, has_short_timeouts
+from portal.aws.errors import AwsMissing, AwsUnavailable, complete, incomplete, need, retried_once, translated
 from portal.aws.permissions import Scope, Use
 from portal.credential_shapes import mask_credentials
 
@@ -597,7 +597,9 @@ def _read(target: AwsTarget, action: str, method: str, **parameters: Any) -> dic
         return reply
 
     with translated(action):
-        reply: dict[str, Any] = retried_after_expiry(call, renew=partial(drop_session, target))
+        reply: dict[str, Any] = retried_once(
+            call, renew=partial(drop_session, target), if_throttled=has_short_timeouts()
+        )
     return reply
 
 

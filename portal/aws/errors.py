@@ -8,6 +8,7 @@ errors, and are kept.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ from botocore.parsers import ResponseParserError
 # ThrottlingException is in no model of ECS, so boto3 has no class for it. Errors are recognized by code, not by class.
 # https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html
 THROTTLED = {"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException"}
+# Before the retry of a throttled read.
+THROTTLED_SECONDS = 0.5
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 DENIED = {
     "AccessDenied",
@@ -171,14 +174,18 @@ def incomplete(member: str, action: str) -> AwsUnavailable:
     return AwsUnavailable("IncompleteReply", action=action, why=f"the reply has no {member}")
 
 
-def retried_after_expiry(call: Callable[[], Any], *, renew: Callable[[], None]) -> Any:
-    """Make a read, and retry it once with new credentials if the old ones had expired."""
+def retried_once(call: Callable[[], Any], *, renew: Callable[[], None], if_throttled: bool) -> Any:
+    """Make a read. Retry it once with new credentials if the old ones had expired, and `if_throttled` after a pause."""
     try:
         return call()
     except boto.ClientError as error:
-        if error.response.get("Error", {}).get("Code") not in EXPIRED:
+        code = error.response.get("Error", {}).get("Code")
+        if code in EXPIRED:
+            renew()
+        elif code in THROTTLED and if_throttled:
+            time.sleep(THROTTLED_SECONDS)
+        else:
             raise
-        renew()
         return call()
 
 

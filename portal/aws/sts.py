@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, client, live_client
-from portal.aws.errors import AwsError, complete, need, translated
+from portal.aws.errors import complete, need, translated
 
 ANY_REGION = "us-east-1"
 
@@ -23,15 +23,6 @@ def own_account(region: str) -> str:
         reply: dict[str, Any] = live_client(AwsTarget(region), "sts").get_caller_identity()
     with complete("sts:GetCallerIdentity"):
         return str(need(reply, "Account"))
-
-
-def caller_is_known() -> bool:
-    """Return whether AWS answers and accepts the portal's own credentials. One call."""
-    try:
-        _get_caller(AwsTarget(region=ANY_REGION))
-    except AwsError:
-        return False
-    return True
 
 
 def _get_caller(target: AwsTarget) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import sys
 from importlib import import_module
 from typing import Any
 
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
 from django.conf import settings
 
 from portal.local.exposure import on_starting as on_starting
 
-workers = 2
-threads = 4
+workers = settings.WEB_PROCESSES
+threads = settings.WEB_THREADS
 preload_app = True  # one import for both workers
 loglevel = "warning"
 control_socket_disable = True  # its file in the home folder would be shared by all portals of one user

@@ -1,7 +1,12 @@
-"""The health checks /health, /livez and /readyz. They report names and verdicts, never addresses or error texts."""
+"""The health checks /health, /livez and /readyz. They report names and verdicts, never addresses or error texts.
+
+A check that hangs counts as failed: it is waited for only briefly (bounded.py).
+"""
 
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import DatabaseError, connection
@@ -9,18 +14,21 @@ from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 
-from portal import __version__, soft_cache
+from portal import __version__, draining
 from portal.access import Policy, policy
-from portal.aws.sts import caller_is_known
+from portal.aws import silence
+from portal.aws.reachability import Reachability, check_regions, summarize
 from portal.celery import app
-from portal.models import Heartbeat
+from portal.models import Heartbeat, Organization
+from portal.monitoring.bounded import Check, DatabaseCheck
 from portal.wakeup import BROKER_ERRORS, broker_connection
 
 logger = logging.getLogger(__name__)
 
 HEARTBEATS = ("scheduler", "worker")
 HEARTBEAT_FRESH_SECONDS = 30
-AWS_CACHE_SECONDS = 15
+# /health and /readyz answer within one second, whatever hangs.
+WAIT_SECONDS, DATABASE_WAIT_SECONDS = 0.8, 0.4
 
 
 @policy(Policy.PUBLIC)
@@ -33,10 +41,10 @@ def livez(request: HttpRequest) -> JsonResponse:
 @policy(Policy.PUBLIC)
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
-    """Answer whether requests can be served: 200 if the database answers, else 503."""
-    ready = database_answers()
-    response = JsonResponse({"status": "ready" if ready else "unready"}, status=200 if ready else 503)
-    if not ready:
+    """Answer whether requests can be served: 200 if the database answers, else 503; also 503 while the server stops."""
+    status = "stopping" if draining.has_begun() else "ready" if is_database_up() else "unready"
+    response = JsonResponse({"status": status}, status=200 if status == "ready" else 503)
+    if status != "ready":
         response["Retry-After"] = "5"
     return response
 
@@ -44,25 +52,37 @@ def readyz(request: HttpRequest) -> JsonResponse:
 @policy(Policy.PUBLIC)
 @require_safe
 def health(request: HttpRequest) -> JsonResponse:
-    """Check everything that an upgrade needs, and answer 503 if a part is down."""
+    """Check everything that an upgrade needs, and answer 503 if a part is down.
+
+    `silent` lists the regions and accounts of AWS that do not answer. While others do, AWS is `degraded`, with status 200.
+    """
+    until = time.monotonic() + WAIT_SECONDS
+    broker, noted = BROKER.start(), NOTED.start()
+    stored = STORED.verdict(time.monotonic() + DATABASE_WAIT_SECONDS)
+    answers = check_regions(stored.regions, until=until)
+    aws = summarize(answers, NOTED.wait(noted, until))
     checks = {
-        "database": database_answers(),
-        "broker": broker_answers(),
-        "worker": not silent_processes(),
-        "aws": aws_answers(),
+        "database": as_verdict(stored.answers),
+        "broker": as_verdict(BROKER.wait(broker, until)),
+        "worker": as_verdict(not stored.silent_processes),
+        "aws": describe_aws(aws),
     }
-    healthy = all(checks.values())
-    response = JsonResponse(
-        {
-            "status": "healthy" if healthy else "unhealthy",
-            "version": __version__,
-            "checks": {name: "healthy" if verdict else "unhealthy" for name, verdict in checks.items()},
-        },
-        status=200 if healthy else 503,
-    )
-    if not healthy:
+    status = next((each for each in ("unhealthy", "degraded") if each in checks.values()), "healthy")
+    body = {"status": status, "version": __version__, "checks": checks, "silent": aws.silent}
+    response = JsonResponse(body, status=503 if status == "unhealthy" else 200)
+    if status == "unhealthy":
         response["Retry-After"] = "5"
     return response
+
+
+def as_verdict(is_healthy: bool) -> str:
+    return "healthy" if is_healthy else "unhealthy"
+
+
+def describe_aws(aws: Reachability) -> str:
+    if not aws.is_accepted:
+        return "unhealthy"
+    return "degraded" if aws.silent else "healthy"
 
 
 class HealthCheckMiddleware:
@@ -84,6 +104,30 @@ class HealthCheckMiddleware:
         response = view(request)
         response["Content-Length"] = str(len(response.content))
         return response
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the database says. `regions`: those of the active organizations."""
+
+    answers: bool
+    silent_processes: list[str]
+    regions: list[str]
+
+
+def read_stored() -> Stored:
+    """Read what /health needs. *Costs* three queries."""
+    if not database_answers():
+        return NOTHING_STORED
+    try:
+        regions = Organization.objects.filter(is_active=True).order_by().values_list("deployment_region", flat=True)
+        return Stored(True, silent_processes(), list(regions.distinct()))
+    except DatabaseError:
+        return NOTHING_STORED
+
+
+def is_database_up() -> bool:
+    return DATABASE.verdict(time.monotonic() + WAIT_SECONDS)
 
 
 def database_answers() -> bool:
@@ -121,10 +165,8 @@ def silent_processes() -> list[str]:
     return [name for name in HEARTBEATS if name not in fresh]
 
 
-def aws_answers() -> bool:
-    """Return whether AWS accepts the portal's own credentials. Calls AWS at most once per AWS_CACHE_SECONDS."""
-    known: bool | None = soft_cache.read("health:aws")
-    if known is None:
-        known = caller_is_known()
-        soft_cache.write("health:aws", known, seconds=AWS_CACHE_SECONDS)
-    return known
+NOTHING_STORED = Stored(False, list(HEARTBEATS), [])
+DATABASE = DatabaseCheck(database_answers, if_hanging=False)
+STORED = DatabaseCheck(read_stored, if_hanging=NOTHING_STORED)
+BROKER = Check(broker_answers, if_hanging=False)
+NOTED: Check[dict[tuple[str, str], float]] = Check(silence.read, if_hanging={})

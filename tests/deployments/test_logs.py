@@ -275,6 +275,26 @@ def test_bad_input_is_named(cast: Cast, client_for: SignIn, deployment: Deployme
     assert set(assert_refused(response, 400, "invalid")["errors"]) == {field}
 
 
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        ("2026-11-28T10:00:00+01:00", "2026-11-28T09:00:00Z"),  # the + of a query string is a space
+        ("2026-11-28T10:00:00%2B0100", "2026-11-28T09:00:00Z"),
+        ("2026-11-28T10:00:00.5-01:00", "2026-11-28T11:00:00.500000Z"),
+        ("2026-11-28%2016:03:10%20UTC", "2026-11-28T16:03:10Z"),
+        ("2026-11-28+16:03:10+UTC", "2026-11-28T16:03:10Z"),
+        ("2026-11-28+16:03", "2026-11-28T16:03:00Z"),
+    ],
+)
+def test_times_are_read_as_people_and_scripts_write_them(
+    cast: Cast, client_for: SignIn, deployment: Deployment, text: str, since: str
+) -> None:
+    client, page = client_for(cast.viewer), f"/o/acme/deployments/{deployment.pk}/"
+
+    assert client.get(f"{DEPLOYMENTS}/{deployment.pk}/logs?since={text}").json()["since"] == since
+    assert f"{client.get(f'{page}?since={text}').context['window'].since:%H:%M}" == since[11:16]
+
+
 @pytest.mark.parametrize("cursor", ["x", "12", "-1:", "1e9:", "9" * 17 + ":", "١٢:"])
 def test_a_made_up_cursor_is_refused(cast: Cast, client_for: SignIn, deployment: Deployment, cursor: str) -> None:
     response = client_for(cast.viewer).get(f"{DEPLOYMENTS}/{deployment.pk}/logs", {"cursor": cursor})

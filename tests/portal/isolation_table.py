@@ -31,6 +31,7 @@ from upgrades.states import Outcome, Status
 
 METHODS = ["get", "head", "post", "put", "patch", "delete", "options"]
 HTMX = {"HX-Request": "true"}
+BROWSER = {"Accept": "text/html,*/*;q=0.8"}
 PLACEHOLDER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 Body = dict[str, Any] | None
@@ -362,7 +363,7 @@ def ask(
     more: dict[str, Any] | None = None,
 ) -> Any:
     """Request one cell. `more` is added to the body; ids are always those of the place."""
-    headers = (HTMX if htmx else {}) | ({"X-Organization": place.slug} if row.is_api else {})
+    headers = (HTMX if htmx else BROWSER) | ({"X-Organization": place.slug} if row.is_api else {})
     address = get_address(row, place, query)
     if method in ("get", "head", "options"):
         return getattr(client, method)(address, headers=headers)

@@ -1,5 +1,7 @@
 """/health, /livez and /readyz. test_headers.py tests them in production's settings with the database down."""
 
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -8,9 +10,12 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from portal import __version__
-from portal.models import Heartbeat
+from portal.aws.reachability import check_regions, forget_answers
+from portal.models import Heartbeat, User
 from portal.tasks import record_heartbeat
+from tests.conftest import Cast
 from tests.local_aws import LocalAws
+from tests.processes import wait_for
 
 PARTS = ("database", "broker", "worker", "aws")
 
@@ -20,6 +25,7 @@ def alive(db: None, local_aws: LocalAws) -> None:
     """Make every part healthy."""
     record_heartbeat("scheduler")
     record_heartbeat("worker")
+    check_regions([], until=time.monotonic() + 10)  # the first call takes longer, because it creates the client
 
 
 @pytest.fixture
@@ -31,7 +37,7 @@ def assert_down(response: Any, part: str) -> None:
     """Check for a 503 that names only this part and nothing else."""
     verdicts = {name: "unhealthy" if name == part else "healthy" for name in PARTS}
     assert response.status_code == 503
-    assert response.json() == {"status": "unhealthy", "version": __version__, "checks": verdicts}
+    assert response.json() == {"status": "unhealthy", "version": __version__, "checks": verdicts, "silent": []}
     assert response.headers["Retry-After"] == "5"
 
 
@@ -40,7 +46,7 @@ def test_healthy_when_every_part_is_up(alive: None) -> None:
 
     assert response.status_code == 200
     verdicts = dict.fromkeys(PARTS, "healthy")
-    assert response.json() == {"status": "healthy", "version": __version__, "checks": verdicts}
+    assert response.json() == {"status": "healthy", "version": __version__, "checks": verdicts, "silent": []}
 
 
 @pytest.mark.parametrize("name", ["scheduler", "worker"])
@@ -63,8 +69,21 @@ def test_a_broker_that_does_not_answer_is_down(alive: None, broker_down: None) -
 
 def test_aws_that_refuses_the_portals_credentials_is_down(alive: None, local_aws: LocalAws) -> None:
     local_aws.fault("access_denied", action="GetCallerIdentity")
+    forget_answers()
 
     assert_down(Client().get("/health"), "aws")
+
+
+def test_a_silent_region_is_named_and_the_others_count(
+    alive: None, cast: Cast, platform: LocalAws, client_for: Callable[[User], Client]
+) -> None:
+    platform.fault("delay", seconds=4, region="us-east-1")
+    client_for(cast.outsider).get("/o/globex/versions/")  # a page of an account in that region
+
+    places = [{"region": "us-east-1", "account": "...2222"}, {"region": "us-east-1", "account": None}]
+    response = wait_for(lambda: (answer := Client().get("/health")).json()["silent"] == places and answer, seconds=5)
+    assert response.status_code == 200
+    assert response.json()["checks"]["aws"] == response.json()["status"] == "degraded"
 
 
 def test_aws_is_not_called_at_every_request(alive: None, local_aws: LocalAws) -> None:

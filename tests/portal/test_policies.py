@@ -17,6 +17,7 @@ from tests.conftest import Cast
 SignedIn = Callable[[User], Client]
 View = Callable[..., Any]
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 EXAMPLES = {"slug": "acme", "int": "1", "uuid": "00000000-0000-4000-8000-000000000000", "str": "x", "path": "x"}
 # Routes by regular expression have no converters to fill in.
 EXAMPLE_PATHS = {
@@ -93,7 +94,7 @@ def test_the_list_of_public_routes_is_short() -> None:
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
 def test_anonymous_gets_nothing_but_the_public_routes(client: Client, db: None, method: str) -> None:
     for path in paths_with(Policy.SIGNED_IN, Policy.VIEWER, Policy.OPERATOR, Policy.ADMIN, Policy.STAFF):
-        response = getattr(client, method)(path)
+        response = getattr(client, method)(path, headers=BROWSER)
 
         if path.startswith(API_PREFIXES):
             assert (path, response.status_code) == (path, 401)
@@ -101,6 +102,16 @@ def test_anonymous_gets_nothing_but_the_public_routes(client: Client, db: None, 
         else:
             assert (path, response.status_code) == (path, 302)
             assert response["Location"].startswith("/accounts/login/?next=")
+
+
+@pytest.mark.parametrize("headers", [{"Accept": "*/*"}, {"Accept": "text/csv"}, {}])
+@pytest.mark.parametrize("path", ["/o/acme/upgrades/history.csv", "/o/acme/activity.csv", "/o/acme/"])
+def test_anonymous_script_is_not_sent_to_a_page(client: Client, db: None, path: str, headers: dict[str, str]) -> None:
+    response = client.get(path, headers=headers)
+
+    is_page = not headers and not path.endswith(".csv")
+    assert response.status_code == (302 if is_page else 401)
+    assert is_page or response.json()["code"] == "not_authenticated"
 
 
 def test_anonymous_fragment_moves_the_whole_page_to_sign_in(client: Client, db: None) -> None:

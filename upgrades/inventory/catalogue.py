@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from portal import soft_cache
 from portal.aws import ecr, ecs
+from portal.aws.bulkhead import call_shared
 from portal.aws.credentials import AwsTarget
-from portal.aws.deadline import call_with_deadline
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable, summarize_error
 from portal.errors import PortalError
 from portal.models import Organization
@@ -203,8 +203,9 @@ def read_registry(organization: Organization, repositories: dict[str, ecr.Reposi
     if not soft_cache.add(f"asking:{key}", seconds=ASKING_SECONDS):
         return old if old.read_at or old.error else replace(old, error=ASKED_BY_ANOTHER)
     try:
-        question = partial(read_and_cache, key, organization.aws_target, repositories)
-        return call_with_deadline(question, "ecr:DescribeImages", seconds=LONGEST_WAIT_SECONDS)
+        target = organization.aws_target
+        question = partial(read_and_cache, key, target, repositories)
+        return call_shared(target, "ecr:DescribeImages", key, question, seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.warning("registry of %s not read: %s", organization.slug, error)
         failed = replace(old, tried_at=timezone.now(), error=str(error))
@@ -337,7 +338,8 @@ def resolve(organization: Organization, services: list[str], version: str) -> di
     """
     try:
         question = partial(ask_registries, organization, services, version)
-        answers = call_with_deadline(question, "ecr:DescribeImages", seconds=RESOLVE_SECONDS)
+        key = soft_cache.build_key("resolve", organization.pk, services, version)
+        answers = call_shared(organization.aws_target, "ecr:DescribeImages", key, question, seconds=RESOLVE_SECONDS)
     except AwsError as error:
         if version == LATEST:
             return {service: RequestedImage(LATEST) for service in services}

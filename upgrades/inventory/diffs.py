@@ -10,8 +10,8 @@ from typing import Any
 
 from portal import soft_cache
 from portal.aws import ecr
+from portal.aws.bulkhead import call_shared
 from portal.aws.credentials import AwsTarget
-from portal.aws.deadline import call_with_deadline
 from portal.aws.errors import AwsError, AwsRefused, summarize_error
 from portal.aws.revisions import Revision, read_revision
 from portal.models import Organization
@@ -94,9 +94,10 @@ def read_diff(
     kept = soft_cache.read_as(key, build_from_cache)
     if kept is not None:
         return kept
-    question = partial(ask, organization.aws_target, now, requested, read_recorded_names(organization))
+    target = organization.aws_target
+    question = partial(ask, target, now, requested, read_recorded_names(organization))
     try:
-        diff = call_with_deadline(question, "ecs:DescribeTaskDefinition", seconds=LONGEST_WAIT_SECONDS)
+        diff = call_shared(target, "ecs:DescribeTaskDefinition", key, question, seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.info("diff of %s of %s not read: %s", service, organization.slug, error)
         return Diff(service, error=summarize_error(error))

@@ -14,7 +14,7 @@ from functools import partial
 from django.utils import timezone
 
 from portal import soft_cache
-from portal.aws.deadline import call_with_deadline
+from portal.aws.bulkhead import call_shared
 from portal.aws.errors import AwsError, AwsUnavailable
 from portal.models import Organization
 from upgrades.inventory.drift import Drift, Recorded, find_drift, find_recorded
@@ -97,9 +97,10 @@ def refresh_reading(organization: Organization, cluster: str, old: Reading, reco
 def read_ecs(organization: Organization, cluster: str, old: Reading, recorded: Names) -> Reading:
     """Return a new reading, or the old one with the error of this attempt."""
     until = time.monotonic() + LONGEST_WAIT_SECONDS
+    target, key = organization.aws_target, build_cache_key(organization)
     call = partial(describe_running_services, organization, cluster, recorded)
     try:
-        rows = call_with_deadline(call, "ecs:DescribeServices", seconds=LONGEST_WAIT_SECONDS)
+        rows = call_shared(target, "ecs:DescribeServices", key, call, seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.warning("platform of %s not read: %s", organization.slug, error)
         is_refused = not isinstance(error, AwsUnavailable)
@@ -109,7 +110,7 @@ def read_ecs(organization: Organization, cluster: str, old: Reading, recorded: N
     call = partial(add_digests, organization, cluster, rows, recorded)
     try:
         left = max(LEAST_WAIT_SECONDS, until - time.monotonic())
-        rows = call_with_deadline(call, "ecs:DescribeTasks", seconds=left)
+        rows = call_shared(target, "ecs:DescribeTasks", key, call, seconds=left)
     except AwsError as error:
         logger.info("tasks of %s not read: %s", organization.slug, error)
     return Reading(rows, read_at=now, tried_at=now)

@@ -1,0 +1,53 @@
+"""Settings of gunicorn in production: `gunicorn -c python:portal.gunicorn_conf portal.wsgi`.
+
+gunicorn closes its socket immediately on SIGTERM, while a load balancer still sends requests. Here the parent first lets
+/readyz answer 503 for WEB_DRAIN_SECONDS, and serves requests meanwhile. A second SIGTERM stops it without waiting.
+"""
+
+import os
+import signal
+import socket
+from importlib import import_module
+from types import FrameType
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+from django.conf import settings
+
+# Imported before the workers are forked, so that they share its memory.
+from portal import draining
+
+workers = settings.WEB_PROCESSES
+threads = settings.WEB_THREADS
+# For requests that run when draining ends. Both together are less than the 30 seconds in which ECS kills a task.
+graceful_timeout = 15
+control_socket_disable = True  # nothing uses it, and its folder may not be writable
+# A connection without a request occupies no thread: the kernel keeps it until data arrives.
+# https://man7.org/linux/man-pages/man7/tcp.7.html
+SILENT_CONNECTION_SECONDS = 60
+
+
+def when_ready(server: Any) -> None:
+    """Run in the parent when it listens, before it starts its workers."""
+    if hasattr(socket, "TCP_DEFER_ACCEPT"):
+        for listener in server.LISTENERS:
+            if listener.sock.family in (socket.AF_INET, socket.AF_INET6):
+                listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SILENT_CONNECTION_SECONDS)
+    if settings.WEB_DRAIN_SECONDS:
+        signal.signal(signal.SIGTERM, drain)
+        signal.signal(signal.SIGALRM, lambda _number, frame: server.signal(signal.SIGTERM, frame))
+
+
+def post_worker_init(worker: Any) -> None:
+    """Import every page before the worker accepts its first request."""
+    import_module(settings.ROOT_URLCONF)
+
+
+def drain(_number: int, _frame: FrameType | None) -> None:
+    """Begin to drain at the first SIGTERM. The timer's signal, and a second SIGTERM, stop the server."""
+    if draining.has_begun():
+        signal.raise_signal(signal.SIGALRM)
+        return
+    draining.begin()
+    signal.setitimer(signal.ITIMER_REAL, settings.WEB_DRAIN_SECONDS)

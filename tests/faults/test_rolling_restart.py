@@ -1,0 +1,130 @@
+"""Web servers restart one after the other behind a load balancer that reads /readyz: no request is refused."""
+
+import http.client
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.local_aws import ROOT, LocalAws
+from tests.processes import free_port, wait_for, worker_environment
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DRAIN_SECONDS = 2
+POLL_SECONDS = 0.3
+
+
+class Server:
+    """A web server started with the command of the docs."""
+
+    def __init__(self, drain_seconds: int = DRAIN_SECONDS) -> None:
+        self.port = free_port()
+        command = ["gunicorn", "-c", "python:portal.gunicorn_conf", "portal.wsgi", "--bind", f"127.0.0.1:{self.port}"]
+        env = worker_environment() | {"WEB_PROCESSES": "1", "WEB_DRAIN_SECONDS": str(drain_seconds)}
+        self.process = subprocess.Popen([sys.executable, "-m", *command, "--log-level", "error"], cwd=ROOT, env=env)
+
+    def get(self, path: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path, headers={"Host": "127.0.0.1"})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    def is_ready(self) -> bool:
+        try:
+            return self.get("/readyz") == 200
+        except OSError:
+            return False
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+class Balancer:
+    """Sends each request to the next server that was ready at the last poll, without a retry."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.servers, self.ready = servers, list(servers)
+        self.answers: list[int | str] = []
+        self.turns = itertools.count()
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self.poll)]
+        self.threads += [threading.Thread(target=self.send_requests) for _ in range(3)]
+
+    def poll(self) -> None:
+        while not self.stopping.wait(POLL_SECONDS):
+            self.ready = [server for server in self.servers if server.is_ready()]
+
+    def send_requests(self) -> None:
+        while not self.stopping.wait(0.01):
+            ready = self.ready
+            server = ready[next(self.turns) % len(ready)]
+            try:
+                self.answers.append(server.get("/accounts/login/"))
+            except OSError as error:
+                self.answers.append(repr(error))
+
+    def replace(self, old: Server, new: Server) -> None:
+        self.servers[self.servers.index(old)] = new
+        wait_for(lambda: new in self.ready)
+
+
+@pytest.fixture
+def start(local_aws_server: LocalAws) -> Iterator[Callable[..., Server]]:
+    """Return a function that starts a server and waits until it is ready."""
+    started: list[Server] = []
+
+    def start_server(**options: int) -> Server:
+        started.append(Server(**options))
+        wait_for(started[-1].is_ready)
+        return started[-1]
+
+    yield start_server
+    for server in started:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_a_rolling_restart_refuses_no_request(start: Callable[..., Server]) -> None:
+    old = [start(), start()]
+    balancer = Balancer(old)
+    for thread in balancer.threads:
+        thread.start()
+
+    for server in old:
+        assert server.stop() == 0
+        balancer.replace(server, start())
+    balancer.stopping.set()
+    for thread in balancer.threads:
+        thread.join()
+
+    assert len(balancer.answers) > 100
+    assert [answer for answer in balancer.answers if answer != 200] == []
+
+
+def test_a_stopping_server_is_unready_and_still_serves(start: Callable[..., Server]) -> None:
+    server = start()
+    began = time.monotonic()
+
+    server.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: server.get("/readyz") == 503, seconds=DRAIN_SECONDS)
+
+    assert (server.get("/accounts/login/"), server.get("/livez")) == (200, 200)
+    assert server.process.wait(timeout=30) == 0
+    assert time.monotonic() - began >= DRAIN_SECONDS
+
+
+def test_a_second_signal_stops_a_draining_server(start: Callable[..., Server]) -> None:
+    server = start(drain_seconds=600)
+    server.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: server.get("/readyz") == 503)
+
+    assert server.stop() == 0
