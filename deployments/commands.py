@@ -32,6 +32,7 @@ from portal.audit import record
 from portal.errors import PortalError, is_unique_violation, shortened
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, Role, User
+from portal.request_id import request_id_var
 from portal.wakeup import dispatch
 
 DEFAULT_CPU, DEFAULT_MEMORY = 256, 512
@@ -211,6 +212,7 @@ def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None
         cluster=organization.cluster,
         service_name=service_name(agent, deployment_id),
         created_by=actor,
+        request_id=request_id_var.get(),
         started_at=Now(),
         next_check_at=Now(),
     )
@@ -382,9 +384,8 @@ def update_if_allowed(deployment: Deployment, command: Command, unless: Q, **fie
     Changes nothing if the status no longer allows the command or the row already has the wanted state.
     """
     rows = Deployment.objects.filter(unless, pk=deployment.pk, status__in=FROM[command])
-    return bool(
-        rows.update(requested_generation=F("requested_generation") + 1, next_check_at=Now(), doubted_at=None, **fields)
-    )
+    fields |= {"next_check_at": Now(), "doubted_at": None, "request_id": request_id_var.get()}
+    return bool(rows.update(requested_generation=F("requested_generation") + 1, **fields))
 
 
 def run_once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made]) -> Made:

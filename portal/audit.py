@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
 
+from portal.command_log import log_when_committed
 from portal.models import AuditEvent, AuditKind
 from portal.request_id import request_id_var
 
@@ -21,7 +22,7 @@ def record(
 ) -> AuditEvent:
     """Write one audit row. Call this inside the transaction of the change. `actor` None means the portal itself."""
     person = None if actor is None or isinstance(actor, AnonymousUser) else actor
-    return AuditEvent.objects.create(
+    event = AuditEvent.objects.create(
         organization=organization,
         kind=kind,
         actor=person,
@@ -30,3 +31,5 @@ def record(
         data=data or {},
         request_id=request_id_var.get(),
     )
+    log_when_committed(event)
+    return event

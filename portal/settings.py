@@ -53,6 +53,7 @@ try:
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
+    LOG_FORMAT: str = env.str("LOG_FORMAT", "text" if LOCAL else "json", validate=validate.OneOf(["json", "text"]))
     # Seconds after which a rollout that has not ended is overdue, plus what its deployment's own configuration allows.
     UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60, validate=POSITIVE)
     # Seconds without a newly running task after which a rollout is flagged `stalled`.
@@ -398,12 +399,19 @@ LOGGING = {
         "request_id": {"()": "portal.request_id.RequestIdFilter"},
         "without_traceback": {"()": "portal.aws.log_filter.WithoutTraceback"},
     },
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
+    "formatters": {
+        "json": {"()": "portal.log_lines.JsonFormatter"},
+        "text": {
+            "()": "portal.log_lines.TextFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s",
+        },
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["request_id"]}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
+        "gunicorn.error": {"handlers": [], "propagate": True},
         "botocore": {"level": "WARNING"},
         "botocore.credentials": {"filters": ["without_traceback"]},
         "botocore.tokens": {"filters": ["without_traceback"]},

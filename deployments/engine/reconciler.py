@@ -13,6 +13,7 @@ from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
 from portal.leases import run_guarded
 from portal.models import Organization
+from portal.request_id import carrying
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ def reconcile(organization_id: str, cluster: str) -> int:
         if time.monotonic() > ends_at:
             lease.discard()
         else:
-            run_step(lease, reading, failure)
+            with carrying(lease.row.request_id):
+                run_step(lease, reading, failure)
     return len(leases)
 
 

@@ -15,6 +15,7 @@ from botocore.loaders import create_loader
 from botocore.session import get_session
 
 from portal.aws.errors import complete, need
+from portal.aws.observed import OWN_ACCOUNT, observe
 
 SESSION_SECONDS = 3600
 CONNECT_TIMEOUT_SECONDS = 2
@@ -79,6 +80,8 @@ def _client(target: AwsTarget, service: str, manner: str) -> Any:
                 aws_secret_access_key=fixed and fixed.secret_key,
                 aws_session_token=fixed and fixed.token,
             )
+            account = target.role_arn.split(":")[4] if target.role_arn else OWN_ACCOUNT
+            observe(target_session.clients[key], account, target.region, writes=manner == "writes")
         return target_session.clients[key]
 
 

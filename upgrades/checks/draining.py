@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 
 from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
+from portal.request_id import carrying
 from upgrades.events import record_event
 from upgrades.models import Rollout
 from upgrades.states import EventKind, PlatformService
@@ -67,6 +68,13 @@ def refresh_draining(rollout_id: int) -> bool:
     if not find_draining_due().filter(pk=rollout_id).update(last_checked_at=Now()):
         return False
     rollout = Rollout.objects.select_related("upgrade__organization").get(pk=rollout_id)
+    with carrying(rollout.upgrade.request_id):
+        read_draining(rollout)
+    return True
+
+
+def read_draining(rollout: Rollout) -> None:
+    """Count the tasks in ECS and record them. Without an answer, nothing is recorded."""
     upgrade = rollout.upgrade
     try:
         reading = ecs.describe_services(upgrade.aws_target, upgrade.cluster, [rollout.service_name])
@@ -74,11 +82,9 @@ def refresh_draining(rollout_id: int) -> bool:
     except AwsMissing:
         service = None
     except AwsError as error:
-        logger.info("tasks of rollout %s not counted: %s", rollout.pk, error)
-        return True
+        return logger.info("tasks of rollout %s not counted: %s", rollout.pk, error)
     with transaction.atomic():
         record_draining(rollout, count_draining(rollout, service))
-    return True
 
 
 def count_draining(rollout: Rollout, service: ecs.Service | None) -> Draining | None:

@@ -26,6 +26,7 @@ from portal.aws.credentials import drop_session
 from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error
 from portal.leases import LEASE_DURATION, run_guarded
 from portal.models import Role
+from portal.request_id import carrying
 from upgrades.engine.deadline import is_past_deadline, is_past_ecs_limit
 from upgrades.engine.decide import find_decider, send_decisions
 from upgrades.engine.desired import ensure_revision, find_desired, read_running_version, read_version
@@ -80,11 +81,12 @@ def advance(rollout_id: int) -> bool:
     if lease is None:
         return False
     crash = "The portal could not process this rollout. See the worker's log for the error."
-    run_guarded(
-        f"rollout {rollout_id} in {lease.rollout.phase}",
-        lambda: run_step(lease),
-        record_crash=lambda: record_failed_observation(lease, crash),
-    )
+    with carrying(lease.rollout.upgrade.request_id):
+        run_guarded(
+            f"rollout {rollout_id} in {lease.rollout.phase}",
+            lambda: run_step(lease),
+            record_crash=lambda: record_failed_observation(lease, crash),
+        )
     return True
 
 
