@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import before_task_publish, task_postrun, task_prerun
+from celery.signals import before_task_publish, setup_logging, task_postrun, task_prerun
 
 from portal.request_id import ACCEPTED, NO_REQUEST, request_id_var
 
@@ -32,6 +32,11 @@ def drop_request_id(**_: Any) -> None:
     request_id_var.set(NO_REQUEST)
 
 
+def keep_logging(**_: Any) -> None:
+    """Leave logging to settings.LOGGING: while this receiver exists, Celery sets no level of its own (WARNING)."""
+
+
+setup_logging.connect(keep_logging)
 before_task_publish.connect(add_request_id)
 task_prerun.connect(take_request_id)
 task_postrun.connect(drop_request_id)

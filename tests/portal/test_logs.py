@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from celery.app.log import Logging
 from django.conf import settings
 from django.test import Client
 
@@ -108,6 +109,15 @@ def test_a_message_carries_the_request_id(db: None, given: str, taken: str) -> N
 
     assert (seen, request_id_var.get()) == ([taken], "-")
     assert Heartbeat.objects.get().name == "worker"
+
+
+def test_a_worker_logs_what_the_settings_say() -> None:
+    """Celery's default is WARNING, so that the lines about an upgrade were missing."""
+    level = logging.getLogger().level
+
+    Logging(app).setup_logging_subsystem(loglevel="ERROR")
+
+    assert logging.getLogger().level == level
 
 
 def run_as_worker(message: Any, before: Callable[[], None]) -> None:
