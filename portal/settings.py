@@ -139,6 +139,7 @@ if DEMO:
 
 MIDDLEWARE = [
     "portal.request_id.RequestIdMiddleware",
+    "portal.monitoring.latency.LatencyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -381,6 +382,7 @@ SCHEDULE: dict[str, float] = {
     "deployments.tasks.sweep": 0.5,
     "portal.tasks.sweep_notifications": 0.5,
     "portal.tasks.delete_old_notifications": 3600.0,
+    "portal.tasks.delete_old_metrics": 3600.0,
 }
 # What /metrics reads, in this order (portal/monitoring/prometheus.py).
 GAUGES = [
@@ -388,6 +390,8 @@ GAUGES = [
     "upgrades.gauges.gauges",
     "deployments.gauges.gauges",
     "portal.notifications.gauges.gauges",
+    "portal.monitoring.prometheus.audit_chain",
+    "portal.monitoring.counted.collect",
 ]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from django.core.cache import cache
 from redis.exceptions import RedisError
 
+from portal.monitoring.counters import DEPENDENCY_FAILURES, count
+
 logger = logging.getLogger(__name__)
 
 Cached = TypeVar("Cached")
@@ -85,4 +87,5 @@ def ignore_outage() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
+        count(DEPENDENCY_FAILURES, "cache")
         logger.warning("cache does not answer: %s", type(error).__name__)

@@ -4,6 +4,7 @@ from celery import shared_task
 from django.db.models.functions import Now
 
 from portal.models import Heartbeat
+from portal.monitoring.counted import delete_stale_counts
 from portal.notifications import delivery
 from portal.wakeup import dispatch
 
@@ -29,3 +30,7 @@ def sweep_notifications() -> None:
 
 def delete_old_notifications() -> None:
     delivery.delete_old_deliveries()
+
+
+def delete_old_metrics() -> None:
+    delete_stale_counts()

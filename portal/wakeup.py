@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from portal.aws.errors import BOTO_ERRORS
 from portal.celery import app
+from portal.monitoring.counters import DEPENDENCY_FAILURES, count
 
 MESSAGE_SECONDS = 60
 # Seconds: a broker that accepts and never answers must not delay the request that dispatches. (The worker, which waits for
@@ -29,6 +30,7 @@ def dispatch(task: str, *args: str | int) -> bool:
         with broker_connection() as broker:
             app.send_task(task, args=args, expires=MESSAGE_SECONDS, connection=broker)
     except BROKER_ERRORS as error:
+        count(DEPENDENCY_FAILURES, "broker")
         logger.warning("task %s not dispatched: %s", task, type(error).__name__)
         return False
     return True

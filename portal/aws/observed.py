@@ -1,4 +1,4 @@
-"""What the portal notes about each call to AWS: a log line, and the id of the request that it works for in the User-Agent.
+"""What the portal notes about each call to AWS: a count, a log line, and in the User-Agent the id of its request.
 
 CloudTrail records the User-Agent, so that a call is found by the portal's request id as well. The log line has AWS's own
 request id. Neither has a parameter or a text of AWS (see errors.py).
@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from portal.aws.errors import CODE, REQUEST_ID, THROTTLED
+from portal.monitoring.counters import AWS_CALLS, count
 from portal.request_id import NO_REQUEST, request_id_var
 
 OWN_ACCOUNT = "own"
@@ -52,6 +53,7 @@ def note_attempt(
     code = str(reply.get("Error", {}).get("Code", "")) if not exception else type(exception).__name__
     code = code if CODE.fullmatch(code) else ""
     result = judge_attempt(code, int(metadata.get("HTTPStatusCode", 0)))
+    count(AWS_CALLS, account, region, result)
     aws_request = str(metadata.get("RequestId", ""))
     fields = {
         "action": f"{prefix}:{event_name.rpartition('.')[2]}",

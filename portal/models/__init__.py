@@ -2,6 +2,7 @@
 
 from portal.models.audit import AuditEvent, AuditKind, AuditQuerySet
 from portal.models.idempotency import IdempotencyKey
+from portal.models.metrics import MetricCount
 from portal.models.notifications import (
     Attempt,
     ChannelKind,
@@ -38,6 +39,7 @@ __all__ = [
     "IdempotencyKey",
     "Membership",
     "MembershipQuerySet",
+    "MetricCount",
     "NotificationChannel",
     "NotificationDelivery",
     "NotificationKind",

@@ -1,4 +1,4 @@
-"""GET /metrics for Prometheus: gauges about work in progress, read from the database at each scrape.
+"""GET /metrics for Prometheus: gauges about work in progress and the counters of all processes, read from the database.
 
 Its own token (METRICS_TOKEN) protects it, because it covers all organizations; without a token it is closed. Each app
 lists its gauges in settings.GAUGES. No label contains an organization's name.
@@ -6,8 +6,9 @@ lists its gauges in settings.GAUGES. No label contains an organization's name.
 
 import hmac
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from django.apps import apps
 from django.conf import settings
 from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Extract, Now
@@ -16,13 +17,14 @@ from django.utils.module_loading import import_string
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from portal.access import Policy, policy
 from portal.errors import NOT_FOUND, PortalError, respond
 from portal.models import Heartbeat
 
-Gauges: TypeAlias = Iterator[GaugeMetricFamily]
+Gauges: TypeAlias = Iterator[Metric]
 
 
 @policy(Policy.PUBLIC)
@@ -42,7 +44,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 class DatabaseCollector(Collector):
-    """Collects every gauge of settings.GAUGES, with a few queries each."""
+    """Collects everything that settings.GAUGES lists, with a few queries each."""
 
     def collect(self) -> Gauges:
         for name in settings.GAUGES:
@@ -77,3 +79,23 @@ def heartbeats() -> Gauges:
         "Seconds since the last heartbeat of a background process.",
         Heartbeat.objects.order_by("name").values_list("name", seconds_since("beat_at")),
     )
+
+
+def audit_chain() -> Gauges:
+    """Yield the result of the last verification of the audit trail. No sample: there was none. *Costs* one query."""
+    broken = GaugeMetricFamily("portal_audit_broken_chains", "Chains of the audit trail with a broken link.")
+    age = GaugeMetricFamily("portal_audit_verified_age_seconds", "Seconds since the audit trail was last verified.")
+    last = read_verification()
+    if last is not None:
+        broken.add_metric([], len(last.findings))
+        age.add_metric([], last.age)
+    yield from (broken, age)
+
+
+def read_verification() -> Any:
+    """Return the row of the last verification that ended; None if there is none, or in a release that has no such table."""
+    model = apps.all_models["portal"].get("auditverification")
+    if model is None:
+        return None
+    ended = model._default_manager.filter(finished_at__isnull=False)
+    return ended.annotate(age=seconds_since("finished_at")).order_by("-finished_at").first()

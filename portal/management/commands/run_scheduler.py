@@ -11,6 +11,8 @@ from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 from django.utils.module_loading import import_string
 
+from portal.monitoring.counters import JOB_FAILURES, JOB_SECONDS, count, observe_seconds, stop_counting
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,12 +32,16 @@ class Command(BaseCommand):
                     due[name] = time.monotonic() + seconds
                     run_job(name, job)
             stopping.wait(max(0.05, min(due.values()) - time.monotonic()))
+        stop_counting()
 
 
 def run_job(name: str, job: Any) -> None:
     """Call one job. Log any error and continue, because one bad row must not stop the other jobs."""
+    began = time.monotonic()
     try:
         close_old_connections()
         job()
     except Exception:
+        count(JOB_FAILURES, name)
         logger.exception("scheduled job %s failed; it runs again at its next interval", name)
+    observe_seconds(JOB_SECONDS, name, seconds=time.monotonic() - began)
