@@ -24,7 +24,7 @@ def collect() -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
         series[name][tuple(json.loads(text))] = value
     for metric in COUNTERS:
         counter = CounterMetricFamily(f"portal_{metric.name}", metric.help_text, labels=metric.labels)
-        for labels, value in series[metric.name].items():
+        for labels, value in (dict.fromkeys(metric.always, 0.0) | series[metric.name]).items():
             counter.add_metric(labels, value)
         yield counter
     for metric in HISTOGRAMS:

@@ -32,11 +32,15 @@ BUCKET_NAMES = (*map(str, BUCKETS), "+Inf")
 
 @dataclass(frozen=True)
 class Metric:
-    """A counter or histogram. /metrics puts `portal_` before its name."""
+    """A counter or histogram. /metrics puts `portal_` before its name.
+
+    `always`: series that /metrics shows from the start with 0, so that Prometheus sees their first increase.
+    """
 
     name: str
     help_text: str
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...]
+    always: tuple[tuple[str, ...], ...] = ()
 
 
 AWS_CALLS = Metric(
@@ -44,7 +48,9 @@ AWS_CALLS = Metric(
     "Calls to AWS, each attempt. Results: ok, refused, throttled, failed (on AWS's side), no_answer.",
     ("account", "region", "result"),
 )
-DEPENDENCY_FAILURES = Metric("dependency_failures", "Calls to cache or broker that failed.", ("dependency",))
+DEPENDENCY_FAILURES = Metric(
+    "dependency_failures", "Calls to cache or broker that failed.", ("dependency",), (("cache",), ("broker",))
+)
 JOB_FAILURES = Metric("scheduled_job_failures", "Runs of a scheduled job that ended with an error.", ("job",))
 REQUEST_SECONDS = Metric("request_seconds", "Seconds until a response began.", ("route", "status"))
 JOB_SECONDS = Metric("scheduled_job_seconds", "Seconds that a run of a scheduled job took.", ("job",))
