@@ -34,6 +34,7 @@ from portal.audit import record
 from portal.errors import PortalError, is_unique_violation, shortened
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, Role, User
+from portal.request_id import request_id_var
 from portal.wakeup import dispatch
 
 DEFAULT_CPU, DEFAULT_MEMORY = 256, 512
@@ -218,6 +219,7 @@ def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None
         service_name=service_name(agent, deployment_id),
         created_by=actor,
         requested_by=actor,
+        request_id=request_id_var.get(),
         started_at=Now(),
         next_check_at=Now(),
     )
@@ -397,8 +399,8 @@ def update_if_allowed(deployment: Deployment, command: Command, actor: User, unl
     pending = Q(observed_generation__lt=F("requested_generation"))
     of_another = pending & (Q(requested_by=None) | ~Q(requested_by=actor))
     rows = Deployment.objects.filter(unless | of_another, pk=deployment.pk, status__in=FROM[command])
-    changes = {"requested_by": actor, "next_check_at": Now(), "doubted_at": None, **fields}
-    return bool(rows.update(requested_generation=F("requested_generation") + 1, **changes))
+    fields |= {"requested_by": actor, "next_check_at": Now(), "doubted_at": None, "request_id": request_id_var.get()}
+    return bool(rows.update(requested_generation=F("requested_generation") + 1, **fields))
 
 
 def run_once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made]) -> Made:

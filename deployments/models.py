@@ -19,6 +19,7 @@ from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, a
 from portal.aws.credentials import AwsTarget
 from portal.leases import Leased, due
 from portal.models import Organization, User
+from portal.request_id import NO_REQUEST
 
 AGENT_NAME_ONCE = "agent_name_once"
 EVENTS_IN_RECORD = 20
@@ -179,6 +180,9 @@ class Deployment(Leased):
     # applied to ECS. The columns keep their first names, so that the previous release runs beside this one.
     wanted = models.CharField(max_length=10, choices=DesiredState.choices, default=DesiredState.RUNNING)
     replicas = models.IntegerField()
+    request_id = models.CharField(
+        max_length=64, default=NO_REQUEST, db_default=NO_REQUEST, help_text="Of the request that last changed it."
+    )
     generation = models.IntegerField(default=1, help_text="Increases when a new task definition is needed.")
     requested_generation = models.IntegerField(default=1, db_column="wish")
     observed_generation = models.IntegerField(default=0, db_column="carried_out")

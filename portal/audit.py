@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 from psycopg.types.json import Jsonb
 
 from portal.client_ip import client_ip_var
+from portal.command_log import log_when_committed
 from portal.models import SITE_CHAIN, AuditEvent, AuditKind, AuditRepeat
 from portal.request_id import request_id_var
 from portal.tenancy import all_organizations
@@ -46,7 +47,7 @@ def record(
     """
     # Only the context of all organizations may see, and so write, a row of no organization.
     with nullcontext() if organization else all_organizations("the row belongs to no organization"):
-        return AuditEvent.objects.create(
+        event = AuditEvent.objects.create(
             organization=organization,
             kind=kind,
             actor=get_person(actor),
@@ -56,6 +57,8 @@ def record(
             request_id=request_id_var.get(),
             client_ip=client_ip_var.get(),
         )
+    log_when_committed(event)
+    return event
 
 
 def get_person(actor: Any) -> Any:

@@ -1,16 +1,33 @@
-"""The request id: read from `X-Request-ID` or generated. It is in the response, every log line and every error page."""
+"""The request id: read from `X-Request-ID` or generated. It is in the response, every log line and every error page.
+
+It follows the work: tasks carry it in their message (portal/celery.py), upgrades and deployments in their row, and calls to
+AWS in their User-Agent (portal/aws/observed.py).
+"""
 
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from django.http import HttpRequest, HttpResponse
 
-request_id_var: ContextVar[str] = ContextVar("request_id", default="-")
+NO_REQUEST = "-"
+request_id_var: ContextVar[str] = ContextVar("request_id", default=NO_REQUEST)
 
 ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@contextmanager
+def carrying(request_id: str) -> Iterator[None]:
+    """Work for the request with this id in the block. NO_REQUEST keeps the id that is set."""
+    is_known = request_id != NO_REQUEST and ACCEPTED.fullmatch(request_id)
+    token = request_id_var.set(request_id if is_known else request_id_var.get())
+    try:
+        yield
+    finally:
+        request_id_var.reset(token)
 
 
 class RequestIdMiddleware:

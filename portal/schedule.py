@@ -10,6 +10,7 @@ from collections.abc import Callable
 from django.db import close_old_connections
 from django.utils.module_loading import import_string
 
+from portal.monitoring.counters import JOB_FAILURES, JOB_SECONDS, count, observe_seconds
 from portal.outages import is_database_outage, note_database_outage
 from portal.tenancy import leave
 
@@ -38,12 +39,15 @@ def run_job(name: str, job: Callable[[], object]) -> None:
 
     An outage of the database is logged in one line, however many jobs it fails.
     """
+    began = time.monotonic()
     try:
         close_old_connections()
         job()
     except Exception as error:
+        count(JOB_FAILURES, name)
         if is_database_outage(error):
             return note_database_outage(error)
         logger.exception("scheduled job %s failed; it runs again at its next interval", name)
     finally:
         leave()
+        observe_seconds(JOB_SECONDS, name, seconds=time.monotonic() - began)

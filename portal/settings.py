@@ -95,6 +95,7 @@ try:
     LEASE_SECONDS: float = env.float("LEASE_SECONDS", 20.0, validate=validate.Range(min=18))
     # Seconds without a scheduler's heartbeat after which the workers run the scheduled jobs (portal/stand_in.py).
     STAND_IN_SECONDS: float = env.float("STAND_IN_SECONDS", 15.0, validate=POSITIVE)
+    LOG_FORMAT: str = env.str("LOG_FORMAT", "text" if LOCAL else "json", validate=validate.OneOf(["json", "text"]))
     # Seconds after which a rollout that has not ended is overdue, plus what its deployment's own configuration allows.
     UPGRADE_DEADLINE_SECONDS: int = env.int("UPGRADE_DEADLINE_SECONDS", 45 * 60, validate=POSITIVE)
     # Seconds without a newly running task after which a rollout is flagged `stalled`.
@@ -193,6 +194,7 @@ if DEMO:
 MIDDLEWARE = [
     "portal.request_id.RequestIdMiddleware",
     "portal.client_ip.ClientIpMiddleware",
+    "portal.monitoring.latency.LatencyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -465,6 +467,7 @@ SCHEDULE: dict[str, float] = {
     "portal.tasks.write_audit_repeats": 5.0,
     "portal.tasks.end_expired_staff_access": 5.0,
     "portal.tasks.start_audit_verification": 600.0,
+    "portal.tasks.delete_old_metrics": 3600.0,
 }
 # What /metrics reads, in this order (portal/monitoring/prometheus.py).
 GAUGES = [
@@ -486,17 +489,19 @@ LOGGING = {
         "without_outages": {"()": "portal.outages.WithoutOutages"},
     },
     "formatters": {
-        "line": {
-            "()": "portal.aws.log_filter.SafeFormatter",
-            "fmt": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s",
-        }
+        "json": {"()": "portal.log_lines.JsonFormatter"},
+        "text": {
+            "()": "portal.log_lines.TextFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s",
+        },
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["request_id"]}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
         "django.request": {"filters": ["without_outages"]},
         "django.server": {"handlers": [], "propagate": True},
+        "gunicorn.error": {"handlers": [], "propagate": True},
         # At DEBUG, each of these logs what it sends or receives.
         "botocore": {"level": "WARNING"},
         "boto3": {"level": "WARNING"},

@@ -10,6 +10,7 @@ from portal.audit import write_repeats
 from portal.audit_chain import claim_verification, verify_and_store
 from portal.elevation import end_expired
 from portal.models import Heartbeat
+from portal.monitoring.counted import delete_stale_counts
 from portal.notifications import delivery
 from portal.wakeup import dispatch
 
@@ -69,3 +70,7 @@ def start_audit_verification() -> None:
 def verify_audit() -> None:
     for finding in verify_and_store().findings:
         logger.critical("audit trail: %s", finding)
+
+
+def delete_old_metrics() -> None:
+    delete_stale_counts()

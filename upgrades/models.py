@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 from portal.aws.credentials import AwsTarget
 from portal.leases import Leased, due
 from portal.models import Organization, User
+from portal.request_id import NO_REQUEST
 from upgrades.states import (
     OPEN,
     ROLLED_OUT,
@@ -146,6 +147,9 @@ class Upgrade(models.Model):
     )
     validation = models.CharField(
         max_length=10, choices=Validation.choices, default=Validation.NONE, db_default=Validation.NONE
+    )
+    request_id = models.CharField(
+        max_length=64, default=NO_REQUEST, db_default=NO_REQUEST, help_text="Of the request that triggered it."
     )
     stop_requested_at = models.DateTimeField(null=True)
     stop_requested_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")

@@ -14,6 +14,7 @@ from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
 from portal.leases import kept, run_guarded
 from portal.models import Organization
+from portal.request_id import carrying
 from portal.tenancy import organizations
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ def take_turn(organization: Organization, cluster: str, leases: list[DeploymentL
         if time.monotonic() > ends_at:
             lease.discard()
         else:
-            run_step(lease, reading, failure)
+            with carrying(lease.row.request_id):
+                run_step(lease, reading, failure)
 
 
 def run_step(lease: DeploymentLease, reading: ecs.ServicesReading | None, failure: AwsError | None) -> None:

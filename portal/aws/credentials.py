@@ -20,6 +20,7 @@ from botocore.loaders import create_loader
 from botocore.session import get_session
 
 from portal.aws.errors import complete, need
+from portal.aws.observed import OWN_ACCOUNT, observe
 from portal.aws.permissions import Scope, Use, build_session_policy
 
 # The shortest that AWS offers: https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html. A new session is
@@ -137,6 +138,8 @@ def _client(target: AwsTarget, service: str, manner: str, scope: Scope | None = 
                 aws_secret_access_key=fixed and fixed.secret_key,
                 aws_session_token=fixed and fixed.token,
             )
+            account = target.role_arn.split(":")[4] if target.role_arn else OWN_ACCOUNT
+            observe(target_session.clients[key], account, target.region, writes=manner == "writes")
         return target_session.clients[key]
 
 

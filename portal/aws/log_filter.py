@@ -23,18 +23,15 @@ class WithoutTraceback(logging.Filter):
         return True
 
 
-class SafeFormatter(logging.Formatter):
-    """Formats a record without AWS's error texts, and with everything that looks like a credential masked.
+def make_safe(text: str, error: BaseException | None) -> str:
+    """Return a record's text without AWS's error texts, and with everything that looks like a credential masked.
 
     Catches what is raised outside portal/aws: by Celery's broker on Amazon SQS, or by a library that logs what it sends.
     """
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        for error in chain_of(record.exc_info[1] if record.exc_info else None):
-            if type(error).__module__.startswith("botocore.") and str(error):
-                text = text.replace(str(error), AWS_TEXT.sub(r"\1", str(error).partition("\n")[0]))
-        return mask_credentials(AWS_TEXT.sub(r"\1", text))
+    for raised in chain_of(error):
+        if type(raised).__module__.startswith("botocore.") and str(raised):
+            text = text.replace(str(raised), AWS_TEXT.sub(r"\1", str(raised).partition("\n")[0]))
+    return mask_credentials(AWS_TEXT.sub(r"\1", text))
 
 
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:

@@ -12,6 +12,7 @@ from portal.models.audit import (
 )
 from portal.models.elevation import Elevation, ElevationQuerySet
 from portal.models.idempotency import IdempotencyKey
+from portal.models.metrics import MetricCount
 from portal.models.notifications import (
     Attempt,
     ChannelKind,
@@ -55,6 +56,7 @@ __all__ = [
     "IdempotencyKey",
     "Membership",
     "MembershipQuerySet",
+    "MetricCount",
     "NotificationChannel",
     "NotificationDelivery",
     "NotificationKind",

@@ -1,4 +1,4 @@
-"""GET /metrics for Prometheus: gauges about work in progress, read from the database at each scrape.
+"""GET /metrics for Prometheus: gauges about work in progress and the counters of all processes, read from the database.
 
 Its own token (METRICS_TOKEN) protects it, because it covers all organizations; without a token it is closed. Each app
 lists its gauges in settings.GAUGES. No label contains an organization's name.
@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from portal.access import Policy, policy
@@ -23,7 +24,7 @@ from portal.errors import NOT_FOUND, PortalError, respond
 from portal.models import Heartbeat
 from portal.tenancy import all_organizations
 
-Gauges: TypeAlias = Iterator[GaugeMetricFamily]
+Gauges: TypeAlias = Iterator[Metric]
 
 
 @policy(Policy.PUBLIC)
@@ -43,7 +44,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 class DatabaseCollector(Collector):
-    """Collects every gauge of settings.GAUGES, with a few queries each."""
+    """Collects everything that settings.GAUGES lists, with a few queries each."""
 
     def collect(self) -> Gauges:
         for name in settings.GAUGES:

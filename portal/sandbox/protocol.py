@@ -41,6 +41,7 @@ class ApiRequest:
     principal: str = ""
     cluster: str | None = None
     ecs_service: str | None = None
+    user_agent: str = ""
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -91,6 +92,7 @@ def parse_request(environ: Environ) -> ApiRequest:
         params = dict(parse_qsl(body.decode("utf-8", "replace")))
         protocol, action = "query", str(params.get("Action", ""))
     request = ApiRequest(service, action, region, access_key, protocol, params)
+    request.user_agent = environ.get("HTTP_USER_AGENT", "")
     if service == "ecs":
         request.cluster, request.ecs_service = named_resources(params)
     return request

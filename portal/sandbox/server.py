@@ -226,6 +226,7 @@ class Sandbox:
                 "account": request.account,
                 "region": request.region,
                 "principal": request.principal,
+                "user_agent": request.user_agent,
                 "api": request.service,
                 "action": request.action,
                 "cluster": request.cluster,

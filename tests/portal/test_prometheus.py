@@ -19,7 +19,7 @@ from upgrades.models import Rollout
 from upgrades.states import Status
 
 TOKEN = "a-scrapers-token"
-QUERIES = 12
+QUERIES = 13
 
 
 @pytest.fixture

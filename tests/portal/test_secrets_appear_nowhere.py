@@ -15,8 +15,8 @@ from django.test import Client
 from deployments.commands import create_deployment
 from deployments.models import Deployment
 from portal.aws import credentials
-from portal.aws.log_filter import SafeFormatter
 from portal.credential_shapes import mask_credentials
+from portal.log_lines import TextFormatter
 from portal.models import Membership, Organization, Role, User
 from portal.sealing import seal
 from tests.conftest import Cast, Engine, seed_platform
@@ -77,7 +77,7 @@ def log() -> Iterator[io.StringIO]:
     """Return what the process logs at DEBUG, formatted as in production."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
-    handler.setFormatter(SafeFormatter("%(name)s %(message)s"))
+    handler.setFormatter(TextFormatter("%(name)s %(message)s"))
     root, level = logging.getLogger(), logging.getLogger().level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)

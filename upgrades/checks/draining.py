@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 
 from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
+from portal.request_id import carrying
 from portal.tenancy import all_organizations, organizations
 from upgrades.events import record_event
 from upgrades.models import Rollout
@@ -69,13 +70,13 @@ def refresh_draining(rollout_id: int) -> bool:
         if not find_draining_due().filter(pk=rollout_id).update(last_checked_at=Now()):
             return False
         rollout = Rollout.objects.select_related("upgrade__organization").get(pk=rollout_id)
-    with organizations(rollout.organization_id):
-        count_again(rollout)
+    with organizations(rollout.organization_id), carrying(rollout.upgrade.request_id):
+        read_draining(rollout)
     return True
 
 
-def count_again(rollout: Rollout) -> None:
-    """Count the tasks of a draining rollout and write the counts, if ECS can be read."""
+def read_draining(rollout: Rollout) -> None:
+    """Count the tasks in ECS and record them. Without an answer, nothing is recorded."""
     upgrade = rollout.upgrade
     try:
         reading = ecs.describe_services(upgrade.aws_target, upgrade.cluster, [rollout.service_name])
@@ -83,8 +84,7 @@ def count_again(rollout: Rollout) -> None:
     except AwsMissing:
         service = None
     except AwsError as error:
-        logger.info("tasks of rollout %s not counted: %s", rollout.pk, error)
-        return
+        return logger.info("tasks of rollout %s not counted: %s", rollout.pk, error)
     with transaction.atomic():
         record_draining(rollout, count_draining(rollout, service))
 

@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 from portal import leases
 from portal.leases import Lease, run_guarded
 from portal.models import Organization
+from portal.request_id import carrying
 from portal.templatetags.formatting import duration
 from portal.tenancy import all_organizations, organizations
 from upgrades.checks.draining import describe_draining, record_draining
@@ -85,7 +86,7 @@ def validate(run_id: int) -> bool:
     if lease is None:
         return False
     # A step that crashes is retried until the run's time is over. The rows are then left for people to sign.
-    with organizations(lease.row.organization_id), leases.kept(lease):
+    with organizations(lease.row.organization_id), carrying(lease.row.upgrade.request_id), leases.kept(lease):
         run_guarded(
             f"validation run {run_id}", lambda: step(lease), record_crash=lambda: lease.release(seconds=LATER_SECONDS)
         )

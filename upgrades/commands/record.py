@@ -19,6 +19,7 @@ from portal.audit import record
 from portal.errors import PortalError, is_unique_violation
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, User
+from portal.request_id import request_id_var
 from portal.wakeup import dispatch
 from upgrades.checks.preflight import Preflight
 from upgrades.commands.refusals import build_override, refuse_running
@@ -147,6 +148,7 @@ def create_upgrade(prepared: PreparedUpgrade) -> Upgrade:
         cluster=organization.cluster or "",
         region=organization.deployment_region,
         role_arn=organization.deployment_role_arn,
+        request_id=request_id_var.get(),
     )
 
 

@@ -26,6 +26,7 @@ from portal.aws.credentials import drop_session
 from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error
 from portal.leases import get_lease_duration, kept, run_guarded
 from portal.models import Role
+from portal.request_id import carrying
 from portal.tenancy import organizations
 from upgrades.engine.deadline import is_past_deadline, is_past_ecs_limit
 from upgrades.engine.decide import find_decider, send_decisions
@@ -81,7 +82,7 @@ def advance(rollout_id: int) -> bool:
     if lease is None:
         return False
     crash = "The portal could not process this rollout. See the worker's log for the error."
-    with organizations(lease.rollout.organization_id), kept(lease):
+    with organizations(lease.rollout.organization_id), carrying(lease.rollout.upgrade.request_id), kept(lease):
         run_guarded(
             f"rollout {rollout_id} in {lease.rollout.phase}",
             lambda: run_step(lease),

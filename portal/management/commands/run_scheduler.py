@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from portal.monitoring.counters import stop_counting
 from portal.schedule import Schedule
 
 logger = logging.getLogger(__name__)
@@ -24,3 +25,4 @@ class Command(BaseCommand):
         logger.info("scheduler runs %s", ", ".join(schedule.jobs))
         while not stopping.is_set():
             stopping.wait(schedule.run_due())
+        stop_counting()
