@@ -8,6 +8,7 @@ import logging
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -28,6 +29,12 @@ def carrying(request_id: str) -> Iterator[None]:
         yield
     finally:
         request_id_var.reset(token)
+
+
+def request_pool(size: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool of threads for the present request or step, which log and call AWS with its id."""
+    given = (request_id_var.get(),)
+    return ThreadPoolExecutor(size, thread_name_prefix=name, initializer=request_id_var.set, initargs=given)
 
 
 class RequestIdMiddleware:

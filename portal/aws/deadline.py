@@ -1,10 +1,10 @@
 """Puts a deadline on an AWS call, whatever its own timeouts and retries."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from portal.aws.errors import AwsUnavailable
+from portal.request_id import request_pool
 
 STEP_SECONDS = 8
 
@@ -14,7 +14,7 @@ Found = TypeVar("Found")
 
 def call_with_deadline(call: Callable[[], Found], permission: str, *, seconds: float = STEP_SECONDS) -> Found:
     """Return the result of `call`, waiting at most `seconds`. Raises AwsUnavailable if AWS takes longer."""
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="test-connection")
+    pool = request_pool(1, "test-connection")
     try:
         return pool.submit(call).result(timeout=seconds)
     except TimeoutError as error:

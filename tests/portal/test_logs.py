@@ -16,7 +16,7 @@ from django.test import Client
 from portal.celery import app
 from portal.log_lines import JsonFormatter, TextFormatter
 from portal.models import Heartbeat, User
-from portal.request_id import request_id_var
+from portal.request_id import carrying, request_id_var, request_pool
 from portal.wakeup import broker_connection, dispatch
 from tests.conftest import Cast, Engine
 from tests.deployments.conftest import make_agent, make_deployment, send_json
@@ -134,6 +134,13 @@ def run_as_worker(message: Any, before: Callable[[], None]) -> None:
         assert tracer(message.headers["id"], args, kwargs, request=message.headers).info is None
     finally:
         task_prerun.disconnect(receiver)
+
+
+def test_the_threads_of_a_request_have_its_id() -> None:
+    with carrying(REQUEST_ID), request_pool(2, "probes") as pool:
+        found = [pool.submit(request_id_var.get).result() for _ in range(4)]
+
+    assert found == [REQUEST_ID] * 4
 
 
 def test_the_request_id_follows_an_upgrade_to_aws(

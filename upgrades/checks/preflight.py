@@ -9,7 +9,7 @@ for all users. Only one request at a time reads them, and the others wait for it
 import hashlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from django.utils import timezone
 from portal import soft_cache
 from portal.aws.ecs import DeploymentConfiguration
 from portal.models import Organization
+from portal.request_id import request_pool
 from portal.templatetags.formatting import duration
 from portal.times import utc
 from upgrades.checks.detection import describe_early_success, find_detection
@@ -363,7 +364,7 @@ class ProbeBatch:
 
     def __post_init__(self) -> None:
         if self.cached() is None and soft_cache.add(f"asking:{self.key}", seconds=2 * LONGEST_WAIT_SECONDS):
-            pool = ThreadPoolExecutor(max_workers=len(PROBES), thread_name_prefix="preflight")
+            pool = request_pool(len(PROBES), "preflight")
             self.asked = {name: pool.submit(probe, self.organization) for name, probe in PROBES.items()}
             pool.shutdown(wait=False)
 

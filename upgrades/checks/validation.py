@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from portal import leases
 from portal.leases import Lease, run_guarded
 from portal.models import Organization
-from portal.request_id import carrying
+from portal.request_id import carrying, request_pool
 from portal.templatetags.formatting import duration
 from portal.tenancy import all_organizations, organizations
 from upgrades.checks.draining import describe_draining, record_draining
@@ -188,7 +188,7 @@ def probe_rows(
     if not rows:
         return {}
     organization = lease.row.organization
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    with request_pool(8, "probes") as pool:
         asked = {row: [pool.submit(probe, organization) for probe in PROBES[row]] for row in rows if row in PROBES}
         found = {}
         if MatrixRow.PROVIDER_PATH in rows:

@@ -1,12 +1,12 @@
 """Triggers an upgrade."""
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from portal.access import require, require_fresh
 from portal.errors import PortalError
 from portal.idempotency import KeyUse
 from portal.models import Organization, Role, User
+from portal.request_id import request_pool
 from upgrades.checks.preflight import preflight_to_start
 from upgrades.commands.record import PreparedUpgrade, UpgradeRequest, create_once, find_earlier_upgrade
 from upgrades.commands.refusals import (
@@ -84,7 +84,7 @@ def prepare_upgrade(
     """Resolve the version and run pre-flight. Both wait for the network, so they run concurrently."""
     organization, services = request.organization, get_services(request.service)
     # Resolving a version does not use the database.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="resolve") as pool:
+    with request_pool(1, "resolve") as pool:
         resolving = pool.submit(resolve, organization, services, request.version)
         checked = preflight_to_start(organization, services, session_ends_at=session_ends_at)
         if len(services) == 1:
