@@ -49,8 +49,8 @@ test-browser: ## install Chromium (Debian's), then run the tests that drive it
 bench: $(VENV)/.dev ## calls to ECS a minute, and how soon a change is seen, with 2,000 deployments
 	@$(BIN)/python -m bench.reconcile $(ARGS)
 
-bench-verdicts: $(VENV)/.dev ## 1,000 scripted rollouts of mixed fates: is any verdict wrong? (ARGS="--rollouts 100 --seed 2")
-	@$(BIN)/python -m bench.verdicts $(ARGS)
+bench-verdicts: $(VENV)/.dev ## the short form of the simulation: is any verdict wrong? (ARGS="--worlds 100 --seed 2")
+	@$(BIN)/python -m sim --worlds 500 $(ARGS)
 
 sim: $(VENV)/.dev ## simulate 2,000 rollouts of each strategy with all faults: SEED=1, ARGS="--worlds 500" for the short form
 	@$(BIN)/python -m sim --seed $(SEED) $(ARGS)
