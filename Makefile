@@ -60,8 +60,8 @@ bench: $(VENV)/.dev ## calls to ECS a minute, and how soon a change is seen, wit
 bench-hung-aws: $(VENV)/.dev ## how long people wait for pages while AWS hangs and ten others watch logs and metrics
 	@$(BIN)/python -m bench.hung_aws $(ARGS)
 
-bench-verdicts: $(VENV)/.dev ## 1,000 scripted rollouts of mixed fates: is any verdict wrong? (ARGS="--rollouts 100 --seed 2")
-	@$(BIN)/python -m bench.verdicts $(ARGS)
+bench-verdicts: $(VENV)/.dev ## the short form of the simulation: is any verdict wrong? (ARGS="--worlds 100 --seed 2")
+	@$(BIN)/python -m sim --worlds 500 $(ARGS)
 
 sim: $(VENV)/.dev ## simulate 2,000 rollouts of each strategy with all faults: SEED=1, ARGS="--worlds 500" for the short form
 	@$(BIN)/python -m sim --seed $(SEED) $(ARGS)

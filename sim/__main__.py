@@ -6,6 +6,7 @@ make sim SEED=7013 ARGS="--worlds 10 --processes 1"  one batch again, as a failu
 """
 
 import argparse
+import io
 import sys
 import time
 
@@ -40,7 +41,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] - a text stream
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     code = main()
     sys.stdout.flush()
     raise SystemExit(code)

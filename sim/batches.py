@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from django.core.management import call_command
 from django.db import connections
-from hypothesis import HealthCheck, Phase, Verbosity, example, given, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import seed as with_seed
 
 from portal.models import User
@@ -98,26 +98,33 @@ class Runner:
 
     def run_batch(self, number: int, worlds: int) -> bool:
         """Run the worlds of one batch, all of them, and return whether none broke an invariant."""
-        figures = self.figures[strategy_of(number)]
-        broken = figures.broken
+        broken = sum(figures.broken for figures in self.figures.values())
 
         def count(plan: Plan) -> None:
             if self.is_stopped():
                 return
             findings = self.run_world(plan)
             if findings.broken:
+                figures = self.figures[plan.shape.strategy]
                 figures.broken += 1
                 for name in ("wrong", "timed_out", "doubled", "lost"):
                     setattr(figures, name, getattr(figures, name) + getattr(findings, name))
                 figures.failures.append(self.last)
                 self.on_broken(self.last)
 
-        draw(count, number, worlds, [Phase.explicit, Phase.generate])
+        if named := named_in(number):
+            for plan in named[:worlds]:
+                count(plan)
+        else:
+            draw(count, number, worlds, [Phase.generate])
         gc.collect()
-        return figures.broken == broken
+        return sum(figures.broken for figures in self.figures.values()) == broken
 
     def shrink_batch(self, number: int, worlds: int) -> str:
-        """Run the batch again until the first broken world, and return the smallest one that breaks in the same way."""
+        """Run the batch again until the first broken world, and return the smallest one that breaks in the same way.
+
+        A named world is as small as it can be.
+        """
 
         def refuse(plan: Plan) -> None:
             findings = self.run_world(plan)
@@ -125,18 +132,25 @@ class Runner:
                 raise Broken(findings.broken[0].partition(":")[0])
 
         try:
-            draw(refuse, number, worlds, [Phase.explicit, Phase.generate, Phase.shrink])
+            for plan in named_in(number):
+                refuse(plan)
+            if not named_in(number):
+                draw(refuse, number, worlds, [Phase.generate, Phase.shrink])
         except Broken:
             return self.last
         return "The batch breaks no invariant the second time: something depends on more than the seed."
 
 
+def named_in(number: int) -> list[Plan]:
+    """Return the named worlds of a batch; the first batches of a seed have nothing else."""
+    first = number % 10_000 * WORLDS_PER_BATCH
+    return name_plans(number // 10_000 * 10_000)[first : first + WORLDS_PER_BATCH]
+
+
 def draw(check: Callable[[Plan], None], number: int, worlds: int, phases: list[Phase]) -> None:
-    """Let Hypothesis draw the plans of a batch. The first two batches begin with the named ones."""
-    place = number % 10_000
-    named = name_plans(number)[place::2] if place < 2 else []
+    """Let Hypothesis draw the plans of a batch."""
     profile = settings(
-        max_examples=max(1, worlds - len(named)),
+        max_examples=worlds,
         database=None,
         deadline=None,
         phases=phases,
@@ -145,10 +159,7 @@ def draw(check: Callable[[Plan], None], number: int, worlds: int, phases: list[P
         verbosity=Verbosity.quiet,
         report_multiple_bugs=False,
     )
-    test = given(plans(strategy_of(number)))(check)
-    for plan in reversed(named):
-        test = example(plan)(test)
-    with_seed(number)(profile(test))()
+    with_seed(number)(profile(given(plans(strategy_of(number)))(check)))()
 
 
 def describe(plan: Plan, world: World, findings: Findings) -> str:
@@ -187,7 +198,7 @@ def prepare_template() -> None:
     call_command("migrate", verbosity=0)
     connections.close_all()
     with parts.connect(parts.TEMPLATE) as connection:
-        connection.execute(journal.SQL)  # type: ignore[arg-type] - made of our own names
+        connection.execute(journal.SQL.encode())
 
 
 def use_database(name: str) -> None:
@@ -227,18 +238,25 @@ def deal(options: argparse.Namespace, place: int, runner: Runner) -> Iterator[tu
     if options.batch is not None:
         yield options.seed * 10_000 + options.batch, options.worlds or WORLDS_PER_BATCH
         return
-    for batch in itertools.count(place, options.processes):
+    before = 0
+    for batch in itertools.count():
         number = options.seed * 10_000 + batch
+        named = len(named_in(number))
+        worlds = named or WORLDS_PER_BATCH
         if options.worlds:
-            if batch * WORLDS_PER_BATCH >= options.worlds:
+            worlds = min(worlds, options.worlds - before)
+            if worlds <= 0:
                 return
-            yield number, min(WORLDS_PER_BATCH, options.worlds - batch * WORLDS_PER_BATCH)
-            continue
-        share = options.rollouts / options.processes
-        if all(figures.rollouts >= share for figures in runner.figures.values()):
-            return
-        if runner.figures[strategy_of(number)].rollouts < share:
-            yield number, WORLDS_PER_BATCH
+            before += worlds
+        is_mine = batch % options.processes == place
+        if is_mine and (options.worlds or named):
+            yield number, worlds
+        elif is_mine:
+            share = options.rollouts / options.processes
+            if all(figures.rollouts >= share for figures in runner.figures.values()):
+                return
+            if runner.figures[strategy_of(number)].rollouts < share:
+                yield number, worlds
 
 
 def report(options: argparse.Namespace, totals: dict[str, Figures], crashes: list[str], *, seconds: float) -> int:
@@ -255,6 +273,7 @@ def report(options: argparse.Namespace, totals: dict[str, Figures], crashes: lis
     for strategy, figures in totals.items():
         print(f"{strategy:16}" + "".join(f"{getattr(figures, head):11}" for head in heads))
     print(", ".join(f"{count} {outcome}" for outcome, count in total.outcomes.most_common()))
+    print(f"{total.wrong} wrong verdicts in {total.rollouts} rollouts.")
     print(
         f"{total.worlds} worlds, {total.rollouts} rollouts, {total.steps} steps and {total.calls} calls to AWS in "
         f"{seconds:.0f} s; {total.broken} worlds broke an invariant; seed {options.seed}."

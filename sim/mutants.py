@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -224,39 +225,48 @@ def main() -> int:
     parser.add_argument(
         "--only", default="", help="only mutants whose names contain one of these texts, separated by commas"
     )
+    parser.add_argument("--processes", type=int, default=2, help="so many mutants at a time")
     options = parser.parse_args()
-    from sim import parts
-
-    parts.prepare_environment()  # one PostgreSQL for all: no mutant changes the schema
-    survivors = []
+    prepare_database()
     chosen = [mutant for mutant in MUTANTS if any(text in mutant.name for text in options.only.split(","))]
-    for mutant in chosen:
-        began = time.monotonic()
-        what = try_mutant(mutant, options)
-        print(
-            f"{'SURVIVED' if what is None else 'killed':9} {mutant.name} ({time.monotonic() - began:.0f} s): {what}",
-            flush=True,
-        )
-        survivors += [mutant.name] if what is None else []
+    with ThreadPoolExecutor(options.processes) as pool:
+        survivors = [name for name in pool.map(lambda mutant: report_mutant(mutant, options), chosen) if name]
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed.")
     return 1 if survivors else 0
 
 
+def prepare_database() -> None:
+    """Start one PostgreSQL for all, with the tables that each run copies: no mutant changes the schema."""
+    from sim import parts
+
+    parts.prepare_environment()
+    import django
+
+    django.setup()
+    from sim import batches
+
+    batches.prepare_template()
+
+
+def report_mutant(mutant: Mutant, options: argparse.Namespace) -> str | None:
+    """Try a mutant and print what became of it. Return its name if it survived."""
+    began = time.monotonic()
+    what = try_mutant(mutant, options)
+    result = "SURVIVED" if what is None else "killed"
+    print(f"{result:9} {mutant.name} ({time.monotonic() - began:.0f} s): {what}", flush=True)
+    return mutant.name if what is None else None
+
+
 def try_mutant(mutant: Mutant, options: argparse.Namespace) -> str | None:
-    """Return the first invariant that the mutant breaks in the simulation, or None."""
+    """Return the first invariant that the mutant breaks in the simulation, or None.
+
+    In one process, which runs the named worlds first: most mutants break one of these.
+    """
     with tempfile.TemporaryDirectory(prefix="portal-mutant-") as folder:
         copy_tree(Path(folder))
         apply(mutant, Path(folder))
-        command = [
-            sys.executable,
-            "-m",
-            "sim",
-            "--no-shrink",
-            "--seed",
-            str(options.seed),
-            "--worlds",
-            str(options.worlds),
-        ]
+        arguments = f"--no-shrink --processes 1 --seed {options.seed} --worlds {options.worlds}".split()
+        command = [sys.executable, "-m", "sim", *arguments]
         run = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)  # noqa: S603
     broken = [line for line in run.stdout.splitlines() if line.startswith("BROKEN")]
     if run.returncode and not broken:
@@ -266,12 +276,13 @@ def try_mutant(mutant: Mutant, options: argparse.Namespace) -> str | None:
 
 
 def copy_tree(folder: Path) -> None:
+    """Copy the tree with its bytecode, which stays valid for all files but the one that is changed."""
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, folder / name)
         else:
-            shutil.copy(source, folder / name)
+            shutil.copy2(source, folder / name)
 
 
 def apply(mutant: Mutant, folder: Path) -> None:

@@ -39,7 +39,8 @@ class Call:
     subject: Any
     action: str
     params: Json
-    at: float
+    sent_at: float
+    at: float  # of the effect
     error: str | None = None
     started: str | None = None  # ARN of the service deployment that it started
     has_effect: bool = False
@@ -64,7 +65,9 @@ class Network:
     chance: Random
     calls: list[Call] = field(default_factory=list)
     disturbances: list[Disturbance] = field(default_factory=list)
+    standing: Disturbance | None = None  # happens to each call of a rollout
     records: dict[str, ServiceDeployment] = field(default_factory=dict)  # by ARN; ECS deletes those of deleted services
+    done: set[tuple[Any, ...]] = field(default_factory=set)  # what may take effect once
     count: int = 0
     # Deploys a service, by its name, as an outsider. The flag: with another task definition.
     outsider: Callable[[str, bool], None] = lambda _service, _other: None
@@ -76,10 +79,10 @@ class Network:
         action = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
         task = current()
         if task is None or not action:  # AssumeRole: botocore holds a lock meanwhile
-            return self.exchange(request, environ, None)
+            return self.exchange(request, environ, None, CLOCK.seconds)
         subject = task.subject
         disturbance = self.disturb(action, subject)
-        kind = disturbance.kind if disturbance else ""
+        kind, sent_at = disturbance.kind if disturbance else "", CLOCK.seconds
         timeout = WRITE_SECONDS if action in WRITES else READ_SECONDS
         if kind == "unreachable":
             raise EndpointConnectionError(endpoint_url=request.url)
@@ -89,15 +92,15 @@ class Network:
             raise ReadTimeoutError(endpoint_url=request.url)
         if kind == "late" and disturbance:
             at = CLOCK.seconds + disturbance.seconds
-            self.scheduler.at(at, lambda: self.take_effect(as_environ(request), action, subject))
+            self.scheduler.at(at, lambda: self.take_effect(as_environ(request), action, subject, sent_at))
             task.pause(timeout, f"{action} unanswered")
             raise ReadTimeoutError(endpoint_url=request.url)
         if kind in ERRORS:
-            self.sandbox.faults.add({"kind": ERRORS[kind], "action": action, "times": 1})
+            self.sandbox.faults.add({**ERRORS[kind], "action": action, "times": 1})
         if kind in ("undercut", "forestalled") and disturbance:
             self.outsider(named_service(request), kind == "undercut" and disturbance.variant % 2 == 1)
             task.pause(self.chance.uniform(*LATENCY), action)  # not in the same millisecond
-        reply = self.exchange(request, environ, subject)
+        reply = self.exchange(request, environ, subject, sent_at)
         if kind == "overtaken" and disturbance:
             service, is_other = named_service(request), disturbance.variant % 2 == 1
             moment = CLOCK.seconds + 0.5 + disturbance.variant % 5
@@ -113,6 +116,8 @@ class Network:
 
     def disturb(self, action: str, subject: Any) -> Disturbance | None:
         """Return what happens to this call, and count it."""
+        if self.standing and action in self.standing.actions and isinstance(subject, int):
+            return self.standing
         for each in list(self.disturbances):
             if each.ends_at < CLOCK.seconds or each.times <= 0:
                 self.disturbances.remove(each)
@@ -121,13 +126,15 @@ class Network:
                 return each
         return None
 
-    def exchange(self, request: Any, environ: Json, subject: Any) -> AWSResponse:
+    def exchange(self, request: Any, environ: Json, subject: Any, sent_at: float) -> AWSResponse:
         action = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
-        status, headers, body = self.take_effect(environ, action, subject)
+        status, headers, body = self.take_effect(environ, action, subject, sent_at)
         headers = [*headers, ("Date", http_date(CLOCK.seconds))]
         return response(request, status, headers, body)
 
-    def take_effect(self, environ: Json, action: str, subject: Any) -> tuple[int, list[tuple[str, str]], bytes]:
+    def take_effect(
+        self, environ: Json, action: str, subject: Any, sent_at: float
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
         """Let the local AWS answer, and record a write with what it worked on."""
         before = self.sandbox.ledger.sequence
         answer = call_app(self.sandbox, environ)
@@ -142,21 +149,37 @@ class Network:
                     subject,
                     action,
                     entry["parameters"],
+                    sent_at,
                     CLOCK.seconds,
                     error=entry["error"],
                     started=entry["service_deployment_arn"],
                     has_effect=entry["effect"],
                 )
             )
+            self.check_once(self.calls[-1])
         return answer
+
+    def check_once(self, call: Call) -> None:
+        """End the world if what this call did has been done before."""
+        once: tuple[Any, ...] = ()
+        if call.action == "UpdateService" and isinstance(call.subject, int) and call.started:
+            once = ("the call of rollout", call.subject)
+        elif call.action == "CreateService" and call.started:
+            once = ("the creation of", call.params.get("serviceName"))
+        elif call.action == "ContinueServiceDeployment" and call.has_effect:
+            once = ("the decision of rollout", call.subject, "at", call.params.get("hookId"))
+        if once and once in self.done:
+            self.scheduler.broken = f"doubled: {' '.join(map(str, once))} took effect twice"
+        self.done.add(once)
 
 
 # Disturbances that the local AWS answers with an error of its own.
-ERRORS = {
-    "throttled": "throttle",
-    "denied": "access_denied",
-    "expired": "expired_token",
-    "server_error": "server_error",
+ERRORS: dict[str, Json] = {
+    "throttled": {"kind": "throttle"},
+    "denied": {"kind": "access_denied"},
+    "expired": {"kind": "expired_token"},
+    "server_error": {"kind": "server_error"},
+    "refused": {"kind": "error", "code": "InvalidParameterException", "message": "Bad subnet."},
 }
 
 

@@ -20,7 +20,7 @@ from portal.sandbox.sts import OWN_ACCOUNT
 from sim.clock import CLOCK
 from sim.journal import Write, read_writes
 from sim.network import Call
-from sim.plan import ON_THE_WAY, SERVICES, TO_WORKERS
+from sim.plan import BY_OPERATORS, ON_THE_WAY, SERVICES, TO_WORKERS
 from sim.world import REGION, TEND_SECONDS, World
 from upgrades.models import Decision, Rollout, Upgrade, UpgradeEvent
 
@@ -56,6 +56,10 @@ class Findings:
 
 def judge(world: World) -> Findings:
     findings = Findings()
+    if world.scheduler.broken:  # the world ended there
+        kind, _, what = world.scheduler.broken.partition(": ")
+        findings.add(kind, what)
+        return findings
     upgrades = list(Upgrade.objects.filter(organization=world.organization).order_by("id"))
     rollouts = list(
         Rollout.objects.filter(organization=world.organization)
@@ -64,7 +68,7 @@ def judge(world: World) -> Findings:
     )
     writes = read_writes(world.monitor)
     check_requests(world, upgrades, findings)
-    check_writes(writes, findings)
+    check_stops(world, rollouts, writes, findings)
     check_records(world, upgrades, rollouts, findings)
     check_overlaps(rollouts, findings)
     for rollout in rollouts:
@@ -107,40 +111,23 @@ def check_requests(world: World, upgrades: list[Upgrade], findings: Findings) ->
             findings.add("doubled", f"{key} was accepted as {sorted(map(str, ids))}")
 
 
-def check_writes(writes: list[Write], findings: Findings) -> None:
-    """Terminal states never change, and only the holder of the newest epoch writes."""
-    claims: dict[tuple[int, str], int | None] = {}
-    for write in writes:
-        is_rollout = write.relation == "deployment_upgrade_services"
-        if is_rollout and write.old_phase == "done":
-            findings.add("wrong", f"rollout {write.row_id} was written after its end: {write.changed}")
-        if (
-            write.relation == "deployment_upgrades"
-            and write.old_status in ENDED
-            and write.new_status != write.old_status
-        ):
-            findings.add("wrong", f"upgrade {write.row_id} changed from {write.old_status} to {write.new_status}")
-        if write.relation == "deployment_upgrades":
+def check_stops(world: World, rollouts: list[Rollout], writes: list[Write], findings: Findings) -> None:
+    """A worker that claims a rollout after a stop has been accepted does not call UpdateService."""
+    by_id = {rollout.pk: rollout for rollout in rollouts}
+    for call in world.network.calls:
+        rollout = by_id.get(call.subject)
+        if call.action != "UpdateService" or rollout is None or rollout.upgrade_id not in world.stopped_at:
             continue
-        key = (write.pid, write.row_id)
-        is_engines = is_rollout and write.old_phase not in ("waiting", "done") and write.old_epoch == write.new_epoch
-        if is_engines and not write.was_leased and set(write.changed or ()) - {"next_check_at"}:
-            findings.add("fenced", f"rollout {write.row_id} was written after its lease was released: {write.changed}")
-        if write.old_epoch != write.new_epoch and write.was_active:
-            findings.add("fenced", f"{write.relation} {write.row_id} was claimed while another worker held it")
-        if write.old_epoch != write.new_epoch:
-            claims[key] = write.new_epoch
-        elif is_rollout and write.old_phase != "waiting" and set(write.changed or ()) - {"next_check_at"}:
-            if claims.get(key) != write.old_epoch:
-                findings.add("fenced", f"rollout {write.row_id} was written without its lease: {write.changed}")
-        elif not is_rollout and "lease_until" in (write.changed or ()) and claims.get(key) != write.old_epoch:
-            findings.add("fenced", f"deployment {write.row_id} was written without its lease: {write.changed}")
+        claims = [each.at for each in writes if each.kind == "claimed" and each.rollout_id == rollout.pk]
+        if max(at for at in claims if at <= call.sent_at) > world.stopped_at[rollout.upgrade_id]:
+            name = f"{rollout.service} of {rollout.upgrade.upgrade_id}"
+            findings.add("wrong", f"{name} was updated although it was claimed after the upgrade had been stopped")
 
 
 def check_records(world: World, upgrades: list[Upgrade], rollouts: list[Rollout], findings: Findings) -> None:
     """Check the audit rows and timeline entries of each transition."""
     audit = Counter(AuditEvent.objects.filter(organization=world.organization).values_list("subject", "kind"))
-    events = Counter(
+    events: Counter[Any] = Counter(
         UpgradeEvent.objects.filter(organization=world.organization)
         .exclude(kind="ecs")
         .values_list("upgrade_id", "rollout_id", "kind")
@@ -257,7 +244,7 @@ def is_ambiguous(evidence: Evidence) -> bool:
 
 
 def check_obedience(evidence: Evidence, rollouts: list[Rollout], findings: Findings) -> None:
-    """Nothing is called after a failure of an earlier service, nor long after a stop; a stop reaches ECS."""
+    """Nothing is called after a failure of an earlier service, and a stop reaches ECS."""
     world, rollout = evidence.world, evidence.rollout
     name = f"{rollout.service} of {rollout.upgrade.upgrade_id}"
     failed = [
@@ -270,9 +257,8 @@ def check_obedience(evidence: Evidence, rollouts: list[Rollout], findings: Findi
     stopped_at = rollout.upgrade.stop_requested_at.timestamp() if rollout.upgrade.stop_requested_at else None
     if stopped_at is None:
         return
-    is_calm = not any(each.kind in ON_THE_WAY or each.kind in TO_WORKERS for each in world.plan.happenings)
-    if evidence.first_call_at > stopped_at + (8 if is_calm else 200) and evidence.calls:
-        findings.add("wrong", f"{name} was updated after the upgrade had been stopped")
+    disturbing = (*ON_THE_WAY, *TO_WORKERS, *BY_OPERATORS)
+    is_calm = not world.plan.standing and not any(each.kind in disturbing for each in world.plan.happenings)
     record = evidence.record
     if record is None or not is_calm:
         return
@@ -284,15 +270,13 @@ def check_obedience(evidence: Evidence, rollouts: list[Rollout], findings: Findi
 
 def check_overdue(world: World, rollouts: list[Rollout], writes: list[Write], findings: Findings) -> None:
     """A rollout is overdue only after its base, its bake and the time that it waited for decisions."""
-    by_id = {str(rollout.pk): rollout for rollout in rollouts}
+    by_id = {rollout.pk: rollout for rollout in rollouts}
     shape = world.plan.shape
     for write in writes:
-        rollout = by_id.get(write.row_id)
-        if not write.is_overdue or "is_overdue" not in (write.changed or ()) or rollout is None:
+        rollout = by_id.get(write.rollout_id)
+        if write.kind != "overdue" or rollout is None or rollout.position or not rollout.service_deployment_arn:
             continue
-        if write.relation != "deployment_upgrade_services" or rollout.position or not rollout.service_deployment_arn:
-            continue
-        at, since = write.at.timestamp(), rollout.upgrade.created_at.timestamp()
+        at, since = write.at, rollout.upgrade.created_at.timestamp()
         waited = TEND_SECONDS * sum(since <= moment <= at for moment in world.waits.get(rollout.service, []))
         bake = 0 if shape.strategy in ("ROLLING", "EARLY_BLOCKING", "EARLY_DEFERRED") else shape.bake_minutes * 60
         least = settings.UPGRADE_DEADLINE_SECONDS + bake + max(0.0, waited - 2 * TEND_SECONDS)
@@ -429,7 +413,7 @@ def is_explained(evidence: Evidence, rollouts: list[Rollout]) -> bool:
             is_stopped = upgrade.stop_requested_at is not None
             return is_stopped or earlier_failed or evidence.happened("member_removed", "suspended")
         case "FAILED", "service_missing":
-            return evidence.happened("deletes", "recreates")
+            return evidence.happened("deletes", "recreates", "cluster_missing")
         case "FAILED", "access_denied":
             return evidence.happened("denied")
         case "FAILED", "refused":

@@ -25,7 +25,7 @@ def prepare_environment() -> None:
         "CELERY_BROKER_URL": "redis://127.0.0.1:1",  # replaced in sim/settings.py
         "CACHE_URL": "locmem://",
         # Fewer observations than in production, and a shorter base of the deadline, so that more worlds fit in a minute.
-        "UPGRADE_POLL_SECONDS": "10",
+        "UPGRADE_POLL_SECONDS": "15",
         "DEPLOYMENTS_POLL_SECONDS": "8",
         "DEPLOYMENTS_STEADY_SECONDS": "60",
         "UPGRADE_DEADLINE_SECONDS": "480",
@@ -60,8 +60,8 @@ def connect(database: str) -> "psycopg.Connection[Any]":
 
 def create_database(name: str, *, template: str = "template1") -> None:
     with connect("postgres") as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")  # type: ignore[arg-type] - our own name
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")  # type: ignore[arg-type]
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
 
 
 def has_database(name: str) -> bool:
@@ -71,7 +71,7 @@ def has_database(name: str) -> bool:
 
 def create_clock(database: str) -> None:
     with connect(database) as connection:
-        connection.execute(SCHEMA)  # type: ignore[arg-type] - made of our own names
+        connection.execute(SCHEMA.encode())
 
 
 def delete_rows(connection: "psycopg.Connection[Any]") -> None:
@@ -89,4 +89,4 @@ def delete_rows(connection: "psycopg.Connection[Any]") -> None:
     connection.execute(
         "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S' AND relname <> 'portal_user_id_seq'"
     )
-    connection.execute(";".join(statements))  # type: ignore[arg-type] - made of our own names
+    connection.execute(";".join(statements).encode())

@@ -4,10 +4,12 @@ A plan says everything that chance does not decide; its `seed` decides the rest 
 Everything shrinks: fewer requests and happenings, earlier ones, smaller services.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
+
+Json = dict[str, Any]
 
 SERVICES = ("agent", "orchestrator", "customer-portal")
 STRATEGIES = ("ROLLING", "EARLY_BLOCKING", "EARLY_DEFERRED", "BLUE_GREEN", "LINEAR", "CANARY")
@@ -93,19 +95,36 @@ BY_OUTSIDERS = (
 )
 BY_PEOPLE = ("stop", "stop", "member_removed", "suspended", "roll_back")
 IN_ECS = ("stale",)
+# All workers stop after their step and come back after so many times this long.
+BY_OPERATORS = ("asleep",)
+ASLEEP_SECONDS = 30
+# What AWS answers to the engine for a whole world, once an upgrade has been accepted: the kind, and the actions.
+STANDING: dict[str, tuple[str, tuple[str, ...]]] = {
+    "no_service_deployments": ("denied", ("ListServiceDeployments", "DescribeServiceDeployments")),
+    "no_list": ("denied", ("ListServiceDeployments",)),
+    "no_describe": ("denied", ("DescribeServiceDeployments",)),
+    "no_update": ("denied", ("UpdateService",)),
+    "no_registration": ("denied", ("RegisterTaskDefinition",)),
+    "no_stop": ("denied", ("StopServiceDeployment", "ContinueServiceDeployment")),
+    "no_reads": ("denied", ("DescribeServices",)),
+    "refused": ("refused", ("UpdateService",)),
+    "failing": ("server_error", ("UpdateService",)),
+    "cluster_missing": ("", ()),  # the organization names a cluster that does not exist
+}
 # Who decides at a pause: an outsider in the AWS console, people in the portal, or both.
 DECIDERS = ("outsider", "portal", "portal", "both")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One upgrade that a person asks for. `twice`: the browser sends it twice, `with_key` or not."""
+    """One upgrade that a person asks for. `twice`: the browser sends it twice, `with_key` or not, the second time later."""
 
     at: int
     target: str
     kind: str
     twice: bool = False
     with_key: bool = True
+    again_after: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +206,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Plan:
+    """`standing` is a key of STANDING, or empty. Without a breaker, ECS starts tasks that crash again and again."""
+
     seed: int
     shape: Shape
     desired: tuple[int, ...]
@@ -194,7 +215,9 @@ class Plan:
     rolls_back: bool
     requests: tuple[Request, ...]
     happenings: tuple[Happening, ...]
-    orders: tuple[Order, ...]
+    orders: tuple[Order, ...] = ()
+    standing: str = ""
+    has_breaker: bool = True
 
 
 def requests() -> "st.SearchStrategy[tuple[Request, ...]]":
@@ -205,6 +228,7 @@ def requests() -> "st.SearchStrategy[tuple[Request, ...]]":
         kind=st.sampled_from(KINDS),
         twice=st.sampled_from([False, False, False, True]),
         with_key=st.booleans(),
+        again_after=st.sampled_from([0, 0, 1, 4]),
     )
     return st.lists(one, min_size=1, max_size=2).map(tuple)
 
@@ -222,7 +246,13 @@ def happenings() -> "st.SearchStrategy[tuple[Happening, ...]]":
         st.builds(Happening, at=at, kind=st.sampled_from(TO_WORKERS), service=st.integers(0, 30), amount=amount),
         st.builds(Happening, at=at, kind=st.sampled_from(BY_OUTSIDERS), service=service, amount=amount),
         st.builds(Happening, at=at, kind=st.sampled_from(BY_PEOPLE), service=service, amount=amount),
-        st.builds(Happening, at=at, kind=st.sampled_from(IN_ECS), service=service, amount=st.integers(1, 14)),
+        st.builds(
+            Happening,
+            at=at,
+            kind=st.sampled_from([*IN_ECS, *IN_ECS, *BY_OPERATORS]),
+            service=service,
+            amount=st.integers(1, 14),
+        ),
     )
     return st.lists(one, max_size=6).map(tuple)
 
@@ -262,57 +292,187 @@ def plans(draw: Any, strategy: str) -> Plan:
         requests=draw(requests()),
         happenings=draw(happenings()),
         orders=draw(orders()),
+        standing=draw(st.sampled_from([*[""] * 50, *STANDING])),
+        has_breaker=draw(st.sampled_from([True, True, True, True, True, False])),
     )
 
 
 # Worlds for what chance meets rarely. They come first in each run, so that a broken engine is noticed early.
 
+ROLLING = Shape("ROLLING", 0, 50, 0, "", 1, "ROLLBACK", "", "")
+BLUE_GREEN = Shape("BLUE_GREEN", 4, 50, 0, "", 1, "ROLLBACK", "", "")
+BREAKER_STOPS: Json = {"rolls_back": False}
+
 
 def name_plans(seed: int) -> list[Plan]:
-    """Return the named worlds: a lost reply and what else may happen at that moment, and decisions at pauses."""
-    lost = Happening(0, "reply_lost", 0, 4, ("UpdateService",))
-    forestalled = Happening(0, "forestalled", 0, 4, ("DescribeServices",))
-    rolling = Shape("ROLLING", 0, 50, 0, "", 1, "ROLLBACK", "", "")
+    """Return the named worlds. Those come first that notice the coarsest mistakes of the engine."""
     worlds = [
-        # The effect of the call appears after several reads: adopted, not called again.
-        (rolling, "forced", (lost, Happening(0, "stale", 0, 14))),
-        (rolling, "forced", (Happening(0, "late", 0, 15, ("UpdateService",)),)),
-        (rolling, "elsewhere", (lost, Happening(0, "stale", 0, 14))),
-        # An outsider deploys right after the call, or right before it: the oldest to its task definition is its own.
-        (rolling, "forced", (Happening(0, "overtaken", 0, 2, ("UpdateService",)),)),
-        (rolling, "version", (Happening(0, "overtaken", 0, 4, ("UpdateService",)),)),
-        (rolling, "version", (Happening(0, "undercut", 0, 3, ("UpdateService",)),)),
-        (rolling, "elsewhere", (forestalled, lost)),
-        (rolling, "elsewhere", (forestalled, lost, Happening(0, "stale", 0, 5))),
+        *name_strategies(),
+        *name_people(),
+        *name_workers(),
+        *name_agents(),
+        *name_deletions(),
+        *name_lost_replies(),
+        *name_decisions(),
+        *name_standing(),
+        *name_sleepers(),
     ]
-    for decision in ("CONTINUE", "ROLLBACK"):
-        for lost_call in ((), (Happening(0, "reply_lost", 0, 4, ("ContinueServiceDeployment",)),)):
-            pause = Shape("LINEAR", 1, 50, 1, "PRE_PRODUCTION_TRAFFIC_SHIFT", 9, "ROLLBACK", decision, "", "portal")
-            worlds.append((pause, "version", lost_call))
-    # A long pause that ends by itself stops the clock of the deadline.
-    worlds.append((Shape("ROLLING", 0, 50, 0, "PRE_SCALE_UP", 20, "CONTINUE", "", ""), "version", ()))
-    worlds += [
+    return [replace(plan, seed=seed + number) for number, plan in enumerate(worlds)]
+
+
+def name_plan(
+    shape: Shape,
+    *happenings: Happening,
+    kind: str = "version",
+    target: str = "agent",
+    fate: str = "",
+    orders: tuple[Order, ...] = (),
+    **fields: Any,
+) -> Plan:
+    """Return the plan of a named world with one request. `fate` is that of the service `agent`."""
+    asked = (Request(0, target, kind),)
+    plan = Plan(0, shape, (2, 2, 2), (fate, "", ""), True, asked, happenings, orders)
+    return replace(plan, **fields)
+
+
+def name_strategies() -> list[Plan]:
+    """Return worlds that show how deployments of each kind end by themselves."""
+    return [
+        # All three services in a row; after a failure the others are not attempted.
+        name_plan(ROLLING, target="all", desired=(1, 1, 1)),
+        name_plan(ROLLING, target="all", fate="crash", desired=(1, 1, 1)),
+        # A bake that is longer than the base of the deadline.
+        name_plan(replace(BLUE_GREEN, bake_minutes=12)),
+        name_plan(replace(BLUE_GREEN, bake_minutes=2), fate="alarm"),
+        name_plan(replace(ROLLING, strategy="EARLY_DEFERRED"), desired=(4, 1, 1)),
+        # Nobody can upgrade it for long: ECS has it open past the deadline, until a person stops it.
+        name_plan(ROLLING, fate="stuck"),
+        name_plan(ROLLING, fate="crash", has_breaker=False),
+        name_plan(ROLLING, fate="crash", rolls_back=False),
+        # A long pause that ends by itself stops the clock of the deadline.
+        name_plan(replace(ROLLING, pause="PRE_SCALE_UP", pause_minutes=20, pause_action="CONTINUE"), fate="slow"),
+    ]
+
+
+def name_people() -> list[Plan]:
+    """Return worlds in which people ask twice, and stop at the moments at which it matters."""
+    asleep = Happening(0, "asleep", 0, 1)
+    worlds = [
+        *(name_plan(ROLLING, requests=(Request(0, "agent", "version", True, True, after),)) for after in (0, 9)),
+        # The stop arrives before any worker has claimed the rollout: ECS is not called at all.
+        name_plan(ROLLING, asleep, Happening(10, "stop")),
+        name_plan(ROLLING, asleep, Happening(10, "stop"), target="all", desired=(1, 1, 1)),
+        # A stop in the bake, with minutes left.
+        name_plan(BLUE_GREEN, Happening(60, "stop")),
+    ]
+    for at in (15, 25, 40):
         # A stop that AWS never gets, and a deployment that crashes by itself: the person is not the reason.
-        (rolling, "version", (Happening(10, "request_lost", 0, 3, ("StopServiceDeployment",)), Happening(at, "stop")))
-        for at in (15, 25, 40)
+        unanswered = Happening(10, "request_lost", 0, 3, ("StopServiceDeployment",))
+        worlds.append(name_plan(ROLLING, unanswered, Happening(at, "stop"), fate="crash"))
+    return worlds
+
+
+def name_workers() -> list[Plan]:
+    """Return worlds in which a worker stands still for longer than its lease, or dies, some steps after its claim."""
+    return [
+        name_plan(ROLLING, Happening(at, kind, steps), fate="slow")
+        for at, kind, steps in ((12, "paused", 6), (12, "paused", 9), (1, "killed", 12), (2, "killed", 4))
+    ]
+
+
+def name_agents() -> list[Plan]:
+    """Return worlds in which the reply to CreateService is lost, and the next reads do not show the service yet."""
+    lost = Happening(0, "reply_lost", 0, 4, ("CreateService",))
+    orders = (Order(0, "create", 2),)
+    return [
+        name_plan(ROLLING, lost, kind="unchanged", orders=orders),
+        name_plan(ROLLING, lost, Happening(0, "stale_cluster", 0, 20), kind="unchanged", orders=orders),
+    ]
+
+
+def name_deletions() -> list[Plan]:
+    """Return worlds in which the service is deleted. For some seconds ECS shows it, with a deployment that was stopped."""
+    return [name_plan(BLUE_GREEN, Happening(at, "deletes"), desired=(4, 1, 1)) for at in range(40, 58, 4)]
+
+
+def name_lost_replies() -> list[Plan]:
+    """Return worlds in which the reply to UpdateService is lost, and what else may happen at that moment."""
+    lost = Happening(0, "reply_lost", 0, 4, ("UpdateService",))
+    stale = Happening(0, "stale", 0, 14)
+    forestalled = Happening(0, "forestalled", 0, 4, ("DescribeServices",))
+    return [
+        # The effect of the call appears after several reads: adopted, not called again.
+        name_plan(ROLLING, lost, stale, kind="forced"),
+        name_plan(ROLLING, Happening(0, "late", 0, 15, ("UpdateService",)), kind="forced"),
+        name_plan(ROLLING, lost, stale, kind="elsewhere"),
+        # An outsider deploys right after the call, or right before it: the oldest to its task definition is its own.
+        name_plan(ROLLING, Happening(0, "overtaken", 0, 2, ("UpdateService",)), kind="forced"),
+        name_plan(ROLLING, Happening(0, "overtaken", 0, 4, ("UpdateService",))),
+        name_plan(ROLLING, Happening(0, "undercut", 0, 3, ("UpdateService",))),
+        name_plan(ROLLING, forestalled, lost, kind="elsewhere"),
+        name_plan(ROLLING, forestalled, lost, Happening(0, "stale", 0, 5), kind="elsewhere"),
+    ]
+
+
+def name_decisions() -> list[Plan]:
+    """Return worlds in which people decide at a pause, and the reply to their decision is lost."""
+    pause = Shape("LINEAR", 1, 50, 1, "PRE_PRODUCTION_TRAFFIC_SHIFT", 9, "ROLLBACK", "", "", "portal")
+    lost = Happening(0, "reply_lost", 0, 4, ("ContinueServiceDeployment",))
+    return [
+        name_plan(replace(pause, decision=decision), *happenings)
+        for decision in ("CONTINUE", "ROLLBACK")
+        for happenings in ((), (lost,))
+    ]
+
+
+def name_standing() -> list[Plan]:
+    """Return worlds in which AWS denies or refuses actions from the first to the last step of the engine."""
+    stop = Happening(20, "stop")
+    lost = Happening(0, "reply_lost", 0, 4, ("UpdateService",))
+    stale = Happening(0, "stale", 0, 14)
+    deploys, deploys_other = Happening(20, "deploys"), Happening(25, "deploys_other")
+    without_list: list[tuple[str, tuple[Happening, ...], Json]] = [
+        ("", (), {}),
+        ("crash", (), {}),
+        ("crash", (), BREAKER_STOPS),
+        ("alarm", (), BREAKER_STOPS),
+        ("rollback_fails", (), {}),
+        ("", (deploys,), {}),
+        ("crash", (deploys,), {}),
+        ("", (deploys_other,), {}),
+        ("", (lost,), {}),
+        ("", (stop,), {}),
+        ("crash", (stop,), {}),
+        ("rollback_fails", (stop,), {}),
+        ("", (Happening(20, "stops"),), {}),
+        ("", (stale,), {}),
+        ("crash", (stale,), {}),
+        ("", (Happening(30, "asleep", 0, 6), Happening(170, "deploys")), {}),
+        ("crash", (Happening(30, "asleep", 0, 6), Happening(170, "deploys")), {}),
+    ]
+    worlds = [
+        name_plan(ROLLING, *happenings, fate=fate, standing="no_service_deployments", **fields)
+        for fate, happenings, fields in without_list
     ]
     return [
-        Plan(
-            seed + number,
-            shape,
-            (2, 2, 2),
-            (choose_fate(shape, happenings), "", ""),
-            True,
-            (Request(0, "agent", kind),),
-            happenings,
-            (),
-        )
-        for number, (shape, kind, happenings) in enumerate(worlds)
+        *worlds,
+        name_plan(ROLLING, deploys_other, standing="no_list"),
+        name_plan(ROLLING, fate="crash", standing="no_describe"),
+        name_plan(ROLLING, stop, standing="no_stop"),
+        *(name_plan(ROLLING, standing=each) for each in ("no_update", "no_registration", "no_reads")),
+        *(name_plan(ROLLING, standing=each) for each in ("refused", "failing", "cluster_missing")),
     ]
 
 
-def choose_fate(shape: Shape, happenings: tuple[Happening, ...]) -> str:
-    """Return how the deployment of a named world ends."""
-    if any(each.kind == "stop" for each in happenings):
-        return "crash"
-    return "slow" if shape.pause and not shape.decision else ""
+def name_sleepers() -> list[Plan]:
+    """Return worlds in which no worker runs while the deployment ends, and others deploy over it."""
+    asleep, mended = Happening(20, "asleep", 0, 7), Happening(170, "deploys")
+    return [
+        name_plan(ROLLING, asleep, mended),
+        name_plan(ROLLING, asleep, Happening(25, "deploys")),
+        name_plan(ROLLING, asleep, mended, fate="crash"),
+        name_plan(ROLLING, asleep, mended, fate="crash", **BREAKER_STOPS),
+        # Longer than the base of the deadline.
+        name_plan(ROLLING, Happening(20, "asleep", 0, 18)),
+        name_plan(ROLLING, Happening(0, "asleep", 0, 18)),
+    ]

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, SupportsIndex
 
 import botocore.httpsession
 import botocore.retries.quota
@@ -49,7 +49,7 @@ class InlineExecutor(ThreadPoolExecutor):
         return future
 
 
-class WatchedQuota(botocore.retries.quota.RetryQuota):
+class WatchedQuota(botocore.retries.quota.RetryQuota):  # type: ignore[misc] # botocore has no types
     """A retry quota that is full at the start of each world, although the clients outlive it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -63,10 +63,10 @@ def install() -> None:
     time.sleep = sleep
     timezone.now = CLOCK.as_datetime
     os.urandom = random_bytes
-    random._urandom = random_bytes  # type: ignore[attr-defined] - its own reference, which `secrets` uses
-    concurrent.futures.ThreadPoolExecutor = InlineExecutor  # type: ignore[misc] - a class in place of its base
-    botocore.httpsession.URLLib3Session.send = send  # type: ignore[method-assign] - the transport
-    botocore.retries.standard.quota.RetryQuota = WatchedQuota  # type: ignore[misc, attr-defined]
+    random._urandom = random_bytes  # type: ignore[attr-defined] # its own reference, which `secrets` uses
+    concurrent.futures.ThreadPoolExecutor = InlineExecutor  # type: ignore[misc] # a class in place of its base
+    botocore.httpsession.URLLib3Session.send = send
+    botocore.retries.standard.quota.RetryQuota = WatchedQuota
 
 
 def refill_quotas() -> None:
@@ -74,12 +74,12 @@ def refill_quotas() -> None:
         quota._available_capacity = quota._max_capacity
 
 
-def sleep(seconds: float) -> None:
+def sleep(seconds: float | SupportsIndex, /) -> None:
     task = current()
     if task is None:
         _real_sleep(seconds)
-    else:
-        task.pause(seconds, "sleep")
+    elif float(seconds) > 0:
+        task.pause(float(seconds), "sleep")
 
 
 def random_bytes(count: int) -> bytes:

@@ -151,7 +151,8 @@ class Scheduler:
         self.locked_out: list[Task] = []
         self.tasks: list[Task] = []
         self.steps = 0
-        self._heap: list[tuple[float, int, int, Task | Callable[[], None]]] = []
+        self.broken = ""  # the invariant that the last step broke
+        self._heap: list[tuple[float, int, int, Task | Callable[[], Any]]] = []
         self._numbers = itertools.count()
 
     def spawn(self, name: str, run: Callable[[], None], *, after: float = 0.0) -> Task:
@@ -161,7 +162,7 @@ class Scheduler:
         self._push(CLOCK.seconds + after, task.token, task)
         return task
 
-    def at(self, moment: float, action: Callable[[], None]) -> None:
+    def at(self, moment: float, action: Callable[[], Any]) -> None:
         self._push(moment, 0, action)
 
     def wake(self, task: Task, *, after: float = 0.0) -> None:
@@ -170,8 +171,8 @@ class Scheduler:
             self._push(CLOCK.seconds + after, task.token, task)
 
     def run(self, *, until: float, is_over: Callable[[], bool]) -> None:
-        """Run everything in the order of virtual time until `is_over`, or until this moment."""
-        while self._heap and not is_over():
+        """Run everything in the order of virtual time until `is_over`, until this moment, or until an invariant breaks."""
+        while self._heap and not self.broken and not is_over():
             moment, _, token, item = heapq.heappop(self._heap)
             if moment > until:
                 return
@@ -194,7 +195,7 @@ class Scheduler:
                 self._step(task)
             self._settle()
 
-    def _push(self, moment: float, token: int, item: Task | Callable[[], None]) -> None:
+    def _push(self, moment: float, token: int, item: Task | Callable[[], Any]) -> None:
         heapq.heappush(self._heap, (moment, next(self._numbers), token, item))
 
     def _step(self, task: Task) -> None:

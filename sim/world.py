@@ -1,9 +1,11 @@
 """One world: an organization with its services, the engine's workers, people, outsiders, and the faults of its plan."""
 
+import math
 import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -20,11 +22,11 @@ from portal.sandbox.records import Service, ServiceDeployment
 from portal.sandbox.seed import seed
 from portal.sandbox.server import Sandbox
 from portal.sandbox.sts import OWN_ACCOUNT, Session
-from sim import journal, parts
+from sim import parts
 from sim.backend.base import drop_transaction
 from sim.clock import BEGINNING, CLOCK
 from sim.network import WRITE_SECONDS, Disturbance, Network, call_ecs
-from sim.plan import ON_THE_WAY, SERVICES, Happening, Order, Plan, Request
+from sim.plan import ASLEEP_SECONDS, ON_THE_WAY, SERVICES, STANDING, Happening, Order, Plan, Request
 from sim.replaced import Source, refill_quotas
 from sim.scheduler import Scheduler, Task, current
 from upgrades.commands.decide import decide_rollout
@@ -116,12 +118,15 @@ class World:
         self.facts = Facts()
         self.asked: list[Asked] = []
         self.decided: list[Decided] = []
+        self.stopped_at: dict[int, float] = {}  # when a stop had been accepted, by upgrade
         self.pages: dict[int, list[str]] = {}  # the pauses that people saw, by rollout
         self.workers: list[Task] = []
         self.busy = 0
         self.trace: list[str] = []
         self.shots: list[Happening] = []  # kills and pauses that have not met a worker yet
         self.open_ends = 0
+        self.asleep_until = 0.0
+        self.next_at: float | None = CLOCK.seconds  # when a row is due next; None: no row is left
         first = plan.requests[0].target
         self.services = sorted(SERVICES, key=lambda service: service != first)
         self.waits: dict[str, list[float]] = {}  # when the service was seen to wait for a decision
@@ -134,7 +139,6 @@ class World:
     def begin(self) -> None:
         CLOCK.restart()
         CLOCK.set_database()
-        journal.clear(self.monitor)
         parts.delete_rows(self.monitor)
         cache.clear()
         Channel.queues.clear()
@@ -144,7 +148,11 @@ class World:
         Source.chance = random.Random(self.plan.seed + 1)  # noqa: S311 - reproducible from the seed
         Source.send = self.network.send
         self.organization = Organization.objects.create(
-            slug=self.stack, name=self.stack, deployment_stack=self.stack, deployment_region=REGION
+            slug=self.stack,
+            name=self.stack,
+            deployment_stack=self.stack,
+            deployment_region=REGION,
+            deployment_cluster="gone" if self.plan.standing == "cluster_missing" else "",
         )
         self.membership = Membership.objects.create(
             organization=self.organization, user=self.actor, role=Role.OPERATOR, accepted_at=timezone.now()
@@ -189,7 +197,7 @@ class World:
         configuration = self.plan.shape.as_configuration()
         rolls_back = self.plan.rolls_back
         if configuration["strategy"] == "ROLLING":
-            configuration["deploymentCircuitBreaker"] = {"enable": True, "rollback": rolls_back}
+            configuration["deploymentCircuitBreaker"] = {"enable": self.plan.has_breaker, "rollback": rolls_back}
         if self.plan.fates[SERVICES.index(service)] == "alarm":
             configuration["alarms"] = {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": rolls_back}
         return configuration
@@ -209,16 +217,26 @@ class World:
     def schedule(self) -> None:
         for _ in range(WORKERS):
             self.hire()
+        self.stand()
         for number, request in enumerate(self.plan.requests):
             key = f"key-{number}" if request.with_key else None
-            for _ in range(2 if request.twice else 1):
-                self.start(request.at, f"request {number}", lambda request=request, key=key: self.ask(request, key))
+            for again in (0, request.again_after)[: 2 if request.twice else 1]:
+                self.start(request.at + again, f"request {number}", partial(self.ask, request, key))
         for happening in self.plan.happenings:
             self.open_ends += 1
-            self.scheduler.at(BEGINNING + happening.at, lambda happening=happening: self.happen(happening))
+            self.scheduler.at(BEGINNING + happening.at, partial(self.happen, happening))
         self.scheduler.at(BEGINNING + TEND_SECONDS, self.tend)
         for number, order in enumerate(self.plan.orders):
-            self.start(order.at, f"order {number}", lambda order=order: self.order(order))
+            self.start(order.at, f"order {number}", partial(self.order, order))
+
+    def stand(self) -> None:
+        """Let AWS answer the engine's calls as they are answered in the whole world."""
+        if not self.plan.standing:
+            return
+        kind, actions = STANDING[self.plan.standing]
+        self.facts.note(kind or self.plan.standing)
+        if actions:
+            self.network.standing = Disturbance(kind, actions, times=1, ends_at=math.inf)
 
     def start(self, at: float, name: str, run: Callable[[], None]) -> None:
         """Start a person's command at a moment. The world is not over before it has ended."""
@@ -246,6 +264,9 @@ class World:
         if task is None:
             raise RuntimeError("a worker runs as a task of the scheduler")
         while True:
+            if CLOCK.seconds < self.asleep_until:
+                task.pause(self.asleep_until - CLOCK.seconds + self.chance.uniform(0, 0.4), "asleep")
+                continue
             due, next_at = self.find_due()
             if not due and next_at is not None and self.chance.random() < DUPLICATES:
                 due = self.found  # a late or repeated message
@@ -339,6 +360,7 @@ class World:
         if upgrade:
             with suppress(PortalError):
                 stop_upgrade(upgrade, actor=self.actor)
+                self.stopped_at.setdefault(upgrade.pk, CLOCK.seconds)
 
     def roll_back(self) -> None:
         upgrade = self.newest_upgrade()
@@ -432,6 +454,12 @@ class World:
             self.facts.note("stale", service)
             fault = {"kind": "stale_reads", "cluster": self.cluster, "service": self.name(service), "times": 1}
             self.sandbox.faults.add(fault | {"seconds": happening.amount})
+        elif happening.kind == "stale_cluster":
+            fault = {"kind": "stale_reads", "cluster": self.cluster, "times": 1, "seconds": happening.amount}
+            self.sandbox.faults.add(fault)
+        elif happening.kind == "asleep":
+            self.facts.note("asleep")
+            self.asleep_until = CLOCK.seconds + ASLEEP_SECONDS * happening.amount
         elif happening.kind in ("stop", "roll_back"):
             self.start(0, happening.kind, getattr(self, happening.kind))
         elif happening.kind in ("member_removed", "suspended"):
@@ -521,7 +549,7 @@ class World:
         found = self.as_outsider("DescribeServices", service, services=[self.name(service)])
         self.facts.note("deletes", service)
         self.outsider_deletes(service, amount)
-        definition = next(iter(found.get("services", [])), {}).get("taskDefinition")
+        definition = next((each.get("taskDefinition") for each in found.get("services", [])), None)
         params = {"serviceName": self.name(service), "taskDefinition": definition, "desiredCount": 1 + amount % 3}
         if definition:
             self.scheduler.at(CLOCK.seconds + 10 + amount, lambda: self.as_outsider("CreateService", service, **params))
@@ -533,7 +561,6 @@ class World:
 
     def run(self) -> None:
         """Run until nothing is left to do, or until the bound."""
-        self.next_at: float | None = CLOCK.seconds
         self.scheduler.run(until=BEGINNING + LONGEST_SECONDS, is_over=self.is_over)
 
     def is_over(self) -> bool:
@@ -546,8 +573,9 @@ class World:
     @property
     def settled_at(self) -> float:
         """Return the moment at which deployments of agents have settled, if nothing happens any more."""
-        last = max([0, *(order.at for order in self.plan.orders), *(each.at for each in self.plan.happenings)])
-        return BEGINNING + last + 400
+        asleep = [each.at + ASLEEP_SECONDS * each.amount for each in self.plan.happenings if each.kind == "asleep"]
+        orders, happenings = [each.at for each in self.plan.orders], [each.at for each in self.plan.happenings]
+        return BEGINNING + max([0, *asleep, *orders, *happenings]) + 400.0
 
     def has_open_rollouts(self) -> bool:
         return bool(self.monitor.execute(ROLLOUTS, prepare=True).fetchall())

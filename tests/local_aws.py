@@ -188,7 +188,7 @@ class LocalAws:
 
     def _new_client(self, service: str, region: str, keys: dict[str, str], read_timeout: float) -> Any:
         config = Config(retries={"total_max_attempts": 1}, read_timeout=read_timeout, connect_timeout=5)
-        return boto3.client(service, region_name=region, endpoint_url=self.url, config=config, **keys)  # type: ignore[call-overload]
+        return boto3.client(service, region_name=region, endpoint_url=self.url, config=config, **keys)
 
     def assume(self, role_arn: str, *, external_id: str | None = None) -> dict[str, str]:
         """Assume a role and return the session's keys as arguments for boto3."""

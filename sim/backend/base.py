@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.db import connections
+from django.db import DatabaseError, connections
 from psycopg.pq import TransactionStatus
 
 from portal.database import base
 from sim.clock import CLOCK
+from sim.journal import BROKEN
 from sim.scheduler import Killed, Task, current
 
 # Virtual seconds that a commit takes, if others run meanwhile.
@@ -23,11 +24,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _commit(self) -> None:
         step("before commit")
-        super()._commit()
+        super()._commit()  # type: ignore[misc] # not in its stubs
         step("committed")
 
     def _rollback(self) -> None:
-        super()._rollback()
+        super()._rollback()  # type: ignore[misc] # not in its stubs
         task = current()
         if task is not None and self.connection is not None and not task.is_dying:
             step("rolled back")
@@ -37,7 +38,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         task = current()
         if task is not None and task.is_dying:
             raise Killed
-        super()._set_autocommit(autocommit)
+        super()._set_autocommit(autocommit)  # type: ignore[misc] # not in its stubs
 
 
 def drop_transaction() -> None:
@@ -67,6 +68,12 @@ def run_statement(execute: Callable[..., Any], sql: str, params: Any, many: bool
     task.backend_pid = connection.connection.info.backend_pid
     try:
         result = execute(sql, params, many, context)
+    except DatabaseError as error:
+        if getattr(error.__cause__, "sqlstate", None) != BROKEN:
+            raise
+        task.scheduler.broken = str(error).partition("\n")[0]
+        task.is_dying = True
+        raise Killed from error
     finally:
         task.backend_pid = None
         after_lock(task)
