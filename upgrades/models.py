@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from portal.aws.credentials import AwsTarget
-from portal.database import DatabaseIdentity
+from portal.database.identity import DatabaseIdentity
 from portal.leases import Leased, due
 from portal.models import Organization, User
 from portal.request_id import NO_REQUEST

@@ -28,7 +28,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         step("committed")
 
     def _rollback(self) -> None:
-        super()._rollback()  # type: ignore[misc] # not in its stubs
+        super()._rollback()
         task = current()
         if task is not None and self.connection is not None and not task.is_dying:
             step("rolled back")

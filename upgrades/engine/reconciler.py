@@ -24,7 +24,7 @@ from portal.access import get_role
 from portal.aws import ecs
 from portal.aws.credentials import drop_session
 from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error
-from portal.database import DatabaseIdentity
+from portal.database.identity import DatabaseIdentity
 from portal.leases import get_lease_duration, kept, run_guarded
 from portal.models import Role
 from portal.request_id import carrying

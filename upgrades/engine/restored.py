@@ -7,7 +7,7 @@ before the call. The same holds after a standby has taken over that had not rece
 from datetime import datetime
 
 from portal.aws import ecs
-from portal.database import DatabaseIdentity
+from portal.database.identity import DatabaseIdentity
 from portal.templatetags.formatting import last_part
 from upgrades.engine.lease import RolloutLease
 from upgrades.models import Rollout

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-import portal.database
+import portal.database.identity
 
 # A part that PostgreSQL does not tell (no permission, or a standby) is left out. The timeline is the first part of the name
 # of the log file that is written.
@@ -42,7 +42,7 @@ class Migration(migrations.Migration):
             model_name="rollout",
             name="database",
             field=models.CharField(
-                db_default=portal.database.DatabaseIdentity(),
+                db_default=portal.database.identity.DatabaseIdentity(),
                 help_text="The database in which it was requested, or last found to have started nothing.",
                 max_length=100,
             ),

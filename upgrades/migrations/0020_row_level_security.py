@@ -23,7 +23,7 @@ TABLES = [
 class Migration(migrations.Migration):
     dependencies = [
         ("portal", "0023_row_level_security"),
-        ("upgrades", "0012_decisions"),
+        ("upgrades", "0013_restored"),
     ]
 
     operations = [migrations.RunSQL(POLICY.format(table=table), UNDO.format(table=table)) for table in TABLES]

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from portal.tenancy import all_organizations
 from upgrades.engine.restored import MARKED
 from upgrades.models import Rollout
 
@@ -15,5 +16,6 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        count = Rollout.objects.unfinished().update(database=MARKED)
+        with all_organizations("the whole database was restored"):
+            count = Rollout.objects.unfinished().update(database=MARKED)
         self.stdout.write(f"{count} open rollouts are searched for in ECS before anything is called.")
