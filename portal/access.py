@@ -32,7 +32,7 @@ from rest_framework.request import Request
 from portal.accounts.sessions import SessionStore
 from portal.errors import MFA_REQUIRED, NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
-from portal.web.htmx import get_page_path
+from portal.web.htmx import get_page_path, get_referring_path
 
 Person = User | AnonymousUser
 View = TypeVar("View", bound=Callable[..., Any])
@@ -139,14 +139,16 @@ class AccessMiddleware:
 def sign_in_first(request: HttpRequest) -> HttpResponse:
     """Answer an anonymous request: 401 JSON for the API, 401 with HX-Redirect for a fragment, else redirect to sign-in.
 
-    Sign-in then returns to the requested page, or to the page that requested the fragment.
+    Sign-in then returns to the requested page, or to the page that requested the fragment or sent the form.
     """
     if is_api(request):
         return JsonResponse(error_body("not_authenticated", "Sign in first: POST /api/v1/auth/login."), status=401)
     if request.headers.get("HX-Request") == "true":
         # A 302 would paste the sign-in page into the fragment.
         return HttpResponse(status=401, headers={"HX-Redirect": sign_in_url(get_page_path(request))})
-    return HttpResponseRedirect(sign_in_url(request.get_full_path()))
+    requested = request.get_full_path()
+    is_read = request.method in ("GET", "HEAD")
+    return HttpResponseRedirect(sign_in_url(requested if is_read else get_referring_path(request) or requested))
 
 
 def sign_in_url(then: str | None) -> str:
