@@ -34,7 +34,7 @@ from portal.attempts import note_organization
 from portal.errors import MFA_REQUIRED, NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
 from portal.tenancy import enter_all_organizations
-from portal.web.htmx import get_page_path
+from portal.web.htmx import get_page_path, get_referring_path
 
 Person = User | AnonymousUser
 # How the addresses of downloads end.
@@ -151,7 +151,7 @@ def open_admin(request: HttpRequest) -> HttpResponse | None:
 def sign_in_first(request: HttpRequest) -> HttpResponse:
     """Answer an anonymous request: 401 with HX-Redirect for a fragment, redirect to sign-in for a page, else 401 JSON.
 
-    Sign-in then returns to the requested page, or to the page that requested the fragment.
+    Sign-in then returns to the requested page, or to the page that requested the fragment or sent the form.
     """
     is_fragment = request.headers.get("HX-Request") == "true"
     if is_api(request) or not (is_fragment or asks_for_html(request)):
@@ -159,7 +159,9 @@ def sign_in_first(request: HttpRequest) -> HttpResponse:
     if is_fragment:
         # A 302 would paste the sign-in page into the fragment.
         return HttpResponse(status=401, headers={"HX-Redirect": sign_in_url(get_page_path(request))})
-    return HttpResponseRedirect(sign_in_url(request.get_full_path()))
+    requested = request.get_full_path()
+    is_read = request.method in ("GET", "HEAD")
+    return HttpResponseRedirect(sign_in_url(requested if is_read else get_referring_path(request) or requested))
 
 
 def asks_for_html(request: HttpRequest) -> bool:

@@ -58,6 +58,8 @@ try:
     DEMO_EXPOSED: bool = env.bool("DEMO_EXPOSED", False)
     LOCAL: bool = DEBUG or DEMO
     SECRET_KEY: str = env.str("SECRET_KEY", "local-only-key-that-protects-nothing-but-the-demo-data" if LOCAL else "")
+    # Earlier keys, newest first: sessions and sealed secrets that were made with them are still read.
+    SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
     ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "testserver"] if LOCAL else [])
     CSRF_TRUSTED_ORIGINS: list[str] = env.list(
         "CSRF_TRUSTED_ORIGINS", [], validate=lambda origins: [ORIGIN(origin) for origin in origins]
@@ -331,6 +333,7 @@ ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 5 * 60
 ACCOUNT_SESSION_REMEMBER = True
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXY_COUNT
+MFA_ADAPTER = "portal.accounts.second_factors.MFAAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "Operations portal"

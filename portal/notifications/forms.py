@@ -24,7 +24,9 @@ KEEP_HELP = "Leave empty to keep the current URL."
 
 class ChannelForm(IdempotentForm):
     name = forms.CharField(max_length=80, widget=forms.TextInput(attrs=QUIET))
-    target = forms.CharField(max_length=2000, widget=forms.TextInput(attrs={**QUIET, "class": "code"}))
+    target = forms.CharField(
+        max_length=2000, widget=forms.TextInput(attrs={**QUIET, "class": "code", "data-secret": True})
+    )
     events = forms.MultipleChoiceField(
         choices=[(kind.value, kind.label) for kind in SUBSCRIBABLE],
         widget=forms.CheckboxSelectMultiple,

@@ -34,8 +34,18 @@ def get_page_path(request: HttpRequest) -> str | None:
 
     htmx names the page in HX-Current-URL. Other clients can forge this header, so the result is safe to redirect to.
     """
+    return get_own_path(request, HtmxDetails(request).current_url)
+
+
+def get_referring_path(request: HttpRequest) -> str | None:
+    """Return path and query of the page whose form sent the request; None if it is not one of this origin."""
+    return get_own_path(request, request.headers.get("Referer"))
+
+
+def get_own_path(request: HttpRequest, address: str | None) -> str | None:
+    """Return path and query of an address of this origin, safe to redirect to; None for any other."""
     try:
-        url = urlsplit(HtmxDetails(request).current_url or "")
+        url = urlsplit(address or "")
     except ValueError:
         return None
     if (url.scheme, url.netloc) != (request.scheme, request.get_host()):

@@ -287,6 +287,22 @@ def test_the_same_key_gives_the_same_deployment(client: Client, agent: Agent) ->
     assert_refused(other, 422, "idempotency_mismatch")
 
 
+def test_a_key_belongs_to_one_person(cast: Cast, client: Client, client_for: SignIn, agent: Agent) -> None:
+    """The same key of another member is another request, whatever its body."""
+    body = {"agent_id": str(agent.pk), "replicas": 2}
+    mine = send_json(client, "post", DEPLOYMENTS, body, Idempotency_Key="k1")
+    theirs = client_for(cast.admin)
+
+    same, other = (
+        send_json(theirs, "post", DEPLOYMENTS, body | {"replicas": replicas}, Idempotency_Key=key)
+        for replicas, key in ((2, "k1"), (3, "k2"))
+    )
+    again = send_json(client, "post", DEPLOYMENTS, body | {"replicas": 4}, Idempotency_Key="k2")
+
+    assert [answer.status_code for answer in (mine, same, other, again)] == [201] * 4
+    assert len({answer.json()["id"] for answer in (mine, same, other, again)}) == 4
+
+
 def test_deploy_twice_with_a_key_is_one_deployment(client: Client, agent: Agent) -> None:
     path = f"/agents/{agent.pk}/deploy"
     answers = [client.generic("POST", path, headers={"Idempotency-Key": "k"}).json() for _ in range(2)]

@@ -135,6 +135,18 @@ def test_sign_in_leads_back_to_the_page_of_a_fragment(client: Client, cast: Cast
     assert (signed_in.status_code, signed_in["Location"]) == (302, page)
 
 
+def test_sign_in_leads_back_to_the_page_of_a_form(client: Client, cast: Cast) -> None:
+    """The address of the form itself may take no GET."""
+    page = "/o/acme/settings/members/?skip=50"
+    command = "/o/acme/settings/members/1/role"
+
+    sent = client.post(command, headers={"Referer": f"http://testserver{page}"})
+    foreign = client.post(command, headers={"Referer": "https://evil.example/o/acme/"})
+
+    assert sent["Location"] == f"/accounts/login/?{urlencode({'next': page})}"
+    assert foreign["Location"] == f"/accounts/login/?{urlencode({'next': command})}"
+
+
 def test_sign_in_leads_back_to_an_address_that_htmx_encoded(client: Client, db: None) -> None:
     """htmx encodes the URL if it contains a character that a header cannot."""
     page = "/o/acme/deployments/?q=é"
