@@ -331,7 +331,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "PREPROCESSING_HOOKS": ["portal.api.schema.leave_out_root_paths"],
     # Choices are inlined where they are used, so that they need no component names.
-    "POSTPROCESSING_HOOKS": [],
+    "POSTPROCESSING_HOOKS": ["portal.api.schema.close_request_bodies"],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
 }
 
