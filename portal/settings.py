@@ -24,6 +24,7 @@ ORIGIN = validate.Regexp(r"https?://[^/]+$", error="Use origins such as https://
 BASE_ADDRESS = validate.Regexp(
     r"(https?://[^/?#\s]+/?)?$", error="Use the base address, such as https://portal.example."
 )
+CONTACT = validate.Regexp(r"(mailto:|https://|tel:)[^\s]+$", error="Use mailto:, https:// or tel:.")
 POSITIVE = validate.Range(min=0, min_inclusive=False)
 LOG_LEVELS = validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
 
@@ -92,6 +93,8 @@ try:
     PORTAL_URL: str = env.str("PORTAL_URL", "", validate=BASE_ADDRESS).rstrip("/")
     TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", 0, validate=validate.Range(min=0))
     DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "portal@localhost")
+    # Whom to tell about a vulnerability: /.well-known/security.txt.
+    SECURITY_CONTACT: str = env.str("SECURITY_CONTACT", f"mailto:{DEFAULT_FROM_EMAIL}", validate=CONTACT)
     email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "console:" if LOCAL else "smtp://localhost:25")
 except EnvError as error:
     raise ImproperlyConfigured(f"{error}. docs/configuration.md documents each setting.") from error
@@ -148,6 +151,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "portal.web.headers.HeadersMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.safe_text.SafeTextMiddleware",
     "portal.errors.ErrorMiddleware",
@@ -215,6 +219,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 # Locally WhiteNoise serves files through the staticfiles finders, and nothing is collected.
 STATIC_ROOT = None if LOCAL else BASE_DIR / "static_root"
 WHITENOISE_USE_FINDERS = LOCAL
+WHITENOISE_ALLOW_ALL_ORIGINS = False  # no other origin uses the portal's files
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
@@ -304,6 +309,9 @@ CONTENT_SECURITY_POLICY = {
         "frame-ancestors": [NONE],
         "base-uri": [NONE],
         "object-src": [NONE],
+        # Firefox and Safari know only the older one.
+        "report-uri": "/csp-reports",
+        "report-to": "csp",
     }
 }
 
@@ -395,6 +403,7 @@ GAUGES = [
     "upgrades.gauges.gauges",
     "deployments.gauges.gauges",
     "portal.notifications.gauges.gauges",
+    "portal.web.headers.gauges",
 ]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

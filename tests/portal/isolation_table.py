@@ -246,7 +246,10 @@ TENANT = [
     *deployment_api("api/v1/"),
 ]
 PERSONAL = {"", "account/", "api/v1/auth/logout"}
-PUBLIC = {"api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz", "metrics"}
+PUBLIC = {
+    *("api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz", "metrics"),
+    *("csp-reports", ".well-known/security.txt"),
+}
 LIBRARIES = {
     "accounts/": {Policy.PUBLIC, Policy.SIGNED_IN, Policy.CLOSED},
     "admin/": {Policy.STAFF},
