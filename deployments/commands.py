@@ -19,6 +19,7 @@ from deployments.container_spec import (
     environment_errors,
     image_errors,
     image_version,
+    looks_like_secret,
     size_errors,
     version_errors,
     with_version,
@@ -59,9 +60,10 @@ def create_agent(
     memory: int = DEFAULT_MEMORY,
     description: str = "",
     environment: dict[str, str] | None = None,
+    not_secrets: list[str] | None = None,
     idempotency_key: str | None = None,
 ) -> Agent:
-    """Create an agent. Nothing runs until it is deployed.
+    """Create an agent. Nothing runs until it is deployed. `not_secrets` names variables that only look like secrets.
 
     *Raises* PortalError: 403, 404, 400 `invalid` with `errors` by field, 422 `idempotency_mismatch`.
     """
@@ -74,13 +76,15 @@ def create_agent(
         "description": description,
         "environment": environment or {},
     }
-    key = KeyUse.for_request("create_agent", fields, organization=organization, user=actor, key=idempotency_key)
-    refuse_invalid(agent_errors(organization, fields, kept={}))
+    said = find_said_names(fields["environment"], not_secrets)
+    asked = fields | said
+    key = KeyUse.for_request("create_agent", asked, organization=organization, user=actor, key=idempotency_key)
+    refuse_invalid(agent_errors(organization, fields, kept={}, not_secrets=said.get("not_secrets", [])))
 
     def make() -> Agent:
         agent = Agent.objects.create(organization=organization, **fields)
         key.store(str(agent.pk))
-        audit(AuditKind.AGENT_CREATED, agent, actor, {"name": agent.name, "image": agent.image})
+        audit(AuditKind.AGENT_CREATED, agent, actor, {"name": agent.name, "image": agent.image} | said)
         return agent
 
     try:
@@ -89,10 +93,10 @@ def create_agent(
         raise translate_name_taken(error, organization, fields["name"]) from error
 
 
-def update_agent(agent: Agent, *, actor: User, **changes: Any) -> Agent:
+def update_agent(agent: Agent, *, actor: User, not_secrets: list[str] | None = None, **changes: Any) -> Agent:
     """Change the agent for its future deployments. Running deployments keep their settings.
 
-    `changes` may hold name, image, cpu, memory, description and environment.
+    `changes` may hold name, image, cpu, memory, description and environment. `not_secrets` as for create_agent.
 
     *Raises* PortalError: 403, 404, 400 `invalid`.
     """
@@ -102,12 +106,14 @@ def update_agent(agent: Agent, *, actor: User, **changes: Any) -> Agent:
     with transaction.atomic():
         locked = Agent.objects.select_for_update().get(pk=agent.pk)
         fields = {name: getattr(locked, name) for name in AGENT_FIELDS} | changes
-        refuse_invalid(agent_errors(agent.organization, fields, kept=locked.environment))
+        said = find_said_names(fields["environment"], not_secrets, kept=locked.environment)
+        confirmed = said.get("not_secrets", [])
+        refuse_invalid(agent_errors(agent.organization, fields, kept=locked.environment, not_secrets=confirmed))
         changed = {name: value for name, value in changes.items() if getattr(locked, name) != value}
         if changed:
             save_agent(locked, changed)
             # Only the names: a value may be a secret that was entered by mistake.
-            audit(AuditKind.AGENT_CHANGED, agent, actor, {"fields": sorted(changed)})
+            audit(AuditKind.AGENT_CHANGED, agent, actor, {"fields": sorted(changed)} | said)
     agent.refresh_from_db(fields=AGENT_FIELDS)
     return agent
 
@@ -126,10 +132,24 @@ def save_agent(agent: Agent, changed: dict[str, Any]) -> None:
 AGENT_FIELDS = ["name", "image", "cpu", "memory", "description", "environment"]
 
 
-def agent_errors(organization: Organization, fields: dict[str, Any], *, kept: dict[str, str]) -> dict[str, list[str]]:
+def find_said_names(
+    environment: dict[str, str], names: list[str] | None, *, kept: dict[str, str] | None = None
+) -> dict[str, list[str]]:
+    """Return `{"not_secrets": [..]}` with the named variables that would be refused without it, for the audit row."""
+    found = [
+        name
+        for name in sorted(set(names or []))
+        if (value := environment.get(name)) and (kept or {}).get(name) != value and looks_like_secret(name, value)
+    ]
+    return {"not_secrets": found} if found else {}
+
+
+def agent_errors(
+    organization: Organization, fields: dict[str, Any], *, kept: dict[str, str], not_secrets: list[str]
+) -> dict[str, list[str]]:
     """Return the error sentences by field. Forms and serializers check types and shape before.
 
-    `kept`: the agent's present environment.
+    `kept`: the agent's present environment. `not_secrets`: names that the person says are no secrets.
     """
     found: dict[str, list[str]] = {}
     if not 1 <= len(fields["name"]) <= MAX_NAME_LENGTH:
@@ -139,7 +159,8 @@ def agent_errors(organization: Organization, fields: dict[str, Any], *, kept: di
     if errors := image_errors(fields["image"]):
         found["image"] = errors
     environment = fields["environment"]
-    if errors := environment_errors(environment) or reference_errors(organization, environment, kept):
+    plain = environment_errors(environment, kept=kept, not_secrets=not_secrets)
+    if errors := plain or reference_errors(organization, environment, kept):
         found["environment"] = shortened(errors)
     return found | size_errors(fields["cpu"], fields["memory"])
 

@@ -6,6 +6,7 @@ Secrets are referenced by ARN and never stored. A plain value that looks like a 
 import math
 import re
 from collections import Counter
+from collections.abc import Collection
 
 from portal.aws.partitions import is_placed_arn
 from portal.credential_shapes import SHAPES
@@ -35,21 +36,51 @@ SECRET_ARN = re.compile(
     r"arn:[a-z-]+:(?:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@!:-]{1,600}"
     r"|ssm:[a-z0-9-]+:[0-9]{12}:parameter/[A-Za-z0-9_./-]{1,1010})"
 )
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+# ECS passes names on as they are: spring.datasource.url, ConnectionStrings:Default. A form's comments begin with #.
+VARIABLE = re.compile(r"(?!#)[!-<>-~]{1,255}")
 MAX_VARIABLES, MAX_VALUE_LENGTH = 100, 4096
 
+# The last words of names of secrets. A separator is no letter and no digit: DB_PASS, db.password, Stripe:ApiKey.
 SECRET_NAME = re.compile(
-    r"(?:^|_)(?:API_?KEY|KEY|SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|PWD|CREDENTIALS?)(?:_(?:ID|VALUE|TEXT))?$", re.I
+    r"(?:PASSWORDS?|PASSWD|PASSPHRASE|SECRETS?|SECRET_?KEYS?|API_?KEYS?|ACCESS_?KEYS?|PRIVATE_?KEYS?|[A-Z0-9]TOKEN|CREDENTIALS?"
+    r"|(?:^|[^A-Z0-9])(?:PASS|PWD|KEYS?|TOKEN))(?:_(?:ID|VALUE|TEXT))?$",
+    re.I,
 )
-HARMLESS_NAME = re.compile(r"(?:^|_)(?:PUBLIC|PARTITION|SORT|CACHE|ROUTING|PRIMARY)_KEY$", re.I)
+HARMLESS_NAME = re.compile(
+    r"(?:^|[^A-Z0-9])(?:PUBLIC|PUB|PARTITION|SORT|CACHE|ROUTING|PRIMARY|FOREIGN|RANGE|SHARD|GROUP|S3|OBJECT|BUCKET|KMS)_?KEYS?$",
+    re.I,
+)
+# Names of values that are public or computed, and are as long and mixed as a token: a commit, a checksum, a public key.
+COMPUTED_NAME = re.compile(
+    r"(?:^|[^A-Z0-9])(?:SHA\d*|MD5|COMMIT|REVISION|REV|REF|DIGEST|CHECKSUM|HASH|ETAG|FINGERPRINT|TRACEPARENT|PUBLIC_?KEY|PUB_?KEY"
+    r"|CERT|CERTIFICATE)(?:_?(?:ID|SHA|HASH))?$",
+    re.I,
+)
 KNOWN_SHAPES = [
     *SHAPES,
     ("an address with a password", re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^\s/:@]{0,256}:[^\s/@]{1,256}@", re.I)),
 ]
-HARMLESS_VALUE = re.compile(r"sha(?:256|512):[0-9a-f]{64,128}|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.I)
+# Values with a credential inside that some applications publish on purpose, so a person may say that it is no secret.
+WITH_CREDENTIAL = [
+    (
+        "contains a password",
+        re.compile(r"(?:^|;)\s{0,9}(?:password|pwd|account_?key|shared_?access_?key)\s{0,9}=\s{0,9}[^;\s]", re.I),
+    ),
+    ("is an address with a key (a DSN)", re.compile(r"https?://[0-9a-z]{16,64}@", re.I)),
+    (
+        "is an address with a token",
+        re.compile(r"[?&](?:[a-z_-]{0,20}token|api_?key|key|sig|signature|secret|password|auth)=[^&\s]{6}", re.I),
+    ),
+]
+# A W3C trace parent is two hexadecimal ids: https://www.w3.org/TR/trace-context/#traceparent-header
+TRACE_PARENT = r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"
+HARMLESS_VALUE = re.compile(
+    TRACE_PARENT + r"|sha(?:256|512):[0-9a-f]{64,128}|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.I
+)
 ARN = re.compile(r"arn:[^\s]{1,2000}")
 LONG_RUN = re.compile(r"[A-Za-z0-9+/=_]{20,}")
 INSTEAD = "Store it in Secrets Manager or the SSM Parameter Store and enter its ARN here."
+IF_NOT = "If it is no secret, name it under not_secrets."
 
 
 def is_secret_reference(value: str) -> bool:
@@ -105,8 +136,13 @@ def size_errors(cpu: int, memory: int) -> dict[str, list[str]]:
     return {}
 
 
-def environment_errors(environment: dict[str, str]) -> list[str]:
-    """Return a sentence for each invalid variable. It names the variable but never its value."""
+def environment_errors(
+    environment: dict[str, str], *, kept: dict[str, str] | None = None, not_secrets: Collection[str] = ()
+) -> list[str]:
+    """Return a sentence for each invalid variable. It names the variable but never its value.
+
+    `kept`: present values, which are not judged again. `not_secrets`: names that a person says are no secrets.
+    """
     if len(environment) > MAX_VARIABLES:
         return [f"{len(environment)} variables are too many. The limit is {MAX_VARIABLES}."]
     found = []
@@ -114,27 +150,40 @@ def environment_errors(environment: dict[str, str]) -> list[str]:
         if not VARIABLE.fullmatch(name):
             found.append(
                 f"{name[:80]!r} is not a valid variable name. "
-                "Use letters, digits and underscores, and do not start with a digit."
+                "Use letters, digits and signs such as _ . : - but no space and no equals sign."
             )
         elif name.upper().startswith("AWS_ECS_") or name.upper().startswith("ECS_"):
             found.append(f"{name}: names that begin with ECS_ or AWS_ECS_ are reserved for Amazon ECS.")
         elif len(value) > MAX_VALUE_LENGTH or "\x00" in value:
             found.append(f"{name}: a value can have at most {MAX_VALUE_LENGTH} characters and must not contain NUL.")
-        elif why := looks_like_secret(name, value):
+        elif (kept or {}).get(name) == value:
+            continue
+        elif why := looks_like_known_secret(value):
             found.append(f"{name} {why}. {INSTEAD}")
+        elif name not in not_secrets and (why := looks_like_secret(name, value)):
+            found.append(f"{name} {why}. {INSTEAD} {IF_NOT}")
     return found
 
 
+def looks_like_known_secret(value: str) -> str | None:
+    """Return which credential this value contains by its form. None if it has none, or is a reference to a secret."""
+    if is_secret_reference(value):
+        return None
+    return next((f"looks like {what}" for what, shape in KNOWN_SHAPES if shape.search(value)), None)
+
+
 def looks_like_secret(name: str, value: str) -> str | None:
-    """Return why this plain value looks like a secret. None if it does not, or if it is a reference to one."""
+    """Return why this plain value may be a secret. None if it does not look so, or if it is a reference to one."""
     if not value or is_secret_reference(value):
         return None
-    for what, shape in KNOWN_SHAPES:
-        if shape.search(value):
-            return f"looks like {what}"
     if SECRET_NAME.search(name) and not HARMLESS_NAME.search(name):
         return "is named like a secret but has a plain value"
+    for why, shape in WITH_CREDENTIAL:
+        if shape.search(value):
+            return why
     if HARMLESS_VALUE.fullmatch(value) or (ARN.fullmatch(value) and is_placed_arn(value)):
+        return None
+    if COMPUTED_NAME.search(name):
         return None
     if any(is_random(run) for run in LONG_RUN.findall(value)):
         return "looks like a random token"

@@ -10,6 +10,7 @@ from deployments.container_spec import is_secret_reference
 from portal.aws.errors import AwsError
 from portal.aws.sts import own_account
 from portal.models import Organization
+from portal.tenancy import all_organizations
 
 
 def reference_errors(organization: Organization, environment: dict[str, str], kept: dict[str, str]) -> list[str]:
@@ -61,6 +62,6 @@ def split_reference(arn: str) -> tuple[str, str]:
 
 def is_shared(organization: Organization, account: str, portal_account: str) -> bool:
     """Return whether another organization that is set up uses the account. A function of the database (0040) sees them."""
-    with connection.cursor() as cursor:
+    with all_organizations("others may share the account"), connection.cursor() as cursor:
         cursor.execute("SELECT portal_account_is_shared(%s, %s, %s)", [organization.pk, account, portal_account])
         return bool(cursor.fetchone()[0])

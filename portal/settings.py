@@ -26,6 +26,7 @@ ORIGIN = validate.Regexp(r"https?://[^/]+$", error="Use origins such as https://
 BASE_ADDRESS = validate.Regexp(
     r"(https?://[^/?#\s]+/?)?$", error="Use the base address, such as https://portal.example."
 )
+CONTACT = validate.Regexp(r"(mailto:|https://|tel:)[^\s]+$", error="Use mailto:, https:// or tel:.")
 POSITIVE = validate.Range(min=0, min_inclusive=False)
 NOT_NEGATIVE = validate.Range(min=0)
 LOG_LEVELS = validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
@@ -142,6 +143,8 @@ try:
     PORTAL_URL: str = env.str("PORTAL_URL", "", validate=BASE_ADDRESS).rstrip("/")
     TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", 0, validate=validate.Range(min=0))
     DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", "portal@localhost")
+    # Whom to tell about a vulnerability: /.well-known/security.txt.
+    SECURITY_CONTACT: str = env.str("SECURITY_CONTACT", f"mailto:{DEFAULT_FROM_EMAIL}", validate=CONTACT)
     email: dict[str, Any] = env.dj_email_url("EMAIL_URL", "console:" if LOCAL else "smtp://localhost:25")
 except EnvError as error:
     raise ImproperlyConfigured(f"{error}. docs/configuration.md documents each setting.") from error
@@ -200,6 +203,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "portal.web.headers.HeadersMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.safe_text.SafeTextMiddleware",
     "portal.errors.ErrorMiddleware",
@@ -284,6 +288,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 # Locally WhiteNoise serves files through the staticfiles finders, and nothing is collected.
 STATIC_ROOT = None if LOCAL else BASE_DIR / "static_root"
 WHITENOISE_USE_FINDERS = LOCAL
+WHITENOISE_ALLOW_ALL_ORIGINS = False  # no other origin uses the portal's files
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
@@ -376,6 +381,9 @@ CONTENT_SECURITY_POLICY = {
         "frame-ancestors": [NONE],
         "base-uri": [NONE],
         "object-src": [NONE],
+        # Firefox and Safari know only the older one.
+        "report-uri": "/csp-reports",
+        "report-to": "csp",
     }
 }
 
@@ -403,7 +411,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "PREPROCESSING_HOOKS": ["portal.api.schema.leave_out_root_paths"],
     # Choices are inlined where they are used, so that they need no component names.
-    "POSTPROCESSING_HOOKS": [],
+    "POSTPROCESSING_HOOKS": ["portal.api.schema.close_request_bodies"],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
 }
 
@@ -479,6 +487,7 @@ GAUGES = [
     "deployments.gauges.gauges",
     "portal.notifications.gauges.gauges",
     "portal.audit_chain.gauges",
+    "portal.web.headers.gauges",
 ]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from django.urls import include, path
 
 from portal.accounts import views as accounts_views
 from portal.monitoring import health, prometheus
-from portal.web import activity, views
+from portal.web import activity, headers, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -36,6 +36,8 @@ urlpatterns = [
     path("livez", health.livez),
     path("readyz", health.readyz),
     path("metrics", prometheus.metrics),
+    path("csp-reports", headers.csp_reports),
+    path(".well-known/security.txt", headers.security_txt),
 ]
 
 handler400 = "portal.errors.bad_request"

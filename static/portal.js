@@ -158,6 +158,12 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   const block = event.detail.target;
   if (!event.detail.shouldSwap) return;
   if (failing.delete(block.id)) announce("Refreshing again.");
+  if (event.detail.xhr.status === 304) {
+    event.detail.shouldSwap = false;
+    showAge(block, event.detail.xhr);
+    tick();
+    return;
+  }
   if (block.matches("[data-live]") && isHeld(block)) {
     event.detail.shouldSwap = false;
     return;
@@ -176,13 +182,23 @@ document.addEventListener("htmx:afterSwap", (event) => {
   for (const each of block.querySelectorAll("[data-watch]")) markChange(each, before.watched.get(each.dataset.watch));
   if (block.dataset.announce && block.dataset.announce !== before.announced) announce(block.dataset.announce);
   if (block.dataset.title) document.title = block.dataset.title + document.title.slice(document.title.indexOf(" · "));
-  // An unchanged block comes from the browser's cache (304) and contains its old age.
-  const asOf = event.detail.xhr.getResponseHeader("X-As-Of");
-  for (const freshness of block.querySelectorAll("[data-freshness]")) if (asOf) freshness.dataset.at = asOf;
+  block.contentTag = event.detail.xhr.getResponseHeader("ETag");
+  showAge(block, event.detail.xhr);
   before = null;
   keepTurning();
   tick();
 });
+
+// The browser keeps no copy of a block (no-store), so each block remembers its tag. Unchanged content is answered 304.
+document.addEventListener("htmx:configRequest", (event) => {
+  const { elt, target, verb, headers } = event.detail;
+  if (verb === "get" && elt === target && target.contentTag) headers["If-None-Match"] = target.contentTag;
+});
+
+function showAge(block, xhr) {
+  const asOf = xhr.getResponseHeader("X-As-Of");
+  for (const freshness of block.querySelectorAll("[data-freshness]")) if (asOf) freshness.dataset.at = asOf;
+}
 
 function markChange(element, earlier) {
   const key = element.dataset.watch;

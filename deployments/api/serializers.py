@@ -14,6 +14,7 @@ from deployments.cloudwatch.log_lines import LEVELS
 from deployments.cloudwatch.logs import DEFAULT_LIMIT, MAX_LIMIT, LogLine
 from deployments.cloudwatch.metrics import MetricPoint
 from deployments.commands import DEFAULT_CPU, DEFAULT_MEMORY
+from deployments.container_spec import FARGATE_SIZES, MAX_VALUE_LENGTH, MAX_VARIABLES
 from deployments.models import Agent, Deployment, DeploymentEvent
 from deployments.states import EventType, Status
 from portal.api.routes import PageQuery, StrictSerializer, StrictString, choice
@@ -21,6 +22,8 @@ from portal.pagination import MAX_SKIP
 from portal.times import normalize_time, utc
 
 Json = dict[str, Any]
+
+MAX_REPLICAS = 1000  # the highest limit that staff can set for an organization
 
 
 class StrictInteger(serializers.IntegerField):
@@ -39,6 +42,38 @@ class UtcQueryField(serializers.DateTimeField):
         return super().to_internal_value(normalize_time(data) if isinstance(data, str) else data)
 
 
+# The commands check these bounds and say in a sentence what is possible; the schema says them too.
+
+
+@extend_schema_field({"type": "integer", "minimum": 1, "maximum": MAX_REPLICAS})
+class Replicas(StrictInteger):
+    """A number of tasks. The organization's limit may be lower."""
+
+
+@extend_schema_field({"type": "integer", "enum": list(FARGATE_SIZES)})
+class Cpu(StrictInteger):
+    """CPU units. Which memory goes with them is documented in docs/api.md."""
+
+
+@extend_schema_field(
+    {
+        "type": "integer",
+        "minimum": min(min(sizes) for sizes in FARGATE_SIZES.values()),
+        "maximum": max(max(sizes) for sizes in FARGATE_SIZES.values()),
+    }
+)
+class Memory(StrictInteger):
+    """MiB of memory."""
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "maxProperties": MAX_VARIABLES,
+        "propertyNames": {"pattern": "^(?!#)[!-<>-~]{1,255}$"},
+        "additionalProperties": {"type": "string", "maxLength": MAX_VALUE_LENGTH},
+    }
+)
 class Environment(serializers.DictField):
     """Environment variables: text names with text values."""
 
@@ -84,12 +119,12 @@ class MetricQuery(RangeQuery):
 
 class CreateBody(StrictSerializer):
     agent_id = serializers.UUIDField()
-    replicas = StrictInteger(default=1)
+    replicas = Replicas(default=1)
     version = StrictString(max_length=128, allow_null=True, default=None)
 
 
 class ScaleBody(StrictSerializer):
-    replicas = StrictInteger()
+    replicas = Replicas()
 
 
 class AgentQuery(PageQuery):
@@ -99,10 +134,16 @@ class AgentQuery(PageQuery):
 class AgentBody(StrictSerializer):
     name = StrictString(max_length=80)
     image = StrictString(max_length=512)
-    cpu = StrictInteger(default=DEFAULT_CPU)
-    memory = StrictInteger(default=DEFAULT_MEMORY)
+    cpu = Cpu(default=DEFAULT_CPU)
+    memory = Memory(default=DEFAULT_MEMORY)
     description = StrictString(max_length=2000, allow_blank=True, default="")
     environment = Environment(default=dict)
+    not_secrets = serializers.ListField(
+        child=StrictString(max_length=255),
+        max_length=MAX_VARIABLES,
+        default=list,
+        help_text="Names of variables that look like secrets and are none. The audit trail records who said so.",
+    )
 
 
 # --- records ----------------------------------------------------------------------------------------------------------

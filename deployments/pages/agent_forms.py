@@ -50,6 +50,14 @@ class AgentForm(IdempotentForm):
         widget=forms.Textarea(attrs={**CODE, "placeholder": "LOG_LEVEL=info"}),
         help_text="One NAME=value per line. Everyone in the organization can read these. Do not enter secrets here.",
     )
+    not_secrets = forms.CharField(
+        required=False,
+        max_length=5_000,
+        label="Not secrets",
+        widget=forms.TextInput(attrs={**QUIET, "class": "code"}),
+        help_text="Names of variables above that look like secrets and are none, such as GIT_SHA, separated by spaces. "
+        "The activity log records that you said so.",
+    )
     secrets = forms.CharField(
         required=False,
         max_length=200_000,
@@ -88,6 +96,7 @@ class AgentForm(IdempotentForm):
             "cpu": int(cpu),
             "memory": int(memory),
             "environment": {**cleaned["environment"], **cleaned["secrets"]},
+            "not_secrets": cleaned["not_secrets"].replace(",", " ").split(),
         }
 
 

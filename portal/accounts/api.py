@@ -30,7 +30,7 @@ from portal.models import Membership, Role, User
 class Credentials(StrictSerializer):
     """The body of a sign-in request."""
 
-    email = serializers.EmailField()
+    email = serializers.EmailField(max_length=254)
     password = serializers.CharField(trim_whitespace=False, max_length=128)
     code = serializers.CharField(
         required=False, max_length=32, help_text="From the authenticator app, or a recovery code; after `mfa_required`."

@@ -5,7 +5,7 @@ import portal.models.people
 # Which other organizations exist is not for an organization's own connection to see, so the function runs as its owner.
 IS_SHARED = """
 CREATE FUNCTION portal_account_is_shared(own_id uuid, account text, portal_account text) RETURNS boolean
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT SET portal.organizations = '*' AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
     SELECT EXISTS (
         SELECT 1 FROM portal_organization
         WHERE id <> own_id

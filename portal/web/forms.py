@@ -12,6 +12,7 @@ from portal.attempts import note_refusal
 from portal.errors import PortalError, is_api, respond
 from portal.models.idempotency import MAX_KEY_LENGTH
 from portal.pagination import MAX_SKIP
+from portal.web.headers import CSP_REPORTS_PATH
 
 Result = TypeVar("Result")
 
@@ -33,6 +34,7 @@ class FormBodyMiddleware:
             request.method == "POST"
             and has_body
             and not is_api(request)
+            and request.path != CSP_REPORTS_PATH
             and request.content_type not in FORM_MEDIA_TYPES
         ):
             message = f"This page takes {' or '.join(sorted(FORM_MEDIA_TYPES))}. Clients use the API (/api/docs)."

@@ -60,8 +60,9 @@ def render_page(
 ) -> HttpResponse:
     """Render `page`, or only `fragment` for an htmx request, with the same context.
 
-    A fragment has an ETag of its content without its clocks. Unchanged content is answered 304, and the browser gives
-    htmx its cached copy. The header X-As-Of has the time of the data, also on a 304.
+    A fragment has an ETag of its content without its clocks. static/portal.js sends it back, and keeps the block as it is
+    when unchanged content is answered 304: the browser itself may keep nothing. The header X-As-Of has the time of the
+    data, also on a 304.
     """
     if not wants_fragment(request):
         response = HttpResponse(render_to_string(page, context, request), status=status)
@@ -76,6 +77,6 @@ def render_page(
         as_of = AS_OF.search(body)
         if as_of:
             response["X-As-Of"] = as_of[1]
-        response["Cache-Control"] = "private, no-cache"
+        response["Cache-Control"] = "no-store"
     patch_vary_headers(response, ["HX-Request"])
     return response

@@ -73,8 +73,10 @@ def test_what_a_person_opened_or_selected_survives_a_refresh(
     expect(card).to_contain_text("Rolled out")
 
 
-def test_an_unchanged_block_stays_fresh_from_the_cache(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:
+def test_an_unchanged_block_stays_fresh_without_a_copy(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:
     page = open_page(address(rolling), cast.operator)
+    answered: list[int] = []
+    page.on("response", lambda response: answered.append(response.status))
     freshness = page.locator("[data-freshness]")
     first = freshness.get_attribute("data-at")
     lasting = page.locator(".rollout-card-time time")
@@ -86,6 +88,7 @@ def test_an_unchanged_block_stays_fresh_from_the_cache(cast: Cast, rolling: Upgr
     assert str(freshness.get_attribute("data-at")) > str(first)
     expect(freshness).to_contain_text(re.compile("just now|[1-4] s ago"))
     assert lasting.inner_text() != words
+    assert answered.count(304) >= 2
 
 
 def test_refreshing_can_be_paused(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:

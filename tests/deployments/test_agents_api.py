@@ -160,7 +160,7 @@ def test_others_may_not_change(cast: Cast, agent: Agent, client_for: SignIn, per
         ({"cpu": "256"}, "cpu"),
         ({"memory": 4096}, "memory"),
         ({"cpu": 1024, "memory": 1024}, "memory"),
-        ({"environment": {"1A": "x"}}, "environment"),
+        ({"environment": {"A B": "x"}}, "environment"),
         ({"environment": {"A": 1}}, "environment"),
         ({"environment": ["A"]}, "environment"),
         ({"environment": {"ECS_X": "x"}}, "environment"),
@@ -273,3 +273,23 @@ def test_a_secret_is_not_taken_while_the_account_is_not_known(client: Client, lo
     refused = assert_refused(create_with(client, SECRET), 400, "invalid")
 
     assert "cannot be checked" in str(refused["errors"]["environment"])
+
+
+def test_what_is_no_secret_is_taken_and_recorded(cast: Cast, client: Client) -> None:
+    environment = {"X_KEY": "9da39a3ee5e6b4b0d3255bfef95601890afd8070", "LOG_LEVEL": "info"}
+    body = {"name": "With a key", "image": IMAGE, "environment": environment}
+    assert_refused(send_json(client, "post", AGENTS, body), 400, "invalid")
+
+    made = send_json(client, "post", AGENTS, body | {"not_secrets": ["X_KEY", "LOG_LEVEL"]})
+
+    assert made.status_code == 201
+    row = AuditEvent.objects.get(kind="agent.created")
+    assert (row.actor_email, row.data["not_secrets"]) == ("operator@example.com", ["X_KEY"])
+    assert environment["X_KEY"] not in str(row.data)
+    path = f"{AGENTS}/{made.json()['id']}"
+    assert send_json(client, "patch", path, {"environment": environment | {"LOG_LEVEL": "debug"}}).status_code == 200
+    other = environment | {"X_KEY": "0da39a3ee5e6b4b0d3255bfef95601890afd8070"}
+    assert_refused(send_json(client, "patch", path, {"environment": other}), 400, "invalid")
+    assert send_json(client, "patch", path, {"environment": other, "not_secrets": ["X_KEY"]}).status_code == 200
+    rows = AuditEvent.objects.filter(kind="agent.changed").order_by("pk").values_list("data", flat=True)
+    assert [each.get("not_secrets") for each in rows] == [None, ["X_KEY"]]

@@ -64,7 +64,20 @@ def test_only_sizes_of_fargate_are_accepted() -> None:
         ("IMAGE", f"sha256:{'0123456789abcdef' * 4}"),
         ("DATABASE_URL", "postgresql://db.internal:5432/agents"),
         ("PARTITION_KEY", "customer"),
-        ("SSH_PUBLIC_KEY", "ssh"),
+        (
+            "SSH_PUBLIC_KEY",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDk3q2Xc9mS8rJ7wT4yLp0Zb5nVh6gQfEuRaWd1KxYtB me@example",
+        ),
+        ("GIT_SHA", "9da39a3ee5e6b4b0d3255bfef95601890afd8070"),
+        ("SOURCE_COMMIT", "9da39a3ee5e6b4b0d3255bfef95601890afd8070"),
+        ("TRACEPARENT", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("PARENT", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("S3_KEY", "reports/x.csv"),
+        ("KMS_KEY", "alias/agent"),
+        ("spring.datasource.url", "jdbc:postgresql://db.internal:5432/agents"),
+        ("ConnectionStrings:Default", "Server=db.internal;Database=agents"),
+        ("Logging__LogLevel__Default", "Information"),
+        ("SEARCH", "https://search.internal/?q=tokens&size=10"),
         ("API_KEY", ""),
         ("KEYBOARD", "qwerty"),
         ("GREETING", "Hello, this is a longer sentence with Words and 3 numbers."),
@@ -87,6 +100,20 @@ def test_plain_values_and_references_are_accepted(name: str, value: str) -> None
         ("GITHUB_TOKEN", "x"),
         ("AWS_SECRET_ACCESS_KEY", "x"),
         ("CREDENTIALS", "x"),
+        ("DB_PASS", "x"),
+        ("DBPASSWORD", "x"),
+        ("SECRETKEY", "x"),
+        ("PASS", "x"),
+        ("API_KEYS", "x"),
+        ("apiToken", "x"),
+        ("spring.datasource.password", "x"),
+        ("Stripe:ApiKey", "x"),
+        ("X_API_KEY", "9da39a3ee5e6b4b0d3255bfef95601890afd8070"),
+        ("KMS_KEY", "AKIAIOSFODNN7EXAMPLE"),
+        ("DATABASE", "Server=db.internal;User=app;Password=hunter2"),
+        ("CALLBACK", "https://hooks.internal/in?token=hunter2hunter2"),
+        ("HOOK", "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXX"),
+        ("SENTRY", "https://0123456789abcdef0123456789abcdef@o1.ingest.sentry.io/42"),
         ("ID", "AKIAIOSFODNN7EXAMPLE"),
         ("SETTING", "ghp_16C7e42F292c6912E7710c838347Ae178B4a"),
         ("SETTING", "sk-proj-abcdefghijklmnopqrstuvwx"),
@@ -128,3 +155,28 @@ def test_no_value_takes_long_to_check(text: str) -> None:
     image_errors(text[:512])
 
     assert time.thread_time() - began < 0.3
+
+
+@pytest.mark.parametrize("name", ["", "A B", "A=B", "A\n", "#A", "Ä", "A" * 256])
+def test_what_ecs_cannot_take_is_no_name(name: str) -> None:
+    (sentence,) = environment_errors({name: "x"})
+
+    assert "is not a valid variable name" in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_taken"),
+    [
+        ("X_API_KEY", "9da39a3ee5e6b4b0d3255bfef95601890afd8070", True),
+        ("SENTRY_DSN", "https://0123456789abcdef0123456789abcdef@o1.ingest.sentry.io/42", True),
+        ("SETTING", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", True),
+        ("ID", "AKIAIOSFODNN7EXAMPLE", False),
+        ("HOOK", "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXX", False),
+        ("DATABASE_URL", "postgresql://app:hunter2@db.internal/agents", False),
+    ],
+)
+def test_a_person_can_say_that_it_is_no_secret(name: str, value: str, is_taken: bool) -> None:
+    """Not for what is a credential by its form."""
+    assert environment_errors({name: value}) != []
+    assert (environment_errors({name: value}, not_secrets=[name]) == []) is is_taken
+    assert environment_errors({name: value}, kept={name: value}) == []

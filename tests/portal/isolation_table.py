@@ -260,7 +260,10 @@ PERSONAL = {
     "api/v1/auth/logout",
     "api/v1/auth/reauthenticate",
 }
-PUBLIC = {"api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz", "metrics"}
+PUBLIC = {
+    *("api/v1/auth/session", "api/v1/auth/login", "api/schema", "api/docs", "health", "livez", "readyz", "metrics"),
+    *("csp-reports", ".well-known/security.txt"),
+}
 LIBRARIES = {
     "accounts/": {Policy.PUBLIC, Policy.SIGNED_IN, Policy.CLOSED},
     "admin/": {Policy.STAFF},

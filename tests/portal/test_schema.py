@@ -151,6 +151,51 @@ def test_routes_with_a_body_document_size_and_type_errors() -> None:
 # --- responses of the routes ---------------------------------------------------------------------------------------
 
 
+BOUNDS = {
+    "string": [{"maxLength"}, {"enum"}, {"pattern"}],
+    "integer": [{"minimum", "maximum"}, {"enum"}],
+    "array": [{"maxItems"}],
+    "object": [{"maxProperties", "propertyNames"}],
+    "boolean": [set()],
+}
+
+
+def find_open_members(schema: Json, path: str) -> Iterator[str]:
+    """Yield the members of a request body whose size has no bound, and bodies that take unknown members."""
+    if schema.get("additionalProperties") is not False:
+        yield f"{path}: takes unknown members"
+    for name, member in schema["properties"].items():
+        kinds = [member["type"]] if isinstance(member["type"], str) else member["type"]
+        for kind in set(kinds) - {"null"}:
+            is_bound = any(bound <= member.keys() for bound in BOUNDS[kind]) or member.get("format") == "uuid"
+            if not is_bound:
+                yield f"{path}.{name}"
+        for inner in (member.get("items"), member.get("additionalProperties")):
+            if isinstance(inner, dict) and not any(bound <= inner.keys() for bound in BOUNDS[inner["type"]]):
+                yield f"{path}.{name}: its values"
+
+
+def test_request_bodies_are_closed_bounded_and_name_what_is_required() -> None:
+    optional = {("CredentialsRequest", "code")}  # asked for by `mfa_required`
+    found = []
+    bodies = 0
+    for method, path, operation in operations():
+        for media in operation.get("requestBody", {}).get("content", {}).values():
+            name = media["schema"]["$ref"].rpartition("/")[2]
+            schema = openapi()["components"]["schemas"][name]
+            bodies += 1
+            found += find_open_members(schema, f"{method} {path}")
+            free = {each for each, member in schema["properties"].items() if "default" in member}
+            free |= {each for each, member in schema["properties"].items() if "null" in member["type"]}
+            free |= {each for each, member in schema["properties"].items() if member["type"] in ("array", "object")}
+            needed = set(schema["properties"]) - free - {each for body, each in optional if body == name}
+            if method != "PATCH" and set(schema.get("required", [])) != needed:
+                found.append(f"{method} {path}: requires {schema.get('required')}, not {sorted(needed)}")
+
+    assert bodies >= 9
+    assert found == []
+
+
 @pytest.mark.parametrize("statuses", [[Status.PENDING], [Status.IN_PROGRESS], [Status.SUCCESS], [Status.FAILED]])
 def test_records_are_as_documented(cast: Cast, platform: LocalAws, client_for: SignIn, statuses: list[Status]) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=statuses)
