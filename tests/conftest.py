@@ -19,6 +19,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
 from django.db import connection
+from django.db.backends.signals import connection_created
 from django.db.models.functions import Now
 from django.db.models.signals import post_migrate
 from django.test import Client
@@ -88,7 +89,14 @@ def django_db_setup(django_db_setup: None) -> None:
     when a test asks for them."""
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
-    connection.execute_wrappers.append(let_a_flush_empty_the_audit_trail)
+    # A test with a browser has an event loop, and with it a connection of its own.
+    connection_created.connect(wrap_connection)
+    wrap_connection(connection=connection)
+
+
+def wrap_connection(connection: Any, **kwargs: Any) -> None:
+    if let_a_flush_empty_the_audit_trail not in connection.execute_wrappers:
+        connection.execute_wrappers.append(let_a_flush_empty_the_audit_trail)
 
 
 def let_a_flush_empty_the_audit_trail(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
