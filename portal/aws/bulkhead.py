@@ -39,6 +39,8 @@ HANGING_SECONDS = 0.4
 # After a time-out, a lane is left alone for so long. The caller whose read tries again waits briefly.
 QUIET_SECONDS = 5.0
 TRY_SECONDS = 0.3
+# The codes of reads that were not made.
+REFUSED = {"NoAnswer", "Busy"}
 # botocore's errors for a connection or an answer that did not come in time.
 TIME_OUTS = {"ConnectTimeoutError", "ReadTimeoutError"}
 
