@@ -16,6 +16,7 @@ from kombu.transport.memory import Channel
 from deployments import commands
 from deployments.engine.reconciler import reconcile
 from deployments.models import Agent, Deployment
+from portal.aws import bulkhead
 from portal.errors import PortalError
 from portal.models import Membership, Organization, Role, User
 from portal.sandbox.records import Service, ServiceDeployment
@@ -143,6 +144,7 @@ class World:
         cache.clear()
         Channel.queues.clear()
         refill_quotas()
+        bulkhead.forget_lanes()
         random.seed(self.plan.seed)
         # From here on, the seed decides about ids.
         Source.chance = random.Random(self.plan.seed + 1)  # noqa: S311 - reproducible from the seed

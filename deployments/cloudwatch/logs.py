@@ -17,7 +17,7 @@ from deployments.cloudwatch.log_lines import read_line
 from deployments.models import Deployment
 from portal import soft_cache
 from portal.aws import logs
-from portal.aws.bulkhead import call_shared
+from portal.aws.bulkhead import REFUSED, call_shared
 from portal.aws.errors import AwsError, summarize_error
 from portal.errors import PortalError
 from portal.models import User
@@ -214,6 +214,8 @@ def read_walk(deployment: Deployment, end: int | None, reader: User | None) -> t
         read = partial(read_and_cache, key, deployment, end)
         return call_shared(deployment.organization.aws_target, "logs:FilterLogEvents", key, read), None
     except AwsError as error:
+        if error.code in REFUSED:
+            soft_cache.delete(f"{key}:reading")
         return kept, summarize_error(error)
 
 

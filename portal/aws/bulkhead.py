@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -39,6 +39,8 @@ HANGING_SECONDS = 0.4
 # After a time-out, a lane is left alone for so long. The caller whose read tries again waits briefly.
 QUIET_SECONDS = 5.0
 TRY_SECONDS = 0.3
+# The codes of reads that were not made.
+REFUSED = {"NoAnswer", "Busy"}
 # botocore's errors for a connection or an answer that did not come in time.
 TIME_OUTS = {"ConnectTimeoutError", "ReadTimeoutError"}
 
@@ -121,21 +123,31 @@ class Lane:
                 self.try_at = now + QUIET_SECONDS
                 until = min(until, now + TRY_SECONDS)
             read = self.reads.get(key)
-            if read is None:
-                if len(self.queue) >= QUEUED_PER_LANE:
-                    raise busy(action)
-                read = self.reads[key] = Read(key, action, call)
-                self.queue.append(read)
-                if self.threads < READS_PER_LANE:
-                    self.threads += 1
-                    threading.Thread(target=self.work, name="-".join(self.name), daemon=True).start()
-            return read, until
+            if read is not None:
+                return read, until
+            if len(self.queue) >= QUEUED_PER_LANE:
+                raise busy(action)
+            read = self.reads[key] = Read(key, action, call)
+            self.queue.append(read)
+            needs_thread = self.threads < READS_PER_LANE
+            self.threads += needs_thread
+        if needs_thread:
+            # A pool of one thread, which ends when it has no more work: few of the many lanes are used at a time.
+            pool = ThreadPoolExecutor(1, thread_name_prefix="-".join(self.name))
+            pool.submit(self.work)
+            pool.shutdown(wait=False)
+        return read, until
 
     def work(self) -> None:
         """Make queued reads until there are none. Runs on a thread of its own."""
-        with short_timeouts():
-            while read := self.take_next():
-                self.make(read)
+        try:
+            with short_timeouts():
+                while read := self.take_next():
+                    self.make(read)
+        except BaseException:
+            with self.lock:
+                self.threads -= 1
+            raise
 
     def take_next(self) -> Read | None:
         """Return the next queued read. None: there is none, so the thread ends."""
@@ -148,20 +160,29 @@ class Lane:
             return read
 
     def make(self, read: Read) -> None:
+        """Make the read, and note what it shows about AWS. The cache comes last: nobody waits for it."""
+        was_silent = self.silent_since is not None
         try:
             result = read.call()
         except BaseException as error:
             self.end(read)
             if isinstance(error, AwsUnavailable) and error.code in TIME_OUTS:
                 self.fall_silent()
-                error = no_answer(error.action)
-            elif isinstance(error, AwsError):
-                self.has_answered()
+                read.future.set_exception(no_answer(error.action))
+                silence.note(self.name.account, self.name.region)
+                return
+            if isinstance(error, AwsError):
+                self.silent_since = None
             read.future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
         else:
             self.end(read)
-            self.has_answered()
+            self.silent_since = None
             read.future.set_result(result)
+        if was_silent and self.silent_since is None:
+            logger.warning("AWS answers again: %s", self)
+            silence.end(self.name.account, self.name.region)
 
     def end(self, read: Read) -> None:
         with self.lock:
@@ -179,16 +200,8 @@ class Lane:
             self.queue.clear()
             for read in dropped:
                 del self.reads[read.key]
-        silence.note(self.name.account, self.name.region)
         for read in dropped:
             read.future.set_exception(no_answer(read.action))
-
-    def has_answered(self) -> None:
-        if self.silent_since is not None:
-            with self.lock:
-                self.silent_since = None
-            logger.warning("AWS answers again: %s", self)
-            silence.end(self.name.account, self.name.region)
 
     def oldest_start(self, now: float) -> float:
         with self.lock:

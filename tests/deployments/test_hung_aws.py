@@ -64,7 +64,11 @@ def test_a_silent_account_is_not_asked_for_a_while(
     local_aws.clear_faults(hang["id"])  # whoever asks again now gets an answer
     second = assert_refused(client.get(f"{DEPLOYMENTS}/{deployments[1].pk}/logs"), 502, "aws_unavailable")
 
+    cache.delete(f"logs:{deployments[0].pk}:tail:fresh")
+    again = [client.get(f"{DEPLOYMENTS}/{deployments[0].pk}/logs").json() for _ in range(2)]
+
     assert ([line["message"] for line in first["items"]], SILENT in first["error"]) == (["kept"], True)
+    assert [(answer["read_at"], SILENT in str(answer["error"])) for answer in again] == [(first["read_at"], True)] * 2
     assert kept
     assert datetime.fromisoformat(first["read_at"]) == kept
     assert SILENT in second["detail"]

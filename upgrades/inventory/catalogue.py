@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from portal import soft_cache
 from portal.aws import ecr, ecs
-from portal.aws.bulkhead import call_shared
+from portal.aws.bulkhead import REFUSED, call_shared
 from portal.aws.credentials import AwsTarget
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable, summarize_error
 from portal.errors import PortalError
@@ -208,6 +208,8 @@ def read_registry(organization: Organization, repositories: dict[str, ecr.Reposi
         return call_shared(target, "ecr:DescribeImages", key, question, seconds=LONGEST_WAIT_SECONDS)
     except AwsError as error:
         logger.warning("registry of %s not read: %s", organization.slug, error)
+        if error.code in REFUSED:
+            soft_cache.delete(f"asking:{key}")
         failed = replace(old, tried_at=timezone.now(), error=str(error))
         soft_cache.write(key, asdict(failed), seconds=CACHE_SECONDS)
         return failed
