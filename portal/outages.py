@@ -16,6 +16,8 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from django.db.backends.signals import connection_created
 from psycopg.errors import ReadOnlySqlTransaction
 
+from portal.monitoring.counters import DEPENDENCY_FAILURES, count
+
 # A failure of the database this many seconds after the last one is logged as a new outage.
 QUIET_SECONDS = 60
 
@@ -68,6 +70,7 @@ class Circuit:
             if self._began_at is None:
                 self._began_at = time.monotonic()
             self._trial_at = time.monotonic() + settings.OUTAGE_RETRY_SECONDS
+        count(DEPENDENCY_FAILURES, self.name)
         if is_new:
             seconds = settings.OUTAGE_RETRY_SECONDS
             logger.warning("%s does not answer (%s), called again every %g s", self.name, type(error).__name__, seconds)

@@ -15,8 +15,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from portal.monitoring import counters
-
 logger = logging.getLogger(__name__)
 
 Cached = TypeVar("Cached")
@@ -99,7 +97,6 @@ def ignore_outage() -> Iterator[None]:
     try:
         yield
     except (RedisConnectionError, RedisTimeoutError):
-        counters.count(counters.DEPENDENCY_FAILURES, "cache")  # portal/cache.py has logged it
+        pass  # portal/cache.py has logged and counted it
     except RedisError as error:
-        counters.count(counters.DEPENDENCY_FAILURES, "cache")
         logger.warning("cache refused: %s", type(error).__name__)

@@ -12,7 +12,6 @@ from redis.exceptions import RedisError
 
 from portal.aws.errors import BOTO_ERRORS
 from portal.celery import app
-from portal.monitoring.counters import DEPENDENCY_FAILURES, count
 from portal.outages import CircuitOpen, get_circuit
 
 MESSAGE_SECONDS = 60
@@ -34,7 +33,6 @@ def dispatch(task: str, *args: str | int) -> bool:
         with get_circuit("broker", app.conf.broker_url).guard(*BROKER_ERRORS), broker_connection() as broker:
             app.send_task(task, args=args, expires=MESSAGE_SECONDS, connection=broker)
     except (CircuitOpen, *BROKER_ERRORS) as error:
-        count(DEPENDENCY_FAILURES, "broker")
         logger.info("task %s not dispatched: %s", task, type(error).__name__)
         return False
     return True
