@@ -136,6 +136,7 @@ def forget_content_types() -> Iterator[None]:
 def local_aws_server() -> Iterator[LocalAws]:
     server = LocalAws.start()
     os.environ["AWS_ENDPOINT_URL"] = server.url
+    credentials._target_sessions.clear()  # an earlier test without this server may have made clients of the real AWS
     yield server
     server.stop()
 

