@@ -39,8 +39,8 @@ def store_activity(request: HttpRequest) -> None:
     if not session.session_key or not request.user.is_authenticated:
         return
     try:
-        session.store_activity()
-        UserSession.objects.create_from_request(request)
+        if session.store_activity():
+            UserSession.objects.create_from_request(request)
     except DatabaseError as error:
         logger.warning("activity of a session was not stored: %s", type(error).__name__)
 
