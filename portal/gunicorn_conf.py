@@ -17,6 +17,7 @@ from django.conf import settings
 
 # Imported before the workers are forked, so that they share its memory.
 from portal import draining
+from portal.local.exposure import on_starting as on_starting
 
 workers = settings.WEB_PROCESSES
 threads = settings.WEB_THREADS

@@ -34,8 +34,8 @@ def store_activity(request: HttpRequest) -> None:
     session = get_store(request)
     if not session.session_key or not request.user.is_authenticated:
         return
-    session.store_activity()
-    UserSession.objects.create_from_request(request)
+    if session.store_activity():
+        UserSession.objects.create_from_request(request)
 
 
 def get_store(request: HttpRequest) -> SessionStore:

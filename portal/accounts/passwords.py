@@ -7,6 +7,7 @@ from django.contrib.auth.password_validation import CommonPasswordValidator
 from django.core.exceptions import ValidationError
 
 from portal.models import Organization
+from portal.tenancy import all_organizations
 
 FEWEST_LEFT = 6
 PRODUCT_WORDS = {"operations", "operation", "portal"}
@@ -55,7 +56,9 @@ def find_names(user: Any) -> set[str]:
     """Return the words of the product's name and of the person's organizations. *Costs* one query for a person."""
     names = set(PRODUCT_WORDS)
     if user is not None and user.pk:
-        for name, slug in Organization.objects.filter(memberships__user=user).values_list("name", "slug"):
+        with all_organizations("a password is also reset without a session, and before the person accepts"):
+            own = list(Organization.objects.filter(memberships__user=user).values_list("name", "slug"))
+        for name, slug in own:
             names |= {word for word in re.split(r"[\W_]+", f"{name} {slug}".lower()) if len(word) > SHORTEST_RUN}
     return names
 

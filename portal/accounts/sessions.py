@@ -75,11 +75,17 @@ class SessionStore(DatabaseSessionStore):
         """Count the session's lifetime from now: the person signs in."""
         self[ENDS_AT] = int(timezone.now().timestamp()) + settings.SESSION_COOKIE_AGE
 
-    def store_activity(self) -> None:
-        """Move the end by idleness. Does not revive a session that has ended. *Costs* one query."""
+    def store_activity(self) -> bool:
+        """Move the end by idleness, and return whether this request was the first of several to do so.
+
+        Does not revive a session that has ended. *Costs* one query.
+        """
+        before = self.expire_date
+        if before is None:
+            return False
         self.expire_date = self.compute_expire_date()
-        rows = self.model.objects.filter(session_key=self.session_key, expire_date__gt=timezone.now())
-        rows.update(expire_date=self.expire_date)
+        rows = self.model.objects.filter(session_key=self.session_key, expire_date=before)
+        return bool(rows.filter(expire_date__gt=timezone.now()).update(expire_date=self.expire_date))
 
     def load(self) -> dict[str, Any]:
         data, self.expire_date = self._read()

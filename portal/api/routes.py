@@ -24,7 +24,10 @@ MAX_KEYS = 50
 
 # Headers, for `extend_schema(parameters=...)`.
 ORGANIZATION = OpenApiParameter(
-    "X-Organization", str, OpenApiParameter.HEADER, description="Slug. Required for people with several memberships."
+    "X-Organization",
+    str,
+    OpenApiParameter.HEADER,
+    description="Slug. Without it: the person's default organization, else the only one whose membership they accepted.",
 )
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from portal.models import User
+from portal.models import Membership, User
 from tests.browser.conftest import OF_COLOUR, Guard, OpenPage, scrolls_sideways, violations
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
@@ -113,8 +113,11 @@ def test_account_pages_meet_wcag_in_both_themes_and_reflow(page: Page, cast: Cas
     check()
     add_passkey(page, cast.password)
     check()
+    Membership.objects.create(organization=cast.globex, user=cast.operator)
     for path in (
+        "/",
         "/account/",
+        "/account/organizations/acme/leave",
         "/accounts/2fa/",
         "/accounts/2fa/totp/activate/",
         "/accounts/2fa/webauthn/",

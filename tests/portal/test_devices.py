@@ -12,7 +12,7 @@ from django.db import DatabaseError, connection
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
-from portal.accounts.sessions import ACTIVITY_SECONDS
+from portal.accounts.sessions import ACTIVITY_SECONDS, SessionStore
 from portal.models import User
 from tests.conftest import Cast, get_session
 
@@ -65,6 +65,16 @@ def test_activity_is_written_after_the_response(cast: Cast, client_for: SignIn, 
 
     assert (response.status_code, stored_before) == (200, False)
     assert UserSession.objects.filter(user=cast.viewer).exists()
+
+
+def test_of_two_requests_together_one_stores_the_activity(cast: Cast, client_for: SignIn, clock: Any) -> None:
+    client = client_for(cast.viewer)
+    clock.shift(ACTIVITY_SECONDS)
+    stores = [SessionStore(cookie_key=client.cookies[settings.SESSION_COOKIE_NAME].value) for _ in range(2)]
+
+    due = [bool(store.keys()) and store.is_activity_due for store in stores]
+
+    assert (due, [store.store_activity() for store in stores]) == ([True, True], [True, False])
 
 
 def test_activity_that_cannot_be_stored_breaks_nothing(

@@ -45,7 +45,7 @@ from upgrades.states import Status
 
 SignIn = Callable[[User], Client]
 
-OUTSIDERS = ["outsider", "removed", "stranger", "newcomer", "staff"]
+OUTSIDERS = ["outsider", "removed", "invited", "stranger", "newcomer", "staff"]
 MEMBERS = {"viewer": Role.VIEWER, "operator": Role.OPERATOR, "admin": Role.ADMIN, "consultant": Role.OPERATOR}
 
 
@@ -62,6 +62,10 @@ def place(cast: Cast, platform: LocalAws) -> Place:
 
 
 def actor(cast: Cast, name: str) -> User:
+    if name == "invited":
+        invited = make_person("invited@example.com")
+        Membership.objects.create(organization=cast.acme, user=invited, role=Role.ADMIN)
+        return invited
     if name != "removed":
         person: User = getattr(cast, name)
         return person

@@ -68,8 +68,6 @@ REASON = (
     "posted with {Slack token}; exit"
 )
 WORD = "planted"
-# Kept in clear where the libraries put them, and sealed there by the portal's own adapter.
-LIBRARY_TABLES = {"mfa_authenticator", "django_session"}
 
 
 @pytest.fixture
@@ -88,7 +86,7 @@ def log() -> Iterator[io.StringIO]:
 
 def find_in_tables() -> list[str]:
     """Return each table and column value that contains a planted word."""
-    tables = [name for name in connection.introspection.table_names() if name not in LIBRARY_TABLES]
+    tables = connection.introspection.table_names()
     one = "SELECT '{0}: ' || found::text FROM \"{0}\" AS found WHERE found::text ILIKE %s"
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(one.format(table) for table in tables), [f"%{WORD}%"] * len(tables))
