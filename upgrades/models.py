@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from portal.aws.credentials import AwsTarget
+from portal.database import DatabaseIdentity
 from portal.leases import Leased, due
 from portal.models import Organization, User
 from upgrades.states import (
@@ -279,6 +280,11 @@ class Rollout(Leased):
     attribution_note = models.TextField(null=True)  # noqa: DJ001 - shown with the verdict if the deployment was not certain
     stop_sent_at = models.DateTimeField(null=True, help_text="When StopServiceDeployment was called.")
     attempts = models.SmallIntegerField(default=0, help_text="Number of UpdateService calls.")
+    database = models.CharField(
+        max_length=100,
+        db_default=DatabaseIdentity(),
+        help_text="The database in which it was requested, or last found to have started nothing.",
+    )
 
     # The last observation.
     desired_count = models.IntegerField(null=True)

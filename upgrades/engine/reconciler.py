@@ -24,6 +24,7 @@ from portal.access import get_role
 from portal.aws import ecs
 from portal.aws.credentials import drop_session
 from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error
+from portal.database import DatabaseIdentity
 from portal.leases import get_lease_duration, kept, run_guarded
 from portal.models import Role
 from upgrades.engine.deadline import is_past_deadline, is_past_ecs_limit
@@ -42,18 +43,22 @@ from upgrades.engine.finish import (
 )
 from upgrades.engine.lease import RolloutLease, claim_rollout, poll_seconds
 from upgrades.engine.observe import (
+    StartedDeployment,
     build_counts,
     build_observed_fields,
     copy_ecs_events,
     find_started_deployment,
     find_successor,
+    get_baseline_time,
     is_of_call,
     is_verified,
     later_than_baseline,
+    list_since,
     read_new_digest,
     read_service,
     read_service_deployment,
 )
+from upgrades.engine.restored import NOTE, build_baseline, build_deployed_since_verdict, may_have_been_called
 from upgrades.estimates import stall_seconds
 from upgrades.events import describe_revision, describe_start, record_event, record_overdue, record_progress_events
 from upgrades.inventory.images import VersionMissing
@@ -114,6 +119,8 @@ def start(lease: RolloutLease) -> None:
     If the worker is killed before 6, the step starts over and finds the revision that it registered.
     """
     rollout = lease.rollout
+    if may_have_been_called(rollout):
+        return search_restored(lease)
     why_not = find_reason_not_to_start(rollout)
     if why_not:
         return finish_rollout(lease, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, why_not))
@@ -139,6 +146,66 @@ def start(lease: RolloutLease) -> None:
         return lease.release(seconds=poll_seconds(), check_error=CHANGED_MEANWHILE)
     commit_baseline(lease, latest, reading, observed)
     call_update_service(lease)
+
+
+def search_restored(lease: RolloutLease) -> None:
+    """Adopt the deployment that a call after the backup started. If none is found in time, the rollout starts as usual.
+
+    A deployment to the desired revision that anyone started since the request counts as the rollout's own.
+    """
+    rollout = lease.rollout
+    reading = read_service(lease)
+    service = reading.service(rollout.service_name)
+    if service is None or service.status != "ACTIVE":
+        return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
+    try:
+        _, observed = prepare_call(lease, service)
+    except AwsUnavailable:
+        raise
+    except (AwsError, VersionMissing):
+        return end_search(lease)  # start() gives the reason
+    if "task_definition" not in observed:
+        return end_search(lease)
+    baseline = rollout.baseline or build_baseline(lease, service, reading.answered_at)
+    lease.write(**observed, baseline=baseline)
+    found = find_started_deployment(lease)
+    if found is not None:
+        return follow_restored(lease, service, found)
+    if is_searched_again(lease):
+        return None
+    if was_deployed_since(lease, service):
+        return finish_rollout(lease, build_deployed_since_verdict(str(service.task_definition)))
+    end_search(lease)
+
+
+def was_deployed_since(lease: RolloutLease, service: ecs.Service) -> bool:
+    """Return whether anyone has deployed another revision since the request. The portal must not call over it."""
+    since = get_baseline_time(lease)
+    return any(each.created_at >= since for each in service.deployments) or bool(list_since(lease, since))
+
+
+def end_search(lease: RolloutLease) -> None:
+    """Let the rollout start as usual: nothing was started before this database answered."""
+    found = {"task_definition": None, "previous_task_definition": None, "to_version": None, "to_digest": None}
+    lease.release(seconds=0, database=DatabaseIdentity(), baseline={}, **found)
+
+
+def follow_restored(lease: RolloutLease, service: ecs.Service, found: StartedDeployment) -> None:
+    """Follow the deployment. What ran before it is not known if the service already has the desired revision."""
+    rollout = lease.rollout
+    fields: dict[str, Any] = {}
+    if rollout.wanted_image and rollout.previous_task_definition == rollout.task_definition:
+        fields = {"previous_task_definition": None, "from_version": None, "from_digest": None}
+    lease.write(
+        **fields,
+        attempts=1,
+        started_at=rollout.started_at or lease.now,
+        progressed_at=lease.now,
+        strategy=service.configuration.strategy,
+        stall_seconds=stall_seconds(rollout.organization, rollout.service),
+        database=DatabaseIdentity(),
+    )
+    follow(lease, deployment_id=found.deployment_id, arn=found.arn, note=NOTE)
 
 
 def has_changed(service: ecs.Service, latest: ecs.Service) -> bool:
@@ -327,12 +394,8 @@ def resolve(lease: RolloutLease) -> None:
     if is_past_deadline(rollout, lease.now):
         last_state = "the reply to UpdateService was lost and no deployment was found."
         return finish_when_confirmed(lease, build_timed_out_verdict(rollout, last_state))
-    observations = rollout.baseline.get("looks", 0) + 1
-    first_observed_at = rollout.baseline.get("looked_at") or lease.now.isoformat()
-    waited = lease.now - datetime.fromisoformat(first_observed_at)
-    if observations < OBSERVATIONS_BEFORE_RETRY or waited < timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS):
-        baseline = rollout.baseline | {"looks": observations, "looked_at": first_observed_at}
-        return lease.release(seconds=poll_seconds(), baseline=baseline)
+    if is_searched_again(lease):
+        return None
     why_not = find_reason_not_to_start(rollout)
     if why_not:
         return finish_rollout(lease, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, f"No deployment started. {why_not}"))
@@ -349,6 +412,19 @@ def resolve(lease: RolloutLease) -> None:
     baseline = {name: value for name, value in rollout.baseline.items() if name not in ("looks", "looked_at")}
     lease.write(attempts=rollout.attempts + 1, baseline=baseline)
     call_update_service(lease)
+
+
+def is_searched_again(lease: RolloutLease) -> bool:
+    """Release the rollout for another search and return True, unless the search has lasted long enough."""
+    rollout = lease.rollout
+    observations = rollout.baseline.get("looks", 0) + 1
+    first_observed_at = rollout.baseline.get("looked_at") or lease.now.isoformat()
+    waited = lease.now - datetime.fromisoformat(first_observed_at)
+    if observations < OBSERVATIONS_BEFORE_RETRY or waited < timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS):
+        baseline = rollout.baseline | {"looks": observations, "looked_at": first_observed_at}
+        lease.release(seconds=poll_seconds(), baseline=baseline)
+        return True
+    return False
 
 
 # --- watching: judge the rollout's own deployment --------------------------------------------------------------------
@@ -562,7 +638,8 @@ def record_failed_observation(lease: RolloutLease, why: str, error: AwsError | N
     if not is_past_deadline(rollout, lease.now):
         return lease.release(seconds=5 * poll_seconds(), check_error=why)
     verdict = build_timed_out_verdict(rollout, f"AWS could not be read. {why}")
-    if rollout.phase == Phase.DUE or is_past_ecs_limit(rollout, lease.now):
+    is_not_called = rollout.phase == Phase.DUE and not may_have_been_called(rollout)
+    if is_not_called or is_past_ecs_limit(rollout, lease.now):
         return finish_rollout(lease, verdict)
     if error is not None and not isinstance(error, AwsUnavailable):
         return finish_when_confirmed(lease, verdict, check_error=why)
