@@ -24,8 +24,14 @@ class DevicesMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         key = request.session.session_key
         if key and request.user.is_authenticated and soft_cache.add(noted(key), seconds=NOTED_SECONDS):
-            write_after_response(lambda: UserSession.objects.create_from_request(request))
+            write_after_response(lambda: record_use(request))
         return self.get_response(request)
+
+
+def record_use(request: HttpRequest) -> None:
+    """Record the session's use, unless the request has ended it."""
+    if request.user.is_authenticated:
+        UserSession.objects.create_from_request(request)
 
 
 def noted(session_key: str) -> str:
