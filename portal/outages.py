@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.db.backends.signals import connection_created
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 
 from portal.monitoring.counters import DEPENDENCY_FAILURES, count
 
@@ -98,7 +98,9 @@ def is_database_outage(error: BaseException) -> bool:
     """Return whether the database does not answer, accepts no changes, or refused in the interest of other work."""
     if isinstance(error, OperationalError | InterfaceError):
         return True
-    return isinstance(error, DatabaseError) and isinstance(error.__cause__, ReadOnlySqlTransaction)
+    # psycopg counts both among its internal errors.
+    refusals = (ReadOnlySqlTransaction, IdleInTransactionSessionTimeout)
+    return isinstance(error, DatabaseError) and isinstance(error.__cause__, refusals)
 
 
 class DatabaseOutage:

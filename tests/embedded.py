@@ -26,6 +26,8 @@ SETTINGS = {
     "LOG_LEVEL": "WARNING",
     # Copying the template takes seconds on a busy machine.
     "DATABASE_STATEMENT_SECONDS": "60",
+    # A test is one transaction, and may wait for a process.
+    "DATABASE_IDLE_SECONDS": "0",
     "CACHE_URL": "locmem://",
     "AWS_ACCESS_KEY_ID": "portal",
     "AWS_SECRET_ACCESS_KEY": "portal",

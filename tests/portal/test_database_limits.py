@@ -49,7 +49,7 @@ def set_read_only() -> None:
 )
 def test_each_process_has_limits(db: None, command: list[str], limits: str) -> None:
     env = worker_environment()
-    del env["DATABASE_STATEMENT_SECONDS"]
+    del env["DATABASE_STATEMENT_SECONDS"], env["DATABASE_IDLE_SECONDS"]
     code = SHOW if command else f"import django; django.setup(){SHOW}"
 
     shown = subprocess.run([sys.executable, *command, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
