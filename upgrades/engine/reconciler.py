@@ -173,12 +173,8 @@ def search_restored(lease: RolloutLease) -> None:
     found = find_started_deployment(lease)
     if found is not None:
         return follow_restored(lease, service, found)
-    observations = rollout.baseline.get("looks", 0) + 1
-    first_observed_at = rollout.baseline.get("looked_at") or lease.now.isoformat()
-    waited = lease.now - datetime.fromisoformat(first_observed_at)
-    if observations < OBSERVATIONS_BEFORE_RETRY or waited < timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS):
-        baseline = rollout.baseline | {"looks": observations, "looked_at": first_observed_at}
-        return lease.release(seconds=poll_seconds(), baseline=baseline)
+    if is_searched_again(lease):
+        return None
     if was_deployed_since(lease, service):
         return finish_rollout(lease, build_deployed_since_verdict(str(service.task_definition)))
     end_search(lease)
@@ -400,12 +396,8 @@ def resolve(lease: RolloutLease) -> None:
     if is_past_deadline(rollout, lease.now):
         last_state = "the reply to UpdateService was lost and no deployment was found."
         return finish_when_confirmed(lease, build_timed_out_verdict(rollout, last_state))
-    observations = rollout.baseline.get("looks", 0) + 1
-    first_observed_at = rollout.baseline.get("looked_at") or lease.now.isoformat()
-    waited = lease.now - datetime.fromisoformat(first_observed_at)
-    if observations < OBSERVATIONS_BEFORE_RETRY or waited < timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS):
-        baseline = rollout.baseline | {"looks": observations, "looked_at": first_observed_at}
-        return lease.release(seconds=poll_seconds(), baseline=baseline)
+    if is_searched_again(lease):
+        return None
     why_not = find_reason_not_to_start(rollout)
     if why_not:
         return finish_rollout(lease, Verdict(Status.FAILED, Outcome.NOT_ATTEMPTED, f"No deployment started. {why_not}"))
@@ -422,6 +414,19 @@ def resolve(lease: RolloutLease) -> None:
     baseline = {name: value for name, value in rollout.baseline.items() if name not in ("looks", "looked_at")}
     lease.write(attempts=rollout.attempts + 1, baseline=baseline)
     call_update_service(lease)
+
+
+def is_searched_again(lease: RolloutLease) -> bool:
+    """Release the rollout for another search and return True, unless the search has lasted long enough."""
+    rollout = lease.rollout
+    observations = rollout.baseline.get("looks", 0) + 1
+    first_observed_at = rollout.baseline.get("looked_at") or lease.now.isoformat()
+    waited = lease.now - datetime.fromisoformat(first_observed_at)
+    if observations < OBSERVATIONS_BEFORE_RETRY or waited < timedelta(seconds=settings.UPGRADE_ADOPT_SECONDS):
+        baseline = rollout.baseline | {"looks": observations, "looked_at": first_observed_at}
+        lease.release(seconds=poll_seconds(), baseline=baseline)
+        return True
+    return False
 
 
 # --- watching: judge the rollout's own deployment --------------------------------------------------------------------
