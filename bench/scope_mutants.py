@@ -1,5 +1,5 @@
 """Removes the scope of a read in 20 places, one at a time, in a copy of the tree, and looks for what another organization
-then shows: the canary test of the isolation matrix requests every route.
+then shows: tests/portal/probe_scopes.py requests every address.
 
     make isolation ARGS="--only agent"
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("portal", "upgrades", "deployments", "templates", "static", "tests", "manage.py", "pyproject.toml", "docs")
-TEST = "tests/portal/test_isolation.py::test_no_response_to_a_stranger_contains_a_canary"
+TEST = "tests/portal/probe_scopes.py"
 LEAKED = "assert 'canary' not in"
 
 

@@ -24,9 +24,14 @@ from threading import Timer
 from typing import Any
 
 import tests.embedded  # noqa: F401 - starts PostgreSQL and Redis, and sets the environment
+from portal.local import embedded
 
+# As a superuser: it replaces a function of PostgreSQL.
+SUPERUSER = os.environ["DATABASE_URL"].replace(embedded.APPLICATION, "postgres")
 os.environ |= {
     "DJANGO_SETTINGS_MODULE": "portal.settings",
+    "DATABASE_URL": SUPERUSER,
+    "DATABASE_OWNER_URL": SUPERUSER,
     "LOG_LEVEL": "CRITICAL",  # failures here are deliberate
     # Shorter than in production, because rollouts that never end are stopped after the deadline.
     "UPGRADE_DEADLINE_SECONDS": "240",

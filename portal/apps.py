@@ -16,7 +16,7 @@ class PortalConfig(AppConfig):
             celery,  # noqa: F401
             tenancy,
         )
-        from portal.accounts.sessions import follow_sign_in, follow_sign_out
+        from portal.accounts.person import follow_sign_in, follow_sign_out
 
         for ends in (request_started, request_finished):
             ends.connect(tenancy.leave)

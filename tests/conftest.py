@@ -287,7 +287,7 @@ def client_for() -> Callable[[User], Client]:
         client = Client()
         session = SessionStore()
         session[SESSION_KEY] = str(user.pk)
-        session[BACKEND_SESSION_KEY] = "portal.accounts.sessions.AuthenticationBackend"
+        session[BACKEND_SESSION_KEY] = "portal.accounts.person.AuthenticationBackend"
         session[HASH_SESSION_KEY] = user.get_session_auth_hash()
         session.create()
         client.cookies[settings.SESSION_COOKIE_NAME] = session.session_key

@@ -213,7 +213,7 @@ def test_every_refusal_of_every_route_is_documented(
     rows = {path_in_document(row.route): row for row in TENANT}
     anonymous, viewer, outsider = Client(), client_for(cast.viewer), client_for(cast.outsider)
     unproven = Client(enforce_csrf_checks=True)
-    unproven.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    unproven.force_login(cast.operator, backend="portal.accounts.person.AuthenticationBackend")
     acme = {"X-Organization": "acme"}
 
     for method, path, _ in operations():

@@ -409,7 +409,7 @@ def test_a_missing_note_is_named_as_a_field(cast: Cast, ended: Upgrade, client_f
 
 def test_without_csrf_token_nothing_is_signed(cast: Cast, ended: Upgrade, door: Door) -> None:
     client = Client(enforce_csrf_checks=True)
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client.force_login(cast.operator, backend="portal.accounts.person.AuthenticationBackend")
 
     assert act(door, client, cast, ended, "sign").status_code == 403
     assert act(door, client, cast, ended, "probe").status_code == 403

@@ -181,7 +181,7 @@ def test_the_api_answers_anonymous_401_and_another_method_405(cast: Cast, runnin
 
 def test_without_csrf_token_nothing_is_stopped(cast: Cast, running: Upgrade, door: Door) -> None:
     client = Client(enforce_csrf_checks=True)
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client.force_login(cast.operator, backend="portal.accounts.person.AuthenticationBackend")
 
     assert door.stop(client, cast.acme, running.upgrade_id).status_code == 403
     assert_untouched(running)

@@ -163,7 +163,7 @@ def test_anonymous_gets_401_as_json_and_no_redirect(cast: Cast, headers: dict[st
 
 def test_without_csrf_token_gets_403_as_json(cast: Cast, platform: LocalAws) -> None:
     client = Client(enforce_csrf_checks=True)
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client.force_login(cast.operator, backend="portal.accounts.person.AuthenticationBackend")
 
     body = assert_refused(trigger(client), 403, "csrf_failed")
 
@@ -173,7 +173,7 @@ def test_without_csrf_token_gets_403_as_json(cast: Cast, platform: LocalAws) -> 
 
 def test_with_csrf_token_it_is_accepted(cast: Cast, platform: LocalAws) -> None:
     client = Client(enforce_csrf_checks=True)
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client.force_login(cast.operator, backend="portal.accounts.person.AuthenticationBackend")
     client.get("/api/v1/auth/session")
 
     assert trigger(client, X_CSRFToken=client.cookies["csrftoken"].value).status_code == 202
@@ -181,7 +181,7 @@ def test_with_csrf_token_it_is_accepted(cast: Cast, platform: LocalAws) -> None:
 
 def test_the_token_of_another_session_is_refused(cast: Cast, platform: LocalAws) -> None:
     client, other = Client(enforce_csrf_checks=True), Client()
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client.force_login(cast.operator, backend="portal.accounts.person.AuthenticationBackend")
     client.get("/api/v1/auth/session")
     other.get("/api/v1/auth/session")
 

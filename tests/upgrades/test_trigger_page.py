@@ -85,7 +85,7 @@ def test_anonymous_is_sent_to_sign_in_and_back(cast: Cast) -> None:
 
 def test_without_csrf_token_a_page_says_what_to_do(cast: Cast, platform: LocalAws) -> None:
     client = Client(enforce_csrf_checks=True)
-    client.force_login(cast.operator, backend="portal.accounts.sessions.AuthenticationBackend")
+    client.force_login(cast.operator, backend="portal.accounts.person.AuthenticationBackend")
 
     response = client.post(URL, FORM)
 
