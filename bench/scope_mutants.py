@@ -1,5 +1,5 @@
 """Removes the scope of a read in 20 places, one at a time, in a copy of the tree, and looks for what another organization
-then shows: the canary test of the isolation matrix requests every route.
+then shows: tests/portal/probe_scopes.py requests every address.
 
     make isolation ARGS="--only agent"
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("portal", "upgrades", "deployments", "templates", "static", "tests", "manage.py", "pyproject.toml", "docs")
-TEST = "tests/portal/test_isolation.py::test_no_response_to_a_stranger_contains_a_canary"
+TEST = "tests/portal/probe_scopes.py"
 LEAKED = "assert 'canary' not in"
 
 
@@ -43,8 +43,8 @@ MUTANTS = (
     Mutant(
         "organizations a person sees",
         PEOPLE,
-        "return self.filter(is_active=True, memberships__user=user)",
-        "return self.filter(is_active=True)",
+        "of_member = self.filter(is_active=True, memberships__user=user, memberships__accepted_at__isnull=False)",
+        "of_member = self.filter(is_active=True)",
     ),
     Mutant(
         "organization of a page",
@@ -61,8 +61,8 @@ MUTANTS = (
     Mutant(
         "organizations of the session",
         "portal/accounts/api.py",
-        "Membership.objects.filter(user=user, organization__is_active=True)",
-        "Membership.objects.filter(organization__is_active=True)",
+        "Membership.objects.accepted().filter(user=user, organization__is_active=True)",
+        "Membership.objects.accepted().filter(organization__is_active=True)",
     ),
     Mutant(
         "start page",
@@ -125,8 +125,8 @@ MUTANTS = (
     Mutant(
         "one upgrade in the API",
         "upgrades/api/upgrades.py",
-        "Upgrade.objects.visible_to(request.user).for_record().filter(upgrade_id",
-        "Upgrade.objects.for_record().filter(upgrade_id",
+        "visible = Upgrade.objects.visible_to(request.user).for_record()",
+        "visible = Upgrade.objects.for_record()",
     ),
     Mutant(
         "open upgrades of the overview",

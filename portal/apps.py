@@ -23,7 +23,7 @@ class PortalConfig(AppConfig):
             tenancy,
         )
         from portal.accounts import signals  # noqa: F401 - connects the receivers
-        from portal.accounts.context import follow_sign_in, follow_sign_out
+        from portal.accounts.person import follow_sign_in, follow_sign_out
 
         for ends in (request_started, request_finished):
             ends.connect(tenancy.leave)

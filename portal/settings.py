@@ -213,7 +213,7 @@ MIDDLEWARE = [
     "portal.accounts.sessions.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "portal.accounts.context.AuthenticationMiddleware",
+    "portal.accounts.person.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "portal.accounts.reauthentication.ReauthenticationMiddleware",
@@ -313,7 +313,7 @@ EMAIL_TIMEOUT = 5
 # --- People --------------------------------------------------------------------------------------------------------
 
 AUTH_USER_MODEL = "portal.User"
-AUTHENTICATION_BACKENDS = ["portal.accounts.context.AuthenticationBackend"]
+AUTHENTICATION_BACKENDS = ["portal.accounts.person.AuthenticationBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {
         "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",

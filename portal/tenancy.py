@@ -3,7 +3,7 @@
 PostgreSQL itself applies it to every tenant table (docs/security.md), so a query that forgets its organization finds no
 row of another one. Without a context there are no rows. A context begins in one of these ways:
 
-- a request: the statement that reads the session enters the person's organizations (portal/accounts/context.py)
+- a request: the statement that reads the session enters the person's organizations (portal/accounts/person.py)
 - Django admin: `enter_all_organizations`, for staff only (portal/access.py)
 - the engine: `all_organizations` to claim a row, then `organizations` of that row
 - commands, gauges, scheduled jobs: the same two
@@ -94,6 +94,8 @@ def leave(**_: Any) -> None:
     connection: Any
     for connection in connections.all(initialized_only=True):
         try:
-            connection.set_context()
+            is_ended = connection.set_context()
         except (DatabaseError, Error):
+            is_ended = False
+        if not is_ended:
             connection.close()

@@ -44,7 +44,8 @@ def prepare_environment() -> None:
         embedded.start_postgres(directory / "postgres")
         os.environ["SIM_DATABASE_URL"] = embedded.database_url(directory / "postgres")
         os.environ["SIM_CLOCKS"] = str(directory)
-    os.environ["DATABASE_URL"] = os.environ["SIM_DATABASE_URL"]
+    # As a superuser, who may turn the clock. Row-level security does not apply; the worlds have one organization each.
+    os.environ["DATABASE_URL"] = os.environ["DATABASE_OWNER_URL"] = os.environ["SIM_DATABASE_URL"]
     os.environ["SIM_CLOCK"] = str(clock_file(TEMPLATE))
 
 

@@ -305,7 +305,7 @@ def sign_in(client: Client, user: User, *, is_fresh: bool = True) -> Client:
     """
     session = SessionStore()
     session[SESSION_KEY] = str(user.pk)
-    session[BACKEND_SESSION_KEY] = "portal.accounts.context.AuthenticationBackend"
+    session[BACKEND_SESSION_KEY] = "portal.accounts.person.AuthenticationBackend"
     session[HASH_SESSION_KEY] = user.get_session_auth_hash()
     if is_fresh:
         session[AUTHENTICATION_METHODS_SESSION_KEY] = [

@@ -25,7 +25,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.crypto import get_random_string
 
-from portal.accounts.context import open_session
+from portal.accounts.person import OpenedSession, open_session
 
 COOKIE_KEY_LENGTH = 32
 ACTIVITY_SECONDS = 5 * 60
@@ -88,17 +88,17 @@ class SessionStore(DatabaseSessionStore):
         return bool(rows.filter(expire_date__gt=timezone.now()).update(expire_date=self.expire_date))
 
     def load(self) -> dict[str, Any]:
-        data, self.expire_date = self._read()
-        if data is None:
+        row = self._read()
+        if row is None:
             self._session_key = None
             return {}
-        return self.decode(data)
+        self.expire_date = row.expire_date
+        return self.decode(row.session_data)
 
-    def _read(self) -> tuple[str | None, datetime | None]:
+    def _read(self) -> AbstractBaseSession | OpenedSession | None:
         if self.opens_context and self.session_key:
             return open_session(self.session_key)
-        rows = self.model.objects.filter(session_key=self.session_key, expire_date__gt=timezone.now())
-        return rows.values_list("session_data", "expire_date").first() or (None, None)
+        return self.model.objects.filter(session_key=self.session_key, expire_date__gt=timezone.now()).first()
 
     def create_model_instance(self, data: dict[str, Any]) -> AbstractBaseSession:
         data.setdefault(ENDS_AT, int(self.ends_at.timestamp()))

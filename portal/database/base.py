@@ -13,6 +13,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from portal import tenancy
 
 SET = b"SELECT set_config('portal.organizations', $1, false)"
+END = b"SET portal.organizations = '{}'"
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -30,22 +31,24 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.set_context()
         return super().create_cursor(name)
 
-    def set_context(self) -> None:
+    def set_context(self) -> bool:
         """Give PostgreSQL the present context if it has another one. Costs a round trip only then.
 
-        In a failed transaction nothing can be set, and no statement reads a row. Its rollback makes the context unknown.
+        Return False in a failed transaction, in which nothing can be set: no statement reads a row there, and its rollback
+        makes the context unknown.
         """
         wanted = tenancy.current()
         if wanted == self.context_in_database or self.connection is None:
-            return
+            return True
         raw = self.connection.pgconn
         if raw.transaction_status == TransactionStatus.INERROR:
-            return
+            return False
         # Not by a cursor of psycopg: that takes three times the CPU, and would begin the transaction.
-        result = raw.exec_params(SET, [wanted.encode()])
-        if result.status != ExecStatus.TUPLES_OK:
+        result = raw.exec_(END) if wanted == tenancy.NOTHING else raw.exec_params(SET, [wanted.encode()])
+        if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
             raise errors.error_from_result(result)
         self.context_in_database = wanted
+        return True
 
     def _rollback(self) -> None:
         super()._rollback()  # type: ignore[misc] # the stubs leave it out

@@ -11,7 +11,7 @@ from django.test import Client
 
 from deployments.models import Agent
 from portal import tenancy
-from portal.accounts.context import enter_person
+from portal.accounts.person import enter_person
 from portal.database.roles import owner_connection, secure_tables
 from portal.models import AuditEvent, AuditKind, Membership, Organization, User
 from portal.monitoring.doctor import tenant_tables

@@ -5,10 +5,8 @@ from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
-from django.db import OperationalError, connection
+from django.db import OperationalError, ProgrammingError, connection
 from django.db.migrations.executor import MigrationExecutor
-
-from portal.database.roles import owner_connection
 
 SEEDS = ("seed_organizations", "seed_upgrades", "seed_deployments")
 WAIT_SECONDS = 60
@@ -44,7 +42,8 @@ def wait_for_database() -> None:
 
 
 def migrations_are_due() -> bool:
-    # A data folder of an earlier release has granted the application nothing yet.
-    with owner_connection():
+    try:
         executor = MigrationExecutor(connection)
-        return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+    except ProgrammingError:
+        return True  # in a data folder of an earlier release, which has granted the application's role nothing
+    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))

@@ -1,7 +1,11 @@
-"""Opens a person's context of organizations (portal/tenancy.py) in the statement that reads their session."""
+"""The person of a request, and the context of their organizations (portal/tenancy.py).
+
+The statement that reads the session reads its person and enters the context as well. Every request reads both anew.
+"""
 
 from contextvars import ContextVar
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from allauth.account.auth_backends import AuthenticationBackend as AllauthBackend
 from django.contrib.auth import middleware
@@ -14,12 +18,19 @@ from django.utils.functional import SimpleLazyObject
 from portal import tenancy
 from portal.models import User
 
-# The person that the last session of this request belongs to, as read with it.
+# The person of the session that this request has read.
 _person: ContextVar[User | None] = ContextVar("person", default=None)
 
 
+class OpenedSession(NamedTuple):
+    """The columns of a session, for its store."""
+
+    session_data: str
+    expire_date: datetime
+
+
 class AuthenticationMiddleware(middleware.AuthenticationMiddleware):
-    """Set `request.user`, whose session opens the context. Nobody has none, whatever the session says."""
+    """Set `request.user`, and let the request's own session open the context."""
 
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)
@@ -29,6 +40,7 @@ class AuthenticationMiddleware(middleware.AuthenticationMiddleware):
 
 
 def find_person(request: HttpRequest) -> User | AnonymousUser:
+    """Return the person of the session. Who is not signed in has no context, whatever the session opened."""
     person: User | AnonymousUser = middleware.get_user(request)
     if not person.is_authenticated:
         tenancy.enter(tenancy.NOTHING)
@@ -36,7 +48,7 @@ def find_person(request: HttpRequest) -> User | AnonymousUser:
 
 
 class AuthenticationBackend(AllauthBackend):  # type: ignore[misc] # allauth ships no types
-    """allauth's backend. Takes the person that was read with the session."""
+    """allauth's backend, which takes the person that was read with the session."""
 
     def get_user(self, user_id: int | str) -> User | None:
         person = _person.get()
@@ -45,15 +57,15 @@ class AuthenticationBackend(AllauthBackend):  # type: ignore[misc] # allauth shi
         return person if person is not None and self.user_can_authenticate(person) else None
 
 
-def open_session(stored_key: str) -> tuple[str | None, Any]:
-    """Read a session and its person, and enter the person's organizations. Returns data and end, (None, None) if none.
+def open_session(stored_key: str) -> OpenedSession | None:
+    """Read a session and its person, and enter the person's organizations. None if it has ended.
 
-    The person is known from the list of devices. A session that is not in it yet, right after signing in, leaves it to
-    `enter_person`. *Costs* one statement.
+    `stored_key`: as in the column. The person is known from the list of devices. For a session that is not in it yet,
+    `enter_person` follows.
+    *Costs* one statement.
     """
-    columns = ", ".join(f"person.{field.column}" for field in User._meta.concrete_fields)
     statement = (
-        f"SELECT opened.session_data, opened.expire_date, opened.organizations, {columns}"  # noqa: S608 - our own columns
+        f"SELECT opened.session_data, opened.expire_date, opened.organizations, {person_columns()}"  # noqa: S608 - our own
         " FROM portal_open_session(%s, %s) AS opened LEFT JOIN portal_user AS person ON person.id = opened.person_id"
     )
     with connection.cursor() as cursor:
@@ -61,14 +73,13 @@ def open_session(stored_key: str) -> tuple[str | None, Any]:
         data, expire_date, context, *values = cursor.fetchone()
     tenancy.enter(context, connection=connection)
     _person.set(as_person(values))
-    return data, expire_date
+    return OpenedSession(data, expire_date) if data is not None else None
 
 
 def enter_person(user_id: int) -> User | None:
     """Read a person and enter their organizations. *Costs* one statement."""
-    columns = ", ".join(f"person.{field.column}" for field in User._meta.concrete_fields)
     statement = (
-        f"SELECT entered.organizations, {columns} FROM portal_enter_person(%s) AS entered (organizations)"  # noqa: S608
+        f"SELECT entered.organizations, {person_columns()} FROM portal_enter_person(%s) AS entered (organizations)"  # noqa: S608 - our own
         " LEFT JOIN portal_user AS person ON person.id = %s"
     )
     with connection.cursor() as cursor:
@@ -76,6 +87,10 @@ def enter_person(user_id: int) -> User | None:
         context, *values = cursor.fetchone()
     tenancy.enter(context, connection=connection)
     return as_person(values)
+
+
+def person_columns() -> str:
+    return ", ".join(f"person.{field.column}" for field in User._meta.concrete_fields)
 
 
 def as_person(values: list[Any]) -> User | None:
