@@ -9,6 +9,7 @@ from django.conf import settings as portal_settings
 from django.db import ProgrammingError, connection, transaction
 from django.test import Client
 
+from bench.scope_mutants import MUTANTS, NO_SECOND_WALL, ROOT, Mutant
 from deployments.models import Agent
 from portal import tenancy
 from portal.accounts.person import enter_person
@@ -205,3 +206,11 @@ def test_a_rollback_does_not_bring_back_an_earlier_context(cast: Cast, outer: bo
         transaction.set_rollback(outer)
 
     assert slugs() == []
+
+
+# --- make isolation ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mutant", [*MUTANTS, NO_SECOND_WALL], ids=lambda mutant: mutant.name)
+def test_the_scope_that_make_isolation_removes_is_there(mutant: Mutant) -> None:
+    assert (ROOT / mutant.path).read_text().count(mutant.old) == 1
