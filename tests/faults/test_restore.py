@@ -26,8 +26,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def run_tool(name: str, database: str, *options: str) -> None:
-    address = connection.settings_dict
-    url = f"postgresql://{address['USER']}:@/{database}?host={address['OPTIONS']['host']}"
+    """Run a tool of PostgreSQL as the superuser: the application's role sees no rows without a context."""
+    url = f"postgresql://postgres:@/{database}?host={connection.settings_dict['OPTIONS']['host']}"
     subprocess.run([str(embedded.binaries() / name), "-d", url, *options], check=True)
 
 

@@ -28,7 +28,7 @@ HALF_BODY = b"POST /accounts/login/ HTTP/1.1\r\nHost: portal.example\r\nContent-
 def gunicorn(django_db_setup: None, local_aws_server: LocalAws) -> Iterator[int]:
     """Start the web server with the command of the docs, and return its port."""
     port = free_port()
-    env = worker_environment() | {"WEB_DRAIN_SECONDS": "0", "ALLOWED_HOSTS": "portal.example"}
+    env = worker_environment() | {"WEB_DRAIN_SECONDS": "0", "ALLOWED_HOSTS": "portal.example", "DEMO_EXPOSED": "1"}
     command = ["gunicorn", "-c", "python:portal.gunicorn_conf", "portal.wsgi", "--bind", f"127.0.0.1:{port}"]
     process = subprocess.Popen([sys.executable, "-m", *command, "--log-level", "error"], cwd=ROOT, env=env)
     wait_for(lambda: listens(port))
