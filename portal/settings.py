@@ -483,6 +483,7 @@ SCHEDULE: dict[str, float] = {
 # What /metrics reads, in this order (portal/monitoring/prometheus.py).
 GAUGES = [
     "portal.monitoring.prometheus.heartbeats",
+    "portal.monitoring.counted.collect",
     "upgrades.gauges.gauges",
     "deployments.gauges.gauges",
     "portal.notifications.gauges.gauges",

@@ -266,12 +266,12 @@ def test_a_redirect_is_not_followed(message: NotificationDelivery, receiver: Out
 
 
 def test_a_hanging_receiver_is_abandoned_in_time(message: NotificationDelivery, receiver: Outside) -> None:
-    receiver.answers["/in"] = as_json({}, seconds=SEND_SECONDS + 5)
+    receiver.answers["/in"] = as_json({}, seconds=SEND_SECONDS + 30)
     began = time.monotonic()
 
     deliver_now(message)
 
-    assert time.monotonic() - began < SEND_SECONDS + 3
+    assert time.monotonic() - began < SEND_SECONDS + 10  # far less than the receiver takes, also on a busy machine
     assert (message.status, message.failure, message.http_status) == ("pending", Failure.NO_ANSWER, None)
 
 

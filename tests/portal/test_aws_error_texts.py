@@ -28,6 +28,8 @@ SignIn = Callable[[User], Client]
 
 # AWS's answer to a wrong signature. Each secret contains the word.
 CANARY = "canary"
+# The application's role may not read it. It has names, positions and hashes of chains.
+UNREADABLE = {"portal_auditchain"}
 WRONG_SIGNATURE = """The request signature we calculated does not match the signature you provided. Check your AWS Secret \
 Access Key and signing method. The Canonical String for this request should have been
 'POST
@@ -61,7 +63,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def rows_with_the_text() -> list[str]:
     """Return the tables with a row that contains the word in any column. One query."""
-    tables = connection.introspection.table_names()
+    tables = set(connection.introspection.table_names()) - UNREADABLE
     one = "SELECT '{0}' FROM \"{0}\" AS found WHERE found::text ILIKE %s"
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(one.format(table) for table in tables), [f"%{CANARY}%"] * len(tables))

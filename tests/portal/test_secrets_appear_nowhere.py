@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from allauth.mfa.models import Authenticator
+from allauth.mfa.totp.internal.auth import TOTP
 from django.core.cache import cache
 from django.db import connection
 from django.test import Client
@@ -68,6 +68,8 @@ REASON = (
     "posted with {Slack token}; exit"
 )
 WORD = "planted"
+# The application's role may not read it. It has names, positions and hashes of chains.
+UNREADABLE = {"portal_auditchain"}
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def log() -> Iterator[io.StringIO]:
 
 def find_in_tables() -> list[str]:
     """Return each table and column value that contains a planted word."""
-    tables = connection.introspection.table_names()
+    tables = set(connection.introspection.table_names()) - UNREADABLE
     one = "SELECT '{0}: ' || found::text FROM \"{0}\" AS found WHERE found::text ILIKE %s"
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(one.format(table) for table in tables), [f"%{WORD}%"] * len(tables))
@@ -136,9 +138,7 @@ def planted(local_aws: LocalAws, cast: Cast, settings: Any, monkeypatch: pytest.
     channel.sealed_secret = seal(OWN["signing secret"])
     channel.save()
     make_channel(cast.acme, by=cast.admin, kind="slack", target=OWN["Slack webhook"], name="Second")
-    Authenticator.objects.create(
-        user=cast.consultant, type=Authenticator.Type.TOTP, data={"secret": OWN["seed of one-time codes"]}
-    )
+    TOTP.activate(cast.consultant, OWN["seed of one-time codes"])
     cast.consultant.set_password(OWN["password of a person"])
     cast.consultant.save()
     yield
