@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from allauth.account.internal.flows.login import AUTHENTICATION_METHODS_SESSION_KEY
+from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.hashers import make_password
@@ -299,7 +300,8 @@ def client_for() -> Callable[[User], Client]:
 
 
 def sign_in(client: Client, user: User, *, is_fresh: bool = True) -> Client:
-    """Sign the client in without using the sign-in page, by writing the session that signing in would write.
+    """Sign the client in without using the sign-in page, by writing the session that signing in would write, and its
+    place in the list of devices.
 
     `is_fresh`: the person has re-authenticated just now.
     """
@@ -313,6 +315,7 @@ def sign_in(client: Client, user: User, *, is_fresh: bool = True) -> Client:
         ]
         session["account_authentication_methods_user"] = str(user.pk)
     session.create()
+    UserSession.objects.create(user=user, session_key=session.session_key, ip="127.0.0.1")
     client.cookies[settings.SESSION_COOKIE_NAME] = session.cookie_key
     return client
 
