@@ -13,10 +13,10 @@ from django.test import Client
 from portal import soft_cache
 from portal.aws import ecs
 from portal.aws.errors import AwsError
-from portal.management.commands.run_scheduler import run_job
 from portal.models import MetricCount, User
 from portal.monitoring import counters
 from portal.monitoring.counters import DEPENDENCY_FAILURES, Counters, write_counts
+from portal.schedule import run_job
 from portal.tasks import delete_old_metrics
 from portal.wakeup import dispatch
 from tests.conftest import Cast
