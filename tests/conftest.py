@@ -300,7 +300,8 @@ def client_for() -> Callable[[User], Client]:
 
 
 def sign_in(client: Client, user: User, *, is_fresh: bool = True) -> Client:
-    """Sign the client in without using the sign-in page, by writing the session that signing in would write.
+    """Sign the client in without using the sign-in page, by writing the session that signing in would write, and its
+    place in the list of devices.
 
     `is_fresh`: the person has re-authenticated just now.
     """
@@ -314,7 +315,7 @@ def sign_in(client: Client, user: User, *, is_fresh: bool = True) -> Client:
         ]
         session["account_authentication_methods_user"] = str(user.pk)
     session.create()
-    UserSession.objects.create(user=user, session_key=session.session_key, ip="127.0.0.1", user_agent="tests")
+    UserSession.objects.create(user=user, session_key=session.session_key, ip="127.0.0.1")
     client.cookies[settings.SESSION_COOKIE_NAME] = session.cookie_key
     return client
 

@@ -17,6 +17,7 @@ from portal.local import embedded
 ROOT = Path(__file__).resolve().parent.parent
 # A database with all migrations, of which each worker's own database is a copy (tests/conftest.py).
 TEMPLATE_DATABASE = "portal_template"
+MAINTENANCE = "portal_maintenance"
 # A PostgreSQL cluster with the template, kept from run to run, because migrating takes longer than most test files.
 KEPT_CLUSTERS = Path(sys.prefix) / "test-clusters"
 CLUSTERS_KEPT = 8
@@ -81,6 +82,8 @@ def make_cluster(data_dir: Path) -> None:
     create = [str(embedded.binaries() / "psql"), "-qd", embedded.database_url(data_dir)]
     create += ["-c", f"CREATE DATABASE {TEMPLATE_DATABASE} OWNER {embedded.OWNER} IS_TEMPLATE true"]
     create += ["-c", f"ALTER ROLE {embedded.APPLICATION} CREATEDB"]
+    # A test may become them with SET ROLE (acting_as). Until then it has none of their rights.
+    create += ["-c", f"GRANT postgres, {MAINTENANCE} TO {embedded.APPLICATION} WITH INHERIT FALSE"]
     migrate = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
     template = embedded.database_url(data_dir, role=embedded.OWNER).replace("/postgres?", f"/{TEMPLATE_DATABASE}?")
     settings = SETTINGS | {

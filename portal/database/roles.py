@@ -1,4 +1,4 @@
-"""The two roles of a site: the owner of the tables, for `migrate`, and the application's, which owns nothing.
+"""The roles of a site: the owner of the tables, for `migrate`; the application's, which owns nothing; and one that prunes.
 
 roles.sql creates them. A site may also have a single role that owns the tables. Then the policies of row-level security
 are forced, so that they hold for it too.
@@ -18,6 +18,16 @@ PLACE = ("USER", "PASSWORD", "HOST", "PORT")
 # The rights of the application's role on the tables, where they are not all four.
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
 RIGHTS_ON = {"portal_auditevent": "SELECT, INSERT", "portal_auditcheckpoint": "SELECT", "portal_auditchain": None}
+
+# The role of `prune_audit`, if the site has it, and its rights. Rows are deleted by the function alone (migration 0019).
+MAINTENANCE = "portal_maintenance"
+MAINTENANCE_GRANTS = (
+    "GRANT USAGE ON SCHEMA {schema} TO {role}",
+    "GRANT SELECT ON portal_organization, portal_auditcheckpoint TO {role}",
+    "GRANT SELECT, INSERT ON portal_auditevent TO {role}",
+    "GRANT USAGE ON SEQUENCE portal_auditevent_id_seq TO {role}",
+    "GRANT EXECUTE ON FUNCTION portal_audit_prune(text, bigint, text, bigint, text) TO {role}",
+)
 
 TENANT_TABLES = """
 SELECT relname, relforcerowsecurity FROM pg_class
@@ -55,7 +65,7 @@ def runs_without_policies() -> bool:
 
 @transaction.atomic
 def secure_tables(role: str, *, force: bool = True) -> None:
-    """Grant the application's role its rights, and force the policies where it is the owner itself. Call as the owner.
+    """Grant the roles their rights, and force the policies where the application's is the owner itself. Call as the owner.
 
     Runs after each `migrate`, so that it also covers new tables and a role with a new name. Without `force` the policies do
     not hold for the owner yet: while the first release with them is rolled out, the one before knows no context.
@@ -68,12 +78,14 @@ def secure_tables(role: str, *, force: bool = True) -> None:
                 change = sql.SQL("FORCE" if is_owner else "NO FORCE")
                 statement = sql.SQL("ALTER TABLE {} {} ROW LEVEL SECURITY")
                 cursor.execute(statement.format(sql.Identifier(table), change))
-        if is_owner:
-            return
-        cursor.execute("SELECT current_schema()")
-        schema = sql.Identifier(cursor.fetchone()[0])
-        for grant in grants(connection.introspection.table_names(cursor)):
-            cursor.execute(grant.format(schema=schema, role=sql.Identifier(role)))
+        cursor.execute("SELECT current_schema(), EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [MAINTENANCE])
+        name, has_maintenance = cursor.fetchone()
+        schema = sql.Identifier(name)
+        if not is_owner:
+            for grant in grants(connection.introspection.table_names(cursor)):
+                cursor.execute(grant.format(schema=schema, role=sql.Identifier(role)))
+        for rights in MAINTENANCE_GRANTS if has_maintenance else ():
+            cursor.execute(sql.SQL(rights).format(schema=schema, role=sql.Identifier(MAINTENANCE)))
 
 
 def grants(tables: list[str]) -> Iterator[sql.SQL]:
@@ -81,6 +93,8 @@ def grants(tables: list[str]) -> Iterator[sql.SQL]:
     yield sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {role}")
     for table in tables:
         rights = RIGHTS_ON.get(table, RIGHTS)
+        if table in RIGHTS_ON:
+            yield sql.SQL(f'REVOKE ALL ON {{schema}}."{table}" FROM {{role}}')
         if rights:
             yield sql.SQL(f'GRANT {rights} ON {{schema}}."{table}" TO {{role}}')
     yield sql.SQL("GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO {role}")

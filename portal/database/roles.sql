@@ -1,10 +1,11 @@
--- The two roles of a site, for psql, in its database, as a role that may create roles. Running it again does no harm.
+-- The roles of a site, for psql, in its database, as a role that may create roles. Running it again does no harm.
 -- portal_owner runs `migrate` and owns the tables. portal_app is the role of web, worker and scheduler: it owns nothing,
--- and row-level security applies to it. Afterwards set their passwords: ALTER ROLE portal_app PASSWORD '...'.
+-- and row-level security applies to it. portal_maintenance is the role of `prune_audit` alone.
+-- Afterwards set their passwords: ALTER ROLE portal_app PASSWORD '...'.
 DO $$
 DECLARE name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['portal_owner', 'portal_app'] LOOP
+    FOREACH name IN ARRAY ARRAY['portal_owner', 'portal_app', 'portal_maintenance'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', name);
         END IF;

@@ -165,33 +165,8 @@ END
 $$;
 """
 
-GRANTS = """
--- Who may do what with the audit trail. Call it as the owner, again after a role was created; it creates none.
-CREATE FUNCTION portal_audit_grants() RETURNS void
-LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $$
-DECLARE
-    owned text := 'portal_auditevent, portal_auditcheckpoint, portal_auditchain';
-    pruning text := 'FUNCTION portal_audit_prune(text, bigint, text, bigint, text)';
-BEGIN
-    EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', owned);
-    EXECUTE format('REVOKE ALL ON %s FROM PUBLIC', pruning);
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'portal_app') THEN
-        EXECUTE format('REVOKE ALL ON %s FROM portal_app', owned);
-        EXECUTE format('REVOKE ALL ON %s FROM portal_app', pruning);
-        GRANT SELECT, INSERT ON portal_auditevent TO portal_app;
-        GRANT USAGE ON SEQUENCE portal_auditevent_id_seq TO portal_app;
-        GRANT SELECT ON portal_auditcheckpoint TO portal_app;
-    END IF;
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'portal_maintenance') THEN
-        GRANT SELECT, INSERT ON portal_auditevent TO portal_maintenance;
-        GRANT USAGE ON SEQUENCE portal_auditevent_id_seq TO portal_maintenance;
-        GRANT SELECT ON portal_auditcheckpoint TO portal_maintenance;
-        EXECUTE format('GRANT EXECUTE ON %s TO portal_maintenance', pruning);
-    END IF;
-END
-$$;
-SELECT portal_audit_grants();
-"""
+# portal/database/roles.py gives the maintenance role this right. The triggers and checks above are for whoever asks.
+REVOKE = "REVOKE ALL ON FUNCTION portal_audit_prune(text, bigint, text, bigint, text) FROM PUBLIC"
 
 CHAIN_EXISTING = """
 ALTER TABLE portal_auditevent DISABLE TRIGGER audit_append_only;
@@ -237,7 +212,6 @@ DROP TRIGGER audit_no_truncate ON portal_auditcheckpoint;
 DROP TRIGGER audit_append_only ON portal_auditcheckpoint;
 DROP TRIGGER audit_no_truncate ON portal_auditevent;
 DROP TRIGGER audit_link ON portal_auditevent;
-DROP FUNCTION portal_audit_grants();
 DROP FUNCTION portal_audit_prune(text, bigint, text, bigint, text);
 DROP FUNCTION portal_audit_verify(text, bigint, text, bigint, integer);
 DROP FUNCTION portal_audit_chains();
@@ -259,7 +233,7 @@ def chain(apps: Any, schema_editor: Any) -> None:
         cursor.execute("LOCK TABLE portal_auditevent IN SHARE ROW EXCLUSIVE MODE")
         cursor.execute("SELECT quote_ident(current_schema())")
         (schema,) = cursor.fetchone()
-        for functions in (TEXT_AND_LINK, REFUSE, CHECK_AND_PRUNE, GRANTS):
+        for functions in (TEXT_AND_LINK, REFUSE, CHECK_AND_PRUNE, REVOKE):
             cursor.execute(functions.format(schema=schema))
         cursor.execute(CHAIN_EXISTING)
         cursor.execute(TRIGGERS)

@@ -68,10 +68,21 @@ def recovery_codes() -> Callable[[User], list[str]]:
 
 
 @contextmanager
+def acting_as(role: str) -> Iterator[None]:
+    """Work as another role of the database, in the same transaction: `postgres`, a superuser, or MAINTENANCE."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET CONSTRAINTS ALL IMMEDIATE; SET ROLE {role}")
+        try:
+            yield
+        finally:
+            cursor.execute("RESET ROLE")
+
+
+@contextmanager
 def without_triggers() -> Iterator[None]:
     """Write past the triggers of the audit trail, as only a superuser of the database can."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET session_replication_role = replica")
+    with acting_as("postgres"), connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
         yield
         cursor.execute("SET session_replication_role = origin")
 

@@ -130,7 +130,7 @@ def test_costs_a_fixed_number_of_queries(cast: Cast, client_for: SignIn, django_
     for number in range(60):
         did(cast, AuditKind.UPGRADE_TRIGGERED, f"u-{number}")
     client = client_for(cast.viewer)
-    client.get(URL)  # which records the session in the list of devices
+    client.get(URL)
 
     with django_assert_num_queries(QUERIES):
         text = client.get(URL).content.decode()

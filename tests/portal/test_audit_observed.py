@@ -12,7 +12,7 @@ from django.test import Client
 
 from portal import tasks
 from portal.models import AuditEvent, AuditQuerySet, AuditRepeat, Membership, User
-from tests.conftest import Cast
+from tests.conftest import Cast, get_session
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.local_aws import LocalAws
 from tests.portal.conftest import ApiClient, audit_kinds
@@ -250,7 +250,7 @@ def test_second_factor_and_recovery_codes_are_recorded(cast: Cast, client_for: S
     client = client_for(cast.operator)
     client.post("/accounts/reauthenticate/", {"password": cast.password})
     client.get("/accounts/2fa/totp/activate/")
-    secret = client.session["mfa.totp.secret"]
+    secret = get_session(client)["mfa.totp.secret"]
     code = totp.format_hotp_value(totp.hotp_value(secret, next(totp.yield_hotp_counters_from_time()) + 1))
 
     client.post("/accounts/2fa/totp/activate/", {"code": code})

@@ -18,6 +18,7 @@ from portal.models import Membership, Role, User
 from tests.conftest import Cast, Engine
 from tests.deployments.conftest import Runtime, make_agent
 from tests.local_aws import LocalAws
+from tests.portal.conftest import acting_as
 from tests.portal.isolation_table import HTMX, TENANT, Place, ask, get_address, make_place, undone
 from upgrades.checks.validation import open_missing_matrices, validate
 from upgrades.commands.stop import stop_upgrade
@@ -65,7 +66,7 @@ def rows_with_the_text() -> list[str]:
     """Return the tables with a row that contains the word in any column. One query."""
     tables = set(connection.introspection.table_names()) - UNREADABLE
     one = "SELECT '{0}' FROM \"{0}\" AS found WHERE found::text ILIKE %s"
-    with connection.cursor() as cursor:
+    with acting_as("postgres"), connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(one.format(table) for table in tables), [f"%{CANARY}%"] * len(tables))
         return [table for (table,) in cursor.fetchall()]
 

@@ -31,7 +31,7 @@ UPGRADES = "/api/v1/deployments/upgrades"
 VERSIONS = "/api/v1/deployments/versions"
 PREFLIGHT = "/api/v1/deployments/preflight"
 
-# Session and user. Once a minute also the list of devices (portal/accounts/devices.py).
+# Session and user, in one statement.
 SIGNED_IN_QUERIES = 1
 
 OUTCOMES = {
