@@ -19,7 +19,7 @@ from upgrades.models import Rollout
 from upgrades.states import Status
 
 TOKEN = "a-scrapers-token"
-QUERIES = 13
+QUERIES = 14
 
 
 @pytest.fixture
