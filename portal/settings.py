@@ -488,7 +488,6 @@ GAUGES = [
     "deployments.gauges.gauges",
     "portal.notifications.gauges.gauges",
     "portal.audit_chain.gauges",
-    "portal.monitoring.counted.collect",
     "portal.web.headers.gauges",
 ]
 
