@@ -61,6 +61,7 @@ class People:
         self.agents: dict[Organization, Agent] = {}
         self.upgrades: set[str] = set()
         self.deployments: set[str] = set()
+        self.waiting: set[Organization] = set()
         self.answers: Counter[str] = Counter()
         self.messages: Counter[str] = Counter()
 
@@ -78,11 +79,15 @@ class People:
         return answered if answer.status_code < 400 else None
 
     def upgrade(self, organization: Organization) -> None:
-        target = self.choose.choice([*SERVICES, *SERVICES, "all"])
+        """Trigger an upgrade. While `all` is refused because a service is rolling, nothing else is tried there."""
+        target = "all" if organization in self.waiting else self.choose.choice([*SERVICES, *SERVICES, "all"])
         body = {"service": target, "force_new_deployment": True}
         answered = self.send(organization, "post", "deployments/upgrade", body)
         if answered:
             self.upgrades.add(answered["upgrade_id"])
+            self.waiting.discard(organization)
+        elif target == "all":
+            self.waiting.add(organization)
 
     def command(self, organization: Organization) -> None:
         rows = list(Deployment.objects.filter(organization=organization).exclude(status="killed"))
