@@ -34,8 +34,8 @@ test test-fast faults isolation fuzz pages: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.dev ## the suite, browser included; without the walks and kills of `make faults`, `isolation`, `fuzz`, `pages`
 	@$(BIN)/python -m pytest -n 4 --dist worksteal -m "not faults and not pages and not isolation and not fuzz" $(ARGS)
 
-faults: $(VENV)/.dev ## kill, stop and restart the portal's processes: nothing is lost, nothing doubled
-	@$(BIN)/python -m pytest -n 3 --dist worksteal -m faults $(ARGS)
+faults: $(VENV)/.dev ## kill, stop and restart the portal's processes: nothing is lost, nothing doubled (N=500 for the full form)
+	@N=$(N) SEED=$(SEED) $(BIN)/python -m pytest -n 3 --dist worksteal -m faults $(ARGS)
 
 isolation: $(VENV)/.dev ## every route x method x actor; then the reads without their scope, one at a time: what leaks?
 	@$(BIN)/python -m pytest -n 3 --dist worksteal tests/portal/test_isolation.py tests/portal/test_policies.py

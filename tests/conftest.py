@@ -36,9 +36,12 @@ from portal.celery import app
 from portal.models import AuditEvent, AuditQuerySet, Membership, Organization, Role, User
 from portal.outages import forget_outages
 from tests.embedded import TEMPLATE_DATABASE
+from tests.figures import pytest_runtest_logreport, pytest_terminal_summary
 from tests.local_aws import LocalAws
 from upgrades.engine.reconciler import advance
 from upgrades.models import Rollout, Upgrade
+
+__all__ = ["pytest_runtest_logreport", "pytest_terminal_summary"]  # hooks
 
 # Real hashing takes a third of a second for each user of the cast.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-TOTAL: Counter[int] = Counter()
+from tests.figures import add_statuses
+
 CASES = int(os.environ.get("N") or 1000)
 
 # Harmless unless a page, a file or a log takes them for something else than text.
@@ -51,14 +52,4 @@ def count(request: pytest.FixtureRequest) -> Iterator[Callable[[int], None]]:
         statuses[status] += 1
 
     yield add
-    request.node.user_properties.append(("statuses", dict(statuses)))
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "teardown":
-        TOTAL.update(dict(report.user_properties).get("statuses", {}))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    answers = ", ".join(f"{status}: {times}" for status, times in sorted(TOTAL.items()))
-    terminalreporter.write_line(f"fuzz: {sum(TOTAL.values())} requests; answers by status: {answers}")
+    add_statuses(request, statuses)
