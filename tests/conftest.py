@@ -58,7 +58,8 @@ _numbers = itertools.count(1)
 PROCESS_FIXTURES = {"local_aws_server", "aws_server", "ecs", "own_server", "killed", "browser"}
 # Tests that wait for processes more than they work: first, so that the other workers use the cores meanwhile.
 WAITING = (
-    *("tests/faults/test_make_up.py", "tests/faults/test_self_upgrade.py", "tests/faults/"),
+    *("tests/faults/test_random_kills.py", "tests/faults/test_make_up.py", "tests/faults/test_self_upgrade.py"),
+    "tests/faults/",
     *("tests/docs/test_console_blocks.py", "tests/portal/test_sqs_broker.py", "tests/browser/"),
 )
 

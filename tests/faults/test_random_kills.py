@@ -7,6 +7,7 @@ Workers and schedulers are real processes under a supervisor, as docs/deployment
 the times of production. The local AWS's records are the oracle. Its clock runs faster, so that a rollout takes seconds.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -45,7 +46,7 @@ SEED = int(os.environ.get("SEED") or 1)
 SPEED = 6
 # AWS's replies take a while, so that kills meet processes at work.
 READ_SECONDS = 0.3
-LONGEST_PAUSE_BETWEEN = 2.0
+LONGEST_PAUSE_BETWEEN = 4.0
 SETTLED_WITHIN = 240.0
 RECOVERED_WITHIN = 30.0  # the goal for the 99th percentile
 DEPLOYMENTS_AT_A_TIME = 4
@@ -138,7 +139,8 @@ class Injections:
         self.wait_for_work()
         children = self.choose.choice(self.supervisor.workers).children()
         if children:
-            os.kill(self.choose.choice(children), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.choose.choice(children), signal.SIGKILL)
         self.supervisor.recoveries.note(is_killed=True)
 
     def kill_worker(self) -> None:
