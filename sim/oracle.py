@@ -450,10 +450,16 @@ def check_agents(world: World, findings: Findings) -> None:
         if sequences != list(range(1, row.events_count + 1)):
             findings.add("records", f"{name} has events {sequences}, not {row.events_count}")
         key = ServiceKey(OWN_ACCOUNT, REGION, row.cluster, row.service_name)
-        check_wanted(row, world.sandbox.engine.get(key), name, findings)
+        check_wanted(row, world.sandbox.engine.get(key), name, findings, may_be_refused=not world.may_act())
 
 
-def check_wanted(row: Deployment, service: Service | None, name: str, findings: Findings) -> None:
+def check_wanted(
+    row: Deployment, service: Service | None, name: str, findings: Findings, *, may_be_refused: bool
+) -> None:
+    """Check that ECS has what is wanted. `may_be_refused`: the person lost the right to the change after it was accepted.
+
+    Then the change waits, with the reason on the deployment, until somebody with the right asks for it.
+    """
     is_there = service is not None and service.status == "ACTIVE"
     desired = service.desired if service is not None and is_there else 0
     if row.status == "failed":
@@ -461,6 +467,8 @@ def check_wanted(row: Deployment, service: Service | None, name: str, findings: 
             findings.add("wrong", f"{name} failed to be created, but its service exists")
         return
     if row.observed_generation != row.requested_generation:
+        if may_be_refused and row.check_error:
+            return
         findings.add("lost", f"{name}: change {row.requested_generation} was not applied ({row.check_error})")
     elif row.wanted == "gone" and is_there:
         findings.add("wrong", f"{name} is killed, but its service exists")
