@@ -28,13 +28,14 @@ import django
 django.setup()
 
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-from django.contrib.sessions.backends.db import SessionStore
 from django.core.management import call_command
+from django.test import Client
+from django.utils import timezone
 
 from deployments import commands
 from deployments.models import Agent, Deployment
 from portal.models import Membership, Organization, Role, User
+from portal.tenancy import all_organizations
 from tests.local_aws import ROOT, LocalAws
 from tests.processes import free_port, wait_for
 
@@ -42,6 +43,7 @@ VIEWERS, DEPLOYMENTS = 10, 5
 ROLE = "arn:aws:iam::222222222222:role/portal-upgrades"
 IMAGE = "222222222222.dkr.ecr.us-east-1.amazonaws.com/bench-agent:v1"
 PAUSE_SECONDS = 1.0
+PERSON = {"login": "bench@example.com", "password": "bench-password-1"}
 # In seconds: the p99 of each kind of request while AWS hangs.
 GOALS = {"page": 0.5, "livez": 0.1, "health": 1.0}
 
@@ -93,6 +95,7 @@ class Web:
         self.statuses.clear()
 
 
+@all_organizations("the bench creates its own")
 def seed(local_aws: LocalAws) -> tuple[str, list[Deployment]]:
     """Create an organization in another account with five deployments, and a person's session."""
     organization = Organization.objects.create(
@@ -106,19 +109,16 @@ def seed(local_aws: LocalAws) -> tuple[str, list[Deployment]]:
         services=[],
         roles=[{"arn": ROLE, "external_id": "bench-external-id"}],
     )
-    person = User.objects.create_user("bench@example.com", "bench-password-1")
-    Membership.objects.create(organization=organization, user=person, role=Role.OPERATOR)
+    person = User.objects.create_user(PERSON["login"], PERSON["password"])
+    Membership.objects.create(organization=organization, user=person, role=Role.OPERATOR, accepted_at=timezone.now())
     agent = Agent.objects.create(organization=organization, name="Agent", image=IMAGE, cpu=256, memory=512)
     rows = [commands.new_deployment(agent, person, 1, None) for _ in range(DEPLOYMENTS)]
     Deployment.objects.filter(pk__in=[row.pk for row in rows]).update(
         status="ready", running_replicas=1, desired_count=1, observed_generation=1, log_group="/bench"
     )
-    session = SessionStore()
-    session[SESSION_KEY] = str(person.pk)
-    session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
-    session[HASH_SESSION_KEY] = person.get_session_auth_hash()
-    session.create()
-    return str(session.session_key), rows
+    client = Client()
+    client.post("/accounts/login/", PERSON)
+    return client.cookies[settings.SESSION_COOKIE_NAME].value, rows
 
 
 def view(web: Web, session: str, deployment: Deployment, stopping: threading.Event) -> None:
@@ -198,6 +198,13 @@ def main() -> int:
     options = parser.parse_args()
     call_command("migrate", verbosity=0)
     local_aws = LocalAws.start()
+    try:
+        return run(local_aws, options)
+    finally:
+        local_aws.stop()
+
+
+def run(local_aws: LocalAws, options: argparse.Namespace) -> int:
     local_aws.throttling(enabled=False)
     session, deployments = seed(local_aws)
     web = Web(local_aws.url)
@@ -222,7 +229,6 @@ def main() -> int:
         local_aws.process.send_signal(signal.SIGCONT)
         web.process.terminate()
         web.process.wait(timeout=30)
-        local_aws.stop()
 
 
 if __name__ == "__main__":
