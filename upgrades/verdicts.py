@@ -248,9 +248,6 @@ UNKNOWN_STRATEGY = (
     "ECS reports the end of a {strategy} deployment only by ecs:DescribeServiceDeployments, and the portal could not "
     "read it there."
 )
-RECREATED = (
-    "The service was deleted and created again after the rollout had started, so ECS no longer has its deployment."
-)
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html
 ENDED = re.compile(r"\(deployment (?P<id>[^)]+)\) deployment (?P<how>completed|failed)")
 ROLLING_BACK = "rolling back to deployment"
@@ -295,12 +292,10 @@ def judge_by_id(
     of ECS give it a new id. Both are recognized. A stale read from before the call also shows the baseline. An id of the
     baseline therefore proves a rollback only if the same read shows this deployment, its failure or the rollback.
     A missing entry is never taken for a success. ECS documents rolloutState only for rolling deployments, so for any
-    other `strategy` only the loss of the service is concluded:
+    other `strategy` nothing is concluded:
     https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html.
     """
     if strategy != ROLLING:
-        if service.created_at is not None and service.created_at >= since:
-            return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, RECREATED)
         return Verdict(Status.IN_PROGRESS, None, UNKNOWN_STRATEGY.format(strategy=strategy), is_resting=True)
     deployment, primary = service.deployment(deployment_id), service.primary
     # A deployment that is older than the call may have been missing in the baseline, if reads lagged.

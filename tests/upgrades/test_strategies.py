@@ -289,11 +289,47 @@ def test_a_later_configuration_does_not_count(cast: Cast, engine: Engine, platfo
     assert engine.run(upgrade, seconds=300).status == Status.SUCCESS
 
 
-def test_a_service_created_again_ends_the_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        pytest.param({"strategy": "ROLLING"}, id="rolling"),
+        pytest.param({"strategy": "CANARY", "bakeTimeInMinutes": 1}, id="canary"),
+    ],
+)
+def test_a_service_created_again_ends_the_rollout(
+    cast: Cast, engine: Engine, platform: LocalAws, configuration: dict[str, Any]
+) -> None:
     """ECS drops the deployments of a deleted service, and the new one of the same name says nothing about them."""
-    configure(platform, cast, strategy="CANARY", bakeTimeInMinutes=1)
+    configure(platform, cast, **configuration)
     upgrade = trigger(cast)
     engine.start(upgrade)
+    create_again(platform, cast)
+
+    rollout = engine.run(upgrade, steps=5).rollouts.get()
+
+    assert (rollout.status, rollout.outcome) == (Status.FAILED, Outcome.SERVICE_MISSING)
+    assert "deleted and created again" in (rollout.error_message or "")
+
+
+@pytest.mark.parametrize("fault", ["reply_lost", "server_error"])
+def test_the_first_deployment_of_a_service_is_nobodys_call(
+    cast: Cast, engine: Engine, platform: LocalAws, fault: str
+) -> None:
+    """Without a reply, the deployment that came with the new service looks like the one that the call started."""
+    platform.fault(fault, action="UpdateService", times=1)
+    upgrade = trigger(cast)
+    engine.step()
+    create_again(platform, cast)
+
+    rollout = engine.run(upgrade, steps=5, seconds=60).rollouts.get()
+
+    assert (rollout.status, rollout.outcome) == (Status.FAILED, Outcome.SERVICE_MISSING)
+    assert rollout.deployment_id is None
+    assert "deleted and created again" in (rollout.error_message or "")
+
+
+def create_again(platform: LocalAws, cast: Cast) -> None:
+    """Delete the agent service and create it again, with the task definition of the rollout if it has one."""
     client, place = platform.client(), {"cluster": cast.acme.cluster}
     definition = client.describe_services(**place, services=[service_name(cast)])["services"][0]["taskDefinition"]
     client.delete_service(**place, service=service_name(cast), force=True)
@@ -301,16 +337,11 @@ def test_a_service_created_again_ends_the_rollout(cast: Cast, engine: Engine, pl
     client.create_service(
         **place,
         serviceName=service_name(cast),
-        taskDefinition=definition,
+        taskDefinition=Rollout.objects.get().task_definition or definition,
         desiredCount=1,
         launchType="FARGATE",
         networkConfiguration={"awsvpcConfiguration": {"subnets": ["subnet-0a1b2c3d4e5f60001"]}},
     )
-
-    rollout = engine.run(upgrade, steps=5).rollouts.get()
-
-    assert (rollout.status, rollout.outcome) == (Status.FAILED, Outcome.SERVICE_MISSING)
-    assert "deleted and created again" in (rollout.error_message or "")
 
 
 def test_other_strategies_end_only_by_their_own_record(cast: Cast, engine: Engine, platform: LocalAws) -> None:

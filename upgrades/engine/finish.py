@@ -172,6 +172,14 @@ def build_service_missing_verdict(rollout: Rollout) -> Verdict:
     return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
 
 
+def build_created_again_verdict() -> Verdict:
+    """Return the verdict for a rollout whose service was deleted and created again under its name."""
+    reason = (
+        "The service was deleted and created again after the rollout had started, so ECS no longer has its deployment."
+    )
+    return Verdict(Status.FAILED, Outcome.SERVICE_MISSING, reason)
+
+
 def other_controller(rollout: Rollout, controller: str) -> Verdict:
     """Return the verdict for a service that another controller deploys, so the portal must not."""
     reason = f"{rollout.service_name} is {not_supported(controller)}."

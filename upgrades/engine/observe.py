@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # AWS's Date header counts whole seconds, so "created after the baseline" needs this much slack.
 DATE_SLACK = timedelta(seconds=2)
+# ECS creates a service and its first deployment at one moment. The local AWS reads its clock for each.
+SAME_MOMENT = timedelta(milliseconds=100)
 # A deployment created up to this long after the end of the rollout's own one may still have superseded it.
 SUPERSESSION_SLACK = timedelta(seconds=5)
 STOPPED_TASKS_KEPT = 5
@@ -111,25 +113,30 @@ class StartedDeployment:
     deployment_id: str | None
     arn: str | None
     note: str | None
+    service_created_at: datetime | None
 
 
 def find_started_deployment(lease: RolloutLease) -> StartedDeployment | None:
     """Find the deployment that the rollout's UpdateService call started, or return None.
 
     It is the oldest deployment to the rollout's task definition that is new since the baseline and is not a rollback.
-    A deployment that superseded it is newer. If there are several, the note says so.
+    A deployment that superseded it is newer. If there are several, the note says so. The first deployment of a service is
+    CreateService's, also if somebody deleted the service and created it again with this task definition.
 
     Costs three AWS calls.
     """
     rollout = lease.rollout
-    arns = find_new_service_deployments(lease)
+    listed = find_new_service_deployments(lease)
     service = read_service(lease).service(rollout.service_name)
+    created_at = service.created_at if service else None
+    arns = [brief for brief in listed if not is_first(brief.created_at, of_service=created_at)]
     ids = [
         deployment
         for deployment in (service.deployments if service else ())
         if deployment.id not in rollout.baseline["deployment_ids"]
         and is_of_call(lease, deployment)
         and not deployment.is_rollback
+        and not is_first(deployment.created_at, of_service=created_at)
     ]
     if not arns and not ids:
         return None
@@ -137,11 +144,30 @@ def find_started_deployment(lease: RolloutLease) -> StartedDeployment | None:
     if max(len(arns), len(ids)) > 1:
         note = "The reply to UpdateService was lost. Several deployments started at that time. The first was followed."
     if not arns:
-        return StartedDeployment(min(ids, key=lambda each: each.created_at).id, None, note)
+        return StartedDeployment(min(ids, key=lambda each: each.created_at).id, None, note, created_at)
     started = arns[0]
     # No documented field links the id and the ARN of a deployment. Both are created at the same moment.
     near = min(ids, key=lambda each: abs(each.created_at - started.created_at), default=None)
-    return StartedDeployment(near.id if near else None, started.arn, note)
+    return StartedDeployment(near.id if near else None, started.arn, note, created_at)
+
+
+def is_first(created_at: datetime, *, of_service: datetime | None) -> bool:
+    """Return whether a deployment that was created then came with the service. False if the service's time is not known."""
+    return of_service is not None and abs(created_at - of_service) <= SAME_MOMENT
+
+
+def is_created_again(lease: RolloutLease, service: ecs.Service | None) -> bool:
+    """Return whether the service was deleted and created again, so that it has no deployment of the rollout."""
+    if service is None or service.created_at is None:
+        return False
+    created_at = lease.rollout.baseline.get("service_created_at")
+    known = datetime.fromisoformat(created_at) if created_at else later_than_baseline(lease)
+    return service.created_at > known
+
+
+def as_baseline(service_created_at: datetime | None) -> dict[str, str]:
+    """Return the part of the baseline that tells the service from a later one of the same name."""
+    return {"service_created_at": service_created_at.isoformat()} if service_created_at else {}
 
 
 def is_of_call(lease: RolloutLease, deployment: ecs.Deployment) -> bool:

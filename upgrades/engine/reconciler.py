@@ -12,6 +12,7 @@ nothing.
 """
 
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,6 +35,7 @@ from upgrades.engine.decide import find_decider, send_decisions
 from upgrades.engine.desired import ensure_revision, find_desired, read_running_version, read_version
 from upgrades.engine.finish import (
     build_changed_since_verdict,
+    build_created_again_verdict,
     build_refused_verdict,
     build_service_missing_verdict,
     build_superseded_verdict,
@@ -46,12 +48,14 @@ from upgrades.engine.finish import (
 from upgrades.engine.lease import RolloutLease, claim_rollout, poll_seconds
 from upgrades.engine.observe import (
     StartedDeployment,
+    as_baseline,
     build_counts,
     build_observed_fields,
     copy_ecs_events,
     find_started_deployment,
     find_successor,
     get_baseline_time,
+    is_created_again,
     is_of_call,
     is_verified,
     later_than_baseline,
@@ -207,7 +211,7 @@ def follow_restored(lease: RolloutLease, service: ecs.Service, found: StartedDep
         stall_seconds=stall_seconds(rollout.organization, rollout.service),
         database=DatabaseIdentity(),
     )
-    follow(lease, deployment_id=found.deployment_id, arn=found.arn, note=NOTE)
+    follow(lease, replace(found, note=NOTE))
 
 
 def has_changed(service: ecs.Service, latest: ecs.Service) -> bool:
@@ -298,6 +302,7 @@ def commit_baseline(
                 "deployment_ids": [deployment.id for deployment in service.deployments],
                 "service_deployment": service.current_service_deployment,
                 "answered_at": reading.answered_at.isoformat(),
+                **as_baseline(service.created_at),
             },
         )
         if is_new:
@@ -358,19 +363,22 @@ def follow_reply(lease: RolloutLease, service: ecs.Service) -> None:
     if primary is None or primary.id in baseline["deployment_ids"] or not is_of_call(lease, primary):
         return lease.release(seconds=poll_seconds())
     arn = service.current_service_deployment
-    follow(lease, deployment_id=primary.id, arn=arn if arn != baseline["service_deployment"] else None)
+    new_arn = arn if arn != baseline["service_deployment"] else None
+    follow(lease, StartedDeployment(primary.id, new_arn, None, service.created_at))
 
 
-def follow(lease: RolloutLease, *, deployment_id: str | None, arn: str | None, note: str | None = None) -> None:
+def follow(lease: RolloutLease, started: StartedDeployment) -> None:
+    """Watch the deployment from now on. The call may have reached a service that was created after the baseline."""
     rollout = lease.rollout
-    logger.info("rollout %s follows %s %s", rollout.pk, deployment_id, arn)
+    logger.info("rollout %s follows %s %s", rollout.pk, started.deployment_id, started.arn)
     with transaction.atomic():
         lease.release(
             seconds=0,
             phase=Phase.WATCHING,
-            deployment_id=deployment_id,
-            service_deployment_arn=arn,
-            attribution_note=note,
+            deployment_id=started.deployment_id,
+            service_deployment_arn=started.arn,
+            attribution_note=started.note,
+            baseline=rollout.baseline | as_baseline(started.service_created_at),
             check_error=None,
         )
         record_event(rollout.upgrade, EventKind.ROLLOUT_STARTED, describe_start(rollout), rollout=rollout)
@@ -392,7 +400,10 @@ def resolve(lease: RolloutLease) -> None:
     except AwsMissing:
         return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
     if found is not None:
-        return follow(lease, deployment_id=found.deployment_id, arn=found.arn, note=found.note)
+        return follow(lease, found)
+    service = read_service(lease).service(rollout.service_name)
+    if is_created_again(lease, service):
+        return finish_when_confirmed(lease, build_created_again_verdict())
     if is_past_deadline(rollout, lease.now):
         last_state = "the reply to UpdateService was lost and no deployment was found."
         return finish_when_confirmed(lease, build_timed_out_verdict(rollout, last_state))
@@ -406,7 +417,6 @@ def resolve(lease: RolloutLease) -> None:
             f"No reply to {rollout.attempts} UpdateService calls, and no deployment started. Check ECS, then retry."
         )
         return finish_rollout(lease, Verdict(Status.FAILED, Outcome.REFUSED, reason))
-    service = read_service(lease).service(rollout.service_name)
     known = (None, rollout.previous_task_definition, rollout.task_definition)
     if service and service.task_definition not in known:
         return finish_rollout(lease, build_superseded_verdict(str(service.task_definition)))
@@ -439,11 +449,14 @@ def watch(lease: RolloutLease) -> None:
     """
     rollout = lease.rollout
     service, error = observe_service(lease)
-    if rollout.service_deployment_arn is None and service is not None:
+    is_other = is_created_again(lease, service)
+    if rollout.service_deployment_arn is None and service is not None and not is_other:
         find_service_deployment_arn(lease)
     deployment = read_own_deployment(lease)
     if deployment is None and error is not None:
         raise error
+    if deployment is None and is_other:
+        return finish_when_confirmed(lease, build_created_again_verdict())
     if deployment is None and (service is None or service.status != "ACTIVE"):
         return finish_when_confirmed(lease, build_service_missing_verdict(rollout))
     is_decided = send_decisions(lease, deployment)
