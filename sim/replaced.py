@@ -1,9 +1,10 @@
 """Everything outside the product that a world replaces: clocks, sleeping, randomness, thread pools, botocore's transport.
 
-`install` must run before the product is imported, because modules import the thread pool's class by name.
+`install` must run before the product is imported, because modules import the classes of `concurrent.futures` by name.
 """
 
 import concurrent.futures
+import math
 import os
 import random
 import time
@@ -22,6 +23,9 @@ from sim.scheduler import Killed, current
 
 Send = Callable[[Any, Any], Any]
 
+# Virtual time after which a task that waits for another's result looks again.
+WAIT_SECONDS = 0.05
+
 _real_time, _real_monotonic, _real_sleep, _real_urandom = time.time, time.monotonic, time.sleep, os.urandom
 _quotas: "weakref.WeakSet[botocore.retries.quota.RetryQuota]" = weakref.WeakSet()
 
@@ -33,13 +37,24 @@ class Source:
     send: Send | None = None
 
 
+class SteppedFuture(Future[Any]):
+    """A future that lets other tasks run while its task waits, in virtual time."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        task = current()
+        until = math.inf if timeout is None else CLOCK.seconds + timeout
+        while task is not None and not self.done() and CLOCK.seconds < until:
+            task.pause(WAIT_SECONDS, "waits for a shared read")
+        return super().result(timeout if task is None else 0)
+
+
 class InlineExecutor(ThreadPoolExecutor):
     """Runs each call at its submission, in the task that submits it. Threads of a pool are not ordered by a seed."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         if current() is None:
             return super().submit(fn, *args, **kwargs)
-        future: Future[Any] = Future()
+        future = SteppedFuture()
         try:
             future.set_result(fn(*args, **kwargs))
         except Killed:
@@ -64,6 +79,7 @@ def install() -> None:
     timezone.now = CLOCK.as_datetime
     os.urandom = random_bytes
     random._urandom = random_bytes  # type: ignore[attr-defined] # its own reference, which `secrets` uses
+    concurrent.futures.Future = SteppedFuture  # type: ignore[misc] # a class in place of its base
     concurrent.futures.ThreadPoolExecutor = InlineExecutor  # type: ignore[misc] # a class in place of its base
     botocore.httpsession.URLLib3Session.send = send
     botocore.retries.standard.quota.RetryQuota = WatchedQuota
