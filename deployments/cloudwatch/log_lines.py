@@ -2,6 +2,9 @@
 
 Escape sequences are removed. NUL, control characters, bidirectional marks and invalid Unicode are replaced by a mark. A
 line of more than MAX_LINE characters is truncated, and its text says so. HTML is kept, because templates escape it.
+
+Levels and messages are found in what applications write: JSON of many libraries, also behind a time or wrapped by a log
+router, logfmt, klog, nginx, .NET, and words in capitals.
 """
 
 import json
@@ -26,43 +29,130 @@ SAME_LEVEL = {
     "FATAL": "CRITICAL",
     "PANIC": "CRITICAL",
     "EMERGENCY": "CRITICAL",
+    "EMERG": "CRITICAL",
     "ALERT": "CRITICAL",
+    # .NET's console
+    "TRCE": "DEBUG",
+    "DBUG": "DEBUG",
+    "FAIL": "ERROR",
 }
-LEVEL_KEYS = ("level", "severity", "levelname", "log_level", "lvl", "log.level")
-MESSAGE_KEYS = ("message", "msg", "event", "text")
+# In lower case, because libraries write `level`, `Level` and `LEVEL`. `@l` and `@mt` are Serilog's, `severitytext` and
+# `body` OpenTelemetry's.
+LEVEL_KEYS = (
+    "level",
+    "severity",
+    "levelname",
+    "log_level",
+    "loglevel",
+    "lvl",
+    "log.level",
+    "@l",
+    "@level",
+    "severitytext",
+    "severity_text",
+)
+MESSAGE_KEYS = (
+    "message",
+    "msg",
+    "event",
+    "text",
+    "@message",
+    "@m",
+    "renderedmessage",
+    "@mt",
+    "messagetemplate",
+    "body",
+)
+# Log routers (FireLens, the json-file driver) put the line itself here.
+WRAPPED_KEY = "log"
 # bunyan and pino write levels as numbers, from 10 (trace) to 60 (fatal).
 NUMBERED = {10: "DEBUG", 20: "DEBUG", 30: "INFO", 40: "WARNING", 50: "ERROR", 60: "CRITICAL"}
 
-LEVEL_WORD = re.compile(r"(?<![A-Za-z0-9_])(" + "|".join([*LEVELS, *SAME_LEVEL]) + r")(?![A-Za-z0-9_])")
+NAMES = "|".join([*LEVELS, *SAME_LEVEL])
+# In capitals, and no part of a word, a path, a query or an assignment: `GET /search?q=ERROR` names no level.
+LEVEL_WORD = re.compile(rf"(?<![A-Za-z0-9_=/?&+.%'\"])({NAMES})(?![A-Za-z0-9_=/])")
 LEVEL_SEARCH_LENGTH = 120
+# Numbers and signs, as in a time, with which many lines begin.
+TIME = r"[\[\]0-9TZ:.,/+\- \t]{0,48}"
+BEFORE_JSON = re.compile(rf"{TIME}(?=\{{)")
+IN_BRACKETS = re.compile(rf"{TIME}\[\s?({NAMES})\s?\]", re.IGNORECASE)
+BEFORE_COLON = re.compile(rf"{TIME}({NAMES}):", re.IGNORECASE)
+AFTER_TIME = re.compile(rf"{TIME}[0-9]:[0-9]{TIME}\s({NAMES})\s", re.IGNORECASE)
+LOGFMT = re.compile(rf"(?:^|\s)(?:level|lvl|severity)=\"?({NAMES})\b", re.IGNORECASE)
+LOGFMT_MESSAGE = re.compile(r"(?:^|\s)(?:msg|message)=")
+KLOG = re.compile(r"([IWEF])[0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2}")
+KLOG_LEVELS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "CRITICAL"}
 
 
 def read_line(raw: str) -> dict[str, Any]:
     """Return the parts of a line: `level`, `message`, `extra_data` and `cut`.
 
-    `level` is one of LEVELS, or None if the line names none. `extra_data` holds the other fields of a JSON line. `cut` is
-    true if the line was truncated.
+    `level` is one of LEVELS, or None if the line names none. `extra_data` holds the other fields of a JSON line, also a
+    level that is not known. `cut` is true if the line was truncated.
     """
     cut = len(raw) > MAX_LINE
     fields = None if cut else as_fields(raw)
-    if fields is None:
-        text = safe_text(raw[:MAX_LINE]).rstrip()
-        if cut:
-            text += f" … (truncated: {MAX_LINE:,} of {len(raw):,} characters shown)"
-        return {"level": find_level(text), "message": text, "extra_data": None, "cut": cut}
-    level = next((parse_level(fields[key]) for key in LEVEL_KEYS if key in fields), None)
-    key = next((key for key in MESSAGE_KEYS if isinstance(fields.get(key), str)), None)
-    message = fields[key] if key else safe_text(raw).rstrip()
-    extra = {name: value for name, value in fields.items() if name != key and name not in LEVEL_KEYS}
-    return {"level": level, "message": message, "extra_data": extra or None, "cut": False}
+    if fields is not None:
+        return read_fields(fields, raw)
+    text = as_text(raw[:MAX_LINE])
+    level = find_level(text)
+    if cut:
+        text += f" … (truncated: {MAX_LINE:,} of {len(raw):,} characters shown)"
+    return {"level": level, "message": text, "extra_data": None, "cut": cut}
+
+
+def read_fields(fields: dict[str, Any], raw: str, *, is_wrapped: bool = False) -> dict[str, Any]:
+    """Return the parts of a JSON line. A line that a log router wrapped into JSON is read itself."""
+    names = {name.lower(): name for name in reversed(fields)}
+    key = next((names[each] for each in MESSAGE_KEYS if isinstance(fields.get(names.get(each, "")), str)), None)
+    wrapped = fields.get(names.get(WRAPPED_KEY, ""))
+    if key is None and isinstance(wrapped, str) and not is_wrapped:
+        inner_fields = as_fields(wrapped)
+        inner = read_fields(inner_fields, wrapped, is_wrapped=True) if inner_fields is not None else read_line(wrapped)
+        outer = {name: value for name, value in fields.items() if name != names[WRAPPED_KEY]}
+        level = inner["level"] or find_field_level(fields, names)
+        return inner | {"level": level, "extra_data": outer | (inner["extra_data"] or {}) or None}
+    level = find_field_level(fields, names)
+    said = {
+        names[each] for each in LEVEL_KEYS if each in names and parse_level(fields[names[each]]) == level is not None
+    }
+    extra = {name: value for name, value in fields.items() if name != key and name not in said}
+    return {
+        "level": level,
+        "message": as_text(fields[key] if key else raw),
+        "extra_data": extra or None,
+        "cut": False,
+    }
+
+
+def find_field_level(fields: dict[str, Any], names: dict[str, str]) -> str | None:
+    """Return the first known level of a JSON line. `names`: its fields' names by their lower case."""
+    values = [fields[names[key]] for key in LEVEL_KEYS if key in names]
+    nested = fields.get(names.get(WRAPPED_KEY, ""))
+    if isinstance(nested, dict):  # Elastic's schema: {"log": {"level": "error"}}
+        values.append(nested.get("level"))
+    return next((level for value in values if (level := parse_level(value))), None)
+
+
+def as_text(raw: str) -> str:
+    return safe_text(drop_overwritten(raw)).rstrip()
+
+
+def drop_overwritten(raw: str) -> str:
+    """Return the text as a terminal shows it: without what a carriage return lets the rest of the line overwrite."""
+    if "\r" not in raw:
+        return raw
+    lines = raw.replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
 
 def as_fields(raw: str) -> dict[str, Any] | None:
-    """Return the fields of a JSON object as safe values, or None if the line is not a JSON object."""
-    if not raw.lstrip().startswith("{"):
+    """Return the fields of a JSON object as safe values, or None if the line is not one. A time may stand before it."""
+    before = BEFORE_JSON.match(raw)
+    if before is None:
         return None
     try:
-        parsed = json.loads(raw)
+        parsed = json.loads(raw[before.end() :])
     except (ValueError, RecursionError):
         return None
     return safe_value(parsed) if isinstance(parsed, dict) else None
@@ -71,7 +161,7 @@ def as_fields(raw: str) -> dict[str, Any] | None:
 def safe_value(value: Any, depth: int = 0) -> Any:
     """Return a JSON value that is safe to show: safe texts, at most MAX_DEPTH levels, and only numbers that JSON allows."""
     if isinstance(value, str):
-        return safe_text(value)
+        return safe_text(drop_overwritten(value))
     if depth >= MAX_DEPTH and isinstance(value, dict | list):
         return "…"
     if isinstance(value, dict):
@@ -96,6 +186,19 @@ def parse_level(value: Any) -> str | None:
 
 
 def find_level(text: str) -> str | None:
-    """Return the first level in capitals near the start of a plain text line, or None."""
-    found = LEVEL_WORD.search(text[:LEVEL_SEARCH_LENGTH])
+    """Return the level that a plain text line names near its start, or None."""
+    start = text[:LEVEL_SEARCH_LENGTH]
+    klog = KLOG.match(start)
+    if klog:
+        return KLOG_LEVELS[klog[1]]
+    logfmt = LOGFMT.search(start)
+    if logfmt and LOGFMT_MESSAGE.search(text):
+        return parse_level(logfmt[1])
+    found = (
+        IN_BRACKETS.match(start)
+        or BEFORE_COLON.match(start)
+        or AFTER_TIME.match(start)
+        or LEVEL_WORD.search(start)
+        or logfmt
+    )
     return parse_level(found[1]) if found else None

@@ -26,6 +26,31 @@ from portal.safe_text import safe_text
         ('{"level": 50, "msg": "pino"}', "ERROR"),
         ('{"level": ["ERROR"], "msg": "x"}', None),
         ('{"msg": "x"}', None),
+        ('time="2026-11-28T10:00:00Z" level=error msg="x"', "ERROR"),
+        ("time=2026-11-28T10:00:00Z level=WARN msg=x", "WARNING"),
+        ('level=info msg="retried after ERROR"', "INFO"),
+        ("2026/11/28 10:00:00 [error] 29#29: x", "ERROR"),
+        ("2026/11/28 10:00:00 [emerg] 1#1: x", "CRITICAL"),
+        ("[warn] x", "WARNING"),
+        ("error: x", "ERROR"),
+        ("Error: Cannot find module 'x'", "ERROR"),
+        ("fail: App.Server[13]", "ERROR"),
+        ("crit: App.Server[13]", "CRITICAL"),
+        ("E1128 10:00:00.1 1 reflector.go:147] x", "ERROR"),
+        ("I1128 10:00:00.1 1 main.go:1] ERROR rate 0", "INFO"),
+        ("2026-11-28T10:00:00Z\terror\tmain.go:5\tx", "ERROR"),
+        ("2026-11-28 10:00:00 UTC [29] ERROR:  relation", "ERROR"),
+        ("ERROR:root:x", "ERROR"),
+        ("GET /search?q=ERROR 200 12ms", None),
+        ('10.0.0.1 - - "GET /ERROR HTTP/1.1" 200', None),
+        ("3 error codes were read", None),
+        ("users: [alert] is a name", None),
+        ('{"@l": "Error", "@mt": "m"}', "ERROR"),
+        ('{"Level": "Error", "Message": "m"}', "ERROR"),
+        ('{"@level": "error", "@message": "m"}', "ERROR"),
+        ('{"log": {"level": "ERROR"}, "message": "m"}', "ERROR"),
+        ('{"severityText": "ERROR", "body": "m"}', "ERROR"),
+        ('{"level": 35, "severity": "error", "msg": "m"}', "ERROR"),
     ],
 )
 def test_the_level_of_a_line(raw: str, level: str | None) -> None:
@@ -37,6 +62,41 @@ def test_a_json_line_has_a_message_and_its_other_fields() -> None:
     line = read_line('{"level": "info", "message": "job done", "ms": 160, "user": {"id": 7}}')
 
     assert (line["message"], line["extra_data"]) == ("job done", {"ms": 160, "user": {"id": 7}})
+
+
+@pytest.mark.parametrize(
+    ("raw", "message", "extra"),
+    [
+        ('{"level": "audit", "msg": "x"}', "x", {"level": "audit"}),
+        ('{"level": 35, "msg": "x"}', "x", {"level": 35}),
+        ('2026-11-28T10:00:00Z {"level":"error","msg":"x","n":1}', "x", {"n": 1}),
+        ('{"@l": "Error", "@mt": "took {Ms}", "Ms": 7}', "took {Ms}", {"Ms": 7}),
+        (
+            '{"source":"stderr","log":"{\\"level\\":\\"error\\",\\"msg\\":\\"db down\\"}"}',
+            "db down",
+            {"source": "stderr"},
+        ),
+        ('{"source":"stderr","log":"ERROR db down\\n"}', "ERROR db down", {"source": "stderr"}),
+        ('{"log":"{\\"log\\":\\"x\\"}"}', '{"log":"x"}', {"log": "x"}),
+    ],
+)
+def test_fields_of_many_libraries_are_found(raw: str, message: str, extra: dict[str, Any] | None) -> None:
+    line = read_line(raw)
+
+    assert (line["message"], line["extra_data"]) == (message, extra)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ("Server listening\r", "Server listening"),
+        ("a\r\n  b\r\n", "a\n  b"),
+        ("0%\r50%\r100%\r", "100%"),
+        ('{"msg": "a\\r\\nb\\r"}', "a\nb"),
+    ],
+)
+def test_a_carriage_return_overwrites_as_in_a_terminal(raw: str, message: str) -> None:
+    assert read_line(raw)["message"] == message
 
 
 @pytest.mark.parametrize("raw", ["plain", "[1, 2]", '"text"', "{broken", "{" * 5000, "[" * 5000, "{}" + "x"])
