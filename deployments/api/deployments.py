@@ -176,7 +176,7 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
     answer = {"items": items, "limit": query["limit"], "level": query["level"], "q": query["q"]}
     answer |= {"since": utc(query["since"]), "until": utc(query["until"])}
     answer |= {"next_cursor": page.next_cursor, "has_more": page.has_more}
-    return Response(heading(found) | answer | {"read_at": utc(page.read_at), "error": page.error})
+    return Response(heading(found) | answer | {"read_at": utc(page.read_at), "error": page.error or page.note})
 
 
 @extend_schema(

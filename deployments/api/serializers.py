@@ -325,7 +325,10 @@ class LogRecord(serializers.Serializer[Any]):
 
 
 class LiveRead(OfDeployment):
-    """A response read from AWS. If AWS did not answer, `error` says why and the items are as of `read_at`."""
+    """A response read from AWS. If AWS did not answer, `error` says why and the items are as of `read_at`.
+
+    `error` also says why there can be no log lines: the deployment does not write to CloudWatch Logs.
+    """
 
     limit = serializers.IntegerField()
     has_more = serializers.BooleanField()

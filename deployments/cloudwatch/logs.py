@@ -28,6 +28,10 @@ READING_SECONDS = 10  # after this long, another request may start its own read
 TAIL_LINES, TAIL_CHARACTERS = 1000, 1_000_000
 SHORT_SPAN_MS = 15 * 60 * 1000
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
+NOT_IN_CLOUDWATCH = (
+    "This deployment does not write to CloudWatch Logs: the platform's agent service, from which it takes its log "
+    "configuration, has no awslogs driver. Look for the lines where its log router sends them."
+)
 # Requests with ends near each other share a read, which ends at the next full step (milliseconds). If too many lines lie
 # between the end and that step, the next finer step is read.
 STEPS_MS = (60_000, 1_000, 1)
@@ -55,13 +59,15 @@ class LogLine:
 class LogPage:
     """A page of lines, newest first. `next_cursor` continues with older lines.
 
-    If `error` is set, the lines are as of `read_at`. `read_at` is None if nothing was ever read.
+    If `error` is set, the lines are as of `read_at`. `read_at` is None if nothing was ever read. `note` says why there
+    can be no lines.
     """
 
     items: list[LogLine]
     read_at: datetime | None
     next_cursor: str | None = None
     error: str | None = None
+    note: str | None = None
 
     @property
     def has_more(self) -> bool:
@@ -108,7 +114,7 @@ def read_logs(
     """
     end = find_end(cursor, until)
     if deployment.log_group is None:
-        return LogPage([], read_at=timezone.now())
+        return LogPage([], read_at=timezone.now(), note=NOT_IN_CLOUDWATCH if deployment.create_called_at else None)
     walk, error = read_walk_to(deployment, end, reader)
     if walk is None:
         return LogPage([], read_at=None, error=error)

@@ -123,6 +123,7 @@ class Logs:
     next_cursor: str | None
     read_at: datetime | None
     error: str | None
+    note: str | None
     newest: str
     until: str
 
@@ -150,6 +151,7 @@ def build_logs(query: QueryDict, deployment: Deployment, window: Window, *, read
         next_cursor=page.next_cursor,
         read_at=page.read_at,
         error=page.error,
+        note=page.note,
         newest=exact(page.items[0].timestamp) if page.items else exact(window.until),
         until=exact(page.items[0].timestamp + timedelta(milliseconds=1)) if page.items else window.until_text,
     )

@@ -14,6 +14,8 @@ from portal.aws.permissions import Scope, Use, find_role_arns
 
 GENERATION_LABEL = "portal.generation"
 CONTAINER = "agent"
+# The agent's container in the platform's own task definition, as its stacks name it.
+PLATFORM_CONTAINERS = (CONTAINER, "axonflow-agent")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def read_template(target: AwsTarget, cluster: str, service: str) -> Template:
         why = f"{service} names no task definition to take roles and logs from"
         raise AwsRefused("TaskDefinitionNotFoundException", action=action, why=why)
     definition = _describe(target, raw["taskDefinition"])
-    logging = definition["containerDefinitions"][0].get("logConfiguration", {})
+    logging = find_log_configuration(definition["containerDefinitions"])
     strategy = raw.get("capacityProviderStrategy")
     return Template(
         network=raw.get("networkConfiguration", {}),
@@ -71,6 +73,13 @@ def read_template(target: AwsTarget, cluster: str, service: str) -> Template:
         log_options=logging.get("options", {}) if logging.get("logDriver") == "awslogs" else {},
         runtime_platform=definition.get("runtimePlatform", {}),
     )
+
+
+def find_log_configuration(containers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how the agent's container logs: by its name, else the first container that is not a log router."""
+    own = next((each for each in containers if each.get("name") in PLATFORM_CONTAINERS), None)
+    own = own or next((each for each in containers if not each.get("firelensConfiguration")), containers[0])
+    return own.get("logConfiguration") or {}
 
 
 def find_task_definition(target: AwsTarget, family: str, *, generation: int) -> str | None:

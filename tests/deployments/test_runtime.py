@@ -1,9 +1,11 @@
 """The reconciler against the local AWS: it applies changes to ECS, and the status follows ECS's report."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.db.models.functions import Now
+from django.test import Client
 
 from deployments.commands import (
     create_deployment,
@@ -16,7 +18,7 @@ from deployments.commands import (
 from deployments.models import Agent, Deployment
 from portal.models import AuditEvent, Membership, Organization, Role, User
 from tests.conftest import Cast
-from tests.deployments.conftest import Runtime, history, make_agent, services_created
+from tests.deployments.conftest import DEPLOYMENTS, Runtime, history, make_agent, services_created
 from tests.local_aws import LocalAws
 
 pytestmark = pytest.mark.django_db
@@ -71,6 +73,49 @@ def test_it_runs_with_the_settings_of_the_agent_service(cast: Cast, runtime: Run
     assert container["secrets"] == [{"name": "MODEL_KEY", "valueFrom": secret}]
     assert deployment.log_group == container["logConfiguration"]["options"]["awslogs-group"]
     assert container["logConfiguration"]["options"]["awslogs-stream-prefix"] == deployment.service_name
+
+
+@pytest.mark.parametrize(
+    ("router", "own", "group"),
+    [
+        pytest.param("awslogs", "awslogs", "/platform/agent", id="a log router as first container"),
+        pytest.param("awslogs", "awsfirelens", None, id="lines that go to the router"),
+        pytest.param("awslogs", None, None, id="no log configuration"),
+    ],
+)
+def test_an_agent_logs_where_the_platform_agent_does(
+    cast: Cast,
+    client_for: Callable[[User], Client],
+    deployment: Deployment,
+    platform: LocalAws,
+    runtime: Runtime,
+    router: str,
+    own: str | None,
+    group: str | None,
+) -> None:
+    def configure(driver: str | None, group: str) -> dict[str, Any]:
+        options = {"awslogs-group": group, "awslogs-region": "eu-central-1"} if driver == "awslogs" else {}
+        return {"logConfiguration": {"logDriver": driver, "options": options}} if driver else {}
+
+    image, client = {"image": "agent:v1", "memory": 512}, platform.client()
+    containers = [
+        {**image, "name": "log_router", "firelensConfiguration": {"type": "fluentbit"}, **configure(router, "/router")},
+        {**image, "name": "agent", **configure(own, "/platform/agent")},
+    ]
+    definition = client.register_task_definition(family="routed", containerDefinitions=containers)["taskDefinition"]
+    client.update_service(
+        cluster=cast.acme.cluster,
+        service=f"{cast.acme.deployment_stack}-agent-service",
+        taskDefinition=definition["taskDefinitionArn"],
+    )
+    runtime.turn()
+
+    deployment.refresh_from_db()
+    answer = client_for(cast.viewer).get(f"{DEPLOYMENTS}/{deployment.pk}/logs").json()
+
+    assert deployment.create_called_at
+    assert deployment.log_group == group
+    assert (answer["items"], bool(answer["error"])) == ([], group is None)
 
 
 def test_settings_of_the_organization_override_them(
