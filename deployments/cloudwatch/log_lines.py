@@ -14,6 +14,8 @@ from typing import Any
 from portal.safe_text import safe_text
 
 MAX_LINE = 16 * 1024
+# A longer JSON line is not parsed. CloudWatch takes no longer events (FilterLogEvents returns at most 1 MB).
+MAX_JSON = 256 * 1024
 MAX_DEPTH, MAX_FIELDS = 6, 100
 
 LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -90,15 +92,18 @@ def read_line(raw: str) -> dict[str, Any]:
     `level` is one of LEVELS, or None if the line names none. `extra_data` holds the other fields of a JSON line, also a
     level that is not known. `cut` is true if the line was truncated.
     """
-    cut = len(raw) > MAX_LINE
-    fields = None if cut else as_fields(raw)
+    fields = as_fields(raw) if len(raw) <= MAX_JSON else None
     if fields is not None:
         return read_fields(fields, raw)
     text = as_text(raw[:MAX_LINE])
-    level = find_level(text)
-    if cut:
-        text += f" … (truncated: {MAX_LINE:,} of {len(raw):,} characters shown)"
-    return {"level": level, "message": text, "extra_data": None, "cut": cut}
+    return {"level": find_level(text), "extra_data": None, **truncate(text, len(raw))}
+
+
+def truncate(text: str, length: int) -> dict[str, Any]:
+    """Return the message, and whether it was cut. `length`: that of the whole text."""
+    if length <= MAX_LINE:
+        return {"message": text, "cut": False}
+    return {"message": f"{text[:MAX_LINE]} … (truncated: {MAX_LINE:,} of {length:,} characters shown)", "cut": True}
 
 
 def read_fields(fields: dict[str, Any], raw: str, *, is_wrapped: bool = False) -> dict[str, Any]:
@@ -117,12 +122,8 @@ def read_fields(fields: dict[str, Any], raw: str, *, is_wrapped: bool = False) -
         names[each] for each in LEVEL_KEYS if each in names and parse_level(fields[names[each]]) == level is not None
     }
     extra = {name: value for name, value in fields.items() if name != key and name not in said}
-    return {
-        "level": level,
-        "message": as_text(fields[key] if key else raw),
-        "extra_data": extra or None,
-        "cut": False,
-    }
+    message = as_text(fields[key] if key else raw)
+    return {"level": level, "extra_data": extra or None, **truncate(message, len(message))}
 
 
 def find_field_level(fields: dict[str, Any], names: dict[str, str]) -> str | None:

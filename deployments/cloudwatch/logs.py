@@ -6,7 +6,7 @@ A request reads one page of lines. If none of them matches, it returns no lines 
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +27,8 @@ CACHE_SECONDS = 60 * 60
 READING_SECONDS = 10  # after this long, another request may start its own read
 TAIL_LINES, TAIL_CHARACTERS = 1000, 1_000_000
 SHORT_SPAN_MS = 15 * 60 * 1000
+# Docker splits longer lines (moby, daemon/logger/copier.go). The pieces follow each other immediately.
+PIECE_BYTES, PIECES_WITHIN_MS = 16 * 1024, 1000
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 NOT_IN_CLOUDWATCH = (
     "This deployment does not write to CloudWatch Logs: the platform's agent service, from which it takes its log "
@@ -44,6 +46,7 @@ class LogLine:
     """One log line.
 
     `node_id` is the task. `extra_data` holds the other fields of a JSON line. `cut` is true if the line was truncated.
+    `ingested_at`: when CloudWatch received it; None in a reading of the previous release.
     """
 
     id: str
@@ -53,6 +56,7 @@ class LogLine:
     node_id: str
     extra_data: dict[str, Any] | None
     cut: bool
+    ingested_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -168,8 +172,9 @@ def contains(line: dict[str, Any], text: str) -> bool:
 
 
 def as_line(line: dict[str, Any]) -> LogLine:
-    at = datetime.fromtimestamp(line["at"] / 1000, tz=UTC)
-    return LogLine(timestamp=at, **{name: value for name, value in line.items() if name != "at"})
+    times = {"timestamp": line["at"], "ingested_at": line.get("ingested", line["at"])}
+    others = {name: value for name, value in line.items() if name not in ("at", "ingested")}
+    return LogLine(**others, **{name: datetime.fromtimestamp(at / 1000, tz=UTC) for name, at in times.items()})
 
 
 # --- reading through the cache ----------------------------------------------------------------------------------------
@@ -256,17 +261,39 @@ def walk_back(deployment: Deployment, end: int | None) -> Walk:
         reading = read_span(deployment, start, upper)
     lines: list[dict[str, Any]] = []
     characters = 0
-    for event in reading.events:
-        line = read_line(event.message)
-        characters += len(line["message"])
+    for event in join_pieces(reading.events):
+        characters += len(event.message)
         if characters > TAIL_CHARACTERS and lines and event.at < lines[-1]["at"]:
             return Walk(lines, int(lines[-1]["at"]), began, read_at)
-        lines.append({"id": event.id, "at": event.at, "node_id": event.stream.rpartition("/")[2], **line})
+        own = {
+            "id": event.id,
+            "at": event.at,
+            "ingested": event.ingested_at,
+            "node_id": event.stream.rpartition("/")[2],
+        }
+        lines.append(own | read_line(event.message))
     if reading.is_complete or not lines:
         return Walk(lines, start, began, read_at)
     # Some lines of the oldest millisecond may be missing, so leave them to the next page.
     whole = [line for line in lines if line["at"] > lines[-1]["at"]] or lines
     return Walk(whole, int(whole[-1]["at"]), began, read_at)
+
+
+def join_pieces(events: list[logs.LogEvent]) -> list[logs.LogEvent]:
+    """Return the lines, newest first, with those whole that Docker splits: each piece of PIECE_BYTES is an event."""
+    joined: list[logs.LogEvent | None] = []
+    newer: dict[str, int] = {}  # by stream: the place of the event that came next
+    for event in events:
+        place = newer.get(event.stream)
+        rest = joined[place] if place is not None else None
+        # A character that was split as well stands there as two marks of three bytes.
+        is_piece = PIECE_BYTES <= len(event.message.encode()) <= PIECE_BYTES + 6
+        if is_piece and place is not None and rest is not None and rest.at - event.at <= PIECES_WITHIN_MS:
+            joined[place] = None
+            event = replace(event, message=event.message + rest.message, ingested_at=rest.ingested_at)
+        newer[event.stream] = len(joined)
+        joined.append(event)
+    return [event for event in joined if event is not None]
 
 
 def read_span(deployment: Deployment, start: int, end: int) -> logs.LogReading:

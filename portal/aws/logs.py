@@ -18,12 +18,16 @@ NEWEST_FIRST_SINCE = 1_704_067_200_000
 
 @dataclass(frozen=True)
 class LogEvent:
-    """One line. `at` is in milliseconds since the epoch; `id` orders lines within one millisecond."""
+    """One line. Times are in milliseconds since the epoch; `id` orders lines within one millisecond.
+
+    `ingested_at`: when CloudWatch received it, which may be long after it was written.
+    """
 
     id: str
     at: int
     stream: str
     message: str
+    ingested_at: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,11 @@ def newest_events(target: AwsTarget, group: str, *, stream_prefix: str, start: i
 def _event(raw: dict[str, Any]) -> LogEvent:
     """Convert a line. An empty message is a line as well."""
     return LogEvent(
-        id=need(raw, "eventId"), at=raw["timestamp"], stream=need(raw, "logStreamName"), message=raw["message"]
+        id=need(raw, "eventId"),
+        at=raw["timestamp"],
+        stream=need(raw, "logStreamName"),
+        message=raw["message"],
+        ingested_at=raw.get("ingestionTime") or raw["timestamp"],
     )
 
 

@@ -1,0 +1,121 @@
+"""Records of a log: lines that belong together, their level, and what a search finds in them."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from deployments.cloudwatch.log_lines import read_line
+from deployments.cloudwatch.logs import LogLine
+from deployments.cloudwatch.records import count_levels, drop_time, group_lines
+
+AT = datetime(2026, 11, 28, 10, 0, tzinfo=UTC)
+
+PYTHON = """ERROR worker failed
+Traceback (most recent call last):
+  File "app.py", line 3, in run
+    raise KeyError("MODEL_ID")
+KeyError: 'MODEL_ID'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "app.py", line 5, in run
+app.errors.SettingMissing.Error: set MODEL_ID"""
+JAVA = """java.lang.IllegalStateException: no pool
+\tat app.Pool.get(Pool.java:7)
+Caused by: java.io.IOException: reset
+\t... 12 more"""
+GO = """panic: nil map
+
+goroutine 1 [running]:
+main.main()
+\t/app/main.go:5 +0x1d"""
+NODE = """Error: Cannot find module 'x'
+    at Module._resolve (node:internal:1)
+{
+  code: 'MODULE_NOT_FOUND'
+}"""
+
+
+def lines(text: str, *, task: str = "t1", step: float = 0.001) -> list[LogLine]:
+    return [
+        LogLine(id=f"{number:03}", timestamp=AT + timedelta(seconds=step * number), node_id=task, **read_line(message))
+        for number, message in enumerate(text.split("\n"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        pytest.param(PYTHON, "ERROR", id="python"),
+        pytest.param(PYTHON.partition("\n")[2], "ERROR", id="python without a line before"),
+        pytest.param(JAVA, "ERROR", id="java"),
+        pytest.param(GO, "CRITICAL", id="go"),
+        pytest.param(NODE, "ERROR", id="node"),
+    ],
+)
+def test_a_stack_trace_is_one_record_with_its_level(text: str, level: str) -> None:
+    before, after = LogLine("b", AT - timedelta(seconds=9), "INFO", "before", "t1", None, False), "INFO after"
+
+    records = group_lines([before, *lines(f"{text}\n{after}")])
+
+    assert [record.message for record in records] == ["before", text, after]
+    assert records[1].level == level
+
+
+def test_lines_of_other_tasks_do_not_interrupt_a_record() -> None:
+    mixed = [line for pair in zip(lines(JAVA), lines("a\nb\nc\nd", task="t2", step=5), strict=True) for line in pair]
+
+    records = group_lines(mixed)
+
+    assert [record.message for record in records if record.node_id == "t1"] == [JAVA]
+    assert [record.message for record in records if record.node_id == "t2"] == ["a", "b", "c", "d"]
+
+
+def test_lines_of_one_moment_are_one_record_unless_they_name_a_level() -> None:
+    assert [record.message for record in group_lines(lines('a\nb\nINFO c\n{"msg": "d"}', step=0))] == [
+        "a\nb",
+        "INFO c",
+        "d",
+    ]
+
+
+@pytest.mark.parametrize(("text", "step"), [("a\nb", 0.1), ("a\n  b", 2), ("INFO a\nValueError: b", 0.1)])
+def test_lines_that_stand_for_themselves_are_records(text: str, step: float) -> None:
+    assert len(group_lines(lines(text, step=step))) == 2
+
+
+def test_a_level_finds_itself_and_what_is_worse() -> None:
+    records = group_lines(lines("DEBUG a\nINFO b\nWARNING c\nERROR d\n\tat x\nCRITICAL e\nplain", step=0.1))
+
+    assert [each.message for each in records if each.matches(level="ERROR", node_id=None, q=None)] == [
+        "ERROR d\n\tat x",
+        "CRITICAL e",
+    ]
+    assert count_levels(records) == [("CRITICAL", 1), ("ERROR", 2), ("WARNING", 3), ("INFO", 4), ("DEBUG", 5)]
+
+
+@pytest.mark.parametrize(
+    ("q", "is_found"),
+    [("model=claude", True), ("JOB DONE", True), ("tags=[1, 2]", True), ("'model'", False), ("10:00:00", False)],
+)
+def test_a_search_finds_exactly_what_is_shown(q: str, is_found: bool) -> None:
+    raw = '{"time": "2026-11-28T10:00:00Z", "msg": "job done", "model": "claude", "tags": [1, 2]}'
+    (record,) = group_lines(lines(raw))
+
+    assert record.fields == [("model", "claude"), ("tags", "[1, 2]")]
+    assert record.matches(level=None, node_id="t1", q=q) is is_found
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("2026-11-28 10:00:01,250 INFO x", "INFO x"),
+        ("[2026/11/28 12:00:00] x", "x"),  # in another zone
+        ("2026-11-28T15:30:00+05:30 x", "x"),
+        ("2026-11-28T09:41:00Z is when the order came", "2026-11-28T09:41:00Z is when the order came"),
+        ("2026-11-28T10:00:00Z", "2026-11-28T10:00:00Z"),
+    ],
+)
+def test_only_the_lines_own_time_is_dropped(message: str, shown: str) -> None:
+    assert drop_time(message, AT) == shown
