@@ -9,7 +9,8 @@ from django.conf import settings as portal_settings
 from django.db import ProgrammingError, connection, transaction
 from django.test import Client
 
-from bench.scope_mutants import MUTANTS, NO_SECOND_WALL, ROOT, Mutant
+from bench.mutants import ROOT, Mutant
+from bench.scope_mutants import MUTANTS, NO_SECOND_WALL
 from deployments.models import Agent
 from portal import tenancy
 from portal.accounts.person import enter_person
