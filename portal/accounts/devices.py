@@ -5,6 +5,7 @@ no hidden page). The writes happen after the response is sent, so that no one wa
 """
 
 from collections.abc import Callable
+from typing import cast
 
 from allauth.usersessions.models import UserSession
 from django.http import HttpRequest, HttpResponse
@@ -40,6 +41,4 @@ def store_activity(request: HttpRequest) -> None:
 
 def get_store(request: HttpRequest) -> SessionStore:
     """Return the request's session, which SessionMiddleware has set."""
-    session = request.session
-    assert isinstance(session, SessionStore)  # noqa: S101
-    return session
+    return cast(SessionStore, request.session)

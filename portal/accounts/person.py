@@ -36,7 +36,7 @@ class AuthenticationMiddleware(middleware.AuthenticationMiddleware):
         super().process_request(request)
         _person.set(None)
         request.session.opens_context = True  # type: ignore[attr-defined] # our own store
-        request.user = SimpleLazyObject(lambda: find_person(request))  # type: ignore[assignment]
+        request.user = SimpleLazyObject(lambda: find_person(request))  # type: ignore[assignment] # becomes one when read
 
 
 def find_person(request: HttpRequest) -> User | AnonymousUser:

@@ -41,7 +41,7 @@ class SessionAuthentication(authentication.SessionAuthentication):
         return "Session"
 
 
-class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # registers itself
+class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # the library registers it
     """Its description in the OpenAPI schema: the session, and the CSRF token for unsafe methods."""
 
     target_class = SessionAuthentication

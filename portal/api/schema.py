@@ -46,7 +46,7 @@ def close_request_bodies(result: Json, **_: Any) -> Json:
 @cache
 def openapi() -> Json:
     """Return the whole document. Built once per process, because routes do not change."""
-    made = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    made = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call] # the library's
     return dict(json.loads(OpenApiJsonRenderer().render(made, renderer_context={})))
 
 

@@ -203,7 +203,7 @@ class NotificationDelivery(Leased):
     data = models.JSONField(default=dict, help_text="`data` of a webhook's body, at the time of the event.")
     status = models.CharField(max_length=10, choices=DeliveryStatus.choices, default=DeliveryStatus.PENDING)
     tries = models.SmallIntegerField(default=0, help_text="Attempts since it was queued or last sent again.")
-    failure = models.CharField(max_length=20, choices=Failure.choices, null=True)  # noqa: DJ001 - null: none
+    failure = models.CharField(max_length=20, choices=Failure.choices, null=True)  # null: none
     http_status = models.SmallIntegerField(null=True)
     attempts = models.JSONField(default=list, help_text="Oldest first: at, seconds, http_status, failure, detail.")
     created_at = models.DateTimeField(db_default=Now())
