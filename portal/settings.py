@@ -94,7 +94,7 @@ try:
     WEB_DRAIN_SECONDS: float = env.float("WEB_DRAIN_SECONDS", 10.0, validate=validate.Range(min=0))
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
     # Seconds after which another worker may take the work of one that was killed or stands still. More than a write to AWS
-    # may take: SENT_WITHIN_SECONDS of portal/aws/ecs.py and the time-outs of portal/aws/credentials.py.
+    # may take: SENT_WITHIN_SECONDS of portal/aws/ecs/update.py and the time-outs of portal/aws/credentials.py.
     LEASE_SECONDS: float = env.float("LEASE_SECONDS", 20.0, validate=validate.Range(min=18))
     # Seconds without a scheduler's heartbeat after which the workers run the scheduled jobs (portal/stand_in.py).
     STAND_IN_SECONDS: float = env.float("STAND_IN_SECONDS", 15.0, validate=POSITIVE)
