@@ -141,11 +141,6 @@ def claim_verification() -> bool:
     return bool(AuditVerification.objects.filter(is_due & is_free).update(started_at=Now()))
 
 
-def get_last_verification() -> AuditVerification | None:
-    """Return the last finished verification; None if there was none yet. *Costs* one query."""
-    return AuditVerification.objects.filter(finished_at__isnull=False).first()
-
-
 def gauges() -> Gauges:
     """Yield the gauges. *Costs* one query. No sample means that the chains were never verified."""
     broken = GaugeMetricFamily("portal_audit_broken_chains", "Chains of the audit trail with a broken link.")

@@ -148,7 +148,7 @@ class Validator:
         """Make every unfinished run due, run one step of each, and return how many steps ran."""
         ValidationRun.unfinished().update(next_check_at=Now(), lease_until=None)
         found = list(ValidationRun.unfinished().values_list("pk", flat=True))
-        with tenancy.no_organization():
+        with tenancy.inside(tenancy.NOTHING):
             return sum(validate(pk) for pk in found)
 
     def elapse(self, seconds: float) -> None:

@@ -524,7 +524,7 @@ def test_a_signature_given_during_its_probe_stays(cast: Cast, engine: Engine, va
 
 
 def maintain() -> None:
-    with tenancy.no_organization():
+    with tenancy.inside(tenancy.NOTHING):
         maintain_validations()
 
 
