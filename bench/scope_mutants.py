@@ -1,5 +1,5 @@
-"""Removes the scope of a read in 20 places, one at a time, in a copy of the tree, and looks for what another organization
-then shows: tests/portal/probe_scopes.py requests every address.
+"""Removes the scope of a read in 20 places, one at a time, in a copy of the tree. There, tests/portal/probe_scopes.py
+requests every address and searches for what belongs to another organization.
 
     make isolation ARGS="--only agent"
 

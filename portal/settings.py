@@ -85,7 +85,7 @@ try:
     SQS_QUEUE_URL: str = env.str("SQS_QUEUE_URL", "", validate=QUEUE_URL)
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
-    # Seconds for which a process does not call a cache or broker again that failed.
+    # Seconds for which a process does not call a cache or broker again after it failed.
     OUTAGE_RETRY_SECONDS: float = env.float("OUTAGE_RETRY_SECONDS", 5.0, validate=POSITIVE)
     # Web processes, and threads of each. At most half of the threads wait for AWS at a time (portal/aws/bulkhead.py).
     WEB_PROCESSES: int = env.int("WEB_PROCESSES", 2, validate=POSITIVE)
@@ -433,7 +433,7 @@ CELERY_TASK_SOFT_TIME_LIMIT = 50
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_WORKER_CONSUMER = "portal.worker:Consumer"
-# Without the time-outs a broker that accepts and never answers would hang the request that rings (kombu redis:
+# Without the time-outs a broker that accepts and never answers would hang the request that dispatches (kombu redis:
 # socket_timeout is None by default). A message that no worker confirms comes again after visibility_timeout.
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
 if CELERY_BROKER_URL.startswith("redis"):

@@ -1,4 +1,4 @@
-"""Records a session's activity: it keeps the session from ending, and the list of devices shows it.
+"""Records the activity of sessions. Activity keeps a session from ending, and the list of devices shows it.
 
 Every request counts, so an open page that refreshes itself and an API client stay signed in (static/portal.js refreshes
 no hidden page). The writes happen after the response is sent, so that no one waits for them.

@@ -53,7 +53,7 @@ class PortalAdminSite(AdminSite):
 
 
 def record_read(request: HttpRequest, organization: Organization | None) -> None:
-    """Record that staff read an organization's record, or with None a list across organizations: once a minute."""
+    """Record, at most once a minute, that staff read an organization's record; for None, a list across organizations."""
     kind, filters = AuditKind.STAFF_READ, request.GET.urlencode()[:MAX_FILTERS]
     more = {"filters": filters} if filters else {}
     path = request.path[:254]

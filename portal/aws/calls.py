@@ -1,4 +1,4 @@
-"""What calls to several services of AWS have in common."""
+"""Makes a read of any AWS service, with one retry. ECS and ECR share it."""
 
 from functools import partial
 from typing import Any

@@ -138,7 +138,7 @@ class AuditEvent(models.Model):
 
 
 class AuditRepeat(models.Model):
-    """Repeats within a minute of an audit row that was written, to be written as one row with their number.
+    """The repeats of an audit row within a minute. They become one row with their number.
 
     Not a tenant's table: no person reads it. `chain` is the organization's id, as a name, or SITE_CHAIN.
     """

@@ -170,7 +170,7 @@ class DeliveryQuerySet(models.QuerySet["NotificationDelivery"]):
         return self.filter(status=DeliveryStatus.PENDING)
 
     def ready(self) -> Self:
-        """Return what may be claimed now: due, none of its channel in flight, and few of its organization in flight.
+        """Return what may be claimed now: it is due, none of its channel is in flight, and few of its organization are.
 
         Messages of a suspended organization keep waiting.
         """

@@ -1,4 +1,4 @@
-"""How this package calls ECS: reads and writers with their scope, and what replies have in common."""
+"""Makes this package's calls to ECS, each with its scope, and parses what their replies have in common."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
