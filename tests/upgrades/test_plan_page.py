@@ -15,7 +15,7 @@ from portal.models import User
 from tests.conftest import Cast, audited_changes, seed_platform
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, at_local_aws, make_upgrade
-from tests.upgrades.test_version_upgrades import put_image
+from tests.upgrades.versions import put_image
 from upgrades.inventory.running import FRESH_SECONDS
 from upgrades.models import Rollout, Upgrade
 from upgrades.states import Status

@@ -13,7 +13,7 @@ from portal.models import AuditEvent, Membership, Organization, User
 from tests.conftest import Cast, Engine, audited_changes
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, Door, assert_refused, make_upgrade, post_json
-from tests.upgrades.test_version_upgrades import put_image
+from tests.upgrades.versions import put_image
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.inventory.ecs_services import service_name
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
