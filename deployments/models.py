@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self
 
-from django.contrib.auth.models import AnonymousUser
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import models
 from django.db.models.functions import JSONObject, Lower, Now
@@ -18,7 +17,7 @@ from django.db.models.functions import JSONObject, Lower, Now
 from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
 from portal.aws.credentials import AwsTarget
 from portal.leases import Leased, due
-from portal.models import Organization, User
+from portal.models import Organization, TenantQuerySet, User
 from portal.request_id import NO_REQUEST
 
 AGENT_NAME_ONCE = "agent_name_once"
@@ -37,10 +36,7 @@ SORTS = {
 NEWEST_FIRST = "-created_at"
 
 
-class AgentQuerySet(models.QuerySet["Agent"]):
-    def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
-
+class AgentQuerySet(TenantQuerySet["Agent"]):
     def with_status(self) -> Self:
         """Annotate `is_live`, so that `status` costs no extra query."""
         live = DeploymentCount.objects.filter(
@@ -98,10 +94,7 @@ class Agent(models.Model):
         return "running" if is_live else "stopped"
 
 
-class DeploymentQuerySet(models.QuerySet["Deployment"]):
-    def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
-
+class DeploymentQuerySet(TenantQuerySet["Deployment"]):
     def matching(
         self,
         organization: Organization,

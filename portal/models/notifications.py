@@ -6,12 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models.functions import Lower, Now
 
 from portal.leases import Leased, due
-from portal.models.people import Organization, User
+from portal.models.people import Organization, TenantQuerySet, User
 from portal.sealing import seal, unseal
 
 UNREADABLE = "not readable, because SECRET_KEY was changed. Enter it again."
@@ -72,10 +71,7 @@ class Failure(models.TextChoices):
     PORTAL_FAILED = "portal_failed", "The portal failed to send it. See its log."
 
 
-class ChannelQuerySet(models.QuerySet["NotificationChannel"]):
-    def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
-
+class ChannelQuerySet(TenantQuerySet["NotificationChannel"]):
     def for_list(self, organization: Organization) -> Self:
         """Return the organization's channels by name, each with status and time of its newest delivery. One query."""
         newest = NotificationDelivery.objects.filter(channel=models.OuterRef("pk")).newest_first()
@@ -159,10 +155,7 @@ class NotificationChannel(models.Model):
         return [kind.label for kind in SUBSCRIBABLE if kind in self.events]
 
 
-class DeliveryQuerySet(models.QuerySet["NotificationDelivery"]):
-    def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
-
+class DeliveryQuerySet(TenantQuerySet["NotificationDelivery"]):
     def newest_first(self) -> Self:
         return self.order_by("-created_at", "-pk")
 
