@@ -1,5 +1,5 @@
-"""Removes the scope of a read in 20 places, one at a time, in a copy of the tree, and looks for what another organization
-then shows: tests/portal/probe_scopes.py requests every address.
+"""Removes the scope of a read in 20 places, one at a time, in a copy of the tree. There, tests/portal/probe_scopes.py
+requests every address and searches for what belongs to another organization.
 
     make isolation ARGS="--only agent"
 
@@ -8,30 +8,14 @@ context of all organizations, as if there were no second wall: this shows that t
 """
 
 import argparse
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench.mutants import Mutant, run_mutated
+
 COPIED = ("portal", "upgrades", "deployments", "templates", "static", "tests", "manage.py", "pyproject.toml", "docs")
 TEST = "tests/portal/probe_scopes.py"
 LEAKED = "assert 'canary' not in"
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One scope that is removed. `old` occurs once in the file."""
-
-    name: str
-    path: str
-    old: str
-    new: str
 
 
 NO_SECOND_WALL = Mutant("all organizations", "portal/tenancy.py", "    return _context.get()", "    return ALL")
@@ -198,12 +182,7 @@ def main() -> int:
 
 def find_leak(*mutants: Mutant) -> str | None:
     """Return the first address that shows the canary of another organization; None if no address does."""
-    with tempfile.TemporaryDirectory(prefix="portal-scope-") as folder:
-        copy_tree(Path(folder))
-        for mutant in mutants:
-            apply(mutant, Path(folder))
-        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", TEST]
-        run = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)  # noqa: S603
+    run = run_mutated(mutants, COPIED, "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", TEST)
     lines = run.stdout.splitlines()
     for line, following in pairwise(lines):
         if LEAKED in following:
@@ -212,23 +191,6 @@ def find_leak(*mutants: Mutant) -> str | None:
         # Neither a leak nor a pass proves anything.
         raise SystemExit("\n".join([*lines[-30:], run.stderr]))
     return None
-
-
-def copy_tree(folder: Path) -> None:
-    for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
-
-
-def apply(mutant: Mutant, folder: Path) -> None:
-    path = folder / mutant.path
-    text = path.read_text()
-    if text.count(mutant.old) != 1:
-        raise SystemExit(f"{mutant.name}: {mutant.path} has {text.count(mutant.old)} times the text {mutant.old!r}")
-    path.write_text(text.replace(mutant.old, mutant.new))
 
 
 if __name__ == "__main__":

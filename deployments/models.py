@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self
 
-from django.contrib.auth.models import AnonymousUser
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import models
 from django.db.models.functions import JSONObject, Lower, Now
@@ -18,7 +17,7 @@ from django.db.models.functions import JSONObject, Lower, Now
 from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
 from portal.aws.credentials import AwsTarget
 from portal.leases import Leased, due
-from portal.models import Organization, User
+from portal.models import Organization, TenantQuerySet, User
 from portal.request_id import NO_REQUEST
 
 AGENT_NAME_ONCE = "agent_name_once"
@@ -37,10 +36,7 @@ SORTS = {
 NEWEST_FIRST = "-created_at"
 
 
-class AgentQuerySet(models.QuerySet["Agent"]):
-    def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
-
+class AgentQuerySet(TenantQuerySet["Agent"]):
     def with_status(self) -> Self:
         """Annotate `is_live`, so that `status` costs no extra query."""
         live = DeploymentCount.objects.filter(
@@ -98,10 +94,7 @@ class Agent(models.Model):
         return "running" if is_live else "stopped"
 
 
-class DeploymentQuerySet(models.QuerySet["Deployment"]):
-    def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
-
+class DeploymentQuerySet(TenantQuerySet["Deployment"]):
     def matching(
         self,
         organization: Organization,
@@ -188,7 +181,7 @@ class Deployment(Leased):
     observed_generation = models.IntegerField(default=0, db_column="carried_out")
 
     # The agent's settings at the time of this generation.
-    version = models.CharField(max_length=128, null=True)  # noqa: DJ001 - null: the image names no tag
+    version = models.CharField(max_length=128, null=True)  # null: the image names no tag
     is_version_pinned = models.BooleanField(
         default=False, help_text="The version was chosen for this deployment, not taken from the agent."
     )
@@ -200,12 +193,12 @@ class Deployment(Leased):
     # Where it runs in AWS.
     cluster = models.CharField(max_length=255)
     service_name = models.CharField(max_length=255)
-    service_arn = models.CharField(max_length=512, null=True, help_text="Null if never seen.")  # noqa: DJ001
-    task_definition = models.CharField(max_length=255, null=True)  # noqa: DJ001
+    service_arn = models.CharField(max_length=512, null=True, help_text="Null if never seen.")
+    task_definition = models.CharField(max_length=255, null=True)
     task_generation = models.IntegerField(default=0, help_text="The generation of task_definition.")
     applied_generation = models.IntegerField(default=0, help_text="The newest generation applied to ECS.")
-    log_group = models.CharField(max_length=512, null=True)  # noqa: DJ001
-    primary_id = models.CharField(max_length=100, null=True, help_text="Newest PRIMARY (ecs-svc/..).")  # noqa: DJ001
+    log_group = models.CharField(max_length=512, null=True)
+    primary_id = models.CharField(max_length=100, null=True, help_text="Newest PRIMARY (ecs-svc/..).")
     create_called_at = models.DateTimeField(null=True, help_text="When CreateService was last called.")
     applied_at = models.DateTimeField(null=True, help_text="Time of the newest write to ECS.")
 
@@ -214,10 +207,10 @@ class Deployment(Leased):
     running_replicas = models.IntegerField(default=0)
     pending_count = models.IntegerField(default=0)
     failed_tasks = models.IntegerField(default=0)
-    node_id = models.CharField(max_length=255, null=True, help_text="The task it runs on.")  # noqa: DJ001
-    error_message = models.TextField(null=True)  # noqa: DJ001
+    node_id = models.CharField(max_length=255, null=True, help_text="The task it runs on.")
+    error_message = models.TextField(null=True)
     doubted_at = models.DateTimeField(null=True, help_text="When an unconfirmed outside change was first seen.")
-    check_error = models.TextField(null=True, help_text="Why the last read or write failed.")  # noqa: DJ001
+    check_error = models.TextField(null=True, help_text="Why the last read or write failed.")
     last_checked_at = models.DateTimeField(null=True, help_text="When ECS was last read successfully.")
     has_read_slot = models.BooleanField(default=False, help_text="Its next read has a slot in the read budget.")
     watched_until = models.DateTimeField(null=True, help_text="Until when it counts as being viewed.")
@@ -368,8 +361,8 @@ class DeploymentEvent(models.Model):
     sequence = models.IntegerField()
     event_type = models.CharField(max_length=20, choices=EventType.choices)
     status = models.CharField(max_length=10, choices=Status.choices, help_text="The deployment's status at the time.")
-    node_id = models.CharField(max_length=255, null=True)  # noqa: DJ001 - null: no node is concerned
-    error_message = models.TextField(null=True)  # noqa: DJ001
+    node_id = models.CharField(max_length=255, null=True)  # null: no node is concerned
+    error_message = models.TextField(null=True)
     detail = models.TextField(blank=True, help_text="What changed, for example: from 2 to 3.")
     actor = models.CharField(max_length=254, help_text="E-mail address at the time, `system` or `outside the portal`.")
     created_at = models.DateTimeField()

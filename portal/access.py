@@ -5,7 +5,8 @@ Four independent checks, each with its own tests:
 - Every route declares a `policy`. AccessMiddleware refuses a route without one.
 - Every read of tenant data starts with `visible_to(user)`, so another organization's object is a 404.
 - Every command begins with `require`, so a role that is too low is a 403.
-- Every door passes what it found to `require_second_factor`, so an organization that requires it is a 403 without one.
+- Every view passes the organization that it found to `require_second_factor`. Where the organization requires a second
+  factor, a person without one gets a 403.
 """
 
 import time
@@ -94,7 +95,7 @@ def policy(declared: Policy) -> Callable[[View], View]:
     """Declare who may call the view. Must be the outermost decorator of every view."""
 
     def declare(view: View) -> View:
-        view.policy = declared  # type: ignore[attr-defined]
+        view.policy = declared  # type: ignore[attr-defined] # a function takes attributes
         return view
 
     return declare
@@ -165,9 +166,9 @@ def sign_in_first(request: HttpRequest) -> HttpResponse:
 
 
 def asks_for_html(request: HttpRequest) -> bool:
-    """Return whether the client names HTML among what it accepts, as browsers do; `*/*` alone is a script.
+    """Return whether the client accepts HTML by name, as browsers do. A script sends `*/*`.
 
-    Without the header: whether the address is that of a page and not of a file.
+    If there is no Accept header, return whether the address is that of a page and not of a file.
     """
     accept = request.headers.get("Accept")
     return "text/html" in accept if accept is not None else not request.path.endswith(FILES)
@@ -181,7 +182,8 @@ def sign_in_url(then: str | None) -> str:
 
 def person(request: HttpRequest | Request) -> User:
     """Return the signed-in person. AccessMiddleware has refused everyone else."""
-    assert isinstance(request.user, User)  # noqa: S101
+    if not isinstance(request.user, User):
+        raise TypeError("The request has no signed-in person: the view's policy must require one.")
     return request.user
 
 
@@ -278,7 +280,9 @@ def require(user: Person, organization: Organization, needed: Role) -> Role:
 
 
 def require_second_factor(user: Person, organization: Organization) -> Organization:
-    """Return the organization. Every door that finds one, or an object of one, calls this before it shows anything.
+    """Return the organization, unless it requires a second factor that the person does not have.
+
+    Every view that finds an organization, or an object of one, calls this before it shows anything.
 
     *Raises* PortalError 403 `mfa_required_by_organization`. *Costs* one query for an organization that requires it.
     """

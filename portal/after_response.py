@@ -1,4 +1,4 @@
-"""Writes that a read causes, such as "this page is being viewed": made after the response was sent, and dropped on failure.
+"""Makes the writes that a read causes, such as "this page is being viewed", after the response. Drops one that fails.
 
 Reads therefore never wait for a lock, and work on a database that accepts no changes.
 """
@@ -15,7 +15,7 @@ from portal import tenancy
 
 logger = logging.getLogger(__name__)
 
-# The thread is free for the next request only afterwards, so a row that another transaction holds is left alone.
+# The thread takes its next request only afterwards, so do not wait for a row that another transaction has locked.
 LOCK_MILLISECONDS = 100
 
 Write = Callable[[], object]
@@ -23,7 +23,7 @@ _pending: ContextVar[list[Write] | None] = ContextVar("pending", default=None)
 
 
 def write_after_response(write: Write) -> None:
-    """Call `write` in a transaction of its own once this thread's response was sent; now if there is no request.
+    """Call `write` in a transaction of its own after this thread's response, or immediately without a request.
 
     It works in the present context of organizations, which ends with the response.
     """

@@ -17,12 +17,11 @@ class PortalConfig(AppConfig):
     verbose_name = "Organizations"
 
     def ready(self) -> None:
-        # Bind shared_task to the configured broker in every process, not only in the worker.
-        from portal import (
-            celery,  # noqa: F401
-            tenancy,
-        )
-        from portal.accounts import signals  # noqa: F401 - connects the receivers
+        # Binds shared_task to the configured broker in every process, not only in the worker.
+        import_module("portal.celery")
+        # Connects its receivers.
+        import_module("portal.accounts.signals")
+        from portal import tenancy
         from portal.accounts.person import follow_sign_in, follow_sign_out
 
         for ends in (request_started, request_finished):

@@ -87,7 +87,7 @@ def record_repeated(
 ) -> None:
     """Record what may be repeated often and changes nothing, in a transaction of its own.
 
-    `same`: data that tells one thing from another, and `more`: further data, of which the first is kept.
+    `same`: the data in which repeats agree. `more`: further data, kept from the first of them.
     `is_counted`: False leaves no row for the repeats.
 
     Never fails the request: without the database the row is only logged.

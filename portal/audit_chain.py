@@ -1,8 +1,8 @@
 """Verification of the audit trail's hash chains. The database makes the links when rows are written (migration 0019).
 
 Each organization has a chain; rows without an organization are in the chain `site`. A row's hash is the SHA-256 of all
-its columns, its position and the hash of the row before, so a row that is altered, removed or put in breaks its chain.
-Who can rewrite the whole chain can hide that, so keep the last hashes, which `verify_audit` prints, somewhere else.
+its columns, its position and the hash of the row before, so a row that is altered, removed or inserted breaks its chain.
+Rewriting the whole chain would hide this, so keep the last hashes, which `verify_audit` prints, somewhere else.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -21,7 +21,7 @@ from portal.tenancy import all_organizations
 # Rows per statement, so that none takes long and no transaction stays open.
 SLICE_ROWS = 10_000
 VERIFIED_EVERY = timedelta(hours=24)
-# A verification that has not ended by then is taken for lost, and started again.
+# A verification that has not ended by then counts as lost, and is started again.
 LOST_AFTER = timedelta(hours=2)
 MEANING = {
     "altered": "was altered: its hash is not that of its columns",
@@ -139,11 +139,6 @@ def claim_verification() -> bool:
     is_due = Q(finished_at__isnull=True) | Q(finished_at__lt=Now() - VERIFIED_EVERY)
     is_free = Q(started_at__isnull=True) | Q(started_at__lt=Now() - LOST_AFTER)
     return bool(AuditVerification.objects.filter(is_due & is_free).update(started_at=Now()))
-
-
-def get_last_verification() -> AuditVerification | None:
-    """Return the last finished verification; None if there was none yet. *Costs* one query."""
-    return AuditVerification.objects.filter(finished_at__isnull=False).first()
 
 
 def gauges() -> Gauges:

@@ -12,7 +12,7 @@ from portal.errors import PortalError, is_api
 from portal.models import AuditKind, Membership, Organization
 
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
-# Refusals by status, with the code of one that a page shows without an error of a command.
+# The statuses of refusals. The code is used if a page shows the refusal without an error of a command.
 REFUSED = {403: "forbidden", 409: "conflict"}
 # The kind of a refused attempt, by the id in the route; without an id, by the package of the view.
 KINDS_BY_ID = {
@@ -37,7 +37,7 @@ MAX_QUERY = 1000
 
 
 class AuditMiddleware:
-    """Record after the answer is known, outside of the request's own transactions, which a refusal has rolled back."""
+    """Records when the response is known. A refusal has rolled back the request's own transactions by then."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -59,7 +59,7 @@ class AuditMiddleware:
 
 
 def record_refusal(request: HttpRequest, match: ResolverMatch, attempt: Attempt, status: int) -> None:
-    """Record a refused action on an organization. A missing CSRF token is none: the person may not have sent it."""
+    """Record a refused action on an organization. A missing CSRF token is not one: another site may have sent it."""
     error: PortalError | None = attempt.refusal
     if attempt.organization is None or not REFUSED.keys() & {status, error.status if error else status}:
         return

@@ -45,7 +45,7 @@ class Part:
 def prune(before: datetime, file: Path) -> list[Part]:
     """Verify all chains, export the rows from before the date to a new file, and then delete them.
 
-    The file has one JSON object a line: `hash`, and `event`, the very text that was hashed.
+    The file has one JSON object a line: `hash`, and `event`, exactly the text that was hashed.
 
     *Raises* PruningRefused for a broken chain, FileExistsError, OSError. Nothing is deleted unless the file is on disk.
     """

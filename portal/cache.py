@@ -1,7 +1,7 @@
 """The cache backend of settings.CACHES: Django's Redis cache behind a circuit (portal/outages.py).
 
-All users of the cache are covered, also the rate limits of allauth: while Redis hangs, one call in a while waits for the
-time-out, and all others fail without waiting. Each failure is a RedisError.
+It covers every use of the cache, including allauth's rate limits. While Redis hangs, one call every
+OUTAGE_RETRY_SECONDS waits for the time-out, and all others fail without waiting. Each failure is a RedisError.
 """
 
 from collections.abc import Callable

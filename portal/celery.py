@@ -32,7 +32,7 @@ def add_request_id(headers: dict[str, Any], **_: Any) -> None:
 
 
 def take_request_id(task: Any, **_: Any) -> None:
-    """Set the id of the message, unless it is malformed: whoever can write to the broker could forge log lines with it."""
+    """Set the message's request id. Ignore a malformed one, which could forge lines of the log."""
     given = str(getattr(task.request, "request_id", NO_REQUEST))
     request_id_var.set(given if ACCEPTED.fullmatch(given) else NO_REQUEST)
 

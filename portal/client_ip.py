@@ -25,7 +25,7 @@ class ClientIpMiddleware:
 
 
 def read_client_ip(request: HttpRequest) -> str | None:
-    """Return the client's address as the proxies of TRUSTED_PROXY_COUNT give it; None for what is no address."""
+    """Return the client's address as the proxies of TRUSTED_PROXY_COUNT give it; None if that is not an address."""
     try:
         ip: str | None = get_client_ip(request)
     except ImproperlyConfigured:  # fewer proxies than the setting says: allauth refuses a sign-in that comes this way

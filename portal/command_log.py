@@ -1,6 +1,6 @@
-"""One log line for each accepted command of a person: who, what, in which organization, on which upgrade or deployment.
+"""Logs each accepted command in one line: who did what, in which organization, on which upgrade or deployment.
 
-People are named by their id, because log files are read and kept by others than the audit trail. The line is written after
+People are named by their id, because log files have other readers than the audit trail. The line is written after
 the commit, so a command that was rolled back leaves none.
 """
 

@@ -1,4 +1,4 @@
-"""What credentials look like. Refuses them in what people enter, and masks them in what other systems report.
+"""Recognizes credentials: refuses them in what people enter, and masks them in what other systems report.
 
 Every pattern is linear: repetitions are bounded, or cannot match the same text in two ways.
 """
@@ -6,7 +6,7 @@ Every pattern is linear: repetitions are bounded, or cannot match the same text 
 import re
 
 MASK = "***"
-# Texts that are credentials wherever they stand, with words for a message.
+# Texts that are credentials wherever they occur, and their names for a message.
 SHAPES = [
     ("an AWS access key", re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
     ("an AWS session token", re.compile(r"\b(?:FwoG|FQoG|IQoJ)[A-Za-z0-9+/=%_-]{16,}")),

@@ -1,6 +1,6 @@
 """Access of staff to one organization as a viewer, with a reason and for a limited time.
 
-Staff who are no member are outsiders: a tenant's page is a 404. In Django admin they can enter one organization. For
+Staff who are not members are outsiders: a tenant's page is a 404. In Django admin they can enter one organization. For
 STAFF_ACCESS_MINUTES they see its pages (not the API) as a viewer does. The organization's audit trail says who entered
 and why, what they read, and how it ended.
 """

@@ -37,7 +37,7 @@ TOO_LARGE = "The request is larger than 1 MiB."
 CSRF_MISSING = f"Send the value of the {settings.CSRF_COOKIE_NAME} cookie in the X-CSRFToken header."
 API_PREFIXES = ("/api/", "/deployments", "/agents")
 RETRY_AFTER_SECONDS = 5
-# An answer names so many of what is wrong of one kind, and so much of a name that the caller chose.
+# The most errors of one kind that a response names, and the most characters of a name that the caller chose.
 MAX_NAMED, MAX_NAME_LENGTH = 10, 100
 
 

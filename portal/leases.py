@@ -50,9 +50,9 @@ Row = TypeVar("Row", bound=Leased)
 
 
 def get_lease_duration() -> timedelta:
-    """Return how long a lease lasts. So long after a crash, the rows of the worker become claimable again.
+    """Return how long a lease lasts. After this time, the rows of a crashed worker can be claimed again.
 
-    It exceeds a write to AWS with its time-outs, so that a call has ended before another worker searches for its effect.
+    It is longer than any write to AWS, so a call has ended before another worker searches for its effect.
     """
     return timedelta(seconds=settings.LEASE_SECONDS)
 

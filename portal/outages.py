@@ -1,6 +1,6 @@
-"""Outages of what the portal depends on, each logged in one line by each process, and circuits for cache and broker.
+"""Logs an outage of cache, broker or database in one line per process, and keeps circuits for cache and broker.
 
-With a circuit, a dependency that just failed is not called again for a few seconds, so that not each caller waits for it.
+A circuit does not call a dependency again for some seconds after it failed, so that callers do not all wait for it.
 The database has none: nothing works without it, and it fails fast (settings.DATABASES).
 """
 

@@ -1,4 +1,4 @@
-"""Deletes rows that have served their time, a batch at a time, so that a run of the scheduler returns quickly.
+"""Deletes rows that are no longer kept, a batch at a time, so that a run of the scheduler returns quickly.
 
 What only speeds things up (readings of AWS, rates) is in the cache and expires there. Audit rows are exported and pruned
 by `manage.py prune_audit` instead, which the application's role may not do (portal/audit_pruning.py).
@@ -20,7 +20,7 @@ ROWS_PER_RUN = 1000
 
 
 def delete_expired_sessions() -> None:
-    """Delete sessions that have expired, those of no one included, and their entries as devices."""
+    """Delete expired sessions, anonymous ones included, and their entries in the lists of devices."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
     sessions: QuerySet[Any] = store.get_model_class().objects.all()
     delete(sessions, list(sessions.filter(expire_date__lt=Now()).values_list("pk", flat=True)[:ROWS_PER_RUN]))

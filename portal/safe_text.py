@@ -1,6 +1,6 @@
 """Neutralises characters that change how a text is shown: terminal sequences, control characters, text direction.
 
-`safe_text` is for texts that the portal shows or exports. SafeTextMiddleware is the last wall for pages: it also covers
+`safe_text` is for texts that the portal shows or exports. SafeTextMiddleware is the last check of pages: it also covers
 texts that reach a template as they were typed.
 """
 

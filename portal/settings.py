@@ -85,7 +85,7 @@ try:
     SQS_QUEUE_URL: str = env.str("SQS_QUEUE_URL", "", validate=QUEUE_URL)
     # The rate limits of sign-in live in the cache, so production needs one that all processes share.
     cache_url: str = env.str("CACHE_URL", "locmem://" if LOCAL else "", validate=None if LOCAL else SHARED_CACHE_URL)
-    # Seconds for which a process does not call a cache or broker again that failed.
+    # Seconds for which a process does not call a cache or broker again after it failed.
     OUTAGE_RETRY_SECONDS: float = env.float("OUTAGE_RETRY_SECONDS", 5.0, validate=POSITIVE)
     # Web processes, and threads of each. At most half of the threads wait for AWS at a time (portal/aws/bulkhead.py).
     WEB_PROCESSES: int = env.int("WEB_PROCESSES", 2, validate=POSITIVE)
@@ -94,7 +94,7 @@ try:
     WEB_DRAIN_SECONDS: float = env.float("WEB_DRAIN_SECONDS", 10.0, validate=validate.Range(min=0))
     LOG_LEVEL: str = env.str("LOG_LEVEL", "INFO", validate=LOG_LEVELS)
     # Seconds after which another worker may take the work of one that was killed or stands still. More than a write to AWS
-    # may take: SENT_WITHIN_SECONDS of portal/aws/ecs.py and the time-outs of portal/aws/credentials.py.
+    # may take: SENT_WITHIN_SECONDS of portal/aws/ecs/update.py and the time-outs of portal/aws/credentials.py.
     LEASE_SECONDS: float = env.float("LEASE_SECONDS", 20.0, validate=validate.Range(min=18))
     # Seconds without a scheduler's heartbeat after which the workers run the scheduled jobs (portal/stand_in.py).
     STAND_IN_SECONDS: float = env.float("STAND_IN_SECONDS", 15.0, validate=POSITIVE)
@@ -428,13 +428,12 @@ CELERY_TASK_ACKS_LATE = False
 CELERY_TASK_ANNOTATIONS = {"*": {"throws": (DatabaseError, InterfaceError)}}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 500
-CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_TIME_LIMIT = 60
 CELERY_TASK_SOFT_TIME_LIMIT = 50
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_WORKER_CONSUMER = "portal.worker:Consumer"
-# Without the time-outs a broker that accepts and never answers would hang the request that rings (kombu redis:
+# Without the time-outs a broker that accepts and never answers would hang the request that dispatches (kombu redis:
 # socket_timeout is None by default). A message that no worker confirms comes again after visibility_timeout.
 CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {}
 if CELERY_BROKER_URL.startswith("redis"):

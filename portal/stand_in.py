@@ -44,7 +44,7 @@ def stop(**_: Any) -> None:
 
 
 def watch() -> None:
-    """Look at the scheduler's heartbeat every few seconds. Stand in when it is silent."""
+    """Check the scheduler's heartbeat every few seconds, and stand in when it is missing."""
     while not stopping.wait(settings.STAND_IN_SECONDS / 3):
         try:
             if is_needed():

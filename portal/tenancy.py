@@ -44,14 +44,8 @@ def all_organizations(why: str) -> Iterator[None]:
 
 
 @contextmanager
-def no_organization() -> Iterator[None]:
-    """Work without a context, as a new process does."""
-    yield from _inside(NOTHING)
-
-
-@contextmanager
 def inside(context: str) -> Iterator[None]:
-    """Work inside a context that `current` returned earlier."""
+    """Work inside a context that `current` returned earlier, or in NOTHING, as a new process does."""
     yield from _inside(context)
 
 

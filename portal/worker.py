@@ -1,6 +1,4 @@
-"""What is our own in the worker process: how soon it reaches its broker again, how it logs an outage, and that it stands
-in for a scheduler.
-"""
+"""Changes Celery's worker: it reconnects to its broker soon, logs an outage in one line, and stands in for a scheduler."""
 
 import logging
 from functools import partial

@@ -6,17 +6,11 @@ A mutant that no world notices survives, and the command exits with 1.
 """
 
 import argparse
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench.mutants import Mutant, run_mutated
+
 COPIED = ("portal", "upgrades", "deployments", "sim", "templates", "manage.py")
 RECONCILER = "upgrades/engine/reconciler.py"
 OBSERVE = "upgrades/engine/observe.py"
@@ -26,16 +20,6 @@ LEASES = "portal/leases.py"
 RECORD = "upgrades/commands/record.py"
 STEPS = "deployments/engine/steps.py"
 ERRORS = "portal/aws/errors.py"
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change of one line, and what it breaks."""
-
-    name: str
-    path: str
-    old: str
-    new: str
 
 
 MUTANTS = (
@@ -262,35 +246,13 @@ def try_mutant(mutant: Mutant, options: argparse.Namespace) -> str | None:
 
     In one process, which runs the named worlds first: most mutants break one of these.
     """
-    with tempfile.TemporaryDirectory(prefix="portal-mutant-") as folder:
-        copy_tree(Path(folder))
-        apply(mutant, Path(folder))
-        arguments = f"--no-shrink --processes 1 --seed {options.seed} --worlds {options.worlds}".split()
-        command = [sys.executable, "-m", "sim", *arguments]
-        run = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)  # noqa: S603
+    arguments = f"--no-shrink --processes 1 --seed {options.seed} --worlds {options.worlds}".split()
+    run = run_mutated([mutant], COPIED, "sim", *arguments)
     broken = [line for line in run.stdout.splitlines() if line.startswith("BROKEN")]
     if run.returncode and not broken:
         lines = (run.stdout + run.stderr).strip().splitlines()
         return f"the engine failed: {lines[-1] if lines else run.returncode}"[:200]
     return broken[0][:200] if broken else None
-
-
-def copy_tree(folder: Path) -> None:
-    """Copy the tree with its bytecode, which stays valid for all files but the one that is changed."""
-    for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name)
-        else:
-            shutil.copy2(source, folder / name)
-
-
-def apply(mutant: Mutant, folder: Path) -> None:
-    path = folder / mutant.path
-    text = path.read_text()
-    if text.count(mutant.old) != 1:
-        raise SystemExit(f"{mutant.name}: {mutant.path} has {text.count(mutant.old)} times the text {mutant.old!r}")
-    path.write_text(text.replace(mutant.old, mutant.new))
 
 
 if __name__ == "__main__":

@@ -458,7 +458,7 @@ def check_wanted(
 ) -> None:
     """Check that ECS has what is wanted. `may_be_refused`: the person lost the right to the change after it was accepted.
 
-    Then the change waits, with the reason on the deployment, until somebody with the right asks for it.
+    Then the change waits, with the reason on the deployment, until a person with the right asks for it.
     """
     is_there = service is not None and service.status == "ACTIVE"
     desired = service.desired if service is not None and is_there else 0

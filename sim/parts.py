@@ -85,7 +85,7 @@ def delete_rows(connection: "psycopg.Connection[Any]") -> None:
         " AND relname NOT IN ('django_migrations', 'django_content_type', 'auth_permission', 'portal_user')"
         " ORDER BY relname"
     ).fetchall()
-    deletes = [f'DELETE FROM "{name}"' for (name,) in names]  # noqa: S608 - names of tables
+    deletes = [f'DELETE FROM "{name}"' for (name,) in names]
     statements = ["BEGIN", "SET LOCAL session_replication_role = replica", *deletes, "COMMIT"]
     connection.execute(
         "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S' AND relname <> 'portal_user_id_seq'"

@@ -40,7 +40,6 @@ FATES = (
     "rollback_fails",
 )
 KINDS = ("version", "version", "forced", "unchanged", "elsewhere")
-CALLS = ("UpdateService", "RegisterTaskDefinition", "StopServiceDeployment", "DescribeServices")
 READS = ("DescribeServices", "DescribeServiceDeployments", "ListServiceDeployments", "DescribeTaskDefinition")
 NEWER = ("DescribeServiceDeployments", "ListServiceDeployments")
 

@@ -66,9 +66,9 @@ LONGEST_SECONDS = 4 * 3600
 
 # The rows that are not done and when each may be claimed, as the sweep sees them. Rows of earlier worlds are deleted.
 READY_AT = "extract(epoch FROM greatest(next_check_at, lease_until + interval '1 millisecond'))"
-ROLLOUTS = f"SELECT id, {READY_AT} FROM deployment_upgrade_services WHERE phase <> 'done' AND next_check_at IS NOT NULL"  # noqa: S608
+ROLLOUTS = f"SELECT id, {READY_AT} FROM deployment_upgrade_services WHERE phase <> 'done' AND next_check_at IS NOT NULL"
 OVERDUE = "SELECT service, deadline_at FROM deployment_upgrade_services WHERE phase <> 'done' AND is_overdue"
-AGENTS = f" UNION ALL SELECT NULL, {READY_AT} FROM deployments_deployment WHERE next_check_at IS NOT NULL"  # noqa: S608
+AGENTS = f" UNION ALL SELECT NULL, {READY_AT} FROM deployments_deployment WHERE next_check_at IS NOT NULL"
 
 Json = dict[str, Any]
 
@@ -113,7 +113,7 @@ class World:
 
     def __init__(self, plan: Plan, sandbox: Sandbox, monitor: "psycopg.Connection[Any]", actor: User) -> None:
         self.plan, self.sandbox, self.monitor, self.actor = plan, sandbox, monitor, actor
-        self.chance = random.Random(plan.seed)  # noqa: S311 - reproducible from the seed
+        self.chance = random.Random(plan.seed)  # reproducible from the seed
         self.scheduler = Scheduler(monitor, chance=self.chance, on_step=self.on_step, on_death=self.on_death)
         self.network = Network(sandbox, self.scheduler, self.chance, outsider=self.deploy_beside)
         self.facts = Facts()
@@ -147,7 +147,7 @@ class World:
         bulkhead.forget_lanes()
         random.seed(self.plan.seed)
         # From here on, the seed decides about ids.
-        Source.chance = random.Random(self.plan.seed + 1)  # noqa: S311 - reproducible from the seed
+        Source.chance = random.Random(self.plan.seed + 1)  # reproducible from the seed
         Source.send = self.network.send
         self.organization = Organization.objects.create(
             slug=self.stack,

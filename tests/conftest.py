@@ -356,7 +356,7 @@ class Engine:
         """Make all open rollouts due, take one step of each, and return the number of steps."""
         Rollout.objects.unfinished().filter(next_check_at__isnull=False).update(next_check_at=Now(), lease_until=None)
         found = list(Rollout.objects.due().values_list("pk", flat=True))
-        with tenancy.no_organization():
+        with tenancy.inside(tenancy.NOTHING):
             return sum(advance(pk) for pk in found)
 
     def start(self, upgrade: Upgrade) -> Rollout:

@@ -155,9 +155,9 @@ class LocalAws:
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """Call the control API. Raises ControlApiError for any status other than 200."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/_sandbox/{path}", data=data, method=method)  # noqa: S310
+        request = urllib.request.Request(f"{self.url}/_sandbox/{path}", data=data, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=10) as reply:
                 return dict(json.loads(reply.read()))
         except urllib.error.HTTPError as error:
             with error:

@@ -26,7 +26,7 @@ LAYERS = {
         "events container_spec secret_references models states apps",
     ],
     "upgrades": [
-        "urls admin tasks gauges templatetags management",
+        "urls tasks gauges templatetags management",
         "pages",
         "api",
         "commands",

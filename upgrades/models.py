@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from portal.aws.credentials import AwsTarget
 from portal.database.identity import DatabaseIdentity
 from portal.leases import Leased, due
-from portal.models import Organization, User
+from portal.models import Organization, TenantQuerySet, User
 from portal.request_id import NO_REQUEST
 from upgrades.states import (
     OPEN,
@@ -45,10 +45,7 @@ class Kind(models.TextChoices):
     ROLLBACK = "rollback", "Rollback"
 
 
-class UpgradeQuerySet(models.QuerySet["Upgrade"]):
-    def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
-
+class UpgradeQuerySet(TenantQuerySet["Upgrade"]):
     def for_record(self) -> Self:
         """Load everything that the record shows. Costs two queries more, whatever the number of services."""
         return self.select_related("organization", "stop_requested_by").prefetch_related("rollouts")
@@ -264,31 +261,31 @@ class Rollout(Leased):
     service_name = models.CharField(max_length=255)
     position = models.SmallIntegerField()
     status = models.CharField(max_length=20, choices=Status.choices, default=Status.PENDING)
-    outcome = models.CharField(max_length=20, choices=Outcome.choices, null=True)  # noqa: DJ001 - null: no outcome yet
+    outcome = models.CharField(max_length=20, choices=Outcome.choices, null=True)  # null: no outcome yet
     phase = models.CharField(max_length=10, choices=Phase.choices)
 
     # What should run, decided at the trigger. All null: the image that the service's task definition names.
-    wanted_version = models.CharField(max_length=255, null=True)  # noqa: DJ001
-    wanted_image = models.CharField(  # noqa: DJ001
+    wanted_version = models.CharField(max_length=255, null=True)
+    wanted_image = models.CharField(
         max_length=512, null=True, help_text="`<repository>@sha256:..`. A revision with this image is registered."
     )
-    wanted_task_definition = models.CharField(max_length=512, null=True, help_text="Only for a rollback.")  # noqa: DJ001
+    wanted_task_definition = models.CharField(max_length=512, null=True, help_text="Only for a rollback.")
 
     # What ECS runs, before and after. Digests are `sha256:..`.
-    from_digest = models.CharField(max_length=80, null=True)  # noqa: DJ001 - null is "not known"
-    to_digest = models.CharField(max_length=80, null=True)  # noqa: DJ001
-    from_version = models.CharField(max_length=255, null=True)  # noqa: DJ001 - null is "not known"
-    to_version = models.CharField(max_length=255, null=True)  # noqa: DJ001
-    previous_task_definition = models.CharField(max_length=512, null=True)  # noqa: DJ001
-    task_definition = models.CharField(max_length=512, null=True)  # noqa: DJ001
+    from_digest = models.CharField(max_length=80, null=True)  # null is "not known"
+    to_digest = models.CharField(max_length=80, null=True)
+    from_version = models.CharField(max_length=255, null=True)  # null is "not known"
+    to_version = models.CharField(max_length=255, null=True)
+    previous_task_definition = models.CharField(max_length=512, null=True)
+    task_definition = models.CharField(max_length=512, null=True)
 
     # The rollout's own deployment, and the baseline before it.
-    deployment_id = models.CharField(max_length=100, null=True)  # noqa: DJ001
-    service_deployment_arn = models.CharField(max_length=512, null=True)  # noqa: DJ001
+    deployment_id = models.CharField(max_length=100, null=True)
+    service_deployment_arn = models.CharField(max_length=512, null=True)
     baseline = models.JSONField(
         default=dict, help_text="Deployment ids and ARN before the UpdateService call, and AWS's time then."
     )
-    attribution_note = models.TextField(null=True)  # noqa: DJ001 - shown with the verdict if the deployment was not certain
+    attribution_note = models.TextField(null=True)  # shown with the verdict if the deployment was not certain
     stop_sent_at = models.DateTimeField(null=True, help_text="When StopServiceDeployment was called.")
     attempts = models.SmallIntegerField(default=0, help_text="Number of UpdateService calls.")
     database = models.CharField(
@@ -307,15 +304,15 @@ class Rollout(Leased):
     source_running = models.IntegerField(default=0, help_text="Tasks of the deployments it replaces.")
     breaker_failures = models.IntegerField(default=0)
     breaker_threshold = models.IntegerField(default=0)
-    rollout_reason = models.TextField(null=True)  # noqa: DJ001
-    error_message = models.TextField(null=True)  # noqa: DJ001
+    rollout_reason = models.TextField(null=True)
+    error_message = models.TextField(null=True)
     stopped_tasks = models.JSONField(default=list, help_text="Newest first: id, stopped_at, reason, exit_code.")
     # What only some strategies and hooks of ECS have. Null: ECS does not report it, or it was not read yet.
     configuration = models.JSONField(
         null=True, help_text="The deployment's own configuration, as in portal.aws.ecs.DeploymentConfiguration."
     )
-    strategy = models.CharField(max_length=20, null=True)  # noqa: DJ001
-    lifecycle_stage = models.CharField(max_length=50, null=True)  # noqa: DJ001
+    strategy = models.CharField(max_length=20, null=True)
+    lifecycle_stage = models.CharField(max_length=50, null=True)
     stage_began_at = models.DateTimeField(null=True, help_text="When the stage was first observed.")
     production_weight = models.FloatField(null=True, help_text="Percentage of the traffic on the new version.")
     test_weight = models.FloatField(null=True, help_text="Percentage of the test traffic on the new version.")
@@ -346,10 +343,8 @@ class Rollout(Leased):
     doubted_at = models.DateTimeField(
         null=True, help_text="When a verdict that needs a second observation was first observed."
     )
-    check_error = models.TextField(null=True, help_text="Why the last read of ECS failed.")  # noqa: DJ001
-    stop_error = models.TextField(  # noqa: DJ001
-        null=True, help_text="Why the requested stop was not carried out, at the last check."
-    )
+    check_error = models.TextField(null=True, help_text="Why the last read of ECS failed.")
+    stop_error = models.TextField(null=True, help_text="Why the requested stop was not carried out, at the last check.")
     last_checked_at = models.DateTimeField(null=True, help_text="Time of the last successful read of ECS.")
 
     started_at = models.DateTimeField(null=True)
@@ -423,7 +418,7 @@ class Decision(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
     rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="decisions")
     hook_id = models.CharField(max_length=MAX_HOOK_ID_LENGTH, help_text="ECS's id of the pause that the person saw.")
-    stage = models.CharField(max_length=50, null=True)  # noqa: DJ001 - null: ECS reports none for ROLLING
+    stage = models.CharField(max_length=50, null=True)  # null: ECS reports none for ROLLING
     action = models.CharField(max_length=10, choices=DecisionAction.choices)
     reason = models.TextField(blank=True)
     decided_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
@@ -431,7 +426,7 @@ class Decision(models.Model):
     decided_at = models.DateTimeField(db_default=Now())
     sent_at = models.DateTimeField(null=True, help_text="When ContinueServiceDeployment was called.")
     ended_at = models.DateTimeField(null=True, help_text="When ECS accepted it, or the pause ended without it.")
-    error = models.TextField(null=True)  # noqa: DJ001 - null: none
+    error = models.TextField(null=True)  # null: none
 
     class Meta:
         db_table = "deployment_upgrade_decisions"
@@ -468,7 +463,7 @@ class UpgradeEvent(models.Model):
     actor_email = models.CharField(
         max_length=254, default="", db_default="", help_text="Empty for the portal itself and for ECS."
     )
-    ecs_event_id = models.CharField(max_length=100, null=True)  # noqa: DJ001 - null: not an ECS event
+    ecs_event_id = models.CharField(max_length=100, null=True)  # null: not an ECS event
     message = models.TextField()
     created_at = models.DateTimeField(db_default=Now())
 

@@ -30,7 +30,7 @@ class ListFilters(forms.Form):
 
     def __init__(self, agents: Any, data: Any) -> None:
         super().__init__(data)
-        self.fields["agent"].queryset = agents  # type: ignore[attr-defined]
+        self.fields["agent"].queryset = agents  # type: ignore[attr-defined] # of this field's class
 
 
 class DeploymentForm(IdempotentForm):
@@ -46,7 +46,7 @@ class DeploymentForm(IdempotentForm):
 
     def __init__(self, organization: Organization, agents: Any, data: Any = None, **options: Any) -> None:
         super().__init__(data, **options)
-        self.fields["agent"].queryset = agents  # type: ignore[attr-defined]
+        self.fields["agent"].queryset = agents  # type: ignore[attr-defined] # of this field's class
         bound_replicas(self.fields["replicas"], organization)
 
 

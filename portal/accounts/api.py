@@ -1,6 +1,6 @@
 """The session routes of the API, built on allauth's own forms and stages.
 
-Its rate limits, authentication records and two-factor authentication apply here as they do on the pages.
+allauth's rate limits, authentication records and two-factor authentication apply here as they do on the pages.
 """
 
 from typing import Any
@@ -54,7 +54,7 @@ class SessionSerializer(serializers.Serializer[Any]):
 
 
 class Proof(StrictSerializer):
-    """The body of a re-authentication: one of the two."""
+    """The body of a re-authentication: either a password or a code."""
 
     password = serializers.CharField(required=False, trim_whitespace=False, max_length=128)
     code = serializers.CharField(required=False, max_length=32)
@@ -101,7 +101,7 @@ def session(request: Request) -> HttpResponse:
 )
 @api_route("POST", allow=Policy.PUBLIC)
 def login(request: Request) -> Response:
-    """Sign in. The attempt counts before its body is read, so that a body that costs work is limited like a password."""
+    """Sign in. The attempt is counted before its body is read, so the limit also covers bodies that are slow to parse."""
     consume_sign_in_rate(request._request)
     read_query(request)
     credentials = read_body(request, Credentials)
@@ -134,7 +134,7 @@ def logout(request: Request) -> Response:
 )
 @api_route("POST", allow=Policy.SIGNED_IN)
 def reauthenticate(request: Request) -> Response:
-    """Confirm the person's identity in this session. The attempt counts before its body is read, as for sign-in."""
+    """Confirm the person's identity in this session. The attempt is counted before its body is read."""
     user = person(request)
     if not ratelimit.consume(request._request, app="allauth.account", action="reauthenticate", user=user):
         raise too_many_attempts("reauthenticate")

@@ -1,10 +1,11 @@
-"""Records a session's activity: it keeps the session from ending, and the list of devices shows it.
+"""Records the activity of sessions. Activity keeps a session from ending, and the list of devices shows it.
 
 Every request counts, so an open page that refreshes itself and an API client stay signed in (static/portal.js refreshes
 no hidden page). The writes happen after the response is sent, so that no one waits for them.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 from allauth.usersessions.models import UserSession
 from django.http import HttpRequest, HttpResponse
@@ -40,6 +41,4 @@ def store_activity(request: HttpRequest) -> None:
 
 def get_store(request: HttpRequest) -> SessionStore:
     """Return the request's session, which SessionMiddleware has set."""
-    session = request.session
-    assert isinstance(session, SessionStore)  # noqa: S101
-    return session
+    return cast(SessionStore, request.session)

@@ -1,4 +1,4 @@
-"""Refuses passwords that are long enough but made of what is guessed first, such as `passwordpassword`."""
+"""Refuses passwords that are long enough but easy to guess, such as `passwordpassword`."""
 
 import re
 from typing import Any
@@ -30,7 +30,7 @@ REPEATED = re.compile(r"(.+?)\1+")
 
 
 class GuessablePasswordValidator(CommonPasswordValidator):
-    """Refuse a password that leaves too little without names, patterns and repetition, or only a common password.
+    """Refuse a password of which names, patterns and repetition leave too little, or only a common password.
 
     Names are those of the product and of the person's organizations. Patterns are runs along LINES. What is left is
     compared with Django's list of common passwords, without digits and signs around it, and also with the letters that

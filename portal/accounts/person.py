@@ -1,6 +1,7 @@
-"""The person of a request, and the context of their organizations (portal/tenancy.py).
+"""Finds the person of a request, and enters the context of their organizations (portal/tenancy.py).
 
-The statement that reads the session reads its person and enters the context as well. Every request reads both anew.
+One statement reads the session and its person, and enters the context. It runs for each request, so a change of the person
+or of a membership takes effect with the next one.
 """
 
 from contextvars import ContextVar
@@ -36,11 +37,11 @@ class AuthenticationMiddleware(middleware.AuthenticationMiddleware):
         super().process_request(request)
         _person.set(None)
         request.session.opens_context = True  # type: ignore[attr-defined] # our own store
-        request.user = SimpleLazyObject(lambda: find_person(request))  # type: ignore[assignment]
+        request.user = SimpleLazyObject(lambda: find_person(request))  # type: ignore[assignment] # becomes one when read
 
 
 def find_person(request: HttpRequest) -> User | AnonymousUser:
-    """Return the person of the session. Who is not signed in has no context, whatever the session opened."""
+    """Return the person of the session. Without a signed-in person, end the context that the session opened."""
     person: User | AnonymousUser = middleware.get_user(request)
     if not person.is_authenticated:
         tenancy.enter(tenancy.NOTHING)
@@ -48,7 +49,7 @@ def find_person(request: HttpRequest) -> User | AnonymousUser:
 
 
 class AuthenticationBackend(AllauthBackend):  # type: ignore[misc] # allauth ships no types
-    """allauth's backend, which takes the person that was read with the session."""
+    """allauth's backend. Does not query the person again who was read with the session."""
 
     def get_user(self, user_id: int | str) -> User | None:
         person = _person.get()
@@ -60,8 +61,8 @@ class AuthenticationBackend(AllauthBackend):  # type: ignore[misc] # allauth shi
 def open_session(stored_key: str) -> OpenedSession | None:
     """Read a session and its person, and enter the person's organizations. None if it has ended.
 
-    `stored_key`: as in the column. The person is known from the list of devices. For a session that is not in it yet,
-    `enter_person` follows.
+    `stored_key`: as in the column. The list of devices names the session's person. If the session is not in it yet,
+    AuthenticationBackend calls `enter_person`.
     *Costs* one statement.
     """
     statement = (

@@ -1,4 +1,4 @@
-"""Leads a page's request that needs re-authentication to allauth's page for it, and afterwards carries it out as sent."""
+"""Sends a request that needs re-authentication to allauth's page for it, and afterwards carries out the request as sent."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from django.utils.http import urlencode
 
 from portal.web.htmx import wants_fragment
 
-# The parts of META that a view may need. Cookies and other headers stay out of the session: the key is not stored.
+# The parts of META that a view may need. Cookies and other headers are not stored: they have the session's key.
 KEPT_META = (
     "CONTENT_TYPE",
     "CSRF_COOKIE",

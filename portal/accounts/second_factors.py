@@ -1,6 +1,6 @@
 """The allauth adapter for second factors: the seeds of authenticator apps and recovery codes are sealed.
 
-A seed that was stored before this adapter existed is in clear until `manage.py reseal` has run.
+A seed that was stored before this adapter existed is in plain text until `manage.py reseal` has run.
 """
 
 from allauth.mfa.adapter import DefaultMFAAdapter
@@ -8,7 +8,7 @@ from allauth.mfa.adapter import DefaultMFAAdapter
 from portal.errors import PortalError
 from portal.sealing import Purpose, seal, unseal
 
-FERNET_PREFIX = "gAAAA"  # the version byte and the high bytes of the time, in base64; no seed begins so
+FERNET_PREFIX = "gAAAA"  # the version byte and the high bytes of the time, in base64; no seed begins like this
 
 
 class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc] # allauth ships no types

@@ -4,11 +4,12 @@ The database holds only the SHA-256 of each session's key.
 
 The key in the cookie signs a person in, so it must not be readable in the database. The middleware hashes the cookie,
 and from there on `session_key` is the hash: in django_session, in allauth's usersessions, and everywhere in the code.
-A hash from a database dump is no key, because the middleware hashes every cookie.
+A hash from a database dump does not work as a cookie, because the middleware hashes every cookie.
 
 A session ends SESSION_COOKIE_AGE seconds after sign-in, whatever happens, and SESSION_IDLE_SECONDS after its last activity.
-`expire_date` is the earlier of the two, so the row that every request reads says both. Activity moves it, at most once in
-ACTIVITY_SECONDS, after the response is sent (devices.py). So an idle session ends up to ACTIVITY_SECONDS early.
+`expire_date` is the earlier of the two, so each request checks both with the one row that it reads.
+Activity moves it, at most once in ACTIVITY_SECONDS, after the response is sent (devices.py). So an idle session ends up
+to ACTIVITY_SECONDS early.
 """
 
 import base64
@@ -72,7 +73,7 @@ class SessionStore(DatabaseSessionStore):
         return min(timezone.now() + timedelta(seconds=settings.SESSION_IDLE_SECONDS), self.ends_at)
 
     def begin_lifetime(self) -> None:
-        """Count the session's lifetime from now: the person signs in."""
+        """Count the session's lifetime from now, because the person signs in."""
         self[ENDS_AT] = int(timezone.now().timestamp()) + settings.SESSION_COOKIE_AGE
 
     def store_activity(self) -> bool:
@@ -107,7 +108,7 @@ class SessionStore(DatabaseSessionStore):
         return row
 
     def get_expiry_age(self, **kwargs: Any) -> int:
-        """Return the age that the cookie gets. Idleness is checked here alone, because activity sends no new cookie."""
+        """Return the age that the cookie gets. Idleness does not shorten it: activity sends no new cookie."""
         return int((self.ends_at - timezone.now()).total_seconds())
 
     # Both are called for each new session. A key that exists already is refused when it is saved.

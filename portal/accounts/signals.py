@@ -1,4 +1,4 @@
-"""Audit rows of what people do with their own account, from allauth's signals. PortalConfig.ready() imports it.
+"""Writes audit rows about what people do with their own account, on allauth's signals. PortalConfig.ready() imports it.
 
 Sign-ins that succeed are recorded by the adapter, before the session begins.
 """
@@ -45,7 +45,7 @@ def record_codes_generated(sender: Any, user: User, **kwargs: Any) -> None:
 
 
 def record_factor(kind: AuditKind, user: User, authenticator: Authenticator) -> None:
-    """Record a second factor. Recovery codes are none: the first ones come and go with the first and last factor."""
+    """Record a second factor. Recovery codes are not one: they come with the first factor and go with the last."""
     is_codes = authenticator.type == Authenticator.Type.RECOVERY_CODES
     if is_codes and kind == AuditKind.PERSON_SECOND_FACTOR_ADDED:
         kind = AuditKind.PERSON_RECOVERY_CODES_GENERATED

@@ -55,7 +55,7 @@ def decline(request: HttpRequest, membership_id: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def leave(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the confirmation with its consequences, and end the person's own membership."""
-    # Without the check of a second factor: who does not want one may leave.
+    # Does not check the second factor, so that a person who does not want one can leave.
     organization = found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
     status = 200
     if request.method == "POST":

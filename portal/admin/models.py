@@ -85,7 +85,7 @@ def changes_between(before: Model | None, after: Model, fields: tuple[str, ...])
     return changes
 
 
-class MembershipInline(CheckedAutocompletes, admin.TabularInline):  # type: ignore[type-arg]
+class MembershipInline(CheckedAutocompletes, admin.TabularInline):
     model = Membership
     extra = 0
     autocomplete_fields = ("user", "organization")
@@ -96,7 +96,7 @@ class MembershipInline(CheckedAutocompletes, admin.TabularInline):  # type: igno
     has_add_permission = has_change_permission = has_delete_permission = has_view_permission
 
 
-class AuthenticatorInline(admin.TabularInline):  # type: ignore[type-arg]
+class AuthenticatorInline(admin.TabularInline):
     """A person's second factors. They can only be removed; their secrets are not shown."""
 
     model = Authenticator
@@ -167,25 +167,25 @@ def audit_two_factor_removed(request: HttpRequest, authenticator: Authenticator)
     record(kind, organization=None, actor=request.user, subject=person.email, data=data)
 
 
-class LowerCaseEmail(forms.ModelForm):  # type: ignore[type-arg]
+class LowerCaseEmail(forms.ModelForm):
     def clean_email(self) -> str:
         return str(self.cleaned_data["email"]).lower()
 
 
-class PersonCreationForm(LowerCaseEmail, AdminUserCreationForm):  # type: ignore[type-arg]
+class PersonCreationForm(LowerCaseEmail, AdminUserCreationForm):
     class Meta:
         model = User
         fields = ("email", "name")
 
 
-class PersonChangeForm(LowerCaseEmail, UserChangeForm):  # type: ignore[type-arg]
+class PersonChangeForm(LowerCaseEmail, UserChangeForm):
     class Meta:
         model = User
         fields = ("email", "name", "is_active", "is_staff")
 
 
 @admin.register(User)
-class PersonAdmin(AuditedAdmin, UserAdmin):  # type: ignore[type-arg]
+class PersonAdmin(AuditedAdmin, UserAdmin):
     form = PersonChangeForm
     add_form = PersonCreationForm
     audited_fields = ("email", "name", "is_active", "is_staff")
@@ -227,7 +227,7 @@ class PersonAdmin(AuditedAdmin, UserAdmin):  # type: ignore[type-arg]
         return response
 
 
-class OrganizationForm(forms.ModelForm):  # type: ignore[type-arg]
+class OrganizationForm(forms.ModelForm):
     class Meta:
         model = Organization
         fields = ORGANIZATION_FIELDS

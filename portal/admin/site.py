@@ -53,7 +53,7 @@ class PortalAdminSite(AdminSite):
 
 
 def record_read(request: HttpRequest, organization: Organization | None) -> None:
-    """Record that staff read an organization's record, or with None a list across organizations: once a minute."""
+    """Record, at most once a minute, that staff read an organization's record; for None, a list across organizations."""
     kind, filters = AuditKind.STAFF_READ, request.GET.urlencode()[:MAX_FILTERS]
     more = {"filters": filters} if filters else {}
     path = request.path[:254]
@@ -80,7 +80,7 @@ class CheckedAutocompleteSelect(AutocompleteSelect):
         return super().optgroups(name, value, attr)
 
 
-class CheckedAutocompletes(BaseModelAdmin):  # type: ignore[type-arg] # generic only for the type checker
+class CheckedAutocompletes(BaseModelAdmin):
     """Uses CheckedAutocompleteSelect for the autocomplete fields of a page or of its rows."""
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -89,7 +89,7 @@ class CheckedAutocompletes(BaseModelAdmin):  # type: ignore[type-arg] # generic 
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
 
-class StaffAdmin(CheckedAutocompletes, ModelAdmin):  # type: ignore[type-arg] # generic only for the type checker
+class StaffAdmin(CheckedAutocompletes, ModelAdmin):
     """An admin page on which staff may do everything. There are no finer permissions."""
 
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any) -> Any:

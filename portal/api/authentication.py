@@ -26,9 +26,9 @@ class SessionAuthentication(authentication.SessionAuthentication):
         return found
 
     def enforce_csrf(self, request: Request) -> None:
-        """Check the token in the header alone: the check must not read the body to find one there.
+        """Check the token in the header only.
 
-        REST framework's request would parse it, before the token is known to be right and before a sign-in is counted.
+        To find a token in the body, REST framework would parse the body before a sign-in is counted.
         """
         without_body = copy(request._request)
         without_body.POST = QueryDict()
@@ -41,8 +41,8 @@ class SessionAuthentication(authentication.SessionAuthentication):
         return "Session"
 
 
-class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # registers itself
-    """Its description in the OpenAPI schema: the session, and the CSRF token for unsafe methods."""
+class SessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call] # the library registers it
+    """Describes SessionAuthentication in the OpenAPI schema: the session, and the CSRF token for unsafe methods."""
 
     target_class = SessionAuthentication
     name = ["session", "csrf"]

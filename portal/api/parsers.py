@@ -9,7 +9,7 @@ from rest_framework.utils import json
 
 from portal.errors import too_many_keys
 
-# Of any object in a body, at any depth. The largest that a route takes is an agent's environment, of 100 variables.
+# The most members of an object, at any depth. The largest that a route takes is an agent's environment of 100 variables.
 MAX_OBJECT_KEYS = 200
 
 
@@ -28,7 +28,7 @@ class JSONParser(parsers.JSONParser):
 
 
 def bounded_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object's members. Raises PortalError 400 before any code of ours goes through too many of them."""
+    """Return a JSON object's members. Raises PortalError 400 before the portal's code goes through too many of them."""
     if len(pairs) > MAX_OBJECT_KEYS:
         raise too_many_keys(len(pairs), MAX_OBJECT_KEYS)
     return dict(pairs)

@@ -19,7 +19,7 @@ from portal.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
 
 View = TypeVar("View", bound=Callable[..., Any])
 
-# Of a body or a query; no route takes more than a dozen.
+# The most keys of a body or a query. No route takes more than a dozen.
 MAX_KEYS = 50
 
 # Headers, for `extend_schema(parameters=...)`.

@@ -32,7 +32,7 @@ def leave_out_root_paths(endpoints: list[Any]) -> list[Any]:
 
 
 def close_request_bodies(result: Json, **_: Any) -> Json:
-    """Say of each request body that it takes no other members, as StrictSerializer refuses them. A hook of spectacular."""
+    """Declare that request bodies take no other members: StrictSerializer refuses them. A hook of spectacular."""
     schemas = result["components"]["schemas"]
     for operations in result["paths"].values():
         for operation in operations.values():
@@ -46,7 +46,7 @@ def close_request_bodies(result: Json, **_: Any) -> Json:
 @cache
 def openapi() -> Json:
     """Return the whole document. Built once per process, because routes do not change."""
-    made = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    made = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call] # the library's
     return dict(json.loads(OpenApiJsonRenderer().render(made, renderer_context={})))
 
 

@@ -36,7 +36,7 @@ READS_PER_LANE = 4
 QUEUED_PER_LANE = 12
 # A read that takes longer may be hanging. Callers that find no place to wait leave then.
 HANGING_SECONDS = 0.4
-# After a time-out, a lane is left alone for so long. The caller whose read tries again waits briefly.
+# After a time-out, a lane gets no calls for so long. The caller whose read tries again waits briefly.
 QUIET_SECONDS = 5.0
 TRY_SECONDS = 0.3
 # The codes of reads that were not made.

@@ -53,7 +53,7 @@ class AwsTarget:
 
 @dataclass(frozen=True)
 class AwsSession:
-    """What one session is made of. Calls with the same values share it. `policy` is its session policy, as JSON."""
+    """The values that identify a session. Calls with the same values share it. `policy` is its session policy, as JSON."""
 
     region: str
     role_arn: str | None = None
@@ -177,7 +177,7 @@ def assume_role(session: AwsSession) -> dict[str, str]:
 
 
 def _get_target_session(wanted: AwsSession) -> _TargetSession:
-    """Return the session's clients. At MAX_TARGETS, the one that was used longest ago makes room."""
+    """Return the session's clients. At MAX_TARGETS, the least recently used one is dropped."""
     with _lock:
         found = _target_sessions.pop(wanted, None)
         if found is None:
@@ -208,7 +208,7 @@ def _session(wanted: AwsSession) -> boto3.Session:
 def _assume_once(target_session: _TargetSession) -> None:
     """Assume the role unless its credentials are fresh. One thread makes the call; the others share its result or error.
 
-    While the credentials are still valid for some time, only that one thread waits.
+    While the present credentials are valid for RENEW_BY_SECONDS or more, the others use these and do not wait.
     """
     credentials = target_session.session.get_credentials()
     if not credentials.refresh_needed():

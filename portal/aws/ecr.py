@@ -5,12 +5,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-from portal.aws.credentials import AwsTarget, client, drop_session, has_short_timeouts
-from portal.aws.ecs import do_nothing
-from portal.aws.errors import AwsRefused, complete, retried_once, translated
+from portal.aws.calls import do_nothing, read
+from portal.aws.credentials import AwsTarget
+from portal.aws.errors import AwsRefused, complete
 from portal.aws.partitions import find_partition
 from portal.aws.permissions import Scope, Use
 
@@ -240,21 +239,11 @@ def _describe_images(target: AwsTarget, repository: Repository, **parameters: An
 
 
 def _call(target: AwsTarget, repository: Repository, action: str, method: str, **parameters: Any) -> dict[str, Any]:
-    """Call ECR in the registry's region. Retry once with a new role session if the credentials had expired."""
+    """Call ECR in the registry's region, in a session that reaches this repository only."""
     there = replace(target, region=repository.region)
     scope = Scope(Use.IMAGES, registry=repository.registry_id, repository=repository.name)
-
-    def call() -> dict[str, Any]:
-        reply: dict[str, Any] = getattr(client(there, "ecr", scope=scope), method)(
-            registryId=repository.registry_id, repositoryName=repository.name, **parameters
-        )
-        return reply
-
-    with translated(action):
-        reply: dict[str, Any] = retried_once(
-            call, renew=partial(drop_session, there), if_throttled=has_short_timeouts()
-        )
-    return reply
+    of_repository = {"registryId": repository.registry_id, "repositoryName": repository.name, **parameters}
+    return read(there, "ecr", action, method, scope=scope, parameters=of_repository)
 
 
 def _images(reply: dict[str, Any]) -> Iterator[Image]:

@@ -1,6 +1,6 @@
 """Amazon ECS for services that the portal creates: registers task definitions, and creates, scales and deletes services.
 
-Each write may be repeated. Reads shared by pages and upgrades are in ecs.py. Functions return frozen dataclasses and raise
+Each write may be repeated. Reads shared by pages and upgrades are in ecs/. Functions return frozen dataclasses and raise
 AwsError.
 """
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, client
-from portal.aws.ecs import OWN_CONTROLLER, Service, _controller, _is_named_in, _read, _service
+from portal.aws.ecs.calls import is_named_in, read
+from portal.aws.ecs.service import OWN_CONTROLLER, Service, find_controller, parse_service
 from portal.aws.errors import AwsMissing, AwsRefused, complete, incomplete, need, translated
 from portal.aws.permissions import Scope, Use, find_role_arns
 
@@ -49,16 +50,16 @@ class TaskSpec:
 def read_template(target: AwsTarget, cluster: str, service: str) -> Template:
     """Read the settings of a service to copy. Two calls. Raises AwsMissing if it does not exist or is not active."""
     action = "ecs:DescribeServices"
-    reply = _read(target, action, "describe_services", cluster=cluster, services=[service])
+    reply = read(target, action, "describe_services", cluster=cluster, services=[service])
     with complete(action):
         raw = next((found for found in reply["services"] if need(found, "status") == "ACTIVE"), None)
-    if raw is None and not reply["services"] and not _is_named_in(reply, service):
+    if raw is None and not reply["services"] and not is_named_in(reply, service):
         raise incomplete("services", action)
     if raw is None:
         why = f"there is no active service {service} in {cluster}"
         raise AwsMissing("ServiceNotFoundException", action=action, why=why)
     if not raw.get("taskDefinition"):
-        if _controller(raw) == OWN_CONTROLLER:
+        if find_controller(raw) == OWN_CONTROLLER:
             raise incomplete("taskDefinition", action)
         why = f"{service} names no task definition to take roles and logs from"
         raise AwsRefused("TaskDefinitionNotFoundException", action=action, why=why)
@@ -160,7 +161,7 @@ def create_service(
             **template.placement,
         )
     with complete("ecs:CreateService"):
-        return _service(reply["service"])
+        return parse_service(reply["service"])
 
 
 def set_service(
@@ -173,7 +174,7 @@ def set_service(
             cluster=cluster, service=name, desiredCount=desired_count, **definition
         )
     with complete("ecs:UpdateService"):
-        return _service(reply["service"])
+        return parse_service(reply["service"])
 
 
 def delete_service(target: AwsTarget, cluster: str, name: str) -> None:
@@ -189,10 +190,10 @@ def delete_service(target: AwsTarget, cluster: str, name: str) -> None:
 
 def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
     """List the ids of the service's running tasks, oldest first, at most 100. Two calls."""
-    listed = _read(target, "ecs:ListTasks", "list_tasks", cluster=cluster, serviceName=service, maxResults=100)
+    listed = read(target, "ecs:ListTasks", "list_tasks", cluster=cluster, serviceName=service, maxResults=100)
     if not listed.get("taskArns"):
         return []
-    reply = _read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=listed["taskArns"])
+    reply = read(target, "ecs:DescribeTasks", "describe_tasks", cluster=cluster, tasks=listed["taskArns"])
     running = [raw for raw in reply.get("tasks", []) if raw.get("lastStatus") == "RUNNING"]
     tasks = [raw for raw in running if raw.get("startedAt") and raw.get("taskArn")]
     tasks.sort(key=lambda raw: (raw["startedAt"], raw["taskArn"]))
@@ -202,7 +203,7 @@ def running_tasks(target: AwsTarget, cluster: str, service: str) -> list[str]:
 def _describe(target: AwsTarget, name: str) -> dict[str, Any]:
     """Read a task definition. Raises AwsUnavailable if the reply has no container, because every revision has one."""
     action = "ecs:DescribeTaskDefinition"
-    reply = _read(target, action, "describe_task_definition", taskDefinition=name)
+    reply = read(target, action, "describe_task_definition", taskDefinition=name)
     with complete(action):
         raw: dict[str, Any] = reply["taskDefinition"]
     if not raw.get("containerDefinitions"):

@@ -1,7 +1,7 @@
-"""What the portal notes about each call to AWS: a count, a log line, and in the User-Agent the id of its request.
+"""Counts and logs each call to AWS, and puts the id of the portal's request into its User-Agent.
 
-CloudTrail records the User-Agent, so that a call is found by the portal's request id as well. The log line has AWS's own
-request id. Neither has a parameter or a text of AWS (see errors.py).
+CloudTrail records the User-Agent, so the portal's request id finds the call there. The log line has AWS's own request id.
+Count and log line contain no parameter of the call and no text of AWS (see errors.py).
 """
 
 import logging
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 def observe(client: Any, account: str, region: str, *, writes: bool) -> None:
-    """Note each call of a new client. `account`: its id, or OWN_ACCOUNT for the portal's own credentials.
+    """Count and log each call of a new client. `account`: its id, or OWN_ACCOUNT for the portal's own credentials.
 
-    botocore emits `response-received` for each attempt, so that retries inside botocore are noted too.
+    botocore emits `response-received` for each attempt, so botocore's own retries are counted and logged too.
     """
     events, prefix = client.meta.events, client.meta.service_model.signing_name
     level = logging.INFO if writes else logging.DEBUG
@@ -47,7 +47,7 @@ def note_attempt(
     exception: Exception | None,
     **_: Any,
 ) -> None:
-    """Note one attempt. Writes are logged as INFO, reads as DEBUG; failures are logged again by whoever called."""
+    """Count and log one attempt: a write at INFO, a read at DEBUG. The caller also logs a failed call."""
     reply = parsed_response or {}
     metadata = reply.get("ResponseMetadata", {})
     code = str(reply.get("Error", {}).get("Code", "")) if not exception else type(exception).__name__

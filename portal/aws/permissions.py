@@ -2,7 +2,7 @@
 
 An assumed role may do what both its own policies and the session policy allow:
 https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies.html#policies_session.
-The resources are those of the Service Authorization Reference; `*` stands where IAM knows no resource for an action:
+The resources are those of the Service Authorization Reference; `*` is used if IAM has no resource for an action:
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html
 """
 
@@ -28,7 +28,7 @@ ROLES = "{roles}"
 
 
 class Use(Enum):
-    """What a session is for. Each has the actions of its own only."""
+    """What a session is for. It decides which actions the session may make."""
 
     READS = auto()
     LOGS = auto()

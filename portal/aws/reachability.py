@@ -1,6 +1,6 @@
 """Says which regions answer, and whether AWS accepts the portal's own credentials, for /health.
 
-A region is asked at most once in FRESH_SECONDS. One that answers too late for the caller is known to the next one.
+A region is asked at most once in FRESH_SECONDS. If it answers too late for one caller, the next one gets the answer.
 """
 
 import os

@@ -14,8 +14,9 @@ from typing import Any
 
 from botocore.model import OperationModel
 
+from portal.aws.calls import do_nothing
 from portal.aws.credentials import AwsTarget, client
-from portal.aws.ecs import _read, _writer, do_nothing
+from portal.aws.ecs.calls import open_writer, read
 from portal.aws.errors import AwsRefused, complete, incomplete, need, translated
 from portal.aws.permissions import Scope, Use, find_role_arns
 
@@ -53,7 +54,7 @@ def read_revision(target: AwsTarget, name: str) -> Revision | None:
         "before-parse.ecs.DescribeTaskDefinition", note_unknown_members, unique_id="note_unknown_members"
     )
     try:
-        reply = _read(
+        reply = read(
             target,
             action,
             "describe_task_definition",
@@ -142,7 +143,7 @@ def register_revision(
     """
     action = "ecs:RegisterTaskDefinition"
     roles = {content.get("executionRoleArn"), content.get("taskRoleArn")}
-    writer = _writer(target, action, Scope(Use.DEFINITION, roles=find_role_arns(target.role_arn, roles)))
+    writer = open_writer(target, action, Scope(Use.DEFINITION, roles=find_role_arns(target.role_arn, roles)))
     before_call()
     with translated(action):
         reply = writer.register_task_definition(**content)

@@ -1,4 +1,4 @@
-"""Which accounts and regions did not answer a page of any web process, for /health. Kept in the cache for a minute.
+"""Keeps in the cache, for a minute, which accounts and regions did not answer a page. /health shows them.
 
 Two processes that note something at the same moment may lose one note. The next time-out notes it again.
 """

@@ -55,5 +55,5 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.context_in_database = None
 
     def _savepoint_rollback(self, sid: str) -> None:
-        super()._savepoint_rollback(sid)  # type: ignore[misc]
+        super()._savepoint_rollback(sid)  # type: ignore[misc] # the stubs leave it out
         self.context_in_database = None

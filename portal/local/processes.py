@@ -66,7 +66,7 @@ class Processes:
         """
         with contextlib.ExitStack() as files:
             output: IO[bytes] | int = files.enter_context(log.open("ab")) if log else subprocess.PIPE
-            process = subprocess.Popen(  # noqa: S603 - the commands of up.py
+            process = subprocess.Popen(
                 command,
                 cwd=self.cwd,
                 env=self.env,
@@ -94,7 +94,7 @@ class Processes:
 
     def run(self, name: str, command: list[str]) -> int:
         """Run a process to its end and return its exit code. *Raises* EndedError if another process ends before."""
-        process = subprocess.Popen(command, cwd=self.cwd, env=self.env, start_new_session=True)  # noqa: S603
+        process = subprocess.Popen(command, cwd=self.cwd, env=self.env, start_new_session=True)
         self.record.add(process.pid)
         started = Running(name, process, None, signal.SIGTERM)
         self.running.append(started)

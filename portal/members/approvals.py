@@ -1,4 +1,4 @@
-"""Whether continuing a paused upgrade needs a second person: an organization's setting, and who may approve.
+"""The setting that only a second person may continue a paused upgrade, and who may approve.
 
 Rolling back at a pause and stopping an upgrade never need one. The decision itself is in upgrades/commands/decide.py.
 """
@@ -13,7 +13,7 @@ FEWEST_APPROVERS = 2
 
 
 def require_second_approver(organization: Organization, *, actor: User, is_required: bool) -> None:
-    """Require a second person to continue a paused upgrade, or no longer. The current value is a no-op.
+    """Switch the requirement of a second person on or off. The current value is a no-op.
 
     The lock on the organization's members serializes this with changes of its members.
     *Raises* PortalError: 403, 404, 409 `too_few_approvers`.

@@ -31,6 +31,7 @@ from portal.models.people import (
     Organization,
     OrganizationQuerySet,
     Role,
+    TenantQuerySet,
     User,
     UserManager,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "Organization",
     "OrganizationQuerySet",
     "Role",
+    "TenantQuerySet",
     "User",
     "UserManager",
 ]

@@ -1,12 +1,12 @@
 """Audit rows. They are append-only and hash-chained by triggers of the database (migration 0018)."""
 
 from datetime import UTC, date, datetime, time
-from typing import Any, Self
+from typing import Self
 
 from django.db import models
 from django.db.models.functions import Cast, Coalesce, Now
 
-from portal.models.people import Organization
+from portal.models.people import TenantQuerySet
 
 # The chain of the rows without an organization. Each other chain has the id of its organization as its name.
 SITE_CHAIN = "site"
@@ -72,10 +72,8 @@ class AuditKind(models.TextChoices):
     AUDIT_PRUNED = "audit.pruned", "Old audit rows exported and deleted"
 
 
-class AuditQuerySet(models.QuerySet["AuditEvent"]):
-    def visible_to(self, user: Any) -> Self:
-        """Return the events of the person's organizations. Events without one (sign-ins) are only in Django admin."""
-        return self.filter(organization__in=Organization.objects.visible_to(user))
+class AuditQuerySet(TenantQuerySet["AuditEvent"]):
+    """Events without an organization, such as sign-ins, are only in Django admin: nobody sees them elsewhere."""
 
     def matching(
         self, *, kind: str | None = None, who: str | None = None, subject: str | None = None, since: date | None = None
@@ -138,7 +136,7 @@ class AuditEvent(models.Model):
 
 
 class AuditRepeat(models.Model):
-    """Repeats within a minute of an audit row that was written, to be written as one row with their number.
+    """The repeats of an audit row within a minute. They become one row with their number.
 
     Not a tenant's table: no person reads it. `chain` is the organization's id, as a name, or SITE_CHAIN.
     """

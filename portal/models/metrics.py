@@ -7,7 +7,7 @@ from portal.monitoring.counters import TABLE
 
 
 class MetricCount(models.Model):
-    """One series of a counter, or one bucket of a histogram. Of the site: no label names an organization or a person."""
+    """One series of a counter, or one bucket of a histogram. No label names an organization or a person."""
 
     name = models.CharField(max_length=100)
     labels = models.TextField(help_text="The values of the labels, as a JSON array.")

@@ -6,12 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models.functions import Lower, Now
 
 from portal.leases import Leased, due
-from portal.models.people import Organization, User
+from portal.models.people import Organization, TenantQuerySet, User
 from portal.sealing import seal, unseal
 
 UNREADABLE = "not readable, because SECRET_KEY was changed. Enter it again."
@@ -72,10 +71,7 @@ class Failure(models.TextChoices):
     PORTAL_FAILED = "portal_failed", "The portal failed to send it. See its log."
 
 
-class ChannelQuerySet(models.QuerySet["NotificationChannel"]):
-    def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
-
+class ChannelQuerySet(TenantQuerySet["NotificationChannel"]):
     def for_list(self, organization: Organization) -> Self:
         """Return the organization's channels by name, each with status and time of its newest delivery. One query."""
         newest = NotificationDelivery.objects.filter(channel=models.OuterRef("pk")).newest_first()
@@ -159,10 +155,7 @@ class NotificationChannel(models.Model):
         return [kind.label for kind in SUBSCRIBABLE if kind in self.events]
 
 
-class DeliveryQuerySet(models.QuerySet["NotificationDelivery"]):
-    def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
-
+class DeliveryQuerySet(TenantQuerySet["NotificationDelivery"]):
     def newest_first(self) -> Self:
         return self.order_by("-created_at", "-pk")
 
@@ -170,7 +163,7 @@ class DeliveryQuerySet(models.QuerySet["NotificationDelivery"]):
         return self.filter(status=DeliveryStatus.PENDING)
 
     def ready(self) -> Self:
-        """Return what may be claimed now: due, none of its channel in flight, and few of its organization in flight.
+        """Return what may be claimed now: it is due, none of its channel is in flight, and few of its organization are.
 
         Messages of a suspended organization keep waiting.
         """
@@ -203,7 +196,7 @@ class NotificationDelivery(Leased):
     data = models.JSONField(default=dict, help_text="`data` of a webhook's body, at the time of the event.")
     status = models.CharField(max_length=10, choices=DeliveryStatus.choices, default=DeliveryStatus.PENDING)
     tries = models.SmallIntegerField(default=0, help_text="Attempts since it was queued or last sent again.")
-    failure = models.CharField(max_length=20, choices=Failure.choices, null=True)  # noqa: DJ001 - null: none
+    failure = models.CharField(max_length=20, choices=Failure.choices, null=True)  # null: none
     http_status = models.SmallIntegerField(null=True)
     attempts = models.JSONField(default=list, help_text="Oldest first: at, seconds, http_status, failure, detail.")
     created_at = models.DateTimeField(db_default=Now())

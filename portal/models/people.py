@@ -3,7 +3,7 @@
 import re
 import uuid
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import AnonymousUser, PermissionsMixin
@@ -14,6 +14,8 @@ from django.db.models.functions import Lower, Now
 
 from portal.aws.credentials import AwsTarget
 from portal.aws.partitions import find_partition, is_placed_arn
+
+Row = TypeVar("Row", bound=models.Model)
 
 cluster_name = RegexValidator(r"^[A-Za-z0-9_-]{1,255}\Z", "Use letters, digits, hyphens and underscores, 255 at most.")
 stack_name = RegexValidator(
@@ -307,10 +309,15 @@ class Role(models.TextChoices):
         return order.index(self) >= order.index(needed)
 
 
-class MembershipQuerySet(models.QuerySet["Membership"]):
+class TenantQuerySet(models.QuerySet[Row]):
+    """Rows that belong to an organization, by their field `organization`."""
+
     def visible_to(self, user: "User | AnonymousUser") -> Self:
+        """Return the rows of the organizations that the person sees."""
         return self.filter(organization__in=Organization.objects.visible_to(user))
 
+
+class MembershipQuerySet(TenantQuerySet["Membership"]):
     def accepted(self) -> Self:
         """Return the memberships that count: those that the person has accepted."""
         return self.filter(accepted_at__isnull=False)

@@ -134,7 +134,7 @@ _own = Counters(writes=bool(settings.METRICS_TOKEN))
 
 
 def begin_again() -> None:
-    """Count from zero in a forked child: the counts are the parent's, which may hold the lock, and whose thread is gone."""
+    """Count from zero in a forked child. The counts are the parent's, its lock may be held, and its thread is not here."""
     global _own
     _own = Counters(writes=_own.writes)
 

@@ -118,5 +118,6 @@ def connect() -> Raw:
 def fetch(raw: Raw, statement: str, *values: Any) -> tuple[Any, ...]:
     """Return the only row of the statement."""
     row = raw.execute(statement, values or None).fetchone()
-    assert row is not None  # noqa: S101
+    if row is None:
+        raise LookupError(f"No row: {statement}")
     return tuple(row)

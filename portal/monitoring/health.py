@@ -143,7 +143,7 @@ def database_answers() -> bool:
 
 
 def broker_answers() -> bool:
-    """Whether the broker answers and has the queue, or takes it."""
+    """Return whether the broker answers and has the queue, or lets it be created."""
     try:
         with broker_connection() as broker:
             broker.ensure_connection(max_retries=1, interval_start=0, timeout=1)

@@ -96,7 +96,7 @@ def sweep() -> None:
 
 
 def claim_next_delivery() -> Lease[NotificationDelivery] | None:
-    """Claim one message, so that the next claim sees it in flight. Concurrent schedulers may miss each other's."""
+    """Claim one message. The next claim here sees it in flight; one by a concurrent scheduler may not."""
     ready = NotificationDelivery.objects.ready().order_by("next_check_at", "pk")
     with all_organizations("the sweep looks for work everywhere"):
         for lease in claim_rows(ready.select_related("channel__organization")):

@@ -53,7 +53,7 @@ def index_page(
 @policy(Policy.ADMIN)
 @require_POST
 def second_approver(request: HttpRequest, slug: str) -> HttpResponse:
-    """Require a second person to continue an upgrade, or no longer. `on` is 1 or 0, as for `switch`."""
+    """Switch the requirement of a second person on or off. `on` is 1 or 0, as for `switch`."""
     organization = get_page_organization(request, slug)
     is_required = request.POST.get("on") == "1"
     _, refusal = attempt(lambda: require_second_approver(organization, actor=person(request), is_required=is_required))

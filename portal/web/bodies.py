@@ -11,9 +11,9 @@ from portal.errors import TOO_LARGE, FilesRefused, PortalError, respond
 
 
 class BodyMiddleware:
-    """Answer 413 by the header. Bodies without a Content-Length have one by now (portal/wsgi.py).
+    """Answer 413 if Content-Length is too large. portal/wsgi.py adds it to bodies that came without one.
 
-    Django's own limit does not count files, and comes after the body of a form was read.
+    Django's own limit does not count files, and applies only after the body of a form was read.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

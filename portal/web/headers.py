@@ -1,6 +1,6 @@
 """Headers against other origins, the reports of browsers about the Content-Security-Policy, and /.well-known/security.txt.
 
-Reports are counted by directive and never stored: their content is what anybody sends.
+Reports are counted by directive and never stored, because anybody can send any content.
 """
 
 import json
@@ -92,7 +92,7 @@ def csp_reports(request: HttpRequest) -> HttpResponse:
 
 
 def find_directives(body: bytes) -> set[str]:
-    """Return the directives that the reports name, `other` for unknown ones. Empty for what is no report.
+    """Return the directives that the reports name, `other` for unknown ones. Empty if this is not a report.
 
     Takes both forms: `{"csp-report": {..}}` (report-uri) and `[{"type": "csp-violation", "body": {..}}]` (report-to).
     """

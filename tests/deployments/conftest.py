@@ -51,7 +51,7 @@ class Runtime:
         Deployment.unfinished().update(next_check_at=Now(), lease_until=None, has_read_slot=True)
         places = set(Deployment.unfinished().values_list("organization_id", "cluster"))
         observed_at = 0
-        with tenancy.no_organization():
+        with tenancy.inside(tenancy.NOTHING):
             for organization_id, cluster in places:
                 while taken := reconcile(str(organization_id), cluster):
                     observed_at += taken

@@ -20,7 +20,7 @@ MINUTE = timedelta(minutes=1)
 def chart(*values: tuple[int, float], unit: str = "%") -> Chart:
     points = [Point(NOON + minute * MINUTE, value) for minute, value in values]
     window = {"since": NOON, "until": NOON + timedelta(hours=1), "period": MINUTE}
-    return build_chart(points, name="cpu", title="CPU", unit=unit, **window)  # type: ignore[arg-type]
+    return build_chart(points, name="cpu", title="CPU", unit=unit, **window)  # type: ignore[arg-type] # values of two types
 
 
 def test_no_data_is_a_gap_and_never_zero() -> None:

@@ -113,7 +113,7 @@ def test_failing_cloudwatch_keeps_the_last_points(
     cast: Cast, client_for: SignIn, deployment: Deployment, local_aws: LocalAws, fault: str
 ) -> None:
     kept = read_metrics(deployment)
-    for key in [key for key in cache._cache if "fresh" in key]:  # type: ignore[attr-defined]
+    for key in [key for key in cache._cache if "fresh" in key]:  # type: ignore[attr-defined] # of locmem
         cache.delete(key.removeprefix(":1:"))
     local_aws.fault(fault, action="GetMetricData")
 

@@ -180,7 +180,7 @@ def test_the_published_example_of_history(cast: Cast, client: Client, agent: Age
     deployment = make_deployment(cast, agent, "failed")
     at = datetime(2026, 3, 12, 9, 15, tzinfo=UTC)
     failed = {"node_id": "node-123", "error_message": "image pull failed", "created_at": at}
-    record_event(deployment, EventType.FAILED, actor="system", **failed)  # type: ignore[arg-type]
+    record_event(deployment, EventType.FAILED, actor="system", **failed)  # type: ignore[arg-type] # values of two types
 
     answer = client.get(f"/deployments/{deployment.pk}/events", {"status": "failed", "limit": 20}).json()
 

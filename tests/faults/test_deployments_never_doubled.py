@@ -102,7 +102,7 @@ def test_scale_stop_and_restart_whose_replies_are_lost(
         (restart_deployment, "ready", {}),
     ):
         platform.fault(fault, action="UpdateService", times=2)
-        command(deployment, actor=cast.operator, **options)  # type: ignore[operator]
+        command(deployment, actor=cast.operator, **options)  # type: ignore[operator] # three signatures
         runtime.run(deployment, status)
         platform.clear_faults()
 

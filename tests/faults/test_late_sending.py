@@ -21,7 +21,7 @@ def test_a_call_is_not_sent_long_after_its_lease(
     upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
     frozen = {"seconds": 0.0}
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + frozen["seconds"])
-    monkeypatch.setattr("portal.aws.ecs.time", clock)
+    monkeypatch.setattr("portal.aws.ecs.update.time", clock)
 
     def freeze(**_: Any) -> None:
         frozen["seconds"] += 60

@@ -218,7 +218,7 @@ def supervisor(
 def people(cast: Cast, platform: LocalAws, client_for: Callable[..., Client]) -> People:
     """Return the operators of acme and globex, each with an agent and a channel for notifications."""
     clients = {cast.acme: client_for(cast.operator), cast.globex: client_for(cast.outsider)}
-    people = People(random.Random(SEED), platform, clients)  # noqa: S311 - a choice of faults, no secret
+    people = People(random.Random(SEED), platform, clients)
     for organization in clients:
         organization.upgrade_trigger_limit = 1000
         organization.save(update_fields=["upgrade_trigger_limit"])

@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-from sim.mutants import MUTANTS, ROOT
+from bench.mutants import ROOT
+from sim.mutants import MUTANTS
 
 
 def simulate(*options: str) -> subprocess.CompletedProcess[str]:

@@ -81,7 +81,7 @@ def test_no_form_fails_over_hostile_text(
     client = client_for(getattr(cast, role))
     cases = [(form, name, text) for form in find_forms(client, place) for name in form.fields for text in HOSTILE]
     assert len(cases) > 1000
-    picked = random.Random(role).sample(cases, min(len(cases), CASES // 2))  # noqa: S311 - not for security
+    picked = random.Random(role).sample(cases, min(len(cases), CASES // 2))
 
     for form, name, text in picked:
         with undone():

@@ -94,7 +94,7 @@ def deliver(delivery: NotificationDelivery) -> bool:
 
 def sweep_and_wait() -> None:
     """Run one sweep and wait until its senders are idle again."""
-    with tenancy.no_organization():
+    with tenancy.inside(tenancy.NOTHING):
         sweep()
     wait_for_senders()
 

@@ -1,4 +1,4 @@
-"""Requests every address of a tenant once and looks for another organization's words. Run by bench/scope_mutants.py."""
+"""Requests every address of a tenant and searches for another organization's canary. bench/scope_mutants.py runs it."""
 
 from collections.abc import Callable
 from dataclasses import replace

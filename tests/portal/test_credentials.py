@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from portal.aws import credentials, ecs
+from portal.aws.calls import do_nothing
 from portal.aws.credentials import AwsTarget
 from portal.aws.errors import AwsDenied, AwsUnavailable
 from portal.models import Organization
@@ -21,7 +22,7 @@ def read(organization: Organization) -> ecs.Service:
     return found.services[name]
 
 
-def write(organization: Organization, before_call: object = ecs.do_nothing) -> ecs.Service:
+def write(organization: Organization, before_call: object = do_nothing) -> ecs.Service:
     return ecs.update_service(
         organization.aws_target,
         str(organization.cluster),

@@ -300,7 +300,7 @@ def test_one_forbidden_address_refuses_the_name(canary: Outside, names: dict[str
 
 def test_a_changed_dns_answer_reaches_nothing(canary: Outside, names: dict[str, list[list[str]]]) -> None:
     """127.0.0.2 is allowed and has no listener; the canary listens at 127.0.0.1, which is not allowed."""
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     outcomes = []
     for number in range(1000):
         name = f"rebind-{number}.example"

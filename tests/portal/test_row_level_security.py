@@ -9,7 +9,8 @@ from django.conf import settings as portal_settings
 from django.db import ProgrammingError, connection, transaction
 from django.test import Client
 
-from bench.scope_mutants import MUTANTS, NO_SECOND_WALL, ROOT, Mutant
+from bench.mutants import ROOT, Mutant
+from bench.scope_mutants import MUTANTS, NO_SECOND_WALL
 from deployments.models import Agent
 from portal import tenancy
 from portal.accounts.person import enter_person
@@ -52,12 +53,12 @@ def slugs() -> list[str]:
 def test_without_a_context_every_tenant_table_is_empty(cast: Cast) -> None:
     make_place(cast, cast.acme)
 
-    with tenancy.no_organization():
+    with tenancy.inside(tenancy.NOTHING):
         assert tables_with_rows() == set()
     assert len(tables_with_rows()) > 8
 
 
-@pytest.mark.parametrize("context", [tenancy.no_organization, lambda: tenancy.organizations()])
+@pytest.mark.parametrize("context", [lambda: tenancy.inside(tenancy.NOTHING), lambda: tenancy.organizations()])
 def test_without_a_context_nothing_is_written(cast: Cast, context: Callable[[], Any]) -> None:
     agent = make_agent(cast)
 
@@ -90,11 +91,11 @@ def test_an_audit_row_of_no_organization_is_hidden(cast: Cast) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_single_role_that_owns_the_tables_is_limited_too(cast: Cast) -> None:
     with owner_connection() as role:
-        with tenancy.no_organization():
+        with tenancy.inside(tenancy.NOTHING):
             assert slugs() == ["acme", "globex", "initech"]  # an owner of its own needs no context
 
         secure_tables(portal_settings.DATABASE_OWNER["USER"])
-        with tenancy.no_organization():
+        with tenancy.inside(tenancy.NOTHING):
             alone = slugs()
         secure_tables(role)
 

@@ -11,9 +11,9 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.loaders import create_loader
 
-from portal.aws import credentials, ecs
+from portal.aws import credentials
 from portal.aws.credentials import AwsTarget
-from portal.aws.errors import AwsDenied
+from portal.aws.errors import AwsDenied, translated
 from portal.aws.permissions import MAX_POLICY_CHARACTERS, PERMISSIONS, Scope, Use, build_session_policy
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
@@ -51,7 +51,7 @@ def names_used(path: Path) -> Iterator[str]:
 
 def test_the_table_is_exactly_the_calls_that_are_made() -> None:
     known = operations()
-    files = [path for path in AWS.glob("*.py") if path.name != "permissions.py"]
+    files = [path for path in AWS.rglob("*.py") if path.name not in ("permissions.py", "__init__.py")]
     used = {action for path in files for name in names_used(path) for action in known.get(name, set())}
 
     assert used == {each.action for each in PERMISSIONS if each.part_of is None}
@@ -136,7 +136,7 @@ def test_a_denied_read_names_the_missing_permission(platform: LocalAws, cast: Ca
         cast.globex.deployment_region, cast.globex.deployment_role_arn, cast.globex.deployment_external_id, "elsewhere"
     )
     scope = Scope(cluster="elsewhere")
-    with pytest.raises(AwsDenied) as denied, ecs.translated("ecs:DescribeServices"):
+    with pytest.raises(AwsDenied) as denied, translated("ecs:DescribeServices"):
         credentials.client(target, "ecs", scope=scope).describe_services(cluster=cast.globex.cluster, services=["any"])
 
     assert denied.value.permission == "ecs:DescribeServices"

@@ -210,7 +210,7 @@ def test_unknown_ledger_filter_is_refused(aws: LocalAws, query: str) -> None:
 
 def test_body_that_is_not_a_json_object_is_refused(aws: LocalAws) -> None:
     with pytest.raises(ControlApiError) as refused:
-        aws.call("POST", "clock", ["not", "an", "object"])  # type: ignore[arg-type]
+        aws.call("POST", "clock", ["not", "an", "object"])  # type: ignore[arg-type] # refused
 
     assert (refused.value.status, refused.value.message) == (400, "The body must be a JSON object.")
 

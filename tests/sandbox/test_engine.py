@@ -24,7 +24,7 @@ class History:
     """A service with random calls and faults, reproducible from a seed."""
 
     def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)  # noqa: S311
+        self.chance = random.Random(seed)
         self.now = 1_800_000_000.0
         self.has_faults = True
         self.engine = Engine(lambda: self.now, self.faults)

@@ -130,7 +130,7 @@ def test_everything_is_as_it_was_before_the_kill(killed: Killed) -> None:
 
 
 def test_session_and_role_survive_the_kill(killed: Killed) -> None:
-    client = boto3.client("sts", region_name="eu-central-1", endpoint_url=killed.server.url, **killed.session)  # type: ignore[call-overload]
+    client = boto3.client("sts", region_name="eu-central-1", endpoint_url=killed.server.url, **killed.session)  # type: ignore[call-overload] # of any names
 
     assert client.get_caller_identity()["Arn"] == "arn:aws:sts::222222222222:assumed-role/portal-upgrades/test"
     assert killed.server.assume(ROLE, external_id="some-external-id")

@@ -17,9 +17,9 @@ from tests.local_aws import ControlApiError, LocalAws
 
 def deliver(url: str, body: Any, **headers: str) -> tuple[int, str]:
     wanted = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    request = urllib.request.Request(url, data=json.dumps(body).encode(), headers=wanted)  # noqa: S310
+    request = urllib.request.Request(url, data=json.dumps(body).encode(), headers=wanted)
     try:
-        with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         with error:

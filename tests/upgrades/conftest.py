@@ -6,7 +6,7 @@ import json
 import pstats
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from portal import tenancy
 from portal.models import Organization, User
 from tests.conftest import Cast
 from tests.local_aws import LocalAws
+from tests.outside import Outside, outside
 from upgrades.checks.validation import validate
 from upgrades.commands.record import new_upgrade_id
 from upgrades.inventory.ecs_services import service_name
@@ -141,6 +142,70 @@ def at_local_aws(local_aws: LocalAws, organization: Organization) -> None:
     organization.save()
 
 
+@pytest.fixture
+def healthy(cast: Cast, platform: LocalAws) -> LocalAws:
+    """Seed the platforms of acme and globex: steady, healthy, and with addresses."""
+    at_local_aws(platform, cast.acme)
+    at_local_aws(platform, cast.globex)
+    return platform
+
+
+@pytest.fixture
+def done(cast: Cast, platform: LocalAws) -> Upgrade:
+    """Return an upgrade of acme's agent service from v9.9.0 to v9.9.1."""
+    return upgraded(cast, platform, "agent")
+
+
+@pytest.fixture
+def done_all(cast: Cast, platform: LocalAws) -> Upgrade:
+    return upgraded(cast, platform, "all")
+
+
+def upgraded(cast: Cast, platform: LocalAws, target: str, statuses: list[Status] | None = None) -> Upgrade:
+    """Create the record of an upgrade from v9.9.0 to v9.9.1, and let ECS run the new revisions."""
+    organization = cast.acme
+    upgrade = make_upgrade(
+        organization,
+        by=cast.operator,
+        target=target,
+        statuses=statuses,
+        cluster=organization.cluster,
+        region=organization.deployment_region,
+        force_new_deployment=False,
+        version="v9.9.1",
+    )
+    for rollout in upgrade.rollouts.filter(status=Status.SUCCESS):
+        earlier = running(platform, organization, rollout.service)
+        later = register(platform, organization, rollout.service, "v9.9.1")
+        deploy(platform, organization, rollout.service, later)
+        rollout.previous_task_definition, rollout.from_version = earlier, "v9.9.0"
+        rollout.task_definition, rollout.to_version = later, "v9.9.1"
+        rollout.save()
+    platform.advance(300)
+    return upgrade
+
+
+def register(platform: LocalAws, organization: Organization, service: str, version: str) -> str:
+    family = f"{organization.deployment_stack}-{service}"
+    definition = platform.client().describe_task_definition(taskDefinition=family)["taskDefinition"]
+    containers = definition["containerDefinitions"]
+    image = containers[0]["image"].rpartition(":")[0] + f":{version}"
+    containers[0] = containers[0] | {"image": image, "memory": 512}
+    reply = platform.client().register_task_definition(family=family, containerDefinitions=containers)
+    return str(reply["taskDefinition"]["taskDefinitionArn"])
+
+
+def deploy(platform: LocalAws, organization: Organization, service: str, definition: str) -> None:
+    name = service_name(organization, service)
+    platform.client().update_service(cluster=organization.cluster, service=name, taskDefinition=definition)
+
+
+def running(platform: LocalAws, organization: Organization, service: str) -> str:
+    name = service_name(organization, service)
+    reply = platform.client().describe_services(cluster=organization.cluster, services=[name])
+    return str(reply["services"][0]["taskDefinition"])
+
+
 class Validator:
     """Plays worker and sweep of validation runs: runs steps when the test says so, and lets time pass."""
 
@@ -148,7 +213,7 @@ class Validator:
         """Make every unfinished run due, run one step of each, and return how many steps ran."""
         ValidationRun.unfinished().update(next_check_at=Now(), lease_until=None)
         found = list(ValidationRun.unfinished().values_list("pk", flat=True))
-        with tenancy.no_organization():
+        with tenancy.inside(tenancy.NOTHING):
             return sum(validate(pk) for pk in found)
 
     def elapse(self, seconds: float) -> None:
@@ -170,6 +235,16 @@ def validator(platform: LocalAws, cast: Cast) -> Validator:
     """Return a validator. Acme's platform answers at the addresses of the local AWS."""
     at_local_aws(platform, cast.acme)
     return Validator()
+
+
+@pytest.fixture
+def provider(cast: Cast, validator: Validator) -> Iterator[Outside]:
+    """Run the test's own orchestrator, with a healthy provider whose test fails."""
+    with outside() as server:
+        type(cast.acme).objects.filter(pk=cast.acme.pk).update(platform_orchestrator_url=server.url)
+        server.answer("/api/v1/llm-providers/status", {"providers": {"openai": {"status": "healthy"}}})
+        server.answer("/api/v1/llm-providers/openai/test", {"error": {"code": "TEST_FAILED"}}, status=500)
+        yield server
 
 
 def matrix(upgrade: Upgrade) -> dict[str, str]:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
-from tests.upgrades.test_version_upgrades import REGISTRY, deploy, plain_definition, service_now, trigger
+from tests.upgrades.versions import REGISTRY, deploy, plain_definition, service_now, trigger
 from upgrades.inventory.catalogue import resolve
 from upgrades.inventory.diffs import Diff, read_diff
 from upgrades.inventory.images import RequestedImage

@@ -11,7 +11,7 @@ from django.test import Client
 from portal.models import Organization, User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
-from tests.upgrades.test_version_upgrades import (
+from tests.upgrades.versions import (
     REGISTRY,
     deploy,
     get_place,

@@ -12,8 +12,7 @@ from portal.models.notifications import NotificationDelivery
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.notifications.conftest import make_channel
-from tests.upgrades.conftest import Door, make_upgrade
-from tests.upgrades.test_rollback import upgraded
+from tests.upgrades.conftest import Door, make_upgrade, upgraded
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade

@@ -1,69 +1,27 @@
 """Every outcome of a rollout (states.Outcome), produced by the local AWS and judged by the engine."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.db.models.functions import Now
-from django.test import Client
 from django.utils import timezone
 
-from portal.models import Membership, Organization, Role, User
+from portal.models import Membership, Organization, Role
 from tests.conftest import Cast, Engine, seed_platform
 from tests.local_aws import LocalAws
-from upgrades.commands.stop import stop_upgrade
+from tests.upgrades.rollouts import (
+    configure,
+    deploy_from_outside,
+    deployments_started,
+    get_service_name,
+    trigger,
+    verdicts,
+)
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.models import Rollout, Upgrade, UpgradeEvent
+from upgrades.models import Rollout, UpgradeEvent
 from upgrades.states import Outcome, Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def trigger(cast: Cast, service: str = "agent", **options: Any) -> Upgrade:
-    return trigger_upgrade(cast.acme, actor=cast.operator, service=service, **{"force_new_deployment": True} | options)
-
-
-def verdicts(upgrade: Upgrade) -> dict[str, tuple[str, str | None]]:
-    return {rollout.service: (rollout.status, rollout.outcome) for rollout in upgrade.rollouts.all()}
-
-
-def deployments_started(local_aws: LocalAws, organization: Organization) -> int:
-    """Count the UpdateService calls in the organization's cluster that started a deployment, by the ledger."""
-    calls = local_aws.ledger(action="UpdateService", cluster=organization.cluster, effect=True)
-    return sum(1 for call in calls if call["deployment_id"])
-
-
-def get_service_name(cast: Cast, service: str = "agent") -> str:
-    return f"{cast.acme.deployment_stack}-{service}-service"
-
-
-def deploy_from_outside(local_aws: LocalAws, cast: Cast) -> None:
-    local_aws.client().update_service(
-        cluster=cast.acme.cluster, service=get_service_name(cast), forceNewDeployment=True
-    )
-
-
-def configure(local_aws: LocalAws, cast: Cast, **configuration: Any) -> None:
-    local_aws.client().update_service(
-        cluster=cast.acme.cluster, service=get_service_name(cast), deploymentConfiguration=configuration
-    )
-
-
-def deny_service_deployments(local_aws: LocalAws) -> None:
-    """Deny the newer API actions, as in a role or region without them. Only DescribeServices is left."""
-    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
-        local_aws.fault("access_denied", action=action, account="111111111111")
-
-
-def wait_for_rollback(local_aws: LocalAws, cast: Cast, rollout: Rollout) -> None:
-    """Let ECS's time pass until it rolls the rollout's deployment back. Reads may lag behind."""
-    for _ in range(300):
-        deployments = local_aws.deployments(str(cast.acme.cluster))[get_service_name(cast)]["deployments"]
-        mine = next(each for each in deployments if each["arn"] == rollout.service_deployment_arn)
-        if mine["status"] == "ROLLBACK_IN_PROGRESS":
-            return
-        local_aws.advance(1)
-    raise AssertionError(f"never rolled back: {mine}")
 
 
 def test_a_forced_upgrade_rolls_out_and_succeeds(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -166,42 +124,30 @@ def test_an_image_that_cannot_be_pulled_names_the_reason(cast: Cast, engine: Eng
     assert "CannotPullContainerError" in (upgrade.error_message or "")
 
 
-def test_a_failed_rollback_has_its_own_outcome(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
-    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=get_service_name(cast))
-
-    upgrade = engine.run(trigger(cast))
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
+NO_BREAKER = {"enable": False, "rollback": False}
+ALARMS = {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False}
 
 
-def test_a_breaker_without_rollback_has_its_own_outcome(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.client().update_service(
-        cluster=cast.acme.cluster,
-        service=get_service_name(cast),
-        deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}},
-    )
-    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
+@pytest.mark.parametrize(
+    ("configuration", "faults", "outcome"),
+    [
+        ({}, ["crash", "rollback_fails"], Outcome.ROLLBACK_FAILED),
+        ({"deploymentCircuitBreaker": {"enable": True, "rollback": False}}, ["crash"], Outcome.CIRCUIT_BREAKER),
+        ({"deploymentCircuitBreaker": NO_BREAKER, "alarms": ALARMS}, ["alarm"], Outcome.ALARM),
+    ],
+    ids=["failed rollback", "breaker without rollback", "alarm without rollback"],
+)
+def test_each_failure_has_an_outcome_of_its_own(
+    cast: Cast, engine: Engine, platform: LocalAws, configuration: dict[str, Any], faults: list[str], outcome: Outcome
+) -> None:
+    if configuration:
+        configure(platform, cast, **configuration)
+    for fault in faults:
+        platform.fault(fault, cluster=cast.acme.cluster, service=get_service_name(cast))
 
-    upgrade = engine.run(trigger(cast))
+    upgrade = engine.run(trigger(cast, override_reason="the alarm guards it" if "alarms" in configuration else ""))
 
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.CIRCUIT_BREAKER)}
-
-
-def test_an_alarm_without_rollback_has_its_own_outcome(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.client().update_service(
-        cluster=cast.acme.cluster,
-        service=get_service_name(cast),
-        deploymentConfiguration={
-            "deploymentCircuitBreaker": {"enable": False, "rollback": False},
-            "alarms": {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False},
-        },
-    )
-    platform.fault("alarm", cluster=cast.acme.cluster, service=get_service_name(cast))
-
-    upgrade = engine.run(trigger(cast, override_reason="the alarm guards it"))
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ALARM)}
+    assert verdicts(upgrade) == {"agent": (Status.FAILED, outcome)}
 
 
 def test_a_deployment_from_outside_supersedes_the_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -218,25 +164,6 @@ def test_a_deployment_from_outside_supersedes_the_rollout(cast: Cast, engine: En
     assert str(mine.service_deployment_arn) not in reason
 
 
-@pytest.mark.parametrize("fault", [None, "crash"])
-def test_a_superseded_rollout_is_found_without_the_list(
-    cast: Cast, engine: Engine, platform: LocalAws, fault: str | None
-) -> None:
-    platform.fault("access_denied", action="ListServiceDeployments", account="111111111111")
-    upgrade = trigger(cast)
-    engine.start(upgrade)
-    platform.advance(5)
-    if fault:
-        platform.fault(fault, cluster=cast.acme.cluster)
-    deploy_from_outside(platform, cast)
-    theirs = platform.ledger(action="UpdateService", cluster=cast.acme.cluster)[-1]["deployment_id"]
-
-    engine.run(upgrade)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.SUPERSEDED)}
-    assert theirs in (upgrade.rollouts.get().rollout_reason or "")
-
-
 def test_a_later_deployment_does_not_change_a_success(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast)
     engine.start(upgrade)
@@ -248,51 +175,6 @@ def test_a_later_deployment_does_not_change_a_success(cast: Cast, engine: Engine
     engine.run(upgrade)
 
     assert verdicts(upgrade) == {"agent": (Status.SUCCESS, Outcome.COMPLETED)}
-
-
-def test_a_stop_rolls_back_and_names_the_person(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    upgrade = trigger(cast, "all")
-    engine.start(upgrade)
-    platform.advance(5)
-    stop_upgrade(upgrade, actor=cast.admin)
-
-    engine.run(upgrade)
-
-    assert upgrade.status == Status.FAILED
-    assert verdicts(upgrade) == {
-        "agent": (Status.FAILED, Outcome.STOPPED_BY_USER),
-        "orchestrator": (Status.FAILED, Outcome.NOT_ATTEMPTED),
-        "customer-portal": (Status.FAILED, Outcome.NOT_ATTEMPTED),
-    }
-    assert cast.admin.email in (upgrade.rollouts.get(service="agent").rollout_reason or "")
-    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster, effect=True)) == 1
-
-
-def test_a_stop_in_ecs_with_no_earlier_revision_is_stopped(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    client, name = platform.client(), get_service_name(cast)
-    definition = client.describe_services(cluster=cast.acme.cluster, services=[name])["services"][0]["taskDefinition"]
-    client.delete_service(cluster=cast.acme.cluster, service=name, force=True)
-    platform.advance(600)
-    platform.fault("stuck", cluster=cast.acme.cluster)
-    client.create_service(cluster=cast.acme.cluster, serviceName=name, taskDefinition=definition, desiredCount=4)
-    upgrade = trigger(cast, override_reason="it was created again just now")
-    mine = engine.start(upgrade)
-    client.stop_service_deployment(serviceDeploymentArn=mine.service_deployment_arn)
-
-    engine.run(upgrade)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.STOPPED)}
-    assert "No earlier completed revision" in (upgrade.error_message or "")
-
-
-def test_a_stop_before_the_start_changes_nothing_in_ecs(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    upgrade = trigger(cast)
-    stop_upgrade(upgrade, actor=cast.operator)
-
-    engine.run(upgrade)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.NOT_ATTEMPTED)}
-    assert deployments_started(platform, cast.acme) == 0
 
 
 def test_a_disabled_service_is_skipped_under_all(cast: Cast, engine: Engine, platform: LocalAws) -> None:
@@ -361,13 +243,14 @@ def test_a_service_deleted_while_rolling_ends_the_others(cast: Cast, engine: Eng
     }
 
 
-def test_denied_access_names_the_missing_permission(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+def test_denied_access_names_the_permission_but_no_principal(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("access_denied", action="UpdateService", account="111111111111")
 
     upgrade = engine.run(trigger(cast))
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ACCESS_DENIED)}
     assert "ecs:UpdateService" in (upgrade.error_message or "")
+    assert "arn:aws" not in (upgrade.error_message or "")
 
 
 def test_a_role_that_cannot_be_assumed_is_denied_access(cast: Cast, engine: Engine) -> None:
@@ -494,229 +377,6 @@ def test_two_organizations_roll_side_by_side(cast: Cast, engine: Engine, local_a
     assert (mine.status, theirs.status) == (Status.SUCCESS, Status.SUCCESS)
 
 
-def test_a_stop_after_ecs_rolled_back_is_not_the_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
-    upgrade = trigger(cast)
-    engine.start(upgrade)
-    for _ in range(120):
-        engine.step()
-        if upgrade.rollouts.get().outcome == Outcome.ROLLING_BACK:
-            break
-        platform.advance(1)
-    stop_upgrade(upgrade, actor=cast.admin)
-
-    engine.run(upgrade)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLED_BACK)}
-    assert cast.admin.email not in (upgrade.error_message or "")
-
-
-@pytest.mark.parametrize("denied", ["DescribeServiceDeployments", "ListServiceDeployments"])
-@pytest.mark.parametrize("fault", [None, "crash"])
-def test_describe_services_judges_without_service_deployments(
-    cast: Cast, engine: Engine, platform: LocalAws, denied: str, fault: str | None
-) -> None:
-    platform.fault("access_denied", action=denied, account="111111111111")
-    if fault:
-        platform.fault(fault, cluster=cast.acme.cluster, service=get_service_name(cast))
-
-    upgrade = engine.run(trigger(cast))
-
-    expected = (Status.FAILED, Outcome.ROLLED_BACK) if fault else (Status.SUCCESS, Outcome.COMPLETED)
-    assert verdicts(upgrade) == {"agent": expected}
-
-
-@pytest.mark.parametrize(
-    ("fault", "rolls_back", "expected"),
-    [
-        (None, True, (Status.SUCCESS, Outcome.COMPLETED)),
-        ("crash", True, (Status.FAILED, Outcome.ROLLED_BACK)),
-        ("crash", False, (Status.FAILED, Outcome.CIRCUIT_BREAKER)),
-    ],
-)
-def test_without_service_deployments_events_say_how_it_ended(
-    cast: Cast, engine: Engine, platform: LocalAws, fault: str | None, rolls_back: bool, expected: tuple[str, str]
-) -> None:
-    """No service deployments. The rollout ends while the workers are down, and another deployment follows."""
-    configure(platform, cast, deploymentCircuitBreaker={"enable": True, "rollback": rolls_back})
-    deny_service_deployments(platform)
-    if fault:
-        platform.fault(fault, cluster=cast.acme.cluster, service=get_service_name(cast), times=1)
-    upgrade = trigger(cast)
-    engine.start(upgrade)
-    platform.advance(300)
-    deploy_from_outside(platform, cast)
-    platform.advance(300)
-
-    engine.run(upgrade)
-
-    assert verdicts(upgrade) == {"agent": expected}
-
-
-def test_without_service_deployments_an_alarm_is_no_breaker(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    alarms = {"alarmNames": ["too-many-5xx"], "enable": True, "rollback": False}
-    configure(platform, cast, deploymentCircuitBreaker={"enable": False, "rollback": False}, alarms=alarms)
-    deny_service_deployments(platform)
-    platform.fault("alarm", cluster=cast.acme.cluster, service=get_service_name(cast))
-
-    upgrade = engine.run(trigger(cast, override_reason="the alarm guards it"))
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ALARM)}
-
-
-def test_without_service_deployments_a_rollback_may_fail(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    deny_service_deployments(platform)
-    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
-    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=get_service_name(cast))
-
-    upgrade = engine.run(trigger(cast), seconds=2)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
-
-
-def test_without_service_deployments_a_stop_uses_the_replys_arn(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    deny_service_deployments(platform)
-    upgrade = trigger(cast)
-    engine.start(upgrade)
-    platform.advance(5)
-    stop_upgrade(upgrade, actor=cast.admin)
-
-    engine.run(upgrade, seconds=2)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.STOPPED_BY_USER)}
-    assert cast.admin.email in (upgrade.rollouts.get().rollout_reason or "")
-    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster)) == 1
-
-
-def test_without_service_deployments_a_late_stop_is_not_blamed(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    """Reads lag, so the stop is sent after the circuit breaker has tripped. ECS accepts it and continues to roll back."""
-    deny_service_deployments(platform)
-    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
-    platform.fault("stale_reads", seconds=60)
-    upgrade = trigger(cast)
-    wait_for_rollback(platform, cast, engine.start(upgrade))
-    stop_upgrade(upgrade, actor=cast.admin)
-    engine.step()
-    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster)) == 1
-
-    engine.run(upgrade)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLED_BACK)}
-    assert cast.admin.email not in (upgrade.error_message or "")
-    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster)) == 1
-
-
-def test_without_service_deployments_a_lost_stop_is_sent_again(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    deny_service_deployments(platform)
-    upgrade = trigger(cast)
-    engine.start(upgrade)
-    stop_upgrade(upgrade, actor=cast.admin)
-    platform.fault("timeout_before", action="StopServiceDeployment", times=1, seconds=0.01)
-    engine.step()
-    assert "AWS has not answered the stop request yet" in (upgrade.rollouts.get().stop_error or "")
-
-    engine.run(upgrade, seconds=2)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.STOPPED_BY_USER)}
-    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster, effect=True)) == 1
-
-
-def test_without_service_deployments_a_stops_rollback_may_fail(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    deny_service_deployments(platform)
-    platform.fault("rollback_fails", cluster=cast.acme.cluster, service=get_service_name(cast))
-    upgrade = trigger(cast)
-    engine.start(upgrade)
-    platform.advance(5)
-    stop_upgrade(upgrade, actor=cast.admin)
-
-    engine.run(upgrade)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
-    assert len(platform.ledger(action="StopServiceDeployment", cluster=cast.acme.cluster)) == 1
-
-
-def test_without_service_deployments_others_end_the_rollback(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    deny_service_deployments(platform)
-    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast), times=1)
-    upgrade = trigger(cast)
-    wait_for_rollback(platform, cast, engine.start(upgrade))
-    deploy_from_outside(platform, cast)
-
-    engine.run(upgrade)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.ROLLBACK_FAILED)}
-
-
-def test_a_throttled_stop_is_not_recorded_as_sent(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("throttle", action="StopServiceDeployment")
-    upgrade = trigger(cast)
-    engine.start(upgrade)
-    stop_upgrade(upgrade, actor=cast.admin)
-
-    engine.step()
-
-    assert upgrade.rollouts.get().stop_sent_at is None
-
-
-def test_a_stop_names_the_person_even_if_its_repeat_is_refused(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    """A stale read still shows the deployment in progress."""
-    upgrade = trigger(cast)
-    engine.start(upgrade)
-    platform.advance(20)
-    stop_upgrade(upgrade, actor=cast.admin)
-    platform.fault("stale_reads", seconds=10)
-    engine.step()
-    platform.fault("error", action="StopServiceDeployment", code="ConflictException", status=400)
-    engine.step()
-
-    engine.run(upgrade)
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.STOPPED_BY_USER)}
-
-
-def test_a_lost_call_is_adopted_without_service_deployments(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("access_denied", action="ListServiceDeployments", account="111111111111")
-    platform.fault("reply_lost", action="UpdateService", times=1)
-
-    upgrade = engine.run(trigger(cast))
-
-    assert verdicts(upgrade) == {"agent": (Status.SUCCESS, Outcome.COMPLETED)}
-    assert deployments_started(platform, cast.acme) == 1
-
-
-def test_a_stale_read_does_not_supersede_the_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    deny_service_deployments(platform)
-    platform.fault("stale_reads", seconds=20)
-
-    upgrade = engine.run(trigger(cast))
-
-    assert verdicts(upgrade) == {"agent": (Status.SUCCESS, Outcome.COMPLETED)}
-
-
-def test_a_denied_stop_is_shown_and_does_not_stop_reads(
-    cast: Cast, engine: Engine, platform: LocalAws, client_for: Callable[[User], Client]
-) -> None:
-    platform.fault("access_denied", action="StopServiceDeployment", account="111111111111")
-    upgrade = trigger(cast)
-    engine.start(upgrade)
-    engine.step()
-    before = upgrade.rollouts.get().last_checked_at
-    stop_upgrade(upgrade, actor=cast.admin)
-
-    engine.step()
-
-    rollout = upgrade.rollouts.get()
-    refusal = "The stop was refused. ecs:StopServiceDeployment: AccessDeniedException (AWS request "
-    assert (rollout.stop_error or "").startswith(refusal)
-    assert rollout.check_error is None
-    assert rollout.last_checked_at != before
-    page = client_for(cast.viewer).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
-    assert "The stop request has not succeeded yet" in page
-    assert str(rollout.stop_error) in page
-    assert "AWS has not answered" not in page
-    assert engine.run(upgrade).status == Status.SUCCESS
-
-
 def test_a_changed_organization_does_not_move_a_rollout(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     upgrade = trigger(cast, "all")
     engine.start(upgrade)
@@ -750,11 +410,7 @@ def test_no_service_starts_after_suspension_or_demotion(
 
 
 def test_a_fix_deployed_after_the_breaker_does_not_hide_it(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.client().update_service(
-        cluster=cast.acme.cluster,
-        service=get_service_name(cast),
-        deploymentConfiguration={"deploymentCircuitBreaker": {"enable": True, "rollback": False}},
-    )
+    configure(platform, cast, deploymentCircuitBreaker={"enable": True, "rollback": False})
     platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
     upgrade = trigger(cast)
     engine.start(upgrade)
@@ -765,43 +421,6 @@ def test_a_fix_deployed_after_the_breaker_does_not_hide_it(cast: Cast, engine: E
     engine.run(upgrade)
 
     assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.CIRCUIT_BREAKER)}
-
-
-def test_an_error_shows_no_aws_principal(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("access_denied", action="UpdateService", account="111111111111")
-
-    upgrade = engine.run(trigger(cast))
-
-    assert "arn:aws" not in (upgrade.error_message or "")
-
-
-def test_a_list_of_deployments_does_not_hide_the_breaker(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    """ListServiceDeployments reports no breaker. The service's own entry does."""
-    configure(platform, cast, deploymentCircuitBreaker={"enable": True, "rollback": False})
-    platform.fault("access_denied", action="DescribeServiceDeployments", account="111111111111")
-    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
-
-    upgrade = engine.run(trigger(cast, override_reason="no rollback here"))
-
-    assert verdicts(upgrade) == {"agent": (Status.FAILED, Outcome.CIRCUIT_BREAKER)}
-
-
-@pytest.mark.parametrize(
-    ("fault", "expected"),
-    [(None, (Status.SUCCESS, Outcome.COMPLETED)), ("crash", (Status.FAILED, Outcome.ROLLED_BACK))],
-)
-def test_without_a_rollout_state_a_steady_service_has_ended(
-    cast: Cast, engine: Engine, platform: LocalAws, fault: str | None, expected: tuple[str, str]
-) -> None:
-    """ECS returns no rolloutState behind a Classic Load Balancer."""
-    deny_service_deployments(platform)
-    platform.fault("member_left_out", action="DescribeServices", member="services.deployments.rolloutState")
-    if fault:
-        platform.fault(fault, cluster=cast.acme.cluster, service=get_service_name(cast), times=1)
-
-    upgrade = engine.run(trigger(cast), seconds=5)
-
-    assert verdicts(upgrade) == {"agent": expected}
 
 
 def test_a_deployment_from_before_the_call_is_not_adopted(cast: Cast, engine: Engine, platform: LocalAws) -> None:

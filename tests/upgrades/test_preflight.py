@@ -1,11 +1,7 @@
 """Pre-flight: what it finds, what it blocks through page and API, and what an override records."""
 
-import ssl
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 from unittest.mock import ANY
 
 import pytest
@@ -15,47 +11,19 @@ from django.utils import timezone
 
 from portal.accounts.sessions import ENDS_AT
 from portal.errors import PortalError
-from portal.idempotency import IdempotencyKey
 from portal.models import AuditEvent, Organization, User
 from tests.conftest import Cast, Engine, audited_changes, get_session, seed_platform
 from tests.local_aws import LocalAws
-from tests.outside import Outside, as_json, outside
-from tests.upgrades.conftest import PREFLIGHT, UPGRADE, Door, assert_refused, at_local_aws, make_upgrade, post_json
-from tests.upgrades.test_rollback import upgraded
-from upgrades.checks import preflight
+from tests.upgrades.conftest import PREFLIGHT, UPGRADE, Door, assert_refused, make_upgrade, post_json, upgraded
+from tests.upgrades.preflight_checks import ask, get_agent, written
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.inventory.ecs_services import service_name
-from upgrades.models import Rollout, Upgrade, UpgradeCheck, UpgradeEvent
+from upgrades.models import Rollout, UpgradeEvent
 from upgrades.states import CheckStatus, Outcome, PreflightCheck, Stage, Status
 
 SignIn = Callable[[User], Client]
 REASON = "the vendor asked for it"
 PROBES = ["agent_health", "orchestrator_health", "connectors", "providers"]
-
-
-@pytest.fixture
-def healthy(cast: Cast, platform: LocalAws) -> LocalAws:
-    """Seed the platforms of acme and globex: steady, healthy, and with addresses."""
-    at_local_aws(platform, cast.acme)
-    at_local_aws(platform, cast.globex)
-    return platform
-
-
-def ask(client: Client, **query: str) -> dict[str, dict[str, Any]]:
-    """Return the checks from the API by name."""
-    response = client.get(PREFLIGHT, query)
-    assert response.status_code == 200, response.content
-    return {check["check"]: check for check in response.json()["checks"]}
-
-
-def statuses(checks: dict[str, dict[str, Any]]) -> dict[str, str]:
-    return {name: check["status"] for name, check in checks.items()}
-
-
-def written() -> tuple[int, ...]:
-    counts = (model.objects.count() for model in (Upgrade, Rollout, UpgradeCheck, IdempotencyKey))
-    return (*counts, audited_changes().count())
 
 
 # --- what it finds -------------------------------------------------------------------------------------------------
@@ -173,10 +141,6 @@ def part(name: str, status: str) -> Callable[[Cast, LocalAws], None]:
         platform.set_platform(cast.acme.deployment_stack, name, status)
 
     return switch
-
-
-def get_agent(cast: Cast) -> str:
-    return service_name(cast.acme, "agent")
 
 
 FAILING: dict[str, tuple[Callable[[Cast, LocalAws], None], set[str], str]] = {
@@ -311,122 +275,6 @@ def test_a_breaker_without_rollback_passes_and_says_so(cast: Cast, healthy: Loca
 
     assert check["status"] == "pass"
     assert "On for Agent service (ROLLING: circuit breaker without automatic rollback)." in check["detail"]
-
-
-ALARMS = {"alarmNames": ["errors-5xx"], "enable": True, "rollback": True}
-PAUSE = {"targetType": "PAUSE", "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT"]}
-EARLY = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
-BREAKER = {"enable": True, "rollback": True}
-OFF = {"enable": False, "rollback": False}
-# deploymentConfiguration, the check's status, and what it names as on or missing.
-DETECTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "rolling with alarms": (
-        {"deploymentCircuitBreaker": OFF, "alarms": ALARMS},
-        "pass",
-        "(ROLLING: alarms with rollback).",
-    ),
-    "rolling with nothing": ({"deploymentCircuitBreaker": OFF}, "fail", "(ROLLING: no circuit breaker, no alarms)."),
-    "blue/green with alarms": (
-        {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 5, "alarms": ALARMS},
-        "pass",
-        "(BLUE_GREEN: alarms with rollback, bake of 5 min; no lifecycle hook).",
-    ),
-    "canary with a pause": (
-        {"strategy": "CANARY", "bakeTimeInMinutes": 5, "lifecycleHooks": [PAUSE]},
-        "pass",
-        "(CANARY: 1 pause, bake of 5 min; no alarms with rollback).",
-    ),
-    "linear without a bake": (
-        {"strategy": "LINEAR", "bakeTimeInMinutes": 0, "alarms": ALARMS},
-        "fail",
-        "(LINEAR: alarms with rollback; no lifecycle hook, no bake).",
-    ),
-    "blue/green with a bake only": (
-        {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 5},
-        "fail",
-        "(BLUE_GREEN: bake of 5 min; no alarms with rollback, no lifecycle hook).",
-    ),
-    "early success": (
-        {"deploymentCircuitBreaker": BREAKER, "earlySuccessCriteria": EARLY},
-        "pass",
-        "when 100 % of the new tasks are healthy. No circuit breaker, alarm or rollback protects the rest. Old tasks drain",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", DETECTIONS)
-def test_failure_detection_is_that_of_the_strategy(
-    cast: Cast, healthy: LocalAws, client_for: SignIn, kind: str
-) -> None:
-    configuration, status, sentence = DETECTIONS[kind]
-    if "strategy" in configuration:
-        configuration = {"deploymentCircuitBreaker": OFF, **configuration}
-    healthy.client().update_service(
-        cluster=cast.acme.cluster, service=get_agent(cast), deploymentConfiguration=configuration
-    )
-
-    check = ask(client_for(cast.viewer), service="agent")["circuit_breaker"]
-
-    assert check["status"] == status
-    assert sentence in check["detail"]
-
-
-def rolling_back(cast: Cast, platform: LocalAws, **configuration: Any) -> None:
-    """Let ECS roll a deployment of the agent service back, as far as it starts the earlier tasks."""
-    ecs, cluster = platform.client(), cast.acme.cluster
-    configuration = {"deploymentCircuitBreaker": BREAKER, **configuration}
-    ecs.update_service(cluster=cluster, service=get_agent(cast), deploymentConfiguration=configuration)
-    ecs.update_service(cluster=cluster, service=get_agent(cast), forceNewDeployment=True)
-    platform.advance(12)
-    newest = ecs.list_service_deployments(cluster=cluster, service=get_agent(cast))["serviceDeployments"][0]
-    ecs.stop_service_deployment(serviceDeploymentArn=newest["serviceDeploymentArn"], stopType="ROLLBACK")
-    platform.advance(2)
-
-
-@pytest.mark.parametrize("is_described", [True, False])
-def test_a_rollback_by_ecs_blocks_page_and_api(
-    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, is_described: bool
-) -> None:
-    rolling_back(cast, healthy)
-    if not is_described:
-        healthy.fault("access_denied", action="DescribeServiceDeployments", account="111111111111")
-    before = written()
-
-    response = door.trigger(client_for(cast.operator), cast.acme)
-
-    assert response.status_code == 409
-    text = door.get_text(response)
-    assert "Agent service is rolling back" in text
-    assert "could neither roll back nor start tasks" in text
-    assert written() == before
-    assert door.trigger(client_for(cast.operator), cast.acme, override_reason=REASON).status_code == door.accepted
-
-
-@pytest.mark.parametrize("stage", ["BAKE_TIME", "POST_TEST_TRAFFIC_SHIFT"])
-def test_an_open_deployment_is_named_with_its_stage(
-    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, stage: str
-) -> None:
-    """A bake looks like a completed deployment to DescribeServices: every new task runs."""
-    ecs, cluster = healthy.client(), cast.acme.cluster
-    hooks = [] if stage == "BAKE_TIME" else [PAUSE]
-    configuration = {
-        "strategy": "BLUE_GREEN",
-        "bakeTimeInMinutes": 60,
-        "deploymentCircuitBreaker": OFF,
-        "alarms": ALARMS,
-        "lifecycleHooks": hooks,
-    }
-    ecs.update_service(cluster=cluster, service=get_agent(cast), deploymentConfiguration=configuration)
-    ecs.update_service(cluster=cluster, service=get_agent(cast), forceNewDeployment=True)
-    for _ in range(60):
-        healthy.advance(10)
-    arn = ecs.list_service_deployments(cluster=cluster, service=get_agent(cast))["serviceDeployments"][0]
-
-    response = door.trigger(client_for(cast.operator), cast.acme)
-
-    assert response.status_code == 409
-    does = "serves all traffic and bakes" if stage == "BAKE_TIME" else f"waits for a decision at {stage} until 20"
-    assert f"the deployment {arn['serviceDeploymentArn'].rpartition('/')[2]} {does}" in door.get_text(response)
 
 
 # --- unknown checks do not block -----------------------------------------------------------------------------------
@@ -589,151 +437,6 @@ def test_another_override_is_another_request(cast: Cast, healthy: LocalAws, clie
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server() -> Iterator[Outside]:
-    with outside() as running:
-        yield running
-
-
-HEALTHY = {
-    "/health": {"status": "healthy", "components": {"llm_router": True}},
-    "/mcp/health": {"healthy": True, "total_connectors": 1},
-    "/api/v1/llm-providers/status": {"providers": {"openai": {"status": "healthy"}}},
-}
-
-
-def stand_in(server: Outside, organization: Organization, *, seconds: float = 0, healthy: bool = True) -> None:
-    """Use the test's own server as the organization's platform."""
-    organization.platform_agent_url = organization.platform_orchestrator_url = server.url
-    organization.save()
-    for path, body in HEALTHY.items():
-        server.answers[path] = as_json(body, status=200 if healthy else 503, seconds=seconds)
-
-
-def test_a_trigger_waits_at_most_four_seconds(
-    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
-) -> None:
-    stand_in(server, cast.acme, seconds=20)
-    platform.fault("delay", action="DescribeServices", account="111111111111", seconds=20)
-    client = client_for(cast.operator)
-    client.get("/api/v1/auth/session")
-    began = time.monotonic()
-
-    response = post_json(client, UPGRADE, {"service": "agent"})
-
-    assert time.monotonic() - began < 8  # 10 in sequence; a busy machine adds to the 4
-    assert "No complete response within 3 seconds" in assert_refused(response, 409, "preflight_failed")["detail"]
-
-
-def test_the_probes_run_in_parallel(cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn) -> None:
-    stand_in(server, cast.acme, seconds=1)
-    began = time.monotonic()
-
-    checks = ask(client_for(cast.viewer))
-
-    assert time.monotonic() - began < 3.8  # 4 in sequence
-    assert [checks[name]["status"] for name in PROBES] == ["pass"] * 4
-
-
-def test_findings_are_cached_for_all_users(cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn) -> None:
-    stand_in(server, cast.acme)
-    for person in (cast.viewer, cast.operator, cast.admin):
-        ask(client_for(person))
-        ask(client_for(person), service="agent")
-
-    assert len(server.requests) == 4
-
-
-def test_another_organization_or_address_is_read_again(
-    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
-) -> None:
-    stand_in(server, cast.acme, healthy=False)
-    with outside() as other:
-        stand_in(other, cast.globex)
-        assert [ask(client_for(cast.outsider))[name]["status"] for name in PROBES] == ["pass"] * 4
-        assert [ask(client_for(cast.viewer))[name]["status"] for name in PROBES] == ["fail"] * 4
-        stand_in(other, cast.acme)
-        assert [ask(client_for(cast.viewer))[name]["status"] for name in PROBES] == ["pass"] * 4
-
-
-def test_a_failed_check_is_repeated_at_the_trigger(
-    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn, door: Door
-) -> None:
-    """A failure that the page showed some seconds ago may have been fixed since."""
-    stand_in(server, cast.acme, healthy=False)
-    client = client_for(cast.operator)
-    assert ask(client)["agent_health"]["status"] == "fail"
-    stand_in(server, cast.acme)
-    time.sleep(1.1)
-
-    assert door.trigger(client, cast.acme).status_code == door.accepted
-
-    assert len(server.requests) == 8
-
-
-def test_a_failure_that_is_unknown_now_still_blocks(
-    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn
-) -> None:
-    stand_in(server, cast.acme, healthy=False)
-    client = client_for(cast.operator)
-    assert ask(client)["agent_health"]["status"] == "fail"
-    stand_in(server, cast.acme, seconds=9)
-    time.sleep(1.1)
-    preflight.ProbeBatch(cast.acme, fresh_seconds=1)  # another request is waiting for an answer
-
-    response = post_json(client, UPGRADE, {"service": "agent"})
-
-    assert "agent_health" in assert_refused(response, 409, "preflight_failed")["checks"]
-
-
-def test_concurrent_requests_wait_for_one_reading(cast: Cast, platform: LocalAws, server: Outside) -> None:
-    stand_in(server, cast.acme, seconds=0.5)
-    found: list[list[CheckStatus]] = []
-
-    def read_preflight() -> None:
-        asking = preflight.ProbeBatch(cast.acme, fresh_seconds=5)
-        found.append([dated.finding.status for dated in asking.answers(time.monotonic() + 3).values()])
-
-    threads = [threading.Thread(target=read_preflight) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert found == [[CheckStatus.PASS] * 4] * 20
-    assert len(server.requests) == 4
-
-
-def test_after_a_request_died_findings_are_unknown_for_a_while(cast: Cast, platform: LocalAws, server: Outside) -> None:
-    stand_in(server, cast.acme, seconds=5)
-    preflight.ProbeBatch(cast.acme, fresh_seconds=5)  # and its answers are never collected
-
-    late = preflight.ProbeBatch(cast.acme, fresh_seconds=5).answers(time.monotonic() + 0.2)
-
-    assert {dated.finding.detail for dated in late.values()} == {preflight.TOO_LATE}
-
-
-def test_a_crashed_probe_is_unknown_and_later_repeated(
-    cast: Cast, platform: LocalAws, server: Outside, client_for: SignIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def break_down(*_: Any, **__: Any) -> None:
-        raise MemoryError
-
-    stand_in(server, cast.acme)
-    cast.acme.platform_agent_url = server.url.replace("http:", "https:")
-    cast.acme.save()
-    client = client_for(cast.viewer)
-    with monkeypatch.context() as broken:
-        broken.setattr(ssl.SSLContext, "wrap_socket", break_down)
-        checks = ask(client)
-    assert [checks[name]["status"] for name in PROBES] == ["unknown", "pass", "unknown", "pass"]
-    assert "The portal failed to run this check" in checks["agent_health"]["detail"]
-
-    stand_in(server, cast.acme)
-
-    assert [ask(client)[name]["status"] for name in PROBES] == ["pass"] * 4
 
 
 def test_the_rollback_command_refuses_a_failed_check(cast: Cast, healthy: LocalAws) -> None:

@@ -7,9 +7,8 @@ from django.test import Client
 
 from tests.conftest import Cast, sign_in
 from tests.local_aws import LocalAws
-from tests.upgrades.conftest import UPGRADE, Door, make_upgrade, post_json
+from tests.upgrades.conftest import UPGRADE, Door, make_upgrade, post_json, upgraded
 from tests.upgrades.test_decisions import CONTINUE, ROLL_BACK, set_pause
-from tests.upgrades.test_rollback import upgraded
 from upgrades.models import Decision, Upgrade
 from upgrades.states import Status
 

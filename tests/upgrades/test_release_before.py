@@ -137,7 +137,7 @@ def test_the_previous_release_cannot_end_newer_rollouts(
 
 def test_the_releases_share_cached_task_definitions(cast: Cast, platform: LocalAws) -> None:
     """An entry of another release in the shared cache, in another shape, does no harm."""
-    row = read_running_services(cast.acme).services[0]  # type: ignore[union-attr]
+    row = read_running_services(cast.acme).services[0]  # type: ignore[union-attr] # never None here
     key = f"task-definition:{row.task_definition}"
     assert set(soft_cache.read(key)) == {"arn", "family", "revision", "images"}
 

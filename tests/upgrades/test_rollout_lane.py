@@ -240,7 +240,7 @@ def count_again(upgrade: Upgrade) -> None:
     ValidationRun.objects.update(is_done=True)
     upgrade.rollouts.update(last_checked_at=Now() - timedelta(minutes=2))
     rollout = upgrade.rollouts.get()
-    with tenancy.no_organization():
+    with tenancy.inside(tenancy.NOTHING):
         refresh_draining(rollout.pk)
 
 

@@ -10,8 +10,7 @@ from django.utils import timezone
 from portal.models import Organization
 from tests.conftest import Cast, sign_in
 from tests.local_aws import LocalAws
-from tests.upgrades.conftest import Door, make_upgrade
-from tests.upgrades.test_rollback import upgraded
+from tests.upgrades.conftest import Door, make_upgrade, upgraded
 from upgrades.models import Kind, Upgrade
 from upgrades.states import Status
 

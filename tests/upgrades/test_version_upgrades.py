@@ -2,79 +2,37 @@
 
 import json
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.db.models.functions import Now
 
-from portal.errors import PortalError
 from tests.conftest import Cast, Engine
 from tests.faults.test_never_doubled import deployments
 from tests.local_aws import LocalAws
 from tests.processes import start_step, wait_for
 from tests.upgrades.conftest import push_untagged
+from tests.upgrades.versions import (
+    REGISTRY,
+    definition_now,
+    deploy,
+    get_place,
+    plain_definition,
+    put_image,
+    registrations,
+    running_digests,
+    service_now,
+    trigger,
+)
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.models import Rollout, Upgrade, UpgradeEvent
+from upgrades.models import Rollout, UpgradeEvent
 from upgrades.states import EventKind, Outcome, Phase, Status
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("registry")]
 
-REGISTRY = "111111111111.dkr.ecr.eu-central-1.amazonaws.com"
+
 OUTPUT_ONLY = {"taskDefinitionArn", "revision", "status", "requiresAttributes", "compatibilities", "registeredAt"}
-
-
-def trigger(cast: Cast, service: str = "agent", version: str = "v9.9.1", **options: Any) -> Upgrade:
-    return trigger_upgrade(cast.acme, actor=cast.operator, service=service, version=version, **options)
-
-
-def registrations(local_aws: LocalAws) -> list[dict[str, Any]]:
-    return local_aws.ledger(action="RegisterTaskDefinition", effect=True)
-
-
-def get_place(cast: Cast, service: str = "agent") -> dict[str, str]:
-    return {"cluster": str(cast.acme.cluster), "service": f"{cast.acme.deployment_stack}-{service}-service"}
-
-
-def service_now(local_aws: LocalAws, cast: Cast, service: str = "agent") -> dict[str, Any]:
-    place = get_place(cast, service)
-    (found,) = local_aws.client().describe_services(cluster=place["cluster"], services=[place["service"]])["services"]
-    return dict(found)
-
-
-def definition_now(local_aws: LocalAws, cast: Cast, service: str = "agent") -> dict[str, Any]:
-    """Return the service's task definition with its tags."""
-    arn = service_now(local_aws, cast, service)["taskDefinition"]
-    reply = local_aws.client().describe_task_definition(taskDefinition=arn, include=["TAGS"])
-    return {**reply["taskDefinition"], "tags": reply.get("tags", [])}
-
-
-def running_digests(local_aws: LocalAws, cast: Cast, service: str = "agent") -> set[str]:
-    place = get_place(cast, service)
-    arns = local_aws.client().list_tasks(cluster=place["cluster"], serviceName=place["service"])["taskArns"]
-    tasks = local_aws.client().describe_tasks(cluster=place["cluster"], tasks=arns)["tasks"]
-    return {container["imageDigest"] for task in tasks for container in task["containers"]}
-
-
-def deploy(local_aws: LocalAws, cast: Cast, definition: dict[str, Any], service: str = "agent") -> str:
-    """Register a task definition and roll the service to it outside the portal. Return its ARN."""
-    arn = local_aws.client().register_task_definition(**definition)["taskDefinition"]["taskDefinitionArn"]
-    local_aws.client().update_service(**get_place(cast, service), taskDefinition=arn)
-    local_aws.advance(300)
-    return str(arn)
-
-
-def plain_definition(cast: Cast, image: str, service: str = "agent", **fields: Any) -> dict[str, Any]:
-    container = {"name": service, "image": image, "essential": True, "memory": 512}
-    family = f"{cast.acme.deployment_stack}-{service}"
-    return {"family": family, "containerDefinitions": [container], **fields}
-
-
-def put_image(local_aws: LocalAws, tags: list[str], *, repository: str = "axonflow-agent") -> str:
-    """Push an image now and return its digest. Its tags move from other images."""
-    seeded = local_aws.seed(images=[{"repository": repository, "tags": tags, "pushed_at": local_aws.now()}])
-    return str(seeded["images"][f"{repository}:{tags[0]}"])
 
 
 # --- it works ------------------------------------------------------------------------------------------------------
@@ -367,93 +325,6 @@ def test_names_are_compared_if_tasks_cannot_be_read(
     assert upgrade.rollouts.get().outcome == outcome
 
 
-# --- nothing to change, unless an outside deployment is in progress or has failed ----------------------------------
-
-
-def start_outside(local_aws: LocalAws, cast: Cast, image: str, service: str = "agent") -> str:
-    """Start a deployment of the image outside the portal and return its task definition. No time passes."""
-    definition = plain_definition(cast, image, service)
-    arn = local_aws.client().register_task_definition(**definition)["taskDefinition"]["taskDefinitionArn"]
-    local_aws.client().update_service(**get_place(cast, service), taskDefinition=arn)
-    return str(arn)
-
-
-def fail_outside(local_aws: LocalAws, cast: Cast, image: str, service: str = "agent") -> str:
-    """Deploy the image outside the portal. Its tasks crash, and the circuit breaker stops it without a rollback."""
-    breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": False}}
-    local_aws.client().update_service(**get_place(cast, service), deploymentConfiguration=breaker)
-    local_aws.fault("crash", **get_place(cast, service), times=1)
-    arn = start_outside(local_aws, cast, image, service)
-    local_aws.advance(300)
-    return arn
-
-
-@pytest.mark.parametrize("interfere", [start_outside, fail_outside], ids=["under_way", "failed"])
-@pytest.mark.parametrize("image", ["v9.9.0", "v9.9.1"])
-def test_an_outside_deployment_that_has_not_ended_is_replaced(
-    cast: Cast,
-    engine: Engine,
-    platform: LocalAws,
-    registry: dict[str, str],
-    interfere: Callable[[LocalAws, Cast, str], str],
-    image: str,
-) -> None:
-    """The tasks run v9.9.0, but ECS still rolls to the other task definition, or would start the next task from it."""
-    theirs = interfere(platform, cast, f"{REGISTRY}/axonflow-agent:{image}")
-    assert running_digests(platform, cast) == {registry["agent:v9.9.0"]}
-
-    upgrade = engine.run(trigger(cast, version="v9.9.0", override_reason="it replaces the outside deployment"))
-
-    rollout = upgrade.rollouts.get()
-    assert (upgrade.status, rollout.outcome, rollout.attempts) == (Status.SUCCESS, Outcome.COMPLETED, 1)
-    assert rollout.previous_task_definition == theirs
-    assert running_digests(platform, cast) == {registry["agent:v9.9.0"]}
-    assert service_now(platform, cast)["deployments"][0]["id"] == rollout.deployment_id
-
-
-def test_an_outside_deployment_before_its_turn_is_replaced(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    upgrade = trigger(cast, "all", version="v9.9.0")
-    start_outside(platform, cast, f"{REGISTRY}/axonflow-customer-portal:v9.9.1", "customer-portal")
-    for _ in range(3):
-        engine.step()  # each service has had its turn, and no time has passed in ECS
-
-    engine.run(upgrade)
-
-    assert list(upgrade.rollouts.order_by("position").values_list("outcome", flat=True)) == [
-        Outcome.NO_CHANGE,
-        Outcome.NO_CHANGE,
-        Outcome.COMPLETED,
-    ]
-
-
-def test_a_foreign_image_that_has_not_ended_well_is_rolled(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    theirs = start_outside(platform, cast, "ghcr.io/getaxonflow/axonflow-agent:v9.9.0")
-
-    upgrade = engine.run(trigger(cast, version="latest", override_reason="it is rolling"))
-
-    rollout = upgrade.rollouts.get()
-    assert (rollout.outcome, rollout.task_definition) == (Outcome.COMPLETED, theirs)
-
-
-def test_a_completed_outside_deployment_is_no_change(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.9.1"))
-    before = len(platform.ledger(action="UpdateService"))
-
-    upgrade = engine.run(trigger(cast, version="v9.9.1"))
-
-    assert upgrade.rollouts.get().outcome == Outcome.NO_CHANGE
-    assert len(platform.ledger(action="UpdateService")) == before
-
-
-def test_a_version_that_ecs_rolled_back_to_is_no_change(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("crash", **get_place(cast), times=1)
-    deploy(platform, cast, plain_definition(cast, f"{REGISTRY}/axonflow-agent:v9.9.1"))
-
-    upgrade = engine.run(trigger(cast, version="v9.9.0"))
-
-    assert upgrade.rollouts.get().outcome == Outcome.NO_CHANGE
-
-
 # --- never twice ---------------------------------------------------------------------------------------------------
 
 
@@ -549,181 +420,6 @@ def test_a_refused_registration_says_where_to_find_the_reason(cast: Cast, engine
     assert "ecs:RegisterTaskDefinition: ClientException (AWS request " in (upgrade.error_message or "")
     assert "CloudTrail" in (upgrade.error_message or "")
     assert "Too many containers." not in (upgrade.error_message or "")
-
-
-# --- registries that cannot be read or lack the version --------------------------------------------------------------
-
-
-def test_a_foreign_registry_rolls_the_same_task_definition(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    image = "ghcr.io/getaxonflow/axonflow-agent:v9.9.0"
-    arn = deploy(platform, cast, plain_definition(cast, image))
-
-    upgrade = engine.run(trigger(cast, version="latest", force_new_deployment=True))
-
-    rollout = upgrade.rollouts.get()
-    assert (rollout.outcome, rollout.task_definition, rollout.wanted_version) == (Outcome.COMPLETED, arn, None)
-    assert (rollout.from_version, rollout.to_version) == ("v9.9.0", "v9.9.0")
-    assert {rollout.to_digest} == running_digests(platform, cast)
-
-
-def test_a_foreign_registry_has_no_versions_to_choose(cast: Cast, platform: LocalAws) -> None:
-    deploy(platform, cast, plain_definition(cast, "ghcr.io/getaxonflow/axonflow-agent:v9.9.0"))
-
-    refused = refusal(cast)
-
-    assert (refused.code, refused.status) == ("version_unavailable", 400)
-    assert "agent service: ghcr.io/getaxonflow/axonflow-agent is not in Amazon ECR" in refused.message
-
-
-def refusal(cast: Cast, service: str = "agent", version: str = "v9.9.1") -> PortalError:
-    """Return the error that refuses the trigger. Check that nothing is written."""
-    before = Upgrade.objects.count()
-    with pytest.raises(PortalError) as refused:
-        trigger(cast, service, version)
-    assert Upgrade.objects.count() == before
-    return refused.value
-
-
-def test_a_registry_that_denies_access_is_limited(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.fault("access_denied", action="DescribeImages")
-
-    refused = refusal(cast)
-    upgrade = engine.run(trigger(cast, version="latest", force_new_deployment=True))
-
-    assert (refused.code, refused.status) == ("version_unavailable", 400)
-    assert "ecr:DescribeImages" in refused.message
-    assert upgrade.rollouts.get().outcome == Outcome.COMPLETED
-    assert registrations(platform) == []
-
-
-def test_a_missing_repository_is_limited(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.client("ecr").delete_repository(repositoryName="axonflow-agent", force=True)
-
-    refused = refusal(cast)
-    upgrade = engine.run(trigger(cast, version="latest"))
-
-    assert "Amazon ECR has no repository axonflow-agent in eu-central-1" in refused.message
-    assert upgrade.rollouts.get().outcome == Outcome.NO_CHANGE
-
-
-def test_a_repository_without_a_tagged_image_is_limited(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    ecr = platform.client("ecr")
-    ecr.delete_repository(repositoryName="axonflow-agent", force=True)
-    ecr.create_repository(repositoryName="axonflow-agent")
-
-    upgrade = engine.run(trigger(cast, version="latest"))
-
-    assert upgrade.rollouts.get().outcome == Outcome.NO_CHANGE
-
-
-def test_an_ambiguous_container_is_left_unchanged(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    image = f"{REGISTRY}/axonflow-agent:v9.9.0"
-    containers = [{"name": name, "image": image, "essential": True, "memory": 64} for name in ("one", "two")]
-    deploy(platform, cast, {"family": f"{cast.acme.deployment_stack}-agent", "containerDefinitions": containers})
-
-    refused = refusal(cast)
-    upgrade = engine.run(trigger(cast, version="latest", force_new_deployment=True))
-
-    assert "cannot identify the container" in refused.message
-    assert (upgrade.status, registrations(platform)[1:]) == (Status.SUCCESS, [])
-
-
-@pytest.mark.parametrize("fault", ["throttle", "server_error", "timeout_before"])
-@pytest.mark.parametrize("action", ["DescribeImages", "DescribeServices"])
-def test_an_explicit_version_needs_aws_to_answer(cast: Cast, platform: LocalAws, fault: str, action: str) -> None:
-    platform.fault(fault, action=action, account="111111111111")
-
-    refused = refusal(cast)
-
-    assert (refused.code, refused.status) == ("registry_unavailable", 502)
-
-
-def test_a_resolved_version_needs_no_registry(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    upgrade = trigger(cast)
-    platform.fault("throttle", action="DescribeImages")
-
-    engine.run(upgrade)
-
-    assert upgrade.rollouts.get().outcome == Outcome.COMPLETED
-    assert upgrade.rollouts.get().to_version == "v9.9.1"
-
-
-def test_latest_is_resolved_later_if_the_registry_is_down(
-    cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
-) -> None:
-    platform.fault("throttle", action="DescribeImages")
-    upgrade = trigger(cast, version="latest")
-    engine.step()
-    waiting = upgrade.rollouts.get()
-    assert (waiting.phase, waiting.wanted_version, waiting.wanted_image) == (Phase.DUE, "latest", None)
-    assert (waiting.check_error or "").startswith("ecr:DescribeImages: ThrottlingException (AWS request ")
-    platform.clear_faults()
-
-    engine.run(upgrade)
-
-    assert upgrade.rollouts.get().to_version == "v9.9.1"
-    assert running_digests(platform, cast) == {registry["agent:v9.9.1"]}
-
-
-@pytest.mark.parametrize("version", ["v1.0.0", "not a tag", "-x", "sha256:abc", "sha256:" + 64 * "0"])
-def test_an_unknown_version_is_refused(cast: Cast, platform: LocalAws, version: str) -> None:
-    refused = refusal(cast, version=version)
-
-    assert (refused.code, refused.status) == ("version_unavailable", 400)
-    assert f"agent service: the repository axonflow-agent has no image {version}" in refused.message
-
-
-def test_a_version_that_one_service_lacks_names_the_service(cast: Cast, platform: LocalAws) -> None:
-    platform.client("ecr").batch_delete_image(repositoryName="axonflow-orchestrator", imageIds=[{"imageTag": "v9.8.0"}])
-
-    refused = refusal(cast, "all", "v9.8.0")
-
-    assert "(orchestrator: the repository axonflow-orchestrator has no image v9.8.0)" in refused.message
-    assert trigger(cast, "agent", "v9.8.0").version == "v9.8.0"
-
-
-def test_a_disabled_service_may_lack_the_version(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.client("ecr").delete_repository(repositoryName="axonflow-customer-portal", force=True)
-    platform.client().update_service(**get_place(cast, "customer-portal"), desiredCount=0)
-
-    upgrade = engine.run(trigger(cast, "all"))
-
-    assert upgrade.status == Status.SUCCESS
-    assert upgrade.rollouts.get(service="customer-portal").outcome == Outcome.DISABLED
-
-
-def test_a_service_scaled_up_meanwhile_keeps_its_image(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.client("ecr").delete_repository(repositoryName="axonflow-customer-portal", force=True)
-    platform.client().update_service(**get_place(cast, "customer-portal"), desiredCount=0)
-    upgrade = trigger(cast, "all", force_new_deployment=True)
-    platform.client().update_service(**get_place(cast, "customer-portal"), desiredCount=2)
-
-    engine.run(upgrade)
-
-    last = upgrade.rollouts.get(service="customer-portal")
-    assert (upgrade.status, last.outcome) == (Status.PARTIAL, Outcome.NOT_ATTEMPTED)
-    assert "v9.9.1 is not available: Amazon ECR has no repository axonflow-customer-portal" in (
-        last.error_message or ""
-    )
-
-
-def test_a_missing_cluster_needs_no_version(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    cast.acme.deployment_cluster = "gone"
-    cast.acme.save()
-
-    upgrade = engine.run(trigger(cast, override_reason="to see the error of ECS"))
-
-    assert upgrade.rollouts.get().outcome == Outcome.SERVICE_MISSING
-
-
-def test_a_missing_service_needs_no_version(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    platform.client().delete_service(**get_place(cast, "orchestrator"), force=True)
-    platform.advance(600)
-
-    upgrade = engine.run(trigger(cast, "all", override_reason="it is created again later"))
-
-    outcomes = list(upgrade.rollouts.values_list("outcome", flat=True))
-    assert outcomes == [Outcome.COMPLETED, Outcome.SERVICE_MISSING, Outcome.COMPLETED]
 
 
 # --- names of pinned images ----------------------------------------------------------------------------------------

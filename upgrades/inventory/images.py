@@ -12,6 +12,7 @@ from django.db.models import Q
 
 from portal import soft_cache
 from portal.aws import ecr, ecs
+from portal.aws.calls import do_nothing
 from portal.aws.credentials import AwsTarget
 from portal.aws.errors import AwsDenied, AwsError, AwsRefused
 from portal.models import Organization
@@ -193,7 +194,7 @@ def find_version_image(
     service: str,
     version: str,
     *,
-    before_call: Callable[[], None] = ecs.do_nothing,
+    before_call: Callable[[], None] = do_nothing,
 ) -> RequestedImage:
     """Return the image of this version in the service's own repository, pinned by digest.
 

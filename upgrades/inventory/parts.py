@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
 from portal import soft_cache
-from portal.aws import ecr, ecs
+from portal.aws import ecr
+from portal.aws.calls import do_nothing
 from portal.aws.credentials import AwsTarget
 from portal.aws.errors import AwsDenied, AwsError
 
@@ -63,7 +64,7 @@ def read_parts(
     images: Iterable[ecr.Image],
     *,
     only: str | None = None,
-    before_call: Callable[[], None] = ecs.do_nothing,
+    before_call: Callable[[], None] = do_nothing,
 ) -> Parts:
     """Read the manifests of the indexes among the images, newest first, and keep them for later readings.
 
@@ -92,7 +93,7 @@ def read_own_manifest(
     repository: ecr.Repository,
     image: ecr.Image,
     *,
-    before_call: Callable[[], None] = ecs.do_nothing,
+    before_call: Callable[[], None] = do_nothing,
 ) -> Parts:
     """Read the manifest of one image, whether it is an index or not. As read_parts does otherwise."""
     return read_parts(target, repository, [replace(image, is_index=True)], only=image.digest, before_call=before_call)

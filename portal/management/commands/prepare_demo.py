@@ -28,7 +28,7 @@ class Command(BaseCommand):
 
 
 def wait_for_database() -> None:
-    """PostgreSQL starts at the same time as this process."""
+    """Wait for PostgreSQL, which starts at the same time as this process."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:

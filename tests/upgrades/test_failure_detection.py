@@ -1,0 +1,130 @@
+"""Pre-flight: what ends a bad rollout, by the service's strategy, and deployments that are open or roll back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from portal.models import User
+from tests.conftest import Cast
+from tests.local_aws import LocalAws
+from tests.upgrades.conftest import Door
+from tests.upgrades.preflight_checks import ask, get_agent, written
+
+SignIn = Callable[[User], Client]
+REASON = "the vendor asked for it"
+ALARMS = {"alarmNames": ["errors-5xx"], "enable": True, "rollback": True}
+PAUSE = {"targetType": "PAUSE", "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT"]}
+EARLY = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
+BREAKER = {"enable": True, "rollback": True}
+OFF = {"enable": False, "rollback": False}
+# deploymentConfiguration, the check's status, and what it names as on or missing.
+DETECTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "rolling with alarms": (
+        {"deploymentCircuitBreaker": OFF, "alarms": ALARMS},
+        "pass",
+        "(ROLLING: alarms with rollback).",
+    ),
+    "rolling with nothing": ({"deploymentCircuitBreaker": OFF}, "fail", "(ROLLING: no circuit breaker, no alarms)."),
+    "blue/green with alarms": (
+        {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 5, "alarms": ALARMS},
+        "pass",
+        "(BLUE_GREEN: alarms with rollback, bake of 5 min; no lifecycle hook).",
+    ),
+    "canary with a pause": (
+        {"strategy": "CANARY", "bakeTimeInMinutes": 5, "lifecycleHooks": [PAUSE]},
+        "pass",
+        "(CANARY: 1 pause, bake of 5 min; no alarms with rollback).",
+    ),
+    "linear without a bake": (
+        {"strategy": "LINEAR", "bakeTimeInMinutes": 0, "alarms": ALARMS},
+        "fail",
+        "(LINEAR: alarms with rollback; no lifecycle hook, no bake).",
+    ),
+    "blue/green with a bake only": (
+        {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 5},
+        "fail",
+        "(BLUE_GREEN: bake of 5 min; no alarms with rollback, no lifecycle hook).",
+    ),
+    "early success": (
+        {"deploymentCircuitBreaker": BREAKER, "earlySuccessCriteria": EARLY},
+        "pass",
+        "when 100 % of the new tasks are healthy. No circuit breaker, alarm or rollback protects the rest. Old tasks drain",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DETECTIONS)
+def test_failure_detection_is_that_of_the_strategy(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, kind: str
+) -> None:
+    configuration, status, sentence = DETECTIONS[kind]
+    if "strategy" in configuration:
+        configuration = {"deploymentCircuitBreaker": OFF, **configuration}
+    healthy.client().update_service(
+        cluster=cast.acme.cluster, service=get_agent(cast), deploymentConfiguration=configuration
+    )
+
+    check = ask(client_for(cast.viewer), service="agent")["circuit_breaker"]
+
+    assert check["status"] == status
+    assert sentence in check["detail"]
+
+
+def rolling_back(cast: Cast, platform: LocalAws, **configuration: Any) -> None:
+    """Let ECS roll a deployment of the agent service back, as far as it starts the earlier tasks."""
+    ecs, cluster = platform.client(), cast.acme.cluster
+    configuration = {"deploymentCircuitBreaker": BREAKER, **configuration}
+    ecs.update_service(cluster=cluster, service=get_agent(cast), deploymentConfiguration=configuration)
+    ecs.update_service(cluster=cluster, service=get_agent(cast), forceNewDeployment=True)
+    platform.advance(12)
+    newest = ecs.list_service_deployments(cluster=cluster, service=get_agent(cast))["serviceDeployments"][0]
+    ecs.stop_service_deployment(serviceDeploymentArn=newest["serviceDeploymentArn"], stopType="ROLLBACK")
+    platform.advance(2)
+
+
+@pytest.mark.parametrize("is_described", [True, False])
+def test_a_rollback_by_ecs_blocks_page_and_api(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, is_described: bool
+) -> None:
+    rolling_back(cast, healthy)
+    if not is_described:
+        healthy.fault("access_denied", action="DescribeServiceDeployments", account="111111111111")
+    before = written()
+
+    response = door.trigger(client_for(cast.operator), cast.acme)
+
+    assert response.status_code == 409
+    text = door.get_text(response)
+    assert "Agent service is rolling back" in text
+    assert "could neither roll back nor start tasks" in text
+    assert written() == before
+    assert door.trigger(client_for(cast.operator), cast.acme, override_reason=REASON).status_code == door.accepted
+
+
+@pytest.mark.parametrize("stage", ["BAKE_TIME", "POST_TEST_TRAFFIC_SHIFT"])
+def test_an_open_deployment_is_named_with_its_stage(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, stage: str
+) -> None:
+    """A bake looks like a completed deployment to DescribeServices: every new task runs."""
+    ecs, cluster = healthy.client(), cast.acme.cluster
+    hooks = [] if stage == "BAKE_TIME" else [PAUSE]
+    configuration = {
+        "strategy": "BLUE_GREEN",
+        "bakeTimeInMinutes": 60,
+        "deploymentCircuitBreaker": OFF,
+        "alarms": ALARMS,
+        "lifecycleHooks": hooks,
+    }
+    ecs.update_service(cluster=cluster, service=get_agent(cast), deploymentConfiguration=configuration)
+    ecs.update_service(cluster=cluster, service=get_agent(cast), forceNewDeployment=True)
+    for _ in range(60):
+        healthy.advance(10)
+    arn = ecs.list_service_deployments(cluster=cluster, service=get_agent(cast))["serviceDeployments"][0]
+
+    response = door.trigger(client_for(cast.operator), cast.acme)
+
+    assert response.status_code == 409
+    does = "serves all traffic and bakes" if stage == "BAKE_TIME" else f"waits for a decision at {stage} until 20"
+    assert f"the deployment {arn['serviceDeploymentArn'].rpartition('/')[2]} {does}" in door.get_text(response)
