@@ -11,6 +11,6 @@ urlpatterns = [
     path("new", new, name="new"),
     path("bulk", actions.bulk, name="bulk"),
     path("<uuid:deployment_id>/", detail.detail, name="detail"),
-    path("<uuid:deployment_id>/logs.txt", download_logs, name="log_text"),
+    path("<uuid:deployment_id>/logs.<slug:form>", download_logs, name="log_download"),
     path("<uuid:deployment_id>/<slug:command>", actions.act, name="act"),
 ]

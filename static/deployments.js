@@ -6,7 +6,7 @@
 const OWNED = {
   window: ["range", "since", "until", "at"],
   timeline: ["event_type", "status", "skip"],
-  logs: ["q", "level", "task", "follow", "line", "cursor"],
+  logs: ["q", "level", "task", "order", "follow", "line", "cursor"],
   poll: ["after"],
 };
 
@@ -117,7 +117,7 @@ document.addEventListener("change", (event) => {
     for (const each of box.closest("table").querySelectorAll("tbody [type=checkbox]")) tickBox(each, box.checked);
   } else if (box.matches(".deployments tbody [type=checkbox]")) {
     tickBox(box, box.checked);
-  } else if (box.matches("[data-savePreference]")) {
+  } else if (box.matches("[data-remember]")) {
     savePreference(box);
   }
   showTicked();
@@ -151,7 +151,7 @@ function savePreference(box) {
 
 function loadPreferences() {
   try {
-    for (const box of document.querySelectorAll("[data-savePreference]")) box.checked = localStorage.getItem(box.id) !== "0";
+    for (const box of document.querySelectorAll("[data-remember]")) box.checked = localStorage.getItem(box.id) !== "0";
   } catch {
     // Storage is blocked: keep the defaults, wrapped lines with times.
   }
@@ -245,28 +245,51 @@ document.addEventListener("focusout", (event) => {
   if (event.target.id === "cursor-slider") hideCursor(event.target.closest("[data-charts]"));
 });
 
-// Following logs: newer lines are added on top. While paused or scrolled down, they are only counted.
-const KEPT_LINES = 2000;
+// Following logs: newer records take their place by time. While paused or scrolled away from the newest, they are counted.
+const KEPT_RECORDS = 2000;
 let isLogPaused = false;
 let waiting = [];
 
-function takeNewLines(poll) {
-  const known = new Set(waiting.map((line) => line.id));
-  const fresh = [...poll.querySelectorAll(".log-line")].filter((line) => !known.has(line.id) && !document.querySelector(`#log-lines > [id="${line.id}"]`));
+function isNewestShown() {
+  return Math.abs(document.getElementById("log-box").scrollTop) < 8;
+}
+
+function takeNewRecords(poll) {
+  const byId = new Map(waiting.map((record) => [record.id, record]));
+  for (const record of poll.querySelectorAll(".log-record")) {
+    const shown = document.querySelector(`#log-lines > [id="${CSS.escape(record.id)}"]`);
+    if (shown?.dataset.lines !== record.dataset.lines) byId.set(record.id, record);
+  }
   poll.querySelector("ol").replaceChildren();
-  waiting = [...fresh, ...waiting];
+  waiting = [...byId.values()];
   showWaiting();
+}
+
+function placeRecord(record) {
+  const list = document.getElementById("log-lines");
+  const shown = list.querySelector(`:scope > [id="${CSS.escape(record.id)}"]`);
+  record.classList.add("fresh");
+  if (shown) return shown.replaceWith(record);
+  const isNewestFirst = list.parentElement.classList.contains("newest");
+  const records = isNewestFirst ? [...list.children].reverse() : [...list.children];
+  const later = records.find((each) => Number(each.dataset.at) > Number(record.dataset.at));
+  if (!later) return isNewestFirst ? list.prepend(record) : list.append(record);
+  record.classList.add("late");
+  record.querySelector(".log-time").title = "This line arrived late.";
+  return isNewestFirst ? later.after(record) : later.before(record);
 }
 
 function showWaiting() {
   const box = document.getElementById("log-box");
   if (!box) return;
-  if (!isLogPaused && box.scrollTop < 8 && waiting.length) {
-    for (const line of waiting) line.classList.add("fresh");
-    const lines = document.getElementById("log-lines");
-    lines.prepend(...waiting);
-    while (lines.children.length > KEPT_LINES) lines.lastElementChild.remove();
+  if (!isLogPaused && waiting.length && isNewestShown()) {
+    waiting.forEach(placeRecord);
     waiting = [];
+    const list = document.getElementById("log-lines");
+    while (list.children.length > KEPT_RECORDS) {
+      (box.classList.contains("newest") ? list.lastElementChild : list.firstElementChild).remove();
+    }
+    box.scrollTop = 0;
   }
   const pause = document.querySelector("[data-log-pause]");
   if (pause) {
@@ -275,9 +298,9 @@ function showWaiting() {
   }
   const words = document.querySelector("[data-log-waiting]");
   if (!words) return;
-  const why = isLogPaused ? "Paused." : "Scroll up to see them.";
-  const lines = `${waiting.length} new line${waiting.length === 1 ? "" : "s"}.`;
-  write(words, waiting.length ? `${lines} ${why}` : isLogPaused ? "Paused." : "Following.");
+  const why = isLogPaused ? "Paused." : "Scroll to the newest to see them.";
+  const records = `${waiting.length} new record${waiting.length === 1 ? "" : "s"}.`;
+  write(words, waiting.length ? `${records} ${why}` : isLogPaused ? "Paused." : "Following.");
 }
 
 document.addEventListener("click", (event) => {
@@ -291,7 +314,7 @@ document.addEventListener("scroll", (event) => {
 }, { capture: true, passive: true });
 
 function showLine() {
-  const line = document.querySelector(".log-line.here");
+  const line = document.querySelector(".log-record.here");
   if (!line || line.dataset.seen) return;
   line.dataset.seen = "";
   line.scrollIntoView({ block: "center" });
@@ -301,7 +324,7 @@ function showLine() {
 document.addEventListener("htmx:afterSwap", (event) => {
   const target = event.detail.target.id;
   if (target === "log-poll") {
-    takeNewLines(document.getElementById("log-poll"));
+    takeNewRecords(document.getElementById("log-poll"));
     return;
   }
   if (target === "act") {

@@ -212,7 +212,7 @@ def log_record(line: LogLine, deployment: Deployment) -> Json:
         "message": line.message,
         "node_id": line.node_id,
         "timestamp": utc(line.timestamp),
-        "extra_data": line.extra_data,
+        "extra_data": line.extra_data or None,
     }
 
 

@@ -7,7 +7,7 @@ A request reads one page of lines. If none of them matches, it returns no lines 
 
 import time
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from portal.aws.errors import AwsError, summarize_error
 from portal.errors import PortalError
 from portal.models import User
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FRESH_SECONDS = 3
 CACHE_SECONDS = 60 * 60
 READING_SECONDS = 10  # after this long, another request may start its own read
@@ -153,6 +154,11 @@ def write_cursor(position: Position) -> str:
     return f"{position.at}:{position.id}"
 
 
+def write_cursor_before(line: LogLine) -> str:
+    """Return the cursor that continues with the lines before this one."""
+    return write_cursor(Position(milliseconds(line.timestamp), line.id))
+
+
 def get_position(line: dict[str, Any]) -> Position:
     return Position(line["at"], line["id"])
 
@@ -172,9 +178,12 @@ def contains(line: dict[str, Any], text: str) -> bool:
 
 
 def as_line(line: dict[str, Any]) -> LogLine:
-    times = {"timestamp": line["at"], "ingested_at": line.get("ingested", line["at"])}
     others = {name: value for name, value in line.items() if name not in ("at", "ingested")}
-    return LogLine(**others, **{name: datetime.fromtimestamp(at / 1000, tz=UTC) for name, at in times.items()})
+    return LogLine(timestamp=as_time(line["at"]), ingested_at=as_time(line.get("ingested", line["at"])), **others)
+
+
+def as_time(at: int) -> datetime:
+    return datetime.fromtimestamp(at / 1000, tz=UTC)
 
 
 # --- reading through the cache ----------------------------------------------------------------------------------------
@@ -308,4 +317,4 @@ def read_span(deployment: Deployment, start: int, end: int) -> logs.LogReading:
 
 
 def milliseconds(at: datetime) -> int:
-    return int(at.timestamp() * 1000)
+    return (at - EPOCH) // timedelta(milliseconds=1)

@@ -20,7 +20,7 @@ from deployments.cloudwatch.logs import LogLine
 TOGETHER = timedelta(seconds=1)
 MAX_LINES = 500
 MAX_FIELD = 2000
-INDENTED = re.compile(r"\s|[}\])]+,?;?$|$")
+INDENTED = re.compile(r"\s|[{}()\[\]]+,?;?$|$")
 # How Python, Java and Go go on after the first line of a stack trace.
 TRACE_GOES_ON = re.compile(
     r"Traceback \(most recent call last\):|Caused by: |Suppressed: |\.\.\. \d+ more"
@@ -28,12 +28,16 @@ TRACE_GOES_ON = re.compile(
 )
 # `ValueError: 3` ends a traceback of Python, `java.lang.IllegalStateException` begins one of Java.
 EXCEPTION = re.compile(r"[A-Za-z_][\w.$]*(Error|Exception|Exit|Interrupt|Warning|Failure)\b(:|$)")
+# In a trace of Go, the lines of functions are not indented.
+GO_TRACE, GO_FUNCTION = re.compile(r"goroutine \d+ \["), re.compile(r"\S+\(.*\)$|created by \S|exit status \d")
 IN_TRACE = re.compile(r"Traceback \(most recent call last\):|\s+at \S|  File \"|goroutine \d+ \[", re.MULTILINE)
 # A time at the start of a line. The page shows the line's own time already.
-TIME = re.compile(r"\[?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:(\d\d):(\d\d)(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?[\s:|\-]*(?=\S)")
+TIME = re.compile(
+    r"\[?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:(\d\d):(\d\d)(?:[.,]\d+)?+(?:Z|[+-]\d\d:?\d\d)?+\]?+[\s:|\-]*+(?=\S)"
+)
 TIME_FIELDS = ("time", "ts", "timestamp", "@timestamp", "@t", "asctime", "datetime", "date")
-# The long form starts where three rows of the page end.
-CLAMPED_LINES, CLAMPED_LENGTH = 3, 320
+# What fills three rows of the page, and how many fields are read easily behind a message.
+CLAMPED_LINES, CLAMPED_LENGTH, INLINE_FIELDS = 3, 320, 3
 
 
 @dataclass
@@ -84,7 +88,25 @@ class Record:
 
     @property
     def is_long(self) -> bool:
-        return len(self.message) > CLAMPED_LENGTH or self.message.count("\n") >= CLAMPED_LINES
+        """Return whether the page shows the record in short until a person opens it."""
+        is_cut = len(self.message) + len(self.fields_text) > CLAMPED_LENGTH or len(self.fields) > INLINE_FIELDS
+        return is_cut or self.hidden_lines > 0
+
+    @property
+    def hidden_lines(self) -> int:
+        """Return how many lines stand between the first one and the conclusion."""
+        lines = self.message.count("\n") + 1
+        return lines - 2 if lines > CLAMPED_LINES else 0
+
+    @property
+    def first_line(self) -> str:
+        return self.message.partition("\n")[0]
+
+    @property
+    def conclusion(self) -> str:
+        """Return the last line that is not indented: the exception of a traceback, or the last cause."""
+        lines = [line for line in self.message.split("\n")[1:] if line and not INDENTED.match(line)]
+        return lines[-1] if lines else self.message.rpartition("\n")[2]
 
     def goes_on(self, line: LogLine) -> bool:
         """Return whether the line belongs to this record."""
@@ -93,6 +115,8 @@ class Record:
         if is_apart or line.level is not None or line.extra_data is not None:
             return False
         if line.timestamp == last.timestamp or INDENTED.match(line.message) or TRACE_GOES_ON.match(line.message):
+            return True
+        if GO_FUNCTION.match(line.message) and any(GO_TRACE.match(each.message) for each in self.lines):
             return True
         is_failure = self.lines[0].level in ("ERROR", "CRITICAL") or len(self.lines) > 1
         return is_failure and EXCEPTION.match(line.message) is not None

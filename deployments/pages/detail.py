@@ -11,7 +11,8 @@ from deployments import commands
 from deployments.models import Deployment
 from deployments.pages.action_words import build_actions
 from deployments.pages.context import find_deployment
-from deployments.pages.live_regions import build_logs, build_metrics, exact, newer_lines
+from deployments.pages.logs_region import build_logs, exact, newer_records, read_filters
+from deployments.pages.metrics_region import build_metrics
 from deployments.pages.time_window import RANGES, Window, moment, parse_window
 from deployments.pages.timeline_region import build_timeline
 from portal.access import Policy, get_page_organization, person, policy
@@ -77,6 +78,5 @@ def region_context(
 def poll_context(request: HttpRequest, deployment: Deployment, window: Window) -> dict[str, Any]:
     """Build the context with the newer log lines and the time to continue from."""
     after = moment(request.GET.get("after")) or window.until
-    newer = newer_lines(request.GET, deployment, after)
-    newest = exact(newer[0].line.timestamp) if newer else exact(after)
-    return {"logs": {"newest": newest, "q": request.GET.get("q", "")}, "newer": newer}
+    newer, until = newer_records(request.GET, deployment, after)
+    return {"logs": {"after": exact(until), "filters": read_filters(request.GET)}, "newer": newer}

@@ -9,9 +9,9 @@ from django.http import QueryDict
 from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from deployments.cloudwatch.records import Record
 from deployments.models import DeploymentEvent, counts_by_status
-from deployments.pages.live_regions import Line
-from deployments.pages.time_window import Span, around_event
+from deployments.pages.time_window import Span, around_event, around_line
 from deployments.states import Status
 from portal.models import Organization
 
@@ -21,7 +21,7 @@ register = template.Library()
 OWNED = {
     "window": ("range", "since", "until", "at"),
     "timeline": ("event_type", "status", "skip"),
-    "logs": ("q", "level", "task", "follow", "line", "cursor"),
+    "logs": ("q", "level", "task", "order", "follow", "line", "cursor"),
 }
 
 
@@ -48,11 +48,12 @@ def part(context: dict[str, Any], regions: str, anchor: str = "", **changes: Any
 
 
 @register.simple_tag(takes_context=True)
-def line_link(context: dict[str, Any], row: Line) -> SafeString:
-    """Return the attributes of a link to one log line: the window around it, without any filter of the logs."""
-    shown = {"line": row.line.id, "since": row.near.since, "until": row.near.until}
-    dropped = {name: None for name in (*OWNED["window"], *OWNED["logs"]) if name not in shown}
-    return part(context, "window logs", row.anchor, **shown, **dropped)
+def record_link(context: dict[str, Any], record: Record) -> SafeString:
+    """Return the attributes of a link to one log record: the window around it, without any filter of the logs."""
+    near = around_line(record.timestamp)
+    shown = {"line": record.id, "since": near.since, "until": near.until}
+    dropped = {name: None for name in (*OWNED["window"], *OWNED["logs"]) if name not in shown and name != "order"}
+    return part(context, "window logs", f"#L{record.id}", **shown, **dropped)
 
 
 @register.simple_tag(takes_context=True)

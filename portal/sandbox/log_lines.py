@@ -26,6 +26,8 @@ FIRST_OPENING_NUMBER, FIRST_CLOSING_NUMBER, FIRST_REGULAR_NUMBER = 0, 50, 100
 
 COLOURS = {"DEBUG": "36", "INFO": "32", "WARN": "33", "ERROR": "31"}
 
+INGESTED_AFTER_MS = 250
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -51,12 +53,20 @@ class Stream:
 
 
 class Line(NamedTuple):
-    """One log line. Lines sort by time, then by stream name, then by `number` within one millisecond."""
+    """One log line. Lines sort by time, then by stream name, then by `number` within one millisecond.
+
+    `put_ms`: when PutLogEvents brought it; 0 for a line of a task.
+    """
 
     timestamp: int
     stream: str
     number: int
     message: str
+    put_ms: int = 0
+
+    @property
+    def ingested_ms(self) -> int:
+        return self.put_ms or self.timestamp + INGESTED_AFTER_MS
 
     @property
     def event_id(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from portal.sandbox import moto_state
 from portal.sandbox.engine import Engine
 from portal.sandbox.errors import AwsError
-from portal.sandbox.log_lines import Line, Stream, lines
+from portal.sandbox.log_lines import INGESTED_AFTER_MS, Line, Stream, lines
 from portal.sandbox.log_patterns import compile_pattern
 from portal.sandbox.partitions import partition
 from portal.sandbox.protocol import ApiRequest
@@ -26,7 +26,6 @@ Position = tuple[int, str, int]
 MAX_EVENTS, MAX_BYTES, MAX_STREAMS = 10_000, 1_000_000, 50
 LINES_READ_PER_CALL = 5_000
 LINES_KEPT_MS = 7 * 86_400_000
-INGESTED_AFTER_MS = 250
 OLDEST_PUT_MS, NEWEST_PUT_MS = 14 * 86_400_000, 7_200_000
 FIRST_NEWEST_FIRST_MS = 1_704_067_200_000  # 2024-01-01: FilterLogEvents, startFromHead
 
@@ -72,7 +71,7 @@ class LogsApi:
                 "logStreamName": line.stream,
                 "timestamp": line.timestamp,
                 "message": line.message,
-                "ingestionTime": line.timestamp + INGESTED_AFTER_MS,
+                "ingestionTime": line.ingested_ms,
                 "eventId": line.event_id,
             }
             for line in page
@@ -104,7 +103,7 @@ class LogsApi:
             {
                 "timestamp": line.timestamp,
                 "message": line.message,
-                "ingestionTime": line.timestamp + INGESTED_AFTER_MS,
+                "ingestionTime": line.ingested_ms,
             }
             for line in page
         ]
@@ -149,7 +148,7 @@ class LogsApi:
         new = sum(at > now + NEWEST_PUT_MS for at in times)
         taken = events[old : len(events) - new]
         if taken:
-            moto_state.put_log_events(request.account, request.region, group, name, taken)
+            moto_state.put_log_events(request.account, request.region, group, name, taken, now)
         rejected = {"tooOldLogEventEndIndex": old} if old else {}
         rejected |= {"tooNewLogEventStartIndex": len(events) - new} if new else {}
         return {"nextSequenceToken": "1", **({"rejectedLogEventsInfo": rejected} if rejected else {})}

@@ -341,14 +341,20 @@ def ensure_log_stream(account: str, region: str, group: str, name: str, created_
         streams[name].creation_time = created
 
 
-def put_log_events(account: str, region: str, group: str, name: str, events: list[dict[str, Any]]) -> None:
-    logs_backends[account][region].groups[group].streams[name].put_log_events(events)
+def put_log_events(account: str, region: str, group: str, name: str, events: list[dict[str, Any]], now_ms: int) -> None:
+    stream = logs_backends[account][region].groups[group].streams[name]
+    stream.put_log_events(events)
+    for event in stream.events[-len(events) :]:
+        event.ingestion_time = now_ms  # moto takes the machine's clock
 
 
 def put_log_lines(account: str, region: str, group: str, name: str) -> list[Line]:
     """Return the lines from PutLogEvents in a stream. They sort after the task's lines of the same millisecond."""
     events = logs_backends[account][region].groups[group].streams[name].events
-    return [Line(int(event.timestamp), name, 1_000_000 + number, event.message) for number, event in enumerate(events)]
+    return [
+        Line(int(event.timestamp), name, 1_000_000 + number, event.message, int(event.ingestion_time))
+        for number, event in enumerate(events)
+    ]
 
 
 def places() -> list[Place]:

@@ -129,7 +129,7 @@ def test_a_form_sent_after_the_session_ended_leads_back(
 def test_one_window_moves_timeline_metrics_and_logs(cast: Cast, measured: Deployment, open_page: OpenPage) -> None:
     page = open_page(address(measured) + whole_window(measured), cast.operator)
     stay(page)
-    expect(page.locator("#log-lines .log-line").first).to_be_visible()
+    expect(page.locator("#log-lines .log-record").first).to_be_visible()
     expect(page.locator("#metrics figure")).to_have_count(3)
 
     page.get_by_label("Level").select_option("INFO")
@@ -167,7 +167,7 @@ def test_follow_appends_pauses_and_counts(
     cast: Cast, ready: Deployment, engine_room: Runtime, open_page: OpenPage
 ) -> None:
     page = open_page(f"{address(ready)}?follow=1", cast.operator)
-    lines = page.locator("#log-lines .log-line")
+    lines = page.locator("#log-lines .log-record")
     expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
     count = lines.count()
 
@@ -175,7 +175,7 @@ def test_follow_appends_pauses_and_counts(
     expect(lines.nth(count)).to_be_attached(timeout=20_000)
     page.get_by_role("button", name="Pause", exact=True).click()
     held = lines.count()
-    expect(page.locator("[data-log-waiting]")).to_have_text(re.compile(r"\d+ new lines?\. Paused\."), timeout=20_000)
+    expect(page.locator("[data-log-waiting]")).to_have_text(re.compile(r"\d+ new records?\. Paused\."), timeout=20_000)
     assert lines.count() == held
     page.get_by_role("button", name="Resume", exact=True).click()
 
@@ -186,14 +186,14 @@ def test_follow_appends_pauses_and_counts(
 
 def test_link_to_a_line_shows_it_with_the_lines_around(cast: Cast, ready: Deployment, open_page: OpenPage) -> None:
     page = open_page(address(ready), cast.operator)
-    line = page.locator("#log-lines .log-line").nth(5)
+    line = page.locator("#log-lines .log-record").nth(5)
     wanted = line.get_attribute("id")
 
     line.locator(".log-time").click()
 
-    expect(page.locator(".log-line.here")).to_have_attribute("id", wanted or "")
+    expect(page.locator(".log-record.here")).to_have_attribute("id", wanted or "")
     page.reload()
-    expect(page.locator(".log-line.here")).to_be_in_viewport()
+    expect(page.locator(".log-record.here")).to_be_in_viewport()
 
 
 def test_confirmation_in_the_page_refuses_and_acts(

@@ -1,5 +1,7 @@
 """The page of one deployment: its state, the time window over timeline, metrics and logs, and the htmx regions."""
 
+import json
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -188,7 +190,7 @@ def test_metrics_and_logs_of_what_runs(cast: Cast, client_for: SignedIn, ready: 
     assert "CPU as table" in metrics
     assert "style=" not in metrics
     assert "Created" in metrics  # the mark
-    assert logs.context["logs"].lines
+    assert logs.context["logs"].records
     assert 'class="log-time"' in logs.content.decode()
 
 
@@ -199,31 +201,73 @@ def test_whole_page_for_a_browser_without_javascript(cast: Cast, client_for: Sig
     assert "Reading CloudWatch" not in page
 
 
-def test_download_has_the_shown_lines_with_their_times(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+@pytest.mark.parametrize("form", ["txt", "ndjson", "csv"])
+def test_download_has_the_shown_records_oldest_first(
+    cast: Cast, client_for: SignedIn, ready: Deployment, form: str
+) -> None:
     client = client_for(cast.viewer)
-    shown = region(client, ready, "logs", "?range=6h&level=INFO").context["logs"]
+    query = f"?since={ready.created_at:%Y-%m-%dT%H:%M:%SZ}&until={timezone.now():%Y-%m-%dT%H:%M:%SZ}&level=INFO"
+    shown = region(client, ready, "logs", f"{query}&order=newest").context["logs"]
 
-    query = f"?since={shown.lines[-1].line.timestamp:%Y-%m-%dT%H:%M:%SZ}&until={shown.until}&level=INFO"
-    answer = client.get(f"{address(ready)}logs.txt{query}")
+    answer = client.get(f"{address(ready)}logs.{form}{query}&order=newest")
 
-    lines = answer.content.decode().splitlines()
-    assert answer["Content-Type"] == "text/plain; charset=utf-8"
-    assert answer["Content-Disposition"].startswith("attachment; filename=")
+    text = answer.content.decode()
+    first, last = shown.records[-1], shown.records[0]
+    assert first.timestamp < last.timestamp
     assert answer["X-Content-Type-Options"] == "nosniff"
-    assert len(lines) == len(shown.lines)
-    assert lines[0].startswith(f"{shown.lines[0].line.timestamp:%Y-%m-%dT%H:%M:%S}")
-    assert all(" INFO " in line for line in lines)
+    assert (
+        f'filename="support-agent-{ready.short_id}-{first.timestamp:%Y%m%dT%H%M%SZ}.{form}"'
+        in (answer["Content-Disposition"])
+    )
+    assert 0 < text.index(f"{first.timestamp:%H:%M:%S}") < text.rindex(f"{last.timestamp:%H:%M:%S}")
+    if form == "ndjson":
+        records = [json.loads(line) for line in text.splitlines()]
+        assert [each["message"] for each in records] == [each.message for each in shown.records[::-1]]
 
 
-def test_follower_gets_newer_lines_and_keeps_polling(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+def test_an_unknown_form_of_download_is_not_found(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+    assert client_for(cast.viewer).get(f"{address(ready)}logs.xlsx").status_code == 404
+
+
+def test_a_level_counts_and_shows_what_is_worse(
+    cast: Cast, client_for: SignedIn, ready: Deployment, platform: LocalAws
+) -> None:
+    put_lines(platform, ready, "INFO a", "ERROR b", "Traceback (most recent call last):", "KeyError: 'MODEL_ID'")
+    client = client_for(cast.viewer)
+
+    logs = region(client, ready, "logs", "?range=6h&level=ERROR").context["logs"]
+
+    assert [record.message for record in logs.records] == [
+        "ERROR b\nTraceback (most recent call last):\nKeyError: 'MODEL_ID'"
+    ]
+    assert dict(logs.levels)["ERROR"] == 1
+    assert dict(logs.levels)["INFO"] > 1
+
+
+def test_follower_gets_late_lines_and_keeps_polling(
+    cast: Cast, client_for: SignedIn, ready: Deployment, platform: LocalAws
+) -> None:
     client = client_for(cast.viewer)
     following = region(client, ready, "logs", "?follow=1").context["logs"]
+    platform.advance(30)
+    put_lines(platform, ready, "late line", ago=-20)  # AWS's clock is three minutes ahead
+    cache.delete(f"logs:{ready.pk}:tail:fresh")
 
-    polled = region(client, ready, "log-poll", f"?follow=1&after={following.newest}")
+    polled = region(client, ready, "log-poll", f"?follow=1&after={following.after}")
 
     assert following.is_following
-    assert polled.status_code == 200
+    assert "late line" in [record.message for record in polled.context["newer"]]
+    assert f"after={following.after}" not in polled.content.decode()
     assert "after=" in polled.content.decode()
+
+
+def put_lines(platform: LocalAws, deployment: Deployment, *messages: str, ago: float = 5) -> None:
+    """Put lines of one more task into the deployment's log group, one millisecond apart."""
+    client, stream = platform.client("logs"), f"{deployment.service_name}/agent/put"
+    client.create_log_stream(logGroupName=deployment.log_group, logStreamName=stream)
+    at = int((time.time() - ago) * 1000)
+    events = [{"timestamp": at + number, "message": message} for number, message in enumerate(messages)]
+    client.put_log_events(logGroupName=deployment.log_group, logStreamName=stream, logEvents=events)
 
 
 def test_failing_cloudwatch_shows_and_breaks_nothing(
@@ -244,11 +288,11 @@ def test_failing_cloudwatch_keeps_the_last_lines(
     cast: Cast, client_for: SignedIn, ready: Deployment, local_aws: LocalAws
 ) -> None:
     client = client_for(cast.viewer)
-    seen = region(client, ready, "logs", "?range=6h").context["logs"].lines
+    seen = region(client, ready, "logs", "?range=6h").context["logs"].records
     local_aws.fault("throttle", action="FilterLogEvents")
     cache.delete(f"logs:{ready.pk}:tail:fresh")
 
     again = region(client, ready, "logs", "?range=6h")
 
-    assert [each.line.id for each in again.context["logs"].lines] == [each.line.id for each in seen]
+    assert [each.id for each in again.context["logs"].records] == [each.id for each in seen]
     assert "CloudWatch Logs could not be read. Showing lines read" in again.content.decode()

@@ -54,7 +54,7 @@ def test_logs_backend_has_the_fields_that_we_read_and_write() -> None:
     at = 1_700_000_000_000
     moto_state.ensure_log_stream(*PLACE, "g", "s", at)
     moto_state.ensure_log_stream(*PLACE, "g", "s", at)
-    moto_state.put_log_events(*PLACE, "g", "s", [{"timestamp": at, "message": "hello"}])
+    moto_state.put_log_events(*PLACE, "g", "s", [{"timestamp": at, "message": "hello"}], at)
 
     group = logs_backends[PLACE[0]][PLACE[1]].groups["g"]
 
