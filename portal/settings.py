@@ -33,11 +33,15 @@ LOG_LEVELS = validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
 
 
 def find_process() -> str:
-    """Return the kind of this process, whose limits in the database differ: web, worker (scheduler too) or command."""
+    """Return the kind of this process, whose limits in the database differ: web, worker (scheduler too) or command.
+
+    `doctor` checks the limits of the web process, so it has them.
+    """
     program = Path(sys.argv[0])
     if program.name == "celery" or program.parent.name == "celery" or "run_scheduler" in sys.argv[1:2]:
         return "worker"
-    return "command" if program.name in ("manage.py", "django-admin") else "web"
+    is_command = program.name in ("manage.py", "django-admin") and "doctor" not in sys.argv[1:2]
+    return "command" if is_command else "web"
 
 
 PROCESS = find_process()

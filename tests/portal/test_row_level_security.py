@@ -14,8 +14,8 @@ from deployments.models import Agent
 from portal import tenancy
 from portal.accounts.person import enter_person
 from portal.database.roles import owner_connection, secure_tables
+from portal.doctor.database import tenant_tables
 from portal.models import AuditEvent, AuditKind, Membership, Organization, User
-from portal.monitoring.doctor import tenant_tables
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent
 from tests.portal.isolation_table import make_place
