@@ -342,6 +342,14 @@ ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 5 * 60
 ACCOUNT_SESSION_REMEMBER = True
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXY_COUNT
+MFA_FORMS = {
+    "authenticate": "portal.accounts.forms.CodeForm",
+    "reauthenticate": "portal.accounts.forms.CodeAgainForm",
+    "authenticate_webauthn": "portal.accounts.forms.PasskeyStepForm",
+    "reauthenticate_webauthn": "portal.accounts.forms.PasskeyAgainForm",
+    "login_webauthn": "portal.accounts.forms.PasskeyForm",
+    "add_webauthn": "portal.accounts.forms.NewPasskeyForm",
+}
 MFA_ADAPTER = "portal.accounts.second_factors.MFAAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
