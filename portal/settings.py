@@ -273,7 +273,7 @@ DATABASES["default"]["OPTIONS"]["options"] = " ".join(
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHES: dict[str, dict[str, Any]] = {
-    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    "default": {"BACKEND": "portal.cache.LocalCache"}
     if cache_url == "locmem://"
     else {
         "BACKEND": "portal.cache.RedisCache",
@@ -367,6 +367,8 @@ CSRF_FAILURE_VIEW = "portal.errors.csrf_failure"
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = not LOCAL
 CSRF_COOKIE_NAME = "csrftoken" if LOCAL else "__Host-csrftoken"
+MESSAGES_COOKIE_NAME = "messages" if LOCAL else "__Host-messages"
+MESSAGE_STORAGE = "portal.web.notices.NoticeStorage"
 if not LOCAL:
     SESSION_COOKIE_NAME = "__Host-sessionid"
     SECURE_HSTS_SECONDS = 2 * 365 * 24 * 60 * 60

@@ -45,17 +45,17 @@ def check_broker() -> Iterator[Finding]:
 
 def check_cache() -> Iterator[Finding]:
     """The cache must keep a value, also when its memory is full."""
-    if not settings.LOCAL or "locmem" not in settings.CACHES["default"]["BACKEND"]:
-        key = f"doctor:{uuid4()}"
-        try:
-            cache.set(key, "kept", KEEP_SECONDS)
-            is_kept = cache.get(key) == "kept"
-        except (RedisError, OSError) as error:
-            advice = "Check CACHE_URL, the network and Redis itself: signing in needs the cache."
-            yield problem(f"The cache does not answer ({type(error).__name__}).", advice)
-            return
-        if not is_kept:
-            yield problem("The cache forgets a value that was just written.", "Look at its memory and eviction policy.")
+    key = f"doctor:{uuid4()}"
+    try:
+        cache.set(key, "kept", KEEP_SECONDS)
+        is_kept = cache.get(key) == "kept"
+    except (RedisError, OSError) as error:
+        advice = "Check CACHE_URL, the network and Redis itself: signing in needs the cache."
+        yield problem(f"The cache does not answer ({type(error).__name__}).", advice)
+        return
+    if not is_kept:
+        yield problem("The cache forgets a value that was just written.", "Look at its memory and eviction policy.")
+    if "LOCATION" in settings.CACHES["default"]:
         yield from check_eviction(settings.CACHES["default"]["LOCATION"])
 
 
@@ -77,7 +77,7 @@ def check_mail() -> Iterator[Finding]:
     """The mail server must accept the portal, or no one is invited and no password reset."""
     if settings.EMAIL_BACKEND != SMTP:
         if not settings.LOCAL:
-            yield warning("E-mail is not sent (EMAIL_URL names no mail server).", "Set EMAIL_URL to smtp+tls://...")
+            yield warning("E-mail is not sent (EMAIL_URL names no mail server).", "Set EMAIL_URL to submission://...")
         return
     try:
         with get_connection(timeout=3):

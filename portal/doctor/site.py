@@ -72,7 +72,7 @@ def check_secrets() -> Iterator[Finding]:
         if address.scheme in ("redis", "amqp") and leaves_machine(address.hostname or ""):
             yield warning(f"The connection of {name} is not encrypted.", f"Use {address.scheme}s:// and a password.")
     if settings.EMAIL_HOST_PASSWORD and not (settings.EMAIL_USE_TLS or settings.EMAIL_USE_SSL):
-        yield warning("The password of the mail server is sent unencrypted.", "Use smtp+tls:// in EMAIL_URL.")
+        yield warning("The password of the mail server is sent unencrypted.", "Use submission:// in EMAIL_URL.")
 
 
 def leaves_machine(host: str) -> bool:

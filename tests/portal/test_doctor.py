@@ -177,9 +177,12 @@ PRODUCTION = {
 }
 
 
-def test_settings_that_are_not_safe_are_named(capsys: pytest.CaptureFixture[str], settings: Any) -> None:
+def test_settings_that_are_not_safe_are_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
     for name, value in PRODUCTION.items():
         setattr(settings, name, value)
+    set_place(monkeypatch, "192.0.2.1", 5432)  # an address that no one has
 
     with suppress(CommandError):
         call_command("doctor")
@@ -193,6 +196,7 @@ def test_settings_that_are_not_safe_are_named(capsys: pytest.CaptureFixture[str]
         "warning  settings: METRICS_TOKEN can be guessed.",
         "warning  settings: The password of the mail server is sent unencrypted.",
         "warning  settings: The connection of CELERY_BROKER_URL is not encrypted.",
+        "warning  settings: The connection to PostgreSQL is not surely encrypted",
         "warning  settings: TRUSTED_PROXY_COUNT is 0",
     ):
         assert text in out
