@@ -30,9 +30,8 @@ LIMITS = {
     "lock_timeout": ("DATABASE_LOCK_SECONDS", "the wait for a locked row"),
     "idle_in_transaction_session_timeout": ("DATABASE_IDLE_SECONDS", "a transaction that does nothing"),
 }
-# What the application calls with the owner's rights, and what it must not.
-CALLED = ("portal_open_session", "portal_enter_person", "portal_account_is_shared")
-NOT_CALLED = ("portal_audit_prune",)
+# Functions with the owner's rights are for the application, but for this one.
+NOT_CALLED = {"portal_audit_prune"}
 
 TABLE_RIGHTS = """
 SELECT relname, array(
@@ -41,9 +40,9 @@ SELECT relname, array(
 )
 FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY relname
 """
-CALLABLE = """
-SELECT proname FROM pg_proc
-WHERE pronamespace = current_schema()::regnamespace AND has_function_privilege(current_user, oid, 'EXECUTE')
+FUNCTIONS = """
+SELECT proname, has_function_privilege(current_user, oid, 'EXECUTE') FROM pg_proc
+WHERE pronamespace = current_schema()::regnamespace AND (prosecdef OR proname = ANY (%s)) ORDER BY proname
 """
 
 
@@ -102,10 +101,10 @@ def check_permissions() -> Iterator[Finding]:
     """The application's role must have the rights that `migrate` grants, and no others."""
     with connect() as raw:
         tables = {table: set(held) for table, held in raw.execute(TABLE_RIGHTS).fetchall()}
-        functions = {name for (name,) in raw.execute(CALLABLE).fetchall()}
+        functions = raw.execute(FUNCTIONS, [list(NOT_CALLED)]).fetchall()
     missing, excess = compare_rights(tables)
-    missing += [f"call {name}" for name in CALLED if name not in functions]
-    excess += [f"call {name}" for name in NOT_CALLED if name in functions]
+    missing += [f"call {name}" for name, may_call in functions if not may_call and name not in NOT_CALLED]
+    excess += [f"call {name}" for name, may_call in functions if may_call and name in NOT_CALLED]
     if missing:
         yield problem(f"The application's role may not {shorten(missing)}.", MIGRATE)
     if excess:
