@@ -7,13 +7,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from celery import shared_task
-from django.contrib.postgres.aggregates import BoolAnd
-from django.db.models import BooleanField, ExpressionWrapper, Min, Q
-from django.db.models.functions import Now
 
 from deployments.engine.reconciler import reconcile as run_turn
-from deployments.models import Deployment
-from portal.tenancy import all_organizations
+from portal.leases import find_due
 from portal.wakeup import dispatch_or_run
 
 # The sweep itself reconciles work that no worker has claimed within this time, with or without a broker.
@@ -33,16 +29,14 @@ def reconcile(organization_id: str, cluster: str) -> None:
 def find_due_clusters() -> list[tuple[UUID, str, bool]]:
     """Return the clusters with due deployments: organization, cluster, and whether they are overdue.
 
-    Clusters with changing or viewed deployments come first.
+    Clusters with changing or viewed deployments come first. Needs no context: each turn works inside its organization.
 
     *Costs* one query.
     """
-    is_overdue = ExpressionWrapper(Q(due_at__lt=Now() - OVERDUE), output_field=BooleanField())
-    places = Deployment.objects.due().order_by().values("organization_id", "cluster")
-    due = places.annotate(due_at=Min("next_check_at"), is_steady=BoolAnd("has_read_slot")).annotate(overdue=is_overdue)
-    due = due.order_by("is_steady", "due_at")
-    with all_organizations("the sweep looks for work everywhere"):
-        return list(due.values_list("organization_id", "cluster", "overdue")[:CLUSTERS_PER_SWEEP])
+    return [
+        (organization_id, cluster, is_overdue)
+        for organization_id, cluster, is_overdue in find_due("deployments_due_clusters", OVERDUE, CLUSTERS_PER_SWEEP)
+    ]
 
 
 def sweep() -> None:

@@ -1,4 +1,4 @@
-"""Records what leaves no trace in the data: refused attempts, exports, and recovery codes that were shown."""
+"""Records what leaves no trace in the data: refused attempts, exports, shown recovery codes, sign-ins past a limit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.urls import ResolverMatch
 
+from portal.accounts.signals import TOO_MANY, record_failed_sign_in
 from portal.attempts import Attempt, attempt_var
 from portal.audit import record_repeated
 from portal.errors import PortalError, is_api
@@ -33,6 +34,14 @@ RECOVERY_CODES = {
     "mfa_view_recovery_codes": AuditKind.PERSON_RECOVERY_CODES_VIEWED,
     "mfa_download_recovery_codes": AuditKind.PERSON_RECOVERY_CODES_DOWNLOADED,
 }
+# allauth's pages that check who somebody is. Their forms record a wrong password or code, the API its own limits.
+SIGN_IN_PAGES = {
+    "account_login",
+    "account_reauthenticate",
+    "mfa_login_webauthn",
+    "mfa_reauthenticate",
+    "mfa_reauthenticate_webauthn",
+}
 MAX_QUERY = 1000
 
 
@@ -50,7 +59,10 @@ class AuditMiddleware:
         finally:
             attempt_var.reset(token)
         match = request.resolver_match
-        if match and request.user.is_authenticated:
+        if match and response.status_code == 429 and match.view_name in SIGN_IN_PAGES:
+            person: Any = request.user if request.user.is_authenticated else None
+            record_failed_sign_in(person, step=TOO_MANY, actor=person)
+        elif match and request.user.is_authenticated:
             if request.method not in SAFE:
                 record_refusal(request, match, attempt, response.status_code)
             elif request.method == "GET" and response.status_code == 200:

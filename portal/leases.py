@@ -13,6 +13,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, connection, models, transaction
@@ -94,6 +95,28 @@ class Lease(Generic[Row]):
     def release(self, *, seconds: float, **fields: Any) -> None:
         """Write `fields`, release the lease, and make the row due again in `seconds`."""
         self.write(lease_until=None, next_check_at=Now() + timedelta(seconds=seconds), **fields)
+
+
+def find_due(function: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    """Return the ids of due work in every organization, from the function of the database with this name.
+
+    `arguments` follow the database's clock. It needs no context (upgrades/migrations/0022_due_work.py).
+    """
+    marks = ", ".join(["statement_timestamp()", *["%s"] * len(arguments)])
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM {function}({marks})", arguments)  # noqa: S608 - our own names
+        return list(cursor.fetchall())
+
+
+def find_organization(function: str, pk: int) -> UUID | None:
+    """Return the organization of a row, from the function of the database with this name. None without such a row.
+
+    It needs no context. The row is then claimed inside its organization.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {function}(%s)", [pk])
+        (organization_id,) = cursor.fetchone()
+    return organization_id if organization_id is None else UUID(str(organization_id))
 
 
 def claim_rows(rows: "models.QuerySet[Row]", *, most: int = 1) -> list[Lease[Row]]:

@@ -33,11 +33,15 @@ LOG_LEVELS = validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
 
 
 def find_process() -> str:
-    """Return the kind of this process, whose limits in the database differ: web, worker (scheduler too) or command."""
+    """Return the kind of this process, whose limits in the database differ: web, worker (scheduler too) or command.
+
+    `doctor` checks the limits of the web process, so it has them.
+    """
     program = Path(sys.argv[0])
     if program.name == "celery" or program.parent.name == "celery" or "run_scheduler" in sys.argv[1:2]:
         return "worker"
-    return "command" if program.name in ("manage.py", "django-admin") else "web"
+    is_command = program.name in ("manage.py", "django-admin") and "doctor" not in sys.argv[1:2]
+    return "command" if is_command else "web"
 
 
 PROCESS = find_process()
@@ -269,7 +273,7 @@ DATABASES["default"]["OPTIONS"]["options"] = " ".join(
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHES: dict[str, dict[str, Any]] = {
-    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    "default": {"BACKEND": "portal.cache.LocalCache"}
     if cache_url == "locmem://"
     else {
         "BACKEND": "portal.cache.RedisCache",
@@ -338,6 +342,14 @@ ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 5 * 60
 ACCOUNT_SESSION_REMEMBER = True
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXY_COUNT
+MFA_FORMS = {
+    "authenticate": "portal.accounts.forms.CodeForm",
+    "reauthenticate": "portal.accounts.forms.CodeAgainForm",
+    "authenticate_webauthn": "portal.accounts.forms.PasskeyStepForm",
+    "reauthenticate_webauthn": "portal.accounts.forms.PasskeyAgainForm",
+    "login_webauthn": "portal.accounts.forms.PasskeyForm",
+    "add_webauthn": "portal.accounts.forms.NewPasskeyForm",
+}
 MFA_ADAPTER = "portal.accounts.second_factors.MFAAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
@@ -355,6 +367,8 @@ CSRF_FAILURE_VIEW = "portal.errors.csrf_failure"
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = not LOCAL
 CSRF_COOKIE_NAME = "csrftoken" if LOCAL else "__Host-csrftoken"
+MESSAGES_COOKIE_NAME = "messages" if LOCAL else "__Host-messages"
+MESSAGE_STORAGE = "portal.web.notices.NoticeStorage"
 if not LOCAL:
     SESSION_COOKIE_NAME = "__Host-sessionid"
     SECURE_HSTS_SECONDS = 2 * 365 * 24 * 60 * 60

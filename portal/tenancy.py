@@ -5,8 +5,8 @@ row of another one. Without a context there are no rows. A context begins in one
 
 - a request: the statement that reads the session enters the person's organizations (portal/accounts/person.py)
 - Django admin: `enter_all_organizations`, for staff only (portal/access.py)
-- the engine: `all_organizations` to claim a row, then `organizations` of that row
-- commands, gauges, scheduled jobs: the same two
+- the engine: `organizations` of one row, from a function that returns its organization (leases.find_organization)
+- commands, gauges, scheduled jobs: `all_organizations`, or `organizations` of one row
 
 The context is text: an array of ids, or ALL. portal/database/base.py gives it to PostgreSQL before the next statement.
 """

@@ -7,16 +7,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from celery import shared_task
-from django.db.models import BooleanField, Case, QuerySet, Value, When
-from django.db.models.functions import Now
 
-from portal.leases import due
-from portal.tenancy import all_organizations
+from portal.leases import find_due
 from portal.wakeup import dispatch_or_run
-from upgrades.checks.draining import find_draining_due, refresh_draining
+from upgrades.checks.draining import list_draining_due, refresh_draining
 from upgrades.checks.validation import open_missing_matrices, send_reminders, validate
 from upgrades.engine.reconciler import advance
-from upgrades.models import Rollout, ValidationRun
 
 # The sweep runs a step itself if no worker has claimed the due row within this time, even without a broker.
 OVERDUE = timedelta(seconds=5)
@@ -44,34 +40,27 @@ def count_draining(rollout_id: int) -> None:
 
 def sweep() -> None:
     """Dispatch every due rollout."""
-    sweep_rows(Rollout.objects.due(), "upgrades.tasks.advance_rollout", advance)
+    sweep_rows("upgrades_due_rollouts", "upgrades.tasks.advance_rollout", advance)
 
 
 def sweep_validations() -> None:
     """Dispatch every due validation run."""
-    due_runs = ValidationRun.unfinished().filter(due()).order_by("next_check_at", "id")
-    sweep_rows(due_runs, "upgrades.tasks.validate_upgrade", validate)
+    sweep_rows("upgrades_due_validations", "upgrades.tasks.validate_upgrade", validate)
 
 
 def maintain_validations() -> None:
     """Open missing validation matrices, send reminders and count old tasks. No validation run does this."""
     open_missing_matrices()
     send_reminders()
-    draining = find_draining_due().order_by("last_checked_at", "pk").values_list("pk", flat=True)
-    with all_organizations("the sweep looks for work everywhere"):
-        found = list(draining[:ROWS_PER_SWEEP])
-    calls = (((pk,), False) for pk in found)
+    calls = (((pk,), False) for pk in list_draining_due(ROWS_PER_SWEEP))
     dispatch_or_run("upgrades.tasks.count_draining", calls, refresh_draining, seconds=SWEEP_SECONDS)
 
 
-def sweep_rows(rows: "QuerySet[Rollout] | QuerySet[ValidationRun]", task: str, step: Callable[[int], bool]) -> None:
+def sweep_rows(due: str, task: str, step: Callable[[int], bool]) -> None:
     """Dispatch a task for each due row, and run the step here for rows that are overdue.
 
+    `due`: the function of the database that finds the rows. Each task then works inside its row's organization.
     Ends after SWEEP_SECONDS so that it does not delay the heartbeat.
     """
-    is_overdue = Case(
-        When(next_check_at__lt=Now() - OVERDUE, then=True), default=Value(False), output_field=BooleanField()
-    )
-    with all_organizations("the sweep looks for work everywhere"):
-        found = list(rows.values_list("pk", is_overdue)[:ROWS_PER_SWEEP])
+    found = find_due(due, OVERDUE, ROWS_PER_SWEEP)
     dispatch_or_run(task, (((pk,), overdue) for pk, overdue in found), step, seconds=SWEEP_SECONDS)

@@ -14,12 +14,13 @@ from allauth.account.internal.flows.login import get_authentication_records
 from allauth.account.utils import user_pk_to_url_str
 from allauth.core.internal.httpkit import authenticated_user
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from portal.accounts.sessions import SessionStore
-from portal.accounts.signals import record_failed_sign_in
+from portal.accounts.signals import TOO_MANY, record_failed_sign_in
 from portal.audit import record
 from portal.errors import is_api
 from portal.members.commands import accept_first_invitation
@@ -51,12 +52,23 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc] # allauth shi
         if isinstance(request.session, SessionStore):
             request.session.begin_lifetime()
 
+    def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
+        try:
+            super().pre_authenticate(request, **credentials)
+        except ValidationError:
+            self.record_failure(request, credentials, step=TOO_MANY, step_again=TOO_MANY)
+            raise
+
     def authentication_failed(self, request: HttpRequest, **credentials: Any) -> None:
+        self.record_failure(request, credentials, step="password", step_again="reauthentication")
+
+    def record_failure(self, request: HttpRequest, credentials: dict[str, Any], *, step: str, step_again: str) -> None:
+        """Record a password that did not sign in. `step_again`: the step if the person is signed in already."""
         if request.user.is_authenticated and credentials.get("email") in (None, request.user.email):
-            record_failed_sign_in(authenticated_user(request), step="reauthentication", actor=request.user)
+            record_failed_sign_in(authenticated_user(request), step=step_again, actor=request.user)
             return
         email = str(credentials.get("email") or "").lower()
-        record_failed_sign_in(User.objects.filter(email__iexact=email).first() if email else None, step="password")
+        record_failed_sign_in(User.objects.filter(email__iexact=email).first() if email else None, step=step)
 
     def respond_user_inactive(self, request: HttpRequest, user: Any) -> HttpResponse:
         record_failed_sign_in(user, step="account switched off")

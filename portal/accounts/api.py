@@ -9,8 +9,6 @@ from allauth.account.forms import ReauthenticateForm
 from allauth.account.internal import flows
 from allauth.account.internal.stagekit import get_pending_stage
 from allauth.core.internal import ratelimit
-from allauth.mfa.base.forms import AuthenticateForm
-from allauth.mfa.base.forms import ReauthenticateForm as ReauthenticateByCodeForm
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
@@ -20,8 +18,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.access import Policy, has_two_factor, person, sign_in_first
-from portal.accounts.forms import SignInForm
-from portal.accounts.signals import record_failed_sign_in
+from portal.accounts.forms import LIMITED, CodeAgainForm, CodeForm, SignInForm
+from portal.accounts.signals import TOO_MANY, record_failed_sign_in
 from portal.api.routes import ErrorSerializer, NoBody, StrictSerializer, api_route, errors, read_body, read_query
 from portal.errors import PortalError
 from portal.models import Membership, Role, User
@@ -137,11 +135,12 @@ def reauthenticate(request: Request) -> Response:
     """Confirm the person's identity in this session. The attempt is counted before its body is read."""
     user = person(request)
     if not ratelimit.consume(request._request, app="allauth.account", action="reauthenticate", user=user):
+        record_failed_sign_in(user, step=TOO_MANY, actor=user)
         raise too_many_attempts("reauthenticate")
     read_query(request)
     proof = read_body(request, Proof)
     if "code" in proof:
-        code_form = ReauthenticateByCodeForm(data=proof, user=user)
+        code_form = CodeAgainForm(data=proof, user=user)
         check(code_form, refused=PortalError("invalid_code", "The code is wrong or was used before.", 403))
         code_form.save()
     else:
@@ -192,7 +191,7 @@ def sign_in(request: HttpRequest, *, email: str, password: str, code: str | None
     return person
 
 
-def check_second_factor(person: User, code: str | None) -> AuthenticateForm | None:
+def check_second_factor(person: User, code: str | None) -> CodeForm | None:
     """Return the form of the accepted code; None for a person without two-factor authentication.
 
     Each code works once.
@@ -203,7 +202,7 @@ def check_second_factor(person: User, code: str | None) -> AuthenticateForm | No
         raise PortalError(
             "mfa_required", "This person uses two-factor authentication. Send email, password and code together.", 401
         )
-    form = AuthenticateForm(data={"code": code}, user=person)
+    form = CodeForm(data={"code": code}, user=person)
     check(
         form, refused=PortalError("invalid_code", "The code is wrong or was used before. Wait for the next one.", 401)
     )
@@ -215,12 +214,13 @@ def check(form: Form, *, refused: PortalError) -> None:
     if form.is_valid():
         return
     codes = {error.code for field in form.errors.as_data().values() for error in field}
-    raise too_many_attempts("login_failed") if "too_many_login_attempts" in codes else refused
+    raise too_many_attempts("login_failed") if LIMITED in codes else refused
 
 
 def consume_sign_in_rate(request: HttpRequest) -> None:
-    """Count this request against the rate limit of the sign-in page. Raises PortalError 429."""
+    """Count this request against the rate limit of the sign-in page. Raises PortalError 429, after recording it."""
     if not ratelimit.consume(request, app="allauth.account", action="login"):
+        record_failed_sign_in(None, step=TOO_MANY)
         raise too_many_attempts("login")
 
 

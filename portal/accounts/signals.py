@@ -17,6 +17,8 @@ from portal.models import AuditKind, User
 # The target of failed sign-ins with an address that no one has: one for all of them, so that they cannot fill the trail,
 # and so that a password that was typed in the wrong field is not stored.
 NO_ACCOUNT = "no account"
+# The step of a sign-in that a limit refused before its password or code was looked at.
+TOO_MANY = "too many attempts"
 
 
 @receiver([password_changed, password_set])

@@ -7,7 +7,7 @@ docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Container-Insights-metric
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from portal.aws.credentials import AwsTarget, live_client
@@ -66,6 +66,6 @@ def _points(results: list[dict[str, Any]]) -> list[Point]:
         for at, value in zip(result["Timestamps"], result["Values"], strict=True):
             by_time.setdefault(at, {})[need(result, "Id")] = float(value)
     return [
-        Point(at=at, cpu=values.get("cpu"), memory=values.get("memory"), running=values.get("running"))
+        Point(at=at.astimezone(UTC), cpu=values.get("cpu"), memory=values.get("memory"), running=values.get("running"))
         for at, values in sorted(by_time.items())
     ]

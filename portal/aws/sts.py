@@ -1,7 +1,11 @@
 """AWS STS: identifies the portal's own credentials."""
 
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 from portal.aws.credentials import AwsTarget, client, live_client
 from portal.aws.errors import complete, need, translated
@@ -23,6 +27,16 @@ def own_account(region: str) -> str:
         reply: dict[str, Any] = live_client(AwsTarget(region), "sts").get_caller_identity()
     with complete("sts:GetCallerIdentity"):
         return str(need(reply, "Account"))
+
+
+def read_clock(region: str) -> datetime:
+    """Return AWS's time, to the second, from the header of a reply. AWS gives it with a refusal too. *Raises* AwsError."""
+    with translated("sts:GetCallerIdentity"), complete("sts:GetCallerIdentity"):
+        try:
+            reply = live_client(AwsTarget(region), "sts").get_caller_identity()
+        except ClientError as error:
+            reply = error.response
+        return parsedate_to_datetime(need(reply["ResponseMetadata"]["HTTPHeaders"], "date"))
 
 
 def _get_caller(target: AwsTarget) -> dict[str, Any]:

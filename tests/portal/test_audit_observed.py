@@ -1,14 +1,21 @@
 """What changes nothing leaves an audit row too: refused attempts, failed sign-ins, exports, a person's own account."""
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from allauth.account.utils import user_pk_to_url_str
 from allauth.mfa.totp.internal import auth as totp
+from allauth.mfa.webauthn.internal.auth import WebAuthn
+from cryptography.hazmat.primitives.asymmetric import ec
 from django.core import mail
 from django.db import connection
 from django.test import Client
+from fido2.cose import ES256
+from fido2.utils import websafe_encode
+from fido2.webauthn import AttestationObject, AttestedCredentialData, AuthenticatorData
 
 from portal import tasks
 from portal.models import AuditEvent, AuditQuerySet, AuditRepeat, Membership, User
@@ -220,6 +227,128 @@ def test_a_wrong_password_when_asked_again_names_the_person(cast: Cast, client_f
 
     assert rows() == [("session.sign_in_failed", cast.operator.email, cast.operator.email)]
     assert events().get().data == {"step": "reauthentication"}
+
+
+def add_passkey(user: User) -> None:
+    """Give the person a security key, as its registration stores it."""
+    public = ES256.from_cryptography_key(ec.generate_private_key(ec.SECP256R1()).public_key())
+    held = AttestedCredentialData.create(bytes(16), b"known key", public)
+    flags = AuthenticatorData.FLAG.AT | AuthenticatorData.FLAG.UP
+    attested = AttestationObject.create("none", AuthenticatorData.create(bytes(32), flags, 0, held), {})
+    client_data = {"type": "webauthn.create", "challenge": "AAAA", "origin": "http://testserver"}
+    response = {
+        "clientDataJSON": websafe_encode(json.dumps(client_data).encode()),
+        "attestationObject": websafe_encode(bytes(attested)),
+    }
+    key = websafe_encode(b"known key")
+    WebAuthn.add(user, "Key", {"id": key, "rawId": key, "type": "public-key", "response": response})
+
+
+def make_passkey_answer(user: User) -> dict[str, str]:
+    """Return the form of a passkey that the portal does not know, for this person."""
+    client_data = {"type": "webauthn.get", "challenge": "AAAA", "origin": "http://testserver"}
+    response = {
+        "clientDataJSON": websafe_encode(json.dumps(client_data).encode()),
+        "authenticatorData": websafe_encode(bytes(32) + b"\5" + bytes(4)),
+        "signature": websafe_encode(b"signed"),
+        "userHandle": websafe_encode(user_pk_to_url_str(user).encode()),
+    }
+    key = websafe_encode(b"unknown key")
+    return {"credential": json.dumps({"id": key, "rawId": key, "type": "public-key", "response": response})}
+
+
+@pytest.mark.parametrize(
+    ("path", "is_signed_in", "step"),
+    [
+        ("login", False, "passkey"),
+        ("reauthenticate", True, "reauthentication"),
+        ("second factor", False, "second factor"),
+    ],
+)
+def test_a_failed_passkey_is_recorded(cast: Cast, client_for: SignIn, path: str, is_signed_in: bool, step: str) -> None:
+    client = client_for(cast.operator) if is_signed_in else Client()
+    add_passkey(cast.operator)
+    if path == "second factor":
+        client.post("/accounts/login/", {"login": cast.operator.email, "password": cast.password})
+        address = "/accounts/2fa/authenticate/"
+    else:
+        address = f"/accounts/2fa/webauthn/{path}/"
+        client.get(address, headers={"X-Requested-With": "XMLHttpRequest"})
+
+    client.post(address, make_passkey_answer(cast.operator))
+
+    actor = cast.operator.email if is_signed_in else "anonymous"
+    assert rows() == [("session.sign_in_failed", actor, cast.operator.email)]
+    assert events().get().data == {"step": step, "type": "webauthn"}
+
+
+@pytest.mark.parametrize("sent", [{}, {"credential": "{"}, {"credential": "[]"}, {"credential": '{"id": 1}'}])
+def test_a_passkey_of_no_one_is_recorded(client: Client, db: None, sent: dict[str, str]) -> None:
+    client.post("/accounts/2fa/webauthn/login/", sent)
+
+    assert rows() == [("session.sign_in_failed", "anonymous", "no account")]
+
+
+def test_a_malformed_new_passkey_is_refused(cast: Cast, client_for: SignIn) -> None:
+    client = client_for(cast.operator)
+    client.post("/accounts/reauthenticate/", {"password": cast.password})
+
+    response = client.post("/accounts/2fa/webauthn/add/", {"name": "Key", "credential": '{"id": 1}'})
+
+    assert (response.status_code, "Incorrect code" in response.content.decode()) == (200, True)
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("rates", "password", "code", "subject"),
+    [
+        ({"login": "1/m/ip"}, "wrong", "", "no account"),
+        ({"login_failed": "1/m/key"}, "wrong", "", "operator@example.com"),
+        ({"login_failed": "1/m/key"}, "", "000000", "operator@example.com"),
+    ],
+)
+def test_a_sign_in_that_a_limit_refuses_is_recorded(
+    cast: Cast,
+    settings: Any,
+    authenticator: Callable[[User], Any],
+    sign_in: Any,
+    rates: dict[str, str],
+    password: str,
+    code: str,
+    subject: str,
+) -> None:
+    settings.ACCOUNT_RATE_LIMITS = rates
+    authenticator(cast.operator)
+
+    for _ in range(3):
+        sign_in(cast.operator.email, password or cast.password, code)
+    end_the_minute()
+
+    refused = [event for event in events() if event.data["step"] == "too many attempts"]
+    assert [(event.actor_email, event.subject) for event in refused] == [("anonymous", subject)] * 2
+    assert refused[1].data["repeats"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "rates"),
+    [
+        ("/accounts/2fa/webauthn/login/", {"MFA_RATE_LIMITS": {"webauthn_login": "1/m/ip"}}),
+        ("/accounts/reauthenticate/", {"ACCOUNT_RATE_LIMITS": {"reauthenticate": "1/m/user"}}),
+        ("/api/v1/auth/reauthenticate", {"ACCOUNT_RATE_LIMITS": {"reauthenticate": "1/m/user"}}),
+    ],
+)
+def test_the_other_limits_of_sign_in_leave_a_row(
+    cast: Cast, client_for: SignIn, settings: Any, path: str, rates: dict[str, Any]
+) -> None:
+    for name, value in rates.items():
+        setattr(settings, name, value)
+    client = Client() if "login" in path else client_for(cast.operator)
+
+    for _ in range(2):
+        client.post(path, {"password": "wrong"})
+
+    steps = [event.data["step"] for event in events()]
+    assert steps[-1:] == ["too many attempts"]
 
 
 # --- a person's own account ----------------------------------------------------------------------------------------

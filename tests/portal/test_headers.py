@@ -126,7 +126,10 @@ import json
 import django
 django.setup()
 from django.conf import settings
-from django.test import Client, override_settings
+from django.contrib.messages import constants
+from django.contrib.messages.storage import default_storage
+from django.http import HttpResponse
+from django.test import Client, RequestFactory, override_settings
 
 session = {"Cookie": "__Host-sessionid=" + "a" * 32}
 client = Client(headers={"Host": "portal.example", "X-Forwarded-Proto": "https"}, raise_request_exception=False)
@@ -152,9 +155,13 @@ plain_files = settings.STORAGES | {"staticfiles": {"BACKEND": "django.contrib.st
 with override_settings(STORAGES=plain_files):
     answers["page"] = client.get("/o/acme/", headers=session)
     answers["sign_in"] = client.post("/accounts/login/", {"login": "a@example.com", "password": "x"})
+noticed, notices = HttpResponse(), default_storage(RequestFactory().get("/"))
+notices.add(constants.INFO, "Done.")
+notices.update(noticed)
 print(json.dumps({
     "answers": {name: [answer.status_code, dict(answer.headers), answer.content.decode(), answer.cookies.output()]
                 for name, answer in answers.items()},
+    "notice": noticed.cookies.output(),
     "session_cookie": [settings.SESSION_COOKIE_NAME, settings.SESSION_COOKIE_SECURE, settings.SESSION_COOKIE_HTTPONLY],
 }))
 """
@@ -192,6 +199,8 @@ def test_production_binds_cookies_to_its_host_over_https(production: dict[str, A
     assert "Domain" not in cookies
     assert "Path=/" in cookies
     assert production["session_cookie"] == ["__Host-sessionid", True, True]
+    assert production["notice"].startswith("Set-Cookie: __Host-messages=")
+    assert {"Path=/", "Secure", "HttpOnly"} <= set(production["notice"].split("; "))
     assert headers["Strict-Transport-Security"] == "max-age=63072000; includeSubDomains; preload"
 
 

@@ -1,25 +1,34 @@
 """The second wall: PostgreSQL itself limits every statement to the organizations of its context (portal/tenancy.py)."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.apps import apps
 from django.conf import settings as portal_settings
 from django.db import ProgrammingError, connection, transaction
+from django.db.models.functions import Now
 from django.test import Client
 
 from bench.mutants import ROOT, Mutant
 from bench.scope_mutants import MUTANTS, NO_SECOND_WALL
-from deployments.models import Agent
+from deployments import tasks as deployment_tasks
+from deployments.models import Agent, Deployment
 from portal import tenancy
 from portal.accounts.person import enter_person
 from portal.database.roles import owner_connection, secure_tables
+from portal.doctor.database import tenant_tables
 from portal.models import AuditEvent, AuditKind, Membership, Organization, User
-from portal.monitoring.doctor import tenant_tables
 from tests.conftest import Cast
-from tests.deployments.conftest import make_agent
+from tests.deployments.conftest import make_agent, make_deployment
+from tests.local_aws import LocalAws
 from tests.portal.isolation_table import make_place
+from tests.upgrades.conftest import make_upgrade
+from upgrades import tasks as upgrade_tasks
+from upgrades.checks.draining import list_draining_due, refresh_draining
+from upgrades.models import Rollout, ValidationRun
+from upgrades.states import Phase, Status
 from upgrades.tasks import advance_rollout
 
 pytestmark = pytest.mark.django_db
@@ -176,6 +185,35 @@ def test_the_context_ends_with_a_task(cast: Cast) -> None:
 
     assert read_context() == tenancy.NOTHING
     assert slugs() == []
+
+
+def test_the_engine_works_inside_one_organization_at_a_time(cast: Cast, platform: LocalAws, broker_down: None) -> None:
+    """Sweeps find due work without a context, and each step, from its claim on, has that of its organization."""
+    for organization, person in ((cast.acme, cast.operator), (cast.globex, cast.outsider)):
+        make_upgrade(organization, by=person, statuses=[Status.PENDING])
+        run = make_upgrade(organization, by=person, target="orchestrator")
+        ends_at = Now() + timedelta(hours=1)
+        ValidationRun.objects.create(upgrade=run, organization=organization, ends_at=ends_at, next_check_at=Now())
+        Rollout.objects.filter(upgrade=run).update(is_draining=True, last_checked_at=Now() - timedelta(hours=1))
+    make_deployment(cast, make_agent(cast))
+    for rows in (Rollout.objects.exclude(phase=Phase.DONE), ValidationRun.objects.all(), Deployment.objects.all()):
+        rows.update(next_check_at=Now() - timedelta(minutes=1))
+    used: set[str] = set()
+
+    def note(execute: Any, *statement: Any) -> Any:
+        used.add(tenancy.current())
+        return execute(*statement)
+
+    with tenancy.no_organization(), connection.execute_wrapper(note):
+        upgrade_tasks.sweep()
+        upgrade_tasks.sweep_validations()
+        for pk in list_draining_due(10):
+            assert refresh_draining(pk)
+        deployment_tasks.sweep()
+
+    assert used == {tenancy.NOTHING, *(f"{{{organization.pk}}}" for organization in (cast.acme, cast.globex))}
+    for rows in (Rollout.objects.exclude(phase=Phase.DONE), ValidationRun.objects.all(), Deployment.objects.all()):
+        assert not rows.filter(lease_epoch=0).exists()
 
 
 # --- one connection ------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 import io
 import json
+import sys
 from types import SimpleNamespace
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
 
+from portal import gunicorn_conf
 from portal.local.exposure import on_starting
 from portal.wsgi import application
 
@@ -67,3 +69,12 @@ def test_a_demo_does_not_listen_on_other_addresses(address: tuple[str, int], set
 
     settings.DEMO_EXPOSED = True
     on_starting(SimpleNamespace(address=[address]))
+
+
+def test_a_worker_lets_short_requests_run_between_long_ones() -> None:
+    before = sys.getswitchinterval()
+    try:
+        gunicorn_conf.post_worker_init(None)
+        assert sys.getswitchinterval() <= 0.001
+    finally:
+        sys.setswitchinterval(before)

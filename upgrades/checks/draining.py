@@ -15,8 +15,9 @@ from django.db.models.functions import Now
 
 from portal.aws import ecs
 from portal.aws.errors import AwsError, AwsMissing
+from portal.leases import find_due, find_organization
 from portal.request_id import carrying
-from portal.tenancy import all_organizations, organizations
+from portal.tenancy import organizations
 from upgrades.events import record_event
 from upgrades.models import Rollout
 from upgrades.states import EventKind, PlatformService
@@ -60,12 +61,21 @@ def find_draining_due() -> "QuerySet[Rollout]":
     )
 
 
+def list_draining_due(most: int) -> list[int]:
+    """Return the ids of these rollouts in every organization, the longest due first. Needs no context."""
+    pause = timedelta(seconds=DRAINING_SECONDS)
+    return [pk for (pk,) in find_due("upgrades_draining_rollouts", pause, LONGEST_DRAINING, most)]
+
+
 def refresh_draining(rollout_id: int) -> bool:
     """Count the tasks again, if that is due and no other worker does it. Return whether it was.
 
     Safe to call at any time, from any process. *Costs* one AWS call.
     """
-    with all_organizations("the message names a rollout of any organization"):
+    organization_id = find_organization("upgrades_rollout_organization", rollout_id)
+    if organization_id is None:
+        return False
+    with organizations(organization_id):
         # Guard and mark are one statement, so that only one of several workers asks ECS.
         if not find_draining_due().filter(pk=rollout_id).update(last_checked_at=Now()):
             return False

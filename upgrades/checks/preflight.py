@@ -379,7 +379,7 @@ class ProbeBatch:
         """Return the cached findings if all four are recent, else None."""
         found = soft_cache.read_as(
             self.key,
-            lambda rows: {PreflightCheck(name): Dated(Finding(**row), at) for name, (row, at) in rows.items()},
+            lambda rows: {PreflightCheck(name): Dated(build_finding(row), at) for name, (row, at) in rows.items()},
         )
         oldest = timezone.now() - timedelta(seconds=self.fresh_seconds)
         if found is None or set(found) != set(PROBES):
@@ -403,7 +403,16 @@ class ProbeBatch:
         findings = {name: get_result(each, BROKEN) if each.done() else late for name, each in self.asked.items()}
         found = {name: Dated(finding, now) for name, finding in findings.items()}
         if all(each.done() for each in self.asked.values()):
-            rows = {name.value: (asdict(dated.finding), dated.checked_at) for name, dated in found.items()}
+            rows = {name.value: (as_row(dated.finding), dated.checked_at) for name, dated in found.items()}
             soft_cache.write(self.key, rows, seconds=FRESH_SECONDS)
         soft_cache.delete(f"asking:{self.key}")
         return found
+
+
+def as_row(finding: Finding) -> dict[str, Any]:
+    """Return the finding as plain data, which the cache takes."""
+    return {**asdict(finding), "status": finding.status.value}
+
+
+def build_finding(row: dict[str, Any]) -> Finding:
+    return Finding(**{**row, "status": CheckStatus(row["status"])})

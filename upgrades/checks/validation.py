@@ -94,8 +94,11 @@ def validate(run_id: int) -> bool:
 
 
 def claim_run(run_id: int) -> Lease[ValidationRun] | None:
+    organization_id = leases.find_organization("upgrades_validation_organization", run_id)
+    if organization_id is None:
+        return None
     rows = ValidationRun.unfinished().filter(leases.due(), pk=run_id)
-    with all_organizations("the message names a run of any organization"):
+    with organizations(organization_id):
         for lease in leases.claim_rows(rows.select_related("organization", "upgrade__organization")):
             return lease
     return None

@@ -4,7 +4,7 @@ from django.conf import settings
 
 from portal import leases
 from portal.leases import LeaseLost
-from portal.tenancy import all_organizations
+from portal.tenancy import organizations
 from upgrades.models import Rollout
 from upgrades.states import Phase
 
@@ -24,8 +24,11 @@ def claim_rollout(rollout_id: int) -> RolloutLease | None:
 
     Return None if the rollout is not due or another worker holds it.
     """
+    organization_id = leases.find_organization("upgrades_rollout_organization", rollout_id)
+    if organization_id is None:
+        return None
     rows = Rollout.objects.due().filter(pk=rollout_id).exclude(phase=Phase.WAITING)
-    with all_organizations("the message names a rollout of any organization"):
+    with organizations(organization_id):
         for lease in leases.claim_rows(rows.select_related("organization", "upgrade__stop_requested_by")):
             return RolloutLease(lease.row, lease.now)
     return None
