@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from deployments.container_spec import (
@@ -25,13 +25,15 @@ from deployments.container_spec import (
     with_version,
 )
 from deployments.events import record_event
-from deployments.models import AGENT_NAME_ONCE, Agent, Deployment
+from deployments.models import AGENT_NAME_ONCE, Agent, Deployment, Revision
+from deployments.revisions import add_revision, get_settings
 from deployments.secret_references import reference_errors
 from deployments.states import FROM, Command, DesiredState, EventType, Status
 from portal import soft_cache
 from portal.access import require
 from portal.after_response import write_after_response
 from portal.audit import record
+from portal.aws.ecr import parse_image
 from portal.errors import PortalError, is_unique_violation, shortened
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, Role, User
@@ -216,27 +218,37 @@ def create_deployment(
 
 
 def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None) -> Deployment:
-    organization = agent.organization
-    if organization.cluster is None:
-        raise PortalError(
-            "no_cluster",
-            f"{organization.name} has neither an ECS cluster nor a stack. Staff can set them in Django admin.",
-            400,
-        )
-    deployment_id = uuid.uuid4()
+    """Create a deployment of a new revision with the agent's settings. `version` replaces the image's tag."""
+    find_cluster(agent.organization)  # before the revision
+    revision = add_current_revision(agent, version, actor)
+    return deploy_revision(revision, actor, replicas, is_version_pinned=bool(version))
+
+
+def add_current_revision(agent: Agent, version: str | None, actor: User) -> Revision:
+    """Record a revision with the agent's settings, and with the version that was chosen instead of the image's tag."""
     image = with_version(agent.image, version) if version else agent.image
+    settings = {
+        "image": image,
+        "version": image_version(image),
+        "cpu": agent.cpu,
+        "memory": agent.memory,
+        "environment": agent.environment,
+    }
+    return add_revision(agent, settings, actor=actor, digest=parse_image(image).digest)
+
+
+def deploy_revision(revision: Revision, actor: User, replicas: int, *, is_version_pinned: bool = False) -> Deployment:
+    agent = revision.agent
+    deployment_id = uuid.uuid4()
     return Deployment.objects.create(
         id=deployment_id,
-        organization=organization,
+        organization=agent.organization,
         agent=agent,
         replicas=replicas,
-        version=version or image_version(image),
-        is_version_pinned=bool(version),
-        image=image,
-        cpu=agent.cpu,
-        memory=agent.memory,
-        environment=agent.environment,
-        cluster=organization.cluster,
+        is_version_pinned=is_version_pinned,
+        revision=revision,
+        **get_settings(revision),
+        cluster=find_cluster(agent.organization),
         service_name=service_name(agent, deployment_id),
         created_by=actor,
         requested_by=actor,
@@ -244,6 +256,17 @@ def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None
         started_at=Now(),
         next_check_at=Now(),
     )
+
+
+def find_cluster(organization: Organization) -> str:
+    """Return the name of the organization's cluster. *Raises* PortalError 400 `no_cluster`."""
+    if organization.cluster is None:
+        raise PortalError(
+            "no_cluster",
+            f"{organization.name} has neither an ECS cluster nor a stack. Staff can set them in Django admin.",
+            400,
+        )
+    return organization.cluster
 
 
 def service_name(agent: Agent, deployment_id: uuid.UUID) -> str:
@@ -303,17 +326,10 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
     """
 
     def change() -> None:
-        fields: dict[str, Any] = {
-            "wanted": DesiredState.RUNNING,
-            "status": Status.DEPLOYING,
-            "status_at": Now(),
-            "started_at": Now(),
-            "ended_at": None,
-            "error_message": None,
-            "failed_tasks": 0,
-        }
+        fields = build_start()
         if deployment.status == Status.FAILED:
-            fields |= build_new_generation(deployment)
+            pinned = deployment.version if deployment.is_version_pinned else None
+            fields |= build_new_generation(deployment, add_current_revision(deployment.agent, pinned, actor))
         if update_if_allowed(deployment, Command.RESTART, actor, Q(status=deployment.status), **fields):
             record_event(deployment, EventType.RESTART, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, {"generation": fields.get("generation")})
@@ -321,19 +337,103 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
     return run_command(deployment, Command.RESTART, actor, idempotency_key, change)
 
 
-def build_new_generation(deployment: Deployment) -> dict[str, Any]:
-    """Return the fields of a new generation, taken from the agent's current settings."""
-    agent = deployment.agent
-    pinned = deployment.version if deployment.is_version_pinned else None
-    image = with_version(agent.image, pinned) if pinned else agent.image
+def build_start() -> dict[str, Any]:
+    """Return the fields of a deployment whose tasks start again."""
     return {
-        "generation": deployment.generation + 1,
-        "image": image,
-        "version": pinned or image_version(image),
-        "cpu": agent.cpu,
-        "memory": agent.memory,
-        "environment": agent.environment,
+        "wanted": DesiredState.RUNNING,
+        "status": Status.DEPLOYING,
+        "status_at": Now(),
+        "started_at": Now(),
+        "ended_at": None,
+        "error_message": None,
+        "failed_tasks": 0,
     }
+
+
+def build_new_generation(deployment: Deployment, revision: Revision) -> dict[str, Any]:
+    """Return the fields of a new generation, which runs the revision."""
+    return {"generation": deployment.generation + 1, "revision": revision, **get_settings(revision)}
+
+
+# --- returning to an earlier revision ---------------------------------------------------------------------------------
+
+
+def restore_revision(
+    revision: Revision, *, actor: User, newest: int | None = None, idempotency_key: str | None = None
+) -> Revision:
+    """Deploy an earlier revision again, as a new one. Return the new one.
+
+    The agent gets its settings. The agent's live deployments, and the newest one if it failed, roll to it in place; if
+    there are none, a deployment with one task is created. A stopped deployment stays stopped.
+
+    `newest`: the number of the newest revision that the person saw. None is not compared.
+
+    *Raises* PortalError: 403, 404, 409 `revision_changed`, 400 `invalid` (its secrets), 400 `no_cluster`, 422
+    `idempotency_mismatch`.
+    """
+    agent, organization = revision.agent, revision.organization
+    require(actor, organization, Role.OPERATOR)
+    request = {"agent_id": str(agent.pk), "number": revision.number, "newest": newest}
+    key = KeyUse.for_request("restore_revision", request, organization=organization, user=actor, key=idempotency_key)
+    refuse_secrets(revision)
+
+    def make() -> Revision:
+        current_rows = Deployment.objects.current(agent).select_related("organization")
+        locked = current_rows.select_for_update(of=("self",)).order_by("pk")
+        current = [each for each in locked if not each.is_stopping]
+        made = add_revision(agent, get_settings(revision), actor=actor, digest=revision.digest, restored_from=revision)
+        if newest is not None and newest != made.number - 1:
+            sentence = f"{agent.name} was deployed meanwhile: its newest revision is {made.number - 1}. Compare again."
+            raise PortalError("revision_changed", sentence, 409)
+        fields = take_settings(agent, made)
+        for deployment in current:
+            roll(deployment, made, actor)
+        if not current:
+            deploy_again(made, actor)
+        key.store(str(made.pk))
+        restored = {"fields": fields, "revision": made.number, "restored_from": revision.number}
+        audit(AuditKind.AGENT_CHANGED, agent, actor, restored)
+        return made
+
+    return run_once(key, make, lambda pk: Revision.objects.get(pk=pk, organization=organization))
+
+
+def refuse_secrets(revision: Revision) -> None:
+    """Refuse references that the organization may no longer use. The agent keeps those that it has."""
+    kept = Agent.objects.values_list("environment", flat=True).get(pk=revision.agent_id)
+    errors = reference_errors(revision.organization, revision.environment, kept)
+    refuse_invalid({"environment": shortened(errors)} if errors else {})
+
+
+def take_settings(agent: Agent, revision: Revision) -> list[str]:
+    """Give the agent the settings of the revision. Return the names of the fields that changed."""
+    taken = ("image", "cpu", "memory", "environment")
+    current = Agent.objects.get(pk=agent.pk)
+    changed = {name: getattr(revision, name) for name in taken if getattr(current, name) != getattr(revision, name)}
+    if changed:
+        Agent.objects.filter(pk=agent.pk).update(**changed)
+    return sorted(changed)
+
+
+def roll(deployment: Deployment, revision: Revision, actor: User) -> None:
+    """Let a locked deployment replace its tasks by those of the revision. ECS reports the status of a live one."""
+    is_failed = deployment.status == Status.FAILED
+    fields = build_new_generation(deployment, revision) | (build_start() if is_failed else {})
+    rows = Deployment.objects.filter(pk=deployment.pk, status=deployment.status)
+    request_change(rows, actor, is_version_pinned=False, **fields)
+    detail = f"to revision {revision.number}"
+    record_event(deployment, EventType.RESTART, actor=actor.email, detail=detail)
+    data = {"generation": fields["generation"], "revision": revision.number}
+    audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, data)
+    dispatch_deployment(deployment)
+
+
+def deploy_again(revision: Revision, actor: User) -> None:
+    deployment = deploy_revision(revision, actor, replicas=1)
+    record_event(deployment, EventType.CREATE, actor=actor.email, detail=f"1 of {deployment.image}")
+    data = {"agent_id": str(deployment.agent_id), "replicas": 1, "revision": revision.number}
+    audit(AuditKind.DEPLOYMENT_CREATED, deployment, actor, data)
+    dispatch_deployment(deployment)
 
 
 def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
@@ -420,6 +520,11 @@ def update_if_allowed(deployment: Deployment, command: Command, actor: User, unl
     pending = Q(observed_generation__lt=F("requested_generation"))
     of_another = pending & (Q(requested_by=None) | ~Q(requested_by=actor))
     rows = Deployment.objects.filter(unless | of_another, pk=deployment.pk, status__in=FROM[command])
+    return request_change(rows, actor, **fields)
+
+
+def request_change(rows: QuerySet[Deployment], actor: User, **fields: Any) -> bool:
+    """Write what is wanted and make the rows due immediately. Return whether a row changed."""
     fields |= {"requested_by": actor, "next_check_at": Now(), "doubted_at": None, "request_id": request_id_var.get()}
     return bool(rows.update(requested_generation=F("requested_generation") + 1, **fields))
 

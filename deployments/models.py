@@ -94,7 +94,57 @@ class Agent(models.Model):
         return "running" if is_live else "stopped"
 
 
+class RevisionQuerySet(TenantQuerySet["Revision"]):
+    def for_list(self, agent: Agent) -> Self:
+        """Return the agent's revisions, newest first, as for_detail() does."""
+        return self.filter(agent=agent).for_detail().order_by("-number")
+
+    def for_detail(self) -> Self:
+        """Add agent, organization, who made it and what it was restored from, and `live_deployments`, a number."""
+        live = models.Count("deployments", filter=models.Q(deployments__status__in=LIVE))
+        related = self.select_related("agent", "organization", "created_by", "restored_from")
+        return related.annotate(live_deployments=live)
+
+
+class Revision(models.Model):
+    """The settings of one deploy of an agent. Only `digest` is ever written later, once; a trigger refuses other changes.
+
+    `environment` holds plain values and ARNs of secrets, as the agent's does. `number` counts from 1 for each agent.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="revisions", db_index=False)
+    number = models.IntegerField()
+    image = models.CharField(max_length=512)
+    digest = models.CharField(max_length=71, null=True, help_text="`sha256:..`; null if no registry has told it.")
+    version = models.CharField(max_length=128, null=True)  # null: the image names no tag
+    cpu = models.IntegerField()
+    memory = models.IntegerField()
+    environment = models.JSONField(default=dict)
+    restored_from = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="+", db_index=False)
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", db_index=False)
+    created_at = models.DateTimeField(db_default=Now())
+
+    live_deployments: int  # set by for_detail()
+
+    objects = RevisionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["agent", "number"], name="revision_number_once")]
+
+    def __str__(self) -> str:
+        return f"revision {self.number}"
+
+
 class DeploymentQuerySet(TenantQuerySet["Deployment"]):
+    def current(self, agent: Agent) -> Self:
+        """Return the agent's deployments that count now: the live ones, and the newest one if it failed."""
+        of_agent = self.filter(organization=agent.organization_id, agent=agent)
+        newest = of_agent.order_by("-created_at", "-id").values("pk")[:1]
+        return of_agent.filter(models.Q(status__in=LIVE) | models.Q(pk__in=newest, status=Status.FAILED))
+
     def matching(
         self,
         organization: Organization,
@@ -189,6 +239,21 @@ class Deployment(Leased):
     cpu = models.IntegerField()
     memory = models.IntegerField()
     environment = models.JSONField(default=dict)
+    revision = models.ForeignKey(
+        Revision,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="deployments",
+        help_text="These settings. Null: made by the release before revisions, or deployed outside the portal.",
+    )
+    live_revision = models.ForeignKey(
+        Revision,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        db_index=False,
+        help_text="The newest one that ECS has rolled out completely here.",
+    )
 
     # Where it runs in AWS.
     cluster = models.CharField(max_length=255)
@@ -274,6 +339,12 @@ class Deployment(Leased):
     def is_stopping(self) -> bool:
         """Return whether a stop was requested and ECS still reports tasks."""
         return self.wanted == DesiredState.STOPPED and self.status != Status.STOPPED
+
+    @property
+    def is_rolling(self) -> bool:
+        """Return whether tasks of one revision are being replaced by those of another."""
+        is_wanted = self.wanted == DesiredState.RUNNING and self.status in LIVE | {Status.FAILED}
+        return is_wanted and self.live_revision_id is not None and self.live_revision_id != self.revision_id
 
     @property
     def is_settled(self) -> bool:

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from deployments.api import agents, deployments
+from deployments.api import agents, deployments, revisions
 
 urlpatterns = [
     path("deployments", deployments.deployments, name="api-deployments"),
@@ -14,4 +14,7 @@ urlpatterns = [
     path("agents", agents.agents, name="api-agents"),
     path("agents/<uuid:agent_id>", agents.agent, name="api-agent"),
     path("agents/<uuid:agent_id>/deploy", deployments.deploy, name="api-agent-deploy"),
+    path("agents/<uuid:agent_id>/revisions", revisions.revisions, name="api-revisions"),
+    path("agents/<uuid:agent_id>/revisions/<int:number>", revisions.revision, name="api-revision"),
+    path("agents/<uuid:agent_id>/revisions/<int:number>/restore", revisions.restore, name="api-revision-restore"),
 ]

@@ -10,7 +10,8 @@ from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from deployments.cloudwatch.records import Record
-from deployments.models import DeploymentEvent, counts_by_status
+from deployments.models import Deployment, DeploymentEvent, counts_by_status
+from deployments.pages.revisions import build_sides
 from deployments.pages.time_window import Span, around_event, around_line
 from deployments.states import Status
 from portal.models import Organization
@@ -98,6 +99,17 @@ def vcpu(units: int | str) -> str:
     ('0.25', '1')
     """
     return f"{int(units) / 1024:g}"
+
+
+@register.inclusion_tag("deployments/_rolling.html")
+def rolling(deployment: Deployment, organization: Organization) -> dict[str, Any]:
+    """Render the live and the target revision side by side; nothing unless the deployment rolls from one to another.
+
+    *Costs* two queries while it rolls, unless both revisions are loaded.
+    """
+    live, target = (deployment.live_revision, deployment.revision) if deployment.is_rolling else (None, None)
+    sides = build_sides(live, target) if live and target else []
+    return {"deployment": deployment, "organization": organization, "live": live, "target": target, "sides": sides}
 
 
 @register.inclusion_tag("deployments/_by_status.html")

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
-from deployments.models import Agent, Deployment, DeploymentEvent
+from deployments.models import Agent, Deployment, DeploymentEvent, Revision
 from portal.access import Policy
 from portal.errors import API_PREFIXES
 from portal.idempotency import IdempotencyKey
@@ -110,6 +110,7 @@ class Place:
             "channel_id": self.channel_id,
             "delivery_id": self.delivery_id,
             "membership_id": self.membership_id,
+            "number": "1",
             "kind": "webhook",
             "command": row.command,
             "check": "sign_in",
@@ -195,6 +196,11 @@ def agent_pages() -> Iterator[Row]:
     yield Row(f"{base}/new", Policy.OPERATOR, sends={"post": AGENT_FORM})
     yield Row(f"{base}/<uuid:agent_id>/", Policy.VIEWER)
     yield Row(f"{base}/<uuid:agent_id>/edit", Policy.OPERATOR, sends={"post": AGENT_FORM})
+    yield Row(f"{base}/<uuid:agent_id>/versions", Policy.VIEWER)
+    revision = f"{base}/<uuid:agent_id>/revisions/<int:number>"
+    yield Row(f"{base}/<uuid:agent_id>/revisions/", Policy.VIEWER)
+    yield Row(f"{revision}/", Policy.VIEWER)
+    yield Row(f"{revision}/restore", Policy.OPERATOR, sends={"post": ONCE | {"newest": "2"}})
 
 
 def deployment_api(prefix: str) -> Iterator[Row]:
@@ -212,6 +218,10 @@ def deployment_api(prefix: str) -> Iterator[Row]:
     yield Row(agents, Policy.VIEWER, sends={"post": AGENT})
     yield Row(f"{agents}/<uuid:agent_id>", Policy.VIEWER, sends={"patch": {"name": "Renamed"}})
     yield Row(f"{agents}/<uuid:agent_id>/deploy", Policy.OPERATOR, get=False, sends={"post": {}})
+    revision = f"{agents}/<uuid:agent_id>/revisions/<int:number>"
+    yield Row(f"{agents}/<uuid:agent_id>/revisions", Policy.VIEWER)
+    yield Row(revision, Policy.VIEWER)
+    yield Row(f"{revision}/restore", Policy.OPERATOR, get=False, sends={"post": {"newest": 2}})
 
 
 def settings_pages() -> Iterator[Row]:
@@ -318,7 +328,7 @@ def read_rows(organization: Organization, *, audit: bool = True) -> dict[str, st
     """
     models = (
         *(Upgrade, Rollout, Decision, UpgradeEvent, UpgradeCheck, ValidationRun),
-        *(Agent, Deployment, DeploymentEvent),
+        *(Agent, Revision, Deployment, DeploymentEvent),
         *(IdempotencyKey, Membership, *([AuditEvent] if audit else [])),
         *(NotificationChannel, NotificationDelivery),
     )
