@@ -26,7 +26,7 @@ from deployments.container_spec import (
 )
 from deployments.events import record_event
 from deployments.models import AGENT_NAME_ONCE, Agent, Deployment, Revision
-from deployments.revisions import add_revision, get_settings
+from deployments.revisions import add_revision, get_settings, must_roll
 from deployments.secret_references import reference_errors
 from deployments.states import FROM, Command, DesiredState, EventType, Status
 from portal import soft_cache
@@ -363,8 +363,8 @@ def restore_revision(
 ) -> Revision:
     """Deploy an earlier revision again, as a new one. Return the new one.
 
-    The agent gets its settings. The agent's live deployments, and the newest one if it failed, roll to it in place; if
-    there are none, a deployment with one task is created. A stopped deployment stays stopped.
+    The agent gets its settings. The agent's live deployments with other settings, and the newest one if it failed, roll to
+    it in place; without any live or failed one, a deployment with one task is created. A stopped one stays stopped.
 
     `newest`: the number of the newest revision that the person saw. None is not compared.
 
@@ -378,7 +378,7 @@ def restore_revision(
     refuse_secrets(revision)
 
     def make() -> Revision:
-        current_rows = Deployment.objects.current(agent).select_related("organization")
+        current_rows = Deployment.objects.current(agent).select_related("organization", "revision")
         locked = current_rows.select_for_update(of=("self",)).order_by("pk")
         current = [each for each in locked if not each.is_stopping]
         made = add_revision(agent, get_settings(revision), actor=actor, digest=revision.digest, restored_from=revision)
@@ -386,13 +386,18 @@ def restore_revision(
             sentence = f"{agent.name} was deployed meanwhile: its newest revision is {made.number - 1}. Compare again."
             raise PortalError("revision_changed", sentence, 409)
         fields = take_settings(agent, made)
-        for deployment in current:
+        moved = [each for each in current if must_roll(each, made)]
+        for deployment in moved:
             roll(deployment, made, actor)
-        if not current:
-            deploy_again(made, actor)
+        created = None if current else deploy_again(made, actor)
         key.store(str(made.pk))
-        restored = {"fields": fields, "revision": made.number, "restored_from": revision.number}
-        audit(AuditKind.AGENT_CHANGED, agent, actor, restored)
+        # All audit rows come last, because the first one holds the end of the organization's chain.
+        of_revision = {"revision": made.number}
+        for deployment in moved:
+            audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, of_revision)
+        if created:
+            audit(AuditKind.DEPLOYMENT_CREATED, created, actor, of_revision | {"replicas": created.replicas})
+        audit(AuditKind.AGENT_CHANGED, agent, actor, of_revision | {"fields": fields, "restored_from": revision.number})
         return made
 
     return run_once(key, make, lambda pk: Revision.objects.get(pk=pk, organization=organization))
@@ -421,19 +426,15 @@ def roll(deployment: Deployment, revision: Revision, actor: User) -> None:
     fields = build_new_generation(deployment, revision) | (build_start() if is_failed else {})
     rows = Deployment.objects.filter(pk=deployment.pk, status=deployment.status)
     request_change(rows, actor, is_version_pinned=False, **fields)
-    detail = f"to revision {revision.number}"
-    record_event(deployment, EventType.RESTART, actor=actor.email, detail=detail)
-    data = {"generation": fields["generation"], "revision": revision.number}
-    audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, data)
+    record_event(deployment, EventType.RESTART, actor=actor.email, detail=f"to revision {revision.number}")
     dispatch_deployment(deployment)
 
 
-def deploy_again(revision: Revision, actor: User) -> None:
+def deploy_again(revision: Revision, actor: User) -> Deployment:
     deployment = deploy_revision(revision, actor, replicas=1)
     record_event(deployment, EventType.CREATE, actor=actor.email, detail=f"1 of {deployment.image}")
-    data = {"agent_id": str(deployment.agent_id), "replicas": 1, "revision": revision.number}
-    audit(AuditKind.DEPLOYMENT_CREATED, deployment, actor, data)
     dispatch_deployment(deployment)
+    return deployment
 
 
 def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:

@@ -8,7 +8,8 @@ from django.db import transaction
 from django.db.models import Max
 
 from deployments.container_spec import is_secret_reference
-from deployments.models import Agent, Revision
+from deployments.models import Agent, Deployment, Revision
+from deployments.states import Status
 from portal.models import User
 
 # The settings that a revision shares with a deployment. The agent has all but the version, which its image names.
@@ -68,6 +69,12 @@ def compare(before: Revision, after: Revision) -> list[Difference]:
     A digest that only one side knows is no difference.
     """
     return [*compare_sizes(before, after), *compare_variables(before.environment, after.environment)]
+
+
+def must_roll(deployment: Deployment, revision: Revision) -> bool:
+    """Return whether a current deployment has to change to run the revision: it failed, or its settings differ."""
+    own = deployment.revision
+    return deployment.status == Status.FAILED or own is None or bool(compare(own, revision))
 
 
 def compare_sizes(before: Revision, after: Revision) -> Iterator[Difference]:

@@ -174,8 +174,8 @@ def revision(request: Request, agent_id: uuid.UUID, number: int) -> Response:
 def restore(request: Request, agent_id: uuid.UUID, number: int) -> Response:
     """Deploy this revision again, as a new one. The agent gets its settings.
 
-    The agent's live deployments, and the newest one if it failed, roll to it in place. Without any, a deployment with one
-    task is created.
+    The agent's live deployments with other settings, and the newest one if it failed, roll to it in place. Without any live
+    or failed one, a deployment with one task is created.
     """
     read_query(request)
     newest = read_body(request, RestoreBody)["newest"]

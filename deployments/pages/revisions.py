@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from deployments import commands
 from deployments.models import Agent, Deployment, Revision
 from deployments.pages.agents import build_variables, find_agent
-from deployments.revisions import compare, find_newest_number
+from deployments.revisions import compare, find_newest_number, must_roll
 from portal.access import Policy, get_page_organization, person, policy
 from portal.errors import found_or_404
 from portal.pagination import DEFAULT_LIMIT, paginate
@@ -109,7 +109,7 @@ def describe_effects(agent: Agent, revision: Revision, newest: Revision) -> list
     """Return sentences that say what the return will do. *Costs* one query."""
     current = Deployment.objects.current(agent).select_related("revision")
     moved = [each for each in current if not each.is_stopping]
-    sentences = [describe_roll(each) for each in moved]
+    sentences = [describe_roll(each, revision) for each in moved]
     if not moved:
         sentences.append("No deployment of the agent is live. A new one with 1 task is created.")
     sentences.append(f"New deployments use the settings of revision {revision.number} as well.")
@@ -120,7 +120,9 @@ def describe_effects(agent: Agent, revision: Revision, newest: Revision) -> list
     return sentences
 
 
-def describe_roll(deployment: Deployment) -> str:
+def describe_roll(deployment: Deployment, revision: Revision) -> str:
+    if not must_roll(deployment, revision):
+        return f"Deployment {deployment.short_id} runs these settings already. It is left alone."
     tasks = f"{deployment.replicas} task{'' if deployment.replicas == 1 else 's'}"
     before = f" of revision {deployment.revision.number}" if deployment.revision else ""
     if deployment.status == "failed":

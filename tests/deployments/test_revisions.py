@@ -1,15 +1,18 @@
 """Revisions of an agent: what a deploy records, how two differ, and the return to an earlier one."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.db.models.functions import Now
 from django.test import Client
 
 from deployments.commands import create_deployment, kill_deployment, update_agent
 from deployments.models import Agent, Deployment, Revision
+from portal.aws import ecs
 from portal.models import User
 from tests.conftest import Cast, audited_changes
 from tests.deployments.conftest import (
@@ -102,20 +105,20 @@ def test_a_revision_is_never_changed(two: Agent, change: str) -> None:
 
 
 def test_a_return_moves_what_is_live(cast: Cast, client: Client, two: Agent) -> None:
-    make_deployment(cast, two, "stopped")
-    failed, ready = Deployment.objects.get(status="failed"), Deployment.objects.get(status="ready")
-    Deployment.objects.filter(status="stopped").update(created_at=failed.created_at.replace(year=2020))
+    """A stopped one stays stopped, and one that runs the same settings is left alone."""
+    edited, _ = make_deployment(cast, two), make_deployment(cast, two, "stopped")
+    Deployment.objects.filter(status="failed").update(created_at=Now() + timedelta(hours=1))
 
-    response = restore(client, two, 1, {"newest": 3})
+    response = restore(client, two, 1, {"newest": 4})
 
     record = response.json()
     two.refresh_from_db()
-    assert (response.status_code, response["Location"]) == (201, f"{revisions_of(two)}/4")
-    assert (record["number"], record["restored_from"], record["live_deployments"]) == (4, 1, 2)
+    assert (response.status_code, response["Location"]) == (201, f"{revisions_of(two)}/5")
+    assert (record["number"], record["restored_from"], record["live_deployments"]) == (5, 1, 2)
     assert (two.image.rpartition(":")[2], two.memory, two.environment) == ("v1.4.0", 512, {})
-    states = list(Deployment.objects.order_by("status").values_list("status", "revision__number", "generation"))
-    assert states == [("deploying", 4, 2), ("ready", 4, 2), ("stopped", 3, 1)]
-    assert history(ready) == [("create", "deploying"), ("restart", "ready")]
+    states = Deployment.objects.order_by("status", "created_at").values_list("status", "revision__number", "generation")
+    assert list(states) == [("deploying", 5, 2), ("ready", 1, 1), ("ready", 5, 2), ("stopped", 4, 1)]
+    assert history(edited) == [("create", "deploying"), ("restart", "ready")]
     kinds = list(audited_changes().order_by("pk").values_list("kind", flat=True))[-3:]
     assert sorted(kinds) == ["agent.changed", "deployment.restarted", "deployment.restarted"]
 
@@ -163,25 +166,27 @@ def push(aws: LocalAws, build: str) -> str:
 
 def test_a_return_runs_the_same_digest_again(cast: Cast, client: Client, runtime: Runtime) -> None:
     """The tag moves between the two deploys. The revision does not."""
-    digests = [push(runtime.local_aws, "first")]
     agent = make_agent(cast, "Billing agent", image=f"{REPOSITORY}:v1")
-    deployment = runtime.run(create_deployment(agent, actor=cast.operator), "ready")
-    digests.append(push(runtime.local_aws, "second"))
-    update_agent(agent, actor=cast.operator, environment={"LOG_LEVEL": "debug"})
-    restore(client, agent, 1)
-    rolling = read_html(client.get(page_of(agent)))
-    state = read_html(client.get(f"/o/acme/deployments/{deployment.pk}/"))
-    runtime.turn()
-    deployment.refresh_from_db()
-    began = (deployment.status, deployment.live_revision.number if deployment.live_revision else None)
-    runtime.run(deployment, "ready")
+    digests, made = [], []
+    for build in ("first", "second"):
+        digests.append(push(runtime.local_aws, build))
+        made.append(runtime.run(create_deployment(agent, actor=cast.operator), "ready"))
+    kept, moved = made
+    live_before = moved.live_revision
 
-    known = list(Revision.objects.order_by("number").values_list("digest", flat=True))
-    assert digests[0] != digests[1]
-    assert known == [digests[0], digests[0]]
-    assert began[1] == 1
-    assert deployment.live_revision_id == deployment.revision_id
-    assert all("Live: revision 1" in page and "Target: revision 2" in page for page in (rolling, state))
+    restore(client, agent, 1)
+    pages = [read_html(client.get(path)) for path in (page_of(agent), f"/o/acme/deployments/{moved.pk}/")]
+    live_during = runtime.run(moved, "running").live_revision
+    runtime.run(moved, "ready")
+
+    kept.refresh_from_db()
+    runs = ecs.describe_task_definition(moved.aws_target, str(moved.task_definition)).images
+    assert list(Revision.objects.order_by("number").values_list("digest", flat=True)) == [*digests, digests[0]]
+    assert list(runs.values()) == [f"{REPOSITORY}@{digests[0]}"]
+    assert live_before == live_during == Revision.objects.get(number=2)
+    assert moved.live_revision == moved.revision == Revision.objects.get(number=3)
+    assert (kept.revision, kept.generation) == (Revision.objects.get(number=1), 1)
+    assert all("Live: revision 2" in page and "Target: revision 3" in page for page in pages)
     assert "Rolling out" not in read_html(client.get(page_of(agent)))
 
 
@@ -207,7 +212,7 @@ def test_the_page_shows_the_differences_first(client: Client, two: Agent) -> Non
     for said in (
         "LOG_LEVEL",
         f"{REPOSITORY}:v2",
-        "ECS replaces 2 tasks of revision 1",
+        "runs these settings already",
         "has failed. ECS starts 1 task",
     ):
         assert said in before_button
