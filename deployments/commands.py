@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from deployments.container_spec import (
@@ -26,7 +26,7 @@ from deployments.container_spec import (
 )
 from deployments.events import record_event
 from deployments.models import AGENT_NAME_ONCE, Agent, Deployment, Revision
-from deployments.revisions import add_revision, get_settings, must_roll
+from deployments.revisions import add_revision, get_settings, lock_agent, must_roll
 from deployments.secret_references import reference_errors
 from deployments.states import FROM, Command, DesiredState, EventType, Status
 from portal import soft_cache
@@ -246,7 +246,7 @@ def deploy_revision(revision: Revision, actor: User, replicas: int, *, is_versio
         agent=agent,
         replicas=replicas,
         is_version_pinned=is_version_pinned,
-        revision=revision,
+        target_revision=revision,
         **get_settings(revision),
         cluster=find_cluster(agent.organization),
         service_name=service_name(agent, deployment_id),
@@ -334,7 +334,10 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
             record_event(deployment, EventType.RESTART, actor=actor.email)
             audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, {"generation": fields.get("generation")})
 
-    return run_command(deployment, Command.RESTART, actor, idempotency_key, change)
+    require(actor, deployment.organization, Role.OPERATOR)
+    with transaction.atomic():
+        lock_agent(deployment.agent_id)  # a new generation has a new revision
+        return run_command(deployment, Command.RESTART, actor, idempotency_key, change)
 
 
 def build_start() -> dict[str, Any]:
@@ -352,7 +355,7 @@ def build_start() -> dict[str, Any]:
 
 def build_new_generation(deployment: Deployment, revision: Revision) -> dict[str, Any]:
     """Return the fields of a new generation, which runs the revision."""
-    return {"generation": deployment.generation + 1, "revision": revision, **get_settings(revision)}
+    return {"generation": deployment.generation + 1, "target_revision": revision, **get_settings(revision)}
 
 
 # --- returning to an earlier revision ---------------------------------------------------------------------------------
@@ -378,7 +381,8 @@ def restore_revision(
     refuse_secrets(revision)
 
     def make() -> Revision:
-        current_rows = Deployment.objects.current(agent).select_related("organization", "revision")
+        lock_agent(agent.pk)
+        current_rows = Deployment.objects.current(agent).select_related("organization", "target_revision")
         locked = current_rows.select_for_update(of=("self",)).order_by("pk")
         current = [each for each in locked if not each.is_stopping]
         made = add_revision(agent, get_settings(revision), actor=actor, digest=revision.digest, restored_from=revision)
@@ -424,8 +428,15 @@ def roll(deployment: Deployment, revision: Revision, actor: User) -> None:
     """Let a locked deployment replace its tasks by those of the revision. ECS reports the status of a live one."""
     is_failed = deployment.status == Status.FAILED
     fields = build_new_generation(deployment, revision) | (build_start() if is_failed else {})
-    rows = Deployment.objects.filter(pk=deployment.pk, status=deployment.status)
-    request_change(rows, actor, is_version_pinned=False, **fields)
+    Deployment.objects.filter(pk=deployment.pk, status=deployment.status).update(
+        **fields,
+        is_version_pinned=False,
+        requested_generation=F("requested_generation") + 1,
+        requested_by=actor,
+        next_check_at=Now(),
+        doubted_at=None,
+        request_id=request_id_var.get(),
+    )
     record_event(deployment, EventType.RESTART, actor=actor.email, detail=f"to revision {revision.number}")
     dispatch_deployment(deployment)
 
@@ -521,11 +532,6 @@ def update_if_allowed(deployment: Deployment, command: Command, actor: User, unl
     pending = Q(observed_generation__lt=F("requested_generation"))
     of_another = pending & (Q(requested_by=None) | ~Q(requested_by=actor))
     rows = Deployment.objects.filter(unless | of_another, pk=deployment.pk, status__in=FROM[command])
-    return request_change(rows, actor, **fields)
-
-
-def request_change(rows: QuerySet[Deployment], actor: User, **fields: Any) -> bool:
-    """Write what is wanted and make the rows due immediately. Return whether a row changed."""
     fields |= {"requested_by": actor, "next_check_at": Now(), "doubted_at": None, "request_id": request_id_var.get()}
     return bool(rows.update(requested_generation=F("requested_generation") + 1, **fields))
 

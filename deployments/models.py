@@ -239,7 +239,7 @@ class Deployment(Leased):
     cpu = models.IntegerField()
     memory = models.IntegerField()
     environment = models.JSONField(default=dict)
-    revision = models.ForeignKey(
+    target_revision = models.ForeignKey(
         Revision,
         on_delete=models.PROTECT,
         null=True,
@@ -344,7 +344,7 @@ class Deployment(Leased):
     def is_rolling(self) -> bool:
         """Return whether tasks of one revision are being replaced by those of another."""
         is_wanted = self.wanted == DesiredState.RUNNING and self.status in LIVE | {Status.FAILED}
-        return is_wanted and self.live_revision_id is not None and self.live_revision_id != self.revision_id
+        return is_wanted and self.live_revision_id is not None and self.live_revision_id != self.target_revision_id
 
     @property
     def is_settled(self) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Max
@@ -36,11 +37,11 @@ def add_revision(
     digest: str | None = None,
     restored_from: Revision | None = None,
 ) -> Revision:
-    """Record the next revision of the agent. A caller that locks deployments locks them before.
+    """Record the next revision of the agent. A caller that also locks deployments calls lock_agent before.
 
-    `settings` has the keys SETTINGS. *Costs* three queries. The first locks the agent, so that numbers have no gaps.
+    `settings` has the keys SETTINGS. *Costs* three queries.
     """
-    Agent.objects.select_for_update(no_key=True).values_list("pk").get(pk=agent.pk)
+    lock_agent(agent.pk)
     newest = find_newest_number(agent)
     return Revision.objects.create(
         organization_id=agent.organization_id,
@@ -51,6 +52,11 @@ def add_revision(
         created_by=actor,
         **settings,
     )
+
+
+def lock_agent(agent_id: UUID) -> None:
+    """Let only one transaction at a time add a revision of the agent. Call it before locking any of its deployments."""
+    Agent.objects.select_for_update(no_key=True).values_list("pk").get(pk=agent_id)
 
 
 def find_newest_number(agent: Agent) -> int:
@@ -73,7 +79,7 @@ def compare(before: Revision, after: Revision) -> list[Difference]:
 
 def must_roll(deployment: Deployment, revision: Revision) -> bool:
     """Return whether a current deployment has to change to run the revision: it failed, or its settings differ."""
-    own = deployment.revision
+    own = deployment.target_revision
     return deployment.status == Status.FAILED or own is None or bool(compare(own, revision))
 
 

@@ -62,7 +62,11 @@ def build_live_fields(row: Deployment, service: ecs.Service) -> dict[str, Any]:
     """Return the revision that is rolled out completely, as a field to write; empty if the row has it already."""
     primary = service.primary
     is_row = row.task_generation == row.generation and primary and primary.task_definition == row.task_definition
-    return {"live_revision_id": row.revision_id} if is_row and row.live_revision_id != row.revision_id else {}
+    return (
+        {"live_revision_id": row.target_revision_id}
+        if is_row and row.live_revision_id != row.target_revision_id
+        else {}
+    )
 
 
 def change_status(

@@ -237,7 +237,7 @@ def choose_image(lease: DeploymentLease) -> str:
     A digest that is not known yet is read from the registry and kept. A deploy does not fail because it cannot be read.
     *Costs* at most one AWS call.
     """
-    row, revision = lease.row, lease.row.revision
+    row, revision = lease.row, lease.row.target_revision
     # The release before revisions gives a row new settings without one.
     if revision is None or revision.image != row.image:
         return row.image
@@ -347,7 +347,7 @@ def adopt_outside_change(lease: DeploymentLease, service: ecs.Service, change: s
             EventType.RESTART,
             f"deployed {last_part(service.task_definition) or 'an unknown task definition'}",
         )
-        fields |= {"task_definition": service.task_definition, "revision_id": None, "live_revision_id": None}
+        fields |= {"task_definition": service.task_definition, "target_revision_id": None, "live_revision_id": None}
         fields |= read_image_fields(lease, service)
     elif desired == 0:
         event, detail = EventType.STOP, f"from {row.replicas} to 0"

@@ -107,7 +107,7 @@ class Migration(migrations.Migration):
         migrations.RunSQL(KEEP, UNDO_KEEP),
         migrations.AddField(
             "deployment",
-            "revision",
+            "target_revision",
             models.ForeignKey(
                 help_text="These settings. Null: made by the release before revisions, or deployed outside the portal.",
                 null=True,

@@ -10,9 +10,9 @@ INSERT INTO deployments_revision (
 SELECT
     id, organization_id, agent_id, row_number() OVER (PARTITION BY agent_id ORDER BY created_at, id), image,
     substring(image FROM '@(sha256:[0-9a-f]{64})$'), version, cpu, memory, environment, created_by_id, created_at
-FROM deployments_deployment WHERE revision_id IS NULL;
-UPDATE deployments_deployment SET revision_id = id, live_revision_id = CASE WHEN status = 'ready' THEN id END
-WHERE revision_id IS NULL;
+FROM deployments_deployment WHERE target_revision_id IS NULL;
+UPDATE deployments_deployment SET target_revision_id = id, live_revision_id = CASE WHEN status = 'ready' THEN id END
+WHERE target_revision_id IS NULL;
 """
 
 

@@ -48,7 +48,8 @@ def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
     """Render the agent with its settings, its deployments and their worst status, and its newest revisions."""
     organization = get_page_organization(request, slug)
     agent = find_agent(request, organization, agent_id)
-    current = Deployment.objects.visible_to(request.user).current(agent).select_related("revision", "live_revision")
+    of_agent = Deployment.objects.visible_to(request.user).current(agent)
+    current = of_agent.select_related("target_revision", "live_revision")
     context = page_context(request, organization) | {
         "agent": agent,
         "status": find_worst({each.status for each in current}),

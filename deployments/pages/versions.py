@@ -18,10 +18,11 @@ from portal.web.context import page_context
 def versions(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
     organization = get_page_organization(request, slug)
     agent = find_agent(request, organization, agent_id)
-    current = Deployment.objects.current(agent).select_related("revision")
+    current = Deployment.objects.current(agent).select_related("target_revision")
+    runs = [each.target_revision for each in current if each.is_live]
     context = page_context(request, organization) | {
         "agent": agent,
         "registry": read_versions(organization, agent.image),
-        "live": {each.revision.digest for each in current if each.is_live and each.revision and each.revision.digest},
+        "live": {revision.digest for revision in runs if revision and revision.digest},
     }
     return render(request, "deployments/agents/versions.html", context)

@@ -107,7 +107,7 @@ def rolling(deployment: Deployment, organization: Organization) -> dict[str, Any
 
     *Costs* two queries while it rolls, unless both revisions are loaded.
     """
-    live, target = (deployment.live_revision, deployment.revision) if deployment.is_rolling else (None, None)
+    live, target = (deployment.live_revision, deployment.target_revision) if deployment.is_rolling else (None, None)
     sides = build_sides(live, target) if live and target else []
     return {"deployment": deployment, "organization": organization, "live": live, "target": target, "sides": sides}
 

@@ -116,7 +116,9 @@ def test_a_return_moves_what_is_live(cast: Cast, client: Client, two: Agent) -> 
     assert (response.status_code, response["Location"]) == (201, f"{revisions_of(two)}/5")
     assert (record["number"], record["restored_from"], record["live_deployments"]) == (5, 1, 2)
     assert (two.image.rpartition(":")[2], two.memory, two.environment) == ("v1.4.0", 512, {})
-    states = Deployment.objects.order_by("status", "created_at").values_list("status", "revision__number", "generation")
+    states = Deployment.objects.order_by("status", "created_at").values_list(
+        "status", "target_revision__number", "generation"
+    )
     assert list(states) == [("deploying", 5, 2), ("ready", 1, 1), ("ready", 5, 2), ("stopped", 4, 1)]
     assert history(edited) == [("create", "deploying"), ("restart", "ready")]
     kinds = list(audited_changes().order_by("pk").values_list("kind", flat=True))[-3:]
@@ -130,7 +132,7 @@ def test_a_return_without_a_live_deployment_creates_one(cast: Cast, client: Clie
     again = restore(client, agent, 1, Idempotency_Key="back-1")
 
     assert first.json()["number"] == again.json()["number"] == 2
-    assert [each.revision_id for each in Deployment.objects.exclude(status="killed")] == [
+    assert [each.target_revision_id for each in Deployment.objects.exclude(status="killed")] == [
         Revision.objects.get(number=2).pk
     ]
 
@@ -184,8 +186,8 @@ def test_a_return_runs_the_same_digest_again(cast: Cast, client: Client, runtime
     assert list(Revision.objects.order_by("number").values_list("digest", flat=True)) == [*digests, digests[0]]
     assert list(runs.values()) == [f"{REPOSITORY}@{digests[0]}"]
     assert live_before == live_during == Revision.objects.get(number=2)
-    assert moved.live_revision == moved.revision == Revision.objects.get(number=3)
-    assert (kept.revision, kept.generation) == (Revision.objects.get(number=1), 1)
+    assert moved.live_revision == moved.target_revision == Revision.objects.get(number=3)
+    assert (kept.target_revision, kept.generation) == (Revision.objects.get(number=1), 1)
     assert all("Live: revision 2" in page and "Target: revision 3" in page for page in pages)
     assert "Rolling out" not in read_html(client.get(page_of(agent)))
 
@@ -263,7 +265,7 @@ def test_deployments_of_the_release_before_get_revisions(cast: Cast, client: Cli
     assert made == [(1, images[0], f"sha256:{'a' * 64}"), (2, images[1], None)]
     first.refresh_from_db()
     second.refresh_from_db()
-    assert first.live_revision == first.revision == Revision.objects.get(number=1)
-    assert (second.live_revision, second.revision) == (None, Revision.objects.get(number=2))
+    assert first.live_revision == first.target_revision == Revision.objects.get(number=1)
+    assert (second.live_revision, second.target_revision) == (None, Revision.objects.get(number=2))
     send_json(client, "post", f"{DEPLOYMENTS}/{second.pk}/restart", {})
     assert Revision.objects.get(number=3).image == agent.image
