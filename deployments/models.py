@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import models
-from django.db.models.functions import JSONObject, Lower, Now
+from django.db.models.functions import Coalesce, JSONObject, Lower, Now
 
 from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
 from portal.aws.credentials import AwsTarget
@@ -100,10 +100,14 @@ class RevisionQuerySet(TenantQuerySet["Revision"]):
         return self.filter(agent=agent).for_detail().order_by("-number")
 
     def for_detail(self) -> Self:
-        """Add agent, organization, who made it and what it was restored from, and `live_deployments`, a number."""
-        live = models.Count("deployments", filter=models.Q(deployments__status__in=LIVE))
+        """Add agent, organization, who made it and what it was restored from, and the numbers of live deployments:
+        `live_deployments` of those where it is rolled out, `target_deployments` of those that should run it.
+        """
         related = self.select_related("agent", "organization", "created_by", "restored_from")
-        return related.annotate(live_deployments=live)
+        return related.annotate(
+            live_deployments=count_live(live_revision=models.OuterRef("pk")),
+            target_deployments=count_live(target_revision=models.OuterRef("pk")),
+        )
 
 
 class Revision(models.Model):
@@ -127,6 +131,7 @@ class Revision(models.Model):
     created_at = models.DateTimeField(db_default=Now())
 
     live_deployments: int  # set by for_detail()
+    target_deployments: int  # set by for_detail()
 
     objects = RevisionQuerySet.as_manager()
 
@@ -251,7 +256,6 @@ class Deployment(Leased):
         on_delete=models.PROTECT,
         null=True,
         related_name="+",
-        db_index=False,
         help_text="The newest one that ECS has rolled out completely here.",
     )
 
@@ -357,6 +361,13 @@ class Deployment(Leased):
     def refusal(self, command: str) -> Refusal | None:
         """Return why the command is not possible now, or None if it is."""
         return allowed(command, self.status, is_stopping=self.is_stopping)
+
+
+def count_live(**of_revision: models.OuterRef) -> Coalesce:
+    """Return the number of live deployments of a revision, inside of a query of revisions."""
+    live = Deployment.objects.filter(status__in=LIVE, **of_revision).order_by().annotate(whole=models.Value(1))
+    counted = live.values("whole").annotate(count=models.Count("pk")).values("count")
+    return Coalesce(models.Subquery(counted), 0)
 
 
 class DeploymentCount(models.Model):

@@ -70,7 +70,8 @@ class RevisionSummary(serializers.Serializer[Any]):
     memory = serializers.IntegerField()
     environment = serializers.DictField(child=serializers.CharField(allow_blank=True))
     restored_from = serializers.IntegerField(allow_null=True)
-    live_deployments = serializers.IntegerField()
+    live_deployments = serializers.IntegerField(help_text="Live deployments in which it is rolled out.")
+    target_deployments = serializers.IntegerField(help_text="Live deployments that should run it.")
     created_by = serializers.CharField()
     created_at = serializers.DateTimeField()
 
@@ -105,6 +106,7 @@ def revision_record(revision: Revision) -> Json:
         "environment": revision.environment,
         "restored_from": revision.restored_from.number if revision.restored_from else None,
         "live_deployments": revision.live_deployments,
+        "target_deployments": revision.target_deployments,
         "created_by": revision.created_by.email,
         "created_at": utc(revision.created_at),
     }

@@ -120,7 +120,6 @@ class Migration(migrations.Migration):
             "deployment",
             "live_revision",
             models.ForeignKey(
-                db_index=False,
                 help_text="The newest one that ECS has rolled out completely here.",
                 null=True,
                 on_delete=django.db.models.deletion.PROTECT,

@@ -107,7 +107,7 @@ def find_revision(request: HttpRequest, agent: Agent, number: int) -> Revision:
 
 def describe_effects(agent: Agent, revision: Revision, newest: Revision) -> list[str]:
     """Return sentences that say what the return will do. *Costs* one query."""
-    current = Deployment.objects.current(agent).select_related("target_revision")
+    current = Deployment.objects.current(agent).select_related("target_revision", "live_revision")
     moved = [each for each in current if not each.is_stopping]
     sentences = [describe_roll(each, revision) for each in moved]
     if not moved:
@@ -124,7 +124,8 @@ def describe_roll(deployment: Deployment, revision: Revision) -> str:
     if not must_roll(deployment, revision):
         return f"Deployment {deployment.short_id} runs these settings already. It is left alone."
     tasks = f"{deployment.replicas} task{'' if deployment.replicas == 1 else 's'}"
-    before = f" of revision {deployment.target_revision.number}" if deployment.target_revision else ""
+    runs = deployment.live_revision or deployment.target_revision
+    before = f" of revision {runs.number}" if runs else ""
     if deployment.status == "failed":
         return f"Deployment {deployment.short_id} has failed. ECS starts {tasks} of it again."
     return f"Deployment {deployment.short_id}: ECS replaces {tasks}{before}, and starts new tasks before it stops old ones."

@@ -18,8 +18,8 @@ from portal.web.context import page_context
 def versions(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
     organization = get_page_organization(request, slug)
     agent = find_agent(request, organization, agent_id)
-    current = Deployment.objects.current(agent).select_related("target_revision")
-    runs = [each.target_revision for each in current if each.is_live]
+    current = Deployment.objects.current(agent).select_related("live_revision")
+    runs = [each.live_revision for each in current if each.is_live]
     context = page_context(request, organization) | {
         "agent": agent,
         "registry": read_versions(organization, agent.image),

@@ -72,8 +72,9 @@ def test_each_deploy_is_a_revision(client: Client, two: Agent) -> None:
     compared = client.get(f"{revisions_of(two)}/2").json()
     with_first = client.get(f"{revisions_of(two)}/3?compare=1").json()
 
-    assert [(each["number"], each["version"], each["live_deployments"]) for each in listed["items"]] == [
-        *((3, "v3", 1), (2, "v2", 0), (1, "v1.4.0", 1))
+    shown = ("number", "version", "live_deployments", "target_deployments")
+    assert [tuple(each[name] for name in shown) for each in listed["items"]] == [
+        *((3, "v3", 0, 1), (2, "v2", 0, 0), (1, "v1.4.0", 1, 1))
     ]
     assert compared["compared_with"] == 1
     assert [(each["field"], each["name"], each["before"], each["after"]) for each in compared["differences"]] == [
@@ -114,7 +115,8 @@ def test_a_return_moves_what_is_live(cast: Cast, client: Client, two: Agent) -> 
     record = response.json()
     two.refresh_from_db()
     assert (response.status_code, response["Location"]) == (201, f"{revisions_of(two)}/5")
-    assert (record["number"], record["restored_from"], record["live_deployments"]) == (5, 1, 2)
+    assert (record["number"], record["restored_from"]) == (5, 1)
+    assert (record["live_deployments"], record["target_deployments"]) == (0, 2)
     assert (two.image.rpartition(":")[2], two.memory, two.environment) == ("v1.4.0", 512, {})
     states = Deployment.objects.order_by("status", "created_at").values_list(
         "status", "target_revision__number", "generation"
