@@ -16,6 +16,7 @@ from django.db.models.functions import JSONObject, Lower, Now
 
 from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
 from portal.aws.credentials import AwsTarget
+from portal.cloudwatch.source import Source
 from portal.leases import Leased, due
 from portal.models import Organization, TenantQuerySet, User
 from portal.request_id import NO_REQUEST
@@ -34,6 +35,11 @@ SORTS = {
     "-replicas": ("-replicas", "-created_at", "-id"),
 }
 NEWEST_FIRST = "-created_at"
+
+NOT_IN_CLOUDWATCH = (
+    "This deployment does not write to CloudWatch Logs: the platform's agent service, from which it takes its log "
+    "configuration, has no awslogs driver. Look for the lines where its log router sends them."
+)
 
 
 class AgentQuerySet(TenantQuerySet["Agent"]):
@@ -265,6 +271,20 @@ class Deployment(Leased):
     def aws_target(self) -> AwsTarget:
         """Return the organization's target, with the place of this deployment and its id in the session of its writes."""
         return replace(self.organization.aws_target, cluster=self.cluster, writer=f"deployment-{self.pk}")
+
+    @property
+    def cloudwatch(self) -> Source:
+        """Return what is read of CloudWatch for this deployment. The streams of its tasks begin with its service's name."""
+        return Source(
+            key=str(self.pk),
+            target=self.aws_target,
+            cluster=self.cluster,
+            service=self.service_name,
+            log_group=self.log_group,
+            stream_prefix=f"{self.service_name}/",
+            began=self.created_at,
+            note=NOT_IN_CLOUDWATCH if self.create_called_at else None,
+        )
 
     @property
     def is_live(self) -> bool:

@@ -22,7 +22,7 @@ LAYERS = {
         "api",
         "commands",
         "engine",
-        "cloudwatch lists",
+        "lists",
         "events container_spec secret_references models states apps",
     ],
     "upgrades": [

@@ -14,8 +14,6 @@ from rest_framework.response import Response
 
 from deployments import commands
 from deployments.api import serializers
-from deployments.cloudwatch.logs import read_logs
-from deployments.cloudwatch.metrics import read_metrics
 from deployments.lists import deployments_page, events_page
 from deployments.models import Agent, Deployment
 from portal.access import Policy, get_api_organization, person, require_second_factor
@@ -29,6 +27,8 @@ from portal.api.routes import (
     read_body,
     read_query,
 )
+from portal.cloudwatch.logs import read_logs
+from portal.cloudwatch.metrics import read_metrics
 from portal.errors import PortalError, found_or_404
 from portal.models import Organization
 from portal.times import utc
@@ -170,7 +170,7 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
     """
     query = read_query(request, serializers.LogQuery)
     found = find_deployment(request, deployment_id, with_events=False)
-    page = read_logs(found, **query, reader=person(request))
+    page = read_logs(found.cloudwatch, **query, reader=person(request))
     refuse_unread("logs", page.read_at is None, page.error)
     items = [serializers.log_record(line, found) for line in page.items]
     answer = {"items": items, "limit": query["limit"], "level": query["level"], "q": query["q"]}
@@ -192,7 +192,7 @@ def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
     query = read_query(request, serializers.MetricQuery)
     limit = query.pop("limit")
     found = find_deployment(request, deployment_id, with_events=False)
-    series = read_metrics(found, **query)
+    series = read_metrics(found.cloudwatch, **query)
     refuse_unread("metrics", series.read_at is None, series.error)
     newest = series.points[::-1]
     answer: Json = {"items": [serializers.metric_record(point, found) for point in newest[:limit]], "limit": limit}

@@ -10,14 +10,14 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from deployments.cloudwatch.log_lines import LEVELS
-from deployments.cloudwatch.logs import DEFAULT_LIMIT, MAX_LIMIT, LogLine
-from deployments.cloudwatch.metrics import MetricPoint
 from deployments.commands import DEFAULT_CPU, DEFAULT_MEMORY
 from deployments.container_spec import FARGATE_SIZES, MAX_VALUE_LENGTH, MAX_VARIABLES
 from deployments.models import Agent, Deployment, DeploymentEvent
 from deployments.states import EventType, Status
 from portal.api.routes import PageQuery, StrictSerializer, StrictString, choice
+from portal.cloudwatch.log_lines import LEVELS
+from portal.cloudwatch.logs import DEFAULT_LIMIT, MAX_LIMIT, LogLine
+from portal.cloudwatch.metrics import MetricPoint
 from portal.pagination import MAX_SKIP
 from portal.times import normalize_time, utc
 

@@ -8,11 +8,11 @@ from django.utils import timezone
 from django.utils.text import slugify
 from django.views.decorators.http import require_safe
 
-from deployments.cloudwatch.records import Record
 from deployments.pages.context import find_deployment
 from deployments.pages.logs_region import as_text_lines, build_logs, exact
 from deployments.pages.time_window import parse_window
 from portal.access import Policy, get_page_organization, person, policy
+from portal.cloudwatch.records import Record
 from portal.errors import NOT_FOUND, PortalError
 from portal.web.csv import csv_response
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from django.http import QueryDict
 
-from deployments.cloudwatch.log_lines import LEVELS
-from deployments.cloudwatch.logs import TAIL_LINES, LogPage, read_logs, write_cursor_before
-from deployments.cloudwatch.records import Record, count_levels, group_lines
 from deployments.models import Deployment
 from deployments.pages.time_window import Window
+from portal.cloudwatch.log_lines import LEVELS
+from portal.cloudwatch.logs import TAIL_LINES, LogPage, read_logs, write_cursor_before
+from portal.cloudwatch.records import Record, count_levels, group_lines
 from portal.errors import PortalError
 from portal.models import User
 
@@ -109,7 +109,7 @@ def newer_records(query: QueryDict, deployment: Deployment, after: datetime) -> 
 
     Such a line may be long past, if a task sent it late. deployments.js knows which records it shows already.
     """
-    page = read_logs(deployment, limit=TAIL_LINES, since=after - BEFORE_NEWER)
+    page = read_logs(deployment.cloudwatch, limit=TAIL_LINES, since=after - BEFORE_NEWER)
     records = group_lines(reversed(page.items))
     newest = max((record.ingested_at for record in records), default=after)
     fresh = [record for record in records if record.ingested_at > after - INDEXING]
@@ -122,7 +122,9 @@ def read_page(query: QueryDict, deployment: Deployment, window: Window, reader: 
     until = None if window.is_live else window.until
     cursor = query.get("cursor") or None
     try:
-        return read_logs(deployment, limit=TAIL_LINES, since=window.since, until=until, cursor=cursor, reader=reader)
+        return read_logs(
+            deployment.cloudwatch, limit=TAIL_LINES, since=window.since, until=until, cursor=cursor, reader=reader
+        )
     except PortalError as error:
         if error.status != 429:
             raise

@@ -6,12 +6,12 @@ AWS errors are not raised. The region shows them as a sentence, with the last da
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from deployments.cloudwatch.metrics import MetricPoint, MetricSeries, read_metrics
 from deployments.models import Deployment, DeploymentEvent
 from deployments.pages.charts import Chart, Mark, Point, Tick, build_chart, build_marks, build_ticks
 from deployments.pages.time_window import Window
 from deployments.pages.timeline_region import in_window
 from deployments.states import EventType
+from portal.cloudwatch.metrics import MetricPoint, MetricSeries, read_metrics
 
 # Events that the charts show as marks: the actions of people.
 MARKED = (EventType.CREATE, EventType.SCALE, EventType.RESTART, EventType.STOP, EventType.KILL)
@@ -39,7 +39,7 @@ def build_metrics(deployment: Deployment, window: Window) -> Metrics:
 
     *Costs* at most one GetMetricData call, and one query for the marks.
     """
-    series = read_metrics(deployment, since=window.since, until=None if window.is_live else window.until)
+    series = read_metrics(deployment.cloudwatch, since=window.since, until=None if window.is_live else window.until)
     has_any = any(get_value(point, measure[3]) is not None for point in series.points for measure in MEASURES)
     return Metrics(
         charts=[build_measure_chart(series, window, *measure) for measure in MEASURES] if has_any else [],

@@ -9,10 +9,10 @@ from django.http import QueryDict
 from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from deployments.cloudwatch.records import Record
 from deployments.models import DeploymentEvent, counts_by_status
 from deployments.pages.time_window import Span, around_event, around_line
 from deployments.states import Status
+from portal.cloudwatch.records import Record
 from portal.models import Organization
 
 register = template.Library()

@@ -1,8 +1,8 @@
-"""Reads a deployment's logs from CloudWatch Logs on demand. The portal stores no copy.
+"""Reads a service's logs from CloudWatch Logs on demand. The portal stores no copy.
 
-All tasks of a deployment write to streams that begin with its service's name, so one read covers them all, including
-stopped tasks. All viewers share one cached tail of the newest lines, so CloudWatch is read at most once per FRESH_SECONDS.
-A request reads one page of lines. If none of them matches, it returns no lines and a cursor to continue from.
+All tasks of a service write to streams whose names begin alike, so one read covers them all, including stopped tasks. All
+viewers share one cached tail of the newest lines, so CloudWatch is read at most once per FRESH_SECONDS. A request reads
+one page of lines. If none of them matches, it returns no lines and a cursor to continue from.
 """
 
 import time
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from django.utils import timezone
 
-from deployments.cloudwatch.log_lines import read_line
-from deployments.models import Deployment
 from portal import soft_cache
 from portal.aws import logs
 from portal.aws.bulkhead import REFUSED, call_shared
 from portal.aws.errors import AwsError, summarize_error
+from portal.cloudwatch.log_lines import read_line
+from portal.cloudwatch.source import Source
 from portal.errors import PortalError
 from portal.models import User
 
@@ -31,10 +31,6 @@ SHORT_SPAN_MS = 15 * 60 * 1000
 # Docker splits longer lines (moby, daemon/logger/copier.go). The pieces follow each other immediately.
 PIECE_BYTES, PIECES_WITHIN_MS = 16 * 1024, 1000
 DEFAULT_LIMIT, MAX_LIMIT = 100, 500
-NOT_IN_CLOUDWATCH = (
-    "This deployment does not write to CloudWatch Logs: the platform's agent service, from which it takes its log "
-    "configuration, has no awslogs driver. Look for the lines where its log router sends them."
-)
 # Requests with ends near each other share a read, which ends at the next full step (milliseconds). If too many lines lie
 # between the end and that step, the next finer step is read.
 STEPS_MS = (60_000, 1_000, 1)
@@ -97,7 +93,7 @@ class Walk:
 
 
 def read_logs(
-    deployment: Deployment,
+    source: Source,
     *,
     limit: int = DEFAULT_LIMIT,
     level: str | None = None,
@@ -118,9 +114,9 @@ def read_logs(
     *Costs* usually one FilterLogEvents call; none while the cached read is fresh.
     """
     end = find_end(cursor, until)
-    if deployment.log_group is None:
-        return LogPage([], read_at=timezone.now(), note=NOT_IN_CLOUDWATCH if deployment.create_called_at else None)
-    walk, error = read_walk_to(deployment, end, reader)
+    if source.log_group is None:
+        return LogPage([], read_at=timezone.now(), note=source.note)
+    walk, error = read_walk_to(source, end, reader)
     if walk is None:
         return LogPage([], read_at=None, error=error)
     oldest = milliseconds(since) if since else walk.began
@@ -189,17 +185,17 @@ def as_time(at: int) -> datetime:
 # --- reading through the cache ----------------------------------------------------------------------------------------
 
 
-def read_walk_to(deployment: Deployment, end: Position | None, reader: User | None) -> tuple[Walk | None, str | None]:
+def read_walk_to(source: Source, end: Position | None, reader: User | None) -> tuple[Walk | None, str | None]:
     """Return a read that reaches lines before `end` (None: now), and an error.
 
     The read ends at a full step after `end`, so that nobody can cause many reads with ends that differ little. The caller
     leaves out what lies after `end`.
     """
     if end is None or end.at >= milliseconds(timezone.now()):
-        return read_walk(deployment, None, reader)
+        return read_walk(source, None, reader)
     walk, error = None, None
     for step in STEPS_MS:
-        walk, error = read_walk(deployment, -(-end.at // step) * step, reader)
+        walk, error = read_walk(source, -(-end.at // step) * step, reader)
         if walk is None or walk.reached < end.at or any(get_position(line) < end for line in walk.lines):
             break
     return walk, error
@@ -216,12 +212,12 @@ def count_read(reader: User | None) -> None:
         raise PortalError("too_many_log_reads", sentence, 429, retry_after=wait)
 
 
-def read_walk(deployment: Deployment, end: int | None, reader: User | None) -> tuple[Walk | None, str | None]:
+def read_walk(source: Source, end: int | None, reader: User | None) -> tuple[Walk | None, str | None]:
     """Return the lines before `end` (None: now) and an error, from the cache while it is fresh.
 
     If AWS fails or is silent, returns the last good read, or None, together with the error.
     """
-    key = f"logs:{deployment.pk}:{'tail' if end is None else end}"
+    key = f"logs:{source.key}:{'tail' if end is None else end}"
     kept = soft_cache.read_as(key, lambda fields: Walk(**fields))
     fresh = soft_cache.read(f"{key}:fresh")
     if fresh is not None and (kept or fresh):
@@ -231,18 +227,18 @@ def read_walk(deployment: Deployment, end: int | None, reader: User | None) -> t
     if end is not None:
         count_read(reader)
     try:
-        read = partial(read_and_cache, key, deployment, end)
-        return call_shared(deployment.organization.aws_target, "logs:FilterLogEvents", key, read), None
+        read = partial(read_and_cache, key, source, end)
+        return call_shared(source.target, "logs:FilterLogEvents", key, read), None
     except AwsError as error:
         if error.code in REFUSED:
             soft_cache.delete(f"{key}:reading")
         return kept, summarize_error(error)
 
 
-def read_and_cache(key: str, deployment: Deployment, end: int | None) -> Walk:
+def read_and_cache(key: str, source: Source, end: int | None) -> Walk:
     """Read the lines and cache them, even if the caller no longer waits. A failure is cached too. *Raises* AwsError."""
     try:
-        walk = walk_back(deployment, end)
+        walk = walk_back(source, end)
     except AwsError as error:
         soft_cache.write(f"{key}:fresh", summarize_error(error), seconds=FRESH_SECONDS)
         raise
@@ -253,21 +249,21 @@ def read_and_cache(key: str, deployment: Deployment, end: int | None) -> Walk:
     return walk
 
 
-def walk_back(deployment: Deployment, end: int | None) -> Walk:
+def walk_back(source: Source, end: int | None) -> Walk:
     """Read the newest lines before `end` (None: now).
 
     *Raises* AwsError.
     *Costs* usually one call.
     """
     read_at = timezone.now()
-    began = milliseconds(deployment.created_at) - 60_000
+    began = milliseconds(source.began) - 60_000
     upper = milliseconds(read_at) + 60_000 if end is None else end  # the tasks' clocks may be ahead
-    reading = read_span(deployment, began, upper)
+    reading = read_span(source, began, upper)
     start = began
     if not reading.events and not reading.is_complete:
         # CloudWatch did not finish searching this span. Read a shorter one; the next page continues from there.
         start = max(began, upper - SHORT_SPAN_MS)
-        reading = read_span(deployment, start, upper)
+        reading = read_span(source, start, upper)
     lines: list[dict[str, Any]] = []
     characters = 0
     for event in join_pieces(reading.events):
@@ -305,11 +301,11 @@ def join_pieces(events: list[logs.LogEvent]) -> list[logs.LogEvent]:
     return [event for event in joined if event is not None]
 
 
-def read_span(deployment: Deployment, start: int, end: int) -> logs.LogReading:
+def read_span(source: Source, start: int, end: int) -> logs.LogReading:
     return logs.newest_events(
-        deployment.aws_target,
-        str(deployment.log_group),
-        stream_prefix=f"{deployment.service_name}/",
+        source.target,
+        str(source.log_group),
+        stream_prefix=source.stream_prefix,
         start=start,
         end=end,
         most=TAIL_LINES,

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from deployments.cloudwatch.log_lines import LEVELS
-from deployments.cloudwatch.logs import LogLine
+from portal.cloudwatch.log_lines import LEVELS
+from portal.cloudwatch.logs import LogLine
 
 # The lines of a stack trace are written within this time.
 TOGETHER = timedelta(seconds=1)

@@ -1,4 +1,4 @@
-"""Reads a deployment's CPU, memory and running tasks from CloudWatch on demand. Results are cached for a minute."""
+"""Reads a service's CPU, memory and running tasks from CloudWatch on demand. Results are cached for a minute."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -7,11 +7,11 @@ from typing import Any
 
 from django.utils import timezone
 
-from deployments.models import Deployment
 from portal import soft_cache
 from portal.aws import metrics
 from portal.aws.bulkhead import call_shared
 from portal.aws.errors import AwsError, summarize_error
+from portal.cloudwatch.source import Source
 from portal.errors import PortalError
 
 FRESH_SECONDS, FAILED_SECONDS = 60, 5
@@ -50,7 +50,7 @@ class MetricSeries:
 
 
 def read_metrics(
-    deployment: Deployment,
+    source: Source,
     *,
     since: datetime | None = None,
     until: datetime | None = None,
@@ -71,7 +71,7 @@ def read_metrics(
     since, until = aligned(since, period), aligned(until, period) + timedelta(seconds=period)
     # All viewers of the newest hour share one entry. It is kept longer than a minute in case AWS fails.
     span = int((until - since).total_seconds())
-    key = f"metrics:{deployment.pk}:{period}:{span}:{'now' if follows_now else int(until.timestamp())}"
+    key = f"metrics:{source.key}:{period}:{span}:{'now' if follows_now else int(until.timestamp())}"
     kept = soft_cache.read_as(key, build_series)
     fresh = soft_cache.read(f"{key}:fresh")
     if fresh is not None and kept and not fresh:
@@ -79,16 +79,16 @@ def read_metrics(
     if fresh:
         return with_error(kept, fresh, period, since, until)
     try:
-        read = partial(read_and_cache, key, deployment, since, until, period)
-        return call_shared(deployment.organization.aws_target, "cloudwatch:GetMetricData", key, read)
+        read = partial(read_and_cache, key, source, since, until, period)
+        return call_shared(source.target, "cloudwatch:GetMetricData", key, read)
     except AwsError as error:
         return with_error(kept, summarize_error(error), period, since, until)
 
 
-def read_and_cache(key: str, deployment: Deployment, since: datetime, until: datetime, period: int) -> MetricSeries:
+def read_and_cache(key: str, source: Source, since: datetime, until: datetime, period: int) -> MetricSeries:
     """Read the series and cache it, even if the caller no longer waits. A failure is cached too. *Raises* AwsError."""
     try:
-        points = ask_cloudwatch(deployment, since, until, period)
+        points = ask_cloudwatch(source, since, until, period)
     except AwsError as error:
         soft_cache.write(f"{key}:fresh", summarize_error(error), seconds=FAILED_SECONDS)
         raise
@@ -134,12 +134,12 @@ def with_error(kept: MetricSeries | None, said: str, period: int, since: datetim
     return MetricSeries(kept.period_seconds, kept.since, kept.until, kept.points, kept.read_at, error=said)
 
 
-def ask_cloudwatch(deployment: Deployment, since: datetime, until: datetime, period: int) -> list[MetricPoint]:
+def ask_cloudwatch(source: Source, since: datetime, until: datetime, period: int) -> list[MetricPoint]:
     """Read the points with one GetMetricData call. *Raises* AwsError."""
     points = metrics.service_metrics(
-        deployment.aws_target,
-        cluster=deployment.cluster,
-        service=deployment.service_name,
+        source.target,
+        cluster=source.cluster,
+        service=source.service,
         start=since,
         end=until,
         period_seconds=period,
