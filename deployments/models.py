@@ -18,7 +18,7 @@ from django.db.models.functions import JSONObject, Lower, Now
 from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
 from portal.aws.credentials import AwsTarget
 from portal.leases import Leased, due
-from portal.models import Organization, User
+from portal.models import Organization, User, visible_ids
 from portal.request_id import NO_REQUEST
 
 AGENT_NAME_ONCE = "agent_name_once"
@@ -39,7 +39,7 @@ NEWEST_FIRST = "-created_at"
 
 class AgentQuerySet(models.QuerySet["Agent"]):
     def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
+        return self.filter(organization__in=visible_ids(user))
 
     def with_status(self) -> Self:
         """Annotate `is_live`, so that `status` costs no extra query."""
@@ -100,7 +100,7 @@ class Agent(models.Model):
 
 class DeploymentQuerySet(models.QuerySet["Deployment"]):
     def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
+        return self.filter(organization__in=visible_ids(user))
 
     def matching(
         self,

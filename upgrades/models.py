@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from portal.aws.credentials import AwsTarget
 from portal.database.identity import DatabaseIdentity
 from portal.leases import Leased, due
-from portal.models import Organization, User
+from portal.models import Organization, User, visible_ids
 from portal.request_id import NO_REQUEST
 from upgrades.states import (
     OPEN,
@@ -47,7 +47,7 @@ class Kind(models.TextChoices):
 
 class UpgradeQuerySet(models.QuerySet["Upgrade"]):
     def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
+        return self.filter(organization__in=visible_ids(user))
 
     def for_record(self) -> Self:
         """Load everything that the record shows. Costs two queries more, whatever the number of services."""

@@ -8,6 +8,7 @@ from django.http import QueryDict
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import authentication
 from rest_framework.exceptions import PermissionDenied
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 
 from portal.errors import CSRF_MISSING, PortalError
@@ -29,7 +30,10 @@ class SessionAuthentication(authentication.SessionAuthentication):
         """Check the token in the header alone: the check must not read the body to find one there.
 
         REST framework's request would parse it, before the token is known to be right and before a sign-in is counted.
+        Safe methods need no token.
         """
+        if request.method in SAFE_METHODS:
+            return
         without_body = copy(request._request)
         without_body.POST = QueryDict()
         try:

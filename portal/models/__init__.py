@@ -25,6 +25,7 @@ from portal.models.notifications import (
     NotificationKind,
 )
 from portal.models.people import (
+    Access,
     Heartbeat,
     Membership,
     MembershipQuerySet,
@@ -33,10 +34,12 @@ from portal.models.people import (
     Role,
     User,
     UserManager,
+    visible_ids,
 )
 
 __all__ = [
     "SITE_CHAIN",
+    "Access",
     "Attempt",
     "AuditChain",
     "AuditCheckpoint",
@@ -65,4 +68,5 @@ __all__ = [
     "Role",
     "User",
     "UserManager",
+    "visible_ids",
 ]

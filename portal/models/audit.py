@@ -6,7 +6,7 @@ from typing import Any, Self
 from django.db import models
 from django.db.models.functions import Cast, Coalesce, Now
 
-from portal.models.people import Organization
+from portal.models.people import visible_ids
 
 # The chain of the rows without an organization. Each other chain has the id of its organization as its name.
 SITE_CHAIN = "site"
@@ -75,7 +75,7 @@ class AuditKind(models.TextChoices):
 class AuditQuerySet(models.QuerySet["AuditEvent"]):
     def visible_to(self, user: Any) -> Self:
         """Return the events of the person's organizations. Events without one (sign-ins) are only in Django admin."""
-        return self.filter(organization__in=Organization.objects.visible_to(user))
+        return self.filter(organization__in=visible_ids(user))
 
     def matching(
         self, *, kind: str | None = None, who: str | None = None, subject: str | None = None, since: date | None = None

@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models.functions import Lower, Now
 
 from portal.leases import Leased, due
-from portal.models.people import Organization, User
+from portal.models.people import Organization, User, visible_ids
 from portal.sealing import seal, unseal
 
 UNREADABLE = "not readable, because SECRET_KEY was changed. Enter it again."
@@ -74,7 +74,7 @@ class Failure(models.TextChoices):
 
 class ChannelQuerySet(models.QuerySet["NotificationChannel"]):
     def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
+        return self.filter(organization__in=visible_ids(user))
 
     def for_list(self, organization: Organization) -> Self:
         """Return the organization's channels by name, each with status and time of its newest delivery. One query."""
@@ -161,7 +161,7 @@ class NotificationChannel(models.Model):
 
 class DeliveryQuerySet(models.QuerySet["NotificationDelivery"]):
     def visible_to(self, user: User | AnonymousUser) -> Self:
-        return self.filter(organization__in=Organization.objects.visible_to(user))
+        return self.filter(organization__in=visible_ids(user))
 
     def newest_first(self) -> Self:
         return self.order_by("-created_at", "-pk")

@@ -85,7 +85,7 @@ def check_pooler(raw: Raw) -> Iterator[Problem]:
                 yield Problem(
                     "Connections share server processes: a pooler in transaction mode is in between.",
                     "Set it to session mode (PgBouncer: pool_mode = session), or connect to PostgreSQL directly. "
-                    "The context of row-level security is a setting of the session.",
+                    "The context of row-level security and prepared statements belong to the session.",
                 )
                 return
 
