@@ -4,6 +4,7 @@ gunicorn closes its socket immediately on SIGTERM, while a load balancer still s
 /readyz answer 503 for WEB_DRAIN_SECONDS, and serves requests meanwhile. A second SIGTERM stops it without waiting.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -29,8 +30,15 @@ control_socket_disable = True  # nothing uses it, and its folder may not be writ
 SILENT_CONNECTION_SECONDS = 60
 
 
+# One import for all workers, which share its memory. So a reload by SIGHUP keeps the code: stop and start instead.
+preload_app = True
+
+
 def when_ready(server: Any) -> None:
     """Run in the parent when it listens, before it starts its workers."""
+    import_module(settings.ROOT_URLCONF)  # every page, before a worker accepts its first request
+    gc.collect()
+    gc.freeze()  # the collector of a worker would write to every object, and so copy the shared memory
     if hasattr(socket, "TCP_DEFER_ACCEPT"):
         for listener in server.LISTENERS:
             if listener.sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -38,11 +46,6 @@ def when_ready(server: Any) -> None:
     if settings.WEB_DRAIN_SECONDS:
         signal.signal(signal.SIGTERM, drain)
         signal.signal(signal.SIGALRM, lambda _number, frame: server.signal(signal.SIGTERM, frame))
-
-
-def post_worker_init(worker: Any) -> None:
-    """Import every page before the worker accepts its first request."""
-    import_module(settings.ROOT_URLCONF)
 
 
 def drain(_number: int, _frame: FrameType | None) -> None:
