@@ -27,19 +27,19 @@ MUTANTS = (
     Mutant(
         "organizations a person sees",
         PEOPLE,
-        "of_member = self.filter(is_active=True, memberships__user=user, memberships__accepted_at__isnull=False)",
-        "of_member = self.filter(is_active=True)",
+        "return user.access.ids(user.entered)",
+        "return Organization.objects.filter(is_active=True)",
     ),
     Mutant(
         "organization of a page",
         ACCESS,
-        "Organization.objects.visible_to(request.user).filter(slug=slug)",
-        "Organization.objects.filter(slug=slug)",
+        "named = (each for each in list_organizations(request.user) if each.slug == slug)",
+        "named = iter(Organization.objects.filter(slug=slug))",
     ),
     Mutant(
         "switcher of organizations",
         ACCESS,
-        "return list(Organization.objects.visible_to(user))",
+        'return list_organizations(getattr(request, "user", AnonymousUser()))',
         "return list(Organization.objects.all())",
     ),
     Mutant(
@@ -51,8 +51,8 @@ MUTANTS = (
     Mutant(
         "start page",
         "portal/web/views.py",
-        "list(Organization.objects.visible_to(request.user))",
-        "list(Organization.objects.all())",
+        "list_organizations(request.user)",
+        '__import__("portal.models").models.Organization.objects.all()',
     ),
     Mutant(
         "list of members",

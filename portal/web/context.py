@@ -10,7 +10,7 @@ from portal.monitoring.health import silent_processes
 
 
 def page_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    """Return the organization, the person's role, and whether they may act or why not. *Costs* two queries."""
+    """Return the organization, the person's role, and whether they may act or why not. *Costs* one query."""
     role = get_role(request.user, organization)
     may_act = role is not None and role.includes(Role.OPERATOR)
     return {
@@ -23,7 +23,7 @@ def page_context(request: HttpRequest, organization: Organization) -> dict[str, 
 
 
 def settings_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    """Return the context of a page under Settings, on which only admins may act. *Costs* two queries."""
+    """Return the context of a page under Settings, on which only admins may act. *Costs* one query."""
     context = page_context(request, organization)
     role = context["role"]
     may_act = role is not None and role.includes(Role.ADMIN)

@@ -30,8 +30,8 @@ from tests.portal.conftest import get_main
 SignIn = Callable[[User], Client]
 
 SETTINGS = "/o/acme/settings/"
-# Session, person, organization, membership, heartbeats, and the switcher's organizations.
-PAGE_QUERIES = 5
+# The session with person and organizations, and heartbeats.
+PAGE_QUERIES = 2
 EVENTS = ["upgrade.started", "upgrade.ended"]
 SHOWN_SECRET = re.compile(r"whsec_[A-Za-z0-9+/]+=*")
 

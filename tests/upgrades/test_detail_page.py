@@ -158,9 +158,8 @@ def test_its_queries_do_not_grow_with_the_services(
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 
-    # Organization, upgrade, rollouts, ECS events, checks, rollbacks, validation run, timeline twice, role twice,
-    # heartbeats; the page's frame also reads the organizations.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + (12 if headers else 13)):
+    # Upgrade, rollouts, ECS events, checks, rollbacks, validation run, timeline twice, heartbeats.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 9):
         client.get(get_url(upgrade), headers=headers)
 
 

@@ -164,7 +164,7 @@ def test_its_queries_do_not_grow_with_the_rows(
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 5):  # organization, count, upgrades, rollouts, checks
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 4):  # count, upgrades, rollouts, checks
         client.get(UPGRADES)
 
 
