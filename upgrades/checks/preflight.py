@@ -43,7 +43,7 @@ from upgrades.inventory.running import (
     is_cached,
     read_running_services,
 )
-from upgrades.models import Rollout, is_known_in_ecs
+from upgrades.models import Rollout, is_known_in_ecs, newest_of_each
 from upgrades.states import CheckStatus, Outcome, PreflightCheck, inline_label
 
 # No page or API request waits longer than this.
@@ -331,13 +331,9 @@ def build_detection_facts(configuration: DeploymentConfiguration) -> dict[str, A
 
 def check_permission(organization: Organization, services: list[str]) -> Finding:
     """Report the newest attempt to update, because only an update can test the permission. *Costs* one query."""
-    newest = (
-        Rollout.objects.filter(organization=organization, service__in=services)
-        .filter(is_known_in_ecs() | Q(outcome=Outcome.ACCESS_DENIED))
-        .select_related("upgrade")
-        .order_by("-upgrade__created_at", "-id")
-        .first()
-    )
+    attempts = Rollout.objects.attempted().filter(is_known_in_ecs() | Q(outcome=Outcome.ACCESS_DENIED))
+    of_each = newest_of_each(attempts.select_related("upgrade"), organization, services)
+    newest = max(of_each, key=lambda rollout: (rollout.upgrade.created_at, rollout.pk), default=None)
     facts: dict[str, Any] = {"permission": "ecs:UpdateService"}
     if newest is None:
         return Finding(UNKNOWN, "Only an upgrade can test this, and there has not been one yet.", facts)

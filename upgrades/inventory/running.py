@@ -27,7 +27,8 @@ from upgrades.inventory.ecs_services import (
     describe_running_services,
 )
 from upgrades.inventory.images import Names, read_recorded_names
-from upgrades.models import Rollout
+from upgrades.models import Rollout, newest_of_each
+from upgrades.states import PlatformService
 
 logger = logging.getLogger(__name__)
 
@@ -134,13 +135,8 @@ def is_cached(organization: Organization) -> bool:
 
 def find_last_rollouts(organization: Organization) -> dict[str, Rollout]:
     """Return the newest ended rollout of each service that has one. *Costs* one query."""
-    ended = (
-        Rollout.objects.filter(organization=organization, completed_at__isnull=False)
-        .exclude(outcome="not_attempted")
-        .order_by("service", "-completed_at", "-id")
-        .distinct("service")
-        .select_related("upgrade")
-    )
+    attempted = Rollout.objects.attempted().filter(completed_at__isnull=False).select_related("upgrade")
+    ended = newest_of_each(attempted, organization, PlatformService.values)
     return {rollout.service: rollout for rollout in ended}
 
 
