@@ -1,9 +1,10 @@
 """Models of upgrades: one row per request, one per service that it rolls, timeline entries, checks, validation runs."""
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
@@ -37,6 +38,7 @@ from upgrades.states import (
 MAX_HOOK_ID_LENGTH = 512
 MAX_VERSION_LENGTH = 128  # the longest tag: https://docs.docker.com/reference/cli/docker/image/tag/
 OPEN_ROLLOUT_CONSTRAINT = "one_open_rollout_per_service"
+Row = TypeVar("Row")
 EVENT_IDS = uuid.UUID("9f3f2f36-0a5c-5a41-9a3c-6f0d5a1b7c11")
 
 
@@ -164,6 +166,8 @@ class Upgrade(models.Model):
             models.Index(fields=["organization", "-created_at", "-id"], name="upgrade_newest_first"),
             models.Index(fields=["organization", "status", "-created_at", "-id"], name="upgrade_by_status"),
             models.Index(fields=["organization", "validation", "-created_at", "-id"], name="upgrade_by_validation"),
+            models.Index(fields=["organization", "target", "-created_at", "-id"], name="upgrade_by_target"),
+            models.Index(fields=["completed_at"], name="upgrade_completed"),
         ]
         constraints = [
             models.CheckConstraint(condition=models.Q(status__in=UPGRADE_STATUSES), name="upgrade_status_known"),
@@ -243,6 +247,14 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
     def unfinished(self) -> Self:
         return self.exclude(phase=Phase.DONE)
 
+    def attempted(self) -> Self:
+        """Leave out the rollouts that an earlier service's failure ended before they began. There may be many in a row."""
+        return self.exclude(outcome=Outcome.NOT_ATTEMPTED)
+
+    def rolled_out(self) -> Self:
+        """Return the rollouts whose service completed, and whose duration is known."""
+        return self.filter(outcome__in=sorted(ROLLED_OUT), started_at__isnull=False, completed_at__isnull=False)
+
     def in_use(self, organization: Organization, services: list[str]) -> Self:
         """Return the open rollouts of these services. Each blocks a new upgrade of its service."""
         return self.unfinished().filter(organization=organization, service__in=services).select_related("upgrade")
@@ -250,6 +262,19 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
     def due(self) -> Self:
         """Return the rollouts that may be claimed now: due and without a lease, by the database's clock."""
         return self.unfinished().filter(due()).order_by("next_check_at", "id")
+
+
+def newest_of_each(
+    rollouts: "models.QuerySet[Rollout, Row]", organization: Organization, services: Iterable[str], most: int = 1
+) -> "models.QuerySet[Rollout, Row]":
+    """Return the newest `most` of these rollouts for each service: an open one, then the newest completed.
+
+    *Costs* one query. Each service's part of it ends after `most` entries of an index, so it costs the same however long
+    the past is. A window or DISTINCT ON would read all of it. The result can be neither filtered nor ordered.
+    """
+    ordered = rollouts.filter(organization=organization).order_by("-completed_at", "-id")
+    parts = [ordered.filter(service=service)[:most] for service in services]
+    return parts[0].union(*parts[1:], all=True) if parts else rollouts.none()
 
 
 class Rollout(Leased):
@@ -358,7 +383,21 @@ class Rollout(Leased):
         ordering = ["upgrade_id", "position"]
         indexes = [
             models.Index(fields=["next_check_at"], condition=~models.Q(phase="done"), name="rollout_due"),
-            models.Index(fields=["organization", "service", "-completed_at"], name="rollout_past"),
+            models.Index(
+                fields=["organization", "service", "-completed_at", "-id"],
+                condition=~models.Q(outcome="not_attempted"),
+                name="rollout_attempted",
+            ),
+            models.Index(
+                fields=["organization", "service", "-completed_at", "-id"],
+                condition=models.Q(
+                    outcome__in=["completed", "completed_early"], started_at__isnull=False, completed_at__isnull=False
+                ),
+                name="rollout_rolled_out",
+            ),
+            models.Index(fields=["last_checked_at"], condition=models.Q(is_draining=True), name="rollout_draining"),
+            models.Index(fields=["organization", "task_definition"], name="rollout_by_revision"),
+            models.Index(fields=["organization", "previous_task_definition"], name="rollout_by_previous"),
         ]
         constraints = [
             models.UniqueConstraint(
