@@ -9,7 +9,7 @@ NEWEST_OF_SERVICE = ["organization", "service", "-completed_at", "-id"]
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("upgrades", "0021_request_id")]
+    dependencies = [("upgrades", "0022_due_work")]
 
     operations = [
         AddIndexConcurrently(
