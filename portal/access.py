@@ -9,9 +9,11 @@ Four independent checks, each with its own tests:
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -25,6 +27,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth.models import AnonymousUser
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import reverse
 from rest_framework.request import Request
@@ -33,8 +36,9 @@ from portal.accounts.sessions import SessionStore
 from portal.attempts import note_organization
 from portal.errors import MFA_REQUIRED, NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
+from portal.models.people import HEARTBEAT_FRESH_SECONDS, HEARTBEATS
 from portal.tenancy import enter_all_organizations
-from portal.web.htmx import get_page_path, get_referring_path
+from portal.web.htmx import get_page_path, get_referring_path, wants_fragment
 
 Person = User | AnonymousUser
 # How the addresses of downloads end.
@@ -292,14 +296,85 @@ def require_second_factor(user: Person, organization: Organization) -> Organizat
     return organization
 
 
-def get_page_organization(request: HttpRequest, slug: str) -> Organization:
-    """Return the organization named in a page's URL.
+@dataclass(frozen=True)
+class Opened:
+    """What the statement that found a page's organization has read with it.
 
+    `others`: the person's organizations for the switcher, by name, if they were asked for. `live`: the row of the
+    statement that was passed as `live`; all None if it found none.
+    """
+
+    organization: Organization
+    role: Role
+    silent_processes: list[str]
+    others: list[dict[str, str]]
+    live: tuple[Any, ...]
+
+
+# The rule of Organization.objects.visible_to, with what a page shows beside the organization. By hand, because building
+# it anew takes Django longer than an unchanged live fragment may cost altogether.
+OPEN = """
+SELECT {columns}, COALESCE(member.role, 'viewer'),
+    ARRAY(SELECT name FROM portal_heartbeat WHERE beat_at > statement_timestamp() - interval '{fresh} seconds'),
+    {others}, live.*
+FROM portal_organization AS organization
+LEFT JOIN portal_membership AS member ON member.organization_id = organization.id
+    AND member.user_id = %s AND member.accepted_at IS NOT NULL
+LEFT JOIN LATERAL ({live}) AS live ON true
+WHERE organization.slug = %s AND organization.is_active AND (member.id IS NOT NULL OR organization.id = %s)
+"""
+OTHERS = """(
+    SELECT COALESCE(json_agg(other ORDER BY other.name, other.id), '[]') FROM (
+        SELECT other.id, other.slug, other.name, other.environment, other.deployment_region
+        FROM portal_organization AS other WHERE other.is_active AND (other.id = %s OR EXISTS (
+            SELECT FROM portal_membership AS member WHERE member.organization_id = other.id
+                AND member.user_id = %s AND member.accepted_at IS NOT NULL
+        ))
+    ) AS other
+)"""
+NOTHING_LIVE = "SELECT NULL"
+
+
+@lru_cache(maxsize=64)
+def build_open_statement(live: str, *, with_others: bool) -> str:
+    columns = ", ".join(f"organization.{field.column}" for field in Organization._meta.concrete_fields)
+    others = OTHERS if with_others else "NULL"
+    return OPEN.format(columns=columns, fresh=HEARTBEAT_FRESH_SECONDS, others=others, live=live)
+
+
+def get_page_organization(
+    request: HttpRequest, slug: str, *, live: str = NOTHING_LIVE, values: Sequence[Any] = ()
+) -> Organization:
+    """Return the organization named in a page's URL. `get_opened` then returns what was read with it.
+
+    `live`: a SELECT over `organization` that says what a live fragment shows now, with its values.
+    *Costs* one statement, and one more for an organization that requires two-factor authentication.
     *Raises* PortalError 404 for an outsider, 403 `mfa_required_by_organization`.
     """
-    organization = found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
+    user = request.user
+    if not user.is_authenticated:
+        raise PortalError("not_found", NOT_FOUND, 404)
+    entered = user.entered.organization_id if user.entered else None
+    with_others = not (is_api(request) or wants_fragment(request))
+    statement = build_open_statement(live, with_others=with_others)
+    of_others = [entered, user.pk] if with_others else []
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [*of_others, user.pk, *values, slug, entered])
+        row = found_or_404(cursor.fetchone())
+    names = [field.attname for field in Organization._meta.concrete_fields]
+    organization = Organization.from_db(connection.alias, names, row[: len(names)])
+    role, fresh, others, *rest = row[len(names) :]
+    silent = [name for name in HEARTBEATS if name not in fresh]
+    request.opened = Opened(organization, Role(role), silent, others or [], tuple(rest))  # type: ignore[attr-defined] # ours
     note_organization(organization)
-    return require_second_factor(request.user, organization)
+    return require_second_factor(user, organization)
+
+
+def get_opened(request: HttpRequest) -> Opened:
+    """Return what `get_page_organization` has read for this request."""
+    opened = getattr(request, "opened", None)
+    assert isinstance(opened, Opened)  # noqa: S101
+    return opened
 
 
 def get_api_organization(request: HttpRequest) -> Organization:
@@ -336,9 +411,10 @@ def get_api_organization(request: HttpRequest) -> Organization:
 
 def organizations(request: HttpRequest) -> dict[str, Any]:
     """Provide `my_organizations` to every template, for the organization switcher."""
+    opened: Opened | None = getattr(request, "opened", None)
 
     def load() -> list[Organization]:
         user = getattr(request, "user", AnonymousUser())
         return list(Organization.objects.visible_to(user))
 
-    return {"my_organizations": load}
+    return {"my_organizations": opened.others if opened and opened.others else load}

@@ -14,6 +14,7 @@ from portal.aws.credentials import AwsTarget
 from portal.database.identity import DatabaseIdentity
 from portal.leases import Leased, due
 from portal.models import Organization, User
+from portal.models.revisions import Revised
 from portal.request_id import NO_REQUEST
 from upgrades.states import (
     OPEN,
@@ -112,7 +113,7 @@ class UpgradeQuerySet(models.QuerySet["Upgrade"]):
         )
 
 
-class Upgrade(models.Model):
+class Upgrade(Revised):
     """One recorded request to upgrade platform services. Once its row is committed it will be carried out."""
 
     upgrade_id = models.CharField(max_length=100, unique=True)
@@ -255,7 +256,7 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
         return self.unfinished().filter(due()).order_by("next_check_at", "id")
 
 
-class Rollout(Leased):
+class Rollout(Revised, Leased):
     """The rollout of one platform service in one upgrade. Only the engine writes it, under a lease."""
 
     upgrade = models.ForeignKey(Upgrade, on_delete=models.CASCADE, related_name="rollouts")
@@ -414,7 +415,7 @@ class Rollout(Leased):
         return next(iter(self.decisions.all()), None)
 
 
-class Decision(models.Model):
+class Decision(Revised):
     """A person's decision at one pause. The command creates it; the engine sends it to ECS and writes the result.
 
     It is pending until `ended_at`. `error` then says why it had no effect, and before that why it could not be sent.
@@ -502,7 +503,7 @@ class UpgradeEvent(models.Model):
         return self.actor_email or ("ecs" if self.kind == EventKind.ECS else "system")
 
 
-class UpgradeCheck(models.Model):
+class UpgradeCheck(Revised):
     """One check: a pre-flight result of the trigger (never changed) or a row of the validation matrix (newest result)."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
@@ -543,7 +544,7 @@ class UpgradeCheck(models.Model):
         return self.is_signed and probed not in (CheckStatus.UNKNOWN, self.status)
 
 
-class ValidationRun(Leased):
+class ValidationRun(Revised, Leased):
     """The portal's own validation of one upgrade, in the background: when to probe next, and until when."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")

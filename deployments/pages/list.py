@@ -12,20 +12,36 @@ from deployments.lists import deployments_page
 from deployments.models import NEWEST_FIRST, Agent, counts_by_status
 from deployments.pages.detail import CHANGING, STEADY
 from deployments.pages.forms import SORT_LABELS, ListFilters
+from deployments.pages.live_tags import LiveList, live_list
 from deployments.states import Status
-from portal.access import Policy, get_page_organization, policy
+from portal.access import Policy, get_opened, get_page_organization, policy
 from portal.models import Organization
 from portal.pagination import DEFAULT_LIMIT
 from portal.web.context import page_context
-from portal.web.htmx import render_page
+from portal.web.htmx import answer_unchanged, make_tag, render_page
 
 
 @policy(Policy.VIEWER)
 @require_safe
 def list_deployments(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the list. The filters are in the query string, and the fragment polls with the same filters."""
-    organization = get_page_organization(request, slug)
-    return render_page(request, "deployments/list.html", "deployments/_rows.html", list_context(request, organization))
+    asked = live_list(request.GET)
+    if asked is None:
+        organization = get_page_organization(request, slug)
+        context, tag = list_context(request, organization), None
+        commands.mark_watched(*context["page"].items)
+    else:
+        statement, values = asked
+        organization = get_page_organization(request, slug, live=statement, values=values)
+        opened = get_opened(request)
+        live = LiveList(*opened.live)
+        commands.mark_unmarked(live.unmarked or [])
+        tag = make_tag(request, "rows", opened.role, live.rows, live.counts, live.has_agents)
+        unchanged = answer_unchanged(request, tag)
+        if unchanged:
+            return unchanged
+        context = list_context(request, organization)
+    return render_page(request, "deployments/list.html", "deployments/_rows.html", context, tag=tag)
 
 
 def list_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
@@ -45,7 +61,6 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         q=filters["q"] or None,
         sort=filters["sort"],
     )
-    commands.mark_watched(*page.items)
     query = {name: request.GET[name] for name in ("status", "agent", "q", "sort") if request.GET.get(name)}
     is_changing = any(not deployment.is_settled for deployment in page.items)
     return page_context(request, organization) | {

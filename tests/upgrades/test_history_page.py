@@ -187,7 +187,7 @@ def test_its_queries_do_not_grow_with_the_rows(
     client.get("/api/v1/auth/session")
 
     # Organization, role, heartbeats, count, upgrades, rollouts; the page's frame also reads the organizations.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + (6 if headers else 7)):
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 4):
         client.get(URL, headers=headers)
 
 

@@ -6,15 +6,16 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, get_page_organization, policy
+from portal.access import Policy, get_opened, get_page_organization, policy
 from portal.web.context import page_context
-from portal.web.htmx import render_page
+from portal.web.htmx import answer_unchanged, make_tag, render_page
 from upgrades.checks.matrix import find_validation_run, get_matrix_rows
 from upgrades.estimates import time_left
 from upgrades.models import Upgrade, ValidationRun
 from upgrades.pages.context import find_upgrade, stop_rule
 from upgrades.pages.decide import find_pause
 from upgrades.pages.forms import TimelineFilters
+from upgrades.pages.live_tag import LiveUpgrade, live_upgrade
 from upgrades.pages.next_steps import next_steps
 from upgrades.pages.rollout_cards import build_rollout_cards
 from upgrades.pages.timeline import build_timeline
@@ -30,7 +31,17 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
 
     When the state is final, the block comes without polling attributes, so polling stops.
     """
-    organization = get_page_organization(request, slug)
+    statement, values = live_upgrade(upgrade_id)
+    organization = get_page_organization(request, slug, live=statement, values=values)
+    opened = get_opened(request)
+    live = LiveUpgrade(*opened.live)
+    tag = None
+    if live.is_covered:
+        rules = (organization.name, organization.requires_second_approver)
+        tag = make_tag(request, "live", opened.role, opened.silent_processes, live.shown, live.step, *rules)
+        unchanged = answer_unchanged(request, tag, times=live.times or "")
+        if unchanged:
+            return unchanged
     upgrade = find_upgrade(request, organization, upgrade_id)
     context = page_context(request, organization) | {
         "upgrade": upgrade,
@@ -44,7 +55,7 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         "pause": find_pause(request, upgrade),
         **stop_context(request, upgrade),
     }
-    return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context)
+    return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context, tag=tag)
 
 
 def stop_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
