@@ -20,6 +20,12 @@ from portal.pagination import DEFAULT_LIMIT
 from portal.web.context import page_context
 from portal.web.htmx import answer_unchanged, make_tag, render_page
 
+# What a row shows, and what decides how often the list is asked for again.
+COLUMNS = (
+    *("agent__name", "status", "status_at", "running_replicas", "replicas", "version", "error_message"),
+    *("observed_generation", "requested_generation"),
+)
+
 
 @policy(Policy.VIEWER)
 @require_safe
@@ -46,11 +52,14 @@ def list_deployments(request: HttpRequest, slug: str) -> HttpResponse:
 
 def list_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
     agents = Agent.objects.visible_to(request.user).filter(organization=organization).order_by("name", "id")
+    agents = agents.only("name")
     form = ListFilters(agents, request.GET)
     form.full_clean()
     given = form.cleaned_data
     filters = {"status": "", "agent": None, "q": "", "sort": NEWEST_FIRST} | {k: v for k, v in given.items() if v}
     agent = filters["agent"]
+    counts = counts_by_status(organization)
+    total = counts[filters["status"]] if filters["status"] else sum(counts.values())
     page = deployments_page(
         request.user,
         organization,
@@ -60,6 +69,8 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         agent_id=agent.pk if agent else None,
         q=filters["q"] or None,
         sort=filters["sort"],
+        total=None if agent or filters["q"] else total,
+        columns=COLUMNS,
     )
     query = {name: request.GET[name] for name in ("status", "agent", "q", "sort") if request.GET.get(name)}
     is_changing = any(not deployment.is_settled for deployment in page.items)
@@ -69,16 +80,16 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         "filters": filters,
         "agents": agents,
         "sorts": SORT_LABELS.items(),
-        "statuses": status_chips(organization, query),
+        "statuses": status_chips(organization, counts, query),
         "query_without_skip": urlencode(query),
         "poll_seconds": CHANGING if is_changing else STEADY,
         "with_boxes": True,
+        "labels": dict(Status.choices),
     }
 
 
-def status_chips(organization: Organization, query: dict[str, str]) -> list[dict[str, Any]]:
+def status_chips(organization: Organization, counts: dict[str, int], query: dict[str, str]) -> list[dict[str, Any]]:
     """Return a link for "All" and for each status, with counts. The links keep the other filters."""
-    counts = counts_by_status(organization)
     chips = [("", "All", sum(counts.values())), *((s.value, s.label, counts[s]) for s in Status)]
     address = reverse("deployments:list", args=[organization.slug])
     return [
