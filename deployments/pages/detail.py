@@ -14,7 +14,7 @@ from deployments.pages.context import find_deployment
 from deployments.pages.live_regions import build_logs, build_metrics, exact, newer_lines
 from deployments.pages.live_tags import LiveDeployment, live_deployment
 from deployments.pages.time_window import RANGES, Window, moment, parse_window
-from deployments.pages.timeline_region import build_timeline
+from deployments.pages.timeline_region import EVENT_LABELS, build_links_around, build_timeline
 from portal.access import Policy, get_opened, get_page_organization, person, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.web.context import page_context
@@ -76,6 +76,8 @@ def region_context(
         context["actions"] = build_actions(deployment, may_not_reason)
     if region in (None, "window", "timeline") or (region == "state" and window.is_live):
         context["timeline"] = build_timeline(request.GET, deployment, window)
+        context["event_labels"] = EVENT_LABELS
+        context["link_around"] = build_links_around(request.path, request.GET)
     if region == "metrics" or is_whole:
         context["metrics"] = build_metrics(deployment, window)
     if region == "logs" or is_whole:

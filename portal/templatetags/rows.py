@@ -1,5 +1,7 @@
 """The tag `{% rows "deployments/_table_rows.jinja" %}`: the rows of a table, rendered by Jinja2 (portal/web/rows.py)."""
 
+from typing import Any, cast
+
 from django import template
 from django.template import Context
 from django.template.loader import get_template
@@ -11,4 +13,5 @@ register = template.Library()
 @register.simple_tag(takes_context=True)
 def rows(context: Context, name: str) -> SafeString:
     """Render the template with the context of the page. It escapes all values itself."""
-    return mark_safe(get_template(name, using="jinja2").render(context.flatten()))  # noqa: S308
+    values = cast(dict[str, Any], context.flatten())
+    return mark_safe(get_template(name, using="jinja2").render(values))  # noqa: S308

@@ -20,7 +20,7 @@ NO_ID = UUID(int=0)
 def environment(**options: Any) -> jinja2.Environment:
     """Return the environment of TEMPLATES. An unknown name is an error, unlike in Django's templates."""
     made = jinja2.Environment(**options | {"undefined": jinja2.StrictUndefined}, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Django turns autoescape on
-    made.filters |= {"ago": ago, "exact": exact, "duration_until": duration_until}
+    made.filters |= {"ago": ago, "exact": exact, "clock": clock, "duration_until": duration_until}
     made.globals |= {"address": address}
     return made
 
@@ -28,6 +28,11 @@ def environment(**options: Any) -> jinja2.Environment:
 def exact(at: datetime) -> str:
     """Format a time as `2026-05-01 12:00:00`."""
     return at.isoformat(" ", "seconds")[:19]
+
+
+def clock(at: datetime) -> str:
+    """Format the time of day as `12:00:00`."""
+    return at.isoformat(" ", "seconds")[11:19]
 
 
 def address(view_name: str, slug: str, key: object) -> str:
