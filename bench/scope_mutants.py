@@ -49,8 +49,26 @@ MUTANTS = (
     Mutant(
         "organization of a page",
         ACCESS,
-        "Organization.objects.visible_to(request.user).filter(slug=slug)",
-        "Organization.objects.filter(slug=slug)",
+        "AND (member.id IS NOT NULL OR organization.id = %s)",
+        "AND (true OR organization.id = %s)",
+    ),
+    Mutant(
+        "switcher of a page",
+        ACCESS,
+        "WHERE other.is_active AND (other.id = %s",
+        "WHERE true OR (other.id = %s",
+    ),
+    Mutant(
+        "revision of a deployment",
+        "deployments/pages/live_tags.py",
+        "WHERE deployment.organization_id = organization.id AND deployment.id = %s",
+        "WHERE deployment.id = %s",
+    ),
+    Mutant(
+        "revision of an upgrade",
+        "upgrades/pages/live_tag.py",
+        "WHERE upgrade.organization_id = organization.id AND upgrade.upgrade_id = %s",
+        "WHERE upgrade.upgrade_id = %s",
     ),
     Mutant(
         "switcher of organizations",
@@ -111,14 +129,16 @@ MUTANTS = (
         "upgrades/pages/context.py",
         """Upgrade.objects.visible_to(request.user)
         .for_record()
-        .select_related("rolls_back")
-        .prefetch_related(events, "rollbacks__rollouts", "checks")
+        .select_related(None)
+        .select_related("stop_requested_by", "rolls_back", "validation_run")
+        .prefetch_related("rollbacks__rollouts", "checks")
         .filter(organization=organization, upgrade_id=upgrade_id)
 """,
         """Upgrade.objects
         .for_record()
-        .select_related("rolls_back")
-        .prefetch_related(events, "rollbacks__rollouts", "checks")
+        .select_related(None)
+        .select_related("stop_requested_by", "rolls_back", "validation_run")
+        .prefetch_related("rollbacks__rollouts", "checks")
         .filter(upgrade_id=upgrade_id)
 """,
     ),
