@@ -37,6 +37,18 @@ MUTANTS = (
         "named = iter(Organization.objects.filter(slug=slug))",
     ),
     Mutant(
+        "revision of a deployment",
+        "deployments/pages/live_tags.py",
+        "WHERE deployment.organization_id = organization.id AND deployment.id = %s",
+        "WHERE deployment.id = %s",
+    ),
+    Mutant(
+        "revision of an upgrade",
+        "upgrades/pages/live_tag.py",
+        "WHERE upgrade.organization_id = organization.id AND upgrade.upgrade_id = %s",
+        "WHERE upgrade.upgrade_id = %s",
+    ),
+    Mutant(
         "switcher of organizations",
         ACCESS,
         'return list_organizations(getattr(request, "user", AnonymousUser()))',
@@ -95,14 +107,16 @@ MUTANTS = (
         "upgrades/pages/context.py",
         """Upgrade.objects.visible_to(request.user)
         .for_record()
-        .select_related("rolls_back")
-        .prefetch_related(events, "rollbacks__rollouts", "checks")
+        .select_related(None)
+        .select_related("stop_requested_by", "rolls_back", "validation_run")
+        .prefetch_related("rollbacks__rollouts", "checks")
         .filter(organization=organization, upgrade_id=upgrade_id)
 """,
         """Upgrade.objects
         .for_record()
-        .select_related("rolls_back")
-        .prefetch_related(events, "rollbacks__rollouts", "checks")
+        .select_related(None)
+        .select_related("stop_requested_by", "rolls_back", "validation_run")
+        .prefetch_related("rollbacks__rollouts", "checks")
         .filter(upgrade_id=upgrade_id)
 """,
     ),

@@ -364,6 +364,12 @@ def mark_watched(*deployments: Deployment) -> None:
         write_after_response(lambda: write_watched([keys[key] for key in unmarked]))
 
 
+def mark_unmarked(pks: list[uuid.UUID]) -> None:
+    """Mark these deployments, whose marks are old, as `mark_watched` does. *Costs* one transaction if there are any."""
+    if pks:
+        write_after_response(lambda: write_watched(pks))
+
+
 def write_watched(pks: list[Any]) -> None:
     rows = Deployment.unfinished().filter(pk__in=pks)
     rows.filter(Q(watched_until__isnull=True) | Q(watched_until__lt=Now())).update(next_check_at=Now())

@@ -23,14 +23,20 @@ def deployments_page(
     agent_id: uuid.UUID | str | None = None,
     q: str | None = None,
     sort: str = NEWEST_FIRST,
+    total: int | None = None,
+    columns: tuple[str, ...] = (),
 ) -> Page[Deployment]:
     """Return one page of for_list().
 
-    *Costs* one query, and one for the total unless the page itself shows it.
+    `total`: if the caller knows it. `columns`: read only these, and none of the organization.
+    *Costs* one query, and one for the total unless it is known or the page itself shows it.
     """
     rows = Deployment.objects.visible_to(user).for_list(organization, status=status, agent_id=agent_id, q=q, sort=sort)
+    if columns:
+        rows = rows.select_related(None).select_related("agent").only(*columns)
     items = list(rows[skip : skip + limit])
-    total = infer_total(items, skip=skip, limit=limit)
+    if total is None:
+        total = infer_total(items, skip=skip, limit=limit)
     if total is None and q:
         total = Deployment.objects.matching(organization, status=status, agent_id=agent_id, q=q)[:MAX_COUNTED].count()
     elif total is None:

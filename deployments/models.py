@@ -18,6 +18,7 @@ from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, a
 from portal.aws.credentials import AwsTarget
 from portal.leases import Leased, due
 from portal.models import Organization, TenantQuerySet, User
+from portal.models.revisions import Revised
 from portal.request_id import NO_REQUEST
 
 AGENT_NAME_ONCE = "agent_name_once"
@@ -157,7 +158,7 @@ def id_begins_with(text: str) -> models.Q:
     return models.Q(pk__range=(uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))))
 
 
-class Deployment(Leased):
+class Deployment(Revised, Leased):
     """A deployment of an agent as an ECS service.
 
     Commands write the wanted state. The reconciler (engine/) applies it under a lease and writes what ECS reports.

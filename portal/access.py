@@ -10,7 +10,8 @@ Four independent checks, each with its own tests:
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth.models import AnonymousUser
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import reverse
 from rest_framework.request import Request
@@ -34,6 +36,7 @@ from portal.accounts.sessions import SessionStore
 from portal.attempts import note_organization
 from portal.errors import MFA_REQUIRED, NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
+from portal.models.people import HEARTBEAT_FRESH_SECONDS, HEARTBEATS
 from portal.tenancy import enter_all_organizations
 from portal.web.htmx import get_page_path, get_referring_path
 
@@ -314,7 +317,7 @@ def list_organizations(user: Person) -> list[Organization]:
 
 
 def get_page_organization(request: HttpRequest, slug: str) -> Organization:
-    """Return the organization named in a page's URL.
+    """Return the organization named in a page's URL. *Costs* no query.
 
     *Raises* PortalError 404 for an outsider, 403 `mfa_required_by_organization`.
     """
@@ -322,6 +325,40 @@ def get_page_organization(request: HttpRequest, slug: str) -> Organization:
     organization = found_or_404(next(named, None))
     note_organization(organization)
     return require_second_factor(request.user, organization)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a page shows beside its content. `live`: the row that says what its live fragment shows now; else None."""
+
+    silent_processes: list[str]
+    live: tuple[Any, ...]
+
+
+NOTHING_LIVE = "SELECT NULL"
+HEARD_OF = "SELECT name FROM portal_heartbeat WHERE beat_at > statement_timestamp() - make_interval(secs => %s)"
+
+
+def open_page(
+    request: HttpRequest, organization: Organization, live: str = NOTHING_LIVE, values: Sequence[Any] = ()
+) -> Opened:
+    """Read what the page needs beside its content, in one statement. Called again, return the same.
+
+    `live`: a SELECT over `organization`, with its values.
+    *Costs* one statement for each request.
+    """
+    opened: Opened | None = getattr(request, "opened", None)
+    if opened is None:
+        statement = (
+            f"SELECT ARRAY({HEARD_OF}), live.* FROM portal_organization AS organization "  # noqa: S608 - our own
+            f"LEFT JOIN LATERAL ({live}) AS live ON true WHERE organization.id = %s"
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(statement, [HEARTBEAT_FRESH_SECONDS, *values, organization.pk])
+            fresh, *rest = found_or_404(cursor.fetchone())
+        opened = Opened([name for name in HEARTBEATS if name not in fresh], tuple(rest))
+        request.opened = opened  # type: ignore[attr-defined] # ours
+    return opened
 
 
 def get_api_organization(request: HttpRequest) -> Organization:

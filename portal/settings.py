@@ -246,6 +246,13 @@ TEMPLATES = [
             ],
         },
     },
+    {
+        # For the rows of long tables alone (portal/web/rows.py): *.jinja.
+        "BACKEND": "django.template.backends.jinja2.Jinja2",
+        "NAME": "jinja2",
+        "DIRS": [BASE_DIR / "templates"],
+        "OPTIONS": {"environment": "portal.web.rows.environment"},
+    },
 ]
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
@@ -301,7 +308,7 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if LOCAL
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        else "portal.web.static_files.StaticFilesStorage"
     },
 }
 

@@ -409,6 +409,11 @@ class Membership(models.Model):
         return at if at and self.accepted_at and at >= self.created_at else None
 
 
+# The background processes, and the age in seconds after which one counts as silent.
+HEARTBEATS = ("scheduler", "worker")
+HEARTBEAT_FRESH_SECONDS = 30
+
+
 class Heartbeat(models.Model):
     """The last sign of life of a background process, on the database's clock. Read by /health and the pages."""
 

@@ -4,9 +4,8 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from portal.access import get_role
+from portal.access import get_role, open_page
 from portal.models import Organization, Role
-from portal.monitoring.health import silent_processes
 
 
 def page_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
@@ -16,7 +15,7 @@ def page_context(request: HttpRequest, organization: Organization) -> dict[str, 
     return {
         "organization": organization,
         "role": role,
-        "silent_processes": silent_processes(),
+        "silent_processes": open_page(request, organization).silent_processes,
         "may_act": may_act,
         "may_not_reason": None if may_act else f"Your role is {role}: this needs operator.",
     }

@@ -23,7 +23,7 @@ SignIn = Callable[[User], Client]
 
 URL = "/o/acme/activity/"
 CSV = "/o/acme/activity.csv"
-# Count, rows, heartbeats.
+# Organization with the rest of the frame, count, rows.
 QUERIES = SIGNED_IN_QUERIES + 3
 
 

@@ -31,7 +31,7 @@ SignIn = Callable[[User], Client]
 
 MEMBERS = "/o/acme/settings/members/"
 NEW = f"{MEMBERS}new"
-# The session with person and organizations, and heartbeats.
+# Session with its person; organization with role, heartbeats and the switcher's organizations.
 PAGE_QUERIES = 2
 
 

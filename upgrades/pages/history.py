@@ -14,6 +14,7 @@ from portal.web.htmx import render_page
 from upgrades.models import Upgrade
 from upgrades.pages.forms import TARGET_CHOICES, HistoryFilters
 from upgrades.pages.history_csv import HEADER, history_rows
+from upgrades.pages.results import build_rows
 from upgrades.states import UPGRADE_STATUSES, Validation
 
 HISTORY_FILTERS = ("status", "service", "version", "initiated_by", "validation")
@@ -28,10 +29,11 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
     given = form.cleaned_data if form.is_valid() else {}
     # An invalid filter shows no rows. The form keeps what was typed so that it can be corrected.
     filters = {name: given.get(name) or request.GET.get(name, "") for name in HISTORY_FILTERS}
-    upgrades = Upgrade.objects.for_history(request.user, organization, **filters)
+    upgrades = Upgrade.objects.for_history(request.user, organization, **filters).for_rows()
     page = paginate(upgrades if form.is_valid() else upgrades.none(), skip=given.get("skip") or 0, limit=DEFAULT_LIMIT)
     context = page_context(request, organization) | {
         "page": page,
+        "upgrade_rows": build_rows(page.items),
         "form": form,
         "filters": filters,
         "statuses": [(status.value, status.label) for status in UPGRADE_STATUSES],
