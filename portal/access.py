@@ -311,17 +311,29 @@ def get_api_organization(request: HttpRequest) -> Organization:
     400 `organization_required` if the header is missing and the person has several memberships and no default, or one
     that they cannot use now; 403 `mfa_required_by_organization`. No other organization replaces the chosen one.
     """
+    return choose_organization(
+        request, lambda **named: list(Organization.objects.visible_to(request.user).filter(**named)[:2])
+    )
+
+
+def choose_organization(request: HttpRequest, find: Callable[..., list[Organization]]) -> Organization:
+    """Return the organization that get_api_organization describes, with its errors.
+
+    `find` returns at most two of the organizations that the person sees and the given columns name; all without any.
+    """
     slug = request.headers.get("X-Organization")
     if slug is not None:
-        return get_page_organization(request, slug)
+        organization = found_or_404(next(iter(find(slug=slug)), None))
+        note_organization(organization)
+        return require_second_factor(request.user, organization)
     default = person(request).default_organization_id
     if default:
-        chosen = Organization.objects.visible_to(request.user).filter(pk=default).first()
+        chosen = find(pk=default)
         if chosen:
-            return require_second_factor(request.user, chosen)
+            return require_second_factor(request.user, chosen[0])
         message = "Your default organization is not available to you. Name one in the X-Organization header."
         raise PortalError("organization_required", message, 400)
-    organizations = list(Organization.objects.visible_to(request.user)[:2])
+    organizations = find()
     if not organizations:
         raise PortalError("not_found", "You are not a member of any organization. Ask an admin to add you.", 404)
     if len(organizations) > 1:
