@@ -78,7 +78,7 @@ def read_deployments(request: Request, query: Json) -> HttpResponse:
 
 def build_deployments(
     organization: OuterRef, *, skip: int, limit: int, agent_id: bool, status: bool, q: bool, first_id: bool
-) -> tuple[JsonObjects, Any]:
+) -> tuple[Any, Any]:
     """Return the items and the total; its shape says which filters there are."""
     filters: Json = {
         "agent_id": Given("agent_id", UUIDField()) if agent_id else None,
@@ -91,7 +91,7 @@ def build_deployments(
     if agent_id:
         its_agent = Agent.objects.filter(organization=organization, pk=filters["agent_id"])
         total = Case(When(Exists(its_agent), then=total))
-    return JsonObjects(rows, DEPLOYMENT), total
+    return as_text(JsonObjects(rows, DEPLOYMENT)), total
 
 
 def read_deployment(request: Request, deployment_id: uuid.UUID) -> str:
@@ -101,7 +101,7 @@ def read_deployment(request: Request, deployment_id: uuid.UUID) -> str:
 
 
 def build_deployment(user: Any) -> tuple[Any, list[Any]]:
-    return find_deployment(user), [as_text(JsonObject(Deployment.objects.filter(pk=OuterRef("pk")), RECORD))]
+    return find_deployment(user), [as_text(JsonObject(RECORD))]
 
 
 def find_deployment(user: Any) -> DeploymentQuerySet:
@@ -135,9 +135,9 @@ def read_agents(request: Request, query: Json) -> HttpResponse:
     return page.respond(organization=organization.slug, q=query["q"])
 
 
-def build_agents(organization: OuterRef, *, skip: int, limit: int, q: bool) -> tuple[JsonObjects, Any]:
+def build_agents(organization: OuterRef, *, skip: int, limit: int, q: bool) -> tuple[Any, Any]:
     rows = Agent.objects.for_list(organization, q=Given("q") if q else None)
-    return JsonObjects(rows[skip : skip + limit], AGENT), aggregate_rows(rows, Count("pk"))
+    return as_text(JsonObjects(rows[skip : skip + limit], AGENT)), aggregate_rows(rows, Count("pk"))
 
 
 def read_agent(request: Request, agent_id: uuid.UUID) -> str:
@@ -148,4 +148,4 @@ def read_agent(request: Request, agent_id: uuid.UUID) -> str:
 
 def build_agent(user: Any) -> tuple[Any, list[Any]]:
     found = Agent.objects.visible_to(user).filter(pk=Given("agent_id", UUIDField()))
-    return found, [as_text(JsonObject(Agent.objects.filter(pk=OuterRef("pk")).with_status(), AGENT))]
+    return found.with_status(), [as_text(JsonObject(AGENT))]

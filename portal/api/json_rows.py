@@ -6,13 +6,14 @@ Its values are placeholders (`Given`), which the same query-set methods take tha
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import connection
-from django.db.models import Expression, Func, JSONField, OuterRef, QuerySet, Subquery, TextField
+from django.db.models import Expression, F, Func, JSONField, OuterRef, QuerySet, Subquery, TextField
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast
 from django.http import HttpResponse
@@ -31,7 +32,7 @@ KEPT = 200
 
 
 # Returns a page's items and the list's total, inside of a query of organizations.
-BuildList = Callable[..., tuple["JsonObjects", Any]]
+BuildList = Callable[..., tuple[Any, Any]]
 # Returns the query set of one row that the person may see, and the values to read of it.
 BuildRecord = Callable[..., tuple[QuerySet[Any], Sequence[Any]]]
 
@@ -72,14 +73,34 @@ class JsonObjects(Subquery):
     output_field = JSONField()
 
     def __init__(self, rows: QuerySet[Any], fields: Fields) -> None:
-        columns = ", ".join(f'"{name}"' for name in fields)
-        super().__init__(rows.values_list(*fields.values()), columns=columns)
+        super().__init__(rows.values_list(*fields.values()), columns=quote(fields))
 
 
-class JsonObject(JsonObjects):
-    """The row of a query set as a JSON object; null without a row."""
+class JsonObject(Func):
+    """The fields of a row as a JSON object."""
 
-    template = "(SELECT row_to_json(rows) FROM (%(subquery)s) AS rows (%(columns)s))"
+    template = "(SELECT row_to_json(fields) FROM (SELECT %(expressions)s) AS fields (%(columns)s))"
+    output_field = JSONField()
+
+    def __init__(self, fields: Fields) -> None:
+        super().__init__(*fields.values(), columns=quote(fields))
+
+
+class TextArray(Func):
+    """Several texts of a row as one value."""
+
+    template = "ARRAY[%(expressions)s]"
+    output_field = ArrayField(TextField())
+
+
+class ChoiceLabel(Func):
+    """The label of a choice: the code's own text, for a column that holds its value."""
+
+    output_field = TextField()
+
+    def __init__(self, column: str, choices: Iterable[tuple[str, str]]) -> None:
+        cases = " ".join(f"WHEN {literal(value)} THEN {literal(label)}" for value, label in choices)
+        super().__init__(F(column), template=f"CASE %(expressions)s {cases} END")
 
 
 class UtcTime(Func):
@@ -98,9 +119,18 @@ class UtcMicroseconds(Func):
     output_field = TextField()
 
 
-def as_text(value: JsonObjects) -> Cast:
+def as_text(value: JsonObject | JsonObjects) -> Cast:
     """Return the JSON as text, which psycopg does not parse."""
     return Cast(value, TextField())
+
+
+def quote(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def literal(text: str) -> str:
+    """Return a text of the code as an SQL literal, inside of a template and of a statement with parameters."""
+    return "'" + str(text).replace("'", "''").replace("%", "%%%%") + "'"
 
 
 def dumps(value: Any) -> str:
@@ -112,9 +142,9 @@ def dumps(value: Any) -> str:
 
 @dataclass(frozen=True)
 class JsonPage:
-    """One page of a list, whose items are JSON text."""
+    """One page of a list. To respond, its items must be the text of a JSON array."""
 
-    items: str
+    items: Any
     total: int
     skip: int
     limit: int
@@ -160,7 +190,7 @@ def make_list(build: BuildList, named: tuple[str, ...], skip: int, limit: int, s
     items, total = build(OuterRef("pk"), skip=skip, limit=limit, **dict(shape))
     person: Any = Given("user")
     rows = Organization.objects.visible_to(person).filter(**{name: Given(name) for name in named})
-    return Statement(rows.values_list(*ORGANIZATION, as_text(items), total)[:2])
+    return Statement(rows.values_list(*ORGANIZATION, items, total)[:2])
 
 
 def read_record(request: Request, build: BuildRecord, given: Mapping[str, Any], **shape: Any) -> tuple[Any, ...]:
