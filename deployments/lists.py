@@ -148,12 +148,13 @@ def events_rows(
 ) -> DeploymentEventQuerySet:
     """Return a page of the deployment's events, newest first, inside of a query of deployments.
 
-    Without a filter the page starts at a sequence number, so that skip=150000 costs the same as skip=0.
+    Without a filter the page is a range of sequence numbers, so that skip=150000 costs the same as skip=0.
     """
     rows = DeploymentEvent.objects.for_timeline(deployment, event_type=event_type, status=status)
     if event_type or status:
         return rows[skip : skip + limit]
-    return rows.filter(sequence__lte=OuterRef("events_count") - skip)[:limit]
+    newest = OuterRef("events_count") - skip
+    return rows.filter(sequence__lte=newest, sequence__gt=newest - limit)
 
 
 def events_total(*, event_type: str | None = None, status: str | None = None) -> Combinable:

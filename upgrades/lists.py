@@ -12,7 +12,8 @@ from django.db.models.expressions import Combinable
 
 from portal.models import Organization, User
 from portal.pagination import Page, aggregate_rows
-from upgrades.models import Upgrade, UpgradeCount
+from upgrades.models import Rollout, Upgrade, UpgradeCount
+from upgrades.states import ALL_SERVICES
 
 
 def history_page(
@@ -20,7 +21,7 @@ def history_page(
 ) -> Page[Upgrade]:
     """Return one page of an organization's upgrades. *Costs* three queries, whatever the number of upgrades.
 
-    Only with the filters `service`, `version` and `initiated_by` the total costs more, the more upgrades match.
+    Only with the filters `version`, `initiated_by` and a single `service` the total costs more, the more upgrades match.
     """
     items = list(Upgrade.objects.for_history(user, organization, **filters)[skip : skip + limit])
     counted = Organization.objects.filter(pk=organization.pk).order_by()
@@ -28,12 +29,18 @@ def history_page(
     return Page(items=items, total=total, skip=skip, limit=limit)
 
 
-def upgrades_total(organization: OuterRef, *, status: Any = None, validation: Any = None, **others: Any) -> Combinable:
-    """Return the number of upgrades that match, from counters; counted if there are other filters."""
-    if any(others.values()):
+def upgrades_total(
+    organization: OuterRef, *, service: str | None = None, status: Any = None, validation: Any = None, **others: Any
+) -> Combinable:
+    """Return the number of upgrades that match: from counters, else counted through an index."""
+    if any(others.values()) or (service not in (None, "", ALL_SERVICES) and (status or validation)):
         rows = Upgrade.objects.filter(organization=organization)
-        return aggregate_rows(rows.matching(status=status, validation=validation, **others), Count("pk"))
+        matching = rows.matching(service=service, status=status, validation=validation, **others)
+        return aggregate_rows(matching, Count("pk"))
+    if service and service != ALL_SERVICES:
+        return aggregate_rows(Rollout.objects.filter(organization=organization, service=service), Count("pk"))
     counts = UpgradeCount.objects.filter(organization=organization)
+    counts = counts.filter(target=service) if service else counts
     counts = counts.filter(status=status) if status else counts
     counts = counts.filter(validation=validation) if validation else counts
     return aggregate_rows(counts, Sum("count"))

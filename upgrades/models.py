@@ -172,6 +172,7 @@ class Upgrade(models.Model):
             models.Index(fields=["organization", "-created_at", "-id"], name="upgrade_newest_first"),
             models.Index(fields=["organization", "status", "-created_at", "-id"], name="upgrade_by_status"),
             models.Index(fields=["organization", "validation", "-created_at", "-id"], name="upgrade_by_validation"),
+            models.Index(fields=["organization", "target", "-created_at", "-id"], name="upgrade_by_target"),
             models.Index(fields=["organization", "version", "-created_at", "-id"], name="upgrade_by_version"),
             models.Index(fields=["organization", "initiated_by_lower", "-created_at", "-id"], name="upgrade_by_person"),
         ]
@@ -241,9 +242,10 @@ class Upgrade(models.Model):
 
 
 class UpgradeCount(models.Model):
-    """The number of an organization's upgrades in one status and validation state. Only a trigger on Upgrade writes it."""
+    """The number of an organization's upgrades by target, status and validation state. A trigger on Upgrade writes it."""
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    target = models.CharField(max_length=20)
     status = models.CharField(max_length=20, choices=Status.choices)
     validation = models.CharField(max_length=10, choices=Validation.choices)
     count = models.IntegerField()
@@ -251,7 +253,9 @@ class UpgradeCount(models.Model):
     class Meta:
         db_table = "deployment_upgrade_counts"
         constraints = [
-            models.UniqueConstraint(fields=["organization", "status", "validation"], name="upgrade_count_once"),
+            models.UniqueConstraint(
+                fields=["organization", "target", "status", "validation"], name="upgrade_count_once"
+            ),
         ]
 
     def __str__(self) -> str:

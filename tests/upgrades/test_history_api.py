@@ -168,6 +168,24 @@ def test_its_queries_do_not_grow_with_the_rows(
         client.get(UPGRADES)
 
 
+def test_totals_follow_every_change(cast: Cast, client_for: SignIn) -> None:
+    client = client_for(cast.viewer)
+    upgrade = make_upgrade(cast.acme, by=cast.operator, target="all", statuses=[Status.IN_PROGRESS] * 3)
+    make_upgrade(cast.acme, by=cast.operator, target="orchestrator")
+
+    def totals(**changes: Any) -> list[int]:
+        Upgrade.objects.filter(pk=upgrade.pk).update(**changes)
+        queries: list[dict[str, str]] = [{}, {"service": "all"}, {"status": "SUCCESS"}, {"validation": "needed"}]
+        queries += [{"service": "agent"}, {"service": "orchestrator"}, {"service": "orchestrator", "status": "SUCCESS"}]
+        return [client.get(UPGRADES, query).json()["total"] for query in queries]
+
+    assert totals(kind="upgrade") == [2, 1, 1, 0, 1, 2, 1]
+    assert totals(status="SUCCESS", validation="needed") == [2, 1, 2, 1, 1, 2, 2]
+    assert totals(validation="passed") == [2, 1, 2, 0, 1, 2, 2]
+    upgrade.delete()
+    assert totals() == [1, 0, 1, 0, 0, 1, 1]
+
+
 # --- who may not ---------------------------------------------------------------------------------------------------
 
 

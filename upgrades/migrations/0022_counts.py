@@ -1,4 +1,4 @@
-"""Upgrades are counted by status and validation state as they change, so that the history has no rows to count.
+"""Upgrades are counted by target, status and validation state as they change, so that the history has no rows to count.
 
 The counters of the rows that exist are made while no upgrade can change. Reads go on.
 """
@@ -10,15 +10,15 @@ from django.db import migrations, models
 TRIGGERS = """
 CREATE FUNCTION upgrades_count() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO deployment_upgrade_counts (organization_id, status, validation, count)
-    SELECT changed.organization_id, changed.status, changed.validation, changed.difference
+    INSERT INTO deployment_upgrade_counts (organization_id, target, status, validation, count)
+    SELECT changed.organization_id, changed.target, changed.status, changed.validation, changed.difference
     FROM (
-        SELECT NEW.organization_id, NEW.status, NEW.validation, 1 AS difference
+        SELECT NEW.organization_id, NEW.target, NEW.status, NEW.validation, 1 AS difference
         UNION ALL
-        SELECT OLD.organization_id, OLD.status, OLD.validation, -1 WHERE TG_OP = 'UPDATE'
+        SELECT OLD.organization_id, OLD.target, OLD.status, OLD.validation, -1 WHERE TG_OP = 'UPDATE'
     ) AS changed
     ORDER BY changed.status, changed.validation
-    ON CONFLICT (organization_id, status, validation)
+    ON CONFLICT (organization_id, target, status, validation)
     DO UPDATE SET count = deployment_upgrade_counts.count + excluded.count;
     RETURN NULL;
 END
@@ -31,7 +31,8 @@ CREATE TRIGGER upgrades_count_update AFTER UPDATE OF status, validation ON deplo
 CREATE FUNCTION upgrades_uncount() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE deployment_upgrade_counts SET count = count - 1
-    WHERE organization_id = OLD.organization_id AND status = OLD.status AND validation = OLD.validation;
+    WHERE organization_id = OLD.organization_id AND target = OLD.target
+        AND status = OLD.status AND validation = OLD.validation;
     RETURN NULL;
 END
 $$;
@@ -46,8 +47,8 @@ DROP FUNCTION upgrades_count();
 DROP FUNCTION upgrades_uncount();
 """
 COUNT = """
-INSERT INTO deployment_upgrade_counts (organization_id, status, validation, count)
-SELECT organization_id, status, validation, count(*) FROM deployment_upgrades GROUP BY 1, 2, 3;
+INSERT INTO deployment_upgrade_counts (organization_id, target, status, validation, count)
+SELECT organization_id, target, status, validation, count(*) FROM deployment_upgrades GROUP BY 1, 2, 3, 4;
 """
 POLICY = """
 ALTER TABLE deployment_upgrade_counts ENABLE ROW LEVEL SECURITY;
@@ -73,6 +74,7 @@ class Migration(migrations.Migration):
             name="UpgradeCount",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("target", models.CharField(max_length=20)),
                 (
                     "status",
                     models.CharField(
@@ -112,7 +114,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="upgradecount",
             constraint=models.UniqueConstraint(
-                fields=("organization", "status", "validation"), name="upgrade_count_once"
+                fields=("organization", "target", "status", "validation"), name="upgrade_count_once"
             ),
         ),
         migrations.RunSQL("LOCK TABLE deployment_upgrades IN SHARE ROW EXCLUSIVE MODE", migrations.RunSQL.noop),
