@@ -132,7 +132,7 @@ def deployments_total(
     if not ids:
         return total
     begun = Deployment.objects.matching(organization, status=status, agent_id=agent_id).filter(pk__range=ids)
-    return total + aggregate_rows(begun.exclude(agent__name__icontains=q), Count("pk"))
+    return total + aggregate_rows(begun.exclude(agent__name__icontains=q), Count("*"))
 
 
 def find_id_range(text: str | None) -> IdRange | None:

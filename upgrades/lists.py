@@ -36,9 +36,9 @@ def upgrades_total(
     if any(others.values()) or (service not in (None, "", ALL_SERVICES) and (status or validation)):
         rows = Upgrade.objects.filter(organization=organization)
         matching = rows.matching(service=service, status=status, validation=validation, **others)
-        return aggregate_rows(matching, Count("pk"))
+        return aggregate_rows(matching, Count("*"))
     if service and service != ALL_SERVICES:
-        return aggregate_rows(Rollout.objects.filter(organization=organization, service=service), Count("pk"))
+        return aggregate_rows(Rollout.objects.filter(organization=organization, service=service), Count("*"))
     counts = UpgradeCount.objects.filter(organization=organization)
     counts = counts.filter(target=service) if service else counts
     counts = counts.filter(status=status) if status else counts

@@ -137,7 +137,7 @@ def read_agents(request: Request, query: Json) -> HttpResponse:
 
 def build_agents(organization: OuterRef, *, skip: int, limit: int, q: bool) -> tuple[Any, Any]:
     rows = Agent.objects.for_list(organization, q=Given("q") if q else None)
-    return as_text(JsonObjects(rows[skip : skip + limit], AGENT)), aggregate_rows(rows, Count("pk"))
+    return as_text(JsonObjects(rows[skip : skip + limit], AGENT)), aggregate_rows(rows, Count("*"))
 
 
 def read_agent(request: Request, agent_id: uuid.UUID) -> str:

@@ -207,4 +207,4 @@ def build_timeline(user: Any, *, skip: int, limit: int, kind: str | None) -> tup
     found = Upgrade.objects.visible_to(user).filter(upgrade_id=Given("upgrade_id"))
     rows = UpgradeEvent.objects.of_upgrade(OuterRef("pk"), kind=kind)
     entries = JsonObjects(rows.order_by("-created_at", "-id")[skip : skip + limit], ENTRY)
-    return found, ["status", "organization__slug", as_text(entries), aggregate_rows(rows, Count("pk"))]
+    return found, ["status", "organization__slug", as_text(entries), aggregate_rows(rows, Count("*"))]
