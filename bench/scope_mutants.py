@@ -22,7 +22,7 @@ NO_SECOND_WALL = Mutant("all organizations", "portal/tenancy.py", "    return _c
 ACCESS, PEOPLE = "portal/access.py", "portal/models/people.py"
 CHANNELS = "portal/notifications/views.py"
 DEPLOYMENTS, AGENTS = "deployments/models.py", "deployments/pages/agents.py"
-API = "deployments/api/deployments.py"
+READS = "deployments/api/reads.py"
 MUTANTS = (
     Mutant(
         "organizations a person sees",
@@ -146,9 +146,15 @@ MUTANTS = (
     ),
     Mutant(
         "one deployment in the API",
-        API,
-        "visible = Deployment.objects.visible_to(request.user)",
-        "visible = Deployment.objects.all()",
+        READS,
+        "Deployment.objects.visible_to(user).filter",
+        "Deployment.objects.filter",
+    ),
+    Mutant(
+        "one agent in the API",
+        READS,
+        "Agent.objects.visible_to(user).filter",
+        "Agent.objects.filter",
     ),
     Mutant(
         "list of agents",
@@ -160,12 +166,6 @@ MUTANTS = (
         "one agent on a page",
         AGENTS,
         "visible.filter(organization=organization, pk=agent_id)",
-        "Agent.objects.for_detail().filter(pk=agent_id)",
-    ),
-    Mutant(
-        "one agent in the API",
-        API,
-        "Agent.objects.visible_to(request.user).for_detail().filter(pk=agent_id)",
         "Agent.objects.for_detail().filter(pk=agent_id)",
     ),
 )

@@ -32,7 +32,7 @@ LAYERS = {
         "commands",
         "engine rollback_plan stop_effects",
         "checks",
-        "inventory",
+        "inventory lists",
         "events estimates notifications outcome_texts scope models states verdicts apps",
     ],
 }

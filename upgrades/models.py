@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models.functions import Lower, Now
 
 from portal.aws.credentials import AwsTarget
 from portal.database.identity import DatabaseIdentity
@@ -33,6 +33,7 @@ from upgrades.states import (
     Stage,
     Status,
     Validation,
+    describe_errors,
     describe_upgrade,
 )
 
@@ -83,13 +84,13 @@ class UpgradeQuerySet(TenantQuerySet["Upgrade"]):
     def matching(
         self,
         *,
-        status: str | None = None,
+        status: Any = None,
         service: str | None = None,
-        version: str | None = None,
-        initiated_by: str | None = None,
-        validation: str | None = None,
+        version: Any = None,
+        initiated_by: Any = None,
+        validation: Any = None,
     ) -> Self:
-        """Apply the history's filters. None does not filter.
+        """Apply the history's filters: values, or placeholders of a statement of the API. None does not filter.
 
         `service` finds upgrades that rolled that service, or for `all` those that were requested for all.
         """
@@ -103,7 +104,8 @@ class UpgradeQuerySet(TenantQuerySet["Upgrade"]):
         if version:
             found = found.filter(version=version)
         if initiated_by:
-            found = found.filter(initiated_by_email__iexact=initiated_by)
+            address = initiated_by.lower() if isinstance(initiated_by, str) else initiated_by
+            found = found.filter(initiated_by_lower=address)
         if validation:
             found = found.filter(validation=validation)
         return found
@@ -142,6 +144,9 @@ class Upgrade(Revised):
     status = models.CharField(max_length=20, choices=Status.choices, default=Status.PENDING)
     initiated_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     initiated_by_email = models.CharField(max_length=254)
+    initiated_by_lower = models.GeneratedField(
+        expression=Lower("initiated_by_email"), output_field=models.CharField(max_length=254), db_persist=True
+    )
     success_count = models.IntegerField(default=0)
     failed_count = models.IntegerField(default=0)
     estimated_seconds = models.IntegerField(
@@ -186,6 +191,8 @@ class Upgrade(Revised):
             models.Index(fields=["organization", "validation", "-created_at", "-id"], name="upgrade_by_validation"),
             models.Index(fields=["organization", "target", "-created_at", "-id"], name="upgrade_by_target"),
             models.Index(fields=["completed_at"], name="upgrade_completed"),
+            models.Index(fields=["organization", "version", "-created_at", "-id"], name="upgrade_by_version"),
+            models.Index(fields=["organization", "initiated_by_lower", "-created_at", "-id"], name="upgrade_by_person"),
         ]
         constraints = [
             models.CheckConstraint(condition=models.Q(status__in=UPGRADE_STATUSES), name="upgrade_status_known"),
@@ -225,12 +232,8 @@ class Upgrade(Revised):
     @property
     def error_message(self) -> str | None:
         """Return the error messages of the rollouts by service, or None. Leaves out those that were not attempted."""
-        reasons = [
-            f"{rollout.service}: {rollout.error_message}"
-            for rollout in self.rollouts.all()
-            if rollout.error_message and rollout.outcome != Outcome.NOT_ATTEMPTED
-        ]
-        return " ".join(reasons) or None
+        rollouts = self.rollouts.all()
+        return describe_errors((rollout.service, rollout.outcome, rollout.error_message) for rollout in rollouts)
 
     @property
     def has_advanced(self) -> bool:
@@ -254,6 +257,27 @@ class Upgrade(Revised):
         statuses = [check.status for check in self.preflight_checks]
         words = {CheckStatus.FAIL: "failed", CheckStatus.UNKNOWN: "not known", CheckStatus.PASS: "passed"}
         return [(word, statuses.count(status)) for status, word in words.items() if status in statuses]
+
+
+class UpgradeCount(models.Model):
+    """The number of an organization's upgrades by target, status and validation state. A trigger on Upgrade writes it."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    target = models.CharField(max_length=20)
+    status = models.CharField(max_length=20, choices=Status.choices)
+    validation = models.CharField(max_length=10, choices=Validation.choices)
+    count = models.IntegerField()
+
+    class Meta:
+        db_table = "deployment_upgrade_counts"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "target", "status", "validation"], name="upgrade_count_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.status} {self.validation}"
 
 
 def is_known_in_ecs() -> models.Q:
@@ -506,6 +530,23 @@ class UpgradeEventQuerySet(models.QuerySet["UpgradeEvent"]):
             found = found.filter(kind=kind)
         return found.select_related("rollout").order_by("-created_at", "-id")
 
+    def of_upgrade(self, upgrade: models.OuterRef, *, kind: str | None = None) -> Self:
+        """Return the same entries, inside of a query of upgrades. Two indexes find them, so two queries name their ids."""
+        its_own = UpgradeEvent.objects.filter(upgrade=models.OuterRef(upgrade))
+        of_rollouts = UpgradeEvent.objects.filter(rollout__upgrade=models.OuterRef(upgrade))
+        found = self.filter(pk__in=its_own.order_by().values("pk").union(of_rollouts.order_by().values("pk")))
+        return found.filter(kind=kind) if kind else found
+
+
+def event_uuid(pk: int) -> uuid.UUID:
+    """Return the id of a timeline entry in the API, where ids are UUIDs."""
+    return uuid.uuid5(EVENT_IDS, str(pk))
+
+
+def event_actor(actor_email: str, kind: str) -> str:
+    """Return who wrote a timeline entry: a person's e-mail address, `ecs`, or `system` for the portal itself."""
+    return actor_email or ("ecs" if kind == EventKind.ECS else "system")
+
 
 class UpgradeEvent(models.Model):
     """A timeline entry: an action of the portal (`upgrade` is set) or an ECS event of a rollout.
@@ -541,8 +582,7 @@ class UpgradeEvent(models.Model):
 
     @property
     def uuid(self) -> uuid.UUID:
-        """Return its id in the API, where ids are UUIDs."""
-        return uuid.uuid5(EVENT_IDS, str(self.pk))
+        return event_uuid(self.pk)
 
     @property
     def service(self) -> str | None:
@@ -550,8 +590,7 @@ class UpgradeEvent(models.Model):
 
     @property
     def actor(self) -> str:
-        """Return a person's e-mail address, `ecs`, or `system` for the portal itself."""
-        return self.actor_email or ("ecs" if self.kind == EventKind.ECS else "system")
+        return event_actor(self.actor_email, self.kind)
 
 
 class UpgradeCheck(Revised):

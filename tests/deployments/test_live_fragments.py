@@ -20,7 +20,7 @@ from tests.deployments.conftest import make_agent, make_deployment
 
 SignedIn = Callable[[User], Client]
 LIST = "/o/acme/deployments/"
-UNSEEN = import_module("deployments.migrations.0015_revision").UNSEEN
+UNSEEN = import_module("deployments.migrations.0022_revision").UNSEEN
 
 
 @pytest.fixture
