@@ -122,7 +122,7 @@ class Bench:
         asked: dict[str, Any] = {"port": server.port, "connections": CONNECTIONS, "seconds": seconds}
         asked["request"] = base64.b64encode(request).decode()
         command = [sys.executable, "-m", "bench.load"]
-        done = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, input=json.dumps(asked), stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
         answer = json.loads(done.stdout or '{"statuses": {}}')
         said = {name: number for name, number in answer["statuses"].items() if name != "closed"}
         # A fragment that should be unchanged may differ each time. The table then says 200 instead of 304.
