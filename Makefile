@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-fast test-browser faults isolation fuzz pages check format lock bench bench-compare bench-hung-aws bench-verdicts sim sim-mutants
+.PHONY: help up manage reset test test-fast test-browser faults isolation fuzz pages check format lock bench bench-compare bench-fleet bench-hung-aws bench-verdicts sim sim-mutants
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -61,6 +61,9 @@ bench: $(VENV)/.dev ## what each route costs, beside two yardsticks; then the re
 
 bench-compare: $(VENV)/.dev ## the same for the revision REV and for the present tree, and what changed
 	@$(BIN)/python -m bench.compare $(REV) --scale $(SCALE) $(ARGS)
+
+bench-fleet: $(VENV)/.dev ## 1,000 upgrades at once in 10,000 organizations: how late, how fair, how many calls to AWS
+	@$(BIN)/python -m bench.fleet $(ARGS)
 
 bench-hung-aws: $(VENV)/.dev ## how long people wait for pages while AWS hangs and ten others watch logs and metrics
 	@$(BIN)/python -m bench.hung_aws $(ARGS)

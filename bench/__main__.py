@@ -294,7 +294,7 @@ def main() -> int:
     running = Bench(options.scale, options.seconds, options.rounds)
     wanted = [part.strip() for part in options.routes.split(",") if part.strip()]
     found: dict[str, Any] = {}
-    result = {"run": describe_run(options), "routes": found}
+    result: dict[str, Any] = {"run": describe_run(options), "routes": found}
     print(report.heading(result["run"]))
     with organizations(running.objects.organization):
         for route in running.routes:

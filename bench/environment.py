@@ -7,6 +7,8 @@ that the shell gives, such as WEB_THREADS, hold for the servers as well.
 import atexit
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from portal.local import embedded
 DIRECTORY = Path(tempfile.mkdtemp(prefix="portal-bench-"))
 DIRECTORY.chmod(0o755)  # PostgreSQL runs as another user when the bench runs as root
 atexit.register(shutil.rmtree, DIRECTORY, ignore_errors=True)
+# So that a bench that is ended stops what it has started.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 CLUSTER, CACHE_SOCKET, BROKER_SOCKET = DIRECTORY / "postgres", DIRECTORY / "cache.sock", DIRECTORY / "broker.sock"
 HOST = "portal.example"
 

@@ -18,7 +18,8 @@ MIDDLEWARE = [
 ROOT_URLCONF = "bench.plain.urls"
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
-DATABASES = {"default": {**DATABASES["default"], **DATABASE_OWNER, "ENGINE": "django.db.backends.postgresql"}}
+owner = {name: DATABASE_OWNER[name] for name in ("USER", "PASSWORD")}
+DATABASES = {"default": {**DATABASES["default"], **owner, "ENGINE": "django.db.backends.postgresql"}}
 REST_FRAMEWORK = REST_FRAMEWORK | {
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],

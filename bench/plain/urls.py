@@ -106,8 +106,8 @@ class Events(generics.ListAPIView[DeploymentEvent]):
     serializer_class = EventSerializer
 
     def get_queryset(self) -> QuerySet[DeploymentEvent]:
-        mine = DeploymentEvent.objects.filter(organization__memberships__user=self.request.user.pk)
-        return mine.filter(deployment=self.kwargs["pk"])
+        mine = Deployment.objects.filter(organization__memberships__user=self.request.user.pk)
+        return DeploymentEvent.objects.filter(deployment=generics.get_object_or_404(mine, pk=self.kwargs["pk"]))
 
 
 class History(generics.ListAPIView[Upgrade]):
