@@ -48,6 +48,8 @@ INTERVALS = (
     *("UPGRADE_STEADY_SECONDS", "UPGRADE_VALIDATION_SECONDS"),
 )
 SEEN_WITHIN_SECONDS, LONGEST_WAIT_RATIO, SHARE_OF_LIMITS, SWEEP_RATIO = 10.0, 2.0, 0.5, 1.3
+# ms: the kernel counts in steps of 10 ms for each process.
+SWEEP_NOISE = 0.4
 PATIENCE_SECONDS = 300
 
 
@@ -223,27 +225,27 @@ def add_finished(postgres: parts.Postgres, person: User, first: int, last: int) 
     postgres.admin.execute("VACUUM (ANALYZE) deployment_upgrades, deployment_upgrade_services")
 
 
-def measure_sweep(postgres: parts.Postgres) -> float:
-    """Return the CPU ms of PostgreSQL for one round of the sweeps, while nothing is due."""
-    sweeps = (tasks.sweep, tasks.sweep_validations, tasks.maintain_validations)
-    for sweep in sweeps:
-        sweep()
-    before = postgres.cpu()
-    for _ in range(SWEEPS):
-        for sweep in sweeps:
-            sweep()
-    return 1000 * (postgres.cpu() - before) / SWEEPS
+def measure_sweeps(postgres: parts.Postgres) -> dict[str, float]:
+    """Return the CPU ms of PostgreSQL for each scheduled job of upgrades, while nothing is due."""
+    found = {}
+    for job in (tasks.sweep, tasks.sweep_validations, tasks.maintain_validations):
+        job()
+        before = postgres.cpu()
+        for _ in range(SWEEPS):
+            job()
+        found[job.__name__] = 1000 * (postgres.cpu() - before) / SWEEPS
+    return found
 
 
-def compare_sweeps(postgres: parts.Postgres, person: User, finished: int) -> tuple[float, float]:
-    """Return the sweep's cost with few and with many finished upgrades. Nothing of the run before is due any more."""
+def compare_sweeps(postgres: parts.Postgres, person: User, finished: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the jobs' costs with few and with many finished upgrades. Nothing of the run before is due any more."""
     with all_organizations("the bench ends what runs"):
         ValidationRun.objects.update(is_done=True)
         Rollout.objects.update(phase=Phase.DONE, is_draining=False)
     add_finished(postgres, person, 1, FEW_FINISHED)
-    few = measure_sweep(postgres)
+    few = measure_sweeps(postgres)
     add_finished(postgres, person, FEW_FINISHED + 1, finished)
-    return few, measure_sweep(postgres)
+    return few, measure_sweeps(postgres)
 
 
 def report(options: argparse.Namespace, found: dict[str, Any]) -> bool:
@@ -264,13 +266,15 @@ def report(options: argparse.Namespace, found: dict[str, Any]) -> bool:
         f"  calls a second of the busiest account: {found['calls']:.2f}, goal {most:g}; throttled: {found['throttled']}"
     )
     print(
-        f"  sweep with {FEW_FINISHED} finished upgrades {few:.2f} ms of PostgreSQL, with {options.finished} {many:.2f} ms"
+        f"  PostgreSQL's ms for a job with nothing due, with {FEW_FINISHED} and {options.finished} finished upgrades:"
     )
+    for job, cost in few.items():
+        print(f"    {job}: {cost:.2f} and {many[job]:.2f}")
     met = {
         "seen": p95 <= SEEN_WITHIN_SECONDS and len(seen) == options.upgrades,
         "fair": longest <= LONGEST_WAIT_RATIO * median,
         "calls": found["calls"] <= most and not found["throttled"],
-        "sweep": many <= SWEEP_RATIO * few,
+        "sweep": all(many[job] <= SWEEP_RATIO * cost + SWEEP_NOISE for job, cost in few.items()),
     }
     missed = [name for name, is_met in met.items() if not is_met]
     print("Goals met." if not missed else f"Goals missed: {', '.join(missed)}.")
