@@ -7,9 +7,9 @@ servers with the production command. For each route the three are driven in turn
 two windows the bench waits until no process works. Writes and triggers have one caller, and their rows are put back.
 
 CPU is what the kernel has counted for the processes of a server, and for all of PostgreSQL, between begin and end of the
-window, divided by the requests. So it means something on a shared machine as well; requests/s, p50 and p99 do not. The median of
-the rounds is printed. Then the bench of the reconciler runs (bench/reconcile.py), unless --routes names some routes.
-docs/performance.md says more.
+window, divided by the requests. So it means something on a shared machine as well; requests/s, p50 and p99 do not. The
+median of the rounds is printed. Then the bench of the reconciler runs (bench/reconcile.py), unless --routes names some
+routes. docs/performance.md says more.
 """
 
 import bench.environment  # noqa: F401 - sets up Django, before anything imports models
