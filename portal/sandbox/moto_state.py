@@ -5,10 +5,22 @@ moto is pinned to an exact version. tests/sandbox/test_moto.py fails if somethin
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any
 
+import moto
+
+# moto's ECS imports all of its EC2 for tasks and container instances, of which the engine has its own. That takes longer
+# than all else in a start. Calls to EC2, which the portal does not make, therefore fail.
+ec2 = ModuleType("moto.ec2")
+ec2.__path__ = [f"{path}/ec2" for path in moto.__path__]
+ec2.__dict__["ec2_backends"] = {}
+sys.modules.setdefault("moto.ec2", ec2)
+
+# ruff: noqa: E402 - what follows comes after moto's ECS has been given that
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.ecr.models import Image, Repository, ecr_backends
 from moto.ecs.models import Cluster, TaskDefinition, ecs_backends
