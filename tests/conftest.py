@@ -81,9 +81,10 @@ def waits(item: pytest.Item) -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from going through all modules and tests again and again."""
-    gc.collect()
+    """Start the garbage collector, without the modules and tests that there are, and let it run less often."""
     gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
