@@ -25,10 +25,6 @@ class Migration(migrations.Migration):
         ),
         AddIndexConcurrently(
             model_name="upgrade",
-            index=models.Index(fields=["organization", "target", "-created_at", "-id"], name="upgrade_by_target"),
-        ),
-        AddIndexConcurrently(
-            model_name="upgrade",
             index=models.Index(fields=["organization", "version", "-created_at", "-id"], name="upgrade_by_version"),
         ),
         AddIndexConcurrently(
