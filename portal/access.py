@@ -34,7 +34,7 @@ from rest_framework.request import Request
 
 from portal.accounts.sessions import SessionStore
 from portal.attempts import note_organization
-from portal.errors import MFA_REQUIRED, NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
+from portal.errors import MFA_REQUIRED, NOT_FOUND, NOT_STORABLE, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
 from portal.models.people import HEARTBEAT_FRESH_SECONDS, HEARTBEATS
 from portal.tenancy import enter_all_organizations
@@ -372,6 +372,8 @@ def get_api_organization(request: HttpRequest) -> Organization:
     """
     slug = request.headers.get("X-Organization")
     if slug is not None:
+        if "\x00" in slug:
+            raise PortalError("bad_request", NOT_STORABLE, 400)
         return get_page_organization(request, slug)
     organizations = list_organizations(request.user)
     default = person(request).default_organization_id

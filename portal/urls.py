@@ -26,9 +26,10 @@ api_patterns: list[URLPattern | URLResolver] = [
 urlpatterns = [
     path("", views.home, name="home"),
     path("o/<slug:slug>/", include(organization_patterns)),
-    path("api/v1/", include(api_patterns)),
-    # Deployments and agents are served at the root as well, by the same views. Responses link to /api/v1/.
+    # Deployments and agents are served at the root as well, by the same views. Responses link to /api/v1/, because Django
+    # reverses a name to its last address.
     path("", include("deployments.api.urls")),
+    path("api/v1/", include(api_patterns)),
     path("api/", include("portal.api.urls")),
     path("account/", accounts_views.account, name="account"),
     path("account/default-organization", accounts_views.default_organization, name="default_organization"),

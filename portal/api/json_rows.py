@@ -181,7 +181,7 @@ def make_list(build: BuildList, skip: int, limit: int, shape: tuple[Any, ...]) -
     """Return the statement of a list, which is a query of one organization."""
     items, total = build(OuterRef("pk"), skip=skip, limit=limit, **dict(shape))
     rows = Organization.objects.filter(pk=Given("organization")).order_by()
-    return Statement(rows.values_list(as_text(items), total))
+    return Statement(rows.values_list(items, total))
 
 
 def read_record(request: Request, build: BuildRecord, given: Mapping[str, Any], **shape: Any) -> tuple[Any, ...]:

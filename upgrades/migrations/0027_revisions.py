@@ -6,7 +6,8 @@ from portal.database.revisions import count_revisions
 
 LEASE = ("next_check_at", "lease_until", "lease_epoch")
 UNSEEN = {
-    "upgrade": ("deployment_upgrades", ()),
+    # A generated column has no value before the update.
+    "upgrade": ("deployment_upgrades", ("initiated_by_lower",)),
     # last_checked_at is shown, but a 304 says it in a header.
     "rollout": ("deployment_upgrade_services", (*LEASE, "last_checked_at", "doubted_at")),
     "upgradecheck": ("deployment_upgrade_checks", ()),
@@ -18,7 +19,7 @@ UNSEEN = {
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('upgrades', '0024_bounded_past'),
+        ('upgrades', '0026_history_filters'),
     ]
 
     operations = [

@@ -11,7 +11,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("upgrades", "0028_counts")]
+    dependencies = [("upgrades", "0025_counts")]
 
     operations = [
         migrations.AddField(

@@ -66,7 +66,7 @@ ALTER TABLE deployment_upgrade_counts DISABLE ROW LEVEL SECURITY;
 class Migration(migrations.Migration):
     dependencies = [
         ("portal", "0023_row_level_security"),
-        ("upgrades", "0027_revisions"),
+        ("upgrades", "0024_bounded_past"),
     ]
 
     operations = [
