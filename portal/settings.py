@@ -45,6 +45,8 @@ def find_process() -> str:
 
 
 PROCESS = find_process()
+# A statement that ran so often on a connection is prepared there. Not the first time: many run once.
+PREPARE_AFTER = 3
 
 
 def networks(texts: list[str]) -> None:
@@ -206,7 +208,6 @@ MIDDLEWARE = [
     "portal.monitoring.latency.LatencyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "csp.middleware.CSPMiddleware",
     "portal.web.headers.HeadersMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.safe_text.SafeTextMiddleware",
@@ -245,6 +246,13 @@ TEMPLATES = [
             ],
         },
     },
+    {
+        # For the rows of long tables alone (portal/web/rows.py): *.jinja.
+        "BACKEND": "django.template.backends.jinja2.Jinja2",
+        "NAME": "jinja2",
+        "DIRS": [BASE_DIR / "templates"],
+        "OPTIONS": {"environment": "portal.web.rows.environment"},
+    },
 ]
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
@@ -258,6 +266,8 @@ DATABASES = {
     }
 }
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 3)
+# Statements are prepared on each connection once they have run often enough, so that PostgreSQL keeps their plans.
+DATABASES["default"]["OPTIONS"] |= {"server_side_binding": True, "prepare_threshold": PREPARE_AFTER}
 # A request must not wait long for a lock. While a migration waits for one, all later requests of its table wait too.
 limits = {
     "statement_timeout": DATABASE_STATEMENT_SECONDS,
@@ -298,7 +308,7 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if LOCAL
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        else "portal.web.static_files.StaticFilesStorage"
     },
 }
 
@@ -408,6 +418,7 @@ REST_FRAMEWORK = {
     # Every route declares its policy (portal/access.py); AccessMiddleware refuses one that does not.
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "portal.api.negotiation.JSONNegotiation",
     "DEFAULT_PARSER_CLASSES": ["portal.api.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "portal.errors.api_exception_handler",

@@ -4,7 +4,6 @@ A plot is 1000 wide and 100 high. templates/deployments/_chart.html stretches it
 the line is placed in percent. A missing data point is not zero: the line breaks there.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -63,8 +62,17 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class PointRow:
+    """A point as a row of the table. `place`: its x and y in percent."""
+
+    at: datetime
+    value: str
+    place: str
+
+
+@dataclass(frozen=True)
 class Chart:
-    """One chart. `line` and `area` are SVG paths. `points` is JSON `[[x, y, value, clock], ...]` for the crosshair."""
+    """One chart. `line` and `area` are SVG paths. `rows`: its points, newest first, which the cursor reads."""
 
     name: str
     title: str
@@ -73,8 +81,7 @@ class Chart:
     area: str
     grid: list[GridLine]
     gaps: list[Gap]
-    points: str
-    rows: list[tuple[datetime, str]]
+    rows: list[PointRow]
     latest: str
     summary: str
 
@@ -103,15 +110,11 @@ def build_chart(
         area=" ".join(build_area(run, steps=not is_percent) for run in placed),
         grid=[GridLine(y, format_value(value, unit)) for y, value in ((0, top), (50, top / 2), (100, 0))],
         gaps=find_gaps(runs, since, until, period),
-        points=json.dumps(
-            [
-                [round(x / 10, 2), y, format_value(point.value, unit), clock(point.at, until - since)]
-                for run, spots in zip(runs, placed, strict=True)
-                for point, (x, y) in zip(run, spots, strict=True)
-            ],
-            separators=(",", ":"),
-        ),
-        rows=[(point.at, format_value(point.value, unit)) for point in reversed(inside)],
+        rows=[
+            PointRow(point.at, format_value(point.value, unit), f"{round(x / 10, 2)} {y}")
+            for run, spots in zip(reversed(runs), reversed(placed), strict=True)
+            for point, (x, y) in zip(reversed(run), reversed(spots), strict=True)
+        ],
         latest=format_value(inside[-1].value, unit) if inside else "no data",
         summary=build_summary(title, inside, unit),
     )
@@ -193,10 +196,6 @@ def build_marks(events: Iterable[tuple[datetime, str]], since: datetime, until: 
     """Return the marks within the window, oldest first."""
     inside = sorted((at, label) for at, label in events if since <= at <= until)
     return [Mark(round(calculate_x(at, since, until) / 10, 2), at, label) for at, label in inside]
-
-
-def clock(at: datetime, span: timedelta) -> str:
-    return f"{at:%d %b %H:%M}" if span > timedelta(hours=20) else f"{at:%H:%M:%S}"
 
 
 def format_value(value: float, unit: str) -> str:

@@ -1,10 +1,11 @@
 """Builds the timeline region of the deployment page for its time window: filtered, counted and folded. No AWS."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.http import QueryDict
 
@@ -15,6 +16,7 @@ from deployments.states import EventType, Status
 from portal.pagination import MAX_SKIP, Page
 
 EVENTS_SHOWN = 50
+EVENT_LABELS = {kind.value: str(kind.label) for kind in EventType}
 # The counts on the filter chips stop here and then show "1000+", so that they stay cheap.
 MAX_COUNTED = 1000
 
@@ -67,6 +69,20 @@ def build_timeline(query: QueryDict, deployment: Deployment, window: Window) -> 
         newest=around_event(newest_at) if newest_at else None,
         newest_at=newest_at,
     )
+
+
+def build_links_around(path: str, query: QueryDict) -> Callable[[DeploymentEvent], str]:
+    """Return a function that returns the address of the page with the window around an event, and else unchanged."""
+    kept = query.copy()
+    for name in ("range", "since", "until", "at", "skip"):
+        kept.pop(name, None)
+    begin = f"{path}?{kept.urlencode()}&" if kept else f"{path}?"
+
+    def link_around(event: DeploymentEvent) -> str:
+        near = around_event(event.created_at)
+        return f"{begin}{urlencode({'since': near.since, 'until': near.until, 'at': event.pk})}"
+
+    return link_around
 
 
 def in_window(deployment: Deployment, window: Window, **filters: Any) -> Any:

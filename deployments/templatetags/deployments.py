@@ -9,8 +9,8 @@ from django.http import QueryDict
 from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from deployments.models import DeploymentEvent, counts_by_status
-from deployments.pages.time_window import Span, around_event, around_line
+from deployments.models import counts_by_status
+from deployments.pages.time_window import around_line
 from deployments.states import Status
 from portal.cloudwatch.records import Record
 from portal.models import Organization
@@ -62,11 +62,6 @@ def region_inputs(context: dict[str, Any], region: str) -> SafeString:
     query: QueryDict = context["request"].GET
     names = [name for name in (*OWNED[region], "whole") if query.get(name)]
     return format_html_join("", '<input type="hidden" name="{}" value="{}">', ((name, query[name]) for name in names))
-
-
-@register.simple_tag
-def around(event: DeploymentEvent) -> Span:
-    return around_event(event.created_at)
 
 
 @register.filter

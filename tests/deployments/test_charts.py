@@ -1,6 +1,5 @@
 """Charts, timeline folds, time windows and highlights: pure, without database and AWS."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -43,14 +42,11 @@ def test_counts_are_steps_on_whole_numbers() -> None:
     assert drawn.latest == "3 tasks"
 
 
-def test_points_for_the_cursor_and_the_table_agree() -> None:
+def test_the_table_has_the_points_of_the_cursor_newest_first() -> None:
     drawn = chart((0, 12.34), (1, 56.0))
 
-    assert [(point[2], point[3]) for point in json.loads(drawn.points)] == [
-        ("12.3 %", "12:00:00"),
-        ("56 %", "12:01:00"),
-    ]
-    assert drawn.rows == [(NOON + MINUTE, "56 %"), (NOON, "12.3 %")]
+    assert [(row.at, row.value) for row in drawn.rows] == [(NOON + MINUTE, "56 %"), (NOON, "12.3 %")]
+    assert [row.place for row in drawn.rows] == ["1.67 44.0", "0.0 87.7"]
 
 
 def test_a_chart_without_points_says_so() -> None:

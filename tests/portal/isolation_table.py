@@ -112,6 +112,7 @@ class Place:
             "membership_id": self.membership_id,
             "kind": "webhook",
             "command": row.command,
+            "form": "txt",
             "check": "sign_in",
         }
 
@@ -175,7 +176,7 @@ def deployment_pages() -> Iterator[Row]:
     yield Row(f"{base}/", Policy.VIEWER, queries=lists)
     yield Row(f"{base}/new", Policy.OPERATOR, sends={"post": new}, queries=("agent=<agent_id>",))
     yield Row(f"{one}/", Policy.VIEWER)
-    yield Row(f"{one}/logs.txt", Policy.VIEWER)
+    yield Row(f"{one}/logs.<slug:form>", Policy.VIEWER)
     for command, status, more in (
         ("scale", "ready", {"replicas": "3"}),
         ("stop", "ready", {}),
