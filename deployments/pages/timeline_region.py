@@ -10,15 +10,18 @@ from urllib.parse import urlencode
 from django.http import QueryDict
 
 from deployments.models import Deployment, DeploymentEvent
-from deployments.pages.time_window import Span, Window, around_event
 from deployments.pages.timeline import Day, group_by_day
 from deployments.states import EventType, Status
 from portal.pagination import MAX_SKIP, Page
+from portal.web.observe.time_window import Span, Window, around_event
 
 EVENTS_SHOWN = 50
 EVENT_LABELS = {kind.value: str(kind.label) for kind in EventType}
 # The counts on the filter chips stop here and then show "1000+", so that they stay cheap.
 MAX_COUNTED = 1000
+# Events that the charts show as marks: the actions of people.
+MARKED = (EventType.CREATE, EventType.SCALE, EventType.RESTART, EventType.STOP, EventType.KILL)
+MAX_MARKS, MAX_MARK_DETAIL_LENGTH = 40, 30
 
 
 @dataclass(frozen=True)
@@ -112,3 +115,15 @@ def newest_event_at(deployment: Deployment) -> datetime | None:
     """Return the time of the newest event, from the events that the row already has. *Costs* no query."""
     newest = deployment.newest_events[0]["created_at"] if deployment.newest_events else None
     return datetime.fromisoformat(newest) if isinstance(newest, str) else newest
+
+
+def list_marks(deployment: Deployment, window: Window) -> list[tuple[datetime, str]]:
+    """Return the times and labels of the events that the charts of the window mark. *Costs* one query."""
+    events = in_window(deployment, window).filter(event_type__in=MARKED)[:MAX_MARKS]
+    return [(event.created_at, describe_mark(event)) for event in events]
+
+
+def describe_mark(event: DeploymentEvent) -> str:
+    """Return the label of a mark: the event, and its detail if that is short, such as `Scaled from 2 to 3`."""
+    is_short = len(event.detail) <= MAX_MARK_DETAIL_LENGTH
+    return f"{event.get_event_type_display()} {event.detail if is_short else ''}".strip()

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from django.http import QueryDict
 
-from deployments.pages.charts import Chart, Point, build_chart, build_marks, build_ticks, nice_top
-from deployments.pages.time_window import parse_window
 from deployments.pages.timeline import group_by_day
-from deployments.templatetags.deployments import highlight
+from portal.templatetags.observe import highlight
+from portal.web.observe.charts import Chart, Point, build_chart, build_marks, build_ticks, nice_top
+from portal.web.observe.time_window import parse_window
 
 NOON = datetime(2026, 3, 12, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -113,6 +113,7 @@ class Place:
             "kind": "webhook",
             "command": row.command,
             "form": "txt",
+            "service": "orchestrator",
             "check": "sign_in",
         }
 
@@ -141,6 +142,9 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row("o/<slug:slug>/upgrades/new", Policy.OPERATOR, sends={"post": trigger})
     yield Row("o/<slug:slug>/upgrades/preflight", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/", Policy.VIEWER)
+    logs = "o/<slug:slug>/upgrades/<str:upgrade_id>/<str:service>/logs"
+    yield Row(logs, Policy.VIEWER)
+    yield Row(f"{logs}.<slug:form>", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/stop", Policy.OPERATOR, sends={"post": None})
     decision: Body = {"service": "orchestrator", "hook_id": "pause-1", "action": "continue"}
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/decide", Policy.OPERATOR, sends={"post": decision})

@@ -1,4 +1,4 @@
-"""Builds the logs region of the deployment page from the shared reading of CloudWatch Logs: records, oldest first.
+"""Builds the logs region of a page from the shared reading of CloudWatch Logs: records, oldest first.
 
 AWS errors are not raised. The region shows them as a sentence, with the last lines that were read and their time.
 """
@@ -10,13 +10,13 @@ from typing import Any
 
 from django.http import QueryDict
 
-from deployments.models import Deployment
-from deployments.pages.time_window import Window
 from portal.cloudwatch.log_lines import LEVELS
 from portal.cloudwatch.logs import TAIL_LINES, LogPage, read_logs, write_cursor_before
 from portal.cloudwatch.records import Record, count_levels, group_lines
+from portal.cloudwatch.source import Source
 from portal.errors import PortalError
 from portal.models import User
+from portal.web.observe.time_window import Window, moment
 
 RECORDS_SHOWN = 200
 # CloudWatch may return a line some seconds after its ingestion time.
@@ -67,17 +67,13 @@ class Logs:
     def is_newest_first(self) -> bool:
         return self.order == NEWEST_FIRST
 
-    @property
-    def since(self) -> datetime | None:
-        return min((record.timestamp for record in self.records), default=None)
 
-
-def build_logs(query: QueryDict, deployment: Deployment, window: Window, *, reader: User) -> Logs:
+def build_logs(query: QueryDict, source: Source, window: Window, *, reader: User) -> Logs:
     """Build the newest matching records of the window, with counts of levels and the tasks of the same reading.
 
     A record that begins before the reading lacks its first lines.
     """
-    page = read_page(query, deployment, window, reader)
+    page = read_page(query, source, window, reader)
     filters = read_filters(query)
     everything = group_lines(reversed(page.items))
     matching = filters.choose(everything)
@@ -104,27 +100,32 @@ def build_logs(query: QueryDict, deployment: Deployment, window: Window, *, read
     )
 
 
-def newer_records(query: QueryDict, deployment: Deployment, after: datetime) -> tuple[list[Record], datetime]:
+def build_poll(query: QueryDict, source: Source, window: Window) -> dict[str, Any]:
+    """Build the context with a follower's newer records and the time to continue from."""
+    after = moment(query.get("after")) or window.until
+    newer, until = newer_records(query, source, after)
+    return {"logs": {"after": exact(until), "filters": read_filters(query)}, "newer": newer}
+
+
+def newer_records(query: QueryDict, source: Source, after: datetime) -> tuple[list[Record], datetime]:
     """Return the records with a line that CloudWatch received after `after`, and until when that is complete.
 
     Such a line may be long past, if a task sent it late. deployments.js knows which records it shows already.
     """
-    page = read_logs(deployment.cloudwatch, limit=TAIL_LINES, since=after - BEFORE_NEWER)
+    page = read_logs(source, limit=TAIL_LINES, since=after - BEFORE_NEWER)
     records = group_lines(reversed(page.items))
     newest = max((record.ingested_at for record in records), default=after)
     fresh = [record for record in records if record.ingested_at > after - INDEXING]
     return read_filters(query).choose(fresh), max(newest, after)
 
 
-def read_page(query: QueryDict, deployment: Deployment, window: Window, reader: User) -> LogPage:
+def read_page(query: QueryDict, source: Source, window: Window, reader: User) -> LogPage:
     """Return one reading of lines; if the person reads too often, an empty one that says so."""
     # A live window has no end, so that all its viewers share one cached tail.
     until = None if window.is_live else window.until
     cursor = query.get("cursor") or None
     try:
-        return read_logs(
-            deployment.cloudwatch, limit=TAIL_LINES, since=window.since, until=until, cursor=cursor, reader=reader
-        )
+        return read_logs(source, limit=TAIL_LINES, since=window.since, until=until, cursor=cursor, reader=reader)
     except PortalError as error:
         if error.status != 429:
             raise

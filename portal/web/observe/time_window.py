@@ -20,6 +20,7 @@ LONGEST = timedelta(days=455)  # CloudWatch keeps metrics for 15 months
 SHORTEST = timedelta(minutes=2)
 BEFORE_EVENT, AFTER_EVENT = timedelta(minutes=10), timedelta(minutes=20)
 AROUND_LINE = timedelta(minutes=2)
+BEFORE_SPAN, AFTER_SPAN = timedelta(minutes=10), timedelta(minutes=15)
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -106,6 +107,13 @@ def custom_window(since: datetime | None, until: datetime | None, *, now: dateti
 
 def newest(name: str, *, now: datetime, error: str | None = None) -> Window:
     return Window(now - RANGES[name], now, name, is_live=True, error=error)
+
+
+def spanning(began: datetime, ended: datetime | None, *, now: datetime) -> Window:
+    """Return the window of something that began then, with what came shortly before and after; live until it is over."""
+    until = ended + AFTER_SPAN if ended else now
+    is_live = until >= now
+    return Window(began - BEFORE_SPAN, now if is_live else until, CUSTOM, is_live=is_live)
 
 
 def around_event(at: datetime) -> Span:

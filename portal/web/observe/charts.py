@@ -1,7 +1,7 @@
 """Computes the geometry of the charts: points, gaps, grid lines, ticks and marks. Pure: no database, no AWS, no HTML.
 
-A plot is 1000 wide and 100 high. templates/deployments/_chart.html stretches it to the available width. Everything except
-the line is placed in percent. A missing data point is not zero: the line breaks there.
+A plot is 1000 wide and 100 high. templates/portal/web/observe/_chart.html stretches it to the available width. Everything
+except the line is placed in percent. A missing data point is not zero: the line breaks there.
 """
 
 from collections.abc import Iterable, Sequence
