@@ -12,12 +12,14 @@ from tests.local_aws import ROOT
 SETTINGS = ROOT / "portal" / "settings.py"
 # Those of boto3: https://boto3.amazonaws.com/v1/documentation/api/latest/guide/configuration.html
 OF_BOTO3 = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"}
+# https://www.postgresql.org/docs/current/libpq-envars.html
+OF_LIBPQ = {"PGPASSWORD"}
 
 
 def find_unknown_settings(names: Iterable[str]) -> set[str]:
-    """Return the names that neither the portal's settings nor boto3 read."""
+    """Return the names that neither the portal's settings nor boto3 nor PostgreSQL's client read."""
     known = set(re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', SETTINGS.read_text()))
-    return set(names) - known - OF_BOTO3
+    return set(names) - known - OF_BOTO3 - OF_LIBPQ
 
 
 def find_mistakes(command: list[str]) -> list[str]:

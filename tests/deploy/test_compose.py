@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from django.db import connection
 
-from portal.local import embedded
 from tests.deploy.commands import find_mistakes, find_unknown_settings
 from tests.deploy.production import run_python
 from tests.local_aws import ROOT
 
 EXAMPLE = ROOT / "docs" / "deploy" / "compose.env"
-PORTAL = {"web", "worker", "scheduler", "migrate"}
+PORTAL = {"web", "worker", "scheduler", "migrate", "create-roles"}
 VARIABLE = re.compile(r"\$\{(\w+)(?::([?-])([^}]*))?\}")
 
 
@@ -96,22 +94,3 @@ def test_the_proxy_changes_the_address_and_the_name_in_nginx_conf(tmp_path: Path
     assert upstream
     assert upstream[1] == "zone portal 64k; resolver 127.0.0.11 valid=5s; server web:8000 resolve max_fails=0;"
     assert "server_name ops.example;" in ran.stdout.decode()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_the_roles_get_their_passwords() -> None:
-    tools = embedded.binaries()
-    env = {"PATH": f"{tools}:{os.environ['PATH']}", "PGHOST": connection.settings_dict["OPTIONS"]["host"]}
-    env |= {"POSTGRES_USER": "postgres", "POSTGRES_DB": "postgres"}
-    passwords = {"OWNER_PASSWORD": "it's the owner's", "APP_PASSWORD": "the application's"}
-    stored = "SELECT string_agg(left(rolpassword, 14), ',' ORDER BY rolname) FROM pg_authid WHERE rolname IN "
-    stored += "('portal_owner', 'portal_app')"
-    psql = [str(tools / "psql"), "-U", "postgres", "-d", "postgres", "-qAtc"]
-    try:
-        subprocess.run([ROOT / "docs/deploy/set-passwords.sh"], env=env | passwords, check=True)
-
-        found = subprocess.run([*psql, stored], env=env, check=True, capture_output=True, text=True)
-        assert found.stdout.strip() == "SCRAM-SHA-256$,SCRAM-SHA-256$"
-    finally:
-        for role in ("portal_owner", "portal_app"):
-            subprocess.run([*psql, f"ALTER ROLE {role} PASSWORD NULL"], env=env, check=True)
