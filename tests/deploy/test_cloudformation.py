@@ -57,14 +57,15 @@ def read_environment(task: str) -> dict[str, str]:
     """Return the settings of a task, with examples for what the stack fills in."""
     container, examples = get_portal(task), {"HostName": "portal.example", "EmailFrom": "portal@portal.example"}
     examples |= {"AWS::Region": "eu-central-1", "Queue": "https://sqs.eu-central-1.amazonaws.com/111111111111/portal"}
-    examples |= {"Database.Endpoint.Address": "database.example"}
+    examples |= {"Address": "database.example"}
     filled = {}
     for each in container["Environment"]:
         value = each["Value"]
         if isinstance(value, dict) and "Ref" in value:
             value = examples[value["Ref"]]
         elif isinstance(value, dict):
-            value = re.sub(r"\$\{([\w.:]+)\}", lambda found: examples[found[1]], value["Sub"])
+            text = value["Sub"][0] if isinstance(value["Sub"], list) else value["Sub"]
+            value = re.sub(r"\$\{([\w.:]+)\}", lambda found: examples[found[1]], text)
         filled[each["Name"]] = value
     secrets = {"CACHE_URL": "rediss://:secret@cache.example:6379/0", "EMAIL_URL": "submission://a:b@mail.example:587"}
     secrets |= {"SECRET_KEY_FALLBACKS": "", "SECRET_KEY": "0123456789abcdef" * 4}
