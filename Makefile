@@ -95,14 +95,14 @@ format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix .
 
 lock: $(VENV)/.dev ## lock the dependencies again, with hashes
-	@for name in requirements requirements-dev; do
+	@for name in requirements requirements-demo requirements-dev; do
 	  $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
 	    --custom-compile-command "make lock" $$name.in -o $$name.txt
 	done
 
 # The virtual environment, updated when the locked requirements change.
-$(VENV)/.run: requirements.txt
-	@$(PYTHON) -m portal.local.setup install requirements.txt
+$(VENV)/.run: requirements-demo.txt
+	@$(PYTHON) -m portal.local.setup install requirements-demo.txt
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt

@@ -74,6 +74,9 @@ try:
     database: dict[str, Any] = env.dj_db_url("DATABASE_URL")
     # The role that owns the tables, for `migrate`. Without it, DATABASE_URL's role owns them.
     DATABASE_OWNER: dict[str, Any] = env.dj_db_url("DATABASE_OWNER_URL", env.str("DATABASE_URL"))
+    # The passwords that `manage.py create_roles` gives to portal_owner and portal_app. Nothing else reads them.
+    OWNER_PASSWORD: str = env.str("OWNER_PASSWORD", "")
+    APP_PASSWORD: str = env.str("APP_PASSWORD", "")
     DATABASE_CONN_MAX_AGE: int = env.int("DATABASE_CONN_MAX_AGE", 60, validate=validate.Range(min=0))
     # Seconds after which PostgreSQL ends a statement, the wait for a lock, an idle transaction. 0: never.
     DATABASE_STATEMENT_SECONDS: float = env.float(
