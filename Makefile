@@ -7,12 +7,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 DATA_DIR ?= .data
 SEED ?= 1
+SCALE ?= 1
+REV ?= HEAD
 N ?=
 VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-fast test-browser faults isolation fuzz pages check format lock bench bench-hung-aws bench-verdicts sim sim-mutants
+.PHONY: help up manage reset test test-fast test-browser faults isolation fuzz pages check format lock bench bench-compare bench-fleet bench-hung-aws bench-verdicts sim sim-mutants
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -54,8 +56,14 @@ test-browser: ## install Chromium (Debian's), then run the tests that drive it
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 	$(MAKE) test ARGS="-m browser"
 
-bench: $(VENV)/.dev ## calls to ECS a minute, and how soon a change is seen, with 2,000 deployments
-	@$(BIN)/python -m bench.reconcile $(ARGS)
+bench: $(VENV)/.dev ## what each route costs, beside two yardsticks; then the reconciler (SCALE=10, ARGS="--routes list --seconds 1")
+	@$(BIN)/python -m bench --scale $(SCALE) $(ARGS)
+
+bench-compare: $(VENV)/.dev ## the same for the revision REV and for the present tree, and what changed
+	@$(BIN)/python -m bench.compare $(REV) --scale $(SCALE) $(ARGS)
+
+bench-fleet: $(VENV)/.dev ## 1,000 upgrades at once in 10,000 organizations: how late, how fair, how many calls to AWS
+	@$(BIN)/python -m bench.fleet $(ARGS)
 
 bench-hung-aws: $(VENV)/.dev ## how long people wait for pages while AWS hangs and ten others watch logs and metrics
 	@$(BIN)/python -m bench.hung_aws $(ARGS)
@@ -87,14 +95,14 @@ format: $(VENV)/.dev ## format the code
 	$(BIN)/ruff check --fix .
 
 lock: $(VENV)/.dev ## lock the dependencies again, with hashes
-	@for name in requirements requirements-dev; do
+	@for name in requirements requirements-demo requirements-dev; do
 	  $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
 	    --custom-compile-command "make lock" $$name.in -o $$name.txt
 	done
 
 # The virtual environment, updated when the locked requirements change.
-$(VENV)/.run: requirements.txt
-	@$(PYTHON) -m portal.local.setup install requirements.txt
+$(VENV)/.run: requirements-demo.txt
+	@$(PYTHON) -m portal.local.setup install requirements-demo.txt
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt

@@ -1,6 +1,6 @@
 """Measures ECS calls per minute and detection delay for 2,000 steady deployments in 200 clusters of one AWS account.
 
-    make bench      (python -m bench.reconcile [--seconds 150] [--compress 2])
+    python -m bench.reconcile [--seconds 150] [--compress 2]      (also a part of make bench)
 
 Runs the real reconciler against the local AWS on its own database, with time compressed: every interval is divided and
 every rate multiplied by the same factor. One deployment changes constantly and one is being viewed. Prints calls per

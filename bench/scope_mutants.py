@@ -22,24 +22,36 @@ NO_SECOND_WALL = Mutant("all organizations", "portal/tenancy.py", "    return _c
 ACCESS, PEOPLE = "portal/access.py", "portal/models/people.py"
 CHANNELS = "portal/notifications/views.py"
 DEPLOYMENTS, AGENTS = "deployments/models.py", "deployments/pages/agents.py"
-API = "deployments/api/deployments.py"
+READS = "deployments/api/reads.py"
 MUTANTS = (
     Mutant(
         "organizations a person sees",
         PEOPLE,
-        "of_member = self.filter(is_active=True, memberships__user=user, memberships__accepted_at__isnull=False)",
-        "of_member = self.filter(is_active=True)",
+        "return user.access.ids(user.entered)",
+        "return Organization.objects.filter(is_active=True)",
     ),
     Mutant(
         "organization of a page",
         ACCESS,
-        "Organization.objects.visible_to(request.user).filter(slug=slug)",
-        "Organization.objects.filter(slug=slug)",
+        "named = (each for each in list_organizations(request.user) if each.slug == slug)",
+        "named = iter(Organization.objects.filter(slug=slug))",
+    ),
+    Mutant(
+        "revision of a deployment",
+        "deployments/pages/live_tags.py",
+        "WHERE deployment.organization_id = organization.id AND deployment.id = %s",
+        "WHERE deployment.id = %s",
+    ),
+    Mutant(
+        "revision of an upgrade",
+        "upgrades/pages/live_tag.py",
+        "WHERE upgrade.organization_id = organization.id AND upgrade.upgrade_id = %s",
+        "WHERE upgrade.upgrade_id = %s",
     ),
     Mutant(
         "switcher of organizations",
         ACCESS,
-        "return list(Organization.objects.visible_to(user))",
+        'return list_organizations(getattr(request, "user", AnonymousUser()))',
         "return list(Organization.objects.all())",
     ),
     Mutant(
@@ -51,8 +63,8 @@ MUTANTS = (
     Mutant(
         "start page",
         "portal/web/views.py",
-        "list(Organization.objects.visible_to(request.user))",
-        "list(Organization.objects.all())",
+        "list_organizations(request.user)",
+        '__import__("portal.models").models.Organization.objects.all()',
     ),
     Mutant(
         "list of members",
@@ -95,14 +107,16 @@ MUTANTS = (
         "upgrades/pages/context.py",
         """Upgrade.objects.visible_to(request.user)
         .for_record()
-        .select_related("rolls_back")
-        .prefetch_related(events, "rollbacks__rollouts", "checks")
+        .select_related(None)
+        .select_related("stop_requested_by", "rolls_back", "validation_run")
+        .prefetch_related("rollbacks__rollouts", "checks")
         .filter(organization=organization, upgrade_id=upgrade_id)
 """,
         """Upgrade.objects
         .for_record()
-        .select_related("rolls_back")
-        .prefetch_related(events, "rollbacks__rollouts", "checks")
+        .select_related(None)
+        .select_related("stop_requested_by", "rolls_back", "validation_run")
+        .prefetch_related("rollbacks__rollouts", "checks")
         .filter(upgrade_id=upgrade_id)
 """,
     ),
@@ -132,9 +146,15 @@ MUTANTS = (
     ),
     Mutant(
         "one deployment in the API",
-        API,
-        "visible = Deployment.objects.visible_to(request.user)",
-        "visible = Deployment.objects.all()",
+        READS,
+        "Deployment.objects.visible_to(user).filter",
+        "Deployment.objects.filter",
+    ),
+    Mutant(
+        "one agent in the API",
+        READS,
+        "Agent.objects.visible_to(user).filter",
+        "Agent.objects.filter",
     ),
     Mutant(
         "list of agents",
@@ -146,12 +166,6 @@ MUTANTS = (
         "one agent on a page",
         AGENTS,
         "visible.filter(organization=organization, pk=agent_id)",
-        "Agent.objects.for_detail().filter(pk=agent_id)",
-    ),
-    Mutant(
-        "one agent in the API",
-        API,
-        "Agent.objects.visible_to(request.user).for_detail().filter(pk=agent_id)",
         "Agent.objects.for_detail().filter(pk=agent_id)",
     ),
 )

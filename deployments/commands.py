@@ -8,6 +8,7 @@ repeated command is a no-op.
 import re
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from deployments.container_spec import (
     version_errors,
     with_version,
 )
-from deployments.events import record_event
+from deployments.events import change_with_event, create_with_event
 from deployments.models import AGENT_NAME_ONCE, Agent, Deployment, Revision
 from deployments.revisions import add_revision, get_settings, lock_agent, must_roll
 from deployments.secret_references import reference_errors
@@ -206,15 +207,13 @@ def create_deployment(
         refuse_bad_replicas(organization, replicas)
         refuse_invalid({"version": errors} if version and (errors := version_errors(version)) else {})
         deployment = new_deployment(agent, actor, replicas, version)
-        key.store(str(deployment.pk))
-        record_event(deployment, EventType.CREATE, actor=actor.email, detail=f"{replicas} of {deployment.image}")
+        create_with_event(deployment, key=key, actor=actor.email, detail=f"{replicas} of {deployment.image}")
         audit(AuditKind.DEPLOYMENT_CREATED, deployment, actor, request)
         dispatch_deployment(deployment)
+        forget_fields(deployment, "created_at", "status_at", "started_at", "next_check_at")
         return deployment
 
-    deployment = run_once(key, make, lambda pk: Deployment.objects.get(pk=pk, organization=organization))
-    deployment.refresh_from_db()
-    return deployment
+    return run_once(key, make, lambda pk: Deployment.objects.get(pk=pk, organization=organization))
 
 
 def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None) -> Deployment:
@@ -238,9 +237,10 @@ def add_current_revision(agent: Agent, version: str | None, actor: User) -> Revi
 
 
 def deploy_revision(revision: Revision, actor: User, replicas: int, *, is_version_pinned: bool = False) -> Deployment:
+    """Return a deployment of the revision, not yet saved."""
     agent = revision.agent
     deployment_id = uuid.uuid4()
-    return Deployment.objects.create(
+    return Deployment(
         id=deployment_id,
         organization=agent.organization,
         agent=agent,
@@ -288,15 +288,17 @@ def scale_deployment(
     *Raises* PortalError: 403, 404, 400 `invalid` (bounds), 400 `not_running`, 422 `idempotency_mismatch`.
     """
 
-    def change() -> None:
+    def plan(row: Deployment) -> Change | None:
         refuse_bad_replicas(deployment.organization, replicas)
-        before = deployment.replicas
-        if update_if_allowed(deployment, Command.SCALE, actor, ~Q(replicas=replicas), replicas=replicas):
-            detail = f"from {before} to {replicas}"
-            record_event(deployment, EventType.SCALE, actor=actor.email, detail=detail)
-            audit(AuditKind.DEPLOYMENT_SCALED, deployment, actor, {"before": before, "after": replicas})
+        if row.replicas == replicas and not is_pending_of_another(row, actor):
+            return None
+        data = {"before": row.replicas, "after": replicas}
+        fields = {"replicas": replicas}
+        return Change(
+            EventType.SCALE, AuditKind.DEPLOYMENT_SCALED, fields, data, detail=f"from {row.replicas} to {replicas}"
+        )
 
-    return run_command(deployment, Command.SCALE, actor, idempotency_key, change, replicas=replicas)
+    return run_command(deployment, Command.SCALE, actor, idempotency_key, plan, replicas=replicas)
 
 
 def stop_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
@@ -307,14 +309,12 @@ def stop_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
     *Raises* PortalError: 403, 404, 400 `not_running`, 422 `idempotency_mismatch`.
     """
 
-    def change() -> None:
-        if update_if_allowed(
-            deployment, Command.STOP, actor, ~Q(wanted=DesiredState.STOPPED), wanted=DesiredState.STOPPED
-        ):
-            record_event(deployment, EventType.STOP, actor=actor.email)
-            audit(AuditKind.DEPLOYMENT_STOP_REQUESTED, deployment, actor, {})
+    def plan(row: Deployment) -> Change | None:
+        if row.wanted == DesiredState.STOPPED and not is_pending_of_another(row, actor):
+            return None
+        return Change(EventType.STOP, AuditKind.DEPLOYMENT_STOP_REQUESTED, {"wanted": DesiredState.STOPPED})
 
-    return run_command(deployment, Command.STOP, actor, idempotency_key, change)
+    return run_command(deployment, Command.STOP, actor, idempotency_key, plan)
 
 
 def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:
@@ -325,19 +325,21 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
     *Raises* PortalError: 403, 404, 400 `not_restartable`, 422 `idempotency_mismatch`.
     """
 
-    def change() -> None:
+    def plan(row: Deployment) -> Change | None:
         fields = build_start()
-        if deployment.status == Status.FAILED:
-            pinned = deployment.version if deployment.is_version_pinned else None
-            fields |= build_new_generation(deployment, add_current_revision(deployment.agent, pinned, actor))
-        if update_if_allowed(deployment, Command.RESTART, actor, Q(status=deployment.status), **fields):
-            record_event(deployment, EventType.RESTART, actor=actor.email)
-            audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, {"generation": fields.get("generation")})
+        if row.status == Status.FAILED:
+            pinned = row.version if row.is_version_pinned else None
+            agent = Agent.objects.get(pk=row.agent_id)
+            fields |= build_new_generation(row, add_current_revision(agent, pinned, actor))
+        data = {"generation": fields.get("generation")}
+        return Change(EventType.RESTART, AuditKind.DEPLOYMENT_RESTARTED, fields, data)
 
     require(actor, deployment.organization, Role.OPERATOR)
     with transaction.atomic():
         lock_agent(deployment.agent_id)  # a new generation has a new revision
-        return run_command(deployment, Command.RESTART, actor, idempotency_key, change)
+        if deployment.status == Status.FAILED:  # its row cannot change then, so that `plan` makes one revision
+            deployment.refresh_from_db(from_queryset=Deployment.objects.select_for_update())
+        return run_command(deployment, Command.RESTART, actor, idempotency_key, plan)
 
 
 def build_start() -> dict[str, Any]:
@@ -428,22 +430,24 @@ def roll(deployment: Deployment, revision: Revision, actor: User) -> None:
     """Let a locked deployment replace its tasks by those of the revision. ECS reports the status of a live one."""
     is_failed = deployment.status == Status.FAILED
     fields = build_new_generation(deployment, revision) | (build_start() if is_failed else {})
-    Deployment.objects.filter(pk=deployment.pk, status=deployment.status).update(
-        **fields,
-        is_version_pinned=False,
-        requested_generation=F("requested_generation") + 1,
-        requested_by=actor,
-        next_check_at=Now(),
-        doubted_at=None,
-        request_id=request_id_var.get(),
-    )
-    record_event(deployment, EventType.RESTART, actor=actor.email, detail=f"to revision {revision.number}")
+    fields |= {
+        "is_version_pinned": False,
+        "requested_generation": F("requested_generation") + 1,
+        "requested_by": actor,
+        "next_check_at": Now(),
+        "doubted_at": None,
+        "request_id": request_id_var.get(),
+    }
+    rows = Deployment.objects.filter(pk=deployment.pk)
+    status = fields.get("status", deployment.status)
+    said = {"actor": actor.email, "detail": f"to revision {revision.number}"}
+    change_with_event(rows, fields, EventType.RESTART, status=status, key=None, **said)
     dispatch_deployment(deployment)
 
 
 def deploy_again(revision: Revision, actor: User) -> Deployment:
     deployment = deploy_revision(revision, actor, replicas=1)
-    record_event(deployment, EventType.CREATE, actor=actor.email, detail=f"1 of {deployment.image}")
+    create_with_event(deployment, key=None, actor=actor.email, detail=f"1 of {deployment.image}")
     dispatch_deployment(deployment)
     return deployment
 
@@ -456,13 +460,13 @@ def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str
     *Raises* PortalError: 403, 404, 422 `idempotency_mismatch`.
     """
 
-    def change() -> None:
+    def plan(row: Deployment) -> Change | None:
+        if row.status == Status.KILLED and not is_pending_of_another(row, actor):
+            return None
         fields = {"wanted": DesiredState.GONE, "status": Status.KILLED, "status_at": Now(), "ended_at": Now()}
-        if update_if_allowed(deployment, Command.KILL, actor, ~Q(status=Status.KILLED), **fields):
-            record_event(deployment, EventType.KILL, actor=actor.email)
-            audit(AuditKind.DEPLOYMENT_KILLED, deployment, actor, {})
+        return Change(EventType.KILL, AuditKind.DEPLOYMENT_KILLED, fields)
 
-    return run_command(deployment, Command.KILL, actor, idempotency_key, change)
+    return run_command(deployment, Command.KILL, actor, idempotency_key, plan)
 
 
 def mark_watched(*deployments: Deployment) -> None:
@@ -476,6 +480,12 @@ def mark_watched(*deployments: Deployment) -> None:
     unmarked = soft_cache.select_first(list(keys), seconds=WATCH_WRITE_SECONDS)
     if unmarked:
         write_after_response(lambda: write_watched([keys[key] for key in unmarked]))
+
+
+def mark_unmarked(pks: list[uuid.UUID]) -> None:
+    """Mark these deployments, whose marks are old, as `mark_watched` does. *Costs* one transaction if there are any."""
+    if pks:
+        write_after_response(lambda: write_watched(pks))
 
 
 def write_watched(pks: list[Any]) -> None:
@@ -493,54 +503,98 @@ def refuse_bad_replicas(organization: Organization, replicas: int) -> None:
         refuse_invalid({"replicas": [f"Must be 1 to {most}, the limit for {organization.name}."]})
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a command changes: the fields of the row, its event and its audit row."""
+
+    event: EventType
+    kind: AuditKind
+    fields: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
+    detail: str = ""
+
+
 def run_command(
     deployment: Deployment,
     command: Command,
     actor: User,
     idempotency_key: str | None,
-    change: Callable[[], None],
+    plan: Callable[[Deployment], Change | None],
     **request: Any,
 ) -> Deployment:
-    """Run a command on one deployment: check role, key and rule under a lock, then change it. Return the updated row."""
+    """Check role, key and rule, then change the deployment. Return it; changed fields are read again when they are used.
+
+    `plan` returns the change of a row, None if the row is already as asked. What it says about the row as the caller read
+    it is written if the row is still the same. If not, and before anything is refused, the row is locked and read again.
+    """
     organization = deployment.organization
     require(actor, organization, Role.OPERATOR)
     asked = {"deployment_id": str(deployment.pk), **request}
     key = KeyUse.for_request(f"{command}_deployment", asked, organization=organization, user=actor, key=idempotency_key)
 
     def make() -> None:
-        locked = Deployment.objects.select_for_update(of=("self",)).select_related("agent", "organization")
-        current = locked.get(pk=deployment.pk)
-        refusal = current.refusal(command)
-        if refusal:
-            raise PortalError(refusal.code, refusal.message, 400)
-        deployment.refresh_from_db(from_queryset=locked)
-        change()
-        key.store(str(deployment.pk))
+        change = plan(deployment) if deployment.refusal(command) is None else None
+        if change is None or not write_change(deployment, command, actor, change, key):
+            deployment.refresh_from_db(from_queryset=Deployment.objects.select_for_update())
+            refusal = deployment.refusal(command)
+            if refusal:
+                raise PortalError(refusal.code, refusal.message, 400)
+            change = plan(deployment)
+            if change is None or not write_change(deployment, command, actor, change, key):
+                key.store(str(deployment.pk))
+                change = None
+        if change:
+            audit(change.kind, deployment, actor, change.data)
         dispatch_deployment(deployment)
 
     run_once(key, make, lambda _: None)
-    deployment.refresh_from_db()
     return deployment
 
 
-def update_if_allowed(deployment: Deployment, command: Command, actor: User, unless: Q, **fields: Any) -> bool:
-    """Change what is wanted and make the row due immediately. Return whether a row changed.
+def write_change(row: Deployment, command: Command, actor: User, change: Change, key: KeyUse) -> bool:
+    """Change what is wanted, make the row due immediately, add the event and store the key.
 
-    Changes nothing if the status no longer allows the command or the row already has the wanted state. A wanted state that
-    is not yet applied is asked for again by another person: the first one may have lost the role for it (engine/rights.py).
+    Return False, with nothing written, if the row is no longer as it was read, or its status does not allow the command.
     """
-    pending = Q(observed_generation__lt=F("requested_generation"))
-    of_another = pending & (Q(requested_by=None) | ~Q(requested_by=actor))
-    rows = Deployment.objects.filter(unless | of_another, pk=deployment.pk, status__in=FROM[command])
-    fields |= {"requested_by": actor, "next_check_at": Now(), "doubted_at": None, "request_id": request_id_var.get()}
-    return bool(rows.update(requested_generation=F("requested_generation") + 1, **fields))
+    rows = Deployment.objects.filter(
+        pk=row.pk,
+        status__in=FROM[command],
+        status=row.status,
+        requested_generation=row.requested_generation,
+        observed_generation=row.observed_generation,
+    )
+    fields = change.fields | {
+        "requested_generation": F("requested_generation") + 1,
+        "requested_by": actor,
+        "next_check_at": Now(),
+        "doubted_at": None,
+        "request_id": request_id_var.get(),
+    }
+    status = change.fields.get("status", row.status)
+    said = {"actor": actor.email, "detail": change.detail}
+    is_written = change_with_event(rows, fields, change.event, status=status, key=key, **said)
+    if is_written:
+        forget_fields(row, *fields, "events_count", "event_counts")
+    return is_written
+
+
+def is_pending_of_another(row: Deployment, actor: User) -> bool:
+    """Return whether a change that another person wants is not yet applied.
+
+    It is then asked for again: the first one may have lost the role for it (engine/rights.py).
+    """
+    return row.observed_generation < row.requested_generation and row.requested_by_id != actor.pk
+
+
+def forget_fields(deployment: Deployment, *names: str) -> None:
+    """Let these fields be read again when they are used. Most callers need none of them."""
+    for each in Deployment._meta.concrete_fields:
+        if each.name in names:
+            deployment.__dict__.pop(each.attname, None)
 
 
 def run_once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made]) -> Made:
     """Run `make` in one transaction, or find what the same key made before, even if a concurrent request made it."""
-    earlier = key.find_earlier()
-    if earlier:
-        return find(earlier)
     try:
         with transaction.atomic():
             return make()

@@ -16,8 +16,10 @@ from django.db.models.functions import Coalesce, JSONObject, Lower, Now
 
 from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
 from portal.aws.credentials import AwsTarget
+from portal.cloudwatch.source import Source
 from portal.leases import Leased, due
 from portal.models import Organization, TenantQuerySet, User
+from portal.models.revisions import Revised
 from portal.request_id import NO_REQUEST
 
 AGENT_NAME_ONCE = "agent_name_once"
@@ -27,13 +29,15 @@ SORTS = {
     "-created_at": ("-created_at", "-id"),
     "created_at": ("created_at", "id"),
     "agent": (Lower("agent__name"), "-created_at", "-id"),
-    "-agent": (Lower("agent__name").desc(), "-created_at", "-id"),
     "status": ("status", "-created_at", "-id"),
-    "-status": ("-status", "-created_at", "-id"),
-    "replicas": ("replicas", "-created_at", "-id"),
     "-replicas": ("-replicas", "-created_at", "-id"),
 }
-NEWEST_FIRST = "-created_at"
+NEWEST_FIRST, BY_AGENT = "-created_at", "agent"
+
+NOT_IN_CLOUDWATCH = (
+    "This deployment does not write to CloudWatch Logs: the platform's agent service, from which it takes its log "
+    "configuration, has no awslogs driver. Look for the lines where its log router sends them."
+)
 
 
 class AgentQuerySet(TenantQuerySet["Agent"]):
@@ -44,7 +48,7 @@ class AgentQuerySet(TenantQuerySet["Agent"]):
         )
         return self.annotate(is_live=models.Exists(live))
 
-    def for_list(self, organization: Organization, *, q: str | None = None) -> Self:
+    def for_list(self, organization: Organization | models.OuterRef, *, q: Any = None) -> Self:
         """Return the organization's agents, newest first, with status and organization. `q` is part of the name."""
         found = self.filter(organization=organization)
         if q:
@@ -151,43 +155,15 @@ class DeploymentQuerySet(TenantQuerySet["Deployment"]):
         return of_agent.filter(models.Q(status__in=LIVE) | models.Q(pk__in=newest, status=Status.FAILED))
 
     def matching(
-        self,
-        organization: Organization,
-        *,
-        status: str | None = None,
-        agent_id: uuid.UUID | str | None = None,
-        q: str | None = None,
+        self, organization: Organization | models.OuterRef, *, status: Any = None, agent_id: Any = None
     ) -> Self:
-        """Filter the organization's deployments. None means no filter.
-
-        `q` is part of the agent's name or the start of the id.
-        """
+        """Filter the organization's deployments. None means no filter. Page them with lists.py."""
         found = self.filter(organization=organization)
         if status:
             found = found.filter(status=status)
         if agent_id:
             found = found.filter(agent_id=agent_id)
-        if q:
-            found = found.filter(models.Q(agent__name__icontains=q) | id_begins_with(q))
         return found
-
-    def for_list(
-        self,
-        organization: Organization,
-        *,
-        status: str | None = None,
-        agent_id: uuid.UUID | str | None = None,
-        q: str | None = None,
-        sort: str = NEWEST_FIRST,
-    ) -> Self:
-        """Return the organization's deployments: filtered, in a total order, with agent and organization.
-
-        `sort` is a key of SORTS. Page it with lists.deployments_page, which takes totals from counters.
-
-        *Costs* one query.
-        """
-        found = self.matching(organization, status=status, agent_id=agent_id, q=q)
-        return found.select_related("agent", "organization").order_by(*SORTS[sort])
 
     def for_detail(self) -> Self:
         """Add agent, organization and `newest_events` (dicts, newest first, at most EVENTS_IN_RECORD).
@@ -204,15 +180,7 @@ class DeploymentQuerySet(TenantQuerySet["Deployment"]):
         return self.filter(due()).order_by("next_check_at", "id")
 
 
-def id_begins_with(text: str) -> models.Q:
-    """Match ids that start with these hexadecimal digits. A range condition, so that the primary key's index is used."""
-    digits = text.replace("-", "").lower()
-    if not digits or len(digits) > 32 or set(digits) - set("0123456789abcdef"):
-        return models.Q(pk__in=[])
-    return models.Q(pk__range=(uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))))
-
-
-class Deployment(Leased):
+class Deployment(Revised, Leased):
     """A deployment of an agent as an ECS service.
 
     Commands write the wanted state. The reconciler (engine/) applies it under a lease and writes what ECS reports.
@@ -308,6 +276,7 @@ class Deployment(Leased):
             models.Index(fields=["organization", "-created_at", "-id"], name="deployment_newest_first"),
             models.Index(fields=["organization", "status", "-created_at", "-id"], name="deployment_by_status"),
             models.Index(fields=["organization", "agent", "-created_at", "-id"], name="deployment_by_agent"),
+            models.Index(fields=["organization", "-replicas", "-created_at", "-id"], name="deployment_by_replicas"),
             models.Index(
                 fields=["next_check_at"], condition=models.Q(next_check_at__isnull=False), name="deployment_due"
             ),
@@ -334,6 +303,20 @@ class Deployment(Leased):
     def aws_target(self) -> AwsTarget:
         """Return the organization's target, with the place of this deployment and its id in the session of its writes."""
         return replace(self.organization.aws_target, cluster=self.cluster, writer=f"deployment-{self.pk}")
+
+    @property
+    def cloudwatch(self) -> Source:
+        """Return what is read of CloudWatch for this deployment. The streams of its tasks begin with its service's name."""
+        return Source(
+            key=str(self.pk),
+            target=self.aws_target,
+            cluster=self.cluster,
+            service=self.service_name,
+            log_group=self.log_group,
+            stream_prefix=f"{self.service_name}/",
+            began=self.created_at,
+            note=NOT_IN_CLOUDWATCH if self.create_called_at else None,
+        )
 
     @property
     def is_live(self) -> bool:
@@ -414,7 +397,7 @@ EVENT_FIELDS = (
 class DeploymentEventQuerySet(models.QuerySet["DeploymentEvent"]):
     def for_timeline(
         self,
-        deployment: Deployment,
+        deployment: Deployment | models.OuterRef,
         *,
         event_type: str | None = None,
         status: str | None = None,

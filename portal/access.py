@@ -10,7 +10,8 @@ Four independent checks, each with its own tests:
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, TypeVar
@@ -26,14 +27,16 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth.models import AnonymousUser
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import reverse
 from rest_framework.request import Request
 
 from portal.accounts.sessions import SessionStore
 from portal.attempts import note_organization
-from portal.errors import MFA_REQUIRED, NOT_FOUND, PortalError, error_body, found_or_404, is_api, respond
+from portal.errors import MFA_REQUIRED, NOT_FOUND, NOT_STORABLE, PortalError, error_body, found_or_404, is_api, respond
 from portal.models import Membership, Organization, Role, User
+from portal.models.people import HEARTBEAT_FRESH_SECONDS, HEARTBEATS
 from portal.tenancy import enter_all_organizations
 from portal.web.htmx import get_page_path, get_referring_path
 
@@ -235,7 +238,12 @@ def is_staff(user: Person) -> bool:
 
 
 def has_two_factor(user: User) -> bool:
-    """Return whether the person has a second factor. Recovery codes do not count as one. *Costs* one query."""
+    """Return whether the person has a second factor. Recovery codes do not count as one.
+
+    *Costs* one query, none for the person of a request.
+    """
+    if user.access is not None:
+        return user.access.has_second_factor
     return bool(is_mfa_enabled(user, [Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN]))
 
 
@@ -255,11 +263,15 @@ def get_role(user: Person, organization: Organization) -> Role | None:
     """Return the person's role. None for an outsider, before the person accepts, and for a suspended organization.
 
     Staff who entered the organization have the role of a viewer on its pages (portal/elevation.py).
+    *Costs* one query, none for the person of a request.
     """
     if not user.is_authenticated or not user.is_active or not organization.is_active:
         return None
-    own = Membership.objects.accepted().filter(organization=organization, user=user)
-    role = own.values_list("role", flat=True).first()
+    if user.access is not None:
+        role: str | None = user.access.roles.get(organization.pk)
+    else:
+        own = Membership.objects.accepted().filter(organization=organization, user=user)
+        role = own.values_list("role", flat=True).first()
     if role is None and user.entered and user.entered.organization_id == organization.pk:
         return Role.VIEWER
     return Role(role) if role else None
@@ -284,7 +296,7 @@ def require_second_factor(user: Person, organization: Organization) -> Organizat
 
     Every view that finds an organization, or an object of one, calls this before it shows anything.
 
-    *Raises* PortalError 403 `mfa_required_by_organization`. *Costs* one query for an organization that requires it.
+    *Raises* PortalError 403 `mfa_required_by_organization`.
     """
     if organization.requires_mfa and not (user.is_authenticated and has_two_factor(user)):
         raise PortalError(
@@ -296,14 +308,57 @@ def require_second_factor(user: Person, organization: Organization) -> Organizat
     return organization
 
 
+def list_organizations(user: Person) -> list[Organization]:
+    """Return the organizations that the person sees, by name. *Costs* one query, none for the person of a request."""
+    if not user.is_authenticated or user.access is None:
+        return list(Organization.objects.visible_to(user))
+    entered = [user.entered.organization] if user.entered and user.entered.organization.is_active else []
+    return [*user.access.organizations, *(each for each in entered if each.pk not in user.access.roles)]
+
+
 def get_page_organization(request: HttpRequest, slug: str) -> Organization:
-    """Return the organization named in a page's URL.
+    """Return the organization named in a page's URL. *Costs* no query.
 
     *Raises* PortalError 404 for an outsider, 403 `mfa_required_by_organization`.
     """
-    organization = found_or_404(Organization.objects.visible_to(request.user).filter(slug=slug).first())
+    named = (each for each in list_organizations(request.user) if each.slug == slug)
+    organization = found_or_404(next(named, None))
     note_organization(organization)
     return require_second_factor(request.user, organization)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a page shows beside its content. `live`: the row that says what its live fragment shows now; else None."""
+
+    silent_processes: list[str]
+    live: tuple[Any, ...]
+
+
+NOTHING_LIVE = "SELECT NULL"
+HEARD_OF = "SELECT name FROM portal_heartbeat WHERE beat_at > statement_timestamp() - make_interval(secs => %s)"
+
+
+def open_page(
+    request: HttpRequest, organization: Organization, live: str = NOTHING_LIVE, values: Sequence[Any] = ()
+) -> Opened:
+    """Read what the page needs beside its content, in one statement. Called again, return the same.
+
+    `live`: a SELECT over `organization`, with its values.
+    *Costs* one statement for each request.
+    """
+    opened: Opened | None = getattr(request, "opened", None)
+    if opened is None:
+        statement = (
+            f"SELECT ARRAY({HEARD_OF}), live.* FROM portal_organization AS organization "  # noqa: S608 - our own
+            f"LEFT JOIN LATERAL ({live}) AS live ON true WHERE organization.id = %s"
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(statement, [HEARTBEAT_FRESH_SECONDS, *values, organization.pk])
+            fresh, *rest = found_or_404(cursor.fetchone())
+        opened = Opened([name for name in HEARTBEATS if name not in fresh], tuple(rest))
+        request.opened = opened  # type: ignore[attr-defined] # ours
+    return opened
 
 
 def get_api_organization(request: HttpRequest) -> Organization:
@@ -317,15 +372,17 @@ def get_api_organization(request: HttpRequest) -> Organization:
     """
     slug = request.headers.get("X-Organization")
     if slug is not None:
+        if "\x00" in slug:
+            raise PortalError("bad_request", NOT_STORABLE, 400)
         return get_page_organization(request, slug)
+    organizations = list_organizations(request.user)
     default = person(request).default_organization_id
     if default:
-        chosen = Organization.objects.visible_to(request.user).filter(pk=default).first()
+        chosen = next((each for each in organizations if each.pk == default), None)
         if chosen:
             return require_second_factor(request.user, chosen)
         message = "Your default organization is not available to you. Name one in the X-Organization header."
         raise PortalError("organization_required", message, 400)
-    organizations = list(Organization.objects.visible_to(request.user)[:2])
     if not organizations:
         raise PortalError("not_found", "You are not a member of any organization. Ask an admin to add you.", 404)
     if len(organizations) > 1:
@@ -342,7 +399,6 @@ def organizations(request: HttpRequest) -> dict[str, Any]:
     """Provide `my_organizations` to every template, for the organization switcher."""
 
     def load() -> list[Organization]:
-        user = getattr(request, "user", AnonymousUser())
-        return list(Organization.objects.visible_to(user))
+        return list_organizations(getattr(request, "user", AnonymousUser()))
 
     return {"my_organizations": load}

@@ -18,7 +18,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
 from psycopg.types.json import Jsonb
 
-from portal.client_ip import client_ip_var
+from portal.client_ip import get_present_client_ip
 from portal.command_log import log_when_committed
 from portal.models import SITE_CHAIN, AuditEvent, AuditKind, AuditRepeat
 from portal.request_id import request_id_var
@@ -55,7 +55,7 @@ def record(
             subject=subject,
             data=data or {},
             request_id=request_id_var.get(),
-            client_ip=client_ip_var.get(),
+            client_ip=get_present_client_ip(),
         )
     log_when_committed(event)
     return event
@@ -104,7 +104,7 @@ def record_repeated(
         "subject": subject,
         "data": data,
         "request_id": request_id_var.get(),
-        "client_ip": client_ip_var.get(),
+        "client_ip": get_present_client_ip(),
         "is_counted": is_counted,
     }
     try:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 Found = TypeVar("Found")
 
 MFA_REQUIRED = "mfa_required_by_organization"
+NOT_STORABLE = "The request contains a character or value that cannot be stored."
 NOT_FOUND = "This does not exist, or you do not have access to it."
 DEPENDENCY_DOWN = "A service that the portal depends on is down. Nothing was changed. Try again in a few seconds."
 LOCKED = "Something else holds what this needs. Nothing was changed. Try again in a few seconds."
@@ -123,7 +124,7 @@ def as_portal_error(exception: BaseException | None) -> PortalError | None:
     if isinstance(exception, DataError):
         # Fields are validated earlier. What remains is a NUL in a URL or header, which PostgreSQL cannot store.
         logger.warning("refused by the database: %s", exception)
-        return PortalError("bad_request", "The request contains a character or value that cannot be stored.", 400)
+        return PortalError("bad_request", NOT_STORABLE, 400)
     if isinstance(exception, DatabaseError | InterfaceError | RedisError):
         return as_outage(exception)
     return None

@@ -4,6 +4,7 @@ gunicorn closes its socket immediately on SIGTERM, while a load balancer still s
 /readyz answer 503 for WEB_DRAIN_SECONDS, and serves requests meanwhile. A second SIGTERM stops it without waiting.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -33,8 +34,15 @@ SILENT_CONNECTION_SECONDS = 60
 SWITCH_SECONDS = 0.0005
 
 
+# One import for all workers, which share its memory. So a reload by SIGHUP keeps the code: stop and start instead.
+preload_app = True
+
+
 def when_ready(server: Any) -> None:
     """Run in the parent when it listens, before it starts its workers."""
+    import_module(settings.ROOT_URLCONF)  # every page, before a worker accepts its first request
+    gc.collect()
+    gc.freeze()  # the collector of a worker would write to every object, and so copy the shared memory
     if hasattr(socket, "TCP_DEFER_ACCEPT"):
         for listener in server.LISTENERS:
             if listener.sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -45,8 +53,7 @@ def when_ready(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Import every page before the worker accepts its first request, and let short requests run between long ones."""
-    import_module(settings.ROOT_URLCONF)
+    """Let short requests run between long ones."""
     sys.setswitchinterval(SWITCH_SECONDS)
 
 

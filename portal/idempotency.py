@@ -14,6 +14,11 @@ from portal.errors import PortalError
 from portal.models import IdempotencyKey, Organization, User
 from portal.models.idempotency import MAX_KEY_LENGTH
 
+STORE = """
+INSERT INTO portal_idempotencykey (organization_id, user_id, key, fingerprint, subject)
+SELECT organization_id, %s, %s, %s, id::text FROM {rows}
+"""
+
 
 @dataclass(frozen=True)
 class KeyUse:
@@ -55,6 +60,15 @@ class KeyUse:
                 422,
             )
         return earlier.subject
+
+    def store_sql(self, rows: str) -> tuple[str, list[Any]]:
+        """Return the statement that stores the key for the one row of `rows`, which has `organization_id` and `id`.
+
+        Empty with no key. It is a part of the statement that changes the row, and raises IntegrityError for a duplicate.
+        """
+        if self.key is None:
+            return "", []
+        return STORE.format(rows=rows), [self.user.pk, self.key, self.fingerprint]
 
     def store(self, subject: str) -> None:
         """Store the key in the transaction that creates the subject. Raises IntegrityError for a duplicate."""

@@ -4,7 +4,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from django.db.models import Model, QuerySet
+from django.db.models import Aggregate, Model, QuerySet, Subquery, Value
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Coalesce
 
 Row = TypeVar("Row", bound=Model)
 Item = TypeVar("Item")
@@ -67,3 +69,9 @@ def paginate(queryset: QuerySet[Row], *, skip: int, limit: int) -> Page[Row]:
 def paginate_list(items: list[Item], *, skip: int, limit: int) -> Page[Item]:
     """Return one page of a list that does not come from a table."""
     return Page(items=items[skip : skip + limit], total=len(items), skip=skip, limit=limit)
+
+
+def aggregate_rows(rows: QuerySet[Any], aggregate: Aggregate) -> Combinable:
+    """Return an aggregate over all rows of the query set, for use inside of another query; 0 without rows."""
+    whole = rows.order_by().annotate(whole=Value(1)).values("whole")
+    return Coalesce(Subquery(whole.annotate(aggregate=aggregate).values("aggregate")), 0)

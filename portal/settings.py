@@ -45,6 +45,8 @@ def find_process() -> str:
 
 
 PROCESS = find_process()
+# A statement that ran so often on a connection is prepared there. Not the first time: many run once.
+PREPARE_AFTER = 3
 
 
 def networks(texts: list[str]) -> None:
@@ -72,6 +74,9 @@ try:
     database: dict[str, Any] = env.dj_db_url("DATABASE_URL")
     # The role that owns the tables, for `migrate`. Without it, DATABASE_URL's role owns them.
     DATABASE_OWNER: dict[str, Any] = env.dj_db_url("DATABASE_OWNER_URL", env.str("DATABASE_URL"))
+    # The passwords that `manage.py create_roles` gives to portal_owner and portal_app. Nothing else reads them.
+    OWNER_PASSWORD: str = env.str("OWNER_PASSWORD", "")
+    APP_PASSWORD: str = env.str("APP_PASSWORD", "")
     DATABASE_CONN_MAX_AGE: int = env.int("DATABASE_CONN_MAX_AGE", 60, validate=validate.Range(min=0))
     # Seconds after which PostgreSQL ends a statement, the wait for a lock, an idle transaction. 0: never.
     DATABASE_STATEMENT_SECONDS: float = env.float(
@@ -206,7 +211,6 @@ MIDDLEWARE = [
     "portal.monitoring.latency.LatencyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "csp.middleware.CSPMiddleware",
     "portal.web.headers.HeadersMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "portal.safe_text.SafeTextMiddleware",
@@ -245,6 +249,13 @@ TEMPLATES = [
             ],
         },
     },
+    {
+        # For the rows of long tables alone (portal/web/rows.py): *.jinja.
+        "BACKEND": "django.template.backends.jinja2.Jinja2",
+        "NAME": "jinja2",
+        "DIRS": [BASE_DIR / "templates"],
+        "OPTIONS": {"environment": "portal.web.rows.environment"},
+    },
 ]
 FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 
@@ -258,6 +269,8 @@ DATABASES = {
     }
 }
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 3)
+# Statements are prepared on each connection once they have run often enough, so that PostgreSQL keeps their plans.
+DATABASES["default"]["OPTIONS"] |= {"server_side_binding": True, "prepare_threshold": PREPARE_AFTER}
 # A request must not wait long for a lock. While a migration waits for one, all later requests of its table wait too.
 limits = {
     "statement_timeout": DATABASE_STATEMENT_SECONDS,
@@ -298,7 +311,7 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if LOCAL
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        else "portal.web.static_files.StaticFilesStorage"
     },
 }
 
@@ -408,6 +421,7 @@ REST_FRAMEWORK = {
     # Every route declares its policy (portal/access.py); AccessMiddleware refuses one that does not.
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "portal.api.negotiation.JSONNegotiation",
     "DEFAULT_PARSER_CLASSES": ["portal.api.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "portal.errors.api_exception_handler",

@@ -11,7 +11,7 @@ row of another one. Without a context there are no rows. A context begins in one
 The context is text: an array of ids, or ALL. portal/database/base.py gives it to PostgreSQL before the next statement.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -31,10 +31,15 @@ def current() -> str:
     return _context.get()
 
 
+def context_of(ids: Iterable[UUID]) -> str:
+    """Return the context of these organizations."""
+    return "{" + ",".join(str(each) for each in ids) + "}"
+
+
 @contextmanager
 def organizations(*ids: UUID) -> Iterator[None]:
     """Work inside these organizations."""
-    yield from _inside("{" + ",".join(str(each) for each in ids) + "}")
+    yield from _inside(context_of(ids))
 
 
 @contextmanager

@@ -1,27 +1,35 @@
 """The root URLconf. API routes have no trailing slash; pages have one."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from portal.accounts import views as accounts_views
 from portal.monitoring import health, prometheus
 from portal.web import activity, headers, views
 
+# Django tries one pattern after the other, so each prefix is tried once, for all that is below it.
+organization_patterns: list[URLPattern | URLResolver] = [
+    path("", views.overview, name="overview"),
+    path("activity/", activity.activity, name="activity"),
+    path("activity.csv", activity.activity_csv, name="activity_csv"),
+    path("deployments/", include("deployments.urls")),
+    path("agents/", include("deployments.agent_urls")),
+    path("settings/", include("portal.notifications.urls")),
+    path("settings/members/", include("portal.members.urls")),
+    path("", include("upgrades.urls")),
+]
+api_patterns: list[URLPattern | URLResolver] = [
+    path("auth/", include("portal.accounts.api_urls")),
+    path("", include("deployments.api.urls")),
+    path("", include("upgrades.api.urls")),
+]
 urlpatterns = [
     path("", views.home, name="home"),
-    path("o/<slug:slug>/", views.overview, name="overview"),
-    path("o/<slug:slug>/activity/", activity.activity, name="activity"),
-    path("o/<slug:slug>/activity.csv", activity.activity_csv, name="activity_csv"),
-    path("o/<slug:slug>/", include("upgrades.urls")),
-    path("o/<slug:slug>/deployments/", include("deployments.urls")),
-    path("o/<slug:slug>/agents/", include("deployments.agent_urls")),
-    path("o/<slug:slug>/settings/", include("portal.notifications.urls")),
-    path("o/<slug:slug>/settings/members/", include("portal.members.urls")),
-    path("api/v1/auth/", include("portal.accounts.api_urls")),
-    # Deployments and agents are served at the root as well, by the views below. Responses link to /api/v1/.
+    path("o/<slug:slug>/", include(organization_patterns)),
+    # Deployments and agents are served at the root as well, by the same views. Responses link to /api/v1/, because Django
+    # reverses a name to its last address.
     path("", include("deployments.api.urls")),
-    path("api/v1/", include("deployments.api.urls")),
-    path("api/v1/", include("upgrades.api.urls")),
+    path("api/v1/", include(api_patterns)),
     path("api/", include("portal.api.urls")),
     path("account/", accounts_views.account, name="account"),
     path("account/default-organization", accounts_views.default_organization, name="default_organization"),

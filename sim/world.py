@@ -294,7 +294,7 @@ class World:
         CLOCK.set_database()
         query = ROLLOUTS + (AGENTS if self.plan.orders else "")
         found = self.monitor.execute(query, prepare=True).fetchall()
-        place = (str(self.organization.pk), self.cluster)
+        place = (str(self.organization.pk), self.organization.cluster)
         rows = [("rollout" if pk else "agents", pk or place, float(at)) for pk, at in found]
         self.found = sorted({(kind, key) for kind, key, _ in rows}, key=str)
         due = sorted({(kind, key) for kind, key, at in rows if at <= CLOCK.seconds}, key=str)

@@ -159,7 +159,10 @@ function loadPreferences() {
 
 // Charts: one cursor over all of them. The slider makes it usable with the keyboard and screen readers.
 function pointsOf(chart) {
-  chart.points ??= JSON.parse(chart.dataset.points);
+  chart.points ??= [...chart.querySelectorAll("[data-place]")].map((row) => {
+    const [time, value] = [...row.cells].map((cell) => cell.textContent);
+    return [...row.dataset.place.split(" ").map(Number), value, time];
+  });
   return chart.points;
 }
 

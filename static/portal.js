@@ -74,16 +74,63 @@ function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// Live blocks ([data-live] is the refresh interval in seconds) show their age. When refreshing fails they keep the last
-// data and turn amber.
+// Live blocks show their age, and ask for themselves again every [data-live] seconds: ever less often while nothing
+// changes, at [data-live] again after a change or an action. When that fails they keep the last data and turn amber.
+// A hidden page asks for nothing: nobody looks at it, and its requests would keep the session alive.
+const SLOWER = 1.5;
+const SLOWEST = 10;
 const failing = new Set();
 const paused = new Set();
+const paces = new Map(); // by the block's id: seconds between two requests, and when the next one is due
+const asking = new Set();
+
+function paceOf(block) {
+  const live = Number(block.dataset.live);
+  let pace = paces.get(block.id);
+  if (!pace || pace.live !== live) {
+    pace = { live, seconds: live, dueAt: Date.now() + live * 1000 };
+    paces.set(block.id, pace);
+  }
+  return pace;
+}
+
+function setPace(block, seconds) {
+  const pace = paceOf(block);
+  pace.seconds = seconds;
+  pace.dueAt = Date.now() + seconds * 1000;
+}
+
+function slowDown(block) {
+  const { live, seconds } = paceOf(block);
+  setPace(block, Math.min(seconds * SLOWER, Math.max(live, SLOWEST)));
+}
+
+function askAgain() {
+  if (document.hidden) return;
+  for (const block of document.querySelectorAll("[data-live]")) {
+    const isDue = Date.now() >= paceOf(block).dueAt;
+    if (isDue && !paused.has(block.id) && !asking.has(block.id)) htmx.trigger(block, "refresh");
+  }
+}
+
+document.addEventListener("htmx:beforeSend", (event) => { asking.add(event.target.id); });
+document.addEventListener("htmx:afterRequest", (event) => {
+  const { requestConfig, target, xhr } = event.detail;
+  asking.delete(requestConfig.elt.id);
+  const block = document.getElementById(target?.id);
+  if (!block?.matches("[data-live]")) return;
+  if (xhr.status === 304) slowDown(block);
+  else setPace(block, Number(block.dataset.live));
+});
+document.addEventListener("changed", () => {
+  for (const block of document.querySelectorAll("[data-live]")) setPace(block, Number(block.dataset.live));
+});
 
 function showFreshness(freshness) {
   const block = freshness.closest("[data-live]");
   if (!block) return;
   const { freshness: what, at } = freshness.dataset;
-  const isLate = Date.now() + clockOffset - Date.parse(at) > (3 * Number(block.dataset.live) + 5) * 1000;
+  const isLate = Date.now() + clockOffset - Date.parse(at) > (3 * paceOf(block).seconds + 5) * 1000;
   const isPaused = paused.has(block.id);
   const pause = freshness.querySelector("[data-pause]");
   pause.hidden = false;
@@ -99,6 +146,10 @@ function tick() {
   for (const time of document.querySelectorAll("time[data-relative]")) write(time, ago(time.dateTime));
   for (const time of document.querySelectorAll("time[data-lasting]")) write(time, lasting(time.dateTime));
   for (const time of document.querySelectorAll("time[data-until]")) write(time, until(time.dateTime));
+  for (const checked of document.querySelectorAll("[data-ages]")) {
+    const seconds = (Date.now() + clockOffset - Date.parse(checked.querySelector("time").dateTime)) / 1000;
+    checked.classList.toggle("old", seconds > Number(checked.dataset.ages));
+  }
   for (const freshness of document.querySelectorAll("[data-freshness]")) showFreshness(freshness);
 }
 
@@ -117,7 +168,6 @@ function noteFailure(event) {
 for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
   document.addEventListener(name, noteFailure);
 }
-// A hidden page does not refresh itself: nobody looks at it, and its requests would keep the session alive.
 document.addEventListener("htmx:beforeRequest", (event) => {
   const isPoll = !event.detail.requestConfig.triggeringEvent && event.target.matches("[hx-trigger^=every]");
   if (paused.has(event.target.id) || (isPoll && document.hidden)) event.preventDefault();
@@ -149,10 +199,26 @@ function isHeld(block) {
   return block.contains(pressed) || (!selection.isCollapsed && block.contains(selection.anchorNode));
 }
 
-// Across a swap, opened details stay open, changes are marked, and a new state is announced once.
+// Across a swap, opened details stay open, changes are marked, and a new state is announced once. A response may bring
+// along another block of the page ([data-along] is its id).
 const CHANGED_FOR = 4000; // the duration of the fade (portal.css: .changed)
 const changedAt = new Map();
-let before = null;
+let before = new Map();
+
+function remember(block) {
+  before.set(block.id, {
+    announced: block.dataset.announce,
+    open: [...block.querySelectorAll("details[data-keep-open][open]")].map((details) => details.id),
+    watched: new Map([...block.querySelectorAll("[data-watch]")].map((each) => [each.dataset.watch, each.textContent])),
+  });
+}
+
+function restore(block) {
+  const earlier = before.get(block.id);
+  for (const id of earlier.open) document.getElementById(id)?.setAttribute("open", "");
+  for (const each of block.querySelectorAll("[data-watch]")) markChange(each, earlier.watched.get(each.dataset.watch));
+  if (block.dataset.announce && block.dataset.announce !== earlier.announced) announce(block.dataset.announce);
+}
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   const block = event.detail.target;
@@ -164,27 +230,24 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     tick();
     return;
   }
-  if (block.matches("[data-live]") && isHeld(block)) {
+  const along = document.getElementById(block.dataset.along);
+  const blocks = along ? [block, along] : [block];
+  if (block.matches("[data-live]") && blocks.some(isHeld)) {
     event.detail.shouldSwap = false;
     return;
   }
-  before = {
-    announced: block.dataset.announce,
-    open: [...block.querySelectorAll("details[data-keep-open][open]")].map((details) => details.id),
-    watched: new Map([...block.querySelectorAll("[data-watch]")].map((each) => [each.dataset.watch, each.textContent])),
-  };
+  before = new Map();
+  blocks.forEach(remember);
 });
 
 document.addEventListener("htmx:afterSwap", (event) => {
   const block = document.getElementById(event.detail.target.id);
-  if (!block || !before) return;
-  for (const id of before.open) document.getElementById(id)?.setAttribute("open", "");
-  for (const each of block.querySelectorAll("[data-watch]")) markChange(each, before.watched.get(each.dataset.watch));
-  if (block.dataset.announce && block.dataset.announce !== before.announced) announce(block.dataset.announce);
+  if (!block || !before.has(block.id)) return;
+  for (const id of before.keys()) restore(document.getElementById(id));
   if (block.dataset.title) document.title = block.dataset.title + document.title.slice(document.title.indexOf(" · "));
   block.contentTag = event.detail.xhr.getResponseHeader("ETag");
   showAge(block, event.detail.xhr);
-  before = null;
+  before = new Map();
   keepTurning();
   tick();
 });
@@ -192,12 +255,20 @@ document.addEventListener("htmx:afterSwap", (event) => {
 // The browser keeps no copy of a block (no-store), so each block remembers its tag. Unchanged content is answered 304.
 document.addEventListener("htmx:configRequest", (event) => {
   const { elt, target, verb, headers } = event.detail;
-  if (verb === "get" && elt === target && target.contentTag) headers["If-None-Match"] = target.contentTag;
+  const tag = target?.contentTag ?? target?.dataset.tag;
+  if (verb === "get" && elt === target && tag) headers["If-None-Match"] = tag;
 });
 
 function showAge(block, xhr) {
   const asOf = xhr.getResponseHeader("X-As-Of");
   for (const freshness of block.querySelectorAll("[data-freshness]")) if (asOf) freshness.dataset.at = asOf;
+  for (const moved of (xhr.getResponseHeader("X-Times") ?? "").split(" ")) {
+    const [name, time] = moved.split("=");
+    for (const each of name ? block.querySelectorAll(`time[data-name="${name}"]`) : []) {
+      each.dateTime = time;
+      each.title = `${time.slice(0, 19).replace("T", " ")} UTC`;
+    }
+  }
 }
 
 function markChange(element, earlier) {
@@ -264,3 +335,4 @@ keepFilters();
 keepTurning();
 tick();
 setInterval(tick, 1000);
+setInterval(askAgain, 1000);

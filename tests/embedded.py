@@ -4,6 +4,7 @@ The controller starts them once per run in its own directory. xdist's workers in
 """
 
 import atexit
+import gc
 import hashlib
 import os
 import shutil
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import pytest
 
 from portal.local import embedded
 
@@ -111,6 +114,12 @@ def keep_cluster(data_dir: Path, kept: Path) -> None:
 
 def copy_cluster(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", source, target], check=True)  # keeps the owner, who is not root
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Stop the garbage collector until all is imported and collected (tests/conftest.py): what is made meanwhile stays."""
+    gc.disable()
 
 
 def start() -> None:

@@ -6,13 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
 import boto3
+import urllib3
 from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +37,7 @@ class LocalAws:
         self.process = process
         self.url = url
         self._clients: dict[tuple[str, str, float], Any] = {}
+        self._connections = urllib3.connection_from_url(url, maxsize=4)
 
     @classmethod
     def start(
@@ -69,6 +69,7 @@ class LocalAws:
 
     def _reap(self) -> None:
         self.process.wait(timeout=10)
+        self._connections.close()
         if self.process.stdout:
             self.process.stdout.close()
 
@@ -155,13 +156,11 @@ class LocalAws:
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """Call the control API. Raises ControlApiError for any status other than 200."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/_sandbox/{path}", data=data, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as reply:
-                return dict(json.loads(reply.read()))
-        except urllib.error.HTTPError as error:
-            with error:
-                raise ControlApiError(error.code, json.loads(error.read())["error"]) from error
+        reply = self._connections.urlopen(method, f"/_sandbox/{path}", body=data, timeout=10, retries=False)
+        answer = json.loads(reply.data)
+        if reply.status != 200:
+            raise ControlApiError(reply.status, answer["error"])
+        return dict(answer)
 
     # AWS clients
 

@@ -1,7 +1,7 @@
 """The import contract: who may import whom, read from the source by ast."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -22,7 +22,7 @@ LAYERS = {
         "api",
         "commands",
         "engine",
-        "cloudwatch lists registry",
+        "lists registry",
         "events revisions container_spec secret_references models states apps",
     ],
     "upgrades": [
@@ -32,7 +32,7 @@ LAYERS = {
         "commands",
         "engine rollback_plan stop_effects",
         "checks",
-        "inventory",
+        "inventory lists",
         "events estimates notifications outcome_texts scope models states verdicts apps",
     ],
 }
@@ -42,14 +42,17 @@ def source_files(folder: str) -> list[Path]:
     return [path for path in sorted((ROOT / folder).rglob("*.py")) if "migrations" not in path.parts]
 
 
-def read_imports(path: Path) -> Iterator[str]:
-    """Yield the full names that a file imports: `from upgrades import api` is `upgrades.api`."""
+@cache
+def read_imports(path: Path) -> list[str]:
+    """Return the full names that a file imports: `from upgrades import api` is `upgrades.api`."""
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
 
 
 def find_imports(folder: str, *packages: str) -> set[str]:

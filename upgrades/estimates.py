@@ -7,13 +7,12 @@ from datetime import datetime
 from statistics import median
 
 from django.conf import settings
-from django.db.models import DurationField, ExpressionWrapper, F, Window
-from django.db.models.functions import RowNumber
+from django.db.models import DurationField, ExpressionWrapper, F
 
 from portal.models import Organization
 from portal.templatetags.formatting import MINUTE, duration
-from upgrades.models import Rollout, Upgrade
-from upgrades.states import ROLLED_OUT, Outcome, Phase, inline_label
+from upgrades.models import Rollout, Upgrade, newest_of_each
+from upgrades.states import Outcome, Phase, inline_label
 
 PAST_ROLLOUTS = 20
 # While one of these lasts, past rollouts say nothing about the time left.
@@ -28,25 +27,11 @@ def find_usual_seconds(organization: Organization, services: Iterable[str]) -> d
 
     Services without a completed rollout are left out. Costs one query.
     """
-    newest_first = [F("completed_at").desc(), F("id").desc()]
-    past = (
-        Rollout.objects.filter(
-            organization=organization,
-            service__in=list(services),
-            outcome__in=ROLLED_OUT,
-            started_at__isnull=False,
-            completed_at__isnull=False,
-        )
-        .annotate(
-            age=Window(RowNumber(), partition_by=F("service"), order_by=newest_first),
-            took=ExpressionWrapper(F("completed_at") - F("started_at"), output_field=DurationField()),
-        )
-        .filter(age__lte=PAST_ROLLOUTS)
-        .values_list("service", "took")
-    )
+    took = ExpressionWrapper(F("completed_at") - F("started_at"), output_field=DurationField())
+    past = Rollout.objects.rolled_out().annotate(took=took).values_list("service", "took")
     durations: dict[str, list[float]] = defaultdict(list)
-    for service, took in past:
-        durations[service].append(took.total_seconds())
+    for service, seconds in newest_of_each(past, organization, services, PAST_ROLLOUTS):
+        durations[service].append(seconds.total_seconds())
     return {service: median(seconds) for service, seconds in durations.items()}
 
 

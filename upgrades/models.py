@@ -1,19 +1,21 @@
 """Models of upgrades: one row per request, one per service that it rolls, timeline entries, checks, validation runs."""
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models.functions import Lower, Now
 
 from portal.aws.credentials import AwsTarget
 from portal.database.identity import DatabaseIdentity
 from portal.leases import Leased, due
 from portal.models import Organization, TenantQuerySet, User
+from portal.models.revisions import Revised
 from portal.request_id import NO_REQUEST
 from upgrades.states import (
     OPEN,
@@ -31,13 +33,26 @@ from upgrades.states import (
     Stage,
     Status,
     Validation,
+    describe_errors,
     describe_upgrade,
 )
 
 MAX_HOOK_ID_LENGTH = 512
 MAX_VERSION_LENGTH = 128  # the longest tag: https://docs.docker.com/reference/cli/docker/image/tag/
 OPEN_ROLLOUT_CONSTRAINT = "one_open_rollout_per_service"
+Row = TypeVar("Row")
 EVENT_IDS = uuid.UUID("9f3f2f36-0a5c-5a41-9a3c-6f0d5a1b7c11")
+
+
+# The columns that a row of a table of upgrades needs.
+UPGRADE_IN_ROW = (
+    *("upgrade_id", "organization", "version", "status", "validation", "initiated_by_email", "success_count"),
+    *("failed_count", "created_at", "completed_at"),
+)
+ROLLOUT_IN_ROW = (
+    *("upgrade", "service", "status", "outcome", "phase", "position", "is_overdue", "is_stalled"),
+    *("from_version", "to_version"),
+)
 
 
 class Kind(models.TextChoices):
@@ -49,6 +64,12 @@ class UpgradeQuerySet(TenantQuerySet["Upgrade"]):
     def for_record(self) -> Self:
         """Load everything that the record shows. Costs two queries more, whatever the number of services."""
         return self.select_related("organization", "stop_requested_by").prefetch_related("rollouts")
+
+    def for_rows(self) -> Self:
+        """Load only what a row of a table shows (pages/results.py), instead of the record. Costs one query more."""
+        rollouts = Rollout.objects.only(*ROLLOUT_IN_ROW)
+        found = self.select_related(None).prefetch_related(None).only(*UPGRADE_IN_ROW)
+        return found.prefetch_related(models.Prefetch("rollouts", rollouts))
 
     def newest_first(self) -> Self:
         return self.order_by("-created_at", "-id")
@@ -63,13 +84,13 @@ class UpgradeQuerySet(TenantQuerySet["Upgrade"]):
     def matching(
         self,
         *,
-        status: str | None = None,
+        status: Any = None,
         service: str | None = None,
-        version: str | None = None,
-        initiated_by: str | None = None,
-        validation: str | None = None,
+        version: Any = None,
+        initiated_by: Any = None,
+        validation: Any = None,
     ) -> Self:
-        """Apply the history's filters. None does not filter.
+        """Apply the history's filters: values, or placeholders of a statement of the API. None does not filter.
 
         `service` finds upgrades that rolled that service, or for `all` those that were requested for all.
         """
@@ -83,7 +104,8 @@ class UpgradeQuerySet(TenantQuerySet["Upgrade"]):
         if version:
             found = found.filter(version=version)
         if initiated_by:
-            found = found.filter(initiated_by_email__iexact=initiated_by)
+            address = initiated_by.lower() if isinstance(initiated_by, str) else initiated_by
+            found = found.filter(initiated_by_lower=address)
         if validation:
             found = found.filter(validation=validation)
         return found
@@ -109,7 +131,7 @@ class UpgradeQuerySet(TenantQuerySet["Upgrade"]):
         )
 
 
-class Upgrade(models.Model):
+class Upgrade(Revised):
     """One recorded request to upgrade platform services. Once its row is committed it will be carried out."""
 
     upgrade_id = models.CharField(max_length=100, unique=True)
@@ -122,6 +144,9 @@ class Upgrade(models.Model):
     status = models.CharField(max_length=20, choices=Status.choices, default=Status.PENDING)
     initiated_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     initiated_by_email = models.CharField(max_length=254)
+    initiated_by_lower = models.GeneratedField(
+        expression=Lower("initiated_by_email"), output_field=models.CharField(max_length=254), db_persist=True
+    )
     success_count = models.IntegerField(default=0)
     failed_count = models.IntegerField(default=0)
     estimated_seconds = models.IntegerField(
@@ -164,6 +189,10 @@ class Upgrade(models.Model):
             models.Index(fields=["organization", "-created_at", "-id"], name="upgrade_newest_first"),
             models.Index(fields=["organization", "status", "-created_at", "-id"], name="upgrade_by_status"),
             models.Index(fields=["organization", "validation", "-created_at", "-id"], name="upgrade_by_validation"),
+            models.Index(fields=["organization", "target", "-created_at", "-id"], name="upgrade_by_target"),
+            models.Index(fields=["completed_at"], name="upgrade_completed"),
+            models.Index(fields=["organization", "version", "-created_at", "-id"], name="upgrade_by_version"),
+            models.Index(fields=["organization", "initiated_by_lower", "-created_at", "-id"], name="upgrade_by_person"),
         ]
         constraints = [
             models.CheckConstraint(condition=models.Q(status__in=UPGRADE_STATUSES), name="upgrade_status_known"),
@@ -203,12 +232,8 @@ class Upgrade(models.Model):
     @property
     def error_message(self) -> str | None:
         """Return the error messages of the rollouts by service, or None. Leaves out those that were not attempted."""
-        reasons = [
-            f"{rollout.service}: {rollout.error_message}"
-            for rollout in self.rollouts.all()
-            if rollout.error_message and rollout.outcome != Outcome.NOT_ATTEMPTED
-        ]
-        return " ".join(reasons) or None
+        rollouts = self.rollouts.all()
+        return describe_errors((rollout.service, rollout.outcome, rollout.error_message) for rollout in rollouts)
 
     @property
     def has_advanced(self) -> bool:
@@ -234,6 +259,27 @@ class Upgrade(models.Model):
         return [(word, statuses.count(status)) for status, word in words.items() if status in statuses]
 
 
+class UpgradeCount(models.Model):
+    """The number of an organization's upgrades by target, status and validation state. A trigger on Upgrade writes it."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    target = models.CharField(max_length=20)
+    status = models.CharField(max_length=20, choices=Status.choices)
+    validation = models.CharField(max_length=10, choices=Validation.choices)
+    count = models.IntegerField()
+
+    class Meta:
+        db_table = "deployment_upgrade_counts"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "target", "status", "validation"], name="upgrade_count_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.status} {self.validation}"
+
+
 def is_known_in_ecs() -> models.Q:
     """Match rollouts whose deployment was found. After a lost reply, only its id or only its ARN may be known."""
     return models.Q(deployment_id__isnull=False) | models.Q(service_deployment_arn__isnull=False)
@@ -242,6 +288,14 @@ def is_known_in_ecs() -> models.Q:
 class RolloutQuerySet(models.QuerySet["Rollout"]):
     def unfinished(self) -> Self:
         return self.exclude(phase=Phase.DONE)
+
+    def attempted(self) -> Self:
+        """Leave out the rollouts that an earlier service's failure ended before they began. There may be many in a row."""
+        return self.exclude(outcome=Outcome.NOT_ATTEMPTED)
+
+    def rolled_out(self) -> Self:
+        """Return the rollouts whose service completed, and whose duration is known."""
+        return self.filter(outcome__in=sorted(ROLLED_OUT), started_at__isnull=False, completed_at__isnull=False)
 
     def in_use(self, organization: Organization, services: list[str]) -> Self:
         """Return the open rollouts of these services. Each blocks a new upgrade of its service."""
@@ -252,7 +306,20 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
         return self.unfinished().filter(due()).order_by("next_check_at", "id")
 
 
-class Rollout(Leased):
+def newest_of_each(
+    rollouts: "models.QuerySet[Rollout, Row]", organization: Organization, services: Iterable[str], most: int = 1
+) -> "models.QuerySet[Rollout, Row]":
+    """Return the newest `most` of these rollouts for each service: an open one, then the newest completed.
+
+    *Costs* one query. Each service's part of it ends after `most` entries of an index, so it costs the same however long
+    the past is. A window or DISTINCT ON would read all of it. The result can be neither filtered nor ordered.
+    """
+    ordered = rollouts.filter(organization=organization).order_by("-completed_at", "-id")
+    parts = [ordered.filter(service=service)[:most] for service in services]
+    return parts[0].union(*parts[1:], all=True) if parts else rollouts.none()
+
+
+class Rollout(Revised, Leased):
     """The rollout of one platform service in one upgrade. Only the engine writes it, under a lease."""
 
     upgrade = models.ForeignKey(Upgrade, on_delete=models.CASCADE, related_name="rollouts")
@@ -358,7 +425,21 @@ class Rollout(Leased):
         ordering = ["upgrade_id", "position"]
         indexes = [
             models.Index(fields=["next_check_at"], condition=~models.Q(phase="done"), name="rollout_due"),
-            models.Index(fields=["organization", "service", "-completed_at"], name="rollout_past"),
+            models.Index(
+                fields=["organization", "service", "-completed_at", "-id"],
+                condition=~models.Q(outcome="not_attempted"),
+                name="rollout_attempted",
+            ),
+            models.Index(
+                fields=["organization", "service", "-completed_at", "-id"],
+                condition=models.Q(
+                    outcome__in=["completed", "completed_early"], started_at__isnull=False, completed_at__isnull=False
+                ),
+                name="rollout_rolled_out",
+            ),
+            models.Index(fields=["last_checked_at"], condition=models.Q(is_draining=True), name="rollout_draining"),
+            models.Index(fields=["organization", "task_definition"], name="rollout_by_revision"),
+            models.Index(fields=["organization", "previous_task_definition"], name="rollout_by_previous"),
         ]
         constraints = [
             models.UniqueConstraint(
@@ -409,7 +490,7 @@ class Rollout(Leased):
         return next(iter(self.decisions.all()), None)
 
 
-class Decision(models.Model):
+class Decision(Revised):
     """A person's decision at one pause. The command creates it; the engine sends it to ECS and writes the result.
 
     It is pending until `ended_at`. `error` then says why it had no effect, and before that why it could not be sent.
@@ -449,6 +530,23 @@ class UpgradeEventQuerySet(models.QuerySet["UpgradeEvent"]):
             found = found.filter(kind=kind)
         return found.select_related("rollout").order_by("-created_at", "-id")
 
+    def of_upgrade(self, upgrade: models.OuterRef, *, kind: str | None = None) -> Self:
+        """Return the same entries, inside of a query of upgrades. Two indexes find them, so two queries name their ids."""
+        its_own = UpgradeEvent.objects.filter(upgrade=models.OuterRef(upgrade))
+        of_rollouts = UpgradeEvent.objects.filter(rollout__upgrade=models.OuterRef(upgrade))
+        found = self.filter(pk__in=its_own.order_by().values("pk").union(of_rollouts.order_by().values("pk")))
+        return found.filter(kind=kind) if kind else found
+
+
+def event_uuid(pk: int) -> uuid.UUID:
+    """Return the id of a timeline entry in the API, where ids are UUIDs."""
+    return uuid.uuid5(EVENT_IDS, str(pk))
+
+
+def event_actor(actor_email: str, kind: str) -> str:
+    """Return who wrote a timeline entry: a person's e-mail address, `ecs`, or `system` for the portal itself."""
+    return actor_email or ("ecs" if kind == EventKind.ECS else "system")
+
 
 class UpgradeEvent(models.Model):
     """A timeline entry: an action of the portal (`upgrade` is set) or an ECS event of a rollout.
@@ -484,8 +582,7 @@ class UpgradeEvent(models.Model):
 
     @property
     def uuid(self) -> uuid.UUID:
-        """Return its id in the API, where ids are UUIDs."""
-        return uuid.uuid5(EVENT_IDS, str(self.pk))
+        return event_uuid(self.pk)
 
     @property
     def service(self) -> str | None:
@@ -493,11 +590,10 @@ class UpgradeEvent(models.Model):
 
     @property
     def actor(self) -> str:
-        """Return a person's e-mail address, `ecs`, or `system` for the portal itself."""
-        return self.actor_email or ("ecs" if self.kind == EventKind.ECS else "system")
+        return event_actor(self.actor_email, self.kind)
 
 
-class UpgradeCheck(models.Model):
+class UpgradeCheck(Revised):
     """One check: a pre-flight result of the trigger (never changed) or a row of the validation matrix (newest result)."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
@@ -538,7 +634,7 @@ class UpgradeCheck(models.Model):
         return self.is_signed and probed not in (CheckStatus.UNKNOWN, self.status)
 
 
-class ValidationRun(Leased):
+class ValidationRun(Revised, Leased):
     """The portal's own validation of one upgrade, in the background: when to probe next, and until when."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")

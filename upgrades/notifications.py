@@ -20,8 +20,7 @@ NEXT_AFTER_OVERDUE = (
 NEXT_AFTER_STALL = "Next: find the cause on the upgrade's page. Stop the upgrade to let ECS roll it back."
 
 
-def notify_started(upgrade: Upgrade) -> None:
-    rollouts = get_rollouts(upgrade)
+def notify_started(upgrade: Upgrade, rollouts: list[Rollout]) -> None:
     names = ", then ".join(inline_label(rollout.service) for rollout in rollouts)
     destination = f"to {upgrade.version}"
     if upgrade.rolls_back:

@@ -14,7 +14,7 @@ verdicts.py judges a rollout. The checks before and after an upgrade follow the 
 https://docs.getaxonflow.com/docs/deployment/deployment-operations/
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from django.db import models
@@ -264,6 +264,19 @@ def describe_upgrade(
         "Skipped, disabled": list_services(Status.SKIPPED),
     }
     return " ".join([first, *(f"{what}: {names}." for what, names in others.items() if names)])
+
+
+def describe_errors(rollouts: Iterable[tuple[str, str | None, str | None]]) -> str | None:
+    """Return the error messages of an upgrade by service, or None. Leaves out services that were not attempted.
+
+    `rollouts`: service, outcome and error message of each, in rolling order.
+    """
+    reasons = [
+        f"{service}: {error_message}"
+        for service, outcome, error_message in rollouts
+        if error_message and outcome != Outcome.NOT_ATTEMPTED
+    ]
+    return " ".join(reasons) or None
 
 
 def not_supported(controller: str) -> str:

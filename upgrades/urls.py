@@ -6,6 +6,7 @@ from upgrades.pages.detail import detail
 from upgrades.pages.history import history, history_csv
 from upgrades.pages.overview import platform_services
 from upgrades.pages.rollback import rollback
+from upgrades.pages.service_logs import download_logs, service_logs
 from upgrades.pages.stop import stop
 
 app_name = "upgrades"
@@ -22,5 +23,7 @@ urlpatterns = [
     path("upgrades/<str:upgrade_id>/rollback", rollback, name="rollback"),
     path("upgrades/<str:upgrade_id>/probe", validation.probe, name="probe"),
     path("upgrades/<str:upgrade_id>/evidence", validation.evidence, name="evidence"),
+    path("upgrades/<str:upgrade_id>/<str:service>/logs", service_logs, name="service_logs"),
+    path("upgrades/<str:upgrade_id>/<str:service>/logs.<slug:form>", download_logs, name="log_download"),
     path("upgrades/<str:upgrade_id>/validation/<str:check>", validation.sign, name="sign"),
 ]

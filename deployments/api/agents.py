@@ -2,16 +2,16 @@
 
 import uuid
 
+from django.http import HttpResponse
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from deployments import commands
-from deployments.api import serializers
+from deployments.api import reads, serializers
 from deployments.api.deployments import LOCATION, WRITE_ERRORS, find_agent
-from deployments.models import Agent
 from portal.access import Policy, get_api_organization, person
+from portal.api.json_rows import respond_json
 from portal.api.routes import (
     IDEMPOTENCY_KEY,
     ORGANIZATION,
@@ -21,7 +21,6 @@ from portal.api.routes import (
     read_body,
     read_query,
 )
-from portal.pagination import paginate
 
 
 @extend_schema(
@@ -42,19 +41,14 @@ from portal.pagination import paginate
     responses={201: serializers.AgentRecord, **WRITE_ERRORS},
 )
 @api_route("GET", "POST", allow=Policy.VIEWER)
-def agents(request: Request) -> Response:
+def agents(request: Request) -> HttpResponse:
     """List the organization's agents, newest first, or create one (POST). Pass secrets by ARN, never as values."""
     if request.method == "POST":
         return create(request)
-    query = read_query(request, serializers.AgentQuery)
-    organization = get_api_organization(request)
-    rows = Agent.objects.visible_to(request.user).for_list(organization, q=query["q"])
-    page = paginate(rows, skip=query["skip"], limit=query["limit"])
-    records = [serializers.agent_record(agent) for agent in page.items]
-    return Response(page.envelope(records, organization=organization.slug, q=query["q"]))
+    return reads.read_agents(request, read_query(request, serializers.AgentQuery))
 
 
-def create(request: Request) -> Response:
+def create(request: Request) -> HttpResponse:
     read_query(request)
     body = read_body(request, serializers.AgentBody)
     organization = get_api_organization(request)
@@ -62,7 +56,7 @@ def create(request: Request) -> Response:
         organization, actor=person(request), idempotency_key=get_idempotency_key(request), **body
     )
     location = reverse("api-agent", args=[made.pk])
-    return Response(serializers.agent_record(made), status=201, headers={"Location": location})
+    return respond_json(reads.read_agent(request, made.pk), status=201, headers={"Location": location})
 
 
 @extend_schema(
@@ -81,11 +75,11 @@ def create(request: Request) -> Response:
     responses={200: serializers.AgentRecord, **errors(400, 401, 403, 404, 413, 415, 503)},
 )
 @api_route("GET", "PATCH", allow=Policy.VIEWER)
-def agent(request: Request, agent_id: uuid.UUID) -> Response:
+def agent(request: Request, agent_id: uuid.UUID) -> HttpResponse:
     """Return one agent, or change it (PATCH). A change applies to its future deployments."""
     read_query(request)
-    found = find_agent(request, agent_id)
     if request.method == "PATCH":
+        found = find_agent(request, agent_id)
         changes = read_body(request, serializers.AgentBody, partial=True)
-        found = commands.update_agent(found, actor=person(request), **changes)
-    return Response(serializers.agent_record(found))
+        commands.update_agent(found, actor=person(request), **changes)
+    return respond_json(reads.read_agent(request, agent_id))

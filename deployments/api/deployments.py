@@ -7,18 +7,17 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from django.http import HttpResponse
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from deployments import commands
-from deployments.api import serializers
-from deployments.cloudwatch.logs import read_logs
-from deployments.cloudwatch.metrics import read_metrics
-from deployments.lists import deployments_page, events_page
+from deployments.api import reads, serializers
 from deployments.models import Agent, Deployment
 from portal.access import Policy, get_api_organization, person, require_second_factor
+from portal.api.json_rows import respond_json
 from portal.api.routes import (
     IDEMPOTENCY_KEY,
     ORGANIZATION,
@@ -29,6 +28,8 @@ from portal.api.routes import (
     read_body,
     read_query,
 )
+from portal.cloudwatch.logs import read_logs
+from portal.cloudwatch.metrics import read_metrics
 from portal.errors import PortalError, found_or_404
 from portal.models import Organization
 from portal.times import utc
@@ -59,29 +60,22 @@ WRITE_ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
     responses={201: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
 @api_route("GET", "POST", allow=Policy.VIEWER)
-def deployments(request: Request) -> Response:
+def deployments(request: Request) -> HttpResponse:
     """List the organization's deployments, newest first, or deploy one of its agents (POST)."""
     if request.method == "POST":
         return create(request)
-    query = read_query(request, serializers.DeploymentQuery)
-    organization = get_api_organization(request)
-    if query["agent_id"]:
-        find_agent(request, query["agent_id"], organization)
-    page = deployments_page(request.user, organization, **query)
-    filters = {"agent_id": as_text(query["agent_id"]), "status": query["status"], "q": query["q"]}
-    records = [serializers.deployment_record(deployment) for deployment in page.items]
-    return Response(page.envelope(records, organization=organization.slug, **filters))
+    return reads.read_deployments(request, read_query(request, serializers.DeploymentQuery))
 
 
-def create(request: Request) -> Response:
+def create(request: Request) -> HttpResponse:
     read_query(request)
     body = read_body(request, serializers.CreateBody)
     agent = find_agent(request, body.pop("agent_id"), get_api_organization(request))
     deployment = commands.create_deployment(
         agent, actor=person(request), idempotency_key=get_idempotency_key(request), **body
     )
-    record = serializers.full_record(find_deployment(request, deployment.pk))
-    return Response(record, status=201, headers={"Location": reverse("api-deployment", args=[deployment.pk])})
+    location = reverse("api-deployment", args=[deployment.pk])
+    return respond_json(reads.read_deployment(request, deployment.pk), status=201, headers={"Location": location})
 
 
 @extend_schema(
@@ -122,19 +116,20 @@ def deploy(request: Request, agent_id: uuid.UUID) -> Response:
     responses={204: None, **WRITE_ERRORS},
 )
 @api_route("GET", "DELETE", allow=Policy.VIEWER)
-def deployment(request: Request, deployment_id: uuid.UUID) -> Response:
+def deployment(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Return one deployment with its newest events, or kill it (DELETE).
 
     A killed deployment keeps its record. Its ECS service is deleted afterwards.
     """
     read_query(request)
-    found = find_deployment(request, deployment_id)
     if request.method == "DELETE":
+        found = find_deployment(request, deployment_id)
         read_body(request, NoBody)
         commands.kill_deployment(found, actor=person(request), idempotency_key=get_idempotency_key(request))
         return Response(status=204)
-    commands.mark_watched(found)
-    return Response(serializers.full_record(found))
+    record = reads.read_deployment(request, deployment_id)
+    commands.mark_watched(Deployment(pk=deployment_id))
+    return respond_json(record)
 
 
 @extend_schema(
@@ -145,14 +140,9 @@ def deployment(request: Request, deployment_id: uuid.UUID) -> Response:
     responses={200: serializers.EventList, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
-def events(request: Request, deployment_id: uuid.UUID) -> Response:
+def events(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """List the deployment's events, newest first."""
-    query = read_query(request, serializers.EventQuery)
-    found = find_deployment(request, deployment_id, with_events=False)
-    page = events_page(found, **query)
-    filters = {"event_type": query["event_type"], "status": query["status"]}
-    records = [serializers.event_record(event) for event in page.items]
-    return Response(heading(found) | page.envelope(records, **filters))
+    return reads.read_events(request, deployment_id, read_query(request, serializers.EventQuery))
 
 
 @extend_schema(
@@ -169,8 +159,8 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
     Pass `next_cursor` of one page as `cursor` to get the next page.
     """
     query = read_query(request, serializers.LogQuery)
-    found = find_deployment(request, deployment_id, with_events=False)
-    page = read_logs(found, **query, reader=person(request))
+    found = find_deployment(request, deployment_id)
+    page = read_logs(found.cloudwatch, **query, reader=person(request))
     refuse_unread("logs", page.read_at is None, page.error)
     items = [serializers.log_record(line, found) for line in page.items]
     answer = {"items": items, "limit": query["limit"], "level": query["level"], "q": query["q"]}
@@ -191,8 +181,8 @@ def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
     """List CPU and memory usage in percent of what is reserved, newest first. No point means that no task was running."""
     query = read_query(request, serializers.MetricQuery)
     limit = query.pop("limit")
-    found = find_deployment(request, deployment_id, with_events=False)
-    series = read_metrics(found, **query)
+    found = find_deployment(request, deployment_id)
+    series = read_metrics(found.cloudwatch, **query)
     refuse_unread("metrics", series.read_at is None, series.error)
     newest = series.points[::-1]
     answer: Json = {"items": [serializers.metric_record(point, found) for point in newest[:limit]], "limit": limit}
@@ -210,7 +200,7 @@ def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
 @api_route("POST", allow=Policy.OPERATOR)
-def restart(request: Request, deployment_id: uuid.UUID) -> Response:
+def restart(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Restart a stopped or failed deployment."""
     read_query(request)
     read_body(request, NoBody)
@@ -226,7 +216,7 @@ def restart(request: Request, deployment_id: uuid.UUID) -> Response:
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
 @api_route("POST", allow=Policy.OPERATOR)
-def stop(request: Request, deployment_id: uuid.UUID) -> Response:
+def stop(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Stop all tasks. The status becomes `stopped` once ECS reports that none is running."""
     read_query(request)
     read_body(request, NoBody)
@@ -242,27 +232,26 @@ def stop(request: Request, deployment_id: uuid.UUID) -> Response:
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
 @api_route("POST", allow=Policy.OPERATOR)
-def scale(request: Request, deployment_id: uuid.UUID) -> Response:
+def scale(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Change the number of replicas of a running deployment."""
     read_query(request)
     body = read_body(request, serializers.ScaleBody)
     return act(request, deployment_id, commands.scale_deployment, **body)
 
 
-def act(request: Request, deployment_id: uuid.UUID, command: Callable[..., Deployment], **asked: Any) -> Response:
-    found = find_deployment(request, deployment_id, with_events=False)
+def act(request: Request, deployment_id: uuid.UUID, command: Callable[..., Deployment], **asked: Any) -> HttpResponse:
+    found = find_deployment(request, deployment_id)
     command(found, actor=person(request), idempotency_key=get_idempotency_key(request), **asked)
-    return Response(serializers.full_record(find_deployment(request, deployment_id)))
+    return respond_json(reads.read_deployment(request, deployment_id))
 
 
-def find_deployment(request: Request, deployment_id: uuid.UUID, *, with_events: bool = True) -> Deployment:
+def find_deployment(request: Request, deployment_id: uuid.UUID) -> Deployment:
     """Return a deployment that the user may see.
 
     *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
     """
     visible = Deployment.objects.visible_to(request.user)
-    rows = visible.for_detail() if with_events else visible.select_related("agent", "organization")
-    deployment = found_or_404(rows.filter(pk=deployment_id).first())
+    deployment = found_or_404(visible.select_related("agent", "organization").filter(pk=deployment_id).first())
     require_second_factor(request.user, deployment.organization)
     return deployment
 
@@ -289,7 +278,3 @@ def refuse_unread(what: str, is_unread: bool, error: str | None) -> None:
         raise PortalError(
             "aws_unavailable", f"The {what} could not be read from AWS. {error} Try again in a few seconds.", 502
         )
-
-
-def as_text(value: uuid.UUID | None) -> str | None:
-    return str(value) if value else None

@@ -1,23 +1,21 @@
 """Request bodies, queries and records of the deployment and agent routes.
 
-Records are built by plain functions for speed, because lists of them are the portal's most requested responses. The
-serializer classes below them describe the same shapes for the schema.
+PostgreSQL makes the records of rows (reads.py). The serializer classes describe their shapes for the schema.
 """
 
-from datetime import datetime
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from deployments.cloudwatch.log_lines import LEVELS
-from deployments.cloudwatch.logs import DEFAULT_LIMIT, MAX_LIMIT, LogLine
-from deployments.cloudwatch.metrics import MetricPoint
 from deployments.commands import DEFAULT_CPU, DEFAULT_MEMORY
 from deployments.container_spec import FARGATE_SIZES, MAX_VALUE_LENGTH, MAX_VARIABLES
-from deployments.models import Agent, Deployment, DeploymentEvent
+from deployments.models import Deployment
 from deployments.states import EventType, Status
 from portal.api.routes import PageQuery, StrictSerializer, StrictString, choice
+from portal.cloudwatch.log_lines import LEVELS
+from portal.cloudwatch.logs import DEFAULT_LIMIT, MAX_LIMIT, LogLine
+from portal.cloudwatch.metrics import MetricPoint
 from portal.pagination import MAX_SKIP
 from portal.times import normalize_time, utc
 
@@ -147,61 +145,6 @@ class AgentBody(StrictSerializer):
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
-
-
-def agent_record(agent: Agent) -> Json:
-    return {
-        "id": str(agent.pk),
-        "name": agent.name,
-        "description": agent.description,
-        "image": agent.image,
-        "cpu": agent.cpu,
-        "memory": agent.memory,
-        "environment": agent.environment,
-        "status": agent.status,
-        "created_at": utc(agent.created_at),
-    }
-
-
-def deployment_record(deployment: Deployment) -> Json:
-    return {
-        "id": str(deployment.pk),
-        "agent_id": str(deployment.agent_id),
-        "agent_name": deployment.agent.name,
-        "organization": deployment.organization.slug,
-        "status": deployment.status,
-        "version": deployment.version,
-        "replicas": deployment.replicas,
-        "running_replicas": deployment.running_replicas,
-        "node_id": deployment.node_id,
-        "started_at": utc(deployment.started_at),
-        "ended_at": utc(deployment.ended_at),
-        "error_message": deployment.error_message,
-        "created_at": utc(deployment.created_at),
-    }
-
-
-def full_record(deployment: Deployment) -> Json:
-    """Return the record with its newest events. The deployment must come from for_detail()."""
-    events = [event_fields(event, datetime.fromisoformat(event["created_at"])) for event in deployment.newest_events]
-    return {**deployment_record(deployment), "events": events}
-
-
-def event_record(event: DeploymentEvent) -> Json:
-    return event_fields(vars(event), event.created_at)
-
-
-def event_fields(event: Json, created_at: datetime) -> Json:
-    return {
-        "id": str(event["id"]),
-        "deployment_id": str(event["deployment_id"]),
-        "event_type": event["event_type"],
-        "status": event["status"],
-        "node_id": event["node_id"],
-        "error_message": event["error_message"],
-        "created_at": utc(created_at),
-        "actor": event["actor"],
-    }
 
 
 def log_record(line: LogLine, deployment: Deployment) -> Json:

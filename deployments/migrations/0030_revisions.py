@@ -1,4 +1,7 @@
-"""Keep each deploy of an agent as a revision. The previous release leaves a deployment's revision empty."""
+"""Keep each deploy of an agent as a revision. The previous release leaves a deployment's revision empty.
+
+A page shows both new columns of a deployment: the trigger of migration 0022 counts their changes, as it is.
+"""
 
 import uuid
 
@@ -40,7 +43,7 @@ DROP FUNCTION deployments_keep_revision();
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("deployments", "0021_due_clusters"),
+        ("deployments", "0023_by_replicas"),
         ("portal", "0023_row_level_security"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]

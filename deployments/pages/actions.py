@@ -150,8 +150,8 @@ def get_selected(request: HttpRequest, organization: Organization) -> list[Deplo
             ids.append(UUID(text))
         except ValueError:
             continue
-    visible = Deployment.objects.visible_to(request.user).for_list(organization)
-    return list(visible.filter(pk__in=ids))
+    visible = Deployment.objects.visible_to(request.user).matching(organization)
+    return list(visible.filter(pk__in=ids).select_related("agent", "organization"))
 
 
 def preview_row(command: Command, deployment: Deployment) -> BulkRow:

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
@@ -11,18 +12,25 @@ from deployments import commands
 from deployments.models import Deployment
 from deployments.pages.action_words import build_actions
 from deployments.pages.context import find_deployment
-from deployments.pages.logs_region import build_logs, exact, newer_records, read_filters
-from deployments.pages.metrics_region import build_metrics
-from deployments.pages.time_window import RANGES, Window, moment, parse_window
-from deployments.pages.timeline_region import build_timeline
-from portal.access import Policy, get_page_organization, person, policy
+from deployments.pages.live_tags import LiveDeployment, live_deployment
+from deployments.pages.timeline_region import EVENT_LABELS, build_links_around, build_timeline, list_marks
+from portal.access import Policy, get_page_organization, get_role, open_page, person, policy
 from portal.errors import NOT_FOUND, PortalError
 from portal.web.context import page_context
-from portal.web.htmx import render_page, wants_fragment
+from portal.web.htmx import answer_unchanged, make_tag, render_page, wants_fragment
+from portal.web.observe.download import list_downloads
+from portal.web.observe.logs import build_logs, build_poll
+from portal.web.observe.metrics import build_metrics
+from portal.web.observe.time_window import RANGES, Window, parse_window
 
 # Polling intervals of the pages in seconds: short while something is changing, longer otherwise.
 CHANGING, WATCHED_STEADY, STEADY = 2, 4, 15
 REGIONS = ("state", "window", "timeline", "metrics", "logs", "log-poll")
+FRAGMENTS = {"state": "deployments/_live.html", "timeline": "deployments/_timeline.html"} | {
+    name: f"portal/web/observe/_{name.replace('-', '_')}.html" for name in ("window", "metrics", "logs", "log-poll")
+}
+# Those that show only rows that the tag of the deployment covers. `state` brings the timeline of a live window along.
+REVISED = (None, "state", "timeline")
 
 
 @policy(Policy.VIEWER)
@@ -33,13 +41,28 @@ def detail(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse
     htmx names the region it needs in a header. Only the regions read CloudWatch, so the page renders whatever AWS does.
     `?whole=1`, for browsers without JavaScript, renders everything in one response.
     """
-    organization = get_page_organization(request, slug)
-    deployment = find_deployment(request, organization, deployment_id)
-    commands.mark_watched(deployment)
     window = parse_window(request.GET, now=timezone.now())
     region = request.headers.get("HX-Target", "state") if wants_fragment(request) else None
     if region not in (None, *REGIONS):
         raise PortalError("not_found", NOT_FOUND, 404)
+    statement, values = live_deployment(deployment_id, window.since)
+    organization = get_page_organization(request, slug)
+    live = LiveDeployment(*open_page(request, organization, statement, values).live)
+    commands.mark_unmarked([deployment_id] if live.needs_mark else [])
+    tag = None
+    if live.revision is not None and region in REVISED:
+        tag = make_tag(
+            request,
+            region or "state",
+            get_role(request.user, organization),
+            live.revision,
+            live.agent_name,
+            live.oldest_event,
+        )
+        unchanged = answer_unchanged(request, tag, times=live.times)
+        if unchanged:
+            return unchanged
+    deployment = find_deployment(request, organization, deployment_id)
     context = page_context(request, organization) | {
         "deployment": deployment,
         "here": request.path,
@@ -50,10 +73,8 @@ def detail(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse
         "poll_seconds": WATCHED_STEADY if deployment.is_settled else CHANGING,
     }
     context |= region_context(request, deployment, window, region, may_not_reason=context["may_not_reason"])
-    fragment = f"deployments/_{(region or 'state').replace('-', '_')}.html"
-    response = render_page(request, "deployments/detail.html", fragment, context)
-    response["Vary"] = f"{response['Vary']}, HX-Target"
-    return response
+    fragment = FRAGMENTS[region or "state"]
+    return render_page(request, "deployments/detail.html", fragment, context, tag=tag)
 
 
 def region_context(
@@ -64,19 +85,16 @@ def region_context(
     context: dict[str, Any] = {}
     if region in (None, "state"):
         context["actions"] = build_actions(deployment, may_not_reason)
-    if region in (None, "window", "timeline"):
+    if region in (None, "window", "timeline") or (region == "state" and window.is_live):
         context["timeline"] = build_timeline(request.GET, deployment, window)
+        context["event_labels"] = EVENT_LABELS
+        context["link_around"] = build_links_around(request.path, request.GET)
     if region == "metrics" or is_whole:
-        context["metrics"] = build_metrics(deployment, window)
+        context["metrics"] = build_metrics(deployment.cloudwatch, window, list_marks(deployment, window))
     if region == "logs" or is_whole:
-        context["logs"] = build_logs(request.GET, deployment, window, reader=person(request))
+        place = [deployment.organization.slug, deployment.pk]
+        context["downloads"] = list_downloads(lambda form: reverse("deployments:log_download", args=[*place, form]))
+        context["logs"] = build_logs(request.GET, deployment.cloudwatch, window, reader=person(request))
     if region == "log-poll":
-        context |= poll_context(request, deployment, window)
+        context |= build_poll(request.GET, deployment.cloudwatch, window)
     return context
-
-
-def poll_context(request: HttpRequest, deployment: Deployment, window: Window) -> dict[str, Any]:
-    """Build the context with the newer log lines and the time to continue from."""
-    after = moment(request.GET.get("after")) or window.until
-    newer, until = newer_records(request.GET, deployment, after)
-    return {"logs": {"after": exact(until), "filters": read_filters(request.GET)}, "newer": newer}

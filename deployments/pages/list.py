@@ -12,29 +12,53 @@ from deployments.lists import deployments_page
 from deployments.models import NEWEST_FIRST, Agent, counts_by_status
 from deployments.pages.detail import CHANGING, STEADY
 from deployments.pages.forms import SORT_LABELS, ListFilters
+from deployments.pages.live_tags import LiveList, live_list
 from deployments.states import Status
-from portal.access import Policy, get_page_organization, policy
+from portal.access import Policy, get_page_organization, get_role, open_page, policy
 from portal.models import Organization
 from portal.pagination import DEFAULT_LIMIT
 from portal.web.context import page_context
-from portal.web.htmx import render_page
+from portal.web.htmx import answer_unchanged, make_tag, render_page
+
+# What a row shows, and what decides how often the list is asked for again.
+COLUMNS = (
+    *("agent__name", "status", "status_at", "running_replicas", "replicas", "version", "error_message"),
+    *("observed_generation", "requested_generation"),
+)
 
 
 @policy(Policy.VIEWER)
 @require_safe
 def list_deployments(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the list. The filters are in the query string, and the fragment polls with the same filters."""
-    organization = get_page_organization(request, slug)
-    return render_page(request, "deployments/list.html", "deployments/_rows.html", list_context(request, organization))
+    asked = live_list(request.GET)
+    if asked is None:
+        organization = get_page_organization(request, slug)
+        context, tag = list_context(request, organization), None
+        commands.mark_watched(*context["page"].items)
+    else:
+        statement, values = asked
+        organization = get_page_organization(request, slug)
+        live = LiveList(*open_page(request, organization, statement, values).live)
+        commands.mark_unmarked(live.unmarked or [])
+        tag = make_tag(request, "rows", get_role(request.user, organization), live.rows, live.counts, live.has_agents)
+        unchanged = answer_unchanged(request, tag)
+        if unchanged:
+            return unchanged
+        context = list_context(request, organization)
+    return render_page(request, "deployments/list.html", "deployments/_rows.html", context, tag=tag)
 
 
 def list_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
     agents = Agent.objects.visible_to(request.user).filter(organization=organization).order_by("name", "id")
+    agents = agents.only("name")
     form = ListFilters(agents, request.GET)
     form.full_clean()
     given = form.cleaned_data
     filters = {"status": "", "agent": None, "q": "", "sort": NEWEST_FIRST} | {k: v for k, v in given.items() if v}
     agent = filters["agent"]
+    counts = counts_by_status(organization)
+    total = counts[filters["status"]] if filters["status"] else sum(counts.values())
     page = deployments_page(
         request.user,
         organization,
@@ -44,8 +68,9 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         agent_id=agent.pk if agent else None,
         q=filters["q"] or None,
         sort=filters["sort"],
+        total=None if agent or filters["q"] else total,
+        columns=COLUMNS,
     )
-    commands.mark_watched(*page.items)
     query = {name: request.GET[name] for name in ("status", "agent", "q", "sort") if request.GET.get(name)}
     is_changing = any(not deployment.is_settled for deployment in page.items)
     return page_context(request, organization) | {
@@ -54,16 +79,16 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         "filters": filters,
         "agents": agents,
         "sorts": SORT_LABELS.items(),
-        "statuses": status_chips(organization, query),
+        "statuses": status_chips(organization, counts, query),
         "query_without_skip": urlencode(query),
         "poll_seconds": CHANGING if is_changing else STEADY,
         "with_boxes": True,
+        "labels": dict(Status.choices),
     }
 
 
-def status_chips(organization: Organization, query: dict[str, str]) -> list[dict[str, Any]]:
+def status_chips(organization: Organization, counts: dict[str, int], query: dict[str, str]) -> list[dict[str, Any]]:
     """Return a link for "All" and for each status, with counts. The links keep the other filters."""
-    counts = counts_by_status(organization)
     chips = [("", "All", sum(counts.values())), *((s.value, s.label, counts[s]) for s in Status)]
     address = reverse("deployments:list", args=[organization.slug])
     return [

@@ -1,22 +1,27 @@
 """Builds the timeline region of the deployment page for its time window: filtered, counted and folded. No AWS."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.http import QueryDict
 
 from deployments.models import Deployment, DeploymentEvent
-from deployments.pages.time_window import Span, Window, around_event
 from deployments.pages.timeline import Day, group_by_day
 from deployments.states import EventType, Status
 from portal.pagination import MAX_SKIP, Page
+from portal.web.observe.time_window import Span, Window, around_event
 
 EVENTS_SHOWN = 50
+EVENT_LABELS = {kind.value: str(kind.label) for kind in EventType}
 # The counts on the filter chips stop here and then show "1000+", so that they stay cheap.
 MAX_COUNTED = 1000
+# Events that the charts show as marks: the actions of people.
+MARKED = (EventType.CREATE, EventType.SCALE, EventType.RESTART, EventType.STOP, EventType.KILL)
+MAX_MARKS, MAX_MARK_DETAIL_LENGTH = 40, 30
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,20 @@ def build_timeline(query: QueryDict, deployment: Deployment, window: Window) -> 
     )
 
 
+def build_links_around(path: str, query: QueryDict) -> Callable[[DeploymentEvent], str]:
+    """Return a function that returns the address of the page with the window around an event, and else unchanged."""
+    kept = query.copy()
+    for name in ("range", "since", "until", "at", "skip"):
+        kept.pop(name, None)
+    begin = f"{path}?{kept.urlencode()}&" if kept else f"{path}?"
+
+    def link_around(event: DeploymentEvent) -> str:
+        near = around_event(event.created_at)
+        return f"{begin}{urlencode({'since': near.since, 'until': near.until, 'at': event.pk})}"
+
+    return link_around
+
+
 def in_window(deployment: Deployment, window: Window, **filters: Any) -> Any:
     """Return the events of the window. A live window has no end, so that it includes events of this moment."""
     until = None if window.is_live else window.until
@@ -96,3 +115,15 @@ def newest_event_at(deployment: Deployment) -> datetime | None:
     """Return the time of the newest event, from the events that the row already has. *Costs* no query."""
     newest = deployment.newest_events[0]["created_at"] if deployment.newest_events else None
     return datetime.fromisoformat(newest) if isinstance(newest, str) else newest
+
+
+def list_marks(deployment: Deployment, window: Window) -> list[tuple[datetime, str]]:
+    """Return the times and labels of the events that the charts of the window mark. *Costs* one query."""
+    events = in_window(deployment, window).filter(event_type__in=MARKED)[:MAX_MARKS]
+    return [(event.created_at, describe_mark(event)) for event in events]
+
+
+def describe_mark(event: DeploymentEvent) -> str:
+    """Return the label of a mark: the event, and its detail if that is short, such as `Scaled from 2 to 3`."""
+    is_short = len(event.detail) <= MAX_MARK_DETAIL_LENGTH
+    return f"{event.get_event_type_display()} {event.detail if is_short else ''}".strip()

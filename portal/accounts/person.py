@@ -1,23 +1,24 @@
 """Finds the person of a request, and enters the context of their organizations (portal/tenancy.py).
 
-One statement reads the session and its person, and enters the context. It runs for each request, so a change of the person
-or of a membership takes effect with the next one.
+The statement that reads the session reads its person, and their memberships and organizations, and enters the context as
+well. It runs for each request, so a change of any of them takes effect with the next one.
 """
 
 from contextvars import ContextVar
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 from allauth.account.auth_backends import AuthenticationBackend as AllauthBackend
 from django.contrib.auth import middleware
 from django.contrib.auth.models import AnonymousUser
-from django.db import connection
+from django.db import OperationalError, connection
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
 from portal import tenancy
-from portal.models import User
+from portal.models import Access, Organization, User
 
 # The person of the session that this request has read.
 _person: ContextVar[User | None] = ContextVar("person", default=None)
@@ -65,44 +66,67 @@ def open_session(stored_key: str) -> OpenedSession | None:
     AuthenticationBackend calls `enter_person`.
     *Costs* one statement.
     """
-    statement = (
-        f"SELECT opened.session_data, opened.expire_date, opened.organizations, {person_columns()}"  # noqa: S608 - our own
-        " FROM portal_open_session(%s, %s) AS opened LEFT JOIN portal_user AS person ON person.id = opened.person_id"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [stored_key, timezone.now()])
-        data, expire_date, context, *values = cursor.fetchone()
-    tenancy.enter(context, connection=connection)
-    _person.set(as_person(values))
-    return OpenedSession(data, expire_date) if data is not None else None
+    opened, person = open_request(stored_key, None)
+    _person.set(person)
+    return opened
 
 
 def enter_person(user_id: int) -> User | None:
     """Read a person and enter their organizations. *Costs* one statement."""
-    statement = (
-        f"SELECT entered.organizations, {person_columns()} FROM portal_enter_person(%s) AS entered (organizations)"  # noqa: S608 - our own
-        " LEFT JOIN portal_user AS person ON person.id = %s"
-    )
+    return open_request(None, user_id)[1]
+
+
+def open_request(stored_key: str | None, user_id: int | None) -> tuple[OpenedSession | None, User | None]:
+    """Read a session and its person, or a person alone, with their access, and enter their organizations.
+
+    The statement changes nothing but the context, so it is sent again on a new connection if a kept one is dead.
+    """
+    is_kept = connection.connection is not None and not connection.in_atomic_block
+    try:
+        rows = read_rows(stored_key, user_id)
+    except OperationalError:
+        if not is_kept or not connection.connection.closed:
+            raise
+        connection.close()
+        rows = read_rows(stored_key, user_id)
+    session, has_second_factor, person = rows[0][:2], rows[0][2], rows[0][3 : 3 + len(names_of(User))]
+    own = [row[3 + len(names_of(User)) :] for row in rows]  # role and organization
+    held = [values for values in own if values[0] is not None]
+    tenancy.enter(tenancy.context_of(values[1] for values in held), connection=connection)
+    opened = OpenedSession(*session) if session[0] is not None else None
+    if person[0] is None:
+        return opened, None
+    user = User.from_db(connection.alias, names_of(User), person)
+    user.access = Access(has_second_factor, held, names_of(Organization))
+    return opened, user
+
+
+def read_rows(stored_key: str | None, user_id: int | None) -> list[tuple[Any, ...]]:
+    """Return a row for each organization of the person; one row without an organization if there is none."""
     with connection.cursor() as cursor:
-        cursor.execute(statement, [user_id, user_id])
-        context, *values = cursor.fetchone()
-    tenancy.enter(context, connection=connection)
-    return as_person(values)
+        cursor.execute(statement(), [stored_key, timezone.now(), user_id])
+        return list(cursor.fetchall())
 
 
-def person_columns() -> str:
-    return ", ".join(f"person.{field.column}" for field in User._meta.concrete_fields)
+@cache
+def statement() -> str:
+    """Return the call of `portal_open_request` (migration 0043) with the columns that this release knows."""
+    person = ", ".join(f"(person).{name}" for name in names_of(User))
+    organization = ", ".join(f"(organization).{name}" for name in names_of(Organization))
+    columns = f"session_data, expire_date, has_second_factor, {person}, role, {organization}"
+    return f"SELECT {columns} FROM portal_open_request(%s, %s, %s)"  # noqa: S608 - our own
 
 
-def as_person(values: list[Any]) -> User | None:
-    """Return the person with these values of all columns; None if they are those of an outer join without a row."""
-    names = [field.attname for field in User._meta.concrete_fields]
-    return User.from_db(connection.alias, names, values) if values[names.index("id")] is not None else None
+@cache
+def names_of(model: type[User | Organization]) -> list[str]:
+    """Return the columns of the model, the id first, which are also the names of its attributes."""
+    return [field.attname for field in model._meta.concrete_fields]
 
 
 def follow_sign_in(user: User, **_: Any) -> None:
     """Enter the organizations of the person who has just signed in."""
-    enter_person(user.pk)
+    read = enter_person(user.pk)
+    user.access = read.access if read else None
 
 
 def follow_sign_out(**_: Any) -> None:

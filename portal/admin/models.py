@@ -29,11 +29,12 @@ from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from portal.access import Policy, policy
 from portal.admin.connection_test import test_connection
-from portal.admin.site import CheckedAutocompletes, ReadOnlyAdmin, StaffAdmin
+from portal.admin.iam_policies import NO_CLUSTER, build_documents
+from portal.admin.site import CheckedAutocompletes, ReadOnlyAdmin, StaffAdmin, record_read
 from portal.audit import record
 from portal.elevation import end, enter
 from portal.members.approvals import find_too_few_approvers
@@ -357,9 +358,11 @@ class OrganizationAdmin(AuditedAdmin):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.test_connection_view)
         name = "portal_organization_test_connection"
+        policies = self.admin_site.admin_view(self.iam_policies_view)
         enter, leave = self.admin_site.admin_view(self.enter_view), self.admin_site.admin_view(self.leave_view)
         return [
             path("<uuid:pk>/test-connection/", view, name=name),
+            path("<uuid:pk>/iam-policies/", policies, name="portal_organization_iam_policies"),
             path("<uuid:pk>/enter/", enter, name="portal_organization_enter"),
             path("<uuid:pk>/leave/", leave, name="portal_organization_leave"),
             *super().get_urls(),
@@ -395,6 +398,22 @@ class OrganizationAdmin(AuditedAdmin):
             end(elevation, actor=staff)
             messages.success(request, f"You left {elevation.organization.name}.")
         return redirect("admin:portal_organization_change", pk)
+
+    @policy(Policy.STAFF)
+    @method_decorator(require_safe)
+    def iam_policies_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Show the IAM policies that the organization's account and the portal's need. *Costs* one call to AWS."""
+        organization = get_object_or_404(Organization, pk=pk)
+        documents = build_documents(organization)
+        record_read(request, organization)
+        context = self.admin_site.each_context(request) | {
+            "title": "IAM policies",
+            "opts": self.opts,
+            "original": organization,
+            "documents": documents,
+            "why_none": "" if documents else NO_CLUSTER,
+        }
+        return TemplateResponse(request, "admin/portal/organization/iam_policies.html", context)
 
     @policy(Policy.STAFF)
     @method_decorator(require_POST)

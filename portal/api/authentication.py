@@ -8,6 +8,7 @@ from django.http import QueryDict
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import authentication
 from rest_framework.exceptions import PermissionDenied
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 
 from portal.errors import CSRF_MISSING, PortalError
@@ -28,8 +29,11 @@ class SessionAuthentication(authentication.SessionAuthentication):
     def enforce_csrf(self, request: Request) -> None:
         """Check the token in the header only.
 
-        To find a token in the body, REST framework would parse the body before a sign-in is counted.
+        To find a token in the body, REST framework would parse the body before a sign-in is counted. Safe methods
+        need none.
         """
+        if request.method in SAFE_METHODS:
+            return
         without_body = copy(request._request)
         without_body.POST = QueryDict()
         try:

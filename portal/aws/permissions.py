@@ -15,6 +15,7 @@ from typing import Any
 
 # https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html: Policy
 MAX_POLICY_CHARACTERS = 2048
+VERSION = "2012-10-17"
 ANY = "*"
 CLUSTER = "ecs:{region}:{account}:cluster/{cluster}"
 # The services of a cluster, their deployments and revisions, and its tasks. Which of them is meant follows from the action.
@@ -124,6 +125,21 @@ def build_session_policy(role_arn: str, region: str, scope: Scope) -> str:
         "repository": scope.repository or ANY,
     }
     roles = [f"arn:{partition}:iam::{account}:role/*"] if scope.roles is None else list(scope.roles)
+    allowed = [permission for permission in PERMISSIONS if scope.use in permission.uses]
+    statements = build_statements(allowed, partition, names, roles)
+    policy = json.dumps({"Version": VERSION, "Statement": statements}, separators=(",", ":"))
+    if len(policy) > MAX_POLICY_CHARACTERS:
+        raise ValueError(f"A session policy has {len(policy)} characters; AWS allows {MAX_POLICY_CHARACTERS}.")
+    return policy
+
+
+def build_statements(
+    permissions: Iterable[Permission], partition: str, names: dict[str, str], roles: list[str]
+) -> list[dict[str, Any]]:
+    """Return the statements that allow these permissions; those with the same limits share one.
+
+    `names` fills in the resources. `roles` are the ARNs that may be passed to ECS; without any, none may be.
+    """
 
     def expand(form: str) -> list[str]:
         if form == ROLES:
@@ -131,9 +147,7 @@ def build_session_policy(role_arn: str, region: str, scope: Scope) -> str:
         return [form if form == ANY else f"arn:{partition}:{form.format(**names)}"]
 
     statements: dict[str, dict[str, Any]] = {}
-    for permission in PERMISSIONS:
-        if scope.use not in permission.uses:
-            continue
+    for permission in permissions:
         limits: dict[str, Any] = {"Resource": [arn for form in permission.resources for arn in expand(form)]}
         if not limits["Resource"]:
             continue
@@ -142,7 +156,4 @@ def build_session_policy(role_arn: str, region: str, scope: Scope) -> str:
             limits["Condition"] = {operator: {key: value if operator == "StringLike" else expand(value)[0]}}
         statement = statements.setdefault(json.dumps(limits), {"Effect": "Allow", "Action": [], **limits})
         statement["Action"].append(permission.action)
-    policy = json.dumps({"Version": "2012-10-17", "Statement": list(statements.values())}, separators=(",", ":"))
-    if len(policy) > MAX_POLICY_CHARACTERS:
-        raise ValueError(f"A session policy has {len(policy)} characters; AWS allows {MAX_POLICY_CHARACTERS}.")
-    return policy
+    return list(statements.values())

@@ -39,6 +39,26 @@ def read_clock(region: str) -> datetime:
         return parsedate_to_datetime(need(reply["ResponseMetadata"]["HTTPHeaders"], "date"))
 
 
+def own_principal(region: str) -> str:
+    """Return the ARN of the portal's own role or user, as a trust policy names it. *Costs* one call. *Raises* AwsError."""
+    reply = _get_caller(AwsTarget(region))
+    with complete("sts:GetCallerIdentity"):
+        return find_principal(str(need(reply, "Arn")))
+
+
+def find_principal(arn: str) -> str:
+    """Return the ARN of the role of a session. Other ARNs stay.
+
+    The session's ARN leaves out the role's path, so the result is wrong for a role that has one:
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
+
+    >>> find_principal("arn:aws:sts::111111111111:assumed-role/portal/i-0a1b")
+    'arn:aws:iam::111111111111:role/portal'
+    """
+    place, _, rest = arn.partition(":assumed-role/")
+    return f"{place.replace(':sts:', ':iam:')}:role/{rest.partition('/')[0]}" if rest else arn
+
+
 def _get_caller(target: AwsTarget) -> dict[str, Any]:
     with translated("sts:GetCallerIdentity"):
         reply: dict[str, Any] = client(target, "sts").get_caller_identity()

@@ -4,11 +4,12 @@ The context belongs to the work in progress, the setting to the connection. Befo
 two and sets the connection where they differ, so a new connection in the middle of a request works with the same context.
 """
 
+import select
 from typing import Any
 
-from django.db.backends.postgresql import base
-from psycopg import errors
-from psycopg.pq import ExecStatus, TransactionStatus
+from django.db.backends.postgresql import base, features, operations
+from psycopg import OperationalError, errors
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from portal import tenancy
 
@@ -16,8 +17,25 @@ SET = b"SELECT set_config('portal.organizations', $1, false)"
 END = b"SET portal.organizations = '{}'"
 
 
+# Parameters are bound by the server, which counts them with 16 bits.
+MAX_PARAMETERS = 2**16 - 1
+
+
+class DatabaseFeatures(features.DatabaseFeatures):
+    max_query_params = MAX_PARAMETERS
+
+
+class DatabaseOperations(operations.DatabaseOperations):
+    def bulk_batch_size(self, fields: Any, objs: Any) -> int:
+        """Return how many rows of these fields one INSERT may have."""
+        return MAX_PARAMETERS // max(len(fields), 1)
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection that knows which context PostgreSQL has. None means that this is not known."""
+
+    features_class = DatabaseFeatures
+    ops_class = DatabaseOperations
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -26,6 +44,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def init_connection_state(self) -> None:
         self.context_in_database = None
         super().init_connection_state()
+
+    def is_usable(self) -> bool:
+        """Return whether a kept connection still serves. Costs a round trip only if the server has sent something.
+
+        Between two requests it sends nothing, unless it says that it ends the connection, or closes it.
+        """
+        if self.connection is None or self.connection.closed:
+            return False
+        return not has_input(self.connection.fileno()) or super().is_usable()
 
     def create_cursor(self, name: str | None = None) -> Any:
         self.set_context()
@@ -45,6 +72,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
             return False
         # Not by a cursor of psycopg: that takes three times the CPU, and would begin the transaction.
         result = raw.exec_(END) if wanted == tenancy.NOTHING else raw.exec_params(SET, [wanted.encode()])
+        if raw.status != ConnStatus.OK:
+            raise OperationalError(raw.get_error_message())
         if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
             raise errors.error_from_result(result)
         self.context_in_database = wanted
@@ -57,3 +86,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _savepoint_rollback(self, sid: str) -> None:
         super()._savepoint_rollback(sid)  # type: ignore[misc] # the stubs leave it out
         self.context_in_database = None
+
+
+def has_input(descriptor: int) -> bool:
+    """Return whether there is something to read from the socket, also its end."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

@@ -6,6 +6,7 @@ are forced, so that they hold for it too.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -13,6 +14,7 @@ from psycopg import sql
 
 from portal.tenancy import all_organizations
 
+ROLES_FILE = Path(__file__).with_name("roles.sql")
 # How a connection is made, without the name of the database.
 PLACE = ("USER", "PASSWORD", "HOST", "PORT")
 # The rights of the application's role on the tables, where they are not all four.

@@ -154,7 +154,7 @@ def check_pooler() -> Iterator[Finding]:
                 yield problem(
                     "Connections share server processes: a pooler in transaction mode is in between.",
                     "Set it to session mode (PgBouncer: pool_mode = session), or connect to PostgreSQL directly: the "
-                    "context of row-level security is a setting of the session.",
+                    "context of row-level security and prepared statements belong to the session.",
                 )
                 return
 

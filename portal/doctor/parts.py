@@ -12,7 +12,8 @@ from redis.exceptions import RedisError
 
 from portal.doctor.database import connect
 from portal.doctor.findings import Finding, problem, warning
-from portal.monitoring.health import HEARTBEAT_FRESH_SECONDS, broker_answers
+from portal.models.people import HEARTBEAT_FRESH_SECONDS
+from portal.monitoring.health import broker_answers
 
 KEEP_SECONDS = 10
 SMTP = "django.core.mail.backends.smtp.EmailBackend"

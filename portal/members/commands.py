@@ -177,6 +177,7 @@ def accept_membership(membership_id: int, *, actor: User) -> Membership:
     membership = lock_invitation(membership_id, actor)
     membership.accepted_at = timezone.now()
     membership.save(update_fields=["accepted_at"])
+    actor.access = None  # it was read before this one counted
     record_membership(AuditKind.MEMBERSHIP_ACCEPTED, membership, actor=actor)
     return membership
 
@@ -244,6 +245,7 @@ def lock_members(organization: Organization, *, actor: User, needed: Role = Role
     """
     with transaction.atomic():
         locked = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+        actor.access = None  # it was read before the wait
         require(actor, locked, needed)
         yield
 

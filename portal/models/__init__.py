@@ -25,6 +25,7 @@ from portal.models.notifications import (
     NotificationKind,
 )
 from portal.models.people import (
+    Access,
     Heartbeat,
     Membership,
     MembershipQuerySet,
@@ -34,10 +35,12 @@ from portal.models.people import (
     TenantQuerySet,
     User,
     UserManager,
+    visible_ids,
 )
 
 __all__ = [
     "SITE_CHAIN",
+    "Access",
     "Attempt",
     "AuditChain",
     "AuditCheckpoint",
@@ -67,4 +70,5 @@ __all__ = [
     "TenantQuerySet",
     "User",
     "UserManager",
+    "visible_ids",
 ]

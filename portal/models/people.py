@@ -3,13 +3,14 @@
 import re
 import uuid
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar, Self, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
-from django.db import models
+from django.db import DEFAULT_DB_ALIAS, models
 from django.db.models.functions import Lower, Now
 
 from portal.aws.credentials import AwsTarget
@@ -81,6 +82,9 @@ class User(AbstractBaseUser, PermissionsMixin):
         "portal.Organization", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
     )
 
+    # What the first statement of a request read about them (portal/accounts/person.py). None: not read, or it has changed.
+    access: "Access | None" = None
+
     # On an organization's page: the portal.Elevation with which a member of staff reads it (portal/elevation.py).
     entered: Any = None
 
@@ -106,9 +110,14 @@ class User(AbstractBaseUser, PermissionsMixin):
 
 class OrganizationQuerySet(models.QuerySet["Organization"]):
     def visible_to(self, user: "User | AnonymousUser") -> Self:
-        """Return the active organizations in which the person has an accepted membership, or that staff entered."""
+        """Return the active organizations in which the person has an accepted membership, or that staff entered.
+
+        Those of the person of a request were read by its first statement.
+        """
         if not user.is_authenticated:
             return self.none()
+        if user.access is not None:
+            return self.filter(pk__in=user.access.ids(user.entered))
         of_member = self.filter(is_active=True, memberships__user=user, memberships__accepted_at__isnull=False)
         if user.entered is None:
             return of_member
@@ -309,12 +318,39 @@ class Role(models.TextChoices):
         return order.index(self) >= order.index(needed)
 
 
+class Access:
+    """What a person may reach: their second factor, roles and organizations, as one statement has read them.
+
+    `rows`: role and columns of each active organization whose membership the person has accepted, by name.
+    """
+
+    def __init__(self, has_second_factor: bool, rows: list[tuple[Any, ...]], columns: list[str]) -> None:
+        self.has_second_factor = has_second_factor
+        self.roles: dict[uuid.UUID, Role] = {row[1]: Role(row[0]) for row in rows}
+        self._rows, self._columns = rows, columns
+
+    @cached_property
+    def organizations(self) -> list[Organization]:
+        return [Organization.from_db(DEFAULT_DB_ALIAS, self._columns, row[1:]) for row in self._rows]
+
+    def ids(self, entered: Any = None) -> list[uuid.UUID]:
+        """Return the ids of the organizations, with the one that staff have `entered` (portal.Elevation)."""
+        return [*self.roles, *([entered.organization_id] if entered and entered.organization.is_active else [])]
+
+
+def visible_ids(user: "User | AnonymousUser") -> "list[uuid.UUID] | OrganizationQuerySet":
+    """Return the ids of the organizations that the person sees, or a query for them, for `organization__in`."""
+    if user.is_authenticated and user.access is not None:
+        return user.access.ids(user.entered)
+    return Organization.objects.visible_to(user)
+
+
 class TenantQuerySet(models.QuerySet[Row]):
     """Rows that belong to an organization, by their field `organization`."""
 
     def visible_to(self, user: "User | AnonymousUser") -> Self:
         """Return the rows of the organizations that the person sees."""
-        return self.filter(organization__in=Organization.objects.visible_to(user))
+        return self.filter(organization__in=visible_ids(user))
 
 
 class MembershipQuerySet(TenantQuerySet["Membership"]):
@@ -371,6 +407,11 @@ class Membership(models.Model):
         """
         at = self.user.last_login
         return at if at and self.accepted_at and at >= self.created_at else None
+
+
+# The background processes, and the age in seconds after which one counts as silent.
+HEARTBEATS = ("scheduler", "worker")
+HEARTBEAT_FRESH_SECONDS = 30
 
 
 class Heartbeat(models.Model):

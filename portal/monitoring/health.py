@@ -20,14 +20,13 @@ from portal.aws import silence
 from portal.aws.reachability import Reachability, check_regions, summarize
 from portal.celery import app
 from portal.models import Heartbeat, Organization
+from portal.models.people import HEARTBEAT_FRESH_SECONDS, HEARTBEATS
 from portal.monitoring.bounded import Check, DatabaseCheck
 from portal.tenancy import all_organizations
 from portal.wakeup import BROKER_ERRORS, broker_connection
 
 logger = logging.getLogger(__name__)
 
-HEARTBEATS = ("scheduler", "worker")
-HEARTBEAT_FRESH_SECONDS = 30
 # /health and /readyz answer within one second, whatever hangs.
 WAIT_SECONDS, DATABASE_WAIT_SECONDS = 0.8, 0.4
 

@@ -46,6 +46,7 @@ class EcsApi:
             "DescribeTasks": self.describe_tasks,
             "StopTask": self.stop_task,
             "ListTaskDefinitions": self.list_task_definitions,
+            "DescribeTaskDefinition": self.describe_task_definition,
             "RunTask": self.refuse,
             "StartTask": self.refuse,
         }
@@ -240,6 +241,16 @@ class EcsApi:
         page, token = paged(arns, params, default=100, most=100)
         return replies.present({"taskDefinitionArns": page, "nextToken": token})
 
+    def describe_task_definition(self, request: ApiRequest) -> Json:
+        name = str(request.params.get("taskDefinition") or "")
+        definition = moto_state.known_task_definition(request.account, request.region, name)
+        if definition is None:
+            raise AwsError("ClientException", "Unable to describe task definition.")
+        described = moto_state.describe_task_definition(definition)
+        described["requiresAttributes"] = task_definitions.requires_attributes(described)
+        tags = {"tags": definition.tags} if "TAGS" in (request.params.get("include") or []) else {}
+        return {"taskDefinition": described, **tags}
+
     # Handled by moto
 
     def prepare_for_moto(self, request: ApiRequest, environ: Environ) -> None:
@@ -249,12 +260,6 @@ class EcsApi:
                 self._count_cluster(request, short_name(name) or "default")
         if request.action == "RegisterTaskDefinition":
             replace_body(environ, task_definitions.registered(request.params))
-        if request.action == "DescribeTaskDefinition":
-            name = str(request.params.get("taskDefinition") or "")
-            if ":" not in name.rsplit("/", 1)[-1]:
-                # moto would take the newest revision, even if it is not ACTIVE.
-                arn = moto_state.find_task_definition(request.account, request.region, name).arn
-                replace_body(environ, {**request.params, "taskDefinition": arn})
 
     def after_moto(self, request: ApiRequest, reply: Reply) -> Reply:
         """Add the fields that moto does not keep to its reply about one task definition."""

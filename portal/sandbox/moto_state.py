@@ -5,10 +5,22 @@ moto is pinned to an exact version. tests/sandbox/test_moto.py fails if somethin
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any
 
+import moto
+
+# moto's ECS imports all of its EC2 for tasks and container instances, of which the engine has its own. That takes longer
+# than all else in a start. Calls to EC2, which the portal does not make, therefore fail.
+ec2 = ModuleType("moto.ec2")
+ec2.__path__ = [f"{path}/ec2" for path in moto.__path__]
+ec2.__dict__["ec2_backends"] = {}
+sys.modules.setdefault("moto.ec2", ec2)
+
+# ruff: noqa: E402 - what follows comes after moto's ECS has been given that
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.ecr.models import Image, Repository, ecr_backends
 from moto.ecs.models import Cluster, TaskDefinition, ecs_backends
@@ -29,6 +41,31 @@ LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 IN_TOTO = "application/vnd.in-toto+json"
 RUNNABLE_CONFIGS = ("application/vnd.docker.container.image.v1+json", OCI_CONFIG)
 CRASHING_TAG = "crash"  # an image with this tag can be pulled and starts, but exits after two seconds
+
+
+# The members of a task definition, by the attributes of moto's record.
+TASK_DEFINITION_MEMBERS = {
+    "arn": "taskDefinitionArn",
+    "compatibilities": "compatibilities",
+    "container_definitions": "containerDefinitions",
+    "cpu": "cpu",
+    "ephemeral_storage": "ephemeralStorage",
+    "execution_role_arn": "executionRoleArn",
+    "family": "family",
+    "inference_accelerators": "inferenceAccelerators",
+    "ipc_mode": "ipcMode",
+    "memory": "memory",
+    "network_mode": "networkMode",
+    "pid_mode": "pidMode",
+    "placement_constraints": "placementConstraints",
+    "proxy_configuration": "proxyConfiguration",
+    "requires_compatibilities": "requiresCompatibilities",
+    "revision": "revision",
+    "runtime_platform": "runtimePlatform",
+    "status": "status",
+    "task_role_arn": "taskRoleArn",
+    "volumes": "volumes",
+}
 
 
 def find_cluster(account: str, region: str, name: str) -> Cluster | None:
@@ -58,6 +95,20 @@ def store_extra_fields(definition: TaskDefinition, fields: dict[str, Any]) -> No
 
 def get_extra_fields(definition: TaskDefinition) -> dict[str, Any]:
     return dict(vars(definition).get("beside", {}))
+
+
+def describe_task_definition(definition: TaskDefinition) -> dict[str, Any]:
+    """Return a task definition as ECS describes it, with the fields that moto does not keep.
+
+    Here instead of by moto, whose serializer takes several times as long as all else in a call.
+    """
+    record = vars(definition)
+    described = {
+        member: record[attribute]
+        for attribute, member in TASK_DEFINITION_MEMBERS.items()
+        if record.get(attribute) is not None
+    }
+    return described | get_extra_fields(definition)
 
 
 def task_definition_arns(account: str, region: str, *, family: str | None, status: str) -> list[str]:

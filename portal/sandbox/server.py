@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.http import http_date
-from werkzeug.serving import WSGIRequestHandler
 
 from portal.sandbox import moto_state
 from portal.sandbox.clock import Clock
@@ -126,14 +124,16 @@ class Sandbox:
                 delivery = self.faults.delivery_for(request)
         except AwsError as error:
             return error_reply(error, request)
-        time.sleep(delivery.before_seconds)
+        if delivery.before_seconds:
+            time.sleep(delivery.before_seconds)
         if delivery.drop_before:
             with self.lock:
                 self._record(request, error=None, effect=False, delivered=False)
             drop_connection(environ)
         with self.lock:
             reply = self._execute(environ, request, delivered=not delivery.drop_after)
-        time.sleep(delivery.after_seconds)
+        if delivery.after_seconds:
+            time.sleep(delivery.after_seconds)
         if delivery.drop_after:
             drop_connection(environ)
         return reply
@@ -241,19 +241,6 @@ class Sandbox:
                 "task_definition_arn": registered_arn(request, reply) if effect else None,
             }
         )
-
-
-def request_handler(clock: Clock) -> type[WSGIRequestHandler]:
-    """Return an HTTP handler whose `Date` header shows sandbox time, like all other times in a reply."""
-
-    class Handler(WSGIRequestHandler):
-        def date_time_string(self, timestamp: float | None = None) -> str:
-            return http_date(clock.now() if timestamp is None else timestamp)
-
-        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """Log nothing for each request."""
-
-    return Handler
 
 
 def service_key(request: ApiRequest) -> ServiceKey | None:

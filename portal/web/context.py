@@ -4,26 +4,25 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from portal.access import get_role
+from portal.access import get_role, open_page
 from portal.models import Organization, Role
-from portal.monitoring.health import silent_processes
 
 
 def page_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    """Return the organization, the person's role, and whether they may act or why not. *Costs* two queries."""
+    """Return the organization, the person's role, and whether they may act or why not. *Costs* one query."""
     role = get_role(request.user, organization)
     may_act = role is not None and role.includes(Role.OPERATOR)
     return {
         "organization": organization,
         "role": role,
-        "silent_processes": silent_processes(),
+        "silent_processes": open_page(request, organization).silent_processes,
         "may_act": may_act,
         "may_not_reason": None if may_act else f"Your role is {role}: this needs operator.",
     }
 
 
 def settings_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    """Return the context of a page under Settings, on which only admins may act. *Costs* two queries."""
+    """Return the context of a page under Settings, on which only admins may act. *Costs* one query."""
     context = page_context(request, organization)
     role = context["role"]
     may_act = role is not None and role.includes(Role.ADMIN)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from csp.constants import HEADER as CSP_HEADER
+from csp.utils import build_policy
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -64,14 +66,18 @@ SECURITY_TXT_LASTS = timedelta(days=180)
 
 
 class HeadersMiddleware:
-    """Adds HEADERS to every response, those of static files included."""
+    """Adds HEADERS and the Content-Security-Policy to every response, those of static files included.
+
+    Every response has the same policy, so it is made once, while django-csp's middleware makes it for each response.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
+        self.headers = HEADERS | {CSP_HEADER: build_policy()}
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        for name, value in HEADERS.items():
+        for name, value in self.headers.items():
             response.headers.setdefault(name, value)
         return response
 

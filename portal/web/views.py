@@ -4,9 +4,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, get_page_organization, person, policy
+from portal.access import Policy, get_page_organization, list_organizations, person, policy
 from portal.members.commands import list_invitations
-from portal.models import Organization
 from portal.web.context import page_context
 
 
@@ -17,7 +16,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
     Invitations are shown first.
     """
-    organizations = list(Organization.objects.visible_to(request.user))
+    organizations = list_organizations(request.user)
     invitations = list_invitations(person(request))
     if len(organizations) == 1 and not invitations:
         return redirect("overview", organizations[0].slug)

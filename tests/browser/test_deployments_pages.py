@@ -68,6 +68,7 @@ def test_list_filters_keep_page_and_selection(cast: Cast, engine_room: Runtime, 
     rows = page.locator("tbody tr")
     page.get_by_role("checkbox", name=re.compile("Fraud watch")).check()
     page.locator("#rows").evaluate("block => { block.dataset.first = ''; }")
+    Deployment.objects.update(error_message="exit code 1")
 
     expect(page.locator("#rows[data-first]")).to_have_count(0)  # the poll has replaced it
     expect(page.get_by_role("checkbox", name=re.compile("Fraud watch"))).to_be_checked()

@@ -58,6 +58,7 @@ def test_what_a_person_opened_or_selected_survives_a_refresh(
     # A slow click that spans a refresh must still take effect.
     summary.hover()
     page.mouse.down()
+    Upgrade.objects.update(reason="OPS-2")
     page.wait_for_timeout(2200)
     page.mouse.up()
     expect(page.locator("#live[data-first]")).to_have_count(0)

@@ -1,6 +1,5 @@
 """Charts, timeline folds, time windows and highlights: pure, without database and AWS."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import pytest
 from django.http import QueryDict
 
-from deployments.pages.charts import Chart, Point, build_chart, build_marks, build_ticks, nice_top
-from deployments.pages.time_window import parse_window
 from deployments.pages.timeline import group_by_day
-from deployments.templatetags.deployments import highlight
+from portal.templatetags.observe import highlight
+from portal.web.observe.charts import Chart, Point, build_chart, build_marks, build_ticks, nice_top
+from portal.web.observe.time_window import parse_window
 
 NOON = datetime(2026, 3, 12, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -43,14 +42,11 @@ def test_counts_are_steps_on_whole_numbers() -> None:
     assert drawn.latest == "3 tasks"
 
 
-def test_points_for_the_cursor_and_the_table_agree() -> None:
+def test_the_table_has_the_points_of_the_cursor_newest_first() -> None:
     drawn = chart((0, 12.34), (1, 56.0))
 
-    assert [(point[2], point[3]) for point in json.loads(drawn.points)] == [
-        ("12.3 %", "12:00:00"),
-        ("56 %", "12:01:00"),
-    ]
-    assert drawn.rows == [(NOON + MINUTE, "56 %"), (NOON, "12.3 %")]
+    assert [(row.at, row.value) for row in drawn.rows] == [(NOON + MINUTE, "56 %"), (NOON, "12.3 %")]
+    assert [row.place for row in drawn.rows] == ["1.67 44.0", "0.0 87.7"]
 
 
 def test_a_chart_without_points_says_so() -> None:

@@ -9,9 +9,9 @@ import pytest
 from django.core.cache import cache
 from django.test import Client
 
-from deployments.cloudwatch.logs import read_logs
 from deployments.models import Agent, Deployment
 from portal.aws import bulkhead
+from portal.cloudwatch.logs import read_logs
 from portal.models import User
 from tests.conftest import Cast
 from tests.deployments.conftest import DEPLOYMENTS, assert_refused, make_deployment
@@ -46,7 +46,7 @@ def test_readers_of_the_first_lines_share_one_call(deployments: list[Deployment]
     local_aws.fault("access_denied", action="FilterLogEvents", times=1)
 
     with ThreadPoolExecutor(4) as pool:
-        pages = list(pool.map(read_logs, [deployments[0]] * 4))
+        pages = list(pool.map(read_logs, [deployments[0].cloudwatch] * 4))
 
     assert ["AccessDenied" in str(page.error) for page in pages] == [True] * 4
 
@@ -55,7 +55,7 @@ def test_a_silent_account_is_not_asked_for_a_while(
     cast: Cast, client_for: SignIn, deployments: list[Deployment], local_aws: LocalAws
 ) -> None:
     put_line(local_aws, deployments[0])
-    kept = read_logs(deployments[0]).read_at
+    kept = read_logs(deployments[0].cloudwatch).read_at
     cache.delete(f"logs:{deployments[0].pk}:tail:fresh")
     client = client_for(cast.viewer)
     hang = local_aws.fault("delay", action="FilterLogEvents", seconds=5)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.cloudwatch.log_lines import LEVELS, MAX_LINE, read_line
+from portal.cloudwatch.log_lines import LEVELS, MAX_LINE, read_line
 from portal.safe_text import safe_text
 
 

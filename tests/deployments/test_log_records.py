@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deployments.cloudwatch.log_lines import read_line
-from deployments.cloudwatch.logs import LogLine
-from deployments.cloudwatch.records import count_levels, drop_time, group_lines
+from portal.cloudwatch.log_lines import read_line
+from portal.cloudwatch.logs import LogLine
+from portal.cloudwatch.records import count_levels, drop_time, group_lines
 
 AT = datetime(2026, 11, 28, 10, 0, tzinfo=UTC)
 

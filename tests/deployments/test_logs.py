@@ -9,9 +9,9 @@ from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
-from deployments.cloudwatch import logs
-from deployments.cloudwatch.logs import read_logs
 from deployments.models import Agent, Deployment
+from portal.cloudwatch import logs
+from portal.cloudwatch.logs import read_logs
 from portal.models import User
 from tests.conftest import Cast
 from tests.deployments.conftest import DEPLOYMENTS, assert_refused, make_deployment
@@ -125,7 +125,7 @@ def test_only_the_tasks_of_this_deployment_newest_first(deployment: Deployment, 
     group.put("old", task="stopped", ago=86_400 * 2)
     group.put("other", prefix=f"{deployment.service_name}-x", ago=10)
 
-    assert messages(read_logs(deployment)) == ["a2", "b1", "a1", "old"]
+    assert messages(read_logs(deployment.cloudwatch)) == ["a2", "b1", "a1", "old"]
 
 
 def test_filters_by_level_text_and_time(deployment: Deployment, group: Group) -> None:
@@ -134,11 +134,11 @@ def test_filters_by_level_text_and_time(deployment: Deployment, group: Group) ->
     )
     at = group.now
 
-    assert messages(read_logs(deployment, level="ERROR", q="lost")) == ["ERROR Lost Connection"]
-    assert len(read_logs(deployment, q="CONN").items) == 2  # also finds a JSON line's fields
+    assert messages(read_logs(deployment.cloudwatch, level="ERROR", q="lost")) == ["ERROR Lost Connection"]
+    assert len(read_logs(deployment.cloudwatch, q="CONN").items) == 2  # also finds a JSON line's fields
     since, until = at - timedelta(seconds=30), at - timedelta(seconds=20)
-    assert messages(read_logs(deployment, since=since, until=until)) == ["ERROR Lost Connection"]
-    assert messages(read_logs(deployment, until=since)) == ["INFO Started"]
+    assert messages(read_logs(deployment.cloudwatch, since=since, until=until)) == ["ERROR Lost Connection"]
+    assert messages(read_logs(deployment.cloudwatch, until=since)) == ["INFO Started"]
 
 
 def test_pages_go_back_without_a_gap_or_a_repeat(deployment: Deployment, group: Group) -> None:
@@ -148,7 +148,7 @@ def test_pages_go_back_without_a_gap_or_a_repeat(deployment: Deployment, group: 
     seen: list[str] = []
     cursor = None
     for _ in range(20):
-        page = read_logs(deployment, limit=4, cursor=cursor)
+        page = read_logs(deployment.cloudwatch, limit=4, cursor=cursor)
         seen += messages(page)
         cursor = page.next_cursor
         if not page.has_more:
@@ -165,11 +165,11 @@ def test_an_empty_page_has_a_cursor_to_continue(
     group.put("needle", ago=300)
     group.put(*["hay"] * 60, ago=10)
 
-    first = read_logs(deployment, q="needle", limit=5)
+    first = read_logs(deployment.cloudwatch, q="needle", limit=5)
     assert (first.items, first.has_more) == ([], True)
     page, pages = first, 1
     while page.has_more and not page.items:
-        page = read_logs(deployment, q="needle", limit=5, cursor=page.next_cursor)
+        page = read_logs(deployment.cloudwatch, q="needle", limit=5, cursor=page.next_cursor)
         pages += 1
 
     assert messages(page) == ["needle"]
@@ -177,9 +177,9 @@ def test_an_empty_page_has_a_cursor_to_continue(
 
 
 def test_a_deployment_without_a_group_or_lines_is_empty(deployment: Deployment, local_aws: LocalAws) -> None:
-    assert read_logs(deployment).items == []  # the group does not exist
+    assert read_logs(deployment.cloudwatch).items == []  # the group does not exist
     deployment.log_group = None
-    assert (read_logs(deployment).items, read_logs(deployment).error) == ([], None)
+    assert (read_logs(deployment.cloudwatch).items, read_logs(deployment.cloudwatch).error) == ([], None)
 
 
 def test_hostile_lines_reach_the_answer_harmless(
@@ -203,25 +203,25 @@ def test_hostile_lines_reach_the_answer_harmless(
 
 def test_many_viewers_share_one_tail(deployment: Deployment, group: Group, calls: list[Any]) -> None:
     group.put("INFO a", "ERROR b")
-    read_logs(deployment)
+    read_logs(deployment.cloudwatch)
     made = len(calls)
 
     for level in (None, "ERROR", "INFO"):
         for limit in (1, 100):
-            read_logs(deployment, level=level, limit=limit)
-    read_logs(deployment, since=group.now - timedelta(hours=1))
+            read_logs(deployment.cloudwatch, level=level, limit=limit)
+    read_logs(deployment.cloudwatch, since=group.now - timedelta(hours=1))
 
     assert len(calls) == made == 1
 
 
 def test_a_fresh_read_sees_new_lines(deployment: Deployment, group: Group) -> None:
     group.put("first", ago=60)
-    read_logs(deployment)
+    read_logs(deployment.cloudwatch)
     group.put("second", ago=10)
 
     cache.delete(f"logs:{deployment.pk}:tail:fresh")  # three seconds pass
 
-    assert messages(read_logs(deployment)) == ["second", "first"]
+    assert messages(read_logs(deployment.cloudwatch)) == ["second", "first"]
 
 
 @pytest.mark.parametrize("fault", ["throttle", "access_denied", "server_error"])
@@ -229,7 +229,7 @@ def test_failing_aws_keeps_the_last_lines_with_their_age(
     cast: Cast, client_for: SignIn, deployment: Deployment, group: Group, local_aws: LocalAws, fault: str
 ) -> None:
     group.put("kept")
-    read_at = read_logs(deployment).read_at
+    read_at = read_logs(deployment.cloudwatch).read_at
     cache.delete(f"logs:{deployment.pk}:tail:fresh")
     local_aws.fault(fault, action="FilterLogEvents")
 
@@ -313,7 +313,7 @@ def test_ends_near_each_other_share_a_read_and_filter_exactly(
     first = minute - timedelta(seconds=59)
 
     ends = [first + timedelta(milliseconds=700 * number) for number in range(60)]
-    shown = {end: messages(read_logs(deployment, until=end)) for end in ends}
+    shown = {end: messages(read_logs(deployment.cloudwatch, until=end)) for end in ends}
 
     last = group.now - timedelta(seconds=300)
     times = {str(number): last - timedelta(seconds=0.5 * (49 - number)) for number in range(50)}
@@ -333,7 +333,7 @@ def test_lines_before_an_end_in_a_busy_minute_are_found(
     end = group.now - timedelta(seconds=3)
     seen, cursor = [], None
     for _ in range(6):
-        page = read_logs(deployment, until=end, cursor=cursor, limit=10)
+        page = read_logs(deployment.cloudwatch, until=end, cursor=cursor, limit=10)
         seen += messages(page)
         cursor = page.next_cursor
 

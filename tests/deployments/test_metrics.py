@@ -9,9 +9,9 @@ from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
-from deployments.cloudwatch import metrics
-from deployments.cloudwatch.metrics import read_metrics
 from deployments.models import Agent, Deployment
+from portal.cloudwatch import metrics
+from portal.cloudwatch.metrics import read_metrics
 from portal.models import User
 from tests.conftest import Cast
 from tests.deployments.conftest import DEPLOYMENTS, assert_refused, make_deployment
@@ -68,7 +68,7 @@ def test_the_answer_has_its_shape(cast: Cast, client_for: SignIn, deployment: De
 
 
 def test_points_are_oldest_first_and_there_is_none_without_tasks(deployment: Deployment) -> None:
-    series = read_metrics(deployment, since=timezone.now() - timedelta(hours=5))
+    series = read_metrics(deployment.cloudwatch, since=timezone.now() - timedelta(hours=5))
 
     times = [point.timestamp for point in series.points]
     assert times == sorted(times)
@@ -88,7 +88,7 @@ def test_points_are_oldest_first_and_there_is_none_without_tasks(deployment: Dep
     ],
 )
 def test_the_period_follows_from_the_range(deployment: Deployment, span: timedelta, period: int) -> None:
-    series = read_metrics(deployment, since=timezone.now() - span)
+    series = read_metrics(deployment.cloudwatch, since=timezone.now() - span)
 
     assert series.period_seconds == period
     assert span.total_seconds() / period <= 500
@@ -97,13 +97,13 @@ def test_the_period_follows_from_the_range(deployment: Deployment, span: timedel
 def test_old_points_use_the_period_that_cloudwatch_keeps(deployment: Deployment) -> None:
     until = timezone.now() - timedelta(days=30)
 
-    assert read_metrics(deployment, since=until - timedelta(hours=1), until=until).period_seconds == 300
+    assert read_metrics(deployment.cloudwatch, since=until - timedelta(hours=1), until=until).period_seconds == 300
 
 
 def test_many_viewers_share_one_call_a_minute(deployment: Deployment, calls: list[Any]) -> None:
-    first = read_metrics(deployment)
+    first = read_metrics(deployment.cloudwatch)
     for _ in range(5):
-        assert read_metrics(deployment) == first
+        assert read_metrics(deployment.cloudwatch) == first
 
     assert len(calls) == 1
 
@@ -112,7 +112,7 @@ def test_many_viewers_share_one_call_a_minute(deployment: Deployment, calls: lis
 def test_failing_cloudwatch_keeps_the_last_points(
     cast: Cast, client_for: SignIn, deployment: Deployment, local_aws: LocalAws, fault: str
 ) -> None:
-    kept = read_metrics(deployment)
+    kept = read_metrics(deployment.cloudwatch)
     for key in [key for key in cache._cache if "fresh" in key]:  # type: ignore[attr-defined] # of locmem
         cache.delete(key.removeprefix(":1:"))
     local_aws.fault(fault, action="GetMetricData")
@@ -162,6 +162,6 @@ def test_bad_input_is_named(cast: Cast, client_for: SignIn, deployment: Deployme
 def test_times_are_aligned_to_the_period(deployment: Deployment) -> None:
     at = datetime(2026, 11, 20, 10, 7, 33, tzinfo=UTC)
 
-    series = read_metrics(deployment, since=at, until=at + timedelta(hours=1), period=300)
+    series = read_metrics(deployment.cloudwatch, since=at, until=at + timedelta(hours=1), period=300)
 
     assert (series.since.minute, series.since.second, series.until.minute) == (5, 0, 10)

@@ -1,6 +1,7 @@
 """Runs every block marked `console` in README and docs against the running product, pasted as a whole.
 
-Blocks of one page share a shell, as they would for a reader. What needs another machine or an AWS account is marked `text`.
+Blocks of one page share a shell, as they would for a reader. What needs another machine or an AWS account is marked `text`
+or `sh`. `portal-manage` is manage.py of an installed site (docs/deployment.md); here it is that of the running portal.
 """
 
 import os
@@ -33,8 +34,11 @@ def read_blocks(page: Path) -> list[str]:
 def environment() -> Iterator[dict[str, str]]:
     """Start the portal with the README's own command. Return the environment for the blocks."""
     with tempfile.TemporaryDirectory(prefix="portal-docs-") as folder:
+        manage = Path(folder, "portal-manage")
+        manage.write_text('#!/bin/sh\nexec make --silent manage ARGS="$*"\n')
+        manage.chmod(0o755)
         ports = {"PORT": str(free_port()), "AWS_PORT": str(free_port())}
-        env = {"PATH": os.environ["PATH"], "DATA_DIR": f"{folder}/data", "SPEED": str(SPEED), **ports}
+        env = {"PATH": f"{folder}:{os.environ['PATH']}", "DATA_DIR": f"{folder}/data", "SPEED": str(SPEED), **ports}
         with Path(folder, "output").open("wb") as output:
             make_up = subprocess.Popen(
                 START.split(), cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True

@@ -279,7 +279,7 @@ def test_an_old_python_is_refused_in_one_sentence(version: str) -> None:
     if not found:
         pytest.skip(f"there is no Python {version} on this machine")
 
-    sentence = catch_refusal({}, str(found[0]), "-m", "portal.local.setup", "install", "requirements.txt")
+    sentence = catch_refusal({}, str(found[0]), "-m", "portal.local.setup", "install", "requirements-demo.txt")
 
     assert sentence.startswith(f"The portal needs Python 3.11 or newer and this is Python {version}: install")
 

@@ -87,6 +87,11 @@ def count_messages(redis: OwnRedis) -> tuple[int, int]:
         return int(client.llen("celery")), int(client.hlen("unacked"))  # type: ignore[arg-type] # not asynchronous
 
 
+def count_connections(client: Redis) -> int:
+    """Return how many connections were ever made to this Redis."""
+    return int(client.info("stats")["total_connections_received"])  # type: ignore[index] # not asynchronous
+
+
 def test_a_worker_goes_on_after_redis_is_lost_with_a_message_in_work(
     own_redis: OwnRedis, worker: subprocess.Popen[bytes], broker: None, settings: Any
 ) -> None:
@@ -106,6 +111,32 @@ def test_a_worker_goes_on_after_redis_is_lost_with_a_message_in_work(
 
     wait_for(lambda: Heartbeat.objects.filter(beat_at__gt=Now() - timedelta(minutes=1)).exists(), seconds=30)
     assert worker.poll() is None
+
+
+def test_dispatches_share_a_connection_that_survives_a_restart(own_redis: OwnRedis, broker: None) -> None:
+    with Redis(unix_socket_path=str(own_redis.socket)) as client:
+        assert dispatch("portal.tasks.worker_beat")
+        before = count_connections(client)
+        assert all(dispatch("portal.tasks.worker_beat") for _ in range(5))
+        assert count_connections(client) == before
+    own_redis.kill()
+    own_redis.start()
+
+    assert dispatch("portal.tasks.worker_beat")
+    assert count_messages(own_redis)[0] == 1
+
+
+def test_a_forked_process_has_its_own_connection(own_redis: OwnRedis, broker: None) -> None:
+    assert dispatch("portal.tasks.worker_beat")
+
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if all(dispatch("portal.tasks.worker_beat") for _ in range(3)) else 1)
+    dispatched = [dispatch("portal.tasks.worker_beat") for _ in range(3)]
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert all(dispatched)
+    assert count_messages(own_redis)[0] == 7
 
 
 def test_a_channel_whose_connection_is_gone_can_be_closed(own_redis: OwnRedis, broker: None) -> None:

@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.faults.proxy import running_nginx, trust_anything
 from tests.local_aws import ROOT, LocalAws
 from tests.processes import free_port, wait_for, worker_environment
 
@@ -23,8 +25,8 @@ POLL_SECONDS = 0.3
 class Server:
     """A web server started with the command of the docs."""
 
-    def __init__(self, drain_seconds: int = DRAIN_SECONDS) -> None:
-        self.port = free_port()
+    def __init__(self, drain_seconds: int = DRAIN_SECONDS, port: int | None = None) -> None:
+        self.port = port or free_port()
         command = ["gunicorn", "-c", "python:portal.gunicorn_conf", "portal.wsgi", "--bind", f"127.0.0.1:{self.port}"]
         env = worker_environment() | {"WEB_PROCESSES": "1", "WEB_DRAIN_SECONDS": str(drain_seconds)}
         self.process = subprocess.Popen([sys.executable, "-m", *command, "--log-level", "error"], cwd=ROOT, env=env)
@@ -108,6 +110,47 @@ def test_a_rolling_restart_refuses_no_request(start: Callable[..., Server]) -> N
 
     assert len(balancer.answers) > 100
     assert [answer for answer in balancer.answers if answer != 200] == []
+
+
+class Reader:
+    """Reads a page through the proxy, again and again, on three threads."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.answers: list[int | str] = []
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self.read) for _ in range(3)]
+
+    def read(self) -> None:
+        tls = trust_anything()
+        while not self.stopping.wait(0.01):
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=tls, timeout=30)
+            try:
+                connection.request("GET", "/accounts/login/", headers={"Host": "127.0.0.1"})
+                self.answers.append(connection.getresponse().status)
+            except OSError as error:
+                self.answers.append(repr(error))
+            finally:
+                connection.close()
+
+
+def test_a_release_behind_nginx_refuses_no_page(start: Callable[..., Server], tmp_path: Path) -> None:
+    """nginx does not know that a web server drains: it asks the other one when the first does not listen any more."""
+    servers = [start(), start()]
+    with running_nginx(tmp_path, *(server.port for server in servers)) as port:
+        reader = Reader(port)
+        for thread in reader.threads:
+            thread.start()
+
+        for server in servers:
+            assert server.stop() == 0
+            start(port=server.port)
+        reader.stopping.set()
+        for thread in reader.threads:
+            thread.join()
+
+    assert len(reader.answers) > 100
+    assert [answer for answer in reader.answers if answer != 200] == []
 
 
 def test_a_stopping_server_is_unready_and_still_serves(start: Callable[..., Server]) -> None:

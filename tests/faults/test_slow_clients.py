@@ -2,8 +2,6 @@
 
 import contextlib
 import http.client
-import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.proxy import listens, running_nginx, trust_anything
 from tests.local_aws import ROOT, LocalAws
 from tests.processes import free_port, wait_for, worker_environment
 
@@ -41,39 +40,9 @@ def gunicorn(django_db_setup: None, local_aws_server: LocalAws) -> Iterator[int]
 
 @pytest.fixture
 def nginx(gunicorn: int, tmp_path: Path) -> Iterator[int]:
-    """Start nginx with the configuration of the docs, on a free port and with a certificate of its own."""
-    if not shutil.which("nginx") or not shutil.which("openssl"):
-        pytest.skip("nginx or openssl is not installed")
-    port, key, certificate = free_port(), tmp_path / "portal.key", tmp_path / "portal.crt"
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=portal.example", "-days", "1"]
-    subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    text = (ROOT / "docs/deploy/nginx.conf").read_text()
-    for here, there in {
-        "127.0.0.1:8000": f"127.0.0.1:{gunicorn}",
-        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
-        "/etc/nginx/portal.crt": str(certificate),
-        "/etc/nginx/portal.key": str(key),
-    }.items():
-        assert text.count(here) == 1
-        text = text.replace(here, there)
-    (tmp_path / "nginx.conf").write_text(re.sub(r"http \{", f"http {{\n{write_paths(tmp_path)}", text))
-    directives = f"daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/error.log;"
-    process = subprocess.Popen(["nginx", "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-g", directives])
-    wait_for(lambda: listens(port))
-    yield port
-    process.terminate()
-    process.wait(timeout=30)
-
-
-def write_paths(directory: Path) -> str:
-    """Return the directives that keep nginx's files in the folder."""
-    names = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-    return "access_log off;\n" + "\n".join(f"{name}_temp_path {directory}/{name};" for name in names)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
+    """Start nginx with the configuration of the docs. Both its web servers are the same one."""
+    with running_nginx(tmp_path, gunicorn, gunicorn) as port:
+        yield port
 
 
 @contextlib.contextmanager
@@ -107,7 +76,6 @@ def test_silent_connections_hold_no_thread_of_gunicorn(gunicorn: int) -> None:
 
 
 def test_half_requests_do_not_pass_the_proxy(nginx: int) -> None:
-    tls = ssl.create_default_context()
-    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    tls = trust_anything()
     with slow_clients(nginx, b"", HALF_HEAD, HALF_BODY, tls=tls):
         assert longest_answer(http.client.HTTPSConnection, nginx, context=tls) < 3

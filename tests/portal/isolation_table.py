@@ -113,6 +113,8 @@ class Place:
             "number": "1",
             "kind": "webhook",
             "command": row.command,
+            "form": "txt",
+            "service": "orchestrator",
             "check": "sign_in",
         }
 
@@ -141,6 +143,9 @@ def upgrade_rows() -> Iterator[Row]:
     yield Row("o/<slug:slug>/upgrades/new", Policy.OPERATOR, sends={"post": trigger})
     yield Row("o/<slug:slug>/upgrades/preflight", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/", Policy.VIEWER)
+    logs = "o/<slug:slug>/upgrades/<str:upgrade_id>/<str:service>/logs"
+    yield Row(logs, Policy.VIEWER)
+    yield Row(f"{logs}.<slug:form>", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/stop", Policy.OPERATOR, sends={"post": None})
     decision: Body = {"service": "orchestrator", "hook_id": "pause-1", "action": "continue"}
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/decide", Policy.OPERATOR, sends={"post": decision})
@@ -176,7 +181,7 @@ def deployment_pages() -> Iterator[Row]:
     yield Row(f"{base}/", Policy.VIEWER, queries=lists)
     yield Row(f"{base}/new", Policy.OPERATOR, sends={"post": new}, queries=("agent=<agent_id>",))
     yield Row(f"{one}/", Policy.VIEWER)
-    yield Row(f"{one}/logs.txt", Policy.VIEWER)
+    yield Row(f"{one}/logs.<slug:form>", Policy.VIEWER)
     for command, status, more in (
         ("scale", "ready", {"replicas": "3"}),
         ("stop", "ready", {}),

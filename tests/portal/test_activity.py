@@ -23,8 +23,8 @@ SignIn = Callable[[User], Client]
 
 URL = "/o/acme/activity/"
 CSV = "/o/acme/activity.csv"
-# Organization, count, rows, role, heartbeats, the person's organizations.
-QUERIES = SIGNED_IN_QUERIES + 6
+# Organization with the rest of the frame, count, rows.
+QUERIES = SIGNED_IN_QUERIES + 3
 
 
 def did(cast: Cast, kind: AuditKind, subject: str, *, actor: User | None = None, **data: Any) -> AuditEvent:

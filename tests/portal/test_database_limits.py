@@ -57,6 +57,43 @@ def test_each_process_has_limits(db: None, command: list[str], limits: str) -> N
     assert shown.stdout.strip().endswith(limits), shown.stderr
 
 
+# --- a connection that was closed ------------------------------------------------------------------------------------
+
+
+def close_from_outside() -> None:
+    """Let the server end this thread's connection, as it does when it restarts."""
+    pid = connection.connection.info.backend_pid
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    finally:
+        other.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_request_survives_a_closed_connection(cast: Cast, client_for: SignIn) -> None:
+    client = client_for(cast.viewer)
+    close_from_outside()
+
+    assert client.get("/o/acme/agents/").status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_the_server_closed_is_made_again() -> None:
+    connection.ensure_connection()
+
+    def is_kept() -> bool:
+        connection.close_if_unusable_or_obsolete()
+        connection.close_if_health_check_failed()
+        return connection.connection is not None
+
+    before = is_kept()
+    close_from_outside()
+
+    assert (before, is_kept()) == (True, False)
+
+
 # --- locked ----------------------------------------------------------------------------------------------------------
 
 

@@ -155,7 +155,9 @@ plain_files = settings.STORAGES | {"staticfiles": {"BACKEND": "django.contrib.st
 with override_settings(STORAGES=plain_files):
     answers["page"] = client.get("/o/acme/", headers=session)
     answers["sign_in"] = client.post("/accounts/login/", {"login": "a@example.com", "password": "x"})
-noticed, notices = HttpResponse(), default_storage(RequestFactory().get("/"))
+visit = RequestFactory().get("/")
+visit.session = {}
+noticed, notices = HttpResponse(), default_storage(visit)
 notices.add(constants.INFO, "Done.")
 notices.update(noticed)
 print(json.dumps({

@@ -31,8 +31,8 @@ SignIn = Callable[[User], Client]
 
 MEMBERS = "/o/acme/settings/members/"
 NEW = f"{MEMBERS}new"
-# Session, person, organization, membership, heartbeats, and the switcher's organizations.
-PAGE_QUERIES = 5
+# Session with its person; organization with role, heartbeats and the switcher's organizations.
+PAGE_QUERIES = 2
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ def test_the_engine_works_inside_one_organization_at_a_time(cast: Cast, platform
         used.add(tenancy.current())
         return execute(*statement)
 
-    with tenancy.no_organization(), connection.execute_wrapper(note):
+    with tenancy.inside(tenancy.NOTHING), connection.execute_wrapper(note):
         upgrade_tasks.sweep()
         upgrade_tasks.sweep_validations()
         for pk in list_draining_due(10):

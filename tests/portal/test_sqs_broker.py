@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +12,22 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from portal.aws.policies import build_portal_policy, build_queue_by_name_policy
 from portal.models import Heartbeat
 from tests.local_aws import REGION, ROOT
 from tests.processes import free_port, wait_for, worker_environment
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+QUEUES = f"arn:aws:sqs:{REGION}:123456789012:"
+POLICIES = {
+    "staff": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}]},
+    "portal-of-ours": build_portal_policy(roles=["*"], queue=f"{QUEUES}portal-of-ours"),
+    # Without the queue's name: moto knows no resource of CreateQueue.
+    "operations-portal-celery": build_queue_by_name_policy("*"),
+}
+# The environment with each user's key, once the server runs.
+KEYS: dict[str, dict[str, str]] = {}
 NO_QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/nowhere"
 # What a web process knows of its broker, and what it does with a message.
 ASK = """
@@ -35,13 +46,28 @@ def sqs_url() -> Iterator[str]:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     wait_for(lambda: listens(url))
+    enforce_policies(url)
     yield url
     server.kill()
     server.wait()
 
 
+def enforce_policies(url: str) -> None:
+    """Create the users with a key each, and let the local SQS deny from then on what their policies do not allow."""
+    iam = boto3.client("iam", endpoint_url=url, region_name=REGION)
+    for name, policy in POLICIES.items():
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="sqs", PolicyDocument=json.dumps(policy))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        KEYS[name] = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    plain = {"Content-Type": "text/plain"}
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset-auth", b"0", plain)) as reply:
+        assert reply.status == 200
+
+
 def client(url: str) -> Any:
-    return boto3.client("sqs", endpoint_url=url, region_name=REGION)
+    keys = {name.lower(): value for name, value in KEYS.get("staff", {}).items()}
+    return boto3.client("sqs", endpoint_url=url, region_name=REGION, **keys)
 
 
 def queues(url: str) -> list[str]:
@@ -99,7 +125,8 @@ def own_queue(sqs_url: str) -> str:
 
 @pytest.mark.parametrize("queue", ["portal-of-ours", "operations-portal-celery"])
 def test_a_worker_takes_what_the_scheduler_sends(sqs_url: str, own_queue: str, queue: str) -> None:
-    env = with_sqs(sqs_url, SQS_QUEUE_URL=own_queue if queue == "portal-of-ours" else "")
+    """With the policy of docs/deploy/iam, and no other right."""
+    env = with_sqs(sqs_url, SQS_QUEUE_URL=own_queue if queue == "portal-of-ours" else "", **KEYS[queue])
 
     with running(env, WORKER, SCHEDULER):
         wait_for(lambda: Heartbeat.objects.filter(name="worker").exists())
@@ -111,7 +138,7 @@ def test_a_worker_takes_what_the_scheduler_sends(sqs_url: str, own_queue: str, q
 
 @pytest.mark.parametrize("broken", ["endpoint", "queue"])
 def test_a_queue_out_of_reach_is_known_soon(sqs_url: str, broken: str) -> None:
-    env = with_sqs(sqs_url, SQS_QUEUE_URL=NO_QUEUE)
+    env = with_sqs(sqs_url, SQS_QUEUE_URL=NO_QUEUE, **KEYS["staff"])
     if broken == "endpoint":
         env = with_sqs("http://127.0.0.1:1")
 

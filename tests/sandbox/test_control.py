@@ -2,6 +2,8 @@
 
 import time
 import uuid
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
@@ -11,6 +13,18 @@ from tests.local_aws import ControlApiError, LocalAws
 
 def test_health_answers(aws: LocalAws) -> None:
     assert aws.call("GET", "health")["status"] == "ok"
+
+
+def test_a_connection_stays_open_from_call_to_call(aws: LocalAws) -> None:
+    with closing(HTTPConnection(aws.url.removeprefix("http://"), timeout=10)) as connection:
+        sockets = []
+        for method, path, body in (("POST", "seed", b"not JSON"), ("GET", "nothing", b""), ("GET", "health", b"")):
+            connection.request(method, f"/_sandbox/{path}", body)
+            connection.getresponse().read()
+            sockets.append(connection.sock)
+
+    assert sockets[0] is not None
+    assert sockets == [sockets[0]] * 3
 
 
 def test_seeded_service_is_steady_with_one_completed_deployment(aws: LocalAws) -> None:

@@ -1,16 +1,15 @@
 """The internals of moto that we rely on. moto is pinned; these tests fail first if an upgrade removes them."""
 
 import inspect
+import sys
 
 import moto
 import pytest
 from moto.core.responses import BaseResponse
-from moto.ecr.models import ecr_backends
-from moto.ecs.models import ecs_backends
-from moto.logs.models import logs_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
 from portal.sandbox import moto_state
+from portal.sandbox.moto_state import ecr_backends, ecs_backends, logs_backends
 
 PLACE = ("777777777777", "eu-central-1")
 
@@ -22,6 +21,10 @@ def _empty_moto() -> None:
 
 def test_version_is_the_pinned_one() -> None:
     assert moto.__version__ == "5.2.5"
+
+
+def test_motos_ec2_is_left_out() -> None:
+    assert "moto.ec2.models" not in sys.modules
 
 
 def test_ecs_backend_has_the_fields_that_we_read_and_write() -> None:

@@ -1,12 +1,10 @@
 """Shared by the tests of upgrades: the two doors (page and API), and rows created without the engine."""
 
-import cProfile
 import html
 import json
-import pstats
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -71,17 +69,6 @@ def assert_refused(response: Any, status: int, code: str) -> dict[str, Any]:
     assert isinstance(body["detail"], str)
     assert set(body) <= {"detail", "code", "errors", "upgrade_id", "checks"}
     return body
-
-
-def fields_built(read: Callable[[], Any]) -> int:
-    """Return how often DRF built the fields of a serializer during the read: its costliest step."""
-    with cProfile.Profile() as profile:
-        read()
-    return sum(
-        calls
-        for (path, _, name), (_, calls, *_) in pstats.Stats(profile).stats.items()  # type: ignore[attr-defined] # typeshed lacks it
-        if name == "get_fields" and path.endswith("rest_framework/serializers.py")
-    )
 
 
 def make_upgrade(

@@ -187,7 +187,7 @@ def test_its_queries_do_not_grow_with_the_rows(
     client.get("/api/v1/auth/session")
 
     # Organization, role, heartbeats, count, upgrades, rollouts; the page's frame also reads the organizations.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + (6 if headers else 7)):
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 4):
         client.get(URL, headers=headers)
 
 
@@ -353,6 +353,6 @@ def test_the_csv_query_count_does_not_grow_with_its_length(
     client = client_for(cast.viewer)
     client.get(URL)
 
-    # The organization, upgrades, rollouts; then the export's audit row, in a transaction of its own.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 3 + 4):
+    # Upgrades, rollouts; then the export's audit row, in a transaction of its own.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 2 + 4):
         assert len(in_file(client.get(CSV))) == upgrades

@@ -343,10 +343,10 @@ def test_its_queries_do_not_grow_with_the_past(
     client = client_for(cast.viewer)
     ask(client)
 
-    # Organization, role, heartbeats, last rollouts and their results (twice, for the plan and for the versions),
+    # Organization with the rest of the frame, last rollouts and their results (twice, for the plan and for the versions),
     # past versions, open rollouts (with those of their upgrades), the blocker, the estimate, the last of this scope
-    # (with its rollouts), the frame.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 15):
+    # (with its rollouts).
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 12):
         ask(client, "service=all&force=1")
 
 

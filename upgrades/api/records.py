@@ -1,4 +1,7 @@
-"""Serializers for the responses of the upgrade routes. The schema at /api/schema is generated from them."""
+"""Serializers for the responses of the upgrade routes. The schema at /api/schema is generated from them.
+
+PostgreSQL makes the records of status and history (reads.py). Their serializers here only describe them.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -180,7 +183,7 @@ class CheckEntry(serializers.ModelSerializer[UpgradeCheck]):
 class UpgradeSummary(serializers.ModelSerializer[Upgrade]):
     """The fields that status and history have in common. `success` is true once the whole upgrade is a SUCCESS."""
 
-    success = serializers.SerializerMethodField()
+    success = serializers.BooleanField(read_only=True)
     organization = serializers.CharField(source="organization.slug")
     status = serializers.ChoiceField(choices=[s.value for s in UPGRADE_STATUSES])
     kind = serializers.ChoiceField(choices=Kind.values)
@@ -188,16 +191,10 @@ class UpgradeSummary(serializers.ModelSerializer[Upgrade]):
     initiated_by = serializers.CharField(source="initiated_by_email")
     message = serializers.CharField()
     error_message = serializers.CharField(allow_null=True)
-    override_reason = serializers.SerializerMethodField(help_text="Null if no check failed.")
+    override_reason = serializers.CharField(read_only=True, allow_null=True, help_text="Null if no check failed.")
     started_at = UtcDateTimeField(allow_null=True)
     completed_at = UtcDateTimeField(allow_null=True)
     checks = CheckEntry(many=True)
-
-    def get_success(self, upgrade: Upgrade) -> bool:
-        return upgrade.status == Status.SUCCESS
-
-    def get_override_reason(self, upgrade: Upgrade) -> str | None:
-        return upgrade.override_reason or None
 
 
 SUMMARY_FIELDS = [
@@ -236,18 +233,12 @@ class UpgradeRecord(UpgradeSummary):
 class HistoryItem(UpgradeSummary):
     """One upgrade in the history. `services` holds only the names of its services."""
 
-    services = serializers.SerializerMethodField()
-    service_count = serializers.SerializerMethodField()
+    services = serializers.ListField(child=serializers.CharField(), read_only=True)
+    service_count = serializers.IntegerField(read_only=True)
 
     class Meta:
         model = Upgrade
         fields = [*SUMMARY_FIELDS, "service_count"]
-
-    def get_services(self, upgrade: Upgrade) -> list[str]:
-        return [rollout.service for rollout in upgrade.rollouts.all()]
-
-    def get_service_count(self, upgrade: Upgrade) -> int:
-        return len(upgrade.rollouts.all())
 
 
 class History(serializers.Serializer[Any]):

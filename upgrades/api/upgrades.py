@@ -1,6 +1,6 @@
 """The upgrade routes of the API. Each validates its input, runs one query or command, and returns a record."""
 
-from django.db.models import prefetch_related_objects
+from django.http import HttpResponse
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -14,6 +14,7 @@ from portal.access import (
     require_second_factor,
     session_ends_at,
 )
+from portal.api.json_rows import respond_json
 from portal.api.routes import (
     IDEMPOTENCY_KEY,
     ORGANIZATION,
@@ -25,8 +26,7 @@ from portal.api.routes import (
     read_query,
 )
 from portal.errors import found_or_404
-from portal.pagination import paginate
-from upgrades.api import records
+from upgrades.api import reads, records
 from upgrades.api.requests import DecisionBody, HistoryQuery, PreflightQuery, RollbackBody, TimelineQuery, TriggerBody
 from upgrades.checks.preflight import run as run_preflight
 from upgrades.commands.decide import decide_rollout
@@ -35,7 +35,7 @@ from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.estimates import format_seconds
 from upgrades.inventory.catalogue import read_catalogue
-from upgrades.models import Upgrade, UpgradeEvent
+from upgrades.models import Upgrade
 from upgrades.states import Status, get_services
 
 LOCATION = OpenApiParameter(
@@ -130,10 +130,10 @@ def trigger(request: Request) -> Response:
     responses={200: records.UpgradeRecord, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
-def status(request: Request, upgrade_id: str) -> Response:
+def status(request: Request, upgrade_id: str) -> HttpResponse:
     """Return the recorded upgrade. Each service shows its state in ECS as of `last_checked_at`."""
     read_query(request)
-    return Response(records.UpgradeRecord(with_decisions(find_upgrade(request, upgrade_id))).data)
+    return respond_json(reads.read_upgrade(request, upgrade_id))
 
 
 @extend_schema(
@@ -144,12 +144,12 @@ def status(request: Request, upgrade_id: str) -> Response:
     responses={202: records.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
 @api_route("POST", allow=Policy.OPERATOR)
-def stop(request: Request, upgrade_id: str) -> Response:
+def stop(request: Request, upgrade_id: str) -> HttpResponse:
     """Request a stop. ECS rolls back the running rollout, and later services are not attempted."""
     read_query(request)
     read_body(request, NoBody)
-    upgrade = stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
-    return Response(records.UpgradeRecord(with_decisions(upgrade)).data, status=202)
+    stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
+    return respond_json(reads.read_upgrade(request, upgrade_id), status=202)
 
 
 @extend_schema(
@@ -160,7 +160,7 @@ def stop(request: Request, upgrade_id: str) -> Response:
     responses={202: records.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
 @api_route("POST", allow=Policy.OPERATOR)
-def decision(request: Request, upgrade_id: str) -> Response:
+def decision(request: Request, upgrade_id: str) -> HttpResponse:
     """Continue a paused rollout, or roll it back.
 
     The decision is for exactly the pause with `hook_id`. If another one waits by now, or none, the answer is 409. If the
@@ -171,7 +171,7 @@ def decision(request: Request, upgrade_id: str) -> Response:
     read_query(request)
     body = read_body(request, DecisionBody)
     decide_rollout(find_upgrade(request, upgrade_id), actor=person(request), is_fresh=is_fresh(request), **body)
-    return Response(records.UpgradeRecord(with_decisions(find_upgrade(request, upgrade_id))).data, status=202)
+    return respond_json(reads.read_upgrade(request, upgrade_id), status=202)
 
 
 @extend_schema(
@@ -182,19 +182,9 @@ def decision(request: Request, upgrade_id: str) -> Response:
     responses={200: records.TimelineList, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
-def events(request: Request, upgrade_id: str) -> Response:
+def events(request: Request, upgrade_id: str) -> HttpResponse:
     """Return requests of people, actions of the portal and events of ECS, newest first."""
-    query = read_query(request, TimelineQuery)
-    kind = query.pop("kind")
-    upgrade = find_upgrade(request, upgrade_id)
-    page = paginate(UpgradeEvent.objects.for_timeline(upgrade, kind=kind), **query)
-    heading = {
-        "upgrade_id": upgrade.upgrade_id,
-        "upgrade_status": upgrade.status,
-        "organization": upgrade.organization.slug,
-    }
-    items = records.TimelineItem(page.items, many=True).data
-    return Response(heading | page.envelope(items, kind=kind))
+    return reads.read_timeline(request, upgrade_id, read_query(request, TimelineQuery))
 
 
 @extend_schema(
@@ -234,15 +224,9 @@ def rollback(request: Request, upgrade_id: str) -> Response:
     responses={200: records.History, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
-def history(request: Request) -> Response:
+def history(request: Request) -> HttpResponse:
     """Return past and running upgrades, newest first."""
-    query = read_query(request, HistoryQuery)
-    skip, limit = query.pop("skip"), query.pop("limit")
-    organization = get_api_organization(request)
-    upgrades = Upgrade.objects.for_history(request.user, organization, **query).prefetch_related("checks")
-    page = paginate(upgrades, skip=skip, limit=limit)
-    items = records.HistoryItem(page.items, many=True).data
-    return Response(page.envelope(items, organization=organization.slug, **query))
+    return reads.read_history(request, read_query(request, HistoryQuery))
 
 
 def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
@@ -253,12 +237,6 @@ def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
     visible = Upgrade.objects.visible_to(request.user).for_record()
     upgrade = found_or_404(visible.filter(upgrade_id=upgrade_id).first())
     require_second_factor(request.user, upgrade.organization)
-    return upgrade
-
-
-def with_decisions(upgrade: Upgrade) -> Upgrade:
-    """Return the upgrade with the decisions of its rollouts prefetched. *Costs* one query, and one for the rollouts."""
-    prefetch_related_objects([upgrade], "rollouts__decisions")
     return upgrade
 
 

@@ -43,7 +43,7 @@ from upgrades.inventory.running import (
     is_cached,
     read_running_services,
 )
-from upgrades.models import Rollout, is_known_in_ecs
+from upgrades.models import Rollout, is_known_in_ecs, newest_of_each
 from upgrades.states import CheckStatus, Outcome, PreflightCheck, inline_label
 
 # No page or API request waits longer than this.
@@ -188,11 +188,11 @@ def check_session(ends_at: datetime | None) -> Finding:
 
 def read_ecs(organization: Organization, fresh_seconds: float, until: float) -> Reading | None:
     """Return the reading that the pages share. If another request is making the very first one, wait for it."""
-    reading = read_running_services(organization, fresh_seconds=fresh_seconds)
+    reading = read_running_services(organization, fresh_seconds=fresh_seconds, with_record=False)
     while reading is not None and reading.error == ASKED_BY_ANOTHER and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
         if is_cached(organization):
-            reading = read_running_services(organization, fresh_seconds=fresh_seconds)
+            reading = read_running_services(organization, fresh_seconds=fresh_seconds, with_record=False)
     return reading
 
 
@@ -331,20 +331,16 @@ def build_detection_facts(configuration: DeploymentConfiguration) -> dict[str, A
 
 def check_permission(organization: Organization, services: list[str]) -> Finding:
     """Report the newest attempt to update, because only an update can test the permission. *Costs* one query."""
-    newest = (
-        Rollout.objects.filter(organization=organization, service__in=services)
-        .filter(is_known_in_ecs() | Q(outcome=Outcome.ACCESS_DENIED))
-        .select_related("upgrade")
-        .order_by("-upgrade__created_at", "-id")
-        .first()
-    )
+    attempts = Rollout.objects.attempted().filter(is_known_in_ecs() | Q(outcome=Outcome.ACCESS_DENIED))
+    columns = attempts.values_list("upgrade__created_at", "id", "upgrade__upgrade_id", "service", "outcome")
+    newest = max(newest_of_each(columns, organization, services), default=None)
     facts: dict[str, Any] = {"permission": "ecs:UpdateService"}
     if newest is None:
         return Finding(UNKNOWN, "Only an upgrade can test this, and there has not been one yet.", facts)
-    facts |= {"upgrade_id": newest.upgrade.upgrade_id, "service": newest.service, "outcome": newest.outcome}
-    facts |= {"at": utc(newest.upgrade.created_at)}
-    failure = "was denied permission to" if newest.outcome == Outcome.ACCESS_DENIED else "could"
-    attempt = f"The last one, {newest.upgrade.upgrade_id}, {failure} update the {inline_label(newest.service)}."
+    created_at, _, upgrade_id, service, outcome = newest
+    facts |= {"upgrade_id": upgrade_id, "service": service, "outcome": outcome, "at": utc(created_at)}
+    failure = "was denied permission to" if outcome == Outcome.ACCESS_DENIED else "could"
+    attempt = f"The last one, {upgrade_id}, {failure} update the {inline_label(service)}."
     return Finding(UNKNOWN, f"Only an upgrade can test this. {attempt}", facts)
 
 

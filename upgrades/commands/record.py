@@ -110,7 +110,7 @@ def record_upgrade(prepared: PreparedUpgrade, key: KeyUse) -> Upgrade:
     actor, rolls_back = request.actor, request.rolls_back
     with transaction.atomic():
         upgrade = create_upgrade(prepared)
-        record_rollouts(upgrade, prepared.requested)
+        rollouts = record_rollouts(upgrade, prepared.requested)
         record_checks(upgrade, prepared.checked)
         if rolls_back:
             record_event(
@@ -118,7 +118,7 @@ def record_upgrade(prepared: PreparedUpgrade, key: KeyUse) -> Upgrade:
             )
         key.store(upgrade.upgrade_id)
         record_event(upgrade, EventKind.TRIGGERED, describe_request(prepared), actor=actor)
-        notify_started(upgrade)
+        notify_started(upgrade, rollouts)
         record(
             AuditKind.UPGRADE_ROLLBACK_TRIGGERED if rolls_back else AuditKind.UPGRADE_TRIGGERED,
             organization=request.organization,
@@ -126,7 +126,7 @@ def record_upgrade(prepared: PreparedUpgrade, key: KeyUse) -> Upgrade:
             subject=upgrade.upgrade_id,
             data=request.as_data() | ({"failed_checks": overridden} if overridden else {}),
         )
-        transaction.on_commit(lambda: dispatch_upgrade(upgrade), robust=True)
+        transaction.on_commit(lambda: dispatch_rollout(rollouts[0].pk), robust=True)
     return upgrade
 
 
@@ -152,21 +152,22 @@ def create_upgrade(prepared: PreparedUpgrade) -> Upgrade:
     )
 
 
-def record_rollouts(upgrade: Upgrade, requested: dict[str, dict[str, Any]]) -> None:
+def record_rollouts(upgrade: Upgrade, requested: dict[str, dict[str, Any]]) -> list[Rollout]:
     """Create the rollouts, always in the same order, so that overlapping requests cannot deadlock on the unique index."""
-    for position, (service, fields) in enumerate(requested.items()):
-        is_first = position == 0
-        Rollout.objects.create(
+    return Rollout.objects.bulk_create(
+        Rollout(
             upgrade=upgrade,
             organization=upgrade.organization,
             service=service,
             service_name=service_name(upgrade.organization, service),
             position=position,
-            phase=Phase.DUE if is_first else Phase.WAITING,
-            next_check_at=Now() if is_first else None,
-            deadline_at=Now() + timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS) if is_first else None,
+            phase=Phase.WAITING if position else Phase.DUE,
+            next_check_at=None if position else Now(),
+            deadline_at=None if position else Now() + timedelta(seconds=settings.UPGRADE_DEADLINE_SECONDS),
             **fields,
         )
+        for position, (service, fields) in enumerate(requested.items())
+    )
 
 
 def record_checks(upgrade: Upgrade, checked: Preflight) -> None:
@@ -207,4 +208,8 @@ def new_upgrade_id() -> str:
 def dispatch_upgrade(upgrade: Upgrade) -> None:
     """Dispatch the upgrade's open rollouts to a worker now. The sweep would find them a second or two later."""
     for pk in upgrade.rollouts.exclude(phase__in=[Phase.WAITING, Phase.DONE]).values_list("pk", flat=True):
-        dispatch("upgrades.tasks.advance_rollout", pk)
+        dispatch_rollout(pk)
+
+
+def dispatch_rollout(pk: int) -> None:
+    dispatch("upgrades.tasks.advance_rollout", pk)

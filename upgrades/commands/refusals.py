@@ -10,7 +10,7 @@ from portal.errors import PortalError
 from portal.models import Organization
 from upgrades.checks.preflight import BLOCKING_SECONDS, Preflight
 from upgrades.inventory.ecs_services import RunningService
-from upgrades.inventory.running import FRESH_SECONDS, read_running_services
+from upgrades.inventory.running import Reading, read_cached, read_running_services
 from upgrades.models import Kind, Rollout, Upgrade
 from upgrades.states import PlatformService
 
@@ -70,17 +70,21 @@ def refuse_running(organization: Organization, services: list[str]) -> None:
 def refuse_alone(organization: Organization, service: str) -> None:
     """Raise a 400 if the only requested service cannot be upgraded.
 
-    If ECS does not answer, the service is not refused: the engine reads ECS again.
+    Pre-flight has just read ECS. If ECS does not answer, the service is not refused: the engine reads ECS again.
     """
-    refusal = None
-    for fresh_seconds in (FRESH_SECONDS, BLOCKING_SECONDS):
-        reading = read_running_services(organization, fresh_seconds=fresh_seconds)
-        rows = reading.services if reading and not reading.error else []
-        refusal = next((refusal_alone(row) for row in rows if row.service == service), None)
-        if refusal is None:
-            return
+    kept = read_cached(organization) or read_running_services(organization, with_record=False)
+    refusal = find_refusal_alone(service, kept)
+    if refusal:
+        refusal = find_refusal_alone(
+            service, read_running_services(organization, fresh_seconds=BLOCKING_SECONDS, with_record=False)
+        )
     if refusal:
         raise refusal
+
+
+def find_refusal_alone(service: str, reading: Reading | None) -> PortalError | None:
+    rows = reading.services if reading and not reading.error else []
+    return next((refusal_alone(row) for row in rows if row.service == service), None)
 
 
 def refusal_alone(row: RunningService) -> PortalError | None:

@@ -32,7 +32,7 @@ from upgrades.inventory.images import (
 from upgrades.inventory.parts import read_parts
 from upgrades.inventory.running import FAILED_SECONDS, LONGEST_WAIT_SECONDS, Reading, read_running_services
 from upgrades.inventory.tags import LATEST, choose_best_tag
-from upgrades.models import Rollout
+from upgrades.models import Rollout, newest_of_each
 from upgrades.states import ALL_SERVICES, PlatformService, inline_label
 
 logger = logging.getLogger(__name__)
@@ -291,12 +291,11 @@ def is_running_version(row: RunningService, name: str, image: ecr.Image | None, 
 
 def find_known_versions(organization: Organization, rows: list[RunningService]) -> list[Version]:
     """Return the running versions, then those of past rollouts, newest first. Reads no registry. *Costs* one query."""
-    past = (
-        Rollout.objects.filter(organization=organization, to_version__isnull=False)
-        .order_by("-completed_at", "-id")
-        .values_list("to_version", flat=True)[: 10 * KNOWN_VERSIONS]
-    )
-    names = dict.fromkeys(name for name in [*(row.version for row in rows), *past] if name)
+    named = Rollout.objects.attempted().filter(to_version__isnull=False, completed_at__isnull=False)
+    columns = named.values_list("completed_at", "to_version")
+    past = newest_of_each(columns, organization, PlatformService.values, 4 * KNOWN_VERSIONS)
+    newest_first = [name for _, name in sorted(past, reverse=True)]
+    names = dict.fromkeys(name for name in [*(row.version for row in rows), *newest_first] if name)
     return [
         Version(name, running=tuple(row.service for row in rows if row.version == name))
         for name in list(names)[:KNOWN_VERSIONS]

@@ -6,12 +6,12 @@ known, no drift is reported.
 
 from dataclasses import dataclass
 
-from django.db.models import F, Q
+from django.db.models import Q
 
 from portal.models import Organization
 from upgrades.inventory.images import choose_exact_version, shorten_digest
-from upgrades.models import Rollout
-from upgrades.states import ROLLED_OUT, Outcome, Phase
+from upgrades.models import Rollout, newest_of_each
+from upgrades.states import ROLLED_OUT, Outcome, Phase, PlatformService
 
 # After a rollout with one of these outcomes, the service runs the desired image, or the previous one.
 ADVANCED = ROLLED_OUT | {Outcome.NO_CHANGE}
@@ -64,13 +64,9 @@ def find_recorded(organization: Organization) -> dict[str, Recorded | None]:
         "upgrade__region": organization.deployment_region,
         "service_name__startswith": f"{organization.deployment_stack}-",
     }
-    newest = (
-        Rollout.objects.filter(organization=organization, **here)
-        .filter(~Q(phase=Phase.DONE) | Q(outcome__in=ADVANCED | RESTORED | UNSETTLED))
-        .order_by("service", F("completed_at").desc(nulls_first=True), "-id")
-        .distinct("service")
-        .select_related("upgrade")
-    )
+    settled = Q(outcome__in=ADVANCED | RESTORED | UNSETTLED)
+    rollouts = Rollout.objects.attempted().filter(~Q(phase=Phase.DONE) | settled, **here).select_related("upgrade")
+    newest = newest_of_each(rollouts, organization, PlatformService.values)
     return {rollout.service: get_final_version(rollout) for rollout in newest}
 
 

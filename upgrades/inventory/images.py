@@ -18,12 +18,12 @@ from portal.aws.errors import AwsDenied, AwsError, AwsRefused
 from portal.models import Organization
 from upgrades.inventory.parts import Parts, read_own_manifest, read_parts
 from upgrades.inventory.tags import LATEST, choose_best_tag, choose_release, find_near, is_pre_release
-from upgrades.models import Rollout
+from upgrades.models import Rollout, newest_of_each
 from upgrades.states import PlatformService
 
 logger = logging.getLogger(__name__)
 
-NAMES_KEPT = 200
+NAMES_KEPT = 70  # of the newest rollouts of each service
 # A tag may move to another image, so the name of a digest is cached for a limited time.
 NAME_SECONDS, NAME_FAILED_SECONDS = 600, 60
 
@@ -114,12 +114,13 @@ def choose_exact_version(version: str | None, digest: str | None) -> str | None:
 
 def read_recorded_names(organization: Organization) -> Names:
     """Return the versions that past rollouts recorded, by service and digest. *Costs* one query."""
-    rows = (
-        Rollout.objects.filter(organization=organization)
-        .filter(Q(to_digest__isnull=False) | Q(from_digest__isnull=False))
-        .order_by("-id")
-        .values_list("service", "to_digest", "to_version", "from_digest", "from_version")[:NAMES_KEPT]
+    known = Q(to_digest__isnull=False) | Q(from_digest__isnull=False)
+    columns = (
+        Rollout.objects.attempted()
+        .filter(known)
+        .values_list("service", "to_digest", "to_version", "from_digest", "from_version")
     )
+    rows = newest_of_each(columns, organization, PlatformService.values, NAMES_KEPT)
     names: Names = {}
     for service, to_digest, to_version, from_digest, from_version in rows:
         for digest, version in ((to_digest, to_version), (from_digest, from_version)):

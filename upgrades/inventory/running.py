@@ -27,7 +27,8 @@ from upgrades.inventory.ecs_services import (
     describe_running_services,
 )
 from upgrades.inventory.images import Names, read_recorded_names
-from upgrades.models import Rollout
+from upgrades.models import Rollout, newest_of_each
+from upgrades.states import PlatformService
 
 logger = logging.getLogger(__name__)
 
@@ -61,20 +62,26 @@ class Reading:
         return self.tried_at is not None and (timezone.now() - self.tried_at).total_seconds() < seconds
 
 
-def read_running_services(organization: Organization, *, fresh_seconds: float = FRESH_SECONDS) -> Reading | None:
+def read_running_services(
+    organization: Organization, *, fresh_seconds: float = FRESH_SECONDS, with_record: bool = True
+) -> Reading | None:
     """Return the three services as they are now; None if the organization has neither cluster nor stack.
 
-    *Costs* three queries. At most one DescribeServices call in `fresh_seconds` (FAILED_SECONDS after a failure), unless a
-    rollout has ended since. One DescribeTaskDefinition call for each new revision. Waits at most LONGEST_WAIT_SECONDS.
+    `with_record`: add what the portal recorded of each service: its last rollout and its drift.
+
+    *Costs* two queries, one without the record, and one more for a new reading. At most one DescribeServices call in
+    `fresh_seconds` (FAILED_SECONDS after a failure), unless a rollout has ended since. One DescribeTaskDefinition call for
+    each new revision. Waits at most LONGEST_WAIT_SECONDS.
     """
     if organization.cluster is None:
         return None
-    newest = find_last_rollouts(organization)
+    newest = find_last_rollouts(organization) if with_record else {}
+    ends = [rollout.completed_at for rollout in newest.values()] if with_record else find_last_ends(organization)
     reading = read_cached(organization)
-    if reading is None or not reading.is_recent(fresh_seconds) or has_ended_since(reading.tried_at, newest.values()):
+    if reading is None or not reading.is_recent(fresh_seconds) or has_ended_since(reading.tried_at, ends):
         old = reading or Reading(build_unknown_services(organization), read_at=None)
         reading = refresh_reading(organization, organization.cluster, old, read_recorded_names(organization))
-    return add_last_rollouts(organization, reading, newest)
+    return add_last_rollouts(organization, reading, newest) if with_record else reading
 
 
 # The cached reading
@@ -134,19 +141,20 @@ def is_cached(organization: Organization) -> bool:
 
 def find_last_rollouts(organization: Organization) -> dict[str, Rollout]:
     """Return the newest ended rollout of each service that has one. *Costs* one query."""
-    ended = (
-        Rollout.objects.filter(organization=organization, completed_at__isnull=False)
-        .exclude(outcome="not_attempted")
-        .order_by("service", "-completed_at", "-id")
-        .distinct("service")
-        .select_related("upgrade")
-    )
+    attempted = Rollout.objects.attempted().filter(completed_at__isnull=False).select_related("upgrade")
+    ended = newest_of_each(attempted, organization, PlatformService.values)
     return {rollout.service: rollout for rollout in ended}
 
 
-def has_ended_since(moment: datetime | None, rollouts: Iterable[Rollout]) -> bool:
+def find_last_ends(organization: Organization) -> list[datetime | None]:
+    """Return when the newest rollouts of the services ended. *Costs* one query."""
+    ended = Rollout.objects.attempted().filter(completed_at__isnull=False).values_list("completed_at", flat=True)
+    return list(newest_of_each(ended, organization, PlatformService.values))
+
+
+def has_ended_since(moment: datetime | None, ends: Iterable[datetime | None]) -> bool:
     """Return whether a rollout ended after `moment`, so that an ECS reading of that time does not show its result."""
-    return moment is not None and any(each.completed_at is not None and each.completed_at > moment for each in rollouts)
+    return moment is not None and any(end is not None and end > moment for end in ends)
 
 
 def add_last_rollouts(organization: Organization, reading: Reading, newest: dict[str, Rollout]) -> Reading:
@@ -155,7 +163,11 @@ def add_last_rollouts(organization: Organization, reading: Reading, newest: dict
     rows = []
     for row in reading.services:
         last = newest.get(row.service)
-        drift = None if last and has_ended_since(reading.read_at, [last]) else find_service_drift(row, recorded)
+        drift = (
+            None
+            if last and has_ended_since(reading.read_at, [last.completed_at])
+            else find_service_drift(row, recorded)
+        )
         rows.append(replace(row, last_rollout=last, drift=drift))
     return replace(reading, services=rows)
 

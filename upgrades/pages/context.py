@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from django.db.models import Prefetch
 from django.http import HttpRequest
 
 from portal.access import get_role
 from portal.errors import found_or_404
 from portal.models import Organization, Role
-from upgrades.models import Upgrade, UpgradeEvent
-from upgrades.states import TERMINAL, EventKind
+from upgrades.models import Upgrade
+from upgrades.states import TERMINAL
 
 
 def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: str) -> Upgrade:
@@ -17,16 +16,19 @@ def find_upgrade(request: HttpRequest, organization: Organization, upgrade_id: s
 
     Raises PortalError 404 for an unknown upgrade and for one of another organization.
     """
-    of_ecs = UpgradeEvent.objects.filter(kind=EventKind.ECS).order_by("-created_at", "-id")
-    events = Prefetch("rollouts__events", of_ecs)
-    return found_or_404(
+    upgrade = found_or_404(
         Upgrade.objects.visible_to(request.user)
         .for_record()
-        .select_related("rolls_back")
-        .prefetch_related(events, "rollbacks__rollouts", "checks")
+        .select_related(None)
+        .select_related("stop_requested_by", "rolls_back", "validation_run")
+        .prefetch_related("rollbacks__rollouts", "checks")
         .filter(organization=organization, upgrade_id=upgrade_id)
         .first()
     )
+    upgrade.organization = organization
+    if upgrade.rolls_back:
+        upgrade.rolls_back.organization = organization
+    return upgrade
 
 
 def stop_rule(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:

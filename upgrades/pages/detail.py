@@ -6,18 +6,20 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, get_page_organization, policy
+from portal.access import Policy, get_page_organization, get_role, open_page, policy
 from portal.web.context import page_context
-from portal.web.htmx import render_page
-from upgrades.checks.matrix import find_validation_run, get_matrix_rows
+from portal.web.htmx import answer_unchanged, make_tag, render_page
+from upgrades.checks.matrix import get_matrix_rows
 from upgrades.estimates import time_left
-from upgrades.models import Upgrade, ValidationRun
+from upgrades.models import Upgrade, UpgradeEvent, ValidationRun
 from upgrades.pages.context import find_upgrade, stop_rule
 from upgrades.pages.decide import find_pause
 from upgrades.pages.forms import TimelineFilters
+from upgrades.pages.live_tag import LiveUpgrade, live_upgrade
 from upgrades.pages.next_steps import next_steps
+from upgrades.pages.results import SERVICES
 from upgrades.pages.rollout_cards import build_rollout_cards
-from upgrades.pages.timeline import build_timeline
+from upgrades.pages.timeline import KIND_LABELS, build_timeline, read_events
 from upgrades.rollback_plan import services_that_advanced
 from upgrades.states import OPEN, Phase, Status
 from upgrades.stop_effects import describe_stops
@@ -30,21 +32,40 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
 
     When the state is final, the block comes without polling attributes, so polling stops.
     """
+    statement, values = live_upgrade(upgrade_id)
     organization = get_page_organization(request, slug)
+    opened = open_page(request, organization, statement, values)
+    live = LiveUpgrade(*opened.live)
+    tag = None
+    if live.is_covered:
+        rules = (organization.name, organization.requires_second_approver)
+        tag = make_tag(
+            request,
+            "live",
+            get_role(request.user, organization),
+            opened.silent_processes,
+            live.shown,
+            live.step,
+            *rules,
+        )
+        unchanged = answer_unchanged(request, tag, times=live.times or "")
+        if unchanged:
+            return unchanged
     upgrade = find_upgrade(request, organization, upgrade_id)
+    events = read_events(upgrade)
     context = page_context(request, organization) | {
         "upgrade": upgrade,
         "message": upgrade.message,
-        "rollout_cards": build_rollout_cards(upgrade),
+        "rollout_cards": build_rollout_cards(upgrade, events),
         "next": next_steps(upgrade),
         "time_left": time_left(upgrade, now=timezone.now()),
         **validation_context(upgrade),
-        **timeline_context(request, upgrade),
+        **timeline_context(request, events),
         "may_roll_back": may_roll_back(upgrade),
         "pause": find_pause(request, upgrade),
         **stop_context(request, upgrade),
     }
-    return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context)
+    return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context, tag=tag)
 
 
 def stop_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
@@ -62,18 +83,23 @@ def may_roll_back(upgrade: Upgrade) -> bool:
     return not upgrade.is_open and not went_back and bool(services_that_advanced(upgrade))
 
 
-def timeline_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
-    """Return the part of the timeline that the query string asks for. Costs two queries."""
+def timeline_context(request: HttpRequest, events: list[UpgradeEvent]) -> dict[str, Any]:
+    """Return the part of the timeline that the query string asks for."""
     form = TimelineFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
-    timeline = build_timeline(upgrade, kind=given.get("kind") or "", skip=given.get("skip") or 0)
+    timeline = build_timeline(events, kind=given.get("kind") or "", skip=given.get("skip") or 0)
     errors = " ".join(f"{name}: {' '.join(str(one) for one in said)}" for name, said in form.errors.items())
-    return {"timeline": timeline, "timeline_errors": errors}
+    return {
+        "timeline": timeline,
+        "timeline_errors": errors,
+        "kind_labels": KIND_LABELS,
+        "service_labels": SERVICES,
+    }
 
 
 def validation_context(upgrade: Upgrade) -> dict[str, Any]:
-    """Return the validation matrix and whether the portal still runs its own checks. Costs two queries."""
-    run = find_validation_run(upgrade)
+    """Return the validation matrix and whether the portal still runs its own checks."""
+    run = getattr(upgrade, "validation_run", None)
     return {
         "matrix": get_matrix_rows(upgrade),
         "run": run,

@@ -7,13 +7,15 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from portal.access import Policy, get_page_organization, policy
-from portal.pagination import DEFAULT_LIMIT, paginate
+from portal.pagination import DEFAULT_LIMIT, Page
 from portal.web.context import page_context
 from portal.web.csv import MAX_ROWS, check_filters, csv_response
 from portal.web.htmx import render_page
+from upgrades.lists import history_page
 from upgrades.models import Upgrade
 from upgrades.pages.forms import TARGET_CHOICES, HistoryFilters
 from upgrades.pages.history_csv import HEADER, history_rows
+from upgrades.pages.results import build_rows
 from upgrades.states import UPGRADE_STATUSES, Validation
 
 HISTORY_FILTERS = ("status", "service", "version", "initiated_by", "validation")
@@ -28,10 +30,15 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
     given = form.cleaned_data if form.is_valid() else {}
     # An invalid filter shows no rows. The form keeps what was typed so that it can be corrected.
     filters = {name: given.get(name) or request.GET.get(name, "") for name in HISTORY_FILTERS}
-    upgrades = Upgrade.objects.for_history(request.user, organization, **filters)
-    page = paginate(upgrades if form.is_valid() else upgrades.none(), skip=given.get("skip") or 0, limit=DEFAULT_LIMIT)
+    skip = given.get("skip") or 0
+    empty: Page[Upgrade] = Page([], 0, skip, DEFAULT_LIMIT)
+    shown = {name: value or None for name, value in filters.items()}
+    page = (
+        history_page(request.user, organization, skip=skip, limit=DEFAULT_LIMIT, **shown) if form.is_valid() else empty
+    )
     context = page_context(request, organization) | {
         "page": page,
+        "upgrade_rows": build_rows(page.items),
         "form": form,
         "filters": filters,
         "statuses": [(status.value, status.label) for status in UPGRADE_STATUSES],

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from django.urls import reverse
 
 from upgrades.inventory.images import choose_exact_version
-from upgrades.models import Rollout, Upgrade
+from upgrades.models import Rollout, Upgrade, newest_of_each
 from upgrades.outcome_texts import OUTCOME_TEXTS, UNCLEAR
 from upgrades.pages.plan import Choices
 from upgrades.rollback_plan import services_that_advanced
@@ -87,18 +87,10 @@ def next_steps(upgrade: Upgrade) -> NextSteps | None:
 
 def later_rollouts(upgrade: Upgrade) -> dict[str, Rollout]:
     """Return the newest later rollout of each of the upgrade's services that has started or is about to start."""
-    found = (
-        Rollout.objects.filter(
-            organization=upgrade.organization_id,
-            service__in=[rollout.service for rollout in upgrade.rollouts.all()],
-            upgrade__created_at__gt=upgrade.created_at,
-        )
-        .exclude(outcome=Outcome.NOT_ATTEMPTED)
-        .order_by("service", "-upgrade__created_at", "-id")
-        .distinct("service")
-        .select_related("upgrade")
-    )
-    return {rollout.service: rollout for rollout in found}
+    services = [rollout.service for rollout in upgrade.rollouts.all()]
+    attempted = Rollout.objects.attempted().select_related("upgrade")
+    newest = newest_of_each(attempted, upgrade.organization, services)
+    return {rollout.service: rollout for rollout in newest if rollout.upgrade.created_at > upgrade.created_at}
 
 
 def group_by_upgrade(later: dict[str, Rollout]) -> list[Since]:

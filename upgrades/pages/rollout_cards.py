@@ -1,5 +1,6 @@
 """View model for one service's rollout card: status text and task progress bar. Contains no rules about state."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,7 +19,7 @@ from upgrades.pages.rollout_stages import (
     describe_strategy,
     describe_timeout,
 )
-from upgrades.states import Outcome, Phase, Status
+from upgrades.states import EventKind, Outcome, Phase, Status
 
 EVENTS_SHOWN = 20
 STALL_REASONS_SHOWN = 3
@@ -65,23 +66,26 @@ class HookCard:
     then: str | None
 
 
-def build_rollout_cards(upgrade: Upgrade, *, now: datetime | None = None) -> list[RolloutCard]:
-    """Return a card for each rollout.
-
-    The upgrade must come from `for_record`, with its rollouts' events prefetched.
-    """
+def build_rollout_cards(
+    upgrade: Upgrade, events: list[UpgradeEvent], *, now: datetime | None = None
+) -> list[RolloutCard]:
+    """Return a card for each rollout. `events`: those of the upgrade, newest first (timeline.py)."""
     now = now or timezone.now()
+    of_ecs: dict[int, list[UpgradeEvent]] = defaultdict(list)
+    for event in events:
+        if event.rollout_id and event.kind == EventKind.ECS:
+            of_ecs[event.rollout_id].append(event)
     return [
         RolloutCard(
             rollout=rollout,
-            events=list(rollout.events.all()[:EVENTS_SHOWN]),
+            events=of_ecs[rollout.pk][:EVENTS_SHOWN],
             bar=build_bar(rollout),
             headline=build_headline(rollout),
             state_after_end=describe_state_after_end(rollout),
             checked_ago_seconds=int((now - rollout.last_checked_at).total_seconds())
             if rollout.last_checked_at
             else None,
-            stall_reasons=find_newest_ecs_messages(rollout) if rollout.is_stalled else [],
+            stall_reasons=find_newest_ecs_messages(of_ecs[rollout.pk]) if rollout.is_stalled else [],
             strategy=describe_strategy(rollout),
             stage_line=build_stage_line(rollout),
             traffic=build_traffic(rollout),
@@ -122,10 +126,10 @@ def describe_state_after_end(rollout: Rollout) -> str | None:
     return texts.state if texts else None
 
 
-def find_newest_ecs_messages(rollout: Rollout) -> list[UpgradeEvent]:
+def find_newest_ecs_messages(events: list[UpgradeEvent]) -> list[UpgradeEvent]:
     """Return the last messages of ECS, each message once, newest first."""
     distinct: dict[str, UpgradeEvent] = {}
-    for event in rollout.events.all():
+    for event in events:
         distinct.setdefault(event.message, event)
     return list(distinct.values())[:STALL_REASONS_SHOWN]
 

@@ -1,14 +1,15 @@
 """An upgrade's timeline for its page: the entries of one kind or of all, with the count of each kind."""
 
+from collections import Counter
 from dataclasses import dataclass
 
-from django.db.models import Count
-
-from portal.pagination import Page
+from portal.pagination import Page, paginate_list
 from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.states import EventKind
 
 EVENTS_PER_PAGE = 50
+KIND_LABELS = {kind.value: str(kind.label) for kind in EventKind}
+COLUMNS = ("upgrade", "rollout", "kind", "actor_email", "message", "created_at")
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,25 @@ class Timeline:
     count: int
 
 
-def build_timeline(upgrade: Upgrade, *, kind: str = "", skip: int = 0) -> Timeline:
-    """Return one page of the timeline. The upgrade must come from `for_record`. Costs two queries."""
-    events = UpgradeEvent.objects.for_timeline(upgrade)
-    counts = dict(events.order_by().values_list("kind").annotate(Count("pk")))
-    total = counts.get(kind, 0) if kind else sum(counts.values())
-    rows = UpgradeEvent.objects.for_timeline(upgrade, kind=kind or None)[skip : skip + EVENTS_PER_PAGE]
+def read_events(upgrade: Upgrade) -> list[UpgradeEvent]:
+    """Return all entries of the upgrade, newest first, with their rollouts: for the timeline and for the rollouts' cards.
+
+    The upgrade must come from `for_record`. Costs one query.
+    """
+    rollouts = {rollout.pk: rollout for rollout in upgrade.rollouts.all()}
+    events = list(UpgradeEvent.objects.for_timeline(upgrade).select_related(None).only(*COLUMNS))
+    for event in events:
+        event.rollout = rollouts[event.rollout_id] if event.rollout_id else None
+    return events
+
+
+def build_timeline(events: list[UpgradeEvent], *, kind: str = "", skip: int = 0) -> Timeline:
+    """Return one page of the timeline."""
+    counts = Counter(event.kind for event in events)
+    found = [event for event in events if kind in ("", event.kind)]
     return Timeline(
-        page=Page(items=list(rows), total=total, skip=skip, limit=EVENTS_PER_PAGE),
+        page=paginate_list(found, skip=skip, limit=EVENTS_PER_PAGE),
         kinds=[KindCount(each, counts[each]) for each in EventKind if each in counts],
         kind=kind,
-        count=sum(counts.values()),
+        count=len(events),
     )

@@ -7,6 +7,7 @@ from django import template
 from portal.models import AuditKind, Organization
 from upgrades.models import Upgrade
 from upgrades.pages.overview import build_overview_context
+from upgrades.pages.results import build_result_chips, build_rows, build_state_chips, build_validation_chip
 from upgrades.states import EventKind, Outcome, PlatformService, Status
 
 register = template.Library()
@@ -31,8 +32,13 @@ def platform_services(context: dict[str, Any], organization: Organization) -> di
 
 @register.inclusion_tag("upgrades/_recent.html", takes_context=True)
 def recent_upgrades(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
-    upgrades = Upgrade.objects.for_history(context["request"].user, organization)[:RECENT]
-    return {"organization": organization, "upgrades": upgrades}
+    upgrades = Upgrade.objects.for_history(context["request"].user, organization).for_rows()[:RECENT]
+    return {"organization": organization, "upgrade_rows": build_rows(upgrades)}
+
+
+register.filter("result_chips", build_result_chips)
+register.filter("state_chips", build_state_chips)
+register.filter("validation_chip", build_validation_chip)
 
 
 @register.filter

@@ -34,12 +34,14 @@ from portal.aws.ecs.service_deployment import (
     stop_service_deployment,
 )
 from portal.aws.ecs.tasks import (
+    LogPlace,
     RunningTask,
     StoppedTask,
     TaskDefinition,
     describe_task_definition,
     describe_tasks,
     list_tasks,
+    log_places,
     running_tasks,
     stopped_tasks,
 )
@@ -56,6 +58,7 @@ __all__ = [
     "Deployment",
     "DeploymentConfiguration",
     "LifecycleHook",
+    "LogPlace",
     "RunningTask",
     "Service",
     "ServiceDeployment",
@@ -73,6 +76,7 @@ __all__ = [
     "describe_tasks",
     "list_service_deployments",
     "list_tasks",
+    "log_places",
     "revision_task_definitions",
     "running_tasks",
     "stop_service_deployment",

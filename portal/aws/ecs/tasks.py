@@ -26,6 +26,15 @@ class TaskDefinition:
 
 
 @dataclass(frozen=True)
+class LogPlace:
+    """Where a container logs. `group`: in CloudWatch Logs, or None. Its tasks' streams begin with `stream_prefix`."""
+
+    container: str
+    group: str | None
+    stream_prefix: str
+
+
+@dataclass(frozen=True)
 class RunningTask:
     """A running task. `digests` maps each container's name to the digest (`sha256:..`) of its image.
 
@@ -60,6 +69,25 @@ def describe_task_definition(target: AwsTarget, arn: str) -> TaskDefinition:
             images={need(each, "name"): need(each, "image") for each in raw["containerDefinitions"]},
             is_active=raw.get("status", "ACTIVE") == "ACTIVE",
         )
+
+
+def log_places(target: AwsTarget, arn: str) -> list[LogPlace]:
+    """Return where the containers of the task definition log. Only the awslogs driver writes to CloudWatch Logs. One call.
+
+    The name of a stream is `<prefix>/<container>/<task>`:
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/specify-log-config.html
+    """
+    action = "ecs:DescribeTaskDefinition"
+    reply = read(target, action, "describe_task_definition", taskDefinition=arn)
+    places = []
+    with complete(action):
+        for raw in reply["taskDefinition"]["containerDefinitions"]:
+            logging = raw.get("logConfiguration") or {}
+            options = logging.get("options") or {}
+            name, prefix = need(raw, "name"), options.get("awslogs-stream-prefix")
+            group = options.get("awslogs-group") if logging.get("logDriver") == "awslogs" and prefix else None
+            places.append(LogPlace(name, group, f"{prefix}/{name}/"))
+    return places
 
 
 def stopped_tasks(target: AwsTarget, cluster: str, service: str, *, started_by: str) -> list[StoppedTask]:

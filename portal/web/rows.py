@@ -1,0 +1,49 @@
+"""Jinja2, for the rows of long tables alone: there it takes an eighth of the time of Django's own templates.
+
+A template `*.jinja` beside the page's own is included with `{% rows %}` (portal/templatetags/rows.py). It sees the context
+of the page, and escapes like it.
+"""
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import jinja2
+from django.urls import reverse
+
+from portal.templatetags.formatting import ago, duration_until
+
+NO_ID = UUID(int=0)
+
+
+def environment(**options: Any) -> jinja2.Environment:
+    """Return the environment of TEMPLATES. An unknown name is an error, unlike in Django's templates."""
+    made = jinja2.Environment(**options | {"undefined": jinja2.StrictUndefined}, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Django turns autoescape on
+    made.filters |= {"ago": ago, "exact": exact, "clock": clock, "duration_until": duration_until}
+    made.globals |= {"address": address}
+    return made
+
+
+def exact(at: datetime) -> str:
+    """Format a time as `2026-05-01 12:00:00`."""
+    return at.isoformat(" ", "seconds")[:19]
+
+
+def clock(at: datetime) -> str:
+    """Format the time of day as `12:00:00`."""
+    return at.isoformat(" ", "seconds")[11:19]
+
+
+def address(view_name: str, slug: str, key: object) -> str:
+    """Return the address of an organization's page whose last argument is the key, which needs no quoting."""
+    before, after = split_address(view_name, slug, isinstance(key, UUID))
+    return f"{before}{key}{after}"
+
+
+@lru_cache(maxsize=512)
+def split_address(view_name: str, slug: str, is_uuid: bool) -> tuple[str, str]:
+    """Return what stands before and after the key: finding the address anew for each row takes long."""
+    key = str(NO_ID) if is_uuid else "~key~"
+    before, _, after = reverse(view_name, args=[slug, key]).partition(key)
+    return before, after

@@ -1,0 +1,46 @@
+"""Pages of the history of upgrades. Totals come from counters where they can.
+
+An organization may be an organization, or in a statement of the API a reference to the query around it. In the same way,
+a filter may be a value or a placeholder (portal/api/json_rows.py).
+"""
+
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import Count, OuterRef, Sum
+from django.db.models.expressions import Combinable
+
+from portal.models import Organization, User
+from portal.pagination import Page, aggregate_rows
+from upgrades.models import Rollout, Upgrade, UpgradeCount
+from upgrades.states import ALL_SERVICES
+
+
+def history_page(
+    user: User | AnonymousUser, organization: Organization, *, skip: int, limit: int, **filters: Any
+) -> Page[Upgrade]:
+    """Return one page of an organization's upgrades, with what a row shows. *Costs* three queries, however many there are.
+
+    Only with the filters `version`, `initiated_by` and a single `service` the total costs more, the more upgrades match.
+    """
+    items = list(Upgrade.objects.for_history(user, organization, **filters).for_rows()[skip : skip + limit])
+    counted = Organization.objects.filter(pk=organization.pk).order_by()
+    total = counted.values_list(upgrades_total(OuterRef("pk"), **filters), flat=True).get()
+    return Page(items=items, total=total, skip=skip, limit=limit)
+
+
+def upgrades_total(
+    organization: OuterRef, *, service: str | None = None, status: Any = None, validation: Any = None, **others: Any
+) -> Combinable:
+    """Return the number of upgrades that match: from counters, else counted through an index."""
+    if any(others.values()) or (service not in (None, "", ALL_SERVICES) and (status or validation)):
+        rows = Upgrade.objects.filter(organization=organization)
+        matching = rows.matching(service=service, status=status, validation=validation, **others)
+        return aggregate_rows(matching, Count("*"))
+    if service and service != ALL_SERVICES:
+        return aggregate_rows(Rollout.objects.filter(organization=organization, service=service), Count("*"))
+    counts = UpgradeCount.objects.filter(organization=organization)
+    counts = counts.filter(target=service) if service else counts
+    counts = counts.filter(status=status) if status else counts
+    counts = counts.filter(validation=validation) if validation else counts
+    return aggregate_rows(counts, Sum("count"))
