@@ -99,7 +99,7 @@ class Agent(models.Model):
 
 
 class RevisionQuerySet(TenantQuerySet["Revision"]):
-    def for_list(self, agent: Agent) -> Self:
+    def for_list(self, agent: Agent | models.OuterRef) -> Self:
         """Return the agent's revisions, newest first, as for_detail() does."""
         return self.filter(agent=agent).for_detail().order_by("-number")
 
@@ -166,13 +166,13 @@ class DeploymentQuerySet(TenantQuerySet["Deployment"]):
         return found
 
     def for_detail(self) -> Self:
-        """Add agent, organization and `newest_events` (dicts, newest first, at most EVENTS_IN_RECORD).
+        """Add agent, organization, both revisions and `newest_events` (dicts, newest first, at most EVENTS_IN_RECORD).
 
         *Costs* one query.
         """
         newest = DeploymentEvent.objects.filter(deployment=models.OuterRef("pk")).order_by("-sequence")
         fields = {name: name for name in EVENT_FIELDS}
-        return self.select_related("agent", "organization").annotate(
+        return self.select_related("agent", "organization", "target_revision", "live_revision").annotate(
             newest_events=ArraySubquery(newest.values(json=JSONObject(**fields))[:EVENTS_IN_RECORD])
         )
 

@@ -3,6 +3,7 @@
 import uuid
 from typing import Any
 
+from django.http import HttpResponse
 from django.urls import reverse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -10,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from deployments import commands
+from deployments.api import reads
 from deployments.api.deployments import LOCATION, WRITE_ERRORS, find_agent
 from deployments.api.serializers import Envelope, StrictInteger
 from deployments.models import Agent, Revision
@@ -26,7 +28,6 @@ from portal.api.routes import (
     read_query,
 )
 from portal.errors import found_or_404
-from portal.pagination import paginate
 from portal.times import utc
 
 Json = dict[str, Any]
@@ -140,13 +141,9 @@ def difference_record(difference: Difference) -> Json:
     responses={200: RevisionList, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
-def revisions(request: Request, agent_id: uuid.UUID) -> Response:
+def revisions(request: Request, agent_id: uuid.UUID) -> HttpResponse:
     """List what each deploy of the agent runs, newest first."""
-    query = read_query(request, PageQuery)
-    agent = find_agent(request, agent_id)
-    rows = Revision.objects.visible_to(request.user).for_list(agent)
-    page = paginate(rows, skip=query["skip"], limit=query["limit"])
-    return Response(page.envelope([revision_record(each) for each in page.items], agent_id=str(agent.pk)))
+    return reads.read_revisions(request, agent_id, read_query(request, PageQuery))
 
 
 @extend_schema(

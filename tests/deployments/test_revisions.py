@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.db.models import F
 from django.db.models.functions import Now
 from django.test import Client
 
-from deployments.commands import create_deployment, kill_deployment, update_agent
+from deployments.commands import create_deployment, kill_deployment, restart_deployment, update_agent
 from deployments.models import Agent, Deployment, Revision
 from portal.aws import ecs
+from portal.errors import PortalError
 from portal.models import User
 from tests.conftest import Cast, audited_changes
 from tests.deployments.conftest import (
@@ -76,6 +78,7 @@ def test_each_deploy_is_a_revision(client: Client, two: Agent) -> None:
     assert [tuple(each[name] for name in shown) for each in listed["items"]] == [
         *((3, "v3", 0, 1), (2, "v2", 0, 0), (1, "v1.4.0", 1, 1))
     ]
+    assert listed["items"][1].items() <= compared.items()
     assert compared["compared_with"] == 1
     assert [(each["field"], each["name"], each["before"], each["after"]) for each in compared["differences"]] == [
         ("image", None, listed["items"][2]["image"], f"{REPOSITORY}:v2"),
@@ -84,6 +87,19 @@ def test_each_deploy_is_a_revision(client: Client, two: Agent) -> None:
         ("environment", "MODEL_KEY", None, SECRET),
     ]
     assert (with_first["compared_with"], with_first["version"]) == (1, "v3")
+
+
+def test_a_restart_makes_one_revision(cast: Cast, two: Agent) -> None:
+    """Also of a row that ECS has changed since it was read. A second restart of it is refused and makes none."""
+    read, again = [Deployment.objects.get(status="failed") for _ in range(2)]
+    Deployment.objects.filter(pk=read.pk).update(observed_generation=F("observed_generation") - 1)
+
+    restart_deployment(read, actor=cast.operator)
+    with pytest.raises(PortalError, match="Can only restart"):
+        restart_deployment(again, actor=cast.operator)
+
+    assert [each.number for each in Revision.objects.filter(agent=two)] == [3, 2, 1]
+    assert (read.generation, read.target_revision.number) == (2, 3)
 
 
 def test_an_unknown_revision_is_not_found(client: Client, two: Agent) -> None:
