@@ -13,6 +13,7 @@ from itertools import chain
 from django.conf import settings
 from django.urls import reverse
 from django.utils.module_loading import import_string
+from django.utils.text import slugify
 
 from portal.models import Organization
 
@@ -42,6 +43,11 @@ class Item:
     reason: str = ""
     line: str = ""
     at: datetime | None = None
+
+    @property
+    def key(self) -> str:
+        """Return the id of its link, the same after a refresh, so that the focus stays."""
+        return f"attention-{self.status}-{slugify(self.url)}"
 
 
 @dataclass(frozen=True)

@@ -112,12 +112,16 @@ def newest_message(rollout: Rollout) -> str:
     return getattr(rollout, "newest_message", None) or ""
 
 
+def has_failed(rollout: Rollout) -> bool:
+    return rollout.status == Status.FAILED and rollout.outcome not in NO_FAILURE
+
+
 def describe_failures(organization: Organization, rows: list[RunningService]) -> Iterable[Item]:
     """Yield an item for each upgrade that failed for a service and that no later upgrade of it has followed."""
     failed: dict[str, list[Rollout]] = defaultdict(list)
     for row in rows:
         last = row.last_rollout
-        if last and last.status == Status.FAILED and last.outcome not in NO_FAILURE:
+        if last and has_failed(last):
             failed[last.upgrade.upgrade_id].append(last)
     for rollouts in failed.values():
         first = rollouts[0]
@@ -211,7 +215,9 @@ def name_checks(checks: list[UpgradeCheck]) -> str:
 def find_news(organization: Organization, rows: list[RunningService], *, is_rolling: bool) -> Iterable[Item]:
     """Yield the newest release, unless a rollout is moving services just now."""
     newer = None if is_rolling else find_newer_version(organization, rows)
-    if newer is None:
+    # An item says already that this version failed.
+    failed = {row.last_rollout.to_version for row in rows if row.last_rollout and has_failed(row.last_rollout)}
+    if newer is None or newer.name in failed:
         return
     is_all = len(newer.services) == len(PlatformService)
     target = ALL_SERVICES if is_all else newer.services[0] if len(newer.services) == 1 else None

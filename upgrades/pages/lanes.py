@@ -1,5 +1,6 @@
 """The open upgrades as lanes on the overview: what runs, how far it is and how long it still takes."""
 
+import re
 from dataclasses import dataclass
 
 from django.db.models import OuterRef, Prefetch, Subquery
@@ -13,14 +14,18 @@ from upgrades.pages.results import describe_services
 from upgrades.pages.rollout_cards import Segment, build_bar, build_headline
 from upgrades.states import OPEN, EventKind, Phase, PlatformService
 
+# Such as `(service acme-prod-agent-service) (deployment ecs-svc/123)` and `: (task 0123ab)`.
+IDS = re.compile(r"^(\((service|deployment) [^)]*\) ?)+|:? ?\((task|deployment) [^)]*\)")
+
 
 @dataclass(frozen=True)
 class Lane:
-    """One service of an open upgrade. `bar` is empty before ECS was read, and after the end."""
+    """One service of an open upgrade. `bar` and `newest_event` are empty before ECS was read, and after the end."""
 
     rollout: Rollout
     bar: list[Segment]
     headline: str
+    newest_event: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,20 @@ def build_lanes(organization: Organization, upgrades: list[Upgrade]) -> list[Ope
 
 def build_lane(rollout: Rollout) -> Lane:
     bar = build_bar(rollout) if rollout.phase == Phase.WATCHING else []
-    return Lane(rollout, bar, build_headline(rollout))
+    event = "" if rollout.is_terminal else shorten_event(getattr(rollout, "newest_message", None) or "")
+    return Lane(rollout, bar, build_headline(rollout), event)
+
+
+def shorten_event(message: str) -> str:
+    """Return an event of ECS without the ids in it, which the upgrade's page has.
+
+    >>> shorten_event("(service acme-agent) has started 2 tasks: (task 1f) (task 2e).")
+    'Has started 2 tasks.'
+    >>> shorten_event("(service acme-agent) was unable to place a task. Reason: no capacity.")
+    'Was unable to place a task. Reason: no capacity.'
+    """
+    text = IDS.sub("", message).strip()
+    return text[:1].upper() + text[1:]
 
 
 def build_title(upgrade: Upgrade) -> str:
