@@ -116,7 +116,7 @@ MUTANTS = (
     ),
     Mutant(
         "open upgrades of the overview",
-        "upgrades/pages/overview.py",
+        "upgrades/pages/lanes.py",
         "Upgrade.objects.filter(organization=organization, status__in=OPEN)",
         "Upgrade.objects.filter(status__in=OPEN)",
     ),

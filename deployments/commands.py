@@ -488,7 +488,8 @@ def run_once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made])
 
 
 def audit(kind: AuditKind, subject: Agent | Deployment, actor: User | None, data: dict[str, Any]) -> None:
-    record(kind, organization=subject.organization, actor=actor, subject=str(subject.pk), data=data)
+    named = {"service_name": subject.service_name} if isinstance(subject, Deployment) else {}
+    record(kind, organization=subject.organization, actor=actor, subject=str(subject.pk), data=data | named)
 
 
 def dispatch_deployment(deployment: Deployment) -> None:

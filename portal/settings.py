@@ -518,6 +518,9 @@ GAUGES = [
     "portal.web.headers.gauges",
 ]
 
+# What needs attention on the overview: each function returns the items of one organization (portal/web/attention.py).
+ATTENTION = ["deployments.pages.attention.find_failed"]
+
 # --- Logs ----------------------------------------------------------------------------------------------------------
 
 LOGGING = {

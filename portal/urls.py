@@ -40,7 +40,7 @@ urlpatterns = [
     path("accounts/", accounts_views.accounts),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
-    path("health", health.health),
+    path("health", health.health, name="health"),
     path("livez", health.livez),
     path("readyz", health.readyz),
     path("metrics", prometheus.metrics),

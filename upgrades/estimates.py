@@ -92,8 +92,10 @@ class TimeLeft:
         return f"{left.capitalize()} left, based on {self.basis}."
 
 
-def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
+def time_left(upgrade: Upgrade, *, now: datetime, usual: dict[str, float] | None = None) -> TimeLeft | None:
     """Return the estimated time left for an upgrade.
+
+    `usual`: the result of find_usual_seconds for all services, if the caller has it.
 
     None if the upgrade has ended or a stop was requested, and while it stalls, waits for a decision, is overdue or rolls
     back. Costs at most one query.
@@ -106,7 +108,8 @@ def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
     # A bake is as long as the deployment's own configuration says, whatever past rollouts took.
     bakes = {rollout.service: rollout.bake_ends_at for rollout in left if rollout.bake_ends_at}
     left = [rollout for rollout in left if rollout.service not in bakes]
-    usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in left]) if left else {}
+    if usual is None:
+        usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in left]) if left else {}
     unknown = tuple(inline_label(rollout.service) for rollout in left if rollout.service not in usual)
     if unknown:
         return TimeLeft(unknown=unknown)

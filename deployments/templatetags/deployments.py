@@ -25,5 +25,10 @@ def vcpu(units: int | str) -> str:
 def deployments_by_status(organization: Organization) -> dict[str, Any]:
     """Render the overview's counts of deployments by status. *Costs* one query."""
     counts = counts_by_status(organization)
-    statuses = [{"value": status.value, "label": status.label, "count": counts[status]} for status in Status]
-    return {"organization": organization, "statuses": statuses, "total": sum(counts.values())}
+    return {
+        "organization": organization,
+        "statuses": [
+            {"value": each.value, "label": each.label, "count": counts[each]} for each in Status if counts[each]
+        ],
+        "without": [each.label.lower() for each in Status if not counts[each]],
+    }

@@ -1,5 +1,6 @@
 """The page of one deployment: its state, the time window over timeline, metrics and logs, and the htmx regions."""
 
+import html
 import json
 import time
 from collections.abc import Callable
@@ -258,6 +259,19 @@ def test_follower_gets_late_lines_and_keeps_polling(
     assert "late line" in [record.message for record in polled.context["newer"]]
     assert f"after={following.after}" not in polled.content.decode()
     assert "after=" in polled.content.decode()
+
+
+def test_the_overview_names_the_last_error_of_a_failed_deployment(
+    cast: Cast, client_for: SignedIn, ready: Deployment, platform: LocalAws
+) -> None:
+    trace = ["ERROR start-up failed", "Traceback (most recent call last):", "KeyError: 'MODEL_ID'"]
+    put_lines(platform, ready, *trace, "ERROR main: exited with code 1")
+    Deployment.objects.filter(pk=ready.pk).update(status="failed", status_at=timezone.now())
+
+    page = html.unescape(client_for(cast.viewer).get("/o/acme/").content.decode())
+
+    assert "KeyError: 'MODEL_ID'" in page
+    assert f'href="{address(ready)}#logs"' in page
 
 
 def put_lines(platform: LocalAws, deployment: Deployment, *messages: str, ago: float = 5) -> None:

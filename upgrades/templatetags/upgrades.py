@@ -26,8 +26,9 @@ RECENT = 5
 
 @register.inclusion_tag("upgrades/_platform_services.html", takes_context=True)
 def platform_services(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
-    """Render the open upgrades and the running services: the block that polls (pages/overview.py)."""
-    return {**build_overview_context(organization), "user": context["user"], "request": context["request"]}
+    """Render what needs attention, the open upgrades and the running services: the block that polls (pages/overview.py)."""
+    request = context["request"]
+    return {**build_overview_context(request, organization), "user": context["user"], "request": request}
 
 
 @register.inclusion_tag("upgrades/_recent.html", takes_context=True)
