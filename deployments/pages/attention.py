@@ -7,11 +7,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from deployments.models import Deployment
-from deployments.pages.time_window import around_event
 from deployments.states import Status
 from portal.cloudwatch.last_error import read_last_error
 from portal.models import Organization
 from portal.web.attention import Item, Level
+from portal.web.observe.time_window import around_event
 
 SHOWN = 3
 # A newer failure is in the page's own window, the last hour.

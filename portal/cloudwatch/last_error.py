@@ -1,11 +1,13 @@
 """The last error in the logs of a service that failed, for a page that names it beside the reason of ECS."""
 
+from contextlib import suppress
 from datetime import datetime, timedelta
-
-from django.utils import timezone
+from functools import partial
 
 from portal import soft_cache
-from portal.cloudwatch.logs import TAIL_LINES, read_logs
+from portal.aws.bulkhead import begin_shared
+from portal.aws.errors import AwsError, AwsUnavailable
+from portal.cloudwatch.logs import as_line, milliseconds, walk_back
 from portal.cloudwatch.records import Record, group_lines
 from portal.cloudwatch.source import Source
 
@@ -16,24 +18,32 @@ LONGEST = 300
 
 
 def read_last_error(source: Source, failed_at: datetime) -> str | None:
-    """Return the last error that the service's tasks logged before it failed; None if there is none or AWS is silent.
+    """Return the last error that the service's tasks logged before it failed; None if there is none or it is not read yet.
 
-    *Costs* at most one read of read_logs in KEPT_SECONDS, for all viewers.
+    Never waits for AWS: the first caller begins the read, and the page shows the line when it asks again.
+    *Costs* at most one FilterLogEvents call in KEPT_SECONDS, for all viewers.
     """
+    if source.log_group is None:
+        return None
     key = soft_cache.build_key("last-error", source.key, failed_at.isoformat())
     kept = soft_cache.read(key)
     if kept is not None:
         return str(kept) or None
-    until = failed_at + AFTER
-    page = read_logs(
-        source,
-        limit=TAIL_LINES,
-        since=failed_at - BEFORE,
-        until=until if until < timezone.now() else None,
-    )
-    found = choose_error(group_lines(reversed(page.items)))
-    soft_cache.write(key, found, seconds=FAILED_SECONDS if page.error else KEPT_SECONDS)
-    return found or None
+    with suppress(AwsUnavailable):  # AWS is silent
+        begin_shared(source.target, "logs:FilterLogEvents", key, partial(find_and_keep, key, source, failed_at))
+    return None
+
+
+def find_and_keep(key: str, source: Source, failed_at: datetime) -> None:
+    """Read the log and keep the line that read_last_error returns. *Raises* AwsError."""
+    try:
+        walk = walk_back(source, milliseconds(failed_at + AFTER))
+    except AwsError:
+        soft_cache.write(key, "", seconds=FAILED_SECONDS)
+        raise
+    since = milliseconds(failed_at - BEFORE)
+    lines = [as_line(line) for line in reversed(walk.lines) if line["at"] >= since]
+    soft_cache.write(key, choose_error(group_lines(lines)), seconds=KEPT_SECONDS)
 
 
 def choose_error(records: list[Record]) -> str:

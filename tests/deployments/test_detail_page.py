@@ -268,7 +268,10 @@ def test_the_overview_names_the_last_error_of_a_failed_deployment(
     put_lines(platform, ready, *trace, "ERROR main: exited with code 1")
     Deployment.objects.filter(pk=ready.pk).update(status="failed", status_at=timezone.now())
 
-    page = html.unescape(client_for(cast.viewer).get("/o/acme/").content.decode())
+    client = client_for(cast.viewer)
+    deadline, page = time.monotonic() + 5, ""
+    while "KeyError: 'MODEL_ID'" not in page and time.monotonic() < deadline:  # the page does not wait for AWS
+        page = html.unescape(client.get("/o/acme/").content.decode())
 
     assert "KeyError: 'MODEL_ID'" in page
     assert f'href="{address(ready)}#logs"' in page
