@@ -1,7 +1,7 @@
 """Pages of deployments and of their events. Totals come from counters, not from counting rows.
 
-An organization may be an organization, or in a statement of the API a reference to the query around it
-(portal/api/json_rows.py). In the same way, a filter may be a value or a placeholder.
+An organization may be an organization, or in a statement of the API a placeholder (portal/api/json_rows.py). In the same
+way, a filter may be a value or a placeholder.
 """
 
 import functools
@@ -63,7 +63,7 @@ def deployments_page(
         total = infer_total(items, skip=skip, limit=limit)
     if total is None:
         counted = Organization.objects.filter(pk=organization.pk).order_by()
-        total = counted.values_list(deployments_total(OuterRef("pk"), **filters), flat=True).get()
+        total = counted.values_list(deployments_total(organization, **filters), flat=True).get()
     return Page(items=items, total=total, skip=skip, limit=limit)
 
 
@@ -76,7 +76,7 @@ def infer_total(items: list[Deployment], *, skip: int, limit: int) -> int | None
 
 def deployments_rows(
     among: DeploymentQuerySet,
-    organization: Organization | OuterRef,
+    organization: Organization | Combinable,
     *,
     skip: int,
     limit: int,
@@ -133,13 +133,18 @@ def unnest(rows: QuerySet[Any]) -> Func:
     return Func(ArraySubquery(rows), function="unnest")
 
 
-def further_in(organization: Organization | OuterRef) -> Any:
+def further_in(organization: Organization | Combinable) -> Any:
     """Return the organization for a query inside of the one that refers to it."""
     return OuterRef(organization) if isinstance(organization, OuterRef) else organization
 
 
 def deployments_total(
-    organization: OuterRef, *, status: Any = None, agent_id: Any = None, q: Any = None, ids: IdRange | None = None
+    organization: Organization | Combinable,
+    *,
+    status: Any = None,
+    agent_id: Any = None,
+    q: Any = None,
+    ids: IdRange | None = None,
 ) -> Combinable:
     """Return the number of deployments that match, from counters; without counters those that `ids` alone finds."""
     counts = DeploymentCount.objects.filter(organization=organization)

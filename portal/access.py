@@ -10,7 +10,7 @@ Four independent checks, each with its own tests:
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -336,25 +336,29 @@ class Opened:
 
 
 NOTHING_LIVE = "SELECT NULL"
-HEARD_OF = "SELECT name FROM portal_heartbeat WHERE beat_at > statement_timestamp() - make_interval(secs => %s)"
+HEARD_OF = (
+    "SELECT name FROM portal_heartbeat WHERE beat_at > statement_timestamp() - make_interval(secs => %(fresh_seconds)s)"
+)
 
 
 def open_page(
-    request: HttpRequest, organization: Organization, live: str = NOTHING_LIVE, values: Sequence[Any] = ()
+    request: HttpRequest, organization: Organization, live: str = NOTHING_LIVE, values: Mapping[str, Any] | None = None
 ) -> Opened:
     """Read what the page needs beside its content, in one statement. Called again, return the same.
 
-    `live`: a SELECT over `organization`, with its values.
+    `live`: a SELECT with the `values` that it names, and with `organization`: a value, not the column, so that PostgreSQL
+    knows whether it reads the rows of a large one.
     *Costs* one statement for each request.
     """
     opened: Opened | None = getattr(request, "opened", None)
     if opened is None:
         statement = (
             f"SELECT ARRAY({HEARD_OF}), live.* FROM portal_organization AS organization "  # noqa: S608 - our own
-            f"LEFT JOIN LATERAL ({live}) AS live ON true WHERE organization.id = %s"
+            f"LEFT JOIN LATERAL ({live}) AS live ON true WHERE organization.id = %(organization)s"
         )
         with connection.cursor() as cursor:
-            cursor.execute(statement, [HEARTBEAT_FRESH_SECONDS, *values, organization.pk])
+            own: dict[str, Any] = {"fresh_seconds": HEARTBEAT_FRESH_SECONDS, "organization": organization.pk}
+            cursor.execute(statement, {**(values or {}), **own})
             fresh, *rest = found_or_404(cursor.fetchone())
         opened = Opened([name for name in HEARTBEATS if name not in fresh], tuple(rest))
         request.opened = opened  # type: ignore[attr-defined] # ours

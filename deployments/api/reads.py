@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 from django.db.models import Case, Count, Exists, IntegerField, OuterRef, UUIDField, Value, When
+from django.db.models.expressions import Combinable
 from django.http import HttpResponse
 from rest_framework.request import Request
 
@@ -77,7 +78,7 @@ def read_deployments(request: Request, query: Json) -> HttpResponse:
 
 
 def build_deployments(
-    organization: OuterRef, *, skip: int, limit: int, agent_id: bool, status: bool, q: bool, first_id: bool
+    organization: Combinable, *, skip: int, limit: int, agent_id: bool, status: bool, q: bool, first_id: bool
 ) -> tuple[Any, Any]:
     """Return the items and the total; its shape says which filters there are."""
     filters: Json = {
@@ -135,7 +136,7 @@ def read_agents(request: Request, query: Json) -> HttpResponse:
     return page.respond(organization=organization.slug, q=query["q"])
 
 
-def build_agents(organization: OuterRef, *, skip: int, limit: int, q: bool) -> tuple[Any, Any]:
+def build_agents(organization: Combinable, *, skip: int, limit: int, q: bool) -> tuple[Any, Any]:
     rows = Agent.objects.for_list(organization, q=Given("q") if q else None)
     return as_text(JsonObjects(rows[skip : skip + limit], AGENT)), aggregate_rows(rows, Count("*"))
 

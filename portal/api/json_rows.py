@@ -13,7 +13,7 @@ from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import connection
-from django.db.models import Expression, F, Func, JSONField, OuterRef, QuerySet, Subquery, TextField
+from django.db.models import Expression, F, Func, JSONField, QuerySet, Subquery, TextField, UUIDField
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast
 from django.http import HttpResponse
@@ -29,7 +29,7 @@ Fields = Mapping[str, str | Combinable]
 KEPT = 200
 
 
-# Returns a page's items and the list's total, inside of a query of organizations.
+# Returns a page's items and the list's total, of an organization that is a placeholder.
 BuildList = Callable[..., tuple[Any, Any]]
 # Returns the query set of one row that the person may see, and the values to read of it.
 BuildRecord = Callable[..., tuple[QuerySet[Any], Sequence[Any]]]
@@ -178,9 +178,14 @@ def read_list(
 
 @lru_cache(maxsize=KEPT)
 def make_list(build: BuildList, skip: int, limit: int, shape: tuple[Any, ...]) -> Statement:
-    """Return the statement of a list, which is a query of one organization."""
-    items, total = build(OuterRef("pk"), skip=skip, limit=limit, **dict(shape))
-    rows = Organization.objects.filter(pk=Given("organization")).order_by()
+    """Return the statement of a list, which is a query of one organization.
+
+    Each part has the organization as a value. PostgreSQL expects few rows of one that it only reads from a row, and would
+    sort them all, instead of following the index of a large one.
+    """
+    organization = Given("organization", UUIDField())
+    items, total = build(organization, skip=skip, limit=limit, **dict(shape))
+    rows = Organization.objects.filter(pk=organization).order_by()
     return Statement(rows.values_list(items, total))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import BooleanField, Case, Count, ExpressionWrapper, OuterRef, Q, Subquery, TextField, Value, When
+from django.db.models.expressions import Combinable
 from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import NullIf
 from django.http import HttpResponse
@@ -184,7 +185,7 @@ def history_item(text: str, checks: str) -> str:
 
 
 def build_history(
-    organization: OuterRef, *, skip: int, limit: int, service: str | None, **given: bool
+    organization: Combinable, *, skip: int, limit: int, service: str | None, **given: bool
 ) -> tuple[Any, Any]:
     filters: Json = {name: Given(name) if is_given else None for name, is_given in given.items()}
     filters["service"] = service
