@@ -498,6 +498,7 @@ SCHEDULE: dict[str, float] = {
     "portal.tasks.sweep_notifications": 0.5,
     "portal.tasks.delete_old_notifications": 3600.0,
     "portal.tasks.delete_old_idempotency_keys": 3600.0,
+    "portal.tasks.delete_ended_tokens": 3600.0,
     "portal.tasks.delete_expired_sessions": 60.0,
     "portal.tasks.write_audit_repeats": 5.0,
     "portal.tasks.end_expired_staff_access": 5.0,

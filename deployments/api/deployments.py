@@ -31,7 +31,7 @@ from portal.api.routes import (
     read_query,
 )
 from portal.errors import PortalError, found_or_404
-from portal.models import Organization
+from portal.models import Organization, Scope
 from portal.times import utc
 
 Json = dict[str, Any]
@@ -59,7 +59,7 @@ WRITE_ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
     request=serializers.CreateBody,
     responses={201: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
-@api_route("GET", "POST", allow=Policy.VIEWER)
+@api_route("GET", "POST", allow=Policy.VIEWER, scope=Scope.DEPLOY)
 def deployments(request: Request) -> HttpResponse:
     """List the organization's deployments, newest first, or deploy one of its agents (POST)."""
     if request.method == "POST":
@@ -86,7 +86,7 @@ def create(request: Request) -> HttpResponse:
     request=None,
     responses={201: serializers.Deployed, **WRITE_ERRORS},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.DEPLOY)
 def deploy(request: Request, agent_id: uuid.UUID) -> Response:
     """Deploy one replica of the agent. Runs the same command as POST /deployments."""
     read_query(request)
@@ -115,7 +115,7 @@ def deploy(request: Request, agent_id: uuid.UUID) -> Response:
     request=None,
     responses={204: None, **WRITE_ERRORS},
 )
-@api_route("GET", "DELETE", allow=Policy.VIEWER)
+@api_route("GET", "DELETE", allow=Policy.VIEWER, scope=Scope.DEPLOY)
 def deployment(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Return one deployment with its newest events, or kill it (DELETE).
 
@@ -199,7 +199,7 @@ def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
     request=None,
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.DEPLOY)
 def restart(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Restart a stopped or failed deployment."""
     read_query(request)
@@ -215,7 +215,7 @@ def restart(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     request=None,
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.DEPLOY)
 def stop(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Stop all tasks. The status becomes `stopped` once ECS reports that none is running."""
     read_query(request)
@@ -231,7 +231,7 @@ def stop(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     request=serializers.ScaleBody,
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.DEPLOY)
 def scale(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Change the number of replicas of a running deployment."""
     read_query(request)

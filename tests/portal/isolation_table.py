@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,9 +19,10 @@ from django.utils import timezone
 
 from deployments.models import Agent, Deployment, DeploymentEvent
 from portal.access import Policy
+from portal.accounts.tokens import hash_secret
 from portal.errors import API_PREFIXES
 from portal.idempotency import IdempotencyKey
-from portal.models import AuditEvent, Membership, Organization, Role
+from portal.models import ApiToken, AuditEvent, Membership, Organization, Role, Scope, TokenKind
 from portal.models.notifications import NotificationChannel, NotificationDelivery
 from tests.conftest import Cast, make_person
 from tests.deployments.conftest import make_agent, make_deployment
@@ -94,12 +96,14 @@ class Place:
     channel_id: str
     delivery_id: str
     membership_id: str
+    token_id: str
 
     @property
     def ids(self) -> list[str]:
         """The ids, except the membership's, which is a number that appears on every page."""
         upgrades = [self.upgrade_id, self.ended_id]
-        return [*upgrades, self.agent_id, *self.deployments.values(), self.channel_id, self.delivery_id]
+        others = [self.channel_id, self.delivery_id, self.token_id]
+        return [*upgrades, self.agent_id, *self.deployments.values(), *others]
 
     def words(self, row: Row) -> dict[str, str]:
         return {
@@ -110,6 +114,7 @@ class Place:
             "channel_id": self.channel_id,
             "delivery_id": self.delivery_id,
             "membership_id": self.membership_id,
+            "token_id": self.token_id,
             "kind": "webhook",
             "command": row.command,
             "form": "txt",
@@ -126,6 +131,7 @@ NOWHERE = Place(
     channel_id=str(uuid.uuid4()),
     delivery_id=str(uuid.uuid4()),
     membership_id="987654321",
+    token_id=str(uuid.uuid4()),
 )
 
 AGENT = {"name": "Matrix agent", "image": "registry.example.com/matrix:v1"}
@@ -237,6 +243,10 @@ def settings_pages() -> Iterator[Row]:
     yield Row(f"{base}/members/new", Policy.ADMIN, sends={"post": added})
     yield Row(f"{member}/role", Policy.ADMIN, get=False, sends={"post": {"role": "operator"}})
     yield Row(f"{member}/remove", Policy.ADMIN, sends={"post": None})
+    made = ONCE | {"name": "Matrix", "scopes": ["read"], "days": "30"}
+    yield Row(f"{base}/tokens/", Policy.VIEWER)
+    yield Row(f"{base}/tokens/new", Policy.ADMIN, sends={"post": made})
+    yield Row(f"{base}/tokens/<uuid:token_id>/revoke", Policy.ADMIN, sends={"post": None})
 
 
 TENANT = [
@@ -258,6 +268,9 @@ PERSONAL = {
     "account/invitations/<int:membership_id>/accept",
     "account/invitations/<int:membership_id>/decline",
     "account/organizations/<slug:slug>/leave",
+    "account/tokens/",
+    "account/tokens/new",
+    "account/tokens/<uuid:token_id>/revoke",
     "api/v1/auth/logout",
     "api/v1/auth/reauthenticate",
 }
@@ -300,6 +313,16 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
     membership = Membership.objects.create(
         organization=organization, user=member, role=Role.VIEWER, accepted_at=timezone.now()
     )
+    token = ApiToken.objects.create(
+        organization=organization,
+        user=by,
+        kind=TokenKind.ORGANIZATION,
+        name="Matrix pipeline",
+        secret_hash=hash_secret(organization.slug),
+        hint="aop_matr",
+        scopes=[Scope.READ],
+        expires_at=timezone.now() + timedelta(days=1),
+    )
     return Place(
         slug=organization.slug,
         upgrade_id=upgrade.upgrade_id,
@@ -309,6 +332,7 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
         channel_id=str(channel.pk),
         delivery_id=str(delivery.pk),
         membership_id=str(membership.pk),
+        token_id=str(token.pk),
     )
 
 
@@ -321,7 +345,7 @@ def read_rows(organization: Organization, *, audit: bool = True) -> dict[str, st
         *(Upgrade, Rollout, Decision, UpgradeEvent, UpgradeCheck, ValidationRun),
         *(Agent, Deployment, DeploymentEvent),
         *(IdempotencyKey, Membership, *([AuditEvent] if audit else [])),
-        *(NotificationChannel, NotificationDelivery),
+        *(NotificationChannel, NotificationDelivery, ApiToken),
     )
     owners = {Organization._meta.db_table: "id"} | {model._meta.db_table: "organization_id" for model in models}
     digest = "SELECT '{0}', md5(coalesce(string_agg({0}::text, '|' ORDER BY {0}::text), '')) FROM {0} WHERE {1} = %s"

@@ -26,6 +26,7 @@ from portal.api.routes import (
     read_query,
 )
 from portal.errors import found_or_404
+from portal.models import Scope
 from upgrades.api import reads, records
 from upgrades.api.requests import DecisionBody, HistoryQuery, PreflightQuery, RollbackBody, TimelineQuery, TriggerBody
 from upgrades.checks.preflight import run as run_preflight
@@ -100,7 +101,7 @@ def preflight(request: Request) -> Response:
     request=TriggerBody,
     responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 429, 502, 503)},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.UPGRADE)
 def trigger(request: Request) -> Response:
     """Record an upgrade to be carried out.
 
@@ -143,7 +144,7 @@ def status(request: Request, upgrade_id: str) -> HttpResponse:
     request=None,
     responses={202: records.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.UPGRADE)
 def stop(request: Request, upgrade_id: str) -> HttpResponse:
     """Request a stop. ECS rolls back the running rollout, and later services are not attempted."""
     read_query(request)
@@ -159,7 +160,7 @@ def stop(request: Request, upgrade_id: str) -> HttpResponse:
     request=DecisionBody,
     responses={202: records.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.APPROVE)
 def decision(request: Request, upgrade_id: str) -> HttpResponse:
     """Continue a paused rollout, or roll it back.
 
@@ -195,7 +196,7 @@ def events(request: Request, upgrade_id: str) -> HttpResponse:
     request=RollbackBody,
     responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 503)},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.UPGRADE)
 def rollback(request: Request, upgrade_id: str) -> Response:
     """Record a new upgrade of kind `rollback`.
 
