@@ -28,7 +28,16 @@ from portal.api.routes import (
 from portal.errors import found_or_404
 from portal.models import Scope
 from upgrades.api import reads, records
-from upgrades.api.requests import DecisionBody, HistoryQuery, PreflightQuery, RollbackBody, TimelineQuery, TriggerBody
+from upgrades.api.requests import (
+    DecisionBody,
+    HistoryQuery,
+    PreflightQuery,
+    RollbackBody,
+    StatusQuery,
+    TimelineQuery,
+    TriggerBody,
+)
+from upgrades.api.waiting import MAX_WAIT_SECONDS, Wait, wait_until
 from upgrades.checks.preflight import run as run_preflight
 from upgrades.commands.decide import decide_rollout
 from upgrades.commands.rollback import rollback_upgrade
@@ -41,6 +50,13 @@ from upgrades.states import Status, get_services
 
 LOCATION = OpenApiParameter(
     "Location", str, OpenApiParameter.HEADER, response=[202], description="The same as `status_url`."
+)
+RETRY_AFTER = OpenApiParameter(
+    "Retry-After",
+    int,
+    OpenApiParameter.HEADER,
+    response=[200],
+    description="With `wait`: it is not as far yet; ask again.",
 )
 
 
@@ -128,13 +144,21 @@ def trigger(request: Request) -> Response:
     operation_id="deployments_upgrade_status",
     tags=["upgrades"],
     summary="Status of an upgrade",
+    parameters=[StatusQuery, RETRY_AFTER],
     responses={200: records.UpgradeRecord, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
 def status(request: Request, upgrade_id: str) -> HttpResponse:
-    """Return the recorded upgrade. Each service shows its state in ECS as of `last_checked_at`."""
-    read_query(request)
-    return respond_json(reads.read_upgrade(request, upgrade_id))
+    """Return the recorded upgrade. Each service shows its state in ECS as of `last_checked_at`.
+
+    With `wait` the answer is held until the upgrade is as far, for `timeout` seconds at most. Without a free place to wait,
+    and after the time, it is the present state, with `Retry-After`.
+    """
+    query = read_query(request, StatusQuery)
+    again = None
+    if query["wait"]:
+        again = wait_until(request, upgrade_id, Wait(query["wait"]), query["timeout"] or MAX_WAIT_SECONDS)
+    return respond_json(reads.read_upgrade(request, upgrade_id), headers={"Retry-After": str(again)} if again else {})
 
 
 @extend_schema(
