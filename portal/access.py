@@ -173,7 +173,7 @@ def refuse_scope(request: HttpRequest, view: Callable[..., Any]) -> HttpResponse
     needed = get_scope(view, request.method)
     if needed is None:
         return respond(request, PortalError("token_not_accepted", "This needs a session: sign in as a person.", 403))
-    if needed not in token.scopes:
+    if not token.allows(needed):
         note_organization(next(iter(list_organizations(request.user))))
         message = f"The token {token.name} lacks the scope {needed.value}. It has: {token.scope_names}."
         return respond(request, PortalError("scope_missing", message, 403, scope=needed.value))

@@ -67,6 +67,10 @@ class ApiToken(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.hint}…)"
 
+    def allows(self, scope: Scope) -> bool:
+        """Return whether the token has the scope. A decision or signature is a person's, whatever is stored."""
+        return scope in self.scopes and not (self.kind == TokenKind.ORGANIZATION and scope == Scope.APPROVE)
+
     @property
     def scope_names(self) -> str:
         return ", ".join(self.scopes)

@@ -279,6 +279,9 @@ def test_an_organization_token_cannot_approve(cast: Cast, client_for: SignIn) ->
 
     assert response.status_code == 422
     assert not ApiToken.objects.exists()
+    make_token(cast.admin, cast.acme, kind=TokenKind.ORGANIZATION)
+    assert send(bearer(), Scope.APPROVE).json()["code"] == "scope_missing"
+    assert send(bearer(), Scope.DEPLOY).status_code == 201
 
 
 def test_a_viewer_makes_only_tokens_that_read(cast: Cast, client_for: SignIn) -> None:
