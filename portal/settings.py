@@ -434,6 +434,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
+    "PATH_CONVERTER_OVERRIDES": {"any_uuid": {"type": "string", "format": "uuid"}},
     "PREPROCESSING_HOOKS": ["portal.api.schema.leave_out_root_paths"],
     # Choices are inlined where they are used, so that they need no component names.
     "POSTPROCESSING_HOOKS": ["portal.api.schema.close_request_bodies"],

@@ -163,7 +163,7 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
     page = read_logs(found, **query, reader=person(request))
     refuse_unread("logs", page.read_at is None, page.error)
     items = [serializers.log_record(line, found) for line in page.items]
-    answer = {"items": items, "limit": query["limit"], "level": query["level"], "q": query["q"]}
+    answer = {"items": items, "skip": query["skip"], "limit": query["limit"], "level": query["level"], "q": query["q"]}
     answer |= {"since": utc(query["since"]), "until": utc(query["until"])}
     answer |= {"next_cursor": page.next_cursor, "has_more": page.has_more}
     return Response(heading(found) | answer | {"read_at": utc(page.read_at), "error": page.error or page.note})
@@ -180,13 +180,14 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
 def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
     """List CPU and memory usage in percent of what is reserved, newest first. No point means that no task was running."""
     query = read_query(request, serializers.MetricQuery)
-    limit = query.pop("limit")
+    skip, limit = query.pop("skip"), query.pop("limit")
     found = find_deployment(request, deployment_id)
     series = read_metrics(found, **query)
     refuse_unread("metrics", series.read_at is None, series.error)
     newest = series.points[::-1]
-    answer: Json = {"items": [serializers.metric_record(point, found) for point in newest[:limit]], "limit": limit}
-    answer |= {"period_seconds": series.period_seconds, "has_more": len(newest) > limit}
+    items = [serializers.metric_record(point, found) for point in newest[skip : skip + limit]]
+    answer: Json = {"items": items, "skip": skip, "limit": limit}
+    answer |= {"period_seconds": series.period_seconds, "has_more": len(newest) > skip + limit}
     answer |= {"since": utc(series.since), "until": utc(series.until)}
     return Response(heading(found) | answer | {"read_at": utc(series.read_at), "error": series.error})
 

@@ -206,7 +206,7 @@ def agent_pages() -> Iterator[Row]:
 
 def deployment_api(prefix: str) -> Iterator[Row]:
     """Return the row at the documented root path and the same row under /api/v1."""
-    one, agents = f"{prefix}deployments/<uuid:deployment_id>", f"{prefix}agents"
+    one, agents = f"{prefix}deployments/<any_uuid:deployment_id>", f"{prefix}agents"
     create: Body = {"agent_id": "<agent_id>", "replicas": 2}
     lists = ("agent_id=<agent_id>", "q=<deployment_id>")
     yield Row(f"{prefix}deployments", Policy.VIEWER, sends={"post": create}, queries=lists)
@@ -217,8 +217,8 @@ def deployment_api(prefix: str) -> Iterator[Row]:
     yield Row(f"{one}/stop", Policy.OPERATOR, get=False, sends={"post": {}})
     yield Row(f"{one}/restart", Policy.OPERATOR, get=False, sends={"post": {}}, status="stopped")
     yield Row(agents, Policy.VIEWER, sends={"post": AGENT})
-    yield Row(f"{agents}/<uuid:agent_id>", Policy.VIEWER, sends={"patch": {"name": "Renamed"}})
-    yield Row(f"{agents}/<uuid:agent_id>/deploy", Policy.OPERATOR, get=False, sends={"post": {}})
+    yield Row(f"{agents}/<any_uuid:agent_id>", Policy.VIEWER, sends={"patch": {"name": "Renamed"}})
+    yield Row(f"{agents}/<any_uuid:agent_id>/deploy", Policy.OPERATOR, get=False, sends={"post": {}})
 
 
 def settings_pages() -> Iterator[Row]:

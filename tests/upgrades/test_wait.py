@@ -9,7 +9,7 @@ from django.test import Client
 
 from portal.models import User
 from tests.conftest import Cast, sign_in
-from tests.upgrades.conftest import UPGRADE, assert_refused, make_upgrade
+from tests.upgrades.conftest import UPGRADE, assert_refused, make_upgrade, post_json
 from upgrades.models import Upgrade
 from upgrades.states import Outcome, Status, Validation
 
@@ -61,6 +61,19 @@ def test_after_the_time_it_is_the_present_state(
     response = sign_in(client, cast.viewer).get(f"{UPGRADE}/{upgrade.upgrade_id}?wait={until}&timeout=1")
 
     assert (response.status_code, response.json()["status"], response["Retry-After"]) == (200, status, "1")
+
+
+def test_what_runs_says_when_to_ask_again(cast: Cast, client: Client) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
+    sign_in(client, cast.operator)
+
+    running = client.get(f"{UPGRADE}/{upgrade.upgrade_id}")
+    stopped = post_json(client, f"{UPGRADE}/{upgrade.upgrade_id}/stop", {})
+    Upgrade.objects.update(status=Status.FAILED)
+    ended = client.get(f"{UPGRADE}/{upgrade.upgrade_id}")
+
+    assert (running["Retry-After"], stopped.status_code, stopped["Retry-After"]) == ("2", 202, "2")
+    assert "Retry-After" not in ended
 
 
 @pytest.mark.parametrize("query", ["wait=ended", "wait=done&timeout=26", "wait=done&timeout=0", "timeout=5", "wait="])

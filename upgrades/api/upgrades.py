@@ -51,12 +51,15 @@ from upgrades.states import Status, get_services
 LOCATION = OpenApiParameter(
     "Location", str, OpenApiParameter.HEADER, response=[202], description="The same as `status_url`."
 )
+# How long a client that polls waits for news.
+POLL_AGAIN_SECONDS = 2
+AGAIN = {"Retry-After": str(POLL_AGAIN_SECONDS)}
 RETRY_AFTER = OpenApiParameter(
     "Retry-After",
     int,
     OpenApiParameter.HEADER,
-    response=[200],
-    description="With `wait`: it is not as far yet; ask again.",
+    response=[200, 202],
+    description="Seconds after which to ask again. On 200: while it runs, or with `wait` while it is not as far.",
 )
 
 
@@ -113,7 +116,7 @@ def preflight(request: Request) -> Response:
     operation_id="deployments_upgrade_trigger",
     tags=["upgrades"],
     summary="Trigger an upgrade",
-    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
+    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION, RETRY_AFTER],
     request=TriggerBody,
     responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 429, 502, 503)},
 )
@@ -158,13 +161,17 @@ def status(request: Request, upgrade_id: str) -> HttpResponse:
     again = None
     if query["wait"]:
         again = wait_until(request, upgrade_id, Wait(query["wait"]), query["timeout"] or MAX_WAIT_SECONDS)
-    return respond_json(reads.read_upgrade(request, upgrade_id), headers={"Retry-After": str(again)} if again else {})
+    record, is_open = reads.read_upgrade(request, upgrade_id)
+    if is_open and not query["wait"]:
+        again = POLL_AGAIN_SECONDS
+    return respond_json(record, headers={"Retry-After": str(again)} if again else {})
 
 
 @extend_schema(
     operation_id="deployments_upgrade_stop",
     tags=["upgrades"],
     summary="Stop an upgrade",
+    parameters=[RETRY_AFTER],
     request=None,
     responses={202: records.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
@@ -174,13 +181,14 @@ def stop(request: Request, upgrade_id: str) -> HttpResponse:
     read_query(request)
     read_body(request, NoBody)
     stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
-    return respond_json(reads.read_upgrade(request, upgrade_id), status=202)
+    return respond_json(reads.read_upgrade(request, upgrade_id)[0], status=202, headers=AGAIN)
 
 
 @extend_schema(
     operation_id="deployments_upgrade_decision",
     tags=["upgrades"],
     summary="Decide at a pause",
+    parameters=[RETRY_AFTER],
     request=DecisionBody,
     responses={202: records.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
@@ -196,7 +204,7 @@ def decision(request: Request, upgrade_id: str) -> HttpResponse:
     read_query(request)
     body = read_body(request, DecisionBody)
     decide_rollout(find_upgrade(request, upgrade_id), actor=person(request), is_fresh=is_fresh(request), **body)
-    return respond_json(reads.read_upgrade(request, upgrade_id), status=202)
+    return respond_json(reads.read_upgrade(request, upgrade_id)[0], status=202, headers=AGAIN)
 
 
 @extend_schema(
@@ -216,7 +224,7 @@ def events(request: Request, upgrade_id: str) -> HttpResponse:
     operation_id="deployments_upgrade_rollback",
     tags=["upgrades"],
     summary="Roll an upgrade back",
-    parameters=[IDEMPOTENCY_KEY, LOCATION],
+    parameters=[IDEMPOTENCY_KEY, LOCATION, RETRY_AFTER],
     request=RollbackBody,
     responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 503)},
 )
@@ -284,4 +292,4 @@ def accepted(upgrade: Upgrade) -> Response:
         "estimated_seconds": upgrade.estimated_seconds,
         "status_url": status_url,
     }
-    return Response(body, status=202, headers={"Location": status_url})
+    return Response(body, status=202, headers={"Location": status_url, **AGAIN})
