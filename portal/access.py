@@ -243,12 +243,13 @@ class ReauthenticationRequired(PortalError, exceptions.ReauthenticationRequired)
 
     def __init__(self) -> None:
         minutes = account_settings.REAUTHENTICATION_TIMEOUT // 60
-        super().__init__(
-            "reauthentication_required",
+        message = (
             "Confirm that it is you: send your password or a code to POST /api/v1/auth/reauthenticate, then send this "
-            f"request again within {minutes} minutes.",
-            403,
+            f"request again within {minutes} minutes."
         )
+        if get_present_token():
+            message = "This asks for the password or a code, which a token cannot give: a person does it in a session."
+        super().__init__("reauthentication_required", message, 403)
 
 
 def is_fresh(request: HttpRequest | Request) -> bool:

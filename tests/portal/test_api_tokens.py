@@ -125,6 +125,7 @@ def test_a_token_counts_as_never_reauthenticated(cast: Cast) -> None:
     response = bearer().post("/api/v1/deployments/upgrade", {"service": "all"}, content_type="application/json")
 
     assert (response.status_code, response.json()["code"]) == (403, "reauthentication_required")
+    assert "a token cannot give" in response.json()["detail"]
 
 
 # --- session and CSRF ----------------------------------------------------------------------------------------------
