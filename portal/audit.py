@@ -18,6 +18,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
 from psycopg.types.json import Jsonb
 
+from portal.api_token import describe_present_token
 from portal.client_ip import get_present_client_ip
 from portal.command_log import log_when_committed
 from portal.models import SITE_CHAIN, AuditEvent, AuditKind, AuditRepeat
@@ -53,7 +54,7 @@ def record(
             actor=get_person(actor),
             actor_email=get_name(actor),
             subject=subject,
-            data=data or {},
+            data=(data or {}) | describe_present_token(),
             request_id=request_id_var.get(),
             client_ip=get_present_client_ip(),
         )
@@ -92,7 +93,8 @@ def record_repeated(
 
     Never fails the request: without the database the row is only logged.
     """
-    data = (same or {}) | (more or {})
+    same = (same or {}) | describe_present_token()
+    data = same | (more or {})
     chain = str(organization.pk) if organization else SITE_CHAIN
     person, name = get_person(actor), get_name(actor)
     what = json.dumps([chain, kind, name, subject, same], sort_keys=True, default=str)

@@ -42,7 +42,7 @@ MORE_SECTIONS = [
     Section("Agents", "agents:list", "agent", parts=("agents:",)),
     Section("Versions", "upgrades:versions", "versions", key="v"),
     Section("Activity", "activity", "activity", key="a"),
-    Section("Settings", "settings:index", "settings", parts=("settings:", "members:")),
+    Section("Settings", "settings:index", "settings", parts=("settings:", "members:", "org_tokens:")),
 ]
 
 

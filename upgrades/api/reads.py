@@ -33,7 +33,7 @@ from portal.api.json_rows import (
 from portal.pagination import aggregate_rows
 from upgrades.lists import upgrades_total
 from upgrades.models import Decision, Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent, event_actor, event_uuid
-from upgrades.states import MatrixRow, PreflightCheck, Status, describe_errors, describe_upgrade
+from upgrades.states import OPEN, MatrixRow, PreflightCheck, Status, describe_errors, describe_upgrade
 
 Json = dict[str, Any]
 FILTERS = ("status", "service", "version", "initiated_by", "validation")
@@ -154,10 +154,11 @@ def with_sentences(text: str) -> Json:
     return record
 
 
-def read_upgrade(request: Request, upgrade_id: str) -> str:
-    """Return the upgrade's record as JSON. Raises PortalError as read_record does."""
-    record, checks = read_record(request, build_upgrade, {"upgrade_id": upgrade_id})
-    return f'{dumps(with_sentences(record))[:-1]},"checks":{checks}}}'
+def read_upgrade(request: Request, upgrade_id: str) -> tuple[str, bool]:
+    """Return the upgrade's record as JSON, and whether it is open. Raises PortalError as read_record does."""
+    text, checks = read_record(request, build_upgrade, {"upgrade_id": upgrade_id})
+    record = with_sentences(text)
+    return f'{dumps(record)[:-1]},"checks":{checks}}}', record["status"] in OPEN
 
 
 def build_upgrade(user: Any) -> tuple[Any, list[Any]]:
