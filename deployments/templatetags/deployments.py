@@ -25,10 +25,11 @@ def vcpu(units: int | str) -> str:
 def deployments_by_status(organization: Organization) -> dict[str, Any]:
     """Render the overview's counts of deployments by status. *Costs* one query."""
     counts = counts_by_status(organization)
+    others = [each.label.lower() for each in Status if not counts[each]]
     return {
         "organization": organization,
         "statuses": [
             {"value": each.value, "label": each.label, "count": counts[each]} for each in Status if counts[each]
         ],
-        "without": [each.label.lower() for each in Status if not counts[each]],
+        "without": " or ".join([", ".join(others[:-1]), others[-1]] if len(others) > 1 else others),
     }

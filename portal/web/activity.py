@@ -45,7 +45,9 @@ def activity(request: HttpRequest, slug: str) -> HttpResponse:
     context = page_context(request, organization) | {
         "form": form,
         "page": page,
-        "rows": [(event, subject_url(event, organization), build_details(event)) for event in page.items],
+        "rows": [
+            (event, name_subject(event), subject_url(event, organization), build_details(event)) for event in page.items
+        ],
         "kinds": AuditKind.choices,
         "query_without_skip": urlencode({name: request.GET[name] for name in FILTERS if request.GET.get(name)}),
         "csv_url": reverse("activity_csv", args=[organization.slug]),
@@ -101,7 +103,7 @@ def find_recent(request: HttpRequest, organization: Organization) -> list[Entry]
         Entry(
             at=event.created_at,
             what=event.get_kind_display(),
-            target=name_subject(event, organization),
+            target=name_subject(event),
             url=subject_url(event, organization),
             who=event.actor_email,
         )
@@ -109,10 +111,8 @@ def find_recent(request: HttpRequest, organization: Organization) -> list[Entry]
     ]
 
 
-def name_subject(event: AuditEvent, organization: Organization) -> str:
+def name_subject(event: AuditEvent) -> str:
     """Return the name of the event's object if its data says it, else its id, a long one in short."""
-    if event.subject == organization.slug:
-        return ""
     name = event.data.get("name") or event.data.get("service_name")
     if isinstance(name, str) and name:
         return name
