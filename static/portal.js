@@ -310,15 +310,17 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
   const text = document.getElementById(button.dataset.copy);
+  const label = button.textContent;
   try {
     await navigator.clipboard.writeText(text.textContent);
-    write(button, "Copied");
     announce("Copied.");
-    setTimeout(() => write(button, "Copy as curl"), 2000);
+    if (label === "Copied") return;
+    write(button, "Copied");
+    setTimeout(() => write(button, label), 2000);
   } catch {
-    text.closest("details").open = true;
+    text.closest("details")?.setAttribute("open", "");
     document.getSelection().selectAllChildren(text);
-    announce("Could not copy. The command is selected: copy it by hand.");
+    announce("Could not copy. The text is selected: copy it by hand.");
   }
 });
 
