@@ -176,11 +176,12 @@ def test_pre_flight_loads_later_and_may_ask_for_a_reason(
     page.get_by_label("Force new deployment").check()
     expect(page.get_by_label("Type acme to confirm")).to_be_visible()
     expect(override).to_have_value("the vendor asked for it")
-    expect(checks.get_by_text("organization", exact=True)).to_be_visible()
+    expect(checks.locator("details[open] dt").first).to_be_visible()
     assert [url for url in asked if "preflight" in url] == []
 
     # The browser does not submit the form without a reason.
     override.fill("")
+    page.get_by_label("Reason", exact=True).fill("OPS-413")
     page.get_by_label("Type acme to confirm").fill("acme")
     page.get_by_role("button", name="Start upgrade").click()
     expect(override).to_be_focused()

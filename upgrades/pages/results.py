@@ -151,18 +151,21 @@ def build_validation_chip(upgrade: Upgrade) -> Chip:
 
 @dataclass(frozen=True)
 class SortedChecks:
-    """Checks for a list: `open` need attention, in order of urgency; `passed` can be folded."""
+    """Checks for a list: `open` need attention, in order of urgency; `waiting` were not run yet; `passed` are folded."""
 
     open: list[Any]
+    waiting: list[Any]
     passed: list[Any]
 
 
 def sort_checks(checks: Iterable[Any]) -> SortedChecks:
     """Return the checks, pre-flight or validation: failed, then those that need a person, then those not known."""
     found = list(checks)
-    unsettled = [check for check in found if check.status != CheckStatus.PASS]
+    waiting = [check for check in found if build_check_chip(check).status == "pending"]
+    unsettled = [check for check in found if check.status != CheckStatus.PASS and check not in waiting]
     return SortedChecks(
         open=sorted(unsettled, key=lambda check: (check.status != CheckStatus.FAIL, not needs_person(check))),
+        waiting=waiting,
         passed=[check for check in found if check.status == CheckStatus.PASS],
     )
 

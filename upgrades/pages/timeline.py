@@ -12,7 +12,7 @@ from upgrades.states import EventKind
 
 EVENTS_PER_PAGE = 50
 # The newest lines are in sight, and a link unfolds the others of the page.
-LINES_SHOWN = 12
+LINES_SHOWN = 8
 KIND_LABELS = {kind.value: str(kind.label) for kind in EventKind}
 COLUMNS = ("upgrade", "rollout", "kind", "actor_email", "message", "created_at")
 
