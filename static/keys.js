@@ -45,7 +45,7 @@ function isTyping(element) {
 function refreshOnKey() {
   const blocks = [...document.querySelectorAll("[data-live]")];
   if (blocks.length === 0) announce("Nothing on this page refreshes automatically.");
-  else if (blocks.every((block) => paused.has(block.id))) announce("Refreshing is paused.");
+  else if (isPaused) announce("Refreshing is paused.");
   else refreshAll();
 }
 

@@ -80,7 +80,7 @@ function write(element, text) {
 const SLOWER = 1.5;
 const SLOWEST = 10;
 const failing = new Set();
-const paused = new Set();
+let isPaused = false; // one pause for all blocks of a page
 const paces = new Map(); // by the block's id: seconds between two requests, and when the next one is due
 const asking = new Set();
 
@@ -109,7 +109,7 @@ function askAgain() {
   if (document.hidden) return;
   for (const block of document.querySelectorAll("[data-live]")) {
     const isDue = Date.now() >= paceOf(block).dueAt;
-    if (isDue && !paused.has(block.id) && !asking.has(block.id)) htmx.trigger(block, "refresh");
+    if (isDue && !isPaused && !asking.has(block.id)) htmx.trigger(block, "refresh");
   }
 }
 
@@ -131,10 +131,11 @@ function showFreshness(freshness) {
   if (!block) return;
   const { freshness: what, at } = freshness.dataset;
   const isLate = Date.now() + clockOffset - Date.parse(at) > (3 * paceOf(block).seconds + 5) * 1000;
-  const isPaused = paused.has(block.id);
   const pause = freshness.querySelector("[data-pause]");
-  pause.hidden = false;
-  write(pause, isPaused ? "Resume" : "Pause refreshing");
+  if (pause) {
+    pause.hidden = pause !== document.querySelector("[data-live] [data-pause]");
+    write(pause, isPaused ? "Resume" : "Pause refreshing");
+  }
   freshness.classList.toggle("failing", !isPaused && (failing.has(block.id) || isLate));
   let text = `${what} ${ago(at)}.`;
   if (isPaused) text = `Paused. ${text}`;
@@ -170,13 +171,12 @@ for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
 }
 document.addEventListener("htmx:beforeRequest", (event) => {
   const isPoll = !event.detail.requestConfig.triggeringEvent && event.target.matches("[hx-trigger^=every]");
-  if (paused.has(event.target.id) || (isPoll && document.hidden)) event.preventDefault();
+  if ((isPaused && event.target.matches("[data-live]")) || (isPoll && document.hidden)) event.preventDefault();
 });
 document.addEventListener("click", (event) => {
-  const block = event.target.closest("[data-pause]")?.closest("[data-live]");
-  if (!block) return;
-  if (!paused.delete(block.id)) paused.add(block.id);
-  else htmx.trigger(block, "refresh");
+  if (!event.target.closest("[data-pause]")) return;
+  isPaused = !isPaused;
+  if (!isPaused) refreshAll();
   tick();
 });
 
@@ -310,15 +310,17 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
   const text = document.getElementById(button.dataset.copy);
+  const label = button.textContent;
   try {
     await navigator.clipboard.writeText(text.textContent);
-    write(button, "Copied");
     announce("Copied.");
-    setTimeout(() => write(button, "Copy as curl"), 2000);
+    if (label === "Copied") return;
+    write(button, "Copied");
+    setTimeout(() => write(button, label), 2000);
   } catch {
-    text.closest("details").open = true;
+    text.closest("details")?.setAttribute("open", "");
     document.getSelection().selectAllChildren(text);
-    announce("Could not copy. The command is selected: copy it by hand.");
+    announce("Could not copy. The text is selected: copy it by hand.");
   }
 });
 
@@ -330,6 +332,9 @@ document.addEventListener("submit", (event) => {
 window.addEventListener("pageshow", () => {
   for (const button of document.querySelectorAll("[data-once] [type=submit]")) button.disabled = false;
 });
+
+// After a form error the focus goes to the list of errors, whose links lead to the fields.
+document.querySelector("[data-error-summary]")?.focus();
 
 keepFilters();
 keepTurning();

@@ -46,8 +46,9 @@ EVENT_IDS = uuid.UUID("9f3f2f36-0a5c-5a41-9a3c-6f0d5a1b7c11")
 
 # The columns that a row of a table of upgrades needs.
 UPGRADE_IN_ROW = (
-    *("upgrade_id", "organization", "version", "status", "validation", "initiated_by_email", "success_count"),
-    *("failed_count", "created_at", "completed_at"),
+    *("upgrade_id", "organization", "kind", "target", "version", "force_new_deployment", "reason", "status"),
+    *("validation", "initiated_by__name", "initiated_by_email", "success_count", "failed_count"),
+    *("created_at", "completed_at"),
 )
 ROLLOUT_IN_ROW = (
     *("upgrade", "service", "status", "outcome", "phase", "position", "is_overdue", "is_stalled"),
@@ -68,7 +69,7 @@ class UpgradeQuerySet(TenantQuerySet["Upgrade"]):
     def for_rows(self) -> Self:
         """Load only what a row of a table shows (pages/results.py), instead of the record. Costs one query more."""
         rollouts = Rollout.objects.only(*ROLLOUT_IN_ROW)
-        found = self.select_related(None).prefetch_related(None).only(*UPGRADE_IN_ROW)
+        found = self.select_related(None).select_related("initiated_by").prefetch_related(None).only(*UPGRADE_IN_ROW)
         return found.prefetch_related(models.Prefetch("rollouts", rollouts))
 
     def newest_first(self) -> Self:

@@ -417,6 +417,15 @@ def resolve(organization: Organization, services: list[str], version: str) -> di
     return {service: answer for service, answer in answers.items() if isinstance(answer, RequestedImage)}
 
 
+class VersionUnavailable(PortalError):
+    """The refusal of a version. `lacking`: the services that cannot run it; `found`: what the others would run."""
+
+    def __init__(self, message: str, *, lacking: frozenset[str], found: dict[str, RequestedImage]) -> None:
+        super().__init__("version_unavailable", message, 400)
+        self.lacking = lacking
+        self.found = found
+
+
 Answer = RequestedImage | RegistryLimited | VersionMissing | AwsUnavailable
 
 
@@ -456,11 +465,11 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
     }
     if lacking:
         reasons = "; ".join(f"{inline_label(service)}: {reason}" for service, reason in lacking.items())
-        raise PortalError(
-            "version_unavailable",
+        raise VersionUnavailable(
             f"Version {version} cannot be rolled out ({reasons}). See the versions page or "
             "GET /api/v1/deployments/versions for the versions of each service.",
-            400,
+            lacking=frozenset(lacking),
+            found={service: answer for service, answer in answers.items() if isinstance(answer, RequestedImage)},
         )
     for answer in answers.values():
         if isinstance(answer, AwsUnavailable):

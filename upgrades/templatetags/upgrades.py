@@ -7,7 +7,15 @@ from django import template
 from portal.models import AuditKind, Organization
 from upgrades.models import Upgrade
 from upgrades.pages.overview import build_overview_context
-from upgrades.pages.results import build_result_chips, build_rows, build_state_chips, build_validation_chip
+from upgrades.pages.results import (
+    build_check_chip,
+    build_result_chips,
+    build_rows,
+    build_state_chips,
+    build_validation_chip,
+    sort_checks,
+    upgrade_title,
+)
 from upgrades.states import EventKind, Outcome, PlatformService, Status
 
 register = template.Library()
@@ -40,6 +48,9 @@ def recent_upgrades(context: dict[str, Any], organization: Organization) -> dict
 register.filter("result_chips", build_result_chips)
 register.filter("state_chips", build_state_chips)
 register.filter("validation_chip", build_validation_chip)
+register.filter("upgrade_title", upgrade_title)
+register.filter("sort_checks", sort_checks)
+register.filter("check_chip", build_check_chip)
 
 
 @register.filter
