@@ -8,9 +8,8 @@ from django.utils import timezone
 
 from portal.models import Organization
 from upgrades.estimates import find_usual_seconds, time_left
-from upgrades.inventory.tags import LATEST
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
-from upgrades.pages.results import describe_services
+from upgrades.pages.results import upgrade_title
 from upgrades.pages.rollout_cards import Segment, build_bar, build_headline
 from upgrades.states import OPEN, EventKind, Phase, PlatformService
 
@@ -53,7 +52,7 @@ def build_lanes(organization: Organization, upgrades: list[Upgrade]) -> list[Ope
     return [
         OpenUpgrade(
             upgrade,
-            title=build_title(upgrade),
+            title=upgrade_title(upgrade),
             lanes=[build_lane(rollout) for rollout in upgrade.rollouts.all()],
             time_left=str(time_left(upgrade, now=now, usual=usual) or ""),
         )
@@ -77,12 +76,3 @@ def shorten_event(message: str) -> str:
     """
     text = IDS.sub("", message).strip()
     return text[:1].upper() + text[1:]
-
-
-def build_title(upgrade: Upgrade) -> str:
-    """Return what the upgrade does, such as `All three to v9.9.1`."""
-    names = describe_services(upgrade)
-    names = names[:1].upper() + names[1:]
-    if upgrade.is_rollback:
-        return f"{names}: rollback"
-    return f"{names} to {upgrade.version}" if upgrade.version != LATEST else f"{names}: upgrade to latest"
