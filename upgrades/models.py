@@ -648,7 +648,10 @@ class ValidationRun(Revised, Leased):
 
     class Meta:
         db_table = "deployment_upgrade_validations"
-        indexes = [models.Index(fields=["next_check_at"], condition=models.Q(is_done=False), name="validation_due")]
+        indexes = [
+            models.Index(fields=["next_check_at"], condition=models.Q(is_done=False), name="validation_due"),
+            models.Index(fields=["ends_at"], name="validation_by_end"),
+        ]
 
     def __str__(self) -> str:
         return f"validation of {self.upgrade_id}"
