@@ -13,6 +13,7 @@ from django.db.models.functions import Lower, Now
 
 from portal.aws.credentials import AwsTarget
 from portal.database.identity import DatabaseIdentity
+from portal.database.statements import Given
 from portal.leases import Leased, due
 from portal.models import Organization, TenantQuerySet, User
 from portal.models.revisions import Revised
@@ -180,6 +181,8 @@ class Upgrade(Revised):
     started_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
 
+    recorded: "list[Rollout] | None" = None  # set by the command that has just recorded it
+
     objects = UpgradeQuerySet.as_manager()
 
     class Meta:
@@ -297,7 +300,7 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
         """Return the rollouts whose service completed, and whose duration is known."""
         return self.filter(outcome__in=sorted(ROLLED_OUT), started_at__isnull=False, completed_at__isnull=False)
 
-    def in_use(self, organization: Organization, services: list[str]) -> Self:
+    def in_use(self, organization: Organization | Given, services: list[str]) -> Self:
         """Return the open rollouts of these services. Each blocks a new upgrade of its service."""
         return self.unfinished().filter(organization=organization, service__in=services).select_related("upgrade")
 
@@ -307,7 +310,10 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
 
 
 def newest_of_each(
-    rollouts: "models.QuerySet[Rollout, Row]", organization: Organization, services: Iterable[str], most: int = 1
+    rollouts: "models.QuerySet[Rollout, Row]",
+    organization: Organization | Given,
+    services: Iterable[str],
+    most: int = 1,
 ) -> "models.QuerySet[Rollout, Row]":
     """Return the newest `most` of these rollouts for each service: an open one, then the newest completed.
 
