@@ -21,6 +21,7 @@ from psycopg.types.json import Jsonb
 from portal.api_token import describe_present_token
 from portal.client_ip import get_present_client_ip
 from portal.command_log import log_when_committed
+from portal.database.statements import insert
 from portal.models import SITE_CHAIN, AuditEvent, AuditKind, AuditRepeat
 from portal.request_id import request_id_var
 from portal.tenancy import all_organizations
@@ -43,12 +44,14 @@ def record(
 ) -> AuditEvent:
     """Write one audit row. Call this inside the transaction of the change. `actor` None means the portal itself.
 
+    Returns the row without the columns that the database writes.
+
     Call it after every other write of the transaction: it holds the lock on the end of the organization's chain until
     the commit, so a transaction that then waits for another row could deadlock with the one that holds it.
     """
     # Only the context of all organizations may see, and so write, a row of no organization.
     with nullcontext() if organization else all_organizations("the row belongs to no organization"):
-        event = AuditEvent.objects.create(
+        event = AuditEvent(
             organization=organization,
             kind=kind,
             actor=get_person(actor),
@@ -58,6 +61,7 @@ def record(
             request_id=request_id_var.get(),
             client_ip=get_present_client_ip(),
         )
+        insert([event])
     log_when_committed(event)
     return event
 

@@ -13,6 +13,7 @@ from django.db.models.functions import Lower, Now
 
 from portal.aws.credentials import AwsTarget
 from portal.database.identity import DatabaseIdentity
+from portal.database.statements import Given
 from portal.leases import Leased, due
 from portal.models import Organization, TenantQuerySet, User
 from portal.models.revisions import Revised
@@ -181,6 +182,8 @@ class Upgrade(Revised):
     started_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
 
+    recorded: "list[Rollout] | None" = None  # set by the command that has just recorded it
+
     objects = UpgradeQuerySet.as_manager()
 
     class Meta:
@@ -298,7 +301,7 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
         """Return the rollouts whose service completed, and whose duration is known."""
         return self.filter(outcome__in=sorted(ROLLED_OUT), started_at__isnull=False, completed_at__isnull=False)
 
-    def in_use(self, organization: Organization, services: list[str]) -> Self:
+    def in_use(self, organization: Organization | Given, services: list[str]) -> Self:
         """Return the open rollouts of these services. Each blocks a new upgrade of its service."""
         return self.unfinished().filter(organization=organization, service__in=services).select_related("upgrade")
 
@@ -308,7 +311,10 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
 
 
 def newest_of_each(
-    rollouts: "models.QuerySet[Rollout, Row]", organization: Organization, services: Iterable[str], most: int = 1
+    rollouts: "models.QuerySet[Rollout, Row]",
+    organization: Organization | Given,
+    services: Iterable[str],
+    most: int = 1,
 ) -> "models.QuerySet[Rollout, Row]":
     """Return the newest `most` of these rollouts for each service: an open one, then the newest completed.
 
@@ -649,7 +655,10 @@ class ValidationRun(Revised, Leased):
 
     class Meta:
         db_table = "deployment_upgrade_validations"
-        indexes = [models.Index(fields=["next_check_at"], condition=models.Q(is_done=False), name="validation_due")]
+        indexes = [
+            models.Index(fields=["next_check_at"], condition=models.Q(is_done=False), name="validation_due"),
+            models.Index(fields=["ends_at"], name="validation_by_end"),
+        ]
 
     def __str__(self) -> str:
         return f"validation of {self.upgrade_id}"

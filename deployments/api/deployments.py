@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from deployments import commands
 from deployments.api import reads, serializers
 from deployments.models import Agent, Deployment
-from portal.access import Policy, get_api_organization, person, require_second_factor
+from portal.access import Policy, get_api_organization, person
 from portal.api.json_rows import respond_json
 from portal.api.routes import (
     IDEMPOTENCY_KEY,
@@ -28,9 +28,10 @@ from portal.api.routes import (
     read_body,
     read_query,
 )
+from portal.api.rows import find_row
 from portal.cloudwatch.logs import read_logs
 from portal.cloudwatch.metrics import read_metrics
-from portal.errors import PortalError, found_or_404
+from portal.errors import PortalError
 from portal.models import Organization, Scope
 from portal.times import utc
 
@@ -251,10 +252,7 @@ def find_deployment(request: Request, deployment_id: uuid.UUID) -> Deployment:
 
     *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
     """
-    visible = Deployment.objects.visible_to(request.user)
-    deployment = found_or_404(visible.select_related("agent", "organization").filter(pk=deployment_id).first())
-    require_second_factor(request.user, deployment.organization)
-    return deployment
+    return find_row(request, Deployment, deployment_id)
 
 
 def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization | None = None) -> Agent:
@@ -262,10 +260,7 @@ def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization
 
     *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
     """
-    rows = Agent.objects.visible_to(request.user).for_detail().filter(pk=agent_id)
-    agent = found_or_404((rows.filter(organization=organization) if organization else rows).first())
-    require_second_factor(request.user, agent.organization)
-    return agent
+    return find_row(request, Agent, agent_id, within=organization)
 
 
 def heading(deployment: Deployment) -> Json:

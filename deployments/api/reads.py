@@ -12,7 +12,6 @@ from deployments.lists import deployments_rows, deployments_total, events_rows, 
 from deployments.models import EVENTS_IN_RECORD, Agent, Deployment, DeploymentEvent, DeploymentQuerySet
 from portal.api.json_rows import (
     Fields,
-    Given,
     JsonObject,
     JsonObjects,
     JsonPage,
@@ -21,6 +20,7 @@ from portal.api.json_rows import (
     read_list,
     read_record,
 )
+from portal.database.statements import Given
 from portal.pagination import aggregate_rows
 
 Json = dict[str, Any]

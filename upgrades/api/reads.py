@@ -19,7 +19,6 @@ from rest_framework.request import Request
 from portal.api.json_rows import (
     ChoiceLabel,
     Fields,
-    Given,
     JsonObject,
     JsonObjects,
     JsonPage,
@@ -30,6 +29,7 @@ from portal.api.json_rows import (
     read_list,
     read_record,
 )
+from portal.database.statements import Given
 from portal.pagination import aggregate_rows
 from upgrades.lists import upgrades_total
 from upgrades.models import Decision, Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent, event_actor, event_uuid

@@ -275,7 +275,7 @@ def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
 
 def accepted(upgrade: Upgrade) -> Response:
     """Return the 202 answer. It holds only what never changes, so that a repeated Idempotency-Key gets the same one."""
-    rollouts = list(upgrade.rollouts.all())
+    rollouts = upgrade.recorded or list(upgrade.rollouts.all())
     names = ", then ".join(rollout.service for rollout in rollouts)
     status_url = reverse("upgrade-status", args=[upgrade.upgrade_id])
     body = {
