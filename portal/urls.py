@@ -5,11 +5,12 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from portal.accounts import views as accounts_views
 from portal.monitoring import health, prometheus
-from portal.web import activity, headers, views
+from portal.web import activity, headers, search, views
 
 # Django tries one pattern after the other, so each prefix is tried once, for all that is below it.
 organization_patterns: list[URLPattern | URLResolver] = [
     path("", views.overview, name="overview"),
+    path("search/", search.search, name="search"),
     path("activity/", activity.activity, name="activity"),
     path("activity.csv", activity.activity_csv, name="activity_csv"),
     path("deployments/", include("deployments.urls")),

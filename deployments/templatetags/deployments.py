@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 
 from deployments.cloudwatch.records import Record
 from deployments.models import counts_by_status
+from deployments.pages.search import find_deployments
 from deployments.pages.time_window import around_line
 from deployments.states import Status
 from portal.models import Organization
@@ -101,3 +102,6 @@ def deployments_by_status(organization: Organization) -> dict[str, Any]:
     counts = counts_by_status(organization)
     statuses = [{"value": status.value, "label": status.label, "count": counts[status]} for status in Status]
     return {"organization": organization, "statuses": statuses, "total": sum(counts.values())}
+
+
+register.simple_tag(find_deployments)

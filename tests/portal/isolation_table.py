@@ -241,6 +241,7 @@ def settings_pages() -> Iterator[Row]:
 
 TENANT = [
     Row("o/<slug:slug>/", Policy.VIEWER),
+    Row("o/<slug:slug>/search/", Policy.VIEWER, queries=("q=<deployment_id>", "q=<upgrade_id>", "q=<agent_id>")),
     Row("o/<slug:slug>/activity/", Policy.VIEWER, queries=("subject=<agent_id>",)),
     Row("o/<slug:slug>/activity.csv", Policy.VIEWER, queries=("subject=<agent_id>",)),
     *upgrade_rows(),

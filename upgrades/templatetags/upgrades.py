@@ -8,6 +8,7 @@ from portal.models import AuditKind, Organization
 from upgrades.models import Upgrade
 from upgrades.pages.overview import build_overview_context
 from upgrades.pages.results import build_result_chips, build_rows, build_state_chips, build_validation_chip
+from upgrades.pages.search import find_upgrades
 from upgrades.states import EventKind, Outcome, PlatformService, Status
 
 register = template.Library()
@@ -36,6 +37,7 @@ def recent_upgrades(context: dict[str, Any], organization: Organization) -> dict
     return {"organization": organization, "upgrade_rows": build_rows(upgrades)}
 
 
+register.simple_tag(find_upgrades)
 register.filter("result_chips", build_result_chips)
 register.filter("state_chips", build_state_chips)
 register.filter("validation_chip", build_validation_chip)
