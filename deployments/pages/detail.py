@@ -14,6 +14,7 @@ from deployments.pages.context import find_deployment
 from deployments.pages.live_tags import LiveDeployment, live_deployment
 from deployments.pages.logs_region import build_logs, exact, newer_records, read_filters
 from deployments.pages.metrics_region import build_metrics
+from deployments.pages.neighbours import build_neighbours
 from deployments.pages.time_window import RANGES, Window, moment, parse_window
 from deployments.pages.timeline_region import EVENT_LABELS, build_links_around, build_timeline
 from portal.access import Policy, get_page_organization, get_role, open_page, person, policy
@@ -68,6 +69,8 @@ def detail(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse
         "is_changing": not deployment.is_settled,
         "poll_seconds": WATCHED_STEADY if deployment.is_settled else CHANGING,
     }
+    if region is None:
+        context["neighbours"] = build_neighbours(request, deployment)
     context |= region_context(request, deployment, window, region, may_not_reason=context["may_not_reason"])
     fragment = FRAGMENTS.get(region or "", f"deployments/_{region}.html")
     return render_page(request, "deployments/detail.html", fragment, context, tag=tag)

@@ -24,6 +24,7 @@ OWNED = {
     "timeline": ("event_type", "status", "skip"),
     "logs": ("q", "level", "task", "order", "follow", "line", "cursor"),
 }
+KEPT = ("whole", "list")
 
 
 @register.simple_tag(takes_context=True)
@@ -59,9 +60,12 @@ def record_link(context: dict[str, Any], record: Record) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def region_inputs(context: dict[str, Any], region: str) -> SafeString:
-    """Return hidden fields with another region's parameters, for a form that is sent without JavaScript."""
+    """Return hidden fields with another region's parameters, for a form that is sent without JavaScript.
+
+    Those of `timeline`, which every form has, include what no region owns.
+    """
     query: QueryDict = context["request"].GET
-    names = [name for name in (*OWNED[region], "whole") if query.get(name)]
+    names = [name for name in (*OWNED[region], *(KEPT if region == "timeline" else ())) if query.get(name)]
     return format_html_join("", '<input type="hidden" name="{}" value="{}">', ((name, query[name]) for name in names))
 
 
@@ -94,6 +98,17 @@ def vcpu(units: int | str) -> str:
     ('0.25', '1')
     """
     return f"{int(units) / 1024:g}"
+
+
+@register.filter
+def image_parts(image: str) -> tuple[str, str]:
+    """Return repository and tag or digest, with its sign. A narrow column cuts the repository alone.
+
+    >>> image_parts("localhost:5000/team/agent:v1.4.0"), image_parts("localhost:5000/agent")
+    (('localhost:5000/team/agent', ':v1.4.0'), ('localhost:5000/agent', ''))
+    """
+    found = re.fullmatch(r"(.*?)((?:@[^/@]+|:[^/:@]+(?:@[^/@]+)?)?)", image)
+    return (found[1], found[2]) if found else (image, "")
 
 
 @register.inclusion_tag("deployments/_by_status.html")
