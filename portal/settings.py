@@ -244,6 +244,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "portal.access.organizations",
             ],
+            "builtins": ["portal.templatetags.formatting"],
         },
     },
     {

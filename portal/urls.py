@@ -34,6 +34,7 @@ urlpatterns = [
     path("api/", include("portal.api.urls")),
     path("account/", accounts_views.account, name="account"),
     path("account/default-organization", accounts_views.default_organization, name="default_organization"),
+    path("account/times", accounts_views.times, name="times"),
     path("account/invitations/<int:membership_id>/accept", accounts_views.accept, name="accept_invitation"),
     path("account/invitations/<int:membership_id>/decline", accounts_views.decline, name="decline_invitation"),
     path("account/organizations/<slug:slug>/leave", accounts_views.leave, name="leave_organization"),

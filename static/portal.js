@@ -70,6 +70,12 @@ function until(iso) {
   return `in ${Math.floor(seconds / 86400)} d`;
 }
 
+// `2026-05-01 12:00:00` in the person's zone, as portal/templatetags/formatting.py writes it.
+function inZone(iso) {
+  const style = { timeZone: document.documentElement.dataset.zone, dateStyle: "short", timeStyle: "medium" };
+  return new Intl.DateTimeFormat("sv-SE", style).format(new Date(iso));
+}
+
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -265,8 +271,10 @@ function showAge(block, xhr) {
   for (const moved of (xhr.getResponseHeader("X-Times") ?? "").split(" ")) {
     const [name, time] = moved.split("=");
     for (const each of name ? block.querySelectorAll(`time[data-name="${name}"]`) : []) {
+      const exact = inZone(time);
       each.dateTime = time;
-      each.title = `${time.slice(0, 19).replace("T", " ")} UTC`;
+      each.title = exact + each.title.slice(exact.length);
+      if (!each.matches("[data-relative]")) write(each, exact);
     }
   }
 }

@@ -19,6 +19,7 @@ from django.utils.functional import SimpleLazyObject
 
 from portal import tenancy
 from portal.models import Access, Organization, User
+from portal.times import DEFAULT_TIMES, TimeChoice, choose_times
 
 # The person of the session that this request has read.
 _person: ContextVar[User | None] = ContextVar("person", default=None)
@@ -37,6 +38,7 @@ class AuthenticationMiddleware(middleware.AuthenticationMiddleware):
     def process_request(self, request: HttpRequest) -> None:
         super().process_request(request)
         _person.set(None)
+        choose_times(DEFAULT_TIMES)
         request.session.opens_context = True  # type: ignore[attr-defined] # our own store
         request.user = SimpleLazyObject(lambda: find_person(request))  # type: ignore[assignment] # becomes one when read
 
@@ -56,7 +58,10 @@ class AuthenticationBackend(AllauthBackend):  # type: ignore[misc] # allauth shi
         person = _person.get()
         if person is None or person.pk != int(user_id):
             person = enter_person(int(user_id))
-        return person if person is not None and self.user_can_authenticate(person) else None
+        if person is None or not self.user_can_authenticate(person):
+            return None
+        choose_times(TimeChoice(person.time_zone, person.has_absolute_times))
+        return person
 
 
 def open_session(stored_key: str) -> OpenedSession | None:

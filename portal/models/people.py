@@ -82,6 +82,10 @@ class User(AbstractBaseUser, PermissionsMixin):
         "portal.Organization", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
     )
 
+    # How pages show times to them (portal/times.py): the zone, and whether as dates in place of ages.
+    time_zone = models.CharField(max_length=64, default="UTC", db_default="UTC", editable=False)
+    has_absolute_times = models.BooleanField(default=False, db_default=False, editable=False)
+
     # What the first statement of a request read about them (portal/accounts/person.py). None: not read, or it has changed.
     access: "Access | None" = None
 

@@ -259,6 +259,7 @@ PERSONAL = {
     "account/invitations/<int:membership_id>/accept",
     "account/invitations/<int:membership_id>/decline",
     "account/organizations/<slug:slug>/leave",
+    "account/times",
     "api/v1/auth/logout",
     "api/v1/auth/reauthenticate",
 }
