@@ -313,20 +313,24 @@ function keepFilters() {
 }
 document.addEventListener("htmx:pushedIntoHistory", keepFilters);
 
-// Copy: without clipboard access (plain HTTP, or denied) the text is shown and selected, to be copied by hand.
+// Copy: a text ([data-copy-text], empty for the address of the page), or that of an element ([data-copy] is its id). Without clipboard access (plain HTTP, or
+// denied) the text is shown and selected, to be copied by hand.
 document.addEventListener("click", async (event) => {
-  const button = event.target.closest("[data-copy]");
+  const button = event.target.closest("[data-copy], [data-copy-text]");
   if (!button) return;
-  const text = document.getElementById(button.dataset.copy);
+  const shown = document.getElementById(button.dataset.copy);
+  const text = shown?.textContent ?? (button.dataset.copyText || location.href);
+  const label = button.dataset.label ??= button.textContent;
   try {
-    await navigator.clipboard.writeText(text.textContent);
+    await navigator.clipboard.writeText(text);
     write(button, "Copied");
     announce("Copied.");
-    setTimeout(() => write(button, "Copy as curl"), 2000);
+    setTimeout(() => write(button, label), 2000);
   } catch {
-    text.closest("details").open = true;
-    document.getSelection().selectAllChildren(text);
-    announce("Could not copy. The command is selected: copy it by hand.");
+    if (shown) shown.closest("details").open = true;
+    else write(button, text);
+    document.getSelection().selectAllChildren(shown ?? button);
+    announce("Could not copy. The text is selected: copy it by hand.");
   }
 });
 

@@ -10,7 +10,7 @@ from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from deployments.cloudwatch.records import Record
-from deployments.models import counts_by_status
+from deployments.models import Deployment, counts_by_status
 from deployments.pages.search import find_deployments
 from deployments.pages.time_window import around_line
 from deployments.states import Status
@@ -109,6 +109,21 @@ def image_parts(image: str) -> tuple[str, str]:
     """
     found = re.fullmatch(r"(.*?)((?:@[^/@]+|:[^/:@]+(?:@[^/@]+)?)?)", image)
     return (found[1], found[2]) if found else (image, "")
+
+
+@register.inclusion_tag("_outside_links.html")
+def deployment_links(deployment: Deployment) -> dict[str, Any]:
+    """Render the organization's links to other systems for a deployment."""
+    links = deployment.organization.fill_links(
+        region=deployment.organization.deployment_region,
+        cluster=deployment.cluster,
+        service=deployment.service_name,
+        log_group=deployment.log_group,
+        agent=deployment.agent.name,
+        deployment=str(deployment.pk),
+        version=deployment.version,
+    )
+    return {"links": links, "label": "Other systems"}
 
 
 @register.inclusion_tag("deployments/_by_status.html")

@@ -5,7 +5,7 @@ from typing import Any
 from django import template
 
 from portal.models import AuditKind, Organization
-from upgrades.models import Upgrade
+from upgrades.models import Rollout, Upgrade
 from upgrades.pages.overview import build_overview_context
 from upgrades.pages.results import build_result_chips, build_rows, build_state_chips, build_validation_chip
 from upgrades.pages.search import find_upgrades
@@ -29,6 +29,19 @@ RECENT = 5
 def platform_services(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
     """Render the open upgrades and the running services: the block that polls (pages/overview.py)."""
     return {**build_overview_context(organization), "user": context["user"], "request": context["request"]}
+
+
+@register.inclusion_tag("_outside_links.html")
+def rollout_links(rollout: Rollout, upgrade: Upgrade) -> dict[str, Any]:
+    """Render the organization's links to other systems for the service of a rollout."""
+    links = upgrade.organization.fill_links(
+        region=upgrade.region,
+        cluster=upgrade.cluster,
+        service=rollout.service_name,
+        upgrade=upgrade.upgrade_id,
+        version=rollout.to_version or upgrade.version,
+    )
+    return {"links": links, "label": f"Other systems: {rollout.get_service_display()}"}
 
 
 @register.inclusion_tag("upgrades/_recent.html", takes_context=True)
