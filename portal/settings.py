@@ -247,6 +247,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "portal.access.organizations",
             ],
+            "builtins": ["portal.templatetags.formatting"],
         },
     },
     {

@@ -6,11 +6,12 @@ from django.urls import URLPattern, URLResolver, include, path
 from portal.accounts import views as accounts_views
 from portal.monitoring import health, prometheus
 from portal.tokens import views as tokens_views
-from portal.web import activity, headers, views
+from portal.web import activity, headers, search, views
 
 # Django tries one pattern after the other, so each prefix is tried once, for all that is below it.
 organization_patterns: list[URLPattern | URLResolver] = [
     path("", views.overview, name="overview"),
+    path("search/", search.search, name="search"),
     path("activity/", activity.activity, name="activity"),
     path("activity.csv", activity.activity_csv, name="activity_csv"),
     path("deployments/", include("deployments.urls")),
@@ -35,6 +36,7 @@ urlpatterns = [
     path("api/", include("portal.api.urls")),
     path("account/", accounts_views.account, name="account"),
     path("account/default-organization", accounts_views.default_organization, name="default_organization"),
+    path("account/times", accounts_views.times, name="times"),
     path("account/invitations/<int:membership_id>/accept", accounts_views.accept, name="accept_invitation"),
     path("account/invitations/<int:membership_id>/decline", accounts_views.decline, name="decline_invitation"),
     path("account/organizations/<slug:slug>/leave", accounts_views.leave, name="leave_organization"),

@@ -70,6 +70,12 @@ function until(iso) {
   return `in ${Math.floor(seconds / 86400)} d`;
 }
 
+// `2026-05-01 12:00:00` in the person's zone, as portal/templatetags/formatting.py writes it.
+function inZone(iso) {
+  const style = { timeZone: document.documentElement.dataset.zone, dateStyle: "short", timeStyle: "medium" };
+  return new Intl.DateTimeFormat("sv-SE", style).format(new Date(iso));
+}
+
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -265,8 +271,10 @@ function showAge(block, xhr) {
   for (const moved of (xhr.getResponseHeader("X-Times") ?? "").split(" ")) {
     const [name, time] = moved.split("=");
     for (const each of name ? block.querySelectorAll(`time[data-name="${name}"]`) : []) {
+      const exact = inZone(time);
       each.dateTime = time;
-      each.title = `${time.slice(0, 19).replace("T", " ")} UTC`;
+      each.title = exact + each.title.slice(exact.length);
+      if (!each.matches("[data-relative]")) write(each, exact);
     }
   }
 }
@@ -305,21 +313,23 @@ function keepFilters() {
 }
 document.addEventListener("htmx:pushedIntoHistory", keepFilters);
 
-// Copy: without clipboard access (plain HTTP, or denied) the text is shown and selected, to be copied by hand.
+// Copy: a text ([data-copy-text], empty for the address of the page), or that of an element ([data-copy] is its id). Without clipboard access (plain HTTP, or
+// denied) the text is shown and selected, to be copied by hand.
 document.addEventListener("click", async (event) => {
-  const button = event.target.closest("[data-copy]");
+  const button = event.target.closest("[data-copy], [data-copy-text]");
   if (!button) return;
-  const text = document.getElementById(button.dataset.copy);
-  const label = button.textContent;
+  const shown = document.getElementById(button.dataset.copy);
+  const text = shown?.textContent ?? (button.dataset.copyText || location.href);
+  const label = button.dataset.label ??= button.textContent;
   try {
-    await navigator.clipboard.writeText(text.textContent);
+    await navigator.clipboard.writeText(text);
     announce("Copied.");
-    if (label === "Copied") return;
     write(button, "Copied");
     setTimeout(() => write(button, label), 2000);
   } catch {
-    text.closest("details")?.setAttribute("open", "");
-    document.getSelection().selectAllChildren(text);
+    shown?.closest("details")?.setAttribute("open", "");
+    if (!shown) write(button, text);
+    document.getSelection().selectAllChildren(shown ?? button);
     announce("Could not copy. The text is selected: copy it by hand.");
   }
 });

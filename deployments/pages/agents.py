@@ -15,6 +15,7 @@ from deployments.lists import deployments_page
 from deployments.models import Agent
 from deployments.pages.agent_forms import AgentForm, build_initial
 from deployments.pages.forms import FIELDS_OF_COMMANDS
+from deployments.pages.neighbours import opened_from
 from deployments.states import Status
 from portal.access import Policy, get_page_organization, person, policy
 from portal.errors import found_or_404
@@ -53,6 +54,7 @@ def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
         "variables": build_variables(agent),
         "page": deployments_page(request.user, organization, skip=0, limit=DEPLOYMENTS_SHOWN, agent_id=agent.pk),
         "labels": dict(Status.choices),
+        "opened_from": opened_from({"agent": str(agent.pk)}),
     }
     return render(request, "deployments/agents/detail.html", context)
 

@@ -1,10 +1,12 @@
 """Template tags and filters for the pages of deployments: `{% load deployments %}`."""
 
+import re
 from typing import Any
 
 from django import template
 
-from deployments.models import counts_by_status
+from deployments.models import Deployment, counts_by_status
+from deployments.pages.search import find_deployments
 from deployments.states import Status
 from portal.models import Organization
 
@@ -21,6 +23,32 @@ def vcpu(units: int | str) -> str:
     return f"{int(units) / 1024:g}"
 
 
+@register.filter
+def image_parts(image: str) -> tuple[str, str]:
+    """Return repository and tag or digest, with its sign. A narrow column cuts the repository alone.
+
+    >>> image_parts("localhost:5000/team/agent:v1.4.0"), image_parts("localhost:5000/agent")
+    (('localhost:5000/team/agent', ':v1.4.0'), ('localhost:5000/agent', ''))
+    """
+    found = re.fullmatch(r"(.*?)((?:@[^/@]+|:[^/:@]+(?:@[^/@]+)?)?)", image)
+    return (found[1], found[2]) if found else (image, "")
+
+
+@register.inclusion_tag("_outside_links.html")
+def deployment_links(deployment: Deployment) -> dict[str, Any]:
+    """Render the organization's links to other systems for a deployment."""
+    links = deployment.organization.fill_links(
+        region=deployment.organization.deployment_region,
+        cluster=deployment.cluster,
+        service=deployment.service_name,
+        log_group=deployment.log_group,
+        agent=deployment.agent.name,
+        deployment=str(deployment.pk),
+        version=deployment.version,
+    )
+    return {"links": links, "label": "Other systems"}
+
+
 @register.inclusion_tag("deployments/_by_status.html")
 def deployments_by_status(organization: Organization) -> dict[str, Any]:
     """Render the overview's counts of deployments by status. *Costs* one query."""
@@ -33,3 +61,6 @@ def deployments_by_status(organization: Organization) -> dict[str, Any]:
         ],
         "without": " or ".join([", ".join(others[:-1]), others[-1]] if len(others) > 1 else others),
     }
+
+
+register.simple_tag(find_deployments)

@@ -25,6 +25,7 @@ from portal.after_response import write_after_response
 from portal.api_token import set_present_token
 from portal.errors import is_api
 from portal.models import Access, ApiToken, Organization, User
+from portal.times import DEFAULT_TIMES, TimeChoice, choose_times
 
 # The person of the session that this request has read.
 _person: ContextVar[User | None] = ContextVar("person", default=None)
@@ -44,6 +45,7 @@ class AuthenticationMiddleware(middleware.AuthenticationMiddleware):
         super().process_request(request)
         _person.set(None)
         set_present_token(None)
+        choose_times(DEFAULT_TIMES)
         request.session.opens_context = True  # type: ignore[attr-defined] # our own store
         request.user = SimpleLazyObject(lambda: find_person(request))  # type: ignore[assignment] # becomes one when read
 
@@ -97,7 +99,10 @@ class AuthenticationBackend(AllauthBackend):  # type: ignore[misc] # allauth shi
         person = _person.get()
         if person is None or person.pk != int(user_id):
             person = enter_person(int(user_id))
-        return person if person is not None and self.user_can_authenticate(person) else None
+        if person is None or not self.user_can_authenticate(person):
+            return None
+        choose_times(TimeChoice(person.time_zone, person.has_absolute_times))
+        return person
 
 
 def open_session(stored_key: str) -> OpenedSession | None:

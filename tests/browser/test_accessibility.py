@@ -99,6 +99,7 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
     pages: list[tuple[str, Callable[[Page], None] | None]] = [
         (acme, open_menu),
         ("/", open_menu),
+        (f"{acme}search/?q=orchestrator", None),
         (f"{acme}upgrades/new", None),
         (f"{acme}upgrades/new?changed=connectors&changed=providers&force=1", send_unconfirmed_form),
         (f"{acme}upgrades/new?service=orchestrator&version=v0", None),

@@ -232,6 +232,7 @@ def settings_pages() -> Iterator[Row]:
     yield Row(f"{base}/", Policy.VIEWER)
     safeguard: dict[str, Body] = {"post": {"name": "requires_reauthentication", "on": "1"}}
     yield Row(f"{base}/safeguards", Policy.ADMIN, get=False, sends=safeguard)
+    yield Row(f"{base}/links", Policy.ADMIN, sends={"post": {"runbook_link": "https://wiki.example.com/{service}"}})
     yield Row(f"{base}/second-approver", Policy.ADMIN, get=False, sends={"post": {"on": "1"}})
     yield Row(f"{base}/channels/new/<slug:kind>", Policy.ADMIN, sends={"post": form})
     yield Row(f"{one}/", Policy.VIEWER)
@@ -255,6 +256,7 @@ def settings_pages() -> Iterator[Row]:
 
 TENANT = [
     Row("o/<slug:slug>/", Policy.VIEWER),
+    Row("o/<slug:slug>/search/", Policy.VIEWER, queries=("q=<deployment_id>", "q=<agent_id>")),
     Row("o/<slug:slug>/activity/", Policy.VIEWER, queries=("subject=<agent_id>",)),
     Row("o/<slug:slug>/activity.csv", Policy.VIEWER, queries=("subject=<agent_id>",)),
     *upgrade_rows(),
@@ -275,6 +277,7 @@ PERSONAL = {
     "account/tokens/",
     "account/tokens/new",
     "account/tokens/<uuid:token_id>/revoke",
+    "account/times",
     "api/v1/auth/logout",
     "api/v1/auth/reauthenticate",
 }

@@ -13,6 +13,7 @@ from deployments.models import Deployment
 from portal import tenancy
 from portal.models import User
 from portal.settings import PREPARE_AFTER
+from portal.web.search import NEWEST
 from tests.conftest import Cast
 from tests.deployments.conftest import DEPLOYMENTS, make_agent, make_deployment
 from tests.upgrades.conftest import UPGRADES, make_upgrade
@@ -57,6 +58,8 @@ READS = [
     (f"{PAGE_OF_LIST}?sort=agent", PAGES_OF_AGENTS),
     (f"{PAGE_OF_LIST}?q=nothing&sort=-replicas", PAGE),
     (HISTORY, PAGE),
+    ("/o/acme/search/?q=nothing", NEWEST),
+    ("/o/acme/search/?q=abcdef01", NEWEST),
 ]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from django import template
 
 from portal.models import AuditKind, Organization
-from upgrades.models import Upgrade
+from upgrades.models import Rollout, Upgrade
 from upgrades.pages.overview import build_overview_context
 from upgrades.pages.results import (
     build_check_chip,
@@ -16,6 +16,7 @@ from upgrades.pages.results import (
     sort_checks,
     upgrade_title,
 )
+from upgrades.pages.search import find_upgrades
 from upgrades.states import EventKind, Outcome, PlatformService, Status
 
 register = template.Library()
@@ -39,12 +40,26 @@ def platform_services(context: dict[str, Any], organization: Organization) -> di
     return {**build_overview_context(request, organization), "user": context["user"], "request": request}
 
 
+@register.inclusion_tag("_outside_links.html")
+def rollout_links(rollout: Rollout, upgrade: Upgrade) -> dict[str, Any]:
+    """Render the organization's links to other systems for the service of a rollout."""
+    links = upgrade.organization.fill_links(
+        region=upgrade.region,
+        cluster=upgrade.cluster,
+        service=rollout.service_name,
+        upgrade=upgrade.upgrade_id,
+        version=rollout.to_version or upgrade.version,
+    )
+    return {"links": links, "label": f"Other systems: {rollout.get_service_display()}"}
+
+
 @register.inclusion_tag("upgrades/_recent.html", takes_context=True)
 def recent_upgrades(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
     upgrades = Upgrade.objects.for_history(context["request"].user, organization).for_rows()[:RECENT]
     return {"organization": organization, "upgrade_rows": build_rows(upgrades)}
 
 
+register.simple_tag(find_upgrades)
 register.filter("result_chips", build_result_chips)
 register.filter("state_chips", build_state_chips)
 register.filter("validation_chip", build_validation_chip)
