@@ -156,6 +156,8 @@ class Writer:
         names, values = [], []
         for field in model._meta.concrete_fields:
             given = columns.get(field.name)
+            if field.generated:
+                continue
             if given is not None:
                 value: sql.Composable = sql.SQL(given)
             elif field.has_default() and field.db_default is NOT_PROVIDED and not field.primary_key:

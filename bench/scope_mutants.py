@@ -37,18 +37,6 @@ MUTANTS = (
         "named = iter(Organization.objects.filter(slug=slug))",
     ),
     Mutant(
-        "revision of a deployment",
-        "deployments/pages/live_tags.py",
-        "WHERE deployment.organization_id = organization.id AND deployment.id = %s",
-        "WHERE deployment.id = %s",
-    ),
-    Mutant(
-        "revision of an upgrade",
-        "upgrades/pages/live_tag.py",
-        "WHERE upgrade.organization_id = organization.id AND upgrade.upgrade_id = %s",
-        "WHERE upgrade.upgrade_id = %s",
-    ),
-    Mutant(
         "switcher of organizations",
         ACCESS,
         'return list_organizations(getattr(request, "user", AnonymousUser()))',
@@ -128,7 +116,7 @@ MUTANTS = (
     ),
     Mutant(
         "open upgrades of the overview",
-        "upgrades/pages/overview.py",
+        "upgrades/pages/lanes.py",
         "Upgrade.objects.filter(organization=organization, status__in=OPEN)",
         "Upgrade.objects.filter(status__in=OPEN)",
     ),

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 from django.db import IntegrityError, transaction
@@ -25,7 +26,7 @@ from deployments.container_spec import (
     version_errors,
     with_version,
 )
-from deployments.events import change_with_event, create_with_event
+from deployments.events import change_with_event, create_with_event, make_change
 from deployments.models import AGENT_NAME_ONCE, Agent, Deployment, Revision
 from deployments.revisions import add_revision, get_settings, lock_agent, must_roll
 from deployments.secret_references import reference_errors
@@ -35,6 +36,7 @@ from portal.access import require
 from portal.after_response import write_after_response
 from portal.audit import record
 from portal.aws.ecr import parse_image
+from portal.database.statements import Given, UpdateStatement, prepare
 from portal.errors import PortalError, is_unique_violation, shortened
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, Role, User
@@ -46,6 +48,10 @@ MAX_NAME_LENGTH, MAX_DESCRIPTION_LENGTH = 80, 2000
 # How long a deployment is polled often after it was last viewed.
 WATCH_DURATION = timedelta(seconds=20)
 WATCH_WRITE_SECONDS = 5
+
+# What must be as it was read for a command to write its change, and what each change writes.
+UNCHANGED = ("status", "requested_generation", "observed_generation")
+WRITTEN_ALWAYS = ("requested_generation", "next_check_at", "doubted_at", "events_count", "event_counts")
 
 Made = TypeVar("Made")
 
@@ -210,7 +216,6 @@ def create_deployment(
         create_with_event(deployment, key=key, actor=actor.email, detail=f"{replicas} of {deployment.image}")
         audit(AuditKind.DEPLOYMENT_CREATED, deployment, actor, request)
         dispatch_deployment(deployment)
-        forget_fields(deployment, "created_at", "status_at", "started_at", "next_check_at")
         return deployment
 
     return run_once(key, make, lambda pk: Deployment.objects.get(pk=pk, organization=organization))
@@ -357,7 +362,7 @@ def build_start() -> dict[str, Any]:
 
 def build_new_generation(deployment: Deployment, revision: Revision) -> dict[str, Any]:
     """Return the fields of a new generation, which runs the revision."""
-    return {"generation": deployment.generation + 1, "target_revision": revision, **get_settings(revision)}
+    return {"generation": deployment.generation + 1, "target_revision": revision.pk, **get_settings(revision)}
 
 
 # --- returning to an earlier revision ---------------------------------------------------------------------------------
@@ -433,15 +438,15 @@ def roll(deployment: Deployment, revision: Revision, actor: User) -> None:
     fields |= {
         "is_version_pinned": False,
         "requested_generation": F("requested_generation") + 1,
-        "requested_by": actor,
+        "requested_by": actor.pk,
         "next_check_at": Now(),
         "doubted_at": None,
         "request_id": request_id_var.get(),
     }
-    rows = Deployment.objects.filter(pk=deployment.pk)
+    statement = make_change(Deployment.objects.filter(pk=deployment.pk), fields)
     status = fields.get("status", deployment.status)
     said = {"actor": actor.email, "detail": f"to revision {revision.number}"}
-    change_with_event(rows, fields, EventType.RESTART, status=status, key=None, **said)
+    change_with_event(statement, {}, EventType.RESTART, status=status, key=None, **said)
     dispatch_deployment(deployment)
 
 
@@ -556,26 +561,27 @@ def write_change(row: Deployment, command: Command, actor: User, change: Change,
 
     Return False, with nothing written, if the row is no longer as it was read, or its status does not allow the command.
     """
-    rows = Deployment.objects.filter(
-        pk=row.pk,
-        status__in=FROM[command],
-        status=row.status,
-        requested_generation=row.requested_generation,
-        observed_generation=row.observed_generation,
-    )
-    fields = change.fields | {
-        "requested_generation": F("requested_generation") + 1,
-        "requested_by": actor,
-        "next_check_at": Now(),
-        "doubted_at": None,
-        "request_id": request_id_var.get(),
-    }
+    fields = change.fields | {"requested_by": actor.pk, "request_id": request_id_var.get()}
+    now = tuple(name for name, value in fields.items() if isinstance(value, Now))
+    plain = {name: value for name, value in fields.items() if name not in now}
+    before = {f"{name}_before": getattr(row, name) for name in ("pk", *UNCHANGED)}
+    given = before | prepare(Deployment, plain)
     status = change.fields.get("status", row.status)
     said = {"actor": actor.email, "detail": change.detail}
-    is_written = change_with_event(rows, fields, change.event, status=status, key=key, **said)
+    statement = make_statement(command, tuple(plain), now)
+    is_written = change_with_event(statement, given, change.event, status=status, key=key, **said)
     if is_written:
-        forget_fields(row, *fields, "events_count", "event_counts")
+        forget_fields(row, *fields, *WRITTEN_ALWAYS)
     return is_written
+
+
+@cache
+def make_statement(command: Command, given: tuple[str, ...], now: tuple[str, ...]) -> UpdateStatement:
+    """Return the statement of a command: the fields that it is given, and those that it sets to the present time."""
+    same = {name: Given(f"{name}_before") for name in ("pk", *UNCHANGED)}
+    fields: dict[str, Any] = {name: Given(name) for name in given} | {name: Now() for name in now}
+    always = {"requested_generation": F("requested_generation") + 1, "next_check_at": Now(), "doubted_at": None}
+    return make_change(Deployment.objects.filter(status__in=FROM[command]).filter(**same), fields | always)
 
 
 def is_pending_of_another(row: Deployment, actor: User) -> bool:
@@ -606,7 +612,8 @@ def run_once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made])
 
 
 def audit(kind: AuditKind, subject: Agent | Deployment, actor: User | None, data: dict[str, Any]) -> None:
-    record(kind, organization=subject.organization, actor=actor, subject=str(subject.pk), data=data)
+    named = {"service_name": subject.service_name} if isinstance(subject, Deployment) else {}
+    record(kind, organization=subject.organization, actor=actor, subject=str(subject.pk), data=data | named)
 
 
 def dispatch_deployment(deployment: Deployment) -> None:

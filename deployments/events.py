@@ -6,10 +6,10 @@ from typing import Any
 from django.db import connection
 from django.db.models import F, QuerySet
 from django.db.models.expressions import RawSQL
-from django.db.models.sql import InsertQuery, UpdateQuery
 
 from deployments.models import Deployment
 from deployments.states import EventType
+from portal.database.statements import Given, UpdateStatement, insert_sql, set_inserted
 from portal.idempotency import KeyUse
 
 # The row lock of the UPDATE orders the events of a deployment. The clock is read under this lock, so that sequence and
@@ -23,6 +23,7 @@ SELECT gen_random_uuid(), organization_id, id, events_count, %s, COALESCE(%s, st
     COALESCE(%s, clock_timestamp())
 FROM changed
 """
+# The number of events with a name, counted one more.
 COUNTED = "event_counts || jsonb_build_object({name}, COALESCE((event_counts ->> ({name}))::int, 0) + 1)"
 
 
@@ -43,51 +44,45 @@ def record_event(
     """
     named = RawSQL(COUNTED.format(name="%s || '|' || COALESCE(%s, status)"), [event_type.value, status] * 2)  # noqa: S611
     counted = {"events_count": F("events_count") + 1, "event_counts": named}
-    change = update_sql(Deployment.objects.filter(pk=deployment.pk), counted)
-    execute(change, None, [event_type.value, status, node_id, error_message, detail, actor, created_at])
+    change = UpdateStatement(Deployment.objects.filter(pk=deployment.pk), counted)
+    execute(change.fill(), None, [event_type.value, status, node_id, error_message, detail, actor, created_at])
+
+
+def make_change(rows: "QuerySet[Deployment]", fields: dict[str, Any]) -> UpdateStatement:
+    """Return the statement that changes the one deployment of `rows` and counts an event, for change_with_event."""
+    counted = RawSQL(COUNTED.format(name="%s::text"), [Given("counted")] * 2)  # noqa: S611 - our own
+    return UpdateStatement(rows, fields | {"events_count": F("events_count") + 1, "event_counts": counted})
 
 
 def change_with_event(
-    rows: "QuerySet[Deployment]",
-    fields: dict[str, Any],
+    change: UpdateStatement,
+    given: dict[str, Any],
     event_type: EventType,
     *,
     status: str,
     key: KeyUse | None,
     **said: str,
 ) -> bool:
-    """Change the one deployment of `rows`, add its event and store the key, if any. Return whether there was such a row.
+    """Change the deployment, add its event and store the key, if any. Return whether there was such a row.
 
-    `status`: the status after the change. `said`: the event's `actor` and `detail`.
+    `given`: the values of the statement's placeholders. `status`: the status after the change. `said`: the event's
+    `actor` and `detail`.
 
     *Raises* IntegrityError for a key that is stored already. *Costs* one statement.
     """
-    name = f"{event_type.value}|{status}"
-    counted = {
-        "events_count": F("events_count") + 1,
-        "event_counts": RawSQL(COUNTED.format(name="%s::text"), [name, name]),  # noqa: S611 - our own
-    }
-    return execute(update_sql(rows, fields | counted), key, event_values(event_type, status, **said))
+    filled = change.fill(**given, counted=f"{event_type.value}|{status}")
+    return execute(filled, key, event_values(event_type, status, **said))
 
 
 def create_with_event(deployment: Deployment, *, key: KeyUse | None, **said: str) -> None:
     """Insert the deployment with its first event, and store the key. As change_with_event."""
     deployment.events_count, deployment.event_counts = 1, {f"{EventType.CREATE}|{deployment.status}": 1}
-    query = InsertQuery(Deployment)
-    query.insert_values(Deployment._meta.concrete_fields, [deployment])
-    [insert] = query.get_compiler(connection=connection).as_sql()
-    execute(insert, key, event_values(EventType.CREATE, deployment.status, **said))
+    execute(insert_sql([deployment]), key, event_values(EventType.CREATE, deployment.status, **said))
+    set_inserted(deployment, deployment.pk)
 
 
 def event_values(event_type: EventType, status: str, *, actor: str, detail: str = "") -> list[Any]:
     return [event_type.value, status, None, None, detail, actor, None]
-
-
-def update_sql(rows: "QuerySet[Deployment]", fields: dict[str, Any]) -> tuple[str, list[Any]]:
-    query: Any = rows.query.chain(UpdateQuery)
-    query.add_update_values(fields)
-    statement, parameters = query.get_compiler(connection=connection).as_sql()
-    return statement, list(parameters)
 
 
 def execute(change: tuple[str, Any], key: KeyUse | None, event: list[Any]) -> bool:

@@ -1,7 +1,7 @@
 """Pages of deployments and of their events. Totals come from counters, not from counting rows.
 
-An organization may be an organization, or in a statement of the API a reference to the query around it
-(portal/api/json_rows.py). In the same way, a filter may be a value or a placeholder.
+An organization may be an organization, or in a statement of the API a placeholder (portal/api/json_rows.py). In the same
+way, a filter may be a value or a placeholder.
 """
 
 import functools
@@ -11,7 +11,7 @@ from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import Count, F, Func, IntegerField, OuterRef, QuerySet, Sum
+from django.db.models import Count, F, Func, IntegerField, OuterRef, Q, QuerySet, Sum, Value
 from django.db.models.expressions import Combinable
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Coalesce, Lower
@@ -32,6 +32,7 @@ from portal.models import Organization, User
 from portal.pagination import Page, aggregate_rows
 
 ID_DIGITS = 32
+LOWER_NAME = "lower_name"  # of the agent, for the order by it
 # The first and the last of the ids that begin with some digits, or a placeholder for each.
 IdRange = tuple[Any, Any]
 
@@ -63,7 +64,7 @@ def deployments_page(
         total = infer_total(items, skip=skip, limit=limit)
     if total is None:
         counted = Organization.objects.filter(pk=organization.pk).order_by()
-        total = counted.values_list(deployments_total(OuterRef("pk"), **filters), flat=True).get()
+        total = counted.values_list(deployments_total(organization, **filters), flat=True).get()
     return Page(items=items, total=total, skip=skip, limit=limit)
 
 
@@ -76,7 +77,7 @@ def infer_total(items: list[Deployment], *, skip: int, limit: int) -> int | None
 
 def deployments_rows(
     among: DeploymentQuerySet,
-    organization: Organization | OuterRef,
+    organization: Organization | Combinable,
     *,
     skip: int,
     limit: int,
@@ -133,13 +134,59 @@ def unnest(rows: QuerySet[Any]) -> Func:
     return Func(ArraySubquery(rows), function="unnest")
 
 
-def further_in(organization: Organization | OuterRef) -> Any:
+def further_in(organization: Organization | Combinable) -> Any:
     """Return the organization for a query inside of the one that refers to it."""
     return OuterRef(organization) if isinstance(organization, OuterRef) else organization
 
 
+def find_neighbours(
+    among: DeploymentQuerySet,
+    deployment: Deployment,
+    *,
+    status: str | None,
+    agent_id: uuid.UUID | None,
+    q: str | None,
+    sort: str,
+) -> tuple[uuid.UUID | None, uuid.UUID | None]:
+    """Return the ids of the deployments before and after this one in the list with these filters.
+
+    Its own status may have changed since, so that it need not be in the list any more.
+
+    *Costs* one query: for each key of the order, the nearest row that is equal in the keys before it.
+    """
+    found = among.matching(deployment.organization, status=status, agent_id=agent_id)
+    if q:
+        ids = find_id_range(q)
+        found = found.filter(Q(agent__name__icontains=q) | (Q(pk__range=ids) if ids else Q()))
+    keys = [name_and_direction(key) for key in SORTS[sort]]
+    if sort == BY_AGENT:
+        found = found.annotate(**{LOWER_NAME: Lower("agent__name")})
+    own = {name: deployment.agent.name.lower() if name == LOWER_NAME else getattr(deployment, name) for name, _ in keys}
+    parts = []
+    for is_after in (False, True):
+        order = [f"{'-' if is_descending == is_after else ''}{name}" for name, is_descending in keys]
+        for depth, (name, is_descending) in enumerate(keys):
+            beyond = {f"{name}__{'lt' if is_descending == is_after else 'gt'}": own[name]}
+            equal = {each: own[each] for each, _ in keys[:depth]}
+            rows = found.filter(**equal, **beyond).order_by(*order)
+            parts.append(rows.values_list("pk", Value(is_after), Value(depth))[:1])
+    by_depth = sorted(parts[0].union(*parts[1:], all=True), key=operator.itemgetter(2))
+    nearest = {is_after: pk for pk, is_after, _ in by_depth}
+    return nearest.get(False), nearest.get(True)
+
+
+def name_and_direction(key: Any) -> tuple[str, bool]:
+    """Return the column of a key of SORTS, and whether it descends."""
+    return (key.removeprefix("-"), key.startswith("-")) if isinstance(key, str) else (LOWER_NAME, False)
+
+
 def deployments_total(
-    organization: OuterRef, *, status: Any = None, agent_id: Any = None, q: Any = None, ids: IdRange | None = None
+    organization: Organization | Combinable,
+    *,
+    status: Any = None,
+    agent_id: Any = None,
+    q: Any = None,
+    ids: IdRange | None = None,
 ) -> Combinable:
     """Return the number of deployments that match, from counters; without counters those that `ids` alone finds."""
     counts = DeploymentCount.objects.filter(organization=organization)

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import models
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce, JSONObject, Lower, Now
 
 from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
@@ -48,7 +49,7 @@ class AgentQuerySet(TenantQuerySet["Agent"]):
         )
         return self.annotate(is_live=models.Exists(live))
 
-    def for_list(self, organization: Organization | models.OuterRef, *, q: Any = None) -> Self:
+    def for_list(self, organization: Organization | Combinable, *, q: Any = None) -> Self:
         """Return the organization's agents, newest first, with status and organization. `q` is part of the name."""
         found = self.filter(organization=organization)
         if q:
@@ -154,9 +155,7 @@ class DeploymentQuerySet(TenantQuerySet["Deployment"]):
         newest = of_agent.order_by("-created_at", "-id").values("pk")[:1]
         return of_agent.filter(models.Q(status__in=LIVE) | models.Q(pk__in=newest, status=Status.FAILED))
 
-    def matching(
-        self, organization: Organization | models.OuterRef, *, status: Any = None, agent_id: Any = None
-    ) -> Self:
+    def matching(self, organization: Organization | Combinable, *, status: Any = None, agent_id: Any = None) -> Self:
         """Filter the organization's deployments. None means no filter. Page them with lists.py."""
         found = self.filter(organization=organization)
         if status:

@@ -1,16 +1,17 @@
 """Access control: route policies, tenant isolation and roles.
 
-Four independent checks, each with its own tests:
+Independent checks, each with its own tests:
 
 - Every route declares a `policy`. AccessMiddleware refuses a route without one.
 - Every read of tenant data starts with `visible_to(user)`, so another organization's object is a 404.
 - Every command begins with `require`, so a role that is too low is a 403.
+- A request with an API token also needs the route's scope. The roles above hold for its person as well.
 - Every view passes the organization that it found to `require_second_factor`. Where the organization requires a second
   factor, a person without one gets a 403.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -33,9 +34,11 @@ from django.urls import reverse
 from rest_framework.request import Request
 
 from portal.accounts.sessions import SessionStore
+from portal.accounts.tokens import is_in_query, read_bearer
+from portal.api_token import get_present_token
 from portal.attempts import note_organization
 from portal.errors import MFA_REQUIRED, NOT_FOUND, NOT_STORABLE, PortalError, error_body, found_or_404, is_api, respond
-from portal.models import Membership, Organization, Role, User
+from portal.models import Membership, Organization, Role, Scope, User
 from portal.models.people import HEARTBEAT_FRESH_SECONDS, HEARTBEATS
 from portal.tenancy import enter_all_organizations
 from portal.web.htmx import get_page_path, get_referring_path
@@ -43,6 +46,15 @@ from portal.web.htmx import get_page_path, get_referring_path
 Person = User | AnonymousUser
 # How the addresses of downloads end.
 FILES = (".csv", ".txt")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
+UNKNOWN_BEARER = (
+    "This API token is unknown, expired or revoked, or its person or organization has no access any more. "
+    "Make a new one under Account or Settings."
+)
+EXPOSED_IN_ADDRESS = (
+    "Send the API token in the header Authorization: Bearer, never in an address, which is logged. "
+    "Nothing was done. Revoke this token and make a new one."
+)
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -132,16 +144,40 @@ class AccessMiddleware:
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponse | None:
         # Return the error instead of raising it: Django turns an exception in process_view into a 500.
+        if is_in_query(request):
+            return respond(request, PortalError("token_in_query", EXPOSED_IN_ADDRESS, 400))
         declared = get_policy(view)
         if declared is None:
             return respond(request, PortalError("no_policy", "This route declares no policy, so it is closed.", 403))
         if declared is Policy.CLOSED:
             return respond(request, PortalError("not_found", NOT_FOUND, 404))
         if declared is Policy.PUBLIC:
-            return None
+            return refuse_scope(request, view) if read_bearer(request) and request.method not in SAFE_METHODS else None
         if not request.user.is_authenticated:
             return sign_in_first(request)
+        if get_present_token():
+            return refuse_scope(request, view)
         return None if declared is not Policy.STAFF else open_admin(request)
+
+
+def get_scope(view: Callable[..., Any], method: str | None) -> Scope | None:
+    """Return the scope that a token needs for this method of an API route. None: no token may use it."""
+    return Scope.READ if method in SAFE_METHODS else getattr(view, "scope", None)
+
+
+def refuse_scope(request: HttpRequest, view: Callable[..., Any]) -> HttpResponse | None:
+    """Return a 403 if the request is authenticated by a token without the route's scope, else None."""
+    token = get_present_token() if request.user.is_authenticated else None
+    if token is None:
+        return None
+    needed = get_scope(view, request.method)
+    if needed is None:
+        return respond(request, PortalError("token_not_accepted", "This needs a session: sign in as a person.", 403))
+    if not token.allows(needed):
+        note_organization(next(iter(list_organizations(request.user))))
+        message = f"The token {token.name} lacks the scope {needed.value}. It has: {token.scope_names}."
+        return respond(request, PortalError("scope_missing", message, 403, scope=needed.value))
+    return None
 
 
 def open_admin(request: HttpRequest) -> HttpResponse | None:
@@ -158,6 +194,9 @@ def sign_in_first(request: HttpRequest) -> HttpResponse:
     Sign-in then returns to the requested page, or to the page that requested the fragment or sent the form.
     """
     is_fragment = request.headers.get("HX-Request") == "true"
+    if is_api(request) and read_bearer(request):
+        challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+        return JsonResponse(error_body("invalid_token", UNKNOWN_BEARER), status=401, headers=challenge)
     if is_api(request) or not (is_fragment or asks_for_html(request)):
         return JsonResponse(error_body("not_authenticated", "Sign in first: POST /api/v1/auth/login."), status=401)
     if is_fragment:
@@ -204,19 +243,23 @@ class ReauthenticationRequired(PortalError, exceptions.ReauthenticationRequired)
 
     def __init__(self) -> None:
         minutes = account_settings.REAUTHENTICATION_TIMEOUT // 60
-        super().__init__(
-            "reauthentication_required",
+        message = (
             "Confirm that it is you: send your password or a code to POST /api/v1/auth/reauthenticate, then send this "
-            f"request again within {minutes} minutes.",
-            403,
+            f"request again within {minutes} minutes."
         )
+        if get_present_token():
+            message = "This asks for the password or a code, which a token cannot give: a person does it in a session."
+        super().__init__("reauthentication_required", message, 403)
 
 
 def is_fresh(request: HttpRequest | Request) -> bool:
     """Return whether the person re-authenticated in this session within the last minutes. *Costs* no query.
 
-    Signing in does not count, as on allauth's pages: a session taken over in its first minutes must not be enough.
+    A token never has. Signing in does not count, as on allauth's pages: a session taken over in its first minutes must not
+    be enough.
     """
+    if get_present_token():
+        return False
     if not get_adapter().is_reauthentication_required(app="allauth.account"):
         return True
     records = get_authentication_records(request, person(request))
@@ -336,25 +379,29 @@ class Opened:
 
 
 NOTHING_LIVE = "SELECT NULL"
-HEARD_OF = "SELECT name FROM portal_heartbeat WHERE beat_at > statement_timestamp() - make_interval(secs => %s)"
+HEARD_OF = (
+    "SELECT name FROM portal_heartbeat WHERE beat_at > statement_timestamp() - make_interval(secs => %(fresh_seconds)s)"
+)
 
 
 def open_page(
-    request: HttpRequest, organization: Organization, live: str = NOTHING_LIVE, values: Sequence[Any] = ()
+    request: HttpRequest, organization: Organization, live: str = NOTHING_LIVE, values: Mapping[str, Any] | None = None
 ) -> Opened:
     """Read what the page needs beside its content, in one statement. Called again, return the same.
 
-    `live`: a SELECT over `organization`, with its values.
+    `live`: a SELECT with the `values` that it names, and with `organization`: a value, not the column, so that PostgreSQL
+    knows whether it reads the rows of a large one.
     *Costs* one statement for each request.
     """
     opened: Opened | None = getattr(request, "opened", None)
     if opened is None:
         statement = (
             f"SELECT ARRAY({HEARD_OF}), live.* FROM portal_organization AS organization "  # noqa: S608 - our own
-            f"LEFT JOIN LATERAL ({live}) AS live ON true WHERE organization.id = %s"
+            f"LEFT JOIN LATERAL ({live}) AS live ON true WHERE organization.id = %(organization)s"
         )
         with connection.cursor() as cursor:
-            cursor.execute(statement, [HEARTBEAT_FRESH_SECONDS, *values, organization.pk])
+            own: dict[str, Any] = {"fresh_seconds": HEARTBEAT_FRESH_SECONDS, "organization": organization.pk}
+            cursor.execute(statement, {**(values or {}), **own})
             fresh, *rest = found_or_404(cursor.fetchone())
         opened = Opened([name for name in HEARTBEATS if name not in fresh], tuple(rest))
         request.opened = opened  # type: ignore[attr-defined] # ours
@@ -364,7 +411,8 @@ def open_page(
 def get_api_organization(request: HttpRequest) -> Organization:
     """Return the organization that a list, create or trigger route acts on.
 
-    It is the one that `X-Organization` names, else the person's default organization, else their only one.
+    It is the one that `X-Organization` names, else the person's default organization, else their only one. A token has
+    only one.
 
     *Raises* PortalError 404 for an unknown slug, for another organization's slug, and for a person without memberships;
     400 `organization_required` if the header is missing and the person has several memberships and no default, or one
@@ -376,7 +424,7 @@ def get_api_organization(request: HttpRequest) -> Organization:
             raise PortalError("bad_request", NOT_STORABLE, 400)
         return get_page_organization(request, slug)
     organizations = list_organizations(request.user)
-    default = person(request).default_organization_id
+    default = person(request).default_organization_id if not get_present_token() else None
     if default:
         chosen = next((each for each in organizations if each.pk == default), None)
         if chosen:

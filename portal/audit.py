@@ -18,8 +18,10 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
 from psycopg.types.json import Jsonb
 
+from portal.api_token import describe_present_token
 from portal.client_ip import get_present_client_ip
 from portal.command_log import log_when_committed
+from portal.database.statements import insert
 from portal.models import SITE_CHAIN, AuditEvent, AuditKind, AuditRepeat
 from portal.request_id import request_id_var
 from portal.tenancy import all_organizations
@@ -42,21 +44,24 @@ def record(
 ) -> AuditEvent:
     """Write one audit row. Call this inside the transaction of the change. `actor` None means the portal itself.
 
+    Returns the row without the columns that the database writes.
+
     Call it after every other write of the transaction: it holds the lock on the end of the organization's chain until
     the commit, so a transaction that then waits for another row could deadlock with the one that holds it.
     """
     # Only the context of all organizations may see, and so write, a row of no organization.
     with nullcontext() if organization else all_organizations("the row belongs to no organization"):
-        event = AuditEvent.objects.create(
+        event = AuditEvent(
             organization=organization,
             kind=kind,
             actor=get_person(actor),
             actor_email=get_name(actor),
             subject=subject,
-            data=data or {},
+            data=(data or {}) | describe_present_token(),
             request_id=request_id_var.get(),
             client_ip=get_present_client_ip(),
         )
+        insert([event])
     log_when_committed(event)
     return event
 
@@ -92,7 +97,8 @@ def record_repeated(
 
     Never fails the request: without the database the row is only logged.
     """
-    data = (same or {}) | (more or {})
+    same = (same or {}) | describe_present_token()
+    data = same | (more or {})
     chain = str(organization.pk) if organization else SITE_CHAIN
     person, name = get_person(actor), get_name(actor)
     what = json.dumps([chain, kind, name, subject, same], sort_keys=True, default=str)

@@ -22,6 +22,7 @@ KINDS_BY_ID = {
     "agent_id": AuditKind.AGENT_REFUSED,
     "membership_id": AuditKind.MEMBERSHIP_REFUSED,
     "channel_id": AuditKind.CHANNEL_REFUSED,
+    "token_id": AuditKind.TOKEN_REFUSED,
 }
 KINDS_BY_PACKAGE = {
     "upgrades": AuditKind.UPGRADE_REFUSED,
@@ -29,6 +30,7 @@ KINDS_BY_PACKAGE = {
     "deployments.api.agents": AuditKind.AGENT_REFUSED,
     "deployments": AuditKind.DEPLOYMENT_REFUSED,
     "portal.members": AuditKind.MEMBERSHIP_REFUSED,
+    "portal.tokens": AuditKind.TOKEN_REFUSED,
 }
 RECOVERY_CODES = {
     "mfa_view_recovery_codes": AuditKind.PERSON_RECOVERY_CODES_VIEWED,

@@ -86,11 +86,25 @@ class RedisCache(redis.RedisCache):
         self._class = GuardedClient
 
 
+class KeptClient(redis.RedisCacheClient):
+    """Django's Redis client, which keeps its clients of redis-py: making one costs as much CPU as a command."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._clients: dict[bool, Any] = {}
+
+    def get_client(self, key: Any = None, *, write: bool = False) -> Any:
+        """Return the client. It holds no connection: each command takes one from the server's pool."""
+        if write not in self._clients:
+            self._clients[write] = super().get_client(key, write=write)
+        return self._clients[write]
+
+
 class GuardedClient:
     """Django's Redis client, with each method behind the process's circuit for these servers."""
 
     def __init__(self, servers: list[str], **options: Any) -> None:
-        self._client = redis.RedisCacheClient(servers, **{"serializer": PlainSerializer, **options})
+        self._client = KeptClient(servers, **{"serializer": PlainSerializer, **options})
         self._servers = ",".join(servers)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

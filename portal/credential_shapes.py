@@ -14,6 +14,7 @@ SHAPES = [
         "a private key",
         re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?:[^-]*-----END [A-Z ]{0,30}PRIVATE KEY-----)?"),
     ),
+    ("an API token of this portal", re.compile(r"\baop_[A-Za-z0-9_-]{43}")),
     ("a GitHub token", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})")),
     ("a GitLab token", re.compile(r"\bglpat-[A-Za-z0-9_-]{16,}")),
     ("a Slack token", re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}")),

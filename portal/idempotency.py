@@ -10,13 +10,14 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
+from portal.database.statements import insert
 from portal.errors import PortalError
 from portal.models import IdempotencyKey, Organization, User
 from portal.models.idempotency import MAX_KEY_LENGTH
 
 STORE = """
 INSERT INTO portal_idempotencykey (organization_id, user_id, key, fingerprint, subject)
-SELECT organization_id, %s, %s, %s, id::text FROM {rows}
+SELECT organization_id, %s, %s, %s, {subject} FROM {rows}
 """
 
 
@@ -61,22 +62,18 @@ class KeyUse:
             )
         return earlier.subject
 
-    def store_sql(self, rows: str) -> tuple[str, list[Any]]:
-        """Return the statement that stores the key for the one row of `rows`, which has `organization_id` and `id`.
+    def store_sql(self, rows: str, *, subject: str = "id::text") -> tuple[str, list[Any]]:
+        """Return the statement that stores the key for the one row of `rows`, which has `organization_id`.
 
-        Empty with no key. It is a part of the statement that changes the row, and raises IntegrityError for a duplicate.
+        `subject`: the expression of the subject. Empty with no key. It is a part of the statement that changes the row, and
+        raises IntegrityError for a duplicate.
         """
         if self.key is None:
             return "", []
-        return STORE.format(rows=rows), [self.user.pk, self.key, self.fingerprint]
+        return STORE.format(rows=rows, subject=subject), [self.user.pk, self.key, self.fingerprint]
 
     def store(self, subject: str) -> None:
         """Store the key in the transaction that creates the subject. Raises IntegrityError for a duplicate."""
         if self.key is not None:
-            IdempotencyKey.objects.create(
-                organization=self.organization,
-                user=self.user,
-                key=self.key,
-                fingerprint=self.fingerprint,
-                subject=subject,
-            )
+            own = {"organization": self.organization, "user": self.user, "key": self.key}
+            insert([IdempotencyKey(**own, fingerprint=self.fingerprint, subject=subject)])

@@ -10,13 +10,15 @@ from typing import Any
 
 from allauth.usersessions.models import UserSession
 from django.conf import settings
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
-from portal.models import IdempotencyKey
+from portal.models import ApiToken, IdempotencyKey
 from portal.tenancy import all_organizations
 
 ROWS_PER_RUN = 1000
+# Ended tokens are kept so long, in which an expired one is still listed. The audit trail keeps their ends.
+TOKEN_DAYS = 90
 
 
 def delete_expired_sessions() -> None:
@@ -35,6 +37,14 @@ def delete_old_idempotency_keys() -> None:
     kept = timedelta(days=settings.IDEMPOTENCY_RETENTION_DAYS)
     keys = IdempotencyKey.objects.all()
     delete(keys, list(keys.filter(created_at__lt=Now() - kept).values_list("pk", flat=True)[:ROWS_PER_RUN]))
+
+
+@all_organizations("tokens of every organization are deleted")
+def delete_ended_tokens() -> None:
+    """Delete API tokens that were revoked or expired TOKEN_DAYS ago."""
+    before = Now() - timedelta(days=TOKEN_DAYS)
+    tokens = ApiToken.objects.filter(Q(revoked_at__lt=before) | Q(expires_at__lt=before))
+    delete(ApiToken.objects.all(), list(tokens.values_list("pk", flat=True)[:ROWS_PER_RUN]))
 
 
 def delete(rows: QuerySet[Any], pks: list[Any]) -> None:

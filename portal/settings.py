@@ -247,6 +247,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "portal.access.organizations",
             ],
+            "builtins": ["portal.templatetags.formatting"],
         },
     },
     {
@@ -437,6 +438,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
+    "PATH_CONVERTER_OVERRIDES": {"any_uuid": {"type": "string", "format": "uuid"}},
     "PREPROCESSING_HOOKS": ["portal.api.schema.leave_out_root_paths"],
     # Choices are inlined where they are used, so that they need no component names.
     "POSTPROCESSING_HOOKS": ["portal.api.schema.close_request_bodies"],
@@ -501,6 +503,7 @@ SCHEDULE: dict[str, float] = {
     "portal.tasks.sweep_notifications": 0.5,
     "portal.tasks.delete_old_notifications": 3600.0,
     "portal.tasks.delete_old_idempotency_keys": 3600.0,
+    "portal.tasks.delete_ended_tokens": 3600.0,
     "portal.tasks.delete_expired_sessions": 60.0,
     "portal.tasks.write_audit_repeats": 5.0,
     "portal.tasks.end_expired_staff_access": 5.0,
@@ -517,6 +520,9 @@ GAUGES = [
     "portal.audit_chain.gauges",
     "portal.web.headers.gauges",
 ]
+
+# What needs attention on the overview: each function returns the items of one organization (portal/web/attention.py).
+ATTENTION = ["deployments.pages.attention.find_failed"]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------
 

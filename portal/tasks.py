@@ -44,6 +44,10 @@ def delete_old_idempotency_keys() -> None:
     retention.delete_old_idempotency_keys()
 
 
+def delete_ended_tokens() -> None:
+    retention.delete_ended_tokens()
+
+
 def delete_expired_sessions() -> None:
     retention.delete_expired_sessions()
 

@@ -184,7 +184,12 @@ MUTANTS = (
         "        record(\n            AuditKind.UPGRADE_ENDED",
         "        0 and record(\n            AuditKind.UPGRADE_ENDED",
     ),
-    Mutant("forget the idempotency key", RECORD, "        key.store(upgrade.upgrade_id)\n", ""),
+    Mutant(
+        "forget the idempotency key",
+        RECORD,
+        '    used = f", used AS ({store})" if store else ""\n',
+        '    used, key_parameters = "", []\n',
+    ),
     Mutant(
         "create an agent's service without its token",
         "portal/aws/ecs_runtime.py",

@@ -70,6 +70,12 @@ function until(iso) {
   return `in ${Math.floor(seconds / 86400)} d`;
 }
 
+// `2026-05-01 12:00:00` in the person's zone, as portal/templatetags/formatting.py writes it.
+function inZone(iso) {
+  const style = { timeZone: document.documentElement.dataset.zone, dateStyle: "short", timeStyle: "medium" };
+  return new Intl.DateTimeFormat("sv-SE", style).format(new Date(iso));
+}
+
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -80,7 +86,7 @@ function write(element, text) {
 const SLOWER = 1.5;
 const SLOWEST = 10;
 const failing = new Set();
-const paused = new Set();
+let isPaused = false; // one pause for all blocks of a page
 const paces = new Map(); // by the block's id: seconds between two requests, and when the next one is due
 const asking = new Set();
 
@@ -109,7 +115,7 @@ function askAgain() {
   if (document.hidden) return;
   for (const block of document.querySelectorAll("[data-live]")) {
     const isDue = Date.now() >= paceOf(block).dueAt;
-    if (isDue && !paused.has(block.id) && !asking.has(block.id)) htmx.trigger(block, "refresh");
+    if (isDue && !isPaused && !asking.has(block.id)) htmx.trigger(block, "refresh");
   }
 }
 
@@ -131,10 +137,11 @@ function showFreshness(freshness) {
   if (!block) return;
   const { freshness: what, at } = freshness.dataset;
   const isLate = Date.now() + clockOffset - Date.parse(at) > (3 * paceOf(block).seconds + 5) * 1000;
-  const isPaused = paused.has(block.id);
   const pause = freshness.querySelector("[data-pause]");
-  pause.hidden = false;
-  write(pause, isPaused ? "Resume" : "Pause refreshing");
+  if (pause) {
+    pause.hidden = pause !== document.querySelector("[data-live] [data-pause]");
+    write(pause, isPaused ? "Resume" : "Pause refreshing");
+  }
   freshness.classList.toggle("failing", !isPaused && (failing.has(block.id) || isLate));
   let text = `${what} ${ago(at)}.`;
   if (isPaused) text = `Paused. ${text}`;
@@ -170,13 +177,12 @@ for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
 }
 document.addEventListener("htmx:beforeRequest", (event) => {
   const isPoll = !event.detail.requestConfig.triggeringEvent && event.target.matches("[hx-trigger^=every]");
-  if (paused.has(event.target.id) || (isPoll && document.hidden)) event.preventDefault();
+  if ((isPaused && event.target.matches("[data-live]")) || (isPoll && document.hidden)) event.preventDefault();
 });
 document.addEventListener("click", (event) => {
-  const block = event.target.closest("[data-pause]")?.closest("[data-live]");
-  if (!block) return;
-  if (!paused.delete(block.id)) paused.add(block.id);
-  else htmx.trigger(block, "refresh");
+  if (!event.target.closest("[data-pause]")) return;
+  isPaused = !isPaused;
+  if (!isPaused) refreshAll();
   tick();
 });
 
@@ -265,8 +271,10 @@ function showAge(block, xhr) {
   for (const moved of (xhr.getResponseHeader("X-Times") ?? "").split(" ")) {
     const [name, time] = moved.split("=");
     for (const each of name ? block.querySelectorAll(`time[data-name="${name}"]`) : []) {
+      const exact = inZone(time);
       each.dateTime = time;
-      each.title = `${time.slice(0, 19).replace("T", " ")} UTC`;
+      each.title = exact + each.title.slice(exact.length);
+      if (!each.matches("[data-relative]")) write(each, exact);
     }
   }
 }
@@ -305,20 +313,24 @@ function keepFilters() {
 }
 document.addEventListener("htmx:pushedIntoHistory", keepFilters);
 
-// Copy: without clipboard access (plain HTTP, or denied) the text is shown and selected, to be copied by hand.
+// Copy: a text ([data-copy-text], empty for the address of the page), or that of an element ([data-copy] is its id). Without clipboard access (plain HTTP, or
+// denied) the text is shown and selected, to be copied by hand.
 document.addEventListener("click", async (event) => {
-  const button = event.target.closest("[data-copy]");
+  const button = event.target.closest("[data-copy], [data-copy-text]");
   if (!button) return;
-  const text = document.getElementById(button.dataset.copy);
+  const shown = document.getElementById(button.dataset.copy);
+  const text = shown?.textContent ?? (button.dataset.copyText || location.href);
+  const label = button.dataset.label ??= button.textContent;
   try {
-    await navigator.clipboard.writeText(text.textContent);
-    write(button, "Copied");
+    await navigator.clipboard.writeText(text);
     announce("Copied.");
-    setTimeout(() => write(button, "Copy as curl"), 2000);
+    write(button, "Copied");
+    setTimeout(() => write(button, label), 2000);
   } catch {
-    text.closest("details").open = true;
-    document.getSelection().selectAllChildren(text);
-    announce("Could not copy. The command is selected: copy it by hand.");
+    shown?.closest("details")?.setAttribute("open", "");
+    if (!shown) write(button, text);
+    document.getSelection().selectAllChildren(shown ?? button);
+    announce("Could not copy. The text is selected: copy it by hand.");
   }
 });
 
@@ -330,6 +342,9 @@ document.addEventListener("submit", (event) => {
 window.addEventListener("pageshow", () => {
   for (const button of document.querySelectorAll("[data-once] [type=submit]")) button.disabled = false;
 });
+
+// After a form error the focus goes to the list of errors, whose links lead to the fields.
+document.querySelector("[data-error-summary]")?.focus();
 
 keepFilters();
 keepTurning();

@@ -14,6 +14,13 @@ choices.addEventListener("change", (event) => {
   }
 }, true);
 
+// The reason is preserved across plans, but only some plans require it.
+function requireReason() {
+  const reason = document.getElementById("id_reason");
+  if (reason) reason.required = "wide" in document.getElementById("plan").dataset;
+}
+requireReason();
+
 let typedIn = null;
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target.id === "plan") typedIn = document.activeElement;
@@ -22,6 +29,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target.id !== "plan") return;
   const { target } = document.getElementById("plan").dataset;
+  requireReason();
   for (const radio of choices.querySelectorAll("[name=service]")) radio.checked = radio.value === target;
   // A preserved field loses focus during the swap if the browser cannot move it without removing it.
   if (typedIn?.isConnected && document.activeElement === document.body) typedIn.focus();

@@ -4,17 +4,21 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from statistics import median
 
 from django.conf import settings
 from django.db.models import DurationField, ExpressionWrapper, F
 
+from portal.database.statements import Given, Statement
 from portal.models import Organization
 from portal.templatetags.formatting import MINUTE, duration
 from upgrades.models import Rollout, Upgrade, newest_of_each
 from upgrades.states import Outcome, Phase, inline_label
 
 PAST_ROLLOUTS = 20
+# Statements kept in each process, by the services that they name.
+SERVICES_KEPT = 20
 # While one of these lasts, past rollouts say nothing about the time left.
 UNPREDICTABLE = (Outcome.ROLLING_BACK, Outcome.WAITING_FOR_DECISION)
 BEFORE_ANY = "2-5 minutes"
@@ -27,12 +31,18 @@ def find_usual_seconds(organization: Organization, services: Iterable[str]) -> d
 
     Services without a completed rollout are left out. Costs one query.
     """
-    took = ExpressionWrapper(F("completed_at") - F("started_at"), output_field=DurationField())
-    past = Rollout.objects.rolled_out().annotate(took=took).values_list("service", "took")
+    named = tuple(services)
     durations: dict[str, list[float]] = defaultdict(list)
-    for service, seconds in newest_of_each(past, organization, services, PAST_ROLLOUTS):
+    for service, seconds in make_durations(named).read(organization=organization.pk) if named else []:
         durations[service].append(seconds.total_seconds())
     return {service: median(seconds) for service, seconds in durations.items()}
+
+
+@lru_cache(maxsize=SERVICES_KEPT)
+def make_durations(services: tuple[str, ...]) -> Statement:
+    took = ExpressionWrapper(F("completed_at") - F("started_at"), output_field=DurationField())
+    past = Rollout.objects.rolled_out().annotate(took=took).values_list("service", "took")
+    return Statement(newest_of_each(past, Given("organization"), services, PAST_ROLLOUTS))
 
 
 def estimate_seconds(organization: Organization, services: list[str]) -> int | None:
@@ -92,8 +102,10 @@ class TimeLeft:
         return f"{left.capitalize()} left, based on {self.basis}."
 
 
-def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
+def time_left(upgrade: Upgrade, *, now: datetime, usual: dict[str, float] | None = None) -> TimeLeft | None:
     """Return the estimated time left for an upgrade.
+
+    `usual`: the result of find_usual_seconds for all services, if the caller has it.
 
     None if the upgrade has ended or a stop was requested, and while it stalls, waits for a decision, is overdue or rolls
     back. Costs at most one query.
@@ -106,7 +118,8 @@ def time_left(upgrade: Upgrade, *, now: datetime) -> TimeLeft | None:
     # A bake is as long as the deployment's own configuration says, whatever past rollouts took.
     bakes = {rollout.service: rollout.bake_ends_at for rollout in left if rollout.bake_ends_at}
     left = [rollout for rollout in left if rollout.service not in bakes]
-    usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in left]) if left else {}
+    if usual is None:
+        usual = find_usual_seconds(upgrade.organization, [rollout.service for rollout in left]) if left else {}
     unknown = tuple(inline_label(rollout.service) for rollout in left if rollout.service not in usual)
     if unknown:
         return TimeLeft(unknown=unknown)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from portal.database.statements import insert
 from portal.models import User
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.notifications import notify_overdue, notify_stalled
@@ -13,7 +14,7 @@ def record_event(
     upgrade: Upgrade, kind: EventKind, message: str, *, rollout: Rollout | None = None, actor: User | None = None
 ) -> None:
     """Add a timeline entry. `actor` None means the portal itself."""
-    UpgradeEvent.objects.create(
+    event = UpgradeEvent(
         organization_id=upgrade.organization_id,
         upgrade=upgrade,
         rollout=rollout,
@@ -21,6 +22,7 @@ def record_event(
         actor_email=actor.email if actor else "",
         message=message,
     )
+    insert([event])
 
 
 def record_progress_events(upgrade: Upgrade, rollout: Rollout, verdict: Verdict, observed: dict[str, Any]) -> None:

@@ -1,13 +1,13 @@
 """Pages of the history of upgrades. Totals come from counters where they can.
 
-An organization may be an organization, or in a statement of the API a reference to the query around it. In the same way,
-a filter may be a value or a placeholder (portal/api/json_rows.py).
+An organization may be an organization, or in a statement of the API a placeholder. In the same way, a filter may be a
+value or a placeholder (portal/api/json_rows.py).
 """
 
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Count, OuterRef, Sum
+from django.db.models import Count, Sum
 from django.db.models.expressions import Combinable
 
 from portal.models import Organization, User
@@ -25,12 +25,17 @@ def history_page(
     """
     items = list(Upgrade.objects.for_history(user, organization, **filters).for_rows()[skip : skip + limit])
     counted = Organization.objects.filter(pk=organization.pk).order_by()
-    total = counted.values_list(upgrades_total(OuterRef("pk"), **filters), flat=True).get()
+    total = counted.values_list(upgrades_total(organization, **filters), flat=True).get()
     return Page(items=items, total=total, skip=skip, limit=limit)
 
 
 def upgrades_total(
-    organization: OuterRef, *, service: str | None = None, status: Any = None, validation: Any = None, **others: Any
+    organization: Organization | Combinable,
+    *,
+    service: str | None = None,
+    status: Any = None,
+    validation: Any = None,
+    **others: Any,
 ) -> Combinable:
     """Return the number of upgrades that match: from counters, else counted through an index."""
     if any(others.values()) or (service not in (None, "", ALL_SERVICES) and (status or validation)):

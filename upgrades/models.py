@@ -13,6 +13,7 @@ from django.db.models.functions import Lower, Now
 
 from portal.aws.credentials import AwsTarget
 from portal.database.identity import DatabaseIdentity
+from portal.database.statements import Given
 from portal.leases import Leased, due
 from portal.models import Organization, TenantQuerySet, User
 from portal.models.revisions import Revised
@@ -46,8 +47,9 @@ EVENT_IDS = uuid.UUID("9f3f2f36-0a5c-5a41-9a3c-6f0d5a1b7c11")
 
 # The columns that a row of a table of upgrades needs.
 UPGRADE_IN_ROW = (
-    *("upgrade_id", "organization", "version", "status", "validation", "initiated_by_email", "success_count"),
-    *("failed_count", "created_at", "completed_at"),
+    *("upgrade_id", "organization", "kind", "target", "version", "force_new_deployment", "reason", "status"),
+    *("validation", "initiated_by__name", "initiated_by_email", "success_count", "failed_count"),
+    *("created_at", "completed_at"),
 )
 ROLLOUT_IN_ROW = (
     *("upgrade", "service", "status", "outcome", "phase", "position", "is_overdue", "is_stalled"),
@@ -68,7 +70,7 @@ class UpgradeQuerySet(TenantQuerySet["Upgrade"]):
     def for_rows(self) -> Self:
         """Load only what a row of a table shows (pages/results.py), instead of the record. Costs one query more."""
         rollouts = Rollout.objects.only(*ROLLOUT_IN_ROW)
-        found = self.select_related(None).prefetch_related(None).only(*UPGRADE_IN_ROW)
+        found = self.select_related(None).select_related("initiated_by").prefetch_related(None).only(*UPGRADE_IN_ROW)
         return found.prefetch_related(models.Prefetch("rollouts", rollouts))
 
     def newest_first(self) -> Self:
@@ -179,6 +181,8 @@ class Upgrade(Revised):
     created_at = models.DateTimeField(db_default=Now())
     started_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
+
+    recorded: "list[Rollout] | None" = None  # set by the command that has just recorded it
 
     objects = UpgradeQuerySet.as_manager()
 
@@ -297,7 +301,7 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
         """Return the rollouts whose service completed, and whose duration is known."""
         return self.filter(outcome__in=sorted(ROLLED_OUT), started_at__isnull=False, completed_at__isnull=False)
 
-    def in_use(self, organization: Organization, services: list[str]) -> Self:
+    def in_use(self, organization: Organization | Given, services: list[str]) -> Self:
         """Return the open rollouts of these services. Each blocks a new upgrade of its service."""
         return self.unfinished().filter(organization=organization, service__in=services).select_related("upgrade")
 
@@ -307,7 +311,10 @@ class RolloutQuerySet(models.QuerySet["Rollout"]):
 
 
 def newest_of_each(
-    rollouts: "models.QuerySet[Rollout, Row]", organization: Organization, services: Iterable[str], most: int = 1
+    rollouts: "models.QuerySet[Rollout, Row]",
+    organization: Organization | Given,
+    services: Iterable[str],
+    most: int = 1,
 ) -> "models.QuerySet[Rollout, Row]":
     """Return the newest `most` of these rollouts for each service: an open one, then the newest completed.
 
@@ -648,7 +655,10 @@ class ValidationRun(Revised, Leased):
 
     class Meta:
         db_table = "deployment_upgrade_validations"
-        indexes = [models.Index(fields=["next_check_at"], condition=models.Q(is_done=False), name="validation_due")]
+        indexes = [
+            models.Index(fields=["next_check_at"], condition=models.Q(is_done=False), name="validation_due"),
+            models.Index(fields=["ends_at"], name="validation_by_end"),
+        ]
 
     def __str__(self) -> str:
         return f"validation of {self.upgrade_id}"

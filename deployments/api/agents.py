@@ -21,6 +21,7 @@ from portal.api.routes import (
     read_body,
     read_query,
 )
+from portal.models import Scope
 
 
 @extend_schema(
@@ -40,7 +41,7 @@ from portal.api.routes import (
     request=serializers.AgentBody,
     responses={201: serializers.AgentRecord, **WRITE_ERRORS},
 )
-@api_route("GET", "POST", allow=Policy.VIEWER)
+@api_route("GET", "POST", allow=Policy.VIEWER, scope=Scope.DEPLOY)
 def agents(request: Request) -> HttpResponse:
     """List the organization's agents, newest first, or create one (POST). Pass secrets by ARN, never as values."""
     if request.method == "POST":
@@ -74,7 +75,7 @@ def create(request: Request) -> HttpResponse:
     request=serializers.AgentBody(partial=True),
     responses={200: serializers.AgentRecord, **errors(400, 401, 403, 404, 413, 415, 503)},
 )
-@api_route("GET", "PATCH", allow=Policy.VIEWER)
+@api_route("GET", "PATCH", allow=Policy.VIEWER, scope=Scope.DEPLOY)
 def agent(request: Request, agent_id: uuid.UUID) -> HttpResponse:
     """Return one agent, or change it (PATCH). A change applies to its future deployments."""
     read_query(request)

@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from deployments import commands
 from deployments.api import reads, serializers
 from deployments.models import Agent, Deployment
-from portal.access import Policy, get_api_organization, person, require_second_factor
+from portal.access import Policy, get_api_organization, person
 from portal.api.json_rows import respond_json
 from portal.api.routes import (
     IDEMPOTENCY_KEY,
@@ -28,10 +28,11 @@ from portal.api.routes import (
     read_body,
     read_query,
 )
+from portal.api.rows import find_row
 from portal.cloudwatch.logs import read_logs
 from portal.cloudwatch.metrics import read_metrics
-from portal.errors import PortalError, found_or_404
-from portal.models import Organization
+from portal.errors import PortalError
+from portal.models import Organization, Scope
 from portal.times import utc
 
 Json = dict[str, Any]
@@ -59,7 +60,7 @@ WRITE_ERRORS = errors(400, 401, 403, 404, 413, 415, 422, 503)
     request=serializers.CreateBody,
     responses={201: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
-@api_route("GET", "POST", allow=Policy.VIEWER)
+@api_route("GET", "POST", allow=Policy.VIEWER, scope=Scope.DEPLOY)
 def deployments(request: Request) -> HttpResponse:
     """List the organization's deployments, newest first, or deploy one of its agents (POST)."""
     if request.method == "POST":
@@ -86,7 +87,7 @@ def create(request: Request) -> HttpResponse:
     request=None,
     responses={201: serializers.Deployed, **WRITE_ERRORS},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.DEPLOY)
 def deploy(request: Request, agent_id: uuid.UUID) -> Response:
     """Deploy one replica of the agent. Runs the same command as POST /deployments."""
     read_query(request)
@@ -115,7 +116,7 @@ def deploy(request: Request, agent_id: uuid.UUID) -> Response:
     request=None,
     responses={204: None, **WRITE_ERRORS},
 )
-@api_route("GET", "DELETE", allow=Policy.VIEWER)
+@api_route("GET", "DELETE", allow=Policy.VIEWER, scope=Scope.DEPLOY)
 def deployment(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Return one deployment with its newest events, or kill it (DELETE).
 
@@ -163,7 +164,7 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
     page = read_logs(found.cloudwatch, **query, reader=person(request))
     refuse_unread("logs", page.read_at is None, page.error)
     items = [serializers.log_record(line, found) for line in page.items]
-    answer = {"items": items, "limit": query["limit"], "level": query["level"], "q": query["q"]}
+    answer = {"items": items, "skip": query["skip"], "limit": query["limit"], "level": query["level"], "q": query["q"]}
     answer |= {"since": utc(query["since"]), "until": utc(query["until"])}
     answer |= {"next_cursor": page.next_cursor, "has_more": page.has_more}
     return Response(heading(found) | answer | {"read_at": utc(page.read_at), "error": page.error or page.note})
@@ -180,13 +181,14 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
 def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
     """List CPU and memory usage in percent of what is reserved, newest first. No point means that no task was running."""
     query = read_query(request, serializers.MetricQuery)
-    limit = query.pop("limit")
+    skip, limit = query.pop("skip"), query.pop("limit")
     found = find_deployment(request, deployment_id)
     series = read_metrics(found.cloudwatch, **query)
     refuse_unread("metrics", series.read_at is None, series.error)
     newest = series.points[::-1]
-    answer: Json = {"items": [serializers.metric_record(point, found) for point in newest[:limit]], "limit": limit}
-    answer |= {"period_seconds": series.period_seconds, "has_more": len(newest) > limit}
+    items = [serializers.metric_record(point, found) for point in newest[skip : skip + limit]]
+    answer: Json = {"items": items, "skip": skip, "limit": limit}
+    answer |= {"period_seconds": series.period_seconds, "has_more": len(newest) > skip + limit}
     answer |= {"since": utc(series.since), "until": utc(series.until)}
     return Response(heading(found) | answer | {"read_at": utc(series.read_at), "error": series.error})
 
@@ -199,7 +201,7 @@ def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
     request=None,
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.DEPLOY)
 def restart(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Restart a stopped or failed deployment."""
     read_query(request)
@@ -215,7 +217,7 @@ def restart(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     request=None,
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.DEPLOY)
 def stop(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Stop all tasks. The status becomes `stopped` once ECS reports that none is running."""
     read_query(request)
@@ -231,7 +233,7 @@ def stop(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     request=serializers.ScaleBody,
     responses={200: serializers.DeploymentRecord, **WRITE_ERRORS},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.DEPLOY)
 def scale(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """Change the number of replicas of a running deployment."""
     read_query(request)
@@ -250,10 +252,7 @@ def find_deployment(request: Request, deployment_id: uuid.UUID) -> Deployment:
 
     *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
     """
-    visible = Deployment.objects.visible_to(request.user)
-    deployment = found_or_404(visible.select_related("agent", "organization").filter(pk=deployment_id).first())
-    require_second_factor(request.user, deployment.organization)
-    return deployment
+    return find_row(request, Deployment, deployment_id)
 
 
 def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization | None = None) -> Agent:
@@ -261,10 +260,7 @@ def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization
 
     *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
     """
-    rows = Agent.objects.visible_to(request.user).for_detail().filter(pk=agent_id)
-    agent = found_or_404((rows.filter(organization=organization) if organization else rows).first())
-    require_second_factor(request.user, agent.organization)
-    return agent
+    return find_row(request, Agent, agent_id, within=organization)
 
 
 def heading(deployment: Deployment) -> Json:

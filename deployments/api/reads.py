@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 from django.db.models import Case, Count, Exists, IntegerField, OuterRef, UUIDField, Value, When
+from django.db.models.expressions import Combinable
 from django.http import HttpResponse
 from rest_framework.request import Request
 
@@ -19,7 +20,6 @@ from deployments.models import (
 )
 from portal.api.json_rows import (
     Fields,
-    Given,
     JsonObject,
     JsonObjects,
     JsonPage,
@@ -28,6 +28,7 @@ from portal.api.json_rows import (
     read_list,
     read_record,
 )
+from portal.database.statements import Given
 from portal.pagination import aggregate_rows
 
 Json = dict[str, Any]
@@ -100,7 +101,7 @@ def read_deployments(request: Request, query: Json) -> HttpResponse:
 
 
 def build_deployments(
-    organization: OuterRef, *, skip: int, limit: int, agent_id: bool, status: bool, q: bool, first_id: bool
+    organization: Combinable, *, skip: int, limit: int, agent_id: bool, status: bool, q: bool, first_id: bool
 ) -> tuple[Any, Any]:
     """Return the items and the total; its shape says which filters there are."""
     filters: Json = {
@@ -158,7 +159,7 @@ def read_agents(request: Request, query: Json) -> HttpResponse:
     return page.respond(organization=organization.slug, q=query["q"])
 
 
-def build_agents(organization: OuterRef, *, skip: int, limit: int, q: bool) -> tuple[Any, Any]:
+def build_agents(organization: Combinable, *, skip: int, limit: int, q: bool) -> tuple[Any, Any]:
     rows = Agent.objects.for_list(organization, q=Given("q") if q else None)
     return as_text(JsonObjects(rows[skip : skip + limit], AGENT)), aggregate_rows(rows, Count("*"))
 

@@ -95,6 +95,9 @@ class EventQuery(StrictSerializer):
 
 
 class RangeQuery(StrictSerializer):
+    skip = serializers.IntegerField(
+        min_value=0, max_value=MAX_SKIP, default=0, help_text="An offset within what was read. Not with `cursor`."
+    )
     limit = serializers.IntegerField(min_value=1, max_value=MAX_LIMIT, default=DEFAULT_LIMIT)
     since = UtcQueryField(allow_null=True, default=None)
     until = UtcQueryField(allow_null=True, default=None)
@@ -102,6 +105,8 @@ class RangeQuery(StrictSerializer):
     def validate(self, attrs: Json) -> Json:
         if attrs["since"] and attrs["until"] and attrs["since"] >= attrs["until"]:
             raise serializers.ValidationError({"since": ["Must be before until."]})
+        if attrs["skip"] and attrs.get("cursor"):
+            raise serializers.ValidationError({"skip": ["Not together with cursor."]})
         return attrs
 
 
@@ -273,6 +278,7 @@ class LiveRead(OfDeployment):
     `error` also says why there can be no log lines: the deployment does not write to CloudWatch Logs.
     """
 
+    skip = serializers.IntegerField()
     limit = serializers.IntegerField()
     has_more = serializers.BooleanField()
     since = serializers.DateTimeField(allow_null=True)

@@ -23,7 +23,7 @@ from deployments.pages.action_words import (
 )
 from deployments.pages.context import find_deployment
 from deployments.pages.forms import FORMS, TypedForm
-from deployments.states import Command
+from deployments.states import Command, Status
 from portal.access import Policy, get_page_organization, person, policy
 from portal.attempts import note_refusal
 from portal.errors import NOT_FOUND, PortalError
@@ -158,6 +158,8 @@ def preview_row(command: Command, deployment: Deployment) -> BulkRow:
     refusal = build_refusal_sentence(deployment.refusal(command))
     if refusal:
         return BulkRow(deployment, "refused", f"No change. {refusal}")
+    if command == Command.KILL and deployment.status == Status.KILLED:
+        return BulkRow(deployment, "refused", "No change. It is already killed.")
     tasks = f"{deployment.running_replicas} running task{'' if deployment.running_replicas == 1 else 's'}"
     sentence = {
         Command.RESTART: f"{deployment.replicas} task{'' if deployment.replicas == 1 else 's'} will start.",

@@ -15,6 +15,7 @@ from deployments.lists import deployments_page
 from deployments.models import Agent, Deployment, Revision
 from deployments.pages.agent_forms import AgentForm, build_initial
 from deployments.pages.forms import FIELDS_OF_COMMANDS
+from deployments.pages.neighbours import opened_from
 from deployments.states import Status, find_worst
 from portal.access import Policy, get_page_organization, person, policy
 from portal.errors import found_or_404
@@ -58,6 +59,7 @@ def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
         "revisions": Revision.objects.visible_to(request.user).for_list(agent)[:REVISIONS_SHOWN],
         "page": deployments_page(request.user, organization, skip=0, limit=DEPLOYMENTS_SHOWN, agent_id=agent.pk),
         "labels": dict(Status.choices),
+        "opened_from": opened_from({"agent": str(agent.pk)}),
     }
     return render(request, "deployments/agents/detail.html", context)
 

@@ -13,6 +13,7 @@ from deployments.models import Deployment
 from deployments.pages.action_words import build_actions
 from deployments.pages.context import find_deployment
 from deployments.pages.live_tags import LiveDeployment, live_deployment
+from deployments.pages.neighbours import build_neighbours
 from deployments.pages.timeline_region import EVENT_LABELS, build_links_around, build_timeline, list_marks
 from portal.access import Policy, get_page_organization, get_role, open_page, person, policy
 from portal.errors import NOT_FOUND, PortalError
@@ -72,6 +73,8 @@ def detail(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse
         "is_changing": not deployment.is_settled,
         "poll_seconds": WATCHED_STEADY if deployment.is_settled else CHANGING,
     }
+    if region is None:
+        context["neighbours"] = build_neighbours(request, deployment)
     context |= region_context(request, deployment, window, region, may_not_reason=context["may_not_reason"])
     fragment = FRAGMENTS[region or "state"]
     return render_page(request, "deployments/detail.html", fragment, context, tag=tag)

@@ -13,6 +13,7 @@ from deployments.models import NEWEST_FIRST, Agent, counts_by_status
 from deployments.pages.detail import CHANGING, STEADY
 from deployments.pages.forms import SORT_LABELS, ListFilters
 from deployments.pages.live_tags import LiveList, live_list
+from deployments.pages.neighbours import opened_from
 from deployments.states import Status
 from portal.access import Policy, get_page_organization, get_role, open_page, policy
 from portal.models import Organization
@@ -81,6 +82,7 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         "sorts": SORT_LABELS.items(),
         "statuses": status_chips(organization, counts, query),
         "query_without_skip": urlencode(query),
+        "opened_from": opened_from(query),
         "poll_seconds": CHANGING if is_changing else STEADY,
         "with_boxes": True,
         "labels": dict(Status.choices),

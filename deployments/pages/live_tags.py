@@ -19,10 +19,10 @@ NEEDS_MARK = f"""deployment.next_check_at IS NOT NULL AND (
 DEPLOYMENT = f"""
 SELECT deployment.revision, agent.name, (
     SELECT event.sequence FROM deployments_deploymentevent AS event
-    WHERE event.deployment_id = deployment.id AND event.created_at >= %s ORDER BY event.created_at LIMIT 1
+    WHERE event.deployment_id = deployment.id AND event.created_at >= %(since)s ORDER BY event.created_at LIMIT 1
 ), deployment.last_checked_at, {NEEDS_MARK}
 FROM deployments_deployment AS deployment JOIN deployments_agent AS agent ON agent.id = deployment.agent_id
-WHERE deployment.organization_id = organization.id AND deployment.id = %s
+WHERE deployment.organization_id = %(organization)s AND deployment.id = %(deployment)s
 """  # noqa: S608 - our own
 
 
@@ -40,9 +40,9 @@ class LiveDeployment(NamedTuple):
         return f"last-checked={self.last_checked_at.isoformat()}" if self.last_checked_at else ""
 
 
-def live_deployment(deployment_id: UUID, since: datetime) -> tuple[str, list[Any]]:
+def live_deployment(deployment_id: UUID, since: datetime) -> tuple[str, dict[str, Any]]:
     """Return the statement DEPLOYMENT with its values. `since`: the begin of the window of the timeline."""
-    return DEPLOYMENT, [since, deployment_id]
+    return DEPLOYMENT, {"since": since, "deployment": deployment_id}
 
 
 # A page of the list, newest first, with the counts on its chips.
@@ -52,15 +52,15 @@ SELECT md5(string_agg(concat_ws(' ', shown.id, shown.revision, shown.name), ',')
     (
         SELECT string_agg(concat_ws(' ', counted.status, counted.total), ',' ORDER BY counted.status) FROM (
             SELECT status, sum(count) AS total FROM deployments_deploymentcount
-            WHERE organization_id = organization.id GROUP BY status
+            WHERE organization_id = %(organization)s GROUP BY status
         ) AS counted
     ),
-    EXISTS (SELECT FROM deployments_agent AS agent WHERE agent.organization_id = organization.id)
+    EXISTS (SELECT FROM deployments_agent AS agent WHERE agent.organization_id = %(organization)s)
 FROM (
     SELECT deployment.id, deployment.revision, agent.name, {NEEDS_MARK} AS needs_mark
     FROM deployments_deployment AS deployment JOIN deployments_agent AS agent ON agent.id = deployment.agent_id
-    WHERE deployment.organization_id = organization.id {{filters}}
-    ORDER BY deployment.created_at DESC, deployment.id DESC LIMIT {DEFAULT_LIMIT} OFFSET %s
+    WHERE deployment.organization_id = %(organization)s {{filters}}
+    ORDER BY deployment.created_at DESC, deployment.id DESC LIMIT {DEFAULT_LIMIT} OFFSET %(skip)s
 ) AS shown
 """  # noqa: S608 - our own
 
@@ -74,7 +74,7 @@ class LiveList(NamedTuple):
     has_agents: bool
 
 
-def live_list(query: QueryDict) -> tuple[str, list[Any]] | None:
+def live_list(query: QueryDict) -> tuple[str, dict[str, Any]] | None:
     """Return the statement LIST for the filters in the query, with its values.
 
     None for a query with a text, another order or an invalid value: the list must be read to know whether it changed.
@@ -83,12 +83,9 @@ def live_list(query: QueryDict) -> tuple[str, list[Any]] | None:
     is_known = (not status or status in Status.values) and (not query.get("agent") or agent_id) and is_skip(skip)
     if query.get("q") or query.get("sort") or not is_known:
         return None
-    filters, values = "", list[Any]()
-    if status:
-        filters, values = " AND deployment.status = %s", [status]
-    if agent_id:
-        filters, values = f"{filters} AND deployment.agent_id = %s", [*values, agent_id]
-    return LIST.format(filters=filters), [*values, int(skip)]
+    filters = " AND deployment.status = %(status)s" if status else ""
+    filters += " AND deployment.agent_id = %(agent)s" if agent_id else ""
+    return LIST.format(filters=filters), {"status": status, "agent": agent_id, "skip": int(skip)}
 
 
 def is_skip(text: str) -> bool:

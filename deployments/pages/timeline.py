@@ -1,10 +1,12 @@
-"""Groups events for the timeline: by day, with repeats folded into one line. Pure."""
+"""Groups events for the timeline: by day, with repeats folded into one line."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from itertools import groupby
 from typing import Protocol
+
+from portal.times import to_zone
 
 
 class Happened(Protocol):
@@ -36,8 +38,10 @@ class Day:
 
 
 def group_by_day(events: Iterable[Happened]) -> list[Day]:
-    """Group events (newest first) by day in UTC, and fold each day's repeats."""
-    return [Day(day, fold_events(each)) for day, each in groupby(events, key=lambda event: utc_day(event.created_at))]
+    """Group events (newest first) by day in the person's zone, and fold each day's repeats."""
+    return [
+        Day(day, fold_events(each)) for day, each in groupby(events, key=lambda event: to_zone(event.created_at).date())
+    ]
 
 
 def fold_events(events: Iterable[Happened]) -> list[Fold]:
@@ -55,7 +59,3 @@ def fold_events(events: Iterable[Happened]) -> list[Fold]:
 def build_fold_key(event: Happened) -> tuple[str, str, str | None, str]:
     """Return the key by which events count as equal. The task may differ."""
     return (event.event_type, event.status, event.error_message, event.actor)
-
-
-def utc_day(at: datetime) -> date:
-    return at.astimezone(UTC).date()

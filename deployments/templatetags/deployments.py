@@ -1,11 +1,13 @@
 """Template tags and filters for the pages of deployments: `{% load deployments %}`."""
 
+import re
 from typing import Any
 
 from django import template
 
 from deployments.models import Deployment, counts_by_status
 from deployments.pages.revisions import build_sides
+from deployments.pages.search import find_deployments
 from deployments.states import Status
 from portal.models import Organization
 
@@ -33,9 +35,44 @@ def rolling(deployment: Deployment, organization: Organization) -> dict[str, Any
     return {"deployment": deployment, "organization": organization, "live": live, "target": target, "sides": sides}
 
 
+@register.filter
+def image_parts(image: str) -> tuple[str, str]:
+    """Return repository and tag or digest, with its sign. A narrow column cuts the repository alone.
+
+    >>> image_parts("localhost:5000/team/agent:v1.4.0"), image_parts("localhost:5000/agent")
+    (('localhost:5000/team/agent', ':v1.4.0'), ('localhost:5000/agent', ''))
+    """
+    found = re.fullmatch(r"(.*?)((?:@[^/@]+|:[^/:@]+(?:@[^/@]+)?)?)", image)
+    return (found[1], found[2]) if found else (image, "")
+
+
+@register.inclusion_tag("_outside_links.html")
+def deployment_links(deployment: Deployment) -> dict[str, Any]:
+    """Render the organization's links to other systems for a deployment."""
+    links = deployment.organization.fill_links(
+        region=deployment.organization.deployment_region,
+        cluster=deployment.cluster,
+        service=deployment.service_name,
+        log_group=deployment.log_group,
+        agent=deployment.agent.name,
+        deployment=str(deployment.pk),
+        version=deployment.version,
+    )
+    return {"links": links, "label": "Other systems"}
+
+
 @register.inclusion_tag("deployments/_by_status.html")
 def deployments_by_status(organization: Organization) -> dict[str, Any]:
     """Render the overview's counts of deployments by status. *Costs* one query."""
     counts = counts_by_status(organization)
-    statuses = [{"value": status.value, "label": status.label, "count": counts[status]} for status in Status]
-    return {"organization": organization, "statuses": statuses, "total": sum(counts.values())}
+    others = [each.label.lower() for each in Status if not counts[each]]
+    return {
+        "organization": organization,
+        "statuses": [
+            {"value": each.value, "label": each.label, "count": counts[each]} for each in Status if counts[each]
+        ],
+        "without": " or ".join([", ".join(others[:-1]), others[-1]] if len(others) > 1 else others),
+    }
+
+
+register.simple_tag(find_deployments)

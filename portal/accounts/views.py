@@ -8,7 +8,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from portal.access import Policy, get_page_organization, has_two_factor, person, policy
-from portal.errors import found_or_404
+from portal.errors import PortalError, found_or_404
 from portal.members.commands import (
     accept_membership,
     choose_default_organization,
@@ -18,6 +18,7 @@ from portal.members.commands import (
     list_invitations,
 )
 from portal.models import Membership, Organization
+from portal.times import zone_names
 from portal.web.forms import attempt
 
 
@@ -31,6 +32,7 @@ def account(request: HttpRequest) -> HttpResponse:
         "memberships": memberships.select_related("organization"),
         "invitations": list_invitations(user),
         "has_two_factor": has_two_factor(user),
+        "zones": zone_names(),
     }
     return render(request, "portal/accounts/account.html", context)
 
@@ -82,6 +84,19 @@ def default_organization(request: HttpRequest) -> HttpResponse:
         if organization
         else "You have no default organization from now on.",
     )
+    return redirect("account")
+
+
+@policy(Policy.SIGNED_IN)
+@require_POST
+def times(request: HttpRequest) -> HttpResponse:
+    """Choose the time zone of pages, and dates or ages. *Raises* PortalError 422 `bad_time_zone` for an unknown zone."""
+    user, zone = person(request), request.POST.get("zone", "")
+    if zone not in zone_names():
+        raise PortalError("bad_time_zone", "Choose a time zone of the list.", 422)
+    user.time_zone, user.has_absolute_times = zone, request.POST.get("times") == "absolute"
+    user.save(update_fields=["time_zone", "has_absolute_times"])
+    messages.success(request, f"Times are {zone} from now on.")
     return redirect("account")
 
 

@@ -12,14 +12,14 @@ from functools import lru_cache
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import connection
-from django.db.models import Expression, F, Func, JSONField, OuterRef, QuerySet, Subquery, TextField
+from django.db.models import F, Func, JSONField, QuerySet, Subquery, TextField, UUIDField
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast
 from django.http import HttpResponse
 from rest_framework.request import Request
 
 from portal.access import get_api_organization, require_second_factor
+from portal.database.statements import Given, Statement
 from portal.errors import found_or_404
 from portal.models import Organization
 
@@ -29,39 +29,10 @@ Fields = Mapping[str, str | Combinable]
 KEPT = 200
 
 
-# Returns a page's items and the list's total, inside of a query of organizations.
+# Returns a page's items and the list's total, of an organization that is a placeholder.
 BuildList = Callable[..., tuple[Any, Any]]
 # Returns the query set of one row that the person may see, and the values to read of it.
 BuildRecord = Callable[..., tuple[QuerySet[Any], Sequence[Any]]]
-
-
-class Given(Expression):
-    """A placeholder for a value that each run of a statement gives. It also stands for a person in `visible_to`."""
-
-    is_authenticated = True
-    access = entered = None  # staff who entered an organization read its pages, not the API
-
-    def __init__(self, name: str, output_field: Any = None) -> None:
-        super().__init__(output_field=output_field or TextField())
-        self.name = name
-
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
-        return "%s", (self,)
-
-
-class Statement:
-    """A query set that was made into SQL once, to run with other values each time."""
-
-    def __init__(self, rows: QuerySet[Any]) -> None:
-        self.sql, parameters = rows.query.get_compiler(connection=connection).as_sql()
-        self.parameters = tuple(parameters)
-
-    def read(self, **given: Any) -> list[tuple[Any, ...]]:
-        """Return the rows for these values of its placeholders. *Costs* one query."""
-        values = [given[each.name] if isinstance(each, Given) else each for each in self.parameters]
-        with connection.cursor() as cursor:
-            cursor.execute(self.sql, values)
-            return list(cursor.fetchall())
 
 
 class JsonObjects(Subquery):
@@ -178,9 +149,14 @@ def read_list(
 
 @lru_cache(maxsize=KEPT)
 def make_list(build: BuildList, skip: int, limit: int, shape: tuple[Any, ...]) -> Statement:
-    """Return the statement of a list, which is a query of one organization."""
-    items, total = build(OuterRef("pk"), skip=skip, limit=limit, **dict(shape))
-    rows = Organization.objects.filter(pk=Given("organization")).order_by()
+    """Return the statement of a list, which is a query of one organization.
+
+    Each part has the organization as a value. PostgreSQL expects few rows of one that it only reads from a row, and would
+    sort them all, instead of following the index of a large one.
+    """
+    organization = Given("organization", UUIDField())
+    items, total = build(organization, skip=skip, limit=limit, **dict(shape))
+    rows = Organization.objects.filter(pk=organization).order_by()
     return Statement(rows.values_list(items, total))
 
 

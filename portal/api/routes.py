@@ -14,6 +14,7 @@ from rest_framework.request import Request
 
 from portal.access import Policy, policy
 from portal.errors import MAX_NAMED, printable, too_many_keys
+from portal.models import Scope
 from portal.models.idempotency import MAX_KEY_LENGTH
 from portal.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
 
@@ -38,12 +39,17 @@ IDEMPOTENCY_KEY = OpenApiParameter(
 )
 
 
-def api_route(*methods: str, allow: Policy) -> Callable[[View], Any]:
-    """Declare an API view: its methods and who may call it. A GET route also accepts HEAD."""
+def api_route(*methods: str, allow: Policy, scope: Scope | None = None) -> Callable[[View], Any]:
+    """Declare an API view: its methods and who may call it. A GET route also accepts HEAD.
+
+    `scope`: what an API token needs for the unsafe methods. None: no token may use them. Reads need Scope.READ.
+    """
     accepted = [*methods, "HEAD"] if "GET" in methods else list(methods)
 
     def declare(view: View) -> Any:
-        return policy(allow)(api_view(accepted)(view))
+        declared: Any = policy(allow)(api_view(accepted)(view))
+        declared.scope = declared.cls.scope = scope  # the class is what the OpenAPI schema is made of
+        return declared
 
     return declare
 
@@ -138,11 +144,13 @@ def get_idempotency_key(request: Request) -> str | None:
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
-    """The body of every error response: `errors` by field for 400, the blocking id or checks for 409."""
+    """The body of every error response: `errors` by field for 400, a missing `scope` for 403, the blocking id or
+    checks for 409."""
 
     detail = serializers.CharField()
     code = serializers.CharField()
     upgrade_id = serializers.CharField(required=False)
+    scope = serializers.CharField(required=False)
     checks = serializers.ListField(child=serializers.CharField(), required=False)
 
     def get_fields(self) -> dict[str, Any]:
@@ -154,8 +162,9 @@ class ErrorSerializer(serializers.Serializer[Any]):
 # The meaning of each error status on every route. A route may document more.
 MEANINGS = {
     400: "Invalid input, named in `errors`, or not possible in the current state; see `code`.",
-    401: "Not signed in.",
-    403: "Not allowed; see `code`: your role is too low, the CSRF token is missing, or re-authentication is required.",
+    401: "Not signed in, or `invalid_token`.",
+    403: "Not allowed; see `code`: your role is too low, the API token lacks the `scope`, the CSRF token is missing, or "
+    "re-authentication is required.",
     404: "It does not exist, or it belongs to another organization.",
     409: "Conflicts with the current state; see `code`: an upgrade in progress (`upgrade_id`), failed pre-flight "
     "checks (`checks`), nothing to stop or validate, or a plan that has changed.",

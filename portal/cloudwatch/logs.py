@@ -96,6 +96,7 @@ def read_logs(
     source: Source,
     *,
     limit: int = DEFAULT_LIMIT,
+    skip: int = 0,
     level: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
@@ -106,6 +107,7 @@ def read_logs(
 ) -> LogPage:
     """Return the newest matching lines before `cursor` or `until` (exclusive) and not older than `since` (inclusive).
 
+    `skip`: so many of the lines that were read are left out before the first.
     `level` is one of log_lines.LEVELS. `q` is text to find in the message or the JSON fields, ignoring case. `node_id` is
     a task. AWS errors are not raised: `error` says what went wrong, and the lines are the last that were read. `reader`
     is the person for whom earlier lines are read.
@@ -123,11 +125,11 @@ def read_logs(
     in_range = (line for line in walk.lines if line["at"] >= oldest and (end is None or get_position(line) < end))
     found = [line for line in in_range if matches(line, level=level, node_id=node_id, q=q)]
     next_cursor = None
-    if len(found) > limit:
-        next_cursor = write_cursor(get_position(found[limit - 1]))
+    if len(found) > skip + limit:
+        next_cursor = write_cursor(get_position(found[skip + limit - 1]))
     elif walk.reached > oldest:
         next_cursor = write_cursor(Position(walk.reached))
-    return LogPage([as_line(line) for line in found[:limit]], walk.read_at, next_cursor, error)
+    return LogPage([as_line(line) for line in found[skip : skip + limit]], walk.read_at, next_cursor, error)
 
 
 def find_end(cursor: str | None, until: datetime | None) -> Position | None:

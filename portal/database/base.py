@@ -4,6 +4,7 @@ The context belongs to the work in progress, the setting to the connection. Befo
 two and sets the connection where they differ, so a new connection in the middle of a request works with the same context.
 """
 
+import re
 import select
 from typing import Any
 
@@ -19,6 +20,24 @@ END = b"SET portal.organizations = '{}'"
 
 # Parameters are bound by the server, which counts them with 16 bits.
 MAX_PARAMETERS = 2**16 - 1
+
+
+# A page of an organization's rows. Django reads one row with LIMIT 1 or LIMIT 21.
+PAGE = re.compile(r'organization_id"? (?:=|IN) .* LIMIT (?!(?:1|21)\b)', re.DOTALL)
+
+
+class Cursor(base.ServerBindingCursor):
+    """A cursor that prepares all statements that run often, except those that read a page of an organization's rows.
+
+    Which plan is good for a page depends on how many rows its organization has. The plan of a prepared statement is made
+    for an average one, whose rows it would read and sort: 60 ms of CPU instead of 2 for 20,000 rows. To plan every
+    statement for its values instead (plan_cache_mode) costs four times the CPU where a row is found by its key.
+    """
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        if isinstance(query, str) and " LIMIT " in query and PAGE.search(query):
+            options["prepare"] = False
+        return super().execute(query, params, **options)  # type: ignore[misc] # the stubs leave it out
 
 
 class DatabaseFeatures(features.DatabaseFeatures):
@@ -40,6 +59,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.context_in_database: str | None = None
+
+    def get_connection_params(self) -> dict[str, Any]:
+        return {**super().get_connection_params(), "cursor_factory": Cursor}
 
     def init_connection_state(self) -> None:
         self.context_in_database = None

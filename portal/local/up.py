@@ -35,6 +35,12 @@ PEOPLE = """\
     consultant@portal.example    operator of both       operator@initech.example     an organization not set up yet
     staff@portal.example         Django admin at /admin/
   All with the password portal-demo-1"""
+TO_TRY = """\
+    1. Sign in as operator@acme.example. "Needs attention" says why the Triage agent failed: read its logs in one click.
+    2. Let the next upgrade fail halfway, then upgrade all three to v9.9.1, and follow "Next step":
+       make manage ARGS="sandbox fault add crash --service acme-prod-orchestrator-service"
+       make manage ARGS="sandbox fault clear"
+    3. As operator@globex.example upgrade the orchestrator. It is deployed blue/green and pauses until you decide."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +270,7 @@ def listens(port: int) -> bool:
 def announce(options: Options, seconds: float) -> None:
     show(
         f"\n  The portal is up after {seconds:.0f} s: http://127.0.0.1:{options.port}\n\n  Sign in as\n{PEOPLE}\n\n"
+        f"  Three things to try\n{TO_TRY}\n\n"
         f"  The local AWS answers at http://127.0.0.1:{options.aws_port}. Ctrl-C stops everything; the data stays.\n"
         f"  The log is {options.data_dir / LOG}; its warnings and errors follow here.\n"
     )

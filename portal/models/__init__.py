@@ -37,10 +37,13 @@ from portal.models.people import (
     UserManager,
     visible_ids,
 )
+from portal.models.tokens import ApiToken, ApiTokenQuerySet, Scope, TokenKind
 
 __all__ = [
     "SITE_CHAIN",
     "Access",
+    "ApiToken",
+    "ApiTokenQuerySet",
     "Attempt",
     "AuditChain",
     "AuditCheckpoint",
@@ -67,7 +70,9 @@ __all__ = [
     "Organization",
     "OrganizationQuerySet",
     "Role",
+    "Scope",
     "TenantQuerySet",
+    "TokenKind",
     "User",
     "UserManager",
     "visible_ids",

@@ -15,6 +15,7 @@ from django.db.models.functions import Lower, Now
 
 from portal.aws.credentials import AwsTarget
 from portal.aws.partitions import find_partition, is_placed_arn
+from portal.outside_links import LABELS, MAX_LENGTH, OutsideLink, check_template, fill_templates
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -53,6 +54,13 @@ def resource_ids(kind: str) -> RegexValidator:
     return RegexValidator(rf"^{one}( *, *{one})*\Z", f"Use ids such as {kind}-0a1b2c3d, separated by commas.")
 
 
+def link_template() -> "models.CharField[str, str]":
+    """Return the column of a link to another system."""
+    return models.CharField(
+        max_length=MAX_LENGTH, blank=True, default="", db_default="", editable=False, validators=[check_template]
+    )
+
+
 class UserManager(BaseUserManager["User"]):
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
         if not email:
@@ -81,6 +89,10 @@ class User(AbstractBaseUser, PermissionsMixin):
     default_organization = models.ForeignKey(
         "portal.Organization", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
     )
+
+    # How pages show times to them (portal/times.py): the zone, and whether as dates in place of ages.
+    time_zone = models.CharField(max_length=64, default="UTC", db_default="UTC", editable=False)
+    has_absolute_times = models.BooleanField(default=False, db_default=False, editable=False)
 
     # What the first statement of a request read about them (portal/accounts/person.py). None: not read, or it has changed.
     access: "Access | None" = None
@@ -268,6 +280,11 @@ class Organization(models.Model):
         validators=[probe_address],
         help_text="Base address, probed at /health and /api/v1/auth/session.",
     )
+    # Templates of links to other systems (portal/outside_links.py). Admins edit them in Settings.
+    ecs_link = link_template()
+    logs_link = link_template()
+    runbook_link = link_template()
+    ticket_link = link_template()
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     objects = OrganizationQuerySet.as_manager()
@@ -281,6 +298,16 @@ class Organization(models.Model):
     def clean(self) -> None:
         if bool(self.deployment_role_arn) != bool(self.deployment_external_id):
             raise ValidationError("Set both the role to assume and the external id, or neither.")
+
+    @property
+    def link_templates(self) -> dict[str, str]:
+        """The templates of the links to other systems, by column; empty for none."""
+        return {name: getattr(self, name) for name in LABELS}
+
+    def fill_links(self, **values: str | None) -> list[OutsideLink]:
+        """Return the links to other systems. `values`: by placeholder, besides those of the organization."""
+        own: dict[str, str | None] = {"organization": self.slug, "environment": self.environment}
+        return fill_templates(self.link_templates, own | values)
 
     @property
     def cluster(self) -> str | None:

@@ -12,7 +12,10 @@ UNMATCHED = "unmatched"
 
 
 class LatencyMiddleware:
-    """Count each request with the seconds until its response began. A streamed body is not part of them."""
+    """Count each request with the seconds until its response began.
+
+    A streamed body is not part of them, nor the time that a client asked to wait for (upgrades/api/waiting.py).
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -23,5 +26,6 @@ class LatencyMiddleware:
         match = request.resolver_match
         route = match.view_name if match else UNMATCHED
         status = f"{response.status_code // 100}xx"
-        observe_seconds(REQUEST_SECONDS, route, status, seconds=time.perf_counter() - began)
+        seconds = time.perf_counter() - began - getattr(request, "waited_seconds", 0.0)
+        observe_seconds(REQUEST_SECONDS, route, status, seconds=seconds)
         return response

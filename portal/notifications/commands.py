@@ -196,9 +196,11 @@ def test_channel(channel: NotificationChannel, *, actor: User) -> NotificationDe
         if not NotificationChannel.objects.filter(long_ago, pk=channel.pk).update(tested_at=Now()):
             message = f"{channel.name} was tested less than {TEST_SECONDS} seconds ago. Try again in a few seconds."
             raise PortalError("tested_already", message, 429, retry_after=TEST_SECONDS)
-        locked = NotificationChannel.objects.annotate(pending=count_pending()).get(pk=channel.pk)
+        pending = NotificationChannel.objects.values_list(count_pending(), flat=True).get(pk=channel.pk)
         message_row = delivery_for(
-            locked,
+            organization,
+            channel.pk,
+            pending,
             {
                 "kind": NotificationKind.TEST,
                 "subject": str(channel.pk),

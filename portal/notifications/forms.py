@@ -6,6 +6,7 @@ from django import forms
 
 from portal.models.notifications import SUBSCRIBABLE, ChannelKind, NotificationChannel
 from portal.notifications.targets import MAX_ADDRESSES, read_target
+from portal.outside_links import LABELS, MAX_LENGTH, check_template
 from portal.web.forms import QUIET, IdempotentForm
 
 TARGET_LABELS = {
@@ -64,3 +65,28 @@ def build_initial(channel: NotificationChannel) -> dict[str, Any]:
         ChannelKind.EMAIL: ", ".join(channel.addresses),
     }[ChannelKind(channel.kind)]
     return {"name": channel.name, "target": target, "events": channel.events}
+
+
+LINK_HELP = {
+    "ecs_link": "https://{region}.console.aws.amazon.com/ecs/v2/clusters/{cluster}/services/{service}/health?region={region}",
+    "logs_link": "https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}"
+    "#logsV2:log-groups/log-group/{log_group_in_console}",
+    "runbook_link": "https://wiki.example.com/runbooks/{service}",
+    "ticket_link": "https://tickets.example.com/new?title={service}%20{version}",
+}
+
+
+class LinksForm(forms.Form):
+    """The templates of an organization's links to other systems, each with an example."""
+
+    def __init__(self, data: Any = None, **options: Any) -> None:
+        super().__init__(data, **options)
+        for name, label in LABELS.items():
+            self.fields[name] = forms.CharField(
+                required=False,
+                max_length=MAX_LENGTH,
+                label=label,
+                help_text=f"For example {LINK_HELP[name]}",
+                widget=forms.TextInput(attrs={**QUIET, "class": "code", "inputmode": "url"}),
+                validators=[check_template],
+            )

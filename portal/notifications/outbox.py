@@ -3,12 +3,15 @@
 Both are committed or neither. After the commit delivery.py sends the message, even after a crash. Nothing is sent here.
 """
 
+from functools import cache
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Coalesce, Now
 
+from portal.database.statements import Given, Statement
 from portal.models import Organization
 from portal.models.notifications import (
     DeliveryStatus,
@@ -44,14 +47,7 @@ def notify(
     *Costs* at most two queries.
     """
     # The lock prevents removal of a channel until the caller commits, and keeps the count below correct.
-    channels = (
-        NotificationChannel.objects.filter(
-            organization=organization, organization__is_active=True, is_active=True, events__contains=[kind.value]
-        )
-        .annotate(pending=count_pending())
-        .select_for_update(of=("self",), no_key=True)
-        .order_by("pk")
-    )
+    channels = make_channels(kind).read(organization=organization.pk)
     message = {
         "kind": kind,
         "subject": subject,
@@ -60,7 +56,19 @@ def notify(
         "path": path,
         "data": {"organization": organization.slug, "title": one_line(title), **data, "url": link_to(path)},
     }
-    NotificationDelivery.objects.bulk_create([delivery_for(channel, message) for channel in channels])
+    NotificationDelivery.objects.bulk_create(
+        [delivery_for(organization, channel_id, pending, message) for channel_id, pending in channels]
+    )
+
+
+@cache
+def make_channels(kind: NotificationKind) -> Statement:
+    """Return the statement of the subscribed channels of an organization, which locks them: id and messages that wait."""
+    channels = NotificationChannel.objects.filter(
+        organization=Given("organization"), organization__is_active=True, is_active=True, events__contains=[kind.value]
+    )
+    locked = channels.select_for_update(of=("self",), no_key=True)
+    return Statement(locked.order_by("pk").values_list("pk", count_pending()))
 
 
 def count_pending() -> Coalesce:
@@ -70,10 +78,12 @@ def count_pending() -> Coalesce:
     return Coalesce(models.Subquery(counted), 0)
 
 
-def delivery_for(channel: Any, message: dict[str, Any]) -> NotificationDelivery:
-    """Return the row, due immediately. `channel` must be annotated with the number of `pending` messages."""
-    delivery = NotificationDelivery(channel=channel, organization_id=channel.organization_id, **message)
-    if channel.pending >= MAX_PENDING:
+def delivery_for(
+    organization: Organization, channel_id: UUID, pending: int, message: dict[str, Any]
+) -> NotificationDelivery:
+    """Return the row, due immediately. `pending`: the number of messages that wait for the channel."""
+    delivery = NotificationDelivery(channel_id=channel_id, organization=organization, **message)
+    if pending >= MAX_PENDING:
         delivery.status, delivery.failure, delivery.ended_at = DeliveryStatus.FAILED, Failure.QUEUE_FULL, Now()
     else:
         delivery.next_check_at = Now()

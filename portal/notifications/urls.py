@@ -5,6 +5,7 @@ from portal.notifications import views
 app_name = "settings"
 urlpatterns = [
     path("", views.index, name="index"),
+    path("links", views.links, name="links"),
     path("safeguards", views.safeguards, name="safeguards"),
     path("second-approver", views.second_approver, name="second_approver"),
     path("channels/new/<slug:kind>", views.new, name="new"),

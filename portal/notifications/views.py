@@ -16,11 +16,13 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from portal.access import Policy, get_page_organization, is_fresh, person, policy
 from portal.errors import NOT_FOUND, PortalError, found_or_404
 from portal.members.approvals import find_too_few_approvers, require_second_approver
+from portal.members.links import change_links
 from portal.members.safeguards import Safeguard, switch_safeguard
 from portal.models import Membership, Organization
 from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
 from portal.notifications import commands
-from portal.notifications.forms import ChannelForm
+from portal.notifications.forms import ChannelForm, LinksForm
+from portal.outside_links import IN_CONSOLE, LABELS, PLACEHOLDERS
 from portal.pagination import paginate
 from portal.web.context import get_skip, settings_context
 from portal.web.forms import IdempotentForm, attempt, submit
@@ -45,6 +47,7 @@ def index_page(
         "channels": NotificationChannel.objects.visible_to(request.user).for_list(organization),
         "kinds": ChannelKind,
         "too_few_approvers": find_too_few_approvers(organization),
+        "links": [label for name, label in LABELS.items() if getattr(organization, name)],
         "refused": refused,
     }
     return render(request, "portal/notifications/index.html", context, status=status)
@@ -80,6 +83,22 @@ def safeguards(request: HttpRequest, slug: str) -> HttpResponse:
         return index_page(request, organization, refused=refusal.message, status=refusal.status)
     messages.success(request, f"{safeguard.label}: {'required' if is_on else 'not required'} from now on.")
     return redirect("settings:index", slug)
+
+
+@policy(Policy.ADMIN)
+@require_http_methods(["GET", "HEAD", "POST"])
+def links(request: HttpRequest, slug: str) -> HttpResponse:
+    """Change the organization's links to other systems."""
+    organization = get_page_organization(request, slug)
+    form = LinksForm(request.POST if request.method == "POST" else None, initial=organization.link_templates)
+    status = 200
+    if request.method == "POST":
+        saved, status = submit(form, lambda: change_links(organization, actor=person(request), **form.cleaned_data))
+        if saved:
+            messages.success(request, "Links saved.")
+            return redirect("settings:index", slug)
+    context = settings_context(request, organization) | {"form": form, "placeholders": [*PLACEHOLDERS, IN_CONSOLE]}
+    return render(request, "portal/notifications/links.html", context, status=status)
 
 
 @policy(Policy.ADMIN)

@@ -11,9 +11,18 @@ register = template.Library()
 
 
 @register.inclusion_tag("_curl.html", takes_context=True)
-def curl(context: dict[str, Any], method: str, route: str, *args: Any, **fields: Any) -> dict[str, str]:
-    """Render the command. `route` is the URL name of the API route, `args` its arguments, `fields` query or body."""
+def curl(context: dict[str, Any], method: str, route: str, *args: Any, **fields: Any) -> dict[str, Any]:
+    """Render the command, with buttons that copy it, and for a page the link to it and the id that it shows.
+
+    `route` is the URL name of the API route, `args` its arguments, `fields` query or body.
+    """
     url = context["request"].build_absolute_uri(reverse(route, args=args))
     organization = context["organization"].slug
     command = curl_command(url, method=method, organization=organization, fields=fields)
-    return {"command": command, "name": f"curl-{method.lower()}-{route}"}
+    is_read = method == "GET"
+    return {
+        "command": command,
+        "name": f"curl-{method.lower()}-{route}",
+        "key": str(args[0]) if is_read and args else "",
+        "is_page": is_read,
+    }

@@ -1,9 +1,14 @@
-"""Template filters for short times and names. static/portal.js keeps the times current while a page is open."""
+"""Template filters for times and names, in every template. static/portal.js keeps ages current while a page is open.
 
-from datetime import datetime
+Times are in the zone of the person (portal/times.py).
+"""
+
+from datetime import date, datetime
 
 from django import template
 from django.utils import timezone
+
+from portal.times import chosen_times, to_zone
 
 register = template.Library()
 
@@ -22,6 +27,59 @@ def ago(moment: datetime | None) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} ago"
     return f"{seconds} s ago"
+
+
+@register.simple_tag
+def are_times_absolute() -> bool:
+    """Return whether the person reads dates in place of ages."""
+    return chosen_times().is_absolute
+
+
+@register.filter
+def exact(at: datetime | None) -> str:
+    """Return `2026-05-01 12:00:00 UTC`; empty for None."""
+    return f"{plain(at)} {to_zone(at).tzname()}" if at else ""
+
+
+@register.filter
+def plain(at: datetime) -> str:
+    """Return `2026-05-01 12:00:00`, for a place that names no zone: the foot of the page does."""
+    return to_zone(at).isoformat(" ", "seconds")[:19]
+
+
+@register.filter
+def exact_minute(at: datetime | None) -> str:
+    """Return `2026-05-01 12:00 UTC`; empty for None."""
+    return f"{to_zone(at):%Y-%m-%d %H:%M %Z}" if at else ""
+
+
+@register.filter
+def clock(at: datetime | None) -> str:
+    """Return `12:00:00`; empty for None."""
+    return f"{to_zone(at):%H:%M:%S}" if at else ""
+
+
+@register.filter
+def zoned_clock(at: datetime | None) -> str:
+    """Return `12:00:00 UTC`; empty for None."""
+    return f"{to_zone(at):%H:%M:%S %Z}" if at else ""
+
+
+@register.filter
+def zoned_minute(at: datetime | None) -> str:
+    """Return `12:00 UTC`; empty for None."""
+    return f"{to_zone(at):%H:%M %Z}" if at else ""
+
+
+@register.filter
+def day(at: datetime) -> date:
+    return to_zone(at).date()
+
+
+@register.simple_tag
+def zone_of_times() -> str:
+    """Return the name of the person's zone."""
+    return chosen_times().zone
 
 
 @register.filter

@@ -11,7 +11,7 @@ register = template.Library()
 
 @dataclass(frozen=True)
 class Section:
-    """One link of the navigation. `icon` is a symbol of _shapes.html, `key` the shortcut that opens the page.
+    """One link of the navigation. `icon` is a symbol of _shapes.html, `key` opens the page after `g`.
 
     `parts` are view names, or beginnings of them, of the section's other pages: on these the link is current too.
     """
@@ -39,10 +39,10 @@ SECTIONS = [
 ]
 # On a narrow screen these are in the menu "More".
 MORE_SECTIONS = [
-    Section("Agents", "agents:list", "agent", parts=("agents:",)),
+    Section("Agents", "agents:list", "agent", key="n", parts=("agents:",)),
     Section("Versions", "upgrades:versions", "versions", key="v"),
     Section("Activity", "activity", "activity", key="a"),
-    Section("Settings", "settings:index", "settings", parts=("settings:", "members:")),
+    Section("Settings", "settings:index", "settings", key="s", parts=("settings:", "members:", "org_tokens:")),
 ]
 
 

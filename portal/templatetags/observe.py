@@ -20,6 +20,7 @@ OWNED = {
     "timeline": ("event_type", "status", "skip"),
     "logs": ("q", "level", "task", "order", "follow", "line", "cursor"),
 }
+KEPT = ("whole", "list")
 
 
 @register.simple_tag(takes_context=True)
@@ -55,9 +56,12 @@ def record_link(context: dict[str, Any], record: Record) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def region_inputs(context: dict[str, Any], region: str) -> SafeString:
-    """Return hidden fields with another region's parameters, for a form that is sent without JavaScript."""
+    """Return hidden fields with another region's parameters, for a form that is sent without JavaScript.
+
+    Those of `timeline`, which every form has, include what no region owns.
+    """
     query: QueryDict = context["request"].GET
-    names = [name for name in (*OWNED[region], "whole") if query.get(name)]
+    names = [name for name in (*OWNED[region], *(KEPT if region == "timeline" else ())) if query.get(name)]
     return format_html_join("", '<input type="hidden" name="{}" value="{}">', ((name, query[name]) for name in names))
 
 

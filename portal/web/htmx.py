@@ -19,6 +19,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django_htmx.middleware import HtmxDetails
 
 from portal import __version__
+from portal.times import chosen_times
 
 # The parts that only depend on the time: the text of <time> and the age of a block. portal.js keeps them current.
 CLOCKS = re.compile(
@@ -71,7 +72,7 @@ def make_tag(request: HttpRequest, fragment: str, *shown: object) -> str:
     so on. The address, the person and the release are always part of it. What only depends on the time is not:
     static/portal.js keeps it current.
     """
-    whole = (__version__, request.get_full_path(), request.user.pk, fragment, *shown)
+    whole = (__version__, request.get_full_path(), request.user.pk, chosen_times(), fragment, *shown)
     return f'W/"{hashlib.sha256(repr(whole).encode()).hexdigest()[:32]}"'
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import jinja2
 from django.urls import reverse
 
-from portal.templatetags.formatting import ago, duration_until
+from portal.templatetags.formatting import ago, are_times_absolute, clock, duration_until, exact, plain
 
 NO_ID = UUID(int=0)
 
@@ -20,19 +20,14 @@ NO_ID = UUID(int=0)
 def environment(**options: Any) -> jinja2.Environment:
     """Return the environment of TEMPLATES. An unknown name is an error, unlike in Django's templates."""
     made = jinja2.Environment(**options | {"undefined": jinja2.StrictUndefined}, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Django turns autoescape on
-    made.filters |= {"ago": ago, "exact": exact, "clock": clock, "duration_until": duration_until}
-    made.globals |= {"address": address}
+    made.filters |= {each.__name__: each for each in (ago, exact, exact_utc, plain, clock, duration_until)}
+    made.globals |= {"address": address, "are_times_absolute": are_times_absolute}
     return made
 
 
-def exact(at: datetime) -> str:
-    """Format a time as `2026-05-01 12:00:00`."""
+def exact_utc(at: datetime) -> str:
+    """Format a time as `2026-05-01 12:00:00`, in UTC."""
     return at.isoformat(" ", "seconds")[:19]
-
-
-def clock(at: datetime) -> str:
-    """Format the time of day as `12:00:00`."""
-    return at.isoformat(" ", "seconds")[11:19]
 
 
 def address(view_name: str, slug: str, key: object) -> str:

@@ -6,6 +6,7 @@ from django.views.decorators.http import require_safe
 
 from portal.access import Policy, get_page_organization, list_organizations, person, policy
 from portal.members.commands import list_invitations
+from portal.web.activity import find_recent
 from portal.web.context import page_context
 
 
@@ -27,6 +28,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @policy(Policy.VIEWER)
 @require_safe
 def overview(request: HttpRequest, slug: str) -> HttpResponse:
-    """Render the overview. Each app adds its part through a template tag."""
+    """Render the overview. Each app adds its part through a template tag, and what needs attention (attention.py)."""
     organization = get_page_organization(request, slug)
-    return render(request, "portal/web/overview.html", page_context(request, organization))
+    context = page_context(request, organization) | {"activity": find_recent(request, organization)}
+    return render(request, "portal/web/overview.html", context)

@@ -74,9 +74,10 @@ def open_events(page: Page) -> None:
         summary.click()
 
 
-def send_empty_form(page: Page) -> None:
+def send_unconfirmed_form(page: Page) -> None:
+    page.get_by_label("Reason", exact=True).fill("OPS-412")
     page.get_by_role("button", name="Start upgrade").click()
-    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_focused()
 
 
 def sign_without_note(page: Page) -> None:
@@ -98,8 +99,9 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
     pages: list[tuple[str, Callable[[Page], None] | None]] = [
         (acme, open_menu),
         ("/", open_menu),
+        (f"{acme}search/?q=orchestrator", None),
         (f"{acme}upgrades/new", None),
-        (f"{acme}upgrades/new?changed=connectors&changed=providers&force=1", send_empty_form),
+        (f"{acme}upgrades/new?changed=connectors&changed=providers&force=1", send_unconfirmed_form),
         (f"{acme}upgrades/new?service=orchestrator&version=v0", None),
         (f"{acme}upgrades/{partial.upgrade_id}/", open_events),
         (f"{acme}upgrades/{partial.upgrade_id}/evidence", None),

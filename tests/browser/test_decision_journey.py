@@ -48,7 +48,7 @@ def test_approve_at_the_pause_and_watch_the_bake_end(
     expect(page.locator("#live[data-old]")).to_have_count(0)
     expect(decide).to_be_focused()
     page.goto("/o/acme/")
-    page.get_by_role("link", name="See the pause").click()
+    page.get_by_role("link", name="Decide:").click()
     decide.click()
     expect(page.get_by_text("Next, all production traffic moves to the new tasks")).to_be_visible()
     page.get_by_label("Reason").fill("OPS-412: checked on the test port")

@@ -84,7 +84,7 @@ def test_list_filters_keep_page_and_selection(cast: Cast, engine_room: Runtime, 
     expect(page).to_have_url(re.compile(r"status=deploying"))
     assert stayed(page)
 
-    rows.first.get_by_role("link").last.click()
+    rows.first.get_by_role("link").first.click()
     page.get_by_role("main").get_by_role("link", name="Deployments").click()
     expect(page).to_have_url(re.compile("status=deploying"))
 

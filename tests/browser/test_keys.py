@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import OF_COLOUR, OpenPage, scrolls_sideways, violations
 from tests.browser.test_history_page import record_past_upgrades
 from tests.conftest import Cast
+from tests.deployments.conftest import make_agent, make_deployment
 from tests.local_aws import LocalAws
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -50,7 +51,7 @@ def test_a_key_opens_the_list_and_escape_restores_the_focus(cast: Cast, open_pag
     expect(page.get_by_role("button", name="Keys")).to_be_focused()
 
 
-def test_single_keys_navigate_but_not_while_typing(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
+def test_two_keys_navigate_but_one_does_not(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
     page = open_page(HISTORY, cast.operator)
 
     page.keyboard.press("/")
@@ -63,7 +64,10 @@ def test_single_keys_navigate_but_not_while_typing(cast: Cast, platform: LocalAw
     page.keyboard.press("Control+d")
     page.keyboard.press("Shift+D")
     expect(page).to_have_url(re.compile(r"/upgrades/"))
+    page.keyboard.press("d")
+    expect(page).to_have_url(re.compile(r"/upgrades/"))
     for key, title in (("d", "Deployments"), ("a", "Activity"), ("h", "History"), ("o", "Overview")):
+        page.keyboard.press("g")
         page.keyboard.press(key)
         expect(page).to_have_title(re.compile(f"^{title} · Acme"))
         page.wait_for_load_state()
@@ -79,7 +83,7 @@ def test_a_key_refreshes_live_blocks(cast: Cast, platform: LocalAws, open_page: 
 def test_single_keys_switched_off_stay_off(cast: Cast, open_page: OpenPage) -> None:
     page = open_page(HISTORY, cast.operator)
     page.get_by_role("button", name="Keys").click()
-    page.get_by_label("Single-key shortcuts").uncheck()
+    page.get_by_label("Letter shortcuts").uncheck()
     page.keyboard.press("Escape")
     page.reload()
 
@@ -89,7 +93,7 @@ def test_single_keys_switched_off_stay_off(cast: Cast, open_page: OpenPage) -> N
     expect(page).to_have_url(re.compile(f"{HISTORY}$"))
 
     page.get_by_role("button", name="Keys").click()
-    page.get_by_label("Single-key shortcuts").check()
+    page.get_by_label("Letter shortcuts").check()
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
@@ -101,6 +105,10 @@ def test_without_javascript_dead_buttons_are_hidden(cast: Cast, open_page: OpenP
     expect(page.get_by_role("button", name="Keys")).to_be_hidden()
     expect(page.get_by_role("button", name="Go to")).to_be_hidden()
     expect(page.get_by_role("dialog")).to_be_hidden()
+    page.get_by_role("link", name="Search").click()
+    page.get_by_label("Agent, deployment").fill("upgrade serv")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_role("main").get_by_role("link")).to_have_text("Upgrade services")
 
 
 def test_the_palette_follows_links_by_keyboard(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
@@ -153,15 +161,44 @@ def test_arrows_cycle_through_the_palette(cast: Cast, platform: LocalAws, open_p
     expect(page).to_have_title(re.compile("^Overview"))
 
 
-def test_an_upgrade_id_opens_its_page(cast: Cast, open_page: OpenPage) -> None:
+@pytest.mark.parametrize("typed", [" upgrade-2026-0101-000000-000000 ", "0101-000000 failed"])
+def test_a_part_of_an_id_opens_its_page(cast: Cast, open_page: OpenPage, typed: str) -> None:
     record_past_upgrades(cast, failed=1, succeeded=0)
     page = open_page("/o/acme/activity/", cast.viewer)
 
     page.keyboard.press("Meta+k")
-    page.keyboard.type(" upgrade-2026-0101-000000-000000 ")
+    page.keyboard.type(typed)
     page.keyboard.press("Enter")
 
     expect(page).to_have_url(re.compile("/o/acme/upgrades/upgrade-2026-0101-000000-000000/$"))
+
+
+def test_a_command_in_the_palette_opens_its_form(cast: Cast, open_page: OpenPage) -> None:
+    deployment = make_deployment(cast, make_agent(cast, "Triage agent"))
+    page = open_page("/o/acme/activity/", cast.operator)
+    palette = page.get_by_role("dialog", name="Go to")
+
+    page.keyboard.press("Control+k")
+    page.keyboard.type("stop tri")
+    expect(palette.get_by_role("option")).to_have_count(1)
+    assert wrong_with(page, "palette with a command") == []
+    page.keyboard.press("Enter")
+
+    expect(page).to_have_url(re.compile(f"/o/acme/deployments/{deployment.pk}/stop$"))
+
+
+def test_j_and_k_move_through_rows_and_enter_opens(cast: Cast, open_page: OpenPage) -> None:
+    record_past_upgrades(cast, failed=2, succeeded=0)
+    page = open_page(HISTORY, cast.viewer)
+    rows = page.locator("tbody th a")
+
+    for key, focused in (("j", 0), ("j", 1), ("j", 1), ("k", 0)):
+        page.keyboard.press(key)
+        expect(rows.nth(focused)).to_be_focused()
+    opens = rows.first.get_attribute("href")
+    page.keyboard.press("Enter")
+
+    expect(page).to_have_url(re.compile(f"{opens}$"))
 
 
 def test_anonymous_pages_have_keys_but_no_palette(cast: Cast, open_page: OpenPage) -> None:

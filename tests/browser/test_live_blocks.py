@@ -54,7 +54,7 @@ def test_what_a_person_opened_or_selected_survives_a_refresh(
     card = page.get_by_role("region", name="Agent service")
     page.locator("#live").evaluate("block => { block.dataset.first = ''; }")
 
-    summary = card.locator("summary")
+    summary = card.locator("summary").first
     # A slow click that spans a refresh must still take effect.
     summary.hover()
     page.mouse.down()

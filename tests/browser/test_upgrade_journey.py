@@ -55,7 +55,7 @@ def test_sign_in_trigger_and_watch_to_the_end(cast: Cast, engine: Engine, guard:
     engine.step()
     running = upgrade.rollouts.get().target_running
     expect(card.get_by_role("list", name="Tasks")).to_contain_text(f"{running} new running")
-    expect(page).to_have_title(f"In progress: {upgrade.upgrade_id} · Acme Robotics · Operations portal")
+    expect(page).to_have_title("In progress: Agent service to v9.9.0 · Acme Robotics · Operations portal")
     engine.run(upgrade, seconds=15)
     expect(card).to_contain_text("Rolled out: 4 of 4 tasks running.")
     expect(page.get_by_role("region", name="Validation", exact=True)).to_contain_text("Needs validation")
@@ -97,14 +97,14 @@ def test_trigger_watch_and_stop_without_javascript(cast: Cast, engine: Engine, o
 
 
 def test_a_target_in_use_is_disabled_with_its_reason(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:
-    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
+    trigger_upgrade(cast.acme, actor=cast.operator, service="agent", force_new_deployment=True)
     page = open_page("/o/acme/upgrades/new", cast.operator)
 
     expect(page.get_by_role("radio", name="Agent service")).to_be_disabled()
     expect(page.get_by_role("radio", name="All three")).to_be_disabled()
     expect(page.get_by_role("radio", name="Orchestrator")).to_be_enabled()
-    page.get_by_role("link", name=upgrade.upgrade_id).first.click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Upgrade of agent service")
+    page.get_by_role("link", name="Agent service to latest").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Agent service to latest")
 
 
 def test_the_plan_follows_the_choices_and_keeps_what_was_typed(
@@ -176,11 +176,12 @@ def test_pre_flight_loads_later_and_may_ask_for_a_reason(
     page.get_by_label("Force new deployment").check()
     expect(page.get_by_label("Type acme to confirm")).to_be_visible()
     expect(override).to_have_value("the vendor asked for it")
-    expect(checks.get_by_text("organization", exact=True)).to_be_visible()
+    expect(checks.locator("details[open] dt").first).to_be_visible()
     assert [url for url in asked if "preflight" in url] == []
 
     # The browser does not submit the form without a reason.
     override.fill("")
+    page.get_by_label("Reason", exact=True).fill("OPS-413")
     page.get_by_label("Type acme to confirm").fill("acme")
     page.get_by_role("button", name="Start upgrade").click()
     expect(override).to_be_focused()
@@ -192,7 +193,7 @@ def test_pre_flight_loads_later_and_may_ask_for_a_reason(
     expect(checks).to_contain_text("No check failed.")
     expect(override).to_have_count(0)
     page.get_by_role("button", name="Start upgrade").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Upgrade of orchestrator")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Orchestrator to latest")
 
 
 @pytest.mark.usefixtures("registry")
@@ -212,13 +213,11 @@ def test_a_version_up_and_back_down_by_its_page(cast: Cast, engine: Engine, guar
     page.get_by_label("Type acme to confirm").fill("acme")
     button.click()
 
-    expect(page.get_by_role("heading", level=1)).to_have_text(
-        "Rollback of agent service, orchestrator and customer portal"
-    )
+    expect(page.get_by_role("heading", level=1)).to_have_text("Rollback of all three to v9.9.0")
     rollback = Upgrade.objects.get(kind="rollback")
     engine.run(rollback, seconds=15)
     expect(page.get_by_text("Rolled back: agent service, orchestrator, customer portal.").first).to_be_visible()
-    page.get_by_role("link", name=upgrade.upgrade_id).click()
+    page.get_by_role("link", name="All three to v9.9.1").click()
     expect(page.get_by_text("Rolled back: agent service, orchestrator, customer portal.")).to_be_visible()
     expect(page.get_by_role("link", name="Roll back", exact=True)).to_have_count(0)
 

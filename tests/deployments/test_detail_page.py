@@ -1,5 +1,6 @@
 """The page of one deployment: its state, the time window over timeline, metrics and logs, and the htmx regions."""
 
+import html
 import json
 import time
 from collections.abc import Callable
@@ -235,13 +236,12 @@ def test_a_level_counts_and_shows_what_is_worse(
     put_lines(platform, ready, "INFO a", "ERROR b", "Traceback (most recent call last):", "KeyError: 'MODEL_ID'")
     client = client_for(cast.viewer)
 
-    logs = region(client, ready, "logs", "?range=6h&level=ERROR").context["logs"]
+    logs = region(client, ready, "logs", "?range=6h&level=ERROR&task=put").context["logs"]
 
     assert [record.message for record in logs.records] == [
         "ERROR b\nTraceback (most recent call last):\nKeyError: 'MODEL_ID'"
     ]
-    assert dict(logs.levels)["ERROR"] == 1
-    assert dict(logs.levels)["INFO"] > 1
+    assert dict(logs.levels) == {"CRITICAL": 0, "ERROR": 1, "WARNING": 1, "INFO": 2, "DEBUG": 2}
 
 
 def test_follower_gets_late_lines_and_keeps_polling(
@@ -259,6 +259,22 @@ def test_follower_gets_late_lines_and_keeps_polling(
     assert "late line" in [record.message for record in polled.context["newer"]]
     assert f"after={following.after}" not in polled.content.decode()
     assert "after=" in polled.content.decode()
+
+
+def test_the_overview_names_the_last_error_of_a_failed_deployment(
+    cast: Cast, client_for: SignedIn, ready: Deployment, platform: LocalAws
+) -> None:
+    trace = ["ERROR start-up failed", "Traceback (most recent call last):", "KeyError: 'MODEL_ID'"]
+    put_lines(platform, ready, *trace, "ERROR main: exited with code 1")
+    Deployment.objects.filter(pk=ready.pk).update(status="failed", status_at=timezone.now())
+
+    client = client_for(cast.viewer)
+    deadline, page = time.monotonic() + 5, ""
+    while "KeyError: 'MODEL_ID'" not in page and time.monotonic() < deadline:  # the page does not wait for AWS
+        page = html.unescape(client.get("/o/acme/").content.decode())
+
+    assert "KeyError: 'MODEL_ID'" in page
+    assert f'href="{address(ready)}#logs"' in page
 
 
 def put_lines(platform: LocalAws, deployment: Deployment, *messages: str, ago: float = 5) -> None:

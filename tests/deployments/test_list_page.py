@@ -1,7 +1,9 @@
 """The list of deployments: filters in the URL, counts, the live fragment, and bulk commands."""
 
+import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.test import Client
@@ -75,6 +77,43 @@ def test_every_order_is_total(cast: Cast, client_for: SignedIn, query: str, orde
 
     names = {deployment.pk: name for name, deployment in made.items()}
     assert "".join(names[item.pk] for item in items) == order
+    assert walk(client_for(cast.viewer), items[0], query) == [item.pk for item in items]
+
+
+def walk(client: Client, first: Deployment, query: str) -> list[Any]:
+    """Follow the links to the next deployment of the filtered list, and return the ids; backwards they are the same."""
+    link, forth, back = f"?{urlencode({'list': query or 'all'})}", [first.pk], list[Any]()
+    while after := client.get(f"{LIST}{forth[-1]}/{link}").context["neighbours"].after:
+        forth.append(after)
+    here = forth[-1]
+    while here:
+        back.append(here)
+        here = client.get(f"{LIST}{here}/{link}").context["neighbours"].before
+    assert back == forth[::-1]
+    return forth
+
+
+def test_the_first_link_of_a_row_opens_it_with_filters(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
+) -> None:
+    client = client_for(cast.viewer)
+    row = read_html(client.get(f"{LIST}?status=failed")).partition("<tbody>")[2]
+
+    opens = re.findall(r'href="([^"]+)"', row)[:2]
+    page = read_html(client.get(opens[0]))
+
+    failed = three["failed"]
+    assert opens == [f"{LIST}{failed.pk}/?list=status%3Dfailed", f"/o/acme/agents/{failed.agent_id}/"]
+    assert f'<a href="{LIST}?status=failed">Deployments</a>' in page
+
+
+@pytest.mark.parametrize("query", ["?list=sort%3Dwrong", "?list=%00", "?list=agent%3D1", ""])
+def test_a_page_opened_otherwise_has_no_neighbours(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment], query: str
+) -> None:
+    page = client_for(cast.viewer).get(f"{LIST}{three['ready'].pk}/{query}")
+
+    assert (page.status_code, b'rel="next"' in page.content) == (200, False)
 
 
 def test_filter_by_agent_and_the_start_of_an_id(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
@@ -226,6 +265,16 @@ def test_an_invalid_bulk_command_changes_nothing(
 
     assert response.status_code == 422
     assert said in response.content.decode()
+
+
+def test_bulk_kill_promises_nothing_for_a_killed_one(
+    cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
+) -> None:
+    Deployment.objects.filter(pk=three["ready"].pk).update(status="killed")
+
+    asked = client_for(cast.operator).post(BULK, {"command": "kill", "id": [str(three["ready"].pk)]})
+
+    assert "No change. It is already killed." in asked.content.decode()
 
 
 def test_viewer_cannot_act_in_bulk(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:

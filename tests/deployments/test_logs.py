@@ -107,6 +107,7 @@ def test_the_answer_has_its_shape(cast: Cast, client_for: SignIn, deployment: De
         "deployment_id": str(deployment.pk),
         "deployment_status": "ready",
         "items": [],
+        "skip": 0,
         "limit": 100,
         "level": None,
         "q": None,
@@ -117,6 +118,20 @@ def test_the_answer_has_its_shape(cast: Cast, client_for: SignIn, deployment: De
         "read_at": "x",
         "error": None,
     }
+
+
+def test_skip_is_an_offset_within_the_reading(
+    cast: Cast, client_for: SignIn, deployment: Deployment, group: Group
+) -> None:
+    group.put("a", "b", "c", "d", ago=40, step=10)
+    client, path = client_for(cast.viewer), f"{DEPLOYMENTS}/{deployment.pk}/logs"
+
+    answer = client.get(path, {"skip": 1, "limit": 2}).json()
+    rest = client.get(path, {"cursor": answer["next_cursor"], "skip": 0}).json()
+
+    assert [item["message"] for item in answer["items"]] == ["c", "b"]
+    assert (answer["skip"], answer["has_more"]) == (1, True)
+    assert [item["message"] for item in rest["items"]] == ["a"]
 
 
 def test_only_the_tasks_of_this_deployment_newest_first(deployment: Deployment, group: Group) -> None:
@@ -265,7 +280,8 @@ def test_without_any_read_it_is_502_and_aws_is_asked_once(
         ("level=LOUD", "level"),
         ("since=yesterday", "since"),
         ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "since"),
-        ("skip=1", "skip"),
+        ("skip=-1", "skip"),
+        ("skip=1&cursor=12:a", "skip"),
         (f"q={'x' * 201}", "q"),
     ],
 )

@@ -57,6 +57,7 @@ def test_the_answer_has_its_shape(cast: Cast, client_for: SignIn, deployment: De
         "deployment_id": str(deployment.pk),
         "deployment_status": "ready",
         "items": [],
+        "skip": 0,
         "limit": 5,
         "has_more": True,
         "period_seconds": 60,
@@ -65,6 +66,17 @@ def test_the_answer_has_its_shape(cast: Cast, client_for: SignIn, deployment: De
         "read_at": answer["read_at"],
         "error": None,
     }
+
+
+def test_skip_is_an_offset_within_the_reading(cast: Cast, client_for: SignIn, deployment: Deployment) -> None:
+    client, path = client_for(cast.viewer), f"{DEPLOYMENTS}/{deployment.pk}/metrics"
+    whole = client.get(path).json()["items"]
+
+    answer = client.get(path, {"skip": 2, "limit": 3}).json()
+    beyond = client.get(path, {"skip": len(whole)}).json()
+
+    assert (answer["items"], answer["skip"], answer["has_more"]) == (whole[2:5], 2, True)
+    assert (beyond["items"], beyond["has_more"]) == ([], False)
 
 
 def test_points_are_oldest_first_and_there_is_none_without_tasks(deployment: Deployment) -> None:

@@ -71,6 +71,14 @@ def test_pages_are_newest_first_and_counted(cast: Cast, client: Client, agent: A
     assert "events" not in first["items"][0]
 
 
+def test_an_id_may_be_in_upper_case(cast: Cast, client: Client, agent: Agent) -> None:
+    deployment = make_deployment(cast, agent)
+    upper, lower = (client.get(f"{DEPLOYMENTS}/{each}") for each in (str(deployment.pk).upper(), deployment.pk))
+
+    assert (upper.status_code, upper.json()) == (200, lower.json())
+    assert client.get(f"/agents/{str(agent.pk).upper()}/deploy").status_code == 405
+
+
 def test_filters_combine_and_are_echoed(cast: Cast, client: Client, agent: Agent) -> None:
     other = make_agent(cast, "Invoice agent")
     ready = make_deployment(cast, agent)

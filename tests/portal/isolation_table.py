@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,9 +19,10 @@ from django.utils import timezone
 
 from deployments.models import Agent, Deployment, DeploymentEvent, Revision
 from portal.access import Policy
+from portal.accounts.tokens import hash_secret
 from portal.errors import API_PREFIXES
 from portal.idempotency import IdempotencyKey
-from portal.models import AuditEvent, Membership, Organization, Role
+from portal.models import ApiToken, AuditEvent, Membership, Organization, Role, Scope, TokenKind
 from portal.models.notifications import NotificationChannel, NotificationDelivery
 from tests.conftest import Cast, make_person
 from tests.deployments.conftest import make_agent, make_deployment
@@ -94,12 +96,14 @@ class Place:
     channel_id: str
     delivery_id: str
     membership_id: str
+    token_id: str
 
     @property
     def ids(self) -> list[str]:
         """The ids, except the membership's, which is a number that appears on every page."""
         upgrades = [self.upgrade_id, self.ended_id]
-        return [*upgrades, self.agent_id, *self.deployments.values(), self.channel_id, self.delivery_id]
+        others = [self.channel_id, self.delivery_id, self.token_id]
+        return [*upgrades, self.agent_id, *self.deployments.values(), *others]
 
     def words(self, row: Row) -> dict[str, str]:
         return {
@@ -111,6 +115,7 @@ class Place:
             "delivery_id": self.delivery_id,
             "membership_id": self.membership_id,
             "number": "1",
+            "token_id": self.token_id,
             "kind": "webhook",
             "command": row.command,
             "form": "txt",
@@ -128,6 +133,7 @@ NOWHERE = Place(
     channel_id=str(uuid.uuid4()),
     delivery_id=str(uuid.uuid4()),
     membership_id="987654321",
+    token_id=str(uuid.uuid4()),
 )
 
 AGENT = {"name": "Matrix agent", "image": "registry.example.com/matrix:v1"}
@@ -210,7 +216,7 @@ def agent_pages() -> Iterator[Row]:
 
 def deployment_api(prefix: str) -> Iterator[Row]:
     """Return the row at the documented root path and the same row under /api/v1."""
-    one, agents = f"{prefix}deployments/<uuid:deployment_id>", f"{prefix}agents"
+    one, agents = f"{prefix}deployments/<any_uuid:deployment_id>", f"{prefix}agents"
     create: Body = {"agent_id": "<agent_id>", "replicas": 2}
     lists = ("agent_id=<agent_id>", "q=<deployment_id>")
     yield Row(f"{prefix}deployments", Policy.VIEWER, sends={"post": create}, queries=lists)
@@ -221,10 +227,10 @@ def deployment_api(prefix: str) -> Iterator[Row]:
     yield Row(f"{one}/stop", Policy.OPERATOR, get=False, sends={"post": {}})
     yield Row(f"{one}/restart", Policy.OPERATOR, get=False, sends={"post": {}}, status="stopped")
     yield Row(agents, Policy.VIEWER, sends={"post": AGENT})
-    yield Row(f"{agents}/<uuid:agent_id>", Policy.VIEWER, sends={"patch": {"name": "Renamed"}})
-    yield Row(f"{agents}/<uuid:agent_id>/deploy", Policy.OPERATOR, get=False, sends={"post": {}})
-    revision = f"{agents}/<uuid:agent_id>/revisions/<int:number>"
-    yield Row(f"{agents}/<uuid:agent_id>/revisions", Policy.VIEWER)
+    yield Row(f"{agents}/<any_uuid:agent_id>", Policy.VIEWER, sends={"patch": {"name": "Renamed"}})
+    yield Row(f"{agents}/<any_uuid:agent_id>/deploy", Policy.OPERATOR, get=False, sends={"post": {}})
+    revision = f"{agents}/<any_uuid:agent_id>/revisions/<int:number>"
+    yield Row(f"{agents}/<any_uuid:agent_id>/revisions", Policy.VIEWER)
     yield Row(revision, Policy.VIEWER)
     yield Row(f"{revision}/restore", Policy.OPERATOR, get=False, sends={"post": {"newest": 2}})
 
@@ -236,6 +242,7 @@ def settings_pages() -> Iterator[Row]:
     yield Row(f"{base}/", Policy.VIEWER)
     safeguard: dict[str, Body] = {"post": {"name": "requires_reauthentication", "on": "1"}}
     yield Row(f"{base}/safeguards", Policy.ADMIN, get=False, sends=safeguard)
+    yield Row(f"{base}/links", Policy.ADMIN, sends={"post": {"runbook_link": "https://wiki.example.com/{service}"}})
     yield Row(f"{base}/second-approver", Policy.ADMIN, get=False, sends={"post": {"on": "1"}})
     yield Row(f"{base}/channels/new/<slug:kind>", Policy.ADMIN, sends={"post": form})
     yield Row(f"{one}/", Policy.VIEWER)
@@ -251,10 +258,15 @@ def settings_pages() -> Iterator[Row]:
     yield Row(f"{base}/members/new", Policy.ADMIN, sends={"post": added})
     yield Row(f"{member}/role", Policy.ADMIN, get=False, sends={"post": {"role": "operator"}})
     yield Row(f"{member}/remove", Policy.ADMIN, sends={"post": None})
+    made = ONCE | {"name": "Matrix", "scopes": ["read"], "days": "30"}
+    yield Row(f"{base}/tokens/", Policy.VIEWER)
+    yield Row(f"{base}/tokens/new", Policy.ADMIN, sends={"post": made})
+    yield Row(f"{base}/tokens/<uuid:token_id>/revoke", Policy.ADMIN, sends={"post": None})
 
 
 TENANT = [
     Row("o/<slug:slug>/", Policy.VIEWER),
+    Row("o/<slug:slug>/search/", Policy.VIEWER, queries=("q=<deployment_id>", "q=<agent_id>")),
     Row("o/<slug:slug>/activity/", Policy.VIEWER, queries=("subject=<agent_id>",)),
     Row("o/<slug:slug>/activity.csv", Policy.VIEWER, queries=("subject=<agent_id>",)),
     *upgrade_rows(),
@@ -272,6 +284,10 @@ PERSONAL = {
     "account/invitations/<int:membership_id>/accept",
     "account/invitations/<int:membership_id>/decline",
     "account/organizations/<slug:slug>/leave",
+    "account/tokens/",
+    "account/tokens/new",
+    "account/tokens/<uuid:token_id>/revoke",
+    "account/times",
     "api/v1/auth/logout",
     "api/v1/auth/reauthenticate",
 }
@@ -314,6 +330,16 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
     membership = Membership.objects.create(
         organization=organization, user=member, role=Role.VIEWER, accepted_at=timezone.now()
     )
+    token = ApiToken.objects.create(
+        organization=organization,
+        user=by,
+        kind=TokenKind.ORGANIZATION,
+        name="Matrix pipeline",
+        secret_hash=hash_secret(organization.slug),
+        hint="aop_matr",
+        scopes=[Scope.READ],
+        expires_at=timezone.now() + timedelta(days=1),
+    )
     return Place(
         slug=organization.slug,
         upgrade_id=upgrade.upgrade_id,
@@ -323,6 +349,7 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
         channel_id=str(channel.pk),
         delivery_id=str(delivery.pk),
         membership_id=str(membership.pk),
+        token_id=str(token.pk),
     )
 
 
@@ -335,7 +362,7 @@ def read_rows(organization: Organization, *, audit: bool = True) -> dict[str, st
         *(Upgrade, Rollout, Decision, UpgradeEvent, UpgradeCheck, ValidationRun),
         *(Agent, Revision, Deployment, DeploymentEvent),
         *(IdempotencyKey, Membership, *([AuditEvent] if audit else [])),
-        *(NotificationChannel, NotificationDelivery),
+        *(NotificationChannel, NotificationDelivery, ApiToken),
     )
     owners = {Organization._meta.db_table: "id"} | {model._meta.db_table: "organization_id" for model in models}
     digest = "SELECT '{0}', md5(coalesce(string_agg({0}::text, '|' ORDER BY {0}::text), '')) FROM {0} WHERE {1} = %s"

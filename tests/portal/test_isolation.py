@@ -296,7 +296,7 @@ def test_pages_ignore_foreign_ids_in_body_and_query(cast: Cast, place: Place, cl
 
 # --- canaries ------------------------------------------------------------------------------------------------------
 
-CANARY = "canary"
+CANARY = "kanary"
 HEARD = [
     *("reason", "-service", "-from", " error", " task", " event", " name", "@example.com", "-open", "-ended"),
     *(" agent", "/image", " description", " value", "-node", " deployment failed", " happened", "-actor"),
@@ -386,6 +386,7 @@ def test_no_response_to_a_stranger_contains_a_canary(cast: Cast, platform: Local
         "/o/acme/deployments/?q=anar",
         "/o/acme/deployments/?sort=agent",
         "/o/acme/agents/?q=anar",
+        "/o/acme/search/?q=anar",
         "/deployments?q=anar",
         "/agents?q=anar",
         "/api/docs",

@@ -12,6 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from deployments.models import Deployment
 from portal import tenancy
 from portal.models import User
+from portal.settings import PREPARE_AFTER
+from portal.web.search import NEWEST
 from tests.conftest import Cast
 from tests.deployments.conftest import DEPLOYMENTS, make_agent, make_deployment
 from tests.upgrades.conftest import UPGRADES, make_upgrade
@@ -56,6 +58,8 @@ READS = [
     (f"{PAGE_OF_LIST}?sort=agent", PAGES_OF_AGENTS),
     (f"{PAGE_OF_LIST}?q=nothing&sort=-replicas", PAGE),
     (HISTORY, PAGE),
+    ("/o/acme/search/?q=nothing", NEWEST),
+    ("/o/acme/search/?q=abcdef01", NEWEST),
 ]
 
 
@@ -145,3 +149,19 @@ def test_every_list_reads_about_a_page(cast: Cast, client_for: SignIn, large: De
         reads = [each["sql"] for each in captured.captured_queries if each["sql"].startswith("SELECT")]
         with subtests.test(f"plans of {path}"):
             assert [describe(node) for node in read_plans(cast, reads) if count_rows(node) > most] == []
+
+
+def test_a_page_is_planned_for_its_own_organization(cast: Cast, client_for: SignIn) -> None:
+    """A prepared statement gets one plan for organizations of all sizes. One that reads by key may have it."""
+    deployment = make_deployment(cast, make_agent(cast, "Agent"))
+    client = client_for(cast.viewer)
+
+    for path in (DEPLOYMENTS, PAGE_OF_LIST, UPGRADES, HISTORY, f"{DEPLOYMENTS}/{deployment.pk}"):
+        for _ in range(PREPARE_AFTER + 2):
+            assert client.get(path).status_code == 200
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        prepared = [text for (text,) in cursor.fetchall()]
+    assert any("row_to_json" in text for text in prepared)
+    assert [text for text in prepared if "LIMIT 50" in text] == []

@@ -18,7 +18,8 @@ SignedIn = Callable[[User], Client]
 View = Callable[..., Any]
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-EXAMPLES = {"slug": "acme", "int": "1", "uuid": "00000000-0000-4000-8000-000000000000", "str": "x", "path": "x"}
+UUID = "00000000-0000-4000-8000-000000000000"
+EXAMPLES = {"slug": "acme", "int": "1", "uuid": UUID, "any_uuid": UUID, "str": "x", "path": "x"}
 # Routes by regular expression have no converters to fill in.
 EXAMPLE_PATHS = {
     r"accounts/^confirm-email/(?P<key>[-:\w]+)/$": "accounts/confirm-email/x/",

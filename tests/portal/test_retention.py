@@ -17,7 +17,7 @@ from django.utils import timezone
 from portal import tasks
 from portal.audit import record
 from portal.audit_chain import verify
-from portal.models import AuditCheckpoint, AuditEvent, AuditKind, IdempotencyKey, User
+from portal.models import ApiToken, AuditCheckpoint, AuditEvent, AuditKind, IdempotencyKey, TokenKind, User
 from tests.conftest import Cast
 from tests.embedded import MAINTENANCE
 from tests.portal.conftest import acting_as, without_triggers
@@ -49,6 +49,25 @@ def test_idempotency_keys_are_deleted_after_their_days(cast: Cast) -> None:
     tasks.delete_old_idempotency_keys()
 
     assert IdempotencyKey.objects.get().key == "89"
+
+
+def test_tokens_are_deleted_ninety_days_after_their_end(cast: Cast) -> None:
+    ends = {"long expired": (-91, None), "revoked": (1, -89), "old": (1, -91), "expired": (-89, None)}
+    for name, (expires, revoked) in ends.items():
+        ApiToken.objects.create(
+            organization=cast.acme,
+            user=cast.operator,
+            kind=TokenKind.PERSONAL,
+            name=name,
+            secret_hash=name,
+            scopes=[],
+            expires_at=timezone.now() + timedelta(days=expires),
+            revoked_at=timezone.now() + timedelta(days=revoked) if revoked else None,
+        )
+
+    tasks.delete_ended_tokens()
+
+    assert set(ApiToken.objects.values_list("name", flat=True)) == {"revoked", "expired"}
 
 
 # --- audit ---------------------------------------------------------------------------------------------------------

@@ -41,7 +41,14 @@ def test_a_row_shows_who_when_what_and_the_result(cast: Cast, client_for: SignIn
 
     text = client_for(cast.viewer).get(URL).content.decode()
 
-    for said in (upgrade.upgrade_id, cast.operator.email, "all three", "Partial", "2 / 1"):
+    for said in (
+        upgrade.upgrade_id,
+        cast.operator.name,
+        cast.operator.email,
+        "All three to latest",
+        "Partial",
+        "2 of 3",
+    ):
         assert said in text
 
 
@@ -63,22 +70,29 @@ def test_a_success_is_green_only_when_it_is_validated(
 
     text = client_for(cast.viewer).get(url).content.decode()
 
-    results = text[text.index('data-label="Result"') :].partition("</td>")[0]
+    results = text[text.index('class="result"') :].partition("</td>")[0]
     assert said in results
     assert ('class="chip success"' in results) is (said == "Validated")
     assert ("Needs validation" in results) is (fields["validation"] == "needed")
 
 
 @pytest.mark.parametrize("url", [URL, "/o/acme/"])
-def test_a_row_names_its_services(cast: Cast, platform: LocalAws, client_for: SignIn, url: str) -> None:
-    two = make_upgrade(cast.acme, by=cast.operator, target="all", kind=Kind.ROLLBACK)
+def test_a_row_is_named_by_its_services_and_version(
+    cast: Cast, platform: LocalAws, client_for: SignIn, url: str
+) -> None:
+    two = make_upgrade(cast.acme, by=cast.operator, target="all", kind=Kind.ROLLBACK, version="previous", reason="Slow")
     two.rollouts.filter(service="customer-portal").delete()
-    make_upgrade(cast.acme, by=cast.operator)
+    make_upgrade(cast.acme, by=cast.operator).rollouts.update(from_version="v9.9.0", to_version="v9.9.1")
+    make_upgrade(cast.acme, by=cast.operator, target="all", version=f"sha256:{'ab' * 32}")
 
     text = client_for(cast.viewer).get(url).content.decode()
 
-    cells = re.findall(r'data-label="Services"[^>]*>\s*([^<]*?)\s*</td>', text)
-    assert cells == ["agent service", "agent service and orchestrator"]
+    assert re.findall(r'title="upgrade-[^"]+">([^<]+)</a>', text) == [
+        "All three to sha256:abababababab",
+        "Agent service to v9.9.1",
+        "Rollback of agent service and orchestrator to the previous version",
+    ]
+    assert '<p class="why" title="Slow">Slow</p>' in text
 
 
 def test_a_row_shows_the_requested_version_until_ecs_reports(cast: Cast, client_for: SignIn) -> None:
@@ -102,7 +116,7 @@ def test_a_version_step_shared_by_services_is_shown_once(cast: Cast, client_for:
 
 def version_cell(client: Client) -> str:
     """Return the version of the only row, without tags."""
-    cell = client.get(URL).content.decode().partition('data-label="Version"')[2].partition("</td>")[0]
+    cell = client.get(URL).content.decode().partition('class="step"')[2].partition("</td>")[0]
     return " ".join(re.sub(r"<[^>]+>", " ", cell.partition(">")[2]).split())
 
 

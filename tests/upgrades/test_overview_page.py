@@ -188,9 +188,9 @@ def test_its_queries_do_not_grow_with_the_upgrades(
     client = client_for(cast.viewer)
     client.get(URL)
 
-    # Organization with the rest of the frame, open upgrade, last rollouts and their results, recent upgrades (with their
-    # rollouts), deployments by status.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 6 + bool(rows)):
+    # Organization with the rest of the frame, activity, open upgrade, last rollouts and their results, failed deployments,
+    # deployments by status, recent upgrades (with their rollouts).
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 8 + bool(rows)):
         client.get(URL)
 
 

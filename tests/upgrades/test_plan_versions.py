@@ -73,7 +73,7 @@ def test_another_version_shows_exactly_what_would_change(
     assert "a new revision" in row
     assert would_send(page)["version"] == "v9.8.0"
     assert "Tasks replaced 4" in words(page)
-    assert "Start upgrade of agent service to v9.8.0" in page
+    assert "Start upgrade of agent service to v9.8.0" in words(page)
     assert "Downgrade: agent service from v9.9.0 to v9.8.0. The database is not rolled back" in words(page)
 
 
@@ -99,7 +99,7 @@ def test_latest_shows_its_version_and_is_sent_as_latest(cast: Cast, platform: Lo
 
     for label in ("Agent service", "Orchestrator", "Customer portal"):
         assert "v9.9.0 → v9.9.1" in get_row(page, label)
-    assert "Start upgrade of all three services to v9.9.1" in page
+    assert "Start upgrade of all three services to v9.9.1" in words(page)
     assert "Downgrade" not in page
     assert would_send(page)["version"] == "latest"
 
@@ -123,7 +123,10 @@ def test_a_version_a_service_lacks_stays_chosen_but_is_refused(
 
     assert "This upgrade cannot start. Version v9.8.0 cannot be rolled out (orchestrator: the repository" in words(page)
     assert re.search(r'id="start" disabled', page)
+    assert "cannot run v9.8.0" in get_row(page, "Orchestrator")
+    assert "v9.9.0 → v9.8.0" in get_row(page, "Agent service")
     if not headers:
+        assert page.index("Version v9.8.0 cannot be rolled out") < page.index('id="choices"')
         assert re.search(r'<option value="v9.8.0" selected', page)
 
 

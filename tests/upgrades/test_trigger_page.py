@@ -121,6 +121,29 @@ def test_a_wide_upgrade_needs_the_slug_typed(
     assert not Upgrade.objects.exists()
 
 
+@pytest.mark.parametrize("wide", [{"service": "all"}, {"force_new_deployment": "on"}])
+def test_a_wide_upgrade_needs_a_reason_and_keeps_the_ticket(
+    cast: Cast, platform: LocalAws, client_for: SignIn, wide: dict[str, str]
+) -> None:
+    client, ticket = client_for(cast.operator), "https://tickets.example.com/OPS-7"
+    form = FORM | wide | {"confirmation": "acme", "ticket": ticket}
+
+    refused = client.post(URL, form)
+    accepted = client.post(URL, form | {"reason": "A fix for sign-in"})
+
+    assert refused.status_code == 422
+    assert "Give a reason" in refused.content.decode()
+    assert accepted.status_code == 302
+    assert Upgrade.objects.get().reason == f"A fix for sign-in\n{ticket}"
+
+
+def test_a_ticket_must_be_a_web_address(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
+    page = client_for(cast.operator).post(URL, FORM | {"ticket": "javascript:alert(1)"})
+
+    assert page.status_code == 422
+    assert "Enter a valid URL." in page.content.decode()
+
+
 def test_a_single_unforced_service_needs_no_confirmation(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:
     assert client_for(cast.operator).post(URL, FORM).status_code == 302
 

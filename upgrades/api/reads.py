@@ -10,6 +10,7 @@ from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import BooleanField, Case, Count, ExpressionWrapper, OuterRef, Q, Subquery, TextField, Value, When
+from django.db.models.expressions import Combinable
 from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import NullIf
 from django.http import HttpResponse
@@ -18,7 +19,6 @@ from rest_framework.request import Request
 from portal.api.json_rows import (
     ChoiceLabel,
     Fields,
-    Given,
     JsonObject,
     JsonObjects,
     JsonPage,
@@ -29,10 +29,11 @@ from portal.api.json_rows import (
     read_list,
     read_record,
 )
+from portal.database.statements import Given
 from portal.pagination import aggregate_rows
 from upgrades.lists import upgrades_total
 from upgrades.models import Decision, Kind, Rollout, Upgrade, UpgradeCheck, UpgradeEvent, event_actor, event_uuid
-from upgrades.states import MatrixRow, PreflightCheck, Status, describe_errors, describe_upgrade
+from upgrades.states import OPEN, MatrixRow, PreflightCheck, Status, describe_errors, describe_upgrade
 
 Json = dict[str, Any]
 FILTERS = ("status", "service", "version", "initiated_by", "validation")
@@ -153,10 +154,11 @@ def with_sentences(text: str) -> Json:
     return record
 
 
-def read_upgrade(request: Request, upgrade_id: str) -> str:
-    """Return the upgrade's record as JSON. Raises PortalError as read_record does."""
-    record, checks = read_record(request, build_upgrade, {"upgrade_id": upgrade_id})
-    return f'{dumps(with_sentences(record))[:-1]},"checks":{checks}}}'
+def read_upgrade(request: Request, upgrade_id: str) -> tuple[str, bool]:
+    """Return the upgrade's record as JSON, and whether it is open. Raises PortalError as read_record does."""
+    text, checks = read_record(request, build_upgrade, {"upgrade_id": upgrade_id})
+    record = with_sentences(text)
+    return f'{dumps(record)[:-1]},"checks":{checks}}}', record["status"] in OPEN
 
 
 def build_upgrade(user: Any) -> tuple[Any, list[Any]]:
@@ -184,7 +186,7 @@ def history_item(text: str, checks: str) -> str:
 
 
 def build_history(
-    organization: OuterRef, *, skip: int, limit: int, service: str | None, **given: bool
+    organization: Combinable, *, skip: int, limit: int, service: str | None, **given: bool
 ) -> tuple[Any, Any]:
     filters: Json = {name: Given(name) if is_given else None for name, is_given in given.items()}
     filters["service"] = service

@@ -7,6 +7,7 @@ from rest_framework import serializers
 from portal.api.routes import PageQuery, StrictBoolean, StrictSerializer, StrictString, choice, describe_choices
 from portal.pagination import MAX_SKIP
 from upgrades.api.records import DEFAULT_EVENTS, MAX_EVENTS
+from upgrades.api.waiting import MAX_WAIT_SECONDS, Wait
 from upgrades.commands.refusals import MAX_REASON_LENGTH, OVERRIDE_RULE
 from upgrades.commands.sign import MAX_NOTE_LENGTH
 from upgrades.inventory.tags import LATEST
@@ -57,6 +58,23 @@ class TriggerBody(StrictSerializer):
 
     def validate_service(self, value: Any) -> str:
         return str(value)
+
+
+class StatusQuery(StrictSerializer):
+    wait = serializers.ChoiceField(
+        choices=[each.value for each in Wait],
+        default=None,
+        error_messages={"invalid_choice": describe_choices([each.value for each in Wait])},
+        help_text="Hold the answer until the new version serves all traffic, the upgrade has ended, or its validation has.",
+    )
+    timeout = serializers.IntegerField(
+        min_value=1, max_value=MAX_WAIT_SECONDS, default=None, help_text="Seconds, together with `wait`. Default 25."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["timeout"] and not attrs["wait"]:
+            raise serializers.ValidationError({"timeout": ["Only together with wait."]})
+        return attrs
 
 
 class PreflightQuery(StrictSerializer):

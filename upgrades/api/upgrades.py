@@ -26,8 +26,18 @@ from portal.api.routes import (
     read_query,
 )
 from portal.errors import found_or_404
+from portal.models import Scope
 from upgrades.api import reads, records
-from upgrades.api.requests import DecisionBody, HistoryQuery, PreflightQuery, RollbackBody, TimelineQuery, TriggerBody
+from upgrades.api.requests import (
+    DecisionBody,
+    HistoryQuery,
+    PreflightQuery,
+    RollbackBody,
+    StatusQuery,
+    TimelineQuery,
+    TriggerBody,
+)
+from upgrades.api.waiting import MAX_WAIT_SECONDS, Wait, wait_until
 from upgrades.checks.preflight import run as run_preflight
 from upgrades.commands.decide import decide_rollout
 from upgrades.commands.rollback import rollback_upgrade
@@ -40,6 +50,16 @@ from upgrades.states import Status, get_services
 
 LOCATION = OpenApiParameter(
     "Location", str, OpenApiParameter.HEADER, response=[202], description="The same as `status_url`."
+)
+# How long a client that polls waits for news.
+POLL_AGAIN_SECONDS = 2
+AGAIN = {"Retry-After": str(POLL_AGAIN_SECONDS)}
+RETRY_AFTER = OpenApiParameter(
+    "Retry-After",
+    int,
+    OpenApiParameter.HEADER,
+    response=[200, 202],
+    description="Seconds after which to ask again. On 200: while it runs, or with `wait` while it is not as far.",
 )
 
 
@@ -96,11 +116,11 @@ def preflight(request: Request) -> Response:
     operation_id="deployments_upgrade_trigger",
     tags=["upgrades"],
     summary="Trigger an upgrade",
-    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION],
+    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION, RETRY_AFTER],
     request=TriggerBody,
     responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 429, 502, 503)},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.UPGRADE)
 def trigger(request: Request) -> Response:
     """Record an upgrade to be carried out.
 
@@ -127,39 +147,52 @@ def trigger(request: Request) -> Response:
     operation_id="deployments_upgrade_status",
     tags=["upgrades"],
     summary="Status of an upgrade",
+    parameters=[StatusQuery, RETRY_AFTER],
     responses={200: records.UpgradeRecord, **errors(400, 401, 404, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
 def status(request: Request, upgrade_id: str) -> HttpResponse:
-    """Return the recorded upgrade. Each service shows its state in ECS as of `last_checked_at`."""
-    read_query(request)
-    return respond_json(reads.read_upgrade(request, upgrade_id))
+    """Return the recorded upgrade. Each service shows its state in ECS as of `last_checked_at`.
+
+    With `wait` the answer is held until the upgrade is as far, for `timeout` seconds at most. Without a free place to wait,
+    and after the time, it is the present state, with `Retry-After`.
+    """
+    query = read_query(request, StatusQuery)
+    again = None
+    if query["wait"]:
+        again = wait_until(request, upgrade_id, Wait(query["wait"]), query["timeout"] or MAX_WAIT_SECONDS)
+    record, is_open = reads.read_upgrade(request, upgrade_id)
+    if is_open and not query["wait"]:
+        again = POLL_AGAIN_SECONDS
+    return respond_json(record, headers={"Retry-After": str(again)} if again else {})
 
 
 @extend_schema(
     operation_id="deployments_upgrade_stop",
     tags=["upgrades"],
     summary="Stop an upgrade",
+    parameters=[RETRY_AFTER],
     request=None,
     responses={202: records.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.UPGRADE)
 def stop(request: Request, upgrade_id: str) -> HttpResponse:
     """Request a stop. ECS rolls back the running rollout, and later services are not attempted."""
     read_query(request)
     read_body(request, NoBody)
     stop_upgrade(find_upgrade(request, upgrade_id), actor=person(request))
-    return respond_json(reads.read_upgrade(request, upgrade_id), status=202)
+    return respond_json(reads.read_upgrade(request, upgrade_id)[0], status=202, headers=AGAIN)
 
 
 @extend_schema(
     operation_id="deployments_upgrade_decision",
     tags=["upgrades"],
     summary="Decide at a pause",
+    parameters=[RETRY_AFTER],
     request=DecisionBody,
     responses={202: records.UpgradeRecord, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.APPROVE)
 def decision(request: Request, upgrade_id: str) -> HttpResponse:
     """Continue a paused rollout, or roll it back.
 
@@ -171,7 +204,7 @@ def decision(request: Request, upgrade_id: str) -> HttpResponse:
     read_query(request)
     body = read_body(request, DecisionBody)
     decide_rollout(find_upgrade(request, upgrade_id), actor=person(request), is_fresh=is_fresh(request), **body)
-    return respond_json(reads.read_upgrade(request, upgrade_id), status=202)
+    return respond_json(reads.read_upgrade(request, upgrade_id)[0], status=202, headers=AGAIN)
 
 
 @extend_schema(
@@ -191,11 +224,11 @@ def events(request: Request, upgrade_id: str) -> HttpResponse:
     operation_id="deployments_upgrade_rollback",
     tags=["upgrades"],
     summary="Roll an upgrade back",
-    parameters=[IDEMPOTENCY_KEY, LOCATION],
+    parameters=[IDEMPOTENCY_KEY, LOCATION, RETRY_AFTER],
     request=RollbackBody,
     responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 503)},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.UPGRADE)
 def rollback(request: Request, upgrade_id: str) -> Response:
     """Record a new upgrade of kind `rollback`.
 
@@ -242,7 +275,7 @@ def find_upgrade(request: Request, upgrade_id: str) -> Upgrade:
 
 def accepted(upgrade: Upgrade) -> Response:
     """Return the 202 answer. It holds only what never changes, so that a repeated Idempotency-Key gets the same one."""
-    rollouts = list(upgrade.rollouts.all())
+    rollouts = upgrade.recorded or list(upgrade.rollouts.all())
     names = ", then ".join(rollout.service for rollout in rollouts)
     status_url = reverse("upgrade-status", args=[upgrade.upgrade_id])
     body = {
@@ -259,4 +292,4 @@ def accepted(upgrade: Upgrade) -> Response:
         "estimated_seconds": upgrade.estimated_seconds,
         "status_url": status_url,
     }
-    return Response(body, status=202, headers={"Location": status_url})
+    return Response(body, status=202, headers={"Location": status_url, **AGAIN})

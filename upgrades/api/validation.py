@@ -7,6 +7,7 @@ from rest_framework.response import Response
 from portal.access import Policy, person
 from portal.api.routes import NoBody, api_route, errors, read_body, read_query
 from portal.attempts import note_organization
+from portal.models import Scope
 from upgrades.api import records
 from upgrades.api.evidence import build_evidence
 from upgrades.api.requests import SignBody
@@ -29,7 +30,7 @@ from upgrades.commands.sign import probe_again, sign_check
     request=SignBody,
     responses={200: records.Matrix, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
-@api_route("GET", "POST", allow=Policy.VIEWER)
+@api_route("GET", "POST", allow=Policy.VIEWER, scope=Scope.APPROVE)
 def validation(request: Request, upgrade_id: str) -> Response:
     """Return the post-upgrade matrix: results of the portal's own checks, and signatures. POST signs one row.
 
@@ -50,7 +51,7 @@ def validation(request: Request, upgrade_id: str) -> Response:
     request=None,
     responses={202: records.Matrix, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.UPGRADE)
 def probe(request: Request, upgrade_id: str) -> Response:
     """Start the portal's own checks of the validation again. Signatures are kept."""
     read_query(request)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
@@ -20,6 +21,7 @@ from django.utils import timezone
 
 from portal import soft_cache
 from portal.aws.ecs import DeploymentConfiguration
+from portal.database.statements import Given, Statement
 from portal.models import Organization
 from portal.request_id import request_pool
 from portal.templatetags.formatting import duration
@@ -52,6 +54,8 @@ POLL_SECONDS = 0.1
 # A result that refuses a request is at most this old, if there is time to read again. Pages show older results.
 BLOCKING_SECONDS = 1.0
 QUICK_SECONDS = 0.5
+# Statements kept in each process, by the services that they name.
+SERVICES_KEPT = 20
 OTHER_CONTROLLER = "A controller other than ECS deploys it and supervises its rollouts."
 TOO_LATE = "No answer yet. Check again in a few seconds."
 
@@ -331,9 +335,7 @@ def build_detection_facts(configuration: DeploymentConfiguration) -> dict[str, A
 
 def check_permission(organization: Organization, services: list[str]) -> Finding:
     """Report the newest attempt to update, because only an update can test the permission. *Costs* one query."""
-    attempts = Rollout.objects.attempted().filter(is_known_in_ecs() | Q(outcome=Outcome.ACCESS_DENIED))
-    columns = attempts.values_list("upgrade__created_at", "id", "upgrade__upgrade_id", "service", "outcome")
-    newest = max(newest_of_each(columns, organization, services), default=None)
+    newest = max(make_attempts(tuple(services)).read(organization=organization.pk), default=None)
     facts: dict[str, Any] = {"permission": "ecs:UpdateService"}
     if newest is None:
         return Finding(UNKNOWN, "Only an upgrade can test this, and there has not been one yet.", facts)
@@ -342,6 +344,13 @@ def check_permission(organization: Organization, services: list[str]) -> Finding
     failure = "was denied permission to" if outcome == Outcome.ACCESS_DENIED else "could"
     attempt = f"The last one, {upgrade_id}, {failure} update the {inline_label(service)}."
     return Finding(UNKNOWN, f"Only an upgrade can test this. {attempt}", facts)
+
+
+@lru_cache(maxsize=SERVICES_KEPT)
+def make_attempts(services: tuple[str, ...]) -> Statement:
+    attempts = Rollout.objects.attempted().filter(is_known_in_ecs() | Q(outcome=Outcome.ACCESS_DENIED))
+    columns = attempts.values_list("upgrade__created_at", "id", "upgrade__upgrade_id", "service", "outcome")
+    return Statement(newest_of_each(columns, Given("organization"), services))
 
 
 # The platform

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, OuterRef, Subquery
 from django.db.models.functions import Now
 
 from portal import leases
@@ -320,12 +321,16 @@ def finish_run(lease: Lease[ValidationRun], checks: dict[MatrixRow, UpgradeCheck
 
 
 def open_missing_matrices() -> None:
-    """Create the matrix of upgrades that ended without one: during a self-upgrade, the previous release may end some."""
-    lately = Upgrade.objects.filter(
-        completed_at__gt=Now() - timedelta(days=1), rollouts__outcome__in=ROLLED_OUT, validation_run__isnull=True
-    )
+    """Create the matrix of upgrades that ended without one: during a self-upgrade, the previous release may end some.
+
+    A run ends after its upgrade has. So the runs of the last day's upgrades are found by their end, not among all.
+    """
+    since = Now() - timedelta(days=1)
+    completed = Rollout.objects.filter(upgrade=OuterRef("pk"), outcome__in=ROLLED_OUT)
+    runs = ValidationRun.objects.filter(upgrade=OuterRef("pk"), ends_at__gt=since)
+    lately = Upgrade.objects.filter(Exists(completed), ~Exists(runs), completed_at__gt=since)
     with all_organizations("the sweep looks for work everywhere"):
-        found = list(lately.values_list("pk", "organization_id").distinct()[:ROWS_PER_SWEEP])
+        found = list(lately.values_list("pk", "organization_id")[:ROWS_PER_SWEEP])
     for pk, organization_id in found:
         with organizations(organization_id), transaction.atomic():
             upgrade = Upgrade.objects.locked(pk)
@@ -339,15 +344,18 @@ def send_reminders() -> None:
     If a later upgrade has replaced what it left, there is no reminder, because it can no longer be validated.
     """
     reminded_after = timedelta(seconds=settings.UPGRADE_VALIDATION_REMINDER_SECONDS)
-    late = ValidationRun.objects.filter(
+    # A subquery of one value is read for each run of the last day. A join would read all upgrades ever left unvalidated.
+    ended = Upgrade.objects.filter(pk=OuterRef("upgrade"), completed_at__lt=Now() - reminded_after)
+    late = ValidationRun.objects.alias(validation=Subquery(ended.values("validation")[:1])).filter(
         reminded_at__isnull=True,
         ends_at__gt=Now() - reminded_after - timedelta(days=1),
-        upgrade__validation=Validation.NEEDED,
-        upgrade__completed_at__lt=Now() - reminded_after,
+        validation=Validation.NEEDED,
         organization__is_active=True,
     )
     with all_organizations("the sweep looks for work everywhere"):
-        found = list(late.select_related("upgrade__organization").order_by("pk")[:ROWS_PER_SWEEP])
+        pks = list(late.order_by("ends_at").values_list("pk", flat=True)[:ROWS_PER_SWEEP])
+        runs = ValidationRun.objects.filter(pk__in=pks).select_related("upgrade__organization").order_by("pk")
+        found = list(runs) if pks else []
     for run in found:
         with organizations(run.organization_id), transaction.atomic():
             # Guard and mark are one statement, so that only one of several schedulers notifies.

@@ -11,24 +11,30 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from portal.audit import record
+from portal.database.statements import insert, insert_sql, set_inserted
 from portal.errors import PortalError, is_unique_violation
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, User
 from portal.request_id import request_id_var
 from portal.wakeup import dispatch
 from upgrades.checks.preflight import Preflight
-from upgrades.commands.refusals import build_override, refuse_running
+from upgrades.commands.refusals import Blocker, build_override, refuse_blocked, refuse_running
 from upgrades.estimates import estimate_seconds
 from upgrades.events import record_event
 from upgrades.inventory.ecs_services import service_name
 from upgrades.models import OPEN_ROLLOUT_CONSTRAINT, Kind, Rollout, Upgrade, UpgradeCheck
 from upgrades.notifications import notify_started
 from upgrades.states import EventKind, Phase, Stage, inline_label
+
+CREATE = """
+WITH made AS ({insert} RETURNING id, organization_id, upgrade_id){key}
+SELECT id FROM made
+"""
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,20 @@ class PreparedUpgrade:
 
 
 def create_once(
-    organization: Organization, services: list[str], key: KeyUse, prepare: Callable[[], PreparedUpgrade]
+    organization: Organization,
+    services: list[str],
+    key: KeyUse,
+    prepare: Callable[[], PreparedUpgrade],
+    *,
+    blocker: Blocker | None,
 ) -> Upgrade:
-    """Record an upgrade of these services unless one of them is already rolling.
+    """Record an upgrade of these services unless one of them is already rolling (`blocker`).
 
     If the same request was sent before, return the upgrade that it created. Two requests may race: the database accepts
     one, and the other gets the answer that it would have got a moment later.
     """
     try:
-        refuse_running(organization, services)
+        refuse_blocked(blocker)
         return record_upgrade(prepare(), key)
     except (PortalError, IntegrityError) as error:
         earlier = find_earlier_upgrade(organization, key)
@@ -109,14 +120,13 @@ def record_upgrade(prepared: PreparedUpgrade, key: KeyUse) -> Upgrade:
     request, overridden = prepared.request, prepared.overridden
     actor, rolls_back = request.actor, request.rolls_back
     with transaction.atomic():
-        upgrade = create_upgrade(prepared)
-        rollouts = record_rollouts(upgrade, prepared.requested)
+        upgrade = create_upgrade(prepared, key)
+        rollouts = upgrade.recorded = record_rollouts(upgrade, prepared.requested)
         record_checks(upgrade, prepared.checked)
         if rolls_back:
             record_event(
                 rolls_back, EventKind.ROLLED_BACK, f"{upgrade.upgrade_id} is rolling this upgrade back.", actor=actor
             )
-        key.store(upgrade.upgrade_id)
         record_event(upgrade, EventKind.TRIGGERED, describe_request(prepared), actor=actor)
         notify_started(upgrade, rollouts)
         record(
@@ -130,9 +140,10 @@ def record_upgrade(prepared: PreparedUpgrade, key: KeyUse) -> Upgrade:
     return upgrade
 
 
-def create_upgrade(prepared: PreparedUpgrade) -> Upgrade:
+def create_upgrade(prepared: PreparedUpgrade, key: KeyUse) -> Upgrade:
+    """Insert the upgrade and store the key. *Costs* one statement, beside the estimate."""
     request, organization = prepared.request, prepared.request.organization
-    return Upgrade.objects.create(
+    upgrade = Upgrade(
         upgrade_id=new_upgrade_id(),
         organization=organization,
         kind=Kind.ROLLBACK if request.rolls_back else Kind.UPGRADE,
@@ -150,11 +161,18 @@ def create_upgrade(prepared: PreparedUpgrade) -> Upgrade:
         role_arn=organization.deployment_role_arn,
         request_id=request_id_var.get(),
     )
+    statement, parameters = insert_sql([upgrade])
+    store, key_parameters = key.store_sql("made", subject="upgrade_id")
+    used = f", used AS ({store})" if store else ""
+    with connection.cursor() as cursor:
+        cursor.execute(CREATE.format(insert=statement, key=used), [*parameters, *key_parameters])
+        set_inserted(upgrade, *cursor.fetchone())
+    return upgrade
 
 
 def record_rollouts(upgrade: Upgrade, requested: dict[str, dict[str, Any]]) -> list[Rollout]:
     """Create the rollouts, always in the same order, so that overlapping requests cannot deadlock on the unique index."""
-    return Rollout.objects.bulk_create(
+    rollouts = [
         Rollout(
             upgrade=upgrade,
             organization=upgrade.organization,
@@ -167,24 +185,28 @@ def record_rollouts(upgrade: Upgrade, requested: dict[str, dict[str, Any]]) -> l
             **fields,
         )
         for position, (service, fields) in enumerate(requested.items())
-    )
+    ]
+    insert(rollouts)
+    return rollouts
 
 
 def record_checks(upgrade: Upgrade, checked: Preflight) -> None:
     """Store the pre-flight results of the trigger. They are never changed afterwards."""
-    UpgradeCheck.objects.bulk_create(
-        UpgradeCheck(
-            organization_id=upgrade.organization_id,
-            upgrade=upgrade,
-            stage=Stage.PREFLIGHT,
-            name=check.name,
-            position=position,
-            status=check.status,
-            detail=check.detail,
-            evidence=check.evidence,
-            checked_at=check.checked_at,
-        )
-        for position, check in enumerate(checked.checks)
+    insert(
+        [
+            UpgradeCheck(
+                organization_id=upgrade.organization_id,
+                upgrade=upgrade,
+                stage=Stage.PREFLIGHT,
+                name=check.name,
+                position=position,
+                status=check.status,
+                detail=check.detail,
+                evidence=check.evidence,
+                checked_at=check.checked_at,
+            )
+            for position, check in enumerate(checked.checks)
+        ]
     )
 
 

@@ -1,13 +1,20 @@
 """Refusals of an upgrade or a rollback. Each function raises PortalError."""
 
 import math
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
 
+from django.db.models import DateTimeField, Exists, Subquery, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from portal.api.json_rows import TextArray
+from portal.database.statements import Given, Statement
 from portal.errors import PortalError
-from portal.models import Organization
+from portal.idempotency import KeyUse
+from portal.models import IdempotencyKey, Organization
 from upgrades.checks.preflight import BLOCKING_SECONDS, Preflight
 from upgrades.inventory.ecs_services import RunningService
 from upgrades.inventory.running import Reading, read_cached, read_running_services
@@ -39,31 +46,65 @@ def refuse_unplaced(organization: Organization) -> None:
         )
 
 
-def refuse_too_many(organization: Organization) -> None:
-    """Raise a 429 if the organization has triggered its most upgrades within the last hour. Rollbacks do not count.
+# A service with an open rollout, and the id of its upgrade.
+Blocker = tuple[str, str]
 
-    *Costs* one query, which reads at most that many entries of an index.
+
+@dataclass(frozen=True)
+class Obstacles:
+    """What may stand in the way of an upgrade of some services, as one statement has read it.
+
+    `earlier`: whether the idempotency key was used before. `oldest_counted`: when the oldest upgrade was triggered that
+    the limit of the last hour counts; None below the limit.
     """
+
+    earlier: bool
+    oldest_counted: datetime | None
+    blocker: Blocker | None
+
+
+def find_obstacles(organization: Organization, services: list[str], key: KeyUse) -> Obstacles:
+    """Return what stands in the way. *Costs* one query, which reads at most `upgrade_trigger_limit` entries of an index."""
     most = organization.upgrade_trigger_limit
-    triggered = Upgrade.objects.filter(organization=organization, created_at__gt=Now() - TRIGGER_WINDOW)
-    newest = triggered.filter(kind=Kind.UPGRADE).order_by("-created_at", "-id").values_list("created_at", flat=True)
-    oldest_counted = newest[most - 1 : most].first() if most else None
+    statement = make_obstacles(tuple(services), most)
+    ((earlier, oldest, blocker),) = statement.read(organization=organization.pk, user=key.user.pk, key=key.key)
+    return Obstacles(earlier, oldest, (blocker[0], blocker[1]) if blocker else None)
+
+
+@lru_cache(maxsize=100)
+def make_obstacles(services: tuple[str, ...], most: int) -> Statement:
+    own = Given("organization")
+    used = IdempotencyKey.objects.filter(organization=own, user=Given("user"), key=Given("key"))
+    triggered = Upgrade.objects.filter(organization=own, created_at__gt=Now() - TRIGGER_WINDOW, kind=Kind.UPGRADE)
+    newest = triggered.order_by("-created_at", "-id").values("created_at")
+    oldest: Any = Subquery(newest[most - 1 : most]) if most else Value(None, output_field=DateTimeField())
+    in_use = Rollout.objects.in_use(own, list(services)).annotate(found=TextArray("service", "upgrade__upgrade_id"))
+    rows = Organization.objects.filter(pk=own).order_by()
+    return Statement(rows.values_list(Exists(used), oldest, Subquery(in_use.values("found")[:1])))
+
+
+def refuse_too_many(organization: Organization, oldest_counted: datetime | None) -> None:
+    """Raise a 429 if the organization has triggered its most upgrades within the last hour. Rollbacks do not count."""
     if oldest_counted:
+        most = organization.upgrade_trigger_limit
         seconds = math.ceil((oldest_counted + TRIGGER_WINDOW - timezone.now()).total_seconds())
         message = f"{organization.name} has triggered {most} upgrades within an hour, its limit. Try again later."
         raise PortalError("too_many_upgrades", message, 429, retry_after=max(seconds, 1))
 
 
 def refuse_running(organization: Organization, services: list[str]) -> None:
-    """Raise a 409 with the id of the blocking upgrade if any of the services has an open rollout."""
-    blocker = Rollout.objects.in_use(organization, services).first()
+    """Raise a 409 with the id of the blocking upgrade if any of the services has an open rollout. *Costs* one query."""
+    refuse_blocked(Rollout.objects.in_use(organization, services).values_list("service", "upgrade__upgrade_id").first())
+
+
+def refuse_blocked(blocker: Blocker | None) -> None:
     if blocker:
-        label = PlatformService(blocker.service).label
+        service, upgrade_id = blocker
         raise PortalError(
             "upgrade_in_progress",
-            f"{label} is part of {blocker.upgrade.upgrade_id}, which has not ended. Wait for it or stop it.",
+            f"{PlatformService(service).label} is part of {upgrade_id}, which has not ended. Wait for it or stop it.",
             409,
-            upgrade_id=blocker.upgrade.upgrade_id,
+            upgrade_id=upgrade_id,
         )
 
 

@@ -10,6 +10,7 @@ from upgrades.checks.preflight import preflight_to_start
 from upgrades.commands.record import PreparedUpgrade, UpgradeRequest, create_once, find_earlier_upgrade
 from upgrades.commands.refusals import (
     build_override,
+    find_obstacles,
     refuse_empty_override,
     refuse_failed,
     refuse_running,
@@ -45,7 +46,9 @@ def rollback_upgrade(
     require(actor, organization, Role.OPERATOR)
     asked = {"rolls_back": upgrade.upgrade_id, "reason": reason} | build_override(override_reason)
     key = KeyUse.for_request("rollback_upgrade", asked, organization=organization, user=actor, key=idempotency_key)
-    earlier = find_earlier_upgrade(organization, key)
+    affected = services_that_advanced(upgrade)
+    obstacles = find_obstacles(organization, affected, key)
+    earlier = find_earlier_upgrade(organization, key) if obstacles.earlier else None
     if earlier:
         return earlier
     refuse_unplaced(organization)
@@ -53,7 +56,7 @@ def rollback_upgrade(
     refuse_empty_override(override_reason)
     return create_once(
         organization,
-        services_that_advanced(upgrade),
+        affected,
         key,
         lambda: prepare_rollback(
             upgrade,
@@ -63,6 +66,7 @@ def rollback_upgrade(
             shown=services,
             session_ends_at=session_ends_at,
         ),
+        blocker=obstacles.blocker,
     )
 
 

@@ -10,6 +10,7 @@ from portal.request_id import request_pool
 from upgrades.checks.preflight import preflight_to_start
 from upgrades.commands.record import PreparedUpgrade, UpgradeRequest, create_once, find_earlier_upgrade
 from upgrades.commands.refusals import (
+    find_obstacles,
     refuse_alone,
     refuse_empty_override,
     refuse_failed,
@@ -62,12 +63,13 @@ def trigger_upgrade(
     key = KeyUse.for_request(
         "trigger_upgrade", request.as_data(), organization=organization, user=actor, key=idempotency_key
     )
-    earlier = find_earlier_upgrade(organization, key)
+    obstacles = find_obstacles(organization, get_services(service), key)
+    earlier = find_earlier_upgrade(organization, key) if obstacles.earlier else None
     if earlier:
         return earlier
     if organization.requires_reauthentication and (service == ALL_SERVICES or force_new_deployment):
         require_fresh(is_fresh)
-    refuse_too_many(organization)
+    refuse_too_many(organization, obstacles.oldest_counted)
     refuse_unplaced(organization)
     refuse_empty_override(override_reason)
     return create_once(
@@ -75,6 +77,7 @@ def trigger_upgrade(
         get_services(service),
         key,
         lambda: prepare_upgrade(request, images=images or {}, session_ends_at=session_ends_at),
+        blocker=obstacles.blocker,
     )
 
 

@@ -31,13 +31,15 @@ from upgrades.inventory.images import (
 )
 from upgrades.inventory.parts import read_parts
 from upgrades.inventory.running import FAILED_SECONDS, LONGEST_WAIT_SECONDS, Reading, read_running_services
-from upgrades.inventory.tags import LATEST, choose_best_tag
+from upgrades.inventory.tags import LATEST, choose_best_tag, rank_release
 from upgrades.models import Rollout, newest_of_each
 from upgrades.states import ALL_SERVICES, PlatformService, inline_label
 
 logger = logging.getLogger(__name__)
 
 FRESH_SECONDS = 60
+# A page that only says whether there is a newer version waits briefly, and reads the registry less often.
+NEWER_FRESH_SECONDS, NEWER_WAIT_SECONDS = 600, 0.5
 # A repository with thousands of images takes longer to read than a page waits. The read continues in the background.
 ASKING_SECONDS = 30
 # Kept for each service: the newest tagged images, and a few untagged ones.
@@ -190,12 +192,78 @@ def find_repositories(rows: list[RunningService]) -> tuple[dict[str, ecr.Reposit
     return repositories, limited
 
 
+@dataclass(frozen=True)
+class NewerVersion:
+    """A release that is newer than what these services run, in rolling order."""
+
+    name: str
+    services: tuple[str, ...]
+    pushed_at: datetime | None
+
+
+def find_newer_version(organization: Organization, rows: list[RunningService]) -> NewerVersion | None:
+    """Return the newest release, if a service has it and runs an older image. None if that is not known.
+
+    *Costs* no query, and at most one ECR reading every NEWER_FRESH_SECONDS. Waits at most NEWER_WAIT_SECONDS for it; the
+    next caller then finds it in the cache.
+    """
+    repositories, _ = find_repositories(rows)
+    registry = read_registry_soon(organization, repositories) if repositories else None
+    if registry is None:
+        return None
+    newer: dict[str, list[str]] = {}
+    pushed: dict[str, datetime | None] = {}
+    for row in rows:
+        image = find_newer_image(row, registry.images.get(row.service, []))
+        name = choose_best_tag(image.tags) if image else None
+        if image and name:
+            newer.setdefault(name, []).append(row.service)
+            pushed[name] = image.pushed_at
+    name = max(newer, key=lambda each: rank_release(each) or (0, []), default=None)
+    return NewerVersion(name, tuple(newer[name]), pushed[name]) if name else None
+
+
+def find_newer_image(row: RunningService, images: list[ecr.Image]) -> ecr.Image | None:
+    """Return the newest release among the images that are newer than the running one. `images`: newest first."""
+    running = {*row.digests, row.digest}
+    for image in images:
+        if running & {image.digest, *image.children}:
+            return None
+        rank = rank_release(choose_best_tag(image.tags) or "")
+        if rank and rank[0] > 0:
+            return image if any(running & {each.digest, *each.children} for each in images) else None
+    return None
+
+
+def read_registry_soon(organization: Organization, repositories: dict[str, ecr.Repository]) -> Registry | None:
+    """Return the cached images if they are of the last NEWER_FRESH_SECONDS, or what a short read finds; else None."""
+    key = build_registry_key(organization, repositories)
+    kept = soft_cache.read_as(key, build_from_cache)
+    if kept and kept.tried_at and (timezone.now() - kept.tried_at).total_seconds() < NEWER_FRESH_SECONDS:
+        return kept
+    if not soft_cache.add(f"asking:{key}", seconds=ASKING_SECONDS):
+        return kept
+    try:
+        target = organization.aws_target
+        question = partial(read_and_cache, key, target, repositories)
+        return call_shared(target, "ecr:DescribeImages", key, question, seconds=NEWER_WAIT_SECONDS)
+    except AwsError as error:
+        logger.info("registry of %s not read: %s", organization.slug, error)
+        if error.code in REFUSED:
+            soft_cache.delete(f"asking:{key}")
+        return kept
+
+
+def build_registry_key(organization: Organization, repositories: dict[str, ecr.Repository]) -> str:
+    return soft_cache.build_key("registry", organization.pk, sorted(repositories.items()))
+
+
 def read_registry(organization: Organization, repositories: dict[str, ecr.Repository]) -> Registry:
     """Return the images in the repositories, cached if recent.
 
     Only one request at a time calls ECR. The others get the previous reading. A failure is cached too.
     """
-    key = soft_cache.build_key("registry", organization.pk, sorted(repositories.items()))
+    key = build_registry_key(organization, repositories)
     kept = soft_cache.read_as(key, build_from_cache)
     if kept and kept.is_recent:
         return kept
@@ -349,6 +417,15 @@ def resolve(organization: Organization, services: list[str], version: str) -> di
     return {service: answer for service, answer in answers.items() if isinstance(answer, RequestedImage)}
 
 
+class VersionUnavailable(PortalError):
+    """The refusal of a version. `lacking`: the services that cannot run it; `found`: what the others would run."""
+
+    def __init__(self, message: str, *, lacking: frozenset[str], found: dict[str, RequestedImage]) -> None:
+        super().__init__("version_unavailable", message, 400)
+        self.lacking = lacking
+        self.found = found
+
+
 Answer = RequestedImage | RegistryLimited | VersionMissing | AwsUnavailable
 
 
@@ -388,11 +465,11 @@ def refuse_unavailable(version: str, answers: dict[str, Answer]) -> None:
     }
     if lacking:
         reasons = "; ".join(f"{inline_label(service)}: {reason}" for service, reason in lacking.items())
-        raise PortalError(
-            "version_unavailable",
+        raise VersionUnavailable(
             f"Version {version} cannot be rolled out ({reasons}). See the versions page or "
             "GET /api/v1/deployments/versions for the versions of each service.",
-            400,
+            lacking=frozenset(lacking),
+            found={service: answer for service, answer in answers.items() if isinstance(answer, RequestedImage)},
         )
     for answer in answers.values():
         if isinstance(answer, AwsUnavailable):

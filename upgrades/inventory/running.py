@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 
 from django.utils import timezone
 
 from portal import soft_cache
 from portal.aws.bulkhead import call_shared
 from portal.aws.errors import AwsError, AwsUnavailable
+from portal.database.statements import Given, Statement
 from portal.models import Organization
 from upgrades.inventory.drift import Drift, Recorded, find_drift, find_recorded
 from upgrades.inventory.ecs_services import (
@@ -148,8 +149,13 @@ def find_last_rollouts(organization: Organization) -> dict[str, Rollout]:
 
 def find_last_ends(organization: Organization) -> list[datetime | None]:
     """Return when the newest rollouts of the services ended. *Costs* one query."""
-    ended = Rollout.objects.attempted().filter(completed_at__isnull=False).values_list("completed_at", flat=True)
-    return list(newest_of_each(ended, organization, PlatformService.values))
+    return [at for (at,) in make_last_ends().read(organization=organization.pk)]
+
+
+@cache
+def make_last_ends() -> Statement:
+    ended = Rollout.objects.attempted().filter(completed_at__isnull=False).values_list("completed_at")
+    return Statement(newest_of_each(ended, Given("organization"), PlatformService.values))
 
 
 def has_ended_since(moment: datetime | None, ends: Iterable[datetime | None]) -> bool:

@@ -38,7 +38,7 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     live = LiveUpgrade(*opened.live)
     tag = None
     if live.is_covered:
-        rules = (organization.name, organization.requires_second_approver)
+        rules = (organization.name, organization.requires_second_approver, organization.link_templates)
         tag = make_tag(
             request,
             "live",

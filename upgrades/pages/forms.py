@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from django import forms
+from django.core.validators import URLValidator
 from django.http import QueryDict
 
 from portal.models import Organization
@@ -98,7 +99,7 @@ class StartForm(IdempotentForm):
 class TriggerForm(StartForm):
     """The form that starts the plan shown. The slug is required for all services and for a forced deployment."""
 
-    reason_help = "Recorded with the upgrade: ticket, what changed, why now."
+    reason_help = "What changed and why now. Required for all three services and for a forced deployment."
     wide_help = "Required to upgrade all three services or to force a new deployment."
 
     service = forms.ChoiceField(
@@ -107,6 +108,14 @@ class TriggerForm(StartForm):
         error_messages={"required": f"Choose what to upgrade: {', '.join(TARGETS)}."},
     )
     version = forms.CharField(max_length=MAX_VERSION_LENGTH)
+    ticket = forms.URLField(
+        required=False,
+        max_length=500,
+        assume_scheme="https",
+        label="Ticket link",
+        validators=[URLValidator(schemes=["http", "https"])],
+        help_text="Optional. Recorded at the end of the reason.",
+    )
     # The images that the plan showed: `service=digest` pairs, separated by spaces (Plan.images).
     images = forms.CharField(required=False, max_length=1000, widget=forms.HiddenInput)
     force_new_deployment = forms.BooleanField(required=False, label="Force new deployment")
@@ -116,6 +125,15 @@ class TriggerForm(StartForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
+        reason, ticket = cleaned.get("reason", ""), cleaned.pop("ticket", "")
+        if self.is_wide(cleaned) and not reason and "reason" not in self.errors:
+            self.add_error(
+                "reason", "Give a reason: it is required for all three services and for a forced deployment."
+            )
+        if ticket:
+            cleaned["reason"] = f"{reason}\n{ticket}".strip()
+        if len(cleaned.get("reason", "")) > MAX_REASON_LENGTH:
+            self.add_error("reason", f"Reason and ticket link may have {MAX_REASON_LENGTH} characters together.")
         pairs = (pair.partition("=") for pair in cleaned.get("images", "").split())
         return cleaned | {"images": {service: digest for service, _, digest in pairs}}
 

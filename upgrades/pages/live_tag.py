@@ -41,7 +41,7 @@ SELECT upgrade.status, upgrade.created_at, concat_ws(' ',
     (
         SELECT string_agg(concat_ws(':', person.email, member.role, person.is_active), ',' ORDER BY person.id)
         FROM portal_membership AS member JOIN portal_user AS person ON person.id = member.user_id
-        WHERE member.organization_id = organization.id AND member.accepted_at IS NOT NULL AND EXISTS (
+        WHERE member.organization_id = %(organization)s AND member.accepted_at IS NOT NULL AND EXISTS (
             SELECT FROM deployment_upgrade_services AS part
             WHERE part.upgrade_id = upgrade.id AND part.outcome = 'waiting_for_decision'
         )
@@ -53,7 +53,7 @@ SELECT upgrade.status, upgrade.created_at, concat_ws(' ',
     FROM deployment_upgrade_services AS part WHERE part.upgrade_id = upgrade.id
 )
 FROM deployment_upgrades AS upgrade
-WHERE upgrade.organization_id = organization.id AND upgrade.upgrade_id = %s
+WHERE upgrade.organization_id = %(organization)s AND upgrade.upgrade_id = %(upgrade_id)s
 """
 
 
@@ -78,6 +78,6 @@ class LiveUpgrade(NamedTuple):
         return int((timezone.now() - self.created_at).total_seconds() // TIME_LEFT_STEP)
 
 
-def live_upgrade(upgrade_id: str) -> tuple[str, list[Any]]:
+def live_upgrade(upgrade_id: str) -> tuple[str, dict[str, Any]]:
     """Return the statement UPGRADE with its values."""
-    return UPGRADE, [upgrade_id]
+    return UPGRADE, {"upgrade_id": upgrade_id}

@@ -112,7 +112,7 @@ def show_plan(
         "changes": CHANGES,
         "targets": TARGETS,
     }
-    return render_page(request, "upgrades/new.html", "upgrades/_plan.html", context, status=status)
+    return render_page(request, "upgrades/new.html", "upgrades/_plan_fragment.html", context, status=status)
 
 
 @policy(Policy.VIEWER)

@@ -13,8 +13,9 @@ from upgrades.inventory.images import choose_exact_version
 from upgrades.models import Rollout, Upgrade, newest_of_each
 from upgrades.outcome_texts import OUTCOME_TEXTS, UNCLEAR
 from upgrades.pages.plan import Choices
+from upgrades.pages.results import name_version, title_of
 from upgrades.rollback_plan import services_that_advanced
-from upgrades.states import ALL_SERVICES, Outcome, PlatformService, Status, inline_label
+from upgrades.states import ALL_SERVICES, Outcome, PlatformService, Status, get_services, inline_label
 
 # ECS gave up and left the service on the failed deployment: the next step is the version that ran before.
 LEFT_BROKEN = frozenset({Outcome.CIRCUIT_BREAKER, Outcome.ALARM})
@@ -40,6 +41,14 @@ class Since:
 
     upgrade: Upgrade
     services: list[str]
+    version: str
+
+    @property
+    def title(self) -> str:
+        """Return the title without reading the upgrade's rollouts: a wide rollback may have gone over fewer services."""
+        if self.upgrade.is_rollback and self.upgrade.target == ALL_SERVICES:
+            return f"Rollback to {name_version(self.version)}"
+        return title_of(get_services(self.upgrade.target), self.version, is_rollback=self.upgrade.is_rollback)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,8 @@ def group_by_upgrade(later: dict[str, Rollout]) -> list[Since]:
     """Group the rollouts by upgrade, newest upgrade first."""
     found: dict[str, Since] = {}
     for rollout in sorted(later.values(), key=lambda each: each.position):
-        since = found.setdefault(rollout.upgrade.upgrade_id, Since(rollout.upgrade, []))
+        version = rollout.to_version or rollout.upgrade.version
+        since = found.setdefault(rollout.upgrade.upgrade_id, Since(rollout.upgrade, [], version))
         since.services.append(inline_label(rollout.service))
     return sorted(found.values(), key=lambda since: since.upgrade.created_at, reverse=True)
 

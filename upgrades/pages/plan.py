@@ -9,13 +9,14 @@ from portal.errors import PortalError
 from portal.models import Organization
 from upgrades.commands.refusals import refusal_alone, refuse_running, refuse_unplaced
 from upgrades.estimates import estimate_seconds, format_seconds
-from upgrades.inventory.catalogue import resolve
+from upgrades.inventory.catalogue import VersionUnavailable, resolve
 from upgrades.inventory.diffs import Diff, read_diffs
 from upgrades.inventory.ecs_services import RunningService
 from upgrades.inventory.images import RequestedImage
 from upgrades.inventory.running import Reading, read_running_services
 from upgrades.inventory.tags import LATEST, is_earlier
 from upgrades.models import Rollout, Upgrade
+from upgrades.pages.results import name_version, title_of
 from upgrades.pages.rollout_stages import describe_planned_strategy, least_minutes
 from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
 from upgrades.states import ALL_SERVICES, OPEN, PlatformService, get_services, inline_label
@@ -56,7 +57,7 @@ class PlannedRollout:
 
     `effect`: untouched (not a target), replace (its tasks are replaced), none (nothing differs), skip (disabled, with
     target `all`), refuse (disabled, as the only target), missing, not_supported (another controller deploys it),
-    unknown (AWS did not report what runs or what the version is).
+    lacks (its registry does not have the version), unknown (AWS did not report what runs or what the version is).
     """
 
     now: RunningService
@@ -151,6 +152,14 @@ class Plan:
         return version if version != LATEST else None
 
     @property
+    def desired_name(self) -> str:
+        return name_version(self.desired_version or self.choices.version)
+
+    @property
+    def title(self) -> str:
+        return title_of(get_services(self.target), self.desired_version or self.choices.version) if self.target else ""
+
+    @property
     def images(self) -> str:
         """Return the known images as `service=digest` pairs. The form sends them back so that exactly these are started."""
         known = [(each.now.service, each.requested.digest) for each in self.targeted if each.requested]
@@ -228,7 +237,7 @@ def build_plan(organization: Organization, choices: Choices) -> Plan:
     planned = [
         PlannedRollout(
             row,
-            find_effect(row, services, choices, requested.get(row.service)),
+            find_effect(row, services, choices, requested.get(row.service), lacking=find_lacking(refused)),
             in_use.get(row.service),
             requested.get(row.service),
         )
@@ -262,7 +271,7 @@ def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
 def resolve_requested(
     organization: Organization, services: list[str], version: str, reading: Reading | None
 ) -> tuple[dict[str, RequestedImage], list[PortalError]]:
-    """Return what each service would run, and why the version is not available.
+    """Return what each service would run, and why the version is not available. Services that lack it are left out.
 
     Both are empty while ECS does not report what runs.
     """
@@ -270,13 +279,29 @@ def resolve_requested(
         return {}, []
     try:
         return resolve(organization, services, version), []
+    except VersionUnavailable as error:
+        return error.found, [error]
     except PortalError as error:
         return {}, [error]
 
 
-def find_effect(now: RunningService, services: list[str], choices: Choices, requested: RequestedImage | None) -> str:
+def find_lacking(refused: list[PortalError]) -> frozenset[str]:
+    """Return the services that cannot run the version."""
+    return frozenset(service for each in refused if isinstance(each, VersionUnavailable) for service in each.lacking)
+
+
+def find_effect(
+    now: RunningService,
+    services: list[str],
+    choices: Choices,
+    requested: RequestedImage | None,
+    *,
+    lacking: frozenset[str] = frozenset(),
+) -> str:
     if now.service not in services:
         return "untouched"
+    if now.service in lacking:
+        return "lacks"
     if now.state in ("missing", "not_supported", "unknown"):
         return now.state
     if now.state == "disabled":

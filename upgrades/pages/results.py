@@ -3,9 +3,22 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from upgrades.checks.matrix import NOT_YET
+from upgrades.inventory.images import shorten_digest
 from upgrades.models import Rollout, Upgrade
-from upgrades.states import Outcome, PlatformService, Status, Validation
+from upgrades.rollback_plan import PREVIOUS
+from upgrades.states import (
+    AUTOMATIC,
+    CheckStatus,
+    MatrixRow,
+    Outcome,
+    PlatformService,
+    Status,
+    Validation,
+    get_services,
+)
 
 WAITS = {
     Outcome.WAITING_FOR_DECISION: "Waiting for a decision",
@@ -27,15 +40,23 @@ class Chip:
 
 @dataclass(frozen=True)
 class UpgradeRow:
-    """An upgrade as a row of a table. `steps`: from which version to which; empty before ECS was first read."""
+    """An upgrade as a row of a table. `steps`: from which version to which; empty before ECS was first read.
+
+    `is_same`: new tasks of the same version were forced. `email`: the person's address at that time; `who`: the name, or
+    the address if there is none.
+    """
 
     upgrade_id: str
+    title: str
+    is_rollback: bool
+    is_same: bool
+    reason: str
     created_at: datetime
     completed_at: datetime | None
-    services: str
     version: str
     steps: list[tuple[str, str | None]]
     who: str
+    email: str
     chips: list[Chip]
     succeeded: int
     failed: int
@@ -46,12 +67,16 @@ def build_rows(upgrades: Iterable[Upgrade]) -> list[UpgradeRow]:
     return [
         UpgradeRow(
             upgrade_id=upgrade.upgrade_id,
+            title=upgrade_title(upgrade),
+            is_rollback=upgrade.is_rollback,
+            is_same=upgrade.force_new_deployment and all(old == new for old, new in upgrade.version_steps),
+            reason=upgrade.reason,
             created_at=upgrade.created_at,
             completed_at=upgrade.completed_at,
-            services=describe_services(upgrade),
-            version=upgrade.version,
-            steps=upgrade.version_steps,
-            who=upgrade.initiated_by_email,
+            version=name_version(upgrade.version),
+            steps=[(name_version(old), new and name_version(new)) for old, new in upgrade.version_steps],
+            who=upgrade.initiated_by.name or upgrade.initiated_by_email,
+            email=upgrade.initiated_by_email,
             chips=build_result_chips(upgrade),
             succeeded=upgrade.success_count,
             failed=upgrade.failed_count,
@@ -60,9 +85,41 @@ def build_rows(upgrades: Iterable[Upgrade]) -> list[UpgradeRow]:
     ]
 
 
-def describe_services(upgrade: Upgrade) -> str:
-    """Return the services in rolling order, such as `agent service and orchestrator`."""
-    names = [SERVICES[rollout.service] for rollout in upgrade.rollouts.all()]
+def upgrade_title(upgrade: Upgrade) -> str:
+    """Return the title, such as `All three to v9.9.1` or `Rollback of agent service to v9.9.0`.
+
+    Without rollouts it names the target and the requested version. Uses the prefetched rollouts.
+    """
+    rollouts = upgrade.rollouts.all()
+    known = {rollout.to_version for rollout in rollouts if rollout.to_version}
+    version = known.pop() if len(known) == 1 else upgrade.version
+    services = [rollout.service for rollout in rollouts] or get_services(upgrade.target)
+    return title_of(services, version, is_rollback=upgrade.is_rollback)
+
+
+def title_of(services: Iterable[str], version: str, *, is_rollback: bool = False) -> str:
+    """Return the title of an upgrade of these services.
+
+    >>> title_of(["agent", "orchestrator"], "v9.9.1")
+    'Agent service and orchestrator to v9.9.1'
+    >>> title_of(["agent", "orchestrator", "customer-portal"], "previous", is_rollback=True)
+    'Rollback of all three to the previous version'
+    """
+    names = list_services(services)
+    subject = f"Rollback of {names}" if is_rollback else f"{names[:1].upper()}{names[1:]}"
+    return f"{subject} to {name_version(version)}"
+
+
+def name_version(version: str) -> str:
+    """Return the version as a title names it: digests shortened, and `previous` in words."""
+    if version == PREVIOUS:
+        return "the previous version"
+    return shorten_digest(version) if version.startswith("sha256:") else version
+
+
+def list_services(services: Iterable[str]) -> str:
+    """Return the services by name, such as `agent service and orchestrator`, or `all three`."""
+    names = [SERVICES[service] for service in services]
     if len(names) == len(SERVICES):
         return "all three"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
@@ -90,6 +147,44 @@ def build_validation_chip(upgrade: Upgrade) -> Chip:
     if upgrade.validation == Validation.FAILED:
         return Chip("failed", label)
     return Chip("pending", "Not validated" if upgrade.validation == Validation.NONE else label, OUTLINE)
+
+
+@dataclass(frozen=True)
+class SortedChecks:
+    """Checks for a list: `open` need attention, in order of urgency; `waiting` were not run yet; `passed` are folded."""
+
+    open: list[Any]
+    waiting: list[Any]
+    passed: list[Any]
+
+
+def sort_checks(checks: Iterable[Any]) -> SortedChecks:
+    """Return the checks, pre-flight or validation: failed, then those that need a person, then those not known."""
+    found = list(checks)
+    waiting = [check for check in found if build_check_chip(check).status == "pending"]
+    unsettled = [check for check in found if check.status != CheckStatus.PASS and check not in waiting]
+    return SortedChecks(
+        open=sorted(unsettled, key=lambda check: (check.status != CheckStatus.FAIL, not needs_person(check))),
+        waiting=waiting,
+        passed=[check for check in found if check.status == CheckStatus.PASS],
+    )
+
+
+def needs_person(check: Any) -> bool:
+    """Return whether only a person can settle the row of the validation matrix."""
+    return check.status == CheckStatus.UNKNOWN and check.name in MatrixRow.values and check.name not in AUTOMATIC
+
+
+def build_check_chip(check: Any) -> Chip:
+    """Return the result of a check. A row that nobody has looked at says so, and not that its result is not known."""
+    if check.status == CheckStatus.PASS:
+        return Chip("success", "Pass")
+    if check.status == CheckStatus.FAIL:
+        return Chip("failed", "Fail")
+    if needs_person(check):
+        return Chip("waiting_for_decision", "To sign")
+    is_checked = check.checked_at is not None and check.detail != NOT_YET
+    return Chip("unknown", "Not known") if is_checked else Chip("pending", "Open")
 
 
 def build_state_chips(rollout: Rollout) -> list[Chip]:

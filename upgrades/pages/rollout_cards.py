@@ -19,6 +19,7 @@ from upgrades.pages.rollout_stages import (
     describe_strategy,
     describe_timeout,
 )
+from upgrades.pages.timeline import Line, fold_events
 from upgrades.states import EventKind, Outcome, Phase, Status
 
 EVENTS_SHOWN = 20
@@ -39,11 +40,12 @@ class Segment:
 class RolloutCard:
     rollout: Rollout
     events: list[UpgradeEvent]
+    lines: list[Line]
     bar: list[Segment]
     headline: str
     state_after_end: str | None
     checked_ago_seconds: int | None
-    stall_reasons: list[UpgradeEvent]
+    stall_reasons: list[Line]
     strategy: str | None
     stage_line: StageLine | None
     traffic: list[Traffic]
@@ -79,6 +81,7 @@ def build_rollout_cards(
         RolloutCard(
             rollout=rollout,
             events=of_ecs[rollout.pk][:EVENTS_SHOWN],
+            lines=fold_events(of_ecs[rollout.pk][:EVENTS_SHOWN]),
             bar=build_bar(rollout),
             headline=build_headline(rollout),
             state_after_end=describe_state_after_end(rollout),
@@ -126,11 +129,11 @@ def describe_state_after_end(rollout: Rollout) -> str | None:
     return texts.state if texts else None
 
 
-def find_newest_ecs_messages(events: list[UpgradeEvent]) -> list[UpgradeEvent]:
+def find_newest_ecs_messages(events: list[UpgradeEvent]) -> list[Line]:
     """Return the last messages of ECS, each message once, newest first."""
-    distinct: dict[str, UpgradeEvent] = {}
-    for event in events:
-        distinct.setdefault(event.message, event)
+    distinct: dict[str, Line] = {}
+    for line in fold_events(events):
+        distinct.setdefault(line.text, line)
     return list(distinct.values())[:STALL_REASONS_SHOWN]
 
 

@@ -1,6 +1,5 @@
 """The page that stops an upgrade."""
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
@@ -24,7 +23,6 @@ def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     if request.method == "POST":
         _, refusal = attempt(lambda: stop_upgrade(upgrade, actor=person(request)))
         if refusal is None:
-            messages.success(request, "Stop requested. ECS will roll back the running rollout.")
             return redirect("upgrades:detail", slug, upgrade_id)
         status, refused = refusal.status, {"stop_blocked_reason": refusal.message}
         upgrade = find_upgrade(request, organization, upgrade_id)

@@ -5,9 +5,18 @@ from typing import Any
 from django import template
 
 from portal.models import AuditKind, Organization
-from upgrades.models import Upgrade
+from upgrades.models import Rollout, Upgrade
 from upgrades.pages.overview import build_overview_context
-from upgrades.pages.results import build_result_chips, build_rows, build_state_chips, build_validation_chip
+from upgrades.pages.results import (
+    build_check_chip,
+    build_result_chips,
+    build_rows,
+    build_state_chips,
+    build_validation_chip,
+    sort_checks,
+    upgrade_title,
+)
+from upgrades.pages.search import find_upgrades
 from upgrades.states import EventKind, Outcome, PlatformService, Status
 
 register = template.Library()
@@ -26,8 +35,22 @@ RECENT = 5
 
 @register.inclusion_tag("upgrades/_platform_services.html", takes_context=True)
 def platform_services(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
-    """Render the open upgrades and the running services: the block that polls (pages/overview.py)."""
-    return {**build_overview_context(organization), "user": context["user"], "request": context["request"]}
+    """Render what needs attention, the open upgrades and the running services: the block that polls (pages/overview.py)."""
+    request = context["request"]
+    return {**build_overview_context(request, organization), "user": context["user"], "request": request}
+
+
+@register.inclusion_tag("_outside_links.html")
+def rollout_links(rollout: Rollout, upgrade: Upgrade) -> dict[str, Any]:
+    """Render the organization's links to other systems for the service of a rollout."""
+    links = upgrade.organization.fill_links(
+        region=upgrade.region,
+        cluster=upgrade.cluster,
+        service=rollout.service_name,
+        upgrade=upgrade.upgrade_id,
+        version=rollout.to_version or upgrade.version,
+    )
+    return {"links": links, "label": f"Other systems: {rollout.get_service_display()}"}
 
 
 @register.inclusion_tag("upgrades/_recent.html", takes_context=True)
@@ -36,9 +59,13 @@ def recent_upgrades(context: dict[str, Any], organization: Organization) -> dict
     return {"organization": organization, "upgrade_rows": build_rows(upgrades)}
 
 
+register.simple_tag(find_upgrades)
 register.filter("result_chips", build_result_chips)
 register.filter("state_chips", build_state_chips)
 register.filter("validation_chip", build_validation_chip)
+register.filter("upgrade_title", upgrade_title)
+register.filter("sort_checks", sort_checks)
+register.filter("check_chip", build_check_chip)
 
 
 @register.filter

@@ -19,10 +19,12 @@ from deployments.events import record_event
 from deployments.models import Agent, Deployment
 from deployments.states import SYSTEM, DesiredState, EventType, Status
 from portal.aws.partitions import registry_host
-from portal.models import Organization, User
+from portal.management.past import record_past
+from portal.models import AuditKind, Organization, User
 from portal.tenancy import all_organizations
 
 REPOSITORY = "demo-agent"
+AGENTS_HOURS_AGO = 300
 Past = tuple[float, EventType, Status, str, str]
 
 
@@ -41,6 +43,12 @@ class Demo:
     past: tuple[Past, ...] = ()
 
 
+ACTIVITY = {
+    EventType.CREATE: AuditKind.DEPLOYMENT_CREATED,
+    EventType.SCALE: AuditKind.DEPLOYMENT_SCALED,
+    EventType.STOP: AuditKind.DEPLOYMENT_STOP_REQUESTED,
+    EventType.KILL: AuditKind.DEPLOYMENT_KILLED,
+}
 OPERATOR, ADMIN = "operator@acme.example", "admin@acme.example"
 STOPPED_PAST: tuple[Past, ...] = (
     (122.0, EventType.CREATE, Status.DEPLOYING, OPERATOR, "1 of demo-agent:v1.1.0"),
@@ -123,8 +131,11 @@ class Command(BaseCommand):
             cpu=demo.size[0],
             memory=demo.size[1],
             environment=demo.environment,
+            created_at=timezone.now() - timedelta(hours=AGENTS_HOURS_AGO),
         )
         deployment = new_deployment(agent, actor, demo.replicas, None)
+        deployment.save(force_insert=True)
+        self.make_activity(agent, deployment, demo, actor, timezone.now())
         if not demo.past:
             record_event(deployment, EventType.CREATE, actor=actor.email, detail=f"{demo.replicas} of {agent.image}")
             return
@@ -150,3 +161,16 @@ class Command(BaseCommand):
             # A killed deployment has nothing left to reconcile.
             **({"next_check_at": None, "observed_generation": 1} if demo.wanted == DesiredState.GONE else {}),
         )
+
+    def make_activity(self, agent: Agent, deployment: Deployment, demo: Demo, actor: User, now: datetime) -> None:
+        """Write the audit rows of the agent and of what people did with its deployment."""
+        organization = agent.organization
+        past = demo.past or ((0.0, EventType.CREATE, Status.DEPLOYING, actor.email, ""),)
+        by = User.objects.get(email=past[0][3])
+        named = {"name": agent.name, "image": agent.image}
+        record_past(AuditKind.AGENT_CREATED, organization, by, str(agent.pk), at=agent.created_at, data=named)
+        for hours, event, _, who, detail in past:
+            if event in ACTIVITY:
+                at, person = now - timedelta(hours=hours), User.objects.get(email=who)
+                data = {"service_name": deployment.service_name, "detail": detail}
+                record_past(ACTIVITY[event], organization, person, str(deployment.pk), at=at, data=data)

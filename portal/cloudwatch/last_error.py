@@ -1,0 +1,58 @@
+"""The last error in the logs of a service that failed, for a page that names it beside the reason of ECS."""
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+
+from portal import soft_cache
+from portal.aws.bulkhead import begin_shared
+from portal.aws.errors import AwsError, AwsUnavailable
+from portal.cloudwatch.logs import as_line, milliseconds, walk_back
+from portal.cloudwatch.records import Record, group_lines
+from portal.cloudwatch.source import Source
+
+# The logs of a service that has failed rarely change. A failed read is tried again sooner.
+KEPT_SECONDS, FAILED_SECONDS = 600, 30
+BEFORE, AFTER = timedelta(minutes=30), timedelta(minutes=1)
+LONGEST = 300
+
+
+def read_last_error(source: Source, failed_at: datetime) -> str | None:
+    """Return the last error that the service's tasks logged before it failed; None if there is none or it is not read yet.
+
+    Never waits for AWS: the first caller begins the read, and the page shows the line when it asks again.
+    *Costs* at most one FilterLogEvents call in KEPT_SECONDS, for all viewers.
+    """
+    if source.log_group is None:
+        return None
+    key = soft_cache.build_key("last-error", source.key, failed_at.isoformat())
+    kept = soft_cache.read(key)
+    if kept is not None:
+        return str(kept) or None
+    with suppress(AwsUnavailable):  # AWS is silent
+        begin_shared(source.target, "logs:FilterLogEvents", key, partial(find_and_keep, key, source, failed_at))
+    return None
+
+
+def find_and_keep(key: str, source: Source, failed_at: datetime) -> None:
+    """Read the log and keep the line that read_last_error returns. *Raises* AwsError."""
+    try:
+        walk = walk_back(source, milliseconds(failed_at + AFTER))
+    except AwsError:
+        soft_cache.write(key, "", seconds=FAILED_SECONDS)
+        raise
+    since = milliseconds(failed_at - BEFORE)
+    lines = [as_line(line) for line in reversed(walk.lines) if line["at"] >= since]
+    soft_cache.write(key, choose_error(group_lines(lines)), seconds=KEPT_SECONDS)
+
+
+def choose_error(records: list[Record]) -> str:
+    """Return the conclusion of the newest stack trace among the errors, else the newest error; empty if there is none.
+
+    A process often logs after its stack trace that it exits, which says nothing about the cause.
+    """
+    errors = [record for record in records if record.matches(level="ERROR", node_id=None, q=None)]
+    traces = [record for record in errors if len(record.lines) > 1]
+    if traces:
+        return traces[-1].conclusion[:LONGEST]
+    return errors[-1].first_line[:LONGEST] if errors else ""

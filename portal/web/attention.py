@@ -1,0 +1,88 @@
+"""What an organization's overview shows first: whatever needs a person, each with its reason and its next action.
+
+Each app finds its own items; settings.ATTENTION names the functions. upgrades/pages/overview.py adds those of the platform
+services, which it has read for its own block anyway.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from itertools import chain
+
+from django.conf import settings
+from django.urls import reverse
+from django.utils.module_loading import import_string
+from django.utils.text import slugify
+
+from portal.models import Organization
+
+
+class Level(StrEnum):
+    """How urgent an item is, the most urgent first. NEWS needs nobody now."""
+
+    BAD = "bad"
+    WARN = "warn"
+    NEWS = "news"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that needs attention.
+
+    `status` and `label` make its chip. `reason`: one or two sentences. `line`: the last line that says why, as an
+    application or ECS wrote it. `action` is the text of the link to `url`, where a person does something about it.
+    """
+
+    level: Level
+    status: str
+    label: str
+    title: str
+    action: str
+    url: str
+    reason: str = ""
+    line: str = ""
+    at: datetime | None = None
+
+    @property
+    def key(self) -> str:
+        """Return the id of its link, the same after a refresh, so that the focus stays."""
+        return f"attention-{self.status}-{slugify(self.url)}"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The items to show, the most urgent first."""
+
+    items: list[Item]
+
+    @property
+    def count(self) -> int:
+        return sum(item.level != Level.NEWS for item in self.items)
+
+
+def find_attention(organization: Organization, silent: list[str], found: Iterable[Item] = ()) -> Attention:
+    """Return `found` with the items of all apps.
+
+    `silent`: the processes of the portal that have not been heard of. *Costs* what settings.ATTENTION costs.
+    """
+    sources: list[Callable[[Organization], list[Item]]] = [import_string(name) for name in settings.ATTENTION]
+    items = [*find_silent(silent), *found, *chain.from_iterable(source(organization) for source in sources)]
+    return Attention(sorted(items, key=lambda item: list(Level).index(item.level)))
+
+
+def find_silent(silent: list[str]) -> list[Item]:
+    if not silent:
+        return []
+    names = " and ".join(silent)
+    return [
+        Item(
+            Level.BAD,
+            "missing",
+            "Silent",
+            f"The upgrade runner ({names}) has not been seen for 30 s",
+            "See what answers",
+            reverse("health"),
+            reason="Nothing is upgraded or deployed meanwhile. What you request is recorded and continues when it is back.",
+        )
+    ]

@@ -1,0 +1,176 @@
+"""The command line against the running portal: exit codes follow the verdict, and nothing leaks the token."""
+
+import itertools
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portal import cli
+from portal.models import AuditEvent, AuditKind, Scope
+from tests.conftest import Cast, Engine
+from tests.deployments.conftest import make_agent, make_deployment
+from tests.portal.test_api_tokens import SECRET, make_token
+from tests.processes import wait_for
+from tests.upgrades.conftest import make_upgrade
+from upgrades.models import Upgrade
+from upgrades.states import Outcome, Status, Validation
+
+ENDS = (Status.SUCCESS, Status.FAILED, Status.SKIPPED)
+Cli = Callable[..., int]
+
+
+@pytest.fixture
+def portal(live_server: Any, cast: Cast, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Return the command line with a token of acme's operator."""
+    make_token(cast.operator, cast.acme)
+    monkeypatch.setenv("PORTAL_URL", live_server.url)
+    monkeypatch.setenv("PORTAL_TOKEN", SECRET)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return lambda *arguments: cli.main(list(arguments))
+
+
+def expect_code(statuses: tuple[Status, ...], validation: Validation, until: str) -> int:
+    """Return the exit code of docs/pipelines.md, from the ends of the services."""
+    if Status.SUCCESS not in statuses:
+        return 1
+    if Status.FAILED in statuses:
+        return 3
+    return 4 if validation == Validation.FAILED and until == "validated" else 0
+
+
+def test_the_exit_code_follows_the_verdict(portal: Cli, cast: Cast, capsys: Any) -> None:
+    ended = (Validation.NONE, Validation.PASSED, Validation.FAILED)
+    fates = [
+        (statuses, validation, until)
+        for statuses in itertools.combinations_with_replacement(ENDS, 3)
+        for validation in ended
+        for until in ("done", "validated")
+        if Status.SUCCESS in statuses or (Status.FAILED in statuses and validation == Validation.NONE)
+    ]
+
+    wrong = []
+    for statuses, validation, until in fates:
+        upgrade = make_upgrade(
+            cast.acme, by=cast.operator, target="all", statuses=list(statuses), validation=validation
+        )
+        code = portal("wait", upgrade.upgrade_id, "--for", until, "--json", "--timeout", "1")
+        record = json.loads(capsys.readouterr().out)
+        if (code, record["status"]) != (expect_code(statuses, validation, until), upgrade.status):
+            wrong.append((statuses, validation, until, code, record["status"]))
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("fault", "code"), [(None, 0), ("crash", 1)])
+def test_an_upgrade_is_triggered_and_waited_for(
+    engine: Engine, portal: Cli, cast: Cast, fault: str | None, code: int
+) -> None:
+    if fault:
+        name = f"{cast.acme.deployment_stack}-agent-service"
+        engine.local_aws.fault(fault, cluster=cast.acme.cluster, service=name)
+
+    with ThreadPoolExecutor(1) as pool:
+        ran = pool.submit(portal, "upgrade", "agent", "--force", "--reason", "OPS-1", "--idempotency-key", "run-1")
+        wait_for(Upgrade.objects.exists, seconds=20)
+        upgrade = engine.run(Upgrade.objects.get())
+
+        assert ran.result() == code
+    assert (upgrade.reason, upgrade.initiated_by) == ("OPS-1", cast.operator)
+    assert AuditEvent.objects.get(kind=AuditKind.UPGRADE_TRIGGERED).data["token"] == "Pipeline"
+    assert portal("upgrade", "agent", "--force", "--reason", "OPS-1", "--idempotency-key", "run-1") == code
+    assert Upgrade.objects.count() == 1
+
+
+def test_what_still_runs_is_five(portal: Cli, cast: Cast, capsys: Any) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
+
+    assert portal("wait", upgrade.upgrade_id, "--timeout", "1") == 5
+    assert "agent: IN_PROGRESS" in capsys.readouterr().err
+
+
+def test_a_baking_version_serves(portal: Cli, cast: Cast) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
+    upgrade.rollouts.update(outcome=Outcome.BAKING)
+
+    assert portal("wait", upgrade.upgrade_id, "--for", "serving", "--timeout", "1") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["upgrade", "nothing"], 6),
+        (["wait", "upgrade-2026-0101-000000-abcdef"], 6),
+        (["approve", "../../auth/session"], 6),
+        (["logs", "x/../../agents"], 6),
+    ],
+)
+def test_a_refusal_is_six(portal: Cli, capsys: Any, arguments: list[str], code: int) -> None:
+    assert portal(*arguments) == code
+    assert capsys.readouterr().err.startswith("portal: ")
+
+
+def test_approve_decides_at_the_pause_that_waits(portal: Cli, cast: Cast) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.admin, target="orchestrator", statuses=[Status.IN_PROGRESS])
+    assert portal("approve", upgrade.upgrade_id) == 6
+    hook = {"id": "pause-1", "type": "PAUSE", "stage": "POST_SCALE_UP", "status": "AWAITING_ACTION"}
+    hook |= {"expires_at": None, "timeout_action": None, "target": None}
+    upgrade.rollouts.update(outcome=Outcome.WAITING_FOR_DECISION, hook=hook)
+
+    assert portal("approve", upgrade.upgrade_id, "--hook-id", "pause-0") == 6
+    assert portal("approve", upgrade.upgrade_id, "--json") == 0
+    assert upgrade.rollouts.get().decisions.get().decided_by_email == cast.operator.email
+
+
+def test_lists_are_for_people_and_scripts(portal: Cli, cast: Cast, capsys: Any) -> None:
+    deployment = make_deployment(cast, make_agent(cast, name="Mail\x1b[2J"), "ready")
+
+    assert portal("deployments") == 0
+    text = capsys.readouterr().out
+    assert (str(deployment.pk) in text, "\x1b" in text) == (True, False)
+    assert portal("agents", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["total"] == 1
+
+
+def test_login_stores_the_token_for_its_owner_only(
+    portal: Cli, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    url = os.environ["PORTAL_URL"]
+    assert portal("login", url) == 0
+    monkeypatch.delenv("PORTAL_TOKEN")
+    monkeypatch.delenv("PORTAL_URL")
+
+    (file,) = (tmp_path / "operations-portal").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert portal("agents") == 0
+    assert portal("logout") == 0
+    assert portal("agents") == 2
+    assert SECRET not in "".join(capsys.readouterr())
+
+
+def test_a_scope_that_is_missing_is_named(
+    portal: Cli, cast: Cast, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = SECRET[:-1] + "b"
+    make_token(cast.operator, cast.acme, Scope.READ, secret=other)
+    monkeypatch.setenv("PORTAL_TOKEN", other)
+
+    assert portal("upgrade", "agent") == 6
+    assert "lacks the scope upgrade" in capsys.readouterr().err
+    assert not Upgrade.objects.exists()
+
+
+@pytest.mark.parametrize(("url", "code"), [("http://portal.example.com", 2), ("portal.example.com", 2), (None, 7)])
+def test_a_wrong_address_gets_no_token(monkeypatch: pytest.MonkeyPatch, url: str | None, code: int) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("PORTAL_URL", url or f"http://127.0.0.1:{closed.getsockname()[1]}")
+        monkeypatch.setenv("PORTAL_TOKEN", SECRET)
+
+        assert cli.main(["agents"]) == code

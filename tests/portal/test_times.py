@@ -1,0 +1,77 @@
+"""The times of pages: in the time zone that the person chose, as ages or as dates. Charts, logs and the API stay in UTC."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from django.test import Client
+
+from deployments.models import Deployment
+from portal.models import User
+from tests.conftest import Cast
+from tests.deployments.conftest import DEPLOYMENTS, make_agent, make_deployment, read_html
+
+pytestmark = pytest.mark.django_db
+SignedIn = Callable[[User], Client]
+LIST = "/o/acme/deployments/"
+SINCE = datetime(2026, 1, 1, 2, 30, tzinfo=UTC)
+BY_DATE = {"zone": "America/New_York", "times": "absolute"}
+
+
+@pytest.fixture
+def deployment(cast: Cast) -> Deployment:
+    return make_deployment(cast, make_agent(cast), status_at=SINCE, started_at=SINCE)
+
+
+def test_a_person_chooses_zone_and_dates(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    client = client_for(cast.viewer)
+
+    before = read_html(client.get(LIST))
+    saved = client.post("/account/times", BY_DATE)
+    after = read_html(client.get(LIST))
+    page = read_html(client.get(f"{LIST}{deployment.pk}/"))
+    others = read_html(client_for(cast.operator).get(LIST))
+
+    assert (saved.status_code, saved["Location"]) == (302, "/account/")
+    for text in (before, others):
+        assert 'title="2026-01-01 02:30:00 UTC" data-relative>' in text
+        assert "Times are UTC." in text
+    assert 'title="2025-12-31 21:30:00 EST">2025-12-31 21:30:00</time>' in after
+    assert "Times are America/New_York; charts, logs and files are UTC." in after
+    assert "<dd> 2025-12-31 21:30:00 EST </dd>" in page
+    assert "<option selected>America/New_York</option>" in read_html(client.get("/account/"))
+
+
+def test_the_day_of_an_event_is_the_persons(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    deployment.events.update(created_at=SINCE)
+    client, window = client_for(cast.viewer), "?since=2026-01-01T00:00:00Z&until=2026-01-01T04:00:00Z"
+    client.post("/account/times", BY_DATE)
+
+    page = read_html(client.get(f"{LIST}{deployment.pk}/{window}"))
+
+    assert "Wednesday, 31 December 2025" in page
+    assert ">21:30:00</a>" in page
+    assert '<span class="mono">2026-01-01 00:00</span> to' in page
+
+
+def test_a_live_fragment_follows_the_choice(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    client, htmx = client_for(cast.viewer), {"HX-Request": "true", "HX-Target": "rows"}
+    tag = client.get(LIST, headers=htmx)["ETag"]
+    client.post("/account/times", BY_DATE)
+
+    assert client.get(LIST, headers=htmx | {"If-None-Match": tag}).status_code == 200
+
+
+def test_the_api_stays_in_utc(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    client = client_for(cast.viewer)
+    client.post("/account/times", BY_DATE)
+
+    assert client.get(f"{DEPLOYMENTS}/{deployment.pk}").json()["started_at"] == "2026-01-01T02:30:00Z"
+
+
+@pytest.mark.parametrize("zone", ["", "Europe/Atlantis", "../etc/passwd", "x" * 300, "\x00"])
+def test_an_unknown_zone_is_refused(cast: Cast, client_for: SignedIn, zone: str) -> None:
+    refused = client_for(cast.viewer).post("/account/times", {"zone": zone})
+
+    cast.viewer.refresh_from_db()
+    assert (refused.status_code, cast.viewer.time_zone) == (422, "UTC")
