@@ -1,6 +1,7 @@
 from django.urls import path
 
-from deployments.pages import agents
+from deployments.pages import agents, revisions
+from deployments.pages.versions import versions
 
 app_name = "agents"
 urlpatterns = [
@@ -8,4 +9,8 @@ urlpatterns = [
     path("new", agents.new, name="new"),
     path("<uuid:agent_id>/", agents.detail, name="detail"),
     path("<uuid:agent_id>/edit", agents.edit, name="edit"),
+    path("<uuid:agent_id>/versions", versions, name="versions"),
+    path("<uuid:agent_id>/revisions/", revisions.list_revisions, name="revisions"),
+    path("<uuid:agent_id>/revisions/<int:number>/", revisions.detail, name="revision"),
+    path("<uuid:agent_id>/revisions/<int:number>/restore", revisions.restore, name="restore"),
 ]

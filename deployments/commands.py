@@ -27,13 +27,15 @@ from deployments.container_spec import (
     with_version,
 )
 from deployments.events import change_with_event, create_with_event, make_change
-from deployments.models import AGENT_NAME_ONCE, Agent, Deployment
+from deployments.models import AGENT_NAME_ONCE, Agent, Deployment, Revision
+from deployments.revisions import add_revision, get_settings, lock_agent, must_roll
 from deployments.secret_references import reference_errors
 from deployments.states import FROM, Command, DesiredState, EventType, Status
 from portal import soft_cache
 from portal.access import require
 from portal.after_response import write_after_response
 from portal.audit import record
+from portal.aws.ecr import parse_image
 from portal.database.statements import Given, UpdateStatement, prepare
 from portal.errors import PortalError, is_unique_violation, shortened
 from portal.idempotency import KeyUse
@@ -220,27 +222,38 @@ def create_deployment(
 
 
 def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None) -> Deployment:
-    organization = agent.organization
-    if organization.cluster is None:
-        raise PortalError(
-            "no_cluster",
-            f"{organization.name} has neither an ECS cluster nor a stack. Staff can set them in Django admin.",
-            400,
-        )
-    deployment_id = uuid.uuid4()
+    """Create a deployment of a new revision with the agent's settings. `version` replaces the image's tag."""
+    find_cluster(agent.organization)  # before the revision
+    revision = add_current_revision(agent, version, actor)
+    return deploy_revision(revision, actor, replicas, is_version_pinned=bool(version))
+
+
+def add_current_revision(agent: Agent, version: str | None, actor: User) -> Revision:
+    """Record a revision with the agent's settings, and with the version that was chosen instead of the image's tag."""
     image = with_version(agent.image, version) if version else agent.image
+    settings = {
+        "image": image,
+        "version": image_version(image),
+        "cpu": agent.cpu,
+        "memory": agent.memory,
+        "environment": agent.environment,
+    }
+    return add_revision(agent, settings, actor=actor, digest=parse_image(image).digest)
+
+
+def deploy_revision(revision: Revision, actor: User, replicas: int, *, is_version_pinned: bool = False) -> Deployment:
+    """Return a deployment of the revision, not yet saved."""
+    agent = revision.agent
+    deployment_id = uuid.uuid4()
     return Deployment(
         id=deployment_id,
-        organization=organization,
+        organization=agent.organization,
         agent=agent,
         replicas=replicas,
-        version=version or image_version(image),
-        is_version_pinned=bool(version),
-        image=image,
-        cpu=agent.cpu,
-        memory=agent.memory,
-        environment=agent.environment,
-        cluster=organization.cluster,
+        is_version_pinned=is_version_pinned,
+        target_revision=revision,
+        **get_settings(revision),
+        cluster=find_cluster(agent.organization),
         service_name=service_name(agent, deployment_id),
         created_by=actor,
         requested_by=actor,
@@ -248,6 +261,17 @@ def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None
         started_at=Now(),
         next_check_at=Now(),
     )
+
+
+def find_cluster(organization: Organization) -> str:
+    """Return the name of the organization's cluster. *Raises* PortalError 400 `no_cluster`."""
+    if organization.cluster is None:
+        raise PortalError(
+            "no_cluster",
+            f"{organization.name} has neither an ECS cluster nor a stack. Staff can set them in Django admin.",
+            400,
+        )
+    return organization.cluster
 
 
 def service_name(agent: Agent, deployment_id: uuid.UUID) -> str:
@@ -307,36 +331,130 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
     """
 
     def plan(row: Deployment) -> Change | None:
-        fields: dict[str, Any] = {
-            "wanted": DesiredState.RUNNING,
-            "status": Status.DEPLOYING,
-            "status_at": Now(),
-            "started_at": Now(),
-            "ended_at": None,
-            "error_message": None,
-            "failed_tasks": 0,
-        }
+        fields = build_start()
         if row.status == Status.FAILED:
-            fields |= build_new_generation(row)
+            pinned = row.version if row.is_version_pinned else None
+            agent = Agent.objects.get(pk=row.agent_id)
+            fields |= build_new_generation(row, add_current_revision(agent, pinned, actor))
         data = {"generation": fields.get("generation")}
         return Change(EventType.RESTART, AuditKind.DEPLOYMENT_RESTARTED, fields, data)
 
-    return run_command(deployment, Command.RESTART, actor, idempotency_key, plan)
+    require(actor, deployment.organization, Role.OPERATOR)
+    with transaction.atomic():
+        lock_agent(deployment.agent_id)  # a new generation has a new revision
+        if deployment.status == Status.FAILED:  # its row cannot change then, so that `plan` makes one revision
+            deployment.refresh_from_db(from_queryset=Deployment.objects.select_for_update())
+        return run_command(deployment, Command.RESTART, actor, idempotency_key, plan)
 
 
-def build_new_generation(deployment: Deployment) -> dict[str, Any]:
-    """Return the fields of a new generation, taken from the agent's current settings."""
-    agent = Agent.objects.get(pk=deployment.agent_id)
-    pinned = deployment.version if deployment.is_version_pinned else None
-    image = with_version(agent.image, pinned) if pinned else agent.image
+def build_start() -> dict[str, Any]:
+    """Return the fields of a deployment whose tasks start again."""
     return {
-        "generation": deployment.generation + 1,
-        "image": image,
-        "version": pinned or image_version(image),
-        "cpu": agent.cpu,
-        "memory": agent.memory,
-        "environment": agent.environment,
+        "wanted": DesiredState.RUNNING,
+        "status": Status.DEPLOYING,
+        "status_at": Now(),
+        "started_at": Now(),
+        "ended_at": None,
+        "error_message": None,
+        "failed_tasks": 0,
     }
+
+
+def build_new_generation(deployment: Deployment, revision: Revision) -> dict[str, Any]:
+    """Return the fields of a new generation, which runs the revision."""
+    return {"generation": deployment.generation + 1, "target_revision": revision.pk, **get_settings(revision)}
+
+
+# --- returning to an earlier revision ---------------------------------------------------------------------------------
+
+
+def restore_revision(
+    revision: Revision, *, actor: User, newest: int | None = None, idempotency_key: str | None = None
+) -> Revision:
+    """Deploy an earlier revision again, as a new one. Return the new one.
+
+    The agent gets its settings. The agent's live deployments with other settings, and the newest one if it failed, roll to
+    it in place; without any live or failed one, a deployment with one task is created. A stopped one stays stopped.
+
+    `newest`: the number of the newest revision that the person saw. None is not compared.
+
+    *Raises* PortalError: 403, 404, 409 `revision_changed`, 400 `invalid` (its secrets), 400 `no_cluster`, 422
+    `idempotency_mismatch`.
+    """
+    agent, organization = revision.agent, revision.organization
+    require(actor, organization, Role.OPERATOR)
+    request = {"agent_id": str(agent.pk), "number": revision.number, "newest": newest}
+    key = KeyUse.for_request("restore_revision", request, organization=organization, user=actor, key=idempotency_key)
+    refuse_secrets(revision)
+
+    def make() -> Revision:
+        lock_agent(agent.pk)
+        current_rows = Deployment.objects.current(agent).select_related("organization", "target_revision")
+        locked = current_rows.select_for_update(of=("self",)).order_by("pk")
+        current = [each for each in locked if not each.is_stopping]
+        made = add_revision(agent, get_settings(revision), actor=actor, digest=revision.digest, restored_from=revision)
+        if newest is not None and newest != made.number - 1:
+            sentence = f"{agent.name} was deployed meanwhile: its newest revision is {made.number - 1}. Compare again."
+            raise PortalError("revision_changed", sentence, 409)
+        fields = take_settings(agent, made)
+        moved = [each for each in current if must_roll(each, made)]
+        for deployment in moved:
+            roll(deployment, made, actor)
+        created = None if current else deploy_again(made, actor)
+        key.store(str(made.pk))
+        # All audit rows come last, because the first one holds the end of the organization's chain.
+        of_revision = {"revision": made.number}
+        for deployment in moved:
+            audit(AuditKind.DEPLOYMENT_RESTARTED, deployment, actor, of_revision)
+        if created:
+            audit(AuditKind.DEPLOYMENT_CREATED, created, actor, of_revision | {"replicas": created.replicas})
+        audit(AuditKind.AGENT_CHANGED, agent, actor, of_revision | {"fields": fields, "restored_from": revision.number})
+        return made
+
+    return run_once(key, make, lambda pk: Revision.objects.get(pk=pk, organization=organization))
+
+
+def refuse_secrets(revision: Revision) -> None:
+    """Refuse references that the organization may no longer use. The agent keeps those that it has."""
+    kept = Agent.objects.values_list("environment", flat=True).get(pk=revision.agent_id)
+    errors = reference_errors(revision.organization, revision.environment, kept)
+    refuse_invalid({"environment": shortened(errors)} if errors else {})
+
+
+def take_settings(agent: Agent, revision: Revision) -> list[str]:
+    """Give the agent the settings of the revision. Return the names of the fields that changed."""
+    taken = ("image", "cpu", "memory", "environment")
+    current = Agent.objects.get(pk=agent.pk)
+    changed = {name: getattr(revision, name) for name in taken if getattr(current, name) != getattr(revision, name)}
+    if changed:
+        Agent.objects.filter(pk=agent.pk).update(**changed)
+    return sorted(changed)
+
+
+def roll(deployment: Deployment, revision: Revision, actor: User) -> None:
+    """Let a locked deployment replace its tasks by those of the revision. ECS reports the status of a live one."""
+    is_failed = deployment.status == Status.FAILED
+    fields = build_new_generation(deployment, revision) | (build_start() if is_failed else {})
+    fields |= {
+        "is_version_pinned": False,
+        "requested_generation": F("requested_generation") + 1,
+        "requested_by": actor.pk,
+        "next_check_at": Now(),
+        "doubted_at": None,
+        "request_id": request_id_var.get(),
+    }
+    statement = make_change(Deployment.objects.filter(pk=deployment.pk), fields)
+    status = fields.get("status", deployment.status)
+    said = {"actor": actor.email, "detail": f"to revision {revision.number}"}
+    change_with_event(statement, {}, EventType.RESTART, status=status, key=None, **said)
+    dispatch_deployment(deployment)
+
+
+def deploy_again(revision: Revision, actor: User) -> Deployment:
+    deployment = deploy_revision(revision, actor, replicas=1)
+    create_with_event(deployment, key=None, actor=actor.email, detail=f"1 of {deployment.image}")
+    dispatch_deployment(deployment)
+    return deployment
 
 
 def kill_deployment(deployment: Deployment, *, actor: User, idempotency_key: str | None = None) -> Deployment:

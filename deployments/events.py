@@ -60,10 +60,10 @@ def change_with_event(
     event_type: EventType,
     *,
     status: str,
-    key: KeyUse,
+    key: KeyUse | None,
     **said: str,
 ) -> bool:
-    """Change the deployment, add its event and store the key. Return whether there was such a row.
+    """Change the deployment, add its event and store the key, if any. Return whether there was such a row.
 
     `given`: the values of the statement's placeholders. `status`: the status after the change. `said`: the event's
     `actor` and `detail`.
@@ -74,7 +74,7 @@ def change_with_event(
     return execute(filled, key, event_values(event_type, status, **said))
 
 
-def create_with_event(deployment: Deployment, *, key: KeyUse, **said: str) -> None:
+def create_with_event(deployment: Deployment, *, key: KeyUse | None, **said: str) -> None:
     """Insert the deployment with its first event, and store the key. As change_with_event."""
     deployment.events_count, deployment.event_counts = 1, {f"{EventType.CREATE}|{deployment.status}": 1}
     execute(insert_sql([deployment]), key, event_values(EventType.CREATE, deployment.status, **said))

@@ -13,7 +13,7 @@ from typing import Any, Self
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import models
 from django.db.models.expressions import Combinable
-from django.db.models.functions import JSONObject, Lower, Now
+from django.db.models.functions import Coalesce, JSONObject, Lower, Now
 
 from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
 from portal.aws.credentials import AwsTarget
@@ -99,7 +99,62 @@ class Agent(models.Model):
         return "running" if is_live else "stopped"
 
 
+class RevisionQuerySet(TenantQuerySet["Revision"]):
+    def for_list(self, agent: Agent | models.OuterRef) -> Self:
+        """Return the agent's revisions, newest first, as for_detail() does."""
+        return self.filter(agent=agent).for_detail().order_by("-number")
+
+    def for_detail(self) -> Self:
+        """Add agent, organization, who made it and what it was restored from, and the numbers of live deployments:
+        `live_deployments` of those where it is rolled out, `target_deployments` of those that should run it.
+        """
+        related = self.select_related("agent", "organization", "created_by", "restored_from")
+        return related.annotate(
+            live_deployments=count_live(live_revision=models.OuterRef("pk")),
+            target_deployments=count_live(target_revision=models.OuterRef("pk")),
+        )
+
+
+class Revision(models.Model):
+    """The settings of one deploy of an agent. Only `digest` is ever written later, once; a trigger refuses other changes.
+
+    `environment` holds plain values and ARNs of secrets, as the agent's does. `number` counts from 1 for each agent.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="revisions", db_index=False)
+    number = models.IntegerField()
+    image = models.CharField(max_length=512)
+    digest = models.CharField(max_length=71, null=True, help_text="`sha256:..`; null if no registry has told it.")
+    version = models.CharField(max_length=128, null=True)  # null: the image names no tag
+    cpu = models.IntegerField()
+    memory = models.IntegerField()
+    environment = models.JSONField(default=dict)
+    restored_from = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="+", db_index=False)
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", db_index=False)
+    created_at = models.DateTimeField(db_default=Now())
+
+    live_deployments: int  # set by for_detail()
+    target_deployments: int  # set by for_detail()
+
+    objects = RevisionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["agent", "number"], name="revision_number_once")]
+
+    def __str__(self) -> str:
+        return f"revision {self.number}"
+
+
 class DeploymentQuerySet(TenantQuerySet["Deployment"]):
+    def current(self, agent: Agent) -> Self:
+        """Return the agent's deployments that count now: the live ones, and the newest one if it failed."""
+        of_agent = self.filter(organization=agent.organization_id, agent=agent)
+        newest = of_agent.order_by("-created_at", "-id").values("pk")[:1]
+        return of_agent.filter(models.Q(status__in=LIVE) | models.Q(pk__in=newest, status=Status.FAILED))
+
     def matching(self, organization: Organization | Combinable, *, status: Any = None, agent_id: Any = None) -> Self:
         """Filter the organization's deployments. None means no filter. Page them with lists.py."""
         found = self.filter(organization=organization)
@@ -110,13 +165,13 @@ class DeploymentQuerySet(TenantQuerySet["Deployment"]):
         return found
 
     def for_detail(self) -> Self:
-        """Add agent, organization and `newest_events` (dicts, newest first, at most EVENTS_IN_RECORD).
+        """Add agent, organization, both revisions and `newest_events` (dicts, newest first, at most EVENTS_IN_RECORD).
 
         *Costs* one query.
         """
         newest = DeploymentEvent.objects.filter(deployment=models.OuterRef("pk")).order_by("-sequence")
         fields = {name: name for name in EVENT_FIELDS}
-        return self.select_related("agent", "organization").annotate(
+        return self.select_related("agent", "organization", "target_revision", "live_revision").annotate(
             newest_events=ArraySubquery(newest.values(json=JSONObject(**fields))[:EVENTS_IN_RECORD])
         )
 
@@ -156,6 +211,20 @@ class Deployment(Revised, Leased):
     cpu = models.IntegerField()
     memory = models.IntegerField()
     environment = models.JSONField(default=dict)
+    target_revision = models.ForeignKey(
+        Revision,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="deployments",
+        help_text="These settings. Null: made by the release before revisions, or deployed outside the portal.",
+    )
+    live_revision = models.ForeignKey(
+        Revision,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        help_text="The newest one that ECS has rolled out completely here.",
+    )
 
     # Where it runs in AWS.
     cluster = models.CharField(max_length=255)
@@ -258,6 +327,12 @@ class Deployment(Revised, Leased):
         return self.wanted == DesiredState.STOPPED and self.status != Status.STOPPED
 
     @property
+    def is_rolling(self) -> bool:
+        """Return whether tasks of one revision are being replaced by those of another."""
+        is_wanted = self.wanted == DesiredState.RUNNING and self.status in LIVE | {Status.FAILED}
+        return is_wanted and self.live_revision_id is not None and self.live_revision_id != self.target_revision_id
+
+    @property
     def is_settled(self) -> bool:
         """Return whether all changes are applied and none is under way, so that pages can poll slowly."""
         return self.observed_generation == self.requested_generation and self.status not in (
@@ -268,6 +343,13 @@ class Deployment(Revised, Leased):
     def refusal(self, command: str) -> Refusal | None:
         """Return why the command is not possible now, or None if it is."""
         return allowed(command, self.status, is_stopping=self.is_stopping)
+
+
+def count_live(**of_revision: models.OuterRef) -> Coalesce:
+    """Return the number of live deployments of a revision, inside of a query of revisions."""
+    live = Deployment.objects.filter(status__in=LIVE, **of_revision).order_by().annotate(whole=models.Value(1))
+    counted = live.values("whole").annotate(count=models.Count("pk")).values("count")
+    return Coalesce(models.Subquery(counted), 0)
 
 
 class DeploymentCount(models.Model):

@@ -12,6 +12,7 @@ Commands write only `deploying` (create, restart) and `killed`. All other status
 FROM below lists the statuses that each command needs.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from django.db import models
@@ -31,6 +32,18 @@ class Status(models.TextChoices):
 # An agent counts as running while one of its deployments has one of these statuses.
 LIVE = frozenset({Status.DEPLOYING, Status.RUNNING, Status.READY})
 ENDED = frozenset({Status.STOPPED, Status.FAILED, Status.KILLED})
+
+# From the worst to the best status of a deployment that should run.
+WORST_FIRST = (Status.FAILED, Status.DEPLOYING, Status.RUNNING, Status.READY)
+
+
+def find_worst(statuses: Collection[str]) -> Status:
+    """Return the worst of these statuses; `stopped` if there is none.
+
+    >>> find_worst(["ready", "failed", "running"]).value, find_worst([]).value
+    ('failed', 'stopped')
+    """
+    return next((status for status in WORST_FIRST if status in statuses), Status.STOPPED)
 
 
 class DesiredState(models.TextChoices):

@@ -22,8 +22,8 @@ LAYERS = {
         "api",
         "commands",
         "engine",
-        "lists",
-        "events container_spec secret_references models states apps",
+        "lists registry",
+        "events revisions container_spec secret_references models states apps",
     ],
     "upgrades": [
         "urls tasks gauges templatetags management",

@@ -9,7 +9,15 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from deployments.lists import deployments_rows, deployments_total, events_rows, events_total, find_id_range
-from deployments.models import EVENTS_IN_RECORD, Agent, Deployment, DeploymentEvent, DeploymentQuerySet
+from deployments.models import (
+    EVENTS_IN_RECORD,
+    Agent,
+    AgentQuerySet,
+    Deployment,
+    DeploymentEvent,
+    DeploymentQuerySet,
+    Revision,
+)
 from portal.api.json_rows import (
     Fields,
     JsonObject,
@@ -60,6 +68,21 @@ EVENT: Fields = {
     "error_message": "error_message",
     "created_at": UtcTime("created_at"),
     "actor": "actor",
+}
+REVISION: Fields = {
+    "agent_id": "agent_id",
+    "number": "number",
+    "image": "image",
+    "digest": "digest",
+    "version": "version",
+    "cpu": "cpu",
+    "memory": "memory",
+    "environment": "environment",
+    "restored_from": "restored_from__number",
+    "live_deployments": "live_deployments",
+    "target_deployments": "target_deployments",
+    "created_by": "created_by__email",
+    "created_at": UtcTime("created_at"),
 }
 NEWEST_EVENTS = DeploymentEvent.objects.filter(deployment=OuterRef("pk")).order_by("-sequence")[:EVENTS_IN_RECORD]
 RECORD: Fields = {**DEPLOYMENT, "events": JsonObjects(NEWEST_EVENTS, EVENT)}
@@ -148,5 +171,21 @@ def read_agent(request: Request, agent_id: uuid.UUID) -> str:
 
 
 def build_agent(user: Any) -> tuple[Any, list[Any]]:
-    found = Agent.objects.visible_to(user).filter(pk=Given("agent_id", UUIDField()))
-    return found.with_status(), [as_text(JsonObject(AGENT))]
+    return find_agent(user).with_status(), [as_text(JsonObject(AGENT))]
+
+
+def find_agent(user: Any) -> AgentQuerySet:
+    return Agent.objects.visible_to(user).filter(pk=Given("agent_id", UUIDField()))
+
+
+def read_revisions(request: Request, agent_id: uuid.UUID, query: Json) -> HttpResponse:
+    """Return a page of the agent's revisions, newest first. Raises PortalError as read_record does."""
+    skip, limit = query["skip"], query["limit"]
+    items, total = read_record(request, build_revisions, {"agent_id": agent_id}, skip=skip, limit=limit)
+    return JsonPage(items, total, skip, limit).respond({"agent_id": str(agent_id)})
+
+
+def build_revisions(user: Any, *, skip: int, limit: int) -> tuple[Any, list[Any]]:
+    rows = Revision.objects.for_list(OuterRef("pk"))
+    items = as_text(JsonObjects(rows[skip : skip + limit], REVISION))
+    return find_agent(user), [items, aggregate_rows(Revision.objects.filter(agent=OuterRef("pk")), Count("*"))]

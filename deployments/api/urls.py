@@ -1,6 +1,6 @@
 from django.urls import path, register_converter
 
-from deployments.api import agents, deployments
+from deployments.api import agents, deployments, revisions
 from portal.api.converters import AnyCaseUUIDConverter
 
 register_converter(AnyCaseUUIDConverter, "any_uuid")
@@ -17,4 +17,7 @@ urlpatterns = [
     path("agents", agents.agents, name="api-agents"),
     path("agents/<any_uuid:agent_id>", agents.agent, name="api-agent"),
     path("agents/<any_uuid:agent_id>/deploy", deployments.deploy, name="api-agent-deploy"),
+    path("agents/<any_uuid:agent_id>/revisions", revisions.revisions, name="api-revisions"),
+    path("agents/<any_uuid:agent_id>/revisions/<int:number>", revisions.revision, name="api-revision"),
+    path("agents/<any_uuid:agent_id>/revisions/<int:number>/restore", revisions.restore, name="api-revision-restore"),
 ]

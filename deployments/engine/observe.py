@@ -12,6 +12,7 @@ from django.db import transaction
 
 from deployments.engine.read_budget import DeploymentLease
 from deployments.events import record_event
+from deployments.models import Deployment
 from deployments.states import ENDED, SYSTEM, Status, Verdict, event_type_for, explain_stop, judge
 from portal.aws import ecs, ecs_runtime
 from portal.aws.errors import AwsError
@@ -26,6 +27,8 @@ def observe_service(lease: DeploymentLease, service: ecs.Service) -> None:
     row = lease.row
     verdict = judge(service, is_overdue=is_overdue(lease))
     fields = build_observed_fields(lease, service)
+    if verdict.status == Status.READY:
+        fields |= build_live_fields(row, service)
     if verdict.status is None or verdict.status == row.status:
         return lease.reschedule(**fields, **read_newest_failure(lease, service))
     change_status(lease, service, verdict.status, verdict, fields)
@@ -53,6 +56,17 @@ def build_observed_fields(lease: DeploymentLease, service: ecs.Service) -> dict[
         "check_error": None,
         "doubted_at": None,
     }
+
+
+def build_live_fields(row: Deployment, service: ecs.Service) -> dict[str, Any]:
+    """Return the revision that is rolled out completely, as a field to write; empty if the row has it already."""
+    primary = service.primary
+    is_row = row.task_generation == row.generation and primary and primary.task_definition == row.task_definition
+    return (
+        {"live_revision_id": row.target_revision_id}
+        if is_row and row.live_revision_id != row.target_revision_id
+        else {}
+    )
 
 
 def change_status(

@@ -21,11 +21,11 @@ from deployments.engine.observe import build_observed_fields, observe_service
 from deployments.engine.read_budget import DeploymentLease
 from deployments.engine.rights import WriteRefused, renew_to_write
 from deployments.events import record_event
-from deployments.models import Deployment
+from deployments.models import Deployment, Revision
 from deployments.states import OUTSIDE, SYSTEM, DesiredState, EventType, Status
 from portal import soft_cache
 from portal.audit import record
-from portal.aws import ecs, ecs_runtime
+from portal.aws import ecr, ecs, ecs_runtime
 from portal.aws.credentials import drop_session
 from portal.aws.errors import EXPIRED, AwsError, AwsMissing, AwsUnavailable, summarize_error, with_advice
 from portal.leases import get_lease_duration
@@ -35,6 +35,7 @@ from portal.templatetags.formatting import last_part
 logger = logging.getLogger(__name__)
 
 TEMPLATE_CACHE_SECONDS = 60
+DEFAULT_TAG = "latest"
 DRAINING_SECONDS = 5.0
 # A write that the person may not make is considered again after this long.
 REFUSED_SECONDS = 60.0
@@ -218,7 +219,7 @@ def ensure_task_definition(lease: DeploymentLease, template: ecs_runtime.Templat
         spec = ecs_runtime.TaskSpec(
             family=row.service_name,
             generation=row.generation,
-            image=row.image,
+            image=choose_image(lease),
             cpu=row.cpu,
             memory=row.memory,
             environment={name: value for name, value in row.environment.items() if not is_secret_reference(value)},
@@ -228,6 +229,37 @@ def ensure_task_definition(lease: DeploymentLease, template: ecs_runtime.Templat
         arn = ecs_runtime.register_task_definition(target, spec, template)
     lease.write(task_definition=arn, task_generation=row.generation)
     return arn
+
+
+def choose_image(lease: DeploymentLease) -> str:
+    """Return the image to run: by the digest of the row's revision, else as the row names it.
+
+    A digest that is not known yet is read from the registry and kept. A deploy does not fail because it cannot be read.
+    *Costs* at most one AWS call.
+    """
+    row, revision = lease.row, lease.row.target_revision
+    # The release before revisions gives a row new settings without one.
+    if revision is None or revision.image != row.image:
+        return row.image
+    reference = ecr.parse_image(row.image)
+    if revision.digest is None and (digest := read_digest(lease, reference)):
+        Revision.objects.filter(pk=revision.pk, digest=None).update(digest=digest)
+        revision.refresh_from_db(fields=["digest"])
+    return reference.pinned_to(revision.digest) if revision.digest else row.image
+
+
+def read_digest(lease: DeploymentLease, reference: ecr.ImageReference) -> str | None:
+    """Return the digest of a tag in Amazon ECR; None for another registry, a missing tag or a failed read."""
+    repository = ecr.ecr_repository(reference)
+    if repository is None:
+        return None
+    lease.renew()
+    try:
+        found = ecr.find_image(lease.row.aws_target, repository, reference.tag or DEFAULT_TAG)
+    except AwsError as error:
+        logger.info("deployment %s: digest of %s not read: %s", lease.row.pk, reference.tag, error)
+        return None
+    return found.digest if found else None
 
 
 # --- removing a service -----------------------------------------------------------------------------------------------
@@ -315,7 +347,8 @@ def adopt_outside_change(lease: DeploymentLease, service: ecs.Service, change: s
             EventType.RESTART,
             f"deployed {last_part(service.task_definition) or 'an unknown task definition'}",
         )
-        fields |= {"task_definition": service.task_definition, **read_image_fields(lease, service)}
+        fields |= {"task_definition": service.task_definition, "target_revision_id": None, "live_revision_id": None}
+        fields |= read_image_fields(lease, service)
     elif desired == 0:
         event, detail = EventType.STOP, f"from {row.replicas} to 0"
         fields["wanted"] = DesiredState.STOPPED

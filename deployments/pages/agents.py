@@ -12,11 +12,11 @@ from django.views.decorators.http import require_http_methods, require_safe
 from deployments import commands
 from deployments.container_spec import is_secret_reference
 from deployments.lists import deployments_page
-from deployments.models import Agent
+from deployments.models import Agent, Deployment, Revision
 from deployments.pages.agent_forms import AgentForm, build_initial
 from deployments.pages.forms import FIELDS_OF_COMMANDS
 from deployments.pages.neighbours import opened_from
-from deployments.states import Status
+from deployments.states import Status, find_worst
 from portal.access import Policy, get_page_organization, person, policy
 from portal.errors import found_or_404
 from portal.models import Organization, User
@@ -25,7 +25,7 @@ from portal.web.context import page_context
 from portal.web.forms import submit
 from portal.web.htmx import render_page
 
-DEPLOYMENTS_SHOWN = 20
+DEPLOYMENTS_SHOWN, REVISIONS_SHOWN = 20, 5
 
 
 @policy(Policy.VIEWER)
@@ -46,12 +46,17 @@ def list_agents(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(Policy.VIEWER)
 @require_safe
 def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
-    """Render the agent with its settings and its deployments."""
+    """Render the agent with its settings, its deployments and their worst status, and its newest revisions."""
     organization = get_page_organization(request, slug)
     agent = find_agent(request, organization, agent_id)
+    of_agent = Deployment.objects.visible_to(request.user).current(agent)
+    current = of_agent.select_related("target_revision", "live_revision")
     context = page_context(request, organization) | {
         "agent": agent,
-        "variables": build_variables(agent),
+        "status": find_worst({each.status for each in current}),
+        "rolling": [each for each in current if each.is_rolling],
+        "variables": build_variables(agent.environment),
+        "revisions": Revision.objects.visible_to(request.user).for_list(agent)[:REVISIONS_SHOWN],
         "page": deployments_page(request.user, organization, skip=0, limit=DEPLOYMENTS_SHOWN, agent_id=agent.pk),
         "labels": dict(Status.choices),
         "opened_from": opened_from({"agent": str(agent.pk)}),
@@ -84,7 +89,8 @@ def create(form: AgentForm, organization: Organization, actor: User) -> Agent:
 def edit(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
     organization = get_page_organization(request, slug)
     agent = find_agent(request, organization, agent_id)
-    form = AgentForm(request.POST or None, initial=build_initial(agent))
+    chosen = {"image": request.GET["image"]} if request.GET.get("image") else {}
+    form = AgentForm(request.POST or None, initial=build_initial(agent) | chosen)
     status = 200
     if request.method == "POST":
         saved, status = submit(
@@ -105,8 +111,8 @@ def find_agent(request: HttpRequest, organization: Organization, agent_id: UUID)
     return found_or_404(visible.filter(organization=organization, pk=agent_id).first())
 
 
-def build_variables(agent: Agent) -> list[dict[str, Any]]:
+def build_variables(environment: dict[str, str]) -> list[dict[str, Any]]:
     return [
         {"name": name, "value": value, "is_secret": is_secret_reference(value)}
-        for name, value in sorted(agent.environment.items())
+        for name, value in sorted(environment.items())
     ]

@@ -19,13 +19,15 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
     """Deploy an agent. Viewers see a disabled form with the reason."""
     organization = get_page_organization(request, slug)
     agents = Agent.objects.visible_to(request.user).filter(organization=organization).order_by("name", "id")
-    form = DeploymentForm(organization, agents, request.POST or None, initial={"agent": request.GET.get("agent")})
+    initial = {name: request.GET.get(name) for name in ("agent", "version")}
+    form = DeploymentForm(organization, agents, request.POST or None, initial=initial)
     status = 200
     if request.method == "POST":
         deployment, status = submit(form, lambda: deploy(form, actor=person(request)), names=FIELDS_OF_COMMANDS)
         if deployment:
             return redirect("deployments:detail", slug, deployment.pk)
-    context = page_context(request, organization) | {"form": form, "agents": agents}
+    chosen = next((each for each in agents if str(each.pk) == str(form["agent"].value())), None)
+    context = page_context(request, organization) | {"form": form, "agents": agents, "chosen": chosen}
     return render(request, "deployments/new.html", context, status=status)
 
 

@@ -162,7 +162,7 @@ def plan_revision(account: str, region: str, name: str) -> RevisionPlan:
                 "image": image,
                 "imageDigest": digest,
                 "essential": bool(container.get("essential", True)),
-                "crashes": image_tag(image) == CRASHING_TAG,
+                "crashes": CRASHING_TAG in (image_tag(image), *tags_of_digest(account, region, image, digest)),
                 "cpu": str(container.get("cpu") or 0),
                 "memory": str(container["memory"]) if container.get("memory") else "",
                 "logConfiguration": container.get("logConfiguration"),

@@ -278,6 +278,10 @@ def test_pages_meet_wcag_in_both_themes_and_reflow(cast: Cast, measured: Deploym
         "/o/acme/agents/",
         agent,
         f"{agent}edit",
+        f"{agent}versions",
+        f"{agent}revisions/",
+        f"{agent}revisions/1/",
+        f"{agent}revisions/1/restore",
     ):
         page.goto(path)
         page.wait_for_load_state("networkidle" if "follow" not in path else "load")

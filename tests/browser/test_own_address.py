@@ -89,6 +89,7 @@ def test_every_other_confirmation_page_acts(cast: Cast, place: Place, open_page:
         (f"{channel}/secret", "Create a new secret", {}, "whsec_"),
         (f"{channel}/remove", "Remove the channel", {}, "was removed."),
         (f"{settings}/members/{place.membership_id}/remove", "Remove the member", {}, "is no longer a member of"),
+        (f"/o/acme/agents/{place.agent_id}/revisions/1/restore", "Return to revision 1", {}, "returns to revision 1"),
         (f"/o/acme/agents/{place.agent_id}/edit", "Save changes", {"Name": "Renamed"}, "Changes saved."),
         (f"{DEPLOYMENTS}new?agent={place.agent_id}", "Deploy", {}, "Deploying"),
     ):

@@ -114,6 +114,7 @@ def make_deployment(cast: Cast, agent: Agent, status: str = "ready", *, replicas
         "status": status,
         "wanted": wanted,
         "observed_generation": made.requested_generation,
+        "live_revision": made.target_revision if status == "ready" else None,
         "service_arn": "arn:aws:ecs:x:1:service/x",
     }
     Deployment.objects.filter(pk=made.pk).update(**known | fields)

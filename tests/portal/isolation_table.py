@@ -17,7 +17,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
-from deployments.models import Agent, Deployment, DeploymentEvent
+from deployments.models import Agent, Deployment, DeploymentEvent, Revision
 from portal.access import Policy
 from portal.accounts.tokens import hash_secret
 from portal.errors import API_PREFIXES
@@ -114,6 +114,7 @@ class Place:
             "channel_id": self.channel_id,
             "delivery_id": self.delivery_id,
             "membership_id": self.membership_id,
+            "number": "1",
             "token_id": self.token_id,
             "kind": "webhook",
             "command": row.command,
@@ -206,6 +207,11 @@ def agent_pages() -> Iterator[Row]:
     yield Row(f"{base}/new", Policy.OPERATOR, sends={"post": AGENT_FORM})
     yield Row(f"{base}/<uuid:agent_id>/", Policy.VIEWER)
     yield Row(f"{base}/<uuid:agent_id>/edit", Policy.OPERATOR, sends={"post": AGENT_FORM})
+    yield Row(f"{base}/<uuid:agent_id>/versions", Policy.VIEWER)
+    revision = f"{base}/<uuid:agent_id>/revisions/<int:number>"
+    yield Row(f"{base}/<uuid:agent_id>/revisions/", Policy.VIEWER)
+    yield Row(f"{revision}/", Policy.VIEWER)
+    yield Row(f"{revision}/restore", Policy.OPERATOR, sends={"post": ONCE | {"newest": "2"}})
 
 
 def deployment_api(prefix: str) -> Iterator[Row]:
@@ -223,6 +229,10 @@ def deployment_api(prefix: str) -> Iterator[Row]:
     yield Row(agents, Policy.VIEWER, sends={"post": AGENT})
     yield Row(f"{agents}/<any_uuid:agent_id>", Policy.VIEWER, sends={"patch": {"name": "Renamed"}})
     yield Row(f"{agents}/<any_uuid:agent_id>/deploy", Policy.OPERATOR, get=False, sends={"post": {}})
+    revision = f"{agents}/<any_uuid:agent_id>/revisions/<int:number>"
+    yield Row(f"{agents}/<any_uuid:agent_id>/revisions", Policy.VIEWER)
+    yield Row(revision, Policy.VIEWER)
+    yield Row(f"{revision}/restore", Policy.OPERATOR, get=False, sends={"post": {"newest": 2}})
 
 
 def settings_pages() -> Iterator[Row]:
@@ -350,7 +360,7 @@ def read_rows(organization: Organization, *, audit: bool = True) -> dict[str, st
     """
     models = (
         *(Upgrade, Rollout, Decision, UpgradeEvent, UpgradeCheck, ValidationRun),
-        *(Agent, Deployment, DeploymentEvent),
+        *(Agent, Revision, Deployment, DeploymentEvent),
         *(IdempotencyKey, Membership, *([AuditEvent] if audit else [])),
         *(NotificationChannel, NotificationDelivery, ApiToken),
     )
