@@ -97,14 +97,14 @@ MUTANTS = (
         .for_record()
         .select_related(None)
         .select_related("stop_requested_by", "rolls_back", "validation_run")
-        .prefetch_related("rollbacks__rollouts", "checks")
+        .prefetch_related("rollbacks__rollouts", "rolls_back__rollouts", "checks")
         .filter(organization=organization, upgrade_id=upgrade_id)
 """,
         """Upgrade.objects
         .for_record()
         .select_related(None)
         .select_related("stop_requested_by", "rolls_back", "validation_run")
-        .prefetch_related("rollbacks__rollouts", "checks")
+        .prefetch_related("rollbacks__rollouts", "rolls_back__rollouts", "checks")
         .filter(upgrade_id=upgrade_id)
 """,
     ),

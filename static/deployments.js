@@ -257,11 +257,14 @@ function isNewestShown() {
   return Math.abs(document.getElementById("log-box").scrollTop) < 8;
 }
 
+function findShown(record) {
+  return document.querySelector(`#log-lines > [id="${record.id}"]`);
+}
+
 function takeNewRecords(poll) {
   const byId = new Map(waiting.map((record) => [record.id, record]));
   for (const record of poll.querySelectorAll(".log-record")) {
-    const shown = document.querySelector(`#log-lines > [id="${CSS.escape(record.id)}"]`);
-    if (shown?.dataset.lines !== record.dataset.lines) byId.set(record.id, record);
+    if (findShown(record)?.dataset.lines !== record.dataset.lines) byId.set(record.id, record);
   }
   poll.querySelector("ol").replaceChildren();
   waiting = [...byId.values()];
@@ -270,7 +273,7 @@ function takeNewRecords(poll) {
 
 function placeRecord(record) {
   const list = document.getElementById("log-lines");
-  const shown = list.querySelector(`:scope > [id="${CSS.escape(record.id)}"]`);
+  const shown = findShown(record);
   record.classList.add("fresh");
   if (shown) return shown.replaceWith(record);
   const isNewestFirst = list.parentElement.classList.contains("newest");
@@ -278,7 +281,6 @@ function placeRecord(record) {
   const later = records.find((each) => Number(each.dataset.at) > Number(record.dataset.at));
   if (!later) return isNewestFirst ? list.prepend(record) : list.append(record);
   record.classList.add("late");
-  record.querySelector(".log-time").title = "This line arrived late.";
   return isNewestFirst ? later.after(record) : later.before(record);
 }
 

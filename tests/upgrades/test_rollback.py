@@ -198,7 +198,7 @@ def test_a_blocked_page_links_to_the_blocker_without_a_form(cast: Cast, done: Up
     text = client_for(cast.operator).get(get_page_url(done)).content.decode()
 
     assert f"{blocker.upgrade_id} is rolling its services now. Wait for it or stop it." in text
-    assert f'<a href="/o/acme/upgrades/{blocker.upgrade_id}/">Watch {blocker.upgrade_id}</a>' in text
+    assert f'<a href="/o/acme/upgrades/{blocker.upgrade_id}/">Watch the open upgrade</a>' in text
     assert "Nothing can be rolled back." not in text
     assert 'id="start-title"' not in text
 

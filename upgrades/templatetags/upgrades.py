@@ -1,5 +1,6 @@
 """Template tags and filters for upgrades: `{% load upgrades %}`. Each part of the overview has one tag."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from django import template
@@ -8,6 +9,7 @@ from portal.models import AuditKind, Organization
 from upgrades.models import Rollout, Upgrade
 from upgrades.pages.overview import build_overview_context
 from upgrades.pages.results import (
+    Chip,
     build_check_chip,
     build_result_chips,
     build_rows,
@@ -65,7 +67,14 @@ register.filter("state_chips", build_state_chips)
 register.filter("validation_chip", build_validation_chip)
 register.filter("upgrade_title", upgrade_title)
 register.filter("sort_checks", sort_checks)
-register.filter("check_chip", build_check_chip)
+
+
+@register.filter
+def check_chip(check: Any) -> Chip:
+    """Return the result of a check, which may also be a record of the evidence."""
+    if isinstance(check, dict):
+        check = SimpleNamespace(**{"name": "", "detail": "", "checked_at": ""} | check)
+    return build_check_chip(check)
 
 
 @register.filter
