@@ -28,6 +28,7 @@ from portal.api.routes import (
     read_query,
 )
 from portal.errors import found_or_404
+from portal.models import Scope
 from portal.times import utc
 
 Json = dict[str, Any]
@@ -169,7 +170,7 @@ def revision(request: Request, agent_id: uuid.UUID, number: int) -> Response:
     request=RestoreBody,
     responses={201: RevisionRecord, **WRITE_ERRORS, **errors(409)},
 )
-@api_route("POST", allow=Policy.OPERATOR)
+@api_route("POST", allow=Policy.OPERATOR, scope=Scope.DEPLOY)
 def restore(request: Request, agent_id: uuid.UUID, number: int) -> Response:
     """Deploy this revision again, as a new one. The agent gets its settings.
 

@@ -444,4 +444,4 @@ def test_the_activity_page_reads_well(cast: Cast, client_for: SignIn) -> None:
     assert "Upgrade action refused</th>" in page
     assert f'href="/o/acme/upgrades/{upgrade.upgrade_id}/" title="{upgrade.upgrade_id}">' in page
     assert f"{upgrade.upgrade_id} has ended SUCCESS, so there is nothing to stop." in page
-    assert '<span class="mono">acme</span>' in page
+    assert '<span class="mono" title="acme">acme</span>' in page

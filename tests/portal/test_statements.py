@@ -33,14 +33,12 @@ def test_insert_writes_what_the_orm_writes(cast: Cast) -> None:
     assert made[0].created_at == kept.created_at
 
 
-def test_a_command_costs_six_statements(cast: Cast) -> None:
+def test_a_command_costs_few_statements(cast: Cast) -> None:
     agent = create_agent(cast.acme, actor=cast.operator, name="Support", image=IMAGE)
     client = sign_in(Client(), cast.operator)
     body = {"agent_id": str(agent.pk), "replicas": 2}
 
-    with CaptureQueriesContext(
-        connection,
-    ) as create:
+    with CaptureQueriesContext(connection) as create:
         made = client.post(
             "/api/v1/deployments",
             body,
@@ -51,7 +49,7 @@ def test_a_command_costs_six_statements(cast: Cast) -> None:
         killed = client.delete(f"/api/v1/deployments/{made.json()['id']}", headers={"Idempotency-Key": "b"})
 
     assert (made.status_code, killed.status_code) == (201, 204)
-    assert [len([each for each in run if "SAVEPOINT" not in each["sql"]]) <= 6 for run in (create, kill)] == [
-        True,
-        True,
-    ]
+    counts = [len([each for each in run if "SAVEPOINT" not in each["sql"]]) for run in (create, kill)]
+    # A deploy also locks the agent and records its revision.
+    assert counts[0] <= 8
+    assert counts[1] <= 6
