@@ -67,6 +67,8 @@ def find_forms(client: Client, place: Place) -> Iterator[Form]:
         parser = FormParser(address.partition("?")[0])
         parser.feed(html)
         for form in parser.forms:
+            if form.method == "dialog":  # sends nothing
+                continue
             kind = (form.action.partition("?")[0], form.method, tuple(sorted(form.fields)))
             if kind not in seen and not form.action.startswith(LEFT_OUT):
                 seen.add(kind)
