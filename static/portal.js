@@ -313,8 +313,8 @@ function keepFilters() {
 }
 document.addEventListener("htmx:pushedIntoHistory", keepFilters);
 
-// Copy: a text ([data-copy-text], empty for the address of the page), or that of an element ([data-copy] is its id). Without clipboard access (plain HTTP, or
-// denied) the text is shown and selected, to be copied by hand.
+// Copy: a text ([data-copy-text], empty for the address of the page), or that of an element ([data-copy] is its id).
+// Without clipboard access (plain HTTP, or denied) the text is shown and selected, to be copied by hand.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy], [data-copy-text]");
   if (!button) return;

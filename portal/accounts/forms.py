@@ -66,7 +66,7 @@ class CodeForm(codes.AuthenticateForm):  # type: ignore[misc] # allauth ships no
 
 
 class CodeAgainForm(codes.ReauthenticateForm):  # type: ignore[misc]
-    """Takes a code of somebody who is signed in."""
+    """Asks a signed-in person for a code of their authenticator app."""
 
     def clean(self) -> Any:
         if is_limited(self):
@@ -97,7 +97,7 @@ class PasskeyStepForm(passkeys.AuthenticateWebAuthnForm):  # type: ignore[misc]
 
 
 class PasskeyAgainForm(passkeys.ReauthenticateWebAuthnForm, PasskeyStepForm):  # type: ignore[misc]
-    """Takes a security key of somebody who is signed in."""
+    """Asks a signed-in person for their security key."""
 
     step = "reauthentication"
 

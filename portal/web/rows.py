@@ -38,7 +38,7 @@ def address(view_name: str, slug: str, key: object) -> str:
 
 @lru_cache(maxsize=512)
 def split_address(view_name: str, slug: str, is_uuid: bool) -> tuple[str, str]:
-    """Return what stands before and after the key: finding the address anew for each row takes long."""
+    """Return the parts of a row's address before and after its key. To reverse the address of each row would be slow."""
     key = str(NO_ID) if is_uuid else "~key~"
     before, _, after = reverse(view_name, args=[slug, key]).partition(key)
     return before, after
