@@ -57,14 +57,6 @@ class Window:
         return self.until - self.since
 
     @property
-    def since_text(self) -> str:
-        return as_text(self.since)
-
-    @property
-    def until_text(self) -> str:
-        return as_text(self.until)
-
-    @property
     def moves(self) -> list[Move]:
         """Return the links that pan and zoom the window."""
         half, quarter = self.length / 2, self.length / 4
