@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -19,6 +20,8 @@ from django.conf import settings
 from django.db import DatabaseError, connection, models, transaction
 from django.db.models.functions import Now
 
+from portal.database import statements
+from portal.database.statements import Given, RowStatement
 from portal.outages import is_database_outage, note_database_outage
 
 logger = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ class Leased(models.Model):
 
 
 Row = TypeVar("Row", bound=Leased)
+# When a row is due that is released for a while.
+AFTER_PAUSE = Now() + Given("pause", models.DurationField())
 
 
 def get_lease_duration() -> timedelta:
@@ -77,11 +82,18 @@ class Lease(Generic[Row]):
 
     def write(self, **fields: Any) -> None:
         """Update the row if the lease is still held. Raises LeaseLost if another worker holds it or the row is done."""
-        own_rows = type(self.row).unfinished().filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)
-        if not own_rows.update(**fields):
+        self.write_with({}, **fields)
+
+    def write_with(self, given: dict[str, Any], **fields: Any) -> None:
+        """Write fields, for these values of the placeholders (Given) in their expressions. Raises LeaseLost."""
+        if not statements.update(type(self.row).unfinished, self.match_own_row(), fields, **given):
             raise LeaseLost(str(self.row))
         for name, value in fields.items():
             setattr(self.row, name, value)
+
+    def match_own_row(self) -> dict[str, Any]:
+        """Return what the row has as long as the lease is held."""
+        return {"id": self.row.pk, "lease_epoch": self.row.lease_epoch}
 
     def renew(self) -> None:
         """Extend the lease. Call this before each AWS call. Raises LeaseLost."""
@@ -89,12 +101,12 @@ class Lease(Generic[Row]):
 
     def extend(self) -> None:
         """Renew the lease from another thread: not if it was released, has expired or belongs to another worker."""
-        own_rows = type(self.row).unfinished().filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)
+        own_rows = type(self.row).unfinished().filter(**self.match_own_row())
         own_rows.filter(lease_until__gt=Now()).update(lease_until=Now() + get_lease_duration())
 
     def release(self, *, seconds: float, **fields: Any) -> None:
         """Write `fields`, release the lease, and make the row due again in `seconds`."""
-        self.write(lease_until=None, next_check_at=Now() + timedelta(seconds=seconds), **fields)
+        self.write_with({"pause": timedelta(seconds=seconds)}, lease_until=None, next_check_at=AFTER_PAUSE, **fields)
 
 
 def find_due(function: str, *arguments: Any) -> list[tuple[Any, ...]]:
@@ -119,22 +131,37 @@ def find_organization(function: str, pk: int) -> UUID | None:
     return organization_id if organization_id is None else UUID(str(organization_id))
 
 
-def claim_rows(rows: "models.QuerySet[Row]", *, most: int = 1) -> list[Lease[Row]]:
-    """Claim up to `most` of these rows in their order, skipping locked ones. Each gets a lease and the next epoch."""
-    with transaction.atomic():
-        found = list(rows.select_for_update(skip_locked=True, of=("self",))[:most])
-        if not found:
-            return []
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT statement_timestamp()")  # the clock of Now()
-            (now,) = cursor.fetchone()
-        model = type(found[0])
-        model._default_manager.filter(pk__in=[row.pk for row in found]).update(
-            lease_until=Now() + get_lease_duration(), lease_epoch=models.F("lease_epoch") + 1
-        )
-    for row in found:
-        row.lease_epoch += 1
-    return [Lease(row, now) for row in found]
+class Claim(Generic[Row]):
+    """Claims the rows of a query set, in their order. Those that others have locked are skipped.
+
+    `rows`: a function that returns the query set. It is made into SQL once. Rows that it joins are not locked.
+    """
+
+    def __init__(self, rows: "Callable[[], models.QuerySet[Row]]", *, most: int = 1) -> None:
+        self.rows, self.most = rows, most
+
+    def take(self, **place: Any) -> list[Lease[Row]]:
+        """Claim up to `most` rows for these values of the placeholders. Each gets a lease and the next epoch."""
+        with transaction.atomic(), connection.cursor() as cursor:
+            found: list[Any] = self.statement.read_all(**place)
+            if found:
+                given: dict[str, Any] = {"duration": get_lease_duration(), "keys": [row.pk for row in found]}
+                cursor.execute(CLAIM.format(table=self.statement.model._meta.db_table), given)
+        for row in found:
+            row.lease_epoch += 1
+        return [Lease(row, row.claimed_at) for row in found]
+
+    @cached_property
+    def statement(self) -> RowStatement[Row]:
+        """The rows with the clock of Now(). Only in a transaction are row locks made into SQL."""
+        found: models.QuerySet[Any] = self.rows().annotate(claimed_at=Now())
+        return RowStatement(found.select_for_update(skip_locked=True, of=("self",))[: self.most])
+
+
+CLAIM = """
+UPDATE "{table}" SET lease_until = STATEMENT_TIMESTAMP() + %(duration)s, lease_epoch = lease_epoch + 1
+WHERE id = ANY(%(keys)s)
+"""
 
 
 @contextmanager

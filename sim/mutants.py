@@ -26,14 +26,14 @@ MUTANTS = (
     Mutant(
         "drop the fence",
         LEASES,
-        "filter(pk=self.row.pk, lease_epoch=self.row.lease_epoch)\n        if not own_rows",
-        "filter(pk=self.row.pk)\n        if not own_rows",
+        'return {"id": self.row.pk, "lease_epoch": self.row.lease_epoch}',
+        'return {"id": self.row.pk}',
     ),
     Mutant(
         "never count up the epoch",
         LEASES,
-        'lease_epoch=models.F("lease_epoch") + 1',
-        'lease_epoch=models.F("lease_epoch")',
+        "lease_epoch = lease_epoch + 1",
+        "lease_epoch = lease_epoch",
     ),
     Mutant(
         "claim rows that others hold",

@@ -10,16 +10,17 @@ https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.htm
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Case, Q, Value, When
+from django.db.models import Case, DateTimeField, DurationField, Q, When
 from django.db.models.functions import Least, Now
 
-from deployments.models import Deployment
+from deployments.models import Deployment, DeploymentQuerySet
 from deployments.states import DesiredState, Status
-from portal.leases import Lease, LeaseLost, claim_rows, free
+from portal.database.statements import Given, Statement
+from portal.leases import Claim, Lease, LeaseLost, free
 from portal.models import Organization
 
 ROWS_PER_CALL = 10
@@ -36,6 +37,10 @@ WORTH_READING = timedelta(seconds=10)
 MISSED = timedelta(seconds=5)
 SLOT_MARGIN = 1.2
 SLOT_IS_NOW = timedelta(seconds=1)
+# When a row is due again: at its slot, or sooner if someone has started viewing it.
+AT = Given("at", DateTimeField())
+SOON = Now() + Given("soon", DurationField())
+AT_OR_SOONER = Case(When(watched_until__gt=Now(), then=Least(SOON, AT)), default=AT)
 
 
 @dataclass
@@ -83,21 +88,13 @@ class DeploymentLease(Lease[Deployment]):
         else:
             self.release_at(self.next_slots.steady, has_read_slot=True, **fields)
 
-    def write(self, **fields: object) -> None:
-        row = self.row
-        rows = Deployment.unfinished().filter(
-            pk=row.pk, lease_epoch=row.lease_epoch, requested_generation=row.requested_generation
-        )
-        if not rows.update(**fields):
-            raise LeaseLost(str(row))
-        for name, value in fields.items():
-            setattr(row, name, value)
+    def match_own_row(self) -> dict[str, object]:
+        return super().match_own_row() | {"requested_generation": self.row.requested_generation}
 
     def release_at(self, at: datetime, **fields: object) -> None:
         """Release the lease with the row due at `at`, or sooner if someone has started viewing it."""
-        soon = Now() + timedelta(seconds=settings.DEPLOYMENTS_POLL_SECONDS)
-        watched = When(watched_until__gt=Now(), then=Least(soon, Value(at)))
-        self.write(lease_until=None, next_check_at=Case(watched, default=Value(at)), **fields)
+        soon = timedelta(seconds=settings.DEPLOYMENTS_POLL_SECONDS)
+        self.write_with({"at": at, "soon": soon}, lease_until=None, next_check_at=AT_OR_SOONER, **fields)
 
     def release(self, *, seconds: float, **fields: object) -> None:
         """Release the lease with the row due in `seconds`, without a slot in the read budget."""
@@ -160,14 +157,30 @@ def claim_batch(organization: Organization, cluster: str) -> list[DeploymentLeas
 
 def claim_deployments(organization: Organization, cluster: str) -> list[DeploymentLease]:
     """Claim up to ROWS_PER_CALL rows if any is due: those due first, then rows not read within WORTH_READING."""
-    rows = Deployment.unfinished().filter(free(), organization=organization, cluster=cluster)
-    if not rows.filter(next_check_at__lte=Now()).exists():
+    place = {"organization": organization.pk, "cluster": cluster}
+    if not due_in_cluster().read(**place):
         return []
-    unread = Q(last_checked_at__isnull=True) | Q(last_checked_at__lt=Now() - WORTH_READING)
-    claimable = rows.filter(Q(next_check_at__lte=Now()) | unread).select_related("agent", "organization")
-    claims = claim_rows(claimable.order_by("next_check_at", "id"), most=ROWS_PER_CALL)
+    claims = READABLE_IN_CLUSTER.take(**place)
     next_slots = NextSlots(organization)
     return [DeploymentLease(lease.row, lease.now, next_slots) for lease in claims]
+
+
+def free_in_cluster() -> DeploymentQuerySet:
+    return Deployment.unfinished().filter(free(), organization=Given("organization"), cluster=Given("cluster"))
+
+
+@cache
+def due_in_cluster() -> Statement:
+    return Statement(free_in_cluster().filter(next_check_at__lte=Now()).values_list("pk")[:1])
+
+
+def find_readable_in_cluster() -> DeploymentQuerySet:
+    unread = Q(last_checked_at__isnull=True) | Q(last_checked_at__lt=Now() - WORTH_READING)
+    rows = free_in_cluster().filter(Q(next_check_at__lte=Now()) | unread).select_related("agent", "organization")
+    return rows.order_by("next_check_at", "id")
+
+
+READABLE_IN_CLUSTER = Claim(find_readable_in_cluster, most=ROWS_PER_CALL)
 
 
 def is_due(lease: DeploymentLease) -> bool:

@@ -3,18 +3,21 @@
 Making SQL of a query set, or of an INSERT of a model with fifty fields, costs several times as much CPU as running it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from django.db import connection
 from django.db.models import NOT_PROVIDED, Expression, Field, Model, QuerySet, TextField
 from django.db.models.expressions import DatabaseDefault
+from django.db.models.query import get_related_populators
 from django.db.models.sql import InsertQuery, UpdateQuery
 
 Row = TypeVar("Row", bound=Model)
 # Forms of INSERT kept in each process: a model, and the columns that are not the default.
 INSERTS_KEPT = 50
+# Forms of UPDATE kept in each process: the rows, and the columns that change.
+UPDATES_KEPT = 200
 
 
 class Given(Expression):
@@ -47,25 +50,41 @@ class Statement:
 
 
 class RowStatement(Statement, Generic[Row]):
-    """A query set of one model's rows, without joined rows, that was made into SQL once."""
+    """A query set of one model's rows, with those that it joins (select_related), that was made into SQL once."""
 
     def __init__(self, rows: QuerySet[Row]) -> None:
         super().__init__(rows)
-        self.model = rows.model
-        self.names = [field.attname for field in rows.model._meta.concrete_fields]
+        form: dict[str, Any] = self.compiler.klass_info
+        columns = form["select_fields"]
+        self.model = form["model"]
+        self.own = slice(columns[0], columns[-1] + 1)
+        self.names = [column[0].target.attname for column in self.compiler.select[self.own]]
+        # The stubs know the signature of a later Django.
+        self.joined = get_related_populators(form, self.compiler.select, connection.alias)  # type: ignore[call-arg]
         self.converters = self.compiler.get_converters([each[0] for each in self.compiler.select])
+
+    def read_all(self, **given: Any) -> list[Row]:
+        """Return the rows for these values. What the query set computes is an attribute. *Costs* one query."""
+        return [self.build(values) for values in self.compiler.apply_converters(self.read(**given), self.converters)]
 
     def read_first(self, **given: Any) -> Row | None:
         """Return the first row for these values, None if there is none. *Costs* one query."""
-        for values in self.compiler.apply_converters(self.read(**given), self.converters):
-            return self.model.from_db(connection.alias, self.names, values)
-        return None
+        return next(iter(self.read_all(**given)), None)
+
+    def build(self, values: Sequence[Any]) -> Row:
+        row: Row = self.model.from_db(connection.alias, self.names, values[self.own])
+        for each in self.joined:
+            each.populate(values, row)
+        for name, place in self.compiler.annotation_col_map.items():
+            setattr(row, name, values[place])
+        return row
 
 
 class UpdateStatement:
     """An UPDATE that was made into SQL once. It is run as a part of another statement."""
 
     def __init__(self, rows: QuerySet[Any], fields: dict[str, Any]) -> None:
+        self.model = rows.model
         query: Any = rows.query.chain(UpdateQuery)
         query.add_update_values(fields)
         self.sql, parameters = query.get_compiler(connection=connection).as_sql()
@@ -74,6 +93,32 @@ class UpdateStatement:
     def fill(self, **given: Any) -> tuple[str, list[Any]]:
         """Return the SQL and its parameters, for these values of its placeholders."""
         return self.sql, fill(self.parameters, given)
+
+
+def update(rows: Callable[[], QuerySet[Any]], matched: dict[str, Any], fields: dict[str, Any], **given: Any) -> int:
+    """Update these columns of the rows whose columns are as `matched`, and return how many there were. *Costs* one query.
+
+    `rows`: a function that always returns the same query set. `given`: the values of placeholders in expressions.
+    """
+    expressions = {name: value for name, value in fields.items() if hasattr(value, "resolve_expression")}
+    form = update_form(rows, tuple(matched), tuple((name, expressions.get(name)) for name in fields))
+    plain = {name: value for name, value in fields.items() if name not in expressions}
+    conditions = {f"where {name}": value for name, value in matched.items()}
+    sql, parameters = form.fill(**prepare(form.model, plain), **conditions, **given)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return int(cursor.rowcount)
+
+
+@lru_cache(maxsize=UPDATES_KEPT)
+def update_form(
+    rows: Callable[[], QuerySet[Any]], matched: tuple[str, ...], fields: tuple[tuple[str, Expression | None], ...]
+) -> UpdateStatement:
+    found = rows()
+    meta: Any = found.model._meta
+    conditions = {name: Given(f"where {name}", meta.get_field(name)) for name in matched}
+    values = {name: Given(name, meta.get_field(name)) if value is None else value for name, value in fields}
+    return UpdateStatement(found.filter(**conditions), values)
 
 
 def prepare(model: type[Model], values: dict[str, Any]) -> dict[str, Any]:

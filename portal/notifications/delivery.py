@@ -34,11 +34,12 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from portal import outbound
 from portal.audit import record
-from portal.leases import Lease, LeaseLost, claim_rows, free
+from portal.leases import Claim, Lease, LeaseLost, free
 from portal.models import AuditKind
 from portal.models.notifications import (
     ChannelKind,
@@ -97,11 +98,16 @@ def sweep() -> None:
 
 def claim_next_delivery() -> Lease[NotificationDelivery] | None:
     """Claim one message. The next claim here sees it in flight; one by a concurrent scheduler may not."""
-    ready = NotificationDelivery.objects.ready().order_by("next_check_at", "pk")
     with all_organizations("the sweep looks for work everywhere"):
-        for lease in claim_rows(ready.select_related("channel__organization")):
-            return lease
-    return None
+        return next(iter(NEXT_DELIVERY.take()), None)
+
+
+def find_ready() -> "QuerySet[NotificationDelivery]":
+    ready = NotificationDelivery.objects.ready().order_by("next_check_at", "pk")
+    return ready.select_related("channel__organization")
+
+
+NEXT_DELIVERY = Claim(find_ready)
 
 
 def send_on_thread(lease: Lease[NotificationDelivery]) -> None:

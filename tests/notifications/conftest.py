@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from portal import tenancy
-from portal.leases import claim_rows
+from portal.leases import Claim
 from portal.models import Organization, User
 from portal.models.notifications import SUBSCRIBABLE, NotificationChannel, NotificationDelivery, NotificationKind
 from portal.notifications import notify
@@ -86,7 +86,7 @@ def statuses(*each: int) -> Talk:
 def deliver(delivery: NotificationDelivery) -> bool:
     """Send it as a sender does, but on this thread. Return whether it could be claimed now."""
     ready = NotificationDelivery.objects.ready().filter(pk=delivery.pk).select_related("channel__organization")
-    for lease in claim_rows(ready):
+    for lease in Claim(lambda: ready).take():
         send(lease)
         return True
     return False

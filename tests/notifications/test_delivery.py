@@ -13,7 +13,6 @@ import pytest
 from django.db.models import F
 from django.db.models.functions import Now
 
-from portal.leases import claim_rows
 from portal.models import AuditEvent, AuditKind, Organization
 from portal.models.notifications import (
     IN_FLIGHT_PER_ORGANIZATION,
@@ -22,7 +21,15 @@ from portal.models.notifications import (
     NotificationDelivery,
     NotificationKind,
 )
-from portal.notifications.delivery import BACKOFF_SECONDS, SEND_SECONDS, SENDERS, delete_old_deliveries, send, sweep
+from portal.notifications.delivery import (
+    BACKOFF_SECONDS,
+    NEXT_DELIVERY,
+    SEND_SECONDS,
+    SENDERS,
+    delete_old_deliveries,
+    send,
+    sweep,
+)
 from portal.sealing import seal
 from tests.conftest import Cast
 from tests.notifications.conftest import (
@@ -242,7 +249,7 @@ def test_a_target_changed_meanwhile_is_not_switched_off(
     channel: NotificationChannel, message: NotificationDelivery, receiver: Outside
 ) -> None:
     receiver.answers["/in"] = statuses(410)
-    (lease,) = claim_rows(NotificationDelivery.objects.ready().select_related("channel__organization"))
+    (lease,) = NEXT_DELIVERY.take()
     channel.target = f"{receiver.url}/corrected"
     channel.save()
 

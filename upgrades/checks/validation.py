@@ -13,10 +13,11 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Subquery
+from django.db.models import Exists, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Now
 
 from portal import leases
+from portal.database.statements import Given
 from portal.leases import Lease, run_guarded
 from portal.models import Organization
 from portal.request_id import carrying, request_pool
@@ -98,11 +99,16 @@ def claim_run(run_id: int) -> Lease[ValidationRun] | None:
     organization_id = leases.find_organization("upgrades_validation_organization", run_id)
     if organization_id is None:
         return None
-    rows = ValidationRun.unfinished().filter(leases.due(), pk=run_id)
     with organizations(organization_id):
-        for lease in leases.claim_rows(rows.select_related("organization", "upgrade__organization")):
-            return lease
-    return None
+        return next(iter(DUE_RUN.take(id=run_id)), None)
+
+
+def find_due_run() -> "QuerySet[ValidationRun]":
+    rows = ValidationRun.unfinished().filter(leases.due(), pk=Given("id"))
+    return rows.select_related("organization", "upgrade__organization")
+
+
+DUE_RUN = leases.Claim(find_due_run)
 
 
 def step(lease: Lease[ValidationRun]) -> None:

@@ -144,7 +144,8 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
         fields["completed_at"] = Now()
         record_event(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts, is_rollback=upgrade.is_rollback))
         notify_ended(upgrade, status)
-    Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
+    if any(getattr(upgrade, name) != value for name, value in fields.items()):
+        Upgrade.objects.filter(pk=upgrade.pk).update(**fields)
     if status in TERMINAL:
         record(
             AuditKind.UPGRADE_ENDED,

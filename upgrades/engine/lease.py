@@ -3,9 +3,10 @@
 from django.conf import settings
 
 from portal import leases
+from portal.database.statements import Given
 from portal.leases import LeaseLost
 from portal.tenancy import organizations
-from upgrades.models import Rollout
+from upgrades.models import Rollout, RolloutQuerySet
 from upgrades.states import Phase
 
 __all__ = ["LeaseLost", "RolloutLease", "claim_rollout", "poll_seconds"]
@@ -27,11 +28,19 @@ def claim_rollout(rollout_id: int) -> RolloutLease | None:
     organization_id = leases.find_organization("upgrades_rollout_organization", rollout_id)
     if organization_id is None:
         return None
-    rows = Rollout.objects.due().filter(pk=rollout_id).exclude(phase=Phase.WAITING)
     with organizations(organization_id):
-        for lease in leases.claim_rows(rows.select_related("organization", "upgrade__stop_requested_by")):
+        for lease in DUE_ROLLOUT.take(id=rollout_id):
+            lease.row.upgrade.organization = lease.row.organization
             return RolloutLease(lease.row, lease.now)
     return None
+
+
+def find_due_rollout() -> RolloutQuerySet:
+    rows = Rollout.objects.due().filter(pk=Given("id")).exclude(phase=Phase.WAITING)
+    return rows.select_related("organization", "upgrade__stop_requested_by")
+
+
+DUE_ROLLOUT = leases.Claim(find_due_rollout)
 
 
 def poll_seconds() -> float:
