@@ -336,7 +336,9 @@ def judge_started(evidence: Evidence) -> Iterator[Verdict]:
         if has_right_to_time_out(evidence):
             yield ("FAILED", "timed_out")
         return
-    if has_right_to_time_out(evidence) and record.finished_at > ended_at - READ_SECONDS:
+    # DescribeServices says how a deployment ended for rolling ones only.
+    is_unreadable = evidence.world.plan.standing == "no_service_deployments" and record.shifts_traffic
+    if has_right_to_time_out(evidence) and (is_unreadable or record.finished_at > ended_at - READ_SECONDS):
         yield ("FAILED", "timed_out")
     was_asked_for = "user request" in str((record.rollback or {}).get("reason", ""))
     if record.status == "SUCCESSFUL":

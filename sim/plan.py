@@ -455,6 +455,7 @@ def name_standing() -> list[Plan]:
     ]
     return [
         *worlds,
+        name_plan(BLUE_GREEN, standing="no_service_deployments"),
         name_plan(ROLLING, deploys_other, standing="no_list"),
         name_plan(ROLLING, fate="crash", standing="no_describe"),
         name_plan(ROLLING, stop, standing="no_stop"),
