@@ -546,6 +546,8 @@ LOGGING = {
     "loggers": {
         "django": {"handlers": [], "propagate": True},
         "django.request": {"filters": ["without_outages"]},
+        # A scanner that asks for other names writes one line each time, without the stack.
+        "django.security.DisallowedHost": {"filters": ["without_traceback"]},
         "django.server": {"handlers": [], "propagate": True},
         "gunicorn.error": {"handlers": [], "propagate": True},
         # At DEBUG, each of these logs what it sends or receives.
