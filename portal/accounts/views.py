@@ -135,4 +135,5 @@ def passkey(request: HttpRequest) -> HttpResponse:
     key = f"passkey-challenges:{get_present_client_ip()}:{minute}"
     if request.method != "POST" and soft_cache.count(key, seconds=60) > CHALLENGES_PER_MINUTE:
         return too_many_requests(request)
-    return login_webauthn(request)
+    response: HttpResponse = login_webauthn(request)
+    return response
