@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from portal.aws.partitions import is_placed_arn
-from portal.credential_shapes import SHAPES
+from portal.credential_shapes import ASSIGNED, AUTHORIZATION, BEARER, OPTION, SHAPES
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
 FARGATE_SIZES: dict[int, list[int]] = {
@@ -43,17 +43,19 @@ MAX_VARIABLES, MAX_VALUE_LENGTH = 100, 4096
 # The last words of names of secrets. A separator is no letter and no digit: DB_PASS, db.password, Stripe:ApiKey.
 SECRET_NAME = re.compile(
     r"(?:PASSWORDS?|PASSWD|PASSPHRASE|SECRETS?|SECRET_?KEYS?|API_?KEYS?|ACCESS_?KEYS?|PRIVATE_?KEYS?|[A-Z0-9]TOKEN|CREDENTIALS?"
-    r"|(?:^|[^A-Z0-9])(?:PASS|PWD|KEYS?|TOKEN))(?:_(?:ID|VALUE|TEXT))?$",
+    r"|(?<![YMR])PASS|PWD|(?:^|[^A-Z0-9])(?:PASS|KEYS?|TOKEN))"  # DBPASS, but not BYPASS, COMPASS or OVERPASS
+    r"(?:_?\d{1,3}|_(?:ID|VALUE|TEXT|BASE|PROD|PRODUCTION|STAGING|DEV|TEST|OLD|NEW|CURRENT|PREVIOUS|PRIMARY|SECONDARY))?$",
     re.I,
 )
 HARMLESS_NAME = re.compile(
-    r"(?:^|[^A-Z0-9])(?:PUBLIC|PUB|PARTITION|SORT|CACHE|ROUTING|PRIMARY|FOREIGN|RANGE|SHARD|GROUP|S3|OBJECT|BUCKET|KMS)_?KEYS?$",
+    r"(?:^|[^A-Z0-9])(?:PUBLIC|PUB|PARTITION|SORT|CACHE|ROUTING|PRIMARY|FOREIGN|RANGE|SHARD|GROUP|S3|OBJECT|BUCKET|KMS"
+    r"|IDEMPOTENCY)_?KEYS?(?:_(?:ID|ARN|ALIAS|NAME))?$",
     re.I,
 )
 # Names of values that are public or computed, and are as long and mixed as a token: a commit, a checksum, a public key.
 COMPUTED_NAME = re.compile(
-    r"(?:^|[^A-Z0-9])(?:SHA\d*|MD5|COMMIT|REVISION|REV|REF|DIGEST|CHECKSUM|HASH|ETAG|FINGERPRINT|TRACEPARENT|PUBLIC_?KEY|PUB_?KEY"
-    r"|CERT|CERTIFICATE)(?:_?(?:ID|SHA|HASH))?$",
+    r"(?:^|[^A-Z0-9])(?:SHA\d*|MD5|COMMIT|REVISION|REV|REF|DIGEST|CHECKSUM|HASH|ETAG|FINGERPRINT|TRACEPARENT|TRACE|SPAN"
+    r"|VERSION|RELEASE|BUILD|TAG|PUBLIC_?KEY|PUB_?KEY|CERT|CERTIFICATE)(?:_?(?:ID|SHA|HASH))?$",
     re.I,
 )
 KNOWN_SHAPES = [
@@ -67,6 +69,10 @@ WITH_CREDENTIAL = [
         re.compile(r"(?:^|;)\s{0,9}(?:password|pwd|account_?key|shared_?access_?key)\s{0,9}=\s{0,9}[^;\s]", re.I),
     ),
     ("is an address with a key (a DSN)", re.compile(r"https?://[0-9a-z]{16,64}@", re.I)),
+    (
+        "contains a password or token",
+        re.compile("|".join(each.pattern for each in (ASSIGNED, OPTION, AUTHORIZATION, BEARER)), re.I),
+    ),
     (
         "is an address with a token",
         re.compile(r"[?&](?:[a-z_-]{0,20}token|api_?key|key|sig|signature|secret|password|auth)=[^&\s]{6}", re.I),

@@ -29,7 +29,7 @@ class PortalConfig(AppConfig):
         user_logged_in.connect(follow_sign_in)
         user_logged_out.connect(follow_sign_out)
 
-        if settings.DEMO and settings.DEMO_EXPOSED:
+        if settings.LOCAL and settings.DEMO_EXPOSED:
             logger.warning(EXPOSED)
 
 

@@ -21,21 +21,45 @@ SHAPES = [
     ("a Slack webhook", re.compile(r"\bhooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/[A-Za-z0-9/_-]{8,}")),
     ("an API key", re.compile(r"\b(?:sk|pk|rk)[-_](?:[A-Za-z0-9]{1,40}[-_]){0,6}[A-Za-z0-9]{16,}")),
     ("a Google API key", re.compile(r"\bAIza[0-9A-Za-z_-]{30,}")),
+    ("an npm token", re.compile(r"\bnpm_[A-Za-z0-9]{30,}")),
+    ("a PyPI token", re.compile(r"\bpypi-[A-Za-z0-9_-]{40,}")),
+    ("a Docker Hub token", re.compile(r"\bdckr_[po]at_[A-Za-z0-9_-]{20,}")),
+    ("a Hugging Face token", re.compile(r"\bhf_[A-Za-z0-9]{30,}")),
+    ("a SendGrid API key", re.compile(r"\bSG\.[A-Za-z0-9_-]{16,40}\.[A-Za-z0-9_-]{16,}")),
+    ("a signing secret of a webhook", re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]{20,}")),
+    ("a Google access token", re.compile(r"\bya29\.[A-Za-z0-9_-]{20,}")),
     ("a signed token (JWT)", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")),
 ]
 # `user:password@` and, in a DSN, `key@`.
 USERINFO = re.compile(r"\b([a-z][a-z0-9+.-]{0,30}://)[^\s/]{1,512}@", re.I)
-_NAMES = "password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?|signature"
-# `password=..`, `"SecretAccessKey": "..", `?X-Amz-Signature=..`. Not the `secret:<name>` of an ARN.
+_NAMES = (
+    "password|passwd|passphrase|passwort|pwd|secret|token|(?:api|access|private|account|encryption|signing)[_-]?key|credentials?"
+    "|signature"
+)
+_QUOTED = r"\"[^\"\r\n]{1,4096}\"|'[^'\r\n]{1,4096}'"
+# `"SecretAccessKey": "..", `x-api-key: ..`. Not the `secret:<name>` of an ARN.
 NAMED = re.compile(
-    rf"(?<![:\w])([\w-]{{0,40}}?(?:{_NAMES})(?:[_-]?(?:id|value|text|key))?[\"']?(?:\s?=\s?|\s?:\s{{0,3}}))"
-    r"(\"[^\"\r\n]{1,4096}\"|'[^'\r\n]{1,4096}'|[^\s\"',;&]{4,4096})",
+    rf"(?<![:\w])([\w-]{{0,40}}?(?:{_NAMES})(?:[_-]?(?:id|value|text|key))?[\"']?\s?:\s{{0,3}})"
+    rf"({_QUOTED}|[^\s\"',;&]{{4,4096}})",
     re.I,
 )
+# `password=..`, `?X-Amz-Signature=..`, `DB_PASS=..`, `"auth": ".."`: names that are words of a sentence before a colon.
+ASSIGNED = re.compile(
+    rf"(?<![:\w])([\w-]{{0,40}}?(?:{_NAMES}|(?<![A-Za-z0-9])(?:pass|auth|sig|sid|session[_-]?id))(?:[_-]?(?:id|value|text|key))?"
+    rf"(?:[\"']?\s?=\s?|[\"']\s?:\s?(?=[\"'])))({_QUOTED}|[^\s\"',;&]{{1,4096}})",
+    re.I,
+)
+# `--password ..`
+OPTION = re.compile(rf"(?<![\w-])(--?[\w-]{{0,40}}?(?:{_NAMES})\s)(?!-)({_QUOTED}|\S{{1,4096}})", re.I)
 AUTHORIZATION = re.compile(r"\b(authorization[\"']?\s?[:=]\s?[\"']?)[^\"'\r\n,;]{4,4096}", re.I)
+# Base64 has a capital, a digit or a sign: not "basic authentication".
+BASIC = re.compile(r"\b([Bb]asic\s)(?=[a-z]{0,200}[A-Z0-9+/=])[A-Za-z0-9+/]{6,4096}={0,2}")
 BEARER = re.compile(r"\b(bearer\s)[A-Za-z0-9._~+/=-]{8,}", re.I)
 # AWS's secret access keys have no shape but their length: 40 characters of base64, some words after `secret`.
 SECRET_KEY = re.compile(r"(secret\b[^\r\n]{0,40}?)(?<![A-Za-z0-9/+=])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])", re.I)
+
+# A text without any of these has nothing for the patterns that mask what follows a name, which take the most time.
+SAID = ("pass", "pwd", "secret", "token", "key", "credential", "sig", "sid", "session", "auth", "bearer", "basic")
 
 
 def mask_credentials(text: str) -> str:
@@ -49,7 +73,8 @@ def mask_credentials(text: str) -> str:
     for _, shape in SHAPES:
         text = shape.sub(MASK, text)
     text = USERINFO.sub(rf"\1{MASK}@", text)
-    text = AUTHORIZATION.sub(rf"\1{MASK}", text)
-    text = BEARER.sub(rf"\1{MASK}", text)
-    text = SECRET_KEY.sub(rf"\1{MASK}", text)
-    return NAMED.sub(rf"\1{MASK}", text)
+    lower = text.lower()
+    if any(word in lower for word in SAID):
+        for pattern in (AUTHORIZATION, BEARER, BASIC, SECRET_KEY, NAMED, ASSIGNED, OPTION):
+            text = pattern.sub(rf"\1{MASK}", text)
+    return text

@@ -15,7 +15,7 @@ from typing import Any
 from portal.aws.log_filter import make_safe
 
 # Line breaks, escape sequences of terminals, and characters that change the direction of the text.
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def escape(text: str) -> str:

@@ -16,11 +16,16 @@ ESCAPES = re.compile(
     r"|\x1b[PX^_][^\x1b\x9c]*+(?:\x1b\\|\x9c)?"
     r"|\x1b[ -/]*+[0-~]?"
 )
-# Control characters except tab and newline, surrogates, and marks that change the text direction.
-UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters except tab and newline, surrogates, and marks that change the text direction (Unicode's Bidi_Control).
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # The same in UTF-8, without the carriage return, which a page may have. Apart, because each of these is fast by itself.
 CONTROLS = bytes({*range(0x20), 0x7F} - set(b"\t\n\r"))
-MARKS = [re.compile(rb"\xc2[\x80-\x9f]"), re.compile(rb"\xe2\x80[\xaa-\xae]"), re.compile(rb"\xe2\x81[\xa6-\xa9]")]
+MARKS = [
+    re.compile(rb"\xc2[\x80-\x9f]"),
+    re.compile(rb"\xd8\x9c"),
+    re.compile(rb"\xe2\x80[\x8e\x8f\xaa-\xae]"),
+    re.compile(rb"\xe2\x81[\xa6-\xa9]"),
+]
 MARK = "\ufffd"
 
 

@@ -162,7 +162,7 @@ for name, value in (("SECRET_KEY", SECRET_KEY), ("ALLOWED_HOSTS", ALLOWED_HOSTS)
     if not value:
         raise ImproperlyConfigured(f"Set {name}: it is required unless DEMO=1 or DEBUG=1 (docs/configuration.md).")
 public_names = [name for name in ALLOWED_HOSTS if not is_local_name(name)]
-if DEMO and not DEMO_EXPOSED and public_names:
+if LOCAL and not DEMO_EXPOSED and public_names:
     raise ImproperlyConfigured(f"ALLOWED_HOSTS has {', '.join(public_names)}. {DEMO_STAYS_HOME}")
 if CELERY_BROKER_URL.startswith("sqs") and not SQS_REGION:
     raise ImproperlyConfigured(
@@ -546,6 +546,8 @@ LOGGING = {
     "loggers": {
         "django": {"handlers": [], "propagate": True},
         "django.request": {"filters": ["without_outages"]},
+        # A scanner that asks for other names writes one line each time, without the stack.
+        "django.security.DisallowedHost": {"filters": ["without_traceback"]},
         "django.server": {"handlers": [], "propagate": True},
         "gunicorn.error": {"handlers": [], "propagate": True},
         # At DEBUG, each of these logs what it sends or receives.

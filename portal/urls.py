@@ -45,6 +45,7 @@ urlpatterns = [
     path("account/tokens/new", tokens_views.new_own, name="new_token"),
     path("account/tokens/<uuid:token_id>/revoke", tokens_views.revoke_own, name="revoke_token"),
     path("accounts/", accounts_views.accounts),
+    path("accounts/2fa/webauthn/login/", accounts_views.passkey, name="mfa_login_webauthn"),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     path("health", health.health, name="health"),

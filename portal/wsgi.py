@@ -57,11 +57,11 @@ def reading_chunked_bodies(portal: Application) -> Application:
 
 
 def refusing_other_machines(portal: Application) -> Application:
-    """Answer 403 to requests from other machines if this is a demo, whatever the web server listens on."""
+    """Answer 403 to requests from other machines with DEMO=1 or DEBUG=1, whatever the web server listens on."""
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         peer = environ.get("REMOTE_ADDR", "")  # empty: a Unix socket
-        if not settings.DEMO or settings.DEMO_EXPOSED or not peer or is_loopback(peer):
+        if not settings.LOCAL or settings.DEMO_EXPOSED or not peer or is_loopback(peer):
             return portal(environ, start_response)
         return refuse("403 Forbidden", "demo_only_local", DEMO_STAYS_HOME, start_response)
 

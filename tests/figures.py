@@ -4,13 +4,13 @@ pytest reads the hooks of tests/conftest.py only: with xdist, the process that p
 conftest.py.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
-LINE, STATUSES = "line of figures", "statuses of answers"
+LINE, STATUSES = "line of figures", "statuses of answers: "
 _lines: list[str] = []
-_statuses: Counter[int] = Counter()
+_statuses: dict[str, Counter[int]] = defaultdict(Counter)
 
 
 def print_line(request: pytest.FixtureRequest, line: str) -> None:
@@ -18,9 +18,9 @@ def print_line(request: pytest.FixtureRequest, line: str) -> None:
     request.node.user_properties.append((LINE, line))
 
 
-def add_statuses(request: pytest.FixtureRequest, statuses: Counter[int]) -> None:
-    """Count these answers of a fuzz test in the line about all of them."""
-    request.node.user_properties.append((STATUSES, list(statuses.items())))
+def add_statuses(request: pytest.FixtureRequest, statuses: Counter[int], *, of: str) -> None:
+    """Count these answers in the line about all of one kind of tests. `of`: the name of the kind."""
+    request.node.user_properties.append((f"{STATUSES}{of}", list(statuses.items())))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -29,13 +29,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     for name, value in report.user_properties:
         if name == LINE:
             _lines.append(str(value))
-        elif name == STATUSES and isinstance(value, list):
-            _statuses.update(dict(value))
+        elif name.startswith(STATUSES) and isinstance(value, list):
+            _statuses[name.removeprefix(STATUSES)].update(dict(value))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in _lines:
         terminalreporter.write_line(line)
-    if _statuses:
-        answers = ", ".join(f"{status}: {times}" for status, times in sorted(_statuses.items()))
-        terminalreporter.write_line(f"fuzz: {sum(_statuses.values())} requests; answers by status: {answers}")
+    for kind, statuses in _statuses.items():
+        answers = ", ".join(f"{status}: {times}" for status, times in sorted(statuses.items()))
+        terminalreporter.write_line(f"{kind}: {statuses.total()} requests; answers by status: {answers}")

@@ -175,7 +175,7 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
     tags=["deployments"],
     summary="Metrics of a deployment",
     parameters=[serializers.MetricQuery],
-    responses={200: serializers.MetricList, **errors(400, 401, 404, 502, 503)},
+    responses={200: serializers.MetricList, **errors(400, 401, 404, 429, 502, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
 def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
@@ -183,7 +183,7 @@ def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
     query = read_query(request, serializers.MetricQuery)
     skip, limit = query.pop("skip"), query.pop("limit")
     found = find_deployment(request, deployment_id)
-    series = read_metrics(found.cloudwatch, **query)
+    series = read_metrics(found.cloudwatch, **query, reader=person(request))
     refuse_unread("metrics", series.read_at is None, series.error)
     newest = series.points[::-1]
     items = [serializers.metric_record(point, found) for point in newest[skip : skip + limit]]

@@ -93,7 +93,9 @@ def region_context(
         context["event_labels"] = EVENT_LABELS
         context["link_around"] = build_links_around(request.path, request.GET)
     if region == "metrics" or is_whole:
-        context["metrics"] = build_metrics(deployment.cloudwatch, window, list_marks(deployment, window))
+        context["metrics"] = build_metrics(
+            deployment.cloudwatch, window, list_marks(deployment, window), reader=person(request)
+        )
     if region == "logs" or is_whole:
         place = [deployment.organization.slug, deployment.pk]
         context["downloads"] = list_downloads(lambda form: reverse("deployments:log_download", args=[*place, form]))

@@ -1,6 +1,7 @@
 """Refuses passwords that are long enough but easy to guess, such as `passwordpassword`."""
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from django.contrib.auth.password_validation import CommonPasswordValidator
@@ -10,6 +11,9 @@ from portal.models import Organization
 from portal.tenancy import all_organizations
 
 FEWEST_LEFT = 6
+# The length of words that count as parts of a password. Two of them are guessed soon, also with digits and signs before,
+# between and after them, and however often they are repeated.
+SHORTEST_WORD, FEWEST_WORDS, LONGEST_OF_WORDS = 3, 3, 64
 PRODUCT_WORDS = {"operations", "operation", "portal"}
 # Alphabet, digits, the rows of keyboards, and ways down and across their columns. Each is also read backwards.
 LINES = (
@@ -34,7 +38,7 @@ class GuessablePasswordValidator(CommonPasswordValidator):
 
     Names are those of the product and of the person's organizations. Patterns are runs along LINES. What is left is
     compared with Django's list of common passwords, without digits and signs around it, and also with the letters that
-    digits and signs stand for.
+    digits and signs stand for. Two passwords of the list, one after the other, are refused as well.
     """
 
     def validate(self, password: str, user: Any = None) -> None:
@@ -42,7 +46,12 @@ class GuessablePasswordValidator(CommonPasswordValidator):
         bare = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", left)
         plain = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", password.lower()).translate(LEET)
         words = {bare, bare.translate(LEET), plain, REPEATED.sub(r"\1", plain)}
-        if len(left) < FEWEST_LEFT or words & self.passwords:
+        texts = {left, left.translate(LEET)}
+        if (
+            len(left) < FEWEST_LEFT
+            or words & self.passwords
+            or any(is_of_words(each, self.passwords) for each in texts)
+        ):
             raise ValidationError(self.get_error_message(), code="password_guessable")
 
     def get_error_message(self) -> str:
@@ -61,6 +70,27 @@ def find_names(user: Any) -> set[str]:
         for name, slug in own:
             names |= {word for word in re.split(r"[\W_]+", f"{name} {slug}".lower()) if len(word) > SHORTEST_RUN}
     return names
+
+
+def is_of_words(text: str, words: Collection[str]) -> bool:
+    """Return whether fewer than FEWEST_WORDS different words make up the text, apart from digits and signs.
+
+    >>> is_of_words("monkey!dragon7", {"monkey", "dragon"}), is_of_words("monkey-wrens", {"monkey", "dragon"})
+    (True, False)
+    """
+    if len(text) > LONGEST_OF_WORDS:
+        return False
+    # For each position, the sets of words that make up the text before it.
+    before: list[set[frozenset[str]]] = [{frozenset()}, *(set() for _ in text)]
+    for at, sign in enumerate(text):
+        if not sign.isalpha():
+            before[at + 1] |= before[at]
+        for end in range(at + SHORTEST_WORD, len(text) + 1 if before[at] else 0):
+            if text[at:end] in words:
+                before[end] |= {
+                    used for used in (each | {text[at:end]} for each in before[at]) if len(used) < FEWEST_WORDS
+                }
+    return bool(before[-1])
 
 
 def without_names(text: str, names: set[str]) -> str:

@@ -18,10 +18,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.contrib.sessions.backends.base import VALID_KEY_CHARS
+from django.contrib.sessions.backends.base import VALID_KEY_CHARS, UpdateError
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSessionStore
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.crypto import get_random_string
@@ -100,6 +101,19 @@ class SessionStore(DatabaseSessionStore):
         if self.opens_context and self.session_key:
             return open_session(self.session_key)
         return self.model.objects.filter(session_key=self.session_key, expire_date__gt=timezone.now()).first()
+
+    def save(self, must_create: bool = False) -> None:
+        """Store the session. *Raises* UpdateError if its row is gone, and the error of a database that does not store it.
+
+        Django raises UpdateError for both, and would answer an outage as if the person had signed out meanwhile.
+        """
+        try:
+            super().save(must_create)
+        except UpdateError as error:
+            failure = error.__context__
+            if isinstance(failure, DatabaseError) and failure.__cause__:
+                raise failure from failure.__cause__
+            raise
 
     def create_model_instance(self, data: dict[str, Any]) -> AbstractBaseSession:
         data.setdefault(ENDS_AT, int(self.ends_at.timestamp()))

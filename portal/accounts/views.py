@@ -1,14 +1,18 @@
 """The account page of the signed-in person. allauth's pages are linked from it."""
 
+from allauth.mfa.webauthn.views import login_webauthn
 from allauth.usersessions.internal.flows.sessions import end_sessions
 from allauth.usersessions.models import UserSession
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from portal import soft_cache
 from portal.access import Policy, get_page_organization, has_two_factor, person, policy
-from portal.errors import PortalError, found_or_404
+from portal.client_ip import get_present_client_ip
+from portal.errors import PortalError, found_or_404, too_many_requests
 from portal.members.commands import (
     accept_membership,
     choose_default_organization,
@@ -20,6 +24,8 @@ from portal.members.commands import (
 from portal.models import Membership, Organization
 from portal.times import zone_names
 from portal.web.forms import attempt
+
+CHALLENGES_PER_MINUTE = 30
 
 
 @policy(Policy.SIGNED_IN)
@@ -117,3 +123,17 @@ def sign_out_device(request: HttpRequest, device_id: int) -> HttpResponse:
 def accounts(request: HttpRequest) -> HttpResponse:
     """Redirect to the account page. allauth would redirect to its e-mail page, which is closed."""
     return redirect("account")
+
+
+@policy(Policy.PUBLIC)
+def passkey(request: HttpRequest) -> HttpResponse:
+    """Sign in with a passkey, in place of allauth's view: it stores a session for each challenge, so these are counted.
+
+    allauth counts only the answers to a challenge. 429 for more than CHALLENGES_PER_MINUTE from one address.
+    """
+    minute = int(timezone.now().timestamp()) // 60
+    key = f"passkey-challenges:{get_present_client_ip()}:{minute}"
+    if request.method != "POST" and soft_cache.count(key, seconds=60) > CHALLENGES_PER_MINUTE:
+        return too_many_requests(request)
+    response: HttpResponse = login_webauthn(request)
+    return response

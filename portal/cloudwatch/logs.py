@@ -5,7 +5,6 @@ viewers share one cached tail of the newest lines, so CloudWatch is read at most
 one page of lines. If none of them matches, it returns no lines and a cursor to continue from.
 """
 
-import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,6 +17,7 @@ from portal.aws import logs
 from portal.aws.bulkhead import REFUSED, call_shared
 from portal.aws.errors import AwsError, summarize_error
 from portal.cloudwatch.log_lines import read_line
+from portal.cloudwatch.reads import count_read
 from portal.cloudwatch.source import Source
 from portal.errors import PortalError
 from portal.models import User
@@ -34,8 +34,6 @@ DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 # Requests with ends near each other share a read, which ends at the next full step (milliseconds). If too many lines lie
 # between the end and that step, the next finer step is read.
 STEPS_MS = (60_000, 1_000, 1)
-# Reads of earlier lines that one person may cause in a minute. CloudWatch allows an account five a second in total.
-READS_PER_MINUTE = 30
 
 
 @dataclass(frozen=True)
@@ -203,17 +201,6 @@ def read_walk_to(source: Source, end: Position | None, reader: User | None) -> t
     return walk, error
 
 
-def count_read(reader: User | None) -> None:
-    """Count a read of earlier lines. *Raises* PortalError 429 beyond READS_PER_MINUTE. Counts nothing without a cache."""
-    if reader is None:
-        return
-    now = time.time()
-    if soft_cache.count(f"log-reads:{reader.pk}:{int(now // 60)}", seconds=60) > READS_PER_MINUTE:
-        wait = 60 - int(now % 60)
-        sentence = f"You read earlier log lines more than {READS_PER_MINUTE} times in a minute. Wait {wait} s."
-        raise PortalError("too_many_log_reads", sentence, 429, retry_after=wait)
-
-
 def read_walk(source: Source, end: int | None, reader: User | None) -> tuple[Walk | None, str | None]:
     """Return the lines before `end` (None: now) and an error, from the cache while it is fresh.
 
@@ -227,7 +214,7 @@ def read_walk(source: Source, end: int | None, reader: User | None) -> tuple[Wal
     if kept and not soft_cache.add(f"{key}:reading", seconds=READING_SECONDS):
         return kept, None  # another request is reading now; this copy is seconds old
     if end is not None:
-        count_read(reader)
+        count_read(reader, kind="log", of="earlier log lines")
     try:
         read = partial(read_and_cache, key, source, end)
         return call_shared(source.target, "logs:FilterLogEvents", key, read), None

@@ -11,8 +11,10 @@ from portal import soft_cache
 from portal.aws import metrics
 from portal.aws.bulkhead import call_shared
 from portal.aws.errors import AwsError, summarize_error
+from portal.cloudwatch.reads import count_read
 from portal.cloudwatch.source import Source
 from portal.errors import PortalError
+from portal.models import User
 
 FRESH_SECONDS, FAILED_SECONDS = 60, 5
 CACHE_SECONDS = 60 * 60
@@ -55,19 +57,23 @@ def read_metrics(
     since: datetime | None = None,
     until: datetime | None = None,
     period: int | None = None,
+    reader: User | None = None,
 ) -> MetricSeries:
     """Return the series from `since` (default: an hour before the end) to `until` (default: now), aligned to the period.
 
     `period` is in seconds, a multiple of 60. None chooses one that gives at most MAX_POINTS. AWS errors are not raised
-    but returned as `error`.
+    but returned as `error`. `reader` is the person for whom others than the last hour, which all share, are read.
 
-    *Raises* PortalError 400 `invalid` for an impossible range or period.
+    *Raises* PortalError 400 `invalid` for an impossible range or period, 429 `too_many_metric_reads`.
     *Costs* one GetMetricData call; none while the cached series is fresh.
     """
     follows_now = until is None
     until = until or timezone.now()
     since = since or until - DEFAULT_RANGE
     period = checked_period(since, until, period)
+    is_last_hour = (
+        follows_now and period == PERIODS[0] and aligned(until, period) - aligned(since, period) == DEFAULT_RANGE
+    )
     since, until = aligned(since, period), aligned(until, period) + timedelta(seconds=period)
     # All viewers of the newest hour share one entry. It is kept longer than a minute in case AWS fails.
     span = int((until - since).total_seconds())
@@ -78,6 +84,8 @@ def read_metrics(
         return kept
     if fresh:
         return with_error(kept, fresh, period, since, until)
+    if not is_last_hour:
+        count_read(reader, kind="metric", of="metrics of chosen times")
     try:
         read = partial(read_and_cache, key, source, since, until, period)
         return call_shared(source.target, "cloudwatch:GetMetricData", key, read)

@@ -1,6 +1,6 @@
-"""Keeps a demo on its own machine, because its passwords and its key are published.
+"""Keeps a demo, and a portal with DEBUG=1, on its own machine, because passwords and key are published.
 
-DEMO=1 accepts only loopback: names in ALLOWED_HOSTS, the address that the web server listens on, and, whatever the server,
+Both accept only loopback: names in ALLOWED_HOSTS, the address that the web server listens on, and, whatever the server,
 the address that a request comes from. DEMO_EXPOSED=1 switches this off and is logged at each start. settings.py loads
 this module, so it imports Django only inside a function.
 """
@@ -11,10 +11,10 @@ from ipaddress import ip_address
 from typing import Any
 
 DEMO_STAYS_HOME = (
-    "DEMO=1 has known passwords and a known key, so it serves only this machine. "
+    "DEMO=1 has known passwords and a known key, and DEBUG=1 shows the portal's code, so both serve only this machine. "
     "Set DEMO_EXPOSED=1 if others may reach it (docs/configuration.md)."
 )
-EXPOSED = "DEMO_EXPOSED=1: whoever reaches this portal can sign in with the demo's published passwords."
+EXPOSED = "DEMO_EXPOSED=1: whoever reaches this portal can use the demo's published passwords and key."
 # Reserved for tests and for this machine: https://www.rfc-editor.org/rfc/rfc6761. Django's test client is `testserver`.
 LOCAL_NAMES = {"localhost", "testserver"}
 
@@ -44,7 +44,7 @@ def on_starting(server: Any) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
     from django.conf import settings  # this module is loaded before the settings
 
-    if not settings.DEMO or settings.DEMO_EXPOSED:
+    if not settings.LOCAL or settings.DEMO_EXPOSED:
         return
     public = [each[0] for each in server.address if isinstance(each, tuple) and not is_local_name(each[0])]
     if public:

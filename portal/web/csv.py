@@ -14,9 +14,10 @@ from portal.safe_text import safe_text
 
 # The most rows in a file. Narrower filters return the rest.
 MAX_ROWS = 10_000
-# What begins a formula (https://owasp.org/www-community/attacks/CSV_Injection), also in the full-width forms that some
-# spreadsheets accept, and after spaces and marks that a spreadsheet drops.
-DROPPED, SIGNS = '[\\s"\ufffd\ufeff\u200b-\u200f]*', "[=+\\-@\uff1d\uff0b\uff0d\uff20]"
+# What begins a formula (https://owasp.org/www-community/attacks/CSV_Injection), also in the full-width and small forms that
+# some spreadsheets accept, and after spaces and marks that a spreadsheet drops.
+DROPPED = '[\\s"\u00ad\u180e\u2060-\u2064\ufffd\ufeff\u200b-\u200f]*'
+SIGNS = "[=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b]"
 FORMULA = re.compile(f"{DROPPED}{SIGNS}|[\t\r\n]")
 # A spreadsheet that separates cells by semicolons may start a new cell after one inside ours.
 FORMULA_INSIDE = re.compile(f"[;\uff1b](?={DROPPED}{SIGNS})")

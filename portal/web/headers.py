@@ -66,7 +66,7 @@ SECURITY_TXT_LASTS = timedelta(days=180)
 
 
 class HeadersMiddleware:
-    """Adds HEADERS and the Content-Security-Policy to every response, those of static files included.
+    """Adds HEADERS and the Content-Security-Policy to every response, those of static files included. HEAD gets no content.
 
     Every response has the same policy, so it is made once, while django-csp's middleware makes it for each response.
     """
@@ -79,6 +79,10 @@ class HeadersMiddleware:
         response = self.get_response(request)
         for name, value in self.headers.items():
             response.headers.setdefault(name, value)
+        if request.method == "HEAD" and not response.streaming and response.content:
+            # Django leaves that to the server, and gunicorn logs a warning for each.
+            response.headers["Content-Length"] = str(len(response.content))
+            response.content = b""
         return response
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,6 +29,15 @@ def test_each_unit_runs_a_process_of_the_portal(name: str) -> None:
 
     assert find_mistakes(command.split()) == []
     assert {"User=portal", "Restart=always", "EnvironmentFile=/etc/portal/portal.env"} <= set(text.splitlines())
+
+
+def test_the_timer_prunes_with_a_role_of_its_own() -> None:
+    unit = (FOLDER / "portal-prune-audit.service").read_text()
+    (shell,) = re.findall(r"^ExecStart=/bin/sh -c 'exec (.*)'$", unit, re.M)
+
+    assert find_mistakes(shlex.split(shell)) == []
+    assert unit.index("/etc/portal/portal.env") < unit.index("/etc/portal/maintenance.env")  # the last one counts
+    assert "portal_maintenance:" in read_settings("maintenance.env")["DATABASE_URL"]
 
 
 def test_the_proxy_reaches_the_web_servers() -> None:
@@ -63,7 +73,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         text=True,
     )
 
-    assert len(units) == 5
+    assert len(units) == 7
     assert [line for line in (ran.stdout + ran.stderr).splitlines() if "portal-" in line] == []
     assert ran.returncode == 0, ran.stderr
 

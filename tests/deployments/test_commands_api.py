@@ -301,6 +301,9 @@ def test_a_key_belongs_to_one_person(cast: Cast, client: Client, client_for: Sig
 
     assert [answer.status_code for answer in (mine, same, other, again)] == [201] * 4
     assert len({answer.json()["id"] for answer in (mine, same, other, again)}) == 4
+    # Each of them gets their own again, not what the other one created with this key.
+    repeated = [send_json(person, "post", DEPLOYMENTS, body, Idempotency_Key="k1") for person in (theirs, client)]
+    assert [answer.json()["id"] for answer in repeated] == [same.json()["id"], mine.json()["id"]]
 
 
 def test_deploy_twice_with_a_key_is_one_deployment(client: Client, agent: Agent) -> None:

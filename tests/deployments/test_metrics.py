@@ -177,3 +177,27 @@ def test_times_are_aligned_to_the_period(deployment: Deployment) -> None:
     series = read_metrics(deployment.cloudwatch, since=at, until=at + timedelta(hours=1), period=300)
 
     assert (series.since.minute, series.since.second, series.until.minute) == (5, 0, 10)
+
+
+def test_one_person_reads_chosen_times_thirty_times_a_minute(
+    cast: Cast, client_for: SignIn, deployment: Deployment, calls: list[Any]
+) -> None:
+    path, page = f"{DEPLOYMENTS}/{deployment.pk}/metrics", f"/o/acme/deployments/{deployment.pk}/"
+    viewer, other = client_for(cast.viewer), client_for(cast.operator)
+    now = timezone.now().replace(second=30)
+    # Half of them end now, and the others do not.
+    chosen = [{"since": f"{now - timedelta(minutes=90 + number):%Y-%m-%dT%H:%M:%SZ}"} for number in range(74)]
+    for query in chosen[::2]:
+        query["until"] = f"{now - timedelta(minutes=30):%Y-%m-%dT%H:%M:%SZ}"
+    answers = [viewer.get(path, query) for query in chosen]
+
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert 14 <= len(refused) <= 44  # the minute may end meanwhile
+    assert len(calls) == len(answers) - len(refused)
+    assert refused[0].json()["code"] == "too_many_metric_reads"
+    assert 1 <= int(refused[0].headers["Retry-After"]) <= 60
+    assert viewer.get(path).status_code == other.get(path, chosen[-1]).status_code == 200
+    region = viewer.get(
+        page, chosen[0] | {"since": "2026-11-01T00:00:00Z"}, headers={"HX-Request": "true", "HX-Target": "metrics"}
+    )
+    assert region.status_code == 200

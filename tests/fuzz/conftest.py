@@ -52,4 +52,4 @@ def count(request: pytest.FixtureRequest) -> Iterator[Callable[[int], None]]:
         statuses[status] += 1
 
     yield add
-    add_statuses(request, statuses)
+    add_statuses(request, statuses, of="fuzz")

@@ -6,6 +6,7 @@ Placeholders name the objects: `<str:upgrade_id>` in a URL and `<agent_id>` in a
 import json
 import re
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -397,6 +398,10 @@ def get_address(row: Row, place: Place, query: str = "") -> str:
     return "/" + fill(row.route, words) + (f"?{fill(query, words)}" if query else "")
 
 
+# How often each status came since a test cleared it.
+ANSWERS: Counter[int] = Counter()
+
+
 def ask(
     client: Client,
     row: Row,
@@ -407,11 +412,13 @@ def ask(
     query: str = "",
     more: dict[str, Any] | None = None,
 ) -> Any:
-    """Request one cell. `more` is added to the body; ids are always those of the place."""
+    """Request one cell, and count its answer. `more` is added to the body; ids are always those of the place."""
     headers = (HTMX if htmx else BROWSER) | ({"X-Organization": place.slug} if row.is_api else {})
     address = get_address(row, place, query)
     if method in ("get", "head", "options"):
-        return getattr(client, method)(address, headers=headers)
+        answer = getattr(client, method)(address, headers=headers)
+        ANSWERS[answer.status_code] += 1
+        return answer
     body = fill(row.sends.get(method), place.words(row))
     if more is not None:
         body = (body or {}) | more
@@ -419,7 +426,9 @@ def ask(
         content, content_type = "" if body is None else json.dumps(body), "application/json"
     else:
         content, content_type = urlencode(body or {}, doseq=True), "application/x-www-form-urlencoded"
-    return getattr(client, method)(address, content, content_type=content_type, headers=headers)
+    answer = getattr(client, method)(address, content, content_type=content_type, headers=headers)
+    ANSWERS[answer.status_code] += 1
+    return answer
 
 
 # Parts that differ between equal responses: the request id, the masked token, the clock.

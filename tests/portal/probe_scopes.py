@@ -30,4 +30,4 @@ def test_no_address_shows_the_canary(cast: Cast, platform: LocalAws, client_for:
 
     for address in dict.fromkeys(addresses):
         text = client.get(address, follow=True).content.decode().lower()
-        assert CANARY not in text, address
+        assert CANARY not in text, f"leaked at {address}"

@@ -15,7 +15,7 @@ from django.test import Client
 from portal.models import User
 from portal.outages import forget_outages
 from portal.schedule import Schedule
-from tests.conftest import Cast
+from tests.conftest import PASSWORD, Cast
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.local_aws import ROOT, LocalAws
 from tests.portal.isolation_table import HTMX, TENANT, Place, ask, make_place, undone
@@ -186,6 +186,26 @@ def test_every_write_is_503_on_a_read_only_database(cast: Cast, place: Place, cl
                 wrong.append((method, row.route, answer.status_code))
 
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("auth/reauthenticate", {"password": PASSWORD}), ("auth/logout", {}), ("auth/login", {"password": PASSWORD})],
+)
+def test_a_session_that_cannot_be_stored_is_503(
+    cast: Cast, client_for: SignIn, path: str, body: dict[str, str]
+) -> None:
+    client = client_for(cast.viewer)
+    if path == "auth/login":
+        client, body = Client(), body | {"email": cast.viewer.email}
+    client.raise_request_exception = False  # outside of the views
+
+    with undone():
+        set_read_only()
+        answer = client.post(f"/api/v1/{path}", json.dumps(body), content_type="application/json")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "read_only")
+    assert answer.headers["Retry-After"] == "5"
 
 
 # --- the log ---------------------------------------------------------------------------------------------------------

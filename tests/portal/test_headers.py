@@ -328,8 +328,9 @@ def test_a_bad_setting_stops_the_start_and_is_named(
 
 @pytest.mark.parametrize("hosts", ["portal.example", "localhost,*", "[2001:db8::1]", ".example.com", "10.0.0.7"])
 def test_a_demo_has_no_public_name(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match="DEMO_EXPOSED=1"):
-        settings_with(monkeypatch, DEMO="1", ALLOWED_HOSTS=hosts)
+    for name in ("DEMO", "DEBUG"):
+        with pytest.raises(ImproperlyConfigured, match="DEMO_EXPOSED=1"):
+            settings_with(monkeypatch, ALLOWED_HOSTS=hosts, SECRET_KEY=None, **{name: "1"})
 
     assert settings_with(monkeypatch, DEMO="1", DEMO_EXPOSED="1", ALLOWED_HOSTS=hosts)["DEMO"] is True
     assert settings_with(monkeypatch, DEMO="1", ALLOWED_HOSTS="127.0.0.1,localhost,[::1],.localhost")["DEMO"] is True

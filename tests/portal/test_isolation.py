@@ -6,7 +6,7 @@ them a portal that refuses everyone would pass.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from urllib.parse import urlencode
 
@@ -21,8 +21,10 @@ from portal.models.notifications import NotificationChannel, NotificationDeliver
 from portal.sealing import seal
 from tests.conftest import Cast, make_person
 from tests.deployments.conftest import DEPLOYMENTS, make_agent, send_json
+from tests.figures import add_statuses
 from tests.local_aws import LocalAws
 from tests.portal.isolation_table import (
+    ANSWERS,
     HTMX,
     LIBRARIES,
     METHODS,
@@ -54,6 +56,14 @@ def also(*names: object) -> list[object]:
     return [
         pytest.param(*(name if isinstance(name, tuple) else (name,)), marks=pytest.mark.isolation) for name in names
     ]
+
+
+@pytest.fixture(autouse=True)
+def count_cells(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Print at the end how many cells were requested, and how they were answered."""
+    ANSWERS.clear()
+    yield
+    add_statuses(request, ANSWERS, of="isolation")
 
 
 @pytest.fixture

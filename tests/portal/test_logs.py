@@ -185,3 +185,12 @@ def test_each_command_leaves_one_line_without_an_address(
     ]
     assert vars(lines[0])["request_id"] == REQUEST_ID
     assert [line for line in lines if "@" in line.getMessage()] == []
+
+
+def test_a_request_for_another_host_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    answer = Client(raise_request_exception=False).get("/health", headers={"host": "10.0.12.34"})
+
+    assert answer.status_code == 400
+    (line,) = [record for record in caplog.records if record.name == "django.security.DisallowedHost"]
+    assert line.exc_info is None
+    assert "10.0.12.34" in line.getMessage()

@@ -25,6 +25,13 @@ GUESSABLE = [
     "AcmeRobotics2026",
     "acme-robotics-1!",
     "letmeinletmein",
+    "password-password",
+    "Password!Password?",
+    "trustno1trustno1",
+    "passwordletmein",
+    "monkeydragon12",
+    "Spring2026Spring",
+    "pass1word2pass3word",
 ]
 STRONG = [
     "correct-horse-battery-staple",
@@ -33,6 +40,7 @@ STRONG = [
     "tide Kelp oversaw 41 wrens",
     "vK9#qLm2!xTz",
     "acme-robotics-plum-otter",
+    "kitten-forest-sunshine",
 ]
 
 

@@ -15,9 +15,26 @@ from tests.upgrades.conftest import make_upgrade
 
 SignIn = Callable[[User], Client]
 
-SIGNS = ["=1+1", "+1", "-1", "@SUM(A1)", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff201", "\t=1", "\r=1", "\n=1"]
-BEFORE = ["", " ", "\x0c", "\x0b", "\u00a0", "\u200b", "\u202e", "\ufeff", "\x1b[31m"]
-UNSAFE = ["\x1b", "\x07", "\x0b", "\x0c", "\x7f", "\x85", "\x9b", "\u202a", "\u202e", "\u2066", "\u2069"]
+SIGNS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\uff1d1+1",
+    "\uff0b1",
+    "\uff0d1",
+    "\uff201",
+    "\ufe661",
+    "\ufe6b1",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+]
+BEFORE = ["", " ", "\x0c", "\x0b", "\u00a0", "\u200b", "\u202e", "\ufeff", "\u2060", "\u00ad", "\x1b[31m"]
+CONTROLS = ["\x1b", "\x07", "\x0b", "\x0c", "\x7f", "\x85", "\x9b"]
+# https://www.unicode.org/Public/UCD/latest/ucd/PropList.txt: Bidi_Control
+BIDI = ["\u061c", "\u200e", "\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))]
+UNSAFE = [*CONTROLS, *BIDI]
 
 
 @pytest.mark.parametrize("before", BEFORE)

@@ -228,7 +228,24 @@ def test_a_traceback_outside_our_calls_has_no_text_of_aws(log: io.StringIO) -> N
         "not authorized to perform: secretsmanager:GetSecretValue on resource: arn:aws:ssm:eu-west-1:1:parameter/token",
         "CannotPullContainerError: repository@sha256:" + "0a" * 32 + ": not found",
         "invalid token, password is wrong",
+        "no basic auth credentials; basic authentication failed",
     ],
 )
 def test_an_ordinary_reason_is_shown_whole(text: str) -> None:
     assert mask_credentials(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "entrypoint: DB_PASS=hunter2 PGPASSWORD=hunter2 pass=hunter2 pwd=hunter2",
+        "cannot start: app --password hunter2 --api-token 'hunter2'",
+        '{"auths": {"registry.example": {"auth": "hunter2"}}, "client_secret": "hunter2"}',
+        "401 of https://robot:hunter2@registry.example, header Basic hunter2Hunter2==",
+        "mount failed: AccountKey=hunter2; session_id=hunter2, x-api-key: hunter2",
+        "npm_hunter2hunter2hunter2hunter2hunter2 and hf_hunter2hunter2hunter2hunter2hunter2",
+        "dckr_pat_hunter2hunter2hunter2 whsec_hunter2hunter2hunter2 SG.hunter2hunter2hunter2.hunter2hunter2hunter2",
+    ],
+)
+def test_a_credential_in_a_reason_is_masked(text: str) -> None:
+    assert "hunter2" not in mask_credentials(text).lower()

@@ -8,6 +8,7 @@ import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator as AuthenticatorRow
 from allauth.mfa.totp.internal import auth as totp
+from django.contrib.sessions.models import Session
 from django.core import mail
 from django.test import Client
 
@@ -103,6 +104,18 @@ def test_a_passkey_sign_in_begins_with_a_challenge(client: Client, db: None) -> 
     response = client.get("/accounts/2fa/webauthn/login/", headers={"Accept": "application/json"})
 
     assert response.json()["request_options"]["publicKey"]["challenge"]
+
+
+def test_challenges_without_an_answer_are_limited(client: Client, db: None, time_machine: Any) -> None:
+    """Each one stores a session."""
+    time_machine.move_to("2026-11-28T10:00:00Z", tick=False)
+    statuses = [
+        Client().get("/accounts/2fa/webauthn/login/", headers={"Accept": "application/json"}).status_code
+        for _ in range(40)
+    ]
+
+    assert statuses == [200] * 30 + [429] * 10
+    assert Session.objects.count() == 30
 
 
 def test_wrong_password_says_so(client: Client, cast: Cast) -> None:

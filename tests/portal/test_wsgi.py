@@ -16,11 +16,13 @@ from portal.wsgi import application
 pytestmark = pytest.mark.django_db
 
 
-def call(path: str, content_type: str = "", *, peer: str = "127.0.0.1") -> tuple[str, dict[str, str], bytes]:
-    """Return status, headers and body of a GET."""
+def call(
+    path: str, content_type: str = "", *, peer: str = "127.0.0.1", method: str = "GET"
+) -> tuple[str, dict[str, str], bytes]:
+    """Return status, headers and body of a request."""
     answered: list[Any] = []
     environ: dict[str, Any] = {"PATH_INFO": path, "CONTENT_TYPE": content_type, "wsgi.input": io.BytesIO()}
-    environ |= {"REMOTE_ADDR": peer, "HTTP_HOST": "testserver"}
+    environ |= {"REMOTE_ADDR": peer, "HTTP_HOST": "testserver", "REQUEST_METHOD": method}
     setup_testing_defaults(environ)
     body = application(environ, lambda *answer: answered.extend(answer))
     content = b"".join(body)
@@ -43,6 +45,15 @@ def test_any_other_charset_is_answered(charset: str) -> None:
     status, _, _ = call("/livez", f"text/html; charset={charset}")
 
     assert status == "200 OK"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/accounts/login/", "/nothing", "/api/v1/auth/session"])
+def test_head_has_the_headers_of_get_and_no_body(path: str) -> None:
+    status, headers, body = call(path, method="HEAD")
+    same = call(path)
+
+    assert (status, body) == (same[0], b"")
+    assert abs(int(headers["Content-Length"]) - len(same[2])) < 100  # the time and the token of a page differ
 
 
 @pytest.mark.parametrize("peer", ["10.0.0.7", "::ffff:10.0.0.7", "2001:db8::1"])

@@ -133,8 +133,11 @@ def test_the_same_key_of_two_people_gives_two_upgrades(
 ) -> None:
     first = door.find_upgrade(door.trigger(client_for(cast.operator), cast.acme, key="once"))
 
+    # Exactly the request of the other person, which is refused and not answered as if it were that request.
+    same = door.trigger(client_for(cast.admin), cast.acme, key="once")
     other = door.trigger(client_for(cast.admin), cast.acme, service="orchestrator", key="once")
 
+    assert same.status_code == 409
     assert other.status_code == door.accepted
     assert door.find_upgrade(other) != first
 

@@ -85,7 +85,7 @@ def region_context(request: HttpRequest, rollout: Rollout, window: Window, regio
     if region in ("metrics", "logs", "log-poll") or is_whole:
         source = find_source(rollout)
         if region == "metrics" or is_whole:
-            context["metrics"] = build_metrics(source, window, list_marks(rollout))
+            context["metrics"] = build_metrics(source, window, list_marks(rollout), reader=person(request))
         if region == "logs" or is_whole:
             context["logs"] = build_logs(request.GET, source, window, reader=person(request))
             place = [rollout.organization.slug, rollout.upgrade.upgrade_id, rollout.service]

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 
 from portal.cloudwatch.metrics import MetricPoint, MetricSeries, read_metrics
 from portal.cloudwatch.source import Source
+from portal.errors import PortalError
+from portal.models import User
 from portal.web.observe.charts import Chart, Mark, Point, Tick, build_chart, build_marks, build_ticks
 from portal.web.observe.time_window import Window
 
@@ -29,12 +31,22 @@ class Metrics:
     error: str | None
 
 
-def build_metrics(source: Source, window: Window, marks: Iterable[tuple[datetime, str]]) -> Metrics:
+def build_metrics(
+    source: Source, window: Window, marks: Iterable[tuple[datetime, str]], *, reader: User | None = None
+) -> Metrics:
     """Build three charts over the window. `marks`: times to mark on each, with their labels.
+
+    If the `reader` reads too often, there are none and `error` says so.
 
     *Costs* at most one GetMetricData call.
     """
-    series = read_metrics(source, since=window.since, until=None if window.is_live else window.until)
+    until = None if window.is_live else window.until
+    try:
+        series = read_metrics(source, since=window.since, until=until, reader=reader)
+    except PortalError as error:
+        if error.status != 429:
+            raise
+        series = MetricSeries(60, window.since, window.until, [], read_at=None, error=error.message)
     has_any = any(get_value(point, measure[3]) is not None for point in series.points for measure in MEASURES)
     return Metrics(
         charts=[build_measure_chart(series, window, *measure) for measure in MEASURES] if has_any else [],
