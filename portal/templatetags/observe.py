@@ -49,7 +49,7 @@ def part(context: dict[str, Any], regions: str, anchor: str = "", **changes: Any
 def record_link(context: dict[str, Any], record: Record) -> SafeString:
     """Return the attributes of a link to one log record: the window around it, without any filter of the logs."""
     near = around_line(record.timestamp)
-    shown = {"line": record.id, "since": near.since, "until": near.until}
+    shown = {"line": record.id, "since": near.since, "until": near.until, "at": record.timestamp.isoformat()}
     dropped = {name: None for name in (*OWNED["window"], *OWNED["logs"]) if name not in shown and name != "order"}
     return part(context, "window logs", f"#L{record.id}", **shown, **dropped)
 

@@ -7,10 +7,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.http import QueryDict
+
 from portal.cloudwatch.metrics import MetricPoint, MetricSeries, read_metrics
 from portal.cloudwatch.source import Source
-from portal.web.observe.charts import Chart, Mark, Point, Tick, build_chart, build_marks, build_ticks
-from portal.web.observe.time_window import Window
+from portal.web.observe.changes import Change
+from portal.web.observe.charts import (
+    Band,
+    Chart,
+    Event,
+    Mark,
+    Point,
+    Tick,
+    build_bands,
+    build_chart,
+    build_marks,
+    build_ticks,
+)
+from portal.web.observe.time_window import Window, moment
 
 MEASURES = (
     ("cpu", "CPU", "%", "cpu_usage"),
@@ -24,13 +38,14 @@ class Metrics:
     charts: list[Chart]
     ticks: list[Tick]
     marks: list[Mark]
+    bands: list[Band]
     period_seconds: int
     read_at: datetime | None
     error: str | None
 
 
-def build_metrics(source: Source, window: Window, marks: Iterable[tuple[datetime, str]]) -> Metrics:
-    """Build three charts over the window. `marks`: times to mark on each, with their labels.
+def build_metrics(source: Source, window: Window, events: Iterable[Event], changes: Iterable[Change]) -> Metrics:
+    """Build three charts over the window. `events` are marked on each, `changes` lie behind the lines.
 
     *Costs* at most one GetMetricData call.
     """
@@ -39,11 +54,18 @@ def build_metrics(source: Source, window: Window, marks: Iterable[tuple[datetime
     return Metrics(
         charts=[build_measure_chart(series, window, *measure) for measure in MEASURES] if has_any else [],
         ticks=build_ticks(window.since, window.until),
-        marks=build_marks(marks, window.since, window.until),
+        marks=build_marks(events, window.since, window.until),
+        bands=build_bands(changes, window.since, window.until),
         period_seconds=series.period_seconds,
         read_at=series.read_at,
         error=series.error,
     )
+
+
+def find_chosen_moment(query: QueryDict) -> list[Event]:
+    """Return a mark at the time of a log record, if `at` names one: its link opened the window."""
+    at = moment(query.get("at"))
+    return [Event(at, "The log line", is_chosen=True)] if at else []
 
 
 def build_measure_chart(series: MetricSeries, window: Window, name: str, title: str, unit: str, field: str) -> Chart:

@@ -86,15 +86,19 @@ def custom_window(since: datetime | None, until: datetime | None, *, now: dateti
     if not is_readable or since is None:
         error = "Enter since and until as times such as 2026-03-12T09:15:00Z. Showing the last hour."
         return newest(DEFAULT_RANGE, now=now, error=error)
-    end = until or now
-    if end <= since or since < EARLIEST or since > now:
+    # What has not happened yet has no lines and no points. Such a window follows the present until it is full.
+    is_live = until is None or until >= now
+    end = min(until or now, now)
+    if (until or now) <= since or since < EARLIEST or since > now:
         error = "The window must start before it ends and must not start in the future. Showing the last hour."
         return newest(DEFAULT_RANGE, now=now, error=error)
     if end - since > LONGEST:
         error = f"The window can be at most {LONGEST.days} days, because CloudWatch keeps metrics no longer."
         return newest(DEFAULT_RANGE, now=now, error=f"{error} Showing the last hour.")
-    end = max(end, since + SHORTEST)
-    return Window(since, end, CUSTOM, is_live=until is None)
+    if end - since < SHORTEST:
+        end = min(since + SHORTEST, now)
+        since = min(since, end - SHORTEST)
+    return Window(since, end, CUSTOM, is_live=is_live)
 
 
 def newest(name: str, *, now: datetime, error: str | None = None) -> Window:
