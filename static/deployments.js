@@ -4,7 +4,7 @@
 // The URL holds the parameters of every region. A link or form sets only the parameters of its own regions ([data-sets]).
 // The other parameters are taken from the current URL, because they may have changed since the page was rendered.
 const OWNED = {
-  window: ["range", "since", "until", "at"],
+  window: ["range", "since", "until", "zone", "at"],
   timeline: ["event_type", "status", "skip"],
   logs: ["q", "level", "task", "order", "follow", "line", "cursor"],
   poll: ["after"],
@@ -44,18 +44,22 @@ function updateLinks() {
   for (const link of document.querySelectorAll("a[data-sets]")) link.search = mergedQuery(link, link.search);
 }
 
-let shownWindow = windowOf(location.search);
-
 function windowOf(search) {
   const query = new URLSearchParams(search);
-  return OWNED.window.map((name) => query.get(name) ?? "").join(" ");
+  return OWNED.window.map((name) => query.get(name)).join(" ");
+}
+
+// Metrics and logs follow the window, also if it moved while they were loading.
+function followWindow() {
+  for (const region of document.querySelectorAll("#metrics, #logs")) {
+    const shown = region.getAttribute("hx-get").split("?")[1];
+    if (windowOf(shown) !== windowOf(location.search)) htmx.trigger(region, "refresh");
+  }
 }
 
 document.addEventListener("htmx:pushedIntoHistory", () => {
   updateLinks();
-  if (windowOf(location.search) === shownWindow) return;
-  shownWindow = windowOf(location.search);
-  for (const region of document.querySelectorAll("#metrics, #logs")) htmx.trigger(region, "refresh");
+  followWindow();
 });
 
 // Show an error in a region that failed to load.
@@ -168,7 +172,7 @@ function showCursor(charts, index) {
   }
   shownClock = clock;
   charts.dataset.cursor = "on";
-  const text = `${clock} UTC: ${words.join(", ")}`;
+  const text = `${clock}: ${words.join(", ")}`;
   place(charts, "[data-crosshair]", { x1: `${x}%`, x2: `${x}%` });
   place(charts, "[data-cursor] input", { "aria-valuetext": text });
   charts.querySelector("[data-cursor] input").value = index;
@@ -198,6 +202,7 @@ function zoom(charts, from, to) {
     const at = since + ((charts.dataset.until - since) * x) / 100;
     form.elements[name].value = new Date(1000 * at).toISOString().slice(0, 19);
   }
+  if (form.elements.zone) form.elements.zone.value = "UTC";
   form.requestSubmit();
 }
 
@@ -240,7 +245,7 @@ for (const type of ["input", "focusin", "focusout", "keydown"]) {
       if (rangeBegin !== null) showRange(charts, rangeBegin, x);
     } else if (event.key === "Enter" && rangeBegin === null) {
       rangeBegin = x;
-      write(charts.querySelector("[data-cursor-time]"), `The range begins at ${clock} UTC. Move on, then press Enter.`);
+      write(charts.querySelector("[data-cursor-time]"), `The range begins at ${clock}. Move on, then press Enter.`);
     } else if (event.key === "Enter" && x !== rangeBegin) {
       zoom(charts, rangeBegin, x);
     } else if (event.key === "Escape") {
@@ -343,6 +348,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
     isLogPaused = false;
     waiting = [];
   }
+  followWindow();
   setUpPage();
 });
 

@@ -87,7 +87,7 @@ def build_timeline(query: QueryDict, deployment: Deployment, window: Window) -> 
 def build_links_around(path: str, query: QueryDict) -> Callable[[DeploymentEvent], str]:
     """Return a function that returns the address of the page with the window around an event, and else unchanged."""
     kept = query.copy()
-    for name in ("range", "since", "until", "at", "skip"):
+    for name in ("range", "since", "until", "zone", "at", "skip"):
         kept.pop(name, None)
     begin = f"{path}?{kept.urlencode()}&" if kept else f"{path}?"
 

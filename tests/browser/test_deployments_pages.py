@@ -160,9 +160,7 @@ def test_cursor_reads_all_charts_by_keyboard_and_pointer(cast: Cast, measured: D
     slider.press("ArrowLeft")
     slider.press("ArrowLeft")
 
-    expect(slider).to_have_attribute(
-        "aria-valuetext", re.compile(r"\d\d:\d\d:\d\d UTC: CPU .* %, Memory .* %, Running")
-    )
+    expect(slider).to_have_attribute("aria-valuetext", re.compile(r"\d\d:\d\d:\d\d: CPU .* %, Memory .* %, Running"))
     expect(page.locator("[data-charts][data-cursor] [data-crosshair]")).to_have_count(3)
     before = page.locator("[data-cursor-time]").inner_text()
     page.locator(".plot").first.hover(position={"x": 5, "y": 20})
@@ -173,7 +171,9 @@ def expect_zoom(page: Page) -> int:
     """Wait until the charts show the window of the URL, and return its length in seconds."""
     expect(page).to_have_url(re.compile("since=.*until="))
     query = parse_qs(urlsplit(page.url).query)
-    since, until = (int(datetime.fromisoformat(f"{query[name][0]}Z").timestamp()) for name in ("since", "until"))
+    since, until = (
+        int(datetime.fromisoformat(query[name][0].removesuffix("Z") + "Z").timestamp()) for name in ("since", "until")
+    )
     expect(page.locator("[data-charts]")).to_have_attribute("data-since", str(since))
     return until - since
 
@@ -203,14 +203,14 @@ def test_the_keyboard_zooms_in_and_out_and_says_so(cast: Cast, measured: Deploym
     slider = page.get_by_role("slider", name="Cursor over all charts")
     slider.focus()
     slider.press("Enter")
-    expect(page.locator("[data-cursor-time]")).to_have_text(re.compile(r"The range begins at .*\d\d:00 UTC"))
+    expect(page.locator("[data-cursor-time]")).to_have_text(re.compile(r"The range begins at .*\d\d:00\."))
     for _ in range(5):
         slider.press("ArrowLeft")
     slider.press("Enter")
 
     near = expect_zoom(page)
     assert near == pytest.approx(5 * 60, abs=1)
-    expect(page.locator("#announcer")).to_have_text(re.compile(r"\d\d:\d\d to "))
+    expect(page.locator("#announcer")).to_have_text(re.compile(r"log records?, .* to \d\d"), timeout=10_000)
     expect(slider).to_be_focused()
     inside = page.url
     slider.press("Escape")

@@ -9,6 +9,7 @@ from django.http import QueryDict
 
 from deployments.pages.timeline import group_by_day
 from portal.templatetags.observe import highlight
+from portal.times import DEFAULT_TIMES, TimeChoice, choose_times
 from portal.web.observe.changes import Change, Result
 from portal.web.observe.charts import Chart, Event, Point, build_bands, build_chart, build_marks, build_ticks, nice_top
 from portal.web.observe.time_window import parse_window
@@ -122,6 +123,22 @@ def test_custom_window_is_fixed_and_accepts_other_zones() -> None:
 
     assert (window.since.hour, window.until.hour, window.is_live, window.range) == (9, 11, False, "custom")
     assert {move.name for move in window.moves} == {"earlier", "later", "closer", "wider"}
+
+
+def test_times_without_a_zone_are_those_of_the_form() -> None:
+    window = parse_window(QueryDict("since=2026-03-12T06:00&until=2026-03-12T07:00&zone=America/New_York"), now=NOON)
+
+    assert (window.since, window.until) == (NOON - 120 * MINUTE, NOON - 60 * MINUTE)
+
+
+def test_ticks_are_round_in_the_persons_zone() -> None:
+    choose_times(TimeChoice("Asia/Kolkata"))
+    try:
+        ticks = build_ticks(NOON, NOON + timedelta(hours=8))
+    finally:
+        choose_times(DEFAULT_TIMES)
+
+    assert [tick.label for tick in ticks] == ["18:00", "20:00", "22:00", "13 Mar"]
 
 
 def test_a_window_ends_now_and_then_follows_the_present() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from portal.times import to_zone
 from portal.web.observe.changes import Change
 
 WIDTH, HEIGHT = 1000, 100
@@ -209,20 +210,19 @@ def build_area(run: Sequence[tuple[float, float]], *, steps: bool) -> str:
 
 
 def build_ticks(since: datetime, until: datetime) -> list[Tick]:
-    """Return at most six round times, the labels of the time axis that all charts share."""
+    """Return at most six round times in the person's zone, the labels of the time axis that all charts share."""
     span = until - since
     step = next((step for step in TICK_STEPS if span / step <= MAX_TICKS), TICK_STEPS[-1])
-    midnight = since.replace(hour=0, minute=0, second=0, microsecond=0)
+    offset = to_zone(since).utcoffset() or timedelta()
+    midnight = (since + offset).replace(hour=0, minute=0, second=0, microsecond=0) - offset
     at = midnight + step * -(-(since - midnight) // step)
     ticks = []
     while at <= until:
         x = calculate_x(at, since, until) / 10
         anchor = "start" if x < 6 else "end" if x > 94 else "middle"
-        label = (
-            f"{at:%d %b}".lstrip("0")
-            if step >= timedelta(days=1) or at == midnight + timedelta(days=1)
-            else f"{at:%H:%M}"
-        )
+        local = to_zone(at)
+        is_day = step >= timedelta(days=1) or (local.hour, local.minute) == (0, 0)
+        label = f"{local:%d %b}".lstrip("0") if is_day else f"{local:%H:%M}"
         ticks.append(Tick(round(x, 2), label, anchor))
         at += step
     return ticks
@@ -251,12 +251,14 @@ def build_bands(changes: Iterable[Change], since: datetime, until: datetime) -> 
 def format_value(value: float, unit: str) -> str:
     """Format a value with its unit.
 
-    >>> format_value(12.34, "%"), format_value(3.0, "tasks"), format_value(1.0, "tasks")
-    ('12.3 %', '3 tasks', '1 task')
+    >>> format_value(12.34, "%"), format_value(3.0, "tasks"), format_value(1.0, "tasks"), format_value(3.25, "tasks")
+    ('12.3 %', '3 tasks', '1 task', '3.2 tasks on average')
     """
     number = f"{value:.1f}".removesuffix(".0")
     if unit == "%":
         return f"{number} %"
+    if "." in number:
+        return f"{number} {unit} on average"
     return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
 
 
@@ -268,6 +270,6 @@ def build_summary(title: str, points: Sequence[Point], unit: str) -> str:
     falls = sum(1 for before, after in pairwise(values) if after != before)
     steady = "" if falls else ", constant"
     return (
-        f"{title}: {format_value(values[-1], unit)} at {points[-1].at:%H:%M} UTC. "
+        f"{title}: {format_value(values[-1], unit)} at {to_zone(points[-1].at):%H:%M %Z}. "
         f"Lowest {format_value(min(values), unit)}, highest {format_value(max(values), unit)}{steady}."
     )
