@@ -147,9 +147,10 @@ function momentsOf(charts) {
   charts.moments = [...moments].sort(([a], [b]) => a - b);
   const last = charts.moments.length - 1;
   const shown = charts.moments.findIndex(([, clock]) => clock === shownClock);
-  place(charts, "[data-cursor] input", { max: last, "aria-valuetext": "latest" });
-  charts.querySelector("[data-cursor] input").value = shown < 0 ? last : shown;
-  charts.querySelector("[data-cursor]").hidden = last < 0;
+  const slider = charts.querySelector("input");
+  slider.max = last;
+  slider.value = shown < 0 ? last : shown;
+  slider.closest(".cursor").hidden = last < 0;
   return charts.moments;
 }
 
@@ -163,10 +164,8 @@ function showCursor(charts, index) {
   const [x, clock] = momentsOf(charts)[index];
   const words = [];
   for (const chart of charts.querySelectorAll("[data-chart]")) {
-    const point = pointsOf(chart).find(([at]) => at === x);
-    const value = point ? point[2] : "no data";
-    if (point) place(chart, "[data-dot]", { cy: `${point[1]}%` });
-    place(chart, "[data-dot]", { cx: `${x}%`, r: point ? 3.5 : 0 });
+    const [, y, value] = pointsOf(chart).find(([at]) => at === x) ?? [x, 0, "no data"];
+    place(chart, "[data-dot]", { cx: `${x}%`, cy: `${y}%`, r: value === "no data" ? 0 : 3.5 });
     write(chart.querySelector("[data-value]"), value);
     words.push(`${chart.dataset.chart} ${value}`);
   }
@@ -174,9 +173,9 @@ function showCursor(charts, index) {
   charts.dataset.cursor = "on";
   const text = `${clock}: ${words.join(", ")}`;
   place(charts, "[data-crosshair]", { x1: `${x}%`, x2: `${x}%` });
-  place(charts, "[data-cursor] input", { "aria-valuetext": text });
-  charts.querySelector("[data-cursor] input").value = index;
-  write(charts.querySelector("[data-cursor-time]"), text);
+  place(charts, "input", { "aria-valuetext": text });
+  charts.querySelector("input").value = index;
+  write(charts.querySelector("output"), text);
 }
 
 function hideCursor(charts) {
@@ -245,7 +244,7 @@ for (const type of ["input", "focusin", "focusout", "keydown"]) {
       if (rangeBegin !== null) showRange(charts, rangeBegin, x);
     } else if (event.key === "Enter" && rangeBegin === null) {
       rangeBegin = x;
-      write(charts.querySelector("[data-cursor-time]"), `The range begins at ${clock}. Move on, then press Enter.`);
+      write(charts.querySelector("output"), `The range begins at ${clock}. Move on, then press Enter.`);
     } else if (event.key === "Enter" && x !== rangeBegin) {
       zoom(charts, rangeBegin, x);
     } else if (event.key === "Escape") {
