@@ -6,19 +6,20 @@ from typing import Any
 from django.core.files.base import ContentFile
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
-COMMENT_LINES = re.compile(rb"^[ \t]*//[^\n]*\n", re.MULTILINE)
-INDENTATION = re.compile(rb"^[ \t]+", re.MULTILINE)
+# Lines that are only a comment, and comments behind the end of a statement. A `//` inside of a text has no `;` before it.
+COMMENTS = re.compile(rb"^[ \t]*//[^\n]*\n|(?<=[;{}]) +//[^\n]*", re.MULTILINE)
+INDENTATION = re.compile(rb"^\s+", re.MULTILINE)
 
 
 def shorten(script: bytes) -> bytes:
-    """Return the script without indentation and without the lines that are only a comment.
+    """Return the script without comments, indentation and empty lines.
 
     No text of the portal's own scripts spans lines.
 
-    >>> shorten(b"// one\\nif (one) {\\n  two(); // kept\\n  // three\\n}\\n")
-    b'if (one) {\\ntwo(); // kept\\n}\\n'
+    >>> shorten(b"// one\\n\\nif (one) {\\n  two('https://a'); // two\\n  // three\\n}\\n")
+    b"if (one) {\\ntwo('https://a');\\n}\\n"
     """
-    return INDENTATION.sub(b"", COMMENT_LINES.sub(b"", script))
+    return INDENTATION.sub(b"", COMMENTS.sub(b"", script))
 
 
 class StaticFilesStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc] # WhiteNoise ships no types
