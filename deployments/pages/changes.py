@@ -18,6 +18,11 @@ MOST_EVENTS = 400
 LONGEST = timedelta(hours=2)
 # A revision and the event of its rollout are written in one transaction, the revision first.
 ONE_TRANSACTION = timedelta(seconds=5)
+# A deployment's settings may be large.
+FIELDS = (
+    *("event_type", "created_at", "deployment__agent__name"),
+    *("deployment__target_revision__number", "deployment__target_revision__created_at"),
+)
 BEGINS = {EventType.CREATE: "deployed", EventType.RESTART: "restarted"}
 ENDS = {
     EventType.READY: Result.SUCCESS,
@@ -33,7 +38,7 @@ def list_changes(organization: Organization, since: datetime, until: datetime) -
         organization=organization, created_at__gte=since - LONGEST, created_at__lt=until
     )
     related = found.select_related("deployment__agent", "deployment__target_revision")
-    events = list(related.order_by("-created_at", "-id")[:MOST_EVENTS])
+    events = list(related.only(*FIELDS).order_by("-created_at", "-id")[:MOST_EVENTS])
     changes = [change for change in pair_events(reversed(events), organization.slug) if overlaps(change, since)]
     return sorted(changes, key=lambda change: change.began)[-MOST:]
 
