@@ -523,6 +523,8 @@ GAUGES = [
 
 # What needs attention on the overview: each function returns the items of one organization (portal/web/attention.py).
 ATTENTION = ["deployments.pages.attention.find_failed"]
+# What charts show as bands: each function returns the changes of one organization (portal/web/observe/changes.py).
+CHANGES = ["upgrades.pages.changes.list_changes", "deployments.pages.changes.list_changes"]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------
 

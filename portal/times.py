@@ -1,6 +1,6 @@
 """Times in the format of the API, in the formats that people and scripts write, and as the person of a request reads them.
 
-A person chooses a time zone, and dates or ages (on the account page). Charts, logs and files are always in UTC.
+A person chooses a time zone, and dates or ages (on the account page). Files are always in UTC.
 """
 
 import re

@@ -1,10 +1,10 @@
-// The pages of deployments: one URL for all regions, confirmations in the page, the cursor over the charts and following
-// logs. Everything here is also a link or a form that works without JavaScript.
+// The pages of deployments and of a service's logs: one URL for all regions, confirmations in the page, the cursor over the
+// charts and following logs. Everything here is also a link or a form that works without JavaScript.
 
 // The URL holds the parameters of every region. A link or form sets only the parameters of its own regions ([data-sets]).
 // The other parameters are taken from the current URL, because they may have changed since the page was rendered.
 const OWNED = {
-  window: ["range", "since", "until", "at"],
+  window: ["range", "since", "until", "zone", "at"],
   timeline: ["event_type", "status", "skip"],
   logs: ["q", "level", "task", "order", "follow", "line", "cursor"],
   poll: ["after"],
@@ -44,18 +44,22 @@ function updateLinks() {
   for (const link of document.querySelectorAll("a[data-sets]")) link.search = mergedQuery(link, link.search);
 }
 
-let shownWindow = windowOf(location.search);
-
 function windowOf(search) {
   const query = new URLSearchParams(search);
-  return OWNED.window.map((name) => query.get(name) ?? "").join(" ");
+  return OWNED.window.map((name) => query.get(name)).join(" ");
+}
+
+// Metrics and logs follow the window, also if it moved while they were loading.
+function followWindow() {
+  for (const region of document.querySelectorAll("#metrics, #logs")) {
+    const shown = region.getAttribute("hx-get").split("?")[1];
+    if (windowOf(shown) !== windowOf(location.search)) htmx.trigger(region, "refresh");
+  }
 }
 
 document.addEventListener("htmx:pushedIntoHistory", () => {
   updateLinks();
-  if (windowOf(location.search) === shownWindow) return;
-  shownWindow = windowOf(location.search);
-  for (const region of document.querySelectorAll("#metrics, #logs")) htmx.trigger(region, "refresh");
+  followWindow();
 });
 
 // Show an error in a region that failed to load.
@@ -68,17 +72,9 @@ for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
   });
 }
 
-// A refresh of the list neither starts nor swaps while a request of the user is under way.
-function isAsking() {
-  return document.querySelector("#filters.htmx-request, .filter-chips .htmx-request, .pagination .htmx-request") !== null;
-}
-
-document.addEventListener("htmx:beforeRequest", (event) => {
-  if (event.target.matches?.("[data-yields]") && isAsking()) event.preventDefault();
-});
+// A region that is no longer part of the page cannot be replaced.
 document.addEventListener("htmx:beforeSwap", (event) => {
-  const asked = event.detail.requestConfig.elt;
-  if (!event.detail.target.isConnected || (asked.matches("[data-yields]") && isAsking())) event.detail.shouldSwap = false;
+  if (!event.detail.target.isConnected) event.detail.shouldSwap = false;
 });
 
 // A confirmation takes the focus and returns it to the button that opened it when it is closed.
@@ -109,38 +105,11 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   }
 });
 
-// The list: checkboxes stay checked across refreshes. One checkbox selects all rows of the page.
-const ticked = new Set();
+// Preferences for logs, stored in this browser.
 document.addEventListener("change", (event) => {
-  const box = event.target;
-  if (box.matches("[data-check-all]")) {
-    for (const each of box.closest("table").querySelectorAll("tbody [type=checkbox]")) tickBox(each, box.checked);
-  } else if (box.matches(".deployments tbody [type=checkbox]")) {
-    tickBox(box, box.checked);
-  } else if (box.matches("[data-remember]")) {
-    savePreference(box);
-  }
-  showTicked();
+  if (event.target.matches("[data-remember]")) savePreference(event.target);
 });
 
-function tickBox(box, isTicked) {
-  box.checked = isTicked;
-  if (isTicked) ticked.add(box.value);
-  else ticked.delete(box.value);
-}
-
-function showTicked() {
-  const boxes = [...document.querySelectorAll(".deployments tbody [type=checkbox]")];
-  const count = boxes.filter((box) => box.checked).length;
-  for (const all of document.querySelectorAll("[data-check-all]")) {
-    all.closest("label").hidden = false;
-    all.checked = count > 0 && count === boxes.length;
-    all.indeterminate = count > 0 && count < boxes.length;
-  }
-  for (const words of document.querySelectorAll(".bulk-chosen")) write(words, `${count} selected:`);
-}
-
-// Preferences for logs, stored in this browser.
 function savePreference(box) {
   try {
     localStorage.setItem(box.id, box.checked ? "1" : "0");
@@ -157,7 +126,10 @@ function loadPreferences() {
   }
 }
 
-// Charts: one cursor over all of them. The slider makes it usable with the keyboard and screen readers.
+// Charts: one cursor over all of them, by pointer or with a slider. Dragging, or Enter twice on the slider, zooms into a range.
+let rangeBegin = null; // in percent of the window
+let shownClock = "";
+
 function pointsOf(chart) {
   chart.points ??= [...chart.querySelectorAll("[data-place]")].map((row) => {
     const [time, value] = [...row.cells].map((cell) => cell.textContent);
@@ -167,86 +139,120 @@ function pointsOf(chart) {
 }
 
 function momentsOf(charts) {
+  if (charts.moments) return charts.moments;
   const moments = new Map();
   for (const chart of charts.querySelectorAll("[data-chart]")) {
     for (const [x, , , clock] of pointsOf(chart)) moments.set(x, clock);
   }
-  return [...moments].sort(([a], [b]) => a - b);
+  charts.moments = [...moments].sort(([a], [b]) => a - b);
+  const last = charts.moments.length - 1;
+  const shown = charts.moments.findIndex(([, clock]) => clock === shownClock);
+  const slider = charts.querySelector("input");
+  slider.max = last;
+  slider.value = shown < 0 ? last : shown;
+  slider.closest(".cursor").hidden = last < 0;
+  return charts.moments;
 }
 
-function setUpCharts() {
-  for (const charts of document.querySelectorAll("[data-charts]")) {
-    charts.moments ??= momentsOf(charts);
-    const cursor = charts.querySelector("[data-cursor]");
-    const slider = cursor.querySelector("input");
-    if (!cursor.hidden || charts.moments.length < 2) continue;
-    cursor.hidden = false;
-    slider.max = String(charts.moments.length - 1);
-    slider.value = slider.max;
-    slider.setAttribute("aria-valuetext", "latest");
+function place(block, selector, attributes) {
+  for (const each of block.querySelectorAll(selector)) {
+    for (const name in attributes) each.setAttribute(name, attributes[name]);
   }
 }
 
 function showCursor(charts, index) {
-  const [x, clock] = charts.moments[index];
+  const [x, clock] = momentsOf(charts)[index];
   const words = [];
   for (const chart of charts.querySelectorAll("[data-chart]")) {
-    const point = pointsOf(chart).find(([at]) => at === x);
-    const line = chart.querySelector("[data-crosshair]");
-    const dot = chart.querySelector("[data-dot]");
-    line.setAttribute("visibility", "visible");
-    line.setAttribute("x1", `${x}%`);
-    line.setAttribute("x2", `${x}%`);
-    dot.setAttribute("visibility", point ? "visible" : "hidden");
-    if (point) {
-      dot.setAttribute("cx", `${x}%`);
-      dot.setAttribute("cy", `${point[1]}%`);
-    }
-    const value = point ? point[2] : "no data";
+    const [, y, value] = pointsOf(chart).find(([at]) => at === x) ?? [x, 0, "no data"];
+    place(chart, "[data-dot]", { cx: `${x}%`, cy: `${y}%`, r: value === "no data" ? 0 : 3.5 });
     write(chart.querySelector("[data-value]"), value);
     words.push(`${chart.dataset.chart} ${value}`);
   }
-  const slider = charts.querySelector("[data-cursor] input");
-  slider.value = String(index);
-  slider.setAttribute("aria-valuetext", `${clock} UTC: ${words.join(", ")}`);
-  write(charts.querySelector("[data-cursor-time]"), `${clock} UTC: ${words.join(", ")}`);
+  shownClock = clock;
+  charts.dataset.cursor = "on";
+  const text = `${clock}: ${words.join(", ")}`;
+  place(charts, "[data-crosshair]", { x1: `${x}%`, x2: `${x}%` });
+  place(charts, "input", { "aria-valuetext": text });
+  charts.querySelector("input").value = index;
+  write(charts.querySelector("output"), text);
 }
 
 function hideCursor(charts) {
-  for (const each of charts.querySelectorAll("[data-crosshair], [data-dot]")) each.setAttribute("visibility", "hidden");
+  shownClock = "";
+  delete charts.dataset.cursor;
   for (const value of charts.querySelectorAll("[data-value]")) write(value, value.dataset.latest);
 }
 
-function nearest(moments, x) {
-  let found = 0;
-  for (const [index, [at]] of moments.entries()) {
-    if (Math.abs(at - x) < Math.abs(moments[found][0] - x)) found = index;
-  }
-  return found;
+function showRange(charts, from, to) {
+  place(charts, "[data-selection]", { x: `${Math.min(from, to)}%`, width: `${Math.abs(to - from)}%` });
 }
 
-document.addEventListener("pointermove", (event) => {
-  const plot = event.target.closest?.(".plot");
-  const charts = plot?.closest("[data-charts]");
-  if (!charts?.moments?.length) return;
-  const box = plot.getBoundingClientRect();
-  showCursor(charts, nearest(charts.moments, (100 * (event.clientX - box.left)) / box.width));
-});
+function leaveRange(charts) {
+  rangeBegin = null;
+  showRange(charts, 0, 0);
+}
+
+function zoom(charts, from, to) {
+  leaveRange(charts);
+  const since = Number(charts.dataset.since);
+  const form = document.querySelector(".custom-range form");
+  for (const [name, x] of [["since", Math.min(from, to)], ["until", Math.max(from, to)]]) {
+    const at = since + ((charts.dataset.until - since) * x) / 100;
+    form.elements[name].value = new Date(1000 * at).toISOString().slice(0, 19);
+  }
+  if (form.elements.zone) form.elements.zone.value = "UTC";
+  form.requestSubmit();
+}
+
+for (const type of ["pointerdown", "pointermove", "pointerup", "pointercancel"]) {
+  document.addEventListener(type, (event) => {
+    const plot = event.target.closest?.(".plot");
+    const charts = plot?.closest("[data-charts]");
+    if (!charts || !momentsOf(charts).length) return;
+    const box = plot.getBoundingClientRect();
+    const x = Math.min(100, Math.max(0, (100 * (event.clientX - box.left)) / box.width));
+    const isDragging = plot.hasPointerCapture(event.pointerId) && rangeBegin !== null;
+    if (type === "pointerdown" && event.button === 0) {
+      rangeBegin = x;
+      plot.setPointerCapture(event.pointerId);
+    } else if (type === "pointermove") {
+      const far = charts.moments.map(([at]) => Math.abs(at - x));
+      showCursor(charts, far.indexOf(Math.min(...far)));
+      if (isDragging) showRange(charts, rangeBegin, x);
+    } else if (isDragging && type === "pointerup" && Math.abs(x - rangeBegin) > 1) {
+      zoom(charts, rangeBegin, x);
+    } else if (isDragging) {
+      leaveRange(charts);
+    }
+  });
+}
 document.addEventListener("pointerout", (event) => {
   const charts = event.target.closest?.("[data-charts]");
-  const isOnSlider = document.activeElement?.id === "cursor-slider";
-  if (charts && !charts.contains(event.relatedTarget) && !isOnSlider) hideCursor(charts);
+  if (charts && !charts.contains(event.relatedTarget) && document.activeElement?.id !== "cursor-slider") hideCursor(charts);
 });
-document.addEventListener("input", (event) => {
-  if (event.target.id !== "cursor-slider") return;
-  showCursor(event.target.closest("[data-charts]"), Number(event.target.value));
-});
-document.addEventListener("focusin", (event) => {
-  if (event.target.id === "cursor-slider") showCursor(event.target.closest("[data-charts]"), Number(event.target.value));
-});
-document.addEventListener("focusout", (event) => {
-  if (event.target.id === "cursor-slider") hideCursor(event.target.closest("[data-charts]"));
-});
+for (const type of ["input", "focusin", "focusout", "keydown"]) {
+  document.addEventListener(type, (event) => {
+    const slider = event.target;
+    if (slider.id !== "cursor-slider") return;
+    const charts = slider.closest("[data-charts]");
+    const [x, clock] = momentsOf(charts)[slider.value];
+    if (type === "focusout") {
+      hideCursor(charts);
+    } else if (type !== "keydown") {
+      showCursor(charts, slider.value);
+      if (rangeBegin !== null) showRange(charts, rangeBegin, x);
+    } else if (event.key === "Enter" && rangeBegin === null) {
+      rangeBegin = x;
+      write(charts.querySelector("output"), `The range begins at ${clock}. Move on, then press Enter.`);
+    } else if (event.key === "Enter" && x !== rangeBegin) {
+      zoom(charts, rangeBegin, x);
+    } else if (event.key === "Escape") {
+      if (rangeBegin === null) document.getElementById("move-wider")?.click();
+      else leaveRange(charts);
+    }
+  });
+}
 
 // Following logs: newer records take their place by time. While paused or scrolled away from the newest, they are counted.
 const KEPT_RECORDS = 2000;
@@ -337,20 +343,17 @@ document.addEventListener("htmx:afterSwap", (event) => {
     title?.focus({ preventScroll: true });
     for (const close of document.querySelectorAll("#act [data-close]")) close.hidden = false;
   }
-  if (target === "rows") {
-    for (const box of document.querySelectorAll(".deployments tbody [type=checkbox]")) box.checked = ticked.has(box.value);
-  }
   if (target === "logs") {
     isLogPaused = false;
     waiting = [];
   }
+  followWindow();
   setUpPage();
 });
 
 function setUpPage() {
   loadPreferences();
-  setUpCharts();
-  showTicked();
+  document.querySelectorAll("[data-charts]").forEach(momentsOf);
   showWaiting();
   showLine();
 }

@@ -1,6 +1,7 @@
 from django.urls import path
 
 from upgrades.pages import new, validation, versions
+from upgrades.pages.before_after import before_after
 from upgrades.pages.decide import decide
 from upgrades.pages.detail import detail
 from upgrades.pages.history import history, history_csv
@@ -23,6 +24,7 @@ urlpatterns = [
     path("upgrades/<str:upgrade_id>/rollback", rollback, name="rollback"),
     path("upgrades/<str:upgrade_id>/probe", validation.probe, name="probe"),
     path("upgrades/<str:upgrade_id>/evidence", validation.evidence, name="evidence"),
+    path("upgrades/<str:upgrade_id>/<str:service>/before-after", before_after, name="before_after"),
     path("upgrades/<str:upgrade_id>/<str:service>/logs", service_logs, name="service_logs"),
     path("upgrades/<str:upgrade_id>/<str:service>/logs.<slug:form>", download_logs, name="log_download"),
     path("upgrades/<str:upgrade_id>/validation/<str:check>", validation.sign, name="sign"),

@@ -19,9 +19,10 @@ from portal.access import Policy, get_page_organization, get_role, open_page, pe
 from portal.errors import NOT_FOUND, PortalError
 from portal.web.context import page_context
 from portal.web.htmx import answer_unchanged, make_tag, render_page, wants_fragment
+from portal.web.observe.changes import find_changes
 from portal.web.observe.download import list_downloads
 from portal.web.observe.logs import build_logs, build_poll
-from portal.web.observe.metrics import build_metrics
+from portal.web.observe.metrics import build_metrics, find_chosen_moment
 from portal.web.observe.time_window import RANGES, Window, parse_window
 
 # Polling intervals of the pages in seconds: short while something is changing, longer otherwise.
@@ -91,11 +92,12 @@ def region_context(
     if region in (None, "window", "timeline") or (region == "state" and window.is_live):
         context["timeline"] = build_timeline(request.GET, deployment, window)
         context["event_labels"] = EVENT_LABELS
+        context["brings_timeline"] = region == "window"
         context["link_around"] = build_links_around(request.path, request.GET)
     if region == "metrics" or is_whole:
-        context["metrics"] = build_metrics(
-            deployment.cloudwatch, window, list_marks(deployment, window), reader=person(request)
-        )
+        marks = [*list_marks(deployment, window, request.GET.get("at", "")), *find_chosen_moment(request.GET)]
+        changes = find_changes(deployment.organization, window.since, window.until)
+        context["metrics"] = build_metrics(deployment.cloudwatch, window, marks, changes, reader=person(request))
     if region == "logs" or is_whole:
         place = [deployment.organization.slug, deployment.pk]
         context["downloads"] = list_downloads(lambda form: reverse("deployments:log_download", args=[*place, form]))

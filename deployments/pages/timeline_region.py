@@ -6,21 +6,31 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
+from django.db.models import Q
 from django.http import QueryDict
 
 from deployments.models import Deployment, DeploymentEvent
 from deployments.pages.timeline import Day, group_by_day
 from deployments.states import EventType, Status
 from portal.pagination import MAX_SKIP, Page
+from portal.web.observe.charts import Event
 from portal.web.observe.time_window import Span, Window, around_event
 
 EVENTS_SHOWN = 50
 EVENT_LABELS = {kind.value: str(kind.label) for kind in EventType}
 # The counts on the filter chips stop here and then show "1000+", so that they stay cheap.
 MAX_COUNTED = 1000
-# Events that the charts show as marks: the actions of people.
-MARKED = (EventType.CREATE, EventType.SCALE, EventType.RESTART, EventType.STOP, EventType.KILL)
+# Events that the charts show as marks: the actions of people, and failures.
+MARKED = (
+    EventType.CREATE,
+    EventType.SCALE,
+    EventType.RESTART,
+    EventType.STOP,
+    EventType.KILL,
+    EventType.FAILED,
+)
 MAX_MARKS, MAX_MARK_DETAIL_LENGTH = 40, 30
 
 
@@ -77,7 +87,7 @@ def build_timeline(query: QueryDict, deployment: Deployment, window: Window) -> 
 def build_links_around(path: str, query: QueryDict) -> Callable[[DeploymentEvent], str]:
     """Return a function that returns the address of the page with the window around an event, and else unchanged."""
     kept = query.copy()
-    for name in ("range", "since", "until", "at", "skip"):
+    for name in ("range", "since", "until", "zone", "at", "skip"):
         kept.pop(name, None)
     begin = f"{path}?{kept.urlencode()}&" if kept else f"{path}?"
 
@@ -117,10 +127,24 @@ def newest_event_at(deployment: Deployment) -> datetime | None:
     return datetime.fromisoformat(newest) if isinstance(newest, str) else newest
 
 
-def list_marks(deployment: Deployment, window: Window) -> list[tuple[datetime, str]]:
-    """Return the times and labels of the events that the charts of the window mark. *Costs* one query."""
-    events = in_window(deployment, window).filter(event_type__in=MARKED)[:MAX_MARKS]
-    return [(event.created_at, describe_mark(event)) for event in events]
+def list_marks(deployment: Deployment, window: Window, chosen: str) -> list[Event]:
+    """Return the events that the charts of the window mark. *Costs* one query.
+
+    `chosen`: the `at` of the query, the id of the event around which the window was opened. It is marked, whatever it is.
+    """
+    wanted = Q(event_type__in=MARKED)
+    if is_uuid(chosen):
+        wanted |= Q(pk=chosen)
+    events = in_window(deployment, window).filter(wanted)[:MAX_MARKS]
+    return [Event(event.created_at, describe_mark(event), str(event.pk) == chosen) for event in events]
+
+
+def is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def describe_mark(event: DeploymentEvent) -> str:

@@ -48,6 +48,24 @@ def plain(at: datetime) -> str:
 
 
 @register.filter
+def plain_minute(at: datetime) -> str:
+    """Return `2026-05-01 12:00`, beside the name of the zone."""
+    return plain(at)[:16]
+
+
+@register.filter
+def input_time(at: datetime) -> str:
+    """Return `2026-05-01T12:00:00`, the value of an `<input type="datetime-local">` whose form also sends the zone."""
+    return plain(at).replace(" ", "T")
+
+
+@register.filter
+def zone_at(at: datetime) -> str:
+    """Return the short name of the person's zone at that time, such as `CET`."""
+    return to_zone(at).tzname() or ""
+
+
+@register.filter
 def exact_minute(at: datetime | None) -> str:
     """Return `2026-05-01 12:00 UTC`; empty for None."""
     return f"{to_zone(at):%Y-%m-%d %H:%M %Z}" if at else ""

@@ -6,17 +6,19 @@ from typing import Any
 
 from django import template
 from django.http import QueryDict
+from django.utils import timezone
 from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from portal.cloudwatch.records import Record
-from portal.web.observe.time_window import around_line
+from portal.web.observe.changes import Change
+from portal.web.observe.time_window import around_line, as_text, spanning
 
 register = template.Library()
 
 # The query parameters that each region of such a page owns. static/deployments.js has the same list.
 OWNED = {
-    "window": ("range", "since", "until", "at"),
+    "window": ("range", "since", "until", "zone", "at"),
     "timeline": ("event_type", "status", "skip"),
     "logs": ("q", "level", "task", "order", "follow", "line", "cursor"),
 }
@@ -49,9 +51,17 @@ def part(context: dict[str, Any], regions: str, anchor: str = "", **changes: Any
 def record_link(context: dict[str, Any], record: Record) -> SafeString:
     """Return the attributes of a link to one log record: the window around it, without any filter of the logs."""
     near = around_line(record.timestamp)
-    shown = {"line": record.id, "since": near.since, "until": near.until}
+    shown = {"line": record.id, "since": near.since, "until": near.until, "at": record.timestamp.isoformat()}
     dropped = {name: None for name in (*OWNED["window"], *OWNED["logs"]) if name not in shown and name != "order"}
     return part(context, "window logs", f"#L{record.id}", **shown, **dropped)
+
+
+@register.simple_tag(takes_context=True)
+def change_link(context: dict[str, Any], change: Change) -> SafeString:
+    """Return the attributes of a link that moves the window to the time of a change, and shortly before and after it."""
+    window = spanning(change.began, change.ended, now=timezone.now())
+    until = None if window.is_live else as_text(window.until)
+    return part(context, "window", since=as_text(window.since), until=until, range=None, zone=None, at=None, skip=None)
 
 
 @register.simple_tag(takes_context=True)

@@ -4,7 +4,6 @@ A template `*.jinja` beside the page's own is included with `{% rows %}` (portal
 of the page, and escapes like it.
 """
 
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -20,14 +19,9 @@ NO_ID = UUID(int=0)
 def environment(**options: Any) -> jinja2.Environment:
     """Return the environment of TEMPLATES. An unknown name is an error, unlike in Django's templates."""
     made = jinja2.Environment(**options | {"undefined": jinja2.StrictUndefined}, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Django turns autoescape on
-    made.filters |= {each.__name__: each for each in (ago, exact, exact_utc, plain, clock, duration_until)}
+    made.filters |= {each.__name__: each for each in (ago, exact, plain, clock, duration_until)}
     made.globals |= {"address": address, "are_times_absolute": are_times_absolute}
     return made
-
-
-def exact_utc(at: datetime) -> str:
-    """Format a time as `2026-05-01 12:00:00`, in UTC."""
-    return at.isoformat(" ", "seconds")[:19]
 
 
 def address(view_name: str, slug: str, key: object) -> str:

@@ -1,9 +1,13 @@
 """Deployments in a real browser: no full reloads, no lost input, everything usable by keyboard."""
 
 import re
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import time_machine
 from django.core.cache import cache
 from playwright.sync_api import Page, expect
 
@@ -36,10 +40,11 @@ def ready(cast: Cast, engine_room: Runtime) -> Deployment:
 
 
 @pytest.fixture
-def measured(ready: Deployment, engine_room: Runtime) -> Deployment:
-    """Return it ten minutes later on the local AWS's clock, which is then ahead of the browser's. Use whole_window()."""
+def measured(ready: Deployment, engine_room: Runtime) -> Iterator[Deployment]:
+    """Return it ten minutes later, on the clocks of AWS and of the portal."""
     engine_room.local_aws.advance(600)
-    return ready
+    with time_machine.travel(engine_room.local_aws.now()):
+        yield ready
 
 
 def address(deployment: Deployment) -> str:
@@ -155,13 +160,63 @@ def test_cursor_reads_all_charts_by_keyboard_and_pointer(cast: Cast, measured: D
     slider.press("ArrowLeft")
     slider.press("ArrowLeft")
 
-    expect(slider).to_have_attribute(
-        "aria-valuetext", re.compile(r"\d\d:\d\d:\d\d UTC: CPU .* %, Memory .* %, Running")
-    )
-    expect(page.locator("[data-crosshair][visibility=visible]")).to_have_count(3)
+    expect(slider).to_have_attribute("aria-valuetext", re.compile(r"\d\d:\d\d:\d\d: CPU .* %, Memory .* %, Running"))
+    expect(page.locator("[data-charts][data-cursor] [data-crosshair]")).to_have_count(3)
     before = page.locator("[data-cursor-time]").inner_text()
     page.locator(".plot").first.hover(position={"x": 5, "y": 20})
     expect(page.locator("[data-cursor-time]")).not_to_have_text(before)
+
+
+def expect_zoom(page: Page) -> int:
+    """Wait until the charts show the window of the URL, and return its length in seconds."""
+    expect(page).to_have_url(re.compile("since=.*until="))
+    query = parse_qs(urlsplit(page.url).query)
+    since, until = (
+        int(datetime.fromisoformat(query[name][0].removesuffix("Z") + "Z").timestamp()) for name in ("since", "until")
+    )
+    expect(page.locator("[data-charts]")).to_have_attribute("data-since", str(since))
+    return until - since
+
+
+def test_a_drag_over_a_chart_zooms_the_whole_page(cast: Cast, measured: Deployment, open_page: OpenPage) -> None:
+    page = open_page(address(measured), cast.operator)
+    stay(page)
+    plot = page.locator(".plot").first
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box is not None
+
+    page.mouse.move(box["x"] + box["width"] * 0.95, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 40)
+    expect(page.locator("[data-selection]").last).to_have_attribute("width", re.compile(r"^2[45]"))
+    page.mouse.up()
+
+    assert 14 * 60 < expect_zoom(page) < 16 * 60
+    expect(page.locator(".window-bar [aria-current]")).to_have_count(0)
+    assert stayed(page)
+
+
+def test_the_keyboard_zooms_in_and_out_and_says_so(cast: Cast, measured: Deployment, open_page: OpenPage) -> None:
+    page = open_page(address(measured), cast.operator)
+    stay(page)
+    slider = page.get_by_role("slider", name="Cursor over all charts")
+    slider.focus()
+    slider.press("Enter")
+    expect(page.locator("[data-cursor-time]")).to_have_text(re.compile(r"The range begins at .*\d\d:00\."))
+    for _ in range(5):
+        slider.press("ArrowLeft")
+    slider.press("Enter")
+
+    near = expect_zoom(page)
+    assert near == pytest.approx(5 * 60, abs=1)
+    expect(page.locator("#announcer")).to_have_text(re.compile(r"log records?, .* to \d\d"), timeout=10_000)
+    expect(slider).to_be_focused()
+    inside = page.url
+    slider.press("Escape")
+    expect(page).not_to_have_url(inside)
+    assert expect_zoom(page) == pytest.approx(2 * near, abs=2)
+    assert stayed(page)
 
 
 def test_follow_appends_pauses_and_counts(

@@ -74,6 +74,25 @@ def test_what_a_person_opened_or_selected_survives_a_refresh(
     expect(card).to_contain_text("Rolled out")
 
 
+def test_the_comparison_is_loaded_once_however_often_the_block_refreshes(
+    cast: Cast, rolling: Upgrade, engine: Engine, open_page: OpenPage
+) -> None:
+    page = open_page(address(rolling), cast.operator)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    engine.run(rolling, seconds=15)
+    card = page.get_by_role("region", name="Before and after")
+    expect(card).to_contain_text("Not enough data.", timeout=15_000)
+    page.locator("#live").evaluate("block => { block.dataset.first = ''; }")
+    Upgrade.objects.update(reason="OPS-3")
+    page.evaluate("document.dispatchEvent(new Event('changed'))")
+
+    expect(page.locator("#live[data-first]")).to_have_count(0, timeout=15_000)
+    expect(card).to_contain_text("Not enough data.")
+    assert sum(url.endswith("/before-after") for url in asked) == 1
+
+
 def test_an_unchanged_block_stays_fresh_without_a_copy(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:
     page = open_page(address(rolling), cast.operator)
     answered: list[int] = []

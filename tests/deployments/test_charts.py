@@ -9,7 +9,9 @@ from django.http import QueryDict
 
 from deployments.pages.timeline import group_by_day
 from portal.templatetags.observe import highlight
-from portal.web.observe.charts import Chart, Point, build_chart, build_marks, build_ticks, nice_top
+from portal.times import DEFAULT_TIMES, TimeChoice, choose_times
+from portal.web.observe.changes import Change, Result
+from portal.web.observe.charts import Chart, Event, Point, build_bands, build_chart, build_marks, build_ticks, nice_top
 from portal.web.observe.time_window import parse_window
 
 NOON = datetime(2026, 3, 12, 12, tzinfo=UTC)
@@ -31,7 +33,10 @@ def test_no_data_is_a_gap_and_never_zero() -> None:
 
 
 def test_a_single_point_is_a_dot() -> None:
-    assert chart((30, 25)).line == "M500.0 50.0h0"
+    drawn = chart((0, 50), (1, 50), (30, 25))
+
+    assert [(dot.x, dot.y) for dot in drawn.dots] == [(50.0, 75.0)]
+    assert drawn.line.count("M") == 1
 
 
 def test_counts_are_steps_on_whole_numbers() -> None:
@@ -55,9 +60,9 @@ def test_a_chart_without_points_says_so() -> None:
     assert (drawn.latest, drawn.summary) == ("no data", "CPU: no data in this window.")
 
 
-@pytest.mark.parametrize(("highest", "top"), [(0, 2), (3, 4), (11, 20), (1001, 1004)])
-def test_scale_ends_at_a_round_number(highest: float, top: int) -> None:
-    assert nice_top(highest, (2, 4, 10, 20, 1000)) == top
+@pytest.mark.parametrize(("highest", "top"), [(0, 2), (2, 4), (11, 20), (98, 100), (100, 100), (1001, 1004)])
+def test_scale_ends_at_a_round_number_above_the_line(highest: float, top: int) -> None:
+    assert nice_top(highest, (2, 4, 10, 20, 100, 1000)) == top
 
 
 @pytest.mark.parametrize("hours", [0.05, 1, 6, 24, 168, 24 * 400])
@@ -69,9 +74,20 @@ def test_ticks_are_few_round_and_inside(hours: float) -> None:
 
 
 def test_marks_outside_the_window_are_left_out() -> None:
-    done = [(NOON - MINUTE, "Created"), (NOON + 30 * MINUTE, "Scaled")]
+    done = [Event(NOON - MINUTE, "Created"), Event(NOON + 30 * MINUTE, "Scaled")]
 
     assert [(mark.label, mark.x) for mark in build_marks(done, NOON, NOON + timedelta(hours=1))] == [("Scaled", 50.0)]
+
+
+def test_a_band_is_the_part_of_a_change_inside_the_window() -> None:
+    hour = NOON + timedelta(hours=1)
+    before = Change(Result.FAILED, "before", "/", NOON - 9 * MINUTE, NOON - MINUTE)
+    across = Change(Result.SUCCESS, "across", "/", NOON - 6 * MINUTE, NOON + 6 * MINUTE)
+    still = Change(Result.RUNNING, "still", "/", NOON + 45 * MINUTE, None)
+
+    bands = build_bands([still, before, across], NOON, hour)
+
+    assert [(band.change.title, band.x, band.width) for band in bands] == [("across", 0, 10), ("still", 75, 25)]
 
 
 def event(minute: int, said: str = "deploy.failed", **fields: Any) -> Any:
@@ -107,6 +123,30 @@ def test_custom_window_is_fixed_and_accepts_other_zones() -> None:
 
     assert (window.since.hour, window.until.hour, window.is_live, window.range) == (9, 11, False, "custom")
     assert {move.name for move in window.moves} == {"earlier", "later", "closer", "wider"}
+
+
+def test_times_without_a_zone_are_those_of_the_form() -> None:
+    window = parse_window(QueryDict("since=2026-03-12T06:00&until=2026-03-12T07:00&zone=America/New_York"), now=NOON)
+
+    assert (window.since, window.until) == (NOON - 120 * MINUTE, NOON - 60 * MINUTE)
+
+
+def test_ticks_are_round_in_the_persons_zone() -> None:
+    choose_times(TimeChoice("Asia/Kolkata"))
+    try:
+        ticks = build_ticks(NOON, NOON + timedelta(hours=8))
+    finally:
+        choose_times(DEFAULT_TIMES)
+
+    assert [tick.label for tick in ticks] == ["18:00", "20:00", "22:00", "13 Mar"]
+
+
+def test_a_window_ends_now_and_then_follows_the_present() -> None:
+    window = parse_window(QueryDict("since=2026-03-12T11:50&until=2026-03-12T12:20"), now=NOON)
+    short = parse_window(QueryDict("since=2026-03-12T11:59:30&until=2026-03-12T12:20"), now=NOON)
+
+    assert (window.until, window.is_live) == (NOON, True)
+    assert (short.since, short.until) == (NOON - 2 * MINUTE, NOON)
 
 
 @pytest.mark.parametrize(

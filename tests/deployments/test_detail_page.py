@@ -3,11 +3,12 @@
 import html
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
@@ -172,11 +173,13 @@ def test_empty_window_links_to_the_latest_event(cast: Cast, client_for: SignedIn
 
 
 @pytest.fixture
-def ready(cast: Cast, runtime: Runtime, deployment: Deployment) -> Deployment:
+def ready(cast: Cast, runtime: Runtime, deployment: Deployment) -> Iterator[Deployment]:
+    """Return a deployment that has run for three minutes, on the clock of AWS and on that of the portal."""
     runtime.run(deployment, "ready")
     runtime.local_aws.advance(180)
     cache.clear()
-    return deployment
+    with time_machine.travel(runtime.local_aws.now()):
+        yield deployment
 
 
 def test_metrics_and_logs_of_what_runs(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:

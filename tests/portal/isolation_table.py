@@ -153,6 +153,7 @@ def upgrade_rows() -> Iterator[Row]:
     logs = "o/<slug:slug>/upgrades/<str:upgrade_id>/<str:service>/logs"
     yield Row(logs, Policy.VIEWER)
     yield Row(f"{logs}.<slug:form>", Policy.VIEWER)
+    yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/<str:service>/before-after", Policy.VIEWER)
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/stop", Policy.OPERATOR, sends={"post": None})
     decision: Body = {"service": "orchestrator", "hook_id": "pause-1", "action": "continue"}
     yield Row("o/<slug:slug>/upgrades/<str:upgrade_id>/decide", Policy.OPERATOR, sends={"post": decision})

@@ -1,4 +1,4 @@
-"""The times of pages: in the time zone that the person chose, as ages or as dates. Charts, logs and the API stay in UTC."""
+"""The times of pages: in the time zone that the person chose, as ages or as dates. Files and the API stay in UTC."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ def test_a_person_chooses_zone_and_dates(cast: Cast, client_for: SignedIn, deplo
         assert 'title="2026-01-01 02:30:00 UTC" data-relative>' in text
         assert "Times are UTC." in text
     assert 'title="2025-12-31 21:30:00 EST">2025-12-31 21:30:00</time>' in after
-    assert "Times are America/New_York; charts, logs and files are UTC." in after
+    assert "Times are America/New_York; files are UTC." in after
     assert "<dd> 2025-12-31 21:30:00 EST </dd>" in page
     assert "<option selected>America/New_York</option>" in read_html(client.get("/account/"))
 
@@ -51,7 +51,9 @@ def test_the_day_of_an_event_is_the_persons(cast: Cast, client_for: SignedIn, de
 
     assert "Wednesday, 31 December 2025" in page
     assert ">21:30:00</a>" in page
-    assert '<span class="mono">2026-01-01 00:00</span> to' in page
+    assert '<span class="mono">2025-12-31 19:00</span> to' in page
+    assert 'name="zone" value="America/New_York"' in page
+    assert 'value="2025-12-31T19:00:00" required' in page
 
 
 def test_a_live_fragment_follows_the_choice(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:

@@ -11,6 +11,7 @@ from portal.web.context import page_context
 from portal.web.htmx import answer_unchanged, make_tag, render_page
 from upgrades.checks.matrix import get_matrix_rows
 from upgrades.estimates import time_left
+from upgrades.inventory.comparison import can_compare
 from upgrades.models import Upgrade, UpgradeEvent, ValidationRun
 from upgrades.pages.context import find_upgrade, stop_rule
 from upgrades.pages.decide import find_pause
@@ -57,6 +58,7 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         "upgrade": upgrade,
         "message": upgrade.message,
         "rollout_cards": build_rollout_cards(upgrade, events),
+        "compared": [] if upgrade.is_open else [each for each in upgrade.rollouts.all() if can_compare(each)],
         "next": next_steps(upgrade),
         "time_left": time_left(upgrade, now=timezone.now()),
         **validation_context(upgrade),

@@ -13,9 +13,11 @@ from portal.errors import NOT_FOUND, PortalError, found_or_404
 from portal.models import Organization
 from portal.web.context import page_context
 from portal.web.htmx import render_page, wants_fragment
+from portal.web.observe.changes import find_changes
+from portal.web.observe.charts import Event
 from portal.web.observe.download import check_form, download_records, list_downloads
 from portal.web.observe.logs import build_logs, build_poll
-from portal.web.observe.metrics import build_metrics
+from portal.web.observe.metrics import build_metrics, find_chosen_moment
 from portal.web.observe.time_window import RANGES, Window, parse_window, spanning
 from upgrades.inventory.logs import find_source
 from upgrades.models import Rollout
@@ -85,7 +87,9 @@ def region_context(request: HttpRequest, rollout: Rollout, window: Window, regio
     if region in ("metrics", "logs", "log-poll") or is_whole:
         source = find_source(rollout)
         if region == "metrics" or is_whole:
-            context["metrics"] = build_metrics(source, window, list_marks(rollout), reader=person(request))
+            marks = [*list_marks(rollout), *find_chosen_moment(request.GET)]
+            changes = find_changes(rollout.organization, window.since, window.until)
+            context["metrics"] = build_metrics(source, window, marks, changes, reader=person(request))
         if region == "logs" or is_whole:
             context["logs"] = build_logs(request.GET, source, window, reader=person(request))
             place = [rollout.organization.slug, rollout.upgrade.upgrade_id, rollout.service]
@@ -95,8 +99,9 @@ def region_context(request: HttpRequest, rollout: Rollout, window: Window, regio
     return context
 
 
-def list_marks(rollout: Rollout) -> list[tuple[datetime, str]]:
+def list_marks(rollout: Rollout) -> list[Event]:
     """Return the begin and the end of the rollout, to mark them on the charts."""
-    began = [(rollout.started_at, "Rollout started")] if rollout.started_at else []
-    ended = [(rollout.completed_at, f"Rollout ended: {rollout.get_status_display()}")] if rollout.completed_at else []
+    began = [Event(rollout.started_at, "Rollout started")] if rollout.started_at else []
+    label = f"Rollout ended: {rollout.get_status_display()}"
+    ended = [Event(rollout.completed_at, label)] if rollout.completed_at else []
     return began + ended

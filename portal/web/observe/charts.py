@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from portal.times import to_zone
+from portal.web.observe.changes import Change
+
 WIDTH, HEIGHT = 1000, 100
 # Possible maxima of the scale. Half of each is also a round number, for the middle grid line.
 NICE_TOPS = (2, 4, 10, 20, 50, 100, 200, 400, 1000)
 NICE_TOPS_PERCENT = (10, 20, 50, 100, 200, 400, 1000)
+# Nothing is drawn above a full scale of this, so the line may touch its top.
+FULL_PERCENT = 100
 MAX_TICKS = 6
 TICK_STEPS = tuple(
     timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080, 43200)
@@ -46,11 +51,38 @@ class Tick:
 
 @dataclass(frozen=True)
 class Mark:
-    """An action on the deployment. `x` is in percent."""
+    """An event at one time. `x` is in percent. `is_chosen`: the window was opened around it."""
 
     x: float
     at: datetime
     label: str
+    is_chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A sample without a neighbour, which no line can show. `x` and `y` are in percent."""
+
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a mark shows, before it has a place."""
+
+    at: datetime
+    label: str
+    is_chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Band:
+    """A change as a span behind the lines. `x` and `width` are in percent."""
+
+    x: float
+    width: float
+    change: Change
 
 
 @dataclass(frozen=True)
@@ -79,6 +111,7 @@ class Chart:
     unit: str
     line: str
     area: str
+    dots: list[Dot]
     grid: list[GridLine]
     gaps: list[Gap]
     rows: list[PointRow]
@@ -101,13 +134,16 @@ def build_chart(
     is_percent = unit == "%"
     top = nice_top(max((point.value for point in inside), default=0), NICE_TOPS_PERCENT if is_percent else NICE_TOPS)
     runs = split_runs(inside, period)
-    placed = [[(calculate_x(point.at, since, until), calculate_y(point.value, top)) for point in run] for run in runs]
+    placed: list[list[tuple[float, float]]] = [
+        [(calculate_x(point.at, since, until), calculate_y(point.value, top)) for point in run] for run in runs
+    ]
     return Chart(
         name=name,
         title=title,
         unit=unit,
-        line=" ".join(build_line(run, steps=not is_percent) for run in placed),
-        area=" ".join(build_area(run, steps=not is_percent) for run in placed),
+        line=" ".join(build_line(run, steps=not is_percent) for run in placed).strip(),
+        area=" ".join(build_area(run, steps=not is_percent) for run in placed).strip(),
+        dots=[Dot(round(run[0][0] / 10, 2), run[0][1]) for run in placed if len(run) == 1],
         grid=[GridLine(y, format_value(value, unit)) for y, value in ((0, top), (50, top / 2), (100, 0))],
         gaps=find_gaps(runs, since, until, period),
         rows=[
@@ -121,8 +157,9 @@ def build_chart(
 
 
 def nice_top(highest: float, tops: Sequence[int]) -> int:
-    """Return the first round number that is not below the highest value."""
-    return next((top for top in tops if highest <= top), int(highest) + int(highest) % 2 + 2)
+    """Return the first round number above the highest value, so that the line does not lie on the frame."""
+    fitting = (top for top in tops if highest < top or highest == top == FULL_PERCENT)
+    return next(fitting, int(highest) + int(highest) % 2 + 2)
 
 
 def split_runs(points: Sequence[Point], period: timedelta) -> list[list[Point]]:
@@ -157,10 +194,10 @@ def calculate_y(value: float, top: float) -> float:
 
 
 def build_line(run: Sequence[tuple[float, float]], *, steps: bool) -> str:
-    """Return the SVG path of one stretch. A single point becomes a dot: a line of zero length with round ends."""
+    """Return the SVG path of one stretch; empty for a single point, which becomes a Dot."""
     (x, y), rest = run[0], run[1:]
     if not rest:
-        return f"M{x} {y}h0"
+        return ""
     if steps:
         return f"M{x} {y}" + "".join(f"H{x}V{y}" for x, y in rest)
     return f"M{x} {y}L" + " ".join(f"{x} {y}" for x, y in rest)
@@ -173,40 +210,55 @@ def build_area(run: Sequence[tuple[float, float]], *, steps: bool) -> str:
 
 
 def build_ticks(since: datetime, until: datetime) -> list[Tick]:
-    """Return at most six round times, the labels of the time axis that all charts share."""
+    """Return at most six round times in the person's zone, the labels of the time axis that all charts share."""
     span = until - since
     step = next((step for step in TICK_STEPS if span / step <= MAX_TICKS), TICK_STEPS[-1])
-    midnight = since.replace(hour=0, minute=0, second=0, microsecond=0)
+    offset = to_zone(since).utcoffset() or timedelta()
+    midnight = (since + offset).replace(hour=0, minute=0, second=0, microsecond=0) - offset
     at = midnight + step * -(-(since - midnight) // step)
     ticks = []
     while at <= until:
         x = calculate_x(at, since, until) / 10
         anchor = "start" if x < 6 else "end" if x > 94 else "middle"
-        label = (
-            f"{at:%d %b}".lstrip("0")
-            if step >= timedelta(days=1) or at == midnight + timedelta(days=1)
-            else f"{at:%H:%M}"
-        )
+        local = to_zone(at)
+        is_day = step >= timedelta(days=1) or (local.hour, local.minute) == (0, 0)
+        label = f"{local:%d %b}".lstrip("0") if is_day else f"{local:%H:%M}"
         ticks.append(Tick(round(x, 2), label, anchor))
         at += step
     return ticks
 
 
-def build_marks(events: Iterable[tuple[datetime, str]], since: datetime, until: datetime) -> list[Mark]:
+def build_marks(events: Iterable[Event], since: datetime, until: datetime) -> list[Mark]:
     """Return the marks within the window, oldest first."""
-    inside = sorted((at, label) for at, label in events if since <= at <= until)
-    return [Mark(round(calculate_x(at, since, until) / 10, 2), at, label) for at, label in inside]
+    inside = sorted((event for event in events if since <= event.at <= until), key=lambda event: event.at)
+    return [
+        Mark(round(calculate_x(event.at, since, until) / 10, 2), event.at, event.label, event.is_chosen)
+        for event in inside
+    ]
+
+
+def build_bands(changes: Iterable[Change], since: datetime, until: datetime) -> list[Band]:
+    """Return the part of each change that lies in the window, oldest first. One that goes on reaches to the end."""
+    bands = []
+    for change in sorted(changes, key=lambda change: change.began):
+        begin, end = max(change.began, since), min(change.ended or until, until)
+        if begin <= end:
+            x = calculate_x(begin, since, until) / 10
+            bands.append(Band(round(x, 2), round(calculate_x(end, since, until) / 10 - x, 2), change))
+    return bands
 
 
 def format_value(value: float, unit: str) -> str:
     """Format a value with its unit.
 
-    >>> format_value(12.34, "%"), format_value(3.0, "tasks"), format_value(1.0, "tasks")
-    ('12.3 %', '3 tasks', '1 task')
+    >>> format_value(12.34, "%"), format_value(3.0, "tasks"), format_value(1.0, "tasks"), format_value(3.25, "tasks")
+    ('12.3 %', '3 tasks', '1 task', '3.2 tasks on average')
     """
     number = f"{value:.1f}".removesuffix(".0")
     if unit == "%":
         return f"{number} %"
+    if "." in number:
+        return f"{number} {unit} on average"
     return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
 
 
@@ -218,6 +270,6 @@ def build_summary(title: str, points: Sequence[Point], unit: str) -> str:
     falls = sum(1 for before, after in pairwise(values) if after != before)
     steady = "" if falls else ", constant"
     return (
-        f"{title}: {format_value(values[-1], unit)} at {points[-1].at:%H:%M} UTC. "
+        f"{title}: {format_value(values[-1], unit)} at {to_zone(points[-1].at):%H:%M %Z}. "
         f"Lowest {format_value(min(values), unit)}, highest {format_value(max(values), unit)}{steady}."
     )

@@ -7,12 +7,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.http import QueryDict
+
 from portal.cloudwatch.metrics import MetricPoint, MetricSeries, read_metrics
 from portal.cloudwatch.source import Source
 from portal.errors import PortalError
 from portal.models import User
-from portal.web.observe.charts import Chart, Mark, Point, Tick, build_chart, build_marks, build_ticks
-from portal.web.observe.time_window import Window
+from portal.web.observe.changes import Change
+from portal.web.observe.charts import (
+    Band,
+    Chart,
+    Event,
+    Mark,
+    Point,
+    Tick,
+    build_bands,
+    build_chart,
+    build_marks,
+    build_ticks,
+)
+from portal.web.observe.time_window import Window, moment
 
 MEASURES = (
     ("cpu", "CPU", "%", "cpu_usage"),
@@ -26,15 +40,16 @@ class Metrics:
     charts: list[Chart]
     ticks: list[Tick]
     marks: list[Mark]
+    bands: list[Band]
     period_seconds: int
     read_at: datetime | None
     error: str | None
 
 
 def build_metrics(
-    source: Source, window: Window, marks: Iterable[tuple[datetime, str]], *, reader: User | None = None
+    source: Source, window: Window, events: Iterable[Event], changes: Iterable[Change], *, reader: User | None = None
 ) -> Metrics:
-    """Build three charts over the window. `marks`: times to mark on each, with their labels.
+    """Build three charts over the window. `events` are marked on each, `changes` lie behind the lines.
 
     If the `reader` reads too often, there are none and `error` says so.
 
@@ -51,11 +66,18 @@ def build_metrics(
     return Metrics(
         charts=[build_measure_chart(series, window, *measure) for measure in MEASURES] if has_any else [],
         ticks=build_ticks(window.since, window.until),
-        marks=build_marks(marks, window.since, window.until),
+        marks=build_marks(events, window.since, window.until),
+        bands=build_bands(changes, window.since, window.until),
         period_seconds=series.period_seconds,
         read_at=series.read_at,
         error=series.error,
     )
+
+
+def find_chosen_moment(query: QueryDict) -> list[Event]:
+    """Return a mark at the time of a log record, if `at` names one: its link opened the window."""
+    at = moment(query.get("at"))
+    return [Event(at, "The log line", is_chosen=True)] if at else []
 
 
 def build_measure_chart(series: MetricSeries, window: Window, name: str, title: str, unit: str, field: str) -> Chart:

@@ -1,12 +1,12 @@
 """The time window that timeline, metrics and logs of a deployment share. Parsed from the query string; pure."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from django.http import QueryDict
 from django.utils.dateparse import parse_datetime
 
-from portal.times import normalize_time
+from portal.times import find_zone, normalize_time
 
 RANGES = {
     "1h": timedelta(hours=1),
@@ -71,8 +71,12 @@ class Window:
 
 
 def parse_window(query: QueryDict, *, now: datetime) -> Window:
-    """Return the window given in the query. If it is invalid, return the last hour with an error sentence."""
-    since, until = moment(query.get("since")), moment(query.get("until"))
+    """Return the window given in the query. If it is invalid, return the last hour with an error sentence.
+
+    `zone` of the query is that of times without a zone, which the form of the custom window sends.
+    """
+    zone = find_zone(query.get("zone") or "UTC")
+    since, until = moment(query.get("since"), zone), moment(query.get("until"), zone)
     if query.get("since") or query.get("until"):
         return custom_window(since, until, now=now, is_readable=is_readable(query))
     name = query.get("range") or DEFAULT_RANGE
@@ -86,15 +90,19 @@ def custom_window(since: datetime | None, until: datetime | None, *, now: dateti
     if not is_readable or since is None:
         error = "Enter since and until as times such as 2026-03-12T09:15:00Z. Showing the last hour."
         return newest(DEFAULT_RANGE, now=now, error=error)
-    end = until or now
-    if end <= since or since < EARLIEST or since > now:
+    # What has not happened yet has no lines and no points. Such a window follows the present until it is full.
+    is_live = until is None or until >= now
+    end = min(until or now, now)
+    if (until or now) <= since or since < EARLIEST or since > now:
         error = "The window must start before it ends and must not start in the future. Showing the last hour."
         return newest(DEFAULT_RANGE, now=now, error=error)
     if end - since > LONGEST:
         error = f"The window can be at most {LONGEST.days} days, because CloudWatch keeps metrics no longer."
         return newest(DEFAULT_RANGE, now=now, error=f"{error} Showing the last hour.")
-    end = max(end, since + SHORTEST)
-    return Window(since, end, CUSTOM, is_live=until is None)
+    if end - since < SHORTEST:
+        end = min(since + SHORTEST, now)
+        since = min(since, end - SHORTEST)
+    return Window(since, end, CUSTOM, is_live=is_live)
 
 
 def newest(name: str, *, now: datetime, error: str | None = None) -> Window:
@@ -120,8 +128,8 @@ def is_readable(query: QueryDict) -> bool:
     return all(moment(query.get(name)) for name in ("since", "until") if query.get(name))
 
 
-def moment(text: str | None) -> datetime | None:
-    """Parse an ISO 8601 time, or the portal's own format. Without a zone it is UTC. Return None if it is not a time."""
+def moment(text: str | None, zone: tzinfo = UTC) -> datetime | None:
+    """Parse an ISO 8601 time, or the portal's own format. Return None if it is not a time. `zone`: of one without any."""
     try:
         at = parse_datetime(normalize_time((text or "").strip()))
     except ValueError:
@@ -129,7 +137,7 @@ def moment(text: str | None) -> datetime | None:
     if at is None:
         return None
     try:
-        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        return (at.replace(tzinfo=zone) if at.tzinfo is None else at).astimezone(UTC)
     except OverflowError:
         return None
 
