@@ -97,7 +97,7 @@ def read_deployments(request: Request, query: Json) -> HttpResponse:
     organization, page = read_list(
         request, build_deployments, skip=query["skip"], limit=query["limit"], given=given, **shape
     )
-    return page.respond(organization=organization.slug, **filters)
+    return page.respond(request, organization=organization.slug, **filters)
 
 
 def build_deployments(
@@ -141,7 +141,7 @@ def read_events(request: Request, deployment_id: uuid.UUID, query: Json) -> Http
     given = {"deployment_id": deployment_id, "skip": skip}
     status, items, total = read_record(request, build_events, given, **shape)
     heading = {"deployment_id": str(deployment_id), "deployment_status": status}
-    return JsonPage(items, total, skip, limit).respond(heading, **filters)
+    return JsonPage(items, total, skip, limit).respond(request, heading, **filters)
 
 
 def build_events(user: Any, *, skip: int | None, limit: int, **filters: Any) -> tuple[Any, list[Any]]:
@@ -156,7 +156,7 @@ def read_agents(request: Request, query: Json) -> HttpResponse:
     organization, page = read_list(
         request, build_agents, skip=query["skip"], limit=query["limit"], given=given, q=query["q"] is not None
     )
-    return page.respond(organization=organization.slug, q=query["q"])
+    return page.respond(request, organization=organization.slug, q=query["q"])
 
 
 def build_agents(organization: Combinable, *, skip: int, limit: int, q: bool) -> tuple[Any, Any]:
@@ -182,7 +182,7 @@ def read_revisions(request: Request, agent_id: uuid.UUID, query: Json) -> HttpRe
     """Return a page of the agent's revisions, newest first. Raises PortalError as read_record does."""
     skip, limit = query["skip"], query["limit"]
     items, total = read_record(request, build_revisions, {"agent_id": agent_id}, skip=skip, limit=limit)
-    return JsonPage(items, total, skip, limit).respond({"agent_id": str(agent_id)})
+    return JsonPage(items, total, skip, limit).respond(request, {"agent_id": str(agent_id)})
 
 
 def build_revisions(user: Any, *, skip: int, limit: int) -> tuple[Any, list[Any]]:

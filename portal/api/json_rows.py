@@ -19,6 +19,7 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from portal.access import get_api_organization, require_second_factor
+from portal.api.links import link_pages
 from portal.database.statements import Given, Statement
 from portal.errors import found_or_404
 from portal.models import Organization
@@ -118,12 +119,13 @@ class JsonPage:
     skip: int
     limit: int
 
-    def respond(self, heading: Mapping[str, Any] | None = None, **filters: Any) -> HttpResponse:
-        """Return the response: the members of `heading`, the envelope, and each filter's value or null."""
+    def respond(self, request: Request, heading: Mapping[str, Any] | None = None, **filters: Any) -> HttpResponse:
+        """Return the response: the members of `heading`, the envelope, each filter's value or null; and its links."""
         has_more = self.skip + self.limit < self.total
         envelope = {"total": self.total, "skip": self.skip, "limit": self.limit, "has_more": has_more}
         before = f"{dumps(heading)[:-1]}," if heading else "{"
-        return respond_json(f'{before}"items":{self.items},{dumps(envelope | filters)[1:]}')
+        links = link_pages(request, skip=self.skip, limit=self.limit, has_more=has_more, total=self.total)
+        return respond_json(f'{before}"items":{self.items},{dumps(envelope | filters)[1:]}', headers=links)
 
 
 def respond_json(text: str, **options: Any) -> HttpResponse:

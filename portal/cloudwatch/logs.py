@@ -21,6 +21,7 @@ from portal.cloudwatch.log_lines import read_line
 from portal.cloudwatch.source import Source
 from portal.errors import PortalError
 from portal.models import User
+from portal.rate_limits import RateLimit
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FRESH_SECONDS = 3
@@ -36,6 +37,7 @@ DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 STEPS_MS = (60_000, 1_000, 1)
 # Reads of earlier lines that one person may cause in a minute. CloudWatch allows an account five a second in total.
 READS_PER_MINUTE = 30
+EARLIER_READS = RateLimit("earlier-log-reads", READS_PER_MINUTE, 60)
 
 
 @dataclass(frozen=True)
@@ -207,11 +209,22 @@ def count_read(reader: User | None) -> None:
     """Count a read of earlier lines. *Raises* PortalError 429 beyond READS_PER_MINUTE. Counts nothing without a cache."""
     if reader is None:
         return
-    now = time.time()
-    if soft_cache.count(f"log-reads:{reader.pk}:{int(now // 60)}", seconds=60) > READS_PER_MINUTE:
-        wait = 60 - int(now % 60)
+    key, wait = this_minute(reader)
+    if soft_cache.count(key, seconds=60) > READS_PER_MINUTE:
         sentence = f"You read earlier log lines more than {READS_PER_MINUTE} times in a minute. Wait {wait} s."
-        raise PortalError("too_many_log_reads", sentence, 429, retry_after=wait)
+        raise PortalError("too_many_log_reads", sentence, 429, retry_after=wait, limit=EARLIER_READS)
+
+
+def rate_headers(reader: User) -> dict[str, str]:
+    """Return the headers that say how many earlier lines the person may still read in this minute."""
+    key, wait = this_minute(reader)
+    return EARLIER_READS.headers(READS_PER_MINUTE - int(soft_cache.read(key) or 0), seconds=wait)
+
+
+def this_minute(reader: User) -> tuple[str, int]:
+    """Return the key of the person's reads in the present minute, and the seconds until it is over."""
+    now = time.time()
+    return f"log-reads:{reader.pk}:{int(now // 60)}", 60 - int(now % 60)
 
 
 def read_walk(source: Source, end: int | None, reader: User | None) -> tuple[Walk | None, str | None]:

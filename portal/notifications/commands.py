@@ -224,7 +224,7 @@ def send_again(delivery: NotificationDelivery, *, actor: User) -> None:
     require(actor, delivery.organization, Role.ADMIN)
     refusal = find_resend_refusal(delivery)
     if refusal:
-        raise PortalError(*refusal, 409)
+        raise refusal
     with transaction.atomic():
         failed = NotificationDelivery.objects.filter(
             pk=delivery.pk, status=DeliveryStatus.FAILED, channel__is_active=True
@@ -235,16 +235,18 @@ def send_again(delivery: NotificationDelivery, *, actor: User) -> None:
         audit(AuditKind.CHANNEL_CHANGED, channel, actor, {"sent_again": str(delivery.pk), "subject": delivery.subject})
 
 
-def find_resend_refusal(delivery: NotificationDelivery) -> tuple[str, str] | None:
-    """Return the error's code and message; None if it may be sent again. *Costs* one query for a failed message."""
+def find_resend_refusal(delivery: NotificationDelivery) -> PortalError | None:
+    """Return the error; None if it may be sent again. *Costs* one query for a failed message."""
     if delivery.kind == NotificationKind.TEST:
-        return "is_a_test", "A test cannot be sent again. Send a new one."
+        return PortalError("is_a_test", "A test cannot be sent again. Send a new one.", 409)
     if delivery.status != DeliveryStatus.FAILED:
-        return "not_failed", f"The message is {delivery.get_status_display().lower()}, so it cannot be sent again."
+        status = delivery.get_status_display().lower()
+        return PortalError("not_failed", f"The message is {status}, so it cannot be sent again.", 409)
     if not delivery.channel.is_active:
-        return "channel_off", f"{delivery.channel.name} is switched off. Switch it on first."
+        return PortalError("channel_off", f"{delivery.channel.name} is switched off. Switch it on first.", 409)
     if delivery.channel.deliveries.pending().count() >= MAX_PENDING:
-        return "queue_full", f"{MAX_PENDING} messages are already waiting for {delivery.channel.name}."
+        message = f"{MAX_PENDING} messages are already waiting for {delivery.channel.name}."
+        return PortalError("queue_full", message, 409)
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.test import Client
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from portal.api.schema import openapi
@@ -146,6 +146,33 @@ def test_idempotency_keys_are_documented() -> None:
 def test_routes_with_a_body_document_size_and_type_errors() -> None:
     for method, path, operation in operations():
         assert ({"413", "415"} <= operation["responses"].keys()) == (method != "GET"), f"{method} {path}"
+
+
+def test_every_body_has_an_example_that_fits_it() -> None:
+    document, seen = openapi(), set()
+    for operation in [operation for _, _, operation in operations()]:
+        for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+            for media in body.get("content", {}).values():
+                if "$ref" in media["schema"]:
+                    key = media["examples"]["example"]["$ref"].rpartition("/")[2]
+                    example = document["components"]["examples"][key]["value"]
+                    schema = {**strict(media["schema"]), "components": components()}
+                    Draft202012Validator(schema, format_checker=FormatChecker()).validate(example)
+                    seen.add(key)
+
+    assert seen == document["components"]["examples"].keys()
+    assert document["components"]["examples"]["TriggerBodyRequest"]["value"]["service"] == "agent"
+
+
+def test_reads_document_their_etag_and_links() -> None:
+    for method, path, operation in operations():
+        answers = operation["responses"]
+        assert ("304" in answers) == ("ETag" in answers.get("200", {}).get("headers", {})) == (method == "GET"), path
+
+    lists = [
+        path for method, path, each in operations() if method == "GET" and "Link" in each["responses"]["200"]["headers"]
+    ]
+    assert len(lists) == 8
 
 
 # --- responses of the routes ---------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ def read_history(request: Request, query: Json) -> HttpResponse:
     given = filters | {"initiated_by": (filters["initiated_by"] or "").lower()}
     organization, found = read_list(request, build_history, **page, given=given, **shape)
     items = ",".join(history_item(record, checks) for record, checks in found.items)
-    return JsonPage(f"[{items}]", found.total, **page).respond(organization=organization.slug, **filters)
+    return JsonPage(f"[{items}]", found.total, **page).respond(request, organization=organization.slug, **filters)
 
 
 def history_item(text: str, checks: str) -> str:
@@ -202,7 +202,7 @@ def read_timeline(request: Request, upgrade_id: str, query: Json) -> HttpRespons
         item["id"] = event_uuid(item["id"])
         item["actor"] = event_actor(item["actor"], item["kind"])
     heading = {"upgrade_id": upgrade_id, "upgrade_status": status, "organization": slug}
-    return JsonPage(dumps(items), total, query["skip"], query["limit"]).respond(heading, kind=query["kind"])
+    return JsonPage(dumps(items), total, query["skip"], query["limit"]).respond(request, heading, kind=query["kind"])
 
 
 def build_timeline(user: Any, *, skip: int, limit: int, kind: str | None) -> tuple[Any, list[Any]]:
