@@ -32,6 +32,9 @@ VALUES: Json = {
     "created_by": "operator@acme.example",
     "customer-portal": "v4.2.0",
     "decided_by": "admin@acme.example",
+    "DeploymentNotice.status": "failed",
+    "DeploymentNotice.title": "Acme Robotics (production): Digest failed",
+    "DeploymentNotice.url": "https://portal.example.com/o/acme/deployments/0b6f0c5e-9d0e-4b39-8c38-2c6f0b5b7f1d/",
     "desired_count": 3,
     "DeploymentRecord.status": "ready",
     "DeploymentRecord.started_at": "2026-11-28T16:03:44Z",
@@ -95,12 +98,18 @@ VALUES: Json = {
     "tags": ["v9.9.1", "latest"],
     "task_definition": f"{DEFINITION}:42",
     "title": "Services are steady",
+    "TestNotice.title": "Acme Robotics (production): test",
     "to_version": "v9.9.1",
     "total": 1,
     "upgrade_id": UPGRADE,
+    "UpgradeNotice.override_reason": "",
+    "UpgradeNotice.title": "Acme Robotics (production): upgrade started",
     "UpgradeRecord.status": "IN_PROGRESS",
+    "url": f"https://portal.example.com/o/acme/upgrades/{UPGRADE}/",
     "ServiceEntry.status": "IN_PROGRESS",
     "version": "v9.9.1",
+    "WaitingNotice.override_reason": "",
+    "WaitingNotice.title": "Acme Robotics (production): rollout of agent service waits for a decision",
 }
 # An example of each error status: code and detail, and what else its body has.
 ERRORS: dict[str, Json] = {
@@ -145,6 +154,8 @@ def build(document: Json, schema: Json, name: str = "", owner: str = "") -> Any:
     if "$ref" in schema:
         found = schema["$ref"].rpartition("/")[2]
         return build(document, document["components"]["schemas"][found], name, found)
+    if "allOf" in schema:
+        return build(document, schema["allOf"][0], name, owner)
     for key in (f"{owner}.{name}", name):
         if key in VALUES and fits(VALUES[key], schema):
             return VALUES[key]

@@ -16,6 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from portal.api.schema import openapi
 from portal.models import User
+from portal.models.notifications import NotificationKind
 from tests.conftest import Cast, sign_in
 from tests.local_aws import LocalAws
 from tests.portal.isolation_table import PLACEHOLDER, TENANT, ask, fill, get_address, make_place, undone
@@ -150,7 +151,8 @@ def test_routes_with_a_body_document_size_and_type_errors() -> None:
 
 def test_every_body_has_an_example_that_fits_it() -> None:
     document, seen = openapi(), set()
-    for operation in [operation for _, _, operation in operations()]:
+    webhooks = [each["post"] for each in document["webhooks"].values()]
+    for operation in [*(operation for _, _, operation in operations()), *webhooks]:
         for body in (operation.get("requestBody", {}), *operation["responses"].values()):
             for media in body.get("content", {}).values():
                 if "$ref" in media["schema"]:
@@ -162,6 +164,10 @@ def test_every_body_has_an_example_that_fits_it() -> None:
 
     assert seen == document["components"]["examples"].keys()
     assert document["components"]["examples"]["TriggerBodyRequest"]["value"]["service"] == "agent"
+
+
+def test_every_notification_is_a_webhook_of_the_document() -> None:
+    assert set(openapi()["webhooks"]) == set(NotificationKind.values)
 
 
 def test_reads_document_their_etag_and_links() -> None:
