@@ -87,6 +87,7 @@ def test_it_is_generated_without_a_warning_and_valid(tmp_path: Path) -> None:
 
     OpenAPIV31SpecValidator(openapi()).validate()
     assert openapi()["openapi"].startswith("3.1")
+    assert openapi()["servers"] == [{"url": "/"}]
 
 
 def test_the_document_is_public(db: None) -> None:
