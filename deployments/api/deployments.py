@@ -130,9 +130,9 @@ def deployment(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
         read_body(request, NoBody)
         commands.kill_deployment(found, actor=person(request), idempotency_key=get_idempotency_key(request))
         return Response(status=204)
-    record = reads.read_deployment(request, deployment_id)
+    record, tag = reads.read_record_of(request, deployment_id)
     commands.mark_watched(Deployment(pk=deployment_id))
-    return respond_json(record)
+    return respond_json(record, headers={"ETag": tag})
 
 
 @extend_schema(

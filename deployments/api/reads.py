@@ -18,6 +18,7 @@ from deployments.models import (
     DeploymentQuerySet,
     Revision,
 )
+from portal.api.conditional import find_known, make_tag
 from portal.api.json_rows import (
     Fields,
     JsonObject,
@@ -27,6 +28,8 @@ from portal.api.json_rows import (
     as_text,
     read_list,
     read_record,
+    revisions_of,
+    unless_known,
 )
 from portal.database.statements import Given
 from portal.pagination import aggregate_rows
@@ -86,6 +89,10 @@ REVISION: Fields = {
 }
 NEWEST_EVENTS = DeploymentEvent.objects.filter(deployment=OuterRef("pk")).order_by("-sequence")[:EVENTS_IN_RECORD]
 RECORD: Fields = {**DEPLOYMENT, "events": JsonObjects(NEWEST_EVENTS, EVENT)}
+# Each event is counted on its deployment, so that the deployment's revision stands for its events too.
+REVISIONS = revisions_of(
+    {"id": "id", "revision": "revision", "agent_name": "agent__name", "organization": "organization__slug"}
+)
 
 
 def read_deployments(request: Request, query: Json) -> HttpResponse:
@@ -122,6 +129,18 @@ def read_deployment(request: Request, deployment_id: uuid.UUID) -> str:
     """Return the record with its newest events, as JSON. Raises PortalError as read_record does."""
     (record,) = read_record(request, build_deployment, {"deployment_id": deployment_id})
     return str(record)
+
+
+def read_record_of(request: Request, deployment_id: uuid.UUID) -> tuple[str, str]:
+    """Return the record as JSON, and its ETag. The record is empty if the client has it."""
+    given = {"deployment_id": deployment_id, "known": find_known(request)}
+    revisions, texts = read_record(request, build_record, given)
+    return (texts[0] if texts else ""), make_tag(revisions)
+
+
+def build_record(user: Any) -> tuple[Any, list[Any]]:
+    rows, texts = build_deployment(user)
+    return rows, [REVISIONS, unless_known(REVISIONS, *texts)]
 
 
 def build_deployment(user: Any) -> tuple[Any, list[Any]]:

@@ -12,9 +12,21 @@ from functools import lru_cache
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
-from django.db.models import F, Func, JSONField, QuerySet, Subquery, TextField, UUIDField
+from django.db.models import (
+    BooleanField,
+    Case,
+    F,
+    Func,
+    JSONField,
+    QuerySet,
+    Subquery,
+    TextField,
+    UUIDField,
+    Value,
+    When,
+)
 from django.db.models.expressions import Combinable
-from django.db.models.functions import Cast
+from django.db.models.functions import MD5, Cast
 from django.http import HttpResponse
 from rest_framework.request import Request
 
@@ -63,6 +75,13 @@ class TextArray(Func):
     output_field = ArrayField(TextField())
 
 
+class IsAmong(Func):
+    """Whether a value is one of those in an array."""
+
+    template, arg_joiner = "(%(expressions)s))", " = ANY("
+    output_field = BooleanField()
+
+
 class ChoiceLabel(Func):
     """The label of a choice: the code's own text, for a column that holds its value."""
 
@@ -92,6 +111,17 @@ class UtcMicroseconds(Func):
 def as_text(value: JsonObject | JsonObjects) -> Cast:
     """Return the JSON as text, which psycopg does not parse."""
     return Cast(value, TextField())
+
+
+def revisions_of(shown: Fields) -> MD5:
+    """Return what stands for a record in its ETag: a hash of its rows' revisions, and of what else decides it."""
+    return MD5(as_text(JsonObject(shown)))
+
+
+def unless_known(revisions: MD5, *texts: Combinable) -> Case:
+    """Return the texts as an array; null if the placeholder `known`, an array of text, has these revisions."""
+    known = Given("known", ArrayField(TextField()))
+    return Case(When(IsAmong(revisions, known), then=Value(None)), default=TextArray(*texts))
 
 
 def quote(names: Iterable[str]) -> str:

@@ -163,10 +163,10 @@ def status(request: Request, upgrade_id: str) -> HttpResponse:
     again = None
     if query["wait"]:
         again = wait_until(request, upgrade_id, Wait(query["wait"]), query["timeout"] or MAX_WAIT_SECONDS)
-    record, is_open = reads.read_upgrade(request, upgrade_id)
+    record, tag, is_open = reads.read_status(request, upgrade_id)
     if is_open and not query["wait"]:
         again = POLL_AGAIN_SECONDS
-    return respond_json(record, headers={"Retry-After": str(again)} if again else {})
+    return respond_json(record, headers={"ETag": tag, **({"Retry-After": str(again)} if again else {})})
 
 
 @extend_schema(
