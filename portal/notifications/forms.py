@@ -49,8 +49,8 @@ class ChannelForm(IdempotentForm):
         error_messages={"required": "Choose at least one. To receive nothing, switch the channel off."},
     )
 
-    quiet_from = clock_field("Quiet from")
-    quiet_until = clock_field("Quiet until")
+    quiet_from = clock_field("From")
+    quiet_until = clock_field("Until")
     quiet_zone = forms.ChoiceField(required=False, label="Time zone", help_text=QUIET_HELP)
 
     def __init__(self, kind: ChannelKind, data: Any = None, *, channel: NotificationChannel | None = None) -> None:
