@@ -10,11 +10,12 @@ SEED ?= 1
 SCALE ?= 1
 REV ?= HEAD
 N ?=
+FATES ?= 200
 VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-fast test-browser faults isolation fuzz pages check format lock bench bench-compare bench-fleet bench-hung-aws bench-verdicts sim sim-mutants
+.PHONY: help up manage reset test test-fast test-browser faults pipeline isolation fuzz pages check format lock bench bench-compare bench-fleet bench-hung-aws bench-verdicts sim sim-mutants
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -30,7 +31,7 @@ reset: ## drop the data of `make up`
 	@$(PYTHON) -m portal.local.setup reset
 
 # Keep bytecode whatever the shell says: without it each process compiles the tests and all imports again.
-test test-fast faults isolation fuzz pages: export PYTHONDONTWRITEBYTECODE :=
+test test-fast faults pipeline isolation fuzz pages: export PYTHONDONTWRITEBYTECODE :=
 
 # Four workers for two cores: many tests wait for a process or a browser. An idle worker takes tests from a busy one.
 test: $(VENV)/.dev ## the suite, browser included; without the walks and kills of `make faults`, `isolation`, `fuzz`, `pages`
@@ -38,6 +39,9 @@ test: $(VENV)/.dev ## the suite, browser included; without the walks and kills o
 
 faults: $(VENV)/.dev ## kill, stop and restart the portal's processes: nothing is lost, nothing doubled (N=500 for the full form)
 	@N=$(N) SEED=$(SEED) $(BIN)/python -m pytest -n 3 --dist worksteal -m faults $(ARGS)
+
+pipeline: $(VENV)/.dev ## 200 scripted fates of an upgrade: does the exit code of a pipeline's script equal the verdict? (FATES, SEED)
+	@FATES=$(FATES) SEED=$(SEED) $(BIN)/python -m pytest tests/faults/test_pipeline.py $(ARGS)
 
 isolation: $(VENV)/.dev ## every route x method x actor; then the reads without their scope, one at a time: what leaks?
 	@$(BIN)/python -m pytest -n 3 --dist worksteal tests/portal/test_isolation.py tests/portal/test_policies.py

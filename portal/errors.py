@@ -21,6 +21,7 @@ from rest_framework.response import Response
 
 from portal.attempts import note_refusal
 from portal.outages import is_database_outage, note_database_outage
+from portal.rate_limits import RateLimit
 from portal.request_id import request_id_var
 
 logger = logging.getLogger(__name__)
@@ -46,15 +47,25 @@ class PortalError(Exception):
     """An error that a person or client can act on.
 
     `code` is snake_case. `message` is one sentence that names the object, its state and what to do. `extra` is added to
-    the JSON body unchanged (the blocking id, field errors). `retry_after` is in seconds, for status 429 and 503.
+    the JSON body unchanged (the blocking id, field errors). `retry_after` is in seconds, for status 429 and 503; `limit` is
+    the rate limit that a 429 is about.
     """
 
     def __init__(
-        self, code: str, message: str, status: int, *, retry_after: int = RETRY_AFTER_SECONDS, **extra: Any
+        self,
+        code: str,
+        message: str,
+        status: int,
+        *,
+        retry_after: int = RETRY_AFTER_SECONDS,
+        limit: RateLimit | None = None,
+        **extra: Any,
     ) -> None:
         super().__init__(message)
         self.code, self.message, self.status, self.extra = code, message, status, extra
         self.headers = {"Retry-After": str(retry_after)} if status in (429, 503) else {}
+        if limit:
+            self.headers |= limit.headers(0, seconds=retry_after)
 
 
 class FilesRefused(SuspiciousOperation):
@@ -177,9 +188,6 @@ def api_exception_handler(exception: Exception, context: dict[str, Any]) -> Resp
     """Return DRF's exceptions in our JSON shape (EXCEPTION_HANDLER). None lets Django answer 500 via `server_error`."""
     if isinstance(exception, drf.ValidationError):
         return Response(validation_body(exception), status=400)
-    if isinstance(exception, drf.Throttled):
-        headers = {"Retry-After": str(int(getattr(exception, "wait", None) or RETRY_AFTER_SECONDS))}
-        return Response(error_body("throttled", str(exception.detail)), status=429, headers=headers)
     if isinstance(exception, drf.APIException):
         code = {"authentication_failed": "not_authenticated", "permission_denied": "forbidden"}.get(
             str(exception.default_code), str(exception.default_code)

@@ -436,12 +436,25 @@ SPECTACULAR_SETTINGS = {
     "Deployments and agents are served at `/deployments` and `/agents` as well as under `/api/v1`.",
     "VERSION": "1",
     "OAS_VERSION": "3.1.1",
+    "SERVERS": [{"url": PORTAL_URL or "/"}],
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
     "PATH_CONVERTER_OVERRIDES": {"any_uuid": {"type": "string", "format": "uuid"}},
     "PREPROCESSING_HOOKS": ["portal.api.schema.leave_out_root_paths"],
     # Choices are inlined where they are used, so that they need no component names.
-    "POSTPROCESSING_HOOKS": ["portal.api.schema.close_request_bodies"],
+    "POSTPROCESSING_HOOKS": [
+        "portal.api.webhooks.complete_webhooks",
+        "portal.api.schema.close_request_bodies",
+        "portal.api.schema.describe_reads",
+        "portal.api.examples.add_examples",
+    ],
+    "WEBHOOKS": [
+        *(f"upgrades.api.webhooks.{name}" for name in ("started", "ended", "stalled", "overdue", "waiting")),
+        "upgrades.api.webhooks.validation_missing",
+        "deployments.api.webhooks.failed",
+        "deployments.api.webhooks.recovered",
+        "portal.api.webhooks.test",
+    ],
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
 }
 

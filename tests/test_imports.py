@@ -23,7 +23,7 @@ LAYERS = {
         "commands",
         "engine",
         "lists registry",
-        "events revisions container_spec secret_references models states apps",
+        "events notifications revisions container_spec secret_references models states apps",
     ],
     "upgrades": [
         "urls tasks gauges templatetags management",

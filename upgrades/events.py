@@ -5,7 +5,7 @@ from typing import Any
 from portal.database.statements import insert
 from portal.models import User
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
-from upgrades.notifications import notify_overdue, notify_stalled
+from upgrades.notifications import notify_overdue, notify_stalled, notify_waiting
 from upgrades.states import EventKind, Outcome
 from upgrades.verdicts import Verdict
 
@@ -34,6 +34,7 @@ def record_progress_events(upgrade: Upgrade, rollout: Rollout, verdict: Verdict,
         message = f"ECS is restoring the earlier tasks. {verdict.reason or ''}".strip()
         record_event(upgrade, EventKind.ROLLOUT_ROLLING_BACK, message, rollout=rollout)
     if verdict.outcome == Outcome.WAITING_FOR_DECISION and is_new_pause(rollout, observed):
+        notify_waiting(upgrade, rollout, observed.get("hook") or {})
         record_event(upgrade, EventKind.ROLLOUT_WAITING, verdict.reason or "", rollout=rollout)
     if verdict.outcome == Outcome.BAKING and rollout.outcome != Outcome.BAKING:
         record_event(upgrade, EventKind.ROLLOUT_BAKING, verdict.reason or "", rollout=rollout)

@@ -183,6 +183,7 @@ class Upgrade(Revised):
     completed_at = models.DateTimeField(null=True)
 
     recorded: "list[Rollout] | None" = None  # set by the command that has just recorded it
+    triggers_left: int | None = None  # set by it too: how many more may be triggered within the hour
 
     objects = UpgradeQuerySet.as_manager()
 

@@ -1,4 +1,4 @@
-"""Notifications about upgrades: started, ended, stalled, overdue, not validated. portal/notifications delivers them.
+"""Notifications about upgrades: started, ended, stalled, overdue, waiting, not validated. portal/notifications sends them.
 
 Call each function in the transaction of the change it reports, after the guard that lets the change happen only once.
 A repeated step then sends no second notification.
@@ -71,6 +71,27 @@ def notify_overdue(upgrade: Upgrade, rollout: Rollout, message: str) -> None:
     notify_upgrade(upgrade, NotificationKind.UPGRADE_OVERDUE, get_rollouts(upgrade), what=what, text=text)
 
 
+def notify_waiting(upgrade: Upgrade, rollout: Rollout, hook: dict[str, Any]) -> None:
+    """Notify that a rollout waits for a decision at this pause. The caller does this once for each pause."""
+    service = inline_label(rollout.service)
+    ends = (
+        f" Without one by {hook['expires_at']}, ECS takes {hook['timeout_action']}." if hook.get("expires_at") else ""
+    )
+    text = (
+        f"{service.capitalize()} of {upgrade.upgrade_id} waits at {hook.get('stage') or 'a pause'} for a decision.{ends}\n"
+        "Next: continue or roll back, on the page."
+    )
+    notify_upgrade(
+        upgrade,
+        NotificationKind.UPGRADE_WAITING,
+        get_rollouts(upgrade),
+        what=f"rollout of {service} waits for a decision",
+        text=text,
+        page="upgrades:decide",
+        hook={"service": rollout.service, **hook},
+    )
+
+
 def notify_validation_missing(upgrade: Upgrade, open_rows: list[str]) -> None:
     """Notify that the upgrade is not validated. `open_rows` are the labels of the checks that have not passed."""
     since = f" at {upgrade.completed_at:%Y-%m-%d %H:%M} UTC" if upgrade.completed_at else ""
@@ -95,7 +116,10 @@ def notify_upgrade(
     what: str,
     text: str,
     status: Status | None = None,
+    page: str = "upgrades:detail",
+    **more: Any,
 ) -> None:
+    """Notify about the upgrade, with a link to `page`. `more`: further members of a webhook's `data`."""
     organization = upgrade.organization
     notify(
         organization,
@@ -103,7 +127,7 @@ def notify_upgrade(
         subject=upgrade.upgrade_id,
         title=f"{organization.name} ({organization.environment}): {what}",
         text=text,
-        path=reverse("upgrades:detail", args=[organization.slug, upgrade.upgrade_id]),
+        path=reverse(page, args=[organization.slug, upgrade.upgrade_id]),
         data={
             "upgrade_id": upgrade.upgrade_id,
             "kind": upgrade.kind,
@@ -115,6 +139,7 @@ def notify_upgrade(
             "rolls_back": upgrade.rolls_back.upgrade_id if upgrade.rolls_back else None,
             "actor": upgrade.initiated_by_email,
             "services": [service_data(rollout) for rollout in rollouts],
+            **more,
         },
     )
 

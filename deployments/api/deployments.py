@@ -18,6 +18,7 @@ from deployments.api import reads, serializers
 from deployments.models import Agent, Deployment
 from portal.access import Policy, get_api_organization, person
 from portal.api.json_rows import respond_json
+from portal.api.links import link_cursor, link_pages
 from portal.api.routes import (
     IDEMPOTENCY_KEY,
     ORGANIZATION,
@@ -25,12 +26,13 @@ from portal.api.routes import (
     api_route,
     errors,
     get_idempotency_key,
+    rate_limited,
     read_body,
     read_query,
 )
 from portal.api.rows import find_row
-from portal.cloudwatch.logs import read_logs
-from portal.cloudwatch.metrics import read_metrics
+from portal.cloudwatch.logs import EARLIER_READS, read_logs
+from portal.cloudwatch.metrics import CHOSEN_READS, read_metrics
 from portal.errors import PortalError
 from portal.models import Organization, Scope
 from portal.times import utc
@@ -128,9 +130,9 @@ def deployment(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
         read_body(request, NoBody)
         commands.kill_deployment(found, actor=person(request), idempotency_key=get_idempotency_key(request))
         return Response(status=204)
-    record = reads.read_deployment(request, deployment_id)
+    record, tag = reads.read_record_of(request, deployment_id)
     commands.mark_watched(Deployment(pk=deployment_id))
-    return respond_json(record)
+    return respond_json(record, headers={"ETag": tag})
 
 
 @extend_schema(
@@ -150,7 +152,7 @@ def events(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     operation_id="deployments_logs",
     tags=["deployments"],
     summary="Logs of a deployment",
-    parameters=[serializers.LogQuery],
+    parameters=[serializers.LogQuery, *rate_limited(200)],
     responses={200: serializers.LogList, **errors(400, 401, 404, 429, 502, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)
@@ -167,7 +169,9 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
     answer = {"items": items, "skip": query["skip"], "limit": query["limit"], "level": query["level"], "q": query["q"]}
     answer |= {"since": utc(query["since"]), "until": utc(query["until"])}
     answer |= {"next_cursor": page.next_cursor, "has_more": page.has_more}
-    return Response(heading(found) | answer | {"read_at": utc(page.read_at), "error": page.error or page.note})
+    links = link_cursor(request, limit=query["limit"], next_cursor=page.next_cursor)
+    read = {"read_at": utc(page.read_at), "error": page.error or page.note}
+    return Response(heading(found) | answer | read, headers=links | EARLIER_READS.headers_for(person(request)))
 
 
 @extend_schema(
@@ -187,10 +191,13 @@ def metrics(request: Request, deployment_id: uuid.UUID) -> Response:
     refuse_unread("metrics", series.read_at is None, series.error)
     newest = series.points[::-1]
     items = [serializers.metric_record(point, found) for point in newest[skip : skip + limit]]
+    has_more = len(newest) > skip + limit
     answer: Json = {"items": items, "skip": skip, "limit": limit}
-    answer |= {"period_seconds": series.period_seconds, "has_more": len(newest) > skip + limit}
+    answer |= {"period_seconds": series.period_seconds, "has_more": has_more}
     answer |= {"since": utc(series.since), "until": utc(series.until)}
-    return Response(heading(found) | answer | {"read_at": utc(series.read_at), "error": series.error})
+    links = link_pages(request, skip=skip, limit=limit, has_more=has_more)
+    read = {"read_at": utc(series.read_at), "error": series.error}
+    return Response(heading(found) | answer | read, headers=links | CHOSEN_READS.headers_for(person(request)))
 
 
 @extend_schema(

@@ -18,6 +18,7 @@ from deployments.models import (
     DeploymentQuerySet,
     Revision,
 )
+from portal.api.conditional import find_known, make_tag
 from portal.api.json_rows import (
     Fields,
     JsonObject,
@@ -27,6 +28,8 @@ from portal.api.json_rows import (
     as_text,
     read_list,
     read_record,
+    revisions_of,
+    unless_known,
 )
 from portal.database.statements import Given
 from portal.pagination import aggregate_rows
@@ -86,6 +89,10 @@ REVISION: Fields = {
 }
 NEWEST_EVENTS = DeploymentEvent.objects.filter(deployment=OuterRef("pk")).order_by("-sequence")[:EVENTS_IN_RECORD]
 RECORD: Fields = {**DEPLOYMENT, "events": JsonObjects(NEWEST_EVENTS, EVENT)}
+# Each event is counted on its deployment, so that the deployment's revision stands for its events too.
+REVISIONS = revisions_of(
+    {"id": "id", "revision": "revision", "agent_name": "agent__name", "organization": "organization__slug"}
+)
 
 
 def read_deployments(request: Request, query: Json) -> HttpResponse:
@@ -97,7 +104,7 @@ def read_deployments(request: Request, query: Json) -> HttpResponse:
     organization, page = read_list(
         request, build_deployments, skip=query["skip"], limit=query["limit"], given=given, **shape
     )
-    return page.respond(organization=organization.slug, **filters)
+    return page.respond(request, organization=organization.slug, **filters)
 
 
 def build_deployments(
@@ -124,6 +131,18 @@ def read_deployment(request: Request, deployment_id: uuid.UUID) -> str:
     return str(record)
 
 
+def read_record_of(request: Request, deployment_id: uuid.UUID) -> tuple[str, str]:
+    """Return the record as JSON, and its ETag. The record is empty if the client has it."""
+    given = {"deployment_id": deployment_id, "known": find_known(request)}
+    revisions, texts = read_record(request, build_record, given)
+    return (texts[0] if texts else ""), make_tag(revisions)
+
+
+def build_record(user: Any) -> tuple[Any, list[Any]]:
+    rows, texts = build_deployment(user)
+    return rows, [REVISIONS, unless_known(REVISIONS, *texts)]
+
+
 def build_deployment(user: Any) -> tuple[Any, list[Any]]:
     return find_deployment(user), [as_text(JsonObject(RECORD))]
 
@@ -141,7 +160,7 @@ def read_events(request: Request, deployment_id: uuid.UUID, query: Json) -> Http
     given = {"deployment_id": deployment_id, "skip": skip}
     status, items, total = read_record(request, build_events, given, **shape)
     heading = {"deployment_id": str(deployment_id), "deployment_status": status}
-    return JsonPage(items, total, skip, limit).respond(heading, **filters)
+    return JsonPage(items, total, skip, limit).respond(request, heading, **filters)
 
 
 def build_events(user: Any, *, skip: int | None, limit: int, **filters: Any) -> tuple[Any, list[Any]]:
@@ -156,7 +175,7 @@ def read_agents(request: Request, query: Json) -> HttpResponse:
     organization, page = read_list(
         request, build_agents, skip=query["skip"], limit=query["limit"], given=given, q=query["q"] is not None
     )
-    return page.respond(organization=organization.slug, q=query["q"])
+    return page.respond(request, organization=organization.slug, q=query["q"])
 
 
 def build_agents(organization: Combinable, *, skip: int, limit: int, q: bool) -> tuple[Any, Any]:
@@ -182,7 +201,7 @@ def read_revisions(request: Request, agent_id: uuid.UUID, query: Json) -> HttpRe
     """Return a page of the agent's revisions, newest first. Raises PortalError as read_record does."""
     skip, limit = query["skip"], query["limit"]
     items, total = read_record(request, build_revisions, {"agent_id": agent_id}, skip=skip, limit=limit)
-    return JsonPage(items, total, skip, limit).respond({"agent_id": str(agent_id)})
+    return JsonPage(items, total, skip, limit).respond(request, {"agent_id": str(agent_id)})
 
 
 def build_revisions(user: Any, *, skip: int, limit: int) -> tuple[Any, list[Any]]:

@@ -13,6 +13,7 @@ from django.db import transaction
 from deployments.engine.read_budget import DeploymentLease
 from deployments.events import record_event
 from deployments.models import Deployment
+from deployments.notifications import notify_failed, notify_recovered
 from deployments.states import ENDED, SYSTEM, Status, Verdict, event_type_for, explain_stop, judge
 from portal.aws import ecs, ecs_runtime
 from portal.aws.errors import AwsError
@@ -86,6 +87,10 @@ def change_status(
     logger.info("deployment %s: %s -> %s", row.pk, row.status, status)
     with transaction.atomic():
         lease.reschedule(**fields)
+        if status == Status.FAILED:
+            notify_failed(row, str(why))
+        elif status == Status.READY:
+            notify_recovered(row)
         record_event(
             row, event_type_for(status), actor=SYSTEM, node_id=node_id, error_message=why, detail=verdict.reason or ""
         )

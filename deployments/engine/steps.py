@@ -22,6 +22,7 @@ from deployments.engine.read_budget import DeploymentLease
 from deployments.engine.rights import WriteRefused, renew_to_write
 from deployments.events import record_event
 from deployments.models import Deployment, Revision
+from deployments.notifications import notify_failed
 from deployments.states import OUTSIDE, SYSTEM, DesiredState, EventType, Status
 from portal import soft_cache
 from portal.audit import record
@@ -171,6 +172,7 @@ def record_refusal(lease: DeploymentLease, error: AwsError) -> None:
             lease.reschedule(**fields)
         else:
             lease.finish(**fields)  # there is no service to read
+        notify_failed(row, why)
         record_event(row, EventType.FAILED, actor=SYSTEM, error_message=why)
 
 

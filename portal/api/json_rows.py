@@ -12,13 +12,26 @@ from functools import lru_cache
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
-from django.db.models import F, Func, JSONField, QuerySet, Subquery, TextField, UUIDField
+from django.db.models import (
+    BooleanField,
+    Case,
+    F,
+    Func,
+    JSONField,
+    QuerySet,
+    Subquery,
+    TextField,
+    UUIDField,
+    Value,
+    When,
+)
 from django.db.models.expressions import Combinable
-from django.db.models.functions import Cast
+from django.db.models.functions import MD5, Cast
 from django.http import HttpResponse
 from rest_framework.request import Request
 
 from portal.access import get_api_organization, require_second_factor
+from portal.api.links import link_pages
 from portal.database.statements import Given, Statement
 from portal.errors import found_or_404
 from portal.models import Organization
@@ -62,6 +75,13 @@ class TextArray(Func):
     output_field = ArrayField(TextField())
 
 
+class IsAmong(Func):
+    """Whether a value is one of those in an array."""
+
+    template, arg_joiner = "(%(expressions)s))", " = ANY("
+    output_field = BooleanField()
+
+
 class ChoiceLabel(Func):
     """The label of a choice: the code's own text, for a column that holds its value."""
 
@@ -93,6 +113,17 @@ def as_text(value: JsonObject | JsonObjects) -> Cast:
     return Cast(value, TextField())
 
 
+def revisions_of(shown: Fields) -> MD5:
+    """Return what stands for a record in its ETag: a hash of its rows' revisions, and of what else decides it."""
+    return MD5(as_text(JsonObject(shown)))
+
+
+def unless_known(revisions: MD5, *texts: Combinable) -> Case:
+    """Return the texts as an array; null if the placeholder `known`, an array of text, has these revisions."""
+    known = Given("known", ArrayField(TextField()))
+    return Case(When(IsAmong(revisions, known), then=Value(None)), default=TextArray(*texts))
+
+
 def quote(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
@@ -118,12 +149,13 @@ class JsonPage:
     skip: int
     limit: int
 
-    def respond(self, heading: Mapping[str, Any] | None = None, **filters: Any) -> HttpResponse:
-        """Return the response: the members of `heading`, the envelope, and each filter's value or null."""
+    def respond(self, request: Request, heading: Mapping[str, Any] | None = None, **filters: Any) -> HttpResponse:
+        """Return the response: the members of `heading`, the envelope, each filter's value or null; and its links."""
         has_more = self.skip + self.limit < self.total
         envelope = {"total": self.total, "skip": self.skip, "limit": self.limit, "has_more": has_more}
         before = f"{dumps(heading)[:-1]}," if heading else "{"
-        return respond_json(f'{before}"items":{self.items},{dumps(envelope | filters)[1:]}')
+        links = link_pages(request, skip=self.skip, limit=self.limit, has_more=has_more, total=self.total)
+        return respond_json(f'{before}"items":{self.items},{dumps(envelope | filters)[1:]}', headers=links)
 
 
 def respond_json(text: str, **options: Any) -> HttpResponse:

@@ -13,6 +13,7 @@ from rest_framework.decorators import api_view
 from rest_framework.request import Request
 
 from portal.access import Policy, policy
+from portal.api.conditional import answer_conditionally
 from portal.errors import MAX_NAMED, printable, too_many_keys
 from portal.models import Scope
 from portal.models.idempotency import MAX_KEY_LENGTH
@@ -39,6 +40,17 @@ IDEMPOTENCY_KEY = OpenApiParameter(
 )
 
 
+def rate_limited(status: int) -> list[OpenApiParameter]:
+    """Return the headers of an answer with this status that counts against a rate limit, and those of its 429."""
+    on: Any = {"location": OpenApiParameter.HEADER, "response": [status, 429]}
+    policy_text = "The limit: how many requests (`q`) in how many seconds (`w`), as in the IETF's draft."
+    left_text = "How many are left (`r`), and in how many seconds there are more (`t`)."
+    return [
+        OpenApiParameter("RateLimit-Policy", str, description=policy_text, **on),
+        OpenApiParameter("RateLimit", str, description=left_text, **on),
+    ]
+
+
 def api_route(*methods: str, allow: Policy, scope: Scope | None = None) -> Callable[[View], Any]:
     """Declare an API view: its methods and who may call it. A GET route also accepts HEAD.
 
@@ -47,7 +59,8 @@ def api_route(*methods: str, allow: Policy, scope: Scope | None = None) -> Calla
     accepted = [*methods, "HEAD"] if "GET" in methods else list(methods)
 
     def declare(view: View) -> Any:
-        declared: Any = policy(allow)(api_view(accepted)(view))
+        made: Any = api_view(accepted)(view)
+        declared: Any = policy(allow)(answer_conditionally(made) if "GET" in methods else made)
         declared.scope = declared.cls.scope = scope  # the class is what the OpenAPI schema is made of
         return declared
 

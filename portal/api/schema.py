@@ -25,6 +25,10 @@ from portal.api.routes import api_route, errors, read_query
 
 Json = dict[str, Any]
 
+ETAG = "Names this answer. Send it as `If-None-Match` with the next read."
+LINK = "Addresses of other pages (RFC 8288): `first`, `prev`, `next`, `last`, as far as they exist and are known."
+UNCHANGED = "The answer is still the one that `If-None-Match` names. It has no body."
+
 
 def leave_out_root_paths(endpoints: list[Any]) -> list[Any]:
     """Drop the root paths (/deployments, /agents) from the document: they are the same views as under /api/v1."""
@@ -40,6 +44,21 @@ def close_request_bodies(result: Json, **_: Any) -> Json:
                 name = media["schema"].get("$ref", "").rpartition("/")[2]
                 if name:
                     schemas[name]["additionalProperties"] = False
+    return result
+
+
+def describe_reads(result: Json, **_: Any) -> Json:
+    """Declare what every read has: an ETag and the answer 304, a list also its links. A hook of spectacular."""
+    for operations in result["paths"].values():
+        answers = operations.get("get", {}).get("responses", {})
+        content = answers.get("200", {}).get("content", {}).get("application/json")
+        if content is None:
+            continue
+        headers = answers["200"].setdefault("headers", {})
+        headers["ETag"] = {"schema": {"type": "string"}, "description": ETAG}
+        if "has_more" in resolve(result, content["schema"]).get("properties", {}):
+            headers["Link"] = {"schema": {"type": "string"}, "description": LINK}
+        answers["304"] = {"description": UNCHANGED}
     return result
 
 

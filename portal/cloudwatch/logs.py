@@ -17,7 +17,7 @@ from portal.aws import logs
 from portal.aws.bulkhead import REFUSED, call_shared
 from portal.aws.errors import AwsError, summarize_error
 from portal.cloudwatch.log_lines import read_line
-from portal.cloudwatch.reads import count_read
+from portal.cloudwatch.reads import ReadLimit, describe_too_many
 from portal.cloudwatch.source import Source
 from portal.errors import PortalError
 from portal.models import User
@@ -34,6 +34,7 @@ DEFAULT_LIMIT, MAX_LIMIT = 100, 500
 # Requests with ends near each other share a read, which ends at the next full step (milliseconds). If too many lines lie
 # between the end and that step, the next finer step is read.
 STEPS_MS = (60_000, 1_000, 1)
+EARLIER_READS = ReadLimit("earlier-log-reads")
 
 
 @dataclass(frozen=True)
@@ -213,8 +214,9 @@ def read_walk(source: Source, end: int | None, reader: User | None) -> tuple[Wal
         return kept, fresh or None
     if kept and not soft_cache.add(f"{key}:reading", seconds=READING_SECONDS):
         return kept, None  # another request is reading now; this copy is seconds old
-    if end is not None:
-        count_read(reader, kind="log", of="earlier log lines")
+    if end is not None and (wait := EARLIER_READS.spend(reader)):
+        sentence = describe_too_many("earlier log lines", wait)
+        raise PortalError("too_many_log_reads", sentence, 429, retry_after=wait, limit=EARLIER_READS)
     try:
         read = partial(read_and_cache, key, source, end)
         return call_shared(source.target, "logs:FilterLogEvents", key, read), None

@@ -11,7 +11,7 @@ from portal import soft_cache
 from portal.aws import metrics
 from portal.aws.bulkhead import call_shared
 from portal.aws.errors import AwsError, summarize_error
-from portal.cloudwatch.reads import count_read
+from portal.cloudwatch.reads import ReadLimit, describe_too_many
 from portal.cloudwatch.source import Source
 from portal.errors import PortalError
 from portal.models import User
@@ -24,6 +24,7 @@ PERIODS = [60, 300, 900, 3600, 21600, 86400]
 MAX_POINTS = 500
 MAX_RANGE = timedelta(days=455)
 MINUTE_POINTS, FIVE_MINUTE_POINTS = timedelta(days=15), timedelta(days=63)
+CHOSEN_READS = ReadLimit("chosen-metric-reads")
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ def read_metrics(
         return kept
     if fresh:
         return with_error(kept, fresh, period, since, until)
-    if not is_last_hour:
-        count_read(reader, kind="metric", of="metrics of chosen times")
+    if not is_last_hour and (wait := CHOSEN_READS.spend(reader)):
+        sentence = describe_too_many("metrics of chosen times", wait)
+        raise PortalError("too_many_metric_reads", sentence, 429, retry_after=wait, limit=CHOSEN_READS)
     try:
         read = partial(read_and_cache, key, source, since, until, period)
         return call_shared(source.target, "cloudwatch:GetMetricData", key, read)

@@ -1,4 +1,5 @@
-"""SQL for a column `revision` that counts each change of a row that a page shows. A live fragment's ETag is made of it.
+"""SQL for a column `revision` that counts each change of a row that a page shows. The ETags of live
+fragments and of polled records are made of it.
 
 A trigger counts, so that no statement can forget it, and under the row's own lock only.
 """

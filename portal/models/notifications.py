@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from django.db import models
 from django.db.models.functions import Lower, Now
+from django.utils import timezone
 
 from portal.leases import Leased, due
 from portal.models.people import Organization, TenantQuerySet, User
@@ -36,7 +37,10 @@ class NotificationKind(models.TextChoices):
     UPGRADE_ENDED = "upgrade.ended", "Upgrade ended"
     UPGRADE_STALLED = "upgrade.stalled", "Rollout stalled"
     UPGRADE_OVERDUE = "upgrade.overdue", "Rollout overdue"
+    UPGRADE_WAITING = "upgrade.waiting", "Pause waits for a decision"
     UPGRADE_VALIDATION_MISSING = "upgrade.validation_missing", "Validation missing"
+    DEPLOYMENT_FAILED = "deployment.failed", "Deployment failed"
+    DEPLOYMENT_RECOVERED = "deployment.recovered", "Deployment recovered"
     TEST = "notification.test", "Test"
 
 
@@ -97,6 +101,9 @@ class NotificationChannel(models.Model):
     sealed_old_secret = models.TextField(blank=True, help_text="Previous secret. Signs too until old_secret_until.")
     old_secret_until = models.DateTimeField(null=True)
     events = models.JSONField(default=list, help_text="Values of NotificationKind.")
+    quiet_from = models.TimeField(null=True)  # null: no quiet hours
+    quiet_until = models.TimeField(null=True)
+    quiet_zone = models.CharField(max_length=64, default="UTC", db_default="UTC")
     is_active = models.BooleanField(default=True)
     off_reason = models.TextField(blank=True, help_text="Why the portal itself switched it off.")
     tested_at = models.DateTimeField(null=True, help_text="Time of the last test.")
@@ -229,6 +236,12 @@ class NotificationDelivery(Leased):
         if self.status != DeliveryStatus.PENDING or self.next_check_at is None:
             return False
         return self.next_check_at < now + timedelta(seconds=seconds)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for the end of the channel's quiet hours without having been tried."""
+        is_new = self.status == DeliveryStatus.PENDING and not self.attempts
+        return is_new and self.next_check_at is not None and self.next_check_at > timezone.now()
 
     @property
     def is_retried(self) -> bool:

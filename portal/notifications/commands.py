@@ -34,6 +34,7 @@ from portal.notifications.outbox import (
     delivery_for,
     link_to,
 )
+from portal.notifications.quiet import QuietHours, get_quiet_hours
 from portal.sealing import seal
 
 MAX_CHANNELS = 20
@@ -57,6 +58,7 @@ def create_channel(
     name: str,
     target: str,
     events: list[str],
+    quiet: QuietHours | None = None,
     idempotency_key: str | None = None,
 ) -> Created:
     """Add a channel. It receives notifications from now on.
@@ -65,7 +67,7 @@ def create_channel(
     `idempotency_mismatch`.
     """
     require(actor, organization, Role.ADMIN)
-    request = {"kind": kind, "name": name, "target": target, "events": events}
+    request = {"kind": kind, "name": name, "target": target, "events": events, "quiet": str(quiet) if quiet else None}
     key = KeyUse.for_request("create_channel", request, organization=organization, user=actor, key=idempotency_key)
     secret = new_secret() if kind == ChannelKind.WEBHOOK else None
     channel = NotificationChannel(
@@ -77,6 +79,7 @@ def create_channel(
         events=events,
         created_by=actor,
     )
+    set_quiet_hours(channel, quiet)
     with unique_name(name), transaction.atomic():
         # One at a time, so that a duplicate request finds what the first one created, and the count is correct.
         Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
@@ -104,10 +107,23 @@ def find_earlier_channel(organization: Organization, key: KeyUse) -> Notificatio
     return earlier
 
 
+def set_quiet_hours(channel: NotificationChannel, quiet: QuietHours | None) -> None:
+    channel.quiet_from, channel.quiet_until = (quiet.begin, quiet.end) if quiet else (None, None)
+    channel.quiet_zone = quiet.zone if quiet else "UTC"
+
+
 def change_channel(
-    channel: NotificationChannel, *, actor: User, name: str, events: list[str], target: str | None = None
+    channel: NotificationChannel,
+    *,
+    actor: User,
+    name: str,
+    events: list[str],
+    target: str | None = None,
+    quiet: QuietHours | None = None,
 ) -> None:
-    """Change name, events and target. A target of None keeps the current one. Equal values are a no-op.
+    """Change name, events, target and quiet hours. A target of None keeps the current one. Equal values are a no-op.
+
+    Messages that wait for the end of the earlier quiet hours are considered again.
 
     *Raises* PortalError: 403, 404, 409 `name_taken`.
     """
@@ -123,10 +139,15 @@ def change_channel(
             before = locked.masked_target
             locked.target = target
             changes["target"] = {"before": before, "after": locked.masked_target}
+        before_hours = get_quiet_hours(locked)
+        if quiet != before_hours:
+            changes["quiet_hours"] = {"before": str(before_hours or "none"), "after": str(quiet or "none")}
+            set_quiet_hours(locked, quiet)
+            locked.deliveries.pending().filter(tries=0, next_check_at__gt=Now()).update(next_check_at=Now())
         if not changes:
             return
         locked.name, locked.events = name, events
-        locked.save(update_fields=["name", "events", "sealed_target"])
+        locked.save(update_fields=["name", "events", "sealed_target", "quiet_from", "quiet_until", "quiet_zone"])
         audit(AuditKind.CHANNEL_CHANGED, locked, actor, {"changes": changes})
 
 
@@ -224,7 +245,7 @@ def send_again(delivery: NotificationDelivery, *, actor: User) -> None:
     require(actor, delivery.organization, Role.ADMIN)
     refusal = find_resend_refusal(delivery)
     if refusal:
-        raise PortalError(*refusal, 409)
+        raise refusal
     with transaction.atomic():
         failed = NotificationDelivery.objects.filter(
             pk=delivery.pk, status=DeliveryStatus.FAILED, channel__is_active=True
@@ -235,16 +256,18 @@ def send_again(delivery: NotificationDelivery, *, actor: User) -> None:
         audit(AuditKind.CHANNEL_CHANGED, channel, actor, {"sent_again": str(delivery.pk), "subject": delivery.subject})
 
 
-def find_resend_refusal(delivery: NotificationDelivery) -> tuple[str, str] | None:
-    """Return the error's code and message; None if it may be sent again. *Costs* one query for a failed message."""
+def find_resend_refusal(delivery: NotificationDelivery) -> PortalError | None:
+    """Return the error; None if it may be sent again. *Costs* one query for a failed message."""
     if delivery.kind == NotificationKind.TEST:
-        return "is_a_test", "A test cannot be sent again. Send a new one."
+        return PortalError("is_a_test", "A test cannot be sent again. Send a new one.", 409)
     if delivery.status != DeliveryStatus.FAILED:
-        return "not_failed", f"The message is {delivery.get_status_display().lower()}, so it cannot be sent again."
+        status = delivery.get_status_display().lower()
+        return PortalError("not_failed", f"The message is {status}, so it cannot be sent again.", 409)
     if not delivery.channel.is_active:
-        return "channel_off", f"{delivery.channel.name} is switched off. Switch it on first."
+        return PortalError("channel_off", f"{delivery.channel.name} is switched off. Switch it on first.", 409)
     if delivery.channel.deliveries.pending().count() >= MAX_PENDING:
-        return "queue_full", f"{MAX_PENDING} messages are already waiting for {delivery.channel.name}."
+        message = f"{MAX_PENDING} messages are already waiting for {delivery.channel.name}."
+        return PortalError("queue_full", message, 409)
     return None
 
 

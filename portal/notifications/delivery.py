@@ -17,6 +17,7 @@ The receiver's response decides:
     no response             retried
     address not allowed     failed immediately
 
+In a channel's quiet hours only urgent messages are sent; others, and their retries, wait for the end (quiet.py).
 Retries come after 10 s, 1 min, 5 min, 30 min, 2 h and 6 h. A test is tried once, because a person waits for its result.
 """
 
@@ -50,6 +51,7 @@ from portal.models.notifications import (
     NotificationKind,
 )
 from portal.notifications.messages import build_email, slack_body, webhook_body, webhook_headers
+from portal.notifications.quiet import get_quiet_hours, is_urgent
 from portal.outages import is_database_outage, note_database_outage
 from portal.sealing import unseal
 from portal.tenancy import all_organizations, organizations
@@ -151,8 +153,23 @@ def may_be_sent(lease: Lease[NotificationDelivery]) -> bool:
     if why_not:
         record_end(lease, DeliveryStatus.FAILED, failure=why_not)
         return False
+    held_until = find_held_until(delivery, now=lease.now)
+    if held_until:
+        lease.release(seconds=(held_until - lease.now).total_seconds())
+        return False
     lease.write(tries=delivery.tries + 1, lease_until=Now() + SEND_LEASE_DURATION)
     return True
+
+
+def find_held_until(delivery: NotificationDelivery, *, now: datetime) -> datetime | None:
+    """Return the end of the quiet hours that the message waits for. None: it is sent now.
+
+    A message that a person sends again does not wait.
+    """
+    quiet, is_again = get_quiet_hours(delivery.channel), delivery.tries == 0 and delivery.attempts
+    if quiet is None or is_again or is_urgent(delivery.kind, delivery.data):
+        return None
+    return quiet.find_end(now)
 
 
 def max_tries(delivery: NotificationDelivery) -> int:

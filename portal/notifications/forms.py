@@ -5,8 +5,10 @@ from typing import Any
 from django import forms
 
 from portal.models.notifications import SUBSCRIBABLE, ChannelKind, NotificationChannel
+from portal.notifications.quiet import QuietHours
 from portal.notifications.targets import MAX_ADDRESSES, read_target
 from portal.outside_links import LABELS, MAX_LENGTH, check_template
+from portal.times import zone_names
 from portal.web.forms import QUIET, IdempotentForm
 
 TARGET_LABELS = {
@@ -23,6 +25,17 @@ TARGET_HELP = {
 KEEP_HELP = "Leave empty to keep the current URL."
 
 
+QUIET_HELP = (
+    "In these hours only urgent messages are sent: pauses that wait, stalled and overdue rollouts, upgrades that did not "
+    "succeed, failed deployments. Others wait for the end."
+)
+
+
+def clock_field(label: str) -> forms.TimeField:
+    widget = forms.TimeInput(attrs={"type": "time"}, format="%H:%M")
+    return forms.TimeField(required=False, label=label, widget=widget)
+
+
 class ChannelForm(IdempotentForm):
     name = forms.CharField(max_length=80, widget=forms.TextInput(attrs=QUIET))
     target = forms.CharField(
@@ -36,9 +49,15 @@ class ChannelForm(IdempotentForm):
         error_messages={"required": "Choose at least one. To receive nothing, switch the channel off."},
     )
 
+    quiet_from = clock_field("From")
+    quiet_until = clock_field("Until")
+    quiet_zone = forms.ChoiceField(required=False, label="Time zone", help_text=QUIET_HELP)
+
     def __init__(self, kind: ChannelKind, data: Any = None, *, channel: NotificationChannel | None = None) -> None:
         super().__init__(data, initial=build_initial(channel) if channel else None)
         self.kind = kind
+        zones: Any = self.fields["quiet_zone"]
+        zones.choices = [(name, name) for name in zone_names()]
         target = self.fields["target"]
         target.label = TARGET_LABELS[kind]
         target.help_text = TARGET_HELP[kind]
@@ -47,6 +66,20 @@ class ChannelForm(IdempotentForm):
             target.help_text = KEEP_HELP
         elif channel:
             target.help_text = ""
+
+    def clean(self) -> dict[str, Any]:
+        """Put QuietHours or None in place of their three fields."""
+        cleaned = super().clean()
+        begin, end = (cleaned.pop(name, None) for name in ("quiet_from", "quiet_until"))
+        zone = cleaned.pop("quiet_zone", None) or "UTC"
+        if "quiet_from" not in self.errors and "quiet_until" not in self.errors:
+            if (begin is None) != (end is None):
+                self.add_error("quiet_until" if end is None else "quiet_from", "Enter both times, or none.")
+            elif begin is not None and begin == end:
+                self.add_error(
+                    "quiet_until", "Enter another time than the begin. To receive nothing, switch the channel off."
+                )
+        return cleaned | {"quiet": QuietHours(begin, end, zone) if begin and end else None}
 
     def clean_target(self) -> str | None:
         text = self.cleaned_data["target"]
@@ -64,7 +97,8 @@ def build_initial(channel: NotificationChannel) -> dict[str, Any]:
         ChannelKind.SLACK: "",
         ChannelKind.EMAIL: ", ".join(channel.addresses),
     }[ChannelKind(channel.kind)]
-    return {"name": channel.name, "target": target, "events": channel.events}
+    quiet = {"quiet_from": channel.quiet_from, "quiet_until": channel.quiet_until, "quiet_zone": channel.quiet_zone}
+    return {"name": channel.name, "target": target, "events": channel.events} | quiet
 
 
 LINK_HELP = {

@@ -8,22 +8,29 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from datetime import UTC, datetime
 from email.utils import parseaddr
+from typing import Any
 
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.urls import reverse
 
-from portal.models.notifications import NotificationDelivery
+from portal.models.notifications import NotificationDelivery, NotificationKind
 from portal.notifications.outbox import link_to
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix of every secret
 # The specification requires 24 to 64.
 SECRET_BYTES = 32
-# Slack truncates texts over 40,000 characters, but that is far too long for a channel.
+# The most characters of a section.
 MAX_SLACK_TEXT = 3000
+# What a person does on the page that the message leads to.
+BUTTONS: dict[str, str] = {
+    NotificationKind.UPGRADE_WAITING: "Decide",
+    NotificationKind.UPGRADE_VALIDATION_MISSING: "Validate",
+}
 
 
 def new_secret() -> str:
@@ -58,21 +65,38 @@ def signature(key: str, message_id: str, timestamp: str, body: bytes) -> str:
 
 
 def slack_body(delivery: NotificationDelivery) -> bytes:
-    """Return a body with only `text`, which every Slack-compatible service accepts."""
-    lines = [f"*{escape_slack(delivery.title)}*", escape_slack(delivery.text[:MAX_SLACK_TEXT])]
+    """Return the message as blocks, with a button that opens the page, and as `text` for services that know no blocks.
+
+    Without PORTAL_URL there is no button. https://docs.slack.dev/reference/block-kit/blocks
+    """
+    title = f"*{escape_slack(delivery.title)}*\n"
+    said = title + escape_slack(delivery.text, most=MAX_SLACK_TEXT - len(title))
     url = delivery.data.get("url")
-    if url:
-        lines.append(f"<{escape_slack(url)}|Open it in the portal>")
-    return json.dumps({"text": "\n".join(lines)}).encode()
+    if not url:
+        return json.dumps({"text": said}).encode()
+    label = BUTTONS.get(delivery.kind, "Open in the portal")
+    button: dict[str, Any] = {"type": "button", "text": {"type": "plain_text", "text": label}, "url": url}
+    if delivery.kind in BUTTONS:
+        button["style"] = "primary"
+    section = {"type": "section", "text": {"type": "mrkdwn", "text": said}}
+    blocks = [section, {"type": "actions", "elements": [button]}]
+    return json.dumps({"text": f"{said}\n<{escape_slack(url)}|{label}>", "blocks": blocks}).encode()
 
 
-def escape_slack(text: str) -> str:
+def escape_slack(text: str, *, most: int | None = None) -> str:
     """Escape text so that it contains no link or mention: https://docs.slack.dev/messaging/formatting-message-text
+
+    `most`: cut it to so many characters, but never inside of an escaped one.
 
     >>> escape_slack("<!channel> R&D")
     '&lt;!channel&gt; R&amp;D'
+    >>> escape_slack("R&D & more", most=7)
+    'R&amp;D'
     """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    if most is None or len(escaped) <= most:
+        return escaped
+    return re.sub(r"&[a-z]*$", "", escaped[:most]).rstrip()
 
 
 def build_email(delivery: NotificationDelivery) -> EmailMessage:

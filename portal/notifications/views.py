@@ -22,6 +22,7 @@ from portal.models import Membership, Organization
 from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery
 from portal.notifications import commands
 from portal.notifications.forms import ChannelForm, LinksForm
+from portal.notifications.quiet import get_quiet_hours
 from portal.outside_links import IN_CONSOLE, LABELS, PLACEHOLDERS
 from portal.pagination import paginate
 from portal.web.context import get_skip, settings_context
@@ -161,6 +162,7 @@ def channel_page(
     now = timezone.now()
     context = settings_context(request, channel.organization) | {
         "channel": channel,
+        "quiet": get_quiet_hours(channel),
         "page": page,
         "query_without_skip": "",
         "is_live": any(each.happens_within(SOON_SECONDS, now=now) for each in page.items),
@@ -191,7 +193,7 @@ def edit(request: HttpRequest, slug: str, channel_id: UUID) -> HttpResponse:
 
 
 def change(request: HttpRequest, form: ChannelForm, channel: NotificationChannel) -> None:
-    asked = {name: form.cleaned_data[name] for name in ("name", "target", "events")}
+    asked = {name: form.cleaned_data[name] for name in ("name", "target", "events", "quiet")}
     commands.change_channel(channel, actor=person(request), **asked)
 
 

@@ -369,6 +369,9 @@ def test_one_person_reads_earlier_lines_thirty_times_a_minute(
     assert 14 <= len(refused) <= 44  # the minute may end meanwhile
     assert refused[0].json()["code"] == "too_many_log_reads"
     assert 1 <= int(refused[0].headers["Retry-After"]) <= 60
+    assert refused[0].headers["RateLimit"] == f'"earlier-log-reads";r=0;t={refused[0].headers["Retry-After"]}'
+    assert answers[0].headers["RateLimit-Policy"] == '"earlier-log-reads";q=30;w=60'
+    assert answers[0].headers["RateLimit"].startswith('"earlier-log-reads";r=29;t=')
     assert viewer.get(path).status_code == other.get(path, {"until": "2026-01-01T00:00:00Z"}).status_code == 200
     window = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-01T01:00:00Z"}
     text = viewer.get(page, window, headers={"HX-Request": "true", "HX-Target": "logs"})

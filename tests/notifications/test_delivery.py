@@ -133,11 +133,34 @@ def test_slack_text_contains_no_link_or_mention(cast: Cast, receiver: Outside, s
     deliver_now(deliveries(channel)[0])
 
     (request,) = receiver.requests
+    said = "*Ended &lt;!channel&gt;*\nReason: &lt;https://evil.example|R&amp;D&gt;"
+    url, label = "https://portal.example/o/acme/?a=1&b=2", "Open in the portal"
     assert json.loads(get_body(request)) == {
-        "text": "*Ended &lt;!channel&gt;*\nReason: &lt;https://evil.example|R&amp;D&gt;\n"
-        "<https://portal.example/o/acme/?a=1&amp;b=2|Open it in the portal>"
+        "text": f"{said}\n<https://portal.example/o/acme/?a=1&amp;b=2|{label}>",
+        "blocks": [
+            {"type": "section", "text": {"type": "mrkdwn", "text": said}},
+            {
+                "type": "actions",
+                "elements": [{"type": "button", "text": {"type": "plain_text", "text": label}, "url": url}],
+            },
+        ],
     }
     assert not [name for name in get_head(request) if name.startswith("webhook-")]
+
+
+def test_slack_says_on_the_button_what_to_do(cast: Cast, receiver: Outside, settings: Any) -> None:
+    settings.PORTAL_URL = "https://portal.example"
+    channel = make_channel(cast.acme, by=cast.admin, kind="slack", target=f"{receiver.url}/in")
+    send_notification(cast.acme, NotificationKind.UPGRADE_WAITING, text="&" * 5000, path="/o/acme/upgrades/u/decide")
+
+    deliver_now(deliveries(channel)[0])
+
+    section, actions = json.loads(get_body(receiver.requests[0]))["blocks"]
+    (button,) = actions["elements"]
+    assert (button["text"]["text"], button["style"]) == ("Decide", "primary")
+    assert button["url"] == "https://portal.example/o/acme/upgrades/u/decide"
+    assert 2950 < len(section["text"]["text"]) <= 3000
+    assert section["text"]["text"].endswith("&amp;")
 
 
 # --- responses -----------------------------------------------------------------------------------------------------

@@ -98,7 +98,10 @@ def test_non_admins_see_channels_without_secrets(cast: Cast, client_for: SignIn,
     page = get_text(client.get(SETTINGS))
     assert "https://hooks.example.com/…" in page
     assert "https://hooks.slack.com/…" in page
-    assert "Upgrade started, Upgrade ended, Rollout stalled, Rollout overdue, Validation missing" in page
+    assert (
+        "Rollout overdue, Pause waits for a decision, Validation missing, Deployment failed, Deployment recovered"
+        in page
+    )
 
 
 def test_an_admin_sees_webhook_urls_but_no_secrets(cast: Cast, admin: Client) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.test import Client
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from portal.api.schema import openapi
 from portal.models import User
+from portal.models.notifications import NotificationKind
 from tests.conftest import Cast, sign_in
 from tests.local_aws import LocalAws
 from tests.portal.isolation_table import PLACEHOLDER, TENANT, ask, fill, get_address, make_place, undone
@@ -86,6 +87,7 @@ def test_it_is_generated_without_a_warning_and_valid(tmp_path: Path) -> None:
 
     OpenAPIV31SpecValidator(openapi()).validate()
     assert openapi()["openapi"].startswith("3.1")
+    assert openapi()["servers"] == [{"url": "/"}]
 
 
 def test_the_document_is_public(db: None) -> None:
@@ -146,6 +148,38 @@ def test_idempotency_keys_are_documented() -> None:
 def test_routes_with_a_body_document_size_and_type_errors() -> None:
     for method, path, operation in operations():
         assert ({"413", "415"} <= operation["responses"].keys()) == (method != "GET"), f"{method} {path}"
+
+
+def test_every_body_has_an_example_that_fits_it() -> None:
+    document, seen = openapi(), set()
+    webhooks = [each["post"] for each in document["webhooks"].values()]
+    for operation in [*(operation for _, _, operation in operations()), *webhooks]:
+        for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+            for media in body.get("content", {}).values():
+                if "$ref" in media["schema"]:
+                    key = media["examples"]["example"]["$ref"].rpartition("/")[2]
+                    example = document["components"]["examples"][key]["value"]
+                    schema = {**strict(media["schema"]), "components": components()}
+                    Draft202012Validator(schema, format_checker=FormatChecker()).validate(example)
+                    seen.add(key)
+
+    assert seen == document["components"]["examples"].keys()
+    assert document["components"]["examples"]["TriggerBodyRequest"]["value"]["service"] == "agent"
+
+
+def test_every_notification_is_a_webhook_of_the_document() -> None:
+    assert set(openapi()["webhooks"]) == set(NotificationKind.values)
+
+
+def test_reads_document_their_etag_and_links() -> None:
+    for method, path, operation in operations():
+        answers = operation["responses"]
+        assert ("304" in answers) == ("ETag" in answers.get("200", {}).get("headers", {})) == (method == "GET"), path
+
+    lists = [
+        path for method, path, each in operations() if method == "GET" and "Link" in each["responses"]["200"]["headers"]
+    ]
+    assert len(lists) == 8
 
 
 # --- responses of the routes ---------------------------------------------------------------------------------------

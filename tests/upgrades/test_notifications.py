@@ -12,6 +12,7 @@ from portal.models.notifications import NotificationDelivery
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.notifications.conftest import make_channel
+from tests.notifications.documented import assert_documented
 from tests.upgrades.conftest import Door, make_upgrade, upgraded
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.stop import stop_upgrade
@@ -71,6 +72,7 @@ def test_a_start_is_announced_from_api_and_page(cast: Cast, platform: LocalAws, 
     }
     assert {name: message.data[name] for name in expected} == expected
     assert [each["service"] for each in message.data["services"]] == ["agent", "orchestrator", "customer-portal"]
+    assert_documented(message)
     assert announced(cast.globex) == []
 
 
@@ -109,6 +111,7 @@ def test_an_end_lists_each_service_and_the_next_step(cast: Cast, engine: Engine,
         "Next: Find out why its new tasks stopped and fix the cause. The upgrade's page offers the safe next step."
     )
     assert message.data["status"] == "PARTIAL"
+    assert_documented(message)
     outcomes = [(each["service"], each["status"], each["outcome"]) for each in message.data["services"]]
     assert outcomes == [
         ("agent", "SUCCESS", "completed"),

@@ -9,6 +9,8 @@ from django.test import Client
 from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
+from tests.notifications.conftest import deliveries, make_channel
+from tests.notifications.documented import assert_documented
 from tests.upgrades.conftest import UPGRADE
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
@@ -129,6 +131,7 @@ def test_a_pause_waits_for_a_decision_and_goes_on(
     cast: Cast, engine: Engine, platform: LocalAws, settings: Any, client_for: Callable[[User], Client]
 ) -> None:
     settings.UPGRADE_STALL_SECONDS = 0
+    channel = make_channel(cast.acme, by=cast.admin, events=["upgrade.waiting"])
     hooks = [pause("POST_TEST_TRAFFIC_SHIFT", timeoutInMinutes=600, action="CONTINUE")]
     configure(platform, cast, strategy="BLUE_GREEN", bakeTimeInMinutes=1, lifecycleHooks=hooks)
     upgrade = trigger(cast)
@@ -140,6 +143,13 @@ def test_a_pause_waits_for_a_decision_and_goes_on(
     assert "Then ECS continues." in (rollout.rollout_reason or "")
     entry = client_for(cast.operator).get(f"{UPGRADE}/{upgrade.upgrade_id}").json()["services"][0]
     assert (entry["hook"]["status"], entry["hook"]["timeout_action"]) == ("AWAITING_ACTION", "CONTINUE")
+    engine.step()
+    (message,) = deliveries(channel)
+    assert message.title == "Acme Robotics (production): rollout of agent service waits for a decision"
+    assert "waits at POST_TEST_TRAFFIC_SHIFT for a decision. Without one by " in message.text
+    assert message.path == f"/o/acme/upgrades/{upgrade.upgrade_id}/decide"
+    assert message.data["hook"] == {"service": "agent", **entry["hook"]}
+    assert_documented(message)
     decide(platform, rollout, "CONTINUE")
     assert engine.run(upgrade).status == Status.SUCCESS
     ended = upgrade.rollouts.get()

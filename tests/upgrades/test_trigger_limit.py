@@ -46,6 +46,21 @@ def test_a_trigger_over_the_limit_is_429(cast: Cast, platform: LocalAws, client:
     assert "Acme Robotics has triggered 2 upgrades within an hour, its limit." in door.get_text(refused)
 
 
+def test_the_api_says_how_many_upgrades_are_left(cast: Cast, platform: LocalAws, client: Client) -> None:
+    path, body = "/api/v1/deployments/upgrade", {"service": "agent"}
+    headers = {"X-Organization": "acme", "Idempotency-Key": "once"}
+    make_upgrade(cast.acme, by=cast.admin, target="orchestrator")
+    most = cast.acme.upgrade_trigger_limit
+
+    answers = [client.post(path, body, content_type="application/json", headers=headers) for _ in range(2)]
+    refused = client.post(path, {"service": "all"}, content_type="application/json")
+
+    assert answers[0].headers["RateLimit-Policy"] == f'"upgrades";q={most};w=3600'
+    assert answers[0].headers["RateLimit"] == f'"upgrades";r={most - 2}'
+    assert (answers[1].status_code, "RateLimit" in answers[1].headers) == (202, False)
+    assert refused.headers["RateLimit"] == f'"upgrades";r=0;t={refused.headers["Retry-After"]}'
+
+
 def test_a_repeated_request_is_answered_as_before(cast: Cast, platform: LocalAws, client: Client, door: Door) -> None:
     first = door.trigger(client, cast.acme, key="once")
     make_upgrade(cast.acme, by=cast.admin, target="orchestrator")

@@ -16,6 +16,7 @@ from django.db.models.functions import NullIf
 from django.http import HttpResponse
 from rest_framework.request import Request
 
+from portal.api.conditional import find_known, make_tag
 from portal.api.json_rows import (
     ChoiceLabel,
     Fields,
@@ -28,6 +29,8 @@ from portal.api.json_rows import (
     dumps,
     read_list,
     read_record,
+    revisions_of,
+    unless_known,
 )
 from portal.database.statements import Given
 from portal.pagination import aggregate_rows
@@ -111,6 +114,18 @@ CHECK: Fields = {
 }
 ROLLOUTS = Rollout.objects.filter(upgrade=OuterRef("pk")).order_by("position")
 CHECKS = UpgradeCheck.objects.filter(upgrade=OuterRef("pk")).order_by("stage", "position")
+# All rows of an upgrade's record. A change of `last_checked_at` alone counts no revision.
+COUNTED: Fields = {"id": "id", "revision": "revision"}
+REVISIONS = revisions_of(
+    {
+        "id": "id",
+        "revision": "revision",
+        "organization": "organization__slug",
+        "services": JsonObjects(ROLLOUTS, {**COUNTED, "last_checked_at": "last_checked_at"}),
+        "checks": JsonObjects(CHECKS, COUNTED),
+        "decisions": JsonObjects(Decision.objects.filter(rollout__upgrade=OuterRef("pk")).order_by("id"), COUNTED),
+    }
+)
 
 
 def upgrade_fields(services: Fields) -> Fields:
@@ -161,6 +176,25 @@ def read_upgrade(request: Request, upgrade_id: str) -> tuple[str, bool]:
     return f'{dumps(record)[:-1]},"checks":{checks}}}', record["status"] in OPEN
 
 
+def read_status(request: Request, upgrade_id: str) -> tuple[str, str, bool]:
+    """Return the upgrade's record as JSON, its ETag, and whether it is open. The record is empty if the client has it.
+
+    *Raises* PortalError as read_record does.
+    """
+    given = {"upgrade_id": upgrade_id, "known": find_known(request)}
+    status, revisions, texts = read_record(request, build_status, given)
+    body = ""
+    if texts is not None:
+        text, checks = texts
+        body = f'{dumps(with_sentences(text))[:-1]},"checks":{checks}}}'
+    return body, make_tag(revisions), status in OPEN
+
+
+def build_status(user: Any) -> tuple[Any, list[Any]]:
+    rows, texts = build_upgrade(user)
+    return rows, ["status", REVISIONS, unless_known(REVISIONS, *texts)]
+
+
 def build_upgrade(user: Any) -> tuple[Any, list[Any]]:
     return Upgrade.objects.visible_to(user).filter(upgrade_id=Given("upgrade_id")), parts(SERVICE)
 
@@ -175,7 +209,7 @@ def read_history(request: Request, query: Json) -> HttpResponse:
     given = filters | {"initiated_by": (filters["initiated_by"] or "").lower()}
     organization, found = read_list(request, build_history, **page, given=given, **shape)
     items = ",".join(history_item(record, checks) for record, checks in found.items)
-    return JsonPage(f"[{items}]", found.total, **page).respond(organization=organization.slug, **filters)
+    return JsonPage(f"[{items}]", found.total, **page).respond(request, organization=organization.slug, **filters)
 
 
 def history_item(text: str, checks: str) -> str:
@@ -202,7 +236,7 @@ def read_timeline(request: Request, upgrade_id: str, query: Json) -> HttpRespons
         item["id"] = event_uuid(item["id"])
         item["actor"] = event_actor(item["actor"], item["kind"])
     heading = {"upgrade_id": upgrade_id, "upgrade_status": status, "organization": slug}
-    return JsonPage(dumps(items), total, query["skip"], query["limit"]).respond(heading, kind=query["kind"])
+    return JsonPage(dumps(items), total, query["skip"], query["limit"]).respond(request, heading, kind=query["kind"])
 
 
 def build_timeline(user: Any, *, skip: int, limit: int, kind: str | None) -> tuple[Any, list[Any]]:

@@ -22,6 +22,7 @@ from portal.api.routes import (
     api_route,
     errors,
     get_idempotency_key,
+    rate_limited,
     read_body,
     read_query,
 )
@@ -40,6 +41,7 @@ from upgrades.api.requests import (
 from upgrades.api.waiting import MAX_WAIT_SECONDS, Wait, wait_until
 from upgrades.checks.preflight import run as run_preflight
 from upgrades.commands.decide import decide_rollout
+from upgrades.commands.refusals import trigger_limit
 from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
@@ -116,7 +118,7 @@ def preflight(request: Request) -> Response:
     operation_id="deployments_upgrade_trigger",
     tags=["upgrades"],
     summary="Trigger an upgrade",
-    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION, RETRY_AFTER],
+    parameters=[ORGANIZATION, IDEMPOTENCY_KEY, LOCATION, RETRY_AFTER, *rate_limited(202)],
     request=TriggerBody,
     responses={202: records.Accepted, **errors(400, 401, 403, 404, 409, 413, 415, 422, 429, 502, 503)},
 )
@@ -161,10 +163,10 @@ def status(request: Request, upgrade_id: str) -> HttpResponse:
     again = None
     if query["wait"]:
         again = wait_until(request, upgrade_id, Wait(query["wait"]), query["timeout"] or MAX_WAIT_SECONDS)
-    record, is_open = reads.read_upgrade(request, upgrade_id)
+    record, tag, is_open = reads.read_status(request, upgrade_id)
     if is_open and not query["wait"]:
         again = POLL_AGAIN_SECONDS
-    return respond_json(record, headers={"Retry-After": str(again)} if again else {})
+    return respond_json(record, headers={"ETag": tag, **({"Retry-After": str(again)} if again else {})})
 
 
 @extend_schema(
@@ -292,4 +294,7 @@ def accepted(upgrade: Upgrade) -> Response:
         "estimated_seconds": upgrade.estimated_seconds,
         "status_url": status_url,
     }
-    return Response(body, status=202, headers={"Location": status_url, **AGAIN})
+    headers = {"Location": status_url, **AGAIN}
+    if upgrade.triggers_left is not None:
+        headers |= trigger_limit(upgrade.organization).headers(upgrade.triggers_left)
+    return Response(body, status=202, headers=headers)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from django.db.models import DateTimeField, Exists, Subquery, Value
+from django.db.models import DateTimeField, Exists, IntegerField, Subquery, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -15,6 +15,7 @@ from portal.database.statements import Given, Statement
 from portal.errors import PortalError
 from portal.idempotency import KeyUse
 from portal.models import IdempotencyKey, Organization
+from portal.rate_limits import RateLimit
 from upgrades.checks.preflight import BLOCKING_SECONDS, Preflight
 from upgrades.inventory.ecs_services import RunningService
 from upgrades.inventory.running import Reading, read_cached, read_running_services
@@ -55,11 +56,12 @@ class Obstacles:
     """What may stand in the way of an upgrade of some services, as one statement has read it.
 
     `earlier`: whether the idempotency key was used before. `oldest_counted`: when the oldest upgrade was triggered that
-    the limit of the last hour counts; None below the limit.
+    the limit of the last hour counts; None below the limit. `triggered`: how many it counts.
     """
 
     earlier: bool
     oldest_counted: datetime | None
+    triggered: int
     blocker: Blocker | None
 
 
@@ -67,8 +69,10 @@ def find_obstacles(organization: Organization, services: list[str], key: KeyUse)
     """Return what stands in the way. *Costs* one query, which reads at most `upgrade_trigger_limit` entries of an index."""
     most = organization.upgrade_trigger_limit
     statement = make_obstacles(tuple(services), most)
-    ((earlier, oldest, blocker),) = statement.read(organization=organization.pk, user=key.user.pk, key=key.key)
-    return Obstacles(earlier, oldest, (blocker[0], blocker[1]) if blocker else None)
+    ((earlier, oldest, triggered, blocker),) = statement.read(
+        organization=organization.pk, user=key.user.pk, key=key.key
+    )
+    return Obstacles(earlier, oldest, triggered, (blocker[0], blocker[1]) if blocker else None)
 
 
 @lru_cache(maxsize=100)
@@ -78,9 +82,21 @@ def make_obstacles(services: tuple[str, ...], most: int) -> Statement:
     triggered = Upgrade.objects.filter(organization=own, created_at__gt=Now() - TRIGGER_WINDOW, kind=Kind.UPGRADE)
     newest = triggered.order_by("-created_at", "-id").values("created_at")
     oldest: Any = Subquery(newest[most - 1 : most]) if most else Value(None, output_field=DateTimeField())
+    counted = RowCount(newest[:most])
     in_use = Rollout.objects.in_use(own, list(services)).annotate(found=TextArray("service", "upgrade__upgrade_id"))
     rows = Organization.objects.filter(pk=own).order_by()
-    return Statement(rows.values_list(Exists(used), oldest, Subquery(in_use.values("found")[:1])))
+    return Statement(rows.values_list(Exists(used), oldest, counted, Subquery(in_use.values("found")[:1])))
+
+
+class RowCount(Subquery):
+    """The number of rows of a query set."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) AS counted)"
+    output_field = IntegerField()
+
+
+def trigger_limit(organization: Organization) -> RateLimit:
+    return RateLimit("upgrades", organization.upgrade_trigger_limit, int(TRIGGER_WINDOW.total_seconds()))
 
 
 def refuse_too_many(organization: Organization, oldest_counted: datetime | None) -> None:
@@ -89,7 +105,9 @@ def refuse_too_many(organization: Organization, oldest_counted: datetime | None)
         most = organization.upgrade_trigger_limit
         seconds = math.ceil((oldest_counted + TRIGGER_WINDOW - timezone.now()).total_seconds())
         message = f"{organization.name} has triggered {most} upgrades within an hour, its limit. Try again later."
-        raise PortalError("too_many_upgrades", message, 429, retry_after=max(seconds, 1))
+        raise PortalError(
+            "too_many_upgrades", message, 429, retry_after=max(seconds, 1), limit=trigger_limit(organization)
+        )
 
 
 def refuse_running(organization: Organization, services: list[str]) -> None:

@@ -72,13 +72,15 @@ def trigger_upgrade(
     refuse_too_many(organization, obstacles.oldest_counted)
     refuse_unplaced(organization)
     refuse_empty_override(override_reason)
-    return create_once(
+    upgrade = create_once(
         organization,
         get_services(service),
         key,
         lambda: prepare_upgrade(request, images=images or {}, session_ends_at=session_ends_at),
         blocker=obstacles.blocker,
     )
+    upgrade.triggers_left = organization.upgrade_trigger_limit - obstacles.triggered - 1
+    return upgrade
 
 
 def prepare_upgrade(
