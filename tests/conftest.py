@@ -105,17 +105,26 @@ def django_db_setup(django_db_setup: None) -> None:
     when a test asks for them."""
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
+    DatabaseOperations.sql_flush = build_deletes
     DatabaseOperations.execute_sql_flush = flush_as_superuser
+
+
+def build_deletes(self: DatabaseOperations, style: Any, tables: list[str], **_: bool) -> list[str]:
+    """Return the statements that empty the tables. TRUNCATE makes 300 new files, 40 times the work for a few rows.
+
+    The lock waits for what other connections still write, as TRUNCATE does, but not for what they read.
+    """
+    names = [self.quote_name(table) for table in tables]
+    lock = f"LOCK TABLE {', '.join(names)} IN SHARE ROW EXCLUSIVE MODE"
+    return [lock, *(f"DELETE FROM {name}" for name in names)]  # noqa: S608 - names of our own tables
 
 
 def flush_as_superuser(self: DatabaseOperations, statements: list[str]) -> None:
     """Run the statements that empty the tables, without the triggers that refuse it. The application's role may not."""
     named = self.connection.settings_dict
     superuser = psycopg.connect(host=named["OPTIONS"]["host"], dbname=named["NAME"], user="postgres")
-    with superuser, superuser.transaction():
-        superuser.execute("SET LOCAL session_replication_role = replica")
-        for statement in statements:
-            superuser.execute(statement)
+    with superuser:
+        superuser.execute("; ".join(["SET LOCAL session_replication_role = replica", *statements]))
 
 
 @pytest.fixture(autouse=True)

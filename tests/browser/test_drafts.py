@@ -59,7 +59,7 @@ def test_a_refused_fragment_keeps_what_was_typed(
     page.get_by_label("Reason").fill("OPS-77")
     Session.objects.all().delete()
 
-    page.get_by_role("radio", name="Orchestrator").check()
+    page.get_by_role("radio", name="Orchestrator").click()  # the page may be left before check() sees the choice
     sign_in(page, cast.operator.email, cast.password)
 
     expect(page.get_by_label("Reason")).to_have_value("OPS-77")

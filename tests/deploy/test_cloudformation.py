@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from cfnlint.api import lint_file
 
 from portal.aws.policies import build_portal_policy
 from tests.deploy.commands import find_mistakes, find_unknown_settings
@@ -73,6 +72,8 @@ def read_environment(task: str) -> dict[str, str]:
 
 
 def test_cfn_lint_accepts_the_template() -> None:
+    from cfnlint.api import lint_file  # takes half a second, in each process that collects the tests
+
     assert lint_file(TEMPLATE) == []
 
 

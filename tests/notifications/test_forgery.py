@@ -40,7 +40,7 @@ def inside(settings: Any, names: Names) -> None:
         names[name] = [["127.0.0.1"]]
 
 
-@pytest.mark.parametrize(("kind", "each"), [("webhook", 4), ("slack", 20)])
+@pytest.mark.parametrize(("kind", "each"), [("webhook", 9), ("slack", 20)])
 def test_form_and_test_button_reach_no_internal_address(
     cast: Cast, client_for: SignIn, canary: Outside, kind: str, each: int
 ) -> None:

@@ -158,7 +158,9 @@ def test_reports_are_bounded_and_limited(local_aws: LocalAws, db: None) -> None:
     assert send(browser, " " * (MAX_REPORT_BYTES + 1)) == 413
     assert browser.get("/csp-reports").status_code == 405
 
-    answers = [send(browser, OLD) for _ in range(2 * REPORTS_PER_MINUTE + 1)]
+    answers: list[int] = []
+    while answers[-1:] != [429] and len(answers) <= 2 * REPORTS_PER_MINUTE:  # a new minute may begin meanwhile
+        answers.append(send(browser, OLD))
 
     assert set(answers) == {204, 429}
 

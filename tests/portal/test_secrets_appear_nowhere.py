@@ -106,7 +106,8 @@ def read_pages(client: Client, organization: Organization, place: Any) -> str:
     for row in (row for row in TENANT if row.get):
         headers = {"X-Organization": organization.slug} if row.is_api else {}
         heard.append(client.get(get_address(row, place), headers=headers))
-        heard.append(client.get(get_address(row, place), headers=headers | HTMX))
+        if not row.is_api:
+            heard.append(client.get(get_address(row, place), headers=HTMX))
     return "\n".join(b"".join(answer).decode() if answer.streaming else answer.content.decode() for answer in heard)
 
 

@@ -22,6 +22,8 @@ FAULT_NUMBERS = ("times", "seconds", "factor", "exit-code", "task-count", "statu
 
 class Command(BaseCommand):
     help = "Inspect the local AWS (AWS_ENDPOINT_URL) and inject faults into it."
+    # They import every page and API, which takes longer than the command itself. It needs no database either.
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         subcommands = parser.add_subparsers(dest="what", required=True, parser_class=argparse.ArgumentParser)
