@@ -6,16 +6,17 @@ from typing import Any
 from django.core.files.base import ContentFile
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
-COMMENT_LINES = re.compile(rb"^[ \t]*//[^\n]*\n", re.MULTILINE)
+# Lines that are only a comment, and how a line is indented. The scripts have no text of several lines.
+UNREAD = re.compile(rb"^[ \t]*(?://[^\n]*\n|\n)?", re.MULTILINE)
 
 
 def without_comments(script: bytes) -> bytes:
-    """Return the script without the lines that are only a comment.
+    """Return the script without indentation, empty lines and the lines that are only a comment.
 
-    >>> without_comments(b"// one\\nconst two = 2; // kept\\n  // three\\n")
+    >>> without_comments(b"// one\\n\\n  const two = 2; // kept\\n  // three\\n")
     b'const two = 2; // kept\\n'
     """
-    return COMMENT_LINES.sub(b"", script)
+    return UNREAD.sub(b"", script)
 
 
 class StaticFilesStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc] # WhiteNoise ships no types

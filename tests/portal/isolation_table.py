@@ -22,7 +22,17 @@ from portal.access import Policy
 from portal.accounts.tokens import hash_secret
 from portal.errors import API_PREFIXES
 from portal.idempotency import IdempotencyKey
-from portal.models import ApiToken, AuditEvent, Membership, Organization, Role, Scope, TokenKind
+from portal.models import (
+    ApiToken,
+    AuditEvent,
+    DefaultView,
+    Membership,
+    Organization,
+    Role,
+    SavedView,
+    Scope,
+    TokenKind,
+)
 from portal.models.notifications import NotificationChannel, NotificationDelivery
 from tests.conftest import Cast, make_person
 from tests.deployments.conftest import make_agent, make_deployment
@@ -44,9 +54,9 @@ ONCE = {"idempotency_key": "matrix-1"}
 class Row:
     """A tenant route: who may use it, the body of each unsafe method, and its queries that contain an id.
 
-    Unsafe methods need an operator, or an admin if the policy says so, whoever may read. `command` is the last part of
-    a URL that accepts several commands. `status` selects the deployment to request, and `is_ended` the upgrade, so that
-    a valid request is accepted.
+    Unsafe methods need the `lowest` role, else an operator, or an admin if the policy says so, whoever may read. `command`
+    is the last part of a URL that accepts several commands. `status` selects the deployment to request, and `is_ended` the
+    upgrade, so that a valid request is accepted.
     """
 
     route: str
@@ -57,6 +67,7 @@ class Row:
     command: str = ""
     status: str = "ready"
     is_ended: bool = False
+    lowest: Role | None = None
 
     @property
     def allowed(self) -> set[str]:
@@ -66,7 +77,7 @@ class Row:
     @property
     def sender(self) -> Role:
         """The lowest role that may use unsafe methods."""
-        return Role.ADMIN if self.policy is Policy.ADMIN else Role.OPERATOR
+        return self.lowest or (Role.ADMIN if self.policy is Policy.ADMIN else Role.OPERATOR)
 
     @property
     def is_api(self) -> bool:
@@ -97,12 +108,13 @@ class Place:
     delivery_id: str
     membership_id: str
     token_id: str
+    view_id: str
 
     @property
     def ids(self) -> list[str]:
         """The ids, except the membership's, which is a number that appears on every page."""
         upgrades = [self.upgrade_id, self.ended_id]
-        others = [self.channel_id, self.delivery_id, self.token_id]
+        others = [self.channel_id, self.delivery_id, self.token_id, self.view_id]
         return [*upgrades, self.agent_id, *self.deployments.values(), *others]
 
     def words(self, row: Row) -> dict[str, str]:
@@ -116,6 +128,7 @@ class Place:
             "membership_id": self.membership_id,
             "number": "1",
             "token_id": self.token_id,
+            "view_id": self.view_id,
             "kind": "webhook",
             "command": row.command,
             "form": "txt",
@@ -134,6 +147,7 @@ NOWHERE = Place(
     delivery_id=str(uuid.uuid4()),
     membership_id="987654321",
     token_id=str(uuid.uuid4()),
+    view_id=str(uuid.uuid4()),
 )
 
 AGENT = {"name": "Matrix agent", "image": "registry.example.com/matrix:v1"}
@@ -264,6 +278,18 @@ def settings_pages() -> Iterator[Row]:
     yield Row(f"{base}/tokens/<uuid:token_id>/revoke", Policy.ADMIN, sends={"post": None})
 
 
+def saved_view_pages() -> Iterator[Row]:
+    """Return the rows of a shared view, which admins change. Everybody saves their own and chooses a default."""
+    base = "o/<slug:slug>/views"
+    one = f"{base}/<uuid:view_id>"
+    saved: dict[str, Body] = {"post": {"name": "Matrix", "list": "deployments", "query": "status=failed"}}
+    yield Row(f"{base}/", Policy.VIEWER)
+    yield Row(f"{base}/new", Policy.VIEWER, sends=saved, queries=("query=agent%3D<agent_id>",), lowest=Role.VIEWER)
+    yield Row(f"{one}/edit", Policy.VIEWER, sends={"post": {"name": "Renamed", "is_shared": "on"}}, lowest=Role.ADMIN)
+    yield Row(f"{one}/remove", Policy.VIEWER, sends={"post": None}, lowest=Role.ADMIN)
+    yield Row(f"{one}/default", Policy.VIEWER, get=False, sends={"post": {"on": "1"}}, lowest=Role.VIEWER)
+
+
 TENANT = [
     Row("o/<slug:slug>/", Policy.VIEWER),
     Row("o/<slug:slug>/search/", Policy.VIEWER, queries=("q=<deployment_id>", "q=<agent_id>")),
@@ -273,6 +299,7 @@ TENANT = [
     *deployment_pages(),
     *agent_pages(),
     *settings_pages(),
+    *saved_view_pages(),
     *deployment_api(""),
     *deployment_api("api/v1/"),
 ]
@@ -340,6 +367,9 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
         scopes=[Scope.READ],
         expires_at=timezone.now() + timedelta(days=1),
     )
+    view = SavedView.objects.create(
+        organization=organization, user=by, list="deployments", name="Matrix view", query="status=ready", is_shared=True
+    )
     return Place(
         slug=organization.slug,
         upgrade_id=upgrade.upgrade_id,
@@ -350,6 +380,7 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
         delivery_id=str(delivery.pk),
         membership_id=str(membership.pk),
         token_id=str(token.pk),
+        view_id=str(view.pk),
     )
 
 
@@ -362,7 +393,7 @@ def read_rows(organization: Organization, *, audit: bool = True) -> dict[str, st
         *(Upgrade, Rollout, Decision, UpgradeEvent, UpgradeCheck, ValidationRun),
         *(Agent, Revision, Deployment, DeploymentEvent),
         *(IdempotencyKey, Membership, *([AuditEvent] if audit else [])),
-        *(NotificationChannel, NotificationDelivery, ApiToken),
+        *(NotificationChannel, NotificationDelivery, ApiToken, SavedView, DefaultView),
     )
     owners = {Organization._meta.db_table: "id"} | {model._meta.db_table: "organization_id" for model in models}
     digest = "SELECT '{0}', md5(coalesce(string_agg({0}::text, '|' ORDER BY {0}::text), '')) FROM {0} WHERE {1} = %s"

@@ -3,11 +3,14 @@
 from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from portal.access import Policy, get_page_organization, policy
+from portal.models import ViewedList
 from portal.pagination import DEFAULT_LIMIT, Page
+from portal.saved_views.lists import find_default
 from portal.web.context import page_context
 from portal.web.csv import MAX_ROWS, check_filters, csv_response
 from portal.web.htmx import render_page
@@ -24,8 +27,11 @@ HISTORY_FILTERS = ("status", "service", "version", "initiated_by", "validation")
 @policy(Policy.VIEWER)
 @require_safe
 def history(request: HttpRequest, slug: str) -> HttpResponse:
-    """Render the history with the filters of the query string."""
+    """Render the history with the filters of the query string, or redirect to it with the person's default view."""
     organization = get_page_organization(request, slug)
+    default = find_default(request, organization, ViewedList.UPGRADES)
+    if default:
+        return redirect(default)
     form = HistoryFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
     # An invalid filter shows no rows. The form keeps what was typed so that it can be corrected.
