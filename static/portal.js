@@ -251,6 +251,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
   if (!block || !before.has(block.id)) return;
   for (const id of before.keys()) restore(document.getElementById(id));
   if (block.dataset.title) document.title = block.dataset.title + document.title.slice(document.title.indexOf(" · "));
+  if (block.dataset.heading) write(document.querySelector("h1"), block.dataset.heading);
   block.contentTag = event.detail.xhr.getResponseHeader("ETag");
   showAge(block, event.detail.xhr);
   before = new Map();

@@ -84,7 +84,7 @@ def send_unconfirmed_form(page: Page) -> None:
 def sign_without_note(page: Page) -> None:
     page.get_by_label("Fail").check()
     page.get_by_role("button", name="Sign", exact=True).click()
-    expect(page.get_by_text("Say in a note what failed")).to_be_visible()
+    expect(page.get_by_text("Say in a note what failed").last).to_be_visible()
 
 
 def open_menu(page: Page) -> None:

@@ -218,9 +218,14 @@ def test_bulk_acts_where_allowed_and_explains_refusals(
     cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
 ) -> None:
     chosen = [str(deployment.pk) for deployment in three.values()]
+    client = client_for(cast.operator)
 
-    response = client_for(cast.operator).post(BULK, {"command": "stop", "id": chosen})
+    asked = client.post(BULK, {"command": "stop", "id": chosen})
+    untouched = not Deployment.objects.filter(wanted="stopped").exists()
+    response = client.post(BULK, {"command": "stop", "id": chosen, "is_sure": "1"})
 
+    assert (asked.context["bulk"].is_done, untouched) == (False, True)
+    assert [row.outcome for row in asked.context["bulk"].rows].count("will") == 1
     rows = {row.deployment.pk: row for row in response.context["bulk"].rows}
     assert rows[three["ready"].pk].outcome == "done"
     refused = rows[three["failed"].pk]
@@ -265,6 +270,15 @@ def test_an_invalid_bulk_command_changes_nothing(
 
     assert response.status_code == 422
     assert said in response.content.decode()
+
+
+def test_bulk_of_too_many_is_refused(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
+    chosen = [str(three["ready"].pk)] * 51
+
+    refused = client_for(cast.operator).post(BULK, {"command": "stop", "id": chosen, "is_sure": "1"})
+
+    assert (refused.status_code, "Select at most 50 deployments" in refused.content.decode()) == (422, True)
+    assert not Deployment.objects.filter(wanted="stopped").exists()
 
 
 def test_bulk_kill_promises_nothing_for_a_killed_one(

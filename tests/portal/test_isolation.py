@@ -237,7 +237,9 @@ def test_a_bulk_action_affects_only_my_organizations(cast: Cast, place: Place, c
     mine, theirs = home.deployments["ready"], place.deployments["ready"]
     before = read_rows(cast.acme)
 
-    answer = client_for(cast.consultant).post("/o/globex/deployments/bulk", {"command": "stop", "id": [theirs, mine]})
+    answer = client_for(cast.consultant).post(
+        "/o/globex/deployments/bulk", {"command": "stop", "id": [theirs, mine], "is_sure": "1"}
+    )
 
     assert answer.status_code == 200
     assert theirs not in answer.content.decode()
