@@ -34,7 +34,7 @@ def list_agents(request: HttpRequest, slug: str) -> HttpResponse:
     organization = get_page_organization(request, slug)
     q = request.GET.get("q", "").strip()[:80]
     skip = request.GET.get("skip", "0")
-    agents = Agent.objects.visible_to(request.user).for_list(organization, q=q or None)
+    agents = Agent.objects.visible_to(request.user).for_list(organization, q=q or None).with_worst_status()
     context = page_context(request, organization) | {
         "page": paginate(agents, skip=int(skip) if skip.isdecimal() and len(skip) < 9 else 0, limit=DEFAULT_LIMIT),
         "q": q,

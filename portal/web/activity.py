@@ -135,11 +135,12 @@ def subject_url(event: AuditEvent, organization: Organization) -> str | None:
 
 
 def build_details(event: AuditEvent) -> list[tuple[str, str]]:
-    """Return the names and values of the event's data. Values other than text are JSON."""
+    """Return the names and values of the event's data, without the target's name. Values other than text are JSON."""
+    target = name_subject(event)
     return [
         (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         for name, value in event.data.items()
-        if value not in ("", None, {}, [])
+        if value not in ("", None, {}, [], target)
     ]
 
 
