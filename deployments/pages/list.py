@@ -14,14 +14,15 @@ from deployments.models import NEWEST_FIRST, Agent, counts_by_status
 from deployments.pages.detail import CHANGING, STEADY
 from deployments.pages.forms import SORT_LABELS, ListFilters
 from deployments.pages.live_tags import LiveList, live_list
-from deployments.pages.neighbours import opened_from
 from deployments.states import Status
 from portal.access import Policy, get_page_organization, get_role, open_page, policy
 from portal.models import Organization, ViewedList
 from portal.pagination import DEFAULT_LIMIT
 from portal.saved_views.lists import find_default
 from portal.web.context import page_context
+from portal.web.csv import MAX_ROWS
 from portal.web.htmx import answer_unchanged, make_tag, render_page
+from portal.web.neighbours import opened_from
 
 # What a row shows, and what decides how often the list is asked for again.
 COLUMNS = (
@@ -90,6 +91,8 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         "statuses": status_chips(organization, counts, query),
         "query_without_skip": urlencode(query),
         "opened_from": opened_from(query),
+        "csv_url": reverse("deployments:csv", args=[organization.slug]),
+        "most_rows": MAX_ROWS,
         "poll_seconds": CHANGING if is_changing else STEADY,
         "with_boxes": True,
         "labels": dict(Status.choices),

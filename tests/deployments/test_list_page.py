@@ -1,6 +1,7 @@
 """The list of deployments: filters in the URL, counts, the live fragment, and bulk commands."""
 
 import re
+import uuid
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -82,15 +83,16 @@ def test_every_order_is_total(cast: Cast, client_for: SignedIn, query: str, orde
 
 def walk(client: Client, first: Deployment, query: str) -> list[Any]:
     """Follow the links to the next deployment of the filtered list, and return the ids; backwards they are the same."""
-    link, forth, back = f"?{urlencode({'list': query or 'all'})}", [first.pk], list[Any]()
-    while after := client.get(f"{LIST}{forth[-1]}/{link}").context["neighbours"].after:
+    forth, back = [f"{LIST}{first.pk}/?{urlencode({'list': query or 'all'})}"], list[str]()
+    while after := client.get(forth[-1]).context["neighbours"].after:
         forth.append(after)
-    here = forth[-1]
+    here: str | None = forth[-1]
     while here:
         back.append(here)
-        here = client.get(f"{LIST}{here}/{link}").context["neighbours"].before
-    assert back == forth[::-1]
-    return forth
+        here = client.get(here).context["neighbours"].before
+    ids = [uuid.UUID(address.split("/")[4]) for address in forth]
+    assert [uuid.UUID(address.split("/")[4]) for address in back] == ids[::-1]
+    return ids
 
 
 def test_the_first_link_of_a_row_opens_it_with_filters(

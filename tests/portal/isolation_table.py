@@ -199,9 +199,11 @@ def deployment_pages() -> Iterator[Row]:
     lists = ("agent=<agent_id>", "q=<deployment_id>")
     new = ONCE | {"agent": "<agent_id>", "replicas": "2"}
     yield Row(f"{base}/", Policy.VIEWER, queries=lists)
+    yield Row(f"{base}/list.csv", Policy.VIEWER, queries=lists[1:])
     yield Row(f"{base}/new", Policy.OPERATOR, sends={"post": new}, queries=("agent=<agent_id>",))
     yield Row(f"{one}/", Policy.VIEWER)
     yield Row(f"{one}/logs.<slug:form>", Policy.VIEWER)
+    yield Row(f"{one}/events.csv", Policy.VIEWER)
     for command, status, more in (
         ("scale", "ready", {"replicas": "3"}),
         ("stop", "ready", {}),
@@ -218,6 +220,7 @@ def deployment_pages() -> Iterator[Row]:
 def agent_pages() -> Iterator[Row]:
     base = "o/<slug:slug>/agents"
     yield Row(f"{base}/", Policy.VIEWER)
+    yield Row(f"{base}/list.csv", Policy.VIEWER)
     yield Row(f"{base}/new", Policy.OPERATOR, sends={"post": AGENT_FORM})
     yield Row(f"{base}/<uuid:agent_id>/", Policy.VIEWER)
     yield Row(f"{base}/<uuid:agent_id>/edit", Policy.OPERATOR, sends={"post": AGENT_FORM})
