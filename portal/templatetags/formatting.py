@@ -3,6 +3,7 @@
 Times are in the zone of the person (portal/times.py).
 """
 
+import re
 from datetime import date, datetime
 
 from django import template
@@ -13,6 +14,7 @@ from portal.times import chosen_times, to_zone
 register = template.Library()
 
 MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
+DEPLOYMENT_ID = re.compile(r"\s+ecs-svc/\d+")
 # What a user agent calls itself, in the order in which it counts: each browser also names those that it resembles.
 BROWSERS = {"Edg/": "Edge", "OPR/": "Opera", "Firefox/": "Firefox", "Chrome/": "Chrome", "Version/": "Safari"}
 SYSTEMS = {
@@ -128,6 +130,16 @@ def duration_until(begin: datetime | None, end: datetime | None) -> str:
 def duration_since(begin: datetime | None) -> str:
     """Return the time from begin until now like `duration`."""
     return duration_until(begin, timezone.now())
+
+
+@register.filter
+def without_ids(sentence: str) -> str:
+    """Return a sentence of the portal about ECS without the id of the deployment.
+
+    >>> without_ids("ECS deployment ecs-svc/1257226665140559640 in progress.")
+    'ECS deployment in progress.'
+    """
+    return DEPLOYMENT_ID.sub("", sentence)
 
 
 @register.filter
