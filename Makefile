@@ -52,8 +52,10 @@ isolation: $(VENV)/.dev ## every route x method x actor; then the reads without 
 fuzz: $(VENV)/.dev ## hostile requests, forms and replies of AWS: no error, nothing executed (N=10000 for the full form)
 	@N=$(N) $(BIN)/python -m pytest -n 3 --dist worksteal -m fuzz $(ARGS)
 
-pages: $(VENV)/.dev ## walk through every page with axe (WCAG 2.2 AA), light and dark, from 320 px up
-	@$(BIN)/python -m pytest -n 3 --dist worksteal -m pages $(ARGS)
+pages: $(VENV)/.dev ## walk through every page with axe (WCAG 2.2 AA), light and dark, from 320 px up; pictures in DATA_DIR/pages
+	@mkdir -p "$$DATA_DIR/pages"
+	SCREENSHOTS="$$(realpath "$$DATA_DIR/pages")" $(BIN)/python -m pytest -n 3 --dist worksteal -m pages $(ARGS)
+	echo "Pictures of the pages: $$DATA_DIR/pages"
 
 test-fast: $(VENV)/.dev ## what needs no process of its own and no browser: while you work
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not process and not browser and not isolation and not fuzz" --ignore tests/fuzz \

@@ -1,11 +1,12 @@
 from django.urls import path
 
-from deployments.pages import agents, revisions
+from deployments.pages import agents, csv_files, revisions
 from deployments.pages.versions import versions
 
 app_name = "agents"
 urlpatterns = [
     path("", agents.list_agents, name="list"),
+    path("list.csv", csv_files.agents_csv, name="csv"),
     path("new", agents.new, name="new"),
     path("<uuid:agent_id>/", agents.detail, name="detail"),
     path("<uuid:agent_id>/edit", agents.edit, name="edit"),

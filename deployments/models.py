@@ -15,7 +15,7 @@ from django.db import models
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce, JSONObject, Lower, Now
 
-from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed
+from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed, find_worst
 from portal.aws.credentials import AwsTarget
 from portal.cloudwatch.source import Source
 from portal.leases import Leased, due
@@ -48,6 +48,13 @@ class AgentQuerySet(TenantQuerySet["Agent"]):
             organization=models.OuterRef("organization"), agent=models.OuterRef("pk"), status__in=LIVE, count__gt=0
         )
         return self.annotate(is_live=models.Exists(live))
+
+    def with_worst_status(self) -> Self:
+        """Annotate what `worst_status` reads. The deployments that count are those of DeploymentQuerySet.current()."""
+        of_agent = {"organization": models.OuterRef("organization"), "agent": models.OuterRef("pk")}
+        live = DeploymentCount.objects.filter(**of_agent, status__in=LIVE, count__gt=0).values("status")
+        newest = Deployment.objects.filter(**of_agent).order_by("-created_at", "-id").values("status")[:1]
+        return self.annotate(live_statuses=ArraySubquery(live), newest_status=models.Subquery(newest))
 
     def for_list(self, organization: Organization | Combinable, *, q: Any = None) -> Self:
         """Return the organization's agents, newest first, with status and organization. `q` is part of the name."""
@@ -84,6 +91,12 @@ class Agent(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def worst_status(self) -> Status:
+        """Return the worst status of its live deployments and, if it failed, the newest one. Needs with_worst_status()."""
+        statuses = set(self.__dict__["live_statuses"])
+        return find_worst(statuses | ({self.__dict__["newest_status"]} & {Status.FAILED}))
 
     @property
     def status(self) -> str:

@@ -23,6 +23,7 @@ KINDS_BY_ID = {
     "membership_id": AuditKind.MEMBERSHIP_REFUSED,
     "channel_id": AuditKind.CHANNEL_REFUSED,
     "token_id": AuditKind.TOKEN_REFUSED,
+    "view_id": AuditKind.VIEW_REFUSED,
 }
 KINDS_BY_PACKAGE = {
     "upgrades": AuditKind.UPGRADE_REFUSED,
@@ -31,6 +32,7 @@ KINDS_BY_PACKAGE = {
     "deployments": AuditKind.DEPLOYMENT_REFUSED,
     "portal.members": AuditKind.MEMBERSHIP_REFUSED,
     "portal.tokens": AuditKind.TOKEN_REFUSED,
+    "portal.saved_views": AuditKind.VIEW_REFUSED,
 }
 RECOVERY_CODES = {
     "mfa_view_recovery_codes": AuditKind.PERSON_RECOVERY_CODES_VIEWED,

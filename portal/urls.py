@@ -16,6 +16,7 @@ organization_patterns: list[URLPattern | URLResolver] = [
     path("activity.csv", activity.activity_csv, name="activity_csv"),
     path("deployments/", include("deployments.urls")),
     path("agents/", include("deployments.agent_urls")),
+    path("views/", include("portal.saved_views.urls")),
     path("settings/", include("portal.notifications.urls")),
     path("settings/members/", include("portal.members.urls")),
     path("settings/tokens/", include("portal.tokens.urls")),

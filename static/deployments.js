@@ -339,8 +339,8 @@ document.addEventListener("htmx:afterSwap", (event) => {
     return;
   }
   if (target === "act") {
-    const title = document.getElementById("act-title");
-    title?.focus({ preventScroll: true });
+    const errors = document.querySelector("#act [data-error-summary]");
+    (errors ?? document.getElementById("act-title"))?.focus({ preventScroll: true });
     for (const close of document.querySelectorAll("#act [data-close]")) close.hidden = false;
   }
   if (target === "logs") {

@@ -251,6 +251,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
   if (!block || !before.has(block.id)) return;
   for (const id of before.keys()) restore(document.getElementById(id));
   if (block.dataset.title) document.title = block.dataset.title + document.title.slice(document.title.indexOf(" · "));
+  if (block.dataset.heading) write(document.querySelector("h1"), block.dataset.heading);
   block.contentTag = event.detail.xhr.getResponseHeader("ETag");
   showAge(block, event.detail.xhr);
   before = new Map();
@@ -312,6 +313,22 @@ function keepFilters() {
   }
 }
 document.addEventListener("htmx:pushedIntoHistory", keepFilters);
+
+// Marks the saved view whose filters are in the URL, as portal/templatetags/saved_views.py does at first.
+document.addEventListener("htmx:pushedIntoHistory", () => {
+  for (const link of document.querySelectorAll("[data-views] a:not(.plain)")) {
+    const isShown = filtersOf(link.search) === filtersOf(location.search);
+    if (isShown) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+});
+
+function filtersOf(search) {
+  const filters = new URLSearchParams(search);
+  for (const name of ["skip", "view"]) filters.delete(name);
+  filters.sort();
+  return filters.toString();
+}
 
 // Copy: a text ([data-copy-text], empty for the address of the page), or that of an element ([data-copy] is its id).
 // Without clipboard access (plain HTTP, or denied) the text is shown and selected, to be copied by hand.

@@ -7,12 +7,12 @@ value or a placeholder (portal/api/json_rows.py).
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Count, Sum
+from django.db.models import Count, Sum, Value
 from django.db.models.expressions import Combinable
 
 from portal.models import Organization, User
 from portal.pagination import Page, aggregate_rows
-from upgrades.models import Rollout, Upgrade, UpgradeCount
+from upgrades.models import Rollout, Upgrade, UpgradeCount, UpgradeQuerySet
 from upgrades.states import ALL_SERVICES
 
 
@@ -27,6 +27,20 @@ def history_page(
     counted = Organization.objects.filter(pk=organization.pk).order_by()
     total = counted.values_list(upgrades_total(organization, **filters), flat=True).get()
     return Page(items=items, total=total, skip=skip, limit=limit)
+
+
+def find_neighbours(among: UpgradeQuerySet, upgrade: Upgrade, **filters: Any) -> tuple[str | None, str | None]:
+    """Return the ids of the upgrades before and after this one in the history with these filters, newest first.
+
+    *Costs* one query.
+    """
+    found = among.filter(organization=upgrade.organization).matching(**filters)
+    at, key = upgrade.created_at, upgrade.pk
+    newer = found.filter(created_at__gte=at).exclude(created_at=at, pk__lte=key).order_by("created_at", "id")
+    older = found.filter(created_at__lte=at).exclude(created_at=at, pk__gte=key).order_by("-created_at", "-id")
+    parts = [rows.values_list("upgrade_id", Value(is_after))[:1] for rows, is_after in ((newer, False), (older, True))]
+    ids = {is_after: found_id for found_id, is_after in parts[0].union(parts[1], all=True)}
+    return ids.get(False), ids.get(True)
 
 
 def upgrades_total(

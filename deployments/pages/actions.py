@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -33,7 +34,7 @@ from portal.web.forms import submit
 from portal.web.htmx import render_page, wants_fragment
 
 BULK_COMMANDS = {Command.RESTART, Command.STOP, Command.KILL}
-MAX_ROWS = 100
+MAX_ROWS = 50
 
 
 @policy(Policy.OPERATOR)
@@ -106,7 +107,7 @@ def bulk(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def build_bulk(request: HttpRequest, organization: Organization, may_not_reason: str | None) -> Bulk:
-    """Run the command if it may run as it was sent. Return the results, the refusal or the confirmation."""
+    """Run the command if it was confirmed. Return the results, the refusal or the confirmation."""
     name = request.POST.get("command", "")
     if name not in BULK_COMMANDS:
         return Bulk(name, "Bulk action", status=422, error="Choose Restart, Stop or Kill.")
@@ -118,8 +119,11 @@ def build_bulk(request: HttpRequest, organization: Organization, may_not_reason:
     if not deployments:
         error = "Select at least one deployment first."
         return Bulk(name, f"{LABELS[command]} deployments", status=422, error=error)
-    form = build_typed_form(request, command, count)
-    if form is None or form.is_valid():
+    if len(request.POST.getlist("id")) > MAX_ROWS:
+        error = f"Select at most {MAX_ROWS} deployments at a time."
+        return Bulk(name, f"{LABELS[command]} deployments", status=422, error=error)
+    form = build_confirmation_form(request, command, count)
+    if form.is_valid():
         return Bulk(name, title, rows=run_bulk(command, deployments, person(request)), is_done=True)
     return Bulk(
         name,
@@ -132,11 +136,12 @@ def build_bulk(request: HttpRequest, organization: Organization, may_not_reason:
     )
 
 
-def build_typed_form(request: HttpRequest, command: Command, count: int) -> TypedForm | None:
-    """Return the form that confirms by typing, bound once it was sent. None: the command needs no confirmation."""
+def build_confirmation_form(request: HttpRequest, command: Command, count: int) -> forms.Form:
+    """Return the form that confirms, bound once it was sent: by typing for a kill and for many rows, else by its button."""
+    sent = request.POST if request.POST.get("is_sure") else None
     if command != Command.KILL and count <= TYPED_ABOVE:
-        return None
-    return TypedForm(f"{command.value} {count}", request.POST if request.POST.get("is_sure") else None)
+        return forms.Form(sent)
+    return TypedForm(f"{command.value} {count}", sent)
 
 
 def get_selected(request: HttpRequest, organization: Organization) -> list[Deployment]:

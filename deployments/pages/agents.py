@@ -7,6 +7,7 @@ from uuid import UUID
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from deployments import commands
@@ -15,15 +16,16 @@ from deployments.lists import deployments_page
 from deployments.models import Agent, Deployment, Revision
 from deployments.pages.agent_forms import AgentForm, build_initial
 from deployments.pages.forms import FIELDS_OF_COMMANDS
-from deployments.pages.neighbours import opened_from
 from deployments.states import Status, find_worst
 from portal.access import Policy, get_page_organization, person, policy
 from portal.errors import found_or_404
 from portal.models import Organization, User
 from portal.pagination import DEFAULT_LIMIT, paginate
 from portal.web.context import page_context
+from portal.web.csv import MAX_ROWS
 from portal.web.forms import submit
 from portal.web.htmx import render_page
+from portal.web.neighbours import opened_from
 
 DEPLOYMENTS_SHOWN, REVISIONS_SHOWN = 20, 5
 
@@ -34,11 +36,13 @@ def list_agents(request: HttpRequest, slug: str) -> HttpResponse:
     organization = get_page_organization(request, slug)
     q = request.GET.get("q", "").strip()[:80]
     skip = request.GET.get("skip", "0")
-    agents = Agent.objects.visible_to(request.user).for_list(organization, q=q or None)
+    agents = Agent.objects.visible_to(request.user).for_list(organization, q=q or None).with_worst_status()
     context = page_context(request, organization) | {
         "page": paginate(agents, skip=int(skip) if skip.isdecimal() and len(skip) < 9 else 0, limit=DEFAULT_LIMIT),
         "q": q,
         "query_without_skip": urlencode({"q": q}) if q else "",
+        "csv_url": reverse("agents:csv", args=[slug]),
+        "most_rows": MAX_ROWS,
     }
     return render_page(request, "deployments/agents/list.html", "deployments/agents/_rows.html", context)
 

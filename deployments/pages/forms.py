@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 
 from deployments.models import Agent, Deployment
-from deployments.states import Command, Status
+from deployments.states import Command, EventType, Status
 from portal.models import Organization
 from portal.web.forms import QUIET, IdempotentForm, SkipField
 
@@ -31,6 +31,13 @@ class ListFilters(forms.Form):
     def __init__(self, agents: Any, data: Any) -> None:
         super().__init__(data)
         self.fields["agent"].queryset = agents  # type: ignore[attr-defined] # of this field's class
+
+
+class TimelineFilters(forms.Form):
+    """The filters of a deployment's events, from the query string."""
+
+    event_type = forms.ChoiceField(required=False, choices=[("", "Any event"), *EventType.choices])
+    status = forms.ChoiceField(required=False, choices=[("", "Any status"), *Status.choices])
 
 
 class DeploymentForm(IdempotentForm):

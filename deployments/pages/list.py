@@ -4,6 +4,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
@@ -13,13 +14,15 @@ from deployments.models import NEWEST_FIRST, Agent, counts_by_status
 from deployments.pages.detail import CHANGING, STEADY
 from deployments.pages.forms import SORT_LABELS, ListFilters
 from deployments.pages.live_tags import LiveList, live_list
-from deployments.pages.neighbours import opened_from
 from deployments.states import Status
 from portal.access import Policy, get_page_organization, get_role, open_page, policy
-from portal.models import Organization
+from portal.models import Organization, ViewedList
 from portal.pagination import DEFAULT_LIMIT
+from portal.saved_views.lists import find_default
 from portal.web.context import page_context
+from portal.web.csv import MAX_ROWS
 from portal.web.htmx import answer_unchanged, make_tag, render_page
+from portal.web.neighbours import opened_from
 
 # What a row shows, and what decides how often the list is asked for again.
 COLUMNS = (
@@ -31,15 +34,20 @@ COLUMNS = (
 @policy(Policy.VIEWER)
 @require_safe
 def list_deployments(request: HttpRequest, slug: str) -> HttpResponse:
-    """Render the list. The filters are in the query string, and the fragment polls with the same filters."""
+    """Render the list, or redirect to it with the person's default view.
+
+    The filters are in the query string, and the fragment polls with the same filters.
+    """
+    organization = get_page_organization(request, slug)
+    default = find_default(request, organization, ViewedList.DEPLOYMENTS)
+    if default:
+        return redirect(default)
     asked = live_list(request.GET)
     if asked is None:
-        organization = get_page_organization(request, slug)
         context, tag = list_context(request, organization), None
         commands.mark_watched(*context["page"].items)
     else:
         statement, values = asked
-        organization = get_page_organization(request, slug)
         live = LiveList(*open_page(request, organization, statement, values).live)
         commands.mark_unmarked(live.unmarked or [])
         tag = make_tag(request, "rows", get_role(request.user, organization), live.rows, live.counts, live.has_agents)
@@ -83,6 +91,8 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         "statuses": status_chips(organization, counts, query),
         "query_without_skip": urlencode(query),
         "opened_from": opened_from(query),
+        "csv_url": reverse("deployments:csv", args=[organization.slug]),
+        "most_rows": MAX_ROWS,
         "poll_seconds": CHANGING if is_changing else STEADY,
         "with_boxes": True,
         "labels": dict(Status.choices),

@@ -1,35 +1,15 @@
-"""The deployments before and after one in the filtered list that it was opened from.
+"""The deployments before and after one in the filtered list that it was opened from (portal/web/neighbours.py)."""
 
-The list's filters are in the query string of the deployment's page, as one parameter.
-"""
-
-from dataclasses import dataclass
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.http import HttpRequest, QueryDict
+from django.http import HttpRequest
+from django.urls import reverse
 
 from deployments.lists import find_neighbours
 from deployments.models import NEWEST_FIRST, Agent, Deployment
 from deployments.pages.forms import ListFilters
-
-LIST = "list"
-UNFILTERED = "all"
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """`query`: the list's filters, for the way back. `link`: the parameter that keeps them."""
-
-    before: UUID | None
-    after: UUID | None
-    query: str
-    link: str
-
-
-def opened_from(query: dict[str, str]) -> str:
-    """Return the parameter with the list's filters, for a link to a deployment."""
-    return urlencode({LIST: urlencode(query) or UNFILTERED})
+from portal.web.neighbours import Neighbours, opened_from, read_list
 
 
 def build_neighbours(request: HttpRequest, deployment: Deployment) -> Neighbours | None:
@@ -37,10 +17,9 @@ def build_neighbours(request: HttpRequest, deployment: Deployment) -> Neighbours
 
     *Costs* one query, and one for a filter by agent.
     """
-    named = request.GET.get(LIST)
-    if named is None:
+    query = read_list(request)
+    if query is None:
         return None
-    query = QueryDict("" if named == UNFILTERED else named[:1000])
     agents = Agent.objects.visible_to(request.user).filter(organization=deployment.organization)
     form = ListFilters(agents, query)
     if not form.is_valid():
@@ -54,5 +33,11 @@ def build_neighbours(request: HttpRequest, deployment: Deployment) -> Neighbours
         q=given["q"] or None,
         sort=given["sort"] or NEWEST_FIRST,
     )
-    kept = {name: query[name] for name in ("status", "agent", "q", "sort") if query.get(name)}
-    return Neighbours(before, after, urlencode(kept), opened_from(kept))
+    kept = {name: str(query[name]) for name in ("status", "agent", "q", "sort") if query.get(name)}
+
+    def address(found: UUID | None) -> str | None:
+        if found is None:
+            return None
+        return f"{reverse('deployments:detail', args=[deployment.organization.slug, found])}?{opened_from(kept)}"
+
+    return Neighbours(address(before), address(after), urlencode(kept))

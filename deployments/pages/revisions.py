@@ -116,7 +116,7 @@ def describe_effects(agent: Agent, revision: Revision, newest: Revision) -> list
     if has_edits(agent, newest):
         sentences.append("The agent was edited after its newest deploy. These changes are replaced too.")
     if revision.digest is None:
-        sentences.append("No registry has told the digest of its image. ECS runs what its tag names now.")
+        sentences.append("The digest of its image is not known. ECS runs what the tag names now.")
     return sentences
 
 

@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("portal", "0052_times_and_links"),
+        ("portal", "0073_saved_views"),
     ]
 
     operations = [

@@ -37,6 +37,7 @@ from portal.models.people import (
     UserManager,
     visible_ids,
 )
+from portal.models.saved_views import DefaultView, SavedView, SavedViewQuerySet, ViewedList
 from portal.models.tokens import ApiToken, ApiTokenQuerySet, Scope, TokenKind
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "AuditVerification",
     "ChannelKind",
     "ChannelQuerySet",
+    "DefaultView",
     "DeliveryQuerySet",
     "DeliveryStatus",
     "Elevation",
@@ -70,10 +72,13 @@ __all__ = [
     "Organization",
     "OrganizationQuerySet",
     "Role",
+    "SavedView",
+    "SavedViewQuerySet",
     "Scope",
     "TenantQuerySet",
     "TokenKind",
     "User",
     "UserManager",
+    "ViewedList",
     "visible_ids",
 ]

@@ -48,7 +48,7 @@ def index_page(
         "channels": NotificationChannel.objects.visible_to(request.user).for_list(organization),
         "kinds": ChannelKind,
         "too_few_approvers": find_too_few_approvers(organization),
-        "links": [label for name, label in LABELS.items() if getattr(organization, name)],
+        "linked": [label for name, label in LABELS.items() if getattr(organization, name)],
         "refused": refused,
     }
     return render(request, "portal/notifications/index.html", context, status=status)

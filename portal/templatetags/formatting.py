@@ -3,6 +3,7 @@
 Times are in the zone of the person (portal/times.py).
 """
 
+import re
 from datetime import date, datetime
 
 from django import template
@@ -13,6 +14,17 @@ from portal.times import chosen_times, to_zone
 register = template.Library()
 
 MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
+DEPLOYMENT_ID = re.compile(r"\s+ecs-svc/\d+")
+# What a user agent calls itself, in the order in which it counts: each browser also names those that it resembles.
+BROWSERS = {"Edg/": "Edge", "OPR/": "Opera", "Firefox/": "Firefox", "Chrome/": "Chrome", "Version/": "Safari"}
+SYSTEMS = {
+    "Windows": "Windows",
+    "Android": "Android",
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Mac OS X": "macOS",
+    "Linux": "Linux",
+}
 
 
 @register.filter
@@ -136,6 +148,34 @@ def duration_until(begin: datetime | None, end: datetime | None) -> str:
 def duration_since(begin: datetime | None) -> str:
     """Return the time from begin until now like `duration`."""
     return duration_until(begin, timezone.now())
+
+
+@register.filter
+def without_ids(sentence: str) -> str:
+    """Return a sentence of the portal about ECS without the id of the deployment.
+
+    >>> without_ids("ECS deployment ecs-svc/1257226665140559640 in progress.")
+    'ECS deployment in progress.'
+    """
+    return DEPLOYMENT_ID.sub("", sentence)
+
+
+@register.filter
+def browser(user_agent: str | None) -> str:
+    """Return browser and system by name; the beginning of what is neither, such as a script's.
+
+    >>> browser("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36")
+    'Chrome 156 on Linux'
+    >>> browser("curl/8.5.0"), browser(None)
+    ('curl/8.5.0', 'unknown')
+    """
+    text = user_agent or ""
+    named = next((match for match in map(text.partition, BROWSERS) if match[1]), None)
+    system = next((name for part, name in SYSTEMS.items() if part in text), None)
+    if named is None:
+        return text[:60] or "unknown"
+    version = named[2].partition(".")[0].partition(" ")[0]
+    return f"{BROWSERS[named[1]]} {version}{f' on {system}' if system else ''}"
 
 
 @register.filter

@@ -6,6 +6,8 @@ from typing import Any
 from django import template
 from django.urls import reverse
 
+from portal.saved_views.lists import DEFAULT_QUERY
+
 register = template.Library()
 
 
@@ -13,6 +15,7 @@ register = template.Library()
 class Section:
     """One link of the navigation. `icon` is a symbol of _shapes.html, `key` opens the page after `g`.
 
+    `query`: a query string of the link.
     `parts` are view names, or beginnings of them, of the section's other pages: on these the link is current too.
     """
 
@@ -21,6 +24,7 @@ class Section:
     icon: str
     key: str = ""
     parts: tuple[str, ...] = ()
+    query: str = ""
 
 
 UPGRADE_PAGES = (
@@ -33,9 +37,11 @@ UPGRADE_PAGES = (
 )
 SECTIONS = [
     Section("Overview", "overview", "overview", key="o"),
-    Section("Deployments", "deployments:list", "deployments", key="d", parts=("deployments:",)),
+    Section(
+        "Deployments", "deployments:list", "deployments", key="d", parts=("deployments:",), query=f"?{DEFAULT_QUERY}"
+    ),
     Section("Upgrade", "upgrades:new", "upgrade", key="u"),
-    Section("History", "upgrades:history", "history", key="h", parts=UPGRADE_PAGES),
+    Section("History", "upgrades:history", "history", key="h", parts=UPGRADE_PAGES, query=f"?{DEFAULT_QUERY}"),
 ]
 # On a narrow screen these are in the menu "More".
 MORE_SECTIONS = [
@@ -61,7 +67,7 @@ def navigation(context: dict[str, Any]) -> dict[str, list[Link]]:
     here = match.view_name if match else ""
 
     def build_link(section: Section) -> Link:
-        return Link(section, reverse(section.view_name, args=args), get_current(section, here))
+        return Link(section, reverse(section.view_name, args=args) + section.query, get_current(section, here))
 
     return {
         "sections": [build_link(section) for section in SECTIONS],

@@ -21,6 +21,10 @@ from portal.web.htmx import render_page
 # The page of a row's object, by the prefix of the row's kind. Named by string: portal imports no app.
 PAGES = {"upgrade.": "upgrades:detail", "deployment.": "deployments:detail", "agent.": "agents:detail"}
 
+# Kinds of rows that belong to no organization.
+OF_THE_SITE = ("session.", "person.")
+KINDS = [(value, label) for value, label in AuditKind.choices if not value.startswith(OF_THE_SITE)]
+
 FILTERS = ("kind", "who", "subject", "since")
 RECENT = 8
 
@@ -28,7 +32,7 @@ RECENT = 8
 class ActivityFilters(forms.Form):
     """The filters in the URL. An unknown value is reported, never ignored."""
 
-    kind = forms.ChoiceField(required=False, choices=[("", "Anything"), *AuditKind.choices], label="What")
+    kind = forms.ChoiceField(required=False, choices=[("", "Anything"), *KINDS], label="What")
     who = forms.CharField(required=False, max_length=254)
     subject = forms.CharField(required=False, max_length=254, label="Target")
     since = forms.DateField(required=False, label="Since")
@@ -48,7 +52,7 @@ def activity(request: HttpRequest, slug: str) -> HttpResponse:
         "rows": [
             (event, name_subject(event), subject_url(event, organization), build_details(event)) for event in page.items
         ],
-        "kinds": AuditKind.choices,
+        "kinds": KINDS,
         "query_without_skip": urlencode({name: request.GET[name] for name in FILTERS if request.GET.get(name)}),
         "csv_url": reverse("activity_csv", args=[organization.slug]),
         "most_rows": MAX_ROWS,
@@ -135,11 +139,12 @@ def subject_url(event: AuditEvent, organization: Organization) -> str | None:
 
 
 def build_details(event: AuditEvent) -> list[tuple[str, str]]:
-    """Return the names and values of the event's data. Values other than text are JSON."""
+    """Return the names and values of the event's data, without the target's name. Values other than text are JSON."""
+    target = name_subject(event)
     return [
         (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         for name, value in event.data.items()
-        if value not in ("", None, {}, [])
+        if value not in ("", None, {}, [], target)
     ]
 
 

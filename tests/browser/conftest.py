@@ -1,10 +1,12 @@
 """A real browser for the pages. A page that logs an error, violates the CSP or calls another origin fails its test."""
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +139,17 @@ def violations(page: Page, *, rules: list[str] | None = None) -> list[str]:
         page.evaluate(Axe().axe_script)
     found: list[str] = page.evaluate(RUN_AXE, {"runOnly": run_only, "resultTypes": ["violations"]})
     return found
+
+
+def keep_screenshot(page: Page, name: str) -> None:
+    """Keep a picture of the whole page in the folder SCREENSHOTS, by name, theme and width, if it is set (`make pages`)."""
+    folder = os.environ.get("SCREENSHOTS")
+    if not folder or page.viewport_size is None:
+        return
+    theme = "dark" if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") else "light"
+    named = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "start"
+    path = Path(folder) / f"{named[:100]}-{theme}-{page.viewport_size['width']}.png"
+    page.screenshot(path=path, full_page=True)
 
 
 def scrolls_sideways(page: Page) -> bool:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OF_COLOUR, Guard, OpenPage, scrolls_sideways, violations
+from portal.models import SavedView
+from tests.browser.conftest import OF_COLOUR, Guard, OpenPage, keep_screenshot, scrolls_sideways, violations
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import push_untagged
@@ -55,9 +56,12 @@ def check(page: Page, name: str) -> list[str]:
     """Return the problems of the page in its current state, in both themes and at 320 px."""
     page.emulate_media(color_scheme="light")
     wrong = [f"{name}, light: {each}" for each in violations(page)]
+    keep_screenshot(page, name)
     page.emulate_media(color_scheme="dark")
     wrong += [f"{name}, dark: {each}" for each in violations(page, rules=OF_COLOUR)]
+    keep_screenshot(page, name)
     page.set_viewport_size({"width": 320, "height": 640})
+    keep_screenshot(page, name)
     if scrolls_sideways(page):
         wrong.append(f"{name}: scrolls sideways at 320 px")
     page.evaluate(SPACE_TEXT)
@@ -84,7 +88,7 @@ def send_unconfirmed_form(page: Page) -> None:
 def sign_without_note(page: Page) -> None:
     page.get_by_label("Fail").check()
     page.get_by_role("button", name="Sign", exact=True).click()
-    expect(page.get_by_text("Say in a note what failed")).to_be_visible()
+    expect(page.get_by_text("Say in a note what failed").last).to_be_visible()
 
 
 def open_menu(page: Page) -> None:
@@ -97,6 +101,9 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
 ) -> None:
     guard.expected = ["404 (Not Found)", "422 (Unprocessable"]
     acme, globex = "/o/acme/", "/o/globex/"
+    view = SavedView.objects.create(
+        organization=cast.acme, user=cast.admin, list="upgrades", name="Failed", query="status=FAILED", is_shared=True
+    )
     pages: list[tuple[str, Callable[[Page], None] | None]] = [
         (acme, open_menu),
         ("/", open_menu),
@@ -111,6 +118,15 @@ def test_every_page_meets_wcag_in_both_themes_and_reflows(
         (f"{acme}upgrades/", None),
         (f"{acme}upgrades/?status=PENDING", None),
         (f"{acme}upgrades/?status=unknown", None),
+        (f"{acme}deployments/?status=unknown", None),
+        (f"{acme}agents/", None),
+        (f"{acme}activity/", None),
+        (f"{acme}views/", None),
+        (f"{acme}views/new?list=upgrades&query=status%3DFAILED", None),
+        (f"{acme}views/{view.pk}/edit", None),
+        (f"{acme}views/{view.pk}/remove", None),
+        (f"{acme}settings/members/", None),
+        (f"{acme}settings/tokens/", None),
         (globex, None),
         (f"{globex}upgrades/new", None),
         (f"{globex}versions/", None),

@@ -198,7 +198,7 @@ def test_j_and_k_move_through_rows_and_enter_opens(cast: Cast, open_page: OpenPa
     opens = rows.first.get_attribute("href")
     page.keyboard.press("Enter")
 
-    expect(page).to_have_url(re.compile(f"{opens}$"))
+    expect(page).to_have_url(re.compile(re.escape(str(opens)) + "$"))
 
 
 def test_anonymous_pages_have_keys_but_no_palette(cast: Cast, open_page: OpenPage) -> None:

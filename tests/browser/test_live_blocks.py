@@ -9,7 +9,7 @@ from tests.browser.conftest import Guard, OpenPage
 from tests.browser.test_upgrade_journey import sign_in
 from tests.conftest import Cast, Engine
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.models import Upgrade
+from upgrades.models import Rollout, Upgrade
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -149,3 +149,10 @@ def test_a_lost_session_leads_to_the_sign_in_and_back(
 
     expect(page.locator("#live")).to_be_visible()
     expect(page).to_have_url(re.compile(f"{re.escape(path)}$"))
+
+
+def test_the_heading_follows_the_version(cast: Cast, rolling: Upgrade, open_page: OpenPage) -> None:
+    page = open_page(address(rolling), cast.operator)
+    Rollout.objects.update(to_version="v9.9.1")
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Agent service to v9.9.1")

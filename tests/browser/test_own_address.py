@@ -47,7 +47,7 @@ def test_a_refused_command_can_be_sent_again(cast: Cast, place: Place, guard: Gu
     page = open_page(f"{DEPLOYMENTS}{place.deployments['ready']}/kill", cast.operator)
 
     press(page, "Kill")
-    expect(page.get_by_text("The text does not match. Type Support agent to confirm.")).to_be_visible()
+    expect(page.get_by_text("The text does not match. Type Support agent to confirm.").last).to_be_visible()
     page.get_by_label("Type Support agent to confirm").fill("Support agent")
     press(page, "Kill")
 
@@ -100,3 +100,29 @@ def test_every_other_confirmation_page_acts(cast: Cast, place: Place, open_page:
         press(page, button)
 
         expect(page.get_by_role("main")).to_contain_text(outcome)
+
+
+def test_the_focus_goes_to_the_errors_of_a_form(cast: Cast, place: Place, guard: Guard, open_page: OpenPage) -> None:
+    guard.expected = ["422 (Unprocessable", "422 from"]
+    ready = f"{DEPLOYMENTS}{place.deployments['ready']}/"
+    page = open_page("/account/", cast.admin)
+
+    def sends_nothing(button: str) -> None:
+        for form in page.get_by_role("main").locator("form").all():
+            form.evaluate("form => { form.noValidate = true; }")
+        press(page, button)
+        expect(page.locator("main [data-error-summary]")).to_be_focused()
+
+    for path, button in (
+        (f"{ready}kill", "Kill"),
+        (f"/o/acme/upgrades/{place.ended_id}/validation/sign_in", "Sign"),
+        ("/o/acme/settings/members/new", "Add the member"),
+        ("/o/acme/views/new?list=deployments&query=status%3Dfailed", "Save view"),
+        ("/accounts/password/change/", "Change password"),
+    ):
+        page.goto(path)
+        sends_nothing(button)
+    page.goto(ready)
+    page.get_by_role("link", name="Kill").click()
+    expect(page.get_by_role("heading", name="Kill Support agent?")).to_be_focused()
+    sends_nothing("Kill")

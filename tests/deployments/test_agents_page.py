@@ -10,7 +10,7 @@ from deployments.commands import create_deployment
 from deployments.models import Agent
 from portal.models import User
 from tests.conftest import Cast
-from tests.deployments.conftest import IMAGE, make_agent, read_html
+from tests.deployments.conftest import IMAGE, make_agent, make_deployment, read_html
 from tests.local_aws import LocalAws
 
 SignedIn = Callable[[User], Client]
@@ -107,6 +107,30 @@ def test_list_and_detail_show_the_agent(cast: Cast, client_for: SignedIn) -> Non
 
     assert agent.name in client.get(AGENTS).content.decode()
     assert f"/o/acme/deployments/{deployment.pk}/" in client.get(f"{AGENTS}{agent.pk}/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "shown"),
+    [
+        ([], "Stopped"),
+        (["failed", "ready"], "Ready"),
+        (["ready", "failed"], "Failed"),
+        (["deploying", "ready", "killed"], "Deploying"),
+    ],
+)
+def test_list_and_detail_show_the_worst_status(
+    cast: Cast, client_for: SignedIn, statuses: list[str], shown: str
+) -> None:
+    """An earlier failure no longer counts; the newest one does."""
+    agent = make_agent(cast)
+    for status in statuses:
+        make_deployment(cast, agent, status)
+    client = client_for(cast.viewer)
+
+    listed, detail = client.get(AGENTS), client.get(f"{AGENTS}{agent.pk}/")
+
+    assert [each.worst_status.label for each in listed.context["page"].items] == [shown]
+    assert detail.context["status"].label == shown
 
 
 def test_empty_agent_list_offers_to_create_one(cast: Cast, client_for: SignedIn) -> None:

@@ -1,6 +1,7 @@
 """The list of deployments: filters in the URL, counts, the live fragment, and bulk commands."""
 
 import re
+import uuid
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -82,15 +83,16 @@ def test_every_order_is_total(cast: Cast, client_for: SignedIn, query: str, orde
 
 def walk(client: Client, first: Deployment, query: str) -> list[Any]:
     """Follow the links to the next deployment of the filtered list, and return the ids; backwards they are the same."""
-    link, forth, back = f"?{urlencode({'list': query or 'all'})}", [first.pk], list[Any]()
-    while after := client.get(f"{LIST}{forth[-1]}/{link}").context["neighbours"].after:
+    forth, back = [f"{LIST}{first.pk}/?{urlencode({'list': query or 'all'})}"], list[str]()
+    while after := client.get(forth[-1]).context["neighbours"].after:
         forth.append(after)
-    here = forth[-1]
+    here: str | None = forth[-1]
     while here:
         back.append(here)
-        here = client.get(f"{LIST}{here}/{link}").context["neighbours"].before
-    assert back == forth[::-1]
-    return forth
+        here = client.get(here).context["neighbours"].before
+    ids = [uuid.UUID(address.split("/")[4]) for address in forth]
+    assert [uuid.UUID(address.split("/")[4]) for address in back] == ids[::-1]
+    return ids
 
 
 def test_the_first_link_of_a_row_opens_it_with_filters(
@@ -218,9 +220,14 @@ def test_bulk_acts_where_allowed_and_explains_refusals(
     cast: Cast, client_for: SignedIn, three: dict[str, Deployment]
 ) -> None:
     chosen = [str(deployment.pk) for deployment in three.values()]
+    client = client_for(cast.operator)
 
-    response = client_for(cast.operator).post(BULK, {"command": "stop", "id": chosen})
+    asked = client.post(BULK, {"command": "stop", "id": chosen})
+    untouched = not Deployment.objects.filter(wanted="stopped").exists()
+    response = client.post(BULK, {"command": "stop", "id": chosen, "is_sure": "1"})
 
+    assert (asked.context["bulk"].is_done, untouched) == (False, True)
+    assert [row.outcome for row in asked.context["bulk"].rows].count("will") == 1
     rows = {row.deployment.pk: row for row in response.context["bulk"].rows}
     assert rows[three["ready"].pk].outcome == "done"
     refused = rows[three["failed"].pk]
@@ -265,6 +272,15 @@ def test_an_invalid_bulk_command_changes_nothing(
 
     assert response.status_code == 422
     assert said in response.content.decode()
+
+
+def test_bulk_of_too_many_is_refused(cast: Cast, client_for: SignedIn, three: dict[str, Deployment]) -> None:
+    chosen = [str(three["ready"].pk)] * 51
+
+    refused = client_for(cast.operator).post(BULK, {"command": "stop", "id": chosen, "is_sure": "1"})
+
+    assert (refused.status_code, "Select at most 50 deployments" in refused.content.decode()) == (422, True)
+    assert not Deployment.objects.filter(wanted="stopped").exists()
 
 
 def test_bulk_kill_promises_nothing_for_a_killed_one(

@@ -23,7 +23,17 @@ from portal.access import Policy
 from portal.accounts.tokens import hash_secret
 from portal.errors import API_PREFIXES
 from portal.idempotency import IdempotencyKey
-from portal.models import ApiToken, AuditEvent, Membership, Organization, Role, Scope, TokenKind
+from portal.models import (
+    ApiToken,
+    AuditEvent,
+    DefaultView,
+    Membership,
+    Organization,
+    Role,
+    SavedView,
+    Scope,
+    TokenKind,
+)
 from portal.models.notifications import NotificationChannel, NotificationDelivery
 from tests.conftest import Cast, make_person
 from tests.deployments.conftest import make_agent, make_deployment
@@ -45,9 +55,9 @@ ONCE = {"idempotency_key": "matrix-1"}
 class Row:
     """A tenant route: who may use it, the body of each unsafe method, and its queries that contain an id.
 
-    Unsafe methods need an operator, or an admin if the policy says so, whoever may read. `command` is the last part of
-    a URL that accepts several commands. `status` selects the deployment to request, and `is_ended` the upgrade, so that
-    a valid request is accepted.
+    Unsafe methods need the `lowest` role, else an operator, or an admin if the policy says so, whoever may read. `command`
+    is the last part of a URL that accepts several commands. `status` selects the deployment to request, and `is_ended` the
+    upgrade, so that a valid request is accepted.
     """
 
     route: str
@@ -58,6 +68,7 @@ class Row:
     command: str = ""
     status: str = "ready"
     is_ended: bool = False
+    lowest: Role | None = None
 
     @property
     def allowed(self) -> set[str]:
@@ -67,7 +78,7 @@ class Row:
     @property
     def sender(self) -> Role:
         """The lowest role that may use unsafe methods."""
-        return Role.ADMIN if self.policy is Policy.ADMIN else Role.OPERATOR
+        return self.lowest or (Role.ADMIN if self.policy is Policy.ADMIN else Role.OPERATOR)
 
     @property
     def is_api(self) -> bool:
@@ -98,12 +109,13 @@ class Place:
     delivery_id: str
     membership_id: str
     token_id: str
+    view_id: str
 
     @property
     def ids(self) -> list[str]:
         """The ids, except the membership's, which is a number that appears on every page."""
         upgrades = [self.upgrade_id, self.ended_id]
-        others = [self.channel_id, self.delivery_id, self.token_id]
+        others = [self.channel_id, self.delivery_id, self.token_id, self.view_id]
         return [*upgrades, self.agent_id, *self.deployments.values(), *others]
 
     def words(self, row: Row) -> dict[str, str]:
@@ -117,6 +129,7 @@ class Place:
             "membership_id": self.membership_id,
             "number": "1",
             "token_id": self.token_id,
+            "view_id": self.view_id,
             "kind": "webhook",
             "command": row.command,
             "form": "txt",
@@ -135,6 +148,7 @@ NOWHERE = Place(
     delivery_id=str(uuid.uuid4()),
     membership_id="987654321",
     token_id=str(uuid.uuid4()),
+    view_id=str(uuid.uuid4()),
 )
 
 AGENT = {"name": "Matrix agent", "image": "registry.example.com/matrix:v1"}
@@ -187,9 +201,11 @@ def deployment_pages() -> Iterator[Row]:
     lists = ("agent=<agent_id>", "q=<deployment_id>")
     new = ONCE | {"agent": "<agent_id>", "replicas": "2"}
     yield Row(f"{base}/", Policy.VIEWER, queries=lists)
+    yield Row(f"{base}/list.csv", Policy.VIEWER, queries=lists[1:])
     yield Row(f"{base}/new", Policy.OPERATOR, sends={"post": new}, queries=("agent=<agent_id>",))
     yield Row(f"{one}/", Policy.VIEWER)
     yield Row(f"{one}/logs.<slug:form>", Policy.VIEWER)
+    yield Row(f"{one}/events.csv", Policy.VIEWER)
     for command, status, more in (
         ("scale", "ready", {"replicas": "3"}),
         ("stop", "ready", {}),
@@ -206,6 +222,7 @@ def deployment_pages() -> Iterator[Row]:
 def agent_pages() -> Iterator[Row]:
     base = "o/<slug:slug>/agents"
     yield Row(f"{base}/", Policy.VIEWER)
+    yield Row(f"{base}/list.csv", Policy.VIEWER)
     yield Row(f"{base}/new", Policy.OPERATOR, sends={"post": AGENT_FORM})
     yield Row(f"{base}/<uuid:agent_id>/", Policy.VIEWER)
     yield Row(f"{base}/<uuid:agent_id>/edit", Policy.OPERATOR, sends={"post": AGENT_FORM})
@@ -266,6 +283,18 @@ def settings_pages() -> Iterator[Row]:
     yield Row(f"{base}/tokens/<uuid:token_id>/revoke", Policy.ADMIN, sends={"post": None})
 
 
+def saved_view_pages() -> Iterator[Row]:
+    """Return the rows of a shared view, which admins change. Everybody saves their own and chooses a default."""
+    base = "o/<slug:slug>/views"
+    one = f"{base}/<uuid:view_id>"
+    saved: dict[str, Body] = {"post": {"name": "Matrix", "list": "deployments", "query": "status=failed"}}
+    yield Row(f"{base}/", Policy.VIEWER)
+    yield Row(f"{base}/new", Policy.VIEWER, sends=saved, queries=("query=agent%3D<agent_id>",), lowest=Role.VIEWER)
+    yield Row(f"{one}/edit", Policy.VIEWER, sends={"post": {"name": "Renamed", "is_shared": "on"}}, lowest=Role.ADMIN)
+    yield Row(f"{one}/remove", Policy.VIEWER, sends={"post": None}, lowest=Role.ADMIN)
+    yield Row(f"{one}/default", Policy.VIEWER, get=False, sends={"post": {"on": "1"}}, lowest=Role.VIEWER)
+
+
 TENANT = [
     Row("o/<slug:slug>/", Policy.VIEWER),
     Row("o/<slug:slug>/search/", Policy.VIEWER, queries=("q=<deployment_id>", "q=<agent_id>")),
@@ -275,6 +304,7 @@ TENANT = [
     *deployment_pages(),
     *agent_pages(),
     *settings_pages(),
+    *saved_view_pages(),
     *deployment_api(""),
     *deployment_api("api/v1/"),
 ]
@@ -342,6 +372,9 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
         scopes=[Scope.READ],
         expires_at=timezone.now() + timedelta(days=1),
     )
+    view = SavedView.objects.create(
+        organization=organization, user=by, list="deployments", name="Matrix view", query="status=ready", is_shared=True
+    )
     return Place(
         slug=organization.slug,
         upgrade_id=upgrade.upgrade_id,
@@ -352,6 +385,7 @@ def make_place(cast: Cast, organization: Organization, **fields: Any) -> Place:
         delivery_id=str(delivery.pk),
         membership_id=str(membership.pk),
         token_id=str(token.pk),
+        view_id=str(view.pk),
     )
 
 
@@ -364,7 +398,7 @@ def read_rows(organization: Organization, *, audit: bool = True) -> dict[str, st
         *(Upgrade, Rollout, Decision, UpgradeEvent, UpgradeCheck, ValidationRun),
         *(Agent, Revision, Deployment, DeploymentEvent),
         *(IdempotencyKey, Membership, *([AuditEvent] if audit else [])),
-        *(NotificationChannel, NotificationDelivery, ApiToken),
+        *(NotificationChannel, NotificationDelivery, ApiToken, SavedView, DefaultView),
     )
     owners = {Organization._meta.db_table: "id"} | {model._meta.db_table: "organization_id" for model in models}
     digest = "SELECT '{0}', md5(coalesce(string_agg({0}::text, '|' ORDER BY {0}::text), '')) FROM {0} WHERE {1} = %s"

@@ -217,7 +217,7 @@ def test_the_page_uses_the_words_of_the_other_pages(cast: Cast, client_for: Sign
     text = re.sub(r"\s+", " ", text)
 
     for said in (
-        "agent service and customer portal , version",
+        "agent service and customer portal to",
         "Success : completed",
         "Revision registered : Said.",
         "Rollback triggered rolls back: upgrade-before",

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from portal.models import User
 from tests.conftest import Cast
+from tests.deployments.conftest import read_html
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, make_upgrade
 from upgrades.models import Kind, Upgrade
@@ -200,8 +201,8 @@ def test_its_queries_do_not_grow_with_the_rows(
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 
-    # Organization, role, heartbeats, count, upgrades, rollouts; the page's frame also reads the organizations.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 4):
+    # Organization, role, heartbeats, count, upgrades, rollouts; the page's frame also reads the saved views.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 4 + (not headers)):
         client.get(URL, headers=headers)
 
 
@@ -370,3 +371,29 @@ def test_the_csv_query_count_does_not_grow_with_its_length(
     # Upgrades, rollouts; then the export's audit row, in a transaction of its own.
     with django_assert_num_queries(SIGNED_IN_QUERIES + 2 + 4):
         assert len(in_file(client.get(CSV))) == upgrades
+
+
+@pytest.mark.parametrize(("query", "shown"), [("", "dcba"), ("status=FAILED", "ca"), ("service=orchestrator", "d")])
+def test_next_and_previous_walk_through_the_filtered_history(
+    cast: Cast, client_for: SignIn, query: str, shown: str
+) -> None:
+    """All were made at the same time, so that the order needs the second key."""
+    for name, status in zip("abcd", [Status.FAILED, Status.SUCCESS] * 2, strict=True):
+        target = "orchestrator" if name == "d" else "agent"
+        make_upgrade(cast.acme, by=cast.operator, target=target, statuses=[status], upgrade_id=f"upgrade-{name}")
+    Upgrade.objects.update(created_at=timezone.now())
+    client = client_for(cast.viewer)
+    listed = read_html(client.get(f"{URL}?{query}")).partition("<tbody>")[2]
+    here: str | None = re.findall(r'href="([^"]+/upgrade-[^"]+)"', listed)[0]
+
+    walked, page = [], ""
+    while here:
+        walked.append(here)
+        response = client.get(here)
+        page = read_html(response)
+        here = response.context["neighbours"].after
+    back = client.get(walked[-1]).context["neighbours"].before
+
+    assert [address.split("/")[4].removeprefix("upgrade-") for address in walked] == list(shown)
+    assert back == (walked[-2] if len(walked) > 1 else None)
+    assert f'<a href="{URL}{f"?{query}" if query else ""}">History</a>' in page

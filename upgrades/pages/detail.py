@@ -8,7 +8,7 @@ from django.views.decorators.http import require_safe
 
 from portal.access import Policy, get_page_organization, get_role, open_page, policy
 from portal.web.context import page_context
-from portal.web.htmx import answer_unchanged, make_tag, render_page
+from portal.web.htmx import answer_unchanged, make_tag, render_page, wants_fragment
 from upgrades.checks.matrix import get_matrix_rows
 from upgrades.estimates import time_left
 from upgrades.inventory.comparison import can_compare
@@ -17,6 +17,7 @@ from upgrades.pages.context import find_upgrade, stop_rule
 from upgrades.pages.decide import find_pause
 from upgrades.pages.forms import TimelineFilters
 from upgrades.pages.live_tag import LiveUpgrade, live_upgrade
+from upgrades.pages.neighbours import build_neighbours
 from upgrades.pages.next_steps import next_steps
 from upgrades.pages.results import SERVICES
 from upgrades.pages.rollout_cards import build_rollout_cards
@@ -67,6 +68,8 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         "pause": find_pause(request, upgrade),
         **stop_context(request, upgrade),
     }
+    if not wants_fragment(request):
+        context["neighbours"] = build_neighbours(request, upgrade)
     return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context, tag=tag)
 
 

@@ -25,6 +25,7 @@ from upgrades.states import (
     Validation,
 )
 
+HISTORY_FILTERS = ("status", "service", "version", "initiated_by", "validation")
 TARGET_CHOICES = [*PlatformService.choices, (ALL_SERVICES, "All three, in order")]
 
 

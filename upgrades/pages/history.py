@@ -3,29 +3,34 @@
 from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from portal.access import Policy, get_page_organization, policy
+from portal.models import ViewedList
 from portal.pagination import DEFAULT_LIMIT, Page
+from portal.saved_views.lists import find_default
 from portal.web.context import page_context
 from portal.web.csv import MAX_ROWS, check_filters, csv_response
 from portal.web.htmx import render_page
+from portal.web.neighbours import opened_from
 from upgrades.lists import history_page
 from upgrades.models import Upgrade
-from upgrades.pages.forms import TARGET_CHOICES, HistoryFilters
+from upgrades.pages.forms import HISTORY_FILTERS, TARGET_CHOICES, HistoryFilters
 from upgrades.pages.history_csv import HEADER, history_rows
 from upgrades.pages.results import build_rows
 from upgrades.states import UPGRADE_STATUSES, Validation
-
-HISTORY_FILTERS = ("status", "service", "version", "initiated_by", "validation")
 
 
 @policy(Policy.VIEWER)
 @require_safe
 def history(request: HttpRequest, slug: str) -> HttpResponse:
-    """Render the history with the filters of the query string."""
+    """Render the history with the filters of the query string, or redirect to it with the person's default view."""
     organization = get_page_organization(request, slug)
+    default = find_default(request, organization, ViewedList.UPGRADES)
+    if default:
+        return redirect(default)
     form = HistoryFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
     # An invalid filter shows no rows. The form keeps what was typed so that it can be corrected.
@@ -36,6 +41,7 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
     page = (
         history_page(request.user, organization, skip=skip, limit=DEFAULT_LIMIT, **shown) if form.is_valid() else empty
     )
+    query = {name: value for name, value in filters.items() if value}
     context = page_context(request, organization) | {
         "page": page,
         "upgrade_rows": build_rows(page.items),
@@ -44,7 +50,8 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
         "statuses": [(status.value, status.label) for status in UPGRADE_STATUSES],
         "services": TARGET_CHOICES,
         "validations": Validation.choices,
-        "query_without_skip": urlencode({name: value for name, value in filters.items() if value}),
+        "query_without_skip": urlencode(query),
+        "opened_from": opened_from(query),
         "csv_url": reverse("upgrades:history_csv", args=[slug]),
         "most_rows": MAX_ROWS,
     }
