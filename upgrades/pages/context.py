@@ -53,7 +53,8 @@ def make_record(*, with_timeline: bool = False) -> Together:
     own: Any = found.values("pk")
     undone: Any = found.values("rolls_back")
     rollbacks = Upgrade.objects.filter(rolls_back__in=own).order_by()
-    rollouts = [Rollout.objects.filter(upgrade__in=each).order_by() for each in (own, rollbacks.values("pk"), undone)]
+    owners: list[Any] = [own, rollbacks.values("pk"), undone]
+    rollouts = [Rollout.objects.filter(upgrade__in=each).order_by() for each in owners]
     parts: dict[str, Any] = {
         "upgrade": found.select_related("stop_requested_by", "initiated_by", "rolls_back", "validation_run"),
         "rollbacks": rollbacks.newest_first(),
