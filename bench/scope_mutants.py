@@ -105,7 +105,7 @@ MUTANTS = (
     Mutant(
         "open upgrades of the overview",
         "upgrades/pages/lanes.py",
-        "Upgrade.objects.filter(organization=organization, status__in=OPEN)",
+        'Upgrade.objects.filter(organization=Given("organization"), status__in=OPEN)',
         "Upgrade.objects.filter(status__in=OPEN)",
     ),
     Mutant(

@@ -523,6 +523,12 @@ GAUGES = [
 
 # What needs attention on the overview: each function returns the items of one organization (portal/web/attention.py).
 ATTENTION = ["deployments.pages.attention.find_failed"]
+# The rows that the overview reads: each function returns query sets by name (portal/web/overview_rows.py).
+OVERVIEW = [
+    "portal.web.activity.select_recent",
+    "deployments.pages.attention.select_rows",
+    "upgrades.pages.overview.select_rows",
+]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------
 
