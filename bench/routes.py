@@ -24,6 +24,8 @@ from upgrades.models import Upgrade
 
 API, PAGE, FRAGMENT, WRITE, TRIGGER = "api", "page", "fragment", "write", "trigger"
 Headers = dict[str, str]
+# How far down the longest list of events a page of it is read.
+FAR = 150_000
 # Rows that writes use, of each kind. A window that has used them all ends early.
 WRITE_ROWS = 600
 
@@ -196,7 +198,8 @@ def build_reads(product: Caller, plain: Caller, objects: Objects) -> list[Route]
 
     organization, large = objects.organization, f"deployments/{objects.large}/events?limit=100"
     medium, one = f"deployments/{objects.medium}/events?limit=100", f"deployments/{objects.detailed}"
-    far, upgrade = f"{large}&skip=150000", objects.upgrade_id
+    skip = FAR if objects.slug == "big" else FAR // 10
+    far, upgrade = f"{large}&skip={skip}", objects.upgrade_id
     no_match = read("deployments?limit=50&q=no-such-agent")
     return [
         record("list 50", "deployments?limit=50", "deployments?limit=50", floor.list_statement(organization)),
@@ -211,7 +214,7 @@ def build_reads(product: Caller, plain: Caller, objects: Objects) -> list[Route]
         record("events small", medium, medium, floor.events_statement(objects.medium)),
         record("events large", large, large, floor.events_statement(objects.large)),
         record(
-            "events large skip", far, far.replace("skip=", "offset="), floor.events_statement(objects.large, 150_000)
+            "events large skip", far, far.replace("skip=", "offset="), floor.events_statement(objects.large, skip)
         ),
         record("history 50", "deployments/upgrades?limit=50", "upgrades?limit=50", floor.history_statement(organization)),
         record("upgrade", f"deployments/upgrade/{upgrade}", f"upgrades/{upgrade}", floor.upgrade_statement(upgrade)),
