@@ -6,8 +6,8 @@ Both are in the data set of bench/data.py: `tenth` has 2,000 deployments of 5 ag
 `big` has ten times as many (`--scale 10`: both ten times as many). The same server answers for both, in turn, as in
 `make bench`. Printed is the CPU of application and PostgreSQL for one request, and how many times as much `big` takes.
 
-Exits with 1 if a route takes more than 1.3 times as much. The list of agents counts from `--scale 10` on: `tenth` has 5 agents
-before, which do not fill a page.
+Exits with 1 if a route takes more than 1.3 times as much. The list of agents counts from `--scale 10` on: before, `tenth`
+has 5 agents, which do not fill a page.
 """
 
 import bench.environment  # noqa: F401 - sets up Django, before anything imports models
