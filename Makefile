@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DATA_DIR
 
-.PHONY: help up manage reset test test-fast test-browser faults pipeline isolation fuzz pages check format lock bench bench-compare bench-fleet bench-hung-aws bench-verdicts sim sim-mutants
+.PHONY: help up manage reset test test-fast test-browser faults pipeline isolation fuzz pages check format lock bench bench-compare bench-fleet bench-growth bench-live bench-hung-aws bench-verdicts sim sim-mutants
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -73,6 +73,12 @@ bench-compare: $(VENV)/.dev ## the same for the revision REV and for the present
 
 bench-fleet: $(VENV)/.dev ## 1,000 upgrades at once in 10,000 organizations: how late, how fair, how many calls to AWS
 	@$(BIN)/python -m bench.fleet $(ARGS)
+
+bench-growth: $(VENV)/.dev ## every route for an organization with ten times the rows of another (SCALE=10, ARGS="--routes list")
+	@$(BIN)/python -m bench.growth --scale $(SCALE) $(ARGS)
+
+bench-live: $(VENV)/.dev ## 1,000 open live pages that poll at their own pace, and triggers meanwhile (ARGS="--pages 1000 --seconds 60")
+	@$(BIN)/python -m bench.live_pages $(ARGS)
 
 bench-hung-aws: $(VENV)/.dev ## how long people wait for pages while AWS hangs and ten others watch logs and metrics
 	@$(BIN)/python -m bench.hung_aws $(ARGS)

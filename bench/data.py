@@ -2,8 +2,9 @@
 
 One organization, `big`, is measured. It has 20,000 deployments of 50 agents with 1,000,000 events, 200,000 of them on one
 deployment, and 10,000 ended upgrades with their rollouts, 18 checks each and timelines. `SCALE=10` gives it ten times as
-many rows of each kind, agents included. Beside it are 199 small organizations with 10 deployments and 5 upgrades each, at
-every scale: their rows share the tables, and row-level security must keep them out.
+many rows of each kind, agents included. `tenth` has a tenth of the rows of `big`, so that `make bench-growth` can compare
+the two. Beside them are 199 small organizations with 10 deployments and 5 upgrades each, at every scale: their rows share
+the tables, and row-level security must keep them out.
 
 Rows are made by the server from a number each, so that two runs have the same rows. Triggers run, except for events and
 checks, which have none but foreign keys. A column that the present models do not have is left out, and one that is not
@@ -49,9 +50,11 @@ from upgrades.states import (
 ROOT = Path(__file__).resolve().parent.parent
 KEPT_CLUSTERS, CLUSTERS_KEPT = Path(sys.prefix) / "bench-clusters", 3
 PERSON = ("bench@example.com", "bench-passphrase-of-the-portal-7")
+PERSON_OF_TENTH = ("tenth@example.com", PERSON[1])
 DEPLOYMENTS, AGENTS, UPGRADES, LARGE_EVENTS, EVENTS_EACH = 20_000, 50, 10_000, 200_000, 40
 SMALL_ORGANIZATIONS, SMALL_DEPLOYMENTS, SMALL_EVENTS, SMALL_UPGRADES = 199, 10, 10, 5
-# Deployments of `big` by their number: 1 is the oldest.
+TENTH = 200  # the number of the organization `tenth`
+# Deployments of `big` and `tenth` by their number: 1 is the oldest.
 LARGE, DETAILED, MEDIUM = 1, 2, 3
 EVENTS_OF = {DETAILED: 45, MEDIUM: 120}
 # The status of a deployment, by its number modulo 20.
@@ -79,24 +82,29 @@ PATTERNS: tuple[tuple[str, tuple[Outcome, ...]], ...] = (
     ("agent", (COMPLETED,)),
 )
 ARN = "'arn:aws:ecs:eu-central-1:111111111111:"
+IMAGE = "'111111111111.dkr.ecr.eu-central-1.amazonaws.com/bench-agent:v1.' || (n % 7)"
 CRASH = "Essential container in task exited"
 BREAKER = "Service deployment rolled back because the circuit breaker threshold was exceeded."
 
-# The organizations with their numbers of rows, and the numbered rows of each kind. `small` organizations are 1 to 199.
+# The organizations with their numbers of rows, and the numbered rows of each kind: 0 is `big`, 1 to 199 are the small ones,
+# and 200 is `tenth`.
 NUMBERED = """
 CREATE SCHEMA bench;
 CREATE TABLE bench.owners AS
-SELECT id, slug, CASE slug WHEN 'big' THEN 0 ELSE substr(slug, 7)::int END AS number,
-    CASE slug WHEN 'big' THEN {agents} ELSE 1 END AS agents,
-    CASE slug WHEN 'big' THEN {deployments} ELSE {small_deployments} END AS deployments,
-    CASE slug WHEN 'big' THEN {upgrades} ELSE {small_upgrades} END AS upgrades
-FROM portal_organization WHERE slug = 'big' OR slug LIKE 'small-%';
+SELECT id, slug, CASE slug WHEN 'big' THEN 0 WHEN 'tenth' THEN {tenth} ELSE substr(slug, 7)::int END AS number,
+    CASE slug WHEN 'big' THEN {agents} WHEN 'tenth' THEN {agents} / 10 ELSE 1 END AS agents,
+    CASE slug WHEN 'big' THEN {deployments} WHEN 'tenth' THEN {deployments} / 10 ELSE {small_deployments} END
+        AS deployments,
+    CASE slug WHEN 'big' THEN {upgrades} WHEN 'tenth' THEN {upgrades} / 10 ELSE {small_upgrades} END AS upgrades
+FROM portal_organization WHERE slug IN ('big', 'tenth') OR slug LIKE 'small-%';
 CREATE TABLE bench.deployments AS
 SELECT o.id AS organization_id, o.slug, n, o.number, md5('deployment ' || o.number || ' ' || n)::uuid AS id,
     md5('agent ' || o.number || ' ' || (n % o.agents))::uuid AS agent_id,
     ({statuses}::text[])[1 + n % {status_count}] AS status,
-    CASE WHEN o.number > 0 THEN {small_events} ELSE COALESCE(({events_of}::jsonb ->> n::text)::int, {events_each}) END
-        AS events,
+    CASE WHEN o.slug LIKE 'small-%' THEN {small_events}
+        ELSE COALESCE(({events_of}::jsonb ->> n::text)::int, {events_each})
+            / CASE WHEN o.slug = 'tenth' AND n = {large} THEN 10 ELSE 1 END
+    END AS events,
     now() - interval '1 day' - interval '399 days' * (1 - n / o.deployments::float) AS created_at
 FROM bench.owners o, generate_series(1, o.deployments) n;
 CREATE TABLE bench.upgrades AS
@@ -181,13 +189,19 @@ class Writer:
 
 
 def make_people() -> User:
-    """Create the organizations and the person who is measured, an admin of `big` alone. Call in all organizations."""
+    """Create the organizations and the people who are measured, an admin of `big` alone and one of `tenth` alone.
+
+    Call in all organizations.
+    """
     person = User.objects.create_user(*PERSON, name="Bench")
     big = make_organization("big", "Big", upgrade_trigger_limit=1000)
     small = [make_organization(f"small-{number}", f"Small {number}") for number in range(1, SMALL_ORGANIZATIONS + 1)]
     other = User.objects.create_user("other@example.com", None)
     accepted = Organization.objects.get(pk=big.pk).created_at
     Membership.objects.create(organization=big, user=person, role=Role.ADMIN, accepted_at=accepted)
+    tenth = make_organization("tenth", "Tenth", upgrade_trigger_limit=1000)
+    of_tenth = User.objects.create_user(*PERSON_OF_TENTH, name="Bench of tenth")
+    Membership.objects.create(organization=tenth, user=of_tenth, role=Role.ADMIN, accepted_at=accepted)
     Membership.objects.bulk_create(
         Membership(organization=each, user=other, role=Role.ADMIN, accepted_at=accepted) for each in small
     )
@@ -203,7 +217,9 @@ def load(connection: psycopg.Connection[Any], person: User, scale: int) -> None:
     writer = Writer(connection)
     with connection.transaction():
         number_rows(writer, scale)
-        load_deployments(writer, person, scale)
+        load_agents(writer)
+        load_deployments(writer, person)
+        load_events(writer, person, scale)
         load_upgrades(writer, person)
         writer.run(FLOOR)
     connection.autocommit = True
@@ -224,6 +240,8 @@ def number_rows(writer: Writer, scale: int) -> None:
         status_count=len(STATUSES),
         events_of=Jsonb({LARGE: LARGE_EVENTS * scale, **EVENTS_OF}),
         events_each=EVENTS_EACH,
+        large=LARGE,
+        tenth=TENTH,
         patterns=len(PATTERNS),
     )
     with writer.connection.cursor() as cursor:
@@ -275,8 +293,7 @@ def summarize(rollouts: list[tuple[int, str, str, str, str | None]]) -> tuple[st
     return overall.value, validation, message, " ".join(errors) or None, good, len(statuses) - good
 
 
-def load_deployments(writer: Writer, person: User, scale: int) -> None:
-    image = "'111111111111.dkr.ecr.eu-central-1.amazonaws.com/bench-agent:v1.' || (n % 7)"
+def load_agents(writer: Writer) -> None:
     writer.insert(
         Agent,
         "bench.owners o, generate_series(0, o.agents - 1) n",
@@ -285,13 +302,16 @@ def load_deployments(writer: Writer, person: User, scale: int) -> None:
             "organization": "o.id",
             "name": "'Agent ' || n",
             "description": "'Answers questions about the product, in several languages.'",
-            "image": image,
+            "image": IMAGE,
             "cpu": "256",
             "memory": "512",
             "environment": """'{"LOG_LEVEL": "info"}'""",
             "created_at": "now() - interval '400 days' + n * interval '1 hour'",
         },
     )
+
+
+def load_deployments(writer: Writer, person: User) -> None:
     runs = "status IN ('ready', 'running')"
     cycle = str(len(CYCLE))
     writer.insert(
@@ -307,7 +327,7 @@ def load_deployments(writer: Writer, person: User, scale: int) -> None:
             "replicas": "1 + n % 4",
             "observed_generation": "1",
             "version": "'v1.' || (n % 7)",
-            "image": image,
+            "image": IMAGE,
             "cpu": "256",
             "memory": "512",
             "environment": """'{"LOG_LEVEL": "info"}'""",
@@ -333,7 +353,11 @@ def load_deployments(writer: Writer, person: User, scale: int) -> None:
             "ended_at": "CASE WHEN status IN ('failed', 'killed', 'stopped') THEN created_at + interval '10 minutes' END",
         },
     )
-    # The events of a deployment lie beside each other, as they do where a deployment writes its own in one go.
+
+
+def load_events(writer: Writer, person: User, scale: int) -> None:
+    """Write the events of a deployment beside each other, as they lie where a deployment writes its own in one go."""
+    cycle = len(CYCLE)
     writer.insert(
         DeploymentEvent,
         "(SELECT d.*, s FROM bench.deployments d, generate_series(1, d.events) s) AS e"

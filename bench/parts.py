@@ -136,29 +136,34 @@ def start_redis(socket_path: Path) -> None:
     wait_for(socket_path.exists)
 
 
-def start_aws() -> LocalAws:
-    """Start the local AWS without its limits, with the platform of `big` in it, and enter the platform's addresses."""
+def start_aws(*slugs: str) -> LocalAws:
+    """Start the local AWS without its limits, with the platforms of these organizations, by default that of `big`."""
     local_aws = LocalAws.start()
     atexit.register(local_aws.stop)
     local_aws.throttling(enabled=False)
-    with all_organizations("the bench points it to its own platform"):
-        big = Organization.objects.get(slug="big")
-        parts = ("agent", "orchestrator", "customer-portal")
-        image = "111111111111.dkr.ecr.eu-central-1.amazonaws.com/big-{}:v9.1"
-        local_aws.seed(
-            cluster=big.cluster,
-            images=[{"repository": f"big-{part}", "tags": ["v9.1", "latest"]} for part in parts],
-            services=[
-                {"name": f"big-{part}-service", "desired_count": 2, "image": image.format(part)} for part in parts
-            ],
-        )
-        addresses = {
-            f"platform_{field}_url": local_aws.platform_url("big", part)
-            for field, part in zip(("agent", "orchestrator", "portal"), parts, strict=True)
-        }
-        Organization.objects.filter(pk=big.pk).update(**addresses)
+    with all_organizations("the bench points each to its own platform"):
+        for organization in Organization.objects.filter(slug__in=slugs or ["big"]):
+            seed_platform(local_aws, organization)
     os.environ["AWS_ENDPOINT_URL"] = local_aws.url
     return local_aws
+
+
+def seed_platform(local_aws: LocalAws, organization: Organization) -> None:
+    """Create the organization's three services and their images in the local AWS, and enter the platform's addresses."""
+    slug, names = organization.slug, ("agent", "orchestrator", "customer-portal")
+    image = f"111111111111.dkr.ecr.eu-central-1.amazonaws.com/{slug}-{{}}:v9.1"
+    local_aws.seed(
+        cluster=organization.cluster,
+        images=[{"repository": f"{slug}-{name}", "tags": ["v9.1", "latest"]} for name in names],
+        services=[
+            {"name": f"{slug}-{name}-service", "desired_count": 2, "image": image.format(name)} for name in names
+        ],
+    )
+    addresses = {
+        f"platform_{field}_url": local_aws.platform_url(slug, name)
+        for field, name in zip(("agent", "orchestrator", "portal"), names, strict=True)
+    }
+    Organization.objects.filter(pk=organization.pk).update(**addresses)
 
 
 class Server:

@@ -24,6 +24,8 @@ from upgrades.models import Upgrade
 
 API, PAGE, FRAGMENT, WRITE, TRIGGER = "api", "page", "fragment", "write", "trigger"
 Headers = dict[str, str]
+# How far down the longest list of events a page of it is read.
+FAR = 150_000
 # Rows that writes use, of each kind. A window that has used them all ends early.
 WRITE_ROWS = 600
 
@@ -79,10 +81,10 @@ class Caller:
                 self.cookies |= {key: morsel.value for key, morsel in SimpleCookie(value).items()}
         return status, body
 
-    def sign_in(self) -> None:
+    def sign_in(self, person: tuple[str, str] = data.PERSON) -> None:
         """Sign in through the API."""
         self.send(self.build("GET", "/api/v1/auth/session"))
-        email, password = data.PERSON
+        email, password = person
         status, body = self.send(self.build("POST", "/api/v1/auth/login", {"email": email, "password": password}))
         if status != 200:
             raise RuntimeError(f"Sign-in failed: {status} {body.decode()[:500]}")
@@ -101,6 +103,7 @@ class Caller:
 class Objects:
     """What the requests name: objects of the measured organization."""
 
+    slug: str
     organization: UUID
     detailed: UUID
     medium: UUID
@@ -112,17 +115,21 @@ class Objects:
 
 
 @all_organizations("the bench measures one and looks up its objects")
-def find_objects() -> Objects:
-    big = Organization.objects.get(slug="big")
+def find_objects(slug: str = "big") -> Objects:
+    big, number = Organization.objects.get(slug=slug), 0 if slug == "big" else data.TENTH
     mine = Deployment.objects.filter(organization=big)
-    ready = mine.filter(status="ready").exclude(pk__in=[data.number_id("deployment", n) for n in (1, 2, 3)])
+    detailed, medium, large = (
+        data.number_id("deployment", each, number) for each in (data.DETAILED, data.MEDIUM, data.LARGE)
+    )
+    ready = mine.filter(status="ready").exclude(pk__in=[detailed, medium, large])
     stopped = mine.filter(status__in=["stopped", "failed"])
     newest = Upgrade.objects.filter(organization=big).order_by("-created_at", "-id")[0]
     return Objects(
+        slug=slug,
         organization=big.pk,
-        detailed=data.number_id("deployment", data.DETAILED),
-        medium=data.number_id("deployment", data.MEDIUM),
-        large=data.number_id("deployment", data.LARGE),
+        detailed=detailed,
+        medium=medium,
+        large=large,
         upgrade_id=newest.upgrade_id,
         agents=list(big.agents.order_by("name").values_list("pk", flat=True)[: data.AGENTS]),
         ready=list(ready.order_by("created_at").values_list("pk", flat=True)[: 3 * WRITE_ROWS]),
@@ -133,10 +140,10 @@ def find_objects() -> Objects:
 class Undo:
     """Puts the rows back that writes have changed, so that each window finds the same. Through an administrator."""
 
-    def __init__(self, postgres: Postgres, objects: Objects) -> None:
+    def __init__(self, postgres: Postgres, *objects: Objects) -> None:
         self.admin = postgres.admin
         self.since = datetime.now(UTC)
-        ids = [*objects.ready, *objects.stopped]
+        ids = [pk for each in objects for pk in (*each.ready, *each.stopped)]
         self.admin.execute(
             "CREATE TABLE bench.before AS SELECT * FROM deployments_deployment WHERE id = ANY(%s)", [ids]
         )
@@ -184,14 +191,15 @@ def build_probes(product: Caller) -> list[Route]:
 
 def build_reads(product: Caller, plain: Caller, objects: Objects) -> list[Route]:
     def read(path: str) -> bytes:
-        return product.build("GET", f"/api/v1/{path}", X_Organization="big", Accept="application/json")
+        return product.build("GET", f"/api/v1/{path}", X_Organization=objects.slug, Accept="application/json")
 
     def record(name: str, path: str, plain_path: str, statement: str) -> Route:
         return Route(name, API, request=read(path), plain=plain.build("GET", f"/{plain_path}"), statement=statement)
 
     organization, large = objects.organization, f"deployments/{objects.large}/events?limit=100"
     medium, one = f"deployments/{objects.medium}/events?limit=100", f"deployments/{objects.detailed}"
-    far, upgrade = f"{large}&skip=150000", objects.upgrade_id
+    skip = FAR if objects.slug == "big" else FAR // 10
+    far, upgrade = f"{large}&skip={skip}", objects.upgrade_id
     no_match = read("deployments?limit=50&q=no-such-agent")
     return [
         record("list 50", "deployments?limit=50", "deployments?limit=50", floor.list_statement(organization)),
@@ -206,7 +214,7 @@ def build_reads(product: Caller, plain: Caller, objects: Objects) -> list[Route]
         record("events small", medium, medium, floor.events_statement(objects.medium)),
         record("events large", large, large, floor.events_statement(objects.large)),
         record(
-            "events large skip", far, far.replace("skip=", "offset="), floor.events_statement(objects.large, 150_000)
+            "events large skip", far, far.replace("skip=", "offset="), floor.events_statement(objects.large, skip)
         ),
         record("history 50", "deployments/upgrades?limit=50", "upgrades?limit=50", floor.history_statement(organization)),
         record("upgrade", f"deployments/upgrade/{upgrade}", f"upgrades/{upgrade}", floor.upgrade_statement(upgrade)),
@@ -215,12 +223,15 @@ def build_reads(product: Caller, plain: Caller, objects: Objects) -> list[Route]
 
 
 def build_pages(product: Caller, objects: Objects) -> list[Route]:
+    home = f"/o/{objects.slug}/"
     paths = {
-        "list": "/o/big/deployments/",
-        "detail": f"/o/big/deployments/{objects.detailed}/",
-        "history": "/o/big/upgrades/",
-        "upgrade": f"/o/big/upgrades/{objects.upgrade_id}/",
-        "overview": "/o/big/",
+        "list": f"{home}deployments/",
+        "detail": f"{home}deployments/{objects.detailed}/",
+        "history": f"{home}upgrades/",
+        "upgrade": f"{home}upgrades/{objects.upgrade_id}/",
+        "upgrade form": f"{home}upgrades/new?service=all",
+        "agents": f"{home}agents/",
+        "overview": home,
     }
     pages = [
         Route(f"page {name}", PAGE, request=product.build("GET", path, Accept="text/html"))
@@ -238,6 +249,27 @@ def build_pages(product: Caller, objects: Objects) -> list[Route]:
     return pages + fragments
 
 
+def build_orders(product: Caller, objects: Objects) -> list[Route]:
+    """Return the lists in other orders and with filters, which `make bench-growth` measures as well."""
+    queries = {
+        "list oldest": "deployments/?sort=created_at",
+        "list by status": "deployments/?sort=status",
+        "list by replicas": "deployments/?sort=-replicas",
+        "list by agent": "deployments/?sort=agent",
+        "list killed": "deployments/?status=killed",
+        "list q no match by replicas": "deployments/?q=no-such-agent&sort=-replicas",
+        "history failed": "upgrades/?status=FAILED",
+        "history of a service": "upgrades/?service=agent",
+        "history of a version": "upgrades/?version=v0",
+        "search no match": "search/?q=no-such-thing",
+        "activity": "activity/",
+    }
+    return [
+        Route(f"page {name}", PAGE, request=product.build("GET", f"/o/{objects.slug}/{path}", Accept="text/html"))
+        for name, path in queries.items()
+    ]
+
+
 def build_writes(product: Caller, objects: Objects, undo: Undo) -> list[Route]:
     def each(ids: list[UUID], method: str, suffix: str, body: Any = None) -> Callable[[], Iterator[bytes]]:
         requests = [product.build(method, f"/api/v1/deployments/{one}{suffix}", body) for one in ids]
@@ -248,13 +280,13 @@ def build_writes(product: Caller, objects: Objects, undo: Undo) -> list[Route]:
             "POST",
             "/api/v1/deployments",
             {"agent_id": str(objects.agents[n % len(objects.agents)])},
-            X_Organization="big",
+            X_Organization=objects.slug,
         )
         for n in range(WRITE_ROWS)
     ]
     thirds = [objects.ready[at::3] for at in range(3)]
     body = {"service": "agent", "version": "latest", "force_new_deployment": True, "reason": "OPS-1: bench"}
-    trigger = product.build("POST", "/api/v1/deployments/upgrade", body, X_Organization="big")
+    trigger = product.build("POST", "/api/v1/deployments/upgrade", body, X_Organization=objects.slug)
     back = undo.deployments
     return [
         Route("create", WRITE, 201, requests=lambda: iter(creates), reset=back),

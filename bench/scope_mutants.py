@@ -92,20 +92,8 @@ MUTANTS = (
     Mutant(
         "one upgrade on a page",
         "upgrades/pages/context.py",
-        """Upgrade.objects.visible_to(request.user)
-        .for_record()
-        .select_related(None)
-        .select_related("stop_requested_by", "rolls_back", "validation_run")
-        .prefetch_related("rollbacks__rollouts", "rolls_back__rollouts", "checks")
-        .filter(organization=organization, upgrade_id=upgrade_id)
-""",
-        """Upgrade.objects
-        .for_record()
-        .select_related(None)
-        .select_related("stop_requested_by", "rolls_back", "validation_run")
-        .prefetch_related("rollbacks__rollouts", "rolls_back__rollouts", "checks")
-        .filter(upgrade_id=upgrade_id)
-""",
+        'Upgrade.objects.filter(organization=Given("organization"), upgrade_id',
+        "Upgrade.objects.filter(upgrade_id",
     ),
     Mutant(
         "one upgrade in the API",
@@ -116,7 +104,7 @@ MUTANTS = (
     Mutant(
         "open upgrades of the overview",
         "upgrades/pages/lanes.py",
-        "Upgrade.objects.filter(organization=organization, status__in=OPEN)",
+        'Upgrade.objects.filter(organization=Given("organization"), status__in=OPEN)',
         "Upgrade.objects.filter(status__in=OPEN)",
     ),
     Mutant(

@@ -28,7 +28,7 @@ from deployments.container_spec import (
 )
 from deployments.events import change_with_event, create_with_event, make_change
 from deployments.models import AGENT_NAME_ONCE, Agent, Deployment, Revision
-from deployments.revisions import add_revision, get_settings, lock_agent, must_roll
+from deployments.revisions import add_revision, get_settings, lock_agent, must_roll, new_revision
 from deployments.secret_references import reference_errors
 from deployments.states import FROM, Command, DesiredState, EventType, Status
 from portal import soft_cache
@@ -36,7 +36,7 @@ from portal.access import require
 from portal.after_response import write_after_response
 from portal.audit import record
 from portal.aws.ecr import parse_image
-from portal.database.statements import Given, UpdateStatement, prepare
+from portal.database.statements import Given, UpdateStatement, insert, prepare
 from portal.errors import PortalError, is_unique_violation, shortened
 from portal.idempotency import KeyUse
 from portal.models import AuditKind, Organization, Role, User
@@ -123,7 +123,8 @@ def update_agent(agent: Agent, *, actor: User, not_secrets: list[str] | None = N
             save_agent(locked, changed)
             # Only the names: a value may be a secret that was entered by mistake.
             audit(AuditKind.AGENT_CHANGED, agent, actor, {"fields": sorted(changed)} | said)
-    agent.refresh_from_db(fields=AGENT_FIELDS)
+    for name in AGENT_FIELDS:
+        setattr(agent, name, getattr(locked, name))
     return agent
 
 
@@ -212,8 +213,12 @@ def create_deployment(
     def make() -> Deployment:
         refuse_bad_replicas(organization, replicas)
         refuse_invalid({"version": errors} if version and (errors := version_errors(version)) else {})
-        deployment = new_deployment(agent, actor, replicas, version)
-        create_with_event(deployment, key=key, actor=actor.email, detail=f"{replicas} of {deployment.image}")
+        find_cluster(organization)
+        lock_agent(agent.pk)
+        revision = new_current_revision(agent, version, actor)
+        deployment = deploy_revision(revision, actor, replicas, is_version_pinned=bool(version))
+        said = {"actor": actor.email, "detail": f"{replicas} of {deployment.image}"}
+        create_with_event(deployment, key=key, revision=revision, **said)
         audit(AuditKind.DEPLOYMENT_CREATED, deployment, actor, request)
         dispatch_deployment(deployment)
         return deployment
@@ -222,14 +227,17 @@ def create_deployment(
 
 
 def new_deployment(agent: Agent, actor: User, replicas: int, version: str | None) -> Deployment:
-    """Create a deployment of a new revision with the agent's settings. `version` replaces the image's tag."""
+    """Return a deployment of a new revision with the agent's settings. The revision is saved, the deployment is not yet."""
     find_cluster(agent.organization)  # before the revision
-    revision = add_current_revision(agent, version, actor)
+    with transaction.atomic():
+        lock_agent(agent.pk)
+        revision = new_current_revision(agent, version, actor)
+        insert([revision])
     return deploy_revision(revision, actor, replicas, is_version_pinned=bool(version))
 
 
-def add_current_revision(agent: Agent, version: str | None, actor: User) -> Revision:
-    """Record a revision with the agent's settings, and with the version that was chosen instead of the image's tag."""
+def new_current_revision(agent: Agent, version: str | None, actor: User) -> Revision:
+    """Return a new revision with the agent's settings, not yet saved. `version` replaces the image's tag."""
     image = with_version(agent.image, version) if version else agent.image
     settings = {
         "image": image,
@@ -238,7 +246,7 @@ def add_current_revision(agent: Agent, version: str | None, actor: User) -> Revi
         "memory": agent.memory,
         "environment": agent.environment,
     }
-    return add_revision(agent, settings, actor=actor, digest=parse_image(image).digest)
+    return new_revision(agent, settings, actor=actor, digest=parse_image(image).digest)
 
 
 def deploy_revision(revision: Revision, actor: User, replicas: int, *, is_version_pinned: bool = False) -> Deployment:
@@ -335,7 +343,9 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
         if row.status == Status.FAILED:
             pinned = row.version if row.is_version_pinned else None
             agent = Agent.objects.get(pk=row.agent_id)
-            fields |= build_new_generation(row, add_current_revision(agent, pinned, actor))
+            revision = new_current_revision(agent, pinned, actor)
+            insert([revision])
+            fields |= build_new_generation(row, revision)
         data = {"generation": fields.get("generation")}
         return Change(EventType.RESTART, AuditKind.DEPLOYMENT_RESTARTED, fields, data)
 

@@ -7,7 +7,7 @@ from django.db import connection
 from django.db.models import F, QuerySet
 from django.db.models.expressions import RawSQL
 
-from deployments.models import Deployment
+from deployments.models import Deployment, Revision
 from deployments.states import EventType
 from portal.database.statements import Given, UpdateStatement, insert_sql, set_inserted
 from portal.idempotency import KeyUse
@@ -15,7 +15,7 @@ from portal.idempotency import KeyUse
 # The row lock of the UPDATE orders the events of a deployment. The clock is read under this lock, so that sequence and
 # created_at always have the same order.
 RECORD = """
-WITH changed AS ({change} RETURNING id, organization_id, events_count, status){key}
+WITH {before}changed AS ({change} RETURNING id, organization_id, events_count, status){key}
 INSERT INTO deployments_deploymentevent (
     id, organization_id, deployment_id, sequence, event_type, status, node_id, error_message, detail, actor, created_at
 )
@@ -74,24 +74,38 @@ def change_with_event(
     return execute(filled, key, event_values(event_type, status, **said))
 
 
-def create_with_event(deployment: Deployment, *, key: KeyUse | None, **said: str) -> None:
-    """Insert the deployment with its first event, and store the key. As change_with_event."""
+def create_with_event(
+    deployment: Deployment, *, key: KeyUse | None, revision: Revision | None = None, **said: str
+) -> None:
+    """Insert the deployment with its first event, and its revision if that is new; store the key. As change_with_event."""
     deployment.events_count, deployment.event_counts = 1, {f"{EventType.CREATE}|{deployment.status}": 1}
-    execute(insert_sql([deployment]), key, event_values(EventType.CREATE, deployment.status, **said))
-    set_inserted(deployment, deployment.pk)
+    before = insert_sql([revision]) if revision else None
+    execute(insert_sql([deployment]), key, event_values(EventType.CREATE, deployment.status, **said), before)
+    for each in (deployment, *([revision] if revision else [])):
+        set_inserted(each, each.pk)
 
 
 def event_values(event_type: EventType, status: str, *, actor: str, detail: str = "") -> list[Any]:
     return [event_type.value, status, None, None, detail, actor, None]
 
 
-def execute(change: tuple[str, Any], key: KeyUse | None, event: list[Any]) -> bool:
-    """Run the change, the key's statement and the event's as one. Return whether a row was changed."""
+def execute(
+    change: tuple[str, Any], key: KeyUse | None, event: list[Any], before: tuple[str, list[Any]] | None = None
+) -> bool:
+    """Run the change, the key's statement and the event's as one. Return whether a row was changed.
+
+    `before`: an INSERT that the change refers to.
+    """
     statement, parameters = change
+    insertion, inserted = before or ("", [])
     store, key_parameters = key.store_sql("changed") if key else ("", [])
     with connection.cursor() as cursor:
         cursor.execute(
-            RECORD.format(change=statement, key=f", used AS ({store})" if store else ""),
-            [*parameters, *key_parameters, *event],
+            RECORD.format(
+                before=f"inserted AS ({insertion}), " if insertion else "",
+                change=statement,
+                key=f", used AS ({store})" if store else "",
+            ),
+            [*inserted, *parameters, *key_parameters, *event],
         )
         return bool(cursor.rowcount)

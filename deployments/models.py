@@ -6,6 +6,7 @@ a trigger keeps `DeploymentCount` (migration 0002), and the statement that inser
 """
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self
@@ -39,6 +40,9 @@ NOT_IN_CLOUDWATCH = (
     "This deployment does not write to CloudWatch Logs: the platform's agent service, from which it takes its log "
     "configuration, has no awslogs driver. Look for the lines where its log router sends them."
 )
+
+
+MAX_NUMBER = 2**31 - 1  # of a revision
 
 
 class AgentQuerySet(TenantQuerySet["Agent"]):
@@ -113,7 +117,7 @@ class Agent(models.Model):
 
 
 class RevisionQuerySet(TenantQuerySet["Revision"]):
-    def for_list(self, agent: Agent | models.OuterRef) -> Self:
+    def for_list(self, agent: Agent | Combinable) -> Self:
         """Return the agent's revisions, newest first, as for_detail() does."""
         return self.filter(agent=agent).for_detail().order_by("-number")
 
@@ -126,6 +130,14 @@ class RevisionQuerySet(TenantQuerySet["Revision"]):
             live_deployments=count_live(live_revision=models.OuterRef("pk")),
             target_deployments=count_live(target_revision=models.OuterRef("pk")),
         )
+
+
+def find_numbers(revisions: RevisionQuerySet, *numbers: int) -> list["Revision | None"]:
+    """Return the revisions with these numbers, None for one that does not exist. *Costs* one query."""
+    found = {
+        each.number: each for each in revisions.filter(number__in=[each for each in numbers if each <= MAX_NUMBER])
+    }
+    return [found.get(number) for number in numbers]
 
 
 class Revision(models.Model):
@@ -164,7 +176,11 @@ class Revision(models.Model):
 class DeploymentQuerySet(TenantQuerySet["Deployment"]):
     def current(self, agent: Agent) -> Self:
         """Return the agent's deployments that count now: the live ones, and the newest one if it failed."""
-        of_agent = self.filter(organization=agent.organization_id, agent=agent)
+        return self.current_of(agent.organization_id, agent)
+
+    def current_of(self, organization: Any, agent: Any) -> Self:
+        """Return the same, of values or placeholders."""
+        of_agent = self.filter(organization=organization, agent=agent)
         newest = of_agent.order_by("-created_at", "-id").values("pk")[:1]
         return of_agent.filter(models.Q(status__in=LIVE) | models.Q(pk__in=newest, status=Status.FAILED))
 
@@ -384,13 +400,18 @@ class DeploymentCount(models.Model):
 
 def counts_by_status(organization: Organization) -> dict[str, int]:
     """Return the number of deployments in each status, including 0. *Costs* one query over counters."""
-    counted = dict(
-        DeploymentCount.objects.filter(organization=organization)
-        .values_list("status")
-        .annotate(total=models.Sum("count"))
-        .values_list("status", "total")
-    )
-    return {status: counted.get(status, 0) for status in Status.values}
+    return with_every_status(count_rows(organization))
+
+
+def count_rows(organization: Any) -> models.QuerySet[Any]:
+    """Return status and number of the statuses that deployments of the organization, or of a placeholder, have."""
+    counts = DeploymentCount.objects.filter(organization=organization)
+    return counts.values_list("status").annotate(total=models.Sum("count")).values_list("status", "total")
+
+
+def with_every_status(counted: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return the number of each status, 0 for those that are not among the counted ones."""
+    return dict.fromkeys(Status.values, 0) | dict(counted)
 
 
 EVENT_FIELDS = (

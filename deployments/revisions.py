@@ -7,10 +7,12 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Max
+from django.db.models.expressions import RawSQL
 
 from deployments.container_spec import is_secret_reference
 from deployments.models import Agent, Deployment, Revision
 from deployments.states import Status
+from portal.database.statements import insert
 from portal.models import User
 
 # The settings that a revision shares with a deployment. The agent has all but the version, which its image names.
@@ -28,6 +30,33 @@ class Difference:
     is_secret: bool = False
 
 
+# Right under the lock on the agent (lock_agent), in a statement of its own or one that begins after it.
+NEXT_NUMBER = "(SELECT COALESCE(MAX(number), 0) + 1 FROM deployments_revision WHERE agent_id = %s)"
+
+
+def new_revision(
+    agent: Agent,
+    settings: dict[str, Any],
+    *,
+    actor: User,
+    digest: str | None = None,
+    restored_from: Revision | None = None,
+) -> Revision:
+    """Return the next revision of the agent, not yet saved. `settings` has the keys SETTINGS.
+
+    The statement that inserts it counts its number, so the caller locks the agent before (lock_agent).
+    """
+    return Revision(
+        organization_id=agent.organization_id,
+        agent=agent,
+        number=RawSQL(NEXT_NUMBER, [agent.pk]),  # noqa: S611 - our own
+        digest=digest,
+        restored_from=restored_from,
+        created_by=actor,
+        **settings,
+    )
+
+
 @transaction.atomic(savepoint=False)
 def add_revision(
     agent: Agent,
@@ -39,19 +68,12 @@ def add_revision(
 ) -> Revision:
     """Record the next revision of the agent. A caller that also locks deployments calls lock_agent before.
 
-    `settings` has the keys SETTINGS. *Costs* three queries.
+    `settings` has the keys SETTINGS. *Costs* two queries, and one when its number is read.
     """
     lock_agent(agent.pk)
-    newest = find_newest_number(agent)
-    return Revision.objects.create(
-        organization_id=agent.organization_id,
-        agent=agent,
-        number=newest + 1,
-        digest=digest,
-        restored_from=restored_from,
-        created_by=actor,
-        **settings,
-    )
+    revision = new_revision(agent, settings, actor=actor, digest=digest, restored_from=restored_from)
+    insert([revision])
+    return revision
 
 
 def lock_agent(agent_id: UUID) -> None:

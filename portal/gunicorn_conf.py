@@ -16,9 +16,11 @@ from typing import Any
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
 from django.conf import settings
+from django.template.loader import get_template
 
 # Imported before the workers are forked, so that they share its memory.
 from portal import draining
+from portal.aws.credentials import load_models
 from portal.local.exposure import on_starting as on_starting
 
 workers = settings.WEB_PROCESSES
@@ -41,6 +43,8 @@ preload_app = True
 def when_ready(server: Any) -> None:
     """Run in the parent when it listens, before it starts its workers."""
     import_module(settings.ROOT_URLCONF)  # every page, before a worker accepts its first request
+    load_templates()
+    load_models()
     gc.collect()
     gc.freeze()  # the collector of a worker would write to every object, and so copy the shared memory
     if hasattr(socket, "TCP_DEFER_ACCEPT"):
@@ -50,6 +54,13 @@ def when_ready(server: Any) -> None:
     if settings.WEB_DRAIN_SECONDS:
         signal.signal(signal.SIGTERM, drain)
         signal.signal(signal.SIGALRM, lambda _number, frame: server.signal(signal.SIGTERM, frame))
+
+
+def load_templates() -> None:
+    """Compile all templates of the portal, which Django keeps, so that the workers share them."""
+    directory = settings.BASE_DIR / "templates"
+    for path in directory.rglob("*.html"):
+        get_template(str(path.relative_to(directory)))
 
 
 def post_worker_init(worker: Any) -> None:

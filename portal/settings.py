@@ -538,6 +538,12 @@ GAUGES = [
 ATTENTION = ["deployments.pages.attention.find_failed"]
 # What charts show as bands: each function returns the changes of one organization (portal/web/observe/changes.py).
 CHANGES = ["upgrades.pages.changes.list_changes", "deployments.pages.changes.list_changes"]
+# The rows that the overview reads: each function returns query sets by name (portal/web/overview_rows.py).
+OVERVIEW = [
+    "portal.web.activity.select_recent",
+    "deployments.pages.attention.select_rows",
+    "upgrades.pages.overview.select_rows",
+]
 
 # --- Logs ----------------------------------------------------------------------------------------------------------
 

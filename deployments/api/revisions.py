@@ -14,7 +14,7 @@ from deployments import commands
 from deployments.api import reads
 from deployments.api.deployments import LOCATION, WRITE_ERRORS, find_agent
 from deployments.api.serializers import Envelope, StrictInteger
-from deployments.models import Agent, Revision
+from deployments.models import MAX_NUMBER, Agent, Revision, find_numbers
 from deployments.revisions import Difference, compare
 from portal.access import Policy, person
 from portal.api.routes import (
@@ -32,8 +32,6 @@ from portal.models import Scope
 from portal.times import utc
 
 Json = dict[str, Any]
-
-MAX_NUMBER = 2**31 - 1
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -158,8 +156,7 @@ def revisions(request: Request, agent_id: uuid.UUID) -> HttpResponse:
 def revision(request: Request, agent_id: uuid.UUID, number: int) -> Response:
     """Return one revision with its differences from another one, as values before and after."""
     compared_with = read_query(request, RevisionQuery)["compare"]
-    found = find_revision(request, find_agent(request, agent_id), number)
-    return respond(request, found, compared_with)
+    return respond(request, find_agent(request, agent_id), number, compared_with)
 
 
 @extend_schema(
@@ -187,16 +184,18 @@ def restore(request: Request, agent_id: uuid.UUID, number: int) -> Response:
         idempotency_key=get_idempotency_key(request),
     )
     location = reverse("api-revision", args=[agent.pk, made.number])
-    response = respond(request, find_revision(request, agent, made.number), None, status=201)
+    response = respond(request, agent, made.number, None, status=201)
     response["Location"] = location
     return response
 
 
-def respond(request: Request, found: Revision, compared_with: int | None, *, status: int = 200) -> Response:
-    if compared_with is None:
-        others = Revision.objects.visible_to(request.user).filter(agent=found.agent, number=found.number - 1)
-        return Response(full_record(found, others.first()), status=status)
-    return Response(full_record(found, find_revision(request, found.agent, compared_with)), status=status)
+def respond(request: Request, agent: Agent, number: int, compared_with: int | None, *, status: int = 200) -> Response:
+    """Return the response about a revision. *Raises* PortalError 404 if it or the one to compare with does not exist."""
+    revisions = Revision.objects.visible_to(request.user).filter(agent=agent).for_detail()
+    found, other = find_numbers(revisions, number, compared_with or number - 1)
+    if compared_with is not None:
+        found_or_404(other)
+    return Response(full_record(found_or_404(found), other), status=status)
 
 
 def find_revision(request: Request, agent: Agent, number: int) -> Revision:

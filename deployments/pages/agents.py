@@ -1,10 +1,12 @@
 """Pages of agents: list, detail with deployments, new and edit. They use the same queries and commands as the API."""
 
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import messages
+from django.db.models import UUIDField
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -18,6 +20,8 @@ from deployments.pages.agent_forms import AgentForm, build_initial
 from deployments.pages.forms import FIELDS_OF_COMMANDS
 from deployments.states import Status, find_worst
 from portal.access import Policy, get_page_organization, person, policy
+from portal.database.statements import Given
+from portal.database.together import Together
 from portal.errors import found_or_404
 from portal.models import Organization, User
 from portal.pagination import DEFAULT_LIMIT, paginate
@@ -52,20 +56,33 @@ def list_agents(request: HttpRequest, slug: str) -> HttpResponse:
 def detail(request: HttpRequest, slug: str, agent_id: UUID) -> HttpResponse:
     """Render the agent with its settings, its deployments and their worst status, and its newest revisions."""
     organization = get_page_organization(request, slug)
-    agent = find_agent(request, organization, agent_id)
-    of_agent = Deployment.objects.visible_to(request.user).current(agent)
-    current = of_agent.select_related("target_revision", "live_revision")
+    read = make_detail().read(organization=organization.pk, agent=agent_id)
+    agent: Agent = found_or_404(next(iter(read["agent"]), None))
+    current: list[Deployment] = read["current"]
     context = page_context(request, organization) | {
         "agent": agent,
         "status": find_worst({each.status for each in current}),
         "rolling": [each for each in current if each.is_rolling],
         "variables": build_variables(agent.environment),
-        "revisions": Revision.objects.visible_to(request.user).for_list(agent)[:REVISIONS_SHOWN],
+        "revisions": read["revisions"],
         "page": deployments_page(request.user, organization, skip=0, limit=DEPLOYMENTS_SHOWN, agent_id=agent.pk),
         "labels": dict(Status.choices),
         "opened_from": opened_from({"agent": str(agent.pk)}),
     }
     return render(request, "deployments/agents/detail.html", context)
+
+
+@cache
+def make_detail() -> Together:
+    """Return the statement of an agent with its current deployments and its newest revisions."""
+    agent, own = Given("agent", UUIDField()), Given("organization", UUIDField())
+    current = Deployment.objects.current_of(own, agent)
+    revisions = Revision.objects.filter(organization=own).for_list(agent)
+    return Together(
+        agent=Agent.objects.for_detail().filter(organization=own, pk=agent),
+        current=current.select_related("target_revision", "live_revision"),
+        revisions=revisions[:REVISIONS_SHOWN],
+    )
 
 
 @policy(Policy.OPERATOR)

@@ -1,30 +1,45 @@
 """The deployments that need attention on the overview: those that failed, with the last line that says why."""
 
 from datetime import timedelta
+from typing import Any
 from urllib.parse import urlencode
 
+from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils import timezone
 
-from deployments.models import Deployment
+from deployments.models import Deployment, count_rows
 from deployments.states import Status
 from portal.cloudwatch.last_error import read_last_error
+from portal.database.statements import Given
 from portal.models import Organization
 from portal.web.attention import Item, Level
 from portal.web.observe.time_window import around_event
+from portal.web.overview_rows import Rows
 
 SHOWN = 3
 # A newer failure is in the page's own window, the last hour.
 IN_LAST_HOUR = timedelta(minutes=50)
 
 
-def find_failed(organization: Organization) -> list[Item]:
+def select_rows() -> dict[str, QuerySet[Any]]:
+    """Return what the overview shows of deployments: the newest failed ones, and the number in each status."""
+    own = Given("organization")
+    failed = Deployment.objects.matching(own, status=Status.FAILED).select_related("agent")
+    return {
+        "failed_deployments": failed.order_by("-created_at", "-id")[: SHOWN + 1],
+        "deployments_by_status": count_rows(own),
+    }
+
+
+def find_failed(organization: Organization, rows: Rows) -> list[Item]:
     """Return an item for each of the newest failed deployments, and one for the rest.
 
-    *Costs* one query, however many there are, and the reads of read_last_error.
+    *Costs* the reads of read_last_error.
     """
-    failed = Deployment.objects.matching(organization, status=Status.FAILED).select_related("agent", "organization")
-    newest = list(failed.order_by("-created_at", "-id")[: SHOWN + 1])
+    newest: list[Deployment] = rows["failed_deployments"]
+    for each in newest:
+        each.organization = organization
     items = [describe_failed(deployment) for deployment in newest[:SHOWN]]
     if len(newest) > SHOWN:
         url = f"{reverse('deployments:list', args=[organization.slug])}?status={Status.FAILED}"

@@ -5,12 +5,13 @@ from uuid import UUID
 
 from django import forms
 from django.contrib import messages
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from deployments import commands
-from deployments.models import Agent, Deployment, Revision
+from deployments.models import Agent, Deployment, Revision, find_numbers
 from deployments.pages.agents import build_variables, find_agent
 from deployments.revisions import compare, find_newest_number, must_roll
 from portal.access import Policy, get_page_organization, person, policy
@@ -35,11 +36,10 @@ def list_revisions(request: HttpRequest, slug: str, agent_id: UUID) -> HttpRespo
     organization = get_page_organization(request, slug)
     agent = find_agent(request, organization, agent_id)
     rows = Revision.objects.visible_to(request.user).for_list(agent)
-    context = page_context(request, organization) | {
-        "agent": agent,
-        "page": paginate(rows, skip=get_skip(request), limit=DEFAULT_LIMIT),
-        "newest": find_newest_number(agent),
-    }
+    page = paginate(rows, skip=get_skip(request), limit=DEFAULT_LIMIT)
+    is_first = page.items and not page.skip
+    newest = page.items[0].number if is_first else find_newest_number(agent)
+    context = page_context(request, organization) | {"agent": agent, "page": page, "newest": newest}
     return render(request, "deployments/agents/revisions.html", context)
 
 
@@ -49,21 +49,22 @@ def detail(request: HttpRequest, slug: str, agent_id: UUID, number: int) -> Http
     """Render one revision. `?compare=` is the number of the revision to compare with, else the one before it."""
     organization = get_page_organization(request, slug)
     agent = find_agent(request, organization, agent_id)
-    revision = find_revision(request, agent, number)
-    others = Revision.objects.visible_to(request.user).filter(agent=agent)
+    revisions = Revision.objects.visible_to(request.user).filter(agent=agent)
     asked = request.GET.get("compare", "")
-    if asked.isascii() and asked.isdecimal() and len(asked) < 10:
-        other: Revision | None = found_or_404(others.filter(number=int(asked)).first())
-    else:
-        other = others.filter(number=number - 1).first()
+    is_asked = asked.isascii() and asked.isdecimal() and len(asked) < 10
+    found, other = find_numbers(revisions.for_detail(), number, int(asked) if is_asked else number - 1)
+    revision = found_or_404(found)
+    if is_asked:
+        found_or_404(other)
+    numbers = list(revisions.exclude(number=number).values_list("number", flat=True)[:OFFERED])
     context = page_context(request, organization) | {
         "agent": agent,
         "revision": revision,
         "variables": build_variables(revision.environment),
         "other": other,
         "differences": compare(other, revision) if other else [],
-        "numbers": list(others.exclude(number=number).values_list("number", flat=True)[:OFFERED]),
-        "newest": find_newest_number(agent),
+        "numbers": numbers,
+        "newest": max(number, *numbers[:1]) if numbers else number,
     }
     return render(request, "deployments/agents/revision.html", context)
 
@@ -74,8 +75,7 @@ def restore(request: HttpRequest, slug: str, agent_id: UUID, number: int) -> Htt
     """Show what the return to a revision changes (GET), then do it (POST)."""
     organization = get_page_organization(request, slug)
     agent = find_agent(request, organization, agent_id)
-    revision = find_revision(request, agent, number)
-    newest = found_or_404(Revision.objects.visible_to(request.user).filter(agent=agent).first())
+    revision, newest = find_with_newest(request, agent, number)
     form = RestoreForm(request.POST or None, initial={"newest": newest.number})
     status = 200
     if request.method == "POST":
@@ -99,10 +99,12 @@ def restore(request: HttpRequest, slug: str, agent_id: UUID, number: int) -> Htt
     return render(request, "deployments/agents/restore.html", context, status=status)
 
 
-def find_revision(request: HttpRequest, agent: Agent, number: int) -> Revision:
-    """Return a revision of the agent. *Raises* PortalError 404 if there is none with this number."""
-    visible = Revision.objects.visible_to(request.user).for_detail()
-    return found_or_404(visible.filter(agent=agent, number=number).first())
+def find_with_newest(request: HttpRequest, agent: Agent, number: int) -> tuple[Revision, Revision]:
+    """Return a revision of the agent, and the newest one. *Raises* PortalError 404 if there is none with this number."""
+    revisions = Revision.objects.visible_to(request.user).filter(agent=agent)
+    newest = revisions.order_by("-number").values("pk")[:1]
+    found = list(revisions.for_detail().filter(Q(number=number) | Q(pk=newest)).order_by("-number"))
+    return found_or_404(next((each for each in found if each.number == number), None)), found[0]
 
 
 def describe_effects(agent: Agent, revision: Revision, newest: Revision) -> list[str]:

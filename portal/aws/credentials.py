@@ -75,6 +75,8 @@ class _TargetSession:
     assuming: "Future[None] | None" = None
 
 
+# The services that the portal calls; their models are the same in each region.
+SERVICES, ANY_REGION = ("cloudwatch", "ecr", "ecs", "logs", "sts"), "eu-central-1"
 # Shared by all sessions: reading a service's model takes 10 MB and 0.2 seconds, and nothing in it depends on the session.
 _loader = create_loader()
 _target_sessions: dict[AwsSession, _TargetSession] = {}
@@ -186,6 +188,13 @@ def _get_target_session(wanted: AwsSession) -> _TargetSession:
             found = _TargetSession(_session(wanted))
         _target_sessions[wanted] = found
         return found
+
+
+def load_models() -> None:
+    """Read botocore's models of the services, some 10 MB, so that processes forked after this share them. No request."""
+    session = _session(AwsSession(region=ANY_REGION))
+    for service in SERVICES:
+        session.client(service, aws_access_key_id="none", aws_secret_access_key="none")  # noqa: S106 - nothing is sent
 
 
 def _session(wanted: AwsSession) -> boto3.Session:

@@ -6,6 +6,7 @@ two and sets the connection where they differ, so a new connection in the middle
 
 import re
 import select
+from functools import lru_cache
 from typing import Any
 
 from django.db.backends.postgresql import base, features, operations
@@ -22,8 +23,15 @@ END = b"SET portal.organizations = '{}'"
 MAX_PARAMETERS = 2**16 - 1
 
 
-# A page of an organization's rows. Django reads one row with LIMIT 1 or LIMIT 21.
-PAGE = re.compile(r'organization_id"? (?:=|IN) .* LIMIT (?!(?:1|21)\b)', re.DOTALL)
+# A page of an organization's rows. Django reads one row with LIMIT 1 or LIMIT 21, and the overview the newest few.
+PAGE = re.compile(r'organization_id"? (?:=|IN) .* LIMIT (?!21\b)\d\d', re.DOTALL)
+STATEMENTS_KEPT = 2000
+
+
+@lru_cache(maxsize=STATEMENTS_KEPT)
+def reads_page(query: str) -> bool:
+    """Return whether the statement reads a page of an organization's rows."""
+    return PAGE.search(query) is not None
 
 
 class Cursor(base.ServerBindingCursor):
@@ -35,7 +43,7 @@ class Cursor(base.ServerBindingCursor):
     """
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        if isinstance(query, str) and " LIMIT " in query and PAGE.search(query):
+        if isinstance(query, str) and " LIMIT " in query and reads_page(query):
             options["prepare"] = False
         return super().execute(query, params, **options)  # type: ignore[misc] # the stubs leave it out
 

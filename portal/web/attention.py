@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 from django.utils.text import slugify
 
 from portal.models import Organization
+from portal.web.overview_rows import Rows
 
 
 class Level(StrEnum):
@@ -61,13 +62,14 @@ class Attention:
         return sum(item.level != Level.NEWS for item in self.items)
 
 
-def find_attention(organization: Organization, silent: list[str], found: Iterable[Item] = ()) -> Attention:
+def find_attention(organization: Organization, rows: Rows, silent: list[str], found: Iterable[Item] = ()) -> Attention:
     """Return `found` with the items of all apps.
 
-    `silent`: the processes of the portal that have not been heard of. *Costs* what settings.ATTENTION costs.
+    `rows`: those of the overview. `silent`: the processes of the portal that have not been heard of.
+    *Costs* what settings.ATTENTION costs.
     """
-    sources: list[Callable[[Organization], list[Item]]] = [import_string(name) for name in settings.ATTENTION]
-    items = [*find_silent(silent), *found, *chain.from_iterable(source(organization) for source in sources)]
+    sources: list[Callable[[Organization, Rows], list[Item]]] = [import_string(name) for name in settings.ATTENTION]
+    items = [*find_silent(silent), *found, *chain.from_iterable(source(organization, rows) for source in sources)]
     return Attention(sorted(items, key=lambda item: list(Level).index(item.level)))
 
 

@@ -6,8 +6,9 @@ from django.views.decorators.http import require_safe
 
 from portal.access import Policy, get_page_organization, list_organizations, person, policy
 from portal.members.commands import list_invitations
-from portal.web.activity import find_recent
+from portal.web.activity import build_recent
 from portal.web.context import page_context
+from portal.web.overview_rows import read_overview
 
 
 @policy(Policy.SIGNED_IN)
@@ -30,5 +31,7 @@ def home(request: HttpRequest) -> HttpResponse:
 def overview(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the overview. Each app adds its part through a template tag, and what needs attention (attention.py)."""
     organization = get_page_organization(request, slug)
-    context = page_context(request, organization) | {"activity": find_recent(request, organization)}
+    context = page_context(request, organization) | {
+        "activity": build_recent(organization, read_overview(request, organization)["activity"])
+    }
     return render(request, "portal/web/overview.html", context)

@@ -1,5 +1,7 @@
 """The live fragments of deployments: what changes them changes their ETag, and else they cost a 304."""
 
+import html
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
@@ -144,3 +146,33 @@ def test_a_poll_marks_what_is_seen_as_watched(cast: Cast, client_for: SignedIn, 
 
         assert ready.watched_until is not None
         assert ready.watched_until > timezone.now() + timedelta(seconds=15)
+
+
+def test_a_watched_minute_costs_few_requests_and_kibibytes(cast: Cast, client_for: SignedIn, ready: Deployment) -> None:
+    """Ask as static/portal.js does: after `data-live` seconds, 1.5 times later after each 304, up to 10 s."""
+    client = client_for(cast.viewer)
+    page = client.get(address(ready)).content.decode()
+    blocks = re.findall(r'id="([\w-]+)"[^>]*? data-live="(\d+)"', page)
+    requests, size = 0, 0
+
+    for target, live in blocks:
+        pace, now, tag = float(live), float(live), page_tag(page, target)
+        while now < 60:
+            if requests == 3:
+                Deployment.objects.update(running_replicas=F("running_replicas") + 1)
+            answer = poll(client, address(ready), target, tag)
+            requests += 1
+            size += len(answer.content) + sum(len(name) + len(value) + 4 for name, value in answer.headers.items())
+            is_same = answer.status_code == 304
+            tag = answer["ETag"]
+            pace = min(pace * 1.5, max(float(live), 10)) if is_same else float(live)
+            now += pace
+
+    assert len(blocks) == 1
+    assert requests <= 12
+    assert size <= 30 * 1024
+
+
+def page_tag(page: str, target: str) -> str:
+    found = re.search(rf'id="{target}"[^>]*? data-tag="([^"]+)"', page)
+    return html.unescape(found[1]) if found else ""

@@ -159,8 +159,8 @@ def test_its_queries_do_not_grow_with_the_services(
     client = client_for(cast.viewer)
     client.get("/api/v1/auth/session")
 
-    # Organization with the rest of the frame and the revisions; upgrade with its run, rollouts, rollbacks, checks, events.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 6):
+    # The frame with the revisions; the upgrade with its run, rollouts, rollbacks, checks and entries.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 2):
         client.get(get_url(upgrade), headers=headers)
 
 

@@ -343,10 +343,9 @@ def test_its_queries_do_not_grow_with_the_past(
     client = client_for(cast.viewer)
     ask(client)
 
-    # Organization with the rest of the frame, last rollouts and their results (twice, for the plan and for the versions),
-    # past versions, open rollouts (with those of their upgrades), the blocker, the estimate, the last of this scope
-    # (with its rollouts).
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 12):
+    # The frame, the record of the services, past versions, open upgrades, the estimate, the last of this scope (with its
+    # rollouts).
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 7):
         ask(client, "service=all&force=1")
 
 

@@ -200,8 +200,8 @@ def test_its_queries_do_not_grow(
     client = client_for(cast.viewer)
     client.get(URL)
 
-    # Organization with the rest of the frame, last rollouts, their results.
-    with django_assert_num_queries(SIGNED_IN_QUERIES + 3):
+    # The frame, the record of the services.
+    with django_assert_num_queries(SIGNED_IN_QUERIES + 2):
         client.get(URL)
 
 

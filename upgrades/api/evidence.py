@@ -23,6 +23,7 @@ Json = dict[str, Any]
 def build_evidence(upgrade: Upgrade) -> Json:
     """Return the whole document. The upgrade must come from `for_record`. *Costs* four more queries for any upgrade."""
     prefetch_related_objects([upgrade], "checks")
+    rollbacks = sorted(upgrade.rollbacks.all(), key=lambda each: (each.created_at, each.pk))
     facts = EvidenceFacts(
         {
             "upgrade_id": upgrade.upgrade_id,
@@ -38,7 +39,7 @@ def build_evidence(upgrade: Upgrade) -> Json:
             "preflight": upgrade.preflight_checks,
             "services": upgrade.rollouts.all(),
             "checks": get_matrix_rows(upgrade) if upgrade.has_advanced else [],
-            "rollbacks": list(upgrade.rollbacks.order_by("created_at", "id").values_list("upgrade_id", flat=True)),
+            "rollbacks": [each.upgrade_id for each in rollbacks],
             "timeline": UpgradeEvent.objects.for_timeline(upgrade).reverse(),
             "audit": audit_rows(upgrade),
         }

@@ -123,14 +123,17 @@ def require_second_person(upgrade: Upgrade, actor: User) -> None:
         raise PortalError("second_person_required", why_not, 403)
 
 
-def explain_second_person(upgrade: Upgrade, actor: User) -> str | None:
-    """Return why the actor may not continue the upgrade, and who may; None if they may. *Costs* one query at most."""
+def explain_second_person(upgrade: Upgrade, actor: User, approvers: str | None = None) -> str | None:
+    """Return why the actor may not continue the upgrade, and who may; None if they may.
+
+    `approvers`: the result of describe_approvers, if the caller has it. *Costs* one query at most.
+    """
     organization = upgrade.organization
     if not organization.requires_second_approver or upgrade.initiated_by_id != actor.pk:
         return None
     return (
         f"You triggered this upgrade, and {organization.name} requires a second person to continue it. "
-        f"{describe_approvers(upgrade)} Rolling back and Stop need no second person."
+        f"{approvers or describe_approvers(upgrade)} Rolling back and Stop need no second person."
     )
 
 

@@ -1,17 +1,17 @@
 """Drift: a service runs an image other than the recorded one or the one in its task definition, or runs several images.
 
-Pure except for one query. Drift is reported only if no rollout is in progress, and only from digests. If a digest is not
+Pure. Drift is reported only if no rollout is in progress, and only from digests. If a digest is not
 known, no drift is reported.
 """
 
 from dataclasses import dataclass
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from portal.models import Organization
 from upgrades.inventory.images import choose_exact_version, shorten_digest
-from upgrades.models import Rollout, newest_of_each
-from upgrades.states import ROLLED_OUT, Outcome, Phase, PlatformService
+from upgrades.models import Rollout
+from upgrades.states import ROLLED_OUT, Outcome, Phase
 
 # After a rollout with one of these outcomes, the service runs the desired image, or the previous one.
 ADVANCED = ROLLED_OUT | {Outcome.NO_CHANGE}
@@ -54,20 +54,25 @@ class Recorded:
     is_draining: bool = False
 
 
-def find_recorded(organization: Organization) -> dict[str, Recorded | None]:
-    """Return, by service, what its newest rollout left running; None while a rollout is in progress. *Costs* one query.
-
-    Rollouts in another cluster or stack, from before staff changed the organization, are ignored.
-    """
-    here = {
-        "upgrade__cluster": organization.cluster or "",
-        "upgrade__region": organization.deployment_region,
-        "service_name__startswith": f"{organization.deployment_stack}-",
-    }
+def select_recorded() -> QuerySet[Rollout]:
+    """Return the rollouts among which the newest one of a service says what should run: open ones, and settled ones."""
     settled = Q(outcome__in=ADVANCED | RESTORED | UNSETTLED)
-    rollouts = Rollout.objects.attempted().filter(~Q(phase=Phase.DONE) | settled, **here).select_related("upgrade")
-    newest = newest_of_each(rollouts, organization, PlatformService.values)
-    return {rollout.service: get_final_version(rollout) for rollout in newest}
+    return Rollout.objects.attempted().filter(~Q(phase=Phase.DONE) | settled).select_related("upgrade")
+
+
+def get_recorded(organization: Organization, newest: list[Rollout]) -> dict[str, Recorded | None]:
+    """Return, by service, what its newest rollout left running; None while a rollout is in progress.
+
+    `newest`: the newest of select_recorded. A service whose newest rollout was in another cluster or stack, from before
+    staff changed the organization, is left out.
+    """
+    return {rollout.service: get_final_version(rollout) for rollout in newest if is_here(organization, rollout)}
+
+
+def is_here(organization: Organization, rollout: Rollout) -> bool:
+    place = (organization.cluster, organization.deployment_region)
+    is_same_place = (rollout.upgrade.cluster, rollout.upgrade.region) == place
+    return is_same_place and rollout.service_name.startswith(f"{organization.deployment_stack}-")
 
 
 def get_final_version(rollout: Rollout) -> Recorded | None:

@@ -6,19 +6,22 @@ current.
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache, partial
+from typing import Any
 
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from portal import soft_cache
 from portal.aws.bulkhead import call_shared
 from portal.aws.errors import AwsError, AwsUnavailable
 from portal.database.statements import Given, Statement
+from portal.database.together import Together
 from portal.models import Organization
-from upgrades.inventory.drift import Drift, Recorded, find_drift, find_recorded
+from upgrades.inventory.drift import Drift, Recorded, find_drift, get_recorded, select_recorded
 from upgrades.inventory.ecs_services import (
     CACHE_SECONDS,
     RunningService,
@@ -64,25 +67,33 @@ class Reading:
 
 
 def read_running_services(
-    organization: Organization, *, fresh_seconds: float = FRESH_SECONDS, with_record: bool = True
+    organization: Organization,
+    *,
+    fresh_seconds: float = FRESH_SECONDS,
+    with_record: bool = True,
+    record: Mapping[str, list[Any]] | None = None,
 ) -> Reading | None:
     """Return the three services as they are now; None if the organization has neither cluster nor stack.
 
-    `with_record`: add what the portal recorded of each service: its last rollout and its drift.
+    `with_record`: add what the portal recorded of each service: its last rollout and its drift. `record`: the rows of
+    select_record, if the caller has them.
 
-    *Costs* two queries, one without the record, and one more for a new reading. At most one DescribeServices call in
+    *Costs* one query, and one more for a new reading. At most one DescribeServices call in
     `fresh_seconds` (FAILED_SECONDS after a failure), unless a rollout has ended since. One DescribeTaskDefinition call for
     each new revision. Waits at most LONGEST_WAIT_SECONDS.
     """
     if organization.cluster is None:
         return None
-    newest = find_last_rollouts(organization) if with_record else {}
-    ends = [rollout.completed_at for rollout in newest.values()] if with_record else find_last_ends(organization)
+    if with_record:
+        record = record or make_record().read(organization=organization.pk)
+        ends = [rollout.completed_at for rollout in record["last_rollouts"]]
+    else:
+        ends = find_last_ends(organization)
     reading = read_cached(organization)
     if reading is None or not reading.is_recent(fresh_seconds) or has_ended_since(reading.tried_at, ends):
         old = reading or Reading(build_unknown_services(organization), read_at=None)
         reading = refresh_reading(organization, organization.cluster, old, read_recorded_names(organization))
-    return add_last_rollouts(organization, reading, newest) if with_record else reading
+    return add_record(organization, reading, record) if record else reading
 
 
 # The cached reading
@@ -140,11 +151,19 @@ def is_cached(organization: Organization) -> bool:
 # What the portal recorded
 
 
-def find_last_rollouts(organization: Organization) -> dict[str, Rollout]:
-    """Return the newest ended rollout of each service that has one. *Costs* one query."""
-    attempted = Rollout.objects.attempted().filter(completed_at__isnull=False).select_related("upgrade")
-    ended = newest_of_each(attempted, organization, PlatformService.values)
-    return {rollout.service: rollout for rollout in ended}
+def select_record() -> dict[str, QuerySet[Any]]:
+    """Return the newest ended rollout of each service, and the newest that says what should run (drift.py)."""
+    ended = Rollout.objects.attempted().filter(completed_at__isnull=False).select_related("upgrade")
+    own, services = Given("organization"), PlatformService.values
+    return {
+        "last_rollouts": newest_of_each(ended, own, services),
+        "recorded_rollouts": newest_of_each(select_recorded(), own, services),
+    }
+
+
+@cache
+def make_record() -> Together:
+    return Together(**select_record())
 
 
 def find_last_ends(organization: Organization) -> list[datetime | None]:
@@ -163,9 +182,10 @@ def has_ended_since(moment: datetime | None, ends: Iterable[datetime | None]) ->
     return moment is not None and any(end is not None and end > moment for end in ends)
 
 
-def add_last_rollouts(organization: Organization, reading: Reading, newest: dict[str, Rollout]) -> Reading:
-    """Add the newest ended rollout of each service, and its drift since then. *Costs* one query."""
-    recorded = find_recorded(organization)
+def add_record(organization: Organization, reading: Reading, record: Mapping[str, list[Any]]) -> Reading:
+    """Add the newest ended rollout of each service, and its drift since then."""
+    newest = {rollout.service: rollout for rollout in record["last_rollouts"]}
+    recorded = get_recorded(organization, record["recorded_rollouts"])
     rows = []
     for row in reading.services:
         last = newest.get(row.service)

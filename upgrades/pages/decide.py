@@ -1,5 +1,6 @@
 """The page that decides at a pause of an upgrade, and what the upgrade's page shows about it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +19,7 @@ from upgrades.models import Decision, Rollout, Upgrade
 from upgrades.pages.context import find_upgrade
 from upgrades.pages.forms import DecideForm
 from upgrades.pages.rollout_stages import STAGE_NAMES, describe_next
-from upgrades.states import DecisionAction
+from upgrades.states import DecisionAction, PlatformService
 from upgrades.stop_effects import describe_stop
 
 
@@ -46,7 +47,7 @@ class Pause:
 def decide(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Render the pause that waits and what each decision does; POST records the decision at the pause shown."""
     organization = get_page_organization(request, slug)
-    upgrade = find_upgrade(request, organization, upgrade_id)
+    upgrade = find_upgrade(organization, upgrade_id)
     form = DecideForm(request.POST if request.method == "POST" else None)
     status, refusal = 200, None
     if request.method == "POST":
@@ -56,8 +57,9 @@ def decide(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
             messages.success(request, f"Decided: {label}. The portal sends it to ECS.")
             return redirect("upgrades:detail", slug, upgrade_id)
         status = refusal.status if refusal else 422
-        upgrade = find_upgrade(request, organization, upgrade_id)
-    pause = find_pause(request, upgrade)
+        upgrade = find_upgrade(organization, upgrade_id)
+    usual = find_usual_seconds(organization, PlatformService.values)
+    pause = find_pause(request, upgrade, usual)
     context = page_context(request, organization) | {
         "upgrade": upgrade,
         "pause": pause,
@@ -72,24 +74,25 @@ def decide_on(request: HttpRequest, form: DecideForm, upgrade: Upgrade) -> Upgra
     return decide_rollout(upgrade, actor=person(request), is_fresh=is_fresh(request), **given)
 
 
-def find_pause(request: HttpRequest, upgrade: Upgrade) -> Pause | None:
+def find_pause(request: HttpRequest, upgrade: Upgrade, usual_seconds: Mapping[str, float]) -> Pause | None:
     """Return the pause that waits. None if none does. An upgrade rolls one service after the other.
 
-    *Costs* no query if none waits, else four at most.
+    `upgrade`: from find_upgrade. `usual_seconds`: a rollout's usual duration, by service.
+    *Costs* one query if one waits and a second person is required.
     """
     rollout = next((each for each in upgrade.rollouts.all() if each.waiting_hook), None)
     if rollout is None or rollout.waiting_hook is None:
         return None
     hook = rollout.waiting_hook
-    required = upgrade.organization.requires_second_approver
+    approvers = describe_approvers(upgrade) if upgrade.organization.requires_second_approver else None
     return Pause(
         rollout=rollout,
         hook=hook,
         stage_name=STAGE_NAMES.get(hook["stage"] or ""),
         expires_at=rollout.hook_expires_at,
         go_on=describe_next(rollout),
-        undo=describe_stop(rollout, find_usual_seconds(upgrade.organization, [rollout.service])),
-        decision=rollout.decisions.filter(hook_id=hook["id"]).first(),
-        approvers=describe_approvers(upgrade) if required else None,
-        why_not=explain_second_person(upgrade, person(request)),
+        undo=describe_stop(rollout, usual_seconds),
+        decision=next((each for each in rollout.decisions.all() if each.hook_id == hook["id"]), None),
+        approvers=approvers,
+        why_not=explain_second_person(upgrade, person(request), approvers),
     )

@@ -10,10 +10,10 @@ from portal.access import Policy, get_page_organization, get_role, open_page, po
 from portal.web.context import page_context
 from portal.web.htmx import answer_unchanged, make_tag, render_page, wants_fragment
 from upgrades.checks.matrix import get_matrix_rows
-from upgrades.estimates import time_left
+from upgrades.estimates import find_usual_seconds, time_left
 from upgrades.inventory.comparison import can_compare
 from upgrades.models import Upgrade, UpgradeEvent, ValidationRun
-from upgrades.pages.context import find_upgrade, stop_rule
+from upgrades.pages.context import find_with_timeline, stop_rule
 from upgrades.pages.decide import find_pause
 from upgrades.pages.forms import TimelineFilters
 from upgrades.pages.live_tag import LiveUpgrade, live_upgrade
@@ -21,9 +21,9 @@ from upgrades.pages.neighbours import build_neighbours
 from upgrades.pages.next_steps import next_steps
 from upgrades.pages.results import SERVICES
 from upgrades.pages.rollout_cards import build_rollout_cards
-from upgrades.pages.timeline import KIND_LABELS, build_timeline, read_events
+from upgrades.pages.timeline import KIND_LABELS, build_timeline
 from upgrades.rollback_plan import services_that_advanced
-from upgrades.states import OPEN, Phase, Status
+from upgrades.states import OPEN, Phase, PlatformService, Status
 from upgrades.stop_effects import describe_stops
 
 
@@ -53,30 +53,30 @@ def detail(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
         unchanged = answer_unchanged(request, tag, times=live.times or "")
         if unchanged:
             return unchanged
-    upgrade = find_upgrade(request, organization, upgrade_id)
-    events = read_events(upgrade)
+    upgrade, events = find_with_timeline(organization, upgrade_id)
+    usual = find_usual_seconds(organization, PlatformService.values) if upgrade.is_open else {}
     context = page_context(request, organization) | {
         "upgrade": upgrade,
         "message": upgrade.message,
         "rollout_cards": build_rollout_cards(upgrade, events),
         "compared": [] if upgrade.is_open else [each for each in upgrade.rollouts.all() if can_compare(each)],
         "next": next_steps(upgrade),
-        "time_left": time_left(upgrade, now=timezone.now()),
+        "time_left": time_left(upgrade, now=timezone.now(), usual=usual),
         **validation_context(upgrade),
         **timeline_context(request, events),
         "may_roll_back": may_roll_back(upgrade),
-        "pause": find_pause(request, upgrade),
-        **stop_context(request, upgrade),
+        "pause": find_pause(request, upgrade, usual),
+        **stop_context(request, upgrade, usual),
     }
     if not wants_fragment(request):
         context["neighbours"] = build_neighbours(request, upgrade)
     return render_page(request, "upgrades/detail.html", "upgrades/_live.html", context, tag=tag)
 
 
-def stop_context(request: HttpRequest, upgrade: Upgrade) -> dict[str, Any]:
-    """Return whether Stop is offered, and what it does to the rollout that runs now. *Costs* three queries at most."""
+def stop_context(request: HttpRequest, upgrade: Upgrade, usual: dict[str, float]) -> dict[str, Any]:
+    """Return whether Stop is offered, and what it does to the rollout that runs now. `usual`: as find_usual_seconds."""
     rule = stop_rule(request, upgrade)
-    effects = describe_stops(upgrade) if rule["may_stop"] else []
+    effects = describe_stops(upgrade, usual) if rule["may_stop"] else []
     running = [effect for effect in effects if effect.rollout.phase in (Phase.CALLING, Phase.WATCHING)]
     return rule | {"stop_effect": next(iter(running), None)}
 

@@ -2,11 +2,15 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
-from django.db.models import OuterRef, Prefetch, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
+from portal.database.statements import Given
+from portal.database.together import attach
 from portal.models import Organization
+from portal.web.overview_rows import Rows
 from upgrades.estimates import find_usual_seconds, time_left
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.pages.results import upgrade_title
@@ -35,12 +39,24 @@ class OpenUpgrade:
     time_left: str
 
 
-def find_open_upgrades(organization: Organization) -> list[Upgrade]:
-    """Return the open upgrades, newest first, each rollout with `newest_message` of ECS. *Costs* two queries at most."""
+def select_open() -> dict[str, QuerySet[Any]]:
+    """Return the open upgrades, newest first, and their rollouts, each with `newest_message` of ECS."""
     events = UpgradeEvent.objects.filter(rollout=OuterRef("pk"), kind=EventKind.ECS).order_by("-created_at", "-id")
-    rollouts = Rollout.objects.annotate(newest_message=Subquery(events.values("message")[:1]))
-    found = Upgrade.objects.filter(organization=organization, status__in=OPEN).newest_first()
-    return list(found.select_related("organization").prefetch_related(Prefetch("rollouts", rollouts)))
+    found = Upgrade.objects.filter(organization=Given("organization"), status__in=OPEN)
+    rollouts = Rollout.objects.filter(upgrade__in=found.order_by().values("pk")).order_by("position")
+    return {
+        "open_upgrades": found.newest_first(),
+        "open_rollouts": rollouts.annotate(newest_message=Subquery(events.values("message")[:1])),
+    }
+
+
+def take_open(organization: Organization, rows: Rows) -> list[Upgrade]:
+    """Return the open upgrades of the overview's rows, with their rollouts."""
+    upgrades: list[Upgrade] = rows["open_upgrades"]
+    for each in upgrades:
+        each.organization = organization
+    attach(upgrades, "rollouts", rows["open_rollouts"])
+    return upgrades
 
 
 def build_lanes(organization: Organization, upgrades: list[Upgrade]) -> list[OpenUpgrade]:

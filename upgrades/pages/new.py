@@ -100,7 +100,7 @@ def show_plan(
     plan = build_plan(organization, asked.choices())
     # The plan depends on the choices, but the list of versions does not, so a fragment needs no catalogue.
     may_read = plan.reading is not None and not plan.reading.error and not wants_fragment(request)
-    catalogue = read_catalogue(organization) if may_read else None
+    catalogue = read_catalogue(organization, plan.reading) if may_read else None
     context = page_context(request, organization) | {
         "form": form,
         "errors": form.errors if form.is_bound else asked.errors,

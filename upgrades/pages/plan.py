@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from urllib.parse import urlencode
 
+from portal.database.statements import Given
+from portal.database.together import Together, attach
 from portal.errors import PortalError
 from portal.models import Organization
-from upgrades.commands.refusals import refusal_alone, refuse_running, refuse_unplaced
+from upgrades.commands.refusals import refusal_alone, refuse_blocked, refuse_unplaced
 from upgrades.estimates import estimate_seconds, format_seconds
 from upgrades.inventory.catalogue import VersionUnavailable, resolve
 from upgrades.inventory.diffs import Diff, read_diffs
@@ -250,22 +252,29 @@ def build_plan(organization: Organization, choices: Choices) -> Plan:
         reading=reading,
         rollouts=with_diffs(organization, reading, planned),
         open_upgrades=list({upgrade.pk: upgrade for upgrade in in_use.values()}.values()),
-        refusals=[*refused, *refusals(organization, services, rows)] if target else [],
+        refusals=[*refused, *refusals(organization, services, rows, in_use)] if target else [],
         estimated_seconds=estimate_seconds(organization, services) if target else None,
         last=find_last_upgrade(organization, target) if target else None,
     )
 
 
 def open_rollouts(organization: Organization) -> dict[str, Upgrade]:
-    """Return the open upgrade of each service that has one. Costs two queries."""
-    rollouts = (
-        Rollout.objects.unfinished()
-        .filter(organization=organization)
-        .select_related("upgrade")
-        .prefetch_related("upgrade__rollouts")
-        .order_by("position", "id")
+    """Return the open upgrade of each service that has one, with its rollouts. *Costs* one query."""
+    read = make_open().read(organization=organization.pk)
+    upgrades = {upgrade.pk: upgrade for upgrade in read["upgrades"]}
+    attach(list(upgrades.values()), "rollouts", read["rollouts"])
+    unfinished = [rollout for rollout in read["rollouts"] if not rollout.is_terminal]
+    return {rollout.service: upgrades[rollout.upgrade_id] for rollout in unfinished}
+
+
+@cache
+def make_open() -> Together:
+    unfinished = Rollout.objects.unfinished().filter(organization=Given("organization"))
+    owners = unfinished.order_by().values("upgrade")
+    return Together(
+        upgrades=Upgrade.objects.filter(pk__in=owners).order_by("pk"),
+        rollouts=Rollout.objects.filter(upgrade__in=owners).order_by("position", "id"),
     )
-    return {rollout.service: rollout.upgrade for rollout in rollouts}
 
 
 def resolve_requested(
@@ -330,13 +339,17 @@ def with_diffs(
     return [replace(rollout, diff=diffs.get(rollout.now.service)) for rollout in planned]
 
 
-def refusals(organization: Organization, services: list[str], rows: list[RunningService]) -> Iterator[PortalError]:
+def refusals(
+    organization: Organization, services: list[str], rows: list[RunningService], in_use: dict[str, Upgrade]
+) -> Iterator[PortalError]:
     """Yield the errors with which the trigger would refuse now, as far as they are known without asking AWS."""
     unplaced = catch_refusal(partial(refuse_unplaced, organization))
     if unplaced:
         yield unplaced
         return
-    running = catch_refusal(partial(refuse_running, organization, services))
+    blocking = sorted((in_use[service].pk, at, service) for at, service in enumerate(services) if service in in_use)
+    blocked = (blocking[0][2], in_use[blocking[0][2]].upgrade_id) if blocking else None
+    running = catch_refusal(partial(refuse_blocked, blocked))
     if running:
         yield running
     if len(services) == 1:

@@ -27,6 +27,7 @@ WAITS = {
     Outcome.HOOK_RUNNING: "Lifecycle hook running",
 }
 OUTLINE = "unvalidated"
+PLAIN_VALUES = {True: "yes", False: "no", None: "not known"}
 
 
 @dataclass(frozen=True)
@@ -150,24 +151,51 @@ def build_validation_chip(upgrade: Upgrade) -> Chip:
 
 
 @dataclass(frozen=True)
+class CheckLine:
+    """One check of a list, pre-flight or validation. `facts`: its evidence."""
+
+    check: Any
+    chip: Chip
+    facts: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class SortedChecks:
     """Checks for a list: `open` need attention, in order of urgency; `waiting` were not run yet; `passed` are folded."""
 
-    open: list[Any]
-    waiting: list[Any]
-    passed: list[Any]
+    open: list[CheckLine]
+    waiting: list[CheckLine]
+    passed: list[CheckLine]
 
 
 def sort_checks(checks: Iterable[Any]) -> SortedChecks:
     """Return the checks, pre-flight or validation: failed, then those that need a person, then those not known."""
-    found = list(checks)
-    waiting = [check for check in found if build_check_chip(check).status == "pending"]
-    unsettled = [check for check in found if check.status != CheckStatus.PASS and check not in waiting]
+    lines = [CheckLine(check, build_check_chip(check), list_facts(check.evidence)) for check in checks]
+    unsettled = [each for each in lines if each.chip.status not in ("pending", "success")]
     return SortedChecks(
-        open=sorted(unsettled, key=lambda check: (check.status != CheckStatus.FAIL, not needs_person(check))),
-        waiting=waiting,
-        passed=[check for check in found if check.status == CheckStatus.PASS],
+        open=sorted(unsettled, key=lambda each: (each.chip.status != "failed", not needs_person(each.check))),
+        waiting=[each for each in lines if each.chip.status == "pending"],
+        passed=[each for each in lines if each.chip.status == "success"],
     )
+
+
+def list_facts(evidence: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Return a check's evidence as pairs of name and text.
+
+    >>> list_facts({"http_status": 200, "components": {"router": True, "cache": None}, "missing": ["a", "b"]})
+    [('http status', '200'), ('components', 'router yes, cache not known'), ('missing', 'a, b')]
+    """
+    return [(name.replace("_", " "), format_fact(value)) for name, value in (evidence or {}).items()]
+
+
+def format_fact(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return PLAIN_VALUES[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {format_fact(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(format_fact(part) for part in value) or "none"
+    return str(value)
 
 
 def needs_person(check: Any) -> bool:

@@ -21,7 +21,7 @@ from upgrades.rollback_plan import plan_rollback, with_diffs
 def rollback(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Render what a rollback would do to each service; POST records and starts it."""
     organization = get_page_organization(request, slug)
-    upgrade = find_upgrade(request, organization, upgrade_id)
+    upgrade = find_upgrade(organization, upgrade_id)
     form = RollbackForm(organization, request.POST if request.method == "POST" else None)
     status, refusal = 200, None
     if request.method == "POST":

@@ -8,8 +8,10 @@ from portal.access import Policy, get_page_organization, person, policy
 from portal.web.context import page_context
 from portal.web.forms import attempt
 from upgrades.commands.stop import stop_upgrade
+from upgrades.estimates import find_usual_seconds
 from upgrades.pages.context import find_upgrade, stop_rule
 from upgrades.pages.decide import find_pause
+from upgrades.states import PlatformService
 from upgrades.stop_effects import describe_stops
 
 
@@ -18,18 +20,19 @@ from upgrades.stop_effects import describe_stops
 def stop(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Render what a stop would do to each service; POST requests the stop."""
     organization = get_page_organization(request, slug)
-    upgrade = find_upgrade(request, organization, upgrade_id)
+    upgrade = find_upgrade(organization, upgrade_id)
     status, refused = 200, {}
     if request.method == "POST":
         _, refusal = attempt(lambda: stop_upgrade(upgrade, actor=person(request)))
         if refusal is None:
             return redirect("upgrades:detail", slug, upgrade_id)
         status, refused = refusal.status, {"stop_blocked_reason": refusal.message}
-        upgrade = find_upgrade(request, organization, upgrade_id)
+        upgrade = find_upgrade(organization, upgrade_id)
+    usual = find_usual_seconds(organization, PlatformService.values)
     context = page_context(request, organization) | {
         "upgrade": upgrade,
-        "stop_effects": describe_stops(upgrade),
-        "pause": find_pause(request, upgrade),
+        "stop_effects": describe_stops(upgrade, usual),
+        "pause": find_pause(request, upgrade, usual),
         **stop_rule(request, upgrade),
         **refused,
     }

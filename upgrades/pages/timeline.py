@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from portal.pagination import Page, paginate_list
-from upgrades.models import Upgrade, UpgradeEvent
+from upgrades.models import UpgradeEvent
 from upgrades.pages.ecs_sentences import shorten_sentence
 from upgrades.states import EventKind
 
@@ -14,7 +14,6 @@ EVENTS_PER_PAGE = 50
 # The newest lines are in sight, and a link unfolds the others of the page.
 LINES_SHOWN = 8
 KIND_LABELS = {kind.value: str(kind.label) for kind in EventKind}
-COLUMNS = ("upgrade", "rollout", "kind", "actor_email", "message", "created_at")
 
 
 @dataclass(frozen=True)
@@ -74,20 +73,8 @@ class Timeline:
         return self.lines[LINES_SHOWN:]
 
 
-def read_events(upgrade: Upgrade) -> list[UpgradeEvent]:
-    """Return all entries of the upgrade, newest first, with their rollouts: for the timeline and for the rollouts' cards.
-
-    The upgrade must come from `for_record`. Costs one query.
-    """
-    rollouts = {rollout.pk: rollout for rollout in upgrade.rollouts.all()}
-    events = list(UpgradeEvent.objects.for_timeline(upgrade).select_related(None).only(*COLUMNS))
-    for event in events:
-        event.rollout = rollouts[event.rollout_id] if event.rollout_id else None
-    return events
-
-
 def build_timeline(events: list[UpgradeEvent], *, kind: str = "", skip: int = 0) -> Timeline:
-    """Return one page of the timeline."""
+    """Return one page of the timeline. `events`: all entries of the upgrade, newest first."""
     counts = Counter(event.kind for event in events)
     found = [event for event in events if kind in ("", event.kind)]
     page = paginate_list(found, skip=skip, limit=EVENTS_PER_PAGE)

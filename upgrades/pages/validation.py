@@ -25,7 +25,7 @@ from upgrades.states import CheckStatus
 def sign(request: HttpRequest, slug: str, upgrade_id: str, check: str) -> HttpResponse:
     """Render one row of the matrix with the form that signs it; POST records the signature."""
     organization = get_page_organization(request, slug)
-    upgrade = find_upgrade(request, organization, upgrade_id)
+    upgrade = find_upgrade(organization, upgrade_id)
     row = found_or_404(next((each for each in get_matrix_rows(upgrade) if each.name == check), None))
     form = SignForm(request.POST if request.method == "POST" else None)
     status = 200
@@ -53,7 +53,7 @@ def sign_row(request: HttpRequest, form: SignForm, upgrade: Upgrade, check: str)
 def probe(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Start the portal's own checks again."""
     organization = get_page_organization(request, slug)
-    probe_again(find_upgrade(request, organization, upgrade_id), actor=person(request))
+    probe_again(find_upgrade(organization, upgrade_id), actor=person(request))
     messages.success(request, "Checks started again. The results will appear below.")
     return redirect(f"{reverse('upgrades:detail', args=[slug, upgrade_id])}#validation")
 
@@ -63,6 +63,6 @@ def probe(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
 def evidence(request: HttpRequest, slug: str, upgrade_id: str) -> HttpResponse:
     """Render the evidence as a page to read and print. It is the same document as the API's."""
     organization = get_page_organization(request, slug)
-    upgrade = find_upgrade(request, organization, upgrade_id)
+    upgrade = find_upgrade(organization, upgrade_id)
     context = page_context(request, organization) | {"upgrade": upgrade, "document": build_evidence(upgrade)}
     return render(request, "upgrades/evidence.html", context)

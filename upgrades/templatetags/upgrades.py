@@ -6,8 +6,9 @@ from typing import Any
 from django import template
 
 from portal.models import AuditKind, Organization
+from portal.web.overview_rows import read_overview
 from upgrades.models import Rollout, Upgrade
-from upgrades.pages.overview import build_overview_context
+from upgrades.pages.overview import build_overview_context, take_recent
 from upgrades.pages.results import (
     Chip,
     build_check_chip,
@@ -15,6 +16,7 @@ from upgrades.pages.results import (
     build_rows,
     build_state_chips,
     build_validation_chip,
+    list_facts,
     sort_checks,
     upgrade_title,
 )
@@ -30,9 +32,6 @@ LABELS = {
     "event": EventKind.choices,
     "audit": AuditKind.choices,
 }
-PLAIN_VALUES = {True: "yes", False: "no", None: "not known"}
-
-RECENT = 5
 
 
 @register.inclusion_tag("upgrades/_platform_services.html", takes_context=True)
@@ -57,8 +56,8 @@ def rollout_links(rollout: Rollout, upgrade: Upgrade) -> dict[str, Any]:
 
 @register.inclusion_tag("upgrades/_recent.html", takes_context=True)
 def recent_upgrades(context: dict[str, Any], organization: Organization) -> dict[str, Any]:
-    upgrades = Upgrade.objects.for_history(context["request"].user, organization).for_rows()[:RECENT]
-    return {"organization": organization, "upgrade_rows": build_rows(upgrades)}
+    rows = read_overview(context["request"], organization)
+    return {"organization": organization, "upgrade_rows": build_rows(take_recent(rows))}
 
 
 register.simple_tag(find_upgrades)
@@ -67,6 +66,7 @@ register.filter("state_chips", build_state_chips)
 register.filter("validation_chip", build_validation_chip)
 register.filter("upgrade_title", upgrade_title)
 register.filter("sort_checks", sort_checks)
+register.filter("facts", list_facts)
 
 
 @register.filter
@@ -75,26 +75,6 @@ def check_chip(check: Any) -> Chip:
     if isinstance(check, dict):
         check = SimpleNamespace(**{"name": "", "detail": "", "checked_at": ""} | check)
     return build_check_chip(check)
-
-
-@register.filter
-def facts(evidence: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return a check's evidence as pairs of name and text.
-
-    >>> facts({"http_status": 200, "components": {"router": True, "cache": None}, "missing": ["a", "b"]})
-    [('http status', '200'), ('components', 'router yes, cache not known'), ('missing', 'a, b')]
-    """
-    return [(name.replace("_", " "), format_fact(value)) for name, value in evidence.items()]
-
-
-def format_fact(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return PLAIN_VALUES[value]
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {format_fact(part)}" for name, part in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(format_fact(part) for part in value) or "none"
-    return str(value)
 
 
 @register.filter
