@@ -23,7 +23,7 @@ from portal.aws.sts import caller_account
 from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
-from tests.replay import Read, Replay, replaying
+from tests.replay import Change, Read, Replay, replaying
 from tests.upgrades.conftest import PREFLIGHT, VERSIONS, make_upgrade
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.inventory.diffs import Diff, ask
@@ -325,6 +325,16 @@ def test_a_write_whose_reply_lacks_a_member_is_made_once(
 
     assert upgrade.rollouts.get().outcome == Outcome.COMPLETED
     assert len(platform.ledger(action=action, effect=True)) == 1
+
+
+def test_a_service_without_deployments_is_incomplete(rolling: Platform) -> None:
+    """Every active service that ECS deploys has one, so none proves nothing: neither an end nor a change from outside."""
+    acme = rolling.cast.acme
+    rolling.replay.change = Change("DescribeServices", ("services", "deployments"), [])
+
+    reading = ecs.describe_services(acme.aws_target, str(acme.cluster), [f"{acme.deployment_stack}-agent-service"])
+
+    assert (reading.services, list(reading.left_out.values())) == ({}, ["deployments"])
 
 
 def test_what_ecs_left_out_is_named(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:

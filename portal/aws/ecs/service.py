@@ -209,6 +209,8 @@ def parse_service(raw: dict[str, Any]) -> Service:
     own = raw
     if controller != OWN_CONTROLLER:
         own = {**raw, "taskDefinition": raw.get("taskDefinition") or None, "deployments": []}
+    elif raw["status"] == "ACTIVE" and not raw["deployments"]:
+        raise KeyError("deployments")  # every service that ECS deploys has one
     return Service(
         name=raw.get("serviceName") or last_part(raw["serviceArn"]),
         arn=need(raw, "serviceArn"),
