@@ -199,6 +199,28 @@ def test_each_ecs_status_has_its_verdict(
 
 
 @pytest.mark.parametrize(
+    ("status", "stage", "weight", "rests"),
+    [
+        ("IN_PROGRESS", "SCALE_UP", 0.0, False),
+        ("IN_PROGRESS", "PRODUCTION_TRAFFIC_SHIFT", 0.0, True),
+        ("IN_PROGRESS", "PRE_PRODUCTION_TRAFFIC_SHIFT", 0.0, False),
+        ("IN_PROGRESS", "PRE_PRODUCTION_TRAFFIC_SHIFT", 40.0, True),
+        ("IN_PROGRESS", "POST_PRODUCTION_TRAFFIC_SHIFT", 100.0, False),
+        ("IN_PROGRESS", "PRE_COFFEE", None, True),
+        ("WHATEVER_ECS_ADDS", None, None, True),
+    ],
+)
+def test_a_step_and_what_is_unknown_never_stall(
+    status: str, stage: str | None, weight: float | None, rests: bool
+) -> None:
+    """With a part of the traffic on each version, a step of LINEAR or CANARY bakes."""
+    verdict = judge(own_deployment(status, lifecycle_stage=stage, production_weight=weight))
+
+    assert verdict.is_resting == rests
+    assert (stage or status) in (verdict.reason or "")
+
+
+@pytest.mark.parametrize(
     ("action", "expected"), [("CONTINUE", Outcome.STOPPED_BY_USER), ("ROLLBACK", Outcome.ROLLED_BACK)]
 )
 def test_a_hook_that_ecs_passed_over_is_no_cause(action: str, expected: Outcome) -> None:
