@@ -339,7 +339,7 @@ def judge_by_id(
     if primary is None:
         return NOT_SHOWN
     if primary.id == deployment_id:
-        return _judge_primary(service, primary, since=since)
+        return _judge_primary(service, primary, configuration, since=since)
     came_later = events.other or _came_later(service, deployment, known={deployment_id, primary.id, *baseline})
     if came_later and not events.failed and not was_rolling_back:
         return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {came_later}.")
@@ -356,7 +356,7 @@ def judge_by_id(
     return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {primary.id}.")
 
 
-def _complete(service: Service, reason: str | None, configuration: DeploymentConfiguration | None = None) -> Verdict:
+def _complete(service: Service, reason: str | None, configuration: DeploymentConfiguration | None) -> Verdict:
     if service.desired_count == 0 == service.running_count:
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, _join(_describe_no_task(has_run=False), reason))
     if configuration is not None and configuration.early_success:
@@ -365,15 +365,18 @@ def _complete(service: Service, reason: str | None, configuration: DeploymentCon
     return Verdict(Status.SUCCESS, Outcome.COMPLETED, reason)
 
 
-def _judge_primary(service: Service, mine: Deployment, *, since: datetime) -> Verdict:
+def _judge_primary(
+    service: Service, mine: Deployment, configuration: DeploymentConfiguration | None, *, since: datetime
+) -> Verdict:
     """Judge the deployment while it is the PRIMARY one."""
     if mine.is_rollback:
         # A later deployment is rolled back to this one. ECS rolls back only to a completed deployment.
-        return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.rollout_state_reason)
+        return _complete(service, mine.rollout_state_reason, configuration)
     if mine.rollout_state == "FAILED":
         return Verdict(Status.FAILED, _find_failure_outcome(mine.rollout_state_reason), mine.rollout_state_reason)
     if mine.rollout_state is None and _is_steady(service, mine, since=since):
-        verdict = _complete(service, "It is the only deployment, all its tasks run, and the service is steady.")
+        why = "It is the only deployment, all its tasks run, and the service is steady."
+        verdict = _complete(service, why, configuration)
         return replace(verdict, needs_confirmation=True)
     if mine.rollout_state in (None, "IN_PROGRESS", "COMPLETED"):
         return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.aws.ecs import Deployment, LifecycleHook, Service, ServiceDeployment, ServiceEvent
+from portal.aws.ecs import Deployment, DeploymentConfiguration, LifecycleHook, Service, ServiceDeployment, ServiceEvent
 from upgrades.states import (
     OPEN,
     TERMINAL,
@@ -306,6 +306,21 @@ def judged(*deployments: Deployment, said: Sequence[str] = (), **seen: Any) -> t
     seen = {"baseline": ["before"], "since": AT} | seen
     verdict = judge_by_id(service_with(*deployments, said=said), "mine", **seen)
     return verdict.status, verdict.outcome
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        pytest.param({"state": "COMPLETED"}, id="completed"),
+        pytest.param({"state": "IN_PROGRESS", "rollback": True}, id="ECS rolls back to it"),
+    ],
+)
+def test_the_configuration_shows_an_early_success(own: dict[str, Any]) -> None:
+    configuration = DeploymentConfiguration(early_success=True, source_cleanup="DEFERRED")
+
+    found = judged(entry("mine", primary=True, **own), configuration=configuration)
+
+    assert found == (Status.SUCCESS, Outcome.COMPLETED_EARLY)
 
 
 def test_a_replaced_rollback_has_failed() -> None:
