@@ -53,6 +53,9 @@ STAGES_OF_PROGRESS = frozenset(
 )
 
 
+HOOK_STATUSES = frozenset({"AWAITING_ACTION", "IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT"})
+
+
 def is_rolling_back(deployment: ServiceDeployment) -> bool:
     """Return whether ECS rolls the deployment back or has done so. Its stage and hooks then say nothing."""
     return deployment.status in ROLLBACK_STATUSES
@@ -150,7 +153,8 @@ def _describe_no_task(has_run: bool) -> str:
 def _judge_in_progress(deployment: ServiceDeployment) -> Verdict:
     """Judge a deployment that is in progress: what ECS waits for."""
     hook = find_open_hook(deployment)
-    said = deployment.status_reason
+    unknown = _describe_unknown_hooks(deployment)
+    said = " ".join(part for part in (unknown, deployment.status_reason) if part) or None
     stage = deployment.lifecycle_stage
     if hook is not None:
         is_pause = hook.status == "AWAITING_ACTION"
@@ -164,14 +168,22 @@ def _judge_in_progress(deployment: ServiceDeployment) -> Verdict:
         where = (
             f"Stage {stage}." if weight is None else f"Stage {stage}: {weight:g} % of the traffic on the new version."
         )
-        return Verdict(Status.IN_PROGRESS, None, _join(where, said), is_resting=not may_stall(deployment))
+        return Verdict(
+            Status.IN_PROGRESS, None, _join(where, said), is_resting=bool(unknown) or not may_stall(deployment)
+        )
     if _watches_alarms(deployment):
         alarms = ", ".join(deployment.configuration.alarm_names) if deployment.configuration else ""
         watches = (
             f"All new tasks run. ECS watches the alarms{f' ({alarms})' if alarms else ''} before it ends the rollout."
         )
         return Verdict(Status.IN_PROGRESS, None, _join(watches, said), is_resting=True)
-    return Verdict(Status.IN_PROGRESS, None, said)
+    return Verdict(Status.IN_PROGRESS, None, said, is_resting=bool(unknown))
+
+
+def _describe_unknown_hooks(deployment: ServiceDeployment) -> str:
+    """Return the hooks whose status ECS added later. It says nothing about whether ECS waits."""
+    unknown = [hook for hook in deployment.hooks if hook.status and hook.status not in HOOK_STATUSES]
+    return " ".join(f"ECS reports the status {hook.status} of the hook {_name_hook(hook)}." for hook in unknown)
 
 
 def _describe_hook(hook: LifecycleHook, stage: str | None) -> str:

@@ -232,6 +232,15 @@ def test_a_hook_that_ecs_passed_over_is_no_cause(action: str, expected: Outcome)
     assert ("timed out" in (verdict.reason or "")) == (action == "ROLLBACK")
 
 
+def test_an_unknown_status_of_a_hook_is_shown_by_its_name() -> None:
+    hook = LifecycleHook("h-1", "PAUSE", None, status="UNDER_REVIEW", expires_at=AT, timeout_action="ROLLBACK")
+
+    verdict = judge(own_deployment("IN_PROGRESS", lifecycle_stage="POST_SCALE_UP", hooks=(hook,)))
+
+    assert (verdict.status, verdict.outcome, verdict.is_resting) == (Status.IN_PROGRESS, None, True)
+    assert verdict.reason == "Stage POST_SCALE_UP. ECS reports the status UNDER_REVIEW of the hook h-1."
+
+
 def test_the_person_or_deployment_that_ended_it_is_named() -> None:
     superseded = judge(own_deployment("STOPPED"), superseded_by="arn:later")
     stopped = judge(own_deployment("ROLLBACK_SUCCESSFUL"), stopped_by="ann@example.com")
