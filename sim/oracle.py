@@ -345,7 +345,7 @@ def judge_started(evidence: Evidence) -> Iterator[Verdict]:
         is_early = bool((record.configuration.get("earlySuccessCriteria") or {}).get("enable"))
         if is_early:
             yield ("SUCCESS", "completed_early")
-        if not is_early or evidence.happened("denied", "disables"):
+        if not is_early or evidence.happened("disables"):
             yield ("SUCCESS", "completed")
     elif record.status == "ROLLBACK_SUCCESSFUL":
         is_own_stop = was_asked_for and is_stopped_by_portal(evidence)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import botocore
@@ -57,6 +58,7 @@ class Replay:
     def __init__(self) -> None:
         self.change: Change | None = None
         self.asked: set[str] = set()
+        self.is_kept = False
         self._recorded: dict[tuple[str, str], tuple[Any, bytes]] = {}
         self._shapes: dict[str, Shape] = {}
 
@@ -66,6 +68,14 @@ class Replay:
 
     def forget(self) -> None:
         self._recorded.clear()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record all replies, and no others from then on. Writes too are then answered from memory, not made again."""
+        self.forget()
+        self.is_kept = False
+        yield
+        self.is_kept = True
 
     def _answer(self, model: OperationModel, params: dict[str, Any], context: Any, **_: Any) -> Any:
         self.asked.add(model.name)
@@ -80,7 +90,7 @@ class Replay:
 
     def _is_replayed(self, action: str) -> bool:
         # A replayed call is not signed, so it never assumes a role.
-        is_read = action.startswith(READS) and not self._is_changed("AssumeRole")
+        is_read = (self.is_kept or action.startswith(READS)) and not self._is_changed("AssumeRole")
         return self.change is not None and (is_read or self._is_changed(action))
 
     def _is_changed(self, action: str) -> bool:
@@ -88,7 +98,7 @@ class Replay:
 
     def _record(self, http_response: Any, parsed: Any, model: OperationModel, context: Any, **_: Any) -> None:
         is_recorded = self.change is not None and context["asked"] in self._recorded
-        if is_recorded or http_response.status_code >= 300 or model.output_shape is None:
+        if self.is_kept or is_recorded or http_response.status_code >= 300 or model.output_shape is None:
             return
         self._recorded[context["asked"]] = http_response, pickle.dumps(parsed)
         self._shapes[model.name] = model.output_shape
@@ -112,6 +122,18 @@ class Replay:
                 for path, empty in optional_members(pickle.loads(kept), self._shapes[action], ()):  # noqa: S301 # as above
                     found[path, repr(empty)] = Change(action, path, empty)
         return list(found.values())
+
+    def distinct(self, action: str, parse: Callable[[Any], Any]) -> Iterator[Change]:
+        """Yield the changes whose replies `parse` reads differently from each other and from the complete one."""
+        (complete,) = [kept for (recorded, _), (_, kept) in self._recorded.items() if recorded == action]
+        seen = [repr(parse(pickle.loads(complete)))]  # noqa: S301 # as above
+        for change in self.changes(action):
+            reply = pickle.loads(complete)  # noqa: S301 # as above
+            change.apply(reply)
+            reading = repr(read_or_error(partial(parse, reply)))
+            if reading not in seen:
+                seen.append(reading)
+                yield change
 
     def wrong_errors(self, action: str, reads: list[Read]) -> dict[str, str]:
         """Return the errors of these reads by change. An incomplete reply is the only one that a read may raise."""

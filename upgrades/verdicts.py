@@ -9,7 +9,16 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from portal.aws.ecs import PAUSE_HOOK, ROLLING, Deployment, LifecycleHook, Service, ServiceDeployment, ServiceEvent
+from portal.aws.ecs import (
+    PAUSE_HOOK,
+    ROLLING,
+    Deployment,
+    DeploymentConfiguration,
+    LifecycleHook,
+    Service,
+    ServiceDeployment,
+    ServiceEvent,
+)
 from upgrades.states import TERMINAL, Outcome, Status
 
 
@@ -35,8 +44,16 @@ ROLLBACK_STATUSES = frozenset({"ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS", "RO
 ALL_TRAFFIC = 100.0
 # Stages after the last shift: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/blue-green-deployment-how-it-works.html
 STAGES_AFTER_SHIFT = frozenset({"POST_PRODUCTION_TRAFFIC_SHIFT", "BAKE_TIME", "CLEAN_UP"})
-# While traffic shifts, the counts stand still, and the weights move in steps.
-STAGES_OF_SHIFT = frozenset({"TEST_TRAFFIC_SHIFT", "PRODUCTION_TRAFFIC_SHIFT"})
+# At these stages something has to progress. At others ECS waits, shifts traffic, or does what the portal does not know.
+STAGES_OF_PROGRESS = frozenset(
+    {
+        *("RECONCILE_SERVICE", "PRE_SCALE_UP", "SCALE_UP", "POST_SCALE_UP", "POST_TEST_TRAFFIC_SHIFT"),
+        *("PRE_PRODUCTION_TRAFFIC_SHIFT", "POST_PRODUCTION_TRAFFIC_SHIFT", "CLEAN_UP"),
+    }
+)
+
+
+HOOK_STATUSES = frozenset({"AWAITING_ACTION", "IN_PROGRESS", "SUCCEEDED", "FAILED", "TIMED_OUT"})
 
 
 def is_rolling_back(deployment: ServiceDeployment) -> bool:
@@ -49,6 +66,16 @@ def is_shifted(deployment: ServiceDeployment) -> bool:
     if deployment.lifecycle_stage in STAGES_AFTER_SHIFT:
         return deployment.production_weight in (None, ALL_TRAFFIC)
     return deployment.lifecycle_stage is not None and deployment.production_weight == ALL_TRAFFIC
+
+
+def may_stall(deployment: ServiceDeployment) -> bool:
+    """Return whether a standstill at the deployment's stage is a stall.
+
+    With a part of the traffic on each version, a step of LINEAR or CANARY bakes.
+    """
+    weight = deployment.production_weight
+    bakes_step = weight is not None and 0 < weight < ALL_TRAFFIC
+    return deployment.lifecycle_stage in STAGES_OF_PROGRESS and not bakes_step
 
 
 def find_open_hook(deployment: ServiceDeployment) -> LifecycleHook | None:
@@ -94,8 +121,9 @@ def judge(
         return _judge_in_progress(deployment)
     if state == "STOP_REQUESTED":
         return Verdict(Status.IN_PROGRESS, None, deployment.status_reason)
-    # A status that ECS added later: not ended until ECS says so.
-    return Verdict(Status.IN_PROGRESS, None, _join(f"ECS reports the status {state}.", deployment.status_reason))
+    # A status that ECS added later: neither ended nor stalled until ECS says so.
+    unknown = _join(f"ECS reports the status {state}.", deployment.status_reason)
+    return Verdict(Status.IN_PROGRESS, None, unknown, is_resting=True)
 
 
 def _judge_successful(deployment: ServiceDeployment, *, has_run: bool) -> Verdict:
@@ -105,13 +133,16 @@ def _judge_successful(deployment: ServiceDeployment, *, has_run: bool) -> Verdic
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, _join(_describe_no_task(has_run), deployment.status_reason))
     if configuration is None or not configuration.early_success:
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, deployment.status_reason)
-    then = (
-        "Old tasks may drain for up to two weeks" if configuration.source_cleanup == "DEFERRED" else "Others may start"
-    )
     known = deployment.target_requested is not None
     ran = f"{deployment.target_running} of {deployment.target_requested} new tasks ran then. " if known else ""
-    early = f"ECS ended it by early success. {ran}{then}, and neither breaker nor alarms watch them."
+    early = _describe_early_success(configuration, ran)
     return Verdict(Status.SUCCESS, Outcome.COMPLETED_EARLY, _join(early, deployment.status_reason))
+
+
+def _describe_early_success(configuration: DeploymentConfiguration, ran: str = "") -> str:
+    is_deferred = configuration.source_cleanup == "DEFERRED"
+    then = "Old tasks may drain for up to two weeks" if is_deferred else "Others may start"
+    return f"ECS ended it by early success. {ran}{then}, and neither breaker nor alarms watch them."
 
 
 def _describe_no_task(has_run: bool) -> str:
@@ -122,7 +153,8 @@ def _describe_no_task(has_run: bool) -> str:
 def _judge_in_progress(deployment: ServiceDeployment) -> Verdict:
     """Judge a deployment that is in progress: what ECS waits for."""
     hook = find_open_hook(deployment)
-    said = deployment.status_reason
+    unknown = _describe_unknown_hooks(deployment)
+    said = " ".join(part for part in (unknown, deployment.status_reason) if part) or None
     stage = deployment.lifecycle_stage
     if hook is not None:
         is_pause = hook.status == "AWAITING_ACTION"
@@ -136,14 +168,22 @@ def _judge_in_progress(deployment: ServiceDeployment) -> Verdict:
         where = (
             f"Stage {stage}." if weight is None else f"Stage {stage}: {weight:g} % of the traffic on the new version."
         )
-        return Verdict(Status.IN_PROGRESS, None, _join(where, said), is_resting=stage in STAGES_OF_SHIFT)
+        return Verdict(
+            Status.IN_PROGRESS, None, _join(where, said), is_resting=bool(unknown) or not may_stall(deployment)
+        )
     if _watches_alarms(deployment):
         alarms = ", ".join(deployment.configuration.alarm_names) if deployment.configuration else ""
         watches = (
             f"All new tasks run. ECS watches the alarms{f' ({alarms})' if alarms else ''} before it ends the rollout."
         )
         return Verdict(Status.IN_PROGRESS, None, _join(watches, said), is_resting=True)
-    return Verdict(Status.IN_PROGRESS, None, said)
+    return Verdict(Status.IN_PROGRESS, None, said, is_resting=bool(unknown))
+
+
+def _describe_unknown_hooks(deployment: ServiceDeployment) -> str:
+    """Return the hooks whose status ECS added later. It says nothing about whether ECS waits."""
+    unknown = [hook for hook in deployment.hooks if hook.status and hook.status not in HOOK_STATUSES]
+    return " ".join(f"ECS reports the status {hook.status} of the hook {_name_hook(hook)}." for hook in unknown)
 
 
 def _describe_hook(hook: LifecycleHook, stage: str | None) -> str:
@@ -280,6 +320,7 @@ def judge_by_id(
     baseline: Collection[str],
     since: datetime,
     strategy: str = ROLLING,
+    configuration: DeploymentConfiguration | None = None,
     was_rolling_back: bool = False,
     stopped_by: str | None = None,
 ) -> Verdict:
@@ -287,6 +328,7 @@ def judge_by_id(
 
     `baseline`: the ids that existed before the call. `since`: an event of this time or later is later than the baseline.
     `stopped_by`: as for judge. `was_rolling_back`: an earlier read saw ECS roll the deployment back.
+    `configuration`: how ECS deploys it, as far as is known.
 
     A rollback makes an earlier deployment PRIMARY again, under its own id, which is one of the baseline. Some imitations
     of ECS give it a new id. Both are recognized. A stale read from before the call also shows the baseline. An id of the
@@ -303,13 +345,13 @@ def judge_by_id(
     baseline = older.union(baseline)
     events = _read_events(service, deployment_id, baseline=baseline, since=since)
     if deployment is not None and deployment.rollout_state == "COMPLETED":
-        return _complete(service, deployment.rollout_state_reason)
+        return _complete(service, deployment.rollout_state_reason, configuration)
     if events.completed:
-        return _complete(service, events.completed)
+        return _complete(service, events.completed, configuration)
     if primary is None:
         return NOT_SHOWN
     if primary.id == deployment_id:
-        return _judge_primary(service, primary, since=since)
+        return _judge_primary(service, primary, configuration, since=since)
     came_later = events.other or _came_later(service, deployment, known={deployment_id, primary.id, *baseline})
     if came_later and not events.failed and not was_rolling_back:
         return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {came_later}.")
@@ -326,22 +368,33 @@ def judge_by_id(
     return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {primary.id}.")
 
 
-def _complete(service: Service, reason: str | None) -> Verdict:
-    no_task = _describe_no_task(has_run=False) if service.desired_count == 0 == service.running_count else ""
-    return Verdict(Status.SUCCESS, Outcome.COMPLETED, _join(no_task, reason) if no_task else reason)
+def _complete(service: Service, reason: str | None, configuration: DeploymentConfiguration | None) -> Verdict:
+    if service.desired_count == 0 == service.running_count:
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED, _join(_describe_no_task(has_run=False), reason))
+    if configuration is not None and configuration.early_success:
+        early = _describe_early_success(configuration)
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED_EARLY, _join(early, reason))
+    return Verdict(Status.SUCCESS, Outcome.COMPLETED, reason)
 
 
-def _judge_primary(service: Service, mine: Deployment, *, since: datetime) -> Verdict:
+def _judge_primary(
+    service: Service, mine: Deployment, configuration: DeploymentConfiguration | None, *, since: datetime
+) -> Verdict:
     """Judge the deployment while it is the PRIMARY one."""
     if mine.is_rollback:
         # A later deployment is rolled back to this one. ECS rolls back only to a completed deployment.
-        return Verdict(Status.SUCCESS, Outcome.COMPLETED, mine.rollout_state_reason)
+        return _complete(service, mine.rollout_state_reason, configuration)
     if mine.rollout_state == "FAILED":
         return Verdict(Status.FAILED, _find_failure_outcome(mine.rollout_state_reason), mine.rollout_state_reason)
     if mine.rollout_state is None and _is_steady(service, mine, since=since):
-        verdict = _complete(service, "It is the only deployment, all its tasks run, and the service is steady.")
+        why = "It is the only deployment, all its tasks run, and the service is steady."
+        verdict = _complete(service, why, configuration)
         return replace(verdict, needs_confirmation=True)
-    return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason)
+    if mine.rollout_state in (None, "IN_PROGRESS", "COMPLETED"):
+        return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason)
+    # A state that ECS added later: neither ended nor stalled until ECS says so.
+    unknown = _join(f"ECS reports the state {mine.rollout_state}.", mine.rollout_state_reason)
+    return Verdict(Status.IN_PROGRESS, None, unknown, is_resting=True)
 
 
 def _is_steady(service: Service, mine: Deployment, *, since: datetime) -> bool:

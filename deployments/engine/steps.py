@@ -143,9 +143,16 @@ def desired_count_for(row: Deployment) -> int:
 
 
 def mark_applied(lease: DeploymentLease, service: ecs.Service, *, generation: int) -> None:
-    """Record that ECS accepted the newest change. Reads in the next seconds may be older than this reply."""
+    """Record that ECS accepted the newest change. Reads in the next seconds may be older than this reply.
+
+    If the reply does not name the deployment of a new generation, the next read does. It is then no change from outside.
+    """
     row = lease.row
-    fields = build_observed_fields(lease, service) | {
+    fields = build_observed_fields(lease, service)
+    primary = service.primary
+    if generation != row.applied_generation and (primary is None or primary.task_definition != row.task_definition):
+        fields["primary_id"] = None
+    fields |= {
         "observed_generation": row.requested_generation,
         "applied_generation": generation,
         "applied_at": lease.now,

@@ -18,13 +18,15 @@ from django.test import Client
 from django.utils import timezone
 
 from portal.aws import credentials, ecr, ecs, ecs_runtime, logs, metrics
+from portal.aws.ecs.service import parse_service
 from portal.aws.revisions import read_revision
 from portal.aws.sts import caller_account
 from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
-from tests.replay import Read, Replay, replaying
+from tests.replay import Change, Read, Replay, replaying
 from tests.upgrades.conftest import PREFLIGHT, VERSIONS, make_upgrade
+from tests.upgrades.test_strategies import configure, decide, is_baking, is_waiting, pause, run_until, trigger
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.inventory.diffs import Diff, ask
 from upgrades.inventory.ecs_services import RunningService
@@ -325,6 +327,95 @@ def test_a_write_whose_reply_lacks_a_member_is_made_once(
 
     assert upgrade.rollouts.get().outcome == Outcome.COMPLETED
     assert len(platform.ledger(action=action, effect=True)) == 1
+
+
+@pytest.mark.fuzz
+def test_an_incomplete_reply_to_update_service_ends_nothing(
+    cast: Cast, engine: Engine, platform: LocalAws, replay: Replay
+) -> None:
+    """Whatever the reply lacks, the rollout follows the one deployment that the call started."""
+    upgrade = trigger_upgrade(cast.acme, actor=cast.operator, service="agent", version="v9.9.1")
+    rows = [(model, model.objects.values().get()) for model in (Upgrade, Rollout)]
+    with replay.recording():
+        engine.step()
+    followed = Rollout.objects.values_list("phase", "outcome", "deployment_id", "service_deployment_arn")
+    engine.step()
+    expected, moved, tried = followed.get(), {}, 0
+
+    for change in replay.distinct("UpdateService", lambda reply: parse_service(reply["service"])):
+        for model, row in rows:
+            model.objects.filter(pk=row["id"]).update(**row)
+        replay.change, tried = change, tried + 1
+        engine.step()
+        replay.change = None
+        for _ in range(2):
+            engine.step()
+        if followed.get() != expected:
+            moved[str(change)] = followed.get()
+
+    assert expected[0] == Phase.WATCHING
+    assert (tried > 10, moved) == (True, {})
+    assert engine.run(upgrade).status == Status.SUCCESS
+    assert len(platform.ledger(action="UpdateService", effect=True)) == 1
+
+
+def test_no_decision_fails_over_an_absent_member(
+    cast: Cast, engine: Engine, platform: LocalAws, replay: Replay
+) -> None:
+    """Of these replies the portal reads nothing: the next observation shows the effect."""
+    configure(platform, cast, strategy="BLUE_GREEN", bakeTimeInMinutes=1, lifecycleHooks=[pause("POST_SCALE_UP")])
+    rollout = run_until(engine, trigger(cast), is_waiting)
+    target, arn, hook = cast.acme.aws_target, str(rollout.service_deployment_arn), rollout.hook or {}
+    writes = {
+        "ContinueServiceDeployment": partial(
+            ecs.continue_service_deployment, target, arn, hook_id=hook["id"], action="CONTINUE"
+        ),
+        "StopServiceDeployment": partial(ecs.stop_service_deployment, target, arn),
+    }
+    for write in writes.values():
+        write()
+
+    wrong = {action: replay.wrong_errors(action, [write]) for action, write in writes.items()}
+
+    assert all(replay.changes(action) for action in writes)
+    assert {action: errors for action, errors in wrong.items() if errors} == {}
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("outcome", [Outcome.WAITING_FOR_DECISION, Outcome.BAKING])
+def test_no_absent_member_ends_a_pause_or_a_bake(
+    cast: Cast, engine: Engine, platform: LocalAws, replay: Replay, outcome: Outcome
+) -> None:
+    configure(platform, cast, strategy="BLUE_GREEN", bakeTimeInMinutes=60, lifecycleHooks=[pause("POST_SCALE_UP")])
+    upgrade = trigger(cast)
+    rollout = run_until(engine, upgrade, is_waiting)
+    if outcome == Outcome.BAKING:
+        decide(platform, rollout, "CONTINUE")
+        run_until(engine, upgrade, is_baking)
+    read = Platform(platform, cast, replay)
+    read.record()
+
+    moved = [
+        (str(change), row["phase"], row["outcome"], row["check_error"])
+        for change, row in steps(engine, read)
+        if row["phase"] != Phase.WATCHING
+        or row["outcome"] not in (outcome, None)
+        or row["is_stalled"]
+        or row["is_overdue"]
+        or "could not process" in (row["check_error"] or "")
+    ]
+
+    assert moved == []
+
+
+def test_a_service_without_deployments_is_incomplete(rolling: Platform) -> None:
+    """Every active service that ECS deploys has one, so none proves nothing: neither an end nor a change from outside."""
+    acme = rolling.cast.acme
+    rolling.replay.change = Change("DescribeServices", ("services", "deployments"), [])
+
+    reading = ecs.describe_services(acme.aws_target, str(acme.cluster), [f"{acme.deployment_stack}-agent-service"])
+
+    assert (reading.services, list(reading.left_out.values())) == ({}, ["deployments"])
 
 
 def test_what_ecs_left_out_is_named(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:

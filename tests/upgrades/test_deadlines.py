@@ -14,6 +14,7 @@ from portal.models.notifications import ChannelKind, NotificationChannel, Notifi
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import UPGRADE, Door
+from tests.upgrades.test_states import AT, entry, service_with
 from tests.upgrades.test_strategies import (
     configure,
     decide,
@@ -25,8 +26,10 @@ from tests.upgrades.test_strategies import (
     service_name,
     trigger,
 )
+from upgrades.engine.reconciler import is_reported_open
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import OPEN, EventKind, Outcome, Status
+from upgrades.verdicts import judge_by_id
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -261,6 +264,36 @@ def test_other_strategies_time_out_without_a_record(cast: Cast, engine: Engine, 
     engine.run(upgrade)
 
     assert upgrade.rollouts.get().outcome == Outcome.TIMED_OUT
+
+
+def test_without_a_record_the_configuration_at_the_call_counts(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """ECS copies it into the deployment. A call that was throttled is prepared twice and counts once."""
+    configure(platform, cast, strategy="BLUE_GREEN", bakeTimeInMinutes=60)
+    platform.fault("throttle", action="UpdateService", times=1)
+    for action in ("ListServiceDeployments", "DescribeServiceDeployments"):
+        platform.fault("access_denied", action=action, account="111111111111")
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.fault("access_denied", action="DescribeServices", account="111111111111")
+
+    for _ in range(3):
+        engine.step()
+
+    rollout = upgrade.rollouts.get()
+    assert rollout.deadline_at is not None
+    assert rollout.allowed_seconds == 60 * 60 + 600
+    assert abs((rollout.deadline_at - upgrade.created_at).total_seconds() - BASE - 60 * 60 - 600) < 10
+
+
+@pytest.mark.parametrize(("state", "is_open"), [("IN_PROGRESS", True), ("PAUSED_BY_ECS", True), ("FAILED", False)])
+def test_an_unknown_state_of_the_entry_is_no_end(state: str, is_open: bool) -> None:
+    """ECS may add a rolloutState. Only those that it documents as ends are ends."""
+    service = service_with(entry("mine", primary=True, state=state))
+    verdict = judge_by_id(service, "mine", baseline=[], since=AT)
+
+    assert verdict.is_terminal != is_open
+    assert is_reported_open(Rollout(strategy="ROLLING", deployment_id="mine"), service, None, verdict) == is_open
+    assert state != "PAUSED_BY_ECS" or state in (verdict.reason or "")
 
 
 def test_the_limit_of_ecs_ends_it(cast: Cast, engine: Engine, platform: LocalAws) -> None:

@@ -276,6 +276,25 @@ def test_an_unknown_stage_is_shown_by_its_name(running: Upgrade, viewer: Client)
     assert set(get_positions(markup).values()) == {"ahead"}
 
 
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("ECS reports the status HIBERNATING.", "ECS reports the status HIBERNATING."),
+        ("Stage SCALE_UP. ECS reports the status X of the hook h-1.", "ECS reports the status X of the hook h-1."),
+        ("Stage SCALE_UP: 12.5 % of the traffic on the new version.", None),
+    ],
+)
+def test_what_ecs_reports_beyond_the_stage_is_shown(
+    running: Upgrade, viewer: Client, reason: str, shown: str | None
+) -> None:
+    set_watching(running, strategy="BLUE_GREEN", lifecycle_stage="SCALE_UP", rollout_reason=reason)
+
+    text = read_text(read_markup(viewer, running))
+
+    assert "Stage SCALE_UP" not in text
+    assert shown is None or shown in text
+
+
 def test_an_unknown_strategy_is_shown_by_its_name(running: Upgrade, viewer: Client) -> None:
     set_watching(running, strategy="MAGENTA", lifecycle_stage="BAKE_TIME")
 

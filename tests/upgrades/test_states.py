@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portal.aws.ecs import Deployment, LifecycleHook, Service, ServiceDeployment, ServiceEvent
+from portal.aws.ecs import Deployment, DeploymentConfiguration, LifecycleHook, Service, ServiceDeployment, ServiceEvent
 from upgrades.states import (
     OPEN,
     TERMINAL,
@@ -199,6 +199,28 @@ def test_each_ecs_status_has_its_verdict(
 
 
 @pytest.mark.parametrize(
+    ("status", "stage", "weight", "rests"),
+    [
+        ("IN_PROGRESS", "SCALE_UP", 0.0, False),
+        ("IN_PROGRESS", "PRODUCTION_TRAFFIC_SHIFT", 0.0, True),
+        ("IN_PROGRESS", "PRE_PRODUCTION_TRAFFIC_SHIFT", 0.0, False),
+        ("IN_PROGRESS", "PRE_PRODUCTION_TRAFFIC_SHIFT", 40.0, True),
+        ("IN_PROGRESS", "POST_PRODUCTION_TRAFFIC_SHIFT", 100.0, False),
+        ("IN_PROGRESS", "PRE_COFFEE", None, True),
+        ("WHATEVER_ECS_ADDS", None, None, True),
+    ],
+)
+def test_a_step_and_what_is_unknown_never_stall(
+    status: str, stage: str | None, weight: float | None, rests: bool
+) -> None:
+    """With a part of the traffic on each version, a step of LINEAR or CANARY bakes."""
+    verdict = judge(own_deployment(status, lifecycle_stage=stage, production_weight=weight))
+
+    assert verdict.is_resting == rests
+    assert (stage or status) in (verdict.reason or "")
+
+
+@pytest.mark.parametrize(
     ("action", "expected"), [("CONTINUE", Outcome.STOPPED_BY_USER), ("ROLLBACK", Outcome.ROLLED_BACK)]
 )
 def test_a_hook_that_ecs_passed_over_is_no_cause(action: str, expected: Outcome) -> None:
@@ -208,6 +230,15 @@ def test_a_hook_that_ecs_passed_over_is_no_cause(action: str, expected: Outcome)
 
     assert verdict.outcome == expected
     assert ("timed out" in (verdict.reason or "")) == (action == "ROLLBACK")
+
+
+def test_an_unknown_status_of_a_hook_is_shown_by_its_name() -> None:
+    hook = LifecycleHook("h-1", "PAUSE", None, status="UNDER_REVIEW", expires_at=AT, timeout_action="ROLLBACK")
+
+    verdict = judge(own_deployment("IN_PROGRESS", lifecycle_stage="POST_SCALE_UP", hooks=(hook,)))
+
+    assert (verdict.status, verdict.outcome, verdict.is_resting) == (Status.IN_PROGRESS, None, True)
+    assert verdict.reason == "Stage POST_SCALE_UP. ECS reports the status UNDER_REVIEW of the hook h-1."
 
 
 def test_the_person_or_deployment_that_ended_it_is_named() -> None:
@@ -284,6 +315,21 @@ def judged(*deployments: Deployment, said: Sequence[str] = (), **seen: Any) -> t
     seen = {"baseline": ["before"], "since": AT} | seen
     verdict = judge_by_id(service_with(*deployments, said=said), "mine", **seen)
     return verdict.status, verdict.outcome
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        pytest.param({"state": "COMPLETED"}, id="completed"),
+        pytest.param({"state": "IN_PROGRESS", "rollback": True}, id="ECS rolls back to it"),
+    ],
+)
+def test_the_configuration_shows_an_early_success(own: dict[str, Any]) -> None:
+    configuration = DeploymentConfiguration(early_success=True, source_cleanup="DEFERRED")
+
+    found = judged(entry("mine", primary=True, **own), configuration=configuration)
+
+    assert found == (Status.SUCCESS, Outcome.COMPLETED_EARLY)
 
 
 def test_a_replaced_rollback_has_failed() -> None:

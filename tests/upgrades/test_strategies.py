@@ -408,3 +408,25 @@ def test_early_success_has_its_own_outcome(
     assert upgrade.status == Status.SUCCESS
     assert upgrade.has_advanced
     assert upgrade.validation == Validation.NEEDED
+
+
+@pytest.mark.parametrize(
+    "denied",
+    [("DescribeServiceDeployments",), ("DescribeServiceDeployments", "ListServiceDeployments")],
+    ids=["listed only", "neither listed nor described"],
+)
+def test_early_success_is_known_without_its_record(
+    cast: Cast, engine: Engine, platform: LocalAws, denied: tuple[str, ...]
+) -> None:
+    """ECS copies the service's configuration into the deployment at the call."""
+    criteria = {"enable": True, "healthyPercent": 50, "sourceServiceRevisionCleanup": "DEFERRED"}
+    configure(platform, cast, minimumHealthyPercent=50, earlySuccessCriteria=criteria)
+    for action in denied:
+        platform.fault("access_denied", action=action, account="111111111111")
+    upgrade = trigger(cast)
+
+    engine.run(upgrade, seconds=2)
+
+    rollout = upgrade.rollouts.get()
+    assert (rollout.outcome, rollout.is_draining) == (Outcome.COMPLETED_EARLY, True)
+    assert "Old tasks may drain" in (rollout.rollout_reason or "")

@@ -50,6 +50,15 @@ def find_hook_allowance(hook: ecs.ConfiguredHook, steps: int) -> timedelta:
     return runs * min(timedelta(minutes=hook.timeout_minutes), STAGE_LIMIT)
 
 
+def build_allowance_fields(rollout: Rollout, configuration: ecs.DeploymentConfiguration) -> dict[str, Any]:
+    """Return the fields for what the configuration adds to the deadline; empty if `rollout` has it already."""
+    seconds = int(find_allowance(configuration).total_seconds())
+    if rollout.deadline_at is None or seconds == rollout.allowed_seconds:
+        return {}
+    more = timedelta(seconds=seconds - (rollout.allowed_seconds or 0))
+    return {"allowed_seconds": seconds, "deadline_at": rollout.deadline_at + more}
+
+
 def build_deadline_fields(
     rollout: Rollout, deployment: ecs.ServiceDeployment | None, verdict: Verdict, *, now: datetime
 ) -> dict[str, Any]:
@@ -61,10 +70,9 @@ def build_deadline_fields(
     fields: dict[str, Any] = {}
     if deployment is None or deadline_at is None:
         return {"is_overdue": is_past_deadline(rollout, now)}
-    if rollout.allowed_seconds is None and deployment.configuration is not None:
-        allowance = find_allowance(deployment.configuration)
-        fields["allowed_seconds"] = int(allowance.total_seconds())
-        deadline_at += allowance
+    if deployment.configuration is not None:
+        fields = build_allowance_fields(rollout, deployment.configuration)
+        deadline_at = fields.get("deadline_at", deadline_at)
     if verdict.outcome == Outcome.WAITING_FOR_DECISION:
         waiting_since = waiting_since or now
     elif waiting_since is not None:

@@ -306,7 +306,7 @@ def build_progress_fields(lease: RolloutLease, observed: dict[str, Any], verdict
     source, target = observed.get("source_running", rollout.source_running), observed.get("target_running", 0)
     moved = (
         (source > rollout.source_running if rolling_back else source < rollout.source_running)
-        or target > rollout.target_running
+        or (target < rollout.target_running if rolling_back else target > rollout.target_running)
         or verdict.outcome != rollout.outcome
         or has_moved(rollout, observed)
         or rollout.progressed_at is None

@@ -12,7 +12,7 @@ nothing.
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,7 +30,7 @@ from portal.leases import get_lease_duration, kept, run_guarded
 from portal.models import Role
 from portal.request_id import carrying
 from portal.tenancy import organizations
-from upgrades.engine.deadline import is_past_deadline, is_past_ecs_limit
+from upgrades.engine.deadline import build_allowance_fields, is_past_deadline, is_past_ecs_limit
 from upgrades.engine.decide import find_decider, send_decisions
 from upgrades.engine.desired import ensure_revision, find_desired, read_running_version, read_version
 from upgrades.engine.finish import (
@@ -65,6 +65,7 @@ from upgrades.engine.observe import (
     read_service_deployment,
 )
 from upgrades.engine.restored import NOTE, build_baseline, build_deployed_since_verdict, may_have_been_called
+from upgrades.engine.stages import recall_configuration
 from upgrades.estimates import stall_seconds
 from upgrades.events import describe_revision, describe_start, record_event, record_overdue, record_progress_events
 from upgrades.inventory.images import VersionMissing
@@ -207,7 +208,7 @@ def follow_restored(lease: RolloutLease, service: ecs.Service, found: StartedDep
         attempts=1,
         started_at=rollout.started_at or lease.now,
         progressed_at=lease.now,
-        strategy=service.configuration.strategy,
+        **build_configuration_fields(rollout, service),
         stall_seconds=stall_seconds(rollout.organization, rollout.service),
         database=DatabaseIdentity(),
     )
@@ -294,8 +295,7 @@ def commit_baseline(
             attempts=rollout.attempts + 1,
             started_at=rollout.started_at or lease.now,
             progressed_at=lease.now,
-            # ECS copies it into the deployment at the call.
-            strategy=service.configuration.strategy,
+            **build_configuration_fields(rollout, service),
             stall_seconds=stall_seconds(rollout.organization, rollout.service),
             check_error=None,
             baseline={
@@ -307,6 +307,16 @@ def commit_baseline(
         )
         if is_new:
             record_event(rollout.upgrade, EventKind.REVISION_REGISTERED, describe_revision(rollout), rollout=rollout)
+
+
+def build_configuration_fields(rollout: Rollout, service: ecs.Service) -> dict[str, Any]:
+    """Return the fields for how ECS deploys: it copies the service's configuration into the deployment at the call.
+
+    The deployment's own copy replaces them once it is read. A role may not be able to read it.
+    """
+    configuration = service.configuration
+    fields = {"strategy": configuration.strategy, "configuration": asdict(configuration)}
+    return fields | build_allowance_fields(rollout, configuration)
 
 
 def is_newly_registered(rollout: Rollout, observed: dict[str, Any]) -> bool:
@@ -525,7 +535,7 @@ def is_reported_open(
     if service is None or rollout.strategy not in (None, ecs.ROLLING):
         return False
     entry = service.deployment(rollout.deployment_id) if rollout.deployment_id else None
-    return entry is not None and entry.rollout_state in (None, "IN_PROGRESS")
+    return entry is not None and entry.rollout_state not in ("COMPLETED", "FAILED")
 
 
 def find_service_deployment_arn(lease: RolloutLease) -> None:
@@ -594,6 +604,7 @@ def judge_deployment(
             baseline=rollout.baseline["deployment_ids"],
             since=later_than_baseline(lease),
             strategy=rollout.strategy or service.configuration.strategy,
+            configuration=recall_configuration(rollout),
             was_rolling_back=rollout.outcome == Outcome.ROLLING_BACK,
             stopped_by=by,
         )

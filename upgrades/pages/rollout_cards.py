@@ -172,7 +172,7 @@ def build_headline(rollout: Rollout) -> str:
 
 
 def describe_wait(rollout: Rollout) -> str:
-    """Return what ECS waits for in an open rollout. Empty if tasks are what it waits for."""
+    """Return what ECS waits for in an open rollout, or what else it reports. Empty if tasks are what it waits for."""
     if rollout.outcome == Outcome.WAITING_FOR_DECISION:
         return "Paused by ECS."
     if rollout.outcome == Outcome.HOOK_RUNNING:
@@ -183,7 +183,9 @@ def describe_wait(rollout: Rollout) -> str:
     watches_alarms = bool((rollout.configuration or {}).get("alarms_enabled"))
     if rollout.strategy == ROLLING and has_moved and rollout.desired_count and watches_alarms:
         return "ECS watches the alarms before it ends the rollout."
-    return ""
+    # The engine's reason begins with the stage, which the stage line shows (verdicts.judge).
+    said = (rollout.rollout_reason or "") if rollout.outcome is None else ""
+    return said.partition(". ")[2] if said.startswith("Stage ") else said
 
 
 def describe_tasks(rollout: Rollout) -> str:

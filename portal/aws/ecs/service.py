@@ -209,6 +209,8 @@ def parse_service(raw: dict[str, Any]) -> Service:
     own = raw
     if controller != OWN_CONTROLLER:
         own = {**raw, "taskDefinition": raw.get("taskDefinition") or None, "deployments": []}
+    elif raw["status"] == "ACTIVE" and not raw["deployments"]:
+        raise KeyError("deployments")  # every service that ECS deploys has one
     return Service(
         name=raw.get("serviceName") or last_part(raw["serviceArn"]),
         arn=need(raw, "serviceArn"),
@@ -218,7 +220,7 @@ def parse_service(raw: dict[str, Any]) -> Service:
         pending_count=raw["pendingCount"],
         task_definition=need(own, "taskDefinition"),
         deployments=tuple(_deployment(entry) for entry in own["deployments"]),
-        current_service_deployment=raw.get("currentServiceDeployment"),
+        current_service_deployment=raw.get("currentServiceDeployment") or None,
         events=tuple(
             ServiceEvent(id=event["id"], created_at=event["createdAt"], message=mask_credentials(event["message"]))
             for event in raw.get("events", [])
@@ -247,7 +249,7 @@ def _deployment(raw: dict[str, Any]) -> Deployment:
         running_count=raw["runningCount"],
         pending_count=raw["pendingCount"],
         failed_tasks=raw.get("failedTasks", 0),
-        rollout_state=raw.get("rolloutState"),
+        rollout_state=raw.get("rolloutState") or None,
         rollout_state_reason=masked(raw.get("rolloutStateReason")),
         created_at=raw["createdAt"],
     )
