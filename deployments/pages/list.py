@@ -15,10 +15,10 @@ from deployments.pages.detail import CHANGING, STEADY
 from deployments.pages.forms import SORT_LABELS, ListFilters
 from deployments.pages.live_tags import LiveList, live_list
 from deployments.states import Status
-from portal.access import Policy, get_page_organization, get_role, open_page, policy
+from portal.access import Policy, get_page_organization, get_role, policy
 from portal.models import Organization, ViewedList
 from portal.pagination import DEFAULT_LIMIT
-from portal.saved_views.lists import find_default
+from portal.saved_views.lists import find_default, open_list
 from portal.web.context import page_context
 from portal.web.csv import MAX_ROWS
 from portal.web.htmx import answer_unchanged, make_tag, render_page
@@ -44,11 +44,11 @@ def list_deployments(request: HttpRequest, slug: str) -> HttpResponse:
         return redirect(default)
     asked = live_list(request.GET)
     if asked is None:
+        open_list(request, organization, ViewedList.DEPLOYMENTS)
         context, tag = list_context(request, organization), None
         commands.mark_watched(*context["page"].items)
     else:
-        statement, values = asked
-        live = LiveList(*open_page(request, organization, statement, values).live)
+        live = LiveList(*open_list(request, organization, ViewedList.DEPLOYMENTS, *asked))
         commands.mark_unmarked(live.unmarked or [])
         tag = make_tag(request, "rows", get_role(request.user, organization), live.rows, live.counts, live.has_agents)
         unchanged = answer_unchanged(request, tag)

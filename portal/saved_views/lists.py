@@ -1,11 +1,17 @@
 """How the pages of lists use saved views: the default one, and a query string without what is not a filter."""
 
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from django.http import HttpRequest
 from django.urls import reverse
 
-from portal.access import person
+from portal.access import NOTHING_LIVE, open_page, person
+from portal.database.statements import Given
+from portal.database.together import Part
 from portal.models import Organization, SavedView, ViewedList
 from portal.web.htmx import wants_fragment
 
@@ -31,6 +37,33 @@ def find_default(request: HttpRequest, organization: Organization, listed: Viewe
     chosen = SavedView.objects.offered(user, organization).filter(list=listed, defaults__user=user)
     query = chosen.values_list("query", flat=True).first()
     return get_address(organization, listed, query) if query else None
+
+
+def open_list(
+    request: HttpRequest,
+    organization: Organization,
+    listed: ViewedList,
+    live: str = NOTHING_LIVE,
+    values: Mapping[str, Any] | None = None,
+) -> tuple[Any, ...]:
+    """Return the columns of `live`, as `open_page` reads them, and for a whole page read the saved views with them.
+
+    The tag `{% saved_views %}` shows these. *Costs* one query.
+    """
+    if wants_fragment(request):
+        return open_page(request, organization, live, values).live
+    views = offered_views()
+    own = {"user": person(request).pk, "listed": listed}
+    statement = f"SELECT live.*, {views.sql} FROM ({live}) AS live"  # noqa: S608 - our own
+    *columns, text = open_page(request, organization, statement, {**(values or {}), **own}).live
+    request.saved_views = views.make(json.loads(text)) if text else []  # type: ignore[attr-defined] # ours
+    return tuple(columns)
+
+
+@cache
+def offered_views() -> Part:
+    given: dict[str, Any] = {name: Given(name) for name in ("user", "organization")}
+    return Part(SavedView.objects.offered(**given).filter(list=Given("listed")))
 
 
 def clean_query(text: str) -> str:

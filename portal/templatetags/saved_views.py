@@ -4,8 +4,6 @@ from typing import Any
 
 from django import template
 
-from portal.access import person
-from portal.models import SavedView
 from portal.saved_views.lists import clean_query, get_address
 
 register = template.Library()
@@ -13,9 +11,8 @@ register = template.Library()
 
 @register.inclusion_tag("portal/saved_views/_links.html", takes_context=True)
 def saved_views(context: dict[str, Any], listed: str) -> dict[str, Any]:
-    """Return the person's own views and the shared ones, with the one whose filters are in the URL. *Costs* one query."""
+    """Return the views that `open_list` read, with the one whose filters are in the URL."""
     request, organization = context["request"], context["organization"]
     shown = clean_query(request.META["QUERY_STRING"])
-    views = SavedView.objects.offered(person(request), organization).filter(list=listed)
-    links = [(view, get_address(organization, listed, view.query), view.query == shown) for view in views]
+    links = [(view, get_address(organization, listed, view.query), view.query == shown) for view in request.saved_views]
     return {"organization": organization, "links": links, "unfiltered": request.path, "is_unfiltered": not shown}

@@ -28,7 +28,7 @@ from upgrades.models import Rollout, Upgrade, ValidationRun
 SignIn = Callable[[User], Client]
 
 # AWS's answer to a wrong signature. Each secret contains the word.
-CANARY = "canary"
+CANARY = "wagtail"
 # The application's role may not read it. It has names, positions and hashes of chains.
 UNREADABLE = {"portal_auditchain"}
 WRONG_SIGNATURE = """The request signature we calculated does not match the signature you provided. Check your AWS Secret \
@@ -36,9 +36,9 @@ Access Key and signing method. The Canonical String for this request should have
 'POST
 /
 
-x-amz-security-token:FwoGZXIvYXdzEcanaryTOKEN
+x-amz-security-token:FwoGZXIvYXdzEwagtailTOKEN
 '
-Credential=AKIAcanaryKEYID, secret canary/SECRET+KEY, external id canary-external-id"""
+Credential=AKIAwagtailKEYID, secret wagtail/SECRET+KEY, external id wagtail-external-id"""
 # The root paths of the API are the same views as those under /api/v1.
 ROUTES = [row for row in TENANT if row.route.startswith(("o/", "api/"))]
 SIGNATURE = "SignatureDoesNotMatch"
@@ -115,7 +115,7 @@ def test_an_error_is_action_code_and_request_id(cast: Cast, refuse: Callable[...
 
 
 def test_a_permission_other_than_the_action_is_named(platform: LocalAws, cast: Cast) -> None:
-    message = "User: arn:aws:sts::1:canary is not authorized to perform: iam:PassRole on resource: canary"
+    message = "User: arn:aws:sts::1:wagtail is not authorized to perform: iam:PassRole on resource: wagtail"
     platform.fault("error", action="DescribeServices", code="AccessDeniedException", message=message)
 
     error = refused(cast)
@@ -125,7 +125,7 @@ def test_a_permission_other_than_the_action_is_named(platform: LocalAws, cast: C
 
 
 def test_a_code_that_is_a_text_is_dropped(platform: LocalAws, cast: Cast) -> None:
-    platform.fault("error", action="DescribeServices", code="The canary said")
+    platform.fault("error", action="DescribeServices", code="The wagtail said")
 
     error = refused(cast)
 
@@ -135,7 +135,7 @@ def test_a_code_that_is_a_text_is_dropped(platform: LocalAws, cast: Cast) -> Non
 
 def test_a_value_that_botocore_refuses_is_not_repeated(cast: Cast) -> None:
     """Botocore's text contains the value, and an environment may contain a secret."""
-    error = refused(cast, [{"canary": "canary"}])
+    error = refused(cast, [{"wagtail": "wagtail"}])
 
     assert str(error) == "ecs:DescribeServices: ParamValidationError"
     assert_carries_no_text(error)

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 from portal.access import Policy, get_page_organization, policy
 from portal.models import ViewedList
 from portal.pagination import DEFAULT_LIMIT, Page
-from portal.saved_views.lists import find_default
+from portal.saved_views.lists import find_default, open_list
 from portal.web.context import page_context
 from portal.web.csv import MAX_ROWS, check_filters, csv_response
 from portal.web.htmx import render_page
@@ -31,6 +31,7 @@ def history(request: HttpRequest, slug: str) -> HttpResponse:
     default = find_default(request, organization, ViewedList.UPGRADES)
     if default:
         return redirect(default)
+    open_list(request, organization, ViewedList.UPGRADES)
     form = HistoryFilters(request.GET)
     given = form.cleaned_data if form.is_valid() else {}
     # An invalid filter shows no rows. The form keeps what was typed so that it can be corrected.
