@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 
 from portal.access import require
 from portal.audit import record
-from portal.errors import PortalError
+from portal.errors import PortalError, found_or_404, is_unique_violation
 from portal.models import AuditKind, DefaultView, Membership, Organization, Role, SavedView, User
 
 MAX_VIEWS = 50  # of one person in one organization
@@ -23,7 +23,7 @@ def save_view(
 ) -> SavedView:
     """Save filters under a name that the person has not used for this list.
 
-    *Raises* PortalError: 403, 404, 409 `too_many_views`, 422 `name_taken`.
+    *Raises* PortalError: 403, 404, 409 `too_many_views`, `name_taken`.
     """
     require_member(actor, organization, Role.ADMIN if is_shared else Role.VIEWER)
     view = SavedView(organization=organization, user=actor, list=listed, name=name, query=query, is_shared=is_shared)
@@ -42,44 +42,52 @@ def save_view(
 
 
 def change_view(view: SavedView, *, actor: User, name: str, is_shared: bool) -> SavedView:
-    """Rename the view, share it, or stop sharing it. *Raises* PortalError: 403, 404, 422 `name_taken`."""
-    require_right(view, actor, is_shared=is_shared)
-    before = {"name": view.name, "is_shared": view.is_shared}
-    after = {"name": name, "is_shared": is_shared}
-    if before == after:
-        return view
-    view.name, view.is_shared = name, is_shared
+    """Rename the view, share it, or stop sharing it. *Raises* PortalError: 403, 404, 409 `name_taken`."""
     with transaction.atomic():
-        store(view, update_fields=["name", "is_shared"])
+        locked = lock(view)
+        require_right(locked, actor, is_shared=is_shared)
+        before = {"name": locked.name, "is_shared": locked.is_shared}
+        after = {"name": name, "is_shared": is_shared}
+        changes = {key: {"before": before[key], "after": after[key]} for key in before if before[key] != after[key]}
+        if not changes:
+            return locked
+        locked.name, locked.is_shared = name, is_shared
+        store(locked, update_fields=["name", "is_shared"])
         if not is_shared:
-            DefaultView.objects.filter(view=view).exclude(user=view.user_id).delete()
+            DefaultView.objects.filter(view=locked).exclude(user=locked.user_id).delete()
         if is_shared and not before["is_shared"]:
-            record_view(AuditKind.VIEW_SHARED, view, actor)
+            record_view(AuditKind.VIEW_SHARED, locked, actor)
         elif before["is_shared"]:
-            changes = {key: {"before": before[key], "after": after[key]} for key in before if before[key] != after[key]}
-            record_view(AuditKind.VIEW_CHANGED, view, actor, changes=changes)
-    return view
+            record_view(AuditKind.VIEW_CHANGED, locked, actor, changes=changes)
+    return locked
 
 
 def remove_view(view: SavedView, *, actor: User) -> None:
     """Delete the view. Those whose default it was see the unfiltered list. *Raises* PortalError: 403, 404."""
-    require_right(view, actor)
     with transaction.atomic():
-        view_id = view.pk
-        view.delete()
-        view.pk = view_id
-        if view.is_shared:
-            record_view(AuditKind.VIEW_REMOVED, view, actor)
+        locked = lock(view)
+        require_right(locked, actor)
+        if locked.is_shared:
+            record_view(AuditKind.VIEW_REMOVED, locked, actor)
+        locked.delete()
 
 
 def choose_default(view: SavedView, *, actor: User, is_default: bool) -> None:
     """Open the view's list with this view for the person, or unfiltered again. *Raises* PortalError 404."""
     require_member(actor, view.organization, Role.VIEWER)
     place: Any = {"organization": view.organization, "user": actor, "list": view.list}
-    if is_default:
-        DefaultView.objects.update_or_create(**place, defaults={"view": view})
-    else:
-        DefaultView.objects.filter(**place, view=view).delete()
+    with transaction.atomic():
+        lock(view)
+        if is_default:
+            DefaultView.objects.update_or_create(**place, defaults={"view": view})
+        else:
+            DefaultView.objects.filter(**place, view=view).delete()
+
+
+def lock(view: SavedView) -> SavedView:
+    """Return the view as it is now, until the transaction ends. *Raises* PortalError 404 if it was deleted meanwhile."""
+    rows = SavedView.objects.select_related("organization").select_for_update(of=("self",), no_key=True)
+    return found_or_404(rows.filter(pk=view.pk).first())
 
 
 def require_right(view: SavedView, actor: User, *, is_shared: bool = False) -> None:
@@ -99,8 +107,10 @@ def store(view: SavedView, **options: Any) -> None:
         with transaction.atomic():
             view.save(**options)
     except IntegrityError as error:
+        if not is_unique_violation(error, "saved_view_once_by_name"):
+            raise
         message = "There is already a view of this list with this name."
-        raise PortalError("name_taken", message, 422, errors={"name": [message]}) from error
+        raise PortalError("name_taken", message, 409, errors={"name": [message]}) from error
 
 
 def record_view(kind: AuditKind, view: SavedView, actor: User, **more: Any) -> None:
