@@ -14,6 +14,7 @@ from django.test import Client
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from portal.api.examples import list_bodies
 from portal.api.schema import openapi
 from portal.models import User
 from portal.models.notifications import NotificationKind
@@ -152,19 +153,23 @@ def test_routes_with_a_body_document_size_and_type_errors() -> None:
 
 def test_every_body_has_an_example_that_fits_it() -> None:
     document, seen = openapi(), set()
-    webhooks = [each["post"] for each in document["webhooks"].values()]
-    for operation in [*(operation for _, _, operation in operations()), *webhooks]:
-        for body in (operation.get("requestBody", {}), *operation["responses"].values()):
-            for media in body.get("content", {}).values():
-                if "$ref" in media["schema"]:
-                    key = media["examples"]["example"]["$ref"].rpartition("/")[2]
-                    example = document["components"]["examples"][key]["value"]
-                    schema = {**strict(media["schema"]), "components": components()}
-                    Draft202012Validator(schema, format_checker=FormatChecker()).validate(example)
-                    seen.add(key)
+    for _, name, media in list_bodies(document):
+        if name:
+            key = media["examples"]["example"]["$ref"].rpartition("/")[2]
+            example = document["components"]["examples"][key]["value"]
+            schema = {**strict(media["schema"]), "components": components()}
+            Draft202012Validator(schema, format_checker=FormatChecker()).validate(example)
+            seen.add(key)
 
     assert seen == document["components"]["examples"].keys()
     assert document["components"]["examples"]["TriggerBodyRequest"]["value"]["service"] == "agent"
+
+
+@pytest.mark.parametrize("read", ["logs", "metrics"])
+def test_reads_with_a_limit_declare_its_headers(read: str) -> None:
+    answers = openapi()["paths"][f"/api/v1/deployments/{{deployment_id}}/{read}"]["get"]["responses"]
+
+    assert all({"RateLimit", "RateLimit-Policy"} <= answers[status]["headers"].keys() for status in ("200", "429"))
 
 
 def test_every_notification_is_a_webhook_of_the_document() -> None:
