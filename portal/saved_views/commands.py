@@ -6,6 +6,8 @@ is no longer shared is its owner's again. Each person chooses a default for each
 Changes of shared views are in the audit trail. Own views are a person's preference and are not.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -13,7 +15,7 @@ from django.db import IntegrityError, transaction
 from portal.access import require
 from portal.audit import record
 from portal.errors import PortalError, found_or_404, is_unique_violation
-from portal.models import AuditKind, DefaultView, Membership, Organization, Role, SavedView, User
+from portal.models import AuditKind, DefaultView, Membership, Organization, Role, SavedView, SavedViewQuerySet, User
 
 MAX_VIEWS = 50  # of one person in one organization
 
@@ -33,7 +35,8 @@ def save_view(
         if SavedView.objects.filter(organization=organization, user=actor).count() >= MAX_VIEWS:
             message = f"You already have {MAX_VIEWS} saved views, the maximum. Delete one first."
             raise PortalError("too_many_views", message, 409)
-        store(view, force_insert=True)
+        with unique_name():
+            view.save(force_insert=True)
         if is_default:
             choose_default(view, actor=actor, is_default=True)
         if is_shared:
@@ -43,33 +46,33 @@ def save_view(
 
 def change_view(view: SavedView, *, actor: User, name: str, is_shared: bool) -> SavedView:
     """Rename the view, share it, or stop sharing it. *Raises* PortalError: 403, 404, 409 `name_taken`."""
+    require_right(view, actor, is_shared=is_shared)
+    before = {"name": view.name, "is_shared": view.is_shared}
+    after = {"name": name, "is_shared": is_shared}
+    changes = {key: {"before": before[key], "after": after[key]} for key in before if before[key] != after[key]}
+    if not changes:
+        return view
     with transaction.atomic():
-        locked = lock(view)
-        require_right(locked, actor, is_shared=is_shared)
-        before = {"name": locked.name, "is_shared": locked.is_shared}
-        after = {"name": name, "is_shared": is_shared}
-        changes = {key: {"before": before[key], "after": after[key]} for key in before if before[key] != after[key]}
-        if not changes:
-            return locked
-        locked.name, locked.is_shared = name, is_shared
-        store(locked, update_fields=["name", "is_shared"])
+        with unique_name():
+            found_or_404(find_judged(view).update(**after) or None)
+        view.name, view.is_shared = name, is_shared
         if not is_shared:
-            DefaultView.objects.filter(view=locked).exclude(user=locked.user_id).delete()
+            DefaultView.objects.filter(view=view).exclude(user=view.user_id).delete()
         if is_shared and not before["is_shared"]:
-            record_view(AuditKind.VIEW_SHARED, locked, actor)
+            record_view(AuditKind.VIEW_SHARED, view, actor)
         elif before["is_shared"]:
-            record_view(AuditKind.VIEW_CHANGED, locked, actor, changes=changes)
-    return locked
+            record_view(AuditKind.VIEW_CHANGED, view, actor, changes=changes)
+    return view
 
 
 def remove_view(view: SavedView, *, actor: User) -> None:
     """Delete the view. Those whose default it was see the unfiltered list. *Raises* PortalError: 403, 404."""
+    require_right(view, actor)
     with transaction.atomic():
-        locked = lock(view)
-        require_right(locked, actor)
-        if locked.is_shared:
-            record_view(AuditKind.VIEW_REMOVED, locked, actor)
-        locked.delete()
+        _, deleted = find_judged(view).delete()
+        found_or_404(deleted.get(SavedView._meta.label))
+        if view.is_shared:
+            record_view(AuditKind.VIEW_REMOVED, view, actor)
 
 
 def choose_default(view: SavedView, *, actor: User, is_default: bool) -> None:
@@ -77,17 +80,16 @@ def choose_default(view: SavedView, *, actor: User, is_default: bool) -> None:
     require_member(actor, view.organization, Role.VIEWER)
     place: Any = {"organization": view.organization, "user": actor, "list": view.list}
     with transaction.atomic():
-        lock(view)
+        found_or_404(find_judged(view).select_for_update(no_key=True).first())
         if is_default:
             DefaultView.objects.update_or_create(**place, defaults={"view": view})
         else:
             DefaultView.objects.filter(**place, view=view).delete()
 
 
-def lock(view: SavedView) -> SavedView:
-    """Return the view as it is now, until the transaction ends. *Raises* PortalError 404 if it was deleted meanwhile."""
-    rows = SavedView.objects.select_related("organization").select_for_update(of=("self",), no_key=True)
-    return found_or_404(rows.filter(pk=view.pk).first())
+def find_judged(view: SavedView) -> SavedViewQuerySet:
+    """Return the row of the view, if it still exists and is as shared as when the right to change it was judged."""
+    return SavedView.objects.filter(pk=view.pk, is_shared=view.is_shared)
 
 
 def require_right(view: SavedView, actor: User, *, is_shared: bool = False) -> None:
@@ -102,10 +104,12 @@ def require_member(actor: User, organization: Organization, needed: Role) -> Non
         raise PortalError("forbidden", "Only members save views. Staff who entered an organization only read.", 403)
 
 
-def store(view: SavedView, **options: Any) -> None:
+@contextmanager
+def unique_name() -> Iterator[None]:
+    """Translate the database's unique violation of a view's name into PortalError 409 `name_taken`."""
     try:
         with transaction.atomic():
-            view.save(**options)
+            yield
     except IntegrityError as error:
         if not is_unique_violation(error, "saved_view_once_by_name"):
             raise
