@@ -11,12 +11,12 @@ from portal.models.notifications import NotificationKind
 from portal.notifications import notify
 
 # A failure counts as over with the first of these. A deployment that fails again and again is announced once.
-DECISIVE = (EventType.FAILED, EventType.READY, EventType.CREATE, EventType.RESTART)
+OVER = (EventType.READY, EventType.CREATE, EventType.RESTART)
 
 
 def notify_failed(deployment: Deployment, why: str) -> None:
     """Notify that the deployment failed, unless it has been neither ready nor restarted since it last failed."""
-    if find_decisive(deployment) == EventType.FAILED:
+    if find_newest(deployment, EventType.FAILED, *OVER) == EventType.FAILED:
         return
     next_step = "Next: read its logs. Restart it when the cause is fixed, or return its agent to an earlier revision."
     text = f"{describe(deployment)} failed: {why}\n{next_step}"
@@ -25,15 +25,14 @@ def notify_failed(deployment: Deployment, why: str) -> None:
 
 def notify_recovered(deployment: Deployment) -> None:
     """Notify that the deployment is ready, if it failed since it was last ready."""
-    decisive = deployment.events.filter(event_type__in=(EventType.FAILED, EventType.READY)).order_by("-sequence")
-    if decisive.values_list("event_type", flat=True).first() == EventType.FAILED:
+    if find_newest(deployment, EventType.FAILED, EventType.READY) == EventType.FAILED:
         text = f"{describe(deployment)} is ready again: {deployment.replicas} of {deployment.replicas} tasks run."
         notify_deployment(deployment, NotificationKind.DEPLOYMENT_RECOVERED, Status.READY, text=text)
 
 
-def find_decisive(deployment: Deployment) -> str | None:
-    """Return the type of the deployment's newest event of DECISIVE. *Costs* one query."""
-    rows = deployment.events.filter(event_type__in=DECISIVE).order_by("-sequence")
+def find_newest(deployment: Deployment, *types: EventType) -> str | None:
+    """Return the type of the deployment's newest event of these types. *Costs* one query."""
+    rows = deployment.events.filter(event_type__in=types).order_by("-sequence")
     return rows.values_list("event_type", flat=True).first()
 
 

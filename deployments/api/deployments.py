@@ -178,7 +178,7 @@ def logs(request: Request, deployment_id: uuid.UUID) -> Response:
     operation_id="deployments_metrics",
     tags=["deployments"],
     summary="Metrics of a deployment",
-    parameters=[serializers.MetricQuery],
+    parameters=[serializers.MetricQuery, *rate_limited(200)],
     responses={200: serializers.MetricList, **errors(400, 401, 404, 429, 502, 503)},
 )
 @api_route("GET", allow=Policy.VIEWER)

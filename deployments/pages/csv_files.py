@@ -15,6 +15,7 @@ from deployments.pages.forms import ListFilters, TimelineFilters
 from deployments.pages.timeline_region import in_window
 from portal.access import Policy, get_page_organization, policy
 from portal.web.csv import MAX_ROWS, check_filters, csv_response
+from portal.web.observe.download import check_window
 from portal.web.observe.time_window import parse_window
 
 DEPLOYMENT_COLUMNS = {
@@ -79,6 +80,7 @@ def events_csv(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResp
     form = TimelineFilters(request.GET)
     check_filters(form)
     window = parse_window(request.GET, now=timezone.now())
+    check_window(window)
     filters = {name: form.cleaned_data[name] or None for name in ("event_type", "status")}
     events = in_window(deployment, window, **filters)[:MAX_ROWS]
     name = f"{slugify(deployment.agent.name) or 'agent'}-{deployment.short_id}-events"

@@ -134,19 +134,29 @@ ERRORS: dict[str, Json] = {
 def add_examples(result: Json, **_: Any) -> Json:
     """Give each request and response an example, kept once in `components`. A hook of spectacular."""
     kept = result["components"].setdefault("examples", {})
-    paths = [*result["paths"].values(), *result.get("webhooks", {}).values()]
-    for operation in (each for operations in paths for each in operations.values()):
-        named = [("", operation.get("requestBody", {})), *operation["responses"].items()]
-        for status, body in named:
-            for media in body.get("content", {}).values():
-                name = media["schema"].get("$ref", "").rpartition("/")[2]
-                if not name:
-                    continue
-                is_error = name == "Error"
-                key = f"Error{status}" if is_error else name
-                kept[key] = {"value": ERRORS[status] if is_error else build(result, media["schema"])}
-                media["examples"] = {"example": {"$ref": f"#/components/examples/{key}"}}
+    for status, name, media in list_bodies(result):
+        if name:
+            is_error = name == "Error"
+            key = f"Error{status}" if is_error else name
+            kept[key] = {"value": ERRORS[status] if is_error else build(result, media["schema"])}
+            media["examples"] = {"example": {"$ref": f"#/components/examples/{key}"}}
     return result
+
+
+def list_bodies(document: Json) -> list[tuple[str, str, Json]]:
+    """Return status, name of the schema and media type of each body. Status is empty for a request, name for no schema."""
+    paths = [*document["paths"].values(), *document.get("webhooks", {}).values()]
+    operations = [operation for each in paths for operation in each.values()]
+    bodies = [
+        (status, body)
+        for operation in operations
+        for status, body in [("", operation.get("requestBody", {})), *operation["responses"].items()]
+    ]
+    return [
+        (status, media["schema"].get("$ref", "").rpartition("/")[2], media)
+        for status, body in bodies
+        for media in body.get("content", {}).values()
+    ]
 
 
 def build(document: Json, schema: Json, name: str = "", owner: str = "") -> Any:

@@ -38,12 +38,11 @@ def leave_out_root_paths(endpoints: list[Any]) -> list[Any]:
 def close_request_bodies(result: Json, **_: Any) -> Json:
     """Declare that request bodies take no other members: StrictSerializer refuses them. A hook of spectacular."""
     schemas = result["components"]["schemas"]
-    for operations in result["paths"].values():
-        for operation in operations.values():
-            for media in operation.get("requestBody", {}).get("content", {}).values():
-                name = media["schema"].get("$ref", "").rpartition("/")[2]
-                if name:
-                    schemas[name]["additionalProperties"] = False
+    for operation in (each for operations in result["paths"].values() for each in operations.values()):
+        for media in operation.get("requestBody", {}).get("content", {}).values():
+            name = media["schema"].get("$ref", "").rpartition("/")[2]
+            if name:
+                schemas[name]["additionalProperties"] = False
     return result
 
 

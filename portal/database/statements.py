@@ -49,35 +49,43 @@ class Statement:
             return list(cursor.fetchall())
 
 
+class ObjectMaker:
+    """Makes an object of each row, with joined objects and annotations, as Django's ModelIterable does."""
+
+    def __init__(self, compiler: Any) -> None:
+        form: dict[str, Any] = compiler.klass_info
+        columns = form["select_fields"]
+        self.model, self.annotations = form["model"], compiler.annotation_col_map
+        self.own = slice(columns[0], columns[-1] + 1)
+        self.names = [column[0].target.attname for column in compiler.select[self.own]]
+        # The stubs know the signature of a later Django.
+        self.joined = get_related_populators(form, compiler.select, connection.alias)  # type: ignore[call-arg]
+
+    def __call__(self, values: Sequence[Any]) -> Any:
+        row = self.model.from_db(connection.alias, self.names, values[self.own])
+        for each in self.joined:
+            each.populate(values, row)
+        for name, place in self.annotations.items():
+            setattr(row, name, values[place])
+        return row
+
+
 class RowStatement(Statement, Generic[Row]):
     """A query set of one model's rows, with those that it joins (select_related), that was made into SQL once."""
 
     def __init__(self, rows: QuerySet[Row]) -> None:
         super().__init__(rows)
-        form: dict[str, Any] = self.compiler.klass_info
-        columns = form["select_fields"]
-        self.model = form["model"]
-        self.own = slice(columns[0], columns[-1] + 1)
-        self.names = [column[0].target.attname for column in self.compiler.select[self.own]]
-        # The stubs know the signature of a later Django.
-        self.joined = get_related_populators(form, self.compiler.select, connection.alias)  # type: ignore[call-arg]
+        self.make = ObjectMaker(self.compiler)
+        self.model = self.make.model
         self.converters = self.compiler.get_converters([each[0] for each in self.compiler.select])
 
     def read_all(self, **given: Any) -> list[Row]:
         """Return the rows for these values. What the query set computes is an attribute. *Costs* one query."""
-        return [self.build(values) for values in self.compiler.apply_converters(self.read(**given), self.converters)]
+        return [self.make(values) for values in self.compiler.apply_converters(self.read(**given), self.converters)]
 
     def read_first(self, **given: Any) -> Row | None:
         """Return the first row for these values, None if there is none. *Costs* one query."""
         return next(iter(self.read_all(**given)), None)
-
-    def build(self, values: Sequence[Any]) -> Row:
-        row: Row = self.model.from_db(connection.alias, self.names, values[self.own])
-        for each in self.joined:
-            each.populate(values, row)
-        for name, place in self.compiler.annotation_col_map.items():
-            setattr(row, name, values[place])
-        return row
 
 
 class UpdateStatement:

@@ -12,12 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from django.db.models import DateTimeField, GeneratedField, JSONField, Model, QuerySet
+from django.db.models import DateTimeField, GeneratedField, JSONField, QuerySet
 from django.db.models.fields.related import RelatedField
-from django.db.models.query import ModelIterable, get_related_populators
+from django.db.models.query import ModelIterable
 from psycopg import sql
 
-from portal.database.statements import Given
+from portal.database.statements import Given, ObjectMaker
 
 PLACEHOLDER = re.compile("%[%s]")
 
@@ -53,7 +53,8 @@ class Part:
         self.sql = f"(SELECT json_agg(part) FROM ({query}) AS part ({names}))::text"  # noqa: S608 - the ORM's own
         converters = ((at, find_converter(each[0].output_field)) for at, each in enumerate(select))
         self.converters = [(at, converter) for at, converter in converters if converter]
-        self.has_objects = rows._iterable_class is ModelIterable
+        has_objects = rows._iterable_class is ModelIterable
+        self.make_one: Callable[[list[Any]], Any] = ObjectMaker(self.compiler) if has_objects else tuple
 
     def make(self, rows: list[dict[str, Any]]) -> list[Any]:
         """Return an object or a tuple for each row. The rows' members have the order of the columns."""
@@ -62,23 +63,7 @@ class Part:
             for at, converter in self.converters:
                 if row[at] is not None:
                     row[at] = converter(row[at])
-        return self.make_objects(values) if self.has_objects else [tuple(row) for row in values]
-
-    def make_objects(self, rows: list[list[Any]]) -> list[Model]:
-        """Make objects as Django's own ModelIterable does."""
-        select, about = self.compiler.select, self.compiler.klass_info
-        begin, end = about["select_fields"][0], about["select_fields"][-1] + 1
-        names = [each[0].target.attname for each in select[begin:end]]
-        related = get_related_populators(about, select, connection.alias)  # type: ignore[call-arg] # stubs of Django 6
-        made = []
-        for row in rows:
-            one = about["model"].from_db(connection.alias, names, row[begin:end])
-            for each in related:
-                each.populate(row, one)
-            for name, at in self.compiler.annotation_col_map.items():
-                setattr(one, name, row[at])
-            made.append(one)
-        return made
+        return [self.make_one(row) for row in values]
 
 
 def write_constants(query: str, parameters: Iterable[Any]) -> str:

@@ -123,7 +123,7 @@ def change_channel(
 ) -> None:
     """Change name, events, target and quiet hours. A target of None keeps the current one. Equal values are a no-op.
 
-    Messages that wait for the end of the earlier quiet hours are considered again.
+    Messages that wait for the end of the earlier quiet hours, and were not tried yet, are considered again.
 
     *Raises* PortalError: 403, 404, 409 `name_taken`.
     """

@@ -6,14 +6,16 @@ is no longer shared is its owner's again. Each person chooses a default for each
 Changes of shared views are in the audit trail. Own views are a person's preference and are not.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import IntegrityError, transaction
 
 from portal.access import require
 from portal.audit import record
-from portal.errors import PortalError
-from portal.models import AuditKind, DefaultView, Membership, Organization, Role, SavedView, User
+from portal.errors import PortalError, found_or_404, is_unique_violation
+from portal.models import AuditKind, DefaultView, Membership, Organization, Role, SavedView, SavedViewQuerySet, User
 
 MAX_VIEWS = 50  # of one person in one organization
 
@@ -23,7 +25,7 @@ def save_view(
 ) -> SavedView:
     """Save filters under a name that the person has not used for this list.
 
-    *Raises* PortalError: 403, 404, 409 `too_many_views`, 422 `name_taken`.
+    *Raises* PortalError: 403, 404, 409 `too_many_views`, `name_taken`.
     """
     require_member(actor, organization, Role.ADMIN if is_shared else Role.VIEWER)
     view = SavedView(organization=organization, user=actor, list=listed, name=name, query=query, is_shared=is_shared)
@@ -33,7 +35,8 @@ def save_view(
         if SavedView.objects.filter(organization=organization, user=actor).count() >= MAX_VIEWS:
             message = f"You already have {MAX_VIEWS} saved views, the maximum. Delete one first."
             raise PortalError("too_many_views", message, 409)
-        store(view, force_insert=True)
+        with unique_name():
+            view.save(force_insert=True)
         if is_default:
             choose_default(view, actor=actor, is_default=True)
         if is_shared:
@@ -42,21 +45,22 @@ def save_view(
 
 
 def change_view(view: SavedView, *, actor: User, name: str, is_shared: bool) -> SavedView:
-    """Rename the view, share it, or stop sharing it. *Raises* PortalError: 403, 404, 422 `name_taken`."""
+    """Rename the view, share it, or stop sharing it. *Raises* PortalError: 403, 404, 409 `name_taken`."""
     require_right(view, actor, is_shared=is_shared)
     before = {"name": view.name, "is_shared": view.is_shared}
     after = {"name": name, "is_shared": is_shared}
-    if before == after:
+    changes = {key: {"before": before[key], "after": after[key]} for key in before if before[key] != after[key]}
+    if not changes:
         return view
-    view.name, view.is_shared = name, is_shared
     with transaction.atomic():
-        store(view, update_fields=["name", "is_shared"])
+        with unique_name():
+            found_or_404(find_judged(view).update(**after) or None)
+        view.name, view.is_shared = name, is_shared
         if not is_shared:
             DefaultView.objects.filter(view=view).exclude(user=view.user_id).delete()
         if is_shared and not before["is_shared"]:
             record_view(AuditKind.VIEW_SHARED, view, actor)
         elif before["is_shared"]:
-            changes = {key: {"before": before[key], "after": after[key]} for key in before if before[key] != after[key]}
             record_view(AuditKind.VIEW_CHANGED, view, actor, changes=changes)
     return view
 
@@ -65,9 +69,8 @@ def remove_view(view: SavedView, *, actor: User) -> None:
     """Delete the view. Those whose default it was see the unfiltered list. *Raises* PortalError: 403, 404."""
     require_right(view, actor)
     with transaction.atomic():
-        view_id = view.pk
-        view.delete()
-        view.pk = view_id
+        _, deleted = find_judged(view).delete()
+        found_or_404(deleted.get(SavedView._meta.label))
         if view.is_shared:
             record_view(AuditKind.VIEW_REMOVED, view, actor)
 
@@ -76,10 +79,17 @@ def choose_default(view: SavedView, *, actor: User, is_default: bool) -> None:
     """Open the view's list with this view for the person, or unfiltered again. *Raises* PortalError 404."""
     require_member(actor, view.organization, Role.VIEWER)
     place: Any = {"organization": view.organization, "user": actor, "list": view.list}
-    if is_default:
-        DefaultView.objects.update_or_create(**place, defaults={"view": view})
-    else:
-        DefaultView.objects.filter(**place, view=view).delete()
+    with transaction.atomic():
+        found_or_404(find_judged(view).select_for_update(no_key=True).first())
+        if is_default:
+            DefaultView.objects.update_or_create(**place, defaults={"view": view})
+        else:
+            DefaultView.objects.filter(**place, view=view).delete()
+
+
+def find_judged(view: SavedView) -> SavedViewQuerySet:
+    """Return the row of the view, if it still exists and is as shared as when the right to change it was judged."""
+    return SavedView.objects.filter(pk=view.pk, is_shared=view.is_shared)
 
 
 def require_right(view: SavedView, actor: User, *, is_shared: bool = False) -> None:
@@ -94,13 +104,17 @@ def require_member(actor: User, organization: Organization, needed: Role) -> Non
         raise PortalError("forbidden", "Only members save views. Staff who entered an organization only read.", 403)
 
 
-def store(view: SavedView, **options: Any) -> None:
+@contextmanager
+def unique_name() -> Iterator[None]:
+    """Translate the database's unique violation of a view's name into PortalError 409 `name_taken`."""
     try:
         with transaction.atomic():
-            view.save(**options)
+            yield
     except IntegrityError as error:
+        if not is_unique_violation(error, "saved_view_once_by_name"):
+            raise
         message = "There is already a view of this list with this name."
-        raise PortalError("name_taken", message, 422, errors={"name": [message]}) from error
+        raise PortalError("name_taken", message, 409, errors={"name": [message]}) from error
 
 
 def record_view(kind: AuditKind, view: SavedView, actor: User, **more: Any) -> None:

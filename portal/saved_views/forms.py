@@ -10,6 +10,7 @@ from portal.saved_views.lists import clean_query
 from portal.web.forms import QUIET
 
 NO_FILTER = "Choose a filter in the list first: a view without one is the list itself."
+TOO_LONG = f"The filters are too long for a view: at most {QUERY_LENGTH} characters in the list's address."
 
 
 class ChangeForm(forms.Form):
@@ -40,4 +41,6 @@ class SaveForm(ChangeForm):
         cleaned = clean_query(self.cleaned_data["query"])
         if not cleaned:
             raise forms.ValidationError(NO_FILTER)
+        if len(cleaned) > QUERY_LENGTH:  # letters beyond ASCII are longer in an address
+            raise forms.ValidationError(TOO_LONG)
         return cleaned

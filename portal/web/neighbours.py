@@ -3,10 +3,12 @@
 The list's filters are in the query string of the object's page, as one parameter.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from django.http import HttpRequest, QueryDict
+from django.urls import reverse
 
 LIST = "list"
 UNFILTERED = "all"
@@ -20,6 +22,17 @@ class Neighbours:
     before: str | None
     after: str | None
     query: str
+
+
+def make_neighbours(view_name: str, slug: str, found: Sequence[object], query: dict[str, str]) -> Neighbours:
+    """Return the neighbours with these ids, the one before and the one after; None: there is none.
+
+    `view_name`: of an object's page. `query`: the list's filters.
+    """
+    before, after = (
+        f"{reverse(view_name, args=[slug, each])}?{opened_from(query)}" if each is not None else None for each in found
+    )
+    return Neighbours(before, after, urlencode(query))
 
 
 def opened_from(query: dict[str, str]) -> str:

@@ -141,6 +141,23 @@ def test_ticks_are_round_in_the_persons_zone() -> None:
     assert [tick.label for tick in ticks] == ["18:00", "20:00", "22:00", "13 Mar"]
 
 
+def test_days_have_one_tick_each_when_clocks_are_changed() -> None:
+    """In Berlin the 25th of October 2026 has 25 hours."""
+    since = datetime(2026, 10, 23, 22, tzinfo=UTC)
+    choose_times(TimeChoice("Europe/Berlin"))
+    try:
+        ticks = build_ticks(since, since + timedelta(days=4))
+    finally:
+        choose_times(DEFAULT_TIMES)
+
+    assert [(tick.label, tick.x) for tick in ticks] == [
+        ("24 Oct", 0),
+        ("25 Oct", 25),
+        ("26 Oct", round(49 / 96 * 100, 2)),
+        ("27 Oct", round(73 / 96 * 100, 2)),
+    ]
+
+
 def test_a_window_ends_now_and_then_follows_the_present() -> None:
     window = parse_window(QueryDict("since=2026-03-12T11:50&until=2026-03-12T12:20"), now=NOON)
     short = parse_window(QueryDict("since=2026-03-12T11:59:30&until=2026-03-12T12:20"), now=NOON)

@@ -61,3 +61,14 @@ def test_the_events_of_the_window_as_a_file(cast: Cast, client_for: SignedIn) ->
 @pytest.mark.parametrize("path", [f"{LIST}list.csv?status=unknown", f"{LIST}list.csv?sort=size"])
 def test_an_invalid_filter_gives_no_file(cast: Cast, client_for: SignedIn, path: str) -> None:
     assert client_for(cast.viewer).get(path).status_code == 400
+
+
+@pytest.mark.parametrize("name", ["events.csv", "logs.csv"])
+def test_an_invalid_window_gives_no_file(cast: Cast, client_for: SignedIn, name: str) -> None:
+    """The page shows the last hour in its place and says so, which a file could not."""
+    deployment = make_deployment(cast, make_agent(cast))
+
+    refused = client_for(cast.viewer).get(f"{LIST}{deployment.pk}/{name}?since=yesterday")
+
+    assert refused.status_code == 400
+    assert "Nothing was exported. Enter since and until as times" in read_html(refused)

@@ -1,6 +1,7 @@
 """Hostile text in every stored field of an organization, and every page of it in a real browser: nothing is executed."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from django.apps import apps
@@ -30,17 +31,13 @@ def store_everywhere(word: str) -> int:
     """Write the text into each text column of each tenant table that accepts it, and return the number of columns."""
     models = [each for each in apps.get_models() if hasattr(each, "organization") or each is Organization]
     written = 0
-    for model in models:
-        for column in model._meta.concrete_fields:
-            is_text = isinstance(column, CharField | TextField) and not (column.choices or column.unique)
-            if not is_text or column.name.endswith(ADDRESSES):
-                continue
-            try:
-                with transaction.atomic():
-                    model._default_manager.update(**{column.name: word})
-                written += 1
-            except DatabaseError:  # a constraint of the table
-                continue
+    for model, column in [(each, column) for each in models for column in each._meta.concrete_fields]:
+        is_text = isinstance(column, CharField | TextField) and not (column.choices or column.unique)
+        if not is_text or column.name.endswith(ADDRESSES):
+            continue
+        with suppress(DatabaseError), transaction.atomic():  # a constraint of the table may refuse it
+            model._default_manager.update(**{column.name: word})
+            written += 1
     return written
 
 

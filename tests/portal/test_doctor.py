@@ -242,11 +242,13 @@ class Pooler:
             while True:
                 asked = self.read_request(client)
                 with self.turn:
-                    is_idle = False
-                    while not is_idle:
-                        server.sendall(asked)
-                        is_idle = relay_answer(server, client)
-                        asked = b"" if is_idle else self.read_request(client)
+                    self.relay(server, client, asked)
+
+    def relay(self, server: socket.socket, client: socket.socket, asked: bytes) -> None:
+        """Relay messages and answers until PostgreSQL is idle."""
+        server.sendall(asked)
+        while not relay_answer(server, client):
+            server.sendall(self.read_request(client))
 
     def connect(self, startup: bytes) -> socket.socket:
         with self.turn:

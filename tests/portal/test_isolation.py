@@ -42,7 +42,7 @@ from tests.portal.isolation_table import (
 )
 from tests.portal.test_policies import routes
 from tests.upgrades.conftest import make_upgrade
-from upgrades.models import UpgradeEvent
+from upgrades.models import Upgrade, UpgradeEvent
 from upgrades.states import Status
 
 SignIn = Callable[[User], Client]
@@ -176,22 +176,21 @@ def test_a_member_may_do_what_the_role_allows(
     """Accepted requests are rolled back, so that each cell finds the state it needs (running to stop, and so on)."""
     client = client_for(actor(cast, name))
 
-    for row in TENANT:
-        for method in row.allowed:
-            with undone():
-                before = read_rows(cast.acme) if method in row.sends else {}
-                answer = ask(client, row, method, place, htmx=htmx)
+    for row, method in [(each, method) for each in TENANT for method in each.allowed]:
+        with undone():
+            before = read_rows(cast.acme) if method in row.sends else {}
+            answer = ask(client, row, method, place, htmx=htmx)
 
-                if method not in row.sends:
-                    assert answer.status_code in (200, 302), (row, method, answer.status_code)
-                elif MEMBERS[name].includes(row.sender):
-                    assert answer.status_code in (200, 201, 202, 204, 302), (row, method, answer.status_code)
-                    assert answer.headers.get("Location", "/o/acme/").startswith(("/o/acme/", "/api/v1/"))
-                    assert read_rows(cast.acme) != before
-                else:
-                    assert (row, method, answer.status_code) == (row, method, 403)
-                    refused = {AuditEvent._meta.db_table}  # the attempt's own row
-                    assert {table for table, rows in read_rows(cast.acme).items() if rows != before[table]} == refused
+            if method not in row.sends:
+                assert answer.status_code in (200, 302), (row, method, answer.status_code)
+            elif MEMBERS[name].includes(row.sender):
+                assert answer.status_code in (200, 201, 202, 204, 302), (row, method, answer.status_code)
+                assert answer.headers.get("Location", "/o/acme/").startswith(("/o/acme/", "/api/v1/"))
+                assert read_rows(cast.acme) != before
+            else:
+                assert (row, method, answer.status_code) == (row, method, 403)
+                refused = {AuditEvent._meta.db_table}  # the attempt's own row
+                assert {table for table, rows in read_rows(cast.acme).items() if rows != before[table]} == refused
 
 
 @pytest.mark.parametrize("name", ["outsider", *also("stranger", *MEMBERS)])
@@ -327,6 +326,30 @@ def plant(cast: Cast, organization: Organization, word: str) -> Place:
         upgrade_id=f"upgrade-{word}-open",
     )
     Organization.objects.filter(pk=organization.pk).update(name=f"{word} name")
+    upgrade = plant_upgrade(organization, by, word)
+    account = organization.account or "111111111111"
+    secret = f"arn:aws:secretsmanager:us-east-1:{account}:secret:{word}-secret"
+    made = make_place(
+        cast,
+        organization,
+        name=f"{word} agent",
+        image=f"{word}/image:{word}-tag",
+        description=f"{word} description",
+        environment={"PLAIN": f"{word} value", "SECRET": secret},
+    )
+    Deployment.objects.filter(organization=organization).update(
+        node_id=f"{word}-node", error_message=f"{word} deployment failed", check_error=f"{word} check"
+    )
+    DeploymentEvent.objects.filter(organization=organization).update(
+        node_id=f"{word}-node", error_message=f"{word} happened", detail=f"{word} detail", actor=f"{word}-actor"
+    )
+    plant_notification(organization, word)
+    User.objects.filter(memberships=made.membership_id).update(name=f"{word} member", last_login=timezone.now())
+    return replace(made, upgrade_id=upgrade.upgrade_id)
+
+
+def plant_upgrade(organization: Organization, by: User, word: str) -> Upgrade:
+    """Create an ended upgrade with the word in every text."""
     upgrade = make_upgrade(
         organization,
         by=by,
@@ -352,22 +375,11 @@ def plant(cast: Cast, organization: Organization, word: str) -> Place:
         message=f"{word} event",
         created_at=timezone.now(),
     )
-    account = organization.account or "111111111111"
-    secret = f"arn:aws:secretsmanager:us-east-1:{account}:secret:{word}-secret"
-    made = make_place(
-        cast,
-        organization,
-        name=f"{word} agent",
-        image=f"{word}/image:{word}-tag",
-        description=f"{word} description",
-        environment={"PLAIN": f"{word} value", "SECRET": secret},
-    )
-    Deployment.objects.filter(organization=organization).update(
-        node_id=f"{word}-node", error_message=f"{word} deployment failed", check_error=f"{word} check"
-    )
-    DeploymentEvent.objects.filter(organization=organization).update(
-        node_id=f"{word}-node", error_message=f"{word} happened", detail=f"{word} detail", actor=f"{word}-actor"
-    )
+    return upgrade
+
+
+def plant_notification(organization: Organization, word: str) -> None:
+    """Write the word into every text of the organization's channel and message."""
     NotificationChannel.objects.filter(organization=organization).update(
         name=f"{word} channel",
         sealed_target=seal(f"https://{word}-target.example.com/"),
@@ -378,8 +390,6 @@ def plant(cast: Cast, organization: Organization, word: str) -> Place:
     NotificationDelivery.objects.filter(organization=organization).update(
         subject=f"{word}-subject", attempts=[tried | {"detail": f"{word} detail of a try"}]
     )
-    User.objects.filter(memberships=made.membership_id).update(name=f"{word} member", last_login=timezone.now())
-    return replace(made, upgrade_id=upgrade.upgrade_id)
 
 
 def test_no_response_to_a_stranger_contains_a_canary(cast: Cast, platform: LocalAws, client_for: SignIn) -> None:

@@ -1,14 +1,16 @@
 """Saved views: filters of the deployments list and of the history, own and shared, with a default for each person."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.utils.http import urlencode
 
+from portal.errors import PortalError
 from portal.models import AuditEvent, DefaultView, SavedView, User
-from portal.saved_views.commands import MAX_VIEWS
+from portal.saved_views.commands import MAX_VIEWS, change_view, choose_default, remove_view
 from tests.conftest import Cast
 from tests.deployments.conftest import read_html
 
@@ -110,11 +112,11 @@ def test_a_view_that_is_no_longer_shared_is_no_default(cast: Cast, client_for: S
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ({"name": "ON FIRE"}, "There is already a view of this list with this name."),
         ({"name": ""}, "This field is required."),
         ({"name": "x" * 61}, "at most 60 characters"),
         ({"name": "All", "query": "skip=50&view=default"}, "a view without one is the list itself"),
         ({"name": "Long", "query": "q=" + "x" * 1000}, "at most 1000 characters"),
+        ({"name": "Long in the address", "query": "q=" + "é" * 200}, "The filters are too long for a view"),
         ({"name": "Elsewhere", "list": "members"}, "members is not one of the available choices"),
     ],
 )
@@ -125,6 +127,36 @@ def test_what_cannot_be_saved_is_refused(cast: Cast, client_for: SignedIn, body:
 
     assert (refused.status_code, SavedView.objects.count()) == (422, 1)
     assert sentence in read_html(refused)
+
+
+def test_a_name_is_used_once_for_each_list(cast: Cast, client_for: SignedIn) -> None:
+    view = make_view(cast.viewer, cast, name="Other")
+    make_view(cast.viewer, cast)
+    client, body = client_for(cast.viewer), FAILED | {"name": "ON FIRE"}
+
+    refused = [client.post(f"{VIEWS}{part}", body) for part in ("new", f"{view.pk}/edit")]
+
+    assert [each.status_code for each in refused] == [409, 409]
+    assert all("There is already a view of this list with this name." in read_html(each) for each in refused)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        partial(change_view, name="Burning", is_shared=False),
+        remove_view,
+        partial(choose_default, is_default=True),
+    ],
+)
+def test_a_view_that_was_deleted_meanwhile_is_404(cast: Cast, command: Callable[..., Any]) -> None:
+    view = make_view(cast.admin, cast, is_shared=True)
+    SavedView.objects.all().delete()
+
+    with pytest.raises(PortalError) as refused:
+        command(view, actor=cast.admin)
+
+    assert refused.value.status == 404
+    assert audited() == []
 
 
 def test_a_person_saves_a_limited_number_of_views(cast: Cast, client_for: SignedIn) -> None:

@@ -5,6 +5,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.test import Client
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from portal.api.examples import list_bodies
 from portal.api.schema import openapi
 from portal.models import User
 from portal.models.notifications import NotificationKind
@@ -152,19 +154,23 @@ def test_routes_with_a_body_document_size_and_type_errors() -> None:
 
 def test_every_body_has_an_example_that_fits_it() -> None:
     document, seen = openapi(), set()
-    webhooks = [each["post"] for each in document["webhooks"].values()]
-    for operation in [*(operation for _, _, operation in operations()), *webhooks]:
-        for body in (operation.get("requestBody", {}), *operation["responses"].values()):
-            for media in body.get("content", {}).values():
-                if "$ref" in media["schema"]:
-                    key = media["examples"]["example"]["$ref"].rpartition("/")[2]
-                    example = document["components"]["examples"][key]["value"]
-                    schema = {**strict(media["schema"]), "components": components()}
-                    Draft202012Validator(schema, format_checker=FormatChecker()).validate(example)
-                    seen.add(key)
+    for _, name, media in list_bodies(document):
+        if name:
+            key = media["examples"]["example"]["$ref"].rpartition("/")[2]
+            example = document["components"]["examples"][key]["value"]
+            schema = {**strict(media["schema"]), "components": components()}
+            Draft202012Validator(schema, format_checker=FormatChecker()).validate(example)
+            seen.add(key)
 
     assert seen == document["components"]["examples"].keys()
     assert document["components"]["examples"]["TriggerBodyRequest"]["value"]["service"] == "agent"
+
+
+@pytest.mark.parametrize("read", ["logs", "metrics"])
+def test_reads_with_a_limit_declare_its_headers(read: str) -> None:
+    answers = openapi()["paths"][f"/api/v1/deployments/{{deployment_id}}/{read}"]["get"]["responses"]
+
+    assert all({"RateLimit", "RateLimit-Policy"} <= answers[status]["headers"].keys() for status in ("200", "429"))
 
 
 def test_every_notification_is_a_webhook_of_the_document() -> None:
@@ -293,25 +299,25 @@ def test_every_refusal_of_every_route_is_documented(
     rows = {path_in_document(row.route): row for row in TENANT}
     anonymous, viewer, outsider = Client(), client_for(cast.viewer), client_for(cast.outsider)
     unproven = sign_in(Client(enforce_csrf_checks=True), cast.operator)
-    acme = {"X-Organization": "acme"}
 
     for method, path, _ in operations():
         row = rows.get(path)
         address = get_address(row, place) if row else path
         body = fill(row.sends.get(method.lower()), place.words(row)) if row else None
         with subtests.test(f"{method} {path}"):
-            for client in (anonymous, viewer, outsider, unproven):
-                send = getattr(client, method.lower())
-                answers = [send(f"{address}?unknown=1", headers=acme)]
-                if method != "GET":
-                    answers += [
-                        send(address, body or {}, content_type="application/json", headers=acme),
-                        send(address, {"unknown": 1}, content_type="application/json", headers=acme),
-                        send(address, "x", content_type="text/plain", headers=acme),
-                        send(address, "{", content_type="application/json", headers=acme),
-                    ]
-                for answer in answers:
-                    assert_documented(answer, method, path)
+            clients = (anonymous, viewer, outsider, unproven)
+            for answer in chain.from_iterable(ask_wrongly(each, method, address, body or {}) for each in clients):
+                assert_documented(answer, method, path)
+
+
+def ask_wrongly(client: Client, method: str, address: str, body: Any) -> list[Any]:
+    """Return the answers to an unknown query key and, but for a GET, to the right body and to wrong ones."""
+    send: Any = functools.partial(getattr(client, method.lower()), headers={"X-Organization": "acme"})
+    answers = [send(f"{address}?unknown=1")]
+    if method != "GET":
+        answers += [send(address, each, content_type="application/json") for each in (body, {"unknown": 1}, "{")]
+        answers.append(send(address, "x", content_type="text/plain"))
+    return answers
 
 
 # --- the page ------------------------------------------------------------------------------------------------------

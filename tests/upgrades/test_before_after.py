@@ -80,12 +80,25 @@ def test_the_card_compares_equal_windows_with_their_samples(
 def test_a_complete_comparison_is_read_once(cast: Cast, client_for: SignIn, later: Upgrade, platform: LocalAws) -> None:
     client = client_for(cast.viewer)
     first = read_html(client.get(address(later), headers=HTMX))
-    calls = len(platform.ledger())
+    platform.fault("access_denied", action="DescribeServices")
 
     again = read_html(client.get(address(later), headers=HTMX))
 
     assert again == first
-    assert len(platform.ledger()) == calls
+
+
+def test_a_growing_comparison_is_read_every_half_minute(
+    cast: Cast, client_for: SignIn, done: Upgrade, platform: LocalAws
+) -> None:
+    client, begin = client_for(cast.viewer), platform.now() // 60 * 60
+    problems = []
+    for seconds in (1, 25, 35):
+        with time_machine.travel(begin + seconds):
+            problems.append(client.get(address(done), headers=HTMX).context["comparison"].problems)
+        platform.fault("access_denied", action="DescribeServices")
+
+    assert problems[:2] == [[], []]
+    assert "ecs:DescribeServices" in problems[2][0]
 
 
 def test_silence_of_aws_is_said_and_asked_again(

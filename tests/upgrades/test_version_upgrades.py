@@ -81,72 +81,69 @@ def test_all_rolls_each_service_to_its_own_image(
         assert running_digests(platform, cast, service) == {registry[f"{service}:v9.9.1"]}
 
 
+ROLE = "arn:aws:iam::111111111111:role/agent"
+# A task definition with much that the portal has no word for, and a sidecar.
+DEFINITION: dict[str, Any] = {
+    "taskRoleArn": ROLE,
+    "executionRoleArn": ROLE,
+    "networkMode": "awsvpc",
+    "requiresCompatibilities": ["FARGATE"],
+    "cpu": "1024",
+    "memory": "4096",
+    "pidMode": "task",
+    "ephemeralStorage": {"sizeInGiB": 60},
+    "runtimePlatform": {"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"},
+    "volumes": [
+        {"name": "scratch"},
+        {
+            "name": "shared",
+            "efsVolumeConfiguration": {
+                "fileSystemId": "fs-0a1b2c3d",
+                "rootDirectory": "/data",
+                "transitEncryption": "ENABLED",
+            },
+        },
+    ],
+    "tags": [{"key": "stack", "value": "acme"}, {"key": "managed-by", "value": "cloudformation"}],
+    "containerDefinitions": [
+        {
+            "name": "log-router",
+            "image": f"{REGISTRY}/fluent-bit:2.1",
+            "essential": False,
+            "firelensConfiguration": {"type": "fluentbit", "options": {"enable-ecs-log-metadata": "true"}},
+        },
+        {
+            "name": "agent",
+            "image": f"{REGISTRY}/axonflow-agent:v9.9.0",
+            "essential": True,
+            "command": ["serve", "--verbose", "--port", "8080"],
+            "portMappings": [{"containerPort": 8080, "protocol": "tcp", "name": "http", "appProtocol": "http"}],
+            "environment": [{"name": "EMPTY", "value": ""}, {"name": "LOG_LEVEL", "value": "info"}],
+            "secrets": [{"name": "DATABASE_URL", "valueFrom": "arn:aws:ssm:eu-central-1:111111111111:parameter/db"}],
+            "mountPoints": [{"sourceVolume": "shared", "containerPath": "/data", "readOnly": True}],
+            "dependsOn": [{"containerName": "log-router", "condition": "START"}],
+            "healthCheck": {
+                "command": ["CMD-SHELL", "curl -f http://localhost:8080/health || exit 1"],
+                "interval": 30,
+                "timeout": 5,
+                "retries": 10,
+                "startPeriod": 180,
+            },
+            "linuxParameters": {"initProcessEnabled": True},
+            "ulimits": [{"name": "nofile", "softLimit": 65536, "hardLimit": 65536}],
+            "logConfiguration": {"logDriver": "awsfirelens", "options": {"Name": "cloudwatch"}},
+            "stopTimeout": 90,
+            "readonlyRootFilesystem": True,
+            "dockerLabels": {"team": "platform"},
+        },
+    ],
+}
+
+
 def test_every_field_and_every_sidecar_is_kept(
     cast: Cast, engine: Engine, platform: LocalAws, registry: dict[str, str]
 ) -> None:
-    role = "arn:aws:iam::111111111111:role/agent"
-    deploy(
-        platform,
-        cast,
-        {
-            "family": f"{cast.acme.deployment_stack}-agent",
-            "taskRoleArn": role,
-            "executionRoleArn": role,
-            "networkMode": "awsvpc",
-            "requiresCompatibilities": ["FARGATE"],
-            "cpu": "1024",
-            "memory": "4096",
-            "pidMode": "task",
-            "ephemeralStorage": {"sizeInGiB": 60},
-            "runtimePlatform": {"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"},
-            "volumes": [
-                {"name": "scratch"},
-                {
-                    "name": "shared",
-                    "efsVolumeConfiguration": {
-                        "fileSystemId": "fs-0a1b2c3d",
-                        "rootDirectory": "/data",
-                        "transitEncryption": "ENABLED",
-                    },
-                },
-            ],
-            "tags": [{"key": "stack", "value": "acme"}, {"key": "managed-by", "value": "cloudformation"}],
-            "containerDefinitions": [
-                {
-                    "name": "log-router",
-                    "image": f"{REGISTRY}/fluent-bit:2.1",
-                    "essential": False,
-                    "firelensConfiguration": {"type": "fluentbit", "options": {"enable-ecs-log-metadata": "true"}},
-                },
-                {
-                    "name": "agent",
-                    "image": f"{REGISTRY}/axonflow-agent:v9.9.0",
-                    "essential": True,
-                    "command": ["serve", "--verbose", "--port", "8080"],
-                    "portMappings": [{"containerPort": 8080, "protocol": "tcp", "name": "http", "appProtocol": "http"}],
-                    "environment": [{"name": "EMPTY", "value": ""}, {"name": "LOG_LEVEL", "value": "info"}],
-                    "secrets": [
-                        {"name": "DATABASE_URL", "valueFrom": "arn:aws:ssm:eu-central-1:111111111111:parameter/db"}
-                    ],
-                    "mountPoints": [{"sourceVolume": "shared", "containerPath": "/data", "readOnly": True}],
-                    "dependsOn": [{"containerName": "log-router", "condition": "START"}],
-                    "healthCheck": {
-                        "command": ["CMD-SHELL", "curl -f http://localhost:8080/health || exit 1"],
-                        "interval": 30,
-                        "timeout": 5,
-                        "retries": 10,
-                        "startPeriod": 180,
-                    },
-                    "linuxParameters": {"initProcessEnabled": True},
-                    "ulimits": [{"name": "nofile", "softLimit": 65536, "hardLimit": 65536}],
-                    "logConfiguration": {"logDriver": "awsfirelens", "options": {"Name": "cloudwatch"}},
-                    "stopTimeout": 90,
-                    "readonlyRootFilesystem": True,
-                    "dockerLabels": {"team": "platform"},
-                },
-            ],
-        },
-    )
+    deploy(platform, cast, {"family": f"{cast.acme.deployment_stack}-agent", **DEFINITION})
     before = definition_now(platform, cast)
 
     upgrade = engine.run(trigger(cast))

@@ -21,7 +21,10 @@ Json = dict[str, Any]
 
 
 def build_evidence(upgrade: Upgrade) -> Json:
-    """Return the whole document. The upgrade must come from `for_record`. *Costs* four more queries for any upgrade."""
+    """Return the whole document. The upgrade comes from `for_record`, or from find_upgrade of the pages.
+
+    *Costs* four more queries for any upgrade.
+    """
     prefetch_related_objects([upgrade], "checks")
     rollbacks = sorted(upgrade.rollbacks.all(), key=lambda each: (each.created_at, each.pk))
     facts = EvidenceFacts(

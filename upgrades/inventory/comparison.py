@@ -111,8 +111,9 @@ def compare(rollout: Rollout, *, now: datetime, reader: User) -> Comparison:
     has_passed = now >= after + length + DELAY
     if length < SHORTEST:
         return Comparison(length, before, after, [], [], is_complete=has_passed)
-    # While the second window grows, a reading counts for half a minute.
-    key = soft_cache.build_key("before-after", rollout.pk, before, length if has_passed else int(now.timestamp()) // 30)
+    # While the second window grows, so do both windows' lengths, and a reading counts for half a minute.
+    kept_as = length if has_passed else f"growing {int(now.timestamp()) // CHANGING_SECONDS}"
+    key = soft_cache.build_key("before-after", rollout.pk, kept_as)
     kept = soft_cache.read_as(key, build_comparison)
     if kept is not None:
         return kept

@@ -1,11 +1,8 @@
 """The upgrades before and after one in the filtered history that it was opened from (portal/web/neighbours.py)."""
 
-from urllib.parse import urlencode
-
 from django.http import HttpRequest
-from django.urls import reverse
 
-from portal.web.neighbours import Neighbours, opened_from, read_list
+from portal.web.neighbours import Neighbours, make_neighbours, read_list
 from upgrades.lists import find_neighbours
 from upgrades.models import Upgrade
 from upgrades.pages.forms import HISTORY_FILTERS, HistoryFilters
@@ -23,12 +20,6 @@ def build_neighbours(request: HttpRequest, upgrade: Upgrade) -> Neighbours | Non
     if not form.is_valid():
         return None
     filters = {name: form.cleaned_data[name] or None for name in HISTORY_FILTERS}
-    before, after = find_neighbours(Upgrade.objects.visible_to(request.user), upgrade, **filters)
+    found = find_neighbours(Upgrade.objects.visible_to(request.user), upgrade, **filters)
     kept = {name: str(query[name]) for name in HISTORY_FILTERS if query.get(name)}
-
-    def address(found: str | None) -> str | None:
-        if found is None:
-            return None
-        return f"{reverse('upgrades:detail', args=[upgrade.organization.slug, found])}?{opened_from(kept)}"
-
-    return Neighbours(address(before), address(after), urlencode(kept))
+    return make_neighbours("upgrades:detail", upgrade.organization.slug, found, kept)

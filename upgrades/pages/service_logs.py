@@ -15,7 +15,7 @@ from portal.web.context import page_context
 from portal.web.htmx import render_page, wants_fragment
 from portal.web.observe.changes import find_changes
 from portal.web.observe.charts import Event
-from portal.web.observe.download import check_form, download_records, list_downloads
+from portal.web.observe.download import check_form, check_window, download_records, list_downloads
 from portal.web.observe.logs import build_logs, build_poll
 from portal.web.observe.metrics import build_metrics, find_chosen_moment
 from portal.web.observe.time_window import RANGES, Window, parse_window, spanning
@@ -58,10 +58,14 @@ def service_logs(request: HttpRequest, slug: str, upgrade_id: str, service: str)
 @policy(Policy.VIEWER)
 @require_safe
 def download_logs(request: HttpRequest, slug: str, upgrade_id: str, service: str, form: str) -> HttpResponse:
-    """Return the records that the page shows for the same query. The file is named by service and upgrade."""
+    """Return the records that the page shows for the same query. The file is named by service and upgrade.
+
+    *Raises* PortalError 400 for an invalid window, 404 for another form.
+    """
     check_form(form)
     rollout = find_rollout(get_page_organization(request, slug), upgrade_id, service)
     window = find_window(request, rollout, now=timezone.now())
+    check_window(window)
     logs = build_logs(request.GET, find_source(rollout), window, reader=person(request))
     return download_records(logs, form, name=f"{service}-{upgrade_id}")
 

@@ -218,14 +218,24 @@ def build_ticks(since: datetime, until: datetime) -> list[Tick]:
     at = midnight + step * -(-(since - midnight) // step)
     ticks = []
     while at <= until:
-        x = calculate_x(at, since, until) / 10
-        anchor = "start" if x < 6 else "end" if x > 94 else "middle"
-        local = to_zone(at)
-        is_day = step >= timedelta(days=1) or (local.hour, local.minute) == (0, 0)
-        label = f"{local:%d %b}".lstrip("0") if is_day else f"{local:%H:%M}"
-        ticks.append(Tick(round(x, 2), label, anchor))
+        ticks.append(build_tick(at, since, until, offset if step >= timedelta(days=1) else None))
         at += step
-    return ticks
+    return [tick for tick in ticks if tick.x <= 100]
+
+
+def build_tick(at: datetime, since: datetime, until: datetime, offset: timedelta | None) -> Tick:
+    """Return the tick at this time. `offset`: of midnights at the window's begin; None if the ticks are no midnights.
+
+    Where clocks were changed since, midnight is an hour earlier or later.
+    """
+    local = to_zone(at)
+    if offset is not None:
+        local += offset - (local.utcoffset() or timedelta())
+    x = calculate_x(local, since, until) / 10
+    anchor = "start" if x < 6 else "end" if x > 94 else "middle"
+    is_day = offset is not None or (local.hour, local.minute) == (0, 0)
+    label = f"{local:%d %b}".lstrip("0") if is_day else f"{local:%H:%M}"
+    return Tick(round(x, 2), label, anchor)
 
 
 def build_marks(events: Iterable[Event], since: datetime, until: datetime) -> list[Mark]:

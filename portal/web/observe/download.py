@@ -9,6 +9,7 @@ from portal.cloudwatch.records import Record
 from portal.errors import NOT_FOUND, PortalError
 from portal.web.csv import csv_response
 from portal.web.observe.logs import Logs, as_text_lines, exact
+from portal.web.observe.time_window import Window
 
 COLUMNS = ["timestamp", "level", "node_id", "message", "extra_data"]
 # How each form is named on the page.
@@ -20,6 +21,12 @@ def check_form(form: str) -> None:
     """Raise PortalError 404 for an unknown form."""
     if form not in FORMS:
         raise PortalError("not_found", NOT_FOUND, 404)
+
+
+def check_window(window: Window) -> None:
+    """Raise PortalError 400 `bad_filter` for an invalid window, in place of which the page shows the last hour."""
+    if window.error:
+        raise PortalError("bad_filter", f"Nothing was exported. {window.error}", 400)
 
 
 def list_downloads(address: Callable[[str], str]) -> list[tuple[str, str]]:

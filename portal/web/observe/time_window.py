@@ -81,24 +81,24 @@ def parse_window(query: QueryDict, *, now: datetime) -> Window:
         return custom_window(since, until, now=now, is_readable=is_readable(query))
     name = query.get("range") or DEFAULT_RANGE
     if name not in RANGES:
-        error = f"Unknown range {name[:20]}. Use one of {', '.join(RANGES)}. Showing the last hour."
+        error = f"Unknown range {name[:20]}. Use one of {', '.join(RANGES)}."
         return newest(DEFAULT_RANGE, now=now, error=error)
     return newest(name, now=now)
 
 
 def custom_window(since: datetime | None, until: datetime | None, *, now: datetime, is_readable: bool) -> Window:
     if not is_readable or since is None:
-        error = "Enter since and until as times such as 2026-03-12T09:15:00Z. Showing the last hour."
+        error = "Enter since and until as times such as 2026-03-12T09:15:00Z."
         return newest(DEFAULT_RANGE, now=now, error=error)
     # What has not happened yet has no lines and no points. Such a window follows the present until it is full.
     is_live = until is None or until >= now
     end = min(until or now, now)
     if (until or now) <= since or since < EARLIEST or since > now:
-        error = "The window must start before it ends and must not start in the future. Showing the last hour."
+        error = "The window must start before it ends and must not start in the future."
         return newest(DEFAULT_RANGE, now=now, error=error)
     if end - since > LONGEST:
         error = f"The window can be at most {LONGEST.days} days, because CloudWatch keeps metrics no longer."
-        return newest(DEFAULT_RANGE, now=now, error=f"{error} Showing the last hour.")
+        return newest(DEFAULT_RANGE, now=now, error=error)
     if end - since < SHORTEST:
         end = min(since + SHORTEST, now)
         since = min(since, end - SHORTEST)
