@@ -5,6 +5,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import sys
 import time
 import traceback
 from collections import Counter
@@ -231,6 +232,7 @@ def run_process(options: argparse.Namespace, place: int, results: Any, stop: Any
                 break
     except BaseException:
         crash = traceback.format_exc()
+        print(crash, file=sys.stderr, flush=True)  # the other process may run for an hour
     results.put((runner.figures if runner else {}, crash))
 
 
@@ -267,8 +269,6 @@ def report(options: argparse.Namespace, totals: dict[str, Figures], crashes: lis
         for failure in figures.failures:
             print(failure)
         total.add(figures)
-    for crash in crashes:
-        print(crash)
     heads = ("rollouts", "wrong", "timed_out", "doubled", "lost")
     print(f"{'':16}" + "".join(f"{head:>11}" for head in heads))
     for strategy, figures in totals.items():
