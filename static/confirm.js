@@ -3,7 +3,8 @@
 // A confirmation takes the focus and returns it to the button that opened it when it is closed.
 let opener = null;
 document.addEventListener("htmx:beforeRequest", (event) => {
-  if (event.detail.target?.id === "act" && !event.target.closest("#act")) opener = event.target.id || document.activeElement?.id;
+  // Not `target.id`: a form with checkboxes of the name "id" has them there.
+  if (event.detail.target?.id === "act" && !event.target.closest("#act")) opener = event.target.getAttribute("id") ?? document.activeElement?.id;
 });
 
 function closeAct() {

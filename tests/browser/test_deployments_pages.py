@@ -105,6 +105,7 @@ def test_bulk_confirms_acts_and_returns_the_focus(cast: Cast, engine_room: Runti
     expect(page.get_by_role("heading", name="Kill 2 deployments?")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("#act")).to_be_empty()
+    expect(page.locator("#bulk-kill")).to_be_focused()
 
     page.get_by_role("button", name="Kill").click()
     page.get_by_label("Type kill 2 to confirm").fill("kill 2")
