@@ -544,6 +544,8 @@ OVERVIEW = [
     "deployments.pages.attention.select_rows",
     "upgrades.pages.overview.select_rows",
 ]
+# What the activity page calls the objects of audit rows: by the prefix of their kind (portal/web/activity.py).
+SUBJECT_TITLES = {"upgrade.": "upgrades.pages.titles.find_titles"}
 
 # --- Logs ----------------------------------------------------------------------------------------------------------
 

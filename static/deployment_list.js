@@ -1,4 +1,4 @@
-// The list of deployments: its checkboxes and its refreshes. deployments.js has what it shares with the other pages.
+// The list of deployments: its checkboxes and its refreshes. confirm.js shows what its bulk actions will do.
 
 // A refresh of the list neither starts nor swaps while a request of the user is under way.
 function isAsking() {

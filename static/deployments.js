@@ -1,5 +1,5 @@
-// The pages of deployments and of a service's logs: one URL for all regions, confirmations in the page, the cursor over the
-// charts and following logs. Everything here is also a link or a form that works without JavaScript.
+// The pages of deployments and of a service's logs: one URL for all regions, the cursor over the charts and
+// following logs. Everything here is also a link or a form that works without JavaScript.
 
 // The URL holds the parameters of every region. A link or form sets only the parameters of its own regions ([data-sets]).
 // The other parameters are taken from the current URL, because they may have changed since the page was rendered.
@@ -63,67 +63,25 @@ document.addEventListener("htmx:pushedIntoHistory", () => {
 });
 
 // Show an error in a region that failed to load.
-for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
-  document.addEventListener(name, (event) => {
-    const waits = event.target.querySelector?.(":scope > [data-waits]");
-    if (!waits) return;
-    waits.hidden = true;
-    event.target.querySelector(".notice").hidden = false;
-  });
-}
+onFailure((event) => {
+  const waits = event.target.querySelector(":scope > [data-waits]");
+  if (!waits) return;
+  waits.hidden = true;
+  event.target.querySelector(".notice").hidden = false;
+});
 
 // A region that is no longer part of the page cannot be replaced.
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (!event.detail.target.isConnected) event.detail.shouldSwap = false;
 });
 
-// A confirmation takes the focus and returns it to the button that opened it when it is closed.
-let opener = null;
-document.addEventListener("htmx:beforeRequest", (event) => {
-  if (event.detail.target?.id === "act" && !event.target.closest("#act")) opener = event.target.id || document.activeElement?.id;
-});
-
-function closeAct() {
-  document.getElementById("act").replaceChildren();
-  document.getElementById(opener)?.focus();
-}
-
-document.addEventListener("click", (event) => {
-  const close = event.target.closest("#act [data-close]");
-  if (!close) return;
-  event.preventDefault();
-  closeAct();
-});
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && event.target.closest?.("#act")) closeAct();
-});
-// A refusal is also a part of the page, so show it despite its error status.
-document.addEventListener("htmx:beforeSwap", (event) => {
-  if (event.detail.target.id === "act" && [400, 403, 409, 422].includes(event.detail.xhr.status)) {
-    event.detail.shouldSwap = event.detail.xhr.getResponseHeader("HX-Part") === "act";
-    event.detail.isError = !event.detail.shouldSwap;
-  }
-});
-
 // Preferences for logs, stored in this browser.
 document.addEventListener("change", (event) => {
-  if (event.target.matches("[data-remember]")) savePreference(event.target);
+  if (event.target.matches("[data-remember]")) keepChoice(event.target.id, Number(event.target.checked));
 });
 
-function savePreference(box) {
-  try {
-    localStorage.setItem(box.id, box.checked ? "1" : "0");
-  } catch {
-    // Storage is blocked: the choice lasts until the logs are loaded again.
-  }
-}
-
 function loadPreferences() {
-  try {
-    for (const box of document.querySelectorAll("[data-remember]")) box.checked = localStorage.getItem(box.id) !== "0";
-  } catch {
-    // Storage is blocked: keep the defaults, wrapped lines with times.
-  }
+  for (const box of document.querySelectorAll("[data-remember]")) box.checked = keptChoice(box.id) !== "0";
 }
 
 // Charts: one cursor over all of them, by pointer or with a slider. Dragging, or Enter twice on the slider, zooms into a range.
@@ -337,11 +295,6 @@ document.addEventListener("htmx:afterSwap", (event) => {
   if (target === "log-poll") {
     takeNewRecords(document.getElementById("log-poll"));
     return;
-  }
-  if (target === "act") {
-    const errors = document.querySelector("#act [data-error-summary]");
-    (errors ?? document.getElementById("act-title"))?.focus({ preventScroll: true });
-    for (const close of document.querySelectorAll("#act [data-close]")) close.hidden = false;
   }
   if (target === "logs") {
     isLogPaused = false;

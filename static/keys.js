@@ -3,18 +3,8 @@ const keysDialog = document.getElementById("keys");
 const palette = document.getElementById("palette"); // only on pages of signed-in people
 const singleKeys = document.getElementById("single-keys");
 
-try {
-  singleKeys.checked = localStorage.getItem("single-keys") !== "off";
-} catch {
-  singleKeys.checked = true; // Storage is blocked.
-}
-singleKeys.addEventListener("change", () => {
-  try {
-    localStorage.setItem("single-keys", singleKeys.checked ? "on" : "off");
-  } catch {
-    // Storage is blocked: the choice applies only to this page.
-  }
-});
+singleKeys.checked = keptChoice("single-keys") !== "off";
+singleKeys.addEventListener("change", () => keepChoice("single-keys", singleKeys.checked ? "on" : "off"));
 
 for (const button of document.querySelectorAll("[data-opens]")) {
   button.hidden = false;
@@ -194,9 +184,11 @@ function showAnswer() {
 }
 
 palette?.addEventListener("htmx:afterSettle", showAnswer);
-for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
-  palette?.addEventListener(name, () => { failed = true; showAnswer(); });
-}
+onFailure((event) => {
+  if (!palette?.contains(event.target)) return;
+  failed = true;
+  showAnswer();
+});
 
 function follow({ link, href }) {
   palette.close();

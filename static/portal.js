@@ -1,5 +1,18 @@
 // Enhancements only: every page works without this script.
 
+// What a person chose is kept in this browser. Where storage is blocked, a choice applies only to this page.
+function keepChoice(name, choice) {
+  try {
+    localStorage.setItem(name, choice);
+  } catch {}
+}
+
+function keptChoice(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {}
+}
+
 // Theme: the system's unless the person chose one. static/theme.js applies the choice before the first paint.
 const themes = document.querySelector(".themes");
 
@@ -18,11 +31,7 @@ if (themes) {
     if (!choice) return;
     if (choice === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = choice;
-    try {
-      localStorage.setItem("theme", choice);
-    } catch {
-      // Storage is blocked: the choice applies only to this page.
-    }
+    keepChoice("theme", choice);
     showTheme();
   });
 }
@@ -132,6 +141,11 @@ document.addEventListener("changed", () => {
   for (const block of document.querySelectorAll("[data-live]")) setPace(block, Number(block.dataset.live));
 });
 
+// The page's one dot also stands for blocks without an age of their own.
+function isFailing(block) {
+  return [...failing].some((id) => id === block.id || !document.querySelector(`#${id} [data-freshness]`));
+}
+
 function showFreshness(freshness) {
   const block = freshness.closest("[data-live]");
   if (!block) return;
@@ -142,10 +156,10 @@ function showFreshness(freshness) {
     pause.hidden = pause !== document.querySelector("[data-live] [data-pause]");
     write(pause, isPaused ? "Resume" : "Pause refreshing");
   }
-  freshness.classList.toggle("failing", !isPaused && (failing.has(block.id) || isLate));
+  freshness.classList.toggle("failing", !isPaused && (isFailing(block) || isLate));
   let text = `${what} ${ago(at)}.`;
   if (isPaused) text = `Paused. ${text}`;
-  else if (failing.has(block.id)) text = `Cannot reach the portal. Retrying. Data from ${ago(at)}.`;
+  else if (isFailing(block)) text = `Cannot reach the portal. Retrying. Data from ${ago(at)}.`;
   write(freshness.querySelector("[data-freshness-text]"), text);
 }
 
@@ -172,9 +186,10 @@ function noteFailure(event) {
   tick();
 }
 
-for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
-  document.addEventListener(name, noteFailure);
+function onFailure(act) {
+  for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) document.addEventListener(name, act);
 }
+onFailure(noteFailure);
 document.addEventListener("htmx:beforeRequest", (event) => {
   const isPoll = !event.detail.requestConfig.triggeringEvent && event.target.matches("[hx-trigger^=every]");
   if ((isPaused && event.target.matches("[data-live]")) || (isPoll && document.hidden)) event.preventDefault();
@@ -363,6 +378,69 @@ window.addEventListener("pageshow", () => {
 // After a form error the focus goes to the list of errors, whose links lead to the fields.
 document.querySelector("[data-error-summary]")?.focus();
 
+// When the session ends, what was typed is kept across signing in: in this tab only, and never passwords or secrets.
+// A draft is saved when a form is sent and when a refresh is refused, and restored only if the sign-in page came between.
+const DRAFT = "draft";
+const THROUGH_SIGN_IN = "draft-through-sign-in";
+const UNTYPED = ["hidden", "password", "file", "submit", "button", "image", "reset"];
+
+function typedFields() {
+  return [...document.querySelectorAll("main form[method=post]")].flatMap((form, number) =>
+    [...form.elements]
+      .filter((field) => field.name && !UNTYPED.includes(field.type) && field.dataset.secret === undefined)
+      .map((field) => ({ field, id: [form.getAttribute("action") ?? "", number, field.name, field.type] })));
+}
+
+function isTicked(field) {
+  return field.type === "checkbox" || field.type === "radio";
+}
+
+function saveDraft() {
+  const fields = typedFields().map(({ field, id }) => [...id, field.value, isTicked(field) ? field.checked : null]);
+  const { person } = document.querySelector("[data-person]")?.dataset ?? {};
+  if (!person || fields.length === 0) return;
+  try {
+    sessionStorage.setItem(DRAFT, JSON.stringify({ page: location.pathname + location.search, person, fields }));
+    sessionStorage.removeItem(THROUGH_SIGN_IN);
+  } catch {
+    // Storage is blocked or full: nothing is kept.
+  }
+}
+
+function restoreDraft() {
+  let draft = null;
+  try {
+    if (location.pathname.startsWith("/accounts/")) {
+      sessionStorage.setItem(THROUGH_SIGN_IN, "1");
+      return;
+    }
+    if (sessionStorage.getItem(THROUGH_SIGN_IN)) draft = JSON.parse(sessionStorage.getItem(DRAFT));
+    sessionStorage.removeItem(DRAFT);
+    sessionStorage.removeItem(THROUGH_SIGN_IN);
+  } catch {
+    return;
+  }
+  const { person } = document.querySelector("[data-person]")?.dataset ?? {};
+  if (!draft || draft.page !== location.pathname + location.search || draft.person !== person) return;
+  const kept = new Map(draft.fields.map(([action, number, name, type, value, checked]) =>
+    [JSON.stringify([action, number, name, type, ...(checked === null ? [] : [value])]), { value, checked }]));
+  for (const { field, id } of typedFields()) {
+    const typed = kept.get(JSON.stringify([...id, ...(isTicked(field) ? [field.value] : [])]));
+    if (!typed) continue;
+    if (isTicked(field)) field.checked = typed.checked;
+    else field.value = typed.value;
+  }
+  announce("What you typed before the session ended is kept.");
+}
+
+document.addEventListener("submit", (event) => {
+  if (event.target.matches("main form[method=post]")) saveDraft();
+});
+document.addEventListener("htmx:beforeOnLoad", (event) => {
+  if (event.detail.xhr.status === 401) saveDraft();
+});
+
+restoreDraft();
 keepFilters();
 keepTurning();
 tick();

@@ -246,10 +246,13 @@ class Upgrade(Revised):
         return any(rollout.outcome in ROLLED_OUT for rollout in self.rollouts.all())
 
     @property
-    def version_steps(self) -> list[tuple[str, str | None]]:
-        """Return the distinct known (from, to) versions of its services. Uses the prefetched rollouts."""
-        steps = [(each.from_version, each.to_version) for each in self.rollouts.all() if each.from_version]
-        return list(dict.fromkeys(steps))
+    def version_steps(self) -> dict[tuple[str, str | None], list[str]]:
+        """Return the distinct known (from, to) versions, each with its services. Uses the prefetched rollouts."""
+        steps: dict[tuple[str, str | None], list[str]] = {}
+        for each in self.rollouts.all():
+            if each.from_version:
+                steps.setdefault((each.from_version, each.to_version), []).append(each.service)
+        return steps
 
     @property
     def preflight_checks(self) -> list["UpgradeCheck"]:

@@ -189,6 +189,6 @@ def run_bulk(command: Command, deployments: list[Deployment], actor: User) -> li
 
 
 def as_part(response: HttpResponse) -> HttpResponse:
-    """Mark the response so that deployments.js shows even a refusal in the page, unlike an error page."""
+    """Mark the response so that confirm.js shows even a refusal in the page, unlike an error page."""
     response["HX-Part"] = "act"
     return response

@@ -15,7 +15,9 @@ from deployments.pages.context import find_deployment
 from deployments.pages.live_tags import LiveDeployment, live_deployment
 from deployments.pages.neighbours import build_neighbours
 from deployments.pages.timeline_region import EVENT_LABELS, build_links_around, build_timeline, list_marks
+from deployments.states import Status
 from portal.access import Policy, get_page_organization, get_role, open_page, person, policy
+from portal.cloudwatch.last_error import read_last_error
 from portal.errors import NOT_FOUND, PortalError
 from portal.web.context import page_context
 from portal.web.htmx import answer_unchanged, make_tag, render_page, wants_fragment
@@ -23,14 +25,16 @@ from portal.web.observe.changes import find_changes
 from portal.web.observe.download import list_downloads
 from portal.web.observe.logs import build_logs, build_poll
 from portal.web.observe.metrics import build_metrics, find_chosen_moment
-from portal.web.observe.time_window import RANGES, Window, parse_window
+from portal.web.observe.time_window import RANGES, Window, around_event, parse_window
 
 # Polling intervals of the pages in seconds: short while something is changing, longer otherwise.
 CHANGING, WATCHED_STEADY, STEADY = 2, 4, 15
-REGIONS = ("state", "window", "timeline", "metrics", "logs", "log-poll")
-FRAGMENTS = {"state": "deployments/_live.html", "timeline": "deployments/_timeline.html"} | {
-    name: f"portal/web/observe/_{name.replace('-', '_')}.html" for name in ("window", "metrics", "logs", "log-poll")
-}
+REGIONS = ("state", "last-error", "window", "timeline", "metrics", "logs", "log-poll")
+FRAGMENTS = {
+    "state": "deployments/_live.html",
+    "last-error": "deployments/_last_error.html",
+    "timeline": "deployments/_timeline.html",
+} | {name: f"portal/web/observe/_{name.replace('-', '_')}.html" for name in ("window", "metrics", "logs", "log-poll")}
 # Those that show only rows that the tag of the deployment covers. `state` brings the timeline of a live window along.
 REVISED = (None, "state", "timeline")
 
@@ -84,11 +88,18 @@ def detail(request: HttpRequest, slug: str, deployment_id: UUID) -> HttpResponse
 def region_context(
     request: HttpRequest, deployment: Deployment, window: Window, region: str | None, *, may_not_reason: str | None
 ) -> dict[str, Any]:
-    """Build the context of a region, or of the page. Only `metrics`, `logs` and the whole page read from AWS."""
+    """Build the context of a region, or of the page. Only `metrics`, `logs` and the whole page read from AWS.
+
+    The last error of a failed deployment is read meanwhile, and its own region asks for it until it is known.
+    """
     is_whole = region is None and "whole" in request.GET
     context: dict[str, Any] = {}
     if region in (None, "state"):
         context["actions"] = build_actions(deployment, may_not_reason)
+    if region in (None, "state", "last-error") and deployment.status == Status.FAILED:
+        context["last_error"] = read_last_error(deployment.cloudwatch, deployment.status_at)
+        is_shown = window.since <= deployment.status_at <= window.until
+        context["around_failure"] = None if is_shown else around_event(deployment.status_at)
     if region in (None, "window", "timeline") or (region == "state" and window.is_live):
         context["timeline"] = build_timeline(request.GET, deployment, window)
         context["event_labels"] = EVENT_LABELS

@@ -1,6 +1,5 @@
 """The last error in the logs of a service that failed, for a page that names it beside the reason of ECS."""
 
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -18,19 +17,21 @@ LONGEST = 300
 
 
 def read_last_error(source: Source, failed_at: datetime) -> str | None:
-    """Return the last error that the service's tasks logged before it failed; None if there is none or it is not read yet.
+    """Return the last error that the service's tasks logged before it failed; empty if none is known; None: not read yet.
 
     Never waits for AWS: the first caller begins the read, and the page shows the line when it asks again.
     *Costs* at most one FilterLogEvents call in KEPT_SECONDS, for all viewers.
     """
     if source.log_group is None:
-        return None
+        return ""
     key = soft_cache.build_key("last-error", source.key, failed_at.isoformat())
     kept = soft_cache.read(key)
     if kept is not None:
-        return str(kept) or None
-    with suppress(AwsUnavailable):  # AWS is silent
+        return str(kept)
+    try:
         begin_shared(source.target, "logs:FilterLogEvents", key, partial(find_and_keep, key, source, failed_at))
+    except AwsUnavailable:  # AWS is silent
+        return ""
     return None
 
 

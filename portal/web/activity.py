@@ -2,15 +2,18 @@
 
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
+from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
+from django.utils.module_loading import import_string
 from django.views.decorators.http import require_safe
 
 from portal.access import Policy, get_page_organization, policy
@@ -20,6 +23,7 @@ from portal.pagination import DEFAULT_LIMIT, MAX_SKIP, paginate
 from portal.web.context import page_context
 from portal.web.csv import MAX_ROWS, check_filters, csv_response
 from portal.web.htmx import render_page
+from portal.web.overview_rows import Rows
 
 # The page of a row's object, by the prefix of the row's kind. Named by string: portal imports no app.
 PAGES = {"upgrade.": "upgrades:detail", "deployment.": "deployments:detail", "agent.": "agents:detail"}
@@ -49,12 +53,11 @@ def activity(request: HttpRequest, slug: str) -> HttpResponse:
     organization = get_page_organization(request, slug)
     form = ActivityFilters(request.GET)
     page = paginate(found_events(request, organization, form), skip=get_skip(form), limit=DEFAULT_LIMIT)
+    titles = find_titles(organization, page.items)
     context = page_context(request, organization) | {
         "form": form,
         "page": page,
-        "rows": [
-            (event, name_subject(event), subject_url(event, organization), build_details(event)) for event in page.items
-        ],
+        "rows": [(event, name_target(event, organization, titles), build_details(event)) for event in page.items],
         "kinds": KINDS,
         "query_without_skip": urlencode({name: request.GET[name] for name in FILTERS if request.GET.get(name)}),
         "csv_url": reverse("activity_csv", args=[organization.slug]),
@@ -93,13 +96,21 @@ def get_skip(form: ActivityFilters) -> int:
 
 
 @dataclass(frozen=True)
+class Target:
+    """The object of an event. `name`: its title or name, else its id, a long one in short. `id`: beside a title only."""
+
+    name: str
+    id: str
+    url: str | None
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One line of the overview's recent activity. `target`: the name of the object, or the beginning of its id."""
+    """One line of the overview's recent activity."""
 
     at: datetime
     what: str
-    target: str
-    url: str | None
+    target: Target
     who: str
 
 
@@ -108,18 +119,37 @@ def select_recent() -> dict[str, QuerySet[Any]]:
     return {"activity": AuditEvent.objects.filter(organization=Given("organization")).newest_first()[:RECENT]}
 
 
-def build_recent(organization: Organization, events: list[AuditEvent]) -> list[Entry]:
-    """Return the entries of these events for the overview."""
+def build_recent(organization: Organization, rows: Rows) -> list[Entry]:
+    """Return the entries for the overview from its rows."""
+    events: list[AuditEvent] = rows["activity"]
+    titles = find_titles(organization, events, rows)
     return [
         Entry(
             at=event.created_at,
             what=event.get_kind_display(),
-            target=name_subject(event),
-            url=subject_url(event, organization),
+            target=name_target(event, organization, titles),
             who=event.actor_email,
         )
         for event in events
     ]
+
+
+def find_titles(organization: Organization, events: list[AuditEvent], rows: Rows | None = None) -> dict[str, str]:
+    """Return the titles of the events' objects by subject.
+
+    *Costs* what settings.SUBJECT_TITLES costs, if any event is of such a kind. `rows`: those of the overview.
+    """
+    titles: dict[str, str] = {}
+    for beginning, name in settings.SUBJECT_TITLES.items():
+        subjects = [event.subject for event in events if event.kind.startswith(beginning)]
+        find: Callable[[Organization, list[str], Rows | None], dict[str, str]] = import_string(name)
+        titles |= find(organization, subjects, rows) if subjects else {}
+    return titles
+
+
+def name_target(event: AuditEvent, organization: Organization, titles: dict[str, str]) -> Target:
+    title = titles.get(event.subject)
+    return Target(title or name_subject(event), event.subject if title else "", subject_url(event, organization))
 
 
 def name_subject(event: AuditEvent) -> str:

@@ -32,6 +32,6 @@ def overview(request: HttpRequest, slug: str) -> HttpResponse:
     """Render the overview. Each app adds its part through a template tag, and what needs attention (attention.py)."""
     organization = get_page_organization(request, slug)
     context = page_context(request, organization) | {
-        "activity": build_recent(organization, read_overview(request, organization)["activity"])
+        "activity": build_recent(organization, read_overview(request, organization))
     }
     return render(request, "portal/web/overview.html", context)

@@ -105,6 +105,7 @@ def test_bulk_confirms_acts_and_returns_the_focus(cast: Cast, engine_room: Runti
     expect(page.get_by_role("heading", name="Kill 2 deployments?")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("#act")).to_be_empty()
+    expect(page.locator("#bulk-kill")).to_be_focused()
 
     page.get_by_role("button", name="Kill").click()
     page.get_by_label("Type kill 2 to confirm").fill("kill 2")
@@ -285,6 +286,24 @@ def test_a_region_that_fails_to_load_says_so(cast: Cast, ready: Deployment, guar
 
     expect(page.locator("#logs")).to_contain_text("The logs could not be loaded because the portal did not answer.")
     expect(page.locator("#metrics")).to_contain_text("CPU")
+
+
+def test_one_dot_and_one_pause_stand_for_the_whole_page(
+    cast: Cast, measured: Deployment, guard: Guard, open_page: OpenPage
+) -> None:
+    guard.expected = ["net::ERR_FAILED", "htmx:sendError", "htmx:afterRequest"]
+    page = open_page(address(measured), cast.operator)
+    expect(page.locator("#metrics figure")).to_have_count(3)
+    expect(page.locator(".freshness .dot")).to_have_count(1)
+    expect(page.get_by_role("button", name="Pause refreshing")).to_have_count(1)
+
+    page.route(
+        f"**{address(measured)}",
+        lambda route: route.abort() if route.request.headers.get("hx-target") == "metrics" else route.continue_(),
+    )
+    page.evaluate("htmx.trigger('#metrics', 'refresh')")
+
+    expect(page.locator("#state .freshness")).to_have_class("freshness failing")
 
 
 def test_everything_works_without_javascript(cast: Cast, ready: Deployment, open_page: OpenPage) -> None:

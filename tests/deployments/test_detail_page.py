@@ -280,6 +280,29 @@ def test_the_overview_names_the_last_error_of_a_failed_deployment(
     assert f'href="{address(ready)}#logs"' in page
 
 
+def test_a_failed_deployments_page_names_its_last_error(
+    cast: Cast, client_for: SignedIn, ready: Deployment, platform: LocalAws
+) -> None:
+    put_lines(platform, ready, "ERROR start-up failed", "Traceback (most recent call last):", "KeyError: 'MODEL_ID'")
+    failed_at = timezone.now()
+    Deployment.objects.filter(pk=ready.pk).update(status="failed", status_at=failed_at, error_message="it stopped")
+
+    client = client_for(cast.viewer)
+    first = client.get(address(ready)).content.decode()
+    deadline, line = time.monotonic() + 5, ""
+    while "MODEL_ID" not in line and time.monotonic() < deadline:  # the page does not wait for AWS
+        line = region(client, ready, "last-error").content.decode()
+    elsewhere = "?since=2026-01-01T00:00:00Z&until=2026-01-01T01:00:00Z"
+    later = html.unescape(region(client, ready, "state", elsewhere).content.decode())
+
+    assert 'id="last-error"' in first
+    assert "it stopped" in first
+    assert "KeyError: &#x27;MODEL_ID&#x27;" in line
+    assert "KeyError: 'MODEL_ID'" in later
+    since = (failed_at - timedelta(minutes=10)).strftime("%Y-%m-%dT%H:%M")
+    assert f"?since={since}" in later.replace("%3A", ":")
+
+
 def put_lines(platform: LocalAws, deployment: Deployment, *messages: str, ago: float = 5) -> None:
     """Put lines of one more task into the deployment's log group, one millisecond apart."""
     client, stream = platform.client("logs"), f"{deployment.service_name}/agent/put"

@@ -24,8 +24,8 @@ SignIn = Callable[[User], Client]
 
 URL = "/o/acme/activity/"
 CSV = "/o/acme/activity.csv"
-# Organization with the rest of the frame, count, rows.
-QUERIES = SIGNED_IN_QUERIES + 3
+# Organization with the rest of the frame, count, rows, titles of upgrades.
+QUERIES = SIGNED_IN_QUERIES + 4
 
 
 def did(cast: Cast, kind: AuditKind, subject: str, *, actor: User | None = None, **data: Any) -> AuditEvent:
@@ -46,6 +46,8 @@ def test_a_row_shows_time_kind_target_person_and_details(cast: Cast, client_for:
     for said in ("Upgrade triggered", cast.operator.email, "OPS-1 &lt;b&gt;", f">{event.pk}<"):
         assert said in text
     assert f'href="/o/acme/upgrades/{upgrade.upgrade_id}/"' in text
+    assert f">Agent service to {upgrade.version}</a>" in text
+    assert f">{upgrade.upgrade_id}</span>" in text
 
 
 def test_the_portals_own_actions_are_by_system(cast: Cast, client_for: SignIn) -> None:

@@ -218,12 +218,12 @@ def test_the_page_uses_the_words_of_the_other_pages(cast: Cast, client_for: Sign
 
     for said in (
         "agent service and customer portal to",
-        "Success : completed",
+        "Success : Completed",
         "Revision registered : Said.",
         "Rollback triggered rolls back: upgrade-before",
         "UTC. All times are in UTC.",
     ):
-        assert said in text.replace("Success: completed", "Success : completed"), (said, text)
+        assert said in text.replace("Success: Completed", "Success : Completed"), (said, text)
     for code in ("IN_PROGRESS", "SUCCESS", "rollout.revision_registered", "upgrade.rollback_triggered", " unknown "):
         assert code not in text, code
 

@@ -107,12 +107,13 @@ def test_a_row_shows_the_requested_version_until_ecs_reports(cast: Cast, client_
     assert version_cell(client) == "v9.9.0 → to v9.9.1"
 
 
-def test_a_version_step_shared_by_services_is_shown_once(cast: Cast, client_for: SignIn) -> None:
+def test_a_row_names_the_services_of_each_version_step(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, target="all", statuses=[Status.SUCCESS] * 3)
     upgrade.rollouts.update(from_version="v9.9.0", to_version="v9.9.1")
     upgrade.rollouts.filter(service="orchestrator").update(from_version="v9.8.0")
 
-    assert version_cell(client_for(cast.viewer)) == "v9.9.0 → to v9.9.1 v9.8.0 → to v9.9.1"
+    shown = "agent service and customer portal v9.9.0 → to v9.9.1 orchestrator v9.8.0 → to v9.9.1"
+    assert version_cell(client_for(cast.viewer)) == shown
 
 
 def version_cell(client: Client) -> str:

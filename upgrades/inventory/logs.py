@@ -16,7 +16,7 @@ from upgrades.models import Rollout
 CACHE_SECONDS = 60 * 60
 # The old tasks' last lines explain what the new ones do differently.
 BEFORE_START = timedelta(minutes=15)
-NOT_STARTED = "This rollout has registered no task definition yet, so it has no logs."
+NOT_STARTED = "No task definition of this rollout is recorded, so its logs cannot be found."
 NOT_IN_CLOUDWATCH = (
     "The service's own container does not write to CloudWatch Logs: it has no awslogs driver with a stream prefix. "
     "Look for the lines where its log router sends them."

@@ -40,8 +40,17 @@ class Chip:
 
 
 @dataclass(frozen=True)
+class Step:
+    """From which version to which. `services`: which ones took it, empty if all that the title names did."""
+
+    services: str
+    before: str
+    after: str | None
+
+
+@dataclass(frozen=True)
 class UpgradeRow:
-    """An upgrade as a row of a table. `steps`: from which version to which; empty before ECS was first read.
+    """An upgrade as a row of a table. `steps` are empty before ECS was first read.
 
     `is_same`: new tasks of the same version were forced. `email`: the person's address at that time; `who`: the name, or
     the address if there is none.
@@ -55,7 +64,7 @@ class UpgradeRow:
     created_at: datetime
     completed_at: datetime | None
     version: str
-    steps: list[tuple[str, str | None]]
+    steps: list[Step]
     who: str
     email: str
     chips: list[Chip]
@@ -75,7 +84,7 @@ def build_rows(upgrades: Iterable[Upgrade]) -> list[UpgradeRow]:
             created_at=upgrade.created_at,
             completed_at=upgrade.completed_at,
             version=name_version(upgrade.version),
-            steps=[(name_version(old), new and name_version(new)) for old, new in upgrade.version_steps],
+            steps=build_steps(upgrade),
             who=upgrade.initiated_by.name or upgrade.initiated_by_email,
             email=upgrade.initiated_by_email,
             chips=build_result_chips(upgrade),
@@ -83,6 +92,15 @@ def build_rows(upgrades: Iterable[Upgrade]) -> list[UpgradeRow]:
             failed=upgrade.failed_count,
         )
         for upgrade in upgrades
+    ]
+
+
+def build_steps(upgrade: Upgrade) -> list[Step]:
+    """Return what changed from which version to which. Uses the prefetched rollouts."""
+    every = len(upgrade.rollouts.all())
+    return [
+        Step("" if len(services) == every else list_services(services), name_version(old), new and name_version(new))
+        for (old, new), services in upgrade.version_steps.items()
     ]
 
 
