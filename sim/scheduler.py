@@ -206,6 +206,7 @@ class Scheduler:
             patience *= 2
             if self._waits_for_lock(task):
                 task.is_locked_out = True
+                task.token += 1  # it may also be on the heap for the time at which it was woken
                 self.locked_out.append(task)
                 return
         self._continue(task)
