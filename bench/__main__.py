@@ -90,6 +90,7 @@ class Bench:
             name: Caller(server.port) for name, server in (("product", self.product), ("plain", self.plain))
         }
         wait_for(lambda: self.answers(self.product.port, "/livez"))
+        wait_for(lambda: self.listens(self.floor.port))
         self.callers["product"].sign_in()
         self.callers["plain"].sign_in_plainly()
         self.routes = build_routes(
@@ -103,6 +104,13 @@ class Bench:
             return Caller(port).send(Caller(port).build("GET", path))[0] == 200
         except OSError:
             return False
+
+    def listens(self, port: int) -> bool:
+        try:
+            Connection(port).open()
+        except OSError:
+            return False
+        return True
 
     def wait_until_idle(self) -> None:
         """Wait until servers and PostgreSQL do nothing, so that nothing of this window counts for the next."""
