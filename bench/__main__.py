@@ -18,6 +18,7 @@ import bench.environment  # noqa: F401 - sets up Django, before anything imports
 
 import argparse
 import base64
+import itertools
 import json
 import platform
 import re
@@ -43,6 +44,8 @@ from tests.processes import wait_for
 CONNECTIONS, COUNTED_REQUESTS, WARM_SECONDS = 16, 8, 1.0
 # Of the requests in a window: the kernel counts in steps of 10 ms.
 FEWEST = {WRITE: 20, TRIGGER: 4}
+# Each thread prepares a statement the third time, and PostgreSQL keeps its plan after five more.
+WARM_WRITES = {WRITE: 10 * settings.WEB_PROCESSES * settings.WEB_THREADS, TRIGGER: 4}
 # The last one ends the context of row-level security after the answer (portal/tenancy.py).
 NOT_COUNTED = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET PORTAL.ORGANIZATIONS")
 # A process that uses less than this share of a core is idle.
@@ -90,6 +93,7 @@ class Bench:
             name: Caller(server.port) for name, server in (("product", self.product), ("plain", self.plain))
         }
         wait_for(lambda: self.answers(self.product.port, "/livez"))
+        wait_for(lambda: self.listens(self.floor.port))
         self.callers["product"].sign_in()
         self.callers["plain"].sign_in_plainly()
         self.routes = build_routes(
@@ -103,6 +107,13 @@ class Bench:
             return Caller(port).send(Caller(port).build("GET", path))[0] == 200
         except OSError:
             return False
+
+    def listens(self, port: int) -> bool:
+        try:
+            Connection(port).open()
+        except OSError:
+            return False
+        return True
 
     def wait_until_idle(self) -> None:
         """Wait until servers and PostgreSQL do nothing, so that nothing of this window counts for the next."""
@@ -134,17 +145,18 @@ class Bench:
         cpu = (server.cpu() - app, self.postgres.cpu() - pg)
         return build_window(cpu, answer["seconds"], answer["elapsed"], answer["body_bytes"], int(next(iter(said))))
 
-    def write(self, route: Route, seconds: float) -> Window:
+    def write(self, route: Route, seconds: float, fewest: int) -> Window:
         """Measure one window of writes by one caller, each of another row, then put the rows back.
 
+        The caller uses its connections in turn, so that all processes serve it, in each window alike.
         A trigger takes the service's only slot, so its rows are put back after each one.
         """
         assert route.requests is not None  # noqa: S101
         assert route.reset is not None  # noqa: S101
         self.wait_until_idle()
-        connection, times, size = Connection(self.product.port), [], 0
+        connections, times, size = [Connection(self.product.port) for _ in range(CONNECTIONS)], [], 0
         app, pg, until = self.product.cpu(), self.postgres.cpu(), time.monotonic() + seconds
-        for request in route.requests():
+        for request, connection in zip(route.requests(), itertools.cycle(connections), strict=False):
             status, _, body, took = connection.exchange(request)
             times.append(took)
             size = len(body)
@@ -152,9 +164,10 @@ class Bench:
                 raise RuntimeError(f"{route.name}: {status} {body.decode()[:500]}")
             if route.kind == TRIGGER:
                 route.reset()
-            if time.monotonic() > until and len(times) >= FEWEST[route.kind]:
+            if time.monotonic() > until and len(times) >= fewest:
                 break
-        connection.close()
+        for connection in connections:
+            connection.close()
         self.wait_until_idle()
         cpu = (self.product.cpu() - app, self.postgres.cpu() - pg)
         window = build_window(cpu, times, sum(times), size, route.status)
@@ -165,8 +178,8 @@ class Bench:
         """Measure a route: all subjects in turn, in each round; then its statements and its commands to the cache."""
         windows: dict[str, list[Window]]
         if route.kind in (WRITE, TRIGGER):
-            self.write(route, WARM_SECONDS)
-            windows = {"product": [self.write(route, self.seconds) for _ in range(self.rounds)]}
+            self.write(route, WARM_SECONDS, WARM_WRITES[route.kind])
+            windows = {"product": [self.write(route, self.seconds, FEWEST[route.kind]) for _ in range(self.rounds)]}
             return {**summarize(windows), **self.count(route)}
         request = self.with_etag(route)
         subjects: dict[str, tuple[parts.Server, bytes, int]] = {"product": (self.product, request, route.status)}

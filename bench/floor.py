@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import django
 import psycopg
 
 from upgrades.states import MatrixRow, PreflightCheck
 
+# The product's configuration of gunicorn compiles the templates before the workers start.
+django.setup()
 _local = threading.local()
 
 

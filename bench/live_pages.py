@@ -209,12 +209,13 @@ def percentile(times: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("inf")
 
 
-def report(found: Found, pages: int, seconds: float, cpu: tuple[float, float]) -> bool:
-    """Print the figures, and return whether the goals are met."""
+def report(found: Found, pages: int, seconds: float, cpu: dict[str, float]) -> bool:
+    """Print the figures, and return whether the goals are met. `cpu`: seconds by what used them."""
     polls = [each for kind, times in found.times.items() if kind != "trigger" for each in times]
     print(
         f"{pages} open pages, {len(polls) / seconds:.0f} polls a second for {seconds:.0f} s, {settings.WEB_PROCESSES} "
-        f"processes x {settings.WEB_THREADS} threads; cores used: web {cpu[0]:.2f}, PostgreSQL {cpu[1]:.2f}"
+        f"processes x {settings.WEB_THREADS} threads; cores used: "
+        + ", ".join(f"{name} {used / seconds:.2f}" for name, used in cpu.items())
     )
     for kind, times in sorted(found.times.items()):
         said = ", ".join(
@@ -255,9 +256,10 @@ def main() -> int:
     moved = {each.slug: trigger(caller, request) for each, request in zip(moving, first, strict=False)}
     opened = [open_page(caller, kind, path) for kind, path in list_paths(options.pages, moved)]
     pages = [each for each in opened if each]
-    before = (server.cpu(), postgres.cpu())
+    read = {"web": server.cpu, "PostgreSQL": postgres.cpu, "this driver": time.process_time}
+    before = {name: cpu() for name, cpu in read.items()}
     found = Browsers(caller, pages, later, options.every, options.connections).run(options.seconds)
-    cpu = ((server.cpu() - before[0]) / options.seconds, (postgres.cpu() - before[1]) / options.seconds)
+    cpu = {name: used() - before[name] for name, used in read.items()}
     return 0 if report(found, len(pages), options.seconds, cpu) else 1
 
 

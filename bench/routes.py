@@ -240,10 +240,11 @@ def build_pages(product: Caller, objects: Objects) -> list[Route]:
     fragments = [
         Route(
             f"fragment {name}", FRAGMENT, status=304, is_conditional=True,
-            request=product.build("GET", paths[page], Accept="*/*", HX_Request="true", **targets),
+            request=product.build("GET", path, Accept="*/*", HX_Request="true", **targets),
         )
-        for name, page, targets in (
-            ("list", "list", {}), ("state", "detail", {"HX_Target": "state"}), ("upgrade", "upgrade", {}),
+        for name, path, targets in (
+            ("list", paths["list"], {}), ("state", paths["detail"], {"HX_Target": "state"}),
+            ("upgrade", paths["upgrade"], {}), ("overview", f"{home}services/", {}),
         )
     ]  # fmt: skip
     return pages + fragments

@@ -534,8 +534,8 @@ GAUGES = [
     "portal.web.headers.gauges",
 ]
 
-# What needs attention on the overview: each function returns the items of one organization (portal/web/attention.py).
-ATTENTION = ["deployments.pages.attention.find_failed"]
+# What needs attention on the overview: each source finds the items of one organization (portal/web/attention.py).
+ATTENTION = ["deployments.pages.attention.FAILED"]
 # What charts show as bands: each function returns the changes of one organization (portal/web/observe/changes.py).
 CHANGES = ["upgrades.pages.changes.list_changes", "deployments.pages.changes.list_changes"]
 # The rows that the overview reads: each function returns query sets by name (portal/web/overview_rows.py).

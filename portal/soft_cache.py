@@ -36,6 +36,13 @@ def read(key: str) -> Any:
     return None
 
 
+def read_many(keys: list[str]) -> dict[str, Any]:
+    """Return the cached values by key, without those that are not cached. *Costs* one round trip."""
+    with ignore_outage():
+        return dict(cache.get_many(keys))
+    return {}
+
+
 def read_as(key: str, build: Callable[[Any], Cached]) -> Cached | None:
     """Return the cached value converted by `build`; None on a cache miss.
 

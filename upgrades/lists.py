@@ -12,7 +12,7 @@ from django.db.models.expressions import Combinable
 
 from portal.models import Organization, User
 from portal.pagination import Page, aggregate_rows
-from upgrades.models import Rollout, Upgrade, UpgradeCount, UpgradeQuerySet
+from upgrades.models import Rollout, Upgrade, UpgradeCount, UpgradeQuerySet, attach_rollouts
 from upgrades.states import ALL_SERVICES
 
 
@@ -23,7 +23,8 @@ def history_page(
 
     Only with the filters `version`, `initiated_by` and a single `service` the total costs more, the more upgrades match.
     """
-    items = list(Upgrade.objects.for_history(user, organization, **filters).for_rows()[skip : skip + limit])
+    found = Upgrade.objects.for_history(user, organization, **filters).for_rows()
+    items = attach_rollouts(found[skip : skip + limit])
     counted = Organization.objects.filter(pk=organization.pk).order_by()
     total = counted.values_list(upgrades_total(organization, **filters), flat=True).get()
     return Page(items=items, total=total, skip=skip, limit=limit)

@@ -1,6 +1,6 @@
 """The last error in the logs of a service that failed, for a page that names it beside the reason of ECS."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from portal import soft_cache
@@ -22,17 +22,32 @@ def read_last_error(source: Source, failed_at: datetime) -> str | None:
     Never waits for AWS: the first caller begins the read, and the page shows the line when it asks again.
     *Costs* at most one FilterLogEvents call in KEPT_SECONDS, for all viewers.
     """
-    if source.log_group is None:
-        return ""
-    key = soft_cache.build_key("last-error", source.key, failed_at.isoformat())
+    key = build_key(source.key, failed_at)
     kept = soft_cache.read(key)
     if kept is not None:
         return str(kept)
+    if source.log_group is None:
+        soft_cache.write(key, "", seconds=KEPT_SECONDS)
+        return ""
     try:
         begin_shared(source.target, "logs:FilterLogEvents", key, partial(find_and_keep, key, source, failed_at))
     except AwsUnavailable:  # AWS is silent
         return ""
     return None
+
+
+def read_known_errors(failed: list[tuple[str, datetime]]) -> list[str] | None:
+    """Return what read_last_error would return for these services, by `Source.key` and time; None if one is not known.
+
+    Makes no AWS call. *Costs* one command of Redis.
+    """
+    keys = [build_key(source_key, failed_at) for source_key, failed_at in failed]
+    known = soft_cache.read_many(keys) if keys else {}
+    return [str(known[key]) for key in keys] if len(known) == len(keys) else None
+
+
+def build_key(source_key: str, failed_at: datetime) -> str:
+    return soft_cache.build_key("last-error", source_key, failed_at.astimezone(UTC).isoformat())
 
 
 def find_and_keep(key: str, source: Source, failed_at: datetime) -> None:

@@ -111,6 +111,7 @@ def attach(parents: Sequence[Any], name: str, children: Iterable[Any]) -> None:
         rows = of_parent[parent.pk]
         for child in rows:
             field.set_cached_value(child, parent)
-        related = getattr(parent, name).all()
+        # The query set of the parent's own manager would make its condition, which is not needed any more.
+        related = field.model._default_manager.all()
         related._result_cache, related._prefetch_done = rows, True
         parent.__dict__.setdefault("_prefetched_objects_cache", {})[name] = related

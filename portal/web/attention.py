@@ -1,6 +1,6 @@
 """What an organization's overview shows first: whatever needs a person, each with its reason and its next action.
 
-Each app finds its own items; settings.ATTENTION names the functions. upgrades/pages/overview.py adds those of the platform
+Each app finds its own items; settings.ATTENTION names the sources. upgrades/pages/overview.py adds those of the platform
 services, which it has read for its own block anyway.
 """
 
@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from itertools import chain
+from typing import Any
 
 from django.conf import settings
 from django.urls import reverse
@@ -52,6 +54,24 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Source:
+    """How an app finds its items, from the rows of the overview.
+
+    `column`: SQL of one value from which `find_shown` says what the items show, so that they need not be found to know
+    whether they have changed. `find_shown` returns None if that is not known.
+    """
+
+    find: Callable[[Organization, Rows], list[Item]]
+    column: str
+    find_shown: Callable[[Any], object | None]
+
+
+@cache
+def list_sources() -> list[Source]:
+    return [import_string(name) for name in settings.ATTENTION]
+
+
+@dataclass(frozen=True)
 class Attention:
     """The items to show, the most urgent first."""
 
@@ -68,8 +88,8 @@ def find_attention(organization: Organization, rows: Rows, silent: list[str], fo
     `rows`: those of the overview. `silent`: the processes of the portal that have not been heard of.
     *Costs* what settings.ATTENTION costs.
     """
-    sources: list[Callable[[Organization, Rows], list[Item]]] = [import_string(name) for name in settings.ATTENTION]
-    items = [*find_silent(silent), *found, *chain.from_iterable(source(organization, rows) for source in sources)]
+    of_apps = chain.from_iterable(source.find(organization, rows) for source in list_sources())
+    items = [*find_silent(silent), *found, *of_apps]
     return Attention(sorted(items, key=lambda item: list(Level).index(item.level)))
 
 

@@ -8,6 +8,7 @@ Both share one URL, one query and one context; only the template differs. An unc
 
 import hashlib
 import re
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -76,16 +77,19 @@ def make_tag(request: HttpRequest, fragment: str, *shown: object) -> str:
     return f'W/"{hashlib.sha256(repr(whole).encode()).hexdigest()[:32]}"'
 
 
-def answer_unchanged(request: HttpRequest, tag: str, *, times: str = "") -> HttpResponse | None:
+def answer_unchanged(
+    request: HttpRequest, tag: str, *, times: str = "", as_of: datetime | None = None
+) -> HttpResponse | None:
     """Return a 304 if the client has the fragment with this tag; None if it must be rendered.
 
-    `times`: `name=time` pairs, separated by spaces, of the `<time data-name>` elements whose time has moved on.
+    `times`: `name=time` pairs, separated by spaces, of the `<time data-name>` elements whose time has moved on. `as_of`:
+    the time of the data, if it is not that of now.
     """
     if not wants_fragment(request) or request.headers.get("If-None-Match") != tag:
         return None
     response = HttpResponseNotModified()
     response["ETag"] = tag
-    response["X-As-Of"] = timezone.now().isoformat()
+    response["X-As-Of"] = (as_of or timezone.now()).isoformat()
     if times:
         response["X-Times"] = times
     return as_fragment(response)

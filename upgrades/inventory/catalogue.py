@@ -5,7 +5,7 @@ to the running versions and those of past rollouts, and its message says that it
 """
 
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 FRESH_SECONDS = 60
 # A page that only says whether there is a newer version waits briefly, and reads the registry less often.
 NEWER_FRESH_SECONDS, NEWER_WAIT_SECONDS = 600, 0.5
+NEWER_KEPT_SECONDS = 30
 # A repository with thousands of images takes longer to read than a page waits. The read continues in the background.
 ASKING_SECONDS = 30
 # Kept for each service: the newest tagged images, and a few untagged ones.
@@ -205,12 +206,26 @@ def find_newer_version(organization: Organization, rows: list[RunningService]) -
     """Return the newest release, if a service has it and runs an older image. None if that is not known.
 
     *Costs* no query, and at most one ECR reading every NEWER_FRESH_SECONDS. Waits at most NEWER_WAIT_SECONDS for it; the
-    next caller then finds it in the cache.
+    next caller then finds it in the cache. The answer is kept for NEWER_KEPT_SECONDS.
     """
     repositories, _ = find_repositories(rows)
-    registry = read_registry_soon(organization, repositories) if repositories else None
+    if not repositories:
+        return None
+    run = [(row.service, row.image, row.digest, sorted(row.digests)) for row in rows]
+    key = soft_cache.build_key("newer", organization.pk, run)
+    kept = soft_cache.read_as(key, lambda found: [NewerVersion(*each) for each in found])
+    if kept is not None:
+        return next(iter(kept), None)
+    registry = read_registry_soon(organization, repositories)
     if registry is None:
         return None
+    newer = choose_newer_version(registry, rows)
+    soft_cache.write(key, [astuple(newer)] if newer else [], seconds=NEWER_KEPT_SECONDS)
+    return newer
+
+
+def choose_newer_version(registry: Registry, rows: list[RunningService]) -> NewerVersion | None:
+    """Return the newest release in the registry, if a service has it and runs an older image."""
     newer: dict[str, list[str]] = {}
     pushed: dict[str, datetime | None] = {}
     for row in rows:

@@ -89,11 +89,26 @@ def read_running_services(
         ends = [rollout.completed_at for rollout in record["last_rollouts"]]
     else:
         ends = find_last_ends(organization)
-    reading = read_cached(organization)
-    if reading is None or not reading.is_recent(fresh_seconds) or has_ended_since(reading.tried_at, ends):
-        old = reading or Reading(build_unknown_services(organization), read_at=None)
-        reading = refresh_reading(organization, organization.cluster, old, read_recorded_names(organization))
+    reading = read_services(organization, organization.cluster, ends, fresh_seconds=fresh_seconds)
     return add_record(organization, reading, record) if record else reading
+
+
+def read_services(
+    organization: Organization,
+    cluster: str,
+    ends: Iterable[datetime | None],
+    *,
+    fresh_seconds: float = FRESH_SECONDS,
+) -> Reading:
+    """Return what ECS runs, as `read_running_services` without the record. `ends`: when the newest rollouts ended.
+
+    *Costs* one query for a new reading, and its AWS calls.
+    """
+    reading = read_cached(organization)
+    if reading is not None and reading.is_recent(fresh_seconds) and not has_ended_since(reading.tried_at, ends):
+        return reading
+    old = reading or Reading(build_unknown_services(organization), read_at=None)
+    return refresh_reading(organization, cluster, old, read_recorded_names(organization))
 
 
 # The cached reading
@@ -153,12 +168,15 @@ def is_cached(organization: Organization) -> bool:
 
 def select_record() -> dict[str, QuerySet[Any]]:
     """Return the newest ended rollout of each service, and the newest that says what should run (drift.py)."""
-    ended = Rollout.objects.attempted().filter(completed_at__isnull=False).select_related("upgrade")
     own, services = Given("organization"), PlatformService.values
     return {
-        "last_rollouts": newest_of_each(ended, own, services),
+        "last_rollouts": newest_of_each(select_ended().select_related("upgrade"), own, services),
         "recorded_rollouts": newest_of_each(select_recorded(), own, services),
     }
+
+
+def select_ended() -> QuerySet[Rollout]:
+    return Rollout.objects.attempted().filter(completed_at__isnull=False)
 
 
 @cache
@@ -173,7 +191,7 @@ def find_last_ends(organization: Organization) -> list[datetime | None]:
 
 @cache
 def make_last_ends() -> Statement:
-    ended = Rollout.objects.attempted().filter(completed_at__isnull=False).values_list("completed_at")
+    ended = select_ended().values_list("completed_at")
     return Statement(newest_of_each(ended, Given("organization"), PlatformService.values))
 
 

@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from portal.models import Organization
 from portal.web.observe.changes import MOST, Change, Result
-from upgrades.models import Upgrade
+from upgrades.models import Upgrade, attach_rollouts
 from upgrades.pages.results import upgrade_title
 from upgrades.states import Outcome, Status
 
@@ -29,7 +29,7 @@ def list_changes(organization: Organization, since: datetime, until: datetime) -
             upgrade.created_at,
             upgrade.completed_at,
         )
-        for upgrade in inside.for_rows().newest_first()[:MOST]
+        for upgrade in attach_rollouts(inside.for_rows().newest_first()[:MOST])
     ]
 
 

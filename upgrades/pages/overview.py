@@ -7,17 +7,18 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_safe
 
-from portal.access import Policy, get_page_organization, open_page, policy
+from portal.access import Policy, get_page_organization, get_role, open_page, policy
 from portal.database.statements import Given
 from portal.database.together import attach
 from portal.models import Organization
 from portal.web.attention import find_attention
-from portal.web.htmx import render_page
+from portal.web.htmx import answer_unchanged, make_tag, render_page
 from portal.web.overview_rows import Rows, read_overview
-from upgrades.inventory.running import read_running_services, select_record
+from upgrades.inventory.running import read_running_services, read_services, select_record
 from upgrades.models import ROLLOUT_IN_ROW, UPGRADE_IN_ROW, Rollout, Upgrade
 from upgrades.pages import attention
 from upgrades.pages.lanes import build_lanes, select_open, take_open
+from upgrades.pages.overview_tag import LiveOverview, live_overview
 
 RECENT = 5
 
@@ -29,8 +30,18 @@ def platform_services(request: HttpRequest, slug: str) -> HttpResponse:
     organization = get_page_organization(request, slug)
     if not request.headers.get("HX-Request"):
         return redirect("overview", slug)
+    opened = open_page(request, organization, live_overview())
+    live = LiveOverview(*opened.live)
+    reading = read_services(organization, organization.cluster, live.ends) if organization.cluster else None
+    shown, tag = live.find_shown(organization, reading), None
+    if shown is not None:
+        role = get_role(request.user, organization)
+        tag = make_tag(request, "overview", role, opened.silent_processes, *shown)
+        unchanged = answer_unchanged(request, tag, as_of=reading.read_at if reading else None)
+        if unchanged:
+            return unchanged
     fragment = "upgrades/_platform_services.html"
-    return render_page(request, fragment, fragment, build_overview_context(request, organization))
+    return render_page(request, fragment, fragment, build_overview_context(request, organization), tag=tag)
 
 
 def select_rows() -> dict[str, QuerySet[Any]]:
