@@ -505,7 +505,9 @@ class World:
         self.as_outsider("UpdateService", service, taskDefinition=made["taskDefinition"]["taskDefinitionArn"])
 
     def deploy_beside(self, name: str, is_other: bool) -> None:
-        service = next(each for each in SERVICES if self.name(each) == name)
+        service = next((each for each in SERVICES if self.name(each) == name), None)
+        if service is None:
+            return  # of an agent: its reply is lost all the same
         self.facts.note("deploys", service)
         deploy = self.outsider_deploys_other if is_other else self.outsider_deploys
         deploy(service, 0)
