@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, connection, models, transaction
 from django.db.models.functions import Now
+from django.utils.functional import cached_property
 
 from portal.database import statements
 from portal.database.statements import Given, RowStatement

@@ -19,7 +19,7 @@ from portal.sandbox.records import Service, ServiceDeployment, ServiceKey
 from portal.sandbox.sts import OWN_ACCOUNT
 from sim.clock import CLOCK
 from sim.journal import Write, read_writes
-from sim.network import Call
+from sim.network import WRITE_SECONDS, Call
 from sim.plan import BY_OPERATORS, ON_THE_WAY, SERVICES, TO_WORKERS
 from sim.world import REGION, TEND_SECONDS, World
 from upgrades.models import Decision, Rollout, Upgrade, UpgradeEvent
@@ -97,14 +97,9 @@ def check_requests(world: World, upgrades: list[Upgrade], findings: Findings) ->
         if asked.key:
             by_key.setdefault(asked.key, set()).add(asked.upgrade_id)
     for asked in world.asked:
-        if (
-            asked.key
-            and asked.refusal
-            and any(
-                other.key == asked.key and other.upgrade_id and other.answered_at < asked.answered_at
-                for other in accepted
-            )
-        ):
+        may_repeat = asked.refusal != "not_found" or world.may_act()  # who may not act any more finds nothing
+        earlier = [each for each in accepted if each.key == asked.key and each.answered_at < asked.answered_at]
+        if asked.key and asked.refusal and may_repeat and earlier:
             findings.add("wrong", f"{asked.key} was refused ({asked.refusal}) after it had been accepted")
     for key, ids in by_key.items():
         if len(ids) > 1:
@@ -235,12 +230,31 @@ def is_ambiguous(evidence: Evidence) -> bool:
     rollout, world = evidence.rollout, evidence.world
     service = world.find_service(rollout.service)
     arn = rollout.service_deployment_arn
-    followed = next((each for each in service.service_deployments if each.arn == arn), None) if service else None
-    if service is None or followed is None or arn == (rollout.baseline or {}).get("service_deployment"):
+    if service is None:
+        return False
+    followed = next((each for each in service.service_deployments if each.arn == arn), None)
+    if followed is None:
+        return arn is None and is_hidden(evidence, service)
+    if arn == (rollout.baseline or {}).get("service_deployment"):
         return False
     is_same = service.revisions[followed.target_revision_arn].task_definition == rollout.task_definition
     is_near = evidence.first_call_at - AMBIGUOUS_SECONDS <= followed.created_at <= evidence.first_call_at
     return is_same and is_near and "Several deployments" in (rollout.attribution_note or "")
+
+
+def is_hidden(evidence: Evidence, service: Service) -> bool:
+    """Return whether an outsider's same deployment replaced the rollout's own before the portal could read either.
+
+    The reply was lost and AWS denies the list of service deployments: DescribeServices shows only the outsider's.
+    """
+    own, called_at = evidence.record, evidence.first_call_at
+    if own is None or own.status != "STOPPED" or not evidence.happened("denied"):
+        return False
+    return any(
+        service.revisions[each.target_revision_arn].task_definition == evidence.rollout.task_definition
+        for each in service.service_deployments
+        if called_at < each.created_at <= called_at + WRITE_SECONDS and each.arn != own.arn
+    )
 
 
 def check_obedience(evidence: Evidence, rollouts: list[Rollout], findings: Findings) -> None:

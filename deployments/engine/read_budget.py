@@ -10,12 +10,13 @@ https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.htm
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cache, cached_property
+from functools import cache
 
 from django.conf import settings
 from django.db import connection
 from django.db.models import Case, DateTimeField, DurationField, Q, When
 from django.db.models.functions import Least, Now
+from django.utils.functional import cached_property
 
 from deployments.models import Deployment, DeploymentQuerySet
 from deployments.states import DesiredState, Status
@@ -45,7 +46,10 @@ AT_OR_SOONER = Case(When(watched_until__gt=Now(), then=Least(SOON, AT)), default
 
 @dataclass
 class NextSlots:
-    """The next slots of both lanes for the rows of one batch. All rows share them, so that one call reads them again."""
+    """The next slots of both lanes for the rows of one batch. All rows share them, so that one call reads them again.
+
+    With Django's cached_property: that of Python 3.11 holds one lock for all batches while a slot waits for its row.
+    """
 
     organization: Organization
 

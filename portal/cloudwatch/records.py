@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any
+
+from django.utils.functional import cached_property
 
 from portal.cloudwatch.log_lines import LEVELS
 from portal.cloudwatch.logs import LogLine

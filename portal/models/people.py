@@ -3,7 +3,6 @@
 import re
 import uuid
 from datetime import datetime
-from functools import cached_property
 from typing import Any, ClassVar, Self, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -12,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import DEFAULT_DB_ALIAS, models
 from django.db.models.functions import Lower, Now
+from django.utils.functional import cached_property
 
 from portal.aws.credentials import AwsTarget
 from portal.aws.partitions import find_partition, is_placed_arn
