@@ -35,7 +35,7 @@ import redis
 from django.conf import settings
 
 from bench import parts, report
-from bench.environment import BROKER_SOCKET, CACHE_SOCKET, CLUSTER, DIRECTORY
+from bench.environment import BROKER_SOCKET, CACHE_SOCKET, CLUSTER, DIRECTORY, INHERITED
 from bench.load import Connection
 from bench.routes import TRIGGER, WRITE, Caller, Route, Undo, build_routes, find_objects
 from portal.tenancy import organizations
@@ -327,7 +327,9 @@ def main() -> int:
 
 def run_reconciler() -> tuple[list[str], bool]:
     """Run bench/reconcile.py, which has a database of its own. Return its lines, and whether its goals were met."""
-    done = subprocess.run([sys.executable, "-m", "bench.reconcile"], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.reconcile"], env=INHERITED, stdout=subprocess.PIPE, text=True, check=False
+    )
     print(f"\n{done.stdout}")
     return done.stdout.splitlines(), done.returncode == 0
 

@@ -24,6 +24,8 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 CLUSTER, CACHE_SOCKET, BROKER_SOCKET = DIRECTORY / "postgres", DIRECTORY / "cache.sock", DIRECTORY / "broker.sock"
 HOST = "portal.example"
 
+# For a program with settings of its own.
+INHERITED = dict(os.environ)
 os.environ |= {
     "DJANGO_SETTINGS_MODULE": "bench.product_settings",
     "DEMO": "0",
