@@ -113,6 +113,7 @@ def seed(local_aws: LocalAws) -> tuple[str, list[Deployment]]:
     Membership.objects.create(organization=organization, user=person, role=Role.OPERATOR, accepted_at=timezone.now())
     agent = Agent.objects.create(organization=organization, name="Agent", image=IMAGE, cpu=256, memory=512)
     rows = [commands.new_deployment(agent, person, 1, None) for _ in range(DEPLOYMENTS)]
+    Deployment.objects.bulk_create(rows)
     Deployment.objects.filter(pk__in=[row.pk for row in rows]).update(
         status="ready", running_replicas=1, desired_count=1, observed_generation=1, log_group="/bench"
     )

@@ -85,6 +85,7 @@ def seed(local_aws: LocalAws) -> User:
         Membership.objects.create(organization=organization, user=actor, role=Role.OPERATOR, accepted_at=timezone.now())
         agent = Agent.objects.create(organization=organization, name="Agent", image=IMAGE, cpu=256, memory=512)
         rows = [commands.new_deployment(agent, actor, 1, None) for _ in range(SERVICES_EACH)]
+        Deployment.objects.bulk_create(rows)
         steady = Deployment.objects.filter(pk__in=[row.pk for row in rows])
         steady.update(status="ready", running_replicas=1, desired_count=1, observed_generation=1, service_arn=ARN)
         names = [row.service_name for row in rows] + [f"bench-{number}-agent-service"]
