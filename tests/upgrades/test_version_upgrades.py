@@ -478,8 +478,8 @@ def test_the_lease_is_renewed_before_each_call(cast: Cast, engine: Engine, platf
     """A lease lost before the registration ends the step: nothing is registered, nothing is written."""
     upgrade = trigger(cast)
     pk = upgrade.rollouts.get().pk
-    # All of them: the trigger's own reads go on in the background.
-    platform.fault("delay", action="DescribeTaskDefinition", seconds=1.5, times=20)
+    # The first read after the claim, in each case: a task definition may be known already.
+    platform.fault("delay", action="DescribeServices", seconds=1.5, times=20)
     worker = start_step(pk)
     wait_for(lambda: Rollout.objects.get(pk=pk).lease_epoch == 1)
     Rollout.objects.filter(pk=pk).update(lease_epoch=100, lease_until=Now())
