@@ -474,6 +474,7 @@ def test_a_rollback_records_versions_and_digests(
     assert len(registrations(platform)) == 1
 
 
+@pytest.mark.faults
 def test_the_lease_is_renewed_before_each_call(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     """A lease lost before the registration ends the step: nothing is registered, nothing is written."""
     upgrade = trigger(cast)
