@@ -76,6 +76,7 @@ class Sandbox:
         )
         self.moto = DomainDispatcherApplication(create_backend_app)
         self._saved_at, self._saved_ticks = 0.0, 0
+        self._resets = 0
 
     def restore(self) -> bool:
         """Restore the state from the data folder. Returns False if there is none."""
@@ -97,6 +98,7 @@ class Sandbox:
 
     def reset(self) -> None:
         """Delete everything (state, roles, faults, ledger, throttling) and set the clock back to wall time."""
+        self._resets += 1
         self.engine.clear()
         moto_state.reset()
         self.identity.clear()
@@ -121,16 +123,17 @@ class Sandbox:
         try:
             with self.lock:
                 self.identity.recognize(request)
-                delivery = self.faults.delivery_for(request)
+                delivery, resets = self.faults.delivery_for(request), self._resets
         except AwsError as error:
             return error_reply(error, request)
         if delivery.before_seconds:
             time.sleep(delivery.before_seconds)
-        if delivery.drop_before:
-            with self.lock:
-                self._record(request, error=None, effect=False, delivered=False)
-            drop_connection(environ)
         with self.lock:
+            if resets != self._resets:
+                drop_connection(environ)  # what the call was for is gone
+            if delivery.drop_before:
+                self._record(request, error=None, effect=False, delivered=False)
+                drop_connection(environ)
             reply = self._execute(environ, request, delivered=not delivery.drop_after)
         if delivery.after_seconds:
             time.sleep(delivery.after_seconds)

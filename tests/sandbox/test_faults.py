@@ -145,6 +145,21 @@ def test_timeout_before_the_effect_starts_no_deployment(ecs: Ecs) -> None:
     assert (entry["effect"], entry["delivered"], entry["deployment_id"]) == (False, False, None)
 
 
+@pytest.mark.parametrize("kind", ["timeout_before", "delay"])
+def test_a_call_held_back_over_a_reset_is_forgotten(aws_server: LocalAws, kind: str) -> None:
+    aws_server.fault(kind, action="CreateCluster", times=1, seconds=0.6)
+    hasty = aws_server.client(read_timeout=0.2)
+    with pytest.raises(ReadTimeoutError):
+        hasty.create_cluster(clusterName="held-back")
+
+    aws_server.reset()
+    aws_server.freeze()
+    time.sleep(0.6)
+
+    assert aws_server.ledger() == []
+    assert aws_server.client().list_clusters()["clusterArns"] == []
+
+
 def test_timeout_after_the_effect_leaves_a_deployment(ecs: Ecs) -> None:
     service = ecs.service()
     ecs.fault("timeout_after", action="UpdateService", times=1, seconds=0.6)
