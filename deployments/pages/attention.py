@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.text import capfirst
 
 from deployments.models import Deployment, count_rows
 from deployments.states import Status
@@ -65,7 +66,7 @@ def describe_failed(deployment: Deployment) -> Item:
         f"{deployment.agent.name}: the deployment failed",
         "Read its logs" if line else "See why",
         f"{url}#logs" if line else url,
-        reason=sentence(deployment.error_message or "ECS gave no reason."),
+        reason=capfirst(deployment.error_message or "ECS gave no reason."),
         line=line or "",
         at=deployment.status_at,
     )
@@ -97,12 +98,3 @@ def find_shown(newest_failed: str | None) -> object | None:
 
 
 FAILED = Source(find_failed, NEWEST_FAILED, find_shown)
-
-
-def sentence(text: str) -> str:
-    """Return the text with a capital letter first.
-
-    >>> sentence("container exited with code 1: Essential container in task exited")
-    'Container exited with code 1: Essential container in task exited'
-    """
-    return text[:1].upper() + text[1:]

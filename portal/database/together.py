@@ -39,7 +39,7 @@ class Together:
             cursor.execute(self.sql, given)
             texts: tuple[str | None, ...] = cursor.fetchone()
         pairs = zip(self.parts.items(), texts, strict=True)
-        return {name: part.make(json.loads(text)) if text else [] for (name, part), text in pairs}
+        return {name: part.make(text) for (name, part), text in pairs}
 
 
 class Part:
@@ -56,9 +56,12 @@ class Part:
         has_objects = rows._iterable_class is ModelIterable
         self.make_one: Callable[[list[Any]], Any] = ObjectMaker(self.compiler) if has_objects else tuple
 
-    def make(self, rows: list[dict[str, Any]]) -> list[Any]:
-        """Return an object or a tuple for each row. The rows' members have the order of the columns."""
-        values = [list(row.values()) for row in rows]
+    def make(self, text: str | None) -> list[Any]:
+        """Return an object or a tuple for each row of the value, which is None without rows.
+
+        The rows' members have the order of the columns.
+        """
+        values = [list(row.values()) for row in json.loads(text)] if text else []
         for row in values:
             for at, converter in self.converters:
                 if row[at] is not None:

@@ -1,6 +1,5 @@
 """How the pages of lists use saved views: the default one, and a query string without what is not a filter."""
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -56,7 +55,7 @@ def open_list(
     own = {"user": person(request).pk, "listed": listed}
     statement = f"SELECT live.*, {views.sql} FROM ({live}) AS live"  # noqa: S608 - our own
     *columns, text = open_page(request, organization, statement, {**(values or {}), **own}).live
-    request.saved_views = views.make(json.loads(text)) if text else []  # type: ignore[attr-defined] # ours
+    request.saved_views = views.make(text)  # type: ignore[attr-defined] # ours
     return tuple(columns)
 
 

@@ -30,7 +30,7 @@ def check_filters(form: Form) -> None:
         raise PortalError("bad_filter", f"Nothing was exported. {said}", 400)
 
 
-def csv_response(name: str, header: list[str], rows: Iterable[list[Any]]) -> HttpResponse:
+def csv_response(name: str, header: list[str], rows: Iterable[Iterable[Any]]) -> HttpResponse:
     """Return a CSV download with this name. Times are ISO 8601 in UTC; None is empty."""
     response = HttpResponse(
         content_type="text/csv; charset=utf-8",

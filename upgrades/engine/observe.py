@@ -120,8 +120,8 @@ def find_started_deployment(lease: RolloutLease) -> StartedDeployment | None:
     """Find the deployment that the rollout's UpdateService call started, or return None.
 
     It is the oldest deployment to the rollout's task definition that is new since the baseline and is not a rollback.
-    A deployment that superseded it is newer. If there are several, the note says so. The first deployment of a service is
-    CreateService's, also if somebody deleted the service and created it again with this task definition.
+    A deployment that superseded it is newer. If there are several, the note says so. A service's first deployment is never
+    it: CreateService started that one, even if somebody has just created the service again with this task definition.
 
     Costs three AWS calls.
     """

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.text import capfirst
 
 from portal.models import Organization
 from portal.web.attention import Item, Level
@@ -107,6 +108,11 @@ def describe_open(organization: Organization, upgrade: Upgrade) -> Iterable[Item
             )
 
 
+def name_services(rollouts: Iterable[Rollout]) -> str:
+    """Return the services of rollouts as the beginning of a title: `Agent service, orchestrator`."""
+    return capfirst(", ".join(inline_label(rollout.service) for rollout in rollouts))
+
+
 def newest_message(rollout: Rollout) -> str:
     """Return ECS's newest event of a rollout that overview.py has loaded."""
     return getattr(rollout, "newest_message", None) or ""
@@ -125,8 +131,7 @@ def describe_failures(organization: Organization, rows: list[RunningService]) ->
             failed[last.upgrade.upgrade_id].append(last)
     for rollouts in failed.values():
         first = rollouts[0]
-        labels = [rollout.get_service_display() for rollout in rollouts]
-        names = ", ".join([labels[0], *(label.lower() for label in labels[1:])])
+        names = name_services(rollouts)
         what = "rollback" if first.upgrade.is_rollback else "upgrade"
         wanted = f" to {first.to_version}" if first.to_version else ""
         yield Item(
@@ -177,14 +182,11 @@ def find_unvalidated(organization: Organization, rows: list[RunningService]) -> 
     for check in found.exclude(status=CheckStatus.PASS).order_by("upgrade_id", "position"):
         checks[check.upgrade_id].append(check)
     for pk, upgrade in open_ones.items():
-        services = [last.get_service_display() for last in lasts if last.upgrade_id == pk]
-        yield describe_unvalidated(organization, upgrade, services, checks[pk])
+        names = name_services(last for last in lasts if last.upgrade_id == pk)
+        yield describe_unvalidated(organization, upgrade, names, checks[pk])
 
 
-def describe_unvalidated(
-    organization: Organization, upgrade: Upgrade, services: list[str], checks: list[UpgradeCheck]
-) -> Item:
-    names = ", ".join([services[0], *(name.lower() for name in services[1:])])
+def describe_unvalidated(organization: Organization, upgrade: Upgrade, names: str, checks: list[UpgradeCheck]) -> Item:
     url = get_url(organization, upgrade, "#validation")
     if upgrade.validation == Validation.FAILED:
         bad = [check for check in checks if check.status == CheckStatus.FAIL] or checks

@@ -5,6 +5,8 @@ The sentences are those of https://docs.aws.amazon.com/AmazonECS/latest/develope
 
 import re
 
+from django.utils.text import capfirst
+
 # What ECS names in brackets: the service, the deployment or task set, tasks, target groups, instances.
 NAMES = re.compile(
     r"\s*\((?:service|deployment|task|taskSet|target-group|instance|container-instance|port|ecs-svc/)[^()]*\)"
@@ -31,7 +33,7 @@ def shorten_sentence(message: str) -> str:
     if counted:
         return describe_count(counted)
     text = text.removeprefix("has ").removeprefix("was ").removesuffix(" to deployment")
-    return f"{text[:1].upper()}{text[1:]}" or message
+    return capfirst(text) or message
 
 
 def describe_count(counted: re.Match[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
+from django.utils.text import capfirst
 
 from portal.database.statements import Given
 from portal.database.together import attach
@@ -90,5 +91,4 @@ def shorten_event(message: str) -> str:
     >>> shorten_event("(service acme-agent) was unable to place a task. Reason: no capacity.")
     'Was unable to place a task. Reason: no capacity.'
     """
-    text = IDS.sub("", message).strip()
-    return text[:1].upper() + text[1:]
+    return capfirst(IDS.sub("", message).strip())

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.utils.text import capfirst
+
 from upgrades.checks.matrix import NOT_YET
 from upgrades.inventory.images import shorten_digest
 from upgrades.models import Rollout, Upgrade
@@ -18,6 +20,7 @@ from upgrades.states import (
     Status,
     Validation,
     get_services,
+    inline_label,
 )
 
 WAITS = {
@@ -125,7 +128,7 @@ def title_of(services: Iterable[str], version: str, *, is_rollback: bool = False
     'Rollback of all three to the previous version'
     """
     names = list_services(services)
-    subject = f"Rollback of {names}" if is_rollback else f"{names[:1].upper()}{names[1:]}"
+    subject = f"Rollback of {names}" if is_rollback else capfirst(names)
     return f"{subject} to {name_version(version)}"
 
 
@@ -250,4 +253,4 @@ def build_state_chips(rollout: Rollout) -> list[Chip]:
 
 STATUSES = {status.value: str(status.label) for status in Status}
 VALIDATIONS = {validation.value: str(validation.label) for validation in Validation}
-SERVICES = {service.value: str(service.label).lower() for service in PlatformService}
+SERVICES = {service.value: inline_label(service) for service in PlatformService}
