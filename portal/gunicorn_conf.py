@@ -6,6 +6,7 @@ gunicorn closes its socket immediately on SIGTERM, while a load balancer still s
 
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
 from django.conf import settings
 from django.template.loader import get_template
+from gunicorn.workers.gthread import ThreadWorker
 
 # Imported before the workers are forked, so that they share its memory.
 from portal import draining
@@ -25,6 +27,9 @@ from portal.local.exposure import on_starting as on_starting
 
 workers = settings.WEB_PROCESSES
 threads = settings.WEB_THREADS
+# Longer than a load balancer keeps a connection that is idle: nginx and AWS's keep it for 60 seconds. If the web server
+# closed it first, a form sent at that moment would be answered with 502. An idle connection occupies no thread.
+keepalive = 75
 # For requests that run when draining ends. Both together are less than the 30 seconds in which ECS kills a task.
 graceful_timeout = 15
 control_socket_disable = True  # nothing uses it, and its folder may not be writable
@@ -38,6 +43,26 @@ SWITCH_SECONDS = 0.0005
 
 # One import for all workers, which share its memory. So a reload by SIGHUP keeps the code: stop and start instead.
 preload_app = True
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
+    """gunicorn's worker with threads, which stops listening as soon as it stops.
+
+    gunicorn's own closes its sockets only after its last connection, up to two seconds later. Meanwhile the kernel accepts
+    connections that nobody serves, and a load balancer does not send a form again that has once been sent.
+    """
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled)
+        if self.alive:
+            return
+        for listener in self.sockets:
+            while select.select([listener], [], [], 0)[0]:
+                self.accept(listener)
+            listener.close()
+
+
+worker_class = Worker
 
 
 def when_ready(server: Any) -> None:
@@ -66,6 +91,12 @@ def load_templates() -> None:
 def post_worker_init(worker: Any) -> None:
     """Let short requests run between long ones."""
     sys.setswitchinterval(SWITCH_SECONDS)
+
+
+def pre_request(worker: Any, _request: Any) -> None:
+    """Close each connection after its response while the server drains, so that a load balancer opens no other on it."""
+    if draining.has_begun():
+        worker.cfg.set("keepalive", 0)
 
 
 def drain(_number: int, _frame: FrameType | None) -> None:
