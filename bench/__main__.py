@@ -45,7 +45,8 @@ CONNECTIONS, COUNTED_REQUESTS, WARM_SECONDS = 16, 8, 1.0
 # Of the requests in a window: the kernel counts in steps of 10 ms.
 FEWEST = {WRITE: 20, TRIGGER: 4}
 # Each thread prepares a statement the third time, and PostgreSQL keeps its plan after five more.
-WARM_WRITES = {WRITE: 10 * settings.WEB_PROCESSES * settings.WEB_THREADS, TRIGGER: 4}
+WARM_REQUESTS = 10 * settings.WEB_PROCESSES * settings.WEB_THREADS
+WARM_WRITES = {WRITE: WARM_REQUESTS, TRIGGER: 4}
 # The last one ends the context of row-level security after the answer (portal/tenancy.py).
 NOT_COUNTED = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET PORTAL.ORGANIZATIONS")
 # A process that uses less than this share of a core is idle.
@@ -145,6 +146,12 @@ class Bench:
         cpu = (server.cpu() - app, self.postgres.cpu() - pg)
         return build_window(cpu, answer["seconds"], answer["elapsed"], answer["body_bytes"], int(next(iter(said))))
 
+    def warm(self, server: parts.Server, request: bytes, status: int) -> None:
+        """Drive a server until its threads have prepared their statements: a page takes longer than a second for it."""
+        answered = 0
+        while answered < WARM_REQUESTS:
+            answered += self.drive(server, request, status, WARM_SECONDS).requests
+
     def write(self, route: Route, seconds: float, fewest: int) -> Window:
         """Measure one window of writes by one caller, each of another row, then put the rows back.
 
@@ -190,7 +197,7 @@ class Bench:
             subjects["no-op"] = (self.product, self.noop.request, 200)
             subjects["bare"] = (self.floor, Caller(0).build("GET", path_of(route)), 200)
         for subject in subjects.values():
-            self.drive(*subject, WARM_SECONDS)
+            self.warm(*subject)
         windows = {name: [] for name in subjects}
         for _ in range(self.rounds):
             for name, subject in subjects.items():
