@@ -110,11 +110,12 @@ def attach(parents: Sequence[Any], name: str, children: Iterable[Any]) -> None:
     of_parent: dict[Any, list[Any]] = defaultdict(list)
     for child in children:
         of_parent[getattr(child, field.attname)].append(child)
+    every = field.model._default_manager.all()
     for parent in parents:
         rows = of_parent[parent.pk]
         for child in rows:
             field.set_cached_value(child, parent)
-        # The query set of the parent's own manager would make its condition, which is not needed any more.
-        related = field.model._default_manager.all()
+        # The query set of the parent's own manager would make a query with its condition, which is not needed any more.
+        related = type(every)(field.model, every.query)
         related._result_cache, related._prefetch_done = rows, True
         parent.__dict__.setdefault("_prefetched_objects_cache", {})[name] = related

@@ -77,33 +77,34 @@ class UpgradeRow:
 
 def build_rows(upgrades: Iterable[Upgrade]) -> list[UpgradeRow]:
     """Return the rows. Uses the prefetched rollouts."""
-    return [
-        UpgradeRow(
-            upgrade_id=upgrade.upgrade_id,
-            title=upgrade_title(upgrade),
-            is_rollback=upgrade.is_rollback,
-            is_same=upgrade.force_new_deployment and all(old == new for old, new in upgrade.version_steps),
-            reason=upgrade.reason,
-            created_at=upgrade.created_at,
-            completed_at=upgrade.completed_at,
-            version=name_version(upgrade.version),
-            steps=build_steps(upgrade),
-            who=upgrade.initiated_by.name or upgrade.initiated_by_email,
-            email=upgrade.initiated_by_email,
-            chips=build_result_chips(upgrade),
-            succeeded=upgrade.success_count,
-            failed=upgrade.failed_count,
-        )
-        for upgrade in upgrades
-    ]
+    return [build_row(upgrade) for upgrade in upgrades]
 
 
-def build_steps(upgrade: Upgrade) -> list[Step]:
-    """Return what changed from which version to which. Uses the prefetched rollouts."""
-    every = len(upgrade.rollouts.all())
+def build_row(upgrade: Upgrade) -> UpgradeRow:
+    steps = upgrade.version_steps
+    return UpgradeRow(
+        upgrade_id=upgrade.upgrade_id,
+        title=upgrade_title(upgrade),
+        is_rollback=upgrade.is_rollback,
+        is_same=upgrade.force_new_deployment and all(old == new for old, new in steps),
+        reason=upgrade.reason,
+        created_at=upgrade.created_at,
+        completed_at=upgrade.completed_at,
+        version=name_version(upgrade.version),
+        steps=build_steps(steps, len(upgrade.rollouts.all())),
+        who=upgrade.initiated_by.name or upgrade.initiated_by_email,
+        email=upgrade.initiated_by_email,
+        chips=build_result_chips(upgrade),
+        succeeded=upgrade.success_count,
+        failed=upgrade.failed_count,
+    )
+
+
+def build_steps(steps: dict[tuple[str, str | None], list[str]], every: int) -> list[Step]:
+    """Return what changed from which version to which. `steps`: of Upgrade.version_steps; `every`: services of all."""
     return [
         Step("" if len(services) == every else list_services(services), name_version(old), new and name_version(new))
-        for (old, new), services in upgrade.version_steps.items()
+        for (old, new), services in steps.items()
     ]
 
 
