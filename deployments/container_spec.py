@@ -120,6 +120,17 @@ def image_version(image: str) -> str | None:
     return found["tag"] if found else None
 
 
+def split_image(image: str) -> tuple[str, str]:
+    """Return the name, and tag or digest with its sign. A narrow column cuts the name alone.
+
+    >>> split_image("registry:5000/team/agent:v2"), split_image("team/agent")
+    (('registry:5000/team/agent', ':v2'), ('team/agent', ''))
+    """
+    found = IMAGE.fullmatch(image)
+    end = found.end("name") if found else len(image)
+    return image[:end], image[end:]
+
+
 def with_version(image: str, version: str) -> str:
     """Return the image reference with another tag and without a digest.
 

@@ -16,6 +16,7 @@ from django.db import models
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce, JSONObject, Lower, Now
 
+from deployments.container_spec import split_image
 from deployments.states import LIVE, DesiredState, EventType, Refusal, Status, allowed, find_worst
 from portal.aws.credentials import AwsTarget
 from portal.cloudwatch.source import Source
@@ -95,6 +96,10 @@ class Agent(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def image_parts(self) -> tuple[str, str]:
+        return split_image(self.image)
 
     @property
     def worst_status(self) -> Status:
@@ -396,11 +401,6 @@ class DeploymentCount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.count} {self.status}"
-
-
-def counts_by_status(organization: Organization) -> dict[str, int]:
-    """Return the number of deployments in each status, including 0. *Costs* one query over counters."""
-    return with_every_status(count_rows(organization))
 
 
 def count_rows(organization: Any) -> models.QuerySet[Any]:

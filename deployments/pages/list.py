@@ -1,8 +1,10 @@
 """The list of an organization's deployments: filters, status chips, paging."""
 
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
+from django.db.models import UUIDField
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -10,12 +12,14 @@ from django.views.decorators.http import require_safe
 
 from deployments import commands
 from deployments.lists import deployments_page
-from deployments.models import NEWEST_FIRST, Agent, counts_by_status
+from deployments.models import NEWEST_FIRST, Agent, count_rows, with_every_status
 from deployments.pages.detail import CHANGING, STEADY
 from deployments.pages.forms import SORT_LABELS, ListFilters
 from deployments.pages.live_tags import LiveList, live_list
 from deployments.states import Status
 from portal.access import Policy, get_page_organization, get_role, policy
+from portal.database.statements import Given
+from portal.database.together import Together
 from portal.models import Organization, ViewedList
 from portal.pagination import DEFAULT_LIMIT
 from portal.saved_views.lists import find_default, open_list
@@ -59,14 +63,13 @@ def list_deployments(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def list_context(request: HttpRequest, organization: Organization) -> dict[str, Any]:
-    agents = Agent.objects.visible_to(request.user).filter(organization=organization).order_by("name", "id")
-    agents = agents.only("name")
-    form = ListFilters(agents, request.GET)
+    choices = make_choices().read(organization=organization.pk)
+    form = ListFilters(Agent.objects.filter(organization=organization), request.GET)
     form.full_clean()
     given = form.cleaned_data
     filters = {"status": "", "agent": None, "q": "", "sort": NEWEST_FIRST} | {k: v for k, v in given.items() if v}
     agent = filters["agent"]
-    counts = counts_by_status(organization)
+    counts = with_every_status(choices["counts"])
     total = counts[filters["status"]] if filters["status"] else sum(counts.values())
     page = deployments_page(
         request.user,
@@ -86,7 +89,7 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         "page": page,
         "form": form,
         "filters": filters,
-        "agents": agents,
+        "agents": choices["agents"],
         "sorts": SORT_LABELS.items(),
         "statuses": status_chips(organization, counts, query),
         "query_without_skip": urlencode(query),
@@ -97,6 +100,14 @@ def list_context(request: HttpRequest, organization: Organization) -> dict[str, 
         "with_boxes": True,
         "labels": dict(Status.choices),
     }
+
+
+@cache
+def make_choices() -> Together:
+    """Return the statement of id and name of an organization's agents, and of the number of its deployments by status."""
+    own = Given("organization", UUIDField())
+    agents = Agent.objects.filter(organization=own).order_by("name", "id")
+    return Together(agents=agents.values_list("pk", "name"), counts=count_rows(own))
 
 
 def status_chips(organization: Organization, counts: dict[str, int], query: dict[str, str]) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Template tags and filters for the pages of deployments: `{% load deployments %}`."""
 
-import re
 from typing import Any
 
 from django import template
@@ -34,17 +33,6 @@ def rolling(deployment: Deployment, organization: Organization) -> dict[str, Any
     live, target = (deployment.live_revision, deployment.target_revision) if deployment.is_rolling else (None, None)
     sides = build_sides(live, target) if live and target else []
     return {"deployment": deployment, "organization": organization, "live": live, "target": target, "sides": sides}
-
-
-@register.filter
-def image_parts(image: str) -> tuple[str, str]:
-    """Return repository and tag or digest, with its sign. A narrow column cuts the repository alone.
-
-    >>> image_parts("localhost:5000/team/agent:v1.4.0"), image_parts("localhost:5000/agent")
-    (('localhost:5000/team/agent', ':v1.4.0'), ('localhost:5000/agent', ''))
-    """
-    found = re.fullmatch(r"(.*?)((?:@[^/@]+|:[^/:@]+(?:@[^/@]+)?)?)", image)
-    return (found[1], found[2]) if found else (image, "")
 
 
 @register.inclusion_tag("_outside_links.html")
