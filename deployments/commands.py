@@ -113,7 +113,7 @@ def update_agent(agent: Agent, *, actor: User, not_secrets: list[str] | None = N
     if "name" in changes:
         changes["name"] = changes["name"].strip()
     with transaction.atomic():
-        locked = Agent.objects.select_for_update().get(pk=agent.pk)
+        locked = Agent.objects.select_for_update(no_key=True).get(pk=agent.pk)
         fields = {name: getattr(locked, name) for name in AGENT_FIELDS} | changes
         said = find_said_names(fields["environment"], not_secrets, kept=locked.environment)
         confirmed = said.get("not_secrets", [])
@@ -353,7 +353,7 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
     with transaction.atomic():
         lock_agent(deployment.agent_id)  # a new generation has a new revision
         if deployment.status == Status.FAILED:  # its row cannot change then, so that `plan` makes one revision
-            deployment.refresh_from_db(from_queryset=Deployment.objects.select_for_update())
+            deployment.refresh_from_db(from_queryset=Deployment.objects.select_for_update(no_key=True))
         return run_command(deployment, Command.RESTART, actor, idempotency_key, plan)
 
 
@@ -400,7 +400,7 @@ def restore_revision(
     def make() -> Revision:
         lock_agent(agent.pk)
         current_rows = Deployment.objects.current(agent).select_related("organization", "target_revision")
-        locked = current_rows.select_for_update(of=("self",)).order_by("pk")
+        locked = current_rows.select_for_update(of=("self",), no_key=True).order_by("pk")
         current = [each for each in locked if not each.is_stopping]
         made = add_revision(agent, get_settings(revision), actor=actor, digest=revision.digest, restored_from=revision)
         if newest is not None and newest != made.number - 1:
@@ -550,7 +550,7 @@ def run_command(
     def make() -> None:
         change = plan(deployment) if deployment.refusal(command) is None else None
         if change is None or not write_change(deployment, command, actor, change, key):
-            deployment.refresh_from_db(from_queryset=Deployment.objects.select_for_update())
+            deployment.refresh_from_db(from_queryset=Deployment.objects.select_for_update(no_key=True))
             refusal = deployment.refusal(command)
             if refusal:
                 raise PortalError(refusal.code, refusal.message, 400)

@@ -155,7 +155,7 @@ class Claim(Generic[Row]):
     def statement(self) -> RowStatement[Row]:
         """The rows with the clock of Now(). Only in a transaction are row locks made into SQL."""
         found: models.QuerySet[Any] = self.rows().annotate(claimed_at=Now())
-        return RowStatement(found.select_for_update(skip_locked=True, of=("self",))[: self.most])
+        return RowStatement(found.select_for_update(skip_locked=True, of=("self",), no_key=True)[: self.most])
 
 
 CLAIM = """

@@ -81,7 +81,7 @@ class UpgradeQuerySet(TenantQuerySet["Upgrade"]):
 
         The lock serializes the engine, the validation and the signers.
         """
-        return self.select_related("organization").select_for_update(of=("self",)).get(pk=pk)
+        return self.select_related("organization").select_for_update(of=("self",), no_key=True).get(pk=pk)
 
     def matching(
         self,

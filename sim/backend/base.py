@@ -1,6 +1,7 @@
 """Django's backend for PostgreSQL with steps of the scheduler. It changes no statement."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from django.db import DatabaseError, connections
@@ -24,7 +25,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _commit(self) -> None:
         step("before commit")
-        super()._commit()  # type: ignore[misc] # not in its stubs
+        task = current()
+        # A commit waits too: it checks foreign keys, whose rows others may have locked.
+        with watch(task, self) if task is not None else nullcontext():
+            super()._commit()  # type: ignore[misc] # not in its stubs
         step("committed")
 
     def _rollback(self) -> None:
@@ -65,24 +69,30 @@ def run_statement(execute: Callable[..., Any], sql: str, params: Any, many: bool
     if task.is_dying:
         raise Killed
     connection = context["connection"]
-    task.backend_pid = connection.connection.info.backend_pid
     try:
-        result = execute(sql, params, many, context)
+        with watch(task, connection):
+            result = execute(sql, params, many, context)
     except DatabaseError as error:
         if getattr(error.__cause__, "sqlstate", None) != BROKEN:
             raise
         task.scheduler.broken = str(error).partition("\n")[0]
         task.is_dying = True
         raise Killed from error
-    finally:
-        task.backend_pid = None
-        after_lock(task)
     if not connection.in_atomic_block and not sql.startswith("SELECT"):
         task.pause_sometimes(COMMIT_SECONDS, "written")
     return result
 
 
-def after_lock(task: Task) -> None:
-    """Stop after a statement that waited for a lock: the task that released it has not reached its next step."""
-    if task.is_locked_out:
-        task.pause(0.0, "lock gained")
+@contextmanager
+def watch(task: Task, connection: Any) -> Iterator[None]:
+    """Let the scheduler see whether the statement waits for a lock.
+
+    A task that waited stops after it: the task that released the lock has not reached its next step.
+    """
+    task.backend_pid = connection.connection.info.backend_pid
+    try:
+        yield
+    finally:
+        task.backend_pid = None
+        if task.is_locked_out:
+            task.pause(0.0, "lock gained")
