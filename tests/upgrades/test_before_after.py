@@ -113,6 +113,57 @@ def test_silence_of_aws_is_said_and_asked_again(
     assert "data-live" in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "summary", "environment"),
+    [
+        ({}, "Only the image changed", "unchanged"),
+        ({"cpu": "2048"}, "More than the image changed", "unchanged"),
+        (
+            {"environment": [{"name": "LOG_LEVEL", "value": "loud-value"}]},
+            "More than the image changed",
+            'added: <span class="mono">LOG_LEVEL</span>',
+        ),
+    ],
+)
+def test_the_card_names_what_the_rollout_changed(
+    cast: Cast,
+    client_for: SignIn,
+    later: Upgrade,
+    platform: LocalAws,
+    changes: dict[str, Any],
+    summary: str,
+    environment: str,
+) -> None:
+    """It names variables, and never shows their values."""
+    ecs, earlier = platform.client(), later.rollouts.get().previous_task_definition
+    found: Any = ecs.describe_task_definition(taskDefinition=earlier)["taskDefinition"]
+    definition = {name: found[name] for name in ("family", "containerDefinitions", "cpu", "memory")}
+    definition["containerDefinitions"][0] |= {
+        "image": "team/agent:v9.9.1",
+        "environment": changes.get("environment", []),
+    }
+    made = ecs.register_task_definition(**definition | {"cpu": changes.get("cpu", found["cpu"])})
+    later.rollouts.update(task_definition=made["taskDefinition"]["taskDefinitionArn"])
+
+    text = " ".join(read_html(client_for(cast.viewer).get(address(later), headers=HTMX)).split())
+
+    assert summary in text
+    assert f"<dt>Environment</dt> <dd> {environment}" in text
+    assert ("1024, 2048 → 2048, 2048" in text) == ("cpu" in changes)
+    assert "loud-value" not in text
+
+
+def test_what_the_rollout_changed_may_be_gone(
+    cast: Cast, client_for: SignIn, later: Upgrade, platform: LocalAws
+) -> None:
+    platform.fault("access_denied", action="DescribeTaskDefinition")
+
+    text = read_html(client_for(cast.viewer).get(address(later), headers=HTMX))
+
+    assert "What it changed could not be read" in text
+    assert "Restarts" in text
+
+
 def test_just_after_the_end_it_says_that_data_is_missing(cast: Cast, client_for: SignIn) -> None:
     """No local AWS runs in this test, so a read would fail."""
     upgrade = make_upgrade(cast.acme, by=cast.operator)

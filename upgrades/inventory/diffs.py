@@ -1,9 +1,10 @@
-"""Previews what an upgrade or rollback would change in one service: image, size, environment, CPU and memory.
+"""What an upgrade or rollback would change in one service, or has changed: image, size, environment, CPU and memory.
 
 Only names of environment variables are shown, never values: people who may see an upgrade need not know its secrets.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -27,10 +28,11 @@ from upgrades.inventory.images import (
     read_recorded_names,
 )
 from upgrades.inventory.running import LONGEST_WAIT_SECONDS, Reading, read_running_services
+from upgrades.models import Rollout
 
 logger = logging.getLogger(__name__)
 
-CACHE_SECONDS = 60
+CACHE_SECONDS, PAST_CACHE_SECONDS = 60, 24 * 60 * 60
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ def read_diff(
 ) -> Diff:
     """Return what would change in the service. AWS errors are returned in `error`, never raised.
 
-    `wanted`: the result of resolve(), or for a rollback the ARN of the task definition. `reading`: what runs now, if the
+    `requested`: the result of resolve(), or for a rollback the ARN of the task definition. `reading`: what runs now, if the
     caller has it.
-    *Costs* one query and four AWS calls; the result is cached for KEPT_SECONDS. Waits at most LONGEST_WAIT_SECONDS.
+    *Costs* one query and four AWS calls; the result is cached for CACHE_SECONDS. Waits at most LONGEST_WAIT_SECONDS.
     """
     reading = reading or read_running_services(organization)
     now = next((row for row in reading.services if row.service == service), None) if reading else None
@@ -91,17 +93,38 @@ def read_diff(
         return Diff(service, error=(reading.error if reading else None) or "the running version is not known")
     requested_image = requested if isinstance(requested, str) else requested.image or now.task_definition
     key = soft_cache.build_key("diff", organization.pk, now.task_definition, now.digest, requested_image)
+    question = partial(ask, organization.aws_target, now, requested, read_recorded_names(organization))
+    return read_kept(organization, service, key, question, seconds=CACHE_SECONDS)
+
+
+def read_past_diff(rollout: Rollout) -> Diff | None:
+    """Return what the rollout has changed in its service, without sizes of images. None if both revisions are the same.
+
+    *Costs* two AWS calls; the result is cached for a day, because a revision never changes. AWS errors as in read_diff.
+    """
+    revisions = rollout.previous_task_definition, rollout.task_definition
+    if None in revisions or revisions[0] == revisions[1]:
+        return None
+    key = soft_cache.build_key("past-diff", rollout.organization_id, rollout.pk, *revisions)
+    question = partial(ask_past, rollout.upgrade.aws_target, rollout)
+    return read_kept(rollout.organization, rollout.service, key, question, seconds=PAST_CACHE_SECONDS)
+
+
+def read_kept(
+    organization: Organization, service: str, key: str, question: Callable[[], Diff], *, seconds: int
+) -> Diff:
+    """Return the answer to the question, from the cache if it has one, else cached for so many seconds."""
     kept = soft_cache.read_as(key, build_from_cache)
     if kept is not None:
         return kept
-    target = organization.aws_target
-    question = partial(ask, target, now, requested, read_recorded_names(organization))
     try:
-        diff = call_shared(target, "ecs:DescribeTaskDefinition", key, question, seconds=LONGEST_WAIT_SECONDS)
+        diff = call_shared(
+            organization.aws_target, "ecs:DescribeTaskDefinition", key, question, seconds=LONGEST_WAIT_SECONDS
+        )
     except AwsError as error:
         logger.info("diff of %s of %s not read: %s", service, organization.slug, error)
         return Diff(service, error=summarize_error(error))
-    soft_cache.write(key, asdict(diff), seconds=CACHE_SECONDS)
+    soft_cache.write(key, asdict(diff), seconds=seconds)
     return diff
 
 
@@ -132,11 +155,48 @@ def ask(target: AwsTarget, now: RunningService, requested: RequestedImage | str,
     else:
         after, arn = before, now.task_definition if requested.image is None else None
         image = requested.image or get_own_image(before, now.service)
-    old, new = get_environment(before.content), get_environment(after.content)
-    return Diff(
+    return compare(
         now.service,
         build_side(target, now, before, get_own_image(before, now.service), names, digest=now.digest, arn=before.arn),
         build_side(target, now, after, image, names, digest=now.digest if image == now.image else None, arn=arn),
+        before,
+        after,
+    )
+
+
+def ask_past(target: AwsTarget, rollout: Rollout) -> Diff:
+    """Read the revisions that the rollout left and that it rolled out. Makes no query. *Raises* AwsError."""
+    before = read(target, str(rollout.previous_task_definition))
+    after = read(target, str(rollout.task_definition))
+    return compare(
+        rollout.service,
+        build_past_side(before, rollout.service, rollout.from_version, rollout.from_digest),
+        build_past_side(after, rollout.service, rollout.to_version, rollout.to_digest),
+        before,
+        after,
+    )
+
+
+def build_past_side(revision: Revision, service: str, version: str | None, digest: str | None) -> Side:
+    image = get_own_image(revision, service)
+    reference = ecr.parse_image(image) if image else None
+    return Side(
+        version=version,
+        image=image,
+        digest=digest or (reference.digest if reference else None),
+        size_bytes=None,
+        cpu=revision.content.get("cpu"),
+        memory=revision.content.get("memory"),
+        task_definition=revision.arn,
+    )
+
+
+def compare(service: str, before: Side, after: Side, old_revision: Revision, new_revision: Revision) -> Diff:
+    old, new = get_environment(old_revision.content), get_environment(new_revision.content)
+    return Diff(
+        service,
+        before,
+        after,
         added=tuple(sorted(new.keys() - old.keys())),
         removed=tuple(sorted(old.keys() - new.keys())),
         changed=tuple(sorted(name for name in old.keys() & new.keys() if old[name] != new[name])),

@@ -11,6 +11,7 @@ from portal.access import Policy, get_page_organization, person, policy
 from portal.web.context import page_context
 from portal.web.htmx import render_page
 from upgrades.inventory.comparison import Comparison, Measure, Sample, can_compare, compare
+from upgrades.inventory.diffs import read_past_diff
 from upgrades.pages.service_logs import find_rollout
 
 NAMES = {"errors": "Errors", "cpu": "CPU", "memory": "Memory", "restarts": "Restarts"}
@@ -39,7 +40,7 @@ class Row:
 @policy(Policy.VIEWER)
 @require_safe
 def before_after(request: HttpRequest, slug: str, upgrade_id: str, service: str) -> HttpResponse:
-    """Render the comparison, or why there is none."""
+    """Render what the rollout changed and the comparison, or why there is none."""
     organization = get_page_organization(request, slug)
     rollout = find_rollout(organization, upgrade_id, service)
     comparison = compare(rollout, now=timezone.now(), reader=person(request)) if can_compare(rollout) else None
@@ -48,6 +49,7 @@ def before_after(request: HttpRequest, slug: str, upgrade_id: str, service: str)
         "rollout": rollout,
         "here": request.path,
         "comparison": comparison,
+        "diff": read_past_diff(rollout) if comparison else None,
         "rows": build_rows(comparison) if comparison else [],
         "live_seconds": LIVE_SECONDS if comparison and not comparison.is_complete else None,
     }
