@@ -1,12 +1,10 @@
 """The open upgrades as lanes on the overview: what runs, how far it is and how long it still takes."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
-from django.utils.text import capfirst
 
 from portal.database.statements import Given
 from portal.database.together import attach
@@ -14,12 +12,10 @@ from portal.models import Organization
 from portal.web.overview_rows import Rows
 from upgrades.estimates import find_usual_seconds, time_left
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
+from upgrades.pages.ecs_sentences import shorten_sentence
 from upgrades.pages.results import upgrade_title
 from upgrades.pages.rollout_cards import Segment, build_bar, build_headline
 from upgrades.states import OPEN, EventKind, Phase, PlatformService
-
-# Such as `(service acme-prod-agent-service) (deployment ecs-svc/123)` and `: (task 0123ab)`.
-IDS = re.compile(r"^(\((service|deployment) [^)]*\) ?)+|:? ?\((task|deployment) [^)]*\)")
 
 
 @dataclass(frozen=True)
@@ -79,16 +75,5 @@ def build_lanes(organization: Organization, upgrades: list[Upgrade]) -> list[Ope
 
 def build_lane(rollout: Rollout) -> Lane:
     bar = build_bar(rollout) if rollout.phase == Phase.WATCHING else []
-    event = "" if rollout.is_terminal else shorten_event(getattr(rollout, "newest_message", None) or "")
+    event = "" if rollout.is_terminal else shorten_sentence(getattr(rollout, "newest_message", None) or "")
     return Lane(rollout, bar, build_headline(rollout), event)
-
-
-def shorten_event(message: str) -> str:
-    """Return an event of ECS without the ids in it, which the upgrade's page has.
-
-    >>> shorten_event("(service acme-agent) has started 2 tasks: (task 1f) (task 2e).")
-    'Has started 2 tasks.'
-    >>> shorten_event("(service acme-agent) was unable to place a task. Reason: no capacity.")
-    'Was unable to place a task. Reason: no capacity.'
-    """
-    return capfirst(IDS.sub("", message).strip())
