@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache as keep
 from typing import Any
 
 import psycopg
@@ -26,7 +27,7 @@ from django.db import connection, transaction
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models.functions import Now
 from django.db.models.signals import post_migrate
-from django.test import Client
+from django.test import Client, TransactionTestCase
 from django.utils import timezone
 
 from portal import tenancy
@@ -100,13 +101,17 @@ def django_db_keepdb() -> bool:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> None:
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
     """A flush, after each test with real transactions, need not make content types and permissions again: they are made
-    when a test asks for them."""
+    when a test asks for them. And such a test need not open a new connection: that takes longer than most tests."""
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     post_migrate.disconnect(create_contenttypes)
     DatabaseOperations.sql_flush = build_deletes
     DatabaseOperations.execute_sql_flush = flush_as_superuser
+    TransactionTestCase._should_reload_connections = lambda _self: not connection.is_usable()
+    yield
+    if connect_as_superuser.cache_info().currsize:
+        connect_as_superuser().close()
 
 
 def build_deletes(self: DatabaseOperations, style: Any, tables: list[str], **_: bool) -> list[str]:
@@ -121,10 +126,14 @@ def build_deletes(self: DatabaseOperations, style: Any, tables: list[str], **_: 
 
 def flush_as_superuser(self: DatabaseOperations, statements: list[str]) -> None:
     """Run the statements that empty the tables, without the triggers that refuse it. The application's role may not."""
-    named = self.connection.settings_dict
-    superuser = psycopg.connect(host=named["OPTIONS"]["host"], dbname=named["NAME"], user="postgres")
-    with superuser:
-        superuser.execute("; ".join(["SET LOCAL session_replication_role = replica", *statements]))
+    with connect_as_superuser().transaction():
+        connect_as_superuser().execute("; ".join(["SET LOCAL session_replication_role = replica", *statements]))
+
+
+@keep
+def connect_as_superuser() -> psycopg.Connection[Any]:
+    named = connection.settings_dict
+    return psycopg.connect(host=named["OPTIONS"]["host"], dbname=named["NAME"], user="postgres", autocommit=True)
 
 
 @pytest.fixture(autouse=True)
