@@ -8,6 +8,8 @@ from datetime import date, datetime
 
 from django import template
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
 
 from portal.times import chosen_times, to_zone
 
@@ -41,10 +43,29 @@ def ago(moment: datetime | None) -> str:
     return f"{seconds} s ago"
 
 
-@register.simple_tag
-def are_times_absolute() -> bool:
-    """Return whether the person reads dates in place of ages."""
-    return chosen_times().is_absolute
+@register.simple_tag(name="time")
+def render_time(at: datetime | None, *, named: str = "") -> SafeString:
+    """Render a time as the person reads it: its age, with the exact time on hover, or the date. Nothing for None.
+
+    `named`: how the header X-Times of a 304 calls it, for a time that moves on while nothing else changes.
+    """
+    name = format_html(' data-name="{}"', named) if named else ""
+    return build_time(at, ago(at), format_html("data-relative{}", name))
+
+
+@register.simple_tag(name="time_until")
+def render_time_until(at: datetime | None) -> SafeString:
+    """Render a coming time: how long until then, with the exact time on hover, or the date. Nothing for None."""
+    return build_time(at, until(at), mark_safe("data-until"))
+
+
+def build_time(at: datetime | None, relative: str, attributes: SafeString) -> SafeString:
+    """Return the element. portal.js keeps its text current by these attributes, unless the person reads dates."""
+    if not at:
+        return SafeString()
+    if chosen_times().is_absolute:
+        return format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), exact(at), plain(at))
+    return format_html('<time datetime="{}" title="{}" {}>{}</time>', at.isoformat(), exact(at), attributes, relative)
 
 
 @register.filter
