@@ -8,6 +8,7 @@ lease writes nothing. One audit row and one timeline entry belong to each transi
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -211,7 +212,13 @@ def check_rollout(world: World, rollout: Rollout, rollouts: list[Rollout], findi
         findings.add("timed_out", f"{name} timed out at {rollout.completed_at}, its deadline is {rollout.deadline_at}")
     if started and is_ambiguous(evidence):
         return
-    if started:
+    adopted = None if started else find_adopted(evidence)
+    if adopted:
+        evidence.record = adopted
+        expected = set(judge_started(evidence))
+        if actual not in expected:
+            findings.add("wrong", f"{name} followed another's deployment and ended {actual}, not {expected}")
+    elif started:
         expected = set(judge_started(evidence))
         if started[0].started != rollout.service_deployment_arn and rollout.service_deployment_arn:
             findings.add("wrong", f"{name} was judged by {rollout.service_deployment_arn}, not {started[0].started}")
@@ -238,8 +245,30 @@ def is_ambiguous(evidence: Evidence) -> bool:
     if arn == (rollout.baseline or {}).get("service_deployment"):
         return False
     is_same = service.revisions[followed.target_revision_arn].task_definition == rollout.task_definition
-    is_near = evidence.first_call_at - AMBIGUOUS_SECONDS <= followed.created_at <= evidence.first_call_at
+    is_near = any(call.at - AMBIGUOUS_SECONDS <= followed.created_at <= call.at for call in evidence.calls)
     return is_same and is_near and "Several deployments" in (rollout.attribution_note or "")
+
+
+def find_adopted(evidence: Evidence) -> ServiceDeployment | None:
+    """Return the outsider's deployment that the rollout followed, because its own call was lost before it had an effect.
+
+    It has the same task definition and is later than the read before the call, so nothing in ECS distinguishes the two.
+    """
+    rollout = evidence.rollout
+    service = evidence.world.find_service(rollout.service)
+    if service is None or not (rollout.service_deployment_arn or rollout.deployment_id):
+        return None
+    asked_at = datetime.fromisoformat(rollout.baseline["answered_at"]).timestamp()
+    return next(
+        (
+            each
+            for each in service.service_deployments
+            if rollout.service_deployment_arn in (each.arn, None)
+            and each.created_at >= asked_at - AMBIGUOUS_SECONDS
+            and service.revisions[each.target_revision_arn].task_definition == rollout.task_definition
+        ),
+        None,
+    )
 
 
 def is_hidden(evidence: Evidence, service: Service) -> bool:
@@ -351,7 +380,10 @@ def judge_started(evidence: Evidence) -> Iterator[Verdict]:
             yield ("FAILED", "timed_out")
         return
     # DescribeServices says how a deployment ended for rolling ones only.
-    is_unreadable = evidence.world.plan.standing == "no_service_deployments" and record.shifts_traffic
+    # To find the others, their ARN must be known: a lost reply has none, and the list may be denied.
+    standing = evidence.world.plan.standing
+    is_unknown = standing == "no_list" and not evidence.rollout.service_deployment_arn
+    is_unreadable = (standing == "no_service_deployments" or is_unknown) and record.shifts_traffic
     if has_right_to_time_out(evidence) and (is_unreadable or record.finished_at > ended_at - READ_SECONDS):
         yield ("FAILED", "timed_out")
     was_asked_for = "user request" in str((record.rollback or {}).get("reason", ""))
@@ -389,9 +421,16 @@ def judge_stopped(evidence: Evidence, record: ServiceDeployment) -> Iterator[Ver
 
 
 def is_stopped_by_portal(evidence: Evidence) -> bool:
-    """Return whether the portal was the first to stop this deployment, or to roll it back at a pause."""
+    """Return whether the portal stopped this deployment for a person, or was the first to roll it back at a pause.
+
+    ECS accepts a stop alike while an outsider's is under way, so that both may have stopped it.
+    """
+    calls = evidence.world.network.calls
+    own = [each for each in calls if each.subject == evidence.rollout.pk and each.action == "StopServiceDeployment"]
+    if any(each.has_effect for each in own):
+        return True
     record = evidence.record
-    stops = [
+    rollbacks = [
         entry
         for entry in evidence.world.sandbox.ledger.entries
         if (entry["action"] == "StopServiceDeployment" or entry["parameters"].get("action") == "ROLLBACK")
@@ -399,7 +438,7 @@ def is_stopped_by_portal(evidence: Evidence) -> bool:
         and record is not None
         and entry["parameters"]["serviceDeploymentArn"] == record.arn
     ]
-    return bool(stops) and "outsider" not in stops[0]["principal"]
+    return bool(rollbacks) and "outsider" not in rollbacks[0]["principal"]
 
 
 def may_have_been_decided(evidence: Evidence) -> bool:

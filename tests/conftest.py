@@ -150,10 +150,12 @@ def all_organizations() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def forget_content_types() -> Iterator[None]:
-    """Drop cached content types: the test that made them has rolled their rows back, or the flush emptied the table."""
+def forget_what_is_gone() -> Iterator[None]:
+    """Drop cached content types: the test that made them has rolled their rows back, or the flush emptied the table.
+    And forget the broker and the cache that the test took away."""
     yield
     ContentType.objects.clear_cache()
+    forget_outages()
 
 
 @pytest.fixture(scope="session")

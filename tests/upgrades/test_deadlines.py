@@ -9,6 +9,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.test import Client
 
+from portal.aws import ecs
 from portal.models import User
 from portal.models.notifications import ChannelKind, NotificationChannel, NotificationDelivery, NotificationKind
 from tests.conftest import Cast, Engine
@@ -26,10 +27,11 @@ from tests.upgrades.test_strategies import (
     service_name,
     trigger,
 )
+from upgrades.engine.deadline import build_deadline_fields
 from upgrades.engine.reconciler import is_reported_open
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import OPEN, EventKind, Outcome, Status
-from upgrades.verdicts import judge_by_id
+from upgrades.verdicts import judge, judge_by_id
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -177,6 +179,23 @@ def test_a_pause_stops_the_clock(cast: Cast, engine: Engine, platform: LocalAws)
     assert timedelta(days=3) <= going_on.deadline_at - waiting.deadline_at < timedelta(days=3, minutes=1)
     assert going_on.deadline_at > before
     assert engine.run(upgrade).status == Status.SUCCESS
+
+
+def test_a_pause_counts_from_its_beginning(cast: Cast, engine: Engine, platform: LocalAws) -> None:
+    """Not from when it was first observed: no worker may have run for a while."""
+    hooks = [pause("POST_SCALE_UP", timeoutInMinutes=60)]
+    configure(platform, cast, strategy="BLUE_GREEN", bakeTimeInMinutes=1, lifecycleHooks=hooks)
+    rollout = run_until(engine, trigger(cast), is_waiting)
+    arn = str(rollout.service_deployment_arn)
+    deployment = ecs.describe_service_deployments(cast.acme.aws_target, [arn])[arn]
+    ends_at = rollout.hook_expires_at
+    assert ends_at is not None
+    rollout.waiting_since, rollout.deadline_at = None, ends_at - timedelta(minutes=20)
+
+    fields = build_deadline_fields(rollout, deployment, judge(deployment), now=ends_at - timedelta(minutes=10))
+
+    assert fields["waiting_since"] == ends_at - timedelta(minutes=60)
+    assert fields["is_overdue"] is False
 
 
 def test_a_pause_stops_the_clock_while_aws_does_not_answer(cast: Cast, engine: Engine, platform: LocalAws) -> None:

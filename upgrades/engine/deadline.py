@@ -13,7 +13,7 @@ from typing import Any
 from portal.aws import ecs
 from upgrades.models import Rollout
 from upgrades.states import Outcome
-from upgrades.verdicts import Verdict
+from upgrades.verdicts import Verdict, find_open_hook
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/blue-green-deployment-how-it-works.html
 STAGE_LIMIT = timedelta(hours=24)
@@ -74,13 +74,24 @@ def build_deadline_fields(
         fields = build_allowance_fields(rollout, deployment.configuration)
         deadline_at = fields.get("deadline_at", deadline_at)
     if verdict.outcome == Outcome.WAITING_FOR_DECISION:
-        waiting_since = waiting_since or now
+        waiting_since = waiting_since or find_wait_start(deployment, now)
     elif waiting_since is not None:
         deadline_at += now - waiting_since
         waiting_since = None
     deadline_at = min(deadline_at, deployment.created_at + DEPLOYMENT_LIMIT)
     is_overdue = waiting_since is None and now >= deadline_at and not verdict.is_terminal
     return fields | {"deadline_at": deadline_at, "waiting_since": waiting_since, "is_overdue": is_overdue}
+
+
+def find_wait_start(deployment: ecs.ServiceDeployment, now: datetime) -> datetime:
+    """Return when the pause began, which may be long before it was first observed: its end without its time-out."""
+    hook, configuration = find_open_hook(deployment), deployment.configuration
+    if hook is None or hook.expires_at is None or configuration is None:
+        return now
+    limits = {each.timeout_minutes for each in configuration.hooks if each.target_type == ecs.PAUSE_HOOK}
+    if len(limits) != 1:
+        return now
+    return max(deployment.created_at, min(now, hook.expires_at - timedelta(minutes=limits.pop())))
 
 
 def is_past_deadline(rollout: Rollout, now: datetime) -> bool:
