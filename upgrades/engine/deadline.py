@@ -91,7 +91,7 @@ def find_wait_start(deployment: ecs.ServiceDeployment, now: datetime) -> datetim
     limits = {each.timeout_minutes for each in configuration.hooks if each.target_type == ecs.PAUSE_HOOK}
     if len(limits) != 1:
         return now
-    return max(deployment.created_at, min(now, hook.expires_at - timedelta(minutes=limits.pop())))
+    return min(now, max(deployment.created_at, hook.expires_at - timedelta(minutes=limits.pop())))
 
 
 def is_past_deadline(rollout: Rollout, now: datetime) -> bool:
