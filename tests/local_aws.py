@@ -41,11 +41,18 @@ class LocalAws:
 
     @classmethod
     def start(
-        cls, data_dir: Path | None = None, *, speed: float | None = None, demo: bool = False, port: int = 0
+        cls,
+        data_dir: Path | None = None,
+        *,
+        speed: float | None = None,
+        pace: float | None = None,
+        demo: bool = False,
+        port: int = 0,
     ) -> Self:
         """Start a server on a free port (or `port`) and wait until it listens."""
         command = [sys.executable, "-m", "portal.sandbox", "--port", str(port)]
         command += ["--speed", str(speed)] if speed else []
+        command += ["--pace", str(pace)] if pace else []
         command += ["--data-dir", str(data_dir)] if data_dir else []
         command += ["--demo"] if demo else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}

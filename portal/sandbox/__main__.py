@@ -25,10 +25,12 @@ def main() -> None:
     from portal.sandbox.demo import seed_demo
     from portal.sandbox.http import request_handler
     from portal.sandbox.platform import with_platform
+    from portal.sandbox.scheduler import PACE
     from portal.sandbox.server import Sandbox
 
     if options.data_dir:
         options.data_dir.mkdir(parents=True, exist_ok=True)
+    PACE.hasten(options.pace)
     sandbox = Sandbox(data_dir=options.data_dir)
     was_restored = sandbox.restore()
     if options.speed:
@@ -60,6 +62,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=5000, help="0 picks a free port")
     parser.add_argument("--data-dir", type=Path, default=None, help="store state here; without it in memory")
     parser.add_argument("--speed", type=positive, help="sandbox seconds per real second; as saved, or 1")
+    parser.add_argument("--pace", type=positive, default=1.0, help="how much faster than usual deployments move")
     parser.add_argument("--demo", action="store_true", help="seed the demo data if there is no state yet")
     parser.add_argument("--quiet", action="store_true", help="do not print the address")
     return parser.parse_args()

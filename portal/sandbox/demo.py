@@ -7,6 +7,7 @@ from typing import Any
 
 from portal.sandbox import moto_state
 from portal.sandbox.moto_state import ImageSeed
+from portal.sandbox.scheduler import PACE
 from portal.sandbox.seed import seed
 from portal.sandbox.server import Sandbox
 
@@ -87,6 +88,12 @@ def put_images(sandbox: Sandbox, account: str, region: str) -> None:
             moto_state.put_image(account, region, ImageSeed(repository, tags, now - days_ago * 86400))
 
 
+def shorten_bake(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with the bake that suits the pace: whole minutes, and at least one."""
+    minutes = configuration.get("bakeTimeInMinutes")
+    return {**configuration, "bakeTimeInMinutes": max(1, round(minutes * PACE.tick))} if minutes else configuration
+
+
 def service_seed(stack: str, account: str, region: str, service: dict[str, Any]) -> dict[str, Any]:
     part = service["part"]
     registry = f"{account}.dkr.ecr.{region}.amazonaws.com"
@@ -97,7 +104,7 @@ def service_seed(stack: str, account: str, region: str, service: dict[str, Any])
         "container": part,
         "image": f"{registry}/axonflow-{part}:{service['version']}",
         "desired_count": service["desired_count"],
-        "deployment_configuration": STRATEGIES.get((stack, part), {}),
+        "deployment_configuration": shorten_bake(STRATEGIES.get((stack, part), {})),
         "cpu": service["cpu"],
         "memory": service["memory"],
         "environment": {"STACK": stack, "AWS_REGION": region, "LOG_LEVEL": "info", "DEPLOYMENT_MODE": "saas"},

@@ -15,7 +15,6 @@ from portal.sandbox.records import Service
 from portal.sandbox.scheduler import PACE, STOPPED_TASKS_KEPT_SECONDS, advance_tasks, find_fault
 from portal.sandbox.stages import advance_stage, next_stage_times, start_stages
 
-TICK_SECONDS = 1.0
 HISTORY_KEPT_SECONDS = 90 * 86400.0  # .../developerguide/service-deployment.html: "the most recent 90-day history"
 PRUNE_EVERY_TICKS = 200  # each tick costs time in proportion to the tasks kept
 
@@ -37,7 +36,7 @@ def advance(service: Service, now: float, rollout_faults: RolloutFaults) -> int:
         if wake is None:
             service.advanced_to = max(service.advanced_to, now)
             break
-        at = service.advanced_to + math.ceil((wake - service.advanced_to) / TICK_SECONDS) * TICK_SECONDS
+        at = service.advanced_to + math.ceil((wake - service.advanced_to) / PACE.tick) * PACE.tick
         if at > now:
             break
         service.advanced_to = at
@@ -51,7 +50,7 @@ def advance(service: Service, now: float, rollout_faults: RolloutFaults) -> int:
 
 def next_wake(service: Service) -> float | None:
     """Return the time of the next possible automatic change, or None if only a call can change the service."""
-    soon = service.advanced_to + TICK_SECONDS
+    soon = service.advanced_to + PACE.tick
     if service.needs_tick:
         return soon
     times = [task.next_at for task in service.tasks if task.next_at is not None]

@@ -20,7 +20,7 @@ from tests.processes import free_port, wait_for
 
 START = "make up\n"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-# AWS's clock runs faster by this factor, so that a rollout of 40 seconds takes 4.
+# Deployments move faster by this factor, so that a rollout of 40 seconds takes 4.
 SPEED = 10
 
 

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.local_aws import ControlApiError, LocalAws
+from tests.processes import wait_for
 
 
 def test_health_answers(aws: LocalAws) -> None:
@@ -143,6 +145,22 @@ def test_clock_is_frozen_advanced_and_sped_up(aws: LocalAws) -> None:
     time.sleep(0.05)
     assert aws.now() > frozen + 90 + 40
     aws.call("POST", "clock", {"speed": 1.0, "frozen": True})
+
+
+def test_a_faster_pace_keeps_the_clock(own_server: Callable[..., LocalAws]) -> None:
+    """A rollout of 40 seconds ends within a few, and none of its times is ahead of ours."""
+    aws = own_server(pace=20, demo=True)
+    client, place = aws.client(), {"cluster": "acme-prod-cluster"}
+    client.update_service(**place, service="acme-prod-agent-service", forceNewDeployment=True)
+
+    def read() -> dict[str, Any]:
+        return client.describe_services(**place, services=["acme-prod-agent-service"])["services"][0]
+
+    wait_for(lambda: read()["deployments"][0]["rolloutState"] == "COMPLETED", seconds=20)
+    events = [each["createdAt"].timestamp() for each in read()["events"]]
+    assert len(events) > 2
+    assert max(events) <= time.time() + 1
+    assert aws.now() == pytest.approx(time.time(), abs=1)
 
 
 def test_reset_drops_everything(aws: LocalAws) -> None:
