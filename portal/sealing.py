@@ -30,11 +30,11 @@ def seal(secret: str, purpose: Purpose = Purpose.NOTIFICATIONS) -> str:
 
 
 def unseal(sealed: str, purpose: Purpose = Purpose.NOTIFICATIONS) -> str | None:
-    """Return the secret; None if it was sealed with a key that is neither SECRET_KEY nor in SECRET_KEY_FALLBACKS."""
+    """Return the secret; None if its key is neither SECRET_KEY nor in SECRET_KEY_FALLBACKS, or if it is not sealed."""
     keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     try:
         return MultiFernet([cipher(key, purpose) for key in keys]).decrypt(sealed).decode()
-    except InvalidToken:
+    except (InvalidToken, ValueError):  # ValueError: not even ASCII
         return None
 
 
@@ -42,7 +42,7 @@ def is_newest(sealed: str, purpose: Purpose) -> bool:
     """Return whether the secret was sealed with the present SECRET_KEY."""
     try:
         cipher(settings.SECRET_KEY, purpose).decrypt(sealed)
-    except InvalidToken:
+    except (InvalidToken, ValueError):
         return False
     return True
 

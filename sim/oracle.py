@@ -245,7 +245,7 @@ def is_ambiguous(evidence: Evidence) -> bool:
     if arn == (rollout.baseline or {}).get("service_deployment"):
         return False
     is_same = service.revisions[followed.target_revision_arn].task_definition == rollout.task_definition
-    is_near = any(call.at - AMBIGUOUS_SECONDS <= followed.created_at <= call.at for call in evidence.calls)
+    is_near = any(call.sent_at - AMBIGUOUS_SECONDS <= followed.created_at <= call.at for call in evidence.calls)
     return is_same and is_near and "Several deployments" in (rollout.attribution_note or "")
 
 
@@ -348,7 +348,8 @@ def check_decisions(world: World, rollouts: list[Rollout], findings: Findings) -
     for (pk, hook), count in effects.items():
         if count > 1:
             findings.add("doubled", f"the decision of rollout {pk} at {hook} took effect {count} times")
-    is_calm = not any(each.kind in ON_THE_WAY for each in world.plan.happenings)
+    # A worker that stands still with the request in its hands sends it when the deployment may have ended otherwise.
+    is_calm = not any(each.kind in (*ON_THE_WAY, *TO_WORKERS) for each in world.plan.happenings)
     for key, row in rows.items():
         if row.ended_at is not None and row.error is None and is_calm and not effects[key]:
             findings.add("lost", f"the decision of rollout {key[0]} at {key[1]} was not taken by ECS")
