@@ -5,7 +5,6 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.contrib.admin import apps as admin_apps
 from django.contrib.auth.signals import user_logged_in, user_logged_out
-from django.contrib.staticfiles.apps import StaticFilesConfig
 from django.core.signals import request_finished, request_started
 
 from portal.local.exposure import EXPOSED
@@ -44,11 +43,3 @@ class PortalAdminConfig(admin_apps.AdminConfig):
         super().ready()
         # Not in portal/admin/__init__.py: loading default_site imports it and would register on a site to be replaced.
         import_module("portal.admin.models")
-
-
-class PortalStaticFilesConfig(StaticFilesConfig):
-    """The configuration of django.contrib.staticfiles. `collectstatic` leaves out what no page loads."""
-
-    default = False
-    # REST framework's own pages, and of django_htmx all but htmx 2.
-    ignore_patterns = [*StaticFilesConfig.ignore_patterns, "rest_framework", "ext", "htmx-4*", "htmax-*"]
