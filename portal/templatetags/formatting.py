@@ -9,7 +9,7 @@ from datetime import date, datetime
 from django import template
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 
 from portal.times import chosen_times, to_zone
 
@@ -49,23 +49,28 @@ def render_time(at: datetime | None, *, named: str = "") -> SafeString:
 
     `named`: how the header X-Times of a 304 calls it, for a time that moves on while nothing else changes.
     """
-    name = format_html(' data-name="{}"', named) if named else ""
-    return build_time(at, ago(at), format_html("data-relative{}", name))
+    return build_time(at, ago(at), "data-relative", named)
 
 
 @register.simple_tag(name="time_until")
 def render_time_until(at: datetime | None) -> SafeString:
     """Render a coming time: how long until then, with the exact time on hover, or the date. Nothing for None."""
-    return build_time(at, until(at), mark_safe("data-until"))
+    return build_time(at, until(at), "data-until")
 
 
-def build_time(at: datetime | None, relative: str, attributes: SafeString) -> SafeString:
-    """Return the element. portal.js keeps its text current by these attributes, unless the person reads dates."""
+def build_time(at: datetime | None, relative: str, attribute: str, named: str = "") -> SafeString:
+    """Return the element. portal.js keeps its text current by the attribute, which it lacks if the person reads dates."""
     if not at:
         return SafeString()
-    if chosen_times().is_absolute:
-        return format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), exact(at), plain(at))
-    return format_html('<time datetime="{}" title="{}" {}>{}</time>', at.isoformat(), exact(at), attributes, relative)
+    is_absolute = chosen_times().is_absolute
+    return format_html(
+        '<time datetime="{}" title="{}"{}{}>{}</time>',
+        at.isoformat(),
+        exact(at),
+        "" if is_absolute else f" {attribute}",
+        format_html(' data-name="{}"', named) if named else "",
+        plain(at) if is_absolute else relative,
+    )
 
 
 @register.filter

@@ -64,6 +64,19 @@ def test_a_live_fragment_follows_the_choice(cast: Cast, client_for: SignedIn, de
     assert client.get(LIST, headers=htmx | {"If-None-Match": tag}).status_code == 200
 
 
+def test_a_304_can_move_a_time_in_both_forms(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
+    """By its name. portal.js writes an age or a date, as the element has it."""
+    Deployment.objects.filter(pk=deployment.pk).update(last_checked_at=SINCE)
+    client = client_for(cast.viewer)
+
+    ages = read_html(client.get(f"{LIST}{deployment.pk}/"))
+    client.post("/account/times", BY_DATE)
+    dates = read_html(client.get(f"{LIST}{deployment.pk}/"))
+
+    assert 'title="2026-01-01 02:30:00 UTC" data-relative data-name="last-checked">' in ages
+    assert 'title="2025-12-31 21:30:00 EST" data-name="last-checked">2025-12-31 21:30:00</time>' in dates
+
+
 def test_the_api_stays_in_utc(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:
     client = client_for(cast.viewer)
     client.post("/account/times", BY_DATE)

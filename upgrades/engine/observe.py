@@ -117,7 +117,7 @@ class StartedDeployment:
 
 
 def find_started_deployment(lease: RolloutLease) -> StartedDeployment | None:
-    """Find the deployment that the rollout's UpdateService call started, or return None.
+    """Return the deployment that UpdateService has started for the rollout, None if there is none.
 
     It is the oldest deployment to the rollout's task definition that is new since the baseline and is not a rollback.
     A deployment that superseded it is newer. If there are several, the note says so. A service's first deployment is never
