@@ -22,6 +22,7 @@ from portal.aws.credentials import AwsTarget
 from portal.cloudwatch.source import Source
 from portal.leases import Leased, due
 from portal.models import Organization, TenantQuerySet, User
+from portal.models.reading import QuicklyRead
 from portal.models.revisions import Revised
 from portal.request_id import NO_REQUEST
 
@@ -72,7 +73,7 @@ class AgentQuerySet(TenantQuerySet["Agent"]):
         return self.select_related("organization").with_status()
 
 
-class Agent(models.Model):
+class Agent(QuicklyRead):
     """An AI agent that an organization runs. `environment` holds plain values and ARNs of secrets (container_spec.py)."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -145,7 +146,7 @@ def find_numbers(revisions: RevisionQuerySet, *numbers: int) -> list["Revision |
     return [found.get(number) for number in numbers]
 
 
-class Revision(models.Model):
+class Revision(QuicklyRead):
     """The settings of one deploy of an agent. Only `digest` is ever written later, once; a trigger refuses other changes.
 
     `environment` holds plain values and ARNs of secrets, as the agent's does. `number` counts from 1 for each agent.
@@ -450,7 +451,7 @@ class DeploymentEventQuerySet(models.QuerySet["DeploymentEvent"]):
         return found.order_by("-sequence")
 
 
-class DeploymentEvent(models.Model):
+class DeploymentEvent(QuicklyRead):
     """An event of a deployment. `sequence` counts from 1 without gaps and is set by events.record_event."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

@@ -17,6 +17,7 @@ from portal.database.statements import Given
 from portal.database.together import attach
 from portal.leases import Leased, due
 from portal.models import Organization, TenantQuerySet, User
+from portal.models.reading import QuicklyRead
 from portal.models.revisions import Revised
 from portal.request_id import NO_REQUEST
 from upgrades.states import (
@@ -570,7 +571,7 @@ def event_actor(actor_email: str, kind: str) -> str:
     return actor_email or ("ecs" if kind == EventKind.ECS else "system")
 
 
-class UpgradeEvent(models.Model):
+class UpgradeEvent(QuicklyRead):
     """A timeline entry: an action of the portal (`upgrade` is set) or an ECS event of a rollout.
 
     ECS events are stored here because ECS keeps only the newest hundred of a service.

@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models.functions import Cast, Coalesce, Now
 
 from portal.models.people import TenantQuerySet
+from portal.models.reading import QuicklyRead
 
 # The chain of the rows without an organization. Each other chain has the id of its organization as its name.
 SITE_CHAIN = "site"
@@ -101,7 +102,7 @@ class AuditQuerySet(TenantQuerySet["AuditEvent"]):
         return self.order_by("-created_at", "-id")
 
 
-class AuditEvent(models.Model):
+class AuditEvent(QuicklyRead):
     organization = models.ForeignKey(
         "portal.Organization", on_delete=models.PROTECT, null=True, related_name="audit_events"
     )

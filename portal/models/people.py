@@ -15,6 +15,7 @@ from django.utils.functional import cached_property
 
 from portal.aws.credentials import AwsTarget
 from portal.aws.partitions import find_partition, is_placed_arn
+from portal.models.reading import QuicklyRead
 from portal.outside_links import LABELS, MAX_LENGTH, OutsideLink, check_template, fill_templates
 
 Row = TypeVar("Row", bound=models.Model)
@@ -77,7 +78,7 @@ class UserManager(BaseUserManager["User"]):
         return self.get(email__iexact=username)
 
 
-class User(AbstractBaseUser, PermissionsMixin):
+class User(AbstractBaseUser, PermissionsMixin, QuicklyRead):
     """A person. They sign in with the e-mail address, which is unique regardless of case."""
 
     email = models.EmailField("e-mail address", unique=True)
@@ -137,7 +138,7 @@ class OrganizationQuerySet(models.QuerySet["Organization"]):
         return self.filter(is_entered | models.Q(pk__in=of_member.values("pk")))
 
 
-class Organization(models.Model):
+class Organization(QuicklyRead):
     """A tenant, and where its platform runs on Amazon ECS. Staff edit it in Django admin."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

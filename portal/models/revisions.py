@@ -2,8 +2,10 @@
 
 from django.db import models
 
+from portal.models.reading import QuicklyRead
 
-class Revised(models.Model):
+
+class Revised(QuicklyRead):
     """A row that counts its changes (portal/database/revisions.py), so that a page can ask whether it has changed."""
 
     revision = models.BigIntegerField(
