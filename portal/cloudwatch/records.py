@@ -33,8 +33,13 @@ EXCEPTION = re.compile(r"[A-Za-z_][\w.$]*(Error|Exception|Exit|Interrupt|Warning
 GO_TRACE, GO_FUNCTION = re.compile(r"goroutine \d+ \["), re.compile(r"\S+\(.*\)$|created by \S|exit status \d")
 IN_TRACE = re.compile(r"Traceback \(most recent call last\):|\s+at \S|  File \"|goroutine \d+ \[", re.MULTILINE)
 # A time at the start of a line. The page shows the line's own time already.
+# Its zone may stand apart: `+0000` of gunicorn, `UTC` or `-03` of PostgreSQL.
+ZONE = (
+    r"\s?(?:Z|UTC|GMT|[CEW]ES?T|[ECMP][SD]T|A[CEW][SD]T|[BIJK]ST|[+-]\d\d:?\d\d|[+-]\d\d(?=\]|\s\[))(?!\w|:\d)|[+-]\d\d"
+)
 TIME = re.compile(
-    r"\[?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:(\d\d):(\d\d)(?:[.,]\d+)?+(?:Z|[+-]\d\d:?\d\d)?+\]?+[\s:|\-]*+(?=\S)"
+    r"(?P<open>\[)?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:(?P<minute>\d\d):(?P<second>\d\d)(?:[.,]\d+)?"
+    rf"(?:{ZONE})?(?P<close>\])?[\s:|]*(?:-+\s+)?"
 )
 TIME_FIELDS = ("time", "ts", "timestamp", "@timestamp", "@t", "asctime", "datetime", "date")
 # What fills three rows of the page, and how many fields are read easily behind a message.
@@ -159,12 +164,16 @@ def count_levels(records: Iterable[Record]) -> list[tuple[str, int]]:
 def drop_time(message: str, at: datetime) -> str:
     """Return the message without a time at its start, if that is the line's own, in whatever zone."""
     found = TIME.match(message)
-    if found is None:
+    if found is None or found.end() == len(message):
         return message
-    written = int(found[1]) * 60 + int(found[2])
+    written = int(found["minute"]) * 60 + int(found["second"])
     # Zones differ by quarters of an hour.
     apart = abs(written - (at.minute * 60 + at.second)) % 900
-    return message[found.end() :] if min(apart, 900 - apart) <= 5 else message
+    if min(apart, 900 - apart) > 5:
+        return message
+    # `[2026-11-28T10:00:00Z INFO app] x`: the bracket holds more than the time.
+    bracket = "[" if found["open"] and not found["close"] else ""
+    return bracket + message[found.end() :]
 
 
 def as_text(value: Any) -> str:
