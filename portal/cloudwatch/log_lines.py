@@ -96,6 +96,8 @@ LEVEL_WORD = re.compile(rf"(?<![A-Za-z0-9_=/?&+.%'\"])({NAMES})(?![A-Za-z0-9_=/]
 LEVEL_SEARCH_LENGTH = 120
 # Numbers and signs, as in a time, with which many lines begin.
 TIME = r"[\[\]0-9TZ:.,/+\- \t]{0,48}"
+# The level stands first. `Error: x` may be the name of an exception.
+STATES_LEVEL = re.compile(rf"{TIME}(?:{NAMES})\b|(?:{NAMES.lower()}):")
 BEFORE_JSON = re.compile(rf"{TIME}(?=\{{)")
 IN_BRACKETS = re.compile(rf"{TIME}\[\s?({ALL_NAMES})\s?\]", re.IGNORECASE)
 # `[10:00:00 INF] x` of Serilog, `10:00AM INF x` of zerolog, `[2026-11-28 10:00:00,000: ERROR/MainProcess] x` of Celery

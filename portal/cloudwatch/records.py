@@ -1,7 +1,8 @@
 """Groups the lines of a log into records: what an application wrote at one go, such as an error with its stack trace. Pure.
 
-A line continues the record before it, of the same task, if it names no level of its own and looks like a continuation:
-it is indented, or belongs to a stack trace, or has the same millisecond.
+A line continues the record before it, of the same task, if it looks like a part of a stack trace there, or if it names no
+level of its own and is indented or has the same millisecond. A line that begins a stack trace is a record of its own,
+unless it follows an error or continues another trace.
 """
 
 import json
@@ -14,24 +15,40 @@ from typing import Any
 
 from django.utils.functional import cached_property
 
-from portal.cloudwatch.log_lines import LEVELS
+from portal.cloudwatch.log_lines import LEVELS, STATES_LEVEL
 from portal.cloudwatch.logs import LogLine
 
-# The lines of a stack trace are written within this time.
-TOGETHER = timedelta(seconds=1)
+# The lines of a stack trace are written within this time, and what is written at one go within that.
+TOGETHER, BURST = timedelta(seconds=1), timedelta(milliseconds=50)
 MAX_LINES = 500
 MAX_FIELD = 2000
 INDENTED = re.compile(r"\s|[{}()\[\]]+,?;?$|$")
-# How Python, Java and Go go on after the first line of a stack trace.
-TRACE_GOES_ON = re.compile(
-    r"Traceback \(most recent call last\):|Caused by: |Suppressed: |\.\.\. \d+ more"
-    r"|During handling of the above exception|The above exception was the direct cause|goroutine \d+ \["
-)
 # `ValueError: 3` ends a traceback of Python, `java.lang.IllegalStateException` begins one of Java.
 EXCEPTION = re.compile(r"[A-Za-z_][\w.$]*(Error|Exception|Exit|Interrupt|Warning|Failure)\b(:|$)")
+# Any exception may end a traceback of Python: `botocore.errorfactory.NoSuchKey: x`, `KeyboardInterrupt`.
+TRACEBACK, CONCLUSION = re.compile(r"Traceback \(most recent call last\):?$"), re.compile(r"[A-Za-z_][\w.<>]*(: |:?$)")
+# Groups of exceptions of Python have lines at their left.
+GUTTER = re.compile(r"^\s+[|+]\s")
 # In a trace of Go, the lines of functions are not indented.
-GO_TRACE, GO_FUNCTION = re.compile(r"goroutine \d+ \["), re.compile(r"\S+\(.*\)$|created by \S|exit status \d")
-IN_TRACE = re.compile(r"Traceback \(most recent call last\):|\s+at \S|  File \"|goroutine \d+ \[", re.MULTILINE)
+GO_TRACE, GO_FUNCTION = re.compile(r"goroutine \d+ \["), re.compile(r"[^\s(]+\(.*\)$|created by \S|exit status \d")
+# What begins the trace of an error that nobody caught: of Python and Go, of many runtimes, Elixir and Ruby.
+TRACE_BEGINS = re.compile(
+    r"Traceback \(most recent call last\)|\s*\+ Exception Group Traceback|Fatal Python error: |goroutine \d+ \["
+    r"|Exception (in thread|ignored in)\b|(Unhandled|Uncaught) ([Ee]xception|\S*Error|\S*Exception)\b|terminate called "
+    r"|\*\* \(\w|\S{1,300}:\d{1,6}:in [`'][^'\n]{1,200}': .{0,1000}\([A-Z][\w:]{0,100}\)$"
+)
+# The same with a level: of Go, PHP and Rust.
+PANIC = re.compile(r"panic: |(PHP )?[Ff]atal error: |thread '[^']*'( \(\d+\))? panicked at ")
+FRAME = re.compile(
+    r"\s+at (\S+$|(\S+ ){0,3}\S*(\(|[^\d\s]:\d|<anonymous>))|\s+File \"|\s+from \S+:\d+:in "
+    r"|goroutine \d+ \[|Stack trace:|stack backtrace:|\[stacktrace\]"
+)
+# How Java, Python, Go and others go on after the first lines of a stack trace.
+TRACE_GOES_ON = re.compile(
+    r"Caused by: |Suppressed: |\.\.\. \d+ more|\[signal |Stack trace:|stack backtrace:|\[stacktrace\]"
+    r"|During handling of the above exception|The above exception was the direct cause"
+)
+CHAINS = re.compile(r"During handling of the above exception|The above exception was the direct cause")
 # A time at the start of a line. The page shows the line's own time already.
 # Its zone may stand apart: `+0000` of gunicorn, `UTC` or `-03` of PostgreSQL.
 ZONE = (
@@ -48,9 +65,40 @@ CLAMPED_LINES, CLAMPED_LENGTH, INLINE_FIELDS = 3, 320, 3
 
 @dataclass
 class Record:
-    """Lines of one task that belong together, oldest first. Its id, time and fields are those of its first line."""
+    """Lines of one task that belong together, oldest first. Its id, time and fields are those of its first line.
+
+    `has_trace`: a stack trace was found in it. `is_open`: a traceback of Python that lacks its last line. `is_complete`:
+    another stack trace is a record of its own.
+    """
 
     lines: list[LogLine] = field(default_factory=list)
+    has_trace: bool = False
+    is_open: bool = False
+    is_complete: bool = False
+
+    def add(self, line: LogLine) -> None:
+        """Append a line that belongs to this record, or its first one."""
+        self.lines.append(line)
+        for text in line.message.split("\n"):
+            self.follow(GUTTER.sub("", text))
+
+    def follow(self, text: str) -> None:
+        """Take note of how a line changes the state of the stack trace."""
+        if TRACEBACK.search(text):
+            self.has_trace, self.is_open, self.is_complete = True, True, False
+        elif CHAINS.match(text):
+            self.is_complete = False
+        elif self.is_open:
+            self.is_open = INDENTED.match(text) is not None
+            self.is_complete = not self.is_open
+        elif FRAME.match(text):
+            self.has_trace, self.is_complete = True, text[0].isspace()
+        elif TRACE_BEGINS.match(text) or PANIC.match(text):
+            self.has_trace = True
+
+    @property
+    def is_failure(self) -> bool:
+        return self.has_trace or self.lines[0].level in ("ERROR", "CRITICAL")
 
     @property
     def id(self) -> str:
@@ -71,10 +119,9 @@ class Record:
 
     @cached_property
     def level(self) -> str | None:
-        """Return the level of the first line. A stack trace without one is an error."""
-        if self.lines[0].level or not any(IN_TRACE.match(line.message) for line in self.lines):
-            return self.lines[0].level
-        return "ERROR"
+        """Return the level of the first line. A stack trace is an error, if that line is no warning."""
+        level = self.lines[0].level
+        return "ERROR" if self.has_trace and level in (None, "DEBUG", "INFO") else level
 
     @cached_property
     def message(self) -> str:
@@ -116,16 +163,29 @@ class Record:
 
     def goes_on(self, line: LogLine) -> bool:
         """Return whether the line belongs to this record."""
-        last = self.lines[-1]
-        is_apart = line.timestamp - last.timestamp > TOGETHER or len(self.lines) >= MAX_LINES
-        if is_apart or line.level is not None or line.extra_data is not None:
+        apart, text = line.timestamp - self.lines[-1].timestamp, line.message
+        if apart > TOGETHER or len(self.lines) >= MAX_LINES or line.extra_data is not None:
             return False
-        if line.timestamp == last.timestamp or INDENTED.match(line.message) or TRACE_GOES_ON.match(line.message):
+        if self.is_failure and self.continues_trace(text):
             return True
-        if GO_FUNCTION.match(line.message) and any(GO_TRACE.match(each.message) for each in self.lines):
+        if line.level is not None or TRACE_BEGINS.match(text) or (self.is_complete and EXCEPTION.match(text)):
+            return False
+        if not apart or INDENTED.match(text) or TRACE_GOES_ON.match(text):
             return True
-        is_failure = self.lines[0].level in ("ERROR", "CRITICAL") or len(self.lines) > 1
-        return is_failure and EXCEPTION.match(line.message) is not None
+        return self.has_trace and apart <= BURST and not TIME.match(text)
+
+    def continues_trace(self, text: str) -> bool:
+        """Return whether the line has the form of a part of this failure.
+
+        A level that only its words name is not its own: `Caused by: org.postgresql.util.PSQLException: FATAL: x`.
+        """
+        if STATES_LEVEL.match(text):
+            return False
+        if TRACE_BEGINS.match(text) or EXCEPTION.match(text):
+            return not self.is_complete
+        if INDENTED.match(text) or TRACE_GOES_ON.match(text) or (self.is_open and CONCLUSION.match(text)):
+            return True
+        return bool(GO_FUNCTION.match(text) and any(GO_TRACE.match(each.message) for each in self.lines))
 
     def matches(self, *, level: str | None, node_id: str | None, q: str | None) -> bool:
         """Return whether the record is of this level or a higher one, of this task, and shows the text, ignoring case."""
@@ -142,11 +202,10 @@ def group_lines(lines: Iterable[LogLine]) -> list[Record]:
     newest: dict[str, Record] = {}
     for line in lines:
         record = newest.get(line.node_id)
-        if record is not None and record.goes_on(line):
-            record.lines.append(line)
-        else:
-            newest[line.node_id] = Record([line])
-            records.append(newest[line.node_id])
+        if record is None or not record.goes_on(line):
+            record = newest[line.node_id] = Record()
+            records.append(record)
+        record.add(line)
     return records
 
 

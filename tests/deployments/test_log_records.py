@@ -30,6 +30,48 @@ GO = """panic: nil map
 goroutine 1 [running]:
 main.main()
 \t/app/main.go:5 +0x1d"""
+SIGNAL = """panic: runtime error: invalid memory address or nil pointer dereference [recovered]
+\tpanic: again
+[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x47a]
+
+goroutine 1 [running]:
+main.(*Server).serve(0xc000010000)
+\t/app/main.go:5 +0x1d
+created by main.start in goroutine 1
+exit status 2"""
+UNCAUGHT = """Traceback (most recent call last):
+  File "app.py", line 3, in <module>
+    os.environ["MODEL_ID"]  # no ERROR
+KeyError: 'MODEL_ID'"""
+GROUP = """  + Exception Group Traceback (most recent call last):
+  |   File "app.py", line 3, in <module>
+  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "app.py", line 5, in run
+    | KeyError: 'MODEL_ID'
+    +------------------------------------"""
+PYDANTIC = """Traceback (most recent call last):
+  File "app.py", line 3, in <module>
+    Settings()
+pydantic_core._pydantic_core.ValidationError: 1 validation error for Settings
+MODEL_ID
+  Field required [type=missing]"""
+JAVA_MAIN = """Exception in thread "main" java.lang.IllegalStateException: boom
+\tat com.x.A.main(A.java:1)
+Caused by: org.postgresql.util.PSQLException: FATAL: password authentication failed
+\t... 1 more"""
+DOTNET = """Unhandled exception. System.InvalidOperationException: boom
+   at App.Program.Main(String[] args) in /src/Program.cs:line 3"""
+PHP = """PHP Fatal error:  Uncaught Exception: boom in /app/a.php:3
+Stack trace:
+#0 {main}
+  thrown in /app/a.php on line 3"""
+RUST = """thread 'main' panicked at src/main.rs:1:1:
+called `Option::unwrap()` on a `None` value
+note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace"""
+RUBY = """app.rb:3:in 'Object#run': boom (RuntimeError)
+\tfrom app.rb:5:in '<main>'"""
 NODE = """Error: Cannot find module 'x'
     at Module._resolve (node:internal:1)
 {
@@ -52,6 +94,15 @@ def lines(text: str, *, task: str = "t1", step: float = 0.001) -> list[LogLine]:
         pytest.param(JAVA, "ERROR", id="java"),
         pytest.param(GO, "CRITICAL", id="go"),
         pytest.param(NODE, "ERROR", id="node"),
+        pytest.param(SIGNAL, "CRITICAL", id="go with a signal"),
+        pytest.param(UNCAUGHT, "ERROR", id="python that nobody caught"),
+        pytest.param(GROUP, "ERROR", id="python with a group"),
+        pytest.param(PYDANTIC, "ERROR", id="pydantic"),
+        pytest.param(JAVA_MAIN, "ERROR", id="java that nobody caught"),
+        pytest.param(DOTNET, "ERROR", id="dotnet"),
+        pytest.param(PHP, "CRITICAL", id="php"),
+        pytest.param(RUST, "CRITICAL", id="rust"),
+        pytest.param(RUBY, "ERROR", id="ruby"),
     ],
 )
 def test_a_stack_trace_is_one_record_with_its_level(text: str, level: str) -> None:
@@ -61,6 +112,54 @@ def test_a_stack_trace_is_one_record_with_its_level(text: str, level: str) -> No
 
     assert [record.message for record in records] == ["before", text, after]
     assert records[1].level == level
+
+
+@pytest.mark.parametrize("step", [0, 0.003])
+@pytest.mark.parametrize("before", ["INFO starting", "WARNING slow", '{"level":"info","msg":"starting"}', "listening"])
+@pytest.mark.parametrize(
+    "trace", [UNCAUGHT, GROUP, PYDANTIC, JAVA_MAIN, DOTNET, GO, SIGNAL, GO.split("\n", 2)[2], PHP, RUST, RUBY]
+)
+def test_an_uncaught_trace_does_not_take_another_level(before: str, trace: str, step: float) -> None:
+    first, record = group_lines(lines(f"{before}\n{trace}", step=step))
+
+    assert (first.level, record.message) == (read_line(before)["level"], trace)
+    assert record.level in ("ERROR", "CRITICAL")
+
+
+@pytest.mark.parametrize(("first", "level"), [("INFO a", "ERROR"), ("a", "ERROR"), ("WARNING a", "WARNING")])
+def test_a_trace_within_one_event_is_an_error(first: str, level: str) -> None:
+    line = LogLine("1", AT, node_id="t1", **read_line(f"{first}\n{UNCAUGHT}"))
+
+    assert group_lines([line])[0].level == level
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "django.core.exceptions.ImproperlyConfigured: SECRET_KEY missing",
+        "requests.exceptions.ConnectTimeout",
+        "google.api_core.exceptions.PermissionDenied: 403 no",
+        "KeyboardInterrupt",
+        "SystemExit: 3",
+        "Error: of the program itself",
+        "psycopg2.OperationalError: connection failed: FATAL:  password authentication failed",
+        "ValueError: line 1",
+    ],
+)
+def test_a_traceback_keeps_its_last_line(end: str) -> None:
+    trace = UNCAUGHT.rpartition("\n")[0]
+
+    records = group_lines(lines(f"{trace}\n{end}\nINFO: stopping\nerror: left", step=0.2))
+
+    assert [record.message for record in records] == [f"{trace}\n{end}", "INFO: stopping", "error: left"]
+
+
+@pytest.mark.parametrize("trace", [UNCAUGHT, "TypeError: x is not a function\n    at run (/app/x.js:3:7)"])
+@pytest.mark.parametrize("step", [0, 0.003, 0.3])
+def test_two_traces_are_two_records(trace: str, step: float) -> None:
+    records = group_lines(lines(f"{trace}\n{trace}", step=step))
+
+    assert [record.message for record in records] == [trace, trace]
 
 
 def test_lines_of_other_tasks_do_not_interrupt_a_record() -> None:
@@ -80,7 +179,16 @@ def test_lines_of_one_moment_are_one_record_unless_they_name_a_level() -> None:
     ]
 
 
-@pytest.mark.parametrize(("text", "step"), [("a\nb", 0.1), ("a\n  b", 2), ("INFO a\nValueError: b", 0.1)])
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        ("a\nb", 0.1),
+        ("a\n  b", 2),
+        ("INFO a\nValueError: b", 0.1),
+        (f"{UNCAUGHT}\nready", 0.1),
+        (f"{UNCAUGHT}\n2026-11-28 10:00:00 ready", 0.001),
+    ],
+)
 def test_lines_that_stand_for_themselves_are_records(text: str, step: float) -> None:
     assert len(group_lines(lines(text, step=step))) == 2
 
