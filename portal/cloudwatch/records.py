@@ -7,6 +7,7 @@ unless it follows an error or continues another trace.
 
 import json
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,7 +25,10 @@ MAX_LINES = 500
 MAX_FIELD = 2000
 INDENTED = re.compile(r"\s|[{}()\[\]]+,?;?$|$")
 # `ValueError: 3` ends a traceback of Python, `java.lang.IllegalStateException` begins one of Java.
-EXCEPTION = re.compile(r"[A-Za-z_][\w.$]*(Error|Exception|Exit|Interrupt|Warning|Failure)\b(:|$)")
+NAME = r"(Error|Exception|Exit|Interrupt|Warning|Failure)\b(:|$)"
+EXCEPTION, EXCEPTION_NAME = re.compile(rf"[A-Za-z_][\w.$]*{NAME}"), re.compile(NAME)
+# The text of an exception may have many lines.
+EXCEPTION_FIRST = re.compile(rf"[\w.$]*{NAME}")
 # Any exception may end a traceback of Python: `botocore.errorfactory.NoSuchKey: x`, `KeyboardInterrupt`.
 TRACEBACK, CONCLUSION = re.compile(r"Traceback \(most recent call last\):?$"), re.compile(r"[A-Za-z_][\w.<>]*(: |:?$)")
 # Groups of exceptions of Python have lines at their left.
@@ -40,7 +44,7 @@ TRACE_BEGINS = re.compile(
 # The same with a level: of Go, PHP and Rust.
 PANIC = re.compile(r"panic: |(PHP )?[Ff]atal error: |thread '[^']*'( \(\d+\))? panicked at ")
 FRAME = re.compile(
-    r"\s+at (\S+$|(\S+ ){0,3}\S*(\(|[^\d\s]:\d|<anonymous>))|\s+File \"|\s+from \S+:\d+:in "
+    r"\s+at ([^\s\d][^\s./:]*[./:]\S+$|(\S+ ){0,3}\S*(\(|[^\d\s]:\d|<anonymous>))|\s+File \"|\s+from \S+:\d+:in "
     r"|goroutine \d+ \[|Stack trace:|stack backtrace:|\[stacktrace\]"
 )
 # How Java, Python, Go and others go on after the first lines of a stack trace.
@@ -49,6 +53,10 @@ TRACE_GOES_ON = re.compile(
     r"|During handling of the above exception|The above exception was the direct cause"
 )
 CHAINS = re.compile(r"During handling of the above exception|The above exception was the direct cause")
+# The innermost cause, as Java, .NET and Node write it.
+CAUSE = re.compile(r"Caused by: |\s*---> |\s*\[cause\]: ")
+# .NET's console writes only level and category into the first line.
+DOTNET_HEADER = re.compile(r"[a-z]{4}: \S+\[\d+\]$")
 # A time at the start of a line. The page shows the line's own time already.
 # Its zone may stand apart: `+0000` of gunicorn, `UTC` or `-03` of PostgreSQL.
 ZONE = (
@@ -147,19 +155,25 @@ class Record:
 
     @property
     def hidden_lines(self) -> int:
-        """Return how many lines stand between the first one and the conclusion."""
+        """Return how many lines the short form leaves out. It shows the first one and the conclusion."""
         lines = self.message.count("\n") + 1
-        return lines - 2 if lines > CLAMPED_LINES else 0
+        return lines - (1 if self.conclusion == self.first_line else 2) if lines > CLAMPED_LINES else 0
 
     @property
     def first_line(self) -> str:
         return self.message.partition("\n")[0]
 
-    @property
+    @cached_property
     def conclusion(self) -> str:
-        """Return the last line that is not indented: the exception of a traceback, or the last cause."""
-        lines = [line for line in self.message.split("\n")[1:] if line and not INDENTED.match(line)]
-        return lines[-1] if lines else self.message.rpartition("\n")[2]
+        """Return the line that says what went wrong: the error of a stack trace, else the last line without indent."""
+        lines = [GUTTER.sub("", line) for line in self.message.split("\n") if line.strip()]
+        has_header = len(lines) > 1 and DOTNET_HEADER.match(lines[0])
+        if has_header:
+            lines = textwrap.dedent("\n".join(lines[1:])).split("\n")
+        found = find_error(lines) if self.has_trace else None
+        if found is None and not has_header:
+            found = next((line for line in reversed(lines) if not INDENTED.match(line)), None)
+        return found or next(iter(lines), "")
 
     def goes_on(self, line: LogLine) -> bool:
         """Return whether the line belongs to this record."""
@@ -172,7 +186,8 @@ class Record:
             return False
         if not apart or INDENTED.match(text) or TRACE_GOES_ON.match(text):
             return True
-        return self.has_trace and apart <= BURST and not TIME.match(text)
+        is_burst = self.has_trace or EXCEPTION_FIRST.match(self.lines[0].message) is not None
+        return is_burst and apart <= BURST and not TIME.match(text)
 
     def continues_trace(self, text: str) -> bool:
         """Return whether the line has the form of a part of this failure.
@@ -207,6 +222,33 @@ def group_lines(lines: Iterable[LogLine]) -> list[Record]:
             records.append(record)
         record.add(line)
     return records
+
+
+def find_error(lines: list[str]) -> str | None:
+    """Return the line of a stack trace that names the error, without its indentation; None if it has none.
+
+    Python writes it below the trace, others above it. The innermost cause says more than what it led to.
+    """
+    started = max((number for number, line in enumerate(lines) if TRACEBACK.search(line)), default=len(lines))
+    below = (line for line in lines[started + 1 :] if not INDENTED.match(line))
+    causes = (line.strip() for line in reversed(lines) if CAUSE.match(line))
+    return next(below, None) or next(causes, None) or find_announcement(lines) or find_above_frames(lines)
+
+
+def find_announcement(lines: list[str]) -> str | None:
+    """Return the line that announces an uncaught error, or the next one if the error is there."""
+    for number, line in enumerate(lines):
+        is_announcement = PANIC.match(line) or TRACE_BEGINS.match(line)
+        if is_announcement and not TRACEBACK.search(line) and not GO_TRACE.match(line):
+            return lines[number + 1].strip() if line.endswith(":") and number + 1 < len(lines) else line
+    return None
+
+
+def find_above_frames(lines: list[str]) -> str | None:
+    """Return the last line above the first frame that names an exception, else the last one."""
+    first = next((number for number, line in enumerate(lines) if FRAME.match(line)), 0)
+    named = (line for line in reversed(lines[:first]) if EXCEPTION_NAME.search(line))
+    return next((line.strip() for line in (*named, *reversed(lines[:first]))), None)
 
 
 def count_levels(records: Iterable[Record]) -> list[tuple[str, int]]:

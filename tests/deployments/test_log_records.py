@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from portal.cloudwatch.last_error import choose_error
 from portal.cloudwatch.log_lines import read_line
 from portal.cloudwatch.logs import LogLine
 from portal.cloudwatch.records import count_levels, drop_time, group_lines
@@ -160,6 +161,81 @@ def test_two_traces_are_two_records(trace: str, step: float) -> None:
     records = group_lines(lines(f"{trace}\n{trace}", step=step))
 
     assert [record.message for record in records] == [trace, trace]
+
+
+@pytest.mark.parametrize(
+    ("text", "conclusion"),
+    [
+        (PYTHON, "app.errors.SettingMissing.Error: set MODEL_ID"),
+        (UNCAUGHT, "KeyError: 'MODEL_ID'"),
+        (f"INFO starting\n{UNCAUGHT}", "KeyError: 'MODEL_ID'"),
+        (f"{UNCAUGHT}\nleaving", "KeyError: 'MODEL_ID'"),
+        (f"ERROR:    {UNCAUGHT}", "KeyError: 'MODEL_ID'"),
+        (f"Exception in thread Thread-1 (run):\n{UNCAUGHT}", "KeyError: 'MODEL_ID'"),
+        (GROUP, "KeyError: 'MODEL_ID'"),
+        (PYDANTIC, "pydantic_core._pydantic_core.ValidationError: 1 validation error for Settings"),
+        (JAVA, "Caused by: java.io.IOException: reset"),
+        (JAVA_MAIN, "Caused by: org.postgresql.util.PSQLException: FATAL: password authentication failed"),
+        (
+            'Exception in thread "main" java.lang.IllegalStateException: boom\n\tat com.x.A.main(A.java:1)',
+            'Exception in thread "main" java.lang.IllegalStateException: boom',
+        ),
+        ("ERROR c.x.A - failed\njava.io.IOException: reset\n\tat com.x.A.main(A.java:1)", "java.io.IOException: reset"),
+        ("ERROR failed\n\tat com.x.A.main(A.java:1)", "ERROR failed"),
+        (DOTNET, "Unhandled exception. System.InvalidOperationException: boom"),
+        (
+            "System.Exception: outer\n ---> System.Net.Http.HttpRequestException: refused\n   at A.B()\n"
+            "   --- End of inner exception stack trace ---\n   at C.D()",
+            "---> System.Net.Http.HttpRequestException: refused",
+        ),
+        ("fail: App.Server[13]\n      pool exhausted\n         at A.B()", "pool exhausted"),
+        (
+            "fail: App.Server[13]\n      it failed\n      System.Exception: boom\n         at A.B()",
+            "System.Exception: boom",
+        ),
+        ("fail: App.Server[13]\n      pool exhausted\n      of two", "pool exhausted"),
+        ("Error: boom\n    at run (/app/x.js:3:7)\n\nNode.js v20.1.0", "Error: boom"),
+        (NODE, "Error: Cannot find module 'x'"),
+        ("Error: no 'x'\nRequire stack:\n- /app/x.js\n    at run (node:internal:1)", "Error: no 'x'"),
+        (
+            "Error: a\n    at run (/app/x.js:3:7) {\n  [cause]: Error: b\n      at c (/app/x.js:9:7)\n}",
+            "[cause]: Error: b",
+        ),
+        (GO, "panic: nil map"),
+        (
+            SIGNAL,
+            "panic: runtime error: invalid memory address or nil pointer dereference [recovered]",
+        ),
+        (
+            f"2026/11/28 10:00:00 http: panic serving 10.0.0.1:4: boom\n{GO.split(chr(10), 2)[2]}",
+            "http: panic serving 10.0.0.1:4: boom",
+        ),
+        (PHP, "PHP Fatal error:  Uncaught Exception: boom in /app/a.php:3"),
+        (RUST, "called `Option::unwrap()` on a `None` value"),
+        (RUBY, "app.rb:3:in 'Object#run': boom (RuntimeError)"),
+        ("ERROR failed\nValueError: 3", "ValueError: 3"),
+        ("ERROR failed\n  first detail\n  second", "ERROR failed"),
+        ("2026-11-28 10:00:00 ERROR failed", "ERROR failed"),
+    ],
+)
+@pytest.mark.parametrize("is_one_event", [False, True])
+def test_the_last_error_says_what_went_wrong(text: str, conclusion: str, is_one_event: bool) -> None:
+    failed = [LogLine("1", AT, node_id="t1", **read_line(text))] if is_one_event else lines(text)
+
+    assert choose_error(group_lines(failed)) == conclusion
+
+
+def test_a_trace_says_more_than_the_newest_error() -> None:
+    records = group_lines(lines(f"{UNCAUGHT}\nERROR exited\nERROR code 1\n  at last", step=0.01))
+
+    assert choose_error(records) == "KeyError: 'MODEL_ID'"
+
+
+def test_the_short_form_shows_no_line_twice() -> None:
+    (node,), (python,) = group_lines(lines(f"{NODE}\n")), group_lines(lines(UNCAUGHT))
+
+    assert (node.first_line == node.conclusion, node.hidden_lines) == (True, 5)
+    assert (python.first_line == python.conclusion, python.hidden_lines) == (False, 2)
 
 
 def test_lines_of_other_tasks_do_not_interrupt_a_record() -> None:
