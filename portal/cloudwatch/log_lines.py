@@ -120,7 +120,8 @@ def read_line(raw: str) -> dict[str, Any]:
     """Return the parts of a line: `level`, `message`, `extra_data` and `cut`.
 
     `level` is one of LEVELS, or None if the line names none. `extra_data` holds the other fields of a JSON line, also a
-    level that is not known; None if the line is not JSON. `cut` is true if the line was truncated.
+    level that is not known; None if the line is not JSON. `cut` is true if the line was truncated. Only a line of text that
+    a log router wrapped into JSON has `is_wrapped`, which is true.
     """
     fields = as_fields(raw) if len(raw) <= MAX_JSON else None
     if fields is not None:
@@ -146,7 +147,8 @@ def read_fields(fields: dict[str, Any], raw: str, *, is_wrapped: bool = False) -
         inner = read_fields(inner_fields, wrapped, is_wrapped=True) if inner_fields is not None else read_line(wrapped)
         outer = {name: value for name, value in fields.items() if name != names[WRAPPED_KEY]}
         level = inner["level"] or find_field_level(fields, names)
-        return inner | {"level": level, "extra_data": outer | (inner["extra_data"] or {})}
+        mark = {"is_wrapped": True} if inner_fields is None else {}
+        return inner | mark | {"level": level, "extra_data": outer | (inner["extra_data"] or {})}
     level = find_field_level(fields, names)
     said = {
         names[key]

@@ -140,8 +140,7 @@ class Record:
     @cached_property
     def fields(self) -> list[tuple[str, str]]:
         """Return the other members of a JSON line as texts, without its time."""
-        members = (self.lines[0].extra_data or {}).items()
-        return [(name, as_text(value)[:MAX_FIELD]) for name, value in members if name.lower() not in TIME_FIELDS]
+        return [(name, as_text(value)[:MAX_FIELD]) for name, value in drop_times(self.lines[0]).items()]
 
     @property
     def fields_text(self) -> str:
@@ -178,7 +177,7 @@ class Record:
     def goes_on(self, line: LogLine) -> bool:
         """Return whether the line belongs to this record."""
         apart, text = line.timestamp - self.lines[-1].timestamp, line.message
-        if apart > TOGETHER or len(self.lines) >= MAX_LINES or line.extra_data is not None:
+        if apart > TOGETHER or len(self.lines) >= MAX_LINES or not self.is_beside(line):
             return False
         if self.is_failure and self.continues_trace(text):
             return True
@@ -188,6 +187,12 @@ class Record:
             return True
         is_burst = self.has_trace or EXCEPTION_FIRST.match(self.lines[0].message) is not None
         return is_burst and apart <= BURST and not TIME.match(text)
+
+    def is_beside(self, line: LogLine) -> bool:
+        """Return whether the line is text, wrapped by a log router only as the first line of this record is."""
+        if line.extra_data is None:
+            return True
+        return line.is_wrapped and self.lines[0].is_wrapped and drop_times(line) == drop_times(self.lines[0])
 
     def continues_trace(self, text: str) -> bool:
         """Return whether the line has the form of a part of this failure.
@@ -275,6 +280,11 @@ def drop_time(message: str, at: datetime) -> str:
     # `[2026-11-28T10:00:00Z INFO app] x`: the bracket holds more than the time.
     bracket = "[" if found["open"] and not found["close"] else ""
     return bracket + message[found.end() :]
+
+
+def drop_times(line: LogLine) -> dict[str, Any]:
+    """Return the other members of a JSON line without its times."""
+    return {name: value for name, value in (line.extra_data or {}).items() if name.lower() not in TIME_FIELDS}
 
 
 def as_text(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Records of a log: lines that belong together, their level, and what a search finds in them."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -87,6 +88,12 @@ def lines(text: str, *, task: str = "t1", step: float = 0.001) -> list[LogLine]:
     ]
 
 
+def wrap(text: str, **others: str) -> str:
+    """Return the line as a log router writes it, with a time that differs from line to line."""
+    fields = {"container_name": "agent", "source": "stderr", "log": f"{text}\n", "time": f"10:00:00.{len(text)}"}
+    return json.dumps(fields | others)
+
+
 @pytest.mark.parametrize(
     ("text", "level"),
     [
@@ -113,6 +120,23 @@ def test_a_stack_trace_is_one_record_with_its_level(text: str, level: str) -> No
 
     assert [record.message for record in records] == ["before", text, after]
     assert records[1].level == level
+
+
+@pytest.mark.parametrize("text", [f"ERROR failed\n{UNCAUGHT}", UNCAUGHT, JAVA, GO, SIGNAL, NODE, DOTNET, PHP, PYDANTIC])
+def test_a_trace_that_a_router_wrapped_is_one_record(text: str) -> None:
+    records = group_lines(lines("\n".join(wrap(each) for each in ["INFO before", *text.split("\n"), "INFO after"])))
+
+    assert [record.message for record in records] == ["INFO before", text, "INFO after"]
+    assert records[1].level in ("ERROR", "CRITICAL")
+    assert records[1].fields == [("container_name", "agent"), ("source", "stderr")]
+
+
+def test_wrapped_lines_of_other_sources_stay_apart() -> None:
+    first, *others = UNCAUGHT.split("\n")
+
+    assert len(group_lines(lines("\n".join([wrap(first), wrap(others[0], container_name="proxy")])))) == 2
+    assert len(group_lines(lines("\n".join([first, wrap(others[0])])))) == 2
+    assert len(group_lines(lines('{"log":"{\\"msg\\":\\"a\\"}"}\n{"log":"{\\"msg\\":\\"b\\"}"}', step=0))) == 2
 
 
 @pytest.mark.parametrize("step", [0, 0.003])
