@@ -30,21 +30,23 @@ EXCEPTION, EXCEPTION_NAME = re.compile(rf"[A-Za-z_][\w.$]*{NAME}"), re.compile(N
 # The text of an exception may have many lines.
 EXCEPTION_FIRST = re.compile(rf"[\w.$]*{NAME}")
 # Any exception may end a traceback of Python: `botocore.errorfactory.NoSuchKey: x`, `KeyboardInterrupt`.
-TRACEBACK, CONCLUSION = re.compile(r"Traceback \(most recent call last\):?$"), re.compile(r"[A-Za-z_][\w.<>]*(: |:?$)")
+# Before a SyntaxError, Python writes only the place.
+TRACEBACK = re.compile(r"Traceback \(most recent call last\):?$|^\s+File \"[^\"]*\", line \d")
+CONCLUSION = re.compile(r"[A-Za-z_][\w.<>]*(: |:?$)")
 # Groups of exceptions of Python have lines at their left.
 GUTTER = re.compile(r"^\s+[|+]\s")
 # In a trace of Go, the lines of functions are not indented.
 GO_TRACE, GO_FUNCTION = re.compile(r"goroutine \d+ \["), re.compile(r"[^\s(]+\(.*\)$|created by \S|exit status \d")
 # What begins the trace of an error that nobody caught: of Python and Go, of many runtimes, Elixir and Ruby.
 TRACE_BEGINS = re.compile(
-    r"Traceback \(most recent call last\)|\s*\+ Exception Group Traceback|Fatal Python error: |goroutine \d+ \["
-    r"|Exception (in thread|ignored in)\b|(Unhandled|Uncaught) ([Ee]xception|\S*Error|\S*Exception)\b|terminate called "
-    r"|\*\* \(\w|\S{1,300}:\d{1,6}:in [`'][^'\n]{1,200}': .{0,1000}\([A-Z][\w:]{0,100}\)$"
+    r"Traceback \(most recent call last\)|\s*\+ Exception Group Traceback|\s+File \"[^\"]*\", line \d|goroutine \d+ \["
+    r"|Fatal Python error: |Exception (in thread|ignored in)\b|(Unhandled|Uncaught) \S*([Ee]xception|Error)\b"
+    r"|terminate called |\*\* \(\w|\S{1,300}:\d{1,6}:in [`'][^'\n]{1,200}': .{0,1000}\([A-Z][\w:]{0,100}\)$"
 )
 # The same with a level: of Go, PHP and Rust.
 PANIC = re.compile(r"panic: |(PHP )?[Ff]atal error: |thread '[^']*'( \(\d+\))? panicked at ")
 FRAME = re.compile(
-    r"\s+at ([^\s\d][^\s./:]*[./:]\S+$|(\S+ ){0,3}\S*(\(|[^\d\s]:\d|<anonymous>))|\s+File \"|\s+from \S+:\d+:in "
+    r"\s+at ([^\s\d][^\s./:]*[./:]\S+$|(\S+ ){0,3}\S*(\(|[^\d\s]:\d|<anonymous>))|\s+from \S+:\d+:in "
     r"|goroutine \d+ \[|Stack trace:|stack backtrace:|\[stacktrace\]"
 )
 # How Java, Python, Go and others go on after the first lines of a stack trace.

@@ -45,6 +45,10 @@ UNCAUGHT = """Traceback (most recent call last):
   File "app.py", line 3, in <module>
     os.environ["MODEL_ID"]  # no ERROR
 KeyError: 'MODEL_ID'"""
+SYNTAX = """  File "/app/app.py", line 3
+    x = = 1
+        ^
+SyntaxError: invalid syntax"""
 GROUP = """  + Exception Group Traceback (most recent call last):
   |   File "app.py", line 3, in <module>
   | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)
@@ -142,7 +146,7 @@ def test_wrapped_lines_of_other_sources_stay_apart() -> None:
 @pytest.mark.parametrize("step", [0, 0.003])
 @pytest.mark.parametrize("before", ["INFO starting", "WARNING slow", '{"level":"info","msg":"starting"}', "listening"])
 @pytest.mark.parametrize(
-    "trace", [UNCAUGHT, GROUP, PYDANTIC, JAVA_MAIN, DOTNET, GO, SIGNAL, GO.split("\n", 2)[2], PHP, RUST, RUBY]
+    "trace", [UNCAUGHT, SYNTAX, GROUP, PYDANTIC, JAVA_MAIN, DOTNET, GO, SIGNAL, GO.split("\n", 2)[2], PHP, RUST, RUBY]
 )
 def test_an_uncaught_trace_does_not_take_another_level(before: str, trace: str, step: float) -> None:
     first, record = group_lines(lines(f"{before}\n{trace}", step=step))
@@ -197,6 +201,7 @@ def test_two_traces_are_two_records(trace: str, step: float) -> None:
         (f"ERROR:    {UNCAUGHT}", "KeyError: 'MODEL_ID'"),
         (f"Exception in thread Thread-1 (run):\n{UNCAUGHT}", "KeyError: 'MODEL_ID'"),
         (GROUP, "KeyError: 'MODEL_ID'"),
+        (SYNTAX, "SyntaxError: invalid syntax"),
         (PYDANTIC, "pydantic_core._pydantic_core.ValidationError: 1 validation error for Settings"),
         (JAVA, "Caused by: java.io.IOException: reset"),
         (JAVA_MAIN, "Caused by: org.postgresql.util.PSQLException: FATAL: password authentication failed"),
