@@ -63,12 +63,10 @@ def find_and_keep(key: str, source: Source, failed_at: datetime) -> None:
 
 
 def choose_error(records: list[Record]) -> str:
-    """Return the conclusion of the newest stack trace among the errors, else the newest error; empty if there is none.
+    """Return the conclusion of the newest stack trace among the errors, else of the newest error; empty if there is none.
 
     A process often logs after its stack trace that it exits, which says nothing about the cause.
     """
     errors = [record for record in records if record.matches(level="ERROR", node_id=None, q=None)]
-    traces = [record for record in errors if len(record.lines) > 1]
-    if traces:
-        return traces[-1].conclusion[:LONGEST]
-    return errors[-1].first_line[:LONGEST] if errors else ""
+    traces = [record for record in errors if record.has_trace]
+    return (traces or errors)[-1].conclusion[:LONGEST] if errors else ""

@@ -42,7 +42,8 @@ class LogLine:
     """One log line.
 
     `node_id` is the task. `extra_data` holds the other fields of a JSON line. `cut` is true if the line was truncated.
-    `ingested_at`: when CloudWatch received it; None in a reading of the previous release.
+    `ingested_at`: when CloudWatch received it; None in a reading of the previous release. `is_wrapped`: the message is
+    a line of text, and the other fields are those of a log router.
     """
 
     id: str
@@ -53,6 +54,7 @@ class LogLine:
     extra_data: dict[str, Any] | None
     cut: bool
     ingested_at: datetime | None = None
+    is_wrapped: bool = False
 
 
 @dataclass(frozen=True)
