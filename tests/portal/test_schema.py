@@ -166,6 +166,44 @@ def test_every_body_has_an_example_that_fits_it() -> None:
     assert document["components"]["examples"]["TriggerBodyRequest"]["value"]["service"] == "agent"
 
 
+def find_optional_members(schema: Any, path: str, seen: set[str]) -> Iterator[str]:
+    """Yield the members that the schema, or one that it refers to, does not require. `seen`: the names passed already."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from find_optional_members(each, path, seen)
+    if not isinstance(schema, dict):
+        return
+    name = schema.get("$ref", "").rpartition("/")[2]
+    if name and name not in seen:
+        seen.add(name)
+        yield from find_optional_members(openapi()["components"]["schemas"][name], name, seen)
+    if schema.get("type") == "object":
+        yield from (
+            f"{path}.{each}" for each in sorted(schema.get("properties", {}).keys() - set(schema.get("required", [])))
+        )
+    for key, value in schema.items():
+        yield from find_optional_members(value, f"{path}.{key}", seen)
+
+
+def test_nothing_in_an_answer_or_webhook_is_optional() -> None:
+    """Absent values are null. The one exception is the body of errors, where each code has members of its own."""
+    seen = {"Error"}
+    sent = [
+        (f"{method} {path}", media["schema"])
+        for method, path, operation in operations()
+        for answer in operation["responses"].values()
+        for media in answer.get("content", {}).values()
+    ]
+    sent += [
+        (name, media["schema"])
+        for name, methods in openapi()["webhooks"].items()
+        for media in methods["post"]["requestBody"]["content"].values()
+    ]
+
+    assert [each for path, schema in sent for each in find_optional_members(schema, path, seen)] == []
+    assert {"UpgradeRecord", "HistoryItem", "ServiceEntry", "EvidenceRequest", "UpgradeEndedMessage"} <= seen
+
+
 @pytest.mark.parametrize("read", ["logs", "metrics"])
 def test_reads_with_a_limit_declare_its_headers(read: str) -> None:
     answers = openapi()["paths"][f"/api/v1/deployments/{{deployment_id}}/{read}"]["get"]["responses"]
