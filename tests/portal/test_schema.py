@@ -317,6 +317,20 @@ def test_operator_routes_are_answered_as_documented(
                 assert_documented(answer, method, path_in_document(row.route))
 
 
+def test_every_202_says_when_to_ask_again(cast: Cast, platform: LocalAws, client_for: SignIn, subtests: Any) -> None:
+    place, client = make_place(cast, cast.acme), client_for(cast.operator)
+    rows = {path_in_document(row.route): row for row in TENANT}
+    accepted = [(method, path) for method, path, operation in operations() if "202" in operation["responses"]]
+
+    assert len(accepted) == 5
+    for method, path in accepted:
+        with subtests.test(f"{method} {path}"), undone():
+            answer = ask(client, rows[path], method.lower(), place)
+
+            assert (answer.status_code, answer.get("Retry-After")) == (202, "2")
+            assert "Retry-After" in openapi()["paths"][path][method.lower()]["responses"]["202"]["headers"]
+
+
 def test_signing_in_and_out_is_answered_as_documented(cast: Cast) -> None:
     client, path = Client(), "/api/v1/auth"
     credentials = {"email": cast.operator.email, "password": cast.password}

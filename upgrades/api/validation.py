@@ -11,7 +11,7 @@ from portal.models import Scope
 from upgrades.api import records
 from upgrades.api.evidence import build_evidence
 from upgrades.api.requests import SignBody
-from upgrades.api.upgrades import find_upgrade
+from upgrades.api.upgrades import AGAIN, RETRY_AFTER, find_upgrade
 from upgrades.commands.sign import probe_again, sign_check
 
 
@@ -48,6 +48,7 @@ def validation(request: Request, upgrade_id: str) -> Response:
     operation_id="deployments_upgrade_probe_again",
     tags=["upgrades"],
     summary="Repeat the automatic validation checks",
+    parameters=[RETRY_AFTER],
     request=None,
     responses={202: records.Matrix, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
@@ -57,7 +58,7 @@ def probe(request: Request, upgrade_id: str) -> Response:
     read_query(request)
     read_body(request, NoBody)
     upgrade = probe_again(find_upgrade(request, upgrade_id), actor=person(request))
-    return Response(records.matrix_record(upgrade), status=202)
+    return Response(records.matrix_record(upgrade), status=202, headers=AGAIN)
 
 
 @extend_schema(
