@@ -21,7 +21,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.access import Policy, policy
-from portal.api.routes import api_route, errors, read_query
+from portal.api.routes import StrictSerializer, api_route, choice, errors, read_query
 
 Json = dict[str, Any]
 
@@ -68,17 +68,24 @@ def openapi() -> Json:
     return dict(json.loads(OpenApiJsonRenderer().render(made, renderer_context={})))
 
 
+class SchemaQuery(StrictSerializer):
+    """The query of /api/schema. Tools that generate clients ask for the format."""
+
+    format = choice(["json"])
+
+
 @extend_schema(
     operation_id="schema",
     tags=["api"],
     summary="Get this document",
     auth=[],
+    parameters=[SchemaQuery],
     responses={200: OpenApiTypes.OBJECT, **errors(400)},
 )
 @api_route("GET", allow=Policy.PUBLIC)
 def schema(request: Request) -> Response:
     """Return the OpenAPI 3.1 document of every route."""
-    read_query(request)
+    read_query(request, SchemaQuery)
     return Response(openapi())
 
 

@@ -100,8 +100,11 @@ def test_the_document_is_public(db: None) -> None:
     assert response.json() == json.loads(json.dumps(openapi()))
 
 
-def test_it_takes_no_query_and_no_other_method(db: None) -> None:
-    assert Client().get("/api/schema?format=yaml").status_code == 400
+def test_it_takes_the_format_json_and_no_other_method(db: None) -> None:
+    assert Client().get("/api/schema?format=json").json() == Client().get("/api/schema").json()
+    assert Client().get("/api/schema?format=json", headers={"Accept": "text/html, */*"}).status_code == 200
+    assert Client().get("/api/schema?format=yaml").json()["errors"] == {"format": ["Must be one of json."]}
+    assert Client().get("/api/schema?depth=1").status_code == 400
     assert Client().delete("/api/schema").status_code == 405
 
 
