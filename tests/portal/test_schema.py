@@ -1,6 +1,7 @@
 """The API contract at /api/schema and /api/docs: complete, valid, and matching the actual responses."""
 
 import functools
+import gzip
 import html
 import json
 import re
@@ -227,6 +228,32 @@ def test_reads_document_their_etag_and_links() -> None:
         path for method, path, each in operations() if method == "GET" and "Link" in each["responses"]["200"]["headers"]
     ]
     assert len(lists) == 8
+
+
+@pytest.mark.parametrize("path", ["/api/schema", "/api/docs"])
+def test_document_and_page_are_sent_compressed(db: None, path: str) -> None:
+    plain, packed = Client().get(path), Client().get(path, headers={"Accept-Encoding": "gzip"})
+    head = Client().head(path, headers={"Accept-Encoding": "gzip"})
+
+    assert "Content-Encoding" not in plain
+    assert (packed["Content-Encoding"], head["Content-Encoding"]) == ("gzip", "gzip")
+    assert len(packed.content) < len(plain.content) / 5
+    assert len(gzip.decompress(packed.content)) == len(plain.content)
+    assert all("Accept-Encoding" in answer["Vary"] for answer in (plain, packed, head))
+
+
+def test_a_compressed_document_is_confirmed_like_a_plain_one(db: None) -> None:
+    packed = Client().get("/api/schema", headers={"Accept-Encoding": "gzip"})
+    again = [
+        Client().get("/api/schema", headers={"If-None-Match": packed["ETag"], **accepts})
+        for accepts in ({}, {"Accept-Encoding": "gzip"})
+    ]
+
+    assert packed["ETag"] == Client().get("/api/schema")["ETag"]
+    for answer in again:
+        assert (answer.status_code, answer.content, answer["ETag"]) == (304, b"", packed["ETag"])
+        assert "Accept-Encoding" in answer["Vary"]
+        assert "Content-Encoding" not in answer
 
 
 # --- responses of the routes ---------------------------------------------------------------------------------------
