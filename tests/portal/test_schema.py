@@ -126,7 +126,7 @@ def test_every_documented_error_has_a_shape_and_meaning() -> None:
     for _, _, operation in operations():
         for status, answer in operation["responses"].items():
             if status >= "400":
-                assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+                assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Refusal"}
                 assert answer["description"]
 
 
@@ -191,7 +191,7 @@ def find_optional_members(schema: Any, path: str, seen: set[str]) -> Iterator[st
 
 def test_nothing_in_an_answer_or_webhook_is_optional() -> None:
     """Absent values are null. The one exception is the body of errors, where each code has members of its own."""
-    seen = {"Error"}
+    seen = {"Refusal"}
     sent = [
         (f"{method} {path}", media["schema"])
         for method, path, operation in operations()
