@@ -5,6 +5,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.access import Policy, person
+from portal.api.conditional import make_tag
 from portal.api.routes import NoBody, api_route, errors, read_body, read_query
 from portal.attempts import note_organization
 from portal.models import Scope
@@ -76,6 +77,10 @@ def evidence(request: Request, upgrade_id: str) -> Response:
     read_query(request)
     upgrade = find_upgrade(request, upgrade_id)
     note_organization(upgrade.organization)
-    # It is saved, not shown: and what is saved is in the audit trail.
-    name = {"Content-Disposition": f'attachment; filename="{upgrade.upgrade_id}-evidence.json"'}
-    return Response(build_evidence(upgrade), headers=name)
+    document = build_evidence(upgrade)
+    # It is saved, not shown: and what is saved is in the audit trail. The checksum leaves out when it was generated.
+    headers = {
+        "Content-Disposition": f'attachment; filename="{upgrade.upgrade_id}-evidence.json"',
+        "ETag": make_tag(document["sha256"]),
+    }
+    return Response(document, headers=headers)
