@@ -36,7 +36,10 @@ LOCKED = "Something else holds what this needs. Nothing was changed. Try again i
 TIMEOUT = "The database did not answer in time. Nothing was changed. Try again in a few seconds."
 READ_ONLY = "The database accepts no changes at the moment. Nothing was changed. Try again in a few seconds."
 TOO_LARGE = "The request is larger than 1 MiB."
-CSRF_MISSING = f"Send the value of the {settings.CSRF_COOKIE_NAME} cookie in the X-CSRFToken header."
+CSRF_MISSING = (
+    f"Send the value of the {settings.CSRF_COOKIE_NAME} cookie in the X-CSRFToken header, and over HTTPS the portal's "
+    "address in Origin or Referer."
+)
 API_PREFIXES = ("/api/", "/deployments", "/agents")
 RETRY_AFTER_SECONDS = 5
 # The most errors of one kind that a response names, and the most characters of a name that the caller chose.

@@ -48,14 +48,15 @@ def safe_bytes(content: bytes) -> bytes:
 
 
 class SafeTextMiddleware:
-    """Replaces unsafe characters in pages and fragments by a mark."""
+    """Replaces unsafe characters in pages and fragments by a mark. A view that compresses a page does it itself."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        if not response.streaming and response.get("Content-Type", "").startswith("text/html"):
+        is_plain = not response.streaming and not response.has_header("Content-Encoding")
+        if is_plain and response.get("Content-Type", "").startswith("text/html"):
             content = safe_bytes(response.content)
             if content != response.content:
                 response.content = content

@@ -20,7 +20,7 @@ from rest_framework.response import Response
 from portal.access import Policy, has_two_factor, person, sign_in_first
 from portal.accounts.forms import LIMITED, CodeAgainForm, CodeForm, SignInForm
 from portal.accounts.signals import TOO_MANY, record_failed_sign_in
-from portal.api.routes import ErrorSerializer, NoBody, StrictSerializer, api_route, errors, read_body, read_query
+from portal.api.routes import NoBody, RefusalSerializer, StrictSerializer, api_route, errors, read_body, read_query
 from portal.errors import PortalError
 from portal.models import Membership, Role, User
 
@@ -64,10 +64,10 @@ class Proof(StrictSerializer):
 
 
 REFUSED_PROOF = OpenApiResponse(
-    ErrorSerializer, "By `code`: `invalid_credentials`, `invalid_code`, or the CSRF token is missing."
+    RefusalSerializer, "By `code`: `invalid_credentials`, `invalid_code`, or the CSRF token is missing."
 )
 REFUSED_SIGN_IN = OpenApiResponse(
-    ErrorSerializer, "By `code`: `invalid_credentials`, `mfa_required` (send `code` too), `invalid_code`."
+    RefusalSerializer, "By `code`: `invalid_credentials`, `mfa_required` (send `code` too), `invalid_code`."
 )
 
 

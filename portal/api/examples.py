@@ -136,7 +136,7 @@ def add_examples(result: Json, **_: Any) -> Json:
     kept = result["components"].setdefault("examples", {})
     for status, name, media in list_bodies(result):
         if name:
-            is_error = name == "Error"
+            is_error = name == "Refusal"
             key = f"Error{status}" if is_error else name
             kept[key] = {"value": ERRORS[status] if is_error else build(result, media["schema"])}
             media["examples"] = {"example": {"$ref": f"#/components/examples/{key}"}}

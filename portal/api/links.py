@@ -7,13 +7,15 @@ from rest_framework.request import Request
 
 def link_pages(request: Request, *, skip: int, limit: int, has_more: bool, total: int | None = None) -> dict[str, str]:
     """Return the header with `first`, `prev`, `next` and `last`, as far as there are such pages. `total` None: unknown."""
+    last = None if total is None else max(0, total - 1) // limit * limit
     pages = {"first": 0}
     if skip:
-        pages["prev"] = max(0, skip - limit)
+        before = max(0, skip - limit)
+        pages["prev"] = before if last is None else min(before, last)
     if has_more:
         pages["next"] = skip + limit
-    if total is not None:
-        pages["last"] = max(0, total - 1) // limit * limit
+    if last is not None:
+        pages["last"] = last
     filters = keep_filters(request)
     return link(request, {name: f"{filters}skip={start}&limit={limit}" for name, start in pages.items()})
 

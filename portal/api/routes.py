@@ -156,9 +156,9 @@ def get_idempotency_key(request: Request) -> str | None:
     return request.headers.get("Idempotency-Key")
 
 
-class ErrorSerializer(serializers.Serializer[Any]):
+class RefusalSerializer(serializers.Serializer[Any]):
     """The body of every error response: `errors` by field for 400, a missing `scope` for 403, the blocking id or
-    checks for 409."""
+    checks for 409. Not named after errors, because in some languages generated clients cannot have an `Error`."""
 
     detail = serializers.CharField()
     code = serializers.CharField()
@@ -192,4 +192,4 @@ MEANINGS = {
 
 def errors(*statuses: int) -> dict[int, OpenApiResponse]:
     """Return the documented errors of a route, for `extend_schema(responses=...)`."""
-    return {status: OpenApiResponse(ErrorSerializer, MEANINGS[status]) for status in statuses}
+    return {status: OpenApiResponse(RefusalSerializer, MEANINGS[status]) for status in statuses}

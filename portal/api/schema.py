@@ -4,6 +4,7 @@ Both are public. They explain how to sign in and contain no organization's data.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
@@ -12,7 +13,9 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.views.decorators.gzip import gzip_page
 from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
 from drf_spectacular.types import OpenApiTypes
@@ -21,7 +24,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.access import Policy, policy
-from portal.api.routes import api_route, errors, read_query
+from portal.api.routes import StrictSerializer, api_route, choice, errors, read_query
+from portal.safe_text import safe_bytes
 
 Json = dict[str, Any]
 
@@ -68,21 +72,40 @@ def openapi() -> Json:
     return dict(json.loads(OpenApiJsonRenderer().render(made, renderer_context={})))
 
 
+def compressed(view: Callable[..., Any]) -> Any:
+    """Compress the view's answers for clients that accept gzip. A 304 varies by the same headers as its 200.
+
+    Only for answers without a secret: compressed with text of the request, its length would tell it
+    (https://www.breachattack.com). These two repeat none, and the page's CSRF token is another one in each answer.
+    """
+    return vary_on_headers("Accept-Encoding")(gzip_page(view))
+
+
+class SchemaQuery(StrictSerializer):
+    """The query of /api/schema. Tools that generate clients ask for the format."""
+
+    format = choice(["json"])
+
+
 @extend_schema(
     operation_id="schema",
     tags=["api"],
     summary="Get this document",
     auth=[],
+    parameters=[SchemaQuery],
     responses={200: OpenApiTypes.OBJECT, **errors(400)},
 )
+@policy(Policy.PUBLIC)
+@compressed
 @api_route("GET", allow=Policy.PUBLIC)
 def schema(request: Request) -> Response:
     """Return the OpenAPI 3.1 document of every route."""
-    read_query(request)
+    read_query(request, SchemaQuery)
     return Response(openapi())
 
 
 @policy(Policy.PUBLIC)
+@compressed
 @require_safe
 def docs(request: HttpRequest) -> HttpResponse:
     """Render the same contract as a page."""
@@ -93,7 +116,9 @@ def docs(request: HttpRequest) -> HttpResponse:
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "operations": build_operations(openapi(), base),
     }
-    return render(request, "portal/api/docs.html", context)
+    page = render(request, "portal/api/docs.html", context)
+    page.content = safe_bytes(page.content)  # SafeTextMiddleware gets it compressed
+    return page
 
 
 @dataclass(frozen=True)

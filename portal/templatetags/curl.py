@@ -14,7 +14,7 @@ register = template.Library()
 def curl(context: dict[str, Any], method: str, route: str, *args: Any, **fields: Any) -> dict[str, Any]:
     """Render the command, with buttons that copy it, and for a page the link to it and the id that it shows.
 
-    `route` is the URL name of the API route, `args` its arguments, `fields` query or body.
+    `route` is the URL name of the API route or CSV file, `args` its arguments, `fields` query or body.
     """
     url = context["request"].build_absolute_uri(reverse(route, args=args))
     organization = context["organization"].slug
@@ -23,6 +23,6 @@ def curl(context: dict[str, Any], method: str, route: str, *args: Any, **fields:
     return {
         "command": command,
         "name": f"curl-{method.lower()}-{route}",
-        "key": str(args[0]) if is_read and args else "",
+        "key": str(args[0]) if is_read and args and args[0] != organization else "",
         "is_page": is_read,
     }

@@ -147,6 +147,19 @@ def test_others_may_not_change(cast: Cast, agent: Agent, client_for: SignIn, per
     assert list(Agent.objects.values_list("name", flat=True)) == ["Support agent"]
 
 
+def test_an_agent_needs_an_image(client: Client) -> None:
+    refused = assert_refused(send_json(client, "post", AGENTS, {"name": "Bare"}), 400, "invalid")
+
+    assert refused["errors"] == {"image": ["This field is required."]}
+    assert not Agent.objects.exists()
+
+
+def test_an_agent_is_never_deleted(client: Client, agent: Agent) -> None:
+    assert_refused(client.delete(f"{AGENTS}/{agent.pk}"), 405, "method_not_allowed")
+
+    assert Agent.objects.filter(pk=agent.pk).exists()
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

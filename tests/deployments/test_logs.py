@@ -278,6 +278,7 @@ def test_without_any_read_it_is_502_and_aws_is_asked_once(
         ("limit=0", "limit"),
         ("limit=501", "limit"),
         ("level=LOUD", "level"),
+        ("level=error", "level"),
         ("since=yesterday", "since"),
         ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "since"),
         ("skip=-1", "skip"),

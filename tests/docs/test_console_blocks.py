@@ -68,3 +68,19 @@ def test_console_blocks_run_as_pasted(page: Path, environment: dict[str, str]) -
     )
 
     assert ran.returncode == 0, f"{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize(
+    ("portal", "cookie"),
+    [("http://127.0.0.1:8000", "csrftoken"), ("https://portal.example", "__Host-csrftoken")],
+)
+def test_call_proves_itself_over_http_and_https(tmp_path: Path, portal: str, cookie: str) -> None:
+    jar = tmp_path / "jar"
+    jar.write_text(f"portal.example\tFALSE\t/\tTRUE\t0\t{cookie}\tthe-token\n")
+    block = next(each for each in read_blocks(ROOT / "docs" / "api.md") if "call() {" in each)
+    (call,) = re.findall(r"^call\(\) \{\n.*?^\}\n", block, re.S | re.M)
+    script = f"B={portal}/api/v1 jar={jar}\ncurl() {{ printf '%s\\n' \"$@\"; }}\n{call}call $B/auth/logout"
+
+    ran = subprocess.run(["bash", "-euo", "pipefail"], input=script, capture_output=True, text=True, check=True)
+
+    assert {f"Origin: {portal}", "X-CSRFToken: the-token"} <= set(ran.stdout.splitlines())

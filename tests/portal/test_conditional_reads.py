@@ -1,5 +1,6 @@
 """ETag, 304 and Link of JSON reads."""
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -15,6 +16,8 @@ from deployments.states import EventType
 from portal.models import Organization, Scope, User
 from tests.conftest import Cast
 from tests.deployments.conftest import DEPLOYMENTS, make_agent, make_deployment
+from tests.local_aws import LocalAws
+from tests.portal.isolation_table import TENANT, get_address, make_place
 from tests.portal.test_api_tokens import bearer, make_token
 from tests.upgrades.conftest import make_upgrade
 from upgrades.api import reads as upgrade_reads
@@ -25,6 +28,8 @@ from upgrades.states import Status
 pytestmark = pytest.mark.django_db
 
 SignIn = Callable[[User], Client]
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 UNSEEN = import_module("upgrades.migrations.0027_revisions").UNSEEN
 DEPLOYMENT_UNSEEN = import_module("deployments.migrations.0022_revision").UNSEEN
@@ -68,6 +73,30 @@ def test_an_unchanged_read_is_confirmed_without_body(cast: Cast, client_for: Sig
         assert ask(client, path, '"other"').status_code == 200
         assert ask(client, path, f'"other", {first["ETag"].removeprefix("W/")}').status_code == 304
         assert client.head(path)["ETag"] == first["ETag"]
+
+
+def test_each_read_is_confirmed_also_by_head_and_upper_case(
+    cast: Cast, platform: LocalAws, client_for: SignIn, subtests: Any
+) -> None:
+    """Pre-flight and logs are left out: they say when they were read, and each reading is another answer."""
+    place, client = make_place(cast, cast.acme), client_for(cast.viewer)
+    paths = [get_address(row, place) for row in TENANT if row.is_api and row.get]
+
+    for path in [each for each in paths if not each.endswith(("/preflight", "/logs"))]:
+        with subtests.test(path):
+            first = client.get(path, headers={"X-Organization": place.slug})
+            known = {"X-Organization": place.slug, "If-None-Match": first["ETag"]}
+            upper = UUID.sub(lambda found: found[0].upper(), path)
+
+            answers = [
+                client.get(path, headers=known),
+                client.head(path, headers=known),
+                client.get(upper, headers=known),
+            ]
+
+            assert first.status_code == 200
+            assert [(each.status_code, each["ETag"]) for each in answers] == [(304, first["ETag"])] * 3
+            assert client.head(path, headers={"X-Organization": place.slug})["ETag"] == first["ETag"]
 
 
 def test_a_change_or_another_role_has_another_tag(cast: Cast, client_for: SignIn, agent: Agent) -> None:
@@ -174,6 +203,16 @@ def test_links_lead_through_a_list_and_back(cast: Cast, client_for: SignIn, agen
     assert client.get(links["prev"]).json()["skip"] == 2
     assert read_links(client.get(links["first"])).keys() == {"first", "next", "last"}
     assert all(f"agent_id={agent.pk}" in each for each in links.values())
+
+
+def test_beyond_the_end_prev_leads_to_the_last_page(cast: Cast, client_for: SignIn, agent: Agent) -> None:
+    for _ in range(5):
+        make_deployment(cast, agent)
+
+    links = read_links(client_for(cast.viewer).get(f"{DEPLOYMENTS}?skip=90&limit=2"))
+
+    assert links.keys() == {"first", "prev", "last"}
+    assert links["prev"] == links["last"]
 
 
 def read_links(answer: Any) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Copy as curl: the commands are complete, safe in a shell, and return from the API what the page shows."""
 
+import csv
+import io
 import json
 import re
 import shlex
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from portal.models import User
+from portal.audit import record
+from portal.models import AuditKind, User
 from portal.web.curl import curl_command
 from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
@@ -97,8 +100,23 @@ def test_the_history_command_finds_what_the_page_finds(cast: Cast, client_for: S
 
 
 @pytest.mark.django_db
-def test_invalid_filters_offer_no_command(cast: Cast, client_for: SignIn) -> None:
-    assert parse_commands(client_for(cast.viewer).get("/o/acme/upgrades/?status=unknown")) == []
+def test_the_activity_command_gets_the_filtered_file(cast: Cast, client_for: SignIn) -> None:
+    for subject in ("upgrade-1", "upgrade-2"):
+        record(AuditKind.UPGRADE_ENDED, subject=subject, actor=cast.operator, organization=cast.acme)
+    client = client_for(cast.viewer)
+
+    page = client.get("/o/acme/activity/", {"subject": "upgrade-1", "who": cast.operator.email, "skip": 0})
+
+    [words] = parse_commands(page)
+    rows = list(csv.DictReader(io.StringIO(client.get(words[-1]).content.decode("utf-8-sig"))))
+    assert [row["subject"] for row in rows] == ["upgrade-1"]
+    assert "Copy ID" not in page.content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", ["upgrades/?status=unknown", "activity/?kind=unknown"])
+def test_invalid_filters_offer_no_command(cast: Cast, client_for: SignIn, page: str) -> None:
+    assert parse_commands(client_for(cast.viewer).get(f"/o/acme/{page}")) == []
 
 
 @pytest.mark.django_db

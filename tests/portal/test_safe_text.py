@@ -1,6 +1,7 @@
 """Text that people type: pages and exports show it, and it changes neither terminal, direction nor spreadsheet."""
 
 import csv
+import gzip
 import io
 from collections.abc import Callable
 
@@ -72,3 +73,12 @@ def test_pages_and_exports_show_typed_text_safely(cast: Cast, client_for: SignIn
     assert row["reason"].startswith("'=1+1 typed ")
     for answer in (history, page, export):
         assert [one for one in UNSAFE if one in answer] == []
+
+
+def test_a_compressed_page_shows_typed_text_safely(cast: Cast, client_for: SignIn) -> None:
+    client = client_for(cast.viewer)
+    User.objects.filter(pk=cast.viewer.pk).update(email=f"viewer{BIDI[0]}@example.com")
+
+    page = client.get("/api/docs", headers={"Accept-Encoding": "gzip"})
+
+    assert f"viewer{MARK}@example.com" in gzip.decompress(page.content).decode()

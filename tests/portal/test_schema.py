@@ -1,6 +1,7 @@
 """The API contract at /api/schema and /api/docs: complete, valid, and matching the actual responses."""
 
 import functools
+import gzip
 import html
 import json
 import re
@@ -100,8 +101,11 @@ def test_the_document_is_public(db: None) -> None:
     assert response.json() == json.loads(json.dumps(openapi()))
 
 
-def test_it_takes_no_query_and_no_other_method(db: None) -> None:
-    assert Client().get("/api/schema?format=yaml").status_code == 400
+def test_it_takes_the_format_json_and_no_other_method(db: None) -> None:
+    assert Client().get("/api/schema?format=json").json() == Client().get("/api/schema").json()
+    assert Client().get("/api/schema?format=json", headers={"Accept": "text/html, */*"}).status_code == 200
+    assert Client().get("/api/schema?format=yaml").json()["errors"] == {"format": ["Must be one of json."]}
+    assert Client().get("/api/schema?depth=1").status_code == 400
     assert Client().delete("/api/schema").status_code == 405
 
 
@@ -122,7 +126,7 @@ def test_every_documented_error_has_a_shape_and_meaning() -> None:
     for _, _, operation in operations():
         for status, answer in operation["responses"].items():
             if status >= "400":
-                assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+                assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Refusal"}
                 assert answer["description"]
 
 
@@ -166,6 +170,44 @@ def test_every_body_has_an_example_that_fits_it() -> None:
     assert document["components"]["examples"]["TriggerBodyRequest"]["value"]["service"] == "agent"
 
 
+def find_optional_members(schema: Any, path: str, seen: set[str]) -> Iterator[str]:
+    """Yield the members that the schema, or one that it refers to, does not require. `seen`: the names passed already."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from find_optional_members(each, path, seen)
+    if not isinstance(schema, dict):
+        return
+    name = schema.get("$ref", "").rpartition("/")[2]
+    if name and name not in seen:
+        seen.add(name)
+        yield from find_optional_members(openapi()["components"]["schemas"][name], name, seen)
+    if schema.get("type") == "object":
+        yield from (
+            f"{path}.{each}" for each in sorted(schema.get("properties", {}).keys() - set(schema.get("required", [])))
+        )
+    for key, value in schema.items():
+        yield from find_optional_members(value, f"{path}.{key}", seen)
+
+
+def test_nothing_in_an_answer_or_webhook_is_optional() -> None:
+    """Absent values are null. The one exception is the body of errors, where each code has members of its own."""
+    seen = {"Refusal"}
+    sent = [
+        (f"{method} {path}", media["schema"])
+        for method, path, operation in operations()
+        for answer in operation["responses"].values()
+        for media in answer.get("content", {}).values()
+    ]
+    sent += [
+        (name, media["schema"])
+        for name, methods in openapi()["webhooks"].items()
+        for media in methods["post"]["requestBody"]["content"].values()
+    ]
+
+    assert [each for path, schema in sent for each in find_optional_members(schema, path, seen)] == []
+    assert {"UpgradeRecord", "HistoryItem", "ServiceEntry", "EvidenceRequest", "UpgradeEndedMessage"} <= seen
+
+
 @pytest.mark.parametrize("read", ["logs", "metrics"])
 def test_reads_with_a_limit_declare_its_headers(read: str) -> None:
     answers = openapi()["paths"][f"/api/v1/deployments/{{deployment_id}}/{read}"]["get"]["responses"]
@@ -186,6 +228,32 @@ def test_reads_document_their_etag_and_links() -> None:
         path for method, path, each in operations() if method == "GET" and "Link" in each["responses"]["200"]["headers"]
     ]
     assert len(lists) == 8
+
+
+@pytest.mark.parametrize("path", ["/api/schema", "/api/docs"])
+def test_document_and_page_are_sent_compressed(db: None, path: str) -> None:
+    plain, packed = Client().get(path), Client().get(path, headers={"Accept-Encoding": "gzip"})
+    head = Client().head(path, headers={"Accept-Encoding": "gzip"})
+
+    assert "Content-Encoding" not in plain
+    assert (packed["Content-Encoding"], head["Content-Encoding"]) == ("gzip", "gzip")
+    assert len(packed.content) < len(plain.content) / 5
+    assert len(gzip.decompress(packed.content)) == len(plain.content)
+    assert all("Accept-Encoding" in answer["Vary"] for answer in (plain, packed, head))
+
+
+def test_a_compressed_document_is_confirmed_like_a_plain_one(db: None) -> None:
+    packed = Client().get("/api/schema", headers={"Accept-Encoding": "gzip"})
+    again = [
+        Client().get("/api/schema", headers={"If-None-Match": packed["ETag"], **accepts})
+        for accepts in ({}, {"Accept-Encoding": "gzip"})
+    ]
+
+    assert packed["ETag"] == Client().get("/api/schema")["ETag"]
+    for answer in again:
+        assert (answer.status_code, answer.content, answer["ETag"]) == (304, b"", packed["ETag"])
+        assert "Accept-Encoding" in answer["Vary"]
+        assert "Content-Encoding" not in answer
 
 
 # --- responses of the routes ---------------------------------------------------------------------------------------
@@ -277,6 +345,20 @@ def test_operator_routes_are_answered_as_documented(
 
                 assert answer.status_code < 300
                 assert_documented(answer, method, path_in_document(row.route))
+
+
+def test_every_202_says_when_to_ask_again(cast: Cast, platform: LocalAws, client_for: SignIn, subtests: Any) -> None:
+    place, client = make_place(cast, cast.acme), client_for(cast.operator)
+    rows = {path_in_document(row.route): row for row in TENANT}
+    accepted = [(method, path) for method, path, operation in operations() if "202" in operation["responses"]]
+
+    assert len(accepted) == 5
+    for method, path in accepted:
+        with subtests.test(f"{method} {path}"), undone():
+            answer = ask(client, rows[path], method.lower(), place)
+
+            assert (answer.status_code, answer.get("Retry-After")) == (202, "2")
+            assert "Retry-After" in openapi()["paths"][path][method.lower()]["responses"]["202"]["headers"]
 
 
 def test_signing_in_and_out_is_answered_as_documented(cast: Cast) -> None:

@@ -150,6 +150,23 @@ def test_sign_in_without_the_csrf_token_is_403(api: ApiClient, cast: Cast, token
     assert api.get("/api/v1/auth/session").status_code == 401
 
 
+def test_over_https_origin_or_referer_is_asked_for(api: ApiClient, cast: Cast) -> None:
+    credentials = {"email": cast.operator.email, "password": cast.password}
+
+    def sign_in(**more: str) -> Any:
+        proof = {"X-CSRFToken": api.cookies["csrftoken"].value, **more}
+        return api.post("/api/v1/auth/login", credentials, "application/json", secure=True, headers=proof)
+
+    refused = sign_in()
+
+    assert (refused.status_code, refused.json()["code"]) == (403, "csrf_failed")
+    assert "over HTTPS" in refused.json()["detail"]
+    assert "Origin or Referer" in refused.json()["detail"]
+    assert sign_in(Origin="https://evil.example").status_code == 403
+    assert sign_in(Origin="https://testserver").status_code == 200
+    assert sign_in(Referer="https://testserver/").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "fields"),
     [

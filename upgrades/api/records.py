@@ -228,6 +228,7 @@ class UpgradeRecord(UpgradeSummary):
     class Meta:
         model = Upgrade
         fields = SUMMARY_FIELDS
+        read_only_fields = fields
 
 
 class HistoryItem(UpgradeSummary):
@@ -239,6 +240,7 @@ class HistoryItem(UpgradeSummary):
     class Meta:
         model = Upgrade
         fields = [*SUMMARY_FIELDS, "service_count"]
+        read_only_fields = fields
 
 
 class History(serializers.Serializer[Any]):
@@ -363,7 +365,7 @@ class EvidenceRequest(serializers.ModelSerializer[Upgrade]):
     """What was requested, and in which cluster and region."""
 
     service = serializers.ChoiceField(source="target", choices=TARGETS)
-    rolls_back = serializers.CharField(source="rolls_back.upgrade_id", allow_null=True, default=None)
+    rolls_back = serializers.CharField(source="rolls_back.upgrade_id", allow_null=True)
     requested_at = UtcDateTimeField(source="created_at")
     started_at = UtcDateTimeField(allow_null=True)
     completed_at = UtcDateTimeField(allow_null=True)

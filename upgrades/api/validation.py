@@ -5,13 +5,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from portal.access import Policy, person
+from portal.api.conditional import make_tag
 from portal.api.routes import NoBody, api_route, errors, read_body, read_query
 from portal.attempts import note_organization
 from portal.models import Scope
 from upgrades.api import records
 from upgrades.api.evidence import build_evidence
 from upgrades.api.requests import SignBody
-from upgrades.api.upgrades import find_upgrade
+from upgrades.api.upgrades import AGAIN, RETRY_AFTER, find_upgrade
 from upgrades.commands.sign import probe_again, sign_check
 
 
@@ -48,6 +49,7 @@ def validation(request: Request, upgrade_id: str) -> Response:
     operation_id="deployments_upgrade_probe_again",
     tags=["upgrades"],
     summary="Repeat the automatic validation checks",
+    parameters=[RETRY_AFTER],
     request=None,
     responses={202: records.Matrix, **errors(400, 401, 403, 404, 409, 413, 415, 503)},
 )
@@ -57,7 +59,7 @@ def probe(request: Request, upgrade_id: str) -> Response:
     read_query(request)
     read_body(request, NoBody)
     upgrade = probe_again(find_upgrade(request, upgrade_id), actor=person(request))
-    return Response(records.matrix_record(upgrade), status=202)
+    return Response(records.matrix_record(upgrade), status=202, headers=AGAIN)
 
 
 @extend_schema(
@@ -75,6 +77,10 @@ def evidence(request: Request, upgrade_id: str) -> Response:
     read_query(request)
     upgrade = find_upgrade(request, upgrade_id)
     note_organization(upgrade.organization)
-    # It is saved, not shown: and what is saved is in the audit trail.
-    name = {"Content-Disposition": f'attachment; filename="{upgrade.upgrade_id}-evidence.json"'}
-    return Response(build_evidence(upgrade), headers=name)
+    document = build_evidence(upgrade)
+    # It is saved, not shown: and what is saved is in the audit trail. The checksum leaves out when it was generated.
+    headers = {
+        "Content-Disposition": f'attachment; filename="{upgrade.upgrade_id}-evidence.json"',
+        "ETag": make_tag(document["sha256"]),
+    }
+    return Response(document, headers=headers)
