@@ -305,6 +305,21 @@ def test_the_page_shortens_and_folds_what_ecs_says(cast: Cast, client_for: SignI
         assert said in shown
 
 
+def test_what_ecs_says_folds_by_the_persons_day(cast: Cast, client_for: SignIn) -> None:
+    """05:00 UTC is midnight in New York: one day in UTC is two there, and two are one."""
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    for hour in (4, 5, 6, 24, 25):
+        at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
+        make_events(upgrade, EventKind.TRIGGERED, at=at)
+    client = client_for(cast.viewer)
+    client.post("/account/times", {"zone": "America/New_York"})
+
+    shown = timeline_on(client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/"))
+
+    assert shown.count("Thursday, 1 January 2026") == shown.count("Wednesday, 31 December 2025") == 1
+    assert shown.count("4 times since 00:00:00") == 1
+
+
 def test_a_live_page_keeps_the_selected_kind(cast: Cast, client_for: SignIn) -> None:
     upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
     url = f"/o/acme/upgrades/{upgrade.upgrade_id}/"

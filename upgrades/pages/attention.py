@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.text import capfirst
 
 from portal.models import Organization
+from portal.templatetags.formatting import zoned_minute
 from portal.web.attention import Item, Level
 from upgrades.inventory.catalogue import find_newer_version
 from upgrades.inventory.ecs_services import RunningService
@@ -72,7 +73,7 @@ def describe_open(organization: Organization, upgrade: Upgrade) -> Iterable[Item
         card = get_url(organization, upgrade, f"#rollout-card-{rollout.service}")
         if rollout.waiting_hook:
             hook = build_hook(rollout)
-            until = f" until {hook.expires_at:%H:%M} UTC" if hook and hook.expires_at else ""
+            until = f" until {zoned_minute(hook.expires_at)}" if hook and hook.expires_at else ""
             then = f" Then {hook.then}." if hook and hook.then else ""
             yield Item(
                 Level.WARN,
