@@ -17,6 +17,7 @@ from upgrades.inventory.catalogue import find_newer_version
 from upgrades.inventory.ecs_services import RunningService
 from upgrades.inventory.running import Reading
 from upgrades.models import Rollout, Upgrade, UpgradeCheck
+from upgrades.pages.lanes import newest_sentence
 from upgrades.pages.rollout_cards import build_headline, build_hook
 from upgrades.states import (
     ALL_SERVICES,
@@ -104,7 +105,7 @@ def describe_open(organization: Organization, upgrade: Upgrade) -> Iterable[Item
                 "See why",
                 card,
                 reason=build_headline(rollout),
-                line=newest_message(rollout),
+                line=newest_sentence(rollout),
                 at=rollout.progressed_at,
             )
 
@@ -112,11 +113,6 @@ def describe_open(organization: Organization, upgrade: Upgrade) -> Iterable[Item
 def name_services(rollouts: Iterable[Rollout]) -> str:
     """Return the services of rollouts as the beginning of a title: `Agent service, orchestrator`."""
     return capfirst(", ".join(inline_label(rollout.service) for rollout in rollouts))
-
-
-def newest_message(rollout: Rollout) -> str:
-    """Return ECS's newest event of a rollout that overview.py has loaded."""
-    return getattr(rollout, "newest_message", None) or ""
 
 
 def has_failed(rollout: Rollout) -> bool:
