@@ -15,6 +15,7 @@ from portal.templatetags.formatting import zoned_minute
 from portal.web.attention import Item, Level
 from upgrades.inventory.catalogue import find_newer_version
 from upgrades.inventory.ecs_services import RunningService
+from upgrades.inventory.logs import read_rollout_error
 from upgrades.inventory.running import Reading
 from upgrades.models import Rollout, Upgrade, UpgradeCheck
 from upgrades.pages.lanes import newest_sentence
@@ -39,7 +40,7 @@ TROUBLE = {
     "missing": ("Missing", "ECS has no such service in the cluster"),
 }
 # A person decided so, or the upgrade never began.
-NO_FAILURE = {Outcome.STOPPED_BY_USER, Outcome.NOT_ATTEMPTED, Outcome.CHANGED_SINCE}
+NO_FAILURE: frozenset[str] = frozenset({Outcome.STOPPED_BY_USER, Outcome.NOT_ATTEMPTED, Outcome.CHANGED_SINCE})
 CHECKS_NAMED = 3
 
 
@@ -125,6 +126,7 @@ def describe_failures(organization: Organization, rows: list[RunningService]) ->
     for row in rows:
         last = row.last_rollout
         if last and has_failed(last):
+            last.upgrade.organization = organization
             failed[last.upgrade.upgrade_id].append(last)
     for rollouts in failed.values():
         first = rollouts[0]
@@ -139,8 +141,15 @@ def describe_failures(organization: Organization, rows: list[RunningService]) ->
             "Next step",
             get_url(organization, first.upgrade, "#next"),
             reason=first.error_message or "",
+            line=find_line(rollouts),
             at=first.completed_at,
         )
+
+
+def find_line(rollouts: list[Rollout]) -> str:
+    """Return the last error in the logs of the first service that has one; empty if none is known yet."""
+    lines = [read_rollout_error(rollout, rollout.completed_at) for rollout in rollouts if rollout.completed_at]
+    return next((line for line in lines if line), "")
 
 
 def describe_trouble(organization: Organization, row: RunningService) -> Item:
