@@ -20,7 +20,11 @@ TIME = re.compile(
 
 def utc(at: datetime | None) -> str | None:
     """Return the time in ISO 8601, UTC, with `Z`; None for None."""
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z") if at else None
+    return to_utc(at).isoformat().replace("+00:00", "Z") if at else None
+
+
+def to_utc(at: datetime) -> datetime:
+    return at.astimezone(UTC)
 
 
 def normalize_time(text: str) -> str:

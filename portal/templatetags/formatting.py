@@ -132,6 +132,11 @@ def day(at: datetime) -> date:
 
 
 @register.simple_tag
+def current_time() -> datetime:
+    return timezone.now()
+
+
+@register.simple_tag
 def zone_of_times() -> str:
     """Return the name of the person's zone."""
     return chosen_times().zone

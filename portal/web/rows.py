@@ -11,7 +11,7 @@ from uuid import UUID
 import jinja2
 from django.urls import reverse
 
-from portal.templatetags.formatting import clock, duration_until, exact, plain, render_time, without_ids
+from portal.templatetags.formatting import clock, duration_until, exact, plain, render_time, without_ids, zoned_clock
 
 NO_ID = UUID(int=0)
 
@@ -19,7 +19,7 @@ NO_ID = UUID(int=0)
 def environment(**options: Any) -> jinja2.Environment:
     """Return the environment of TEMPLATES. An unknown name is an error, unlike in Django's templates."""
     made = jinja2.Environment(**options | {"undefined": jinja2.StrictUndefined}, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Django turns autoescape on
-    made.filters |= {each.__name__: each for each in (exact, plain, clock, duration_until, without_ids)}
+    made.filters |= {each.__name__: each for each in (exact, plain, clock, zoned_clock, duration_until, without_ids)}
     made.globals |= {"address": address, "url": url, "time": render_time}
     return made
 

@@ -266,6 +266,16 @@ def test_a_token_is_shown_once_and_stored_hashed(cast: Cast, client_for: SignIn,
     assert secret not in "".join(str(row) for row in AuditEvent.objects.values_list("data", "subject"))
 
 
+def test_a_new_token_expires_in_the_persons_zone(cast: Cast, client_for: SignIn) -> None:
+    client = client_for(cast.admin)
+    client.post("/account/times", {"zone": "Asia/Tokyo"})
+
+    shown = make_on_page(client, "/account/tokens/new", "read", organization="acme").content.decode()
+
+    expires_at = ApiToken.objects.get().expires_at + timedelta(hours=9)
+    assert f"{expires_at:%Y-%m-%d %H:%M} JST." in shown
+
+
 def test_making_a_token_needs_a_reauthentication(cast: Cast) -> None:
     client = sign_in(Client(), cast.admin, is_fresh=False)
 

@@ -14,6 +14,8 @@ from tests.conftest import Cast
 from tests.deployments.conftest import make_agent, make_deployment
 from tests.portal.isolation_table import HTMX
 from tests.upgrades.conftest import make_upgrade
+from upgrades.models import Kind
+from upgrades.rollback_plan import PREVIOUS
 
 pytestmark = pytest.mark.django_db
 SignIn = Callable[[User], Client]
@@ -45,6 +47,30 @@ def test_search_finds_by_name_id_version_status(cast: Cast, client_for: SignIn) 
     assert search(client, "9.9.1") == [found]
     assert search(client, upgrade.upgrade_id[10:]) == [found]
     assert search(client, "triage ready") == search(client, "%") == search(client, "\x00") == []
+
+
+def test_search_finds_an_upgrade_by_what_its_page_says(cast: Cast, client_for: SignIn) -> None:
+    """By the version that it rolled to, also if `latest` or `previous` was requested, with the title of its page."""
+    client = client_for(cast.viewer)
+    latest = make_upgrade(cast.acme, by=cast.operator, target="all")
+    latest.rollouts.update(to_version="v9.9.1")
+    back = make_upgrade(cast.acme, by=cast.operator, target="all", kind=Kind.ROLLBACK, version=PREVIOUS)
+    back.rollouts.update(to_version="v9.9.0")
+    mixed = make_upgrade(cast.acme, by=cast.operator, target="all", version="latest")
+    mixed.rollouts.filter(service="agent").update(to_version="v7.0.1")
+    mixed.rollouts.exclude(service="agent").update(to_version="v7.0.0")
+    digest = make_upgrade(cast.acme, by=cast.operator, target="agent", version=f"sha256:{'5f' * 32}")
+
+    for upgrade, q, title in [
+        (latest, "v9.9.1", "All three to v9.9.1"),
+        (back, "rollback v9.9.0", "Rollback of all three to v9.9.0"),
+        (mixed, "v7.0.0", "All three to latest"),
+        (digest, "5f5f", "Agent service to sha256:5f5f5f5f5f5f"),
+        (digest, digest.upgrade_id, "Agent service to sha256:5f5f5f5f5f5f"),
+    ]:
+        page = client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+        assert [label.partition(": ")[2] for label in search(client, q)] == [title]
+        assert f'data-heading="{title}"' in page
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,21 @@
 """The times of pages: in the time zone that the person chose, as ages or as dates. Files and the API stay in UTC."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from django.test import Client
 
 from deployments.models import Deployment
 from portal.models import User
-from tests.conftest import Cast
+from tests.conftest import Cast, sign_in
 from tests.deployments.conftest import DEPLOYMENTS, make_agent, make_deployment, read_html
+from tests.local_aws import LocalAws
+from tests.portal.isolation_table import TENANT, ask, make_place, undone
+from upgrades.models import Rollout, Upgrade, UpgradeCheck
+from upgrades.states import CheckStatus, MatrixRow, PreflightCheck, Stage
 
 pytestmark = pytest.mark.django_db
 SignedIn = Callable[[User], Client]
@@ -54,6 +60,32 @@ def test_the_day_of_an_event_is_the_persons(cast: Cast, client_for: SignedIn, de
     assert '<span class="mono">2025-12-31 19:00</span> to' in page
     assert 'name="zone" value="America/New_York"' in page
     assert 'value="2025-12-31T19:00:00" required' in page
+
+
+# Files, which people also read as pages: all their times are in UTC, as their head says.
+FILES = ("/evidence",)
+
+
+def test_no_page_names_utc_to_who_chose_another_zone(cast: Cast, platform: LocalAws, subtests: Any) -> None:
+    """Each page of the isolation matrix, with a pause that ends, a signed check and a stopped task."""
+    place = make_place(cast, cast.acme)
+    rollout = Rollout.objects.get(upgrade__upgrade_id=place.upgrade_id)
+    rollout.hook = {**(rollout.hook or {}), "expires_at": "2026-01-01T02:30:00Z"}
+    rollout.stopped_tasks = [{"id": "0a", "stopped_at": "2026-01-01T02:30:00Z", "reason": "Crash", "exit_code": 1}]
+    rollout.save(update_fields=["hook", "stopped_tasks"])
+    for upgrade in Upgrade.objects.all():
+        for stage, name in ((Stage.PREFLIGHT, PreflightCheck.STEADY), (Stage.VALIDATION, MatrixRow.SIGN_IN)):
+            result = {"status": CheckStatus.FAIL, "position": 0, "checked_at": SINCE, "evidence": {"status": 500}}
+            UpgradeCheck.objects.create(organization=cast.acme, upgrade=upgrade, stage=stage, name=name, **result)
+    client = sign_in(Client(), cast.admin)
+    client.post("/account/times", {"zone": "America/New_York"})
+
+    for row in TENANT:
+        if not row.get or row.is_api or row.route.endswith(FILES):
+            continue
+        with subtests.test(row.route), undone():
+            text = read_html(ask(client, row, "get", place))
+            assert re.findall(r".{40}[0-9] UTC|.{40}(?<!T)02:30", text) == []
 
 
 def test_a_live_fragment_follows_the_choice(cast: Cast, client_for: SignedIn, deployment: Deployment) -> None:

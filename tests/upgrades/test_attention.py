@@ -20,8 +20,8 @@ from tests.deployments.conftest import make_agent, make_deployment
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import make_upgrade
 from upgrades.commands.trigger import trigger_upgrade
-from upgrades.models import Rollout, Upgrade
-from upgrades.states import Outcome, Status, Validation
+from upgrades.models import Rollout, Upgrade, UpgradeEvent
+from upgrades.states import EventKind, Outcome, Status, Validation
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -93,6 +93,19 @@ def test_a_failed_upgrade_leads_to_its_next_step(
     assert "Agent service: the upgrade" in text
     assert "circuit breaker threshold was exceeded" in text
     assert f"/o/acme/upgrades/{upgrade.upgrade_id}/#next" in text
+
+
+def test_a_stalled_rollout_has_the_short_sentence_of_ecs(cast: Cast, read: Callable[[], str]) -> None:
+    upgrade = make_upgrade(cast.acme, by=cast.operator, statuses=[Status.IN_PROGRESS])
+    rollout = upgrade.rollouts.get()
+    Rollout.objects.filter(pk=rollout.pk).update(phase="watching", is_stalled=True)
+    said = "(service web) (task 0a) (port 80) is unhealthy in (target-group x) due to (reason Request timed out)."
+    UpgradeEvent.objects.create(organization=cast.acme, rollout=rollout, kind=EventKind.ECS, message=said)
+
+    text = read()
+
+    assert "1 task unhealthy: Request timed out" in text
+    assert "(service web)" not in text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Pre-flight: what ends a bad rollout, by the service's strategy, and deployments that are open or roll back."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -108,8 +109,30 @@ def test_an_open_deployment_is_named_with_its_stage(
     cast: Cast, healthy: LocalAws, client_for: SignIn, door: Door, stage: str
 ) -> None:
     """A bake looks like a completed deployment to DescribeServices: every new task runs."""
+    name = begin_blue_green(cast, healthy, hooks=[] if stage == "BAKE_TIME" else [PAUSE])
+
+    response = door.trigger(client_for(cast.operator), cast.acme)
+
+    assert response.status_code == 409
+    does = "serves all traffic and bakes" if stage == "BAKE_TIME" else f"waits for a decision at {stage} until 20"
+    assert f"the deployment {name} {does}" in door.get_text(response)
+
+
+def test_a_page_says_in_the_persons_zone_until_when_ecs_waits(
+    cast: Cast, healthy: LocalAws, client_for: SignIn
+) -> None:
+    begin_blue_green(cast, healthy, hooks=[PAUSE])
+    client = client_for(cast.viewer)
+    client.post("/account/times", {"zone": "Asia/Tokyo"})
+
+    page = client.get("/o/acme/").content.decode()
+
+    assert re.search(r"waits for a decision at POST_TEST_TRAFFIC_SHIFT until 20\d\d-\d\d-\d\d \d\d:\d\d JST\.", page)
+
+
+def begin_blue_green(cast: Cast, healthy: LocalAws, *, hooks: list[dict[str, Any]]) -> str:
+    """Let ECS deploy the agent service until it waits or bakes, and return the name of the deployment."""
     ecs, cluster = healthy.client(), cast.acme.cluster
-    hooks = [] if stage == "BAKE_TIME" else [PAUSE]
     configuration = {
         "strategy": "BLUE_GREEN",
         "bakeTimeInMinutes": 60,
@@ -121,10 +144,5 @@ def test_an_open_deployment_is_named_with_its_stage(
     ecs.update_service(cluster=cluster, service=get_agent(cast), forceNewDeployment=True)
     for _ in range(60):
         healthy.advance(10)
-    arn = ecs.list_service_deployments(cluster=cluster, service=get_agent(cast))["serviceDeployments"][0]
-
-    response = door.trigger(client_for(cast.operator), cast.acme)
-
-    assert response.status_code == 409
-    does = "serves all traffic and bakes" if stage == "BAKE_TIME" else f"waits for a decision at {stage} until 20"
-    assert f"the deployment {arn['serviceDeploymentArn'].rpartition('/')[2]} {does}" in door.get_text(response)
+    found = ecs.list_service_deployments(cluster=cluster, service=get_agent(cast))["serviceDeployments"][0]
+    return str(found["serviceDeploymentArn"]).rpartition("/")[2]

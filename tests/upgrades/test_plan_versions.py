@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.core.cache import cache
@@ -13,6 +14,7 @@ from tests.conftest import Cast
 from tests.local_aws import LocalAws
 from tests.upgrades.plan import URL, all_hidden, ask, get_row, words, would_send
 from tests.upgrades.versions import put_image
+from upgrades.inventory.catalogue import FRESH_SECONDS
 from upgrades.models import Upgrade
 
 SignIn = Callable[[User], Client]
@@ -52,6 +54,20 @@ def test_a_limited_registry_offers_only_latest_and_says_why(cast: Cast, platform
     assert options(page) == {"": "latest (the image that each task definition names)"}
     assert "Version selection is limited" in page
     assert "Amazon ECR has no repository axonflow-agent" in page
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_old_list_is_dated_in_the_persons_zone(
+    cast: Cast, platform: LocalAws, client_for: SignIn, time_machine: Any
+) -> None:
+    client = client_for(cast.operator)
+    client.post("/account/times", {"zone": "America/New_York"})
+    time_machine.move_to("2026-05-01T12:00:00Z", tick=False)
+    ask(client)
+    platform.fault("throttle", action="DescribeImages")
+    time_machine.shift(FRESH_SECONDS)
+
+    assert "The list is as of 2026-05-01 08:00:00 EDT." in words(ask(client))
 
 
 @pytest.mark.usefixtures("registry")

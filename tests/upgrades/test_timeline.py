@@ -17,6 +17,7 @@ from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, assert_refused, 
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Upgrade, UpgradeEvent
+from upgrades.pages.ecs_sentences import shorten_sentence
 from upgrades.states import EventKind, Status
 
 SignIn = Callable[[User], Client]
@@ -303,6 +304,131 @@ def test_the_page_shortens_and_folds_what_ecs_says(cast: Cast, client_for: SignI
         assert f"ECS , agent service: {short}" in shown
     for said in ECS_SAYS:
         assert said in shown
+
+
+TARGET = "(target-group arn:aws:elasticloadbalancing:eu-central-1:111111111111:targetgroup/web/4d2246e3635cc45b)"
+UNABLE, NO_INSTANCE = "was unable to place a task", "because no container instance met all of its requirements."
+MATCHED = (
+    "Unable to place a task because no container instance met all of its requirements. The closest matching container"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "short"),
+    [
+        ("(service web) has reached a steady state.", "Reached a steady state"),
+        ("(service web) has started 1 tasks: (task 0a).", "1 task started"),
+        ("(service web) has started 11 tasks: (task 0a) (task 0b).", "11 tasks started"),
+        (
+            "(service web) has started 1 tasks: (task 0a). Amazon ECS replaced 1 tasks due to an unhealthy status.",
+            "1 task started, 1 unhealthy task replaced",
+        ),
+        (
+            "(service web) has started 1 tasks in eu-central-1a to AZ Rebalance: (task 0a).",
+            "1 task started in eu-central-1a to AZ Rebalance",
+        ),
+        ("(service web) has stopped 1 running tasks: (task 0a).", "1 task stopped"),
+        (
+            "(service web) has stopped 2 running tasks in eu-central-1a due to AZ rebalancing: (task 0a) (task 0b).",
+            "2 tasks stopped in eu-central-1a due to AZ rebalancing",
+        ),
+        ("(service web) stopped 2 pending tasks.", "2 pending tasks stopped"),
+        ("(service web) has begun draining connections on 1 tasks.", "1 task draining connections"),
+        (
+            "(service web, taskSet ecs-svc/12) has begun draining connections on 2 tasks.",
+            "2 tasks draining connections",
+        ),
+        (f"(service web) registered 2 targets in {TARGET}", "2 targets registered"),
+        (f"(service web) deregistered 1 targets in {TARGET}", "1 target deregistered"),
+        (
+            f"(service web) (task 0a) (port 8080) is unhealthy in {TARGET} due to (reason Request timed out).",
+            "1 task unhealthy: Request timed out",
+        ),
+        (
+            f"(service web) (instance i-0a) (port 80) is unhealthy in {TARGET} due to (reason Health checks failed with "
+            "these codes: [404])",
+            "1 task unhealthy: Health checks failed with these codes: [404]",
+        ),
+        (
+            "(service web) (instance i-0a) is unhealthy in (elb web) due to (reason Instance has failed at least the "
+            "UnhealthyThreshold number of health checks consecutively.)",
+            "1 task unhealthy: Instance has failed at least the UnhealthyThreshold number of health checks consecutively",
+        ),
+        (
+            "service (web) task set (ecs-svc/823) (task 0a) is not healthy in target-group (arn:aws:x) due to TARGET "
+            "GROUP IS NOT FOUND.",
+            "1 task unhealthy: TARGET GROUP IS NOT FOUND",
+        ),
+        ("(service web) (task 0a) failed container health checks.", "Failed container health checks"),
+        (
+            "(service web) failed to launch a task with (error ECS was unable to assume the role 'arn:aws:iam::1:role/a'.)",
+            "Failed to launch a task: ECS was unable to assume the role 'arn:aws:iam::1:role/a'",
+        ),
+        (
+            "(service web) was unable to reach steady state because (taskSet ecs-svc/12) was unable to scale in due to "
+            "(reason 2 tasks under protection)",
+            "Unable to reach steady state because a task set was unable to scale in: 2 tasks under protection",
+        ),
+        (
+            f"(service web) {UNABLE} {NO_INSTANCE} For more information, see the Troubleshooting section of the Guide.",
+            "Unable to place a task because no container instance met all of its requirements",
+        ),
+        (
+            f"(service web) {UNABLE} {NO_INSTANCE} The closest matching (container-instance 0a1b2c3d4e5f) has insufficient "
+            "CPU units available.",
+            f"{MATCHED} instance has insufficient CPU units available",
+        ),
+        (
+            f"(service web) {UNABLE} {NO_INSTANCE} The closest matching container-instance 0a1b2c3d4e5f encountered error "
+            '"AGENT".',
+            f'{MATCHED} instance encountered error "AGENT"',
+        ),
+        (f"(service web) {UNABLE}. Reason: Internal error.", "Unable to place a task: Internal error"),
+        (
+            "(service web) is unable to consistently start tasks successfully. For more information, see the "
+            "Troubleshooting section of the Amazon ECS Developer Guide.",
+            "Unable to consistently start tasks successfully",
+        ),
+        (
+            "(service web) operations are being throttled on ELB. Will try again later.",
+            "Operations are being throttled on ELB. Will try again later",
+        ),
+        (
+            "(service web) updated computedDesiredCount for (taskSet ecs-svc/12) to 0.",
+            "Updated computedDesiredCount to 0",
+        ),
+        ("(service web) could not launch 3 tasks for deployment ecs-svc/12.", "Could not launch 3 tasks"),
+        ("(service web) rolling back to deployment ecs-svc/123.", "Rolling back"),
+        ("(service web) (deployment ecs-svc/1) deployment completed.", "Deployment completed"),
+        (
+            "(service web) (deployment ecs-svc/1) deployment failed: tasks failed to start.",
+            "Deployment failed: tasks failed to start",
+        ),
+        (
+            "(service web) is not AZ balanced with 3 tasks in a, 1 tasks in b. AZ Rebalancing in progress.",
+            "Not AZ balanced with 3 tasks in a, 1 task in b. AZ Rebalancing in progress",
+        ),
+        ("What ECS may say one day, in (other) words.", "What ECS may say one day, in (other) words"),
+        ("(service web)", "(service web)"),
+    ],
+)
+def test_each_sentence_of_ecs_has_a_short_form(said: str, short: str) -> None:
+    assert shorten_sentence(said) == short
+
+
+def test_what_ecs_says_folds_by_the_persons_day(cast: Cast, client_for: SignIn) -> None:
+    """05:00 UTC is midnight in New York: one day in UTC is two there, and two are one."""
+    upgrade = make_upgrade(cast.acme, by=cast.operator)
+    for hour in (4, 5, 6, 24, 25):
+        at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
+        make_events(upgrade, EventKind.TRIGGERED, at=at)
+    client = client_for(cast.viewer)
+    client.post("/account/times", {"zone": "America/New_York"})
+
+    shown = timeline_on(client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/"))
+
+    assert shown.count("Thursday, 1 January 2026") == shown.count("Wednesday, 31 December 2025") == 1
+    assert shown.count("4 times since 00:00:00") == 1
 
 
 def test_a_live_page_keeps_the_selected_kind(cast: Cast, client_for: SignIn) -> None:

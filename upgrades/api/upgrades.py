@@ -88,7 +88,7 @@ def versions(request: Request) -> Response:
         "versions": records.VersionItem(catalogue.versions, many=True).data,
         "current": catalogue.running,
         "selection": catalogue.selection,
-        "message": catalogue.message,
+        "message": catalogue.describe(),
     }
     return Response(body)
 

@@ -5,6 +5,7 @@ to the running versions and those of past rollouts, and its message says that it
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -19,6 +20,7 @@ from portal.aws.credentials import AwsTarget
 from portal.aws.errors import AwsDenied, AwsError, AwsMissing, AwsRefused, AwsUnavailable, summarize_error
 from portal.errors import PortalError
 from portal.models import Organization
+from portal.times import to_utc
 from upgrades.inventory.ecs_services import CACHE_SECONDS, RunningService, read_task_definition, service_name
 from upgrades.inventory.images import (
     RegistryLimited,
@@ -134,10 +136,13 @@ class Catalogue:
 
     versions: list[Version]
     selection: str
-    message: str
     limited: dict[str, str]
     platform: Reading | None
     registry: Registry
+
+    def describe(self, in_zone: Callable[[datetime], datetime] = to_utc) -> str:
+        """Return sentences on what the list contains, what it lacks and why."""
+        return build_message(self.platform, self.registry, self.limited, in_zone)
 
     @property
     def is_available(self) -> bool:
@@ -172,8 +177,7 @@ def read_catalogue(organization: Organization, platform: Reading | None = None) 
     selection = "available" if registry.images else "limited"
     if not registry.images:
         versions = find_known_versions(organization, rows)
-    message = build_message(platform, registry, limited)
-    return Catalogue(versions, selection, message, limited, platform, registry)
+    return Catalogue(versions, selection, limited, platform, registry)
 
 
 def find_repositories(rows: list[RunningService]) -> tuple[dict[str, ecr.Repository], dict[str, str]]:
@@ -385,8 +389,9 @@ def find_known_versions(organization: Organization, rows: list[RunningService]) 
     ]
 
 
-def build_message(platform: Reading | None, registry: Registry, limited: dict[str, str]) -> str:
-    """Return sentences on what the list contains, what it lacks and why."""
+def build_message(
+    platform: Reading | None, registry: Registry, limited: dict[str, str], in_zone: Callable[[datetime], datetime]
+) -> str:
     sentences = [AVAILABLE if registry.images else LIMITED]
     if platform is None:
         sentences.append("The organization has neither cluster nor stack, so nothing runs.")
@@ -397,7 +402,8 @@ def build_message(platform: Reading | None, registry: Registry, limited: dict[st
     for service, reason in limited.items():
         sentences.append(f"For the {inline_label(service)} only `latest` can be chosen: {reason}.")
     if registry.error:
-        when = f". The list is as of {registry.read_at:%Y-%m-%d %H:%M:%S} UTC" if registry.read_at else ""
+        read_at = registry.read_at and in_zone(registry.read_at)
+        when = f". The list is as of {read_at:%Y-%m-%d %H:%M:%S %Z}" if read_at else ""
         sentences.append(f"Amazon ECR could not be read: {registry.error}{when}.")
     for service, reason in registry.unread.items():
         sentences.append(f"Untagged images of the {inline_label(service)} may be parts of other images: {reason}.")

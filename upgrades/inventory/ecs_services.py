@@ -4,6 +4,7 @@ running.py caches the result for all viewers.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from portal.aws.ecr import parse_image
 from portal.aws.errors import AwsError
 from portal.models import Organization
 from portal.templatetags.formatting import last_part
-from portal.times import utc
+from portal.times import to_utc, utc
 from upgrades.inventory.drift import Drift
 from upgrades.inventory.images import (
     Names,
@@ -55,9 +56,13 @@ class UnderWay:
         return self.status in ROLLBACK_STATUSES
 
     def __str__(self) -> str:
+        return self.describe()
+
+    def describe(self, in_zone: Callable[[datetime], datetime] = to_utc) -> str:
         """Return what it does, as a clause."""
         at = f" at {self.stage}" if self.stage else ""
-        until = f" until {show_minute(self.hook_expires_at)}" if self.hook_expires_at else ""
+        expires_at = self.hook_expires_at and in_zone(datetime.fromisoformat(self.hook_expires_at))
+        until = f" until {expires_at:%Y-%m-%d %H:%M %Z}" if expires_at else ""
         if self.is_rolling_back:
             return f"ECS rolls the deployment {self.deployment} back"
         if self.hook == "AWAITING_ACTION":
@@ -67,15 +72,6 @@ class UnderWay:
         if self.stage == "BAKE_TIME":
             return f"the deployment {self.deployment} serves all traffic and bakes"
         return f"the deployment {self.deployment} is in progress{at}"
-
-
-def show_minute(at: str) -> str:
-    """Return a time of the API for people.
-
-    >>> show_minute("2026-11-30T07:52:23.558000Z")
-    '2026-11-30 07:52 UTC'
-    """
-    return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True)

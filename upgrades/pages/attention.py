@@ -11,11 +11,14 @@ from django.utils import timezone
 from django.utils.text import capfirst
 
 from portal.models import Organization
+from portal.templatetags.formatting import zoned_minute
 from portal.web.attention import Item, Level
 from upgrades.inventory.catalogue import find_newer_version
 from upgrades.inventory.ecs_services import RunningService
+from upgrades.inventory.logs import read_rollout_error
 from upgrades.inventory.running import Reading
 from upgrades.models import Rollout, Upgrade, UpgradeCheck
+from upgrades.pages.lanes import newest_sentence
 from upgrades.pages.rollout_cards import build_headline, build_hook
 from upgrades.states import (
     ALL_SERVICES,
@@ -37,7 +40,7 @@ TROUBLE = {
     "missing": ("Missing", "ECS has no such service in the cluster"),
 }
 # A person decided so, or the upgrade never began.
-NO_FAILURE = {Outcome.STOPPED_BY_USER, Outcome.NOT_ATTEMPTED, Outcome.CHANGED_SINCE}
+NO_FAILURE: frozenset[str] = frozenset({Outcome.STOPPED_BY_USER, Outcome.NOT_ATTEMPTED, Outcome.CHANGED_SINCE})
 CHECKS_NAMED = 3
 
 
@@ -72,7 +75,7 @@ def describe_open(organization: Organization, upgrade: Upgrade) -> Iterable[Item
         card = get_url(organization, upgrade, f"#rollout-card-{rollout.service}")
         if rollout.waiting_hook:
             hook = build_hook(rollout)
-            until = f" until {hook.expires_at:%H:%M} UTC" if hook and hook.expires_at else ""
+            until = f" until {zoned_minute(hook.expires_at)}" if hook and hook.expires_at else ""
             then = f" Then {hook.then}." if hook and hook.then else ""
             yield Item(
                 Level.WARN,
@@ -103,7 +106,7 @@ def describe_open(organization: Organization, upgrade: Upgrade) -> Iterable[Item
                 "See why",
                 card,
                 reason=build_headline(rollout),
-                line=newest_message(rollout),
+                line=newest_sentence(rollout),
                 at=rollout.progressed_at,
             )
 
@@ -111,11 +114,6 @@ def describe_open(organization: Organization, upgrade: Upgrade) -> Iterable[Item
 def name_services(rollouts: Iterable[Rollout]) -> str:
     """Return the services of rollouts as the beginning of a title: `Agent service, orchestrator`."""
     return capfirst(", ".join(inline_label(rollout.service) for rollout in rollouts))
-
-
-def newest_message(rollout: Rollout) -> str:
-    """Return ECS's newest event of a rollout that overview.py has loaded."""
-    return getattr(rollout, "newest_message", None) or ""
 
 
 def has_failed(rollout: Rollout) -> bool:
@@ -128,6 +126,7 @@ def describe_failures(organization: Organization, rows: list[RunningService]) ->
     for row in rows:
         last = row.last_rollout
         if last and has_failed(last):
+            last.upgrade.organization = organization
             failed[last.upgrade.upgrade_id].append(last)
     for rollouts in failed.values():
         first = rollouts[0]
@@ -142,8 +141,15 @@ def describe_failures(organization: Organization, rows: list[RunningService]) ->
             "Next step",
             get_url(organization, first.upgrade, "#next"),
             reason=first.error_message or "",
+            line=find_line(rollouts),
             at=first.completed_at,
         )
+
+
+def find_line(rollouts: list[Rollout]) -> str:
+    """Return the last error in the logs of the first service that has one; empty if none is known yet."""
+    lines = [read_rollout_error(rollout, rollout.completed_at) for rollout in rollouts if rollout.completed_at]
+    return next((line for line in lines if line), "")
 
 
 def describe_trouble(organization: Organization, row: RunningService) -> Item:

@@ -7,17 +7,38 @@ import re
 
 from django.utils.text import capfirst
 
-# What ECS names in brackets: the service, the deployment or task set, tasks, target groups, instances.
-NAMES = re.compile(
-    r"\s*\((?:service|deployment|task|taskSet|target-group|instance|container-instance|port|ecs-svc/)[^()]*\)"
+# What ECS names in brackets, with the preposition or colon before it.
+NAMES = (
+    r":?(?: (?:in|for))?\s*"
+    r"\((?:service|deployment|task|taskSet|target-group|instance|container-instance|port|ecs-svc/)[^()]*\)"
 )
-DEPLOYMENT_ID = re.compile(r"\s+ecs-svc/\d+")
-HINT = re.compile(r"\s*For more information, see the Troubleshooting section.*$", re.DOTALL)
-COUNTED = re.compile(
-    r"(?:has )?(?P<verb>started|stopped|deregistered|registered|begun draining connections on) (?P<count>\d+) "
-    r"(?:(?P<state>running|pending) )?(?P<noun>task|target)s?(?: in)?\.?"
-)
-VERBS = {"begun draining connections on": "draining connections"}
+# What is left out or said more briefly, in this order.
+SHORTER = [
+    (re.compile(pattern, re.DOTALL), shorter)
+    for pattern, shorter in (
+        (r"\s*For more information, see the Troubleshooting section.*$", ""),
+        (r"^service \([^()]*\) ", ""),
+        (r"^.* is (?:un|not )healthy in .*? due to ", "1 task unhealthy: "),
+        (
+            r"matching (?:\(container-instance [^()]*\)|container-instance(?: [0-9a-f-]{8,})?)",
+            "matching container instance",
+        ),
+        (r"because \(taskSet [^()]*\)", "because a task set"),
+        (NAMES, ""),
+        (r"(?: (?:to|for) deployment)? ecs-svc/\w+", ""),
+        (r"\b1 ((?:running |pending )?(?:task|target))s\b", r"1 \1"),
+        (r"\. Amazon ECS replaced (\d+) (tasks?) due to an unhealthy status", r", \1 unhealthy \2 replaced"),
+        (r"(?: with| due to|:) \((?:error|reason) (.+)\)", r": \1"),
+        (r"\. Reason: ", ": "),
+        (r"^\s*(?:(?:has|was|is) )?", ""),
+        # Its count comes first: `started 2 tasks` becomes `2 tasks started`.
+        (
+            r"^(started|stopped|deregistered|registered) (\d+) (?:running )?((?:pending )?(?:task|target)s?)\b",
+            r"\2 \3 \1",
+        ),
+        (r"^begun draining connections on (\d+ tasks?)", r"\1 draining connections"),
+    )
+]
 
 
 def shorten_sentence(message: str) -> str:
@@ -28,15 +49,7 @@ def shorten_sentence(message: str) -> str:
     >>> shorten_sentence("(service a) (deployment ecs-svc/1) deployment failed: tasks failed to start.")
     'Deployment failed: tasks failed to start'
     """
-    text = DEPLOYMENT_ID.sub("", HINT.sub("", NAMES.sub("", message))).strip().rstrip(".: ")
-    counted = COUNTED.fullmatch(text)
-    if counted:
-        return describe_count(counted)
-    text = text.removeprefix("has ").removeprefix("was ").removesuffix(" to deployment")
-    return capfirst(text) or message
-
-
-def describe_count(counted: re.Match[str]) -> str:
-    count, verb = int(counted["count"]), counted["verb"]
-    state = f"{counted['state']} " if counted["state"] == "pending" else ""
-    return f"{count} {state}{counted['noun']}{'' if count == 1 else 's'} {VERBS.get(verb, verb)}"
+    text = message
+    for pattern, shorter in SHORTER:
+        text = pattern.sub(shorter, text)
+    return capfirst(text.strip(" .:")) or message

@@ -75,5 +75,9 @@ def build_lanes(organization: Organization, upgrades: list[Upgrade]) -> list[Ope
 
 def build_lane(rollout: Rollout) -> Lane:
     bar = build_bar(rollout) if rollout.phase == Phase.WATCHING else []
-    event = "" if rollout.is_terminal else shorten_sentence(getattr(rollout, "newest_message", None) or "")
-    return Lane(rollout, bar, build_headline(rollout), event)
+    return Lane(rollout, bar, build_headline(rollout), "" if rollout.is_terminal else newest_sentence(rollout))
+
+
+def newest_sentence(rollout: Rollout) -> str:
+    """Return the short form of ECS's newest event of a rollout of `take_open`; empty without one."""
+    return shorten_sentence(getattr(rollout, "newest_message", None) or "")

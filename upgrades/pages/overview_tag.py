@@ -1,5 +1,6 @@
 """What the live block of the overview shows now, as a statement that `get_page_organization` runs with its own."""
 
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import cache
@@ -10,20 +11,24 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from portal.cloudwatch.last_error import read_known_errors
 from portal.database.statements import Given
 from portal.database.together import write_constants
 from portal.models import Organization
 from portal.web.attention import list_sources
 from upgrades.inventory.catalogue import find_newer_version
 from upgrades.inventory.drift import select_recorded
+from upgrades.inventory.logs import name_source
 from upgrades.inventory.running import Reading, has_ended_since, select_ended
 from upgrades.models import Rollout, newest_of_each
+from upgrades.pages.attention import NO_FAILURE
 from upgrades.pages.live_tag import TIME_LEFT_STEP
-from upgrades.states import OPEN, EventKind, Phase, PlatformService, Validation
+from upgrades.states import OPEN, EventKind, Phase, PlatformService, Status, Validation
 
 # `last` and `recorded`: as the overview's rows (inventory/running.py).
 OVERVIEW = """
-WITH last (id, revision, ended_at, upgrade_id, upgrade_revision, upgrade_ended_at) AS MATERIALIZED ({last}),
+WITH last (id, revision, ended_at, upgrade_id, upgrade_revision, upgrade_ended_at, service, status, outcome)
+        AS MATERIALIZED ({last}),
     recorded (id, revision, upgrade_revision) AS ({recorded}),
     open_now (id, revision, created_at) AS MATERIALIZED (
         SELECT id, revision, created_at FROM deployment_upgrades
@@ -55,9 +60,19 @@ SELECT concat_ws(' ',
         SELECT FROM open_now JOIN deployment_upgrade_services AS part ON part.upgrade_id = open_now.id
         WHERE part.phase <> '{done}'
     ),
+    ARRAY(
+        SELECT json_build_array(id, ended_at)::text FROM last
+        WHERE status = '{failed}' AND coalesce(outcome, '') NOT IN ({no_failure}) AND service NOT IN (
+            SELECT part.service FROM open_now JOIN deployment_upgrade_services AS part ON part.upgrade_id = open_now.id
+            WHERE part.phase <> '{done}'
+        ) ORDER BY id
+    ),
     ARRAY[{of_apps}]::text[]
 """
-LAST = ("pk", "revision", "completed_at", "upgrade__pk", "upgrade__revision", "upgrade__completed_at")
+LAST = (
+    *("pk", "revision", "completed_at", "upgrade__pk", "upgrade__revision", "upgrade__completed_at"),
+    *("service", "status", "outcome"),
+)
 RECORDED = ("pk", "revision", "upgrade__revision")
 
 
@@ -65,7 +80,8 @@ class LiveOverview(NamedTuple):
     """The columns of OVERVIEW.
 
     `ends`: when the newest rollout of each service ended; `upgrade_ends`: when its upgrade did. `opened`: when the open
-    upgrades began. `of_apps`: the column of each source of attention.
+    upgrades began. `failed`: id and end of the newest rollouts that failed, if their services roll no more. `of_apps`: the
+    column of each source of attention.
     """
 
     revisions: str
@@ -73,18 +89,21 @@ class LiveOverview(NamedTuple):
     upgrade_ends: list[datetime | None]
     opened: list[datetime]
     is_rolling: bool
+    failed: list[str]
     of_apps: list[str | None]
 
     def find_shown(self, organization: Organization, reading: Reading | None) -> tuple[object, ...] | None:
         """Return what decides the block, beside the person and the silent processes; None if it must be rendered.
 
-        *Costs* up to two commands of Redis, and find_newer_version.
+        *Costs* up to three commands of Redis, and find_newer_version.
         """
         of_apps = [source.find_shown(value) for source, value in zip(list_sources(), self.of_apps, strict=True)]
-        if any(each is None for each in of_apps):
+        failed = [(name_source(key), datetime.fromisoformat(at)) for key, at in map(json.loads, self.failed)]
+        lines = read_known_errors(failed) if reading else []
+        if lines is None or any(each is None for each in of_apps):
             return None
         place = (organization.cluster, organization.deployment_region, organization.deployment_stack)
-        return (place, self.revisions, *self.list_steps(), *of_apps, *self.find_reading(organization, reading))
+        return (place, self.revisions, *self.list_steps(), *lines, *of_apps, *self.find_reading(organization, reading))
 
     def find_reading(self, organization: Organization, reading: Reading | None) -> Iterator[object]:
         """Yield what the block shows of ECS and of the registry. The time of a reading without an error is a clock."""
@@ -114,6 +133,8 @@ def live_overview() -> str:
         ecs=EventKind.ECS.value,
         unvalidated=write_words({Validation.NEEDED, Validation.FAILED}),
         done=Phase.DONE.value,
+        failed=Status.FAILED.value,
+        no_failure=write_words(NO_FAILURE),
         of_apps=", ".join(source.column for source in list_sources()),
     )
 

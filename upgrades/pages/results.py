@@ -114,10 +114,15 @@ def upgrade_title(upgrade: Upgrade) -> str:
     Without rollouts it names the target and the requested version. Uses the prefetched rollouts.
     """
     rollouts = upgrade.rollouts.all()
-    known = {rollout.to_version for rollout in rollouts if rollout.to_version}
-    version = known.pop() if len(known) == 1 else upgrade.version
+    version = choose_version(upgrade.version, (rollout.to_version for rollout in rollouts))
     services = [rollout.service for rollout in rollouts] or get_services(upgrade.target)
     return title_of(services, version, is_rollback=upgrade.is_rollback)
+
+
+def choose_version(requested: str, rolled_to: Iterable[str | None]) -> str:
+    """Return the version that a title names: the one that all services rolled to, else the requested one."""
+    known = {version for version in rolled_to if version}
+    return known.pop() if len(known) == 1 else requested
 
 
 def title_of(services: Iterable[str], version: str, *, is_rollback: bool = False) -> str:

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date
 
 from portal.pagination import Page, paginate_list
+from portal.times import to_zone
 from upgrades.models import UpgradeEvent
 from upgrades.pages.ecs_sentences import shorten_sentence
 from upgrades.states import EventKind
@@ -46,8 +47,9 @@ class Line:
         return len(self.events) > 1 or self.event.message != self.text
 
     @property
-    def day(self) -> datetime:
-        return self.event.created_at
+    def day(self) -> date:
+        """Return the day in the person's zone."""
+        return to_zone(self.event.created_at).date()
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def fold_events(events: Iterable[UpgradeEvent]) -> list[Line]:
     last: tuple[object, ...] | None = None
     for event in events:
         text = shorten_sentence(event.message) if event.kind == EventKind.ECS else event.message
-        said = (text, event.kind, event.rollout_id, event.actor_email, event.created_at.date())
+        said = (text, event.kind, event.rollout_id, event.actor_email, to_zone(event.created_at).date())
         if said != last:
             lines.append(Line(text))
         lines[-1].events.append(event)

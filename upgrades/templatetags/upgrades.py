@@ -1,12 +1,16 @@
 """Template tags and filters for upgrades: `{% load upgrades %}`. Each part of the overview has one tag."""
 
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
 from django import template
 
 from portal.models import AuditKind, Organization
+from portal.times import to_zone
 from portal.web.overview_rows import read_overview
+from upgrades.inventory.catalogue import Catalogue
+from upgrades.inventory.ecs_services import UnderWay
 from upgrades.models import Rollout, Upgrade
 from upgrades.pages.overview import build_overview_context, take_recent
 from upgrades.pages.results import (
@@ -81,6 +85,18 @@ def check_chip(check: Any) -> Chip:
 def moment(at: str | None) -> str:
     """Format an API time for a page: `2026-05-01T12:00:00.123456Z` as `2026-05-01 12:00:00`, None as an empty text."""
     return at[:19].replace("T", " ") if at else ""
+
+
+@register.filter
+def parse_time(at: str | None) -> datetime | None:
+    """Return an API time for the filters of times, which show it in the person's zone."""
+    return datetime.fromisoformat(at) if at else None
+
+
+@register.filter
+def describe(described: UnderWay | Catalogue) -> str:
+    """Return its description with the times in the person's zone."""
+    return described.describe(to_zone)
 
 
 @register.filter
