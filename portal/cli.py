@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,6 +38,12 @@ HOLD_SECONDS, ANSWER_SECONDS = 25, 40  # the longest that the portal holds an an
 TRIES = 4  # of a command, which its Idempotency-Key makes safe to repeat
 OUTAGE_SECONDS = 5  # between two questions while the portal does not answer
 FOLLOW_SECONDS = 3.0
+PAGE_LINES = 500  # the most that the portal returns
+SEARCHED_PAGES = 10  # without --follow. The portal limits how often a person reads earlier lines
+SEEN_LINES = 5000
+LATE = timedelta(minutes=15)  # how long after its time a line may arrive, as on the pages
+MILLISECOND = timedelta(milliseconds=1)  # CloudWatch's times have no finer ones
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -111,8 +118,8 @@ def build_parser() -> argparse.ArgumentParser:
     logs = add("logs", run_logs, "print a deployment's log lines, oldest first")
     logs.add_argument("deployment")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with new lines")
-    logs.add_argument("--level", help="only this level")
-    logs.add_argument("--limit", type=int, default=100)
+    logs.add_argument("--level", type=str.upper, choices=LEVELS, help="only this level")
+    logs.add_argument("--limit", type=int, default=100, help="how many (100); with --follow: how many to begin with")
     add_upgrade_commands(add)
     return parser
 
@@ -182,37 +189,79 @@ def run_deployments(options: argparse.Namespace) -> int:
 
 def run_logs(options: argparse.Namespace) -> int:
     """Print log lines until there are no more, or with --follow until it is interrupted."""
-    for line in read_lines(Portal.from_settings(), options):
+    portal = Portal.from_settings()
+    for line in follow_lines(portal, options) if options.follow else read_newest(portal, options):
         text = (
-            json.dumps(line) if options.json else f"{line['timestamp']} {line['level']:7} {printable(line['message'])}"
+            json.dumps(line)
+            if options.json
+            else f"{line['timestamp']} {line['level'] or '-':8} {printable(line['message'])}"
         )
         print(text, flush=True)
     return SUCCESS
 
 
-def read_lines(portal: Portal, options: argparse.Namespace) -> Iterator[Json]:
-    """Yield each line once. After a failed read of a followed log, read on from the last line."""
-    path = f"/deployments/{quote(options.deployment, safe='')}/logs"
+def read_newest(portal: Portal, options: argparse.Namespace) -> Iterator[Json]:
+    """Yield the newest lines that match, oldest first. Search SEARCHED_PAGES at most."""
+    found: list[Json] = []
+    cursor = None
+    for _ in range(SEARCHED_PAGES):
+        limit = min(options.limit - len(found), PAGE_LINES)
+        page = read_page(portal, options, limit=limit, level=options.level, cursor=cursor)
+        found, cursor = found + page["items"], page["next_cursor"]
+        if cursor is None or len(found) >= options.limit:
+            break
+    else:
+        progress(options, "Earlier lines were not searched.")
+    yield from reversed(found)
+
+
+def follow_lines(portal: Portal, options: argparse.Namespace) -> Iterator[Json]:
+    """Yield the newest lines and then each new one once, also if it is late. Outages after the first answer are waited out.
+
+    The level is chosen here: a reading of all lines always meets one that was read before, and so has no gap.
+    """
+    page = read_page(portal, options, limit=min(options.limit, PAGE_LINES))
+    items: list[Json] = page["items"]
+    newest = as_time(items[0]["timestamp"] if items else page["read_at"])
+    # The lines before the first one were not asked for.
+    begin = as_time(items[-1]["timestamp"]) + MILLISECOND if items and page["next_cursor"] else newest - LATE
     seen: dict[str, None] = {}
-    since, limit = None, options.limit
     while True:
-        try:
-            items = portal.get(path, limit=limit, level=options.level, since=since)["items"]
-        except Unreachable as error:
-            if not options.follow or since is None:
-                raise
-            items = []
-            time.sleep(error.again or FOLLOW_SECONDS)
         for item in reversed(items):
             if item["id"] not in seen:
                 seen[item["id"]] = None
-                since, limit = item["timestamp"], 500
-                yield item
-        if not options.follow:
-            return
-        for old in list(seen)[:-5000]:
+                newest = max(newest, as_time(item["timestamp"]))
+                if options.level in (None, item["level"]):
+                    yield item
+        for old in list(seen)[:-SEEN_LINES]:
             del seen[old]
         time.sleep(FOLLOW_SECONDS)
+        items = read_back_to(portal, options, max(begin, newest - LATE), seen)
+
+
+def read_back_to(portal: Portal, options: argparse.Namespace, since: datetime, seen: dict[str, None]) -> list[Json]:
+    """Return the lines since then, newest first: the page whose oldest line was seen is the last."""
+    found: list[Json] = []
+    cursor = None
+    while True:
+        try:
+            page = read_page(portal, options, limit=PAGE_LINES, since=since.isoformat(), cursor=cursor)
+        except Unreachable as error:
+            progress(options, f"{error} Asking again.")
+            time.sleep(error.again or FOLLOW_SECONDS)
+            continue
+        items, cursor = page["items"], page["next_cursor"]
+        found += items
+        if cursor is None or (items and items[-1]["id"] in seen):
+            return found
+
+
+def read_page(portal: Portal, options: argparse.Namespace, **query: Any) -> Json:
+    return portal.get(f"/deployments/{quote(options.deployment, safe='')}/logs", **query)
+
+
+def as_time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def run_upgrade(options: argparse.Namespace) -> int:

@@ -5,17 +5,25 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
+from deployments.models import Deployment
 from portal import cli
 from portal.models import AuditEvent, AuditKind, Scope
 from tests.conftest import Cast, Engine
 from tests.deployments.conftest import make_agent, make_deployment
+from tests.deployments.test_logs import Group
+from tests.local_aws import LocalAws
 from tests.portal.test_api_tokens import SECRET, make_token
 from tests.processes import wait_for
 from tests.upgrades.conftest import make_upgrade
@@ -23,6 +31,7 @@ from upgrades.models import Upgrade
 from upgrades.states import Outcome, Status, Validation
 
 ENDS = (Status.SUCCESS, Status.FAILED, Status.SKIPPED)
+CLI = Path(cli.__file__)
 Cli = Callable[..., int]
 
 
@@ -174,3 +183,94 @@ def test_a_wrong_address_gets_no_token(monkeypatch: pytest.MonkeyPatch, url: str
         monkeypatch.setenv("PORTAL_TOKEN", SECRET)
 
         assert cli.main(["agents"]) == code
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def group(cast: Cast, local_aws: LocalAws) -> Group:
+    """Return the log group of a deployment that is three days old."""
+    local_aws.throttling(scale=100)
+    made = make_deployment(cast, make_agent(cast))
+    fields: dict[str, Any] = {"log_group": f"/test/{made.pk}", "created_at": timezone.now() - timedelta(days=3)}
+    Deployment.objects.filter(pk=made.pk).update(**fields)
+    made.refresh_from_db()
+    return Group(local_aws, made)
+
+
+class Follower:
+    """`logs --follow` as a process. Its lines arrive in `lines`."""
+
+    def __init__(self, deployment: object, *options: str) -> None:
+        command = [sys.executable, "-IS", str(CLI), "logs", str(deployment), "--follow", *options]
+        self.process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.lines: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.split()[2])
+
+    def wait_for(self, *words: str) -> None:
+        wait_for(lambda: set(words) <= set(self.lines), seconds=30)
+
+
+@pytest.fixture
+def follow(portal: Cli) -> Iterator[Callable[..., Follower]]:
+    started: list[Follower] = []
+
+    def start(deployment: object, *options: str) -> Follower:
+        started.append(Follower(deployment, *options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.communicate()
+
+
+def test_a_followed_log_loses_no_line_of_a_burst(group: Group, follow: Callable[..., Follower]) -> None:
+    burst = [f"b{number}" for number in range(1200)]
+    group.put("first", ago=300)
+    follower = follow(group.deployment.pk)
+    follower.wait_for("first")
+
+    group.put(*burst, ago=5, step=0.1)
+    follower.wait_for(burst[0], burst[-1])
+
+    assert follower.lines == ["first", *burst]
+
+
+def test_a_followed_log_has_late_lines_once(group: Group, follow: Callable[..., Follower]) -> None:
+    group.put("a", "b", "c", ago=60)
+    follower = follow(group.deployment.pk, "--limit", "2")
+    follower.wait_for("c")
+
+    group.put("late", task="slow", ago=60.5)
+    follower.wait_for("late")
+    group.put("d", ago=30)
+    follower.wait_for("d")
+
+    assert follower.lines == ["b", "c", "late", "d"]
+
+
+def test_a_followed_level_is_searched_without_gap(group: Group, follow: Callable[..., Follower]) -> None:
+    group.put("INFO-1", "[ERROR] first", ago=100)
+    follower = follow(group.deployment.pk, "--level", "error")
+    follower.wait_for("[ERROR]")
+
+    group.put("[ERROR]2", *(f"[INFO] {number}" for number in range(700)), "ERROR: last", ago=5, step=0.1)
+    follower.wait_for("ERROR:")
+
+    assert follower.lines == ["[ERROR]", "[ERROR]2", "ERROR:"]
+
+
+def test_a_limit_over_a_page_reads_further(portal: Cli, group: Group, capsys: Any) -> None:
+    group.put("[ERROR] rare", *(f"line {number}" for number in range(1100)), ago=5, step=0.1)
+
+    assert portal("logs", str(group.deployment.pk), "--limit", "700") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 700
+    assert portal("logs", str(group.deployment.pk), "--level", "ERROR") == 0
+    assert "ERROR    [ERROR] rare" in capsys.readouterr().out
