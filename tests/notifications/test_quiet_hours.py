@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from portal.models import AuditKind, User
 from portal.models.notifications import NotificationChannel, NotificationDelivery, NotificationKind
+from portal.notifications.outbox import MAX_PENDING
 from portal.notifications.quiet import QuietHours
 from tests.conftest import Cast, audited_changes
 from tests.notifications.conftest import deliver, deliver_now, deliveries, make_channel, send_notification, statuses
@@ -88,6 +89,33 @@ def test_only_urgent_messages_do_not_wait(
     deliver(newest(channel))
 
     assert newest(channel).status == ("pending" if status in ("SUCCESS", "ready") else "sent")
+
+
+def test_held_messages_do_not_push_out_urgent_ones(
+    channel: NotificationChannel, receiver: Outside, cast: Cast, client_for: SignIn
+) -> None:
+    success = {"kind": NotificationKind.UPGRADE_ENDED, "data": {"status": "SUCCESS"}}
+    for number in range(MAX_PENDING + 1):
+        send_notification(cast.acme, **(HELD if number % 2 else success))
+    pending = channel.deliveries.pending()
+    assert pending.count() == MAX_PENDING
+
+    send_notification(cast.acme, NotificationKind.UPGRADE_WAITING, data={"status": "IN_PROGRESS"})
+    send_notification(cast.acme, NotificationKind.UPGRADE_ENDED, data={"status": "FAILED"})
+    client_for(cast.admin).post(f"/o/acme/settings/channels/{channel.pk}/test")
+
+    for urgent in deliveries(channel)[-3:]:
+        assert deliver_now(urgent).status == "sent"
+    assert (pending.count(), len(receiver.requests)) == (MAX_PENDING, 3)
+
+
+def test_urgent_messages_have_a_limit_of_their_own(channel: NotificationChannel, cast: Cast) -> None:
+    for _ in range(MAX_PENDING + 1):
+        send_notification(cast.acme, NotificationKind.UPGRADE_WAITING, data={"status": "IN_PROGRESS"})
+
+    assert (channel.deliveries.pending().count(), newest(channel).failure) == (MAX_PENDING, "queue_full")
+    send_notification(cast.acme, **HELD)
+    assert newest(channel).status == "pending"
 
 
 def test_a_retry_waits_but_a_person_does_not(
