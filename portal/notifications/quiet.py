@@ -35,6 +35,8 @@ class QuietHours:
     def find_end(self, now: datetime) -> datetime | None:
         """Return when the quiet hours end that `now` is in; None outside of them.
 
+        On the day when the clocks go forward, a time in the hour left out counts as one hour later.
+
         >>> from datetime import UTC
         >>> hours = QuietHours(time(22), time(7), "Europe/Berlin")
         >>> hours.find_end(datetime(2026, 3, 28, 23, tzinfo=UTC)).astimezone(UTC).isoformat()

@@ -48,8 +48,25 @@ def newest(channel: NotificationChannel) -> NotificationDelivery:
         (("22:00", "07:00", "America/New_York"), "2026-01-06T04:00", "2026-01-06T12:00"),
         (("22:00", "07:00", "Asia/Kolkata"), "2026-01-05T17:00", "2026-01-06T01:30"),
         (("22:00", "07:00", "Europe/Berlin"), "2026-10-24T21:00", "2026-10-25T06:00"),
+        (("02:30", "07:00", "Europe/Berlin"), "2026-03-29T01:29", None),
+        (("02:30", "07:00", "Europe/Berlin"), "2026-03-29T01:30", "2026-03-29T05:00"),
+        (("02:30", "03:15", "Europe/Berlin"), "2026-03-29T01:05", None),
+        (("02:30", "03:15", "Europe/Berlin"), "2026-03-30T00:30", "2026-03-30T01:15"),
     ],
-    ids=["before", "begin", "evening", "morning", "end", "west", "east", "the clocks go back"],
+    ids=[
+        "before",
+        "begin",
+        "evening",
+        "morning",
+        "end",
+        "west",
+        "east",
+        "the clocks go back",
+        "before the begin in the hour left out",
+        "the begin in the hour left out",
+        "over before that",
+        "the day after",
+    ],
 )
 def test_quiet_hours_follow_the_clock_of_their_zone(hours: tuple[str, str, str], now: str, end: str | None) -> None:
     quiet = QuietHours(time.fromisoformat(hours[0]), time.fromisoformat(hours[1]), hours[2])
