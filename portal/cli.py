@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 SUCCESS, FAILED, USAGE, PARTIAL, NOT_VALIDATED, NOT_YET, REFUSED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
 EXIT_CODES = """exit codes:
-  0  done: the upgrade succeeded, or is as far as --for says
+  0  done: the upgrade succeeded, is as far as --for says, or is recorded with --no-wait
   1  FAILED, also when ECS rolled it back      5  still running when --timeout was over
   2  wrong arguments or settings               6  the portal refused the request
   3  PARTIAL: some services advanced           7  the portal did not answer, or something else did
@@ -540,10 +540,10 @@ def fits(value: Any, shape: Any) -> bool:
 
 
 def describe_refusal(body: Json) -> str:
-    """Return the sentence of the portal, and what is wrong with each field."""
+    """Return what is wrong with each field, else the sentence of the portal, which only names the fields."""
     errors = body["errors"].items() if fits(body.get("errors"), {}) else []
     fields = [f"{name}: {' '.join(sentences)}" for name, sentences in errors if fits(sentences, [str])]
-    return " ".join([body["detail"], *fields])
+    return str(" ".join(fields) or body["detail"])
 
 
 def read_seconds(text: str | None) -> int | None:

@@ -138,6 +138,11 @@ def test_approve_decides_at_the_pause_that_waits(portal: Cli, cast: Cast) -> Non
     assert upgrade.rollouts.get().decisions.get().decided_by_email == cast.operator.email
 
 
+def test_a_refused_value_is_named_without_more(portal: Cli, capsys: Any) -> None:
+    assert portal("deployments", "--status", "running well") == 6
+    assert capsys.readouterr().err.startswith("portal: status: Must be one of ")
+
+
 def test_lists_are_for_people_and_scripts(portal: Cli, cast: Cast, capsys: Any) -> None:
     deployment = make_deployment(cast, make_agent(cast, name="Mail\x1b[2J"), "ready")
 
