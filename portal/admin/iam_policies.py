@@ -8,12 +8,16 @@ from portal.aws.deadline import call_with_deadline
 from portal.aws.errors import AwsError
 from portal.aws.partitions import find_partition
 from portal.aws.policies import build_portal_policy, build_role_policy, build_trust_policy
-from portal.aws.sts import own_principal
+from portal.aws.sts import find_principal, own_arn
 from portal.models import Organization
 
 NO_CLUSTER = "Neither cluster nor stack is set. Fill in one of them first: the policy names the cluster."
 NO_PRINCIPAL = (
     "AWS did not say who the portal is, so the trust policy names an example. Replace it with the portal's role."
+)
+FROM_SESSION = (
+    "AWS names the portal's role without its path. Check its ARN in IAM: if it has a path, as role/ecs/portal has, put in "
+    "that ARN. Otherwise IAM refuses this policy."
 )
 NO_ROLES = (
     "The roles of agents are not set, so any role of the account that ECS tasks may use can be passed. Replace it with the "
@@ -41,7 +45,7 @@ def build_documents(organization: Organization) -> list[Document]:
     """
     if organization.cluster is None:
         return []
-    principal, is_known = find_own_principal(organization.deployment_region)
+    principal, doubts = find_own_principal(organization.deployment_region)
     role, external_id = organization.deployment_role_arn, organization.deployment_external_id
     account = (role or principal).split(":")[4]
     agents = (organization.deployment_execution_role_arn, organization.deployment_task_role_arn)
@@ -57,19 +61,21 @@ def build_documents(organization: Organization) -> list[Document]:
     if role:
         trust = build_trust_policy(principal=principal, external_id=external_id)
         documents += [
-            as_document(f"Trust policy of {role}", trust, *(() if is_known else (NO_PRINCIPAL,))),
+            as_document(f"Trust policy of {role}", trust, *doubts),
             as_document(f"Addition to the policy of {principal}", build_portal_policy(roles=[role])),
         ]
     return documents
 
 
-def find_own_principal(region: str) -> tuple[str, bool]:
-    """Return the ARN of the portal's own role or user, and whether AWS named it; otherwise an example."""
+def find_own_principal(region: str) -> tuple[str, list[str]]:
+    """Return the ARN of the portal's own role or user, or an example of one, and what staff must check about it."""
     try:
-        return call_with_deadline(lambda: own_principal(region), "sts:GetCallerIdentity", seconds=SECONDS), True
+        arn = call_with_deadline(lambda: own_arn(region), "sts:GetCallerIdentity", seconds=SECONDS)
     except AwsError:
         found = find_partition(region)
-        return f"arn:{found.name if found else 'aws'}:iam::111111111111:role/operations-portal", False
+        return f"arn:{found.name if found else 'aws'}:iam::111111111111:role/operations-portal", [NO_PRINCIPAL]
+    principal = find_principal(arn)
+    return principal, [FROM_SESSION] if principal != arn else []
 
 
 def role_partition(organization: Organization) -> str:

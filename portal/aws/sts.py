@@ -39,15 +39,15 @@ def read_clock(region: str) -> datetime:
         return parsedate_to_datetime(need(reply["ResponseMetadata"]["HTTPHeaders"], "date"))
 
 
-def own_principal(region: str) -> str:
-    """Return the ARN of the portal's own role or user, as a trust policy names it. *Costs* one call. *Raises* AwsError."""
+def own_arn(region: str) -> str:
+    """Return the ARN of the portal's own user, or of the session of its role. *Costs* one call. *Raises* AwsError."""
     reply = _get_caller(AwsTarget(region))
     with complete("sts:GetCallerIdentity"):
-        return find_principal(str(need(reply, "Arn")))
+        return str(need(reply, "Arn"))
 
 
 def find_principal(arn: str) -> str:
-    """Return the ARN of the role of a session. Other ARNs stay.
+    """Return the ARN of the role of a session, as a trust policy names it. Other ARNs stay.
 
     The session's ARN leaves out the role's path, so the result is wrong for a role that has one:
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html

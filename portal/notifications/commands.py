@@ -34,7 +34,7 @@ from portal.notifications.outbox import (
     delivery_for,
     link_to,
 )
-from portal.notifications.quiet import QuietHours, get_quiet_hours
+from portal.notifications.quiet import QuietHours, get_quiet_hours, like
 from portal.sealing import seal
 
 MAX_CHANNELS = 20
@@ -217,7 +217,9 @@ def test_channel(channel: NotificationChannel, *, actor: User) -> NotificationDe
         if not NotificationChannel.objects.filter(long_ago, pk=channel.pk).update(tested_at=Now()):
             message = f"{channel.name} was tested less than {TEST_SECONDS} seconds ago. Try again in a few seconds."
             raise PortalError("tested_already", message, 429, retry_after=TEST_SECONDS)
-        pending = NotificationChannel.objects.values_list(count_pending(), flat=True).get(pk=channel.pk)
+        pending = NotificationChannel.objects.values_list(
+            count_pending(like(NotificationKind.TEST, {})), flat=True
+        ).get(pk=channel.pk)
         message_row = delivery_for(
             organization,
             channel.pk,
@@ -265,7 +267,8 @@ def find_resend_refusal(delivery: NotificationDelivery) -> PortalError | None:
         return PortalError("not_failed", f"The message is {status}, so it cannot be sent again.", 409)
     if not delivery.channel.is_active:
         return PortalError("channel_off", f"{delivery.channel.name} is switched off. Switch it on first.", 409)
-    if delivery.channel.deliveries.pending().count() >= MAX_PENDING:
+    as_urgent = delivery.channel.deliveries.pending().filter(like(delivery.kind, delivery.data))
+    if as_urgent.count() >= MAX_PENDING:
         message = f"{MAX_PENDING} messages are already waiting for {delivery.channel.name}."
         return PortalError("queue_full", message, 409)
     return None

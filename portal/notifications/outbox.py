@@ -20,8 +20,10 @@ from portal.models.notifications import (
     NotificationDelivery,
     NotificationKind,
 )
+from portal.notifications.quiet import like
 
-# The most waiting messages of one channel. Further ones are recorded as failed, and can be sent again by hand later.
+# The most waiting messages of one channel, and as many urgent ones: those that quiet hours hold must not keep these out.
+# Further ones are recorded as failed, and can be sent again by hand later.
 MAX_PENDING = 100
 
 
@@ -47,7 +49,7 @@ def notify(
     *Costs* at most two queries.
     """
     # The lock prevents removal of a channel until the caller commits, and keeps the count below correct.
-    channels = make_channels(kind).read(organization=organization.pk)
+    channels = make_channels(kind, data.get("status")).read(organization=organization.pk)
     message = {
         "kind": kind,
         "subject": subject,
@@ -62,18 +64,21 @@ def notify(
 
 
 @cache
-def make_channels(kind: NotificationKind) -> Statement:
-    """Return the statement of the subscribed channels of an organization, which locks them: id and messages that wait."""
+def make_channels(kind: NotificationKind, status: str | None) -> Statement:
+    """Return the statement of the subscribed channels of an organization, which locks them.
+
+    Its rows are the id, and how many messages wait that are as urgent as one of this kind and status.
+    """
     channels = NotificationChannel.objects.filter(
         organization=Given("organization"), organization__is_active=True, is_active=True, events__contains=[kind.value]
     )
     locked = channels.select_for_update(of=("self",), no_key=True)
-    return Statement(locked.order_by("pk").values_list("pk", count_pending()))
+    return Statement(locked.order_by("pk").values_list("pk", count_pending(like(kind, {"status": status}))))
 
 
-def count_pending() -> Coalesce:
-    """Return an expression: the number of messages that wait for the channel of the outer query."""
-    pending = NotificationDelivery.objects.pending().filter(channel=models.OuterRef("pk")).order_by()
+def count_pending(condition: models.Q) -> Coalesce:
+    """Return an expression: how many messages that meet the condition wait for the channel of the outer query."""
+    pending = NotificationDelivery.objects.pending().filter(condition, channel=models.OuterRef("pk")).order_by()
     counted = pending.values("channel").annotate(count=models.Count("pk")).values("count")
     return Coalesce(models.Subquery(counted), 0)
 
@@ -81,7 +86,7 @@ def count_pending() -> Coalesce:
 def delivery_for(
     organization: Organization, channel_id: UUID, pending: int, message: dict[str, Any]
 ) -> NotificationDelivery:
-    """Return the row, due immediately. `pending`: the number of messages that wait for the channel."""
+    """Return the row, due immediately. `pending`: how many messages wait for the channel that are as urgent."""
     delivery = NotificationDelivery(channel_id=channel_id, organization=organization, **message)
     if pending >= MAX_PENDING:
         delivery.status, delivery.failure, delivery.ended_at = DeliveryStatus.FAILED, Failure.QUEUE_FULL, Now()

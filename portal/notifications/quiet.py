@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import Any
 
+from django.db.models import Q
+
 from portal.models.notifications import NotificationChannel, NotificationKind
 from portal.times import find_zone
 
@@ -33,6 +35,8 @@ class QuietHours:
     def find_end(self, now: datetime) -> datetime | None:
         """Return when the quiet hours end that `now` is in; None outside of them.
 
+        On the day when the clocks go forward, a time in the hour left out counts as one hour later.
+
         >>> from datetime import UTC
         >>> hours = QuietHours(time(22), time(7), "Europe/Berlin")
         >>> hours.find_end(datetime(2026, 3, 28, 23, tzinfo=UTC)).astimezone(UTC).isoformat()
@@ -58,3 +62,9 @@ def get_quiet_hours(channel: NotificationChannel) -> QuietHours | None:
 def is_urgent(kind: str, data: dict[str, Any]) -> bool:
     """Return whether the message is sent in quiet hours too: also the end of an upgrade that is not SUCCESS."""
     return kind in URGENT or (kind == NotificationKind.UPGRADE_ENDED and data.get("status") != "SUCCESS")
+
+
+def like(kind: str, data: dict[str, Any]) -> Q:
+    """Return the condition of deliveries that are as urgent as this one."""
+    urgent = Q(kind__in=URGENT) | (Q(kind=NotificationKind.UPGRADE_ENDED) & ~Q(data__status="SUCCESS"))
+    return urgent if is_urgent(kind, data) else ~urgent

@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html import unescape
 from typing import Any
 
 import pytest
 from django.test import Client
 
+from portal.aws import credentials
 from portal.aws.permissions import PERMISSIONS
 from portal.aws.policies import build_portal_policy, build_queue_by_name_policy, build_role_policy, build_trust_policy
 from portal.models import Organization, User
@@ -100,6 +101,29 @@ def test_the_policies_are_shown_while_aws_is_silent(platform: LocalAws, cast: Ca
 
     trust = policies[f"Trust policy of {cast.globex.deployment_role_arn}"]
     assert trust["Statement"][0]["Principal"] == {"AWS": f"{PORTAL}/operations-portal"}
+
+
+@pytest.fixture
+def role_of_the_portal(platform: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the portal run with a session of a role that has a path, as a task of ECS does."""
+    role = f"{PORTAL}/ecs/portal"
+    platform.seed(roles=[{"arn": role, "external_id": None}])
+    for name, value in platform.assume(role).items():
+        monkeypatch.setenv(name.upper(), value)
+    credentials._target_sessions.clear()
+    yield
+    credentials._target_sessions.clear()
+
+
+@pytest.mark.usefixtures("role_of_the_portal")
+def test_the_path_of_a_role_is_said_to_be_unknown(cast: Cast, client_for: SignedIn) -> None:
+    page = client_for(cast.staff).get(f"/admin/portal/organization/{cast.globex.pk}/iam-policies/").content.decode()
+
+    doubt = "if it has a path, as role/ecs/portal has, put in that ARN"
+    title = f"Trust policy of {cast.globex.deployment_role_arn}"
+    assert doubt in page.partition(f"<h2>{title}</h2>")[2].partition("<pre")[0]
+    assert page.count(doubt) == 1
+    assert f"{PORTAL}/portal" in page
 
 
 def test_an_organization_without_a_cluster_has_no_policies(cast: Cast, client_for: SignedIn) -> None:

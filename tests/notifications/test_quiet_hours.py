@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from portal.models import AuditKind, User
 from portal.models.notifications import NotificationChannel, NotificationDelivery, NotificationKind
+from portal.notifications.outbox import MAX_PENDING
 from portal.notifications.quiet import QuietHours
 from tests.conftest import Cast, audited_changes
 from tests.notifications.conftest import deliver, deliver_now, deliveries, make_channel, send_notification, statuses
@@ -47,8 +48,25 @@ def newest(channel: NotificationChannel) -> NotificationDelivery:
         (("22:00", "07:00", "America/New_York"), "2026-01-06T04:00", "2026-01-06T12:00"),
         (("22:00", "07:00", "Asia/Kolkata"), "2026-01-05T17:00", "2026-01-06T01:30"),
         (("22:00", "07:00", "Europe/Berlin"), "2026-10-24T21:00", "2026-10-25T06:00"),
+        (("02:30", "07:00", "Europe/Berlin"), "2026-03-29T01:29", None),
+        (("02:30", "07:00", "Europe/Berlin"), "2026-03-29T01:30", "2026-03-29T05:00"),
+        (("02:30", "03:15", "Europe/Berlin"), "2026-03-29T01:05", None),
+        (("02:30", "03:15", "Europe/Berlin"), "2026-03-30T00:30", "2026-03-30T01:15"),
     ],
-    ids=["before", "begin", "evening", "morning", "end", "west", "east", "the clocks go back"],
+    ids=[
+        "before",
+        "begin",
+        "evening",
+        "morning",
+        "end",
+        "west",
+        "east",
+        "the clocks go back",
+        "before the begin in the hour left out",
+        "the begin in the hour left out",
+        "over before that",
+        "the day after",
+    ],
 )
 def test_quiet_hours_follow_the_clock_of_their_zone(hours: tuple[str, str, str], now: str, end: str | None) -> None:
     quiet = QuietHours(time.fromisoformat(hours[0]), time.fromisoformat(hours[1]), hours[2])
@@ -88,6 +106,33 @@ def test_only_urgent_messages_do_not_wait(
     deliver(newest(channel))
 
     assert newest(channel).status == ("pending" if status in ("SUCCESS", "ready") else "sent")
+
+
+def test_held_messages_do_not_push_out_urgent_ones(
+    channel: NotificationChannel, receiver: Outside, cast: Cast, client_for: SignIn
+) -> None:
+    success = {"kind": NotificationKind.UPGRADE_ENDED, "data": {"status": "SUCCESS"}}
+    for number in range(MAX_PENDING + 1):
+        send_notification(cast.acme, **(HELD if number % 2 else success))
+    pending = channel.deliveries.pending()
+    assert pending.count() == MAX_PENDING
+
+    send_notification(cast.acme, NotificationKind.UPGRADE_WAITING, data={"status": "IN_PROGRESS"})
+    send_notification(cast.acme, NotificationKind.UPGRADE_ENDED, data={"status": "FAILED"})
+    client_for(cast.admin).post(f"/o/acme/settings/channels/{channel.pk}/test")
+
+    for urgent in deliveries(channel)[-3:]:
+        assert deliver_now(urgent).status == "sent"
+    assert (pending.count(), len(receiver.requests)) == (MAX_PENDING, 3)
+
+
+def test_urgent_messages_have_a_limit_of_their_own(channel: NotificationChannel, cast: Cast) -> None:
+    for _ in range(MAX_PENDING + 1):
+        send_notification(cast.acme, NotificationKind.UPGRADE_WAITING, data={"status": "IN_PROGRESS"})
+
+    assert (channel.deliveries.pending().count(), newest(channel).failure) == (MAX_PENDING, "queue_full")
+    send_notification(cast.acme, **HELD)
+    assert newest(channel).status == "pending"
 
 
 def test_a_retry_waits_but_a_person_does_not(
