@@ -19,7 +19,7 @@ from portal.aws.ecs import (
     ServiceDeployment,
     ServiceEvent,
 )
-from upgrades.states import TERMINAL, Outcome, Status
+from upgrades.states import NO_TASK_HAS_RUN, NO_TASK_RUNS, TERMINAL, Outcome, Status
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,7 @@ def _describe_early_success(configuration: DeploymentConfiguration, ran: str = "
 
 
 def _describe_no_task(has_run: bool) -> str:
-    verb = "runs" if has_run else "has run"
-    return f"No task of the new version {verb}: the desired count was 0 when the deployment ended."
+    return f"{NO_TASK_RUNS if has_run else NO_TASK_HAS_RUN}: the desired count was 0 when the deployment ended."
 
 
 def _judge_in_progress(deployment: ServiceDeployment) -> Verdict:

@@ -392,6 +392,30 @@ def test_no_task_of_the_new_version_has_run(cast: Cast, engine: Engine, platform
     assert "No task of the new version has run" in (rollout.rollout_reason or "")
 
 
+def test_a_success_without_a_task_is_named_everywhere(
+    cast: Cast, engine: Engine, platform: LocalAws, client_for: Callable[[User], Client]
+) -> None:
+    """API, history, page, timeline and notification say it. PostgreSQL and Python make the same sentence."""
+    channel = make_channel(cast.acme, by=cast.admin, events=["upgrade.ended"])
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.client().update_service(cluster=cast.acme.cluster, service=service_name(cast), desiredCount=0)
+    engine.run(upgrade)
+
+    client = client_for(cast.operator)
+    said = "Rolled out: agent service. No task of the new version has run: agent service."
+    ended = UpgradeEvent.objects.get(upgrade=upgrade, kind=EventKind.ENDED, rollout=None)
+
+    assert Upgrade.objects.get(pk=upgrade.pk).message == ended.message == said
+    assert client.get(f"{UPGRADE}/{upgrade.upgrade_id}").json()["message"] == said
+    assert client.get(f"{UPGRADE}s").json()["items"][0]["message"] == said
+    text = deliveries(channel)[0].text
+    assert said in text
+    assert "Completed. No task of the new version has run: the desired count was 0" in text
+    page = client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+    assert "Rolled out. No task of the new version has run: the desired count was 0" in page
+
+
 @pytest.mark.parametrize(("cleanup", "said"), [("DEFERRED", "Old tasks may drain"), ("BLOCKING", "Others may start")])
 def test_early_success_has_its_own_outcome(
     cast: Cast, engine: Engine, platform: LocalAws, cleanup: str, said: str
