@@ -21,6 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 FUNCTION = "arn:aws:lambda:eu-central-1:111111111111:function:validate"
 ROLE = "arn:aws:iam::111111111111:role/hooks"
+DESCRIBES = ("DescribeServiceDeployments",)
 STRATEGIES = {
     "BLUE_GREEN": {"bakeTimeInMinutes": 1},
     "LINEAR": {"bakeTimeInMinutes": 1, "linearConfiguration": {"stepPercent": 50.0, "stepBakeTimeInMinutes": 1}},
@@ -379,8 +380,15 @@ def test_a_list_of_deployments_is_enough_for_a_verdict(cast: Cast, engine: Engin
     assert engine.run(trigger(cast)).status == Status.SUCCESS
 
 
-def test_no_task_of_the_new_version_has_run(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    """A person sets the desired count to 0 just after the start."""
+@pytest.mark.parametrize("read", ["described", "no_requested_count", "listed_only", "neither"])
+def test_no_task_of_the_new_version_has_run(cast: Cast, engine: Engine, platform: LocalAws, read: str) -> None:
+    """A person sets the desired count to 0 just after the start. ECS may not report the deployment's requested count."""
+    denied = {"listed_only": DESCRIBES, "neither": (*DESCRIBES, "ListServiceDeployments")}
+    for action in denied.get(read, ()):
+        platform.fault("access_denied", action=action, account="111111111111")
+    if read == "no_requested_count":
+        member = "serviceDeployments.targetServiceRevision.requestedTaskCount"
+        platform.fault("member_left_out", action=DESCRIBES[0], member=member)
     upgrade = trigger(cast)
     engine.start(upgrade)
     platform.client().update_service(cluster=cast.acme.cluster, service=service_name(cast), desiredCount=0)

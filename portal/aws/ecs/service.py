@@ -89,6 +89,11 @@ class Service:
         return self.desired_count == 0 and not self.is_daemon
 
     @property
+    def is_idle(self) -> bool:
+        """Return whether the service runs no task and should run none, also as a DAEMON without a container instance."""
+        return self.desired_count == 0 == self.running_count
+
+    @property
     def is_foreign(self) -> bool:
         """Return whether only another controller may deploy the service."""
         return self.controller != OWN_CONTROLLER
