@@ -178,6 +178,10 @@ def _judge_in_progress(deployment: ServiceDeployment) -> Verdict:
             f"All new tasks run. ECS watches the alarms{f' ({alarms})' if alarms else ''} before it ends the rollout."
         )
         return Verdict(Status.IN_PROGRESS, None, _join(watches, said), is_resting=True)
+    if deployment.configuration is not None and deployment.configuration.strategy != ROLLING:
+        # ECS may leave the stage out, and its list has none. The deployment may pause, bake or shift traffic.
+        hidden = f"ECS does not say at which stage this {deployment.configuration.strategy} deployment is."
+        return Verdict(Status.IN_PROGRESS, None, _join(hidden, said), is_resting=True)
     return Verdict(Status.IN_PROGRESS, None, said, is_resting=bool(unknown))
 
 

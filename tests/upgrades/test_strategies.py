@@ -462,3 +462,41 @@ def test_early_success_is_known_without_its_record(
     rollout = upgrade.rollouts.get()
     assert (rollout.outcome, rollout.is_draining) == (Outcome.COMPLETED_EARLY, True)
     assert "Old tasks may drain" in (rollout.rollout_reason or "")
+
+
+@pytest.mark.parametrize("read", ["described", "no_stage", "listed_only"])
+def test_a_bake_without_a_stage_is_no_stall(
+    cast: Cast, engine: Engine, platform: LocalAws, settings: Any, read: str
+) -> None:
+    """The configuration says that ECS shifts traffic in stages, so a standstill proves nothing."""
+    settings.UPGRADE_STALL_SECONDS = 0
+    if read == "listed_only":
+        platform.fault("access_denied", action=DESCRIBES[0], account="111111111111")
+    if read == "no_stage":
+        platform.fault("member_left_out", action=DESCRIBES[0], member="serviceDeployments.lifecycleStage")
+    configure(platform, cast, strategy="BLUE_GREEN", bakeTimeInMinutes=30)
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    for _ in range(20):
+        engine.step()
+        platform.advance(60)
+
+    rollout = upgrade.rollouts.get()
+
+    assert (rollout.status, rollout.is_stalled) == (Status.IN_PROGRESS, False)
+    platform.clear_faults()
+    assert engine.run(upgrade).status == Status.SUCCESS
+
+
+def test_a_list_of_deployments_hides_no_progress(
+    cast: Cast, engine: Engine, platform: LocalAws, client_for: Callable[[User], Client]
+) -> None:
+    """ListServiceDeployments reports no counts. Those of the service's entry are kept."""
+    platform.fault("access_denied", action=DESCRIBES[0], account="111111111111")
+    upgrade = trigger(cast)
+
+    rollout = run_until(engine, upgrade, lambda rollout: rollout.target_running == rollout.desired_count, seconds=2)
+
+    assert (rollout.status, rollout.is_stalled) == (Status.IN_PROGRESS, False)
+    page = client_for(cast.operator).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+    assert f"{rollout.desired_count} of {rollout.desired_count} new tasks running" in page

@@ -35,6 +35,7 @@ class ServiceDeployment:
 
     ECS reports no `lifecycle_stage` and no weights for ROLLING. The weights are percentages of the traffic.
     `configuration` is the deployment's own copy, None if the reply has none. `answered_at`: as in ServicesReading.
+    `has_counts`: False for an entry of ListServiceDeployments, whose counts are not known.
     """
 
     arn: str
@@ -61,6 +62,7 @@ class ServiceDeployment:
     rollback_started_at: datetime | None = None
     alarms_status: str | None = None
     answered_at: datetime | None = None
+    has_counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def as_service_deployment(brief: ServiceDeploymentBrief) -> ServiceDeployment:
         breaker_threshold=0,
         triggered_alarms=(),
         rollback_reason=None,
+        has_counts=False,
     )
 
 
