@@ -210,19 +210,20 @@ def parse_service(raw: dict[str, Any]) -> Service:
     """Convert a service. Raises KeyError if a member that the portal needs is missing."""
     configuration = parse_configuration(raw.get("deploymentConfiguration") or {})
     controller = find_controller(raw)
-    # A service that another controller deploys may have neither member. Its deployments are not read.
+    # A service that another controller deploys may have none of these. Only its controller matters to an upgrade.
     own = raw
     if controller != OWN_CONTROLLER:
-        own = {**raw, "taskDefinition": raw.get("taskDefinition") or None, "deployments": []}
+        counts = {name: raw.get(name) or 0 for name in ("desiredCount", "runningCount", "pendingCount")}
+        own = {**raw, **counts, "taskDefinition": raw.get("taskDefinition") or None, "deployments": []}
     elif raw["status"] == "ACTIVE" and not raw["deployments"]:
         raise KeyError("deployments")  # every service that ECS deploys has one
     return Service(
         name=raw.get("serviceName") or last_part(raw["serviceArn"]),
         arn=need(raw, "serviceArn"),
         status=need(raw, "status"),
-        desired_count=raw["desiredCount"],
-        running_count=raw["runningCount"],
-        pending_count=raw["pendingCount"],
+        desired_count=own["desiredCount"],
+        running_count=own["runningCount"],
+        pending_count=own["pendingCount"],
         task_definition=need(own, "taskDefinition"),
         deployments=tuple(_deployment(entry) for entry in own["deployments"]),
         current_service_deployment=raw.get("currentServiceDeployment") or None,
