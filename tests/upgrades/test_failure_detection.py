@@ -16,6 +16,12 @@ SignIn = Callable[[User], Client]
 REASON = "the vendor asked for it"
 ALARMS = {"alarmNames": ["errors-5xx"], "enable": True, "rollback": True}
 PAUSE = {"targetType": "PAUSE", "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT"]}
+FUNCTION = {
+    "hookTargetArn": "arn:aws:lambda:eu-central-1:111111111111:function:validate",
+    "roleArn": "arn:aws:iam::111111111111:role/hooks",
+    "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT"],
+}
+STEPS = {"stepPercent": 50.0, "stepBakeTimeInMinutes": 6}
 EARLY = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
 BREAKER = {"enable": True, "rollback": True}
 OFF = {"enable": False, "rollback": False}
@@ -37,9 +43,14 @@ DETECTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "pass",
         "(CANARY: 1 pause, bake of 5 min; no alarms with rollback).",
     ),
+    "linear with alarms, a function and bakes of its steps": (
+        {"strategy": "LINEAR", "linearConfiguration": STEPS, "alarms": ALARMS, "lifecycleHooks": [FUNCTION]},
+        "pass",
+        "On for Agent service (LINEAR: alarms with rollback, 1 lifecycle hook; no bake).",
+    ),
     "linear without a bake": (
         {"strategy": "LINEAR", "bakeTimeInMinutes": 0, "alarms": ALARMS},
-        "fail",
+        "pass",
         "(LINEAR: alarms with rollback; no lifecycle hook, no bake).",
     ),
     "blue/green with a bake only": (

@@ -50,7 +50,7 @@ def service_name(cast: Cast) -> str:
 
 
 def trigger(cast: Cast, **options: Any) -> Upgrade:
-    """Trigger a forced upgrade. Pre-flight fails where neither alarms nor hooks and a bake are configured."""
+    """Trigger a forced upgrade. Pre-flight fails where neither alarms nor hooks are configured."""
     asked = {"force_new_deployment": True, "override_reason": "no failure detection"} | options
     return trigger_upgrade(cast.acme, actor=cast.operator, service="agent", **asked)
 

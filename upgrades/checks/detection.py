@@ -1,7 +1,7 @@
 """The failure detection of a service's deployments: what would end a failing rollout, by the service's strategy. Pure.
 
 The circuit breaker exists for ROLLING only. With the other strategies, alarms and lifecycle hooks detect a failure, and ECS
-can roll back within seconds while both versions run, which is until the end of the bake:
+can roll back within seconds while both versions run, which is until the end of the bake, if there is one:
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html
 """
 
@@ -34,7 +34,8 @@ def find_detection(configuration: DeploymentConfiguration) -> Detection:
     alarms, hooks = describe_alarms(configuration), describe_hooks(configuration)
     bake = f"bake of {configuration.bake_minutes} min" if configuration.bake_minutes else ""
     wanted = {"alarms with rollback": configuration.alarms_roll_back, "lifecycle hook": hooks, "bake": bake}
-    is_enough = bool((configuration.alarms_roll_back or hooks) and bake)
+    # Alarms and hooks end a failing rollout at earlier stages too, and at each step. The bake only gives them longer.
+    is_enough = bool(configuration.alarms_roll_back or hooks)
     return Detection(
         configuration.strategy,
         on=tuple(each for each in (alarms, hooks, bake) if each),
