@@ -83,6 +83,52 @@ def test_failure_detection_is_that_of_the_strategy(
     assert sentence in check["detail"]
 
 
+TARGET_GROUP = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:targetgroup/agent-{}/73e2d6bc24d8a067"
+RULE = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:listener-rule/app/a/1/2/{}"
+SHIFTED = {
+    "alternateTargetGroupArn": TARGET_GROUP.format(2),
+    "productionListenerRule": RULE.format("live"),
+    "testListenerRule": RULE.format("test"),
+    "roleArn": "arn:aws:iam::111111111111:role/load-balancing",
+}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "advanced", "said"),
+    [
+        ("BLUE_GREEN", SHIFTED, ""),
+        ("BLUE_GREEN", {**SHIFTED, "testListenerRule": ""}, "its load balancer has no test listener rule."),
+        (
+            "CANARY",
+            {},
+            "has no alternate target group, no production listener rule, no test listener rule, no role.",
+        ),
+        ("ROLLING", {}, ""),
+    ],
+)
+def test_what_a_load_balancer_lacks_is_named_but_fails_nothing(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, strategy: str, advanced: dict[str, str], said: str
+) -> None:
+    balancer = {"targetGroupArn": TARGET_GROUP.format(1), "containerName": "agent", "containerPort": 8080}
+    configuration = {"strategy": strategy, "bakeTimeInMinutes": 5, "alarms": ALARMS, "deploymentCircuitBreaker": OFF}
+    healthy.client().update_service(
+        cluster=cast.acme.cluster,
+        service=get_agent(cast),
+        deploymentConfiguration=configuration,
+        loadBalancers=[balancer | {"advancedConfiguration": advanced}],
+    )
+
+    check = ask(client_for(cast.viewer), service="agent")["circuit_breaker"]
+
+    assert check["status"] == "pass"
+    assert said in check["detail"]
+    assert ("load balancer" in check["detail"]) == bool(said)
+    evidence = check["evidence"]["agent"].get("load_balancers")
+    assert (evidence is None) == (strategy == "ROLLING")
+    assert evidence is None or evidence[0]["target_group"] == TARGET_GROUP.format(1)
+    assert evidence is None or evidence[0]["role"] == advanced.get("roleArn")
+
+
 def rolling_back(cast: Cast, platform: LocalAws, **configuration: Any) -> None:
     """Let ECS roll a deployment of the agent service back, as far as it starts the earlier tasks."""
     ecs, cluster = platform.client(), cast.acme.cluster

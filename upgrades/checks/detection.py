@@ -5,9 +5,19 @@ can roll back within seconds while both versions run, which is until the end of 
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from portal.aws.ecs import PAUSE_HOOK, ROLLING, SHIFTING, DeploymentConfiguration
+from portal.aws.ecs import PAUSE_HOOK, ROLLING, SHIFTING, DeploymentConfiguration, LoadBalancer
+
+# What ECS needs of a load balancer to shift its traffic, by the name of the member.
+SHIFT_PARTS = {
+    "target_group": "target group",
+    "alternate_target_group": "alternate target group",
+    "production_rule": "production listener rule",
+    "test_rule": "test listener rule",
+    "role": "role",
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,17 @@ def describe_hooks(configuration: DeploymentConfiguration) -> str:
     functions = len(configuration.hooks) - pauses
     counted = [(functions, "lifecycle hook"), (pauses, "pause")]
     return ", ".join(f"{count} {what}{'s' if count > 1 else ''}" for count, what in counted if count)
+
+
+def find_missing_parts(configuration: DeploymentConfiguration, balancers: Iterable[LoadBalancer]) -> list[str]:
+    """Return what the service's load balancers lack for the strategy to shift their traffic, and to move it back.
+
+    Without a test rule only test traffic is not shifted. Whether both target groups are on the rule is not known here,
+    because only Elastic Load Balancing says it.
+    """
+    if configuration.strategy not in SHIFTING:
+        return []
+    return [name for part, name in SHIFT_PARTS.items() if any(getattr(each, part) is None for each in balancers)]
 
 
 def describe_early_success(configuration: DeploymentConfiguration) -> str:

@@ -108,6 +108,7 @@ class RunningService:
     pending_count: int | None = None
     draining_count: int = 0
     configuration: ecs.DeploymentConfiguration | None = None
+    load_balancers: tuple[ecs.LoadBalancer, ...] = ()
     under_way: UnderWay | None = None
     is_daemon: bool = False
     controller: str | None = None
@@ -127,6 +128,7 @@ class RunningService:
         nested = {
             "configuration": ecs.DeploymentConfiguration.from_data(configuration) if configuration else None,
             "under_way": UnderWay(**under_way) if under_way else None,
+            "load_balancers": tuple(ecs.LoadBalancer(**each) for each in data["load_balancers"]),
         }
         return cls(**data | nested)
 
@@ -260,6 +262,7 @@ def translate_service(
         pending_count=live.pending_count,
         draining_count=live.draining_count,
         configuration=None if live.is_foreign else live.configuration,
+        load_balancers=live.load_balancers,
         under_way=under_way,
         is_daemon=live.is_daemon,
         controller=live.controller,

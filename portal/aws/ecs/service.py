@@ -6,7 +6,13 @@ from typing import Any
 
 from portal.aws.credentials import AwsTarget
 from portal.aws.ecs.calls import answered_at, batches, is_named_in, last_part, masked, read
-from portal.aws.ecs.configuration import ROLLING, DeploymentConfiguration, parse_configuration
+from portal.aws.ecs.configuration import (
+    ROLLING,
+    DeploymentConfiguration,
+    LoadBalancer,
+    parse_configuration,
+    parse_load_balancer,
+)
 from portal.aws.ecs.service_deployment import ROLLBACK_SUCCESSFUL, SUCCESSFUL, ServiceDeployment
 from portal.aws.errors import AwsMissing, complete, incomplete, need
 from portal.credential_shapes import mask_credentials
@@ -79,6 +85,7 @@ class Service:
     created_at: datetime | None = None
     scheduling: str = "REPLICA"
     current_revisions: tuple[str, ...] = ()
+    load_balancers: tuple[LoadBalancer, ...] = ()
 
     @property
     def is_daemon(self) -> bool:
@@ -256,6 +263,7 @@ def parse_service(raw: dict[str, Any]) -> Service:
         configuration=configuration,
         created_at=raw.get("createdAt") or None,
         scheduling=raw.get("schedulingStrategy") or "REPLICA",
+        load_balancers=tuple(parse_load_balancer(each) for each in raw.get("loadBalancers") or []),
     )
 
 
