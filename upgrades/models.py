@@ -232,6 +232,7 @@ class Upgrade(Revised):
         return describe_upgrade(
             Status(self.status),
             [(rollout.service, Status(rollout.status), rollout.outcome) for rollout in self.rollouts.all()],
+            reasons={rollout.service: rollout.rollout_reason for rollout in self.rollouts.all()},
             is_rollback=self.is_rollback,
         )
 

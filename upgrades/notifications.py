@@ -12,7 +12,7 @@ from portal.models.notifications import NotificationKind
 from portal.notifications import notify
 from upgrades.models import Kind, Rollout, Upgrade, UpgradeEvent
 from upgrades.outcome_texts import OUTCOME_TEXTS, UNCLEAR
-from upgrades.states import ROLLED_OUT, EventKind, Outcome, Status, describe_upgrade, inline_label
+from upgrades.states import ROLLED_OUT, EventKind, Outcome, Status, describe_upgrade, find_idle_end, inline_label
 
 NEXT_AFTER_OVERDUE = (
     "Next: find out on the upgrade's page what ECS waits for. Stop the upgrade to let ECS roll it back."
@@ -41,7 +41,8 @@ def notify_ended(upgrade: Upgrade, status: Status) -> None:
     """Notify that the upgrade ended. `status` is about to be written. The rollouts already have theirs."""
     rollouts = get_rollouts(upgrade)
     parts = [(rollout.service, Status(rollout.status), rollout.outcome) for rollout in rollouts]
-    summary = describe_upgrade(status, parts, is_rollback=upgrade.is_rollback)
+    reasons = {rollout.service: rollout.rollout_reason for rollout in rollouts}
+    summary = describe_upgrade(status, parts, reasons=reasons, is_rollback=upgrade.is_rollback)
     lines = [summary, *(describe_rollout(rollout) for rollout in rollouts), f"Next: {next_action(status, rollouts)}"]
     notify_upgrade(
         upgrade,
@@ -169,7 +170,8 @@ def describe_rollout(rollout: Rollout) -> str:
     moves = rollout.from_version and rollout.to_version and rollout.from_version != rollout.to_version
     versions = f", {rollout.from_version} to {rollout.to_version}" if moves else ""
     outcome = f" {Outcome(rollout.outcome).label}." if rollout.outcome and not rollout.error_message else ""
-    said = f" {rollout.error_message}" if rollout.error_message else ""
+    idle_end = rollout.rollout_reason if find_idle_end(rollout.rollout_reason) else None
+    said = f" {rollout.error_message or idle_end}" if rollout.error_message or idle_end else ""
     return f"{rollout.get_service_display()}{versions}: {Status(rollout.status).label}.{outcome}{said}"
 
 

@@ -14,7 +14,7 @@ verdicts.py judges a rollout. The checks before and after an upgrade follow the 
 https://docs.getaxonflow.com/docs/deployment/deployment-operations/
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db import models
@@ -225,12 +225,26 @@ def overall_status(rollouts: Collection[Status]) -> Status:
     return Status.PARTIAL if Status.SUCCESS in counted else Status.FAILED
 
 
+# A rollout's reason begins with one of these if the desired count was 0 when its deployment ended (verdicts.py).
+NO_TASK_HAS_RUN = "No task of the new version has run"
+NO_TASK_RUNS = "No task of the new version runs"
+
+
+def find_idle_end(reason: str | None) -> str | None:
+    """Return the sentence with which the reason says that no task of the new version runs, or None if it does not."""
+    return next((said for said in (NO_TASK_HAS_RUN, NO_TASK_RUNS) if (reason or "").startswith(said)), None)
+
+
 def describe_upgrade(
-    status: Status, rollouts: Sequence[tuple[str, Status, str | None]], *, is_rollback: bool = False
+    status: Status,
+    rollouts: Sequence[tuple[str, Status, str | None]],
+    *,
+    reasons: Mapping[str, str | None] | None = None,
+    is_rollback: bool = False,
 ) -> str:
     """Describe an upgrade's state in one or two sentences.
 
-    `rollouts`: service, status and outcome of each, in rolling order.
+    `rollouts`: service, status and outcome of each, in rolling order. `reasons`: the reason of each service's rollout.
     """
 
     def list_services(wanted: Status, *, but: Outcome | None = None, only: Outcome | None = None) -> str:
@@ -258,7 +272,13 @@ def describe_upgrade(
             first = f"Partial: {', '.join(part for part in (done and f'{done} {moved}', halted) if part)}."
         case _:
             first = f"Failed: {failed}." if failed else "Nothing was rolled."
+    succeeded = [service for service, its_status, _ in rollouts if its_status == Status.SUCCESS]
+    idle_ends = {service: find_idle_end((reasons or {}).get(service)) for service in succeeded}
     others = {
+        **{
+            said: ", ".join(inline_label(service) for service, idle_end in idle_ends.items() if idle_end == said)
+            for said in (NO_TASK_HAS_RUN, NO_TASK_RUNS)
+        },
         "Nothing to change": list_services(Status.SUCCESS, only=Outcome.NO_CHANGE),
         "Not attempted": list_services(Status.FAILED, only=Outcome.NOT_ATTEMPTED),
         "Skipped, disabled": list_services(Status.SKIPPED),

@@ -19,7 +19,7 @@ from portal.aws.ecs import (
     ServiceDeployment,
     ServiceEvent,
 )
-from upgrades.states import TERMINAL, Outcome, Status
+from upgrades.states import NO_TASK_HAS_RUN, NO_TASK_RUNS, TERMINAL, Outcome, Status
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def judge(
     stopped_by: str | None = None,
     shifted_at: datetime | None = None,
     has_run: bool = False,
+    is_idle: bool = False,
     failure: str | None = None,
 ) -> Verdict:
     """Judge a rollout by its own service deployment.
@@ -103,7 +104,8 @@ def judge(
     `superseded_by`: ARN of a deployment that was started later. The caller finds it only if this one has stopped.
     `stopped_by`: the person for whom this portal sent StopServiceDeployment.
     `shifted_at`: when all traffic was first seen on the new version. `has_run`: a task of it was seen running.
-    `failure`: why DescribeServices says that the deployment failed.
+    `is_idle`: the service runs no task and should run none. ECS may leave the deployment's own requested count out, or
+    keep that of an earlier time. `failure`: why DescribeServices says that the deployment failed.
 
     Only the deployment's own status decides. Stage, weights and counts explain: after a rollback, and at most stages of
     BLUE_GREEN, LINEAR and CANARY, `running == desired` too.
@@ -112,7 +114,7 @@ def judge(
     if state == "PENDING":
         return Verdict(Status.PENDING)
     if state == "SUCCESSFUL":
-        return _judge_successful(deployment, has_run=has_run)
+        return _judge_successful(deployment, has_run=has_run, is_idle=is_idle)
     if is_rolling_back(deployment):
         return _judge_rolled_back(deployment, stopped_by=stopped_by, shifted_at=shifted_at)
     if state == "STOPPED":
@@ -126,10 +128,10 @@ def judge(
     return Verdict(Status.IN_PROGRESS, None, unknown, is_resting=True)
 
 
-def _judge_successful(deployment: ServiceDeployment, *, has_run: bool) -> Verdict:
+def _judge_successful(deployment: ServiceDeployment, *, has_run: bool, is_idle: bool) -> Verdict:
     """Judge a deployment that ECS calls successful. Early success leaves old tasks, and some new ones to start."""
     configuration = deployment.configuration
-    if deployment.target_requested == 0 and deployment.target_running == 0:
+    if deployment.target_running == 0 and (deployment.target_requested == 0 or is_idle):
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, _join(_describe_no_task(has_run), deployment.status_reason))
     if configuration is None or not configuration.early_success:
         return Verdict(Status.SUCCESS, Outcome.COMPLETED, deployment.status_reason)
@@ -146,8 +148,7 @@ def _describe_early_success(configuration: DeploymentConfiguration, ran: str = "
 
 
 def _describe_no_task(has_run: bool) -> str:
-    verb = "runs" if has_run else "has run"
-    return f"No task of the new version {verb}: the desired count was 0 when the deployment ended."
+    return f"{NO_TASK_RUNS if has_run else NO_TASK_HAS_RUN}: the desired count was 0 when the deployment ended."
 
 
 def _judge_in_progress(deployment: ServiceDeployment) -> Verdict:
@@ -177,6 +178,10 @@ def _judge_in_progress(deployment: ServiceDeployment) -> Verdict:
             f"All new tasks run. ECS watches the alarms{f' ({alarms})' if alarms else ''} before it ends the rollout."
         )
         return Verdict(Status.IN_PROGRESS, None, _join(watches, said), is_resting=True)
+    if deployment.configuration is not None and deployment.configuration.strategy != ROLLING:
+        # ECS may leave the stage out, and its list has none. The deployment may pause, bake or shift traffic.
+        hidden = f"ECS does not say at which stage this {deployment.configuration.strategy} deployment is."
+        return Verdict(Status.IN_PROGRESS, None, _join(hidden, said), is_resting=True)
     return Verdict(Status.IN_PROGRESS, None, said, is_resting=bool(unknown))
 
 
@@ -322,12 +327,13 @@ def judge_by_id(
     strategy: str = ROLLING,
     configuration: DeploymentConfiguration | None = None,
     was_rolling_back: bool = False,
+    has_run: bool = False,
     stopped_by: str | None = None,
 ) -> Verdict:
     """Judge a rollout without service deployments: by the service's `ecs-svc/..` entries and its events.
 
     `baseline`: the ids that existed before the call. `since`: an event of this time or later is later than the baseline.
-    `stopped_by`: as for judge. `was_rolling_back`: an earlier read saw ECS roll the deployment back.
+    `stopped_by` and `has_run`: as for judge. `was_rolling_back`: an earlier read saw ECS roll the deployment back.
     `configuration`: how ECS deploys it, as far as is known.
 
     A rollback makes an earlier deployment PRIMARY again, under its own id, which is one of the baseline. Some imitations
@@ -345,13 +351,13 @@ def judge_by_id(
     baseline = older.union(baseline)
     events = _read_events(service, deployment_id, baseline=baseline, since=since)
     if deployment is not None and deployment.rollout_state == "COMPLETED":
-        return _complete(service, deployment.rollout_state_reason, configuration)
+        return _complete(service, deployment.rollout_state_reason, configuration, has_run=has_run)
     if events.completed:
-        return _complete(service, events.completed, configuration)
+        return _complete(service, events.completed, configuration, has_run=has_run)
     if primary is None:
         return NOT_SHOWN
     if primary.id == deployment_id:
-        return _judge_primary(service, primary, configuration, since=since)
+        return _judge_primary(service, primary, configuration, since=since, has_run=has_run)
     came_later = events.other or _came_later(service, deployment, known={deployment_id, primary.id, *baseline})
     if came_later and not events.failed and not was_rolling_back:
         return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {came_later}.")
@@ -368,9 +374,11 @@ def judge_by_id(
     return Verdict(Status.FAILED, Outcome.SUPERSEDED, f"Replaced by {primary.id}.")
 
 
-def _complete(service: Service, reason: str | None, configuration: DeploymentConfiguration | None) -> Verdict:
-    if service.desired_count == 0 == service.running_count:
-        return Verdict(Status.SUCCESS, Outcome.COMPLETED, _join(_describe_no_task(has_run=False), reason))
+def _complete(
+    service: Service, reason: str | None, configuration: DeploymentConfiguration | None, *, has_run: bool
+) -> Verdict:
+    if service.is_idle:
+        return Verdict(Status.SUCCESS, Outcome.COMPLETED, _join(_describe_no_task(has_run), reason))
     if configuration is not None and configuration.early_success:
         early = _describe_early_success(configuration)
         return Verdict(Status.SUCCESS, Outcome.COMPLETED_EARLY, _join(early, reason))
@@ -378,17 +386,22 @@ def _complete(service: Service, reason: str | None, configuration: DeploymentCon
 
 
 def _judge_primary(
-    service: Service, mine: Deployment, configuration: DeploymentConfiguration | None, *, since: datetime
+    service: Service,
+    mine: Deployment,
+    configuration: DeploymentConfiguration | None,
+    *,
+    since: datetime,
+    has_run: bool,
 ) -> Verdict:
     """Judge the deployment while it is the PRIMARY one."""
     if mine.is_rollback:
         # A later deployment is rolled back to this one. ECS rolls back only to a completed deployment.
-        return _complete(service, mine.rollout_state_reason, configuration)
+        return _complete(service, mine.rollout_state_reason, configuration, has_run=has_run)
     if mine.rollout_state == "FAILED":
         return Verdict(Status.FAILED, _find_failure_outcome(mine.rollout_state_reason), mine.rollout_state_reason)
     if mine.rollout_state is None and _is_steady(service, mine, since=since):
         why = "It is the only deployment, all its tasks run, and the service is steady."
-        verdict = _complete(service, why, configuration)
+        verdict = _complete(service, why, configuration, has_run=has_run)
         return replace(verdict, needs_confirmation=True)
     if mine.rollout_state in (None, "IN_PROGRESS", "COMPLETED"):
         return Verdict(Status.IN_PROGRESS, None, mine.rollout_state_reason)

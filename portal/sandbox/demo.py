@@ -94,6 +94,23 @@ def shorten_bake(configuration: dict[str, Any]) -> dict[str, Any]:
     return {**configuration, "bakeTimeInMinutes": max(1, round(minutes * PACE.tick))} if minutes else configuration
 
 
+def load_balancer(stack: str, account: str, region: str, part: str) -> dict[str, Any]:
+    """Return a load balancer with two target groups, between which ECS shifts the traffic of a service."""
+    balancing = f"arn:aws:elasticloadbalancing:{region}:{account}"
+    listener = f"{balancing}:listener-rule/app/{stack}/50dc6c495c0c9188"
+    return {
+        "targetGroupArn": f"{balancing}:targetgroup/{stack}-{part}-1/73e2d6bc24d8a067",
+        "containerName": part,
+        "containerPort": 8080,
+        "advancedConfiguration": {
+            "alternateTargetGroupArn": f"{balancing}:targetgroup/{stack}-{part}-2/8a4f1c0e95b7d263",
+            "productionListenerRule": f"{listener}/f2f7dc8efc522ab2/{part}-live",
+            "testListenerRule": f"{listener}/0467ef3c8400ae65/{part}-test",
+            "roleArn": f"arn:aws:iam::{account}:role/{stack}-load-balancing",
+        },
+    }
+
+
 def service_seed(stack: str, account: str, region: str, service: dict[str, Any]) -> dict[str, Any]:
     part = service["part"]
     registry = f"{account}.dkr.ecr.{region}.amazonaws.com"
@@ -105,6 +122,7 @@ def service_seed(stack: str, account: str, region: str, service: dict[str, Any])
         "image": f"{registry}/axonflow-{part}:{service['version']}",
         "desired_count": service["desired_count"],
         "deployment_configuration": shorten_bake(STRATEGIES.get((stack, part), {})),
+        "load_balancers": [load_balancer(stack, account, region, part)] if (stack, part) in STRATEGIES else [],
         "cpu": service["cpu"],
         "memory": service["memory"],
         "environment": {"STACK": stack, "AWS_REGION": region, "LOG_LEVEL": "info", "DEPLOYMENT_MODE": "saas"},

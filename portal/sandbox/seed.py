@@ -40,6 +40,7 @@ SERVICE_FIELDS: dict[str, type | tuple[type, ...]] = {
     "minimum_percent": int,
     "maximum_percent": int,
     "deployment_configuration": dict,
+    "load_balancers": list,
     "cpu": str,
     "memory": str,
     "environment": dict,
@@ -153,6 +154,7 @@ def seed_service(sandbox: Sandbox, key: ServiceKey, body: Json) -> Service:
         "deploymentController": {"type": body.get("controller") or "ECS"},
         "schedulingStrategy": body.get("scheduling") or "REPLICA",
         "deploymentConfiguration": seeded_configuration(body),
+        "loadBalancers": body.get("load_balancers"),
         "tags": [{"key": name, "value": str(value)} for name, value in (body.get("tags") or {}).items()],
     }
     plan = moto_state.plan_revision(key.account, key.region, arn)

@@ -24,8 +24,10 @@ from portal.aws.sts import caller_account
 from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
-from tests.replay import Change, Read, Replay, replaying
-from tests.upgrades.conftest import PREFLIGHT, VERSIONS, make_upgrade
+from tests.replay import Change, Read, Replay, read_or_error, replaying
+from tests.upgrades.conftest import PREFLIGHT, VERSIONS, Door, make_upgrade
+from tests.upgrades.rollouts import get_service_name
+from tests.upgrades.test_other_controllers import hand_over
 from tests.upgrades.test_strategies import configure, decide, is_baking, is_waiting, pause, run_until, trigger
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.inventory.diffs import Diff, ask
@@ -49,6 +51,7 @@ PAGES = [
 NONE_YET = (None, Outcome.ROLLING_BACK)
 # The status of a page whose other checks do not run in tests.
 UNHEALTHY = {"/health": 503}
+NAMES_CONTROLLER = {"services.deploymentController", "services.deploymentController.type"}
 CONNECTION = "/admin/portal/organization/{}/test-connection/"
 
 
@@ -430,3 +433,39 @@ def test_what_ecs_left_out_is_named(cast: Cast, platform: LocalAws, client_for: 
     for name in ("cluster_and_services", "steady", "circuit_breaker"):
         assert checks[name]["status"] == "unknown"
         assert "Agent service (desiredCount)" in checks[name]["detail"]
+
+
+@pytest.mark.parametrize("controller", ["EXTERNAL", "CODE_DEPLOY", "EXPRESS"])
+def test_no_absent_member_hides_another_controller(
+    cast: Cast, platform: LocalAws, replay: Replay, controller: str
+) -> None:
+    """Whatever else the reply lacks, the portal knows that it cannot upgrade the service, unless the entry says nothing."""
+    hand_over(platform, cast, controller)
+    target, cluster, name = cast.acme.aws_target, str(cast.acme.cluster), get_service_name(cast, "orchestrator")
+    read = partial(ecs.describe_services, target, cluster, [name])
+    assert read().services[name].is_foreign
+    identifying = {"services", "services.serviceArn", "services.status"}
+    identifying |= {"services.resourceManagementType"} if controller == "EXPRESS" else NAMES_CONTROLLER
+
+    hidden = []
+    for change in replay.changes("DescribeServices"):
+        replay.change = change
+        service = read_or_error(read).services.get(name)
+        if (service is None or not service.is_foreign) and ".".join(change.path) not in identifying:
+            hidden.append(str(change))
+    replay.change = None
+
+    assert hidden == []
+
+
+@pytest.mark.parametrize("member", ["desiredCount", "runningCount", "pendingCount"])
+def test_another_controller_is_refused_without_counts(
+    cast: Cast, platform: LocalAws, client_for: SignIn, door: Door, member: str
+) -> None:
+    hand_over(platform, cast, "EXTERNAL", service="agent")
+    platform.fault("member_left_out", action="DescribeServices", member=f"services.{member}")
+
+    response = door.trigger(client_for(cast.operator), cast.acme, service="agent", override_reason="start anyway")
+
+    assert response.status_code == 400
+    assert "deployed by another controller (EXTERNAL)" in door.get_text(response)

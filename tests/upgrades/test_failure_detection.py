@@ -17,6 +17,12 @@ SignIn = Callable[[User], Client]
 REASON = "the vendor asked for it"
 ALARMS = {"alarmNames": ["errors-5xx"], "enable": True, "rollback": True}
 PAUSE = {"targetType": "PAUSE", "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT"]}
+FUNCTION = {
+    "hookTargetArn": "arn:aws:lambda:eu-central-1:111111111111:function:validate",
+    "roleArn": "arn:aws:iam::111111111111:role/hooks",
+    "lifecycleStages": ["POST_TEST_TRAFFIC_SHIFT"],
+}
+STEPS = {"stepPercent": 50.0, "stepBakeTimeInMinutes": 6}
 EARLY = {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "DEFERRED"}
 BREAKER = {"enable": True, "rollback": True}
 OFF = {"enable": False, "rollback": False}
@@ -38,9 +44,14 @@ DETECTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "pass",
         "(CANARY: 1 pause, bake of 5 min; no alarms with rollback).",
     ),
+    "linear with alarms, a function and bakes of its steps": (
+        {"strategy": "LINEAR", "linearConfiguration": STEPS, "alarms": ALARMS, "lifecycleHooks": [FUNCTION]},
+        "pass",
+        "On for Agent service (LINEAR: alarms with rollback, 1 lifecycle hook; no bake).",
+    ),
     "linear without a bake": (
         {"strategy": "LINEAR", "bakeTimeInMinutes": 0, "alarms": ALARMS},
-        "fail",
+        "pass",
         "(LINEAR: alarms with rollback; no lifecycle hook, no bake).",
     ),
     "blue/green with a bake only": (
@@ -71,6 +82,52 @@ def test_failure_detection_is_that_of_the_strategy(
 
     assert check["status"] == status
     assert sentence in check["detail"]
+
+
+TARGET_GROUP = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:targetgroup/agent-{}/73e2d6bc24d8a067"
+RULE = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:listener-rule/app/a/1/2/{}"
+SHIFTED = {
+    "alternateTargetGroupArn": TARGET_GROUP.format(2),
+    "productionListenerRule": RULE.format("live"),
+    "testListenerRule": RULE.format("test"),
+    "roleArn": "arn:aws:iam::111111111111:role/load-balancing",
+}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "advanced", "said"),
+    [
+        ("BLUE_GREEN", SHIFTED, ""),
+        ("BLUE_GREEN", {**SHIFTED, "testListenerRule": ""}, "its load balancer has no test listener rule."),
+        (
+            "CANARY",
+            {},
+            "has no alternate target group, no production listener rule, no test listener rule, no role.",
+        ),
+        ("ROLLING", {}, ""),
+    ],
+)
+def test_what_a_load_balancer_lacks_is_named_but_fails_nothing(
+    cast: Cast, healthy: LocalAws, client_for: SignIn, strategy: str, advanced: dict[str, str], said: str
+) -> None:
+    balancer = {"targetGroupArn": TARGET_GROUP.format(1), "containerName": "agent", "containerPort": 8080}
+    configuration = {"strategy": strategy, "bakeTimeInMinutes": 5, "alarms": ALARMS, "deploymentCircuitBreaker": OFF}
+    healthy.client().update_service(
+        cluster=cast.acme.cluster,
+        service=get_agent(cast),
+        deploymentConfiguration=configuration,
+        loadBalancers=[balancer | {"advancedConfiguration": advanced}],
+    )
+
+    check = ask(client_for(cast.viewer), service="agent")["circuit_breaker"]
+
+    assert check["status"] == "pass"
+    assert said in check["detail"]
+    assert ("load balancer" in check["detail"]) == bool(said)
+    evidence = check["evidence"]["agent"].get("load_balancers")
+    assert (evidence is None) == (strategy == "ROLLING")
+    assert evidence is None or evidence[0]["target_group"] == TARGET_GROUP.format(1)
+    assert evidence is None or evidence[0]["role"] == advanced.get("roleArn")
 
 
 def rolling_back(cast: Cast, platform: LocalAws, **configuration: Any) -> None:

@@ -1,11 +1,16 @@
 """Upgrades to a version while a deployment from outside the portal is in progress or has failed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from django.test import Client
 
+from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
+from tests.upgrades import plan
+from tests.upgrades.preflight_checks import ask
 from tests.upgrades.versions import REGISTRY, deploy, get_place, plain_definition, running_digests, service_now, trigger
 from upgrades.states import Outcome, Status
 
@@ -94,3 +99,57 @@ def test_a_version_that_ecs_rolled_back_to_is_no_change(cast: Cast, engine: Engi
     upgrade = engine.run(trigger(cast, version="v9.9.0"))
 
     assert upgrade.rollouts.get().outcome == Outcome.NO_CHANGE
+
+
+def deploy_blue_green(local_aws: LocalAws, cast: Cast, until: str) -> None:
+    """Deploy v9.9.1 BLUE_GREEN outside the portal, until this status or stage. All its tasks run then."""
+    alarms = {"alarmNames": ["errors-5xx"], "enable": True, "rollback": False}
+    off = {"enable": False, "rollback": False}
+    configuration = {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 1, "deploymentCircuitBreaker": off}
+    client, place = local_aws.client(), get_place(cast)
+    client.update_service(**place, deploymentConfiguration=configuration | {"alarms": alarms})
+    if until == "STOPPED":
+        local_aws.fault("alarm", **place, times=1, stage="BAKE_TIME")
+    start_outside(local_aws, cast, f"{REGISTRY}/axonflow-agent:v9.9.1")
+    for _ in range(300):
+        own = local_aws.deployments(place["cluster"])[place["service"]]["deployments"][0]
+        if until == own["status"] or (until == own["stage"] and own["finished_at"] is None):
+            return
+        local_aws.advance(1)
+    raise AssertionError(own)
+
+
+@pytest.mark.parametrize(
+    ("until", "denied", "state", "is_no_change"),
+    [
+        ("SUCCESSFUL", False, "steady", True),
+        ("SUCCESSFUL", True, "steady", False),
+        ("CLEAN_UP", False, "rolling", False),
+        ("STOPPED", False, "failed", False),
+    ],
+)
+def test_only_its_own_record_ends_a_blue_green_deployment(
+    cast: Cast,
+    engine: Engine,
+    platform: LocalAws,
+    client_for: Callable[[User], Client],
+    until: str,
+    denied: bool,
+    state: str,
+    is_no_change: bool,
+) -> None:
+    """All desired tasks run v9.9.1 in each case. Page, pre-flight and engine agree."""
+    deploy_blue_green(platform, cast, until)
+    if denied:
+        platform.fault("access_denied", action="DescribeServiceDeployments", account="111111111111")
+    client = client_for(cast.operator)
+
+    page = plan.ask(client, "service=agent&version=v9.9.1")
+    steady = ask(client, service="agent")["steady"]
+    upgrade = engine.run(trigger(cast, override_reason="it is deployed again"))
+
+    assert steady["evidence"]["agent"]["state"] == state
+    assert ("No task would be replaced" in page) == is_no_change
+    rollout: Any = upgrade.rollouts.get()
+    assert (rollout.outcome == Outcome.NO_CHANGE) == is_no_change
+    assert rollout.attempts == (0 if is_no_change else 1)

@@ -491,7 +491,32 @@ def test_an_observed_rollback_stays_one_after_it_ended() -> None:
     ],
 )
 def test_a_deployment_ends_well_when_ecs_has_finished_it(deployments: list[Deployment], expected: bool) -> None:
-    assert service_with(*deployments).has_ended_well is expected
+    assert service_with(*deployments).has_ended_well(None) is expected
+
+
+UNSTATED = replace(entry("new", primary=True, state="-"), rollout_state=None)
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (own_deployment("SUCCESSFUL", target_revision="r:2"), True),
+        (own_deployment("SUCCESSFUL"), True),
+        (own_deployment("SUCCESSFUL", target_revision="r:1"), False),
+        (own_deployment("ROLLBACK_SUCCESSFUL", target_revision="r:1", rollback_revision="r:2"), True),
+        (own_deployment("ROLLBACK_SUCCESSFUL", target_revision="r:2", rollback_revision="r:1"), False),
+        (own_deployment("IN_PROGRESS", target_revision="r:2", lifecycle_stage="CLEAN_UP"), False),
+        (own_deployment("STOPPED", target_revision="r:2"), False),
+        (own_deployment("ROLLBACK_FAILED", target_revision="r:2"), False),
+        (None, False),
+    ],
+)
+def test_without_a_rollout_state_its_own_record_decides(own: ServiceDeployment | None, expected: bool) -> None:
+    """All tasks run in each of these cases."""
+    configuration = DeploymentConfiguration(strategy="BLUE_GREEN")
+    service = replace(service_with(UNSTATED), configuration=configuration, current_revisions=("r:2",))
+
+    assert service.has_ended_well(own) is expected
 
 
 # --- validation ------------------------------------------------------------------------------------------------------

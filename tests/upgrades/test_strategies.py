@@ -21,6 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 FUNCTION = "arn:aws:lambda:eu-central-1:111111111111:function:validate"
 ROLE = "arn:aws:iam::111111111111:role/hooks"
+DESCRIBES = ("DescribeServiceDeployments",)
 STRATEGIES = {
     "BLUE_GREEN": {"bakeTimeInMinutes": 1},
     "LINEAR": {"bakeTimeInMinutes": 1, "linearConfiguration": {"stepPercent": 50.0, "stepBakeTimeInMinutes": 1}},
@@ -49,7 +50,7 @@ def service_name(cast: Cast) -> str:
 
 
 def trigger(cast: Cast, **options: Any) -> Upgrade:
-    """Trigger a forced upgrade. Pre-flight fails where neither alarms nor hooks and a bake are configured."""
+    """Trigger a forced upgrade. Pre-flight fails where neither alarms nor hooks are configured."""
     asked = {"force_new_deployment": True, "override_reason": "no failure detection"} | options
     return trigger_upgrade(cast.acme, actor=cast.operator, service="agent", **asked)
 
@@ -379,8 +380,15 @@ def test_a_list_of_deployments_is_enough_for_a_verdict(cast: Cast, engine: Engin
     assert engine.run(trigger(cast)).status == Status.SUCCESS
 
 
-def test_no_task_of_the_new_version_has_run(cast: Cast, engine: Engine, platform: LocalAws) -> None:
-    """A person sets the desired count to 0 just after the start."""
+@pytest.mark.parametrize("read", ["described", "no_requested_count", "listed_only", "neither"])
+def test_no_task_of_the_new_version_has_run(cast: Cast, engine: Engine, platform: LocalAws, read: str) -> None:
+    """A person sets the desired count to 0 just after the start. ECS may not report the deployment's requested count."""
+    denied = {"listed_only": DESCRIBES, "neither": (*DESCRIBES, "ListServiceDeployments")}
+    for action in denied.get(read, ()):
+        platform.fault("access_denied", action=action, account="111111111111")
+    if read == "no_requested_count":
+        member = "serviceDeployments.targetServiceRevision.requestedTaskCount"
+        platform.fault("member_left_out", action=DESCRIBES[0], member=member)
     upgrade = trigger(cast)
     engine.start(upgrade)
     platform.client().update_service(cluster=cast.acme.cluster, service=service_name(cast), desiredCount=0)
@@ -390,6 +398,30 @@ def test_no_task_of_the_new_version_has_run(cast: Cast, engine: Engine, platform
     rollout = upgrade.rollouts.get()
     assert (rollout.status, rollout.outcome) == (Status.SUCCESS, Outcome.COMPLETED)
     assert "No task of the new version has run" in (rollout.rollout_reason or "")
+
+
+def test_a_success_without_a_task_is_named_everywhere(
+    cast: Cast, engine: Engine, platform: LocalAws, client_for: Callable[[User], Client]
+) -> None:
+    """API, history, page, timeline and notification say it. PostgreSQL and Python make the same sentence."""
+    channel = make_channel(cast.acme, by=cast.admin, events=["upgrade.ended"])
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    platform.client().update_service(cluster=cast.acme.cluster, service=service_name(cast), desiredCount=0)
+    engine.run(upgrade)
+
+    client = client_for(cast.operator)
+    said = "Rolled out: agent service. No task of the new version has run: agent service."
+    ended = UpgradeEvent.objects.get(upgrade=upgrade, kind=EventKind.ENDED, rollout=None)
+
+    assert Upgrade.objects.get(pk=upgrade.pk).message == ended.message == said
+    assert client.get(f"{UPGRADE}/{upgrade.upgrade_id}").json()["message"] == said
+    assert client.get(f"{UPGRADE}s").json()["items"][0]["message"] == said
+    text = deliveries(channel)[0].text
+    assert said in text
+    assert "Completed. No task of the new version has run: the desired count was 0" in text
+    page = client.get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+    assert "Rolled out. No task of the new version has run: the desired count was 0" in page
 
 
 @pytest.mark.parametrize(("cleanup", "said"), [("DEFERRED", "Old tasks may drain"), ("BLOCKING", "Others may start")])
@@ -430,3 +462,41 @@ def test_early_success_is_known_without_its_record(
     rollout = upgrade.rollouts.get()
     assert (rollout.outcome, rollout.is_draining) == (Outcome.COMPLETED_EARLY, True)
     assert "Old tasks may drain" in (rollout.rollout_reason or "")
+
+
+@pytest.mark.parametrize("read", ["described", "no_stage", "listed_only"])
+def test_a_bake_without_a_stage_is_no_stall(
+    cast: Cast, engine: Engine, platform: LocalAws, settings: Any, read: str
+) -> None:
+    """The configuration says that ECS shifts traffic in stages, so a standstill proves nothing."""
+    settings.UPGRADE_STALL_SECONDS = 0
+    if read == "listed_only":
+        platform.fault("access_denied", action=DESCRIBES[0], account="111111111111")
+    if read == "no_stage":
+        platform.fault("member_left_out", action=DESCRIBES[0], member="serviceDeployments.lifecycleStage")
+    configure(platform, cast, strategy="BLUE_GREEN", bakeTimeInMinutes=30)
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+    for _ in range(20):
+        engine.step()
+        platform.advance(60)
+
+    rollout = upgrade.rollouts.get()
+
+    assert (rollout.status, rollout.is_stalled) == (Status.IN_PROGRESS, False)
+    platform.clear_faults()
+    assert engine.run(upgrade).status == Status.SUCCESS
+
+
+def test_a_list_of_deployments_hides_no_progress(
+    cast: Cast, engine: Engine, platform: LocalAws, client_for: Callable[[User], Client]
+) -> None:
+    """ListServiceDeployments reports no counts. Those of the service's entry are kept."""
+    platform.fault("access_denied", action=DESCRIBES[0], account="111111111111")
+    upgrade = trigger(cast)
+
+    rollout = run_until(engine, upgrade, lambda rollout: rollout.target_running == rollout.desired_count, seconds=2)
+
+    assert (rollout.status, rollout.is_stalled) == (Status.IN_PROGRESS, False)
+    page = client_for(cast.operator).get(f"/o/acme/upgrades/{upgrade.upgrade_id}/").content.decode()
+    assert f"{rollout.desired_count} of {rollout.desired_count} new tasks running" in page

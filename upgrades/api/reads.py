@@ -100,7 +100,7 @@ ENTRY: Fields = {
     "created_at": UtcMicroseconds("created_at"),
 }
 # What the sentences follow from.
-FACTS: Fields = {name: name for name in ("service", "status", "outcome", "error_message")}
+FACTS: Fields = {name: name for name in ("service", "status", "outcome", "rollout_reason", "error_message")}
 CHECK: Fields = {
     "stage": "stage",
     "check": "name",
@@ -162,7 +162,9 @@ def with_sentences(text: str) -> Json:
     record: Json = json.loads(text)
     services = record["services"]
     states = [(each["service"], Status(each["status"]), each["outcome"]) for each in services]
-    record["message"] = describe_upgrade(Status(record["status"]), states, is_rollback=record["kind"] == Kind.ROLLBACK)
+    reasons = {each["service"]: each["rollout_reason"] for each in services}
+    is_rollback = record["kind"] == Kind.ROLLBACK
+    record["message"] = describe_upgrade(Status(record["status"]), states, reasons=reasons, is_rollback=is_rollback)
     record["error_message"] = describe_errors(
         (each["service"], each["outcome"], each["error_message"]) for each in services
     )

@@ -1,13 +1,23 @@
 """The failure detection of a service's deployments: what would end a failing rollout, by the service's strategy. Pure.
 
 The circuit breaker exists for ROLLING only. With the other strategies, alarms and lifecycle hooks detect a failure, and ECS
-can roll back within seconds while both versions run, which is until the end of the bake:
+can roll back within seconds while both versions run, which is until the end of the bake, if there is one:
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from portal.aws.ecs import PAUSE_HOOK, ROLLING, SHIFTING, DeploymentConfiguration
+from portal.aws.ecs import PAUSE_HOOK, ROLLING, SHIFTING, DeploymentConfiguration, LoadBalancer
+
+# What ECS needs of a load balancer to shift its traffic, by the name of the member.
+SHIFT_PARTS = {
+    "target_group": "target group",
+    "alternate_target_group": "alternate target group",
+    "production_rule": "production listener rule",
+    "test_rule": "test listener rule",
+    "role": "role",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,8 @@ def find_detection(configuration: DeploymentConfiguration) -> Detection:
     alarms, hooks = describe_alarms(configuration), describe_hooks(configuration)
     bake = f"bake of {configuration.bake_minutes} min" if configuration.bake_minutes else ""
     wanted = {"alarms with rollback": configuration.alarms_roll_back, "lifecycle hook": hooks, "bake": bake}
-    is_enough = bool((configuration.alarms_roll_back or hooks) and bake)
+    # Alarms and hooks end a failing rollout at earlier stages too, and at each step. The bake only gives them longer.
+    is_enough = bool(configuration.alarms_roll_back or hooks)
     return Detection(
         configuration.strategy,
         on=tuple(each for each in (alarms, hooks, bake) if each),
@@ -64,6 +75,17 @@ def describe_hooks(configuration: DeploymentConfiguration) -> str:
     functions = len(configuration.hooks) - pauses
     counted = [(functions, "lifecycle hook"), (pauses, "pause")]
     return ", ".join(f"{count} {what}{'s' if count > 1 else ''}" for count, what in counted if count)
+
+
+def find_missing_parts(configuration: DeploymentConfiguration, balancers: Iterable[LoadBalancer]) -> list[str]:
+    """Return what the service's load balancers lack for the strategy to shift their traffic, and to move it back.
+
+    Without a test rule only test traffic is not shifted. Whether both target groups are on the rule is not known here,
+    because only Elastic Load Balancing says it.
+    """
+    if configuration.strategy not in SHIFTING:
+        return []
+    return [name for part, name in SHIFT_PARTS.items() if any(getattr(each, part) is None for each in balancers)]
 
 
 def describe_early_success(configuration: DeploymentConfiguration) -> str:

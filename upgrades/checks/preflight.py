@@ -20,13 +20,13 @@ from django.db.models import Q
 from django.utils import timezone
 
 from portal import soft_cache
-from portal.aws.ecs import DeploymentConfiguration
+from portal.aws.ecs import SHIFTING, DeploymentConfiguration, LoadBalancer
 from portal.database.statements import Given, Statement
 from portal.models import Organization
 from portal.request_id import request_pool
 from portal.templatetags.formatting import duration
 from portal.times import utc
-from upgrades.checks.detection import describe_early_success, find_detection
+from upgrades.checks.detection import describe_early_success, find_detection, find_missing_parts
 from upgrades.checks.draining import describe_draining
 from upgrades.checks.probes import (
     BROKEN,
@@ -298,7 +298,7 @@ def check_detection(rows: list[RunningService]) -> Finding:
     Without it, a rollout that cannot succeed continues until the deadline.
     """
     known = [(row, row.configuration, find_detection(row.configuration)) for row in rows if row.configuration]
-    facts = {row.service: build_detection_facts(configuration) for row, configuration, _ in known}
+    facts = {row.service: build_detection_facts(configuration, row.load_balancers) for row, configuration, _ in known}
     if rows and all(row.not_supported for row in rows):
         return Finding(UNKNOWN, OTHER_CONTROLLER, facts)
     off = [f"{row.label} ({detection})" for row, _, detection in known if detection.is_enough is False]
@@ -315,10 +315,16 @@ def check_detection(rows: list[RunningService]) -> Finding:
     sentences = [f"On for {', '.join(labels)} ({detection})." for detection, labels in services_by_detection.items()]
     early = [(row.label, describe_early_success(configuration)) for row, configuration, _ in known]
     sentences += [f"{label}: {meaning}" for label, meaning in early if meaning]
+    lacking = [(row.label, find_missing_parts(configuration, row.load_balancers)) for row, configuration, _ in known]
+    sentences += [
+        f"{label}: its load balancer has no {', no '.join(missing)}." for label, missing in lacking if missing
+    ]
     return Finding(PASS, " ".join(sentences), facts)
 
 
-def build_detection_facts(configuration: DeploymentConfiguration) -> dict[str, Any]:
+def build_detection_facts(
+    configuration: DeploymentConfiguration, load_balancers: tuple[LoadBalancer, ...]
+) -> dict[str, Any]:
     """Return the evidence. `enabled` and `rolls_back` are those of the circuit breaker."""
     facts: dict[str, Any] = {
         "strategy": configuration.strategy,
@@ -329,6 +335,9 @@ def build_detection_facts(configuration: DeploymentConfiguration) -> dict[str, A
         "hooks": [hook.target_type for hook in configuration.hooks],
         "bake_minutes": configuration.bake_minutes,
     }
+    if configuration.strategy in SHIFTING and load_balancers:
+        facts["load_balancers"] = [asdict(each) for each in load_balancers]
+        facts["load_balancers_lack"] = find_missing_parts(configuration, load_balancers)
     early = {"healthy_percent": configuration.healthy_percent, "source_cleanup": configuration.source_cleanup}
     return facts | ({"early_success": early} if configuration.early_success else {})
 

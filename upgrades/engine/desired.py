@@ -12,7 +12,7 @@ from portal.aws.ecr import parse_image
 from portal.aws.errors import AwsRefused
 from portal.aws.revisions import is_same, read_revision, register_revision
 from upgrades.engine.lease import RolloutLease
-from upgrades.engine.observe import read_digests
+from upgrades.engine.observe import read_current_deployment, read_digests
 from upgrades.inventory.images import (
     RegistryLimited,
     RequestedImage,
@@ -34,7 +34,7 @@ class RunningVersion:
 
     `digests`: the digests of its running tasks, empty if not known. `digest`: the one that all of them run.
     `has_ended_well`: ECS has finished deploying the service's task definition. Until then ECS may be about to replace
-    the running tasks, so they prove nothing.
+    the running tasks, so they prove nothing. False if the upgrade is forced, because then it does not matter.
     """
 
     version: str | None
@@ -72,10 +72,12 @@ def read_version(lease: RolloutLease, definition: ecs.TaskDefinition) -> str | N
 def read_running_version(lease: RolloutLease, service: ecs.Service, definition: ecs.TaskDefinition) -> RunningVersion:
     """Return what the service runs, from its running tasks.
 
-    If the tasks cannot be read, use the digest in the task definition, if it has one.
+    If the tasks cannot be read, use the digest in the task definition, if it has one. A forced upgrade rolls in any case.
     """
     digests = read_digests(lease, definition) or get_pinned_digests(lease, definition)
-    return RunningVersion(read_version(lease, definition), digests, service.has_ended_well)
+    is_forced = lease.rollout.upgrade.force_new_deployment
+    has_ended_well = not is_forced and service.has_ended_well(read_current_deployment(lease, service))
+    return RunningVersion(read_version(lease, definition), digests, has_ended_well)
 
 
 def get_pinned_digests(lease: RolloutLease, definition: ecs.TaskDefinition) -> set[str]:

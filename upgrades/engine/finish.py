@@ -127,10 +127,8 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
     """Update the upgrade from its rollouts. The caller holds the lock on its row. An ended upgrade is never changed."""
     if upgrade.status in TERMINAL:
         return
-    rollouts = [
-        (service, Status(its_status), outcome)
-        for service, its_status, outcome in upgrade.rollouts.values_list("service", "status", "outcome")
-    ]
+    rows = list(upgrade.rollouts.values_list("service", "status", "outcome", "rollout_reason"))
+    rollouts = [(service, Status(its_status), outcome) for service, its_status, outcome, _ in rows]
     statuses = [its_status for _, its_status, _ in rollouts]
     status = overall_status(statuses)
     fields: dict[str, Any] = {
@@ -142,7 +140,9 @@ def refresh_upgrade(upgrade: Upgrade) -> None:
         fields["started_at"] = Now()
     if status in TERMINAL:
         fields["completed_at"] = Now()
-        record_event(upgrade, EventKind.ENDED, describe_upgrade(status, rollouts, is_rollback=upgrade.is_rollback))
+        reasons = {service: reason for service, _, _, reason in rows}
+        said = describe_upgrade(status, rollouts, reasons=reasons, is_rollback=upgrade.is_rollback)
+        record_event(upgrade, EventKind.ENDED, said)
         notify_ended(upgrade, status)
     if any(getattr(upgrade, name) != value for name, value in fields.items()):
         Upgrade.objects.filter(pk=upgrade.pk).update(**fields)

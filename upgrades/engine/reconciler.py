@@ -586,6 +586,7 @@ def judge_deployment(
     by = get_stopper_email(rollout) if rollout.stop_sent_at else None
     if by is None and (deployment is None or deployment.status in ENDED_BY_PERSON):
         by = find_decider(rollout)
+    has_run = rollout.target_running > 0
     if deployment is not None:
         is_stopped = deployment.status == "STOPPED"
         later = find_successor(lease, service, deployment) if is_stopped else None
@@ -594,7 +595,8 @@ def judge_deployment(
             superseded_by=later,
             stopped_by=by,
             shifted_at=rollout.traffic_shifted_at,
-            has_run=rollout.target_running > 0,
+            has_run=has_run,
+            is_idle=service is not None and service.is_idle,
             failure=read_failure(lease, service) if is_stopped else None,
         )
     if service is not None and rollout.deployment_id:
@@ -606,6 +608,7 @@ def judge_deployment(
             strategy=rollout.strategy or service.configuration.strategy,
             configuration=recall_configuration(rollout),
             was_rolling_back=rollout.outcome == Outcome.ROLLING_BACK,
+            has_run=has_run,
             stopped_by=by,
         )
     # ECS reports neither its ARN nor its id. That proves nothing, so only the deadline ends the rollout.

@@ -86,7 +86,8 @@ class RunningService:
     `containers`: the images, by container, that an upgrade moves (images.own_containers), the own one among them.
 
     `digests`: the number of running tasks by digest, empty if not known. `pinned`: the digest in the task definition, if it
-    has one. `names`: the versions of these digests. `is_settled`: no deployment is in progress.
+    has one. `names`: the versions of these digests. `is_settled`: no deployment is in progress. `has_ended_well`: as in
+    ecs.Service.
     """
 
     service: str
@@ -103,11 +104,13 @@ class RunningService:
     pending_count: int | None = None
     draining_count: int = 0
     configuration: ecs.DeploymentConfiguration | None = None
+    load_balancers: tuple[ecs.LoadBalancer, ...] = ()
     under_way: UnderWay | None = None
     is_daemon: bool = False
     controller: str | None = None
     left_out: str | None = None
     is_settled: bool = False
+    has_ended_well: bool = False
     pinned: str | None = None
     digests: dict[str, int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -121,6 +124,7 @@ class RunningService:
         nested = {
             "configuration": ecs.DeploymentConfiguration.from_data(configuration) if configuration else None,
             "under_way": UnderWay(**under_way) if under_way else None,
+            "load_balancers": tuple(ecs.LoadBalancer(**each) for each in data["load_balancers"]),
         }
         return cls(**data | nested)
 
@@ -178,37 +182,33 @@ def describe_running_services(organization: Organization, cluster: str, recorded
     """
     rows = build_unknown_services(organization)
     found = ecs.describe_services(organization.aws_target, cluster, [row.service_name for row in rows])
-    under_way = find_under_way(organization, list(found.services.values()))
-    return [translate_service(organization, row, found, recorded, under_way.get(row.service_name)) for row in rows]
+    current = read_current_deployments(organization, list(found.services.values()))
+    return [translate_service(organization, row, found, recorded, current) for row in rows]
 
 
-def find_under_way(organization: Organization, services: list[ecs.Service]) -> dict[str, UnderWay]:
-    """Return the deployment that ECS carries out for each service that has one.
+def read_current_deployments(
+    organization: Organization, services: list[ecs.Service]
+) -> dict[str, ecs.ServiceDeployment]:
+    """Return the current service deployments, by ARN, of the services whose entries do not say all about them.
 
-    *Costs* one AWS call if a service may have one. If ECS does not describe it, the service's entries must do.
+    *Costs* one AWS call if there are any. If ECS does not describe them, the services' entries must do.
     """
     unsure = [service for service in services if may_be_under_way(service)]
     arns = [service.current_service_deployment for service in unsure if service.current_service_deployment]
-    described: dict[str, ecs.ServiceDeployment] = {}
     try:
-        described = ecs.describe_service_deployments(organization.aws_target, arns) if arns else {}
+        return ecs.describe_service_deployments(organization.aws_target, arns) if arns else {}
     except AwsError as error:
         logger.info("service deployments of %s not read: %s", organization.slug, error)
-    each = {service.name: judge_under_way(service, described) for service in unsure}
-    return {name: under_way for name, under_way in each.items() if under_way}
+        return {}
 
 
 def may_be_under_way(service: ecs.Service) -> bool:
-    """Return whether only its service deployment can prove that nothing is in progress.
-
-    ECS reports a rolloutState for ROLLING only.
-    """
-    has_state = service.primary is not None and service.primary.rollout_state is not None
-    return not service.is_foreign and not (has_state and is_settled(service))
+    """Return whether only its service deployment can prove that nothing is in progress."""
+    return not service.is_foreign and not (service.has_rollout_state and is_settled(service))
 
 
-def judge_under_way(service: ecs.Service, described: dict[str, ecs.ServiceDeployment]) -> UnderWay | None:
-    own = described.get(service.current_service_deployment or "")
+def judge_under_way(service: ecs.Service, own: ecs.ServiceDeployment | None) -> UnderWay | None:
+    """Return the deployment that ECS carries out. `own`: the service's current service deployment, None if not read."""
     newest = service.primary
     if own is not None and own.status not in ENDED:
         hook = find_open_hook(own)
@@ -229,57 +229,68 @@ def translate_service(
     row: RunningService,
     found: ecs.ServicesReading,
     recorded: Names,
-    under_way: UnderWay | None,
+    deployments: dict[str, ecs.ServiceDeployment],
 ) -> RunningService:
     if row.service_name in found.left_out:
         return replace(row, left_out=found.left_out[row.service_name])
     live = found.services.get(row.service_name)
     if live is None:
         return replace(row, state="missing")
+    current = deployments.get(live.current_service_deployment or "")
+    under_way = judge_under_way(live, current)
     images: dict[str, str] = {}
     if live.task_definition is not None:
         images = read_task_definition(organization, live.task_definition).images
     image = own_image(images, row.service)
     return replace(
         row,
-        state=get_state(live, under_way),
+        state=get_state(live, under_way, current),
         version=find_version(organization.aws_target, image, row.service, names=recorded),
         container=own_container(images, row.service),
         image=image,
         containers=own_containers(images, row.service),
         pinned=parse_image(image).digest if image else None,
-        is_settled=under_way is None and is_settled(live),
+        is_settled=under_way is None and is_settled(live, current),
+        has_ended_well=live.has_ended_well(current),
         task_definition=live.task_definition,
         desired_count=live.desired_count,
         running_count=live.running_count,
         pending_count=live.pending_count,
         draining_count=live.draining_count,
         configuration=None if live.is_foreign else live.configuration,
+        load_balancers=live.load_balancers,
         under_way=under_way,
         is_daemon=live.is_daemon,
         controller=live.controller,
     )
 
 
-def get_state(live: ecs.Service, under_way: UnderWay | None) -> str:
+def get_state(live: ecs.Service, under_way: UnderWay | None, current: ecs.ServiceDeployment | None) -> str:
     if live.is_foreign:
         return "not_supported"
     if live.is_switched_off:
         return "disabled"
     if under_way is None and live.draining_count:
         return "draining"
-    if under_way or not is_settled(live):
+    if under_way or not is_settled(live, current):
         return "rolling"
-    if live.primary is not None and live.primary.rollout_state == "FAILED":
+    if has_failed(live, current):
         return "failed"
     return "steady" if live.running_count >= live.desired_count else "degraded"
 
 
-def is_settled(live: ecs.Service) -> bool:
+def is_settled(live: ecs.Service, current: ecs.ServiceDeployment | None = None) -> bool:
     """Return whether no deployment is in progress: one that completed, or a failed one that ECS leaves as it is."""
     states = {entry.rollout_state for entry in live.deployments}
-    failed = live.primary is not None and live.primary.rollout_state == "FAILED"
-    return not live.is_foreign and "IN_PROGRESS" not in states and (failed or len(live.deployments) == 1)
+    is_one = len(live.deployments) == 1
+    return not live.is_foreign and "IN_PROGRESS" not in states and (is_one or has_failed(live, current))
+
+
+def has_failed(live: ecs.Service, current: ecs.ServiceDeployment | None) -> bool:
+    """Return whether the newest deployment failed and ECS left it so. Without a rolloutState, `current` says it."""
+    if live.has_rollout_state or current is None:
+        return live.primary is not None and live.primary.rollout_state == "FAILED"
+    return current.has_failed
 
 
 def read_task_definition(organization: Organization, arn: str) -> ecs.TaskDefinition:

@@ -23,8 +23,6 @@ from upgrades.pages.rollout_stages import describe_planned_strategy, least_minut
 from upgrades.scope import Change, Scope, left_out, not_needed, smallest_scope
 from upgrades.states import ALL_SERVICES, OPEN, PlatformService, get_services, inline_label
 
-NOT_ENDED_WELL = ("rolling", "failed", "draining")
-
 
 @dataclass(frozen=True)
 class Choices:
@@ -320,7 +318,7 @@ def find_effect(
     if requested is None or (requested.image is None and requested.version is not None):
         return "unknown"
     # The same rule as in the engine (engine/desired.py): only a service whose deployment has ended well stays as it is.
-    return "none" if now.runs_already(requested) and now.state not in NOT_ENDED_WELL else "replace"
+    return "none" if now.runs_already(requested) and now.has_ended_well else "replace"
 
 
 def with_diffs(

@@ -20,7 +20,7 @@ from upgrades.pages.rollout_stages import (
     describe_timeout,
 )
 from upgrades.pages.timeline import Line, fold_events
-from upgrades.states import EventKind, Outcome, Phase, Status
+from upgrades.states import EventKind, Outcome, Phase, Status, find_idle_end
 
 EVENTS_SHOWN = 20
 STALL_REASONS_SHOWN = 3
@@ -200,6 +200,8 @@ def describe_tasks(rollout: Rollout) -> str:
 def describe_end(rollout: Rollout) -> str:
     if rollout.error_message:
         return rollout.error_message  # outcome, ECS's reason, and why the last task stopped
+    if find_idle_end(rollout.rollout_reason):
+        return f"Rolled out. {rollout.rollout_reason}"
     if rollout.outcome == Outcome.COMPLETED and not rollout.desired_count:
         return "Rolled out. No task runs, because none is desired."
     if rollout.outcome == Outcome.COMPLETED:

@@ -12,6 +12,7 @@ from portal.aws.ecs.configuration import (
     SHIFTING,
     ConfiguredHook,
     DeploymentConfiguration,
+    LoadBalancer,
 )
 from portal.aws.ecs.service import (
     Cluster,
@@ -58,6 +59,7 @@ __all__ = [
     "Deployment",
     "DeploymentConfiguration",
     "LifecycleHook",
+    "LoadBalancer",
     "LogPlace",
     "RunningTask",
     "Service",

@@ -54,6 +54,32 @@ class DeploymentConfiguration:
         return cls(**data | {"hooks": hooks, "alarm_names": tuple(data["alarm_names"])})
 
 
+@dataclass(frozen=True)
+class LoadBalancer:
+    """A load balancer of a service, by ARN, with what ECS needs to shift its traffic between two revisions.
+
+    The production rule is the listener's rule, of a Network Load Balancer the listener:
+    https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_AdvancedConfiguration.html.
+    """
+
+    target_group: str | None
+    alternate_target_group: str | None = None
+    production_rule: str | None = None
+    test_rule: str | None = None
+    role: str | None = None
+
+
+def parse_load_balancer(raw: dict[str, Any]) -> LoadBalancer:
+    advanced = raw.get("advancedConfiguration") or {}
+    return LoadBalancer(
+        target_group=raw.get("targetGroupArn") or None,
+        alternate_target_group=advanced.get("alternateTargetGroupArn") or None,
+        production_rule=advanced.get("productionListenerRule") or None,
+        test_rule=advanced.get("testListenerRule") or None,
+        role=advanced.get("roleArn") or None,
+    )
+
+
 def parse_configuration(raw: dict[str, Any]) -> DeploymentConfiguration:
     """Convert a deploymentConfiguration, with ECS's defaults for members that are missing."""
     strategy = raw.get("strategy") or ROLLING

@@ -6,7 +6,14 @@ from typing import Any
 
 from portal.aws.credentials import AwsTarget
 from portal.aws.ecs.calls import answered_at, batches, is_named_in, last_part, masked, read
-from portal.aws.ecs.configuration import DeploymentConfiguration, parse_configuration
+from portal.aws.ecs.configuration import (
+    ROLLING,
+    DeploymentConfiguration,
+    LoadBalancer,
+    parse_configuration,
+    parse_load_balancer,
+)
+from portal.aws.ecs.service_deployment import ROLLBACK_SUCCESSFUL, SUCCESSFUL, ServiceDeployment
 from portal.aws.errors import AwsMissing, complete, incomplete, need
 from portal.credential_shapes import mask_credentials
 
@@ -77,6 +84,8 @@ class Service:
     configuration: DeploymentConfiguration = field(default_factory=DeploymentConfiguration)
     created_at: datetime | None = None
     scheduling: str = "REPLICA"
+    current_revisions: tuple[str, ...] = ()
+    load_balancers: tuple[LoadBalancer, ...] = ()
 
     @property
     def is_daemon(self) -> bool:
@@ -89,6 +98,11 @@ class Service:
         return self.desired_count == 0 and not self.is_daemon
 
     @property
+    def is_idle(self) -> bool:
+        """Return whether the service runs no task and should run none, also as a DAEMON without a container instance."""
+        return self.desired_count == 0 == self.running_count
+
+    @property
     def is_foreign(self) -> bool:
         """Return whether only another controller may deploy the service."""
         return self.controller != OWN_CONTROLLER
@@ -98,22 +112,39 @@ class Service:
         return next((deployment for deployment in self.deployments if deployment.status == "PRIMARY"), None)
 
     @property
-    def has_ended_well(self) -> bool:
-        """Return whether the newest deployment has completed and no other one is in progress or has tasks left.
+    def has_rollout_state(self) -> bool:
+        """Return whether ECS says here how the newest deployment goes; otherwise only its service deployment says it.
 
         ECS returns no rolloutState for services with a Classic Load Balancer and for deployments other than rolling ones:
-        https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html. In that case there must be exactly
-        one deployment, with all its desired tasks running. While traffic shifts or bakes, ECS still lists the earlier one.
+        https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html.
+        """
+        return self.primary is not None and self.primary.rollout_state is not None
+
+    def has_ended_well(self, current: ServiceDeployment | None) -> bool:
+        """Return whether the newest deployment has completed and no other one is in progress or has tasks left.
+
+        `current`: the current service deployment, None if it was not read. It decides if there is no rolloutState. Running
+        tasks prove nothing: all new ones run during a clean-up, and after an alarm without rollback too. Only for a rolling
+        service whose service deployment cannot be read, one deployment with all its desired tasks is taken as completed.
         """
         newest = self.primary
         if newest is None or newest.task_definition != self.task_definition:
             return False
         others = [deployment for deployment in self.deployments if deployment is not newest]
-        if newest.rollout_state is None:
-            return not others and newest.pending_count == 0 and newest.running_count == self.desired_count
+        if newest.rollout_state is None and current is None:
+            is_whole = newest.pending_count == 0 and newest.running_count == self.desired_count
+            return self.configuration.strategy == ROLLING and not others and is_whole
         if any(other.rollout_state == "IN_PROGRESS" or other.running_count or other.pending_count for other in others):
             return False
+        if newest.rollout_state is None:
+            return current is not None and self._is_left_by(current)
         return newest.rollout_state == "COMPLETED"
+
+    def _is_left_by(self, ended: ServiceDeployment) -> bool:
+        """Return whether the service deployment ended well, and with a revision that the service still has."""
+        is_known = bool(ended.settled_revision and self.current_revisions)
+        is_left = not is_known or ended.settled_revision in self.current_revisions
+        return ended.status in (SUCCESSFUL, ROLLBACK_SUCCESSFUL) and is_left
 
     @property
     def earlier_tasks(self) -> int:
@@ -205,22 +236,24 @@ def parse_service(raw: dict[str, Any]) -> Service:
     """Convert a service. Raises KeyError if a member that the portal needs is missing."""
     configuration = parse_configuration(raw.get("deploymentConfiguration") or {})
     controller = find_controller(raw)
-    # A service that another controller deploys may have neither member. Its deployments are not read.
+    # A service that another controller deploys may have none of these. Only its controller matters to an upgrade.
     own = raw
     if controller != OWN_CONTROLLER:
-        own = {**raw, "taskDefinition": raw.get("taskDefinition") or None, "deployments": []}
+        counts = {name: raw.get(name) or 0 for name in ("desiredCount", "runningCount", "pendingCount")}
+        own = {**raw, **counts, "taskDefinition": raw.get("taskDefinition") or None, "deployments": []}
     elif raw["status"] == "ACTIVE" and not raw["deployments"]:
         raise KeyError("deployments")  # every service that ECS deploys has one
     return Service(
         name=raw.get("serviceName") or last_part(raw["serviceArn"]),
         arn=need(raw, "serviceArn"),
         status=need(raw, "status"),
-        desired_count=raw["desiredCount"],
-        running_count=raw["runningCount"],
-        pending_count=raw["pendingCount"],
+        desired_count=own["desiredCount"],
+        running_count=own["runningCount"],
+        pending_count=own["pendingCount"],
         task_definition=need(own, "taskDefinition"),
         deployments=tuple(_deployment(entry) for entry in own["deployments"]),
         current_service_deployment=raw.get("currentServiceDeployment") or None,
+        current_revisions=tuple(each["arn"] for each in raw.get("currentServiceRevisions") or [] if each.get("arn")),
         events=tuple(
             ServiceEvent(id=event["id"], created_at=event["createdAt"], message=mask_credentials(event["message"]))
             for event in raw.get("events", [])
@@ -230,6 +263,7 @@ def parse_service(raw: dict[str, Any]) -> Service:
         configuration=configuration,
         created_at=raw.get("createdAt") or None,
         scheduling=raw.get("schedulingStrategy") or "REPLICA",
+        load_balancers=tuple(parse_load_balancer(each) for each in raw.get("loadBalancers") or []),
     )
 
 

@@ -12,6 +12,8 @@ from portal.aws.ecs.configuration import DeploymentConfiguration, parse_configur
 from portal.aws.errors import complete, translated
 
 ARNS_PER_CALL = 20
+SUCCESSFUL, STOPPED = "SUCCESSFUL", "STOPPED"
+ROLLBACK_SUCCESSFUL, ROLLBACK_FAILED = "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class ServiceDeployment:
 
     ECS reports no `lifecycle_stage` and no weights for ROLLING. The weights are percentages of the traffic.
     `configuration` is the deployment's own copy, None if the reply has none. `answered_at`: as in ServicesReading.
+    `has_counts`: False for an entry of ListServiceDeployments, whose counts are not known.
     """
 
     arn: str
@@ -59,8 +62,20 @@ class ServiceDeployment:
     test_weight: float | None = None
     source_production_weight: float | None = None
     rollback_started_at: datetime | None = None
+    rollback_revision: str | None = None
     alarms_status: str | None = None
     answered_at: datetime | None = None
+    has_counts: bool = True
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether ECS ended it and did not restore an earlier revision."""
+        return self.status in (STOPPED, ROLLBACK_FAILED)
+
+    @property
+    def settled_revision(self) -> str | None:
+        """Return the revision with which the service was left: the target, or what ECS rolled back to."""
+        return self.rollback_revision if self.status == ROLLBACK_SUCCESSFUL else self.target_revision
 
 
 @dataclass(frozen=True)
@@ -131,6 +146,7 @@ def as_service_deployment(brief: ServiceDeploymentBrief) -> ServiceDeployment:
         breaker_threshold=0,
         triggered_alarms=(),
         rollback_reason=None,
+        has_counts=False,
     )
 
 
@@ -203,6 +219,7 @@ def _service_deployment(raw: dict[str, Any]) -> ServiceDeployment:
         test_weight=target.get("requestedTestTrafficWeight"),
         source_production_weight=sum(source_weights) if source_weights else None,
         rollback_started_at=rollback.get("startedAt"),
+        rollback_revision=rollback.get("serviceRevisionArn") or None,
         alarms_status=alarms.get("status"),
     )
 
