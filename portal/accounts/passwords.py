@@ -47,11 +47,13 @@ class GuessablePasswordValidator(CommonPasswordValidator):
         if len(password) > MAX_LENGTH:
             message = f"This password is too long. It can have at most {MAX_LENGTH} characters."
             raise ValidationError(message, code="password_too_long")
-        left = REPEATED.sub(r"\1", without_runs(without_names(password.lower(), find_names(user))))
+        lower = password.lower()
+        left = REPEATED.sub(r"\1", without_runs(without_names(lower, find_names(user))))
         bare = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", left)
-        plain = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", password.lower()).translate(LEET)
+        plain = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", lower).translate(LEET)
         words = {bare, bare.translate(LEET), plain, REPEATED.sub(r"\1", plain)}
-        texts = {left, left.translate(LEET)}
+        # Also as typed: a word may have a double letter or contain a run, as football and monkey do.
+        texts = {left, left.translate(LEET), lower, lower.translate(LEET)}
         if (
             len(left) < FEWEST_LEFT
             or words & self.passwords

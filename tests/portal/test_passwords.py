@@ -34,6 +34,14 @@ GUESSABLE = [
     "monkeydragon12",
     "Spring2026Spring",
     "pass1word2pass3word",
+    "footballmonkey",
+    "passworddragon",
+    "killerpassword",
+    "letmeinfootball",
+    "baseballdragon!",
+    "dragonmonkey1",
+    "f00tb@llm0nkey",
+    "letmein-letmein-",
 ]
 STRONG = [
     "correct-horse-battery-staple",
