@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from portal.aws.partitions import is_placed_arn
-from portal.credential_shapes import ASSIGNED, AUTHORIZATION, BEARER, OPTION, SHAPES
+from portal.credential_shapes import ASSIGNED, AUTHORIZATION, BEARER, OPTION, PAIRED, SHAPES, USER_OPTION
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
 FARGATE_SIZES: dict[int, list[int]] = {
@@ -69,9 +69,9 @@ WITH_CREDENTIAL = [
         re.compile(r"(?:^|;)\s{0,9}(?:password|pwd|account_?key|shared_?access_?key)\s{0,9}=\s{0,9}[^;\s]", re.I),
     ),
     ("is an address with a key (a DSN)", re.compile(r"https?://[0-9a-z]{16,64}@", re.I)),
-    (
-        "contains a password or token",
-        re.compile("|".join(each.pattern for each in (ASSIGNED, OPTION, AUTHORIZATION, BEARER)), re.I),
+    *(
+        ("contains a password or token", each)
+        for each in (ASSIGNED, PAIRED, OPTION, USER_OPTION, AUTHORIZATION, BEARER)
     ),
     (
         "is an address with a token",
