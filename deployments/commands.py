@@ -18,6 +18,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from deployments.container_spec import (
+    MAX_VALUE_LENGTH,
     environment_errors,
     image_errors,
     image_version,
@@ -145,11 +146,17 @@ AGENT_FIELDS = ["name", "image", "cpu", "memory", "description", "environment"]
 def find_said_names(
     environment: dict[str, str], names: list[str] | None, *, kept: dict[str, str] | None = None
 ) -> dict[str, list[str]]:
-    """Return `{"not_secrets": [..]}` with the named variables that would be refused without it, for the audit row."""
+    """Return `{"not_secrets": [..]}` with the named variables that would be refused without it, for the audit row.
+
+    `environment_errors` refuses a value that is too long, so it is not judged here.
+    """
     found = [
         name
         for name in sorted(set(names or []))
-        if (value := environment.get(name)) and (kept or {}).get(name) != value and looks_like_secret(name, value)
+        if (value := environment.get(name))
+        and len(value) <= MAX_VALUE_LENGTH
+        and (kept or {}).get(name) != value
+        and looks_like_secret(name, value)
     ]
     return {"not_secrets": found} if found else {}
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from portal.aws.partitions import is_placed_arn
-from portal.credential_shapes import ASSIGNED, AUTHORIZATION, BEARER, OPTION, SHAPES
+from portal.credential_shapes import ASSIGNED, AUTHORIZATION, BEARER, OPTION, PAIRED, SHAPES, USER_OPTION
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
 FARGATE_SIZES: dict[int, list[int]] = {
@@ -41,9 +41,10 @@ VARIABLE = re.compile(r"(?!#)[!-<>-~]{1,255}")
 MAX_VARIABLES, MAX_VALUE_LENGTH = 100, 4096
 
 # The last words of names of secrets. A separator is no letter and no digit: DB_PASS, db.password, Stripe:ApiKey.
+# DBPASS is one, but not BYPASS, COMPASS or OVERPASS.
 SECRET_NAME = re.compile(
-    r"(?:PASSWORDS?|PASSWD|PASSPHRASE|SECRETS?|SECRET_?KEYS?|API_?KEYS?|ACCESS_?KEYS?|PRIVATE_?KEYS?|[A-Z0-9]TOKEN|CREDENTIALS?"
-    r"|(?<![YMR])PASS|PWD|(?:^|[^A-Z0-9])(?:PASS|KEYS?|TOKEN))"  # DBPASS, but not BYPASS, COMPASS or OVERPASS
+    r"(?:PASSWORDS?|PASSWD|PASSPHRASE|PASS_?CODES?|SECRETS?|SECRET_?KEYS?|API_?KEYS?|ACCESS_?KEYS?|PRIVATE_?KEYS?"
+    r"|[A-Z0-9]TOKEN|CREDENTIALS?|(?<![YMR])PASS|PWD|(?:^|[^A-Z0-9])(?:PASS|PW|KEYS?|TOKEN))"
     r"(?:_?\d{1,3}|_(?:ID|VALUE|TEXT|BASE|PROD|PRODUCTION|STAGING|DEV|TEST|OLD|NEW|CURRENT|PREVIOUS|PRIMARY|SECONDARY))?$",
     re.I,
 )
@@ -69,9 +70,9 @@ WITH_CREDENTIAL = [
         re.compile(r"(?:^|;)\s{0,9}(?:password|pwd|account_?key|shared_?access_?key)\s{0,9}=\s{0,9}[^;\s]", re.I),
     ),
     ("is an address with a key (a DSN)", re.compile(r"https?://[0-9a-z]{16,64}@", re.I)),
-    (
-        "contains a password or token",
-        re.compile("|".join(each.pattern for each in (ASSIGNED, OPTION, AUTHORIZATION, BEARER)), re.I),
+    *(
+        ("contains a password or token", each)
+        for each in (ASSIGNED, PAIRED, OPTION, USER_OPTION, AUTHORIZATION, BEARER)
     ),
     (
         "is an address with a token",

@@ -144,20 +144,25 @@ class AccessMiddleware:
         self, request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any
     ) -> HttpResponse | None:
         # Return the error instead of raising it: Django turns an exception in process_view into a 500.
-        if is_in_query(request):
-            return respond(request, PortalError("token_in_query", EXPOSED_IN_ADDRESS, 400))
-        declared = get_policy(view)
-        if declared is None:
-            return respond(request, PortalError("no_policy", "This route declares no policy, so it is closed.", 403))
-        if declared is Policy.CLOSED:
-            return respond(request, PortalError("not_found", NOT_FOUND, 404))
-        if declared is Policy.PUBLIC:
-            return refuse_scope(request, view) if read_bearer(request) and request.method not in SAFE_METHODS else None
-        if not request.user.is_authenticated:
-            return sign_in_first(request)
-        if get_present_token():
-            return refuse_scope(request, view)
-        return None if declared is not Policy.STAFF else open_admin(request)
+        return refuse(request, view)
+
+
+def refuse(request: HttpRequest, view: Callable[..., Any]) -> HttpResponse | None:
+    """Return the refusal of a request that may not call the view, else None. Staff then work inside all organizations."""
+    if is_in_query(request):
+        return respond(request, PortalError("token_in_query", EXPOSED_IN_ADDRESS, 400))
+    declared = get_policy(view)
+    if declared is None:
+        return respond(request, PortalError("no_policy", "This route declares no policy, so it is closed.", 403))
+    if declared is Policy.CLOSED:
+        return respond(request, PortalError("not_found", NOT_FOUND, 404))
+    if declared is Policy.PUBLIC:
+        return refuse_scope(request, view) if read_bearer(request) and request.method not in SAFE_METHODS else None
+    if not request.user.is_authenticated:
+        return sign_in_first(request)
+    if get_present_token():
+        return refuse_scope(request, view)
+    return None if declared is not Policy.STAFF else open_admin(request)
 
 
 def get_scope(view: Callable[..., Any], method: str | None) -> Scope | None:

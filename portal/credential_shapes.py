@@ -32,25 +32,40 @@ SHAPES = [
 ]
 # `user:password@` and, in a DSN, `key@`.
 USERINFO = re.compile(r"\b([a-z][a-z0-9+.-]{0,30}://)[^\s/]{1,512}@", re.I)
-_NAMES = (
-    "password|passwd|passphrase|passwort|pwd|secret|token|(?:api|access|private|account|encryption|signing)[_-]?key|credentials?"
-    "|signature"
-)
-_QUOTED = r"\"[^\"\r\n]{1,4096}\"|'[^'\r\n]{1,4096}'"
-# `"SecretAccessKey": "..", `x-api-key: ..`. Not the `secret:<name>` of an ARN.
-NAMED = re.compile(
-    rf"(?<![:\w])([\w-]{{0,40}}?(?:{_NAMES})(?:[_-]?(?:id|value|text|key))?[\"']?\s?:\s{{0,3}})"
-    rf"({_QUOTED}|[^\s\"',;&]{{4,4096}})",
+# `curl -u name:password`. Not `docker run -u 1000:1000`.
+USER_OPTION = re.compile(
+    r"(?<![\w-])((?:-u|--(?:proxy-)?user)[\s=]\s{0,3}[\"']?(?!\d{1,10}:\d{1,10}(?!\S))[^\s:\"']{1,200}:)[^\s\"']{1,4096}",
     re.I,
 )
-# `password=..`, `?X-Amz-Signature=..`, `DB_PASS=..`, `"auth": ".."`: names that are words of a sentence before a colon.
+_NAMES = (
+    "password|passwd|passphrase|passcode|passwort|pwd|secret|token|(?:api|access|private|account|encryption|signing)[_-]?key"
+    "|credentials?|signature"
+)
+# Names that are words of a sentence before a colon.
+_SHORT_NAMES = rf"{_NAMES}|(?<![A-Za-z0-9])(?:pass|pw|auth|sig|sid|session[_-]?id)"
+_KIND = r"(?:[_-]?(?:id|value|text|key|string|binary))?"
+# A quote of JSON, also of JSON within a string of JSON.
+_QUOTE = r"\\{0,7}[\"']"
+# What follows a name: all until the same quote, or a word, also after a quote that never ends.
+_QUOTED = rf"(?P<quote>{_QUOTE})(?!(?P=quote))[^\r\n]{{1,4096}}?(?<!\\)(?P=quote)"
+_VALUE = rf"(?:{_QUOTED}|(?:{_QUOTE})?[^\s\"',;&]{{1,4096}})"
+_LONGER_VALUE = rf"(?:{_QUOTED}|(?:{_QUOTE})?[^\s\"',;&]{{4,4096}})"
+# `"SecretAccessKey": "..`, `x-api-key: ..`. Not the `secret:<name>` of an ARN.
+NAMED = re.compile(rf"(?<!:)((?:{_NAMES}){_KIND}(?:{_QUOTE})?\s?:\s{{0,3}}){_LONGER_VALUE}", re.I)
+# `password=..`, `?X-Amz-Signature=..`, `DB_PASS=..`, `:token => ..`, `"auth": ".."`.
 ASSIGNED = re.compile(
-    rf"(?<![:\w])([\w-]{{0,40}}?(?:{_NAMES}|(?<![A-Za-z0-9])(?:pass|auth|sig|sid|session[_-]?id))(?:[_-]?(?:id|value|text|key))?"
-    rf"(?:[\"']?\s?=\s?|[\"']\s?:\s?(?=[\"'])))({_QUOTED}|[^\s\"',;&]{{1,4096}})",
+    rf"((?:{_SHORT_NAMES}){_KIND}(?:(?:{_QUOTE})?\s?(?::=|=>?)\s?|{_QUOTE}\s?:\s?(?={_QUOTE}))){_VALUE}", re.I
+)
+# `{"name": "DB_PASSWORD", "value": ".."}`, `{Name:DB_PASSWORD Value:..}`
+_PAIR_NAME = rf"(?:name|key)(?:{_QUOTE})?\s?[:=]\s?(?:{_QUOTE})?[\w.-]{{0,80}}?(?:{_SHORT_NAMES}){_KIND}(?:{_QUOTE})?"
+_PAIR_VALUE = rf"(?:parameter)?value(?:{_QUOTE})?\s?[:=]\s?"
+PAIRED = re.compile(rf"({_PAIR_NAME}[\s,;]{{1,40}}(?:{_QUOTE})?{_PAIR_VALUE}){_VALUE}", re.I)
+PAIRED_BACKWARDS = re.compile(
+    rf"({_PAIR_VALUE}(?:{_QUOTE})?)[^\s\"',;&]{{1,100}}+(?=(?:{_QUOTE})?[\s,;]{{1,40}}(?:{_QUOTE})?{_PAIR_NAME}(?![\w.-]))",
     re.I,
 )
 # `--password ..`
-OPTION = re.compile(rf"(?<![\w-])(--?[\w-]{{0,40}}?(?:{_NAMES})\s)(?!-)({_QUOTED}|\S{{1,4096}})", re.I)
+OPTION = re.compile(rf"(?<![\w-])(--?[\w-]{{0,40}}?(?:{_NAMES})\s)(?!-)(?:{_QUOTED}|\S{{1,4096}})", re.I)
 AUTHORIZATION = re.compile(r"\b(authorization[\"']?\s?[:=]\s?[\"']?)[^\"'\r\n,;]{4,4096}", re.I)
 # Base64 has a capital, a digit or a sign: not "basic authentication".
 BASIC = re.compile(r"\b([Bb]asic\s)(?=[a-z]{0,200}[A-Z0-9+/=])[A-Za-z0-9+/]{6,4096}={0,2}")
@@ -59,7 +74,7 @@ BEARER = re.compile(r"\b(bearer\s)[A-Za-z0-9._~+/=-]{8,}", re.I)
 SECRET_KEY = re.compile(r"(secret\b[^\r\n]{0,40}?)(?<![A-Za-z0-9/+=])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])", re.I)
 
 # A text without any of these has nothing for the patterns that mask what follows a name, which take the most time.
-SAID = ("pass", "pwd", "secret", "token", "key", "credential", "sig", "sid", "session", "auth", "bearer", "basic")
+SAID = ("pass", "pw", "secret", "token", "key", "credential", "sig", "sid", "session", "auth", "bearer", "basic")
 
 
 def mask_credentials(text: str) -> str:
@@ -72,9 +87,9 @@ def mask_credentials(text: str) -> str:
     """
     for _, shape in SHAPES:
         text = shape.sub(MASK, text)
-    text = USERINFO.sub(rf"\1{MASK}@", text)
+    text = USER_OPTION.sub(rf"\1{MASK}", USERINFO.sub(rf"\1{MASK}@", text))
     lower = text.lower()
     if any(word in lower for word in SAID):
-        for pattern in (AUTHORIZATION, BEARER, BASIC, SECRET_KEY, NAMED, ASSIGNED, OPTION):
+        for pattern in (AUTHORIZATION, BEARER, BASIC, SECRET_KEY, NAMED, ASSIGNED, PAIRED, PAIRED_BACKWARDS, OPTION):
             text = pattern.sub(rf"\1{MASK}", text)
     return text

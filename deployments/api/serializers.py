@@ -12,7 +12,7 @@ from deployments.commands import DEFAULT_CPU, DEFAULT_MEMORY
 from deployments.container_spec import FARGATE_SIZES, MAX_VALUE_LENGTH, MAX_VARIABLES
 from deployments.models import Deployment
 from deployments.states import EventType, Status
-from portal.api.routes import PageQuery, StrictSerializer, StrictString, choice
+from portal.api.routes import BoundedList, PageQuery, StrictSerializer, StrictString, choice
 from portal.cloudwatch.log_lines import LEVELS
 from portal.cloudwatch.logs import DEFAULT_LIMIT, MAX_LIMIT, LogLine
 from portal.cloudwatch.metrics import MetricPoint
@@ -141,7 +141,7 @@ class AgentBody(StrictSerializer):
     memory = Memory(default=DEFAULT_MEMORY)
     description = StrictString(max_length=2000, allow_blank=True, default="")
     environment = Environment(default=dict)
-    not_secrets = serializers.ListField(
+    not_secrets = BoundedList(
         child=StrictString(max_length=255),
         max_length=MAX_VARIABLES,
         default=list,

@@ -19,6 +19,7 @@ from rest_framework.response import Response
 
 from portal.access import Policy, has_two_factor, person, sign_in_first
 from portal.accounts.forms import LIMITED, CodeAgainForm, CodeForm, SignInForm
+from portal.accounts.passwords import MAX_LENGTH
 from portal.accounts.signals import TOO_MANY, record_failed_sign_in
 from portal.api.routes import NoBody, RefusalSerializer, StrictSerializer, api_route, errors, read_body, read_query
 from portal.errors import PortalError
@@ -29,7 +30,7 @@ class Credentials(StrictSerializer):
     """The body of a sign-in request."""
 
     email = serializers.EmailField(max_length=254)
-    password = serializers.CharField(trim_whitespace=False, max_length=128)
+    password = serializers.CharField(trim_whitespace=False, max_length=MAX_LENGTH)
     code = serializers.CharField(
         required=False, max_length=32, help_text="From the authenticator app, or a recovery code; after `mfa_required`."
     )
@@ -54,7 +55,7 @@ class SessionSerializer(serializers.Serializer[Any]):
 class Proof(StrictSerializer):
     """The body of a re-authentication: either a password or a code."""
 
-    password = serializers.CharField(required=False, trim_whitespace=False, max_length=128)
+    password = serializers.CharField(required=False, trim_whitespace=False, max_length=MAX_LENGTH)
     code = serializers.CharField(required=False, max_length=32)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

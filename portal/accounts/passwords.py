@@ -10,6 +10,8 @@ from django.core.exceptions import ValidationError
 from portal.models import Organization
 from portal.tenancy import all_organizations
 
+# What the API takes to sign in. The search for repetition costs the square of the length.
+MAX_LENGTH = 128
 FEWEST_LEFT = 6
 # The length of words that count as parts of a password. Two of them are guessed soon, also with digits and signs before,
 # between and after them, and however often they are repeated.
@@ -42,11 +44,16 @@ class GuessablePasswordValidator(CommonPasswordValidator):
     """
 
     def validate(self, password: str, user: Any = None) -> None:
-        left = REPEATED.sub(r"\1", without_runs(without_names(password.lower(), find_names(user))))
+        if len(password) > MAX_LENGTH:
+            message = f"This password is too long. It can have at most {MAX_LENGTH} characters."
+            raise ValidationError(message, code="password_too_long")
+        lower = password.lower()
+        left = REPEATED.sub(r"\1", without_runs(without_names(lower, find_names(user))))
         bare = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", left)
-        plain = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", password.lower()).translate(LEET)
+        plain = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", lower).translate(LEET)
         words = {bare, bare.translate(LEET), plain, REPEATED.sub(r"\1", plain)}
-        texts = {left, left.translate(LEET)}
+        # Also as typed: a word may have a double letter or contain a run, as football and monkey do.
+        texts = {left, left.translate(LEET), lower, lower.translate(LEET)}
         if (
             len(left) < FEWEST_LEFT
             or words & self.passwords

@@ -1,7 +1,7 @@
 """Django admin for people, organizations and memberships, and the read-only audit trail.
 
-Every change here writes an audit row in the same transaction. People and organizations are deactivated, never deleted,
-because history refers to them.
+Every change here writes an audit row in the same transaction. A change of a membership needs a re-authentication.
+People and organizations are deactivated, never deleted, because history refers to them.
 """
 
 import secrets
@@ -31,14 +31,14 @@ from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from portal.access import Policy, policy
+from portal.access import Policy, is_fresh, policy, require_fresh
 from portal.admin.connection_test import test_connection
 from portal.admin.iam_policies import NO_CLUSTER, build_documents
 from portal.admin.site import CheckedAutocompletes, ReadOnlyAdmin, StaffAdmin, record_read
 from portal.audit import record
 from portal.elevation import end, enter
 from portal.members.approvals import find_too_few_approvers
-from portal.members.commands import record_membership
+from portal.members.commands import clear_default_organization, delete_membership, record_membership
 from portal.models import AuditEvent, AuditKind, Elevation, Membership, Organization, User
 from portal.models.elevation import REASON_LENGTH
 from portal.web.forms import submit
@@ -86,8 +86,15 @@ def changes_between(before: Model | None, after: Model, fields: tuple[str, ...])
     return changes
 
 
+class MembershipFormSet(forms.BaseInlineFormSet):
+    def delete_existing(self, obj: Membership, commit: bool = True) -> None:
+        if commit:
+            delete_membership(obj)
+
+
 class MembershipInline(CheckedAutocompletes, admin.TabularInline):
     model = Membership
+    formset = MembershipFormSet
     extra = 0
     autocomplete_fields = ("user", "organization")
 
@@ -141,7 +148,12 @@ class AuditedAdmin(StaffAdmin):
         return str(obj)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Save the inlines and audit their changes: memberships and authenticators."""
+        """Save the inlines and audit their changes: memberships and authenticators.
+
+        *Raises* ReauthenticationRequired for a changed membership. The page's transaction then saves nothing.
+        """
+        if formset.model is Membership and formset.has_changed():
+            require_fresh(is_fresh(request))
         before = {row.pk: row for row in formset.model.objects.filter(pk__in=[f.instance.pk for f in formset.forms])}
         super().save_formset(request, form, formset, change)
         if formset.model is Membership:
@@ -157,6 +169,8 @@ def audit_memberships(request: HttpRequest, formset: Any, before: dict[int, Memb
     for membership, _ in formset.changed_objects:
         kind, was = AuditKind.MEMBERSHIP_CHANGED, before[membership.pk]
         record_membership(kind, membership, actor=request.user, before=was)
+        if (was.user_id, was.organization_id) != (membership.user_id, membership.organization_id):
+            clear_default_organization(was)
     for membership in formset.deleted_objects:
         record_membership(AuditKind.MEMBERSHIP_REMOVED, membership, actor=request.user)
 
@@ -346,8 +360,10 @@ class OrganizationAdmin(AuditedAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def save_model(self, request: HttpRequest, obj: Organization, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Save the members, then say which external id was generated: not if the members were refused."""
+        super().save_related(request, form, formsets, change)
+        obj = form.instance
         if obj.deployment_external_id and not form.data.get("deployment_external_id"):
             messages.info(
                 request,
@@ -447,6 +463,7 @@ class MembershipAdmin(StaffAdmin):
     autocomplete_fields = ("organization", "user")
 
     def save_model(self, request: HttpRequest, obj: Membership, form: Any, change: bool) -> None:
+        require_fresh(is_fresh(request))
         before = Membership.objects.select_related("user").get(pk=obj.pk) if change else None
         super().save_model(request, obj, form, change)
         kind = AuditKind.MEMBERSHIP_CHANGED if change else AuditKind.MEMBERSHIP_ADDED
@@ -461,8 +478,9 @@ class MembershipAdmin(StaffAdmin):
             self.delete_model(request, membership)
 
     def delete_model(self, request: HttpRequest, obj: Membership) -> None:
+        require_fresh(is_fresh(request))
         record_membership(AuditKind.MEMBERSHIP_REMOVED, obj, actor=request.user)
-        super().delete_model(request, obj)
+        delete_membership(obj)
 
 
 @admin.register(AuditEvent)

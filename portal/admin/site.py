@@ -111,6 +111,12 @@ class StaffAdmin(CheckedAutocompletes, ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return is_staff(request.user)
 
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", *args: Any, **kwargs: Any
+    ) -> Any:
+        """Show and save the form. Its address is given, as it may be shown after re-authentication, at another one."""
+        return super().changeform_view(request, object_id, form_url or request.get_full_path(), *args, **kwargs)
+
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
         response: HttpResponse = super().change_view(request, object_id, *args, **kwargs)
         if request.method == "GET" and response.status_code == 200:

@@ -110,6 +110,15 @@ class StrictString(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class BoundedList(serializers.ListField):
+    """A list of at most `max_length` items. DRF would validate each item of a longer one before it refuses it."""
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if self.max_length is not None and isinstance(data, list) and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)
+        return super().to_internal_value(data)
+
+
 def describe_choices(values: list[str]) -> str:
     return f"Must be one of {', '.join(values)}."
 

@@ -5,7 +5,7 @@ declines and leaves. A membership counts once it is accepted.
 
 Each command calls `require`, runs in one transaction and writes the audit row in it. Changes to one organization's
 members run one at a time, so that two of them cannot remove its last two admins. Staff can do the same in Django admin,
-where these rules do not apply.
+where of these rules only the re-authentication applies.
 """
 
 import copy
@@ -164,10 +164,15 @@ def leave_organization(organization: Organization, *, actor: User) -> None:
 
 def delete_membership(membership: Membership) -> None:
     """Delete the membership, and the person's default organization if it is this one."""
+    clear_default_organization(membership)
+    membership.delete()
+
+
+def clear_default_organization(membership: Membership) -> None:
+    """Clear the person's default organization if it is the one of this membership."""
     User.objects.filter(pk=membership.user_id, default_organization=membership.organization_id).update(
         default_organization=None
     )
-    membership.delete()
 
 
 @tenancy.all_organizations(OF_INVITATION)

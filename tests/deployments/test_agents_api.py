@@ -1,5 +1,6 @@
 """Agents through the API: create, read and change, and the rules for image, size and environment."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -93,6 +94,30 @@ def test_an_environment_has_a_limit(client: Client, count: int, status: int, sen
     assert response.status_code == status
     assert sentence in response.content.decode()
     assert Agent.objects.exists() == (status == 201)
+
+
+@pytest.mark.parametrize("items", [[5] * 101, [""] * 250_000, [[]] * 250_000])
+def test_a_long_list_is_refused_before_its_items(client: Client, agent: Agent, items: list[Any]) -> None:
+    body = {"name": "Many", "image": IMAGE, "not_secrets": items}
+
+    made = assert_refused(send_json(client, "post", AGENTS, body), 400, "invalid")
+    changed = assert_refused(send_json(client, "patch", f"{AGENTS}/{agent.pk}", body), 400, "invalid")
+
+    # Each item is wrong, and an error of an item would be named by its position.
+    sentence = "Ensure this field has no more than 100 elements."
+    assert made["errors"] == changed["errors"] == {"not_secrets": [sentence]}
+
+
+def test_a_long_value_is_not_searched_for_secrets(client: Client, agent: Agent) -> None:
+    body = {"name": "Long", "image": IMAGE, "environment": {"LONG": "-" * 1_000_000}, "not_secrets": ["LONG"]}
+    started_at = time.process_time()
+
+    made = assert_refused(send_json(client, "post", AGENTS, body), 400, "invalid")
+    changed = assert_refused(send_json(client, "patch", f"{AGENTS}/{agent.pk}", body), 400, "invalid")
+
+    assert time.process_time() - started_at < 2  # 26 s before
+    sentence = "LONG: a value can have at most 4096 characters and must not contain NUL."
+    assert made["errors"] == changed["errors"] == {"environment": [sentence]}
 
 
 @pytest.mark.parametrize("value", [5, "x" * 4097])

@@ -16,6 +16,7 @@ from deployments.models import Deployment
 from portal.local import embedded
 from tests.conftest import Cast, Engine
 from tests.deployments.conftest import Runtime, make_agent
+from tests.figures import print_line
 from tests.local_aws import LocalAws
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.engine.restored import MARKED, NOTE
@@ -84,6 +85,7 @@ def count_deployments(local_aws: LocalAws, cast: Cast) -> int:
     ids=["all", "version", "version-unforced"],
 )
 def test_a_call_after_the_backup_is_not_made_again(
+    request: pytest.FixtureRequest,
     cast: Cast,
     engine: Engine,
     platform: LocalAws,
@@ -98,7 +100,9 @@ def test_a_call_after_the_backup_is_not_made_again(
 
     assert engine.run(upgrade).status == Status.SUCCESS
 
-    assert count_deployments(platform, cast) == upgrade.rollouts.count()
+    made, rollouts = count_deployments(platform, cast), upgrade.rollouts.count()
+    print_line(request, f"restored backup ({request.node.callspec.id}): rollouts {rollouts}, doubled {made - rollouts}")
+    assert made == rollouts
     rollout = upgrade.rollouts.first()
     assert rollout
     assert (rollout.outcome, rollout.attribution_note) == (Outcome.COMPLETED, NOTE)
@@ -155,7 +159,9 @@ def test_a_marked_upgrade_is_searched_for_before_it_is_called(
     assert count_deployments(platform, cast) == 1
 
 
-def test_an_agents_service_is_not_created_again(cast: Cast, platform: LocalAws, backup: Backup) -> None:
+def test_an_agents_service_is_not_created_again(
+    request: pytest.FixtureRequest, cast: Cast, platform: LocalAws, backup: Backup
+) -> None:
     runtime = Runtime(platform)
     deployment = create_deployment(make_agent(cast), actor=cast.operator, replicas=2)
     backup.take()
@@ -165,5 +171,7 @@ def test_an_agents_service_is_not_created_again(cast: Cast, platform: LocalAws, 
 
     runtime.run(Deployment.objects.get(), "ready")
 
-    assert platform.ledger(action="CreateService", effect=True) == [service]
+    created = platform.ledger(action="CreateService", effect=True)
+    print_line(request, f"restored backup (an agent's deployment): services 1, doubled {len(created) - 1}")
+    assert created == [service]
     assert [call for call in platform.ledger(action="UpdateService", effect=True) if call["deployment_id"]] == []

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.proxy import running_nginx, trust_anything
+from tests.figures import print_line
 from tests.local_aws import ROOT, LocalAws
 from tests.processes import free_port, wait_for, worker_environment
 
@@ -95,7 +96,7 @@ def start(local_aws_server: LocalAws) -> Iterator[Callable[..., Server]]:
         server.process.wait()
 
 
-def test_a_rolling_restart_refuses_no_request(start: Callable[..., Server]) -> None:
+def test_a_rolling_restart_refuses_no_request(request: pytest.FixtureRequest, start: Callable[..., Server]) -> None:
     old = [start(), start()]
     balancer = Balancer(old)
     for thread in balancer.threads:
@@ -108,8 +109,10 @@ def test_a_rolling_restart_refuses_no_request(start: Callable[..., Server]) -> N
     for thread in balancer.threads:
         thread.join()
 
+    refused = [answer for answer in balancer.answers if answer != 200]
+    print_line(request, f"rolling restart of 2 web servers: {len(balancer.answers)} requests, refused {len(refused)}")
     assert len(balancer.answers) > 100
-    assert [answer for answer in balancer.answers if answer != 200] == []
+    assert refused == []
 
 
 class Client:
@@ -135,7 +138,9 @@ class Client:
                 connection.close()
 
 
-def test_a_release_behind_nginx_refuses_no_page_and_no_form(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_a_release_behind_nginx_refuses_no_page_and_no_form(
+    request: pytest.FixtureRequest, start: Callable[..., Server], tmp_path: Path
+) -> None:
     """nginx does not know that a web server drains: it asks the other one when the first does not listen any more."""
     servers = [start(), start()]
     with running_nginx(tmp_path, *(server.port for server in servers)) as port:
@@ -151,6 +156,8 @@ def test_a_release_behind_nginx_refuses_no_page_and_no_form(start: Callable[...,
             thread.join()
 
     # 403: the form comes without its CSRF token.
+    refused = [answer for answer in client.answers if answer not in (200, 403)]
+    print_line(request, f"rolling restart behind nginx: {len(client.answers)} requests, refused {len(refused)}")
     assert len(client.answers) > 100
     assert set(client.answers) == {200, 403}, (tmp_path / "error.log").read_text()
 

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 from allauth.mfa.models import Authenticator as AuthenticatorRow
 from django.contrib import admin
+from django.contrib.sessions.models import Session
 from django.test import Client
 
+from portal.accounts.sessions import SessionStore
 from portal.audit import record
 from portal.models import AuditEvent, AuditKind, Membership, Organization, Role, User
-from tests.conftest import Cast
+from tests.conftest import Cast, sign_in
 from tests.portal.conftest import audit_kinds
 
 SignedIn = Callable[[User], Client]
+STRONG = "tide-kelp-oversaw-41-wrens"
 ROLE_ARN = "arn:aws:iam::333333333333:role/portal"
 NO_MEMBERS = {"memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}
 NO_AUTHENTICATORS = {"authenticator_set-TOTAL_FORMS": "0", "authenticator_set-INITIAL_FORMS": "0"}
@@ -466,6 +469,99 @@ def test_memberships_removed_together_leave_a_row_each(staff: Client, client_for
 
     assert audit_kinds() == ["membership.removed"] * count
     assert client_for(cast.operator).get("/o/acme/").status_code == 404
+
+
+def list_membership_changes(cast: Cast) -> list[tuple[str, dict[str, Any]]]:
+    """Return the address and form of each way to change a membership in the admin. Each removes or changes one of acme."""
+    viewer, operator = (Membership.objects.get(user=user) for user in (cast.viewer, cast.operator))
+    new = {"organization": cast.acme.pk, "user": cast.stranger.pk, "role": "viewer"}
+    selected = {"action": "delete_selected", "_selected_action": [viewer.pk, operator.pk], "post": "yes"}
+    removed, changed = member_rows(as_shown(viewer, DELETE="on")), member_rows(as_shown(viewer, role="operator"))
+    return [
+        ("/admin/portal/membership/add/", new),
+        (change_page(viewer), {"role": "admin"}),
+        (f"/admin/portal/membership/{viewer.pk}/delete/", {"post": "yes"}),
+        ("/admin/portal/membership/", selected),
+        (change_page(cast.acme), organization_form(cast.acme) | removed),
+        (change_page(cast.acme), organization_form(cast.acme) | changed),
+        (change_page(cast.viewer), person_form(cast.viewer) | removed),
+        (change_page(cast.viewer), person_form(cast.viewer) | changed),
+    ]
+
+
+@pytest.mark.parametrize("way", range(8))
+def test_each_change_of_a_membership_asks_and_is_then_made(cast: Cast, way: int) -> None:
+    path, form = list_membership_changes(cast)[way]
+    before = list(Membership.objects.order_by("pk").values_list("user", "organization", "role"))
+    client = sign_in(Client(enforce_csrf_checks=True), cast.staff, is_fresh=False)
+    token = client.get(path).cookies["csrftoken"].value
+
+    asked = client.post(path, form | {"csrfmiddlewaretoken": token})
+    assert asked["Location"].startswith("/accounts/reauthenticate/?next=")
+    assert list(Membership.objects.order_by("pk").values_list("user", "organization", "role")) == before
+    assert not set(audit_kinds()) - {"staff.read"}
+    then = client.get(asked["Location"]).context["redirect_field_value"]
+    proof = {"password": cast.password, "next": then, "csrfmiddlewaretoken": token}
+    done = client.post("/accounts/reauthenticate/", proof)
+
+    assert (done.status_code, done["Location"].startswith("/admin/portal/")) == (302, True)
+    assert list(Membership.objects.order_by("pk").values_list("user", "organization", "role")) != before
+
+
+def test_other_changes_do_not_ask(cast: Cast) -> None:
+    client = sign_in(Client(), cast.staff, is_fresh=False)
+    rows = member_rows(as_shown(Membership.objects.get(user=cast.viewer)))
+
+    saved = client.post(change_page(cast.acme), organization_form(cast.acme, name="Acme AG") | rows)
+
+    assert saved["Location"] == "/admin/portal/organization/"
+    assert Organization.objects.get(pk=cast.acme.pk).name == "Acme AG"
+
+
+def test_what_was_not_saved_generates_no_external_id(cast: Cast) -> None:
+    client = sign_in(Client(), cast.staff, is_fresh=False)
+    rows = member_rows({"user": cast.stranger.pk, "role": "viewer"})
+
+    asked = client.post(change_page(cast.initech), organization_form(cast.initech, deployment_role_arn=ROLE_ARN) | rows)
+
+    assert "generated an external id" not in client.get(asked["Location"]).content.decode()
+    assert Organization.objects.get(pk=cast.initech.pk).deployment_role_arn == ""
+
+
+def test_a_typed_password_is_not_stored_while_asking(cast: Cast) -> None:
+    client = sign_in(Client(), cast.staff, is_fresh=False)
+    rows = member_rows({"organization": cast.acme.pk, "role": "viewer"})
+    person = {"email": "new@example.com", "usable_password": "true", "password1": STRONG, "password2": STRONG}
+
+    asked = client.post("/admin/portal/user/add/", person | rows)
+    stored = [str(SessionStore().decode(each.session_data)) for each in Session.objects.all()]
+    then = client.get(asked["Location"]).context["redirect_field_value"]
+    again = client.post("/accounts/reauthenticate/", {"password": cast.password, "next": then}).content.decode()
+
+    assert STRONG not in str(stored)
+    assert "new%40example.com" in str(stored)
+    assert 'action="/admin/portal/user/add/"' in again
+    assert 'value="new@example.com"' in again
+
+
+@pytest.mark.parametrize("way", [2, 3, 4, 6])
+def test_a_removed_member_has_no_default_organization(staff: Client, cast: Cast, way: int) -> None:
+    User.objects.filter(pk=cast.viewer.pk).update(default_organization=cast.acme)
+    path, form = list_membership_changes(cast)[way]
+
+    staff.post(path, form)
+
+    assert not Membership.objects.filter(user=cast.viewer).exists()
+    assert User.objects.get(pk=cast.viewer.pk).default_organization is None
+
+
+def test_a_moved_membership_leaves_no_default_organization(staff: Client, cast: Cast) -> None:
+    User.objects.filter(pk=cast.viewer.pk).update(default_organization=cast.acme)
+    rows = member_rows(as_shown(Membership.objects.get(user=cast.viewer), organization=cast.globex.pk))
+
+    staff.post(change_page(cast.viewer), person_form(cast.viewer) | rows)
+
+    assert User.objects.get(pk=cast.viewer.pk).default_organization is None
 
 
 # The audit trail

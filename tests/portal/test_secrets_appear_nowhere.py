@@ -3,6 +3,7 @@
 import io
 import logging
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -230,6 +231,9 @@ def test_a_traceback_outside_our_calls_has_no_text_of_aws(log: io.StringIO) -> N
         "CannotPullContainerError: repository@sha256:" + "0a" * 32 + ": not found",
         "invalid token, password is wrong",
         "no basic auth credentials; basic authentication failed",
+        "exec: docker run -u 1000:1000 agent, update-user: done",
+        'container definition [{"name":"LOG_LEVEL","value":"info"},{"name":"TOKENIZER","value":"fast"}]',
+        "{Name:ServiceName Value:token-service} {Value:info Name:LOG_LEVEL}",
     ],
 )
 def test_an_ordinary_reason_is_shown_whole(text: str) -> None:
@@ -240,13 +244,50 @@ def test_an_ordinary_reason_is_shown_whole(text: str) -> None:
     "text",
     [
         "entrypoint: DB_PASS=hunter2 PGPASSWORD=hunter2 pass=hunter2 pwd=hunter2",
-        "cannot start: app --password hunter2 --api-token 'hunter2'",
+        "cannot start: app --password a,hunter2 --api-token 'hunter2'",
         '{"auths": {"registry.example": {"auth": "hunter2"}}, "client_secret": "hunter2"}',
         "401 of https://robot:hunter2@registry.example, header Basic hunter2Hunter2==",
         "mount failed: AccountKey=hunter2; session_id=hunter2, x-api-key: hunter2",
         "npm_hunter2hunter2hunter2hunter2hunter2 and hf_hunter2hunter2hunter2hunter2hunter2",
         "dckr_pat_hunter2hunter2hunter2 whsec_hunter2hunter2hunter2 SG.hunter2hunter2hunter2.hunter2hunter2hunter2",
+        r"body {\"password\":\"hunter2Xy\"} and password=\"hunter2Xy\"",
+        r'{"SecretString":"{\"password\":\"hunter2Xy\"}", "token": "a\"hunter2Xy"}',
+        '[{"name":"DB_PASSWORD","value":"hunter2Xy"}, {"value": "hunter2Xy", "name": "API_TOKEN"}]',
+        "[{Name:DB_PASSWORD Value:hunter2Xy} {Value:hunter2Xy Name:DB_PASS}] {'key': 'token', 'value': 'hunter2Xy'}",
+        """{\n  Name: "DB_PASSWORD",\n  Value: "hunter2Xy"\n} ParameterKey=Password,ParameterValue=hunter2Xy""",
+        """password => hunter2Xy, :token => "hunter2Xy", PASSWORD := hunter2Xy, PASSCODE=hunter2Xy DB_PW=hunter2Xy""",
+        "curl -u admin:hunter2Xy https://x; curl --proxy-user 'admin:hunter2Xy' https://x",
+        'cut short: {"password": "hunter2Xy',
     ],
 )
 def test_a_credential_in_a_reason_is_masked(text: str) -> None:
     assert "hunter2" not in mask_credentials(text).lower()
+
+
+HOSTILE = [
+    *(
+        "-",
+        "a-",
+        " ",
+        "\n",
+        "\\",
+        "password",
+        'password="',
+        "password=\\'",
+        "--password ",
+        "secret ",
+        "basic a",
+        "a://",
+    ),
+    *("name:password ", "name:password value", "key=" + "." * 30, 'value:"', "value:a name:a", "-u a:"),
+]
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+def test_a_long_reason_is_masked_soon(part: str) -> None:
+    text = "pass " + part * (256 * 1024 // len(part))
+    started_at = time.thread_time()
+
+    mask_credentials(text)
+
+    assert time.thread_time() - started_at < 3
