@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import boto3
 from botocore.config import Config
 from botocore.credentials import DeferredRefreshableCredentials, ReadOnlyCredentials
 from botocore.loaders import create_loader
 from botocore.session import get_session
+from botocore.utils import parse_timestamp
 
 from portal.aws.errors import complete, need
 from portal.aws.observed import OWN_ACCOUNT, observe
@@ -211,7 +213,15 @@ def _session(wanted: AwsSession) -> boto3.Session:
     session = boto3.Session(botocore_session=botocore_session, region_name=wanted.region)
     # Must come after boto3.Session, which adds its own folder to the loader it finds.
     botocore_session.register_component("data_loader", _loader)
+    botocore_session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_timestamp)
     return session
+
+
+def _parse_timestamp(value: Any) -> datetime:
+    """Return a time of a reply, in UTC. botocore's parser asks for the machine's time zone each time: 28 times slower."""
+    if isinstance(value, (int, float)):
+        return datetime.fromtimestamp(value, UTC)
+    return cast(datetime, parse_timestamp(value))
 
 
 def _assume_once(target_session: _TargetSession) -> None:

@@ -98,6 +98,33 @@ def test_a_crash_is_rolled_back_and_ends_all_partial(cast: Cast, engine: Engine,
     assert deployments_started(platform, cast.acme) == 2
 
 
+def test_why_tasks_stopped_is_not_read_again_while_nothing_happens(
+    cast: Cast, engine: Engine, platform: LocalAws, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+
+    def has_details() -> bool:
+        engine.step()
+        stopped = upgrade.rollouts.get().stopped_tasks
+        return bool(stopped) and all(task["stopped_at"] for task in stopped)
+
+    platform.wait_until(has_details)
+    details = upgrade.rollouts.get().stopped_tasks
+    engine.step()
+    platform.fault("access_denied", action="ListTasks")
+    caplog.set_level("INFO")
+
+    engine.step()
+
+    assert upgrade.rollouts.get().stopped_tasks == details
+    assert "stopped tasks not read" not in caplog.text
+    platform.advance(60)  # more tasks crash
+    engine.step()
+    assert "stopped tasks not read" in caplog.text
+
+
 def test_rolling_back_is_in_progress_with_its_reason(cast: Cast, engine: Engine, platform: LocalAws) -> None:
     platform.fault("crash", cluster=cast.acme.cluster, service=get_service_name(cast))
     upgrade = trigger(cast)

@@ -304,8 +304,6 @@ def build_observed_fields(
         observed["failed_tasks"] = max(observed.get("failed_tasks", 0), deployment.breaker_failures)
     if deployment is not None:
         observed |= build_stage_fields(rollout, deployment, now=deployment.answered_at or lease.now)
-    if observed.get("failed_tasks"):
-        observed["stopped_tasks"] = read_stopped_tasks(lease) or rollout.stopped_tasks
     observed |= build_deadline_fields(rollout, deployment, verdict, now=lease.now)
     return observed | build_progress_fields(lease, observed, verdict)
 
@@ -340,8 +338,21 @@ def find_stall_limit(rollout: Rollout, verdict: Verdict) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def find_stopped_tasks(lease: RolloutLease, observed: dict[str, Any], *, has_news: bool) -> list[dict[str, Any]]:
+    """Return why tasks of the rollout's own deployment stopped, newest first. Two AWS calls, if more may have stopped.
+
+    `has_news`: ECS has written events of the service since the last observation. It writes some whenever a task stops.
+    """
+    rollout = lease.rollout
+    failed = observed.get("failed_tasks")
+    is_complete = bool(rollout.stopped_tasks) and all(task["stopped_at"] for task in rollout.stopped_tasks)
+    if not failed or (is_complete and failed == rollout.failed_tasks and not has_news):
+        return rollout.stopped_tasks
+    return read_stopped_tasks(lease) or rollout.stopped_tasks
+
+
 def read_stopped_tasks(lease: RolloutLease) -> list[dict[str, Any]]:
-    """Return why tasks of the rollout's own deployment stopped. For people: a failed read must not affect the verdict."""
+    """Read why tasks stopped, none if ECS refuses. For people: a failed read must not affect the verdict."""
     rollout = lease.rollout
     if not rollout.deployment_id:
         return []
@@ -359,12 +370,16 @@ def read_stopped_tasks(lease: RolloutLease) -> list[dict[str, Any]]:
     return [{**asdict(task), "stopped_at": utc(task.stopped_at)} for task in tasks[:STOPPED_TASKS_KEPT]]
 
 
-def copy_ecs_events(lease: RolloutLease, service: ecs.Service | None) -> None:
-    """Copy ECS's events since the baseline. ECS keeps only the newest hundred of a service."""
+def copy_ecs_events(lease: RolloutLease, service: ecs.Service | None) -> bool:
+    """Copy ECS's events since the baseline, and return whether any was new. ECS keeps only the newest hundred."""
     if service is None:
-        return
+        return False
     rollout = lease.rollout
     since = get_baseline_time(lease)
+    found = {event.id: event for event in service.events if event.created_at >= since}
+    copied = UpgradeEvent.objects.filter(rollout=rollout, ecs_event_id__in=list(found)).values_list("ecs_event_id")
+    for (known,) in copied:
+        del found[str(known)]
     UpgradeEvent.objects.bulk_create(
         [
             UpgradeEvent(
@@ -374,11 +389,11 @@ def copy_ecs_events(lease: RolloutLease, service: ecs.Service | None) -> None:
                 message=event.message,
                 created_at=event.created_at,
             )
-            for event in service.events
-            if event.created_at >= since
+            for event in found.values()
         ],
         ignore_conflicts=True,
     )
+    return bool(found)
 
 
 def build_counts(service: ecs.Service) -> dict[str, Any]:

@@ -53,6 +53,7 @@ from upgrades.engine.observe import (
     build_observed_fields,
     copy_ecs_events,
     find_started_deployment,
+    find_stopped_tasks,
     find_successor,
     get_baseline_time,
     is_created_again,
@@ -476,7 +477,8 @@ def watch(lease: RolloutLease) -> None:
     observed["check_error"] = summarize_error(error) if error else None
     if verdict.status == Status.SUCCESS and rollout.to_digest is None:
         observed |= {"to_digest": read_new_digest(lease)}
-    copy_ecs_events(lease, service)
+    has_news = copy_ecs_events(lease, service) or service is None
+    observed["stopped_tasks"] = find_stopped_tasks(lease, observed, has_news=has_news or verdict.is_terminal)
     if verdict.is_terminal:
         is_gone = service is None and error is None
         return end_watch(lease, verdict, observed, is_described=deployment is not None, is_gone=is_gone)
