@@ -345,10 +345,11 @@ def find_stopped_tasks(lease: RolloutLease, observed: dict[str, Any], *, has_new
     """
     rollout = lease.rollout
     failed = observed.get("failed_tasks")
-    is_complete = bool(rollout.stopped_tasks) and all(task["stopped_at"] for task in rollout.stopped_tasks)
+    known: list[dict[str, Any]] = rollout.stopped_tasks
+    is_complete = bool(known) and all(task["stopped_at"] for task in known)
     if not failed or (is_complete and failed == rollout.failed_tasks and not has_news):
-        return rollout.stopped_tasks
-    return read_stopped_tasks(lease) or rollout.stopped_tasks
+        return known
+    return read_stopped_tasks(lease) or known
 
 
 def read_stopped_tasks(lease: RolloutLease) -> list[dict[str, Any]]:
