@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from bench.mutants import Mutant, run_mutated
 
 COPIED = ("portal", "upgrades", "deployments", "sim", "templates", "manage.py")
-RECONCILER = "upgrades/engine/reconciler.py"
+START, WATCH, NEXT_POLL = (f"upgrades/engine/{name}.py" for name in ("start", "watch", "next_poll"))
 OBSERVE = "upgrades/engine/observe.py"
 FINISH = "upgrades/engine/finish.py"
 STATES = "upgrades/verdicts.py"
@@ -43,14 +43,14 @@ MUTANTS = (
     ),
     Mutant(
         "call twice",
-        RECONCILER,
+        START,
         "    commit_baseline(lease, latest, reading, observed)\n    call_update_service(lease)\n",
         "    commit_baseline(lease, latest, reading, observed)\n    call_update_service(lease)\n"
         "    ecs.update_service(rollout.upgrade.aws_target, rollout.upgrade.cluster, rollout.service_name, task_definition=str(rollout.task_definition), force_new_deployment=True)\n",
     ),
     Mutant(
         "call before the baseline is committed",
-        RECONCILER,
+        START,
         "    commit_baseline(lease, latest, reading, observed)\n    call_update_service(lease)\n",
         "    rollout.baseline = {'deployment_ids': [], 'service_deployment': None, 'answered_at': reading.answered_at.isoformat()}\n"
         "    for name, value in observed.items():\n        setattr(rollout, name, value)\n"
@@ -58,14 +58,14 @@ MUTANTS = (
     ),
     Mutant(
         "call again without searching long enough",
-        RECONCILER,
+        START,
         "if observations < OBSERVATIONS_BEFORE_RETRY or waited",
         "if observations < 1 and waited",
     ),
-    Mutant("start over after a lost reply", RECONCILER, "        if error.may_have_happened:\n", "        if False:\n"),
+    Mutant("start over after a lost reply", START, "        if error.may_have_happened:\n", "        if False:\n"),
     Mutant(
         "take a lost reply for a refusal",
-        RECONCILER,
+        START,
         "            return lease.release(seconds=poll_seconds(), check_error=summarize_error(error))\n        # Not executed",
         "            return finish_rollout(lease, build_refused_verdict(rollout, error))\n        # Not executed",
     ),
@@ -84,7 +84,7 @@ MUTANTS = (
     ),
     Mutant(
         "believe a single read",
-        RECONCILER,
+        NEXT_POLL,
         "if rollout.doubted_at is not None and lease.now - rollout.doubted_at >= lag:",
         "if True:",
     ),
@@ -132,7 +132,7 @@ MUTANTS = (
     ),
     Mutant(
         "time out while ECS has it open",
-        RECONCILER,
+        WATCH,
         '(observed["is_overdue"] and not is_open)',
         'observed["is_overdue"]',
     ),
@@ -150,19 +150,19 @@ MUTANTS = (
     ),
     Mutant(
         "ignore a stop before the start",
-        RECONCILER,
+        START,
         "    if upgrade.stop_requested_at:\n        return f",
         "    if False:\n        return f",
     ),
     Mutant(
         "never send the stop",
-        RECONCILER,
+        WATCH,
         "        ecs.stop_service_deployment(rollout.upgrade.aws_target, arn, before_call=lease.renew)",
         "        lease.renew()",
     ),
     Mutant(
         "write after the end",
-        RECONCILER,
+        WATCH,
         "    record_progress(lease, verdict, observed, is_decided=is_decided)\n\n\ndef observe_service",
         "    record_progress(lease, verdict, observed, is_decided=is_decided)\n    Rollout.objects.filter(pk=rollout.pk).update(stall_seconds=1)\n\n\ndef observe_service",
     ),

@@ -28,7 +28,7 @@ from tests.upgrades.test_strategies import (
     trigger,
 )
 from upgrades.engine.deadline import build_deadline_fields
-from upgrades.engine.reconciler import is_reported_open
+from upgrades.engine.watch import is_reported_open
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
 from upgrades.states import OPEN, EventKind, Outcome, Status
 from upgrades.verdicts import judge, judge_by_id

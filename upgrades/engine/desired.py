@@ -1,4 +1,4 @@
-"""A rollout's current and desired task definition, for the engine's first step (reconciler.start).
+"""A rollout's current and desired task definition, for the engine's first step (start.py).
 
 Every step here may be repeated. The only write is RegisterTaskDefinition. If its reply was lost, the revision is found
 by its content.
