@@ -18,7 +18,7 @@ from upgrades.commands.rollback import rollback_upgrade
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Rollout, Upgrade
-from upgrades.states import Status
+from upgrades.states import EventKind, Status
 
 SignIn = Callable[[User], Client]
 transactional = pytest.mark.django_db(transaction=True)
@@ -138,6 +138,8 @@ def test_a_stopped_upgrade_is_announced_once(cast: Cast, engine: Engine) -> None
 
     assert kinds(cast.acme) == ["upgrade.started", "upgrade.ended"]
     assert f"Stopped by {cast.admin.email}" in announced(cast.acme)[1].text
+    ended = upgrade.rollouts.get().events.filter(kind=EventKind.ROLLOUT_ENDED).values_list("message", flat=True)
+    assert [text.count("Stopped by") for text in ended] == [1]
 
 
 @transactional

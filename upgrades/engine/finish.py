@@ -80,7 +80,7 @@ def has_old_tasks(rollout: Rollout, verdict: Verdict, observed: dict[str, Any]) 
 
 def build_error_message(rollout: Rollout, verdict: Verdict, observed: dict[str, Any]) -> str:
     """Return the error message: outcome, ECS's reason, and why the newest stopped task stopped."""
-    parts = [Outcome(verdict.outcome).label + "." if verdict.outcome else "", verdict.reason or ""]
+    parts = [describe_outcome(verdict), verdict.reason or ""]
     parts.append(rollout.attribution_note or "")
     parts.append(describe_newest_stop(observed.get("stopped_tasks") or rollout.stopped_tasks))
     return " ".join(part for part in parts if part)
@@ -88,9 +88,15 @@ def build_error_message(rollout: Rollout, verdict: Verdict, observed: dict[str, 
 
 def describe_end(rollout: Rollout, verdict: Verdict) -> str:
     """Describe the end of the rollout for the timeline. Reads the fields as they were written."""
-    outcome = f"{Outcome(verdict.outcome).label}." if verdict.outcome else ""
-    said = rollout.error_message or " ".join(part for part in (outcome, verdict.reason) if part)
+    said = rollout.error_message or " ".join(part for part in (describe_outcome(verdict), verdict.reason) if part)
     return f"{verdict.status.label}: {said}"
+
+
+def describe_outcome(verdict: Verdict) -> str:
+    """Return the outcome as a sentence. Empty for a stop by a person, whose reason names the person."""
+    if not verdict.outcome or (verdict.outcome == Outcome.STOPPED_BY_USER and verdict.reason):
+        return ""
+    return f"{Outcome(verdict.outcome).label}."
 
 
 def describe_newest_stop(stopped_tasks: list[dict[str, Any]]) -> str:
