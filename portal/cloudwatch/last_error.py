@@ -63,10 +63,13 @@ def find_and_keep(key: str, source: Source, failed_at: datetime) -> None:
 
 
 def choose_error(records: list[Record]) -> str:
-    """Return the conclusion of the newest stack trace among the errors, else of the newest error; empty if there is none.
+    """Return what the newest stack trace among the errors says, else what the newest error says; empty if there is none.
 
     A process often logs after its stack trace that it exits, which says nothing about the cause.
     """
     errors = [record for record in records if record.matches(level="ERROR", node_id=None, q=None)]
-    traces = [record for record in errors if record.has_trace]
-    return (traces or errors)[-1].conclusion[:LONGEST] if errors else ""
+    if not errors:
+        return ""
+    chosen = ([record for record in errors if record.has_trace or record.trace_error] or errors)[-1]
+    text, cause = chosen.conclusion, chosen.cause
+    return (f"{text}: {cause}" if cause and cause not in text else text)[:LONGEST]

@@ -69,6 +69,8 @@ TIME = re.compile(
     rf"(?:{ZONE})?(?P<close>\])?[\s:|]*(?:-+\s+)?"
 )
 TIME_FIELDS = ("time", "ts", "timestamp", "@timestamp", "@t", "asctime", "datetime", "date")
+# The fields of a JSON line that name the error, by their lower-case names: of zap, zerolog, pino and the Elastic schema.
+ERROR_FIELDS = ("error", "err", "exception", "error.message", "err.message", "exception.message")
 # What fills three rows of the page, and how many fields are read easily behind a message.
 CLAMPED_LINES, CLAMPED_LENGTH, INLINE_FIELDS = 3, 320, 3
 
@@ -147,6 +149,29 @@ class Record:
     @property
     def fields_text(self) -> str:
         return " ".join(f"{name}={value}" for name, value in self.fields)
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Return the fields of a JSON line that are texts, and those of objects in it as `outer.inner`."""
+        found: dict[str, str] = {}
+        for name, value in drop_times(self.lines[0]).items():
+            members = (
+                {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {name: value}
+            )
+            found |= {key: each for key, each in members.items() if isinstance(each, str)}
+        return found
+
+    @cached_property
+    def trace_error(self) -> str | None:
+        """Return the error of the stack trace that a field of a JSON line holds; None if none does."""
+        traces = (text.split("\n") for text in self.texts.values() if "\n" in text)
+        return next((find_error(each) for each in traces if any(is_of_trace(line) for line in each)), None)
+
+    @property
+    def cause(self) -> str | None:
+        """Return the error that the fields of a JSON line name; None if they name none."""
+        named = (text for name, text in self.texts.items() if name.lower() in ERROR_FIELDS)
+        return self.trace_error or next(named, None)
 
     @property
     def is_long(self) -> bool:
@@ -229,6 +254,10 @@ def group_lines(lines: Iterable[LogLine]) -> list[Record]:
             records.append(record)
         record.add(line)
     return records
+
+
+def is_of_trace(line: str) -> bool:
+    return bool(TRACEBACK.search(line) or FRAME.match(line))
 
 
 def find_error(lines: list[str]) -> str | None:

@@ -254,6 +254,38 @@ def test_the_last_error_says_what_went_wrong(text: str, conclusion: str, is_one_
     assert choose_error(group_lines(failed)) == conclusion
 
 
+@pytest.mark.parametrize(
+    ("fields", "conclusion"),
+    [
+        ({"exc_info": UNCAUGHT}, "job failed: KeyError: 'MODEL_ID'"),
+        ({"stack_trace": JAVA}, "job failed: Caused by: java.io.IOException: reset"),
+        (
+            {"err": {"type": "TypeError", "message": "no x", "stack": "TypeError: no x\n    at run (/app/x.js:3:7)"}},
+            "job failed: TypeError: no x",
+        ),
+        ({"err": {"type": "TypeError", "message": "no x"}}, "job failed: no x"),
+        (
+            {"error": "dial tcp 10.0.0.1:5432: connection refused"},
+            "job failed: dial tcp 10.0.0.1:5432: connection refused",
+        ),
+        ({"error.message": "reset by peer", "host": "a\nb"}, "job failed: reset by peer"),
+        ({"error": "job failed"}, "job failed"),
+        ({"error": True, "exception": None, "path": "/error"}, "job failed"),
+    ],
+)
+def test_the_last_error_of_a_json_line_is_in_its_fields(fields: dict[str, object], conclusion: str) -> None:
+    text = json.dumps({"level": "error", "message": "job failed", **fields})
+
+    assert choose_error(group_lines([LogLine("1", AT, node_id="t1", **read_line(text))])) == conclusion
+
+
+def test_a_trace_in_a_field_says_more_than_the_newest_error() -> None:
+    failed = json.dumps({"level": "error", "message": "job failed", "exc_info": UNCAUGHT})
+    exits = json.dumps({"level": "fatal", "message": "exiting", "error": "exit status 1"})
+
+    assert choose_error(group_lines(lines(f"{failed}\n{exits}"))) == "job failed: KeyError: 'MODEL_ID'"
+
+
 def test_a_trace_says_more_than_the_newest_error() -> None:
     records = group_lines(lines(f"{UNCAUGHT}\nERROR exited\nERROR code 1\n  at last", step=0.01))
 
