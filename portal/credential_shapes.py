@@ -37,6 +37,10 @@ USER_OPTION = re.compile(
     r"(?<![\w-])((?:-u|--(?:proxy-)?user)[\s=]\s{0,3}[\"']?(?!\d{1,10}:\d{1,10}(?!\S))[^\s:\"']{1,200}:)[^\s\"']{1,4096}",
     re.I,
 )
+# `curl -uname:password`. Not `-upstream:8080`.
+CURL_USER = re.compile(
+    r"(\bcurl\s(?:[^\r\n|;&]{0,200}?\s)?-u[\"']?[^\s:\"'-][^\s:\"']{0,200}:)(?!\d{1,5}(?!\S))[^\s\"']{1,4096}"
+)
 _NAMES = (
     "password|passwd|passphrase|passcode|passwort|pwd|secret|token|(?:api|access|private|account|encryption|signing)[_-]?key"
     "|credentials?|signature"
@@ -87,7 +91,9 @@ def mask_credentials(text: str) -> str:
     """
     for _, shape in SHAPES:
         text = shape.sub(MASK, text)
-    text = USER_OPTION.sub(rf"\1{MASK}", USERINFO.sub(rf"\1{MASK}@", text))
+    text = USERINFO.sub(rf"\1{MASK}@", text)
+    for pattern in (USER_OPTION, CURL_USER):
+        text = pattern.sub(rf"\1{MASK}", text)
     lower = text.lower()
     if any(word in lower for word in SAID):
         for pattern in (AUTHORIZATION, BEARER, BASIC, SECRET_KEY, NAMED, ASSIGNED, PAIRED, PAIRED_BACKWARDS, OPTION):

@@ -232,6 +232,7 @@ def test_a_traceback_outside_our_calls_has_no_text_of_aws(log: io.StringIO) -> N
         "invalid token, password is wrong",
         "no basic auth credentials; basic authentication failed",
         "exec: docker run -u 1000:1000 agent, update-user: done",
+        "curl -v https://x:8443 failed, app -upstream:8080 is down",
         'container definition [{"name":"LOG_LEVEL","value":"info"},{"name":"TOKENIZER","value":"fast"}]',
         "{Name:ServiceName Value:token-service} {Value:info Name:LOG_LEVEL}",
     ],
@@ -257,6 +258,7 @@ def test_an_ordinary_reason_is_shown_whole(text: str) -> None:
         """{\n  Name: "DB_PASSWORD",\n  Value: "hunter2Xy"\n} ParameterKey=Password,ParameterValue=hunter2Xy""",
         """password => hunter2Xy, :token => "hunter2Xy", PASSWORD := hunter2Xy, PASSCODE=hunter2Xy DB_PW=hunter2Xy""",
         "curl -u admin:hunter2Xy https://x; curl --proxy-user 'admin:hunter2Xy' https://x",
+        "curl -fsS -uadmin:hunter2Xy https://x; curl -u'admin:hunter2Xy' https://x",
         'cut short: {"password": "hunter2Xy',
     ],
 )
@@ -265,21 +267,26 @@ def test_a_credential_in_a_reason_is_masked(text: str) -> None:
 
 
 HOSTILE = [
-    *(
-        "-",
-        "a-",
-        " ",
-        "\n",
-        "\\",
-        "password",
-        'password="',
-        "password=\\'",
-        "--password ",
-        "secret ",
-        "basic a",
-        "a://",
-    ),
-    *("name:password ", "name:password value", "key=" + "." * 30, 'value:"', "value:a name:a", "-u a:"),
+    "-",
+    "a-",
+    " ",
+    "\n",
+    "\\",
+    "password",
+    'password="',
+    "password=\\'",
+    "--password ",
+    "secret ",
+    "basic a",
+    "a://",
+    "name:password ",
+    "name:password value",
+    "key=" + "." * 30,
+    'value:"',
+    "value:a name:a",
+    "-u a:",
+    "curl -ua:",
+    "curl  ",
 ]
 
 
