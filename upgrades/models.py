@@ -392,6 +392,9 @@ class Rollout(Revised, Leased):
     failed_tasks = models.IntegerField(null=True)
     target_running = models.IntegerField(default=0, help_text="Tasks of the new deployment.")
     target_pending = models.IntegerField(default=0)
+    has_run = models.BooleanField(
+        default=False, db_default=False, help_text="A task of the new deployment was seen running."
+    )
     source_running = models.IntegerField(default=0, help_text="Tasks of the deployments it replaces.")
     breaker_failures = models.IntegerField(default=0)
     breaker_threshold = models.IntegerField(default=0)

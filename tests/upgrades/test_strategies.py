@@ -400,6 +400,26 @@ def test_no_task_of_the_new_version_has_run(cast: Cast, engine: Engine, platform
     assert "No task of the new version has run" in (rollout.rollout_reason or "")
 
 
+def test_tasks_that_ran_and_ended_are_not_said_to_never_have_run(
+    cast: Cast, engine: Engine, platform: LocalAws
+) -> None:
+    upgrade = trigger(cast)
+    engine.start(upgrade)
+
+    def has_started() -> bool:
+        engine.step()
+        return upgrade.rollouts.get().target_running > 0
+
+    platform.wait_until(has_started)
+    platform.client().update_service(cluster=cast.acme.cluster, service=service_name(cast), desiredCount=0)
+
+    engine.run(upgrade, seconds=2)
+
+    rollout = upgrade.rollouts.get()
+    assert (rollout.status, rollout.target_running) == (Status.SUCCESS, 0)
+    assert "No task of the new version runs: the desired count was 0" in (rollout.rollout_reason or "")
+
+
 def test_a_success_without_a_task_is_named_everywhere(
     cast: Cast, engine: Engine, platform: LocalAws, client_for: Callable[[User], Client]
 ) -> None:

@@ -302,6 +302,7 @@ def build_observed_fields(
             "breaker_threshold": deployment.breaker_threshold,
         }
         observed["failed_tasks"] = max(observed.get("failed_tasks", 0), deployment.breaker_failures)
+    observed["has_run"] = rollout.has_run or observed.get("target_running", 0) > 0
     if deployment is not None:
         observed |= build_stage_fields(rollout, deployment, now=deployment.answered_at or lease.now)
     observed |= build_deadline_fields(rollout, deployment, verdict, now=lease.now)

@@ -178,7 +178,7 @@ def judge_deployment(
     by = get_stopper_email(rollout) if rollout.stop_sent_at else None
     if by is None and (deployment is None or deployment.status in ENDED_BY_PERSON):
         by = find_decider(rollout)
-    has_run = rollout.target_running > 0
+    has_run = rollout.has_run or rollout.target_running > 0  # the previous release does not write has_run
     if deployment is not None:
         is_stopped = deployment.status == "STOPPED"
         later = find_successor(lease, service, deployment) if is_stopped else None
