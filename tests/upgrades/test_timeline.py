@@ -14,6 +14,7 @@ from portal.models import User
 from tests.conftest import Cast, Engine
 from tests.local_aws import LocalAws
 from tests.upgrades.conftest import SIGNED_IN_QUERIES, UPGRADE, assert_refused, make_upgrade
+from tests.upgrades.rollouts import get_service_name, trigger
 from upgrades.commands.stop import stop_upgrade
 from upgrades.commands.trigger import trigger_upgrade
 from upgrades.models import Upgrade, UpgradeEvent
@@ -414,6 +415,24 @@ MATCHED = (
 )
 def test_each_sentence_of_ecs_has_a_short_form(said: str, short: str) -> None:
     assert shorten_sentence(said) == short
+
+
+@transactional
+def test_the_end_of_a_rollback_is_not_that_of_the_rollout(
+    cast: Cast, engine: Engine, platform: LocalAws, client_for: SignIn
+) -> None:
+    """ECS reports both as a completed deployment, and names only its id."""
+    service = get_service_name(cast)
+    platform.fault("crash", cluster=cast.acme.cluster, service=service)
+    rolled_back = engine.run(trigger(cast))
+    platform.clear_faults()
+    completed = engine.run(trigger(cast))
+    client = client_for(cast.viewer)
+
+    pages = [client.get(f"/o/acme/upgrades/{each.upgrade_id}/").content.decode() for each in (rolled_back, completed)]
+
+    assert ["Rollback completed" in page for page in pages] == [True, False]
+    assert ["Deployment completed" in page for page in pages] == [False, True]
 
 
 def test_what_ecs_says_folds_by_the_persons_day(cast: Cast, client_for: SignIn) -> None:

@@ -7,6 +7,13 @@ import re
 
 from django.utils.text import capfirst
 
+from upgrades.models import Rollout, UpgradeEvent
+from upgrades.states import EventKind, Outcome
+
+# `(deployment ecs-svc/1) deployment completed.`
+DEPLOYMENT = re.compile(r"\(deployment (ecs-svc/\w+)\) deployment ")
+# The outcomes of a rollout after which another deployment's end in its events is that of the rollback.
+AFTER_ROLLBACK = (Outcome.ROLLING_BACK, Outcome.ROLLED_BACK, Outcome.ROLLBACK_FAILED, Outcome.STOPPED_BY_USER)
 # What ECS names in brackets, with the preposition or colon before it.
 NAMES = (
     r":?(?: (?:in|for))?\s*"
@@ -53,3 +60,17 @@ def shorten_sentence(message: str) -> str:
     for pattern, shorter in SHORTER:
         text = pattern.sub(shorter, text)
     return capfirst(text.strip(" .:")) or message
+
+
+def shorten_event(event: UpgradeEvent) -> str:
+    """Return the short form of an entry of a timeline. The entries of the portal itself are short."""
+    return shorten_of_rollout(event.message, event.rollout) if event.kind == EventKind.ECS else event.message
+
+
+def shorten_of_rollout(message: str, rollout: Rollout | None) -> str:
+    """Return the short form of an ECS event message of a rollout. It says whose end it is, if not the rollout's own."""
+    text, named = shorten_sentence(message), DEPLOYMENT.search(message)
+    if rollout is None or rollout.deployment_id is None or named is None or named[1] == rollout.deployment_id:
+        return text
+    subject = "Rollback" if rollout.outcome in AFTER_ROLLBACK else "Another deployment"
+    return f"{subject}{text.removeprefix('Deployment')}"

@@ -12,7 +12,7 @@ from portal.models import Organization
 from portal.web.overview_rows import Rows
 from upgrades.estimates import find_usual_seconds, time_left
 from upgrades.models import Rollout, Upgrade, UpgradeEvent
-from upgrades.pages.ecs_sentences import shorten_sentence
+from upgrades.pages.ecs_sentences import shorten_of_rollout
 from upgrades.pages.results import upgrade_title
 from upgrades.pages.rollout_cards import Segment, build_bar, build_headline
 from upgrades.states import OPEN, EventKind, Phase, PlatformService
@@ -80,4 +80,4 @@ def build_lane(rollout: Rollout) -> Lane:
 
 def newest_sentence(rollout: Rollout) -> str:
     """Return the short form of ECS's newest event of a rollout of `take_open`; empty without one."""
-    return shorten_sentence(getattr(rollout, "newest_message", None) or "")
+    return shorten_of_rollout(getattr(rollout, "newest_message", None) or "", rollout)

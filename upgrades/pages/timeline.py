@@ -8,7 +8,7 @@ from datetime import date
 from portal.pagination import Page, paginate_list
 from portal.times import to_zone
 from upgrades.models import UpgradeEvent
-from upgrades.pages.ecs_sentences import shorten_sentence
+from upgrades.pages.ecs_sentences import shorten_event
 from upgrades.states import EventKind
 
 EVENTS_PER_PAGE = 50
@@ -94,7 +94,7 @@ def fold_events(events: Iterable[UpgradeEvent]) -> list[Line]:
     lines: list[Line] = []
     last: tuple[object, ...] | None = None
     for event in events:
-        text = shorten_sentence(event.message) if event.kind == EventKind.ECS else event.message
+        text = shorten_event(event)
         said = (text, event.kind, event.rollout_id, event.actor_email, to_zone(event.created_at).date())
         if said != last:
             lines.append(Line(text))
