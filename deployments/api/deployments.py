@@ -255,11 +255,11 @@ def act(request: Request, deployment_id: uuid.UUID, command: Callable[..., Deplo
 
 
 def find_deployment(request: Request, deployment_id: uuid.UUID) -> Deployment:
-    """Return a deployment that the user may see.
+    """Return a deployment that the user may see, with its agent.
 
     *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
     """
-    return find_row(request, Deployment, deployment_id)
+    return find_row(request, Deployment, deployment_id, "agent")
 
 
 def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization | None = None) -> Agent:

@@ -65,8 +65,8 @@ def restart_deployment(deployment: Deployment, *, actor: User, idempotency_key: 
         fields = build_start()
         if row.status == Status.FAILED:
             pinned = row.version if row.is_version_pinned else None
-            agent = Agent.objects.get(pk=row.agent_id)
-            revision = new_current_revision(agent, pinned, actor)
+            row.agent = Agent.objects.get(pk=row.agent_id)
+            revision = new_current_revision(row.agent, pinned, actor)
             insert([revision])
             fields |= build_new_generation(row, revision)
         data = {"generation": fields.get("generation")}

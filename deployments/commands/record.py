@@ -131,8 +131,12 @@ def run_once(key: KeyUse, make: Callable[[], Made], find: Callable[[str], Made])
 
 
 def audit(kind: AuditKind, subject: Agent | Deployment, actor: User | None, data: dict[str, Any]) -> None:
-    named = {"service_name": subject.service_name} if isinstance(subject, Deployment) else {}
-    record(kind, organization=subject.organization, actor=actor, subject=str(subject.pk), data=data | named)
+    """Write the audit row. It keeps the agent's name, under which the Activity page lists it, as it was at that time."""
+    if isinstance(subject, Deployment):
+        named = {"name": subject.agent.name, "service_name": subject.service_name}
+    else:
+        named = {"name": subject.name}
+    record(kind, organization=subject.organization, actor=actor, subject=str(subject.pk), data=named | data)
 
 
 def dispatch_deployment(deployment: Deployment) -> None:

@@ -430,7 +430,7 @@ def record_outside_change(row: Deployment, event: EventType, detail: str, *, err
         organization=row.organization,
         actor=None,
         subject=str(row.pk),
-        data={"event": event.value, "detail": detail},
+        data={"name": row.agent.name, "event": event.value, "detail": detail},
     )
 
 

@@ -24,13 +24,17 @@ class OfOrganization(Protocol):
 Row = TypeVar("Row", bound=OfOrganization)
 
 
-def find_row(request: Request, model: type[Row], pk: uuid.UUID, *, within: Organization | None = None) -> Row:
-    """Return the row with its organization, if the person may see it. `within`: the only organization to look in.
+def find_row(
+    request: Request, model: type[Row], pk: uuid.UUID, *related: str, within: Organization | None = None
+) -> Row:
+    """Return the row with its organization and these `related` rows, if the person may see it.
+
+    `within`: the only organization to look in.
 
     *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
     *Costs* one query.
     """
-    found: Row = found_or_404(make_find(model).read_first(user=person(request).pk, pk=pk))
+    found: Row = found_or_404(make_find(model, *related).read_first(user=person(request).pk, pk=pk))
     seen = [within] if within else list_organizations(person(request))
     found.organization = found_or_404(next((each for each in seen if each.pk == found.organization_id), None))
     require_second_factor(request.user, found.organization)
@@ -38,6 +42,6 @@ def find_row(request: Request, model: type[Row], pk: uuid.UUID, *, within: Organ
 
 
 @cache
-def make_find(model: Any) -> RowStatement[Any]:
+def make_find(model: Any, *related: str) -> RowStatement[Any]:
     rows: Any = model.objects.visible_to(Given("user")).filter(pk=Given("pk"))
-    return RowStatement[Model](rows.order_by())
+    return RowStatement[Model](rows.select_related(*related or (None,)).order_by())

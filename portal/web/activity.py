@@ -97,11 +97,15 @@ def get_skip(form: ActivityFilters) -> int:
 
 @dataclass(frozen=True)
 class Target:
-    """The object of an event. `name`: its title or name, else its id, a long one in short. `id`: beside a title only."""
+    """The object of an event. `name`: its title or name, else its id, a long one in short (`is_id`).
+
+    `id`: the id of an upgrade, or the name of a deployment's service, beside a title or name only.
+    """
 
     name: str
     id: str
     url: str | None
+    is_id: bool
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,12 @@ def find_titles(organization: Organization, events: list[AuditEvent], rows: Rows
 
 
 def name_target(event: AuditEvent, organization: Organization, titles: dict[str, str]) -> Target:
-    title = titles.get(event.subject)
-    return Target(title or name_subject(event), event.subject if title else "", subject_url(event, organization))
+    url, title, name = subject_url(event, organization), titles.get(event.subject), event.data.get("name")
+    if title:
+        return Target(title, event.subject, url, is_id=False)
+    if isinstance(name, str) and name:
+        return Target(name, str(event.data.get("service_name", "")), url, is_id=False)
+    return Target(name_subject(event), "", url, is_id=True)
 
 
 def name_subject(event: AuditEvent) -> str:

@@ -149,7 +149,7 @@ def test_a_change_is_for_the_next_deployments(cast: Cast, client: Client, agent:
     deployment.refresh_from_db()
     assert deployment.image == IMAGE
     audit = AuditEvent.objects.get(kind="agent.changed")
-    assert audit.data == {"fields": ["environment", "image"]}
+    assert audit.data == {"name": "Support agent", "fields": ["environment", "image"]}
 
 
 def test_an_empty_change_leaves_no_audit_row(client: Client, agent: Agent) -> None:

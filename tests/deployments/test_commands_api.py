@@ -62,6 +62,14 @@ def test_create_answers_the_full_record(client: Client, agent: Agent, path: str)
     assert AuditEvent.objects.filter(kind="deployment.created", subject=record["id"]).exists()
 
 
+def test_the_activity_names_the_agent_of_a_change(client: Client, deployment: Deployment) -> None:
+    text = client.get("/o/acme/activity/?kind=deployment.created").content.decode()
+
+    link = f'<a href="/o/acme/deployments/{deployment.pk}/" title="{deployment.pk}">{deployment.agent.name}</a>'
+    assert link in " ".join(text.split())
+    assert f'<span class="small-id mono">{deployment.service_name}</span>' in text
+
+
 @pytest.mark.parametrize("prefix", ["", "/api/v1"])
 def test_deploy_of_an_agent_answers_its_id_and_status(client: Client, agent: Agent, prefix: str) -> None:
     response = client.generic("POST", f"{prefix}/agents/{agent.pk}/deploy")
