@@ -172,5 +172,5 @@ class Command(BaseCommand):
         for hours, event, _, who, detail in past:
             if event in ACTIVITY:
                 at, person = now - timedelta(hours=hours), User.objects.get(email=who)
-                data = {"service_name": deployment.service_name, "detail": detail}
+                data = {"name": agent.name, "service_name": deployment.service_name, "detail": detail}
                 record_past(ACTIVITY[event], organization, person, str(deployment.pk), at=at, data=data)
