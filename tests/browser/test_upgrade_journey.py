@@ -93,7 +93,7 @@ def test_trigger_watch_and_stop_without_javascript(cast: Cast, engine: Engine, o
     page.get_by_role("button", name="Stop and roll back").click()
     engine.run(upgrade, seconds=15)
     page.goto(page.url)
-    expect(page.get_by_role("region", name="Orchestrator")).to_contain_text("Stopped by a person")
+    expect(page.get_by_role("region", name="Orchestrator")).to_contain_text("Stopped by operator@example.com.")
 
 
 def test_a_target_in_use_is_disabled_with_its_reason(cast: Cast, platform: LocalAws, open_page: OpenPage) -> None:

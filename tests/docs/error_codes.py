@@ -131,9 +131,12 @@ def find_symbols_of_api() -> set[Symbol]:
 
 
 def find_used(module: str, name: str) -> set[Symbol]:
-    """Return what the symbol uses, of all modules of the portal."""
+    """Return what the symbol uses, of all modules of the portal. What a package only imports stands for itself there."""
     modules = read_modules()
     own = {get_name(each): (module, get_name(each)) for each in modules[module].body}
+    imported = read_imported(module).get(name) if name not in own else None
+    if imported:
+        return {imported} if imported[0] in modules else set()
     known: dict[str, Symbol] = own | read_imported(module)
     used: set[Symbol] = set()
     for node in (
