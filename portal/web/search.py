@@ -22,11 +22,15 @@ NEWEST, SHOWN = 500, 8
 HAS_WORDS = (
     "NOT EXISTS (SELECT FROM unnest(%s::text[]) AS word WHERE strpos(lower(concat_ws(' ', {fields})), word) = 0)"
 )
+# Label, page, its query, the role that may act. Those with a query are offered only to a text that names them.
 ACTIONS = [
-    ("Deploy an agent", "deployments:new", Role.OPERATOR),
-    ("Create an agent", "agents:new", Role.OPERATOR),
-    ("Upgrade services", "upgrades:new", Role.OPERATOR),
-    ("Add a member", "members:new", Role.ADMIN),
+    ("Deploy an agent", "deployments:new", "", Role.OPERATOR),
+    ("Create an agent", "agents:new", "", Role.OPERATOR),
+    ("Upgrade services", "upgrades:new", "", Role.OPERATOR),
+    ("Upgrade the agent service", "upgrades:new", "?service=agent", Role.OPERATOR),
+    ("Upgrade the orchestrator", "upgrades:new", "?service=orchestrator", Role.OPERATOR),
+    ("Upgrade the customer portal", "upgrades:new", "?service=customer-portal", Role.OPERATOR),
+    ("Add a member", "members:new", "", Role.ADMIN),
 ]
 
 
@@ -66,7 +70,7 @@ def split_words(text: str) -> list[str]:
 def find_actions(words: list[str], role: Role | None, organization: Organization) -> list[Found]:
     """Return the actions that the role may take and whose label has all words."""
     return [
-        Found(reverse(view_name, args=[organization.slug]), label, "", "Action")
-        for label, view_name, needed in ACTIONS
-        if role and role.includes(needed) and all(word in label.lower() for word in words)
+        Found(reverse(view_name, args=[organization.slug]) + query, label, "", "Action")
+        for label, view_name, query, needed in ACTIONS
+        if role and role.includes(needed) and all(word in label.lower() for word in words) and (words or not query)
     ]

@@ -106,7 +106,7 @@ def test_without_javascript_dead_buttons_are_hidden(cast: Cast, open_page: OpenP
     expect(page.get_by_role("button", name="Go to")).to_be_hidden()
     expect(page.get_by_role("dialog")).to_be_hidden()
     page.get_by_role("link", name="Search").click()
-    page.get_by_label("Agent, deployment").fill("upgrade serv")
+    page.get_by_label("Agent, deployment").fill("upgrade services")
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_role("main").get_by_role("link")).to_have_text("Upgrade services")
 

@@ -81,6 +81,7 @@ def test_search_finds_an_upgrade_by_what_its_page_says(cast: Cast, client_for: S
         ("deploy tri", ["Action: Deploy Triage agent"]),
         ("create", ["Action: Create an agent"]),
         ("member", []),
+        ("orchestrator", ["Action: Upgrade the orchestrator"]),
     ],
 )
 def test_search_offers_what_the_role_may_do(cast: Cast, client_for: SignIn, q: str, expected: list[str]) -> None:
