@@ -59,7 +59,7 @@ def create_agent(
     def make() -> Agent:
         agent = Agent.objects.create(organization=organization, **fields)
         key.store(str(agent.pk))
-        audit(AuditKind.AGENT_CREATED, agent, actor, {"name": agent.name, "image": agent.image} | said)
+        audit(AuditKind.AGENT_CREATED, agent, actor, {"image": agent.image} | said)
         return agent
 
     try:

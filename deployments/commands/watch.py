@@ -1,4 +1,4 @@
-"""Marks deployments that somebody views, so that the reconciler polls them more often."""
+"""Marks the deployments that people are viewing. The reconciler polls them more often."""
 
 import uuid
 from datetime import timedelta

@@ -8,11 +8,7 @@ from django.db import transaction
 
 from portal.aws.errors import AwsError, AwsUnavailable
 from upgrades.engine.deadline import is_past_deadline, is_past_ecs_limit
-from upgrades.engine.finish import (
-    build_timed_out_verdict,
-    finish_rollout,
-    refresh_upgrade,
-)
+from upgrades.engine.finish import build_timed_out_verdict, finish_rollout, refresh_upgrade
 from upgrades.engine.lease import RolloutLease, poll_seconds
 from upgrades.engine.restored import may_have_been_called
 from upgrades.events import record_overdue, record_progress_events
