@@ -126,7 +126,7 @@ def deployment(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
     """
     read_query(request)
     if request.method == "DELETE":
-        found = find_deployment(request, deployment_id)
+        found = find_deployment(request, deployment_id, "agent")
         read_body(request, NoBody)
         commands.kill_deployment(found, actor=person(request), idempotency_key=get_idempotency_key(request))
         return Response(status=204)
@@ -249,17 +249,17 @@ def scale(request: Request, deployment_id: uuid.UUID) -> HttpResponse:
 
 
 def act(request: Request, deployment_id: uuid.UUID, command: Callable[..., Deployment], **asked: Any) -> HttpResponse:
-    found = find_deployment(request, deployment_id)
+    found = find_deployment(request, deployment_id, "agent")
     command(found, actor=person(request), idempotency_key=get_idempotency_key(request), **asked)
     return respond_json(reads.read_deployment(request, deployment_id))
 
 
-def find_deployment(request: Request, deployment_id: uuid.UUID) -> Deployment:
-    """Return a deployment that the user may see, with its agent.
+def find_deployment(request: Request, deployment_id: uuid.UUID, *related: str) -> Deployment:
+    """Return a deployment that the user may see, with these `related` rows. Commands name its agent in the audit row.
 
     *Raises* PortalError 404 if it does not exist or belongs to another organization, 403 `mfa_required_by_organization`.
     """
-    return find_row(request, Deployment, deployment_id, "agent")
+    return find_row(request, Deployment, deployment_id, *related)
 
 
 def find_agent(request: Request, agent_id: uuid.UUID, organization: Organization | None = None) -> Agent:
